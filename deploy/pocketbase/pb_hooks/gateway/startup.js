@@ -1,0 +1,107 @@
+// What must be right before the server listens. Where it is not, PocketBase says so and does not start.
+
+const MIN_SECRET = 32;
+const NUMBERS = {
+  outbox: ["keepSeconds"],
+  delivery: ["timeoutSeconds", "firstPauseSeconds", "lastPauseSeconds", "batch"],
+};
+
+// Other commands (superuser, migrate) load the hooks too, and need none of this.
+function serving() {
+  return $os.args.includes("serve");
+}
+
+/** Run while the hooks load: the config, if it and the environment are in order. */
+function load() {
+  try {
+    if (serving()) checkEnvironment();
+    const config = require(`${__hooks}/gateway.config.js`);
+    checkShape(config);
+    return config;
+  } catch (err) {
+    if (!serving()) throw err;
+    // PocketBase would print the exception, leave our hooks out and start all the same.
+    console.error(`gateway: ${err.message}`);
+    $os.exit(1);
+  }
+}
+
+function checkEnvironment() {
+  const secret = $os.getenv("GATEWAY_SECRET");
+  if (secret.length < MIN_SECRET) {
+    const now = secret ? `has ${secret.length} characters` : "is not set";
+    throw new Error(
+      `GATEWAY_SECRET ${now}; it needs at least ${MIN_SECRET}. ` +
+        `Make one with "openssl rand -hex 32" and give the same to the gateway.`,
+    );
+  }
+  const url = $os.getenv("GATEWAY_URL");
+  if (url && !/^https?:\/\/[^/]/.test(url)) {
+    throw new Error(`GATEWAY_URL is "${url}"; it should look like "http://127.0.0.1:8000".`);
+  }
+}
+
+function checkShape(config) {
+  for (const section of ["users", "channels", "relay", "outbox", "delivery"]) {
+    if (!config[section]) fail(section, "is missing");
+  }
+  for (const section in NUMBERS) {
+    for (const name of NUMBERS[section]) {
+      const value = config[section][name];
+      if (!Number.isInteger(value) || value < 1) fail(`${section}.${name}`, `${value} is not a whole number above 0`);
+    }
+  }
+}
+
+/** Run after bootstrap: the collections and fields that the config names. */
+function checkSchema(app) {
+  if (!serving()) return;
+  // The server is about to do this anyway; what a new migration makes must be there when we look.
+  app.runAllMigrations();
+
+  const config = require(`${__hooks}/gateway.config.js`);
+  const { parse } = require(`${__hooks}/gateway/channels.js`);
+
+  if (!collection(app, config.users, "users").isAuth()) {
+    fail("users", `"${config.users}" is not an auth collection`);
+  }
+  for (const namespace in config.channels) {
+    collection(app, config.channels[namespace].guard, `channels.${namespace}.guard`);
+  }
+  for (const name in config.relay) {
+    const where = `relay.${name}`;
+    const relayed = collection(app, name, where);
+    if (relayed.isView()) fail(where, "is a view, which has no changes of its own");
+    for (const template of config.relay[name]) {
+      const { before, path } = parse(template);
+      const namespace = before.split(":")[0];
+      if (!config.channels[namespace]) fail(`${where}, "${template}"`, `there is no channel "${namespace}"`);
+      checkPath(app, relayed, path, `${where}, "${template}"`);
+    }
+  }
+}
+
+function checkPath(app, start, path, where) {
+  let at = start;
+  path.forEach((name, i) => {
+    const field = at.fields.getByName(name);
+    if (!field) fail(where, `the collection "${at.name}" has no field "${name}"`);
+    if (i === path.length - 1) return;
+    if (field.type() !== "relation") fail(where, `"${name}" of "${at.name}" is not a relation`);
+    at = collection(app, field.collectionId, where);
+  });
+}
+
+function collection(app, name, where) {
+  try {
+    return app.findCachedCollectionByNameOrId(name);
+  } catch {
+    fail(where, `there is no collection "${name}"`);
+  }
+}
+
+function fail(where, what) {
+  throw new Error(`gateway.config.js: ${where}: ${what}`);
+}
+
+module.exports = { load, checkSchema };

@@ -1,0 +1,141 @@
+//! What lies between the relay that publishes and the hubs that deliver: history, fan-out to all nodes,
+//! presence, and the relay's cursor.
+//!
+//! [`memory`] serves one node, [`redis`] any number; both keep the promises written at [`Broker`], and one
+//! contract suite (`tests/broker.rs`) runs against each.
+
+pub mod memory;
+pub mod redis;
+
+use crate::protocol::{ClientInfo, Payload, Position, Publication};
+use async_trait::async_trait;
+use std::sync::Weak;
+use std::time::Duration;
+
+/// One publication for one channel, numbered by PocketBase's outbox.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The event's sequence number in the outbox, from 1.
+    pub seq: u64,
+    pub channel: String,
+    pub data: Payload,
+}
+
+/// A stretch of a channel's history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// Ascending by offset, or descending where that was asked for.
+    pub publications: Vec<Publication>,
+    /// The channel's newest position, taken at the same instant.
+    pub position: Position,
+}
+
+/// Which stretch of history is wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HistoryQuery {
+    /// Only publications after this offset (before it, when `reverse`).
+    pub since: Option<u64>,
+    /// At most this many; `None`: all that is kept; 0: only the position.
+    pub limit: Option<usize>,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+impl HistoryQuery {
+    /// Only the position.
+    pub const POSITION: Self = Self { since: None, limit: Some(0), reverse: false };
+
+    /// Everything after this offset.
+    pub fn after(offset: u64) -> Self {
+        Self { since: Some(offset), ..Self::default() }
+    }
+}
+
+/// How much history a channel keeps: whichever bound is reached first.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// Publications per channel.
+    pub size: usize,
+    /// Since the channel's last publication.
+    pub ttl: Duration,
+    /// How long a channel's epoch and offset outlive their last use. A client that comes back later than
+    /// this is told `recovered:false`.
+    pub position_ttl: Duration,
+    /// How long a client stays in a channel's presence without being refreshed.
+    pub presence_ttl: Duration,
+}
+
+/// Where a broker hands over what was published, implemented by the hub. Called from the broker's own tasks:
+/// implementations return quickly and never call back into the broker on the same stack.
+pub trait Sink: Send + Sync {
+    /// One publication of a channel that this node is subscribed to. Those with an offset come in the
+    /// channel's order unless [`Sink::gap`] says that some may be missing; repeats are possible.
+    fn publication(&self, channel: &str, epoch: &str, publication: Publication);
+    /// Something without an offset: kept nowhere, not repeated when it is lost.
+    fn signal(&self, channel: &str, publication: Publication);
+    /// Publications of any channel may have been missed (the link was cut, or a queue overflowed). The link
+    /// is whole again: what is missing can be read from history.
+    fn gap(&self);
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// Nothing was done, or it is not known whether it was; publishing the same entries again is safe.
+    #[error("the broker is out of reach: {0}")]
+    Unavailable(String),
+    /// The broker answered with something that this version does not understand.
+    #[error("the broker holds something unreadable: {0}")]
+    Corrupt(String),
+}
+
+/// Ordering: the publications of one channel get the offsets 1, 2, 3 … of one epoch in the order in which they
+/// were published, and reach each subscribed node's [`Sink`] in that order. Between channels there is none.
+///
+/// Delivery: a publication is in the history before any sink sees it. What a sink misses is announced by
+/// [`Sink::gap`] and can be read from [`Broker::history`].
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Begins to deliver. Called once, before the first `subscribe`.
+    async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError>;
+
+    /// Appends each entry to its channel's history and delivers it. Entries of one channel must ascend by
+    /// `seq`; one whose `seq` is not above the channel's last is dropped, so repeating a batch is harmless.
+    /// On an error any prefix may have been published. Returns how many were new.
+    async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError>;
+
+    /// Delivers something that is not kept, at most once.
+    async fn signal(&self, channel: &str, data: Payload, info: ClientInfo) -> Result<(), BrokerError>;
+
+    /// From its return on, everything published into the channel reaches this node's sink.
+    async fn subscribe(&self, channel: &str) -> Result<(), BrokerError>;
+
+    /// The counterpart; a late publication may still arrive afterwards.
+    async fn unsubscribe(&self, channel: &str) -> Result<(), BrokerError>;
+
+    /// A stretch of history and the newest position, read in one instant. A channel that never saw a
+    /// publication has offset 0 and an epoch of its own, which its first publication keeps.
+    async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError>;
+
+    /// Adds these clients to their channels' presence, or renews them, for `Retention::presence_ttl`.
+    async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError>;
+
+    async fn remove_presence(&self, channel: &str, client: &str) -> Result<(), BrokerError>;
+
+    /// Who is in the channel, on all nodes, each client once, in no particular order.
+    async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError>;
+
+    /// The relay's cursor: every event of the outbox up to it has been published. Where none was ever set, it is
+    /// set to `seq`. Returns where it stands.
+    async fn begin(&self, seq: u64) -> Result<u64, BrokerError>;
+
+    /// Moves the cursor forward; a lower value leaves it where it is. Returns where it now stands.
+    async fn advance(&self, seq: u64) -> Result<u64, BrokerError>;
+
+    /// Whether it answers, for the readiness check.
+    async fn check(&self) -> Result<(), BrokerError>;
+}
+
+/// A name for a new history: random, so that no two histories of one channel share it.
+pub(crate) fn new_epoch() -> String {
+    crate::random::token::<6>()
+}

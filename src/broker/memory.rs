@@ -1,0 +1,219 @@
+//! The broker of a single node: everything in this process, gone with it.
+//!
+//! After a restart every channel has a new epoch, so clients that come back are told `recovered:false` and
+//! reload from PocketBase.
+
+use super::{Broker, BrokerError, Entry, History, HistoryQuery, Retention, Sink, new_epoch};
+use crate::protocol::{ClientInfo, Payload, Position, Publication};
+use async_trait::async_trait;
+use dashmap::DashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use tokio::time::{Duration, Instant};
+
+pub struct MemoryBroker {
+    retention: Retention,
+    channels: DashMap<String, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
+    cursor: Mutex<Option<u64>>,
+    sink: OnceLock<Weak<dyn Sink>>,
+}
+
+/// A std Mutex is enough: it is held for a few pushes and never across an await. It is held while the sink is
+/// called, which keeps the channel's order; the hub locks its own channel inside, never the other way round.
+struct Channel {
+    epoch: String,
+    offset: u64,
+    /// The outbox number of the last publication.
+    seq: u64,
+    history: VecDeque<Publication>,
+    presence: HashMap<String, (ClientInfo, Instant)>,
+    subscribed: bool,
+    published_at: Instant,
+    used_at: Instant,
+}
+
+impl Channel {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            epoch: new_epoch(),
+            offset: 0,
+            seq: 0,
+            history: VecDeque::new(),
+            presence: HashMap::new(),
+            subscribed: false,
+            published_at: now,
+            used_at: now,
+        }
+    }
+
+    fn append(&mut self, seq: u64, data: Payload, retention: &Retention) -> Publication {
+        let now = Instant::now();
+        self.expire(now, retention);
+        self.offset += 1;
+        self.seq = seq;
+        self.published_at = now;
+        let publication = Publication { offset: self.offset, data, info: None };
+        self.history.push_back(publication.clone());
+        while self.history.len() > retention.size {
+            self.history.pop_front();
+        }
+        publication
+    }
+
+    /// Drops what is past its time.
+    fn expire(&mut self, now: Instant, retention: &Retention) {
+        if now - self.published_at > retention.ttl {
+            self.history = VecDeque::new();
+        }
+        self.presence.retain(|_, (_, seen)| now - *seen <= retention.presence_ttl);
+    }
+
+    fn is_idle(&self, now: Instant, retention: &Retention) -> bool {
+        !self.subscribed
+            && self.history.is_empty()
+            && self.presence.is_empty()
+            && now - self.used_at > retention.position_ttl
+    }
+
+    fn read(&self, query: HistoryQuery) -> Vec<Publication> {
+        let limit = query.limit.unwrap_or(usize::MAX);
+        if query.reverse {
+            let wanted = |p: &&Publication| query.since.is_none_or(|since| p.offset < since);
+            self.history.iter().rev().filter(wanted).take(limit).cloned().collect()
+        } else {
+            let wanted = |p: &&Publication| query.since.is_none_or(|since| p.offset > since);
+            self.history.iter().filter(wanted).take(limit).cloned().collect()
+        }
+    }
+}
+
+impl MemoryBroker {
+    pub fn new(retention: Retention) -> Arc<Self> {
+        let channels = DashMap::with_hasher(foldhash::fast::RandomState::default());
+        Arc::new(Self { retention, channels, cursor: Mutex::new(None), sink: OnceLock::new() })
+    }
+
+    /// Runs for as long as the broker lives: frees channels that nobody has used for long.
+    pub async fn sweep(broker: Weak<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let Some(broker) = broker.upgrade() else { return };
+            let now = Instant::now();
+            broker.channels.retain(|_, channel| {
+                let mut state = lock(channel);
+                state.expire(now, &broker.retention);
+                // Another holder may be about to publish into it.
+                Arc::strong_count(channel) > 1 || !state.is_idle(now, &broker.retention)
+            });
+        }
+    }
+
+    /// The channel, made on first use. Its guard is dropped here, so that none lives across an await.
+    fn channel(&self, name: &str) -> Arc<Mutex<Channel>> {
+        if let Some(found) = self.channels.get(name) {
+            return Arc::clone(&found);
+        }
+        Arc::clone(&self.channels.entry(name.to_owned()).or_insert_with(|| Arc::new(Mutex::new(Channel::new()))))
+    }
+
+    fn sink(&self) -> Option<Arc<dyn Sink>> {
+        self.sink.get().and_then(Weak::upgrade)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere ends that task; the state here is whole after each statement.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError> {
+        self.sink.set(sink).map_err(|_| BrokerError::Unavailable("it was started twice".into()))
+    }
+
+    async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
+        let sink = self.sink();
+        let mut new = 0;
+        for Entry { seq, channel: name, data } in entries {
+            let channel = self.channel(name);
+            let mut channel = lock(&channel);
+            if *seq <= channel.seq {
+                continue;
+            }
+            new += 1;
+            let publication = channel.append(*seq, data.clone(), &self.retention);
+            if channel.subscribed
+                && let Some(sink) = &sink
+            {
+                sink.publication(name, &channel.epoch, publication);
+            }
+        }
+        Ok(new)
+    }
+
+    async fn signal(&self, channel: &str, data: Payload, info: ClientInfo) -> Result<(), BrokerError> {
+        if let Some(sink) = self.sink() {
+            sink.signal(channel, Publication { offset: 0, data, info: Some(info) });
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&self, channel: &str) -> Result<(), BrokerError> {
+        lock(&self.channel(channel)).subscribed = true;
+        Ok(())
+    }
+
+    async fn unsubscribe(&self, channel: &str) -> Result<(), BrokerError> {
+        let channel = self.channel(channel);
+        let mut channel = lock(&channel);
+        channel.subscribed = false;
+        channel.used_at = Instant::now();
+        Ok(())
+    }
+
+    async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
+        let channel = self.channel(channel);
+        let mut channel = lock(&channel);
+        channel.used_at = Instant::now();
+        let now = channel.used_at;
+        channel.expire(now, &self.retention);
+        let position = Position { offset: channel.offset, epoch: channel.epoch.clone() };
+        Ok(History { publications: channel.read(query), position })
+    }
+
+    async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError> {
+        for (channel, info) in clients {
+            lock(&self.channel(channel)).presence.insert(info.client.clone(), (info.clone(), Instant::now()));
+        }
+        Ok(())
+    }
+
+    async fn remove_presence(&self, channel: &str, client: &str) -> Result<(), BrokerError> {
+        lock(&self.channel(channel)).presence.remove(client);
+        Ok(())
+    }
+
+    async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError> {
+        let channel = self.channel(channel);
+        let mut channel = lock(&channel);
+        channel.expire(Instant::now(), &self.retention);
+        Ok(channel.presence.values().map(|(info, _)| info.clone()).collect())
+    }
+
+    async fn begin(&self, seq: u64) -> Result<u64, BrokerError> {
+        Ok(*lock(&self.cursor).get_or_insert(seq))
+    }
+
+    async fn advance(&self, seq: u64) -> Result<u64, BrokerError> {
+        let mut cursor = lock(&self.cursor);
+        let now = cursor.map_or(seq, |old| old.max(seq));
+        *cursor = Some(now);
+        Ok(now)
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+}

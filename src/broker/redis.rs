@@ -1,0 +1,243 @@
+//! The broker of any number of nodes: everything in one Redis.
+//!
+//! Two links. Commands go over [`link`] and fail with [`BrokerError::Unavailable`] within about two seconds when
+//! Redis is silent, within a quarter when it is known to be down. Messages come in over [`subscriber`], one Redis
+//! channel for each channel that this node wants. Both reconnect by themselves, for as long as the broker lives.
+//!
+//! A channel is a hash (its epoch, offset and last sequence number), a stream (its history) and two keys of
+//! presence; [`scripts`] change them, each atomically. If Redis comes back empty, channels begin new epochs.
+
+mod keys;
+mod link;
+mod scripts;
+mod subscriber;
+mod subscriptions;
+mod task;
+mod wire;
+
+use super::{Broker, BrokerError, Entry, History, HistoryQuery, Retention, Sink, new_epoch};
+use crate::protocol::{ClientInfo, Payload};
+use async_trait::async_trait;
+use keys::Keys;
+use link::Link;
+use redis::io::tcp::TcpSettings;
+use redis::{Client, Cmd, IntoConnectionInfo, ProtocolVersion, Value};
+use scripts::{Scripts, call};
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use subscriber::Subscriber;
+use task::Task;
+use tokio::time::{sleep, timeout};
+
+/// How long [`RedisBroker::connect`] waits for a Redis that may not be there.
+const CONNECT_WAIT: Duration = Duration::from_secs(3);
+/// Redis takes no expiry beyond its calendar: ten years stand for ever.
+const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+pub struct RedisBroker {
+    keys: Arc<Keys>,
+    link: Arc<Link>,
+    scripts: Scripts,
+    subscriber: Arc<Subscriber>,
+    retention: Retention,
+    _refresh: Task,
+}
+
+impl RedisBroker {
+    /// Connects to `redis://[user][:password@]host[:port][/database]`, Redis 7 or newer; `rediss://` and sockets
+    /// are not supported. All keys and channels begin with `prefix`; gateways that share it work together.
+    ///
+    /// Waits three seconds at most for Redis to answer. If it does not, the broker is returned all the same:
+    /// its calls fail, [`Broker::check`] says why, and it works as soon as Redis does.
+    ///
+    /// # Errors
+    /// When `url` cannot work, whether Redis is there or not. The error does not repeat it: it may hold a password.
+    pub async fn connect(url: &str, prefix: &str, retention: Retention) -> Result<Arc<Self>, BrokerError> {
+        let unusable = |error: redis::RedisError| BrokerError::Unavailable(format!("its URL is not usable: {error}"));
+        let info = url.into_connection_info().map_err(unusable)?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+
+        let keys = Arc::new(Keys::new(prefix));
+        let subscriber = Arc::new(Subscriber::start(&info, Arc::clone(&keys))?);
+        let link = Arc::new(Link::start(Client::open(info).map_err(unusable)?));
+        let _ = timeout(CONNECT_WAIT, async { tokio::join!(link.ready(), subscriber.ready()) }).await;
+
+        let refresh = refresh(Arc::clone(&link), Arc::clone(&subscriber), Arc::clone(&keys), retention.clone());
+        let refresh = Task::spawn(refresh);
+        Ok(Arc::new(Self { keys, link, scripts: Scripts::new(), subscriber, retention, _refresh: refresh }))
+    }
+
+    /// A channel's position outlives its history in any case: without it the history would have no epoch.
+    fn position_ttl(&self) -> u64 {
+        position_ttl(&self.retention)
+    }
+
+    async fn call_one(&self, script: &redis::Script, command: Cmd) -> Result<Value, BrokerError> {
+        let answers = self.link.call(script, &[command]).await?;
+        answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))
+    }
+
+    fn publication(&self, entry: &Entry, before: u64) -> Cmd {
+        let keys = [self.keys.position(&entry.channel), self.keys.stream(&entry.channel)];
+        let mut command = call(&self.scripts.publish, &keys);
+        command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(new_epoch());
+        command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
+        command.arg(self.keys.live(&entry.channel));
+        command
+    }
+
+    fn presence_keys(&self, channel: &str) -> [String; 2] {
+        [self.keys.presence(channel), self.keys.leases(channel)]
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.min(MAX_TTL).as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+fn position_ttl(retention: &Retention) -> u64 {
+    millis(retention.position_ttl.max(retention.ttl)).max(1)
+}
+
+/// Being subscribed to is a use too: keeps the positions of this node's channels.
+async fn refresh(link: Arc<Link>, subscriber: Arc<Subscriber>, keys: Arc<Keys>, retention: Retention) {
+    let ttl = position_ttl(&retention);
+    let pause = Duration::from_millis(ttl / 3).clamp(Duration::from_millis(50), Duration::from_secs(3600));
+    loop {
+        sleep(pause).await;
+        for channels in subscriber.wanted().chunks(link::MAX_COMMANDS) {
+            let commands: Vec<Cmd> = channels
+                .iter()
+                .map(|channel| {
+                    let mut command = redis::cmd("PEXPIRE");
+                    command.arg(keys.position(channel)).arg(ttl);
+                    command
+                })
+                .collect();
+            if let Err(error) = link.run(&commands).await {
+                tracing::debug!(%error, "refreshing positions failed");
+                break;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Broker for RedisBroker {
+    async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError> {
+        self.subscriber.set_sink(sink)
+    }
+
+    async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
+        let mut new = 0;
+        let mut before: HashMap<&str, u64> = HashMap::new();
+        let mut commands = Vec::with_capacity(entries.len().min(link::MAX_COMMANDS));
+        let mut bytes = 0;
+        for (i, entry) in entries.iter().enumerate() {
+            let before = before.insert(&entry.channel, entry.seq).unwrap_or(0);
+            commands.push(self.publication(entry, before));
+            bytes += entry.data.len();
+            if commands.len() == link::MAX_COMMANDS || bytes >= link::MAX_BYTES || i + 1 == entries.len() {
+                let answers = self.link.call(&self.scripts.publish, &commands).await?;
+                new += answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
+                commands.clear();
+                bytes = 0;
+            }
+        }
+        Ok(new)
+    }
+
+    async fn signal(&self, channel: &str, data: Payload, info: ClientInfo) -> Result<(), BrokerError> {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.keys.live(channel)).arg(wire::signal(&data, &info));
+        self.link.send(command).await.map(drop)
+    }
+
+    async fn subscribe(&self, channel: &str) -> Result<(), BrokerError> {
+        self.subscriber.set(channel, true).await
+    }
+
+    async fn unsubscribe(&self, channel: &str) -> Result<(), BrokerError> {
+        self.subscriber.set(channel, false).await
+    }
+
+    async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
+        let mut command = call(&self.scripts.history, &[self.keys.position(channel), self.keys.stream(channel)]);
+        command.arg(new_epoch()).arg(self.position_ttl());
+        let limit = query.limit.unwrap_or(usize::MAX).min(i64::MAX as usize);
+        // Bounds are inclusive; a bound that does not exist leaves nothing to read.
+        if limit > 0 {
+            if !query.reverse {
+                if let Some(from) = query.since.unwrap_or(0).checked_add(1) {
+                    command.arg("XRANGE").arg(from).arg("+").arg(limit);
+                }
+            } else if let Some(from) = query.since.unwrap_or(u64::MAX).checked_sub(1) {
+                command.arg("XREVRANGE").arg(from).arg("-").arg(limit);
+            }
+        }
+        wire::read_history(self.call_one(&self.scripts.history, command).await?)
+    }
+
+    async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError> {
+        let mut channels: HashMap<&str, Vec<&ClientInfo>> = HashMap::new();
+        for (channel, info) in clients {
+            channels.entry(channel).or_default().push(info);
+        }
+        let ttl = millis(self.retention.presence_ttl).max(1);
+        // Few enough clients per call that one crowded channel does not hold up all others.
+        let commands: Vec<Cmd> = channels
+            .iter()
+            .flat_map(|(channel, infos)| infos.chunks(256).map(move |infos| (channel, infos)))
+            .map(|(channel, infos)| {
+                let mut command = call(&self.scripts.add_presence, &self.presence_keys(channel));
+                command.arg(ttl);
+                for info in infos {
+                    command.arg(&info.client).arg(wire::info_json(info));
+                }
+                command
+            })
+            .collect();
+        for commands in commands.chunks(link::MAX_COMMANDS) {
+            self.link.call(&self.scripts.add_presence, commands).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_presence(&self, channel: &str, client: &str) -> Result<(), BrokerError> {
+        let mut command = call(&self.scripts.remove_presence, &self.presence_keys(channel));
+        command.arg(client);
+        self.call_one(&self.scripts.remove_presence, command).await.map(drop)
+    }
+
+    async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError> {
+        let command = call(&self.scripts.presence, &self.presence_keys(channel));
+        wire::read_presence(self.call_one(&self.scripts.presence, command).await?)
+    }
+
+    async fn begin(&self, seq: u64) -> Result<u64, BrokerError> {
+        let mut set = redis::cmd("SETNX");
+        set.arg(self.keys.cursor()).arg(seq);
+        let mut get = redis::cmd("GET");
+        get.arg(self.keys.cursor());
+        let answers = self.link.run(&[set, get]).await?;
+        read_cursor(answers.get(1).unwrap_or(&Value::Nil))
+    }
+
+    async fn advance(&self, seq: u64) -> Result<u64, BrokerError> {
+        let mut command = call(&self.scripts.advance, &[self.keys.cursor()]);
+        command.arg(seq);
+        read_cursor(&self.call_one(&self.scripts.advance, command).await?)
+    }
+
+    /// Both links have to be up, and all wanted channels subscribed to.
+    async fn check(&self) -> Result<(), BrokerError> {
+        self.link.send(redis::cmd("PING")).await?;
+        self.subscriber.check()
+    }
+}
+
+fn read_cursor(value: &Value) -> Result<u64, BrokerError> {
+    wire::read_number(value).ok_or_else(|| BrokerError::Corrupt("the cursor".into()))
+}

@@ -1,0 +1,113 @@
+//! The names of a channel's keys.
+//!
+//! `{prefix}:{kind}:{{channel}}`: the braces are a hash tag, so that all keys of a channel live in one slot of a
+//! cluster and one script may touch them. Redis takes the tag up to the first `}`, and takes none at all when it
+//! is empty; so a `}` in a channel's name is escaped, and the empty name too. Escaping is reversible, so no two
+//! channels share a key, whatever their names.
+
+use std::borrow::Cow;
+
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// Gateways that share a prefix share channels: also across database numbers, which pub/sub ignores.
+    pub fn new(prefix: &str) -> Self {
+        // A hash tag in the prefix would put every channel into one slot.
+        Self { prefix: prefix.replace('%', "%25").replace('{', "%7B").replace('}', "%7D") }
+    }
+
+    pub fn position(&self, channel: &str) -> String {
+        self.key("position", channel)
+    }
+
+    pub fn stream(&self, channel: &str) -> String {
+        self.key("stream", channel)
+    }
+
+    pub fn presence(&self, channel: &str) -> String {
+        self.key("presence", channel)
+    }
+
+    pub fn leases(&self, channel: &str) -> String {
+        self.key("leases", channel)
+    }
+
+    /// Of the whole outbox, no channel's: it does not end with a brace, as theirs do.
+    pub fn cursor(&self) -> String {
+        format!("{}:cursor", self.prefix)
+    }
+
+    /// The pub/sub channel.
+    pub fn live(&self, channel: &str) -> String {
+        self.key("live", channel)
+    }
+
+    /// Which channel a pub/sub channel serves; `None` when it is none of ours.
+    pub fn channel<'a>(&self, live: &'a str) -> Option<Cow<'a, str>> {
+        let name = live.strip_prefix(&self.prefix)?.strip_prefix(":live:{")?.strip_suffix('}')?;
+        Some(match name {
+            EMPTY => Cow::Borrowed(""),
+            name if name.contains('%') => Cow::Owned(name.replace("%7D", "}").replace("%25", "%")),
+            name => Cow::Borrowed(name),
+        })
+    }
+
+    fn key(&self, kind: &str, channel: &str) -> String {
+        let name = match channel {
+            "" => Cow::Borrowed(EMPTY),
+            name if name.contains(['%', '}']) => Cow::Owned(name.replace('%', "%25").replace('}', "%7D")),
+            name => Cow::Borrowed(name),
+        };
+        format!("{}:{kind}:{{{name}}}", self.prefix)
+    }
+}
+
+/// The escaped form of the empty name: no other name's, since a `%` is always followed by two digits.
+const EMPTY: &str = "%";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What Redis hashes: between the first `{` and the next `}`, if there is something.
+    fn tag(key: &str) -> Option<&str> {
+        let (_, rest) = key.split_once('{')?;
+        rest.split_once('}').map(|(tag, _)| tag).filter(|tag| !tag.is_empty())
+    }
+
+    #[test]
+    fn a_plain_name_stays_readable() {
+        assert_eq!(Keys::new("konvert").position("room:42"), "konvert:position:{room:42}");
+    }
+
+    proptest! {
+        #[test]
+        fn names_come_back_and_share_a_slot(prefix in ".{0,8}", name in "([%{}:]|.){0,12}") {
+            let keys = Keys::new(&prefix);
+            let live = keys.live(&name);
+            let back = keys.channel(&live);
+            prop_assert_eq!(back.as_deref(), Some(name.as_str()));
+            let position = keys.position(&name);
+            let expected = tag(&position);
+            prop_assert!(expected.is_some());
+            for key in [keys.stream(&name), keys.presence(&name), keys.leases(&name), keys.live(&name)] {
+                prop_assert_eq!(tag(&key), expected);
+                prop_assert_ne!(&key, &keys.cursor());
+            }
+        }
+
+        #[test]
+        fn names_do_not_collide(a in "[%{}:7D25]{0,6}", b in "[%{}:7D25]{0,6}") {
+            let keys = Keys::new("p");
+            prop_assert_eq!(a == b, keys.stream(&a) == keys.stream(&b));
+        }
+
+        #[test]
+        fn foreign_names_do_no_harm(name in ".{0,40}") {
+            let _ = Keys::new("p").channel(&name);
+        }
+    }
+}

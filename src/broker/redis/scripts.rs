@@ -1,0 +1,38 @@
+//! What runs inside Redis, so that each step is atomic whichever gateway asks for it.
+
+use redis::{Cmd, Script};
+
+pub struct Scripts {
+    pub publish: Script,
+    pub history: Script,
+    pub add_presence: Script,
+    pub remove_presence: Script,
+    pub presence: Script,
+    pub advance: Script,
+}
+
+impl Scripts {
+    pub fn new() -> Self {
+        Self {
+            publish: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/publish.lua"))),
+            history: Script::new(include_str!("scripts/history.lua")),
+            add_presence: Script::new(concat!(
+                include_str!("scripts/prune.lua"),
+                include_str!("scripts/presence_add.lua")
+            )),
+            remove_presence: Script::new(concat!(
+                include_str!("scripts/prune.lua"),
+                include_str!("scripts/presence_remove.lua")
+            )),
+            presence: Script::new(concat!(include_str!("scripts/prune.lua"), include_str!("scripts/presence.lua"))),
+            advance: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/advance.lua"))),
+        }
+    }
+}
+
+/// A call of the script, by its hash. Its arguments are still to be added.
+pub fn call(script: &Script, keys: &[String]) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script.get_hash()).arg(keys.len()).arg(keys);
+    command
+}

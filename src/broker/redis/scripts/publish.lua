@@ -1,0 +1,31 @@
+-- KEYS[1] position: epoch, offset, seq; KEYS[2] stream
+-- ARGV: seq, the seq before it in the same batch and channel (0: none), data, epoch for a new history,
+--       size, ttl and position ttl in milliseconds, pub/sub channel
+-- Returns 1 when it was new, 0 when it was a repeat.
+local seq, before, data = ARGV[1], ARGV[2], ARGV[3]
+local position = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'seq')
+local epoch, offset, last = position[1], position[2] or '0', position[3] or '0'
+
+-- A pipeline is not atomic: had the entry before failed on its own (a script missing, no memory), taking this
+-- one would make the other's repeat look like an old one, and it would be lost.
+if above(before, last) then
+  return redis.error_reply('GAP the entry before this one was not published')
+end
+if not above(seq, last) then
+  return 0
+end
+
+if not epoch then
+  -- What is left of the history before is not this one's.
+  redis.call('DEL', KEYS[2])
+  epoch, offset = ARGV[4], '0'
+end
+offset = string.format('%.0f', tonumber(offset) + 1)
+
+-- The one that can fail for want of memory comes first: nothing is undone when a script ends early.
+redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[5], offset .. '-0', 'd', data)
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'seq', seq)
+redis.call('PEXPIRE', KEYS[2], ARGV[6])
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+redis.call('PUBLISH', ARGV[8], 'p' .. offset .. ':' .. epoch .. ':' .. data)
+return 1

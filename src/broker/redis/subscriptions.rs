@@ -1,0 +1,181 @@
+//! What this node is subscribed to: requests carried out in their order, and everything again after each
+//! reconnection.
+
+use super::subscriber::{ANSWER_TIMEOUT, State, down};
+use crate::broker::BrokerError;
+use fred::clients::SubscriberClient;
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::Value;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+/// Channels per SUBSCRIBE.
+const BATCH: usize = 512;
+/// Between attempts to subscribe again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+pub struct Request {
+    pub channel: String,
+    pub wanted: bool,
+    pub done: oneshot::Sender<Result<(), BrokerError>>,
+}
+
+/// The one task that subscribes, so that requests and reconnections cannot overtake one another.
+pub async fn keep_subscribed(client: SubscriberClient, mut requests: mpsc::Receiver<Request>, state: Arc<State>) {
+    let mut reconnections = client.reconnect_rx();
+    let mut errors = client.error_rx();
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut connected = false;
+    let mut broken = true;
+    loop {
+        tokio::select! {
+            biased;
+            // Several at once are still one, so that having missed some does not matter.
+            reconnected = reconnections.recv() => {
+                if matches!(reconnected, Err(RecvError::Closed)) {
+                    return;
+                }
+                state.whole.store(false, Ordering::Release);
+                (connected, broken) = (true, true);
+            }
+            error = errors.recv() => {
+                match error {
+                    Ok((error, _)) if !broken => tracing::warn!(%error, "the subscribing link to Redis has trouble"),
+                    Err(RecvError::Closed) => return,
+                    _ => {}
+                }
+                continue;
+            }
+            count = requests.recv_many(&mut batch, BATCH) => {
+                if count == 0 {
+                    return;
+                }
+                serve(&client, std::mem::take(&mut batch), broken, &state).await;
+                continue;
+            }
+            () = sleep(RETRY_PAUSE), if connected && broken => {}
+        }
+        match restore(&client, &state).await {
+            Ok(channels) => {
+                broken = false;
+                state.whole.store(true, Ordering::Release);
+                tracing::info!(channels, "the subscribing link to Redis is up");
+                if channels > 0 {
+                    state.gap();
+                }
+            }
+            Err(error) => tracing::debug!(%error, "subscribing again failed, trying on"),
+        }
+    }
+}
+
+/// Subscribes to everything wanted on a new connection. Returns how many channels that were.
+async fn restore(client: &SubscriberClient, state: &State) -> Result<usize, Error> {
+    let names: Vec<String> = state.wanted().iter().map(|channel| state.keys.live(channel)).collect();
+    for names in names.chunks(BATCH) {
+        write(client, names.to_vec(), true).await?;
+    }
+    answered(client).await?;
+    Ok(names.len())
+}
+
+/// Carries out requests in their order, neighbours of one kind in one go.
+async fn serve(client: &SubscriberClient, batch: Vec<Request>, broken: bool, state: &State) {
+    let mut batch = batch.into_iter().filter(|request| !request.done.is_closed()).peekable();
+    while let Some(first) = batch.next() {
+        let wanted = first.wanted;
+        let mut run = vec![first];
+        while let Some(next) = batch.next_if(|next| next.wanted == wanted) {
+            run.push(next);
+        }
+        match (wanted, broken) {
+            (true, false) => add(client, run, state).await,
+            (true, true) => refuse(run),
+            (false, _) => remove(client, run, state).await,
+        }
+    }
+}
+
+async fn add(client: &SubscriberClient, run: Vec<Request>, state: &State) {
+    // First, so that a reconnection in between does not miss them.
+    let mut new = {
+        let mut wanted = state.wanted();
+        let mut add = |request: &Request| wanted.insert(request.channel.clone()).then(|| request.channel.clone());
+        run.iter().filter_map(&mut add).collect::<HashSet<_>>()
+    };
+    let names = run.iter().map(|request| state.keys.live(&request.channel)).collect();
+    let result = match write(client, names, true).await {
+        Ok(()) => answered(client).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "subscribing failed");
+        // Redis may have heard it all the same: then these come for nothing until the next reconnection.
+        state.wanted().retain(|channel| !new.contains(channel));
+        return refuse(run);
+    }
+    for Request { channel, done, .. } in run {
+        if done.send(Ok(())).is_ok() {
+            new.remove(&channel);
+        }
+    }
+    // Nobody waited for these any more, so nobody would ever take them back.
+    if !new.is_empty() {
+        forget(client, new.into_iter().collect(), state).await;
+    }
+}
+
+async fn remove(client: &SubscriberClient, run: Vec<Request>, state: &State) {
+    forget(client, run.iter().map(|request| request.channel.clone()).collect(), state).await;
+    for request in run {
+        let _ = request.done.send(Ok(()));
+    }
+}
+
+fn refuse(run: Vec<Request>) {
+    for request in run {
+        let _ = request.done.send(Err(down()));
+    }
+}
+
+async fn forget(client: &SubscriberClient, channels: Vec<String>, state: &State) {
+    {
+        let mut wanted = state.wanted();
+        for channel in &channels {
+            wanted.remove(channel);
+        }
+    }
+    let names = channels.iter().map(|channel| state.keys.live(channel)).collect();
+    // A link that is down forgets by itself.
+    if let Err(error) = write(client, names, false).await {
+        tracing::debug!(%error, "unsubscribing failed");
+    }
+}
+
+/// Sends SUBSCRIBE or UNSUBSCRIBE, and does not know what Redis made of it.
+async fn write(client: &SubscriberClient, names: Vec<String>, wanted: bool) -> Result<(), Error> {
+    if !client.is_connected() {
+        // It would be kept and sent some time later.
+        return Err(Error::new(ErrorKind::IO, "not connected"));
+    }
+    let sent = async { if wanted { client.subscribe(names).await } else { client.unsubscribe(names).await } };
+    timeout(ANSWER_TIMEOUT, sent).await.unwrap_or_else(|_| Err(silent()))
+}
+
+/// When this returns `Ok`, Redis has acted on all that was sent before.
+pub async fn answered(client: &SubscriberClient) -> Result<(), Error> {
+    match timeout(ANSWER_TIMEOUT, client.ping::<Value>(None)).await {
+        Ok(result) => result.map(|_| ()),
+        Err(_) => Err(silent()),
+    }
+}
+
+fn silent() -> Error {
+    Error::new(ErrorKind::Timeout, "no answer in time")
+}

@@ -1,0 +1,192 @@
+//! What is written into Redis and read back: pub/sub messages and a channel's history.
+//!
+//! A publication is `p{offset}:{epoch}:{data}`, written by `publish.lua`; a signal `s{length}:{info}{data}` with
+//! the length of the JSON `info`. Anybody with access to Redis can write something else; that is never trusted
+//! further than its shape.
+
+use crate::broker::{BrokerError, History};
+use crate::protocol::{ClientInfo, Payload, Position, Publication};
+use bytes::Bytes;
+use redis::Value;
+
+#[derive(Debug, PartialEq)]
+pub enum Message {
+    Publication { epoch: String, publication: Publication },
+    Signal(Publication),
+}
+
+/// `None` when it is none of ours. The payload shares the message's memory.
+pub fn read(message: &Bytes) -> Option<Message> {
+    let (kind, rest) = message.split_first()?;
+    match kind {
+        b'p' => {
+            let (offset, rest) = number(rest)?;
+            let colon = rest.iter().take(MAX_EPOCH + 1).position(|&b| b == b':')?;
+            let epoch = epoch(&rest[..colon])?;
+            let data = payload(message.slice_ref(&rest[colon + 1..]))?;
+            let publication = Publication { offset, data, info: None };
+            (offset > 0).then_some(Message::Publication { epoch, publication })
+        }
+        b's' => {
+            let (length, rest) = number(rest)?;
+            let (info, data) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+            let info: ClientInfo = serde_json::from_slice(info).ok()?;
+            let data = payload(message.slice_ref(data))?;
+            Some(Message::Signal(Publication { offset: 0, data, info: Some(info) }))
+        }
+        _ => None,
+    }
+}
+
+pub fn signal(data: &Payload, info: &ClientInfo) -> Vec<u8> {
+    let info = info_json(info);
+    let mut message = format!("s{}:", info.len()).into_bytes();
+    message.extend_from_slice(&info);
+    message.extend_from_slice(data.as_bytes());
+    message
+}
+
+pub fn info_json(info: &ClientInfo) -> Vec<u8> {
+    serde_json::to_vec(info).expect("two strings can be written as JSON")
+}
+
+/// The reply of `history.lua`.
+pub fn read_history(reply: Value) -> Result<History, BrokerError> {
+    let unreadable = || BrokerError::Corrupt("a channel's history".into());
+    let [epoch_value, offset, entries] = array(reply).ok_or_else(unreadable)?;
+    let position = Position {
+        epoch: bytes(epoch_value).and_then(|text| epoch(&text)).ok_or_else(unreadable)?,
+        offset: read_number(&offset).ok_or_else(unreadable)?,
+    };
+    let Value::Array(entries) = entries else { return Err(unreadable()) };
+    let publications = entries.into_iter().map(read_entry).collect::<Option<_>>().ok_or_else(unreadable)?;
+    Ok(History { publications, position })
+}
+
+/// A stream entry: its id `{offset}-0`, then its fields, of which there is one, `d`.
+fn read_entry(entry: Value) -> Option<Publication> {
+    let [id, fields] = array(entry)?;
+    let [_, data] = array(fields)?;
+    let id = bytes(id)?;
+    let offset = std::str::from_utf8(&id).ok()?.strip_suffix("-0")?.parse().ok()?;
+    Some(Publication { offset, data: payload(bytes(data)?)?, info: None })
+}
+
+/// The reply of `presence.lua`.
+pub fn read_presence(reply: Value) -> Result<Vec<ClientInfo>, BrokerError> {
+    let unreadable = || BrokerError::Corrupt("a channel's presence".into());
+    let Value::Array(infos) = reply else { return Err(unreadable()) };
+    let read = |info| bytes(info).and_then(|json| serde_json::from_slice(&json).ok());
+    infos.into_iter().map(read).collect::<Option<_>>().ok_or_else(unreadable)
+}
+
+/// A number that a script returned or that a key holds, both of which are text.
+pub fn read_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+        Value::Int(number) => u64::try_from(*number).ok(),
+        _ => None,
+    }
+}
+
+/// What [`Payload`] promises and the encodings rely on, as far as one look at the bytes can tell.
+fn payload(data: Bytes) -> Option<Payload> {
+    let one_line = !data.is_empty() && !data.iter().any(|b| matches!(b, b'\n' | b'\r'));
+    (one_line && std::str::from_utf8(&data).is_ok()).then(|| Payload::trusted(data))
+}
+
+const MAX_EPOCH: usize = 32;
+
+fn epoch(text: &[u8]) -> Option<String> {
+    let plausible = (1..=MAX_EPOCH).contains(&text.len()) && text.iter().all(u8::is_ascii_alphanumeric);
+    plausible.then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+/// A decimal number and what follows the colon behind it.
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let colon = text.iter().take(MAX_DIGITS + 1).position(|&b| b == b':')?;
+    let number = std::str::from_utf8(&text[..colon]).ok()?.parse().ok()?;
+    Some((number, &text[colon + 1..]))
+}
+
+/// Of `u64::MAX`.
+const MAX_DIGITS: usize = 20;
+
+fn array<const N: usize>(value: Value) -> Option<[Value; N]> {
+    match value {
+        Value::Array(values) => values.try_into().ok(),
+        _ => None,
+    }
+}
+
+fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn data(text: &'static str) -> Payload {
+        Payload::trusted(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_publication_is_read_without_copying_its_payload() {
+        let message = Bytes::from_static(b"p17:0a1b2c:{\"a\":\"b:c\"}");
+        let Some(Message::Publication { epoch, publication }) = read(&message) else { panic!("unreadable") };
+        assert_eq!((epoch.as_str(), publication.offset), ("0a1b2c", 17));
+        assert_eq!(publication.data, data("{\"a\":\"b:c\"}"));
+        assert_eq!(publication.data.as_bytes().as_ptr(), message[11..].as_ptr());
+    }
+
+    #[test]
+    fn a_signal_comes_back() {
+        let info = ClientInfo { user: "ü:{\"".into(), client: "c".into() };
+        let message = signal(&data("{}"), &info).into();
+        assert_eq!(
+            read(&message),
+            Some(Message::Signal(Publication { offset: 0, data: data("{}"), info: Some(info) }))
+        );
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused() {
+        let foreign: [&[u8]; 15] = [
+            b"",
+            b"p",
+            b"p1",
+            b"p1:",
+            b"p1:abc",
+            b"p1:abc:",
+            b"p0:abc:{}",
+            b"p-1:abc:{}",
+            b"p1::{}",
+            b"p18446744073709551616:abc:{}",
+            b"p1:abc:{\n}",
+            b"p1:abc:\xff",
+            b"s99:{}",
+            b"s2:{}{}",
+            b"{\"hello\":1}",
+        ];
+        for message in foreign {
+            assert_eq!(read(&Bytes::from_static(message)), None, "{message:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_do_harm(message in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = read(&message.into());
+        }
+
+        #[test]
+        fn nearly_ours_does_no_harm(message in "[ps]?[0-9]{0,21}:?[a-f0-9:]{0,40}[{}\":\n]{0,4}") {
+            let _ = read(&message.into_bytes().into());
+        }
+    }
+}

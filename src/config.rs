@@ -1,0 +1,301 @@
+//! All settings: one table that the defaults, the TOML file, the environment, the flags, `--help`,
+//! `check-config` and the README follow.
+//!
+//! Built-in defaults < TOML file < environment < flags. Everything is read through what the caller passes in,
+//! so that tests never touch the process's own environment. An unknown name or an impossible value is an error
+//! that says what would be right.
+
+mod value;
+
+use secrecy::{ExposeSecret, SecretString};
+use std::net::SocketAddr;
+use std::time::Duration;
+pub use value::{HttpUrl, LogFormat, RedisUrl};
+use value::{Value, Words};
+
+/// The shortest secret that is accepted, in characters.
+pub const SECRET_MIN: usize = 32;
+
+/// One line of the table.
+pub struct Setting {
+    pub name: &'static str,
+    /// What kind of value it takes, with its unit.
+    pub takes: &'static str,
+    pub default: &'static str,
+    pub help: &'static str,
+    set: fn(&mut Config, &str) -> Result<(), String>,
+    show: fn(&Config) -> String,
+}
+
+macro_rules! settings {
+    ($($name:ident: $type:ty = $default:literal, $takes:literal, $help:literal;)+) => {
+        #[derive(Clone, Debug)]
+        pub struct Config { $(#[doc = $help] pub $name: $type),+ }
+
+        /// Every setting, in the order of the README's table.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            name: stringify!($name),
+            takes: $takes,
+            default: $default,
+            help: $help,
+            set: |config, text| { config.$name = Value::parse(text)?; Ok(()) },
+            show: |config| Value::show(&config.$name),
+        }),+];
+
+        impl Config {
+            fn defaults() -> Result<Self, ConfigError> {
+                Ok(Self { $($name: Value::parse($default).map_err(|why| ConfigError::bad("the defaults", stringify!($name), &why))?),+ })
+            }
+        }
+    };
+}
+
+settings! {
+    listen: SocketAddr = "127.0.0.1:8000", "address:port", "Public listener: WebSocket clients and PocketBase's hooks";
+    admin_listen: SocketAddr = "127.0.0.1:8001", "address:port", "Admin listener: /metrics, /livez, /readyz; keep it private";
+    pocketbase_url: HttpUrl = "http://127.0.0.1:8090", "URL", "Where PocketBase answers";
+    redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways; unset: one node, everything in this process";
+    redis_prefix: String = "konvert", "text", "Begins every Redis key and channel name; differs between deployments that share a Redis";
+    secret: SecretString = "", "text", "Shared with PocketBase's hooks, at least 32 characters; has no flag, since flags can be seen by other users of the machine";
+    log_level: String = "info", "filter", "error, warn, info, debug or trace; also per module, as in info,konvert_gateway::relay=debug";
+    log_format: LogFormat = "text", "text|json", "Format of the logs on standard error";
+    ping_interval: Duration = "25", "seconds", "Between the server's pings to a client";
+    pong_timeout: Duration = "10", "seconds", "How long a client may take to answer a ping";
+    connect_timeout: Duration = "10", "seconds", "How long a new connection may take to send its token";
+    token_grace: Duration = "25", "seconds", "How long a connection outlives its token, for the refresh to arrive";
+    write_timeout: Duration = "10", "seconds", "How long one write to a client may take";
+    command_timeout: Duration = "5", "seconds", "How long a command may wait for PocketBase and Redis before it fails with error 100";
+    max_frame_size: usize = "65536", "bytes", "Largest frame that a client may send";
+    max_signal_size: usize = "4096", "bytes", "Largest payload that a client may publish";
+    max_subscriptions: usize = "256", "count", "Subscriptions of one connection";
+    max_queue_size: usize = "1048576", "bytes", "Unsent frames of one connection; past it the client is disconnected as slow";
+    max_hook_size: usize = "16777216", "bytes", "Largest request body that the hooks may post";
+    signals: Words = "typing", "comma-separated words", "Values of \"type\" that members may publish into a room";
+    history_size: usize = "500", "count", "Publications kept per channel for clients that come back";
+    history_ttl: Duration = "3600", "seconds", "How long they are kept after the channel's last publication";
+    presence_ttl: Duration = "30", "seconds", "After how long a client whose gateway has died leaves the presence";
+    key_ttl: Duration = "60", "seconds", "How long a user's token key is remembered before PocketBase is asked again";
+    pocketbase_timeout: Duration = "3", "seconds", "How long a call to PocketBase may take";
+    pull_interval: Duration = "3", "seconds", "Between reads of PocketBase's outbox, the safety net under the hooks";
+    shutdown_timeout: Duration = "10", "seconds", "How long a stop may take to write what is queued";
+}
+
+/// Why the configuration cannot be used. Names the setting and its source.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ConfigError {
+    #[error("{source_name}: unknown setting `{name}`{}", .suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    Unknown { source_name: String, name: String, suggestion: Option<String> },
+    #[error("{source_name}: `{name}`: {why}")]
+    Bad { source_name: String, name: String, why: String },
+    #[error("{path}: {why}")]
+    File { path: String, why: String },
+}
+
+impl ConfigError {
+    fn bad(source_name: &str, name: &str, why: &str) -> Self {
+        Self::Bad { source_name: source_name.into(), name: name.into(), why: why.into() }
+    }
+}
+
+/// Where settings come from, lowest first.
+#[derive(Default)]
+pub struct Sources<'a> {
+    /// Name and text of the TOML file.
+    pub file: Option<(&'a str, &'a str)>,
+    /// The environment; only `GATEWAY_…` is looked at.
+    pub environment: Vec<(String, String)>,
+    /// Settings given as flags, by setting name.
+    pub flags: Vec<(String, String)>,
+}
+
+impl Config {
+    /// Merges the sources and checks the whole.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut config = Self::defaults()?;
+        if let Some((path, text)) = sources.file {
+            let table: toml::Table = toml::from_str(text)
+                .map_err(|error| ConfigError::File { path: path.into(), why: error.to_string().trim_end().into() })?;
+            for (name, value) in &table {
+                let text = value::from_toml(value).map_err(|why| ConfigError::bad(path, name, &why))?;
+                config.set(path, name, &text)?;
+            }
+        }
+        for (variable, text) in &sources.environment {
+            let Some(name) = variable.strip_prefix("GATEWAY_") else { continue };
+            if !is_foreign(name) {
+                config
+                    .set("environment", &name.to_lowercase(), text)
+                    .map_err(|error| error.in_environment(variable))?;
+            }
+        }
+        for (name, text) in &sources.flags {
+            config.set("flags", name, text)?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn set(&mut self, source: &str, name: &str, text: &str) -> Result<(), ConfigError> {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+            let suggestion = value::nearest(name, SETTINGS.iter().map(|setting| setting.name));
+            return Err(ConfigError::Unknown { source_name: source.into(), name: name.into(), suggestion });
+        };
+        (setting.set)(self, text).map_err(|why| ConfigError::bad(source, name, &why))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let bad = |name, why: &str| Err(ConfigError::bad("configuration", name, why));
+        if self.secret.expose_secret().chars().count() < SECRET_MIN {
+            return bad(
+                "secret",
+                &format!(
+                    "set GATEWAY_SECRET to at least {SECRET_MIN} random characters, the same for PocketBase; for example: openssl rand -hex 32"
+                ),
+            );
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
+            return bad("log_level", &error.to_string());
+        }
+        if self.listen == self.admin_listen && self.listen.port() != 0 {
+            return bad("admin_listen", "must differ from `listen`");
+        }
+        if self.pong_timeout >= self.ping_interval {
+            return bad("pong_timeout", "must be shorter than `ping_interval`");
+        }
+        if self.max_signal_size > self.max_frame_size {
+            return bad("max_signal_size", "cannot exceed `max_frame_size`");
+        }
+        if self.max_queue_size < 64 * 1024 {
+            return bad("max_queue_size", "must hold at least one large message: 65536 bytes or more");
+        }
+        Ok(())
+    }
+
+    /// Every setting with its effective value, secrets masked, as a TOML file would say it.
+    pub fn effective(&self) -> String {
+        SETTINGS.iter().map(|setting| format!("{} = {}\n", setting.name, (setting.show)(self))).collect()
+    }
+}
+
+impl ConfigError {
+    /// Says the variable's name as it was written.
+    fn in_environment(self, variable: &str) -> Self {
+        match self {
+            Self::Unknown { source_name, suggestion, .. } => Self::Unknown {
+                source_name,
+                name: variable.into(),
+                suggestion: suggestion.map(|name| format!("GATEWAY_{}", name.to_uppercase())),
+            },
+            Self::Bad { source_name, why, .. } => Self::Bad { source_name, name: variable.into(), why },
+            other => other,
+        }
+    }
+}
+
+/// `GATEWAY_…` variables that are not ours: the hooks' own URL, and what Kubernetes sets for a service that is
+/// called "gateway".
+fn is_foreign(name: &str) -> bool {
+    name == "URL" || name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn load(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut sources =
+            Sources { file: Some(("gateway.toml", file)), environment: own(environment), flags: own(flags) };
+        sources.environment.insert(0, ("GATEWAY_SECRET".into(), SECRET.into()));
+        Config::load(&sources)
+    }
+
+    fn error(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
+        load(file, environment, flags).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let config = load(
+            "history_size = 1\nhistory_ttl = 1\npull_interval = 1\nsignals = [\"typing\", \"seen\"]",
+            &[("GATEWAY_HISTORY_TTL", "2"), ("GATEWAY_PULL_INTERVAL", "2"), ("PATH", "/bin")],
+            &[("pull_interval", "3")],
+        )
+        .unwrap();
+        assert_eq!(config.history_size, 1);
+        assert_eq!(config.history_ttl, Duration::from_secs(2));
+        assert_eq!(config.pull_interval, Duration::from_secs(3));
+        assert_eq!(config.ping_interval, Duration::from_secs(25));
+        assert!(config.signals.contains("seen"));
+    }
+
+    #[test]
+    fn unknown_names_are_named_and_the_right_one_suggested() {
+        assert_eq!(
+            error("histroy_size = 1", &[], &[]),
+            "gateway.toml: unknown setting `histroy_size`; did you mean `history_size`?"
+        );
+        assert_eq!(
+            error("", &[("GATEWAY_LISTN", "x")], &[]),
+            "environment: unknown setting `GATEWAY_LISTN`; did you mean `GATEWAY_LISTEN`?"
+        );
+        assert_eq!(error("zzzzzzzz = 1", &[], &[]), "gateway.toml: unknown setting `zzzzzzzz`");
+    }
+
+    #[test]
+    fn impossible_values_are_named_with_what_would_be_right() {
+        for (file, name, hint) in [
+            ("listen = \"nowhere\"", "listen", "address:port"),
+            ("history_size = -1", "history_size", "whole number"),
+            ("history_size = 0", "history_size", "at least 1"),
+            ("ping_interval = \"soon\"", "ping_interval", "seconds"),
+            ("ping_interval = 0", "ping_interval", "at least 1"),
+            ("pocketbase_url = \"ftp://x\"", "pocketbase_url", "http://"),
+            ("pocketbase_url = \"https://x\"", "pocketbase_url", "http://"),
+            ("redis_url = \"localhost\"", "redis_url", "redis://"),
+            ("log_format = \"xml\"", "log_format", "text"),
+            ("signals = [1]", "signals", "array of strings"),
+            ("listen = { port = 1 }", "listen", "string"),
+            ("pong_timeout = 30", "pong_timeout", "ping_interval"),
+            ("secret = \"short\"", "secret", "32"),
+        ] {
+            let environment: &[(&str, &str)] = if name == "secret" { &[("GATEWAY_SECRET", "short")] } else { &[] };
+            let error = error(file, environment, &[]);
+            assert!(error.contains(&format!("`{name}`")) && error.contains(hint), "{file}: {error}");
+        }
+        assert!(error("a = ", &[], &[]).starts_with("gateway.toml: "));
+    }
+
+    #[test]
+    fn foreign_variables_are_left_alone() {
+        load("", &[("GATEWAY_URL", "x"), ("GATEWAY_PORT_8000_TCP", "x"), ("GATEWAY_SERVICE_HOST", "x")], &[]).unwrap();
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let config = load("redis_url = \"redis://user:hunter2@127.0.0.1:6379\"", &[], &[]).unwrap();
+        for text in [config.effective(), format!("{config:?}")] {
+            assert!(!text.contains(SECRET) && !text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_check_config_prints_can_be_read_back() {
+        let text = load("", &[], &[]).unwrap().effective();
+        let without_secret: String =
+            text.lines().filter(|l| !l.starts_with("secret")).map(|l| format!("{l}\n")).collect();
+        assert_eq!(load(&without_secret, &[], &[]).unwrap().effective(), text);
+    }
+
+    #[test]
+    fn the_readme_lists_every_setting_with_its_default() {
+        let readme = include_str!("../README.md");
+        for Setting { name, takes, default, .. } in SETTINGS {
+            let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
+            let row = format!("| `{name}` | {default} | {} |", takes.replace('|', "\\|"));
+            assert!(readme.contains(&row), "the README lacks: {row}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The kinds of values that settings take: text in, typed value out, and back.
+
+use secrecy::{ExposeSecret, SecretString};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A kind of value.
+pub trait Value: Sized {
+    /// Reads it; the error says what would be right.
+    fn parse(text: &str) -> Result<Self, String>;
+    /// Prints it as TOML, secrets masked.
+    fn show(&self) -> String;
+}
+
+fn quote(text: &str) -> String {
+    // A JSON string is a TOML string.
+    serde_json::Value::from(text).to_string()
+}
+
+impl Value for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.to_owned()) }
+    }
+    fn show(&self) -> String {
+        quote(self)
+    }
+}
+
+impl Value for SecretString {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.into())
+    }
+    fn show(&self) -> String {
+        quote(if self.expose_secret().is_empty() { "" } else { "********" })
+    }
+}
+
+impl Value for SocketAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is no address:port, such as 127.0.0.1:8000, 0.0.0.0:8000 or [::]:8000"))
+    }
+    fn show(&self) -> String {
+        quote(&self.to_string())
+    }
+}
+
+impl Value for usize {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(0) => Err("must be at least 1".into()),
+            Ok(number) => Ok(number),
+            Err(_) => Err(format!("{text:?} is no whole number")),
+        }
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Duration {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(0) => Err("must be at least 1 (seconds)".into()),
+            // A year: beyond it arithmetic on instants could overflow.
+            Ok(seconds) if seconds <= 31_536_000 => Ok(Duration::from_secs(seconds)),
+            _ => Err(format!("{text:?} is no whole number of seconds up to a year")),
+        }
+    }
+    fn show(&self) -> String {
+        self.as_secs().to_string()
+    }
+}
+
+/// The base URL of PocketBase: `http://host[:port][/path]`, without a trailing slash.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpUrl(pub String);
+
+impl Value for HttpUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let url = text.trim_end_matches('/');
+        match url.parse::<hyper::Uri>() {
+            Ok(uri) if uri.scheme_str() == Some("http") && uri.query().is_none() => Ok(Self(url.to_owned())),
+            _ => Err(format!(
+                "{text:?} is no http:// URL such as http://127.0.0.1:8090 (TLS to PocketBase is not offered: keep both in one network)"
+            )),
+        }
+    }
+    fn show(&self) -> String {
+        quote(&self.0)
+    }
+}
+
+/// A Redis URL; it may hold a password and so does not print whole.
+#[derive(Clone)]
+pub struct RedisUrl(SecretString);
+
+impl RedisUrl {
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    fn masked(&self) -> String {
+        let url = self.expose();
+        match url.rsplit_once('@') {
+            Some((_, host)) => format!("redis://********@{host}"),
+            None => url.to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.masked())
+    }
+}
+
+impl Value for Option<RedisUrl> {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(None),
+            _ if redis::parse_redis_url(text).is_some_and(|url| url.scheme() == "redis") => {
+                Ok(Some(RedisUrl(text.into())))
+            }
+            _ => Err("not a URL such as redis://127.0.0.1:6379/0 or redis://user:password@host:6379".into()),
+        }
+    }
+    fn show(&self) -> String {
+        quote(&self.as_ref().map(RedisUrl::masked).unwrap_or_default())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Value for LogFormat {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is neither text nor json")),
+        }
+    }
+    fn show(&self) -> String {
+        quote(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// A set of words, separated by commas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Words(Vec<String>);
+
+impl Words {
+    pub fn contains(&self, word: &str) -> bool {
+        self.0.iter().any(|w| w == word)
+    }
+}
+
+impl Value for Words {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self(text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()))
+    }
+    fn show(&self) -> String {
+        quote(&self.0.join(","))
+    }
+}
+
+/// A TOML value as the text that [`Value::parse`] takes.
+pub fn from_toml(value: &toml::Value) -> Result<String, String> {
+    match value {
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Array(items) => {
+            let words: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+            words.map(|words| words.join(",")).ok_or_else(|| "must be an array of strings".to_owned())
+        }
+        _ => Err("must be a string or a whole number".to_owned()),
+    }
+}
+
+/// The candidate that differs least from `name`, if it is near enough to have been meant.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, candidate)| candidate.to_owned())
+}

@@ -1,0 +1,78 @@
+//! `konvert-gateway doctor`: tries what the gateway will need and says in plain words what is wrong and how to
+//! mend it.
+
+use crate::broker::redis::RedisBroker;
+use crate::broker::{Broker, Retention};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::pocketbase::{PocketBase, PocketBaseError};
+use std::time::Duration;
+
+/// One thing that was tried.
+pub struct Finding {
+    pub what: String,
+    /// What is wrong and how to mend it.
+    pub problem: Option<String>,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, problem: Option<String>) -> Self {
+        Self { what: what.into(), problem }
+    }
+}
+
+/// Tries PocketBase with the real secret, and Redis where one is configured.
+pub async fn examine(config: &Config, metrics: Metrics) -> Vec<Finding> {
+    let mut findings = vec![examine_pocketbase(config, metrics).await];
+    findings.push(match &config.redis_url {
+        Some(url) => Finding::new("Redis", examine_redis(url.expose(), config).await.err()),
+        None => Finding::new("no Redis configured: one node, everything in this process", None),
+    });
+    findings
+}
+
+async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Finding {
+    let url = &config.pocketbase_url.0;
+    let advice = match PocketBase::new(config, metrics).events(0, 1).await {
+        Ok(events) => {
+            return Finding::new(
+                format!("PocketBase at {url}: hooks and secret are right; {} changes so far", events.last),
+                None,
+            );
+        }
+        Err(error @ PocketBaseError::Refused { status: 401, .. }) => {
+            format!(
+                "{error}\n    Start PocketBase and the gateway with the same GATEWAY_SECRET, and with clocks less than 5 minutes apart."
+            )
+        }
+        Err(error @ PocketBaseError::Refused { status: 404, .. }) => {
+            format!(
+                "{error}\n    Copy deploy/pocketbase/pb_hooks and pb_migrations beside PocketBase's pb_data and restart it."
+            )
+        }
+        Err(error @ (PocketBaseError::Unreachable(_) | PocketBaseError::Timeout)) => {
+            format!("{error}\n    Is it running there? Set GATEWAY_POCKETBASE_URL to where it answers.")
+        }
+        Err(error) => error.to_string(),
+    };
+    Finding::new(format!("PocketBase at {url}"), Some(advice))
+}
+
+async fn examine_redis(url: &str, config: &Config) -> Result<(), String> {
+    let advice =
+        "Is it running there, and does GATEWAY_REDIS_URL name its password? redis-cli -u URL ping should answer PONG.";
+    let second = Duration::from_secs(1);
+    let retention = Retention { size: 1, ttl: second, position_ttl: second, presence_ttl: second };
+    let broker = RedisBroker::connect(url, &config.redis_prefix, retention)
+        .await
+        .map_err(|error| format!("{error}\n    {advice}"))?;
+    let deadline = tokio::time::Instant::now() + 3 * second;
+    loop {
+        // The links come up in the background.
+        match broker.check().await {
+            Ok(()) => return Ok(()),
+            Err(error) if tokio::time::Instant::now() > deadline => return Err(format!("{error}\n    {advice}")),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

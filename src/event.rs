@@ -1,0 +1,109 @@
+//! What PocketBase's outbox says: one change, its number, and the channels it goes to.
+
+use crate::protocol::Payload;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Channels that one event may go to.
+const CHANNELS_MAX: usize = 1000;
+/// Bytes of a channel's name.
+pub const CHANNEL_NAME_MAX: usize = 255;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// From 1, without gaps, in commit order.
+    pub seq: u64,
+    pub channels: Vec<String>,
+    /// `{"action","collection","record"}`, passed on as it came.
+    pub data: Payload,
+}
+
+#[derive(Deserialize)]
+struct EventFrame<'a> {
+    seq: u64,
+    channels: Vec<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// `{"events":[…]}`, as the hooks post it and as the outbox route answers it.
+#[derive(Deserialize)]
+struct EventsFrame<'a> {
+    #[serde(borrow)]
+    events: Vec<EventFrame<'a>>,
+    /// The highest number ever given; only in the route's answer.
+    #[serde(default)]
+    last: u64,
+}
+
+/// Some events in ascending order, and the highest number that the outbox has ever given (0 where not told).
+#[derive(Debug, PartialEq)]
+pub struct Events {
+    pub events: Vec<Event>,
+    pub last: u64,
+}
+
+/// Why a body of events cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    #[error("not a body of events: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("event {0}: a number from 1 is expected, each above the one before")]
+    Order(u64),
+    #[error("event {0}: too many channels, or a channel name that is empty or longer than {CHANNEL_NAME_MAX} bytes")]
+    Channels(u64),
+}
+
+impl Events {
+    pub fn parse(body: &[u8]) -> Result<Self, EventsError> {
+        let frame: EventsFrame = serde_json::from_slice(body)?;
+        let mut before = 0;
+        let mut events = Vec::with_capacity(frame.events.len());
+        for EventFrame { seq, channels, data } in frame.events {
+            if seq <= before {
+                return Err(EventsError::Order(seq));
+            }
+            let named = |name: &String| !name.is_empty() && name.len() <= CHANNEL_NAME_MAX;
+            if channels.len() > CHANNELS_MAX || !channels.iter().all(named) {
+                return Err(EventsError::Channels(seq));
+            }
+            before = seq;
+            events.push(Event { seq, channels, data: Payload::from_raw(data) });
+        }
+        Ok(Self { events, last: frame.last })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_stay_as_they_came() {
+        let data = r#"{"record":{"content":"\u2028 “quotes” 🦀 \"\\ ","n":1.50}}"#;
+        let body = format!(r#"{{"events":[{{"seq":3,"channels":["room:a"],"data":{data}}}],"last":9}}"#);
+        let events = Events::parse(body.as_bytes()).unwrap();
+        assert_eq!(events.last, 9);
+        assert_eq!(events.events[0].data.as_bytes(), data.as_bytes());
+    }
+
+    #[test]
+    fn bodies_that_cannot_be_used_are_refused() {
+        let event = |seq: u64, channel: &str| format!(r#"{{"seq":{seq},"channels":["{channel}"],"data":1}}"#);
+        let body = |events: &[String]| format!(r#"{{"events":[{}]}}"#, events.join(","));
+        for bad in [
+            String::new(),
+            "[]".into(),
+            "{}".into(),
+            body(&[event(0, "a")]),
+            body(&[event(2, "a"), event(2, "a")]),
+            body(&[event(2, "a"), event(1, "a")]),
+            body(&[event(1, "")]),
+            body(&[event(1, &"x".repeat(256))]),
+            r#"{"events":[{"seq":1,"channels":[]}]}"#.into(),
+            r#"{"events":[{"seq":-1,"channels":[],"data":1}]}"#.into(),
+        ] {
+            assert!(Events::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

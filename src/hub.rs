@@ -1,0 +1,362 @@
+//! Channel → this node's subscribers: who gets which publication, in order, once.
+//!
+//! A publication comes in from the broker ([`Sink`]), passes the channel's [`feed::Feed`], which knows what comes
+//! next, is encoded once, and is pushed into each subscriber's [`Outbox`]. A subscriber comes in through
+//! [`Hub::subscribe`], which puts its reply into its outbox in the same instant from which live publications
+//! follow, so that none falls between.
+//!
+//! Locks: a channel's `link` (async, held while the broker is asked about this channel) is taken before its
+//! `state` (std, never held across an await); the registry's shard lock is taken before `state`, never after.
+
+pub mod feed;
+
+use crate::broker::{Broker, BrokerError, HistoryQuery, Sink};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::protocol::{Position, Publication, SubscribeReply, codes, json};
+use dashmap::DashMap;
+use feed::{Arrival, Feed, Join, Synced};
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// Names one connection on this node.
+pub type ConnectionId = u64;
+
+/// How long a channel without subscribers stays linked to the broker, so that a page reload costs nothing.
+const LINGER: Duration = Duration::from_secs(2);
+/// How many channels are read at once after the link to the broker was cut.
+const SYNC_CONCURRENCY: usize = 32;
+/// Bounds of the pause between attempts to reach the broker.
+const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum SubscribeError {
+    #[error("already subscribed")]
+    AlreadySubscribed,
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+pub struct Hub {
+    me: Weak<Hub>,
+    broker: Arc<dyn Broker>,
+    channels: DashMap<Arc<str>, Arc<Channel>, foldhash::fast::RandomState>,
+    metrics: Metrics,
+}
+
+struct Channel {
+    name: Arc<str>,
+    link: tokio::sync::Mutex<Link>,
+    state: Mutex<State>,
+}
+
+/// Whether the broker delivers this channel to this node.
+#[derive(PartialEq)]
+enum Link {
+    Detached,
+    Attached,
+}
+
+#[derive(Default)]
+struct State {
+    feed: Feed,
+    subscribers: HashMap<ConnectionId, Subscriber, foldhash::fast::RandomState>,
+    /// Subscribes under way, which keep the channel alive.
+    joining: usize,
+    /// Removed from the registry; whoever still holds it has to look it up again.
+    closed: bool,
+}
+
+struct Subscriber {
+    outbox: Arc<Outbox>,
+    /// It has everything up to this offset already.
+    from: u64,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.subscribers.is_empty() && self.joining == 0
+    }
+}
+
+impl Channel {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a channel alive while somebody joins it.
+struct Joining<'a> {
+    hub: &'a Hub,
+    channel: Arc<Channel>,
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        let idle = {
+            let mut state = self.channel.state();
+            state.joining -= 1;
+            state.is_idle()
+        };
+        if idle {
+            self.hub.detach_later(Arc::clone(&self.channel));
+        }
+    }
+}
+
+impl Hub {
+    pub fn new(broker: Arc<dyn Broker>, metrics: Metrics) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self { me: me.clone(), broker, channels: DashMap::default(), metrics })
+    }
+
+    /// Adds a subscriber. `accept` gets the reply and either puts it into the outbox and returns true (live
+    /// publications follow it there, beginning after the position that the reply names), or declines with false,
+    /// and nobody is added. Returns what it returned.
+    ///
+    /// With `recover` the reply holds what was published since, or `recovered: Some(false)`.
+    pub async fn subscribe(
+        &self,
+        name: &str,
+        connection: ConnectionId,
+        outbox: &Arc<Outbox>,
+        recover: Option<&Position>,
+        accept: impl FnOnce(SubscribeReply) -> bool + Send,
+    ) -> Result<bool, SubscribeError> {
+        let joining = self.hold(name);
+        let channel = &joining.channel;
+        let mut history = None;
+        loop {
+            self.make_live(channel).await?;
+            let read = {
+                let mut state = channel.state();
+                if state.subscribers.contains_key(&connection) {
+                    return Err(SubscribeError::AlreadySubscribed);
+                }
+                if !state.feed.is_live() {
+                    continue;
+                }
+                match state.feed.join(recover, history.take()) {
+                    Join::Ready(reply) => {
+                        self.count_recovery(reply.recovered);
+                        let from = reply.position.offset;
+                        let accepted = accept(reply);
+                        if accepted {
+                            state.subscribers.insert(connection, Subscriber { outbox: Arc::clone(outbox), from });
+                            self.metrics.subscriptions.inc();
+                        }
+                        return Ok(accepted);
+                    }
+                    Join::ReadHistory(after) => Some(after),
+                    Join::Behind => {
+                        state.feed.doubt();
+                        None
+                    }
+                }
+            };
+            match read {
+                Some(after) => history = Some(self.broker.history(name, HistoryQuery::after(after)).await?),
+                // Others may depend on the sync that this doubt calls for, should this subscribe be given up.
+                None => self.sync_later(vec![Arc::clone(channel)]),
+            }
+        }
+    }
+
+    pub fn is_subscribed(&self, name: &str, connection: ConnectionId) -> bool {
+        self.find(name).is_some_and(|channel| channel.state().subscribers.contains_key(&connection))
+    }
+
+    /// Removes a subscriber; returns whether there was one.
+    pub fn unsubscribe(&self, name: &str, connection: ConnectionId) -> bool {
+        let Some(channel) = self.find(name) else { return false };
+        let (removed, idle) = {
+            let mut state = channel.state();
+            (state.subscribers.remove(&connection).is_some(), state.is_idle())
+        };
+        if removed {
+            self.metrics.subscriptions.dec();
+            if idle {
+                self.detach_later(channel);
+            }
+        }
+        removed
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Channel>> {
+        self.channels.get(name).map(|channel| Arc::clone(&channel))
+    }
+
+    /// Finds or makes the channel and keeps it from being removed.
+    fn hold(&self, name: &str) -> Joining<'_> {
+        loop {
+            let channel = self.find(name).unwrap_or_else(|| {
+                let name: Arc<str> = name.into();
+                Arc::clone(&self.channels.entry(Arc::clone(&name)).or_insert_with(|| {
+                    self.metrics.channels.inc();
+                    let (link, state) = (tokio::sync::Mutex::new(Link::Detached), Mutex::default());
+                    Arc::new(Channel { name, link, state })
+                }))
+            });
+            let mut state = channel.state();
+            if !state.closed {
+                state.joining += 1;
+                drop(state);
+                return Joining { hub: self, channel };
+            }
+        }
+    }
+
+    /// Links the channel to the broker and reads its history as far as its feed needs, unless both are done.
+    async fn make_live(&self, channel: &Channel) -> Result<(), BrokerError> {
+        if channel.state().feed.is_live() {
+            return Ok(());
+        }
+        let mut link = channel.link.lock().await;
+        if *link == Link::Detached {
+            self.broker.subscribe(&channel.name).await?;
+            *link = Link::Attached;
+        }
+        if !channel.state().feed.is_live() {
+            self.sync(channel).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads history until the feed is live again. The caller holds the channel's link.
+    async fn sync(&self, channel: &Channel) -> Result<(), BrokerError> {
+        loop {
+            let after = channel.state().feed.begin_sync();
+            let query = after.map_or(HistoryQuery::POSITION, HistoryQuery::after);
+            let history = self.broker.history(&channel.name, query).await?;
+            let mut state = channel.state();
+            match state.feed.finish_sync(history) {
+                Synced::Again => {}
+                Synced::Continues(publications) => {
+                    if after.is_some() {
+                        self.metrics.gaps.with_label_values(&["filled"]).inc();
+                    }
+                    for publication in &publications {
+                        self.deliver(&channel.name, &state, publication);
+                    }
+                    return Ok(());
+                }
+                Synced::Lost => {
+                    self.metrics.gaps.with_label_values(&["lost"]).inc();
+                    tracing::warn!(
+                        subscribers = state.subscribers.len(),
+                        "a channel's history was lost; its subscribers are told"
+                    );
+                    let push = json::unsubscribe_push(&channel.name, codes::INSUFFICIENT_STATE);
+                    for (_, subscriber) in state.subscribers.drain() {
+                        self.metrics.subscriptions.dec();
+                        subscriber.outbox.push(push.clone());
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Tries until these channels are live again or nobody wants them any more.
+    fn sync_later(&self, channels: Vec<Arc<Channel>>) {
+        let Some(me) = self.me.upgrade() else { return };
+        tokio::spawn(futures_util::stream::iter(channels).for_each_concurrent(SYNC_CONCURRENCY, move |channel| {
+            let me = Arc::clone(&me);
+            async move {
+                let mut pause = RETRY.start;
+                while !channel.state().is_idle() {
+                    let Err(error) = me.make_live(&channel).await else { return };
+                    me.metrics.broker_errors.with_label_values(&["history"]).inc();
+                    tracing::warn!(%error, "reading history failed and is tried again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY.end);
+                }
+            }
+        }));
+    }
+
+    /// Unlinks the channel from the broker if still nobody wants it after a while.
+    fn detach_later(&self, channel: Arc<Channel>) {
+        let Some(me) = self.me.upgrade() else { return };
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            let mut link = channel.link.lock().await;
+            if !channel.state().is_idle() {
+                return;
+            }
+            if *link == Link::Attached {
+                if let Err(error) = me.broker.unsubscribe(&channel.name).await {
+                    // What still arrives for it finds no channel and is dropped.
+                    tracing::debug!(%error, "unsubscribing from the broker failed");
+                }
+                *link = Link::Detached;
+                channel.state().feed = Feed::default();
+            }
+            let removed = me.channels.remove_if(&channel.name, |_, found| {
+                let mut state = found.state();
+                state.closed = Arc::ptr_eq(found, &channel) && state.is_idle();
+                state.closed
+            });
+            if removed.is_some() {
+                me.metrics.channels.dec();
+            }
+        });
+    }
+
+    /// Encodes once and queues for everybody. The caller holds the channel's state, which keeps the order.
+    fn deliver(&self, name: &str, state: &State, publication: &Publication) {
+        if state.subscribers.is_empty() {
+            return;
+        }
+        let frame = json::publication_push(name, publication);
+        let mut delivered = 0;
+        for subscriber in state.subscribers.values() {
+            let has_it = publication.offset != 0 && publication.offset <= subscriber.from;
+            if !has_it && subscriber.outbox.push(frame.clone()) {
+                delivered += 1;
+            }
+        }
+        self.metrics.publications.inc();
+        self.metrics.deliveries.inc_by(delivered);
+    }
+
+    fn count_recovery(&self, recovered: Option<bool>) {
+        if let Some(recovered) = recovered {
+            let outcome = if recovered { "recovered" } else { "unrecoverable" };
+            self.metrics.recoveries.with_label_values(&[outcome]).inc();
+        }
+    }
+}
+
+impl Sink for Hub {
+    fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
+        let Some(channel) = self.find(channel) else { return };
+        let mut state = channel.state();
+        match state.feed.arrive(epoch, &publication) {
+            Arrival::Deliver => self.deliver(&channel.name, &state, &publication),
+            Arrival::Repeat => self.metrics.publication_repeats.inc(),
+            Arrival::Held => {}
+            Arrival::Gap => {
+                drop(state);
+                self.sync_later(vec![channel]);
+            }
+        }
+    }
+
+    fn signal(&self, channel: &str, publication: Publication) {
+        if let Some(channel) = self.find(channel) {
+            self.deliver(&channel.name, &channel.state(), &publication);
+        }
+    }
+
+    fn gap(&self) {
+        let doubtful: Vec<Arc<Channel>> = self.channels.iter().map(|entry| Arc::clone(entry.value())).collect();
+        let doubtful = doubtful.into_iter().filter(|channel| channel.state().feed.doubt()).collect();
+        self.sync_later(doubtful);
+    }
+}
+
+#[cfg(test)]
+#[path = "hub/hub_tests.rs"]
+mod tests;

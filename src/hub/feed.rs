@@ -1,0 +1,244 @@
+//! The position of one channel on this node, as a pure state machine: which publication comes next, what is a
+//! repeat, where something is missing, and what a subscriber that comes back has missed.
+//!
+//! A feed is either *live* (its position is known and what arrives continues it) or *syncing* (history is being
+//! read; what arrives meanwhile is held back). No I/O and no clock: the hub does the reading.
+
+use crate::broker::History;
+use crate::protocol::{Position, Publication, SubscribeReply};
+use std::collections::VecDeque;
+
+/// How many publications may be held back while history is read. Past that they are dropped and history is read
+/// once more.
+const HELD_MAX: usize = 1024;
+/// How many of the last publications are kept here, so that a short reconnect costs the broker nothing.
+const RECENT_MAX: usize = 32;
+/// And how many bytes of payload at most.
+const RECENT_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, Default)]
+pub struct Feed {
+    /// What has been delivered; unknown until the first sync.
+    position: Option<Position>,
+    /// The last publications up to `position`, ascending and without a hole.
+    recent: VecDeque<Publication>,
+    recent_bytes: usize,
+    sync: Sync,
+}
+
+#[derive(Debug)]
+enum Sync {
+    Live,
+    Syncing {
+        held: Vec<(String, Publication)>,
+        /// Something was missed since this read began, so that it has to be repeated.
+        stale: bool,
+    },
+}
+
+impl Default for Sync {
+    fn default() -> Self {
+        Sync::Syncing { held: Vec::new(), stale: false }
+    }
+}
+
+/// What becomes of a publication that has arrived.
+#[derive(Debug, PartialEq)]
+pub enum Arrival {
+    /// It is the next one.
+    Deliver,
+    /// It was there before.
+    Repeat,
+    /// History is being read; it will be delivered afterwards.
+    Held,
+    /// Something before it is missing: history must be read now.
+    Gap,
+}
+
+/// What reading history has brought.
+#[derive(Debug, PartialEq)]
+pub enum Synced {
+    /// These come next; the feed is live.
+    Continues(Vec<Publication>),
+    /// The subscribers' place is no longer in the history. They must be told; the feed is live at its newest
+    /// position.
+    Lost,
+    /// More was missed meanwhile: read once more.
+    Again,
+}
+
+/// What a new subscriber gets.
+#[derive(Debug)]
+pub enum Join {
+    Ready(SubscribeReply),
+    /// History after this offset is needed to decide.
+    ReadHistory(u64),
+    /// The broker is further than this feed: sync first.
+    Behind,
+}
+
+impl Feed {
+    pub fn is_live(&self) -> bool {
+        matches!(self.sync, Sync::Live)
+    }
+
+    /// Takes a publication that the broker delivered.
+    pub fn arrive(&mut self, epoch: &str, publication: &Publication) -> Arrival {
+        if let Sync::Syncing { held, stale } = &mut self.sync {
+            if held.len() < HELD_MAX {
+                held.push((epoch.to_owned(), publication.clone()));
+            } else {
+                *stale = true;
+            }
+            return Arrival::Held;
+        }
+        match &self.position {
+            Some(at) if at.epoch == epoch && publication.offset <= at.offset => Arrival::Repeat,
+            Some(at) if at.epoch == epoch && publication.offset == at.offset + 1 => {
+                self.advance(publication.clone());
+                Arrival::Deliver
+            }
+            _ => {
+                self.sync = Sync::default();
+                Arrival::Gap
+            }
+        }
+    }
+
+    /// Something may have been missed. Returns whether a sync has to be started for it (none is under way).
+    pub fn doubt(&mut self) -> bool {
+        match &mut self.sync {
+            Sync::Live => {
+                self.sync = Sync::default();
+                true
+            }
+            Sync::Syncing { stale, .. } => {
+                *stale = true;
+                false
+            }
+        }
+    }
+
+    /// Begins a read of history; returns the position after which to read, `None` when only the newest position
+    /// is wanted. What was held so far can be dropped: a publication is in the history before anyone sees it.
+    pub fn begin_sync(&mut self) -> Option<u64> {
+        self.sync = Sync::default();
+        self.position.as_ref().map(|at| at.offset)
+    }
+
+    /// Takes what was read since [`Feed::begin_sync`].
+    pub fn finish_sync(&mut self, history: History) -> Synced {
+        let (held, stale) = match std::mem::replace(&mut self.sync, Sync::Live) {
+            Sync::Syncing { held, stale } => (held, stale),
+            Sync::Live => (Vec::new(), false),
+        };
+        let History { publications, position: top } = history;
+        let continues = match &self.position {
+            // Nobody has been served yet, so there is nothing to lose.
+            None => true,
+            Some(at) => continues(at, &publications, &top),
+        };
+        let mut next = if self.position.is_some() && continues { publications } else { Vec::new() };
+        let mut reached = top.offset;
+        let mut hole = stale;
+        for (epoch, publication) in held {
+            if epoch != top.epoch || publication.offset > reached + 1 {
+                hole = true;
+            } else if publication.offset == reached + 1 {
+                reached += 1;
+                next.push(publication);
+            }
+        }
+        if hole {
+            // Nothing has been applied yet: the next read begins where this one did.
+            self.sync = Sync::default();
+            return Synced::Again;
+        }
+        if !continues {
+            self.recent.clear();
+            self.recent_bytes = 0;
+        }
+        let lost = !continues;
+        if lost || self.position.is_none() {
+            // What was held and lies above the top is nobody's yet; begin behind it.
+            self.position = Some(Position { offset: reached, epoch: top.epoch });
+            return if lost { Synced::Lost } else { Synced::Continues(Vec::new()) };
+        }
+        for publication in &next {
+            self.advance(publication.clone());
+        }
+        Synced::Continues(next)
+    }
+
+    /// What a subscriber gets that has everything up to `since` (`None`: a first subscribe). `history` is what
+    /// was read after an earlier [`Join::ReadHistory`]. The feed must be live.
+    pub fn join(&self, since: Option<&Position>, history: Option<History>) -> Join {
+        let Some(at) = &self.position else { return Join::Behind };
+        let Some(since) = since else {
+            return ready(at.clone(), None, Vec::new());
+        };
+        let Some(history) = history else {
+            return match self.missed(at, since) {
+                Some(publications) => ready(at.clone(), Some(true), publications),
+                None => Join::ReadHistory(since.offset),
+            };
+        };
+        let History { mut publications, position: top } = history;
+        if top.epoch != at.epoch {
+            return Join::Behind;
+        }
+        if !continues(since, &publications, &top) {
+            return ready(at.clone(), Some(false), Vec::new());
+        }
+        // The feed may have moved on since the read: the rest is among its last publications.
+        match self.missed(at, &top) {
+            Some(rest) => {
+                publications.extend(rest);
+                ready(at.clone(), Some(true), publications)
+            }
+            // History is ahead of the feed: this subscriber skips what is still to come to the others.
+            None if top.offset > at.offset => ready(top, Some(true), publications),
+            None => Join::ReadHistory(since.offset),
+        }
+    }
+
+    /// The publications after `since` up to `at`, if they are all still here.
+    fn missed(&self, at: &Position, since: &Position) -> Option<Vec<Publication>> {
+        if since.epoch != at.epoch || since.offset > at.offset {
+            return None;
+        }
+        let count = at.offset - since.offset;
+        if count > self.recent.len() as u64 {
+            return None;
+        }
+        Some(self.recent.range(self.recent.len() - count as usize..).cloned().collect())
+    }
+
+    fn advance(&mut self, publication: Publication) {
+        if let Some(at) = &mut self.position {
+            at.offset = publication.offset;
+        }
+        self.recent_bytes += publication.data.len();
+        self.recent.push_back(publication);
+        while self.recent.len() > RECENT_MAX || self.recent_bytes > RECENT_BYTES {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            self.recent_bytes -= oldest.data.len();
+        }
+    }
+}
+
+fn ready(position: Position, recovered: Option<bool>, publications: Vec<Publication>) -> Join {
+    Join::Ready(SubscribeReply { position, recovered, publications })
+}
+
+/// Whether `publications` are exactly what lies between `since` and `top`.
+fn continues(since: &Position, publications: &[Publication], top: &Position) -> bool {
+    since.epoch == top.epoch
+        && since.offset <= top.offset
+        && publications.len() as u64 == top.offset - since.offset
+        && publications.iter().zip(since.offset + 1..).all(|(p, expected)| p.offset == expected)
+}
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

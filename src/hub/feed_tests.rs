@@ -1,0 +1,201 @@
+use super::*;
+use crate::protocol::Payload;
+use proptest::prelude::*;
+
+fn publication(offset: u64) -> Publication {
+    Publication { offset, data: Payload::parse(&offset.to_string()).unwrap(), info: None }
+}
+
+fn position(epoch: &str, offset: u64) -> Position {
+    Position { offset, epoch: epoch.into() }
+}
+
+/// What a broker that keeps the last `kept` of `top` publications answers.
+fn history(epoch: &str, top: u64, kept: u64, after: u64) -> History {
+    let first = (top - kept.min(top) + 1).max(after + 1);
+    History { publications: (first..=top).map(publication).collect(), position: position(epoch, top) }
+}
+
+fn live_at(epoch: &str, offset: u64) -> Feed {
+    let mut feed = Feed::default();
+    feed.begin_sync();
+    assert_eq!(feed.finish_sync(history(epoch, offset, 0, 0)), Synced::Continues(vec![]));
+    feed
+}
+
+fn offsets(publications: &[Publication]) -> Vec<u64> {
+    publications.iter().map(|p| p.offset).collect()
+}
+
+fn joined(feed: &Feed, since: Option<Position>, history: Option<History>) -> (u64, Option<bool>, Vec<u64>) {
+    match feed.join(since.as_ref(), history) {
+        Join::Ready(reply) => (reply.position.offset, reply.recovered, offsets(&reply.publications)),
+        other => panic!("not ready: {other:?}"),
+    }
+}
+
+#[test]
+fn the_next_is_delivered_repeats_are_not_and_a_hole_is_a_gap() {
+    let mut feed = live_at("e", 5);
+    assert_eq!(feed.arrive("e", &publication(6)), Arrival::Deliver);
+    assert_eq!(feed.arrive("e", &publication(6)), Arrival::Repeat);
+    assert_eq!(feed.arrive("e", &publication(8)), Arrival::Gap);
+    assert_eq!(feed.arrive("e", &publication(9)), Arrival::Held);
+}
+
+#[test]
+fn a_gap_is_filled_from_history_and_goes_on_with_what_was_held() {
+    let mut feed = live_at("e", 5);
+    assert_eq!(feed.arrive("e", &publication(8)), Arrival::Gap);
+    assert_eq!(feed.begin_sync(), Some(5));
+    feed.arrive("e", &publication(8));
+    feed.arrive("e", &publication(9));
+    assert_eq!(feed.finish_sync(history("e", 8, 10, 5)), Synced::Continues((6..=9).map(publication).collect()));
+    assert_eq!(feed.arrive("e", &publication(10)), Arrival::Deliver);
+}
+
+#[test]
+fn a_gap_that_history_no_longer_covers_is_lost() {
+    let mut feed = live_at("e", 5);
+    feed.doubt();
+    feed.begin_sync();
+    assert_eq!(feed.finish_sync(history("e", 20, 10, 5)), Synced::Lost);
+    assert_eq!(feed.arrive("e", &publication(21)), Arrival::Deliver);
+}
+
+#[test]
+fn a_new_epoch_is_noticed_and_lost() {
+    let mut feed = live_at("e", 5);
+    assert_eq!(feed.arrive("f", &publication(6)), Arrival::Gap);
+    feed.begin_sync();
+    assert_eq!(feed.finish_sync(history("f", 6, 10, 5)), Synced::Lost);
+    assert_eq!(feed.arrive("f", &publication(7)), Arrival::Deliver);
+}
+
+#[test]
+fn a_doubt_during_a_sync_repeats_it() {
+    let mut feed = live_at("e", 5);
+    assert!(feed.doubt());
+    feed.begin_sync();
+    assert!(!feed.doubt());
+    assert_eq!(feed.finish_sync(history("e", 6, 10, 5)), Synced::Again);
+    assert_eq!(feed.begin_sync(), Some(5));
+    assert_eq!(feed.finish_sync(history("e", 7, 10, 5)), Synced::Continues(vec![publication(6), publication(7)]));
+}
+
+#[test]
+fn holding_back_is_bounded() {
+    let mut feed = live_at("e", 0);
+    feed.doubt();
+    feed.begin_sync();
+    for offset in 1..=HELD_MAX as u64 + 1 {
+        assert_eq!(feed.arrive("e", &publication(offset)), Arrival::Held);
+    }
+    assert_eq!(feed.finish_sync(history("e", 0, 10, 0)), Synced::Again);
+}
+
+#[test]
+fn a_first_subscribe_needs_no_history() {
+    assert_eq!(joined(&live_at("e", 5), None, None), (5, None, vec![]));
+}
+
+#[test]
+fn a_short_absence_is_served_from_the_last_publications() {
+    let mut feed = live_at("e", 5);
+    feed.arrive("e", &publication(6));
+    feed.arrive("e", &publication(7));
+    assert_eq!(joined(&feed, Some(position("e", 5)), None), (7, Some(true), vec![6, 7]));
+    assert_eq!(joined(&feed, Some(position("e", 7)), None), (7, Some(true), vec![]));
+    assert!(matches!(feed.join(Some(&position("e", 4)), None), Join::ReadHistory(4)));
+}
+
+#[test]
+fn another_epoch_or_a_position_from_the_future_is_not_recovered() {
+    let feed = live_at("e", 5);
+    let read = || Some(history("e", 5, 5, 0));
+    assert_eq!(joined(&feed, Some(position("old", 3)), read()), (5, Some(false), vec![]));
+    assert_eq!(joined(&feed, Some(position("e", 9)), Some(history("e", 5, 5, 9))), (5, Some(false), vec![]));
+}
+
+#[test]
+fn a_feed_that_missed_a_new_epoch_is_behind() {
+    let feed = live_at("e", 5);
+    assert!(matches!(feed.join(Some(&position("f", 1)), Some(history("f", 1, 1, 1))), Join::Behind));
+}
+
+#[test]
+fn the_last_publications_are_bounded_in_number_and_bytes() {
+    let mut feed = live_at("e", 0);
+    let big = Payload::parse(&format!("\"{}\"", "x".repeat(RECENT_BYTES / 2))).unwrap();
+    for offset in 1..=5 {
+        feed.arrive("e", &Publication { offset, data: big.clone(), info: None });
+    }
+    assert_eq!(feed.recent.len(), 1);
+    for offset in 6..=500 {
+        feed.arrive("e", &publication(offset));
+    }
+    assert!(feed.recent.len() <= RECENT_MAX);
+}
+
+proptest! {
+    /// Whatever is lost, repeated or delayed on the way: what subscribers get has no hole and no repeat, and a
+    /// final sync brings everything.
+    #[test]
+    fn nothing_is_lost_doubled_or_reordered(
+        top in 1u64..60,
+        arrivals in prop::collection::vec((0u64..60, prop::bool::weighted(0.1)), 0..200),
+    ) {
+        let mut feed = live_at("e", 0);
+        let mut delivered: Vec<u64> = Vec::new();
+        let mut published = 0;
+        let sync = |feed: &mut Feed, published: u64, delivered: &mut Vec<u64>| loop {
+            let after = feed.begin_sync().unwrap();
+            match feed.finish_sync(history("e", published, 1000, after)) {
+                Synced::Continues(publications) => break delivered.extend(offsets(&publications)),
+                Synced::Again => {}
+                Synced::Lost => panic!("history covers everything"),
+            }
+        };
+        for (offset, doubt) in arrivals {
+            let offset = offset.clamp(1, top);
+            published = published.max(offset);
+            match feed.arrive("e", &publication(offset)) {
+                Arrival::Deliver => delivered.push(offset),
+                Arrival::Gap => sync(&mut feed, published, &mut delivered),
+                Arrival::Held | Arrival::Repeat => {}
+            }
+            if doubt && feed.doubt() {
+                sync(&mut feed, published, &mut delivered);
+            }
+        }
+        feed.doubt();
+        sync(&mut feed, published, &mut delivered);
+        prop_assert_eq!(delivered, (1..=published).collect::<Vec<_>>());
+    }
+
+    /// A returning subscriber gets exactly what it missed, or is told that it cannot be had.
+    #[test]
+    fn a_return_is_exact_or_told(top in 0u64..100, extra in 0u64..60, kept in 0u64..100, since in 0u64..120) {
+        // History is read when `top` was the newest; by the join the feed has moved on by `extra`.
+        let mut feed = live_at("e", top);
+        for offset in top + 1..=top + extra {
+            feed.arrive("e", &publication(offset));
+        }
+        let since = position("e", since);
+        let mut join = feed.join(Some(&since), None);
+        if let Join::ReadHistory(after) = join {
+            join = feed.join(Some(&since), Some(history("e", top, kept, after)));
+        }
+        if let Join::ReadHistory(after) = join {
+            join = feed.join(Some(&since), Some(history("e", top + extra, kept, after)));
+        }
+        let Join::Ready(reply) = join else { panic!("{join:?}") };
+        if reply.recovered == Some(true) {
+            prop_assert_eq!(offsets(&reply.publications), (since.offset + 1..=reply.position.offset).collect::<Vec<_>>());
+            prop_assert!(reply.position.offset >= top + extra);
+        } else {
+            prop_assert!(since.offset > top || since.offset + kept < top + extra);
+            prop_assert!(reply.publications.is_empty());
+        }
+    }
+}

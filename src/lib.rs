@@ -1,0 +1,33 @@
+//! konvert-gateway: a realtime WebSocket gateway beside PocketBase.
+//!
+//! Follow a message: PocketBase's hooks post an [`event`] to [`server`], which checks its [`signature`] and hands
+//! it to the [`relay`]; the relay puts events into outbox order and publishes them through the [`broker`], which
+//! numbers them per channel, keeps a bounded history, and delivers to every node's [`hub`]; the hub pushes one
+//! encoded frame into the [`outbox`] of each subscriber; the [`socket`] writes it.
+//!
+//! Follow a client: [`server`] answers the handshake, [`socket`] reads frames, [`session`] understands them as
+//! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
+//! [`pocketbase`]; [`presence`] keeps it visible to others.
+//!
+//! Dependencies point one way: server → socket → session → hub → broker, relay → broker. The broker calls back
+//! only through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] know nothing
+//! of the others.
+
+pub mod access;
+pub mod auth;
+pub mod broker;
+pub mod config;
+pub mod doctor;
+pub mod event;
+pub mod hub;
+pub mod metrics;
+pub mod outbox;
+pub mod pocketbase;
+pub mod presence;
+pub mod protocol;
+mod random;
+pub mod relay;
+pub mod server;
+pub mod session;
+pub mod signature;
+pub mod socket;

@@ -1,0 +1,118 @@
+//! Arguments to exit code.
+
+use anyhow::Context;
+use clap::{Arg, ArgMatches, Command};
+use konvert_gateway::config::{Config, LogFormat, SETTINGS, Sources};
+use konvert_gateway::doctor;
+use konvert_gateway::metrics::Metrics;
+use konvert_gateway::server::Server;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+fn command() -> Command {
+    let config =
+        Arg::new("config").long("config").value_name("FILE").help("TOML file with settings by name").global(true);
+    let settings = SETTINGS.iter().filter(|setting| setting.name != "secret").map(|setting| {
+        let default = if setting.default.is_empty() { "none" } else { setting.default };
+        let variable = setting.name.to_uppercase();
+        let help = format!("{} [default: {default}] [env: GATEWAY_{variable}]", setting.help);
+        Arg::new(setting.name).long(setting.name.replace('_', "-")).value_name(setting.takes).help(help).global(true)
+    });
+    Command::new("konvert-gateway")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A realtime WebSocket gateway beside PocketBase")
+        .after_help("Without a command it serves. Settings: built-in defaults < --config FILE < environment < flags.\nGATEWAY_SECRET is required: at least 32 characters, the same as for PocketBase's hooks.")
+        .subcommand(Command::new("serve").about("Serve clients until SIGINT or SIGTERM (the default)"))
+        .subcommand(Command::new("check-config").about("Print the effective configuration, secrets masked"))
+        .subcommand(Command::new("doctor").about("Try PocketBase, its hooks and Redis, and say what is wrong"))
+        .arg(config)
+        .args(settings)
+}
+
+fn main() -> ExitCode {
+    let arguments = command().get_matches();
+    let name = arguments.subcommand_name().unwrap_or("serve");
+    match run(name, &arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("konvert-gateway: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let config = load(arguments.subcommand().map_or(arguments, |(_, inner)| inner))?;
+    if name == "check-config" {
+        print!("{}", config.effective());
+        return Ok(ExitCode::SUCCESS);
+    }
+    log_to_stderr(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match name {
+        "doctor" => runtime.block_on(examine(config)),
+        _ => runtime.block_on(serve(config)),
+    }
+}
+
+fn load(arguments: &ArgMatches) -> anyhow::Result<Config> {
+    let path = arguments.get_one::<String>("config");
+    let text =
+        path.map(|path| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))).transpose()?;
+    let flag = |name: &str| Some((name.to_owned(), arguments.try_get_one::<String>(name).ok()??.clone()));
+    let sources = Sources {
+        file: path.map(String::as_str).zip(text.as_deref()),
+        environment: std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect(),
+        flags: SETTINGS.iter().filter_map(|setting| flag(setting.name)).collect(),
+    };
+    Ok(Config::load(&sources)?)
+}
+
+fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log_level).context("`log_level`")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let server = Server::bind(config).await?;
+    tracing::info!(public = %server.public_address()?, admin = %server.admin_address()?, "konvert-gateway {} listens", env!("CARGO_PKG_VERSION"));
+    let shutdown = CancellationToken::new();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let asked = shutdown.clone();
+    let mut serving = std::pin::pin!(server.run(shutdown));
+    for first in [true, false] {
+        tokio::select! {
+            () = &mut serving => break,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if first {
+            tracing::info!("stopping; a second signal ends at once");
+            asked.cancel();
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn examine(config: Config) -> anyhow::Result<ExitCode> {
+    let mut healthy = true;
+    for doctor::Finding { what, problem } in doctor::examine(&config, Metrics::new()?).await {
+        match problem {
+            None => println!("ok    {what}"),
+            Some(problem) => {
+                healthy = false;
+                println!("WRONG {what}: {problem}");
+            }
+        }
+    }
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,187 @@
+//! Every metric's name and help in one place.
+//!
+//! No label ever holds a channel, a user or anything else that a client chooses: the number of time series is
+//! fixed when the process starts, but for codes.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// Handles to all metrics of one gateway. Cloning shares them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    pub connections: IntGauge,
+    pub connections_total: IntCounter,
+    pub handshakes_refused: IntCounterVec,
+    pub disconnects: IntCounterVec,
+    pub session_panics: IntCounter,
+    pub commands: IntCounterVec,
+    pub command_errors: IntCounterVec,
+    pub bad_frames: IntCounterVec,
+    pub subscriptions: IntGauge,
+    pub channels: IntGauge,
+    pub publications: IntCounter,
+    pub deliveries: IntCounter,
+    pub publication_repeats: IntCounter,
+    pub gaps: IntCounterVec,
+    pub recoveries: IntCounterVec,
+    pub relay_events: IntCounterVec,
+    pub relay_cursor: IntGauge,
+    pub relay_pulls: IntCounterVec,
+    pub hooks_refused: IntCounterVec,
+    pub pocketbase_failures: IntCounterVec,
+    pub pocketbase_seconds: HistogramVec,
+    pub broker_errors: IntCounterVec,
+    pub publish_seconds: Histogram,
+}
+
+/// Seconds; calls to PocketBase and Redis on the same machine take from a few hundred microseconds.
+const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+impl Metrics {
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let r = Registry::new();
+        #[cfg(target_os = "linux")]
+        r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let metrics = Self {
+            connections: gauge(&r, "gateway_connections", "WebSocket connections that are open now")?,
+            connections_total: counter(&r, "gateway_connections_total", "WebSocket connections ever opened")?,
+            handshakes_refused: counters(
+                &r,
+                "gateway_handshakes_refused_total",
+                "WebSocket handshakes answered with an HTTP error",
+                "reason",
+            )?,
+            disconnects: counters(
+                &r,
+                "gateway_disconnects_total",
+                "Connections ended, by close code (see proto/README.md); 'client': the client closed or vanished",
+                "code",
+            )?,
+            session_panics: counter(
+                &r,
+                "gateway_session_panics_total",
+                "Connections ended by a bug; anything but 0 deserves a report",
+            )?,
+            commands: counters(&r, "gateway_commands_total", "Commands received", "command")?,
+            command_errors: counters(
+                &r,
+                "gateway_command_errors_total",
+                "Commands answered with an error, by its code",
+                "code",
+            )?,
+            bad_frames: counters(&r, "gateway_bad_frames_total", "Frames that ended their connection", "kind")?,
+            subscriptions: gauge(&r, "gateway_subscriptions", "Subscriptions that are open now")?,
+            channels: gauge(&r, "gateway_channels", "Channels with at least one subscriber on this node")?,
+            publications: counter(
+                &r,
+                "gateway_publications_total",
+                "Publications that reached this node's subscribers",
+            )?,
+            deliveries: counter(&r, "gateway_deliveries_total", "Publications queued for single subscribers")?,
+            publication_repeats: counter(
+                &r,
+                "gateway_publication_repeats_total",
+                "Publications that the broker delivered again and nobody got twice",
+            )?,
+            gaps: counters(
+                &r,
+                "gateway_gaps_total",
+                "Channels whose missed publications were read from history ('filled'), or no longer there ('lost': subscribers were told)",
+                "outcome",
+            )?,
+            recoveries: counters(
+                &r,
+                "gateway_recoveries_total",
+                "Subscribes that asked for what they missed",
+                "outcome",
+            )?,
+            relay_events: counters(
+                &r,
+                "gateway_relay_events_total",
+                "Outbox events, by how they came ('hook', 'pull') and whether they were new",
+                "outcome",
+            )?,
+            relay_cursor: gauge(
+                &r,
+                "gateway_relay_cursor",
+                "Outbox sequence number up to which everything has been published",
+            )?,
+            relay_pulls: counters(
+                &r,
+                "gateway_relay_pulls_total",
+                "Reads of the outbox, by what caused them",
+                "cause",
+            )?,
+            hooks_refused: counters(
+                &r,
+                "gateway_hooks_refused_total",
+                "Hook requests answered with an HTTP error",
+                "reason",
+            )?,
+            pocketbase_failures: counters(
+                &r,
+                "gateway_pocketbase_failures_total",
+                "Calls to PocketBase that failed",
+                "route",
+            )?,
+            pocketbase_seconds: histograms(
+                &r,
+                "gateway_pocketbase_seconds",
+                "Time of calls to PocketBase, in seconds",
+                "route",
+            )?,
+            broker_errors: counters(
+                &r,
+                "gateway_broker_errors_total",
+                "Failed operations of the broker (Redis out of reach)",
+                "operation",
+            )?,
+            publish_seconds: histogram(
+                &r,
+                "gateway_publish_seconds",
+                "Time from taking a batch of events to its being published, in seconds",
+            )?,
+            registry: r,
+        };
+        Ok(metrics)
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let metric = IntGauge::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let metric = IntCounter::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometheus::Error> {
+    let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, label: &str) -> Result<HistogramVec, prometheus::Error> {
+    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}

@@ -1,0 +1,199 @@
+//! The client of the routes that the hooks add to PocketBase: keys, access, the outbox. Every request is
+//! signed, bounded in time, and counted.
+
+pub mod batch;
+
+use crate::config::Config;
+use crate::event::Events;
+use crate::metrics::Metrics;
+use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, SystemTime};
+
+/// The largest answer that is read, in bytes. The outbox route sends far less at a time.
+const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+/// Cheap to clone: connections are pooled behind it.
+#[derive(Clone)]
+pub struct PocketBase {
+    client: Client<HttpConnector, Full<Bytes>>,
+    url: String,
+    signer: Signer,
+    timeout: Duration,
+    metrics: Metrics,
+}
+
+/// Why PocketBase gave no usable answer. All but `Refused` may pass by themselves.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PocketBaseError {
+    #[error("PocketBase is out of reach: {0}")]
+    Unreachable(String),
+    #[error("PocketBase did not answer in time")]
+    Timeout,
+    /// A status other than 200, with the body's own words where it has some.
+    #[error("PocketBase answered {status}: {message}")]
+    Refused { status: u16, message: String },
+    #[error("PocketBase answered something unreadable ({0}); are its hooks of this gateway's version?")]
+    Unreadable(String),
+    #[error("the question was dropped")]
+    Abandoned,
+}
+
+/// Whether a user may subscribe to a channel.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Allowed,
+    Denied,
+    /// There is no such kind of channel.
+    Unknown,
+}
+
+/// A user who wants to subscribe to a channel.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub user: String,
+    pub channel: String,
+}
+
+/// What users' tokens are signed with, in the order asked; `None` for users that do not exist.
+#[derive(Deserialize)]
+pub struct Keys {
+    pub keys: Vec<Option<SecretString>>,
+    /// The id of the auth collection that they are of.
+    pub collection: String,
+}
+
+impl PocketBase {
+    pub fn new(config: &Config, metrics: Metrics) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(config.pocketbase_timeout));
+        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
+        let (url, signer) = (config.pocketbase_url.0.clone(), Signer::new(&config.secret));
+        Self { client, url, signer, timeout: config.pocketbase_timeout, metrics }
+    }
+
+    pub async fn keys(&self, users: &[String]) -> Result<Keys, PocketBaseError> {
+        #[derive(Serialize)]
+        struct Question<'a> {
+            users: &'a [String],
+        }
+        self.post("keys", &Question { users }).await
+    }
+
+    /// One verdict for each check, in order.
+    pub async fn authorize(&self, checks: &[Check]) -> Result<Vec<Verdict>, PocketBaseError> {
+        #[derive(Serialize)]
+        struct Question<'a> {
+            checks: &'a [Check],
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            results: Vec<Verdict>,
+        }
+        Ok(self.post::<Answer>("authorize", &Question { checks }).await?.results)
+    }
+
+    /// The outbox after `after`, `limit` events at most (1 to 1000; PocketBase sends fewer where they are large).
+    pub async fn events(&self, after: u64, limit: u16) -> Result<Events, PocketBaseError> {
+        let body = self.call("events", Method::GET, &format!("?after={after}&limit={limit}"), Bytes::new()).await?;
+        Events::parse(&body).map_err(|error| PocketBaseError::Unreadable(error.to_string()))
+    }
+
+    /// Says that everything up to `seq` has been published, so that PocketBase may trim its outbox.
+    pub async fn confirm(&self, seq: u64) -> Result<(), PocketBaseError> {
+        #[derive(Serialize)]
+        struct Confirmation {
+            seq: u64,
+        }
+        #[derive(Deserialize)]
+        struct Answer {}
+        self.post::<Answer>("confirm", &Confirmation { seq }).await?;
+        Ok(())
+    }
+
+    async fn post<A: DeserializeOwned>(
+        &self,
+        route: &'static str,
+        question: &impl Serialize,
+    ) -> Result<A, PocketBaseError> {
+        let unreadable = |error: serde_json::Error| PocketBaseError::Unreadable(error.to_string());
+        let body = serde_json::to_vec(question).map_err(unreadable)?;
+        let answer = self.call(route, Method::POST, "", body.into()).await?;
+        // The error of serde_json names a place and a type, never what stood there.
+        serde_json::from_slice(&answer).map_err(unreadable)
+    }
+
+    async fn call(
+        &self,
+        route: &'static str,
+        method: Method,
+        query: &str,
+        body: Bytes,
+    ) -> Result<Bytes, PocketBaseError> {
+        let timer = self.metrics.pocketbase_seconds.with_label_values(&[route]).start_timer();
+        let answer = tokio::time::timeout(self.timeout, self.exchange(route, method, query, body)).await;
+        timer.observe_duration();
+        let answer = answer.unwrap_or(Err(PocketBaseError::Timeout));
+        if answer.is_err() {
+            self.metrics.pocketbase_failures.with_label_values(&[route]).inc();
+        }
+        answer
+    }
+
+    async fn exchange(&self, route: &str, method: Method, query: &str, body: Bytes) -> Result<Bytes, PocketBaseError> {
+        let unreachable = |error: &dyn std::error::Error| PocketBaseError::Unreachable(root_cause(error));
+        let target = format!("/api/gateway/{route}{query}");
+        let (timestamp, signature) = self.signer.sign(SystemTime::now(), method.as_str(), &target, &body);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{target}", self.url))
+            .header(TIMESTAMP, timestamp)
+            .header(SIGNATURE, signature)
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| unreachable(&error))?;
+        let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        let body = body.map_err(|error| PocketBaseError::Unreachable(error.to_string()))?.to_bytes();
+        if status == 200 { Ok(body) } else { Err(PocketBaseError::Refused { status, message: message(&body, status) }) }
+    }
+}
+
+/// The message of an error body, of the hooks' or of PocketBase's own form.
+fn message(body: &[u8], status: u16) -> String {
+    #[derive(Deserialize)]
+    struct Inner {
+        message: String,
+    }
+    #[derive(Deserialize)]
+    struct Body {
+        error: Option<Inner>,
+        message: Option<String>,
+    }
+    let parsed: Option<Body> = serde_json::from_slice(body).ok();
+    let told = parsed.and_then(|body| body.error.map(|inner| inner.message).or(body.message));
+    match (told, status) {
+        (Some(told), 404) => format!("{told} (are the gateway's hooks in PocketBase's pb_hooks?)"),
+        (Some(told), _) => told,
+        (None, _) => "no reason given".to_owned(),
+    }
+}
+
+/// The innermost reason, such as "Connection refused": the outer ones only say that something failed.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

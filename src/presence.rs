@@ -1,0 +1,62 @@
+//! Which of this node's clients are in which channel: keeps their leases in the broker alive.
+
+use crate::broker::Broker;
+use crate::protocol::ClientInfo;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// Leases renewed in one call to the broker.
+const CHUNK: usize = 500;
+
+pub struct Presence {
+    broker: Arc<dyn Broker>,
+    /// By client id and channel.
+    local: Mutex<HashMap<(String, String), ClientInfo, foldhash::fast::RandomState>>,
+}
+
+impl Presence {
+    pub fn new(broker: Arc<dyn Broker>) -> Arc<Self> {
+        Arc::new(Self { broker, local: Mutex::default() })
+    }
+
+    /// Renews all leases three times within each one's length, for as long as `presence` lives.
+    pub async fn renew(presence: Weak<Self>, lease: Duration) {
+        loop {
+            tokio::time::sleep(lease / 3).await;
+            let Some(presence) = presence.upgrade() else { return };
+            let all: Vec<(String, ClientInfo)> =
+                presence.local().iter().map(|((_, channel), info)| (channel.clone(), info.clone())).collect();
+            for chunk in all.chunks(CHUNK) {
+                if let Err(error) = presence.broker.add_presence(chunk).await {
+                    tracing::warn!(%error, "renewing presence failed");
+                    break;
+                }
+            }
+        }
+    }
+
+    pub async fn enter(&self, channel: &str, info: &ClientInfo) -> Result<(), crate::broker::BrokerError> {
+        self.local().insert((info.client.clone(), channel.to_owned()), info.clone());
+        self.broker.add_presence(&[(channel.to_owned(), info.clone())]).await
+    }
+
+    /// Returns at once; the broker is told in the background, and where that fails the lease runs out.
+    pub fn leave(self: &Arc<Self>, channel: &str, client: &str) {
+        let key = (client.to_owned(), channel.to_owned());
+        if self.local().remove(&key).is_none() {
+            return;
+        }
+        let me = Arc::clone(self);
+        tokio::spawn(async move {
+            let (client, channel) = key;
+            if let Err(error) = me.broker.remove_presence(&channel, &client).await {
+                tracing::debug!(%error, "removing a client's presence failed; its lease runs out");
+            }
+        });
+    }
+
+    fn local(&self) -> MutexGuard<'_, HashMap<(String, String), ClientInfo, foldhash::fast::RandomState>> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,133 @@
+//! Every code that a client can see, in one place. `proto/README.md` holds the same table for people, and a
+//! test compares the two.
+//!
+//! Numbers below 4000 are the protocol's own and mean what they mean everywhere. Ours would be 4000-4499
+//! (the client reconnects) and 4500-4999 (it does not); none is needed yet.
+
+/// Answers one command; the connection lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorCode {
+    pub code: u16,
+    pub message: &'static str,
+    /// Whether the same command may succeed later: the SDKs then try again by themselves.
+    pub temporary: bool,
+}
+
+/// Ends one subscription from the server's side. From 2500 on, the SDKs subscribe again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnsubscribeCode {
+    pub code: u16,
+    pub reason: &'static str,
+}
+
+/// Ends the connection: the close code of the WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disconnect {
+    pub code: u16,
+    pub reason: &'static str,
+}
+
+impl Disconnect {
+    /// Whether the SDKs come back by themselves.
+    pub fn reconnects(self) -> bool {
+        !matches!(self.code, 1009 | 3500..=3999 | 4500..=4999)
+    }
+}
+
+macro_rules! table {
+    ($(#[$doc:meta])* $all:ident: $kind:ident { $($(#[$note:meta])* $name:ident = $($field:ident $value:expr),+;)+ }) => {
+        $($(#[$note])* pub const $name: $kind = $kind { $($field: $value),+ };)+
+        $(#[$doc])*
+        pub const $all: &[$kind] = &[$($name),+];
+    };
+}
+
+table! {
+    /// All errors.
+    ERRORS: ErrorCode {
+        /// Something behind the gateway failed (PocketBase or Redis out of reach).
+        INTERNAL = code 100, message "internal server error", temporary true;
+        /// `connect` without a token.
+        UNAUTHORIZED = code 101, message "unauthorized", temporary false;
+        /// No such kind of channel is configured.
+        UNKNOWN_CHANNEL = code 102, message "unknown channel", temporary false;
+        /// PocketBase's rules, or the rules of the channel, do not allow it.
+        PERMISSION_DENIED = code 103, message "permission denied", temporary false;
+        /// No such rpc method.
+        METHOD_NOT_FOUND = code 104, message "method not found", temporary false;
+        ALREADY_SUBSCRIBED = code 105, message "already subscribed", temporary false;
+        /// Too large, or too many subscriptions.
+        LIMIT_EXCEEDED = code 106, message "limit exceeded", temporary false;
+        /// Well-formed, but not what this command takes.
+        BAD_REQUEST = code 107, message "bad request", temporary false;
+        /// The feature is not offered here.
+        NOT_AVAILABLE = code 108, message "not available", temporary false;
+        /// The client should fetch a new token and try again; the SDKs do.
+        TOKEN_EXPIRED = code 109, message "token expired", temporary false;
+        /// The history no longer reaches back to the position asked for.
+        UNRECOVERABLE_POSITION = code 112, message "unrecoverable position", temporary false;
+    }
+}
+
+table! {
+    /// All ways in which the gateway ends a subscription.
+    UNSUBSCRIBES: UnsubscribeCode {
+        /// The node lost its place in the channel and history could not fill the gap; the client subscribes
+        /// again and learns whether it could be recovered.
+        INSUFFICIENT_STATE = code 2500, reason "insufficient state";
+    }
+}
+
+table! {
+    /// All ways in which the gateway ends a connection.
+    DISCONNECTS: Disconnect {
+        /// A frame above the size limit; the SDKs do not come back.
+        FRAME_TOO_BIG = code 1009, reason "message size limit exceeded";
+        /// This node stops; another one takes over.
+        SHUTDOWN = code 3001, reason "shutdown";
+        SERVER_ERROR = code 3004, reason "internal server error";
+        /// The token's time was over and no fresh one came within the grace period.
+        EXPIRED = code 3005, reason "connection expired";
+        /// The client reads too slowly: its queue of unsent bytes is full.
+        SLOW = code 3008, reason "slow";
+        /// Pings went unanswered.
+        NO_PONG = code 3012, reason "no pong";
+        /// The token is forged, foreign, of another type, or no longer valid.
+        INVALID_TOKEN = code 3500, reason "invalid token";
+        /// Not a frame of this protocol.
+        BAD_REQUEST_FRAME = code 3501, reason "bad request";
+        /// No `connect` arrived in time.
+        STALE = code 3502, reason "stale";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows `| number | text |…` of the tables in `proto/README.md`.
+    fn documented() -> Vec<(u16, String)> {
+        include_str!("../../proto/README.md")
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| ")?.split('|').map(str::trim);
+                Some((cells.next()?.parse().ok()?, cells.next()?.to_owned()))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_protocol_document_lists_exactly_these_codes() {
+        let mut coded: Vec<(u16, String)> = Vec::new();
+        coded.extend(ERRORS.iter().map(|c| (c.code, c.message.to_owned())));
+        coded.extend(UNSUBSCRIBES.iter().map(|c| (c.code, c.reason.to_owned())));
+        coded.extend(DISCONNECTS.iter().map(|c| (c.code, c.reason.to_owned())));
+        assert_eq!(documented(), coded);
+    }
+
+    #[test]
+    fn clients_come_back_exactly_where_coming_back_can_help() {
+        let staying_away: Vec<u16> = DISCONNECTS.iter().filter(|d| !d.reconnects()).map(|d| d.code).collect();
+        assert_eq!(staying_away, [1009, 3500, 3501, 3502]);
+    }
+}

@@ -1,0 +1,398 @@
+//! The JSON encoding: one object per command or reply, several separated by line feeds in one text frame.
+
+use super::codes::ErrorCode;
+use super::{ClientInfo, Command, HistoryRequest, Payload, Position, Publication, Reply, Request, Subscribe};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The server's ping, and the client's answer to it: an empty object.
+pub const PING: Bytes = Bytes::from_static(b"{}");
+
+/// Bit of `subscribe.flag`: the client wants error 112 rather than `recovered:false`.
+const FLAG_REJECT_UNRECOVERED: u64 = 2;
+
+/// Why a frame could not be read. The SDKs never send such a frame, so the connection ends with 3501.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("not the JSON of a command: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("a command without an id")]
+    NoId,
+    #[error("an unknown command")]
+    UnknownCommand,
+}
+
+/// The commands of one text frame, in order, up to and including the first that is malformed.
+pub fn decode(frame: &str) -> impl Iterator<Item = Result<Command<'_>, DecodeError>> {
+    serde_json::Deserializer::from_str(frame).into_iter::<CommandFrame>().map(|command| command?.try_into())
+}
+
+#[derive(Deserialize)]
+struct TokenFrame {
+    #[serde(default)]
+    token: String,
+}
+
+#[derive(Deserialize)]
+struct ChannelFrame {
+    channel: String,
+}
+
+#[derive(Deserialize)]
+struct SubscribeFrame {
+    channel: String,
+    #[serde(default)]
+    recover: bool,
+    #[serde(default)]
+    epoch: String,
+    #[serde(default)]
+    offset: u64,
+    #[serde(default)]
+    flag: u64,
+}
+
+#[derive(Deserialize)]
+struct PublishFrame<'a> {
+    channel: String,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct HistoryFrame {
+    channel: String,
+    #[serde(default)]
+    limit: i32,
+    since: Option<PositionFrame>,
+    #[serde(default)]
+    reverse: bool,
+}
+
+#[derive(Deserialize)]
+struct PositionFrame {
+    #[serde(default)]
+    offset: u64,
+    #[serde(default)]
+    epoch: String,
+}
+
+#[derive(Deserialize)]
+struct RpcFrame {
+    #[serde(default)]
+    method: String,
+}
+
+#[derive(Deserialize)]
+struct EmptyFrame {}
+
+/// As the protocol has it: an id and one of the others; unknown fields are for later versions and ignored.
+#[derive(Deserialize)]
+struct CommandFrame<'a> {
+    #[serde(default)]
+    id: u32,
+    connect: Option<TokenFrame>,
+    subscribe: Option<SubscribeFrame>,
+    unsubscribe: Option<ChannelFrame>,
+    #[serde(borrow)]
+    publish: Option<PublishFrame<'a>>,
+    presence: Option<ChannelFrame>,
+    presence_stats: Option<ChannelFrame>,
+    history: Option<HistoryFrame>,
+    ping: Option<EmptyFrame>,
+    send: Option<EmptyFrame>,
+    rpc: Option<RpcFrame>,
+    refresh: Option<TokenFrame>,
+    sub_refresh: Option<ChannelFrame>,
+}
+
+impl<'a> TryFrom<CommandFrame<'a>> for Command<'a> {
+    type Error = DecodeError;
+
+    fn try_from(frame: CommandFrame<'a>) -> Result<Self, DecodeError> {
+        let id = frame.id;
+        let request = if let Some(TokenFrame { token }) = frame.connect {
+            Request::Connect { token }
+        } else if let Some(subscribe) = frame.subscribe {
+            Request::Subscribe(Subscribe {
+                channel: subscribe.channel,
+                recover: subscribe.recover.then_some(Position { offset: subscribe.offset, epoch: subscribe.epoch }),
+                reject_unrecovered: subscribe.flag & FLAG_REJECT_UNRECOVERED != 0,
+            })
+        } else if let Some(ChannelFrame { channel }) = frame.unsubscribe {
+            Request::Unsubscribe { channel }
+        } else if let Some(PublishFrame { channel, data }) = frame.publish {
+            Request::Publish { channel, data }
+        } else if let Some(ChannelFrame { channel }) = frame.presence {
+            Request::Presence { channel }
+        } else if let Some(ChannelFrame { channel }) = frame.presence_stats {
+            Request::PresenceStats { channel }
+        } else if let Some(history) = frame.history {
+            Request::History(HistoryRequest {
+                channel: history.channel,
+                limit: history.limit,
+                since: history.since.map(|PositionFrame { offset, epoch }| Position { offset, epoch }),
+                reverse: history.reverse,
+            })
+        } else if frame.ping.is_some() {
+            Request::Ping
+        } else if frame.send.is_some() {
+            return Ok(Command { id, request: Request::Send });
+        } else if let Some(RpcFrame { method }) = frame.rpc {
+            Request::Rpc { method }
+        } else if let Some(TokenFrame { token }) = frame.refresh {
+            Request::Refresh { token }
+        } else if let Some(ChannelFrame { channel }) = frame.sub_refresh {
+            Request::SubRefresh { channel }
+        } else if id == 0 {
+            Request::Pong
+        } else {
+            return Err(DecodeError::UnknownCommand);
+        };
+        match (id, &request) {
+            (0, Request::Pong) => Ok(Command { id, request }),
+            (0, _) => Err(DecodeError::NoId),
+            _ => Ok(Command { id, request }),
+        }
+    }
+}
+
+/// One publication on its way to a channel's subscribers: encoded once, shared by all of them.
+pub fn publication_push(channel: &str, publication: &Publication) -> Bytes {
+    let mut out = Vec::with_capacity(publication.data.len() + channel.len() + 96);
+    out.extend_from_slice(br#"{"push":{"channel":"#);
+    write_json(&mut out, channel);
+    out.extend_from_slice(br#","pub":"#);
+    write_publication(&mut out, publication);
+    out.extend_from_slice(b"}}");
+    out.into()
+}
+
+/// Tells a client that the server ended its subscription.
+pub fn unsubscribe_push(channel: &str, code: super::codes::UnsubscribeCode) -> Bytes {
+    #[derive(Serialize)]
+    struct Unsubscribe {
+        code: u16,
+        reason: &'static str,
+    }
+    let mut out = br#"{"push":{"channel":"#.to_vec();
+    write_json(&mut out, channel);
+    out.extend_from_slice(br#","unsubscribe":"#);
+    write_json(&mut out, &Unsubscribe { code: code.code, reason: code.reason });
+    out.extend_from_slice(b"}}");
+    out.into()
+}
+
+/// The answer to the command with this id.
+pub fn reply(id: u32, reply: &Reply) -> Bytes {
+    let mut out = Vec::with_capacity(128);
+    out.extend_from_slice(br#"{"id":"#);
+    write_json(&mut out, &id);
+    out.push(b',');
+    write_reply(&mut out, reply);
+    out.push(b'}');
+    out.into()
+}
+
+fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
+    match reply {
+        Reply::Connect(connect) => {
+            #[derive(Serialize)]
+            struct Connect<'a> {
+                client: &'a str,
+                version: &'static str,
+                expires: bool,
+                ttl: u32,
+                ping: u32,
+                pong: bool,
+            }
+            out.extend_from_slice(br#""connect":"#);
+            let &super::ConnectReply { ref client, ttl, ping } = connect;
+            write_json(out, &Connect { client, version: VERSION, expires: true, ttl, ping, pong: true });
+        }
+        Reply::Subscribe(subscribe) => {
+            out.extend_from_slice(br#""subscribe":{"recoverable":true,"positioned":true,"epoch":"#);
+            write_json(out, &subscribe.position.epoch);
+            out.extend_from_slice(br#","offset":"#);
+            write_json(out, &subscribe.position.offset);
+            if let Some(recovered) = subscribe.recovered {
+                out.extend_from_slice(br#","was_recovering":true,"recovered":"#);
+                write_json(out, &recovered);
+            }
+            if !subscribe.publications.is_empty() {
+                out.extend_from_slice(br#","publications":"#);
+                write_publications(out, &subscribe.publications);
+            }
+            out.push(b'}');
+        }
+        Reply::Unsubscribe => out.extend_from_slice(br#""unsubscribe":{}"#),
+        Reply::Publish => out.extend_from_slice(br#""publish":{}"#),
+        Reply::History { publications, position } => {
+            out.extend_from_slice(br#""history":{"publications":"#);
+            write_publications(out, publications);
+            out.extend_from_slice(br#","epoch":"#);
+            write_json(out, &position.epoch);
+            out.extend_from_slice(br#","offset":"#);
+            write_json(out, &position.offset);
+            out.push(b'}');
+        }
+        Reply::Presence(clients) => {
+            out.extend_from_slice(br#""presence":{"presence":"#);
+            let by_client: std::collections::BTreeMap<&str, &ClientInfo> =
+                clients.iter().map(|info| (info.client.as_str(), info)).collect();
+            write_json(out, &by_client);
+            out.push(b'}');
+        }
+        Reply::PresenceStats { clients, users } => {
+            #[derive(Serialize)]
+            struct Stats {
+                num_clients: usize,
+                num_users: usize,
+            }
+            out.extend_from_slice(br#""presence_stats":"#);
+            write_json(out, &Stats { num_clients: *clients, num_users: *users });
+        }
+        Reply::Refresh { client, ttl } => {
+            #[derive(Serialize)]
+            struct Refresh<'a> {
+                client: &'a str,
+                version: &'static str,
+                expires: bool,
+                ttl: u32,
+            }
+            out.extend_from_slice(br#""refresh":"#);
+            write_json(out, &Refresh { client, version: VERSION, expires: true, ttl: *ttl });
+        }
+        Reply::Ping => out.extend_from_slice(br#""ping":{}"#),
+        Reply::Error(ErrorCode { code, message, temporary }) => {
+            #[derive(Serialize)]
+            struct Error {
+                code: u16,
+                message: &'static str,
+                #[serde(skip_serializing_if = "std::ops::Not::not")]
+                temporary: bool,
+            }
+            out.extend_from_slice(br#""error":"#);
+            write_json(out, &Error { code: *code, message, temporary: *temporary });
+        }
+    }
+}
+
+const VERSION: &str = concat!("konvert-gateway ", env!("CARGO_PKG_VERSION"));
+
+fn write_publications(out: &mut Vec<u8>, publications: &[Publication]) {
+    out.push(b'[');
+    for (i, publication) in publications.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_publication(out, publication);
+    }
+    out.push(b']');
+}
+
+fn write_publication(out: &mut Vec<u8>, publication: &Publication) {
+    out.extend_from_slice(br#"{"data":"#);
+    out.extend_from_slice(publication.data.as_bytes());
+    if let Some(info) = &publication.info {
+        out.extend_from_slice(br#","info":"#);
+        write_json(out, info);
+    }
+    if publication.offset > 0 {
+        out.extend_from_slice(br#","offset":"#);
+        write_json(out, &publication.offset);
+    }
+    out.push(b'}');
+}
+
+fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value).expect("strings, numbers and maps of them always encode");
+}
+
+impl Payload {
+    /// From the text of one JSON value, for tests and for what the gateway itself says.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str::<&RawValue>(text).map(Self::from_raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::codes;
+    use crate::protocol::{ConnectReply, SubscribeReply};
+
+    /// One line of `proto/golden/*.ndjson`: the frame, and what it means in this crate's Debug words.
+    #[derive(Deserialize)]
+    struct Golden {
+        name: String,
+        frame: String,
+        #[serde(default)]
+        means: Vec<String>,
+    }
+
+    fn golden(text: &'static str) -> Vec<Golden> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn in_words(frame: &str) -> Vec<String> {
+        decode(frame)
+            .map(|command| match command {
+                Ok(Command { id, request }) => format!("{id} {request:?}"),
+                Err(DecodeError::Json(_)) => "malformed".to_owned(),
+                Err(error) => error.to_string(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn golden_commands_mean_what_the_document_says() {
+        let frames = golden(include_str!("../../proto/golden/commands.ndjson"));
+        assert!(frames.len() >= 20);
+        for Golden { name, frame, means } in frames {
+            assert_eq!(in_words(&frame), means, "{name}");
+        }
+    }
+
+    fn publication(offset: u64, data: &str, info: Option<(&str, &str)>) -> Publication {
+        let info = info.map(|(user, client)| ClientInfo { user: user.into(), client: client.into() });
+        Publication { offset, data: Payload::parse(data).unwrap(), info }
+    }
+
+    fn position(offset: u64) -> Position {
+        Position { offset, epoch: "h3Kx".into() }
+    }
+
+    #[test]
+    fn replies_and_pushes_are_the_golden_ones() {
+        let message = || publication(7, r#"{"action":"create"}"#, None);
+        let typing = || publication(0, "{\"type\":\n\"typing\"}", Some(("u1", "c1")));
+        let info = |user: &str, client: &str| ClientInfo { user: user.into(), client: client.into() };
+        let subscribe = |recovered, publications| {
+            Reply::Subscribe(SubscribeReply { position: position(7), recovered, publications })
+        };
+        let made: Vec<(&str, Bytes)> = vec![
+            ("connect", reply(1, &Reply::Connect(ConnectReply { client: "c1".into(), ttl: 3600, ping: 25 }))),
+            ("subscribe", reply(2, &subscribe(None, vec![]))),
+            ("subscribe recovered", reply(3, &subscribe(Some(true), vec![message()]))),
+            ("subscribe not recovered", reply(4, &subscribe(Some(false), vec![]))),
+            ("unsubscribe", reply(5, &Reply::Unsubscribe)),
+            ("publish", reply(6, &Reply::Publish)),
+            ("history", reply(7, &Reply::History { publications: vec![message()], position: position(7) })),
+            ("presence", reply(8, &Reply::Presence(vec![info("u1", "c1"), info("u2", "c2")]))),
+            ("presence stats", reply(9, &Reply::PresenceStats { clients: 2, users: 1 })),
+            ("refresh", reply(10, &Reply::Refresh { client: "c1".into(), ttl: 3600 })),
+            ("ping", reply(11, &Reply::Ping)),
+            ("error", reply(12, &Reply::Error(codes::PERMISSION_DENIED))),
+            ("temporary error", reply(13, &Reply::Error(codes::INTERNAL))),
+            ("publication", publication_push("room:a\"b", &message())),
+            ("signal", publication_push("room:a", &typing())),
+            ("unsubscribe push", unsubscribe_push("room:a", codes::INSUFFICIENT_STATE)),
+            ("server ping", PING),
+        ];
+        let golden = golden(include_str!("../../proto/golden/replies.ndjson"));
+        let golden: Vec<(&str, &str)> = golden.iter().map(|g| (g.name.as_str(), g.frame.as_str())).collect();
+        let made: Vec<(&str, &str)> = made.iter().map(|(n, b)| (*n, std::str::from_utf8(b).unwrap())).collect();
+        assert_eq!(made, golden);
+    }
+}

@@ -1,0 +1,187 @@
+//! The composition root: builds the parts, binds both listeners, serves until told to stop.
+
+mod admin;
+mod public;
+mod respond;
+
+use crate::access::Access;
+use crate::auth::Auth;
+use crate::broker::memory::MemoryBroker;
+use crate::broker::redis::RedisBroker;
+use crate::broker::{Broker, BrokerError, Retention, Sink};
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::pocketbase::PocketBase;
+use crate::presence::Presence;
+use crate::relay::Relay;
+use crate::session::Services;
+use admin::Admin;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use public::Public;
+use respond::Answer;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a client may take to send its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest head, in bytes; hyper's least is 8192.
+const HEAD_MAX: usize = 16 * 1024;
+/// How long to wait when no connection can be accepted, as when file descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address} (`{setting}`): {cause}")]
+    Listen { setting: &'static str, address: SocketAddr, cause: std::io::Error },
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A gateway that has bound its addresses.
+pub struct Server {
+    services: Arc<Services>,
+    public: TcpListener,
+    admin: TcpListener,
+}
+
+impl Server {
+    /// Binds first, so that a taken port is an error before anything else happens; then builds the parts.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let public = listen("listen", config.listen).await?;
+        let admin = listen("admin_listen", config.admin_listen).await?;
+        let services = build(config).await?;
+        Ok(Self { services, public, admin })
+    }
+
+    /// The public listener's address, with the real port where 0 was configured.
+    pub fn public_address(&self) -> std::io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Serves until `shutdown` is cancelled, then tells the clients and waits for their connections to end, for
+    /// `shutdown_timeout` at most. The admin listener answers until the end.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { services, public, admin } = self;
+        let (connections, stop_admin) = (TaskTracker::new(), CancellationToken::new());
+        let clients = Arc::new(Public::new(Arc::clone(&services), connections.clone(), shutdown.clone()));
+        let operators = Arc::new(Admin::new(Arc::clone(&services), shutdown.clone()));
+        let admin_task = tokio::spawn(accept(admin, stop_admin.clone(), TaskTracker::new(), move |request| {
+            Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
+        }));
+        accept(public, shutdown, connections.clone(), move |request| Arc::clone(&clients).answer(request)).await;
+
+        connections.close();
+        tracing::info!(connections = services.metrics.connections.get(), "stopping");
+        if tokio::time::timeout(services.config.shutdown_timeout, connections.wait()).await.is_err() {
+            tracing::warn!(
+                connections = services.metrics.connections.get(),
+                "connections were cut off at shutdown_timeout"
+            );
+        }
+        stop_admin.cancel();
+        let _ = admin_task.await;
+    }
+}
+
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|cause| StartError::Listen { setting, address, cause })
+}
+
+async fn build(config: Config) -> Result<Arc<Services>, StartError> {
+    let metrics = Metrics::new()?;
+    let retention = Retention {
+        size: config.history_size,
+        ttl: config.history_ttl,
+        position_ttl: config.history_ttl.max(Duration::from_secs(24 * 3600)),
+        presence_ttl: config.presence_ttl,
+    };
+    let broker: Arc<dyn Broker> = match &config.redis_url {
+        Some(url) => RedisBroker::connect(url.expose(), &config.redis_prefix, retention).await?,
+        None => {
+            let broker = MemoryBroker::new(retention);
+            tokio::spawn(MemoryBroker::sweep(Arc::downgrade(&broker)));
+            broker
+        }
+    };
+    let hub = Hub::new(Arc::clone(&broker), metrics.clone());
+    let sink: Weak<Hub> = Arc::downgrade(&hub);
+    broker.start(sink as Weak<dyn Sink>).await?;
+
+    let pocketbase = PocketBase::new(&config, metrics.clone());
+    let auth = Auth::new(&config, pocketbase.clone());
+    tokio::spawn(Auth::sweep(Arc::downgrade(&auth)));
+    let presence = Presence::new(Arc::clone(&broker));
+    tokio::spawn(Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
+    let access = Access::new(pocketbase.clone());
+    let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());
+    Ok(Arc::new(Services { config, auth, access, broker, hub, presence, relay, metrics }))
+}
+
+/// Accepts connections and answers their requests until `stop`. Each runs in a task of its own.
+async fn accept<F, A>(listener: TcpListener, stop: CancellationToken, tasks: TaskTracker, answer: F)
+where
+    F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Answer> + Send + 'static,
+{
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tasks.spawn(serve_http(stream, stop.clone(), answer.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_http<F, A>(stream: TcpStream, stop: CancellationToken, answer: F)
+where
+    F: Fn(Request<Incoming>) -> A,
+    A: Future<Output = Answer>,
+{
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| {
+        let answered = answer(request);
+        async { Ok::<_, Infallible>(answered.await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    let result = tokio::select! {
+        result = &mut serving => result,
+        () = stop.cancelled() => {
+            // Answers what is under way and takes no further request.
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "an HTTP connection broke off");
+    }
+}

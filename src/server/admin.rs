@@ -1,0 +1,50 @@
+//! The admin listener: metrics for Prometheus, health for whoever keeps the process running.
+
+use super::respond::{Answer, error, json, text};
+use crate::session::Services;
+use hyper::{Method, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long the broker may take to answer the readiness check.
+const CHECK: Duration = Duration::from_secs(1);
+
+pub struct Admin {
+    services: Arc<Services>,
+    shutdown: CancellationToken,
+}
+
+impl Admin {
+    pub fn new(services: Arc<Services>, shutdown: CancellationToken) -> Self {
+        Self { services, shutdown }
+    }
+
+    pub async fn answer(self: Arc<Self>, method: Method, path: String) -> Answer {
+        match (&method, path.as_str()) {
+            (&Method::GET, "/metrics") => match self.services.metrics.render() {
+                Ok(body) => text(StatusCode::OK, "text/plain; version=0.0.4", body),
+                Err(bad) => error(StatusCode::INTERNAL_SERVER_ERROR, "metrics", &bad.to_string()),
+            },
+            (&Method::GET, "/livez") => json(StatusCode::OK, &serde_json::json!({"alive": true})),
+            (&Method::GET, "/readyz") => self.ready().await,
+            _ => error(StatusCode::NOT_FOUND, "not_found", "there is /metrics, /livez and /readyz"),
+        }
+    }
+
+    /// 200 while this node can serve clients; else 503 and what is missing.
+    async fn ready(&self) -> Answer {
+        let mut problems = Vec::new();
+        if self.shutdown.is_cancelled() {
+            problems.push("draining: this gateway is stopping".to_owned());
+        }
+        match tokio::time::timeout(CHECK, self.services.broker.check()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(problem)) => problems.push(format!("broker: {problem}")),
+            Err(_) => problems.push("broker: no answer within a second".to_owned()),
+        }
+        problems.extend(self.services.relay.failure().map(|problem| format!("relay: {problem}")));
+        let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        json(status, &serde_json::json!({"ready": problems.is_empty(), "problems": problems}))
+    }
+}

@@ -1,0 +1,408 @@
+//! One connection: commands in, frames out. Knows the protocol's rules and nothing of sockets.
+//!
+//! The socket hands in each frame with [`Session::handle`]; replies and publications go into the connection's
+//! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
+
+pub mod timing;
+
+use crate::access::Access;
+use crate::auth::{Auth, AuthError, Identity};
+use crate::broker::{Broker, BrokerError, HistoryQuery};
+use crate::config::Config;
+use crate::hub::{ConnectionId, Hub, SubscribeError};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::presence::Presence;
+use crate::protocol::codes::{self, Disconnect, ErrorCode};
+use crate::protocol::json::{self, DecodeError};
+use crate::protocol::{
+    ClientInfo, Command, ConnectReply, HistoryRequest, Payload, Publication, Reply, Request, Subscribe,
+};
+use crate::relay::Relay;
+use serde_json::value::RawValue;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+use timing::{Due, Timing};
+use tokio::time::{Instant, timeout_at};
+
+/// What sessions work with, shared by all of them.
+pub struct Services {
+    pub config: Config,
+    pub auth: Arc<Auth>,
+    pub access: Access,
+    pub broker: Arc<dyn Broker>,
+    pub hub: Arc<Hub>,
+    pub presence: Arc<Presence>,
+    pub relay: Relay,
+    pub metrics: Metrics,
+}
+
+pub struct Session {
+    connection: ConnectionId,
+    /// The connection's name towards clients.
+    client: String,
+    services: Arc<Services>,
+    outbox: Arc<Outbox>,
+    timing: Timing,
+    state: State,
+    /// Channels that were subscribed to; some may have been ended by the hub since.
+    channels: HashSet<String>,
+}
+
+enum State {
+    /// Nothing but `connect` is taken.
+    New,
+    Connected(Identity),
+    /// `connect` failed, which the client was told; nothing more is taken.
+    Failed,
+}
+
+/// How a command may end, other than with a reply.
+enum Failure {
+    Error(ErrorCode),
+    Disconnect(Disconnect),
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(error: ErrorCode) -> Self {
+        Failure::Error(error)
+    }
+}
+
+impl From<Disconnect> for Failure {
+    fn from(disconnect: Disconnect) -> Self {
+        Failure::Disconnect(disconnect)
+    }
+}
+
+impl Session {
+    pub fn new(connection: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>) -> Self {
+        let timing = Timing::new(&services.config, Instant::now());
+        let client = crate::random::token::<16>();
+        Self { connection, client, services, outbox, timing, state: State::New, channels: HashSet::new() }
+    }
+
+    /// When [`Session::tick`] is due.
+    pub fn next_tick(&self) -> Instant {
+        self.timing.next()
+    }
+
+    /// Does what the time has come for.
+    pub fn tick(&mut self, now: Instant) -> Result<(), Disconnect> {
+        match self.timing.due(now) {
+            Due::Nothing => Ok(()),
+            Due::Ping => {
+                self.outbox.push(json::PING);
+                Ok(())
+            }
+            Due::End(reason) => Err(reason),
+        }
+    }
+
+    /// Handles the commands of one frame in order. Replies go into the outbox; an error ends the connection.
+    /// All commands of a frame together may wait for `command_timeout`.
+    pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
+        let deadline = Instant::now() + self.services.config.command_timeout;
+        let commands: Vec<Result<Command, DecodeError>> = json::decode(frame).collect();
+        let mut verdicts = self.check_access(&commands, deadline).await;
+        for command in commands {
+            let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
+            self.services.metrics.commands.with_label_values(&[request.name()]).inc();
+            match self.dispatch(id, request, deadline, &mut verdicts).await {
+                Ok(()) => {}
+                Err(Failure::Error(error)) => self.reply_error(id, error),
+                Err(Failure::Disconnect(reason)) => return Err(reason),
+            }
+        }
+        Ok(())
+    }
+
+    fn malformed(&self, error: &DecodeError) -> Disconnect {
+        let kind = match error {
+            DecodeError::Json(_) => "malformed",
+            DecodeError::NoId => "no_id",
+            DecodeError::UnknownCommand => "unknown_command",
+        };
+        self.services.metrics.bad_frames.with_label_values(&[kind]).inc();
+        codes::BAD_REQUEST_FRAME
+    }
+
+    fn reply(&self, id: u32, reply: &Reply) {
+        self.outbox.push(json::reply(id, reply));
+    }
+
+    fn reply_error(&self, id: u32, error: ErrorCode) {
+        self.services.metrics.command_errors.with_label_values(&[&error.code.to_string()]).inc();
+        self.reply(id, &Reply::Error(error));
+    }
+
+    /// Asks for all subscribes of a frame at once, so that a client with many channels waits once.
+    async fn check_access(&self, commands: &[Result<Command<'_>, DecodeError>], deadline: Instant) -> Verdicts {
+        let State::Connected(Identity { user, .. }) = &self.state else { return HashMap::new() };
+        let channels: HashSet<&str> = commands
+            .iter()
+            .filter_map(|command| match command {
+                Ok(Command { request: Request::Subscribe(Subscribe { channel, .. }), .. }) => Some(channel.as_str()),
+                _ => None,
+            })
+            .filter(|channel| !self.channels.contains(*channel))
+            .take(self.services.config.max_subscriptions)
+            .collect();
+        let checks = channels.into_iter().map(|channel| async move {
+            let verdict = timeout_at(deadline, self.services.access.check(user, channel)).await;
+            (channel.to_owned(), verdict.unwrap_or(Err(codes::INTERNAL)))
+        });
+        futures_util::future::join_all(checks).await.into_iter().collect()
+    }
+
+    async fn dispatch(
+        &mut self,
+        id: u32,
+        request: Request<'_>,
+        deadline: Instant,
+        verdicts: &mut Verdicts,
+    ) -> Result<(), Failure> {
+        match (&self.state, &request) {
+            (State::New, Request::Connect { .. }) | (State::Connected(_), _) => {}
+            (State::New | State::Failed, _) => return Err(codes::BAD_REQUEST_FRAME.into()),
+        }
+        let reply = match request {
+            Request::Connect { token } => Some(self.connect(&token, deadline).await?),
+            Request::Subscribe(subscribe) => {
+                self.subscribe(id, subscribe, deadline, verdicts).await?;
+                None
+            }
+            Request::Unsubscribe { channel } => {
+                self.leave(&channel);
+                Some(Reply::Unsubscribe)
+            }
+            Request::Publish { channel, data } => Some(self.publish(&channel, data, deadline).await?),
+            Request::History(history) => Some(self.history(history, deadline).await?),
+            Request::Presence { channel } => Some(Reply::Presence(self.presence(&channel, deadline).await?)),
+            Request::PresenceStats { channel } => {
+                let clients = self.presence(&channel, deadline).await?;
+                let users: HashSet<&str> = clients.iter().map(|info| info.user.as_str()).collect();
+                Some(Reply::PresenceStats { clients: clients.len(), users: users.len() })
+            }
+            Request::Refresh { token } => Some(self.refresh(&token, deadline).await?),
+            Request::Ping => Some(Reply::Ping),
+            Request::Rpc { .. } => return Err(codes::METHOD_NOT_FOUND.into()),
+            // Subscriptions have no tokens of their own here.
+            Request::SubRefresh { .. } => return Err(codes::NOT_AVAILABLE.into()),
+            // Nobody here listens to messages without a reply; they are counted and dropped.
+            Request::Send => None,
+            Request::Pong if self.timing.pong() => None,
+            Request::Pong => return Err(codes::BAD_REQUEST_FRAME.into()),
+        };
+        if let Some(reply) = reply {
+            self.reply(id, &reply);
+        }
+        Ok(())
+    }
+
+    async fn connect(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
+        if matches!(self.state, State::Connected(_)) {
+            return Err(codes::BAD_REQUEST_FRAME.into());
+        }
+        self.state = State::Failed;
+        if token.is_empty() {
+            return Err(codes::UNAUTHORIZED.into());
+        }
+        let ttl = self.authenticate(token, deadline).await?;
+        let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
+        Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
+    }
+
+    async fn refresh(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
+        let ttl = self.authenticate(token, deadline).await?;
+        Ok(Reply::Refresh { client: self.client.clone(), ttl })
+    }
+
+    /// Verifies the token and takes over what it proves; returns its seconds left.
+    async fn authenticate(&mut self, token: &str, deadline: Instant) -> Result<u32, Failure> {
+        let now = SystemTime::now();
+        let identity = match timeout_at(deadline, self.services.auth.verify(token, now)).await {
+            Ok(Ok(identity)) => identity,
+            Ok(Err(AuthError::Expired)) => return Err(codes::TOKEN_EXPIRED.into()),
+            Ok(Err(error @ AuthError::Invalid(_))) => {
+                tracing::debug!(%error, client = self.client, "refused");
+                return Err(codes::INVALID_TOKEN.into());
+            }
+            Ok(Err(AuthError::Unavailable(error))) => {
+                tracing::warn!(%error, "fetching a key failed; the client is told to try again");
+                return Err(codes::INTERNAL.into());
+            }
+            Err(_) => return Err(codes::INTERNAL.into()),
+        };
+        if let State::Connected(before) = &self.state
+            && before.user != identity.user
+        {
+            return Err(codes::INVALID_TOKEN.into());
+        }
+        let valid = identity.expires_at.duration_since(now).unwrap_or_default() + self.services.config.token_grace;
+        self.timing.authenticated(Instant::now(), valid);
+        let ttl = identity.ttl(now);
+        self.state = State::Connected(identity);
+        Ok(ttl)
+    }
+
+    async fn subscribe(
+        &mut self,
+        id: u32,
+        Subscribe { channel, recover, reject_unrecovered }: Subscribe,
+        deadline: Instant,
+        verdicts: &mut Verdicts,
+    ) -> Result<(), Failure> {
+        let info = self.info()?;
+        if self.services.hub.is_subscribed(&channel, self.connection) {
+            return Err(codes::ALREADY_SUBSCRIBED.into());
+        }
+        if self.channels.len() >= self.services.config.max_subscriptions {
+            self.channels.retain(|channel| self.services.hub.is_subscribed(channel, self.connection));
+            if self.channels.len() >= self.services.config.max_subscriptions {
+                return Err(codes::LIMIT_EXCEEDED.into());
+            }
+        }
+        match verdicts.remove(&channel) {
+            Some(verdict) => verdict?,
+            None => timeout_at(deadline, self.services.access.check(&info.user, &channel))
+                .await
+                .unwrap_or(Err(codes::INTERNAL))?,
+        }
+        let (outbox, limit) = (Arc::clone(&self.outbox), self.services.config.max_queue_size / 2);
+        let joined = timeout_at(deadline, async {
+            self.services.relay.started().await;
+            self.services.presence.enter(&channel, &info).await?;
+            let accept = move |mut reply: crate::protocol::SubscribeReply| {
+                if total_size(&reply.publications) > limit {
+                    // More than a client can take at once: it reloads from PocketBase instead.
+                    (reply.recovered, reply.publications) = (Some(false), Vec::new());
+                }
+                let unrecoverable = reply.recovered == Some(false) && reject_unrecovered;
+                if !unrecoverable {
+                    outbox.push(json::reply(id, &Reply::Subscribe(reply)));
+                }
+                !unrecoverable
+            };
+            self.services.hub.subscribe(&channel, self.connection, &self.outbox, recover.as_ref(), accept).await
+        });
+        let failure = match joined.await {
+            Ok(Ok(true)) => {
+                self.channels.insert(channel);
+                return Ok(());
+            }
+            Ok(Ok(false)) => codes::UNRECOVERABLE_POSITION,
+            Ok(Err(SubscribeError::AlreadySubscribed)) => codes::ALREADY_SUBSCRIBED,
+            Ok(Err(SubscribeError::Broker(error))) => self.broker_failed("subscribe", &error),
+            Err(_) => codes::INTERNAL,
+        };
+        self.services.presence.leave(&channel, &self.client);
+        Err(failure.into())
+    }
+
+    fn leave(&mut self, channel: &str) {
+        self.channels.remove(channel);
+        self.services.hub.unsubscribe(channel, self.connection);
+        self.services.presence.leave(channel, &self.client);
+    }
+
+    /// A member's short-lived signal, such as typing. Everything that lasts is written through PocketBase.
+    async fn publish(&self, channel: &str, data: &RawValue, deadline: Instant) -> Result<Reply, Failure> {
+        #[derive(serde::Deserialize)]
+        struct Signal<'a> {
+            #[serde(rename = "type", borrow)]
+            kind: std::borrow::Cow<'a, str>,
+        }
+        if data.get().len() > self.services.config.max_signal_size {
+            return Err(codes::LIMIT_EXCEEDED.into());
+        }
+        let info = self.info()?;
+        let signal: Signal = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
+        if !self.services.hub.is_subscribed(channel, self.connection)
+            || !self.services.config.signals.contains(&signal.kind)
+        {
+            return Err(codes::PERMISSION_DENIED.into());
+        }
+        self.ask_broker("publish", deadline, self.services.broker.signal(channel, Payload::from_raw(data), info))
+            .await?;
+        Ok(Reply::Publish)
+    }
+
+    async fn history(&self, request: HistoryRequest, deadline: Instant) -> Result<Reply, Failure> {
+        self.require_subscription(&request.channel)?;
+        let query = HistoryQuery {
+            since: request.since.as_ref().map(|since| since.offset),
+            limit: usize::try_from(request.limit).ok(),
+            reverse: request.reverse,
+        };
+        let mut history =
+            self.ask_broker("history", deadline, self.services.broker.history(&request.channel, query)).await?;
+        if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
+            return Err(codes::UNRECOVERABLE_POSITION.into());
+        }
+        truncate(&mut history.publications, self.services.config.max_queue_size / 2);
+        Ok(Reply::History { publications: history.publications, position: history.position })
+    }
+
+    async fn presence(&self, channel: &str, deadline: Instant) -> Result<Vec<ClientInfo>, Failure> {
+        self.require_subscription(channel)?;
+        self.ask_broker("presence", deadline, self.services.broker.presence(channel)).await
+    }
+
+    fn require_subscription(&self, channel: &str) -> Result<(), ErrorCode> {
+        let subscribed = self.services.hub.is_subscribed(channel, self.connection);
+        if subscribed { Ok(()) } else { Err(codes::PERMISSION_DENIED) }
+    }
+
+    async fn ask_broker<T>(
+        &self,
+        operation: &str,
+        deadline: Instant,
+        answer: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, Failure> {
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.broker_failed(operation, &error).into()),
+            Err(_) => Err(codes::INTERNAL.into()),
+        }
+    }
+
+    fn broker_failed(&self, operation: &str, error: &BrokerError) -> ErrorCode {
+        self.services.metrics.broker_errors.with_label_values(&[operation]).inc();
+        tracing::warn!(%error, operation, "the broker failed; the client is told to try again");
+        codes::INTERNAL
+    }
+
+    fn info(&self) -> Result<ClientInfo, Failure> {
+        match &self.state {
+            State::Connected(identity) => Ok(ClientInfo { user: identity.user.clone(), client: self.client.clone() }),
+            _ => Err(codes::BAD_REQUEST_FRAME.into()),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for channel in std::mem::take(&mut self.channels) {
+            self.leave(&channel);
+        }
+    }
+}
+
+type Verdicts = HashMap<String, Result<(), ErrorCode>>;
+
+fn total_size(publications: &[Publication]) -> usize {
+    publications.iter().map(|publication| publication.data.len()).sum()
+}
+
+/// Keeps as many publications from the front as fit into `limit` bytes, and at least one.
+fn truncate(publications: &mut Vec<Publication>, limit: usize) {
+    let mut size = 0;
+    let fitting = publications.iter().take_while(|publication| {
+        size += publication.data.len();
+        size <= limit
+    });
+    let count = fitting.count().max(1);
+    publications.truncate(count);
+}

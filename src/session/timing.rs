@@ -1,0 +1,123 @@
+//! When a connection has to be pinged, and when it has to end: a pure calculation on instants that are passed in.
+
+use crate::config::Config;
+use crate::protocol::codes::{self, Disconnect};
+use std::time::Duration;
+use tokio::time::Instant;
+
+pub struct Timing {
+    ping_interval: Duration,
+    pong_timeout: Duration,
+    /// Until when the client has to say who it is, and later to refresh its token; past it, `ended_by`.
+    end: Instant,
+    ended_by: Disconnect,
+    next_ping: Option<Instant>,
+    pong_due: Option<Instant>,
+}
+
+/// What the time has come for.
+#[derive(Debug, PartialEq)]
+pub enum Due {
+    Nothing,
+    Ping,
+    End(Disconnect),
+}
+
+impl Timing {
+    pub fn new(config: &Config, now: Instant) -> Self {
+        Self {
+            ping_interval: config.ping_interval,
+            pong_timeout: config.pong_timeout,
+            end: now + config.connect_timeout,
+            ended_by: codes::STALE,
+            next_ping: None,
+            pong_due: None,
+        }
+    }
+
+    /// The client has proved who it is, for as long as `valid`.
+    pub fn authenticated(&mut self, now: Instant, valid: Duration) {
+        // A year at most: a token may be valid for longer than an instant can reach.
+        self.end = now + valid.min(Duration::from_secs(31_536_000));
+        self.ended_by = codes::EXPIRED;
+        self.next_ping.get_or_insert(now + self.ping_interval);
+    }
+
+    /// The client answered a ping; returns whether there was one to answer.
+    pub fn pong(&mut self) -> bool {
+        self.pong_due.take().is_some()
+    }
+
+    /// When [`Timing::due`] should be asked next.
+    pub fn next(&self) -> Instant {
+        [self.next_ping, self.pong_due].into_iter().flatten().fold(self.end, Instant::min)
+    }
+
+    pub fn due(&mut self, now: Instant) -> Due {
+        if now >= self.end {
+            Due::End(self.ended_by)
+        } else if self.pong_due.is_some_and(|due| now >= due) {
+            Due::End(codes::NO_PONG)
+        } else if self.next_ping.is_some_and(|due| now >= due) {
+            self.next_ping = Some(now + self.ping_interval);
+            self.pong_due = Some(now + self.pong_timeout);
+            Due::Ping
+        } else {
+            Due::Nothing
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timing(now: Instant) -> Timing {
+        let second = Duration::from_secs(1);
+        Timing {
+            ping_interval: 25 * second,
+            pong_timeout: 10 * second,
+            end: now + 10 * second,
+            ended_by: codes::STALE,
+            next_ping: None,
+            pong_due: None,
+        }
+    }
+
+    #[test]
+    fn who_never_connects_is_stale() {
+        let start = Instant::now();
+        let mut timing = timing(start);
+        assert_eq!(timing.next(), start + Duration::from_secs(10));
+        assert_eq!(timing.due(start + Duration::from_secs(9)), Due::Nothing);
+        assert_eq!(timing.due(start + Duration::from_secs(10)), Due::End(codes::STALE));
+    }
+
+    #[test]
+    fn pings_go_on_while_they_are_answered_and_end_it_when_not() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timing = timing(start);
+        timing.authenticated(start, Duration::from_secs(3600));
+        assert_eq!((timing.next(), timing.due(at(25))), (at(25), Due::Ping));
+        assert_eq!(timing.next(), at(35));
+        assert!(timing.pong());
+        assert!(!timing.pong());
+        assert_eq!((timing.next(), timing.due(at(50))), (at(50), Due::Ping));
+        assert_eq!(timing.due(at(60)), Due::End(codes::NO_PONG));
+    }
+
+    #[test]
+    fn a_refresh_moves_the_end_and_not_the_pings() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timing = timing(start);
+        timing.authenticated(start, Duration::from_secs(30));
+        timing.authenticated(at(20), Duration::from_secs(30));
+        assert_eq!(timing.due(at(25)), Due::Ping);
+        assert!(timing.pong());
+        assert_eq!(timing.due(at(49)), Due::Nothing);
+        assert_eq!(timing.due(at(50)), Due::End(codes::EXPIRED));
+        timing.authenticated(start, Duration::MAX);
+    }
+}

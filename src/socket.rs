@@ -1,0 +1,189 @@
+//! One WebSocket: the only module that knows tungstenite. Frames from the client go to its [`Session`]; what its
+//! [`Outbox`] holds is written, all that is queued in one go.
+
+use crate::outbox::Outbox;
+use crate::protocol::codes::{self, Disconnect};
+use crate::session::{Services, Session};
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_util::sync::CancellationToken;
+
+/// Enough for a client's usual frame; the library's default costs 128 KiB for each idle connection.
+const READ_BUFFER: usize = 1024;
+/// Frames are joined up to here before they are written.
+const WRITE_BUFFER: usize = 16 * 1024;
+/// How long a closing connection may take to take note of it.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Why a connection ended.
+enum End {
+    /// We end it, and say why.
+    Disconnect(Disconnect),
+    /// The client broke the WebSocket protocol itself: a close code below 3000.
+    Violation(CloseCode, &'static str),
+    /// The client closed, or is gone.
+    Client,
+}
+
+impl From<Disconnect> for End {
+    fn from(reason: Disconnect) -> Self {
+        End::Disconnect(reason)
+    }
+}
+
+/// Serves one client until either side ends it. `early` are bytes that came together with the handshake.
+pub async fn serve(
+    stream: TcpStream,
+    early: Bytes,
+    mut session: Session,
+    outbox: Arc<Outbox>,
+    services: Arc<Services>,
+    shutdown: CancellationToken,
+) {
+    let limit = Some(services.config.max_frame_size);
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_frame_size(limit)
+        .max_message_size(limit);
+    let socket = WebSocketStream::from_partially_read(stream, early.into(), Role::Server, Some(config)).await;
+    let mut connection = Connection { socket, outbox, services, batch: Vec::new() };
+    let end = connection.run(&mut session, &shutdown).await;
+    // Leaves all channels before the client is told, so that nothing is queued for it any more.
+    drop(session);
+    let code = match &end {
+        End::Disconnect(reason) => reason.code.to_string(),
+        End::Violation(code, _) => u16::from(*code).to_string(),
+        End::Client => "client".to_owned(),
+    };
+    connection.services.metrics.disconnects.with_label_values(&[&code]).inc();
+    connection.close(end).await;
+}
+
+struct Connection {
+    socket: WebSocketStream<TcpStream>,
+    outbox: Arc<Outbox>,
+    services: Arc<Services>,
+    /// Frames taken from the outbox and not yet given to the socket; kept for its memory.
+    batch: Vec<Bytes>,
+}
+
+impl Connection {
+    async fn run(&mut self, session: &mut Session, shutdown: &CancellationToken) -> End {
+        loop {
+            let step = tokio::select! {
+                message = self.socket.next() => match message {
+                    Some(Ok(Message::Text(frame))) => self.handle(session, &frame).await,
+                    Some(Ok(Message::Binary(_))) => {
+                        self.services.metrics.bad_frames.with_label_values(&["binary"]).inc();
+                        Err(codes::BAD_REQUEST_FRAME.into())
+                    }
+                    // tungstenite answers pings itself; the answer leaves with its next read or write.
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+                    Some(Ok(Message::Close(_))) | None => Err(End::Client),
+                    Some(Err(error)) => Err(self.broken(&error)),
+                },
+                taken = self.outbox.take(&mut self.batch) => match taken {
+                    Ok(()) => self.write().await,
+                    Err(reason) => Err(reason.into()),
+                },
+                () = sleep_until(session.next_tick()) => session.tick(Instant::now()).map_err(End::from),
+                () = shutdown.cancelled() => Err(codes::SHUTDOWN.into()),
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    /// Lets the session work on a frame while what is queued goes on being written.
+    async fn handle(&mut self, session: &mut Session, frame: &str) -> Result<(), End> {
+        let mut handling = pin!(session.handle(frame));
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut handling => return done.map_err(End::from),
+                taken = self.outbox.take(&mut self.batch) => {
+                    taken?;
+                    self.write().await?;
+                }
+            }
+        }
+    }
+
+    /// Writes the batch. A client that does not read is given up once its queue is full or time is over.
+    async fn write(&mut self) -> Result<(), End> {
+        let Self { socket, outbox, services, batch } = self;
+        let writing = async {
+            for frame in batch.drain(..) {
+                let text = Utf8Bytes::try_from(frame).map_err(|error| Error::Utf8(error.to_string()))?;
+                socket.feed(Message::Text(text)).await?;
+            }
+            socket.flush().await
+        };
+        tokio::select! {
+            biased;
+            written = timeout(services.config.write_timeout, writing) => match written {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(End::Client),
+                Err(_) => Err(codes::SLOW.into()),
+            },
+            () = outbox.overflowed() => Err(codes::SLOW.into()),
+        }
+    }
+
+    fn broken(&self, error: &Error) -> End {
+        let (kind, end) = match error {
+            Error::Capacity(CapacityError::MessageTooLong { .. }) => ("too_big", codes::FRAME_TOO_BIG.into()),
+            Error::Utf8(_) => ("utf8", End::Violation(CloseCode::Invalid, "text that is not UTF-8")),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Client,
+            Error::Protocol(_) => ("websocket", End::Violation(CloseCode::Protocol, "WebSocket protocol violated")),
+            _ => return End::Client,
+        };
+        self.services.metrics.bad_frames.with_label_values(&[kind]).inc();
+        end
+    }
+
+    /// Writes what is queued, says why, and gives the client a moment to take it.
+    async fn close(mut self, end: End) {
+        let frame = match end {
+            End::Client => None,
+            End::Violation(code, reason) => Some(CloseFrame { code, reason: reason.into() }),
+            End::Disconnect(reason) => Some(CloseFrame { code: reason.code.into(), reason: reason.reason.into() }),
+        };
+        let slow = matches!(end, End::Disconnect(codes::SLOW));
+        let _ = timeout(CLOSING, async {
+            if frame.is_some() && !slow {
+                // What the client was told before the end, such as an error reply.
+                self.outbox.close(codes::SHUTDOWN);
+                while self.outbox.take(&mut self.batch).await.is_ok() {
+                    self.write().await.ok()?;
+                }
+            }
+            self.socket.close(frame).await.ok()
+        })
+        .await;
+        // Unread input would turn the end of the connection into a reset, which can overtake the close frame.
+        let stream = self.socket.get_mut();
+        let _ = timeout(CLOSING, async {
+            stream.shutdown().await?;
+            let mut unread = BytesMut::with_capacity(4096);
+            while stream.read_buf(&mut unread).await? > 0 {
+                unread.clear();
+            }
+            std::io::Result::Ok(())
+        })
+        .await;
+    }
+}

@@ -1,0 +1,119 @@
+// The quickstart with its demo page, in a real Chromium: two users in one room.
+
+import assert from "node:assert/strict";
+import { accessSync, constants } from "node:fs";
+import { delimiter, join } from "node:path";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+import { Lab, gatewayBinary, root } from "./harness.mjs";
+
+const lab = new Lab();
+const check = (name, body) => test(name, lab.explained(body));
+let facts, browser;
+
+before(
+  lab.explained(async () => {
+    const options = ["--headless", "--port-gateway=0", "--port-pocketbase=0", `--data=${join(lab.folder, "data")}`];
+    const env = { KONVERT_GATEWAY: gatewayBinary };
+    const quickstart = lab.start("quickstart", join(root, "deploy/quickstart.sh"), options, { env, stdout: "pipe" });
+    let line = "";
+    quickstart.process.stdout.on("data", (chunk) => (line += chunk));
+    await quickstart.ready(() => line.endsWith("\n"), 60_000);
+    facts = JSON.parse(line);
+    browser = await chromium.launch({
+      executablePath: findChromium(),
+      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--disable-component-update"],
+    });
+    lab.defer(() => browser.close());
+  }),
+);
+after(() => lab.stop());
+
+function findChromium() {
+  if (process.env.CHROMIUM) return process.env.CHROMIUM;
+  const names = ["chromium", "chromium-browser", "google-chrome"];
+  for (const file of names.flatMap((name) => process.env.PATH.split(delimiter).map((folder) => join(folder, name)))) {
+    try {
+      accessSync(file, constants.X_OK);
+      return file;
+    } catch {} // not here
+  }
+  throw new Error(`none of ${names.join(", ")} is on PATH; install Chromium or set $CHROMIUM to its path`);
+}
+
+/** A page of a browser profile of its own. `reads` counts how often it read the room from PocketBase. */
+async function open(t, query = "") {
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  page.setDefaultTimeout(10_000);
+  page.problems = [];
+  page.on("pageerror", (error) => page.problems.push(error.message));
+  page.on("console", (message) => message.type() === "error" && page.problems.push(message.text()));
+  page.reads = 0;
+  page.on("request", (request) => {
+    if (request.method() === "GET" && request.url().includes("/messages/records")) page.reads += 1;
+  });
+  await page.goto(facts.pocketbase + query);
+  return page;
+}
+
+async function enter(t, query) {
+  const page = await open(t, query);
+  await connected(page);
+  return page;
+}
+
+const connected = (page) => page.locator("#state[data-state=connected]").waitFor();
+const shown = (page, text) => page.getByRole("log").getByText(text, { exact: true }).waitFor();
+
+async function send(page, text) {
+  await page.getByRole("textbox", { name: "Message" }).fill(text);
+  await page.keyboard.press("Enter");
+  await shown(page, text);
+}
+
+check("what one writes, the other sees at once, as text", async (t) => {
+  const alice = await enter(t, "/?user=alice");
+  const bob = await open(t);
+  await bob.getByRole("button", { name: "Bob" }).click();
+  await connected(bob);
+  await send(bob, "hello from bob");
+  await shown(alice, "hello from bob");
+
+  const reads = bob.reads;
+  await send(alice, "<b>hello</b> from alice");
+  await shown(bob, "<b>hello</b> from alice");
+  assert.equal(bob.reads, reads, "it came through the gateway, not by reading the room again");
+  assert.equal(await bob.locator("#messages b").count(), 0);
+  assert.deepEqual([...alice.problems, ...bob.problems], []);
+});
+
+check("typing is shown to the other", async (t) => {
+  const alice = await enter(t, "/?user=alice");
+  const bob = await enter(t, "/?user=bob");
+  await send(bob, "both are in the room");
+  await shown(alice, "both are in the room");
+  await bob.getByRole("textbox", { name: "Message" }).pressSequentially("I am");
+  await alice.getByText("Bob is typing").waitFor();
+});
+
+check("who was away sees what was missed, without reading the room again", async (t) => {
+  const alice = await enter(t, "/?user=alice");
+  const bob = await enter(t, "/?user=bob");
+  await send(alice, "before");
+  await shown(bob, "before");
+  await bob.getByRole("button", { name: "Go offline" }).click();
+  await send(alice, "meanwhile");
+  const reads = bob.reads;
+  await bob.getByRole("button", { name: "Go online" }).click();
+  await shown(bob, "meanwhile");
+  assert.equal(bob.reads, reads);
+});
+
+check("who comes later finds the earlier messages", async (t) => {
+  const alice = await enter(t, "/?user=alice");
+  await send(alice, "for later");
+  const bob = await enter(t, "/?user=bob");
+  await shown(bob, "for later");
+});

@@ -1,0 +1,214 @@
+// Starts what these tests speak to on free ports with data of its own, and stops it by process id. Nothing
+// that already runs on the machine is used or touched. PocketBase comes from the harness of ../pocketbase.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { PocketBase, SECRET, freePort, until } from "../pocketbase/harness.mjs";
+
+export { freePort, until };
+export const root = fileURLToPath(new URL("../..", import.meta.url));
+const target = resolve(process.env.CARGO_TARGET_DIR ?? join(root, "target"));
+export const gatewayBinary = process.env.KONVERT_GATEWAY ?? join(target, "release/konvert-gateway");
+
+/** The next `event` of an emitter that `fits`; rejects when the deadline passes first. */
+export function next(emitter, event, fits = () => true, milliseconds = 10_000) {
+  return new Promise((fulfil, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      emitter.off(event, listener);
+    };
+    const listener = (value) => {
+      if (!fits(value)) return;
+      stop();
+      fulfil(value);
+    };
+    const timer = setTimeout(() => {
+      stop();
+      reject(new Error(`no fitting "${event}" within ${milliseconds} ms`));
+    }, milliseconds);
+    emitter.on(event, listener);
+  });
+}
+
+/** A child process that writes into a log. */
+export class Server {
+  constructor(name, command, args, { env = {}, folder, stdout } = {}) {
+    this.name = name;
+    this.log = join(folder, `${name}.log`);
+    const log = openSync(this.log, "a");
+    this.process = spawn(command, args, {
+      cwd: folder,
+      env: { ...process.env, ...env },
+      stdio: ["ignore", stdout ?? log, log],
+    });
+    closeSync(log);
+    this.ended = new Promise((done) => {
+      this.process.once("exit", (code, signal) => done(`exit ${signal ?? code}`));
+      this.process.once("error", (error) => done(error.message));
+    }).then((how) => (this.end = how));
+  }
+
+  /** Waits until `check` gives something truthy and returns that; fails at once when the process ends instead. */
+  ready(check, milliseconds = 15_000) {
+    const settled = async () => {
+      if (this.end) throw new Error(`${this.name} ended: ${this.end}`);
+      return check();
+    };
+    return until(settled, `${this.name} to be ready`, milliseconds);
+  }
+
+  async stop(signal = "SIGTERM") {
+    if (this.end) return;
+    this.process.kill(signal);
+    const patience = setTimeout(() => this.process.kill("SIGKILL"), 15_000);
+    await this.ended;
+    clearTimeout(patience);
+  }
+
+  get output() {
+    return readFileSync(this.log, "utf8");
+  }
+}
+
+/** The servers of one test file, and what must be undone after it. */
+export class Lab {
+  folder = mkdtempSync(join(tmpdir(), "konvert-test-"));
+  #servers = [];
+  #undo = [];
+
+  /** Starts a program in the lab's folder; it is stopped with the lab. */
+  start(name, command, args, options) {
+    const server = new Server(name, command, args, { folder: this.folder, ...options });
+    this.#servers.push(server);
+    this.defer(() => server.stop());
+    return server;
+  }
+
+  /** Has the async `action` run when the lab stops; the last one runs first. */
+  defer(action) {
+    this.#undo.push(action);
+  }
+
+  async stop() {
+    const results = [];
+    while (this.#undo.length)
+      results.push(
+        await this.#undo
+          .pop()()
+          .catch((error) => error),
+      );
+    rmSync(this.folder, { recursive: true, force: true });
+    const failed = results.filter((result) => result instanceof Error);
+    if (failed.length) throw new AggregateError(failed, failed.map(String).join("; "));
+  }
+
+  /** Makes a test's body print what the servers said last, if it fails. */
+  explained(body) {
+    return async (...args) => {
+      try {
+        return await body(...args);
+      } catch (error) {
+        for (const { name, output } of this.#servers) {
+          console.error(`--- ${name} said last:\n${output.split("\n").slice(-30).join("\n")}`);
+        }
+        throw error;
+      }
+    };
+  }
+
+  async redis() {
+    const port = await freePort();
+    const args = `--port ${port} --bind 127.0.0.1 --appendonly no --dir ${this.folder} --save`.split(" ");
+    const server = this.start("redis", "redis-server", [...args, ""]);
+    await server.ready(() => accepts(port));
+    return `redis://127.0.0.1:${port}`;
+  }
+
+  /** PocketBase with our migrations and hooks; the hooks deliver to `gatewayUrl`. */
+  async pocketbase(gatewayUrl) {
+    const pocketbase = await PocketBase.start({ gatewayUrl });
+    pocketbase.name = "pocketbase";
+    this.#servers.push(pocketbase);
+    this.defer(() => pocketbase.stop());
+    return pocketbase;
+  }
+
+  /** A gateway that is ready; with Redis if there is a `redisUrl`. */
+  async gateway(name, { port, pocketbase, redisUrl }) {
+    const adminPort = await freePort();
+    const args = ["serve", `--listen=127.0.0.1:${port}`, `--admin-listen=127.0.0.1:${adminPort}`];
+    const env = { GATEWAY_SECRET: SECRET, GATEWAY_POCKETBASE_URL: pocketbase.url };
+    if (redisUrl) env.GATEWAY_REDIS_URL = redisUrl;
+    const server = this.start(name, gatewayBinary, args, { env });
+    server.port = port;
+    server.websocket = websocketOn(port);
+    const readyz = `http://127.0.0.1:${adminPort}/readyz`;
+    await server.ready(() =>
+      fetch(readyz).then(
+        (reply) => reply.ok,
+        () => false,
+      ),
+    );
+    return server;
+  }
+}
+
+const websocketOn = (port) => `ws://127.0.0.1:${port}/connection/websocket`;
+
+function accepts(port) {
+  return new Promise((answer) => {
+    const socket = net.connect(port, "127.0.0.1");
+    socket.once("connect", () => answer(true)).once("error", () => answer(false));
+    socket.once("connect", () => socket.destroy());
+  });
+}
+
+/** A TCP proxy to `port` on this machine. While it is cut, it has no connections and takes none. */
+export class Cable {
+  #sockets = new Set();
+  #whole = true;
+
+  static async to(port) {
+    const cable = new Cable();
+    cable.server = net.createServer((near) => cable.#join(near, net.connect(port, "127.0.0.1")));
+    cable.server.listen(0, "127.0.0.1");
+    await once(cable.server, "listening");
+    cable.websocket = websocketOn(cable.server.address().port);
+    return cable;
+  }
+
+  #join(near, far) {
+    for (const [socket, other] of [
+      [near, far],
+      [far, near],
+    ]) {
+      this.#sockets.add(socket);
+      socket.on("error", () => {}); // 'close' follows
+      socket.on("close", () => {
+        this.#sockets.delete(socket);
+        other.destroy();
+      });
+      socket.pipe(other);
+    }
+    if (!this.#whole) near.destroy();
+  }
+
+  cut() {
+    this.#whole = false;
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  mend() {
+    this.#whole = true;
+  }
+
+  async close() {
+    this.cut();
+    this.server.close();
+  }
+}

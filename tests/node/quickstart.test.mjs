@@ -1,0 +1,122 @@
+// deploy/quickstart.sh as a newcomer or a program runs it.
+
+import assert from "node:assert/strict";
+import { statSync } from "node:fs";
+import net from "node:net";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import WebSocket from "ws";
+import { Lab, next, root } from "./harness.mjs";
+
+const lab = new Lab();
+const check = (name, body) => test(name, lab.explained(body));
+const data = join(lab.folder, "data");
+after(() => lab.stop());
+
+let runs = 0;
+
+/** Starts the quickstart; `stdout` collects what it prints. The first run may build the gateway. */
+function quickstart(args, env) {
+  const server = lab.start(`quickstart-${++runs}`, join(root, "deploy/quickstart.sh"), args, { env, stdout: "pipe" });
+  server.stdout = "";
+  server.process.stdout.on("data", (chunk) => (server.stdout += chunk));
+  return server;
+}
+
+async function headless(...ports) {
+  const server = quickstart(["--headless", `--data=${data}`, ...(ports.length ? ports : anywhere)]);
+  await server.ready(() => server.stdout.endsWith("\n"), 900_000);
+  server.facts = JSON.parse(server.stdout);
+  return server;
+}
+
+const anywhere = ["--port-gateway=0", "--port-pocketbase=0"];
+const status = async (url, options) => (await fetch(url, options)).status;
+
+function refuses(url) {
+  return new Promise((answer) => {
+    const socket = net.connect(new URL(url).port, "127.0.0.1");
+    socket.once("error", () => answer(true)).once("connect", () => answer(false));
+    socket.once("connect", () => socket.destroy());
+  });
+}
+
+let first;
+
+check("one line of JSON tells where everything is, and it is there", async () => {
+  const server = await headless();
+  first = server.facts;
+  const { websocket, gateway, admin, pocketbase, superuser, users, room } = first;
+  assert.equal(server.stdout.trim().split("\n").length, 1);
+  assert.ok(users.length >= 2);
+  assert.equal(websocket, `${gateway.replace("http", "ws")}/connection/websocket`);
+
+  for (const url of [
+    `${admin}/livez`,
+    `${admin}/readyz`,
+    `${admin}/metrics`,
+    pocketbase,
+    `${pocketbase}/config.json`,
+  ]) {
+    assert.equal(await status(url), 200, url);
+  }
+  for (const file of ["centrifuge.js", "pocketbase.es.mjs"]) {
+    assert.match((await fetch(`${pocketbase}/${file}`)).headers.get("content-type"), /javascript/, file);
+  }
+  const logIn = async (collection, { email, password }) => {
+    const body = JSON.stringify({ identity: email, password });
+    const headers = { "content-type": "application/json" };
+    const target = `${pocketbase}/api/collections/${collection}/auth-with-password`;
+    const reply = await fetch(target, { method: "POST", headers, body });
+    assert.equal(reply.status, 200, email);
+    return reply.json();
+  };
+  await logIn("_superusers", superuser);
+  for (const user of users) {
+    const { token, record } = await logIn("users", user);
+    assert.equal(record.id, user.id);
+    assert.equal(
+      await status(`${pocketbase}/api/collections/rooms/records/${room}`, { headers: { authorization: token } }),
+      200,
+    );
+  }
+  const socket = new WebSocket(websocket);
+  await next(socket, "open");
+  socket.terminate();
+
+  const seconds = Number(server.output.match(/ready after ([\d.]+) s/)[1]);
+  assert.ok(seconds < 10, `ready after ${seconds} s`);
+  assert.equal(statSync(join(data, "gateway-secret")).mode & 0o777, 0o600);
+
+  server.process.kill("SIGTERM");
+  assert.equal(await server.ended, "exit 0");
+  for (const url of [gateway, admin, pocketbase]) assert.ok(await refuses(url), `${url} still listens`);
+});
+
+check("the next run on the same data finds the same users and room; Ctrl-C ends it too", async () => {
+  const server = await headless();
+  assert.deepEqual(server.facts.users, first.users);
+  assert.equal(server.facts.room, first.room);
+  server.process.kill("SIGINT");
+  assert.equal(await server.ended, "exit 0");
+});
+
+check("a busy port is named, with the option that chooses another", async (t) => {
+  const listener = net.createServer().listen(0, "127.0.0.1");
+  await next(listener, "listening");
+  t.after(() => listener.close());
+  const { port } = listener.address();
+  for (const option of ["--port-gateway", "--port-pocketbase"]) {
+    const server = quickstart([...anywhere, `--data=${data}`, `${option}=${port}`]);
+    assert.equal(await server.ended, "exit 1");
+    assert.match(server.output, new RegExp(`port ${port} .*${option}`));
+  }
+});
+
+check("when one of the two ends, the other is stopped and the reason shown", async () => {
+  // Node in the gateway's place: it does not find a program "serve" and ends with an error.
+  const server = quickstart([...anywhere, `--data=${data}`], { KONVERT_GATEWAY: process.execPath });
+  assert.equal(await server.ended, "exit 1");
+  assert.match(server.output, /the gateway ended[\s\S]*Cannot find module/);
+  assert.equal(server.stdout, "");
+});

@@ -1,0 +1,234 @@
+// The published `centrifuge` package, unchanged, against two gateways that share one Redis and stand beside a
+// real PocketBase. Alice's clients are on gateway A, Bob's on B; the hooks deliver to A alone.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Centrifuge } from "centrifuge";
+import PocketBaseSdk from "pocketbase";
+import WebSocket from "ws";
+import { PASSWORD } from "../pocketbase/harness.mjs";
+import { Cable, Lab, freePort, next, until } from "./harness.mjs";
+
+const lab = new Lab();
+const check = (name, body) => test(name, lab.explained(body));
+let pocketbase, a, b, alice, bob, room;
+
+before(
+  lab.explained(async () => {
+    const [portA, portB, redisUrl] = [await freePort(), await freePort(), await lab.redis()];
+    pocketbase = await lab.pocketbase(`http://127.0.0.1:${portA}`);
+    a = await lab.gateway("gateway-a", { port: portA, pocketbase, redisUrl });
+    b = await lab.gateway("gateway-b", { port: portB, pocketbase, redisUrl });
+    [alice, bob] = [await pocketbase.user("alice"), await pocketbase.user("bob")];
+    room = await newRoom(alice, bob);
+  }),
+);
+after(() => lab.stop());
+
+// ── What the tests do again and again ───────────────────────────────────────
+
+async function newRoom(owner, ...members) {
+  const { id } = await pocketbase.create("rooms", { name: "Room", type: "private", owner: owner.id }, owner);
+  for (const { id: user } of members) {
+    await pocketbase.create("room_members", { room: id, user, role: "member" }, owner);
+  }
+  return id;
+}
+
+function write(user, content, into = room) {
+  return pocketbase.create("messages", { room: into, author: user.id, content, type: "text" }, user);
+}
+
+/** A client of the SDK; it ends with the test. */
+function client(t, websocket, options) {
+  const it = new Centrifuge(websocket, {
+    websocket: WebSocket,
+    minReconnectDelay: 50,
+    maxReconnectDelay: 300,
+    ...options,
+  });
+  t.after(() => it.disconnect());
+  it.connect();
+  return it;
+}
+
+/** A subscription that is live. `received` collects every publication, `messages` the messages' contents. */
+async function subscribe(it, channel = `room:${room}`) {
+  const subscription = it.newSubscription(channel);
+  subscription.received = [];
+  subscription.messages = [];
+  subscription.on("publication", (publication) => {
+    subscription.received.push(publication);
+    if (publication.data.collection === "messages") subscription.messages.push(publication.data.record.content);
+  });
+  const live = next(subscription, "subscribed");
+  subscription.subscribe();
+  await live;
+  return subscription;
+}
+
+const arrival = (subscription, content) =>
+  until(() => subscription.messages.includes(content), `"${content}" to arrive; there are ${subscription.messages}`);
+
+const both = async (t) => [
+  await subscribe(client(t, a.websocket, { token: alice.token })),
+  await subscribe(client(t, b.websocket, { token: bob.token })),
+];
+
+// ── The tests ───────────────────────────────────────────────────────────────
+
+check("a message that is created by REST reaches subscribers on both gateways", async (t) => {
+  const subscriptions = await both(t);
+  const record = await write(alice, "to both");
+  for (const subscription of subscriptions) {
+    await arrival(subscription, "to both");
+    const { data, offset } = subscription.received.at(-1);
+    assert.equal(data.action, "create");
+    assert.equal(data.collection, "messages");
+    assert.deepEqual(
+      { id: data.record.id, room: data.record.room, author: data.record.author },
+      { id: record.id, room, author: alice.id },
+    );
+    assert.ok(offset > 0);
+  }
+});
+
+check("updates and deletions arrive too, in order", async (t) => {
+  const [, subscription] = await both(t);
+  const { id } = await write(alice, "first");
+  await pocketbase.update("messages", id, { content: "second" }, alice);
+  await pocketbase.remove("messages", id, alice);
+  const about = () => subscription.received.filter(({ data }) => data.record?.id === id);
+  await until(() => about().length === 3, "three publications");
+  assert.deepEqual(
+    about().map(({ data }) => data.action),
+    ["create", "update", "delete"],
+  );
+  const offsets = about().map(({ offset }) => offset);
+  assert.deepEqual(
+    offsets,
+    offsets.toSorted((x, y) => x - y),
+  );
+});
+
+check("what a member publishes reaches the others with its sender, outside of the history", async (t) => {
+  const [alices, bobs] = await both(t);
+  const isTyping = ({ data }) => data.type === "typing";
+  const signal = next(bobs, "publication", isTyping);
+  const { offset: before } = await alices.history({ limit: 0 });
+  await alices.publish({ type: "typing" });
+  const { data, info, offset } = await signal;
+  assert.deepEqual(data, { type: "typing" });
+  assert.equal(info.user, alice.id);
+  assert.ok(!offset, `a short-lived signal has no place in the stream, but came with offset ${offset}`);
+  assert.equal((await alices.history({ limit: 0 })).offset, before);
+});
+
+check("history is the same on both gateways, and read from a position with a limit", async (t) => {
+  const [alices, bobs] = await both(t);
+  const start = await alices.history({ limit: 0 });
+  assert.deepEqual(start.publications, []);
+  for (const content of ["h1", "h2", "h3"]) await write(alice, content);
+  await arrival(alices, "h3");
+  await arrival(bobs, "h3");
+  for (const subscription of [alices, bobs]) {
+    const contents = async (options) =>
+      (await subscription.history(options)).publications.map(({ data }) => data.record.content);
+    const since = { offset: start.offset, epoch: start.epoch };
+    assert.deepEqual(await contents({ limit: 2, since }), ["h1", "h2"]);
+    assert.deepEqual(await contents({ limit: 10, since }), ["h1", "h2", "h3"]);
+    assert.deepEqual(await contents({ limit: 1, reverse: true }), ["h3"]);
+  }
+});
+
+check("presence knows the members on all gateways", async (t) => {
+  const [alices, bobs] = await both(t);
+  const expected = [alice.id, bob.id].sort();
+  for (const subscription of [alices, bobs]) {
+    const users = async () => Object.values((await subscription.presence()).clients).map(({ user }) => user);
+    await until(async () => (await users()).length === 2, "both to be present and nobody else");
+    assert.deepEqual((await users()).sort(), expected);
+    assert.deepEqual(await subscription.presenceStats(), { numClients: 2, numUsers: 2 });
+  }
+});
+
+check("nothing arrives after unsubscribing", async (t) => {
+  const [, leaving] = await both(t);
+  const staying = await subscribe(client(t, b.websocket, { token: bob.token }));
+  leaving.unsubscribe();
+  await write(alice, "after the leave");
+  await arrival(staying, "after the leave"); // on the same gateway, so it would be there by now
+  assert.deepEqual(leaving.messages, []);
+});
+
+check("an unknown method is error 104", async (t) => {
+  const it = client(t, a.websocket, { token: alice.token });
+  await assert.rejects(it.rpc("no-such-method", {}), { code: 104 });
+});
+
+check("a room that PocketBase does not show is error 103", async (t) => {
+  const others = await newRoom(alice);
+  const subscription = client(t, b.websocket, { token: bob.token }).newSubscription(`room:${others}`);
+  const refused = next(subscription, "unsubscribed");
+  subscription.subscribe();
+  assert.equal((await refused).code, 103);
+});
+
+check("a forged token is disconnect 3500, and the SDK does not try again", async (t) => {
+  const [header, claims, signature] = alice.token.split(".");
+  const forged = [header, claims, signature.split("").reverse().join("")].join(".");
+  const it = client(t, a.websocket, { token: forged });
+  assert.equal((await next(it, "disconnected")).code, 3500);
+});
+
+check("who was cut off gets exactly what was missed, in order", async (t) => {
+  const cable = await Cable.to(a.port);
+  t.after(() => cable.close());
+  const it = client(t, cable.websocket, { token: alice.token });
+  const subscription = await subscribe(it);
+  await write(bob, "m0");
+  await arrival(subscription, "m0");
+
+  cable.cut();
+  await next(it, "connecting");
+  const missed = Array.from({ length: 20 }, (_, n) => `m${n + 1}`);
+  for (const content of missed) await write(bob, content);
+  assert.deepEqual(subscription.messages, ["m0"]);
+
+  const back = next(subscription, "subscribed");
+  cable.mend();
+  const context = await back;
+  assert.equal(context.wasRecovering, true);
+  assert.equal(context.recovered, true);
+  await write(bob, "live again");
+  await arrival(subscription, "live again");
+  assert.deepEqual(subscription.messages, ["m0", ...missed, "live again"]);
+});
+
+check("a connection outlives its token, because the SDK fetches a new one in time", async (t) => {
+  const lifetime = (seconds) =>
+    pocketbase.call("PATCH", "/api/collections/users", { authToken: { duration: seconds } }, pocketbase.root);
+  assert.equal((await lifetime(10)).status, 200);
+  t.after(() => lifetime(86_400));
+
+  const sdk = new PocketBaseSdk(pocketbase.url);
+  await sdk.collection("users").authWithPassword(alice.email, PASSWORD);
+  const expiry = Date.now() + 10_000;
+  let tokens = 0;
+  const getToken = async () => {
+    tokens += 1;
+    return (await sdk.collection("users").authRefresh()).token; // works only while the old token is valid
+  };
+  const it = client(t, a.websocket, { getToken });
+  const subscription = await subscribe(it);
+  let drops = 0;
+  it.on("connecting", () => (drops += 1)).on("disconnected", () => (drops += 1));
+  await until(
+    () => Date.now() > expiry + 2_000 && tokens > 1,
+    "the first token to expire and another to be asked for",
+    20_000,
+  );
+  await write(bob, "past the first token");
+  await arrival(subscription, "past the first token");
+  assert.equal(drops, 0);
+});

@@ -1,0 +1,63 @@
+// What the hooks cost one create, in the same schema: three servers side by side, one create on each in
+// turn, so that whatever else the machine does hits all alike.
+
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import test from "node:test";
+import { Worker } from "node:worker_threads";
+import { PocketBase } from "./harness.mjs";
+
+const ROUNDS = Number(process.env.ROUNDS || 300);
+
+/** A listener in a thread of its own, so that it does not share the measuring one's. */
+async function fastListener() {
+  const worker = new Worker(
+    `const { parentPort } = require("node:worker_threads");
+     const server = require("node:http").createServer((request, response) => {
+       request.resume().on("end", () => response.writeHead(202).end("{}"));
+     });
+     server.listen(0, "127.0.0.1", () => parentPort.postMessage(server.address().port));`,
+    { eval: true },
+  );
+  const port = await new Promise((resolve) => worker.once("message", resolve));
+  return { worker, url: `http://127.0.0.1:${port}` };
+}
+
+function withoutMessages(folder) {
+  const file = path.join(folder, "pb_hooks/gateway.config.js");
+  writeFileSync(file, readFileSync(file, "utf8").replace(/^ +messages: \[.*$/m, ""));
+}
+
+test("cost of a create", async () => {
+  const listener = await fastListener();
+  const servers = [
+    { name: "not relayed", pb: await PocketBase.start({ prepare: withoutMessages }), times: [] },
+    { name: "outbox, gateway away", pb: await PocketBase.start(), times: [] },
+    { name: "outbox and delivery", pb: await PocketBase.start({ gatewayUrl: listener.url }), times: [] },
+  ];
+  try {
+    for (const server of servers) {
+      server.user = await server.pb.user("ann");
+      server.room = await server.pb.create("rooms", { name: "r", type: "private", owner: server.user.id }, server.user);
+    }
+    for (let round = -50; round < ROUNDS; round++) {
+      for (const { pb, user, room, times } of servers) {
+        const message = { room: room.id, author: user.id, content: "x".repeat(256), type: "text" };
+        const start = performance.now();
+        await pb.create("messages", message, user);
+        if (round >= 0) times.push(performance.now() - start); // the first ones warm up
+      }
+    }
+    for (const server of servers) {
+      server.times.sort((a, b) => a - b);
+      server.p50 = server.times[ROUNDS >> 1];
+      const added = server.p50 - servers[0].p50;
+      console.log(`${server.name.padEnd(22)} p50 ${server.p50.toFixed(2)} ms, +${added.toFixed(2)} ms`);
+    }
+    assert.ok(servers[2].p50 - servers[0].p50 < 5, "far from the aim of 1 ms");
+  } finally {
+    for (const { pb } of servers) await pb.stop();
+    await listener.worker.terminate();
+  }
+});

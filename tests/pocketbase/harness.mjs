@@ -1,0 +1,224 @@
+// Starts a real PocketBase with our hooks and migrations in a folder of its own, and a listener that
+// stands where the gateway's intake would be.
+
+import { spawn, spawnSync } from "node:child_process";
+import { createHmac } from "node:crypto";
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import http from "node:http";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+const DEPLOY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../deploy/pocketbase");
+const POCKETBASE = process.env.POCKETBASE || "pocketbase";
+export const SECRET = "a secret of the tests, long enough to pass";
+
+const SUPERUSER = ["root@example.com", "root-password"];
+export const PASSWORD = "password-123";
+
+export async function freePort() {
+  const server = net.createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Waits until `condition` gives something truthy, and returns that. */
+export async function until(condition, what, ms = 5000) {
+  const deadline = Date.now() + ms;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > deadline) throw new Error(`waited ${ms} ms in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+export function sign(timestamp, method, target, body, secret = SECRET) {
+  return createHmac("sha256", secret).update(`${timestamp}\n${method}\n${target}\n${body}`).digest("hex");
+}
+
+// ---- the intake
+
+/** A listener in the gateway's place. `mode`: "answer" (202), "refuse" (500) or "hang". */
+export class Intake {
+  mode = "answer";
+  posts = []; // {events, signed} of every POST, in the order of arrival
+  #server;
+
+  static async start() {
+    const intake = new Intake();
+    intake.#server = http.createServer((request, response) => intake.#receive(request, response));
+    await new Promise((resolve) => intake.#server.listen(0, "127.0.0.1", resolve));
+    intake.url = `http://127.0.0.1:${intake.#server.address().port}`;
+    return intake;
+  }
+
+  async #receive(request, response) {
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    const body = Buffer.concat(chunks);
+    const timestamp = request.headers["x-gateway-timestamp"];
+    const signed =
+      request.headers["x-gateway-signature"] === sign(timestamp, request.method, request.url, body) &&
+      Math.abs(Date.now() / 1000 - timestamp) < 300;
+    const { events } = JSON.parse(body);
+    this.posts.push({ events, signed, target: request.url });
+    if (this.mode === "hang") return;
+    response.writeHead(this.mode === "refuse" ? 500 : 202, { "content-type": "application/json" });
+    response.end(JSON.stringify({ accepted: events.length }));
+  }
+
+  get events() {
+    return this.posts.flatMap((post) => post.events);
+  }
+
+  stop() {
+    this.#server.closeAllConnections();
+    this.#server.close();
+  }
+}
+
+// ---- PocketBase
+
+/** A data folder with hooks and migrations; `prepare(folder)` may change them before the start. */
+export function install(prepare = () => {}) {
+  const folder = mkdtempSync(path.join(tmpdir(), "konvert-pocketbase-"));
+  cpSync(DEPLOY, folder, { recursive: true });
+  prepare(folder);
+  return folder;
+}
+
+function flags(folder) {
+  return [
+    ...["--dir", path.join(folder, "pb_data")],
+    ...["--hooksDir", path.join(folder, "pb_hooks")],
+    ...["--migrationsDir", path.join(folder, "pb_migrations")],
+    "--automigrate=false",
+  ];
+}
+
+/** Runs a command to its end: {status, output}. */
+export function run(folder, args, env = {}) {
+  const ended = spawnSync(POCKETBASE, [...args, ...flags(folder)], {
+    env: { ...process.env, GATEWAY_SECRET: SECRET, ...env },
+    encoding: "utf8",
+    input: "y\n", // migrate down asks
+    timeout: 20_000,
+  });
+  if (ended.error) throw ended.error;
+  return { status: ended.status, output: ended.stdout + ended.stderr };
+}
+
+export class PocketBase {
+  static async start({ gatewayUrl = "http://127.0.0.1:1", prepare, folder = install(prepare) } = {}) {
+    const pb = new PocketBase();
+    pb.folder = folder;
+    const created = run(folder, ["superuser", "upsert", ...SUPERUSER]);
+    if (created.status !== 0) throw new Error(`superuser: ${created.output}`);
+
+    const port = await freePort();
+    pb.url = `http://127.0.0.1:${port}`;
+    pb.output = "";
+    pb.process = spawn(POCKETBASE, ["serve", "--http", `127.0.0.1:${port}`, ...flags(folder)], {
+      env: { ...process.env, GATEWAY_SECRET: SECRET, GATEWAY_URL: gatewayUrl },
+    });
+    for (const stream of [pb.process.stdout, pb.process.stderr]) {
+      stream.on("data", (chunk) => (pb.output += chunk));
+    }
+    await until(
+      () => {
+        if (pb.process.exitCode !== null) throw new Error(`PocketBase ended: ${pb.output}`);
+        return fetch(`${pb.url}/api/health`).then((r) => r.ok, () => false);
+      },
+      "PocketBase to listen",
+      15_000,
+    );
+    pb.root = await pb.login(...SUPERUSER, "_superusers");
+    return pb;
+  }
+
+  /** Stops the process; the folder goes too unless `keep`. */
+  async stop({ keep = false } = {}) {
+    const ended = new Promise((resolve) => this.process.once("exit", resolve));
+    this.process.kill();
+    await ended;
+    if (!keep) rmSync(this.folder, { recursive: true });
+  }
+
+  /** One call: {status, body}. `as` is what login or user gave; nobody if left out. */
+  async call(method, target, body, as) {
+    const response = await fetch(this.url + target, {
+      method,
+      headers: { "content-type": "application/json", ...(as && { authorization: as.token }) },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    const text = await response.text();
+    return { status: response.status, body: text ? JSON.parse(text) : null };
+  }
+
+  async #must(method, target, body, as) {
+    const answer = await this.call(method, target, body, as);
+    if (answer.status >= 300) throw new Error(`${method} ${target}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer.body;
+  }
+
+  async login(email, password, collection = "users") {
+    const target = `/api/collections/${collection}/auth-with-password`;
+    const { token, record } = await this.#must("POST", target, { identity: email, password });
+    return { token, id: record.id, email };
+  }
+
+  /** Makes a user and logs in. */
+  async user(name) {
+    const email = `${name}@example.com`;
+    await this.#must("POST", "/api/collections/users/records", { email, name, password: PASSWORD, passwordConfirm: PASSWORD });
+    return this.login(email, PASSWORD);
+  }
+
+  create(collection, data, as = this.root) {
+    return this.#must("POST", `/api/collections/${collection}/records`, data, as);
+  }
+
+  update(collection, id, data, as = this.root) {
+    return this.#must("PATCH", `/api/collections/${collection}/records/${id}`, data, as);
+  }
+
+  remove(collection, id, as = this.root) {
+    return this.#must("DELETE", `/api/collections/${collection}/records/${id}`, undefined, as);
+  }
+
+  list(collection, as = this.root, query = "") {
+    return this.#must("GET", `/api/collections/${collection}/records?perPage=500&${query}`, undefined, as);
+  }
+
+  /** A batch of [method, collection, data or id]. */
+  batch(requests, as = this.root) {
+    return this.call("POST", "/api/batch", {
+      requests: requests.map(([method, collection, data]) => {
+        const url = `/api/collections/${collection}/records`;
+        return method === "POST" ? { method, url, body: data } : { method, url: `${url}/${data}` };
+      }),
+    }, as);
+  }
+
+  /** A call as the gateway makes it. */
+  async gateway(method, target, body = "", { secret, timestamp = Math.floor(Date.now() / 1000), headers } = {}) {
+    const text = typeof body === "string" ? body : JSON.stringify(body);
+    const response = await fetch(this.url + target, {
+      method,
+      headers: headers ?? {
+        "x-gateway-timestamp": String(timestamp),
+        "x-gateway-signature": sign(timestamp, method, target, text, secret),
+      },
+      body: method === "GET" ? undefined : text,
+    });
+    return { status: response.status, body: await response.json() };
+  }
+
+  async events(after = 0, limit = 1000) {
+    return (await this.gateway("GET", `/api/gateway/events?after=${after}&limit=${limit}`)).body;
+  }
+}

@@ -1,0 +1,451 @@
+// The gateway's hooks in a real PocketBase: outbox, delivery, routes, refusals at start.
+
+import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { Intake, PocketBase, freePort, install, run, sign, until } from "./harness.mjs";
+
+/** A function that replaces text in an installed file. */
+const edit = (file, from, to) => (folder) => {
+  const name = path.join(folder, file);
+  const text = readFileSync(name, "utf8");
+  assert.ok(text.includes(from), `${file} has no ${from}`);
+  writeFileSync(name, text.replaceAll(from, to));
+};
+
+const CONFIG = "pb_hooks/gateway.config.js";
+const text = (room, author, content = "hello") => ({ room: room.id, author: author.id, content, type: "text" });
+
+let intake, pb, ann, bob, room;
+
+/** Ann, Bob, and a private room of Ann's. */
+async function people(server) {
+  const ann = await server.user("ann");
+  const bob = await server.user("bob");
+  const room = await server.create("rooms", { name: "private", type: "private", owner: ann.id }, ann);
+  return { ann, bob, room };
+}
+
+/** What `action` adds to the outbox, as "action collection". */
+async function added(action) {
+  const { last } = await pb.events();
+  const result = await action();
+  const { events } = await pb.events(last);
+  return { result, events, kinds: events.map(({ data }) => `${data.action} ${data.collection}`) };
+}
+
+before(async () => {
+  intake = await Intake.start();
+  pb = await PocketBase.start({ gatewayUrl: intake.url });
+  ({ ann, bob, room } = await people(pb));
+});
+
+after(async () => {
+  await pb?.stop();
+  intake?.stop();
+});
+
+describe("outbox", () => {
+  test("a created room comes with its owner's membership, in this order", async () => {
+    const { events, kinds, result } = await added(() =>
+      pb.create("rooms", { name: "new", type: "public", owner: ann.id }, ann),
+    );
+    assert.deepEqual(kinds, ["create rooms", "create room_members"]);
+    assert.deepEqual(events.map((e) => e.channels), [[`room:${result.id}`], [`room:${result.id}`]]);
+    assert.deepEqual(events[0].data.record, result);
+    assert.equal(events[1].data.record.role, "owner");
+  });
+
+  test("a create, an update and a delete have a row each", async () => {
+    const { events, kinds } = await added(async () => {
+      const { id } = await pb.create("messages", text(room, ann), ann);
+      await pb.update("messages", id, { content: "changed" }, ann);
+      await pb.remove("messages", id, ann);
+    });
+    assert.deepEqual(kinds, ["create messages", "update messages", "delete messages"]);
+    assert.deepEqual(events.map((e) => e.data.record.content), ["hello", "changed", "changed"]);
+  });
+
+  test("a committed batch has all its rows, a rolled back one has none", async () => {
+    const good = ["POST", "messages", text(room, ann)];
+    const bad = ["POST", "messages", { ...text(room, ann), type: "no such type" }];
+    const failed = await added(() => pb.batch([good, good, bad], ann));
+    assert.equal(failed.result.status, 400);
+    assert.deepEqual(failed.kinds, []);
+
+    const committed = await added(() => pb.batch([good, good, good], ann));
+    assert.equal(committed.result.status, 200);
+    assert.equal(committed.kinds.length, 3);
+  });
+
+  test("a write that the database refuses has no row, and PocketBase's own answer", async () => {
+    const message = await pb.create("messages", text(room, ann), ann);
+    const reaction = { message: message.id, user: ann.id, emoji: "👍" };
+    await pb.create("reactions", reaction, ann);
+    const { kinds, result } = await added(() => pb.call("POST", "/api/collections/reactions/records", reaction, ann));
+    assert.equal(result.status, 400);
+    assert.equal(result.body.data.emoji.code, "validation_not_unique");
+    assert.deepEqual(kinds, []);
+  });
+
+  test("a dotted path leads to the room, until a cascade has removed it", async () => {
+    const message = await pb.create("messages", text(room, ann), ann);
+    const reaction = await added(() => pb.create("reactions", { message: message.id, user: ann.id, emoji: "🎉" }, ann));
+    assert.deepEqual(reaction.events[0].channels, [`room:${room.id}`]);
+
+    const removed = await added(() => pb.remove("messages", message.id, ann));
+    assert.deepEqual(removed.kinds, ["delete messages"]);
+  });
+
+  test("deleting a room deletes what is in it, in one transaction", async () => {
+    const doomed = await pb.create("rooms", { name: "doomed", type: "private", owner: ann.id }, ann);
+    await pb.create("messages", text(doomed, ann), ann);
+    await pb.create("messages", text(doomed, ann), ann);
+    const { events, kinds } = await added(() => pb.remove("rooms", doomed.id, ann));
+    assert.deepEqual(kinds.toSorted(), ["delete messages", "delete messages", "delete room_members", "delete rooms"]);
+    assert.ok(events.every((e) => e.channels[0] === `room:${doomed.id}`));
+  });
+
+  test("a record that moves leaves one channel and enters the other", async () => {
+    const other = await pb.create("rooms", { name: "other", type: "private", owner: ann.id }, ann);
+    const message = await pb.create("messages", text(room, ann, "before"), ann);
+    const { events } = await added(() => pb.update("messages", message.id, { room: other.id, content: "after" }));
+    assert.deepEqual(
+      events.map((e) => [e.data.action, e.channels, e.data.record.content]),
+      [
+        ["delete", [`room:${room.id}`], "before"],
+        ["create", [`room:${other.id}`], "after"],
+      ],
+    );
+  });
+
+  test("content passes byte for byte, posted and pulled", async () => {
+    const contents = [
+      `quotes " ' \` \\ and a lone "`,
+      "line\u2028paragraph\u2029next\u0085\ttab\r\nnewline",
+      "<b>&amp;</b> {{x}} [[y]] {:z} \u0001\u001f\u007f",
+      "👩‍👩‍👧‍👦 e\u0301 ﷽ \u202e \ufeff 𝒳",
+      '{"seq":1,"channels":["room:x"]},{"a":',
+      "я".repeat(64 << 10),
+    ];
+    const { last } = await pb.events();
+    for (const content of contents) {
+      const stored = await pb.create("messages", text(room, ann, content), ann);
+      assert.equal(stored.content, content);
+    }
+    const pulled = (await pb.events(last)).events.map((e) => e.data.record.content);
+    const posted = intake.events.filter((e) => e.seq > last).map((e) => e.data.record.content);
+    assert.deepEqual(pulled, contents);
+    assert.deepEqual(posted, contents);
+  });
+
+  test("the numbers have no gap, after all of the above", async () => {
+    const { events, last } = await pb.events();
+    assert.deepEqual(events.map((e) => e.seq), Array.from({ length: last }, (_, i) => i + 1));
+  });
+});
+
+describe("delivery", () => {
+  test("what is posted is signed, and in order", () => {
+    assert.ok(intake.posts.length > 0);
+    assert.ok(intake.posts.every((post) => post.signed && post.target === "/hooks/pocketbase"));
+    const seqs = intake.events.map((e) => e.seq);
+    assert.deepEqual(seqs, seqs.toSorted((a, b) => a - b));
+  });
+
+  test("an event that is posted equals the one that is pulled", async () => {
+    const { last } = await pb.events();
+    await pb.create("messages", text(room, ann), ann);
+    const { events } = await pb.events(last);
+    assert.deepEqual(intake.events.at(-1), events[0]);
+  });
+
+  test("a batch of 50 makes one post", async () => {
+    const posts = intake.posts.length;
+    const { result } = await added(() => pb.batch(Array(50).fill(["POST", "messages", text(room, ann)]), ann));
+    assert.equal(result.status, 200);
+    assert.deepEqual(intake.posts.slice(posts).map((post) => post.events.length), [50]);
+  });
+
+  test("concurrent writes are all posted", async () => {
+    const { last } = await pb.events();
+    await Promise.all(Array.from({ length: 60 }, () => pb.create("messages", text(room, ann), ann)));
+    const all = (await pb.events(last)).events.map((e) => e.seq);
+    assert.equal(all.length, 60);
+    const posted = () => new Set(intake.events.map((e) => e.seq));
+    assert.ok(all.every((seq) => posted().has(seq)));
+  });
+
+  test("a failing gateway never fails a write, and is left alone for a while", async () => {
+    intake.mode = "refuse";
+    await pb.create("messages", text(room, ann), ann);
+    const posts = intake.posts.length;
+    await pb.create("messages", text(room, ann), ann);
+    assert.equal(intake.posts.length, posts, "the breaker is open");
+    intake.mode = "answer";
+  });
+
+  test("a call of the gateway ends the pause, and what it has already is not posted again", async () => {
+    const { last } = await pb.events();
+    await pb.events(last); // "I have everything up to `last`"
+    await pb.create("messages", text(room, ann), ann);
+    assert.deepEqual(intake.posts.at(-1).events.map((e) => e.seq), [last + 1]);
+  });
+
+  test("a cursor from the future does not silence the delivery", async () => {
+    const { last } = await pb.events(1_000_000);
+    await pb.create("messages", text(room, ann), ann);
+    assert.deepEqual(intake.posts.at(-1).events.map((e) => e.seq), [last + 1]);
+  });
+
+  test("a hung gateway costs one write its timeout and the others nothing", async () => {
+    intake.mode = "hang";
+    const timed = async () => {
+      const start = performance.now();
+      await pb.create("messages", text(room, ann), ann);
+      return performance.now() - start;
+    };
+    const times = await Promise.all(Array.from({ length: 10 }, timed));
+    const slow = times.filter((ms) => ms > 900);
+    assert.equal(slow.length, 1, `of ${times.map(Math.round)}`);
+    assert.ok(slow[0] < 2000);
+    for (let i = 0; i < 20; i++) assert.ok((await timed()) < 500, "while the breaker is open");
+    intake.mode = "answer";
+    await pb.events((await pb.events()).last);
+  });
+
+  test("the pauses are in the log, one line each", async () => {
+    const lines = await until(async () => {
+      const { body } = await pb.call("GET", `/api/logs?filter=${encodeURIComponent("message~'gateway:'")}`, undefined, pb.root);
+      return body.totalItems >= 4 && body.items;
+    }, "the log to be written", 10_000);
+    assert.equal(lines.length, 4); // refused, back, hung, back
+    assert.ok(lines.every((line) => line.level === 4));
+  });
+
+  test("after a restart nothing old is posted", async () => {
+    intake.mode = "refuse";
+    for (let i = 0; i < 3; i++) await pb.create("messages", text(room, ann), ann);
+    await pb.stop({ keep: true });
+    intake.mode = "answer";
+    intake.posts = [];
+    pb = await PocketBase.start({ gatewayUrl: intake.url, folder: pb.folder });
+    await pb.create("messages", text(room, ann), ann);
+    assert.deepEqual(intake.events.map((e) => e.seq), [(await pb.events()).last]);
+  });
+});
+
+describe("routes", () => {
+  const routes = [
+    ["POST", "/api/gateway/keys", { users: [] }],
+    ["POST", "/api/gateway/authorize", { checks: [] }],
+    ["GET", "/api/gateway/events?after=0&limit=1"],
+    ["POST", "/api/gateway/confirm", { seq: 0 }],
+  ];
+
+  for (const [method, target, body] of routes) {
+    test(`${target} wants a good signature`, async () => {
+      const now = Math.floor(Date.now() / 1000);
+      const cases = [
+        [{}, 200],
+        [{ headers: {} }, 401, "missing_signature"],
+        [{ secret: "another secret of the same, sufficient length" }, 401, "bad_signature"],
+        [{ headers: { "x-gateway-timestamp": String(now), "x-gateway-signature": "00" } }, 401, "bad_signature"],
+        [{ timestamp: now - 290 }, 200],
+        [{ timestamp: now - 310 }, 401, "stale_timestamp"],
+        [{ timestamp: now + 310 }, 401, "stale_timestamp"],
+        [{ timestamp: "soon" }, 401, "stale_timestamp"],
+        [{ headers: { authorization: pb.root.token } }, 401, "missing_signature"],
+      ];
+      for (const [options, status, code] of cases) {
+        const answer = await pb.gateway(method, target, body, options);
+        assert.equal(answer.status, status, JSON.stringify(options));
+        assert.equal(answer.body.error?.code, code);
+        if (code) assert.ok(answer.body.error.message.length > 20);
+      }
+    });
+  }
+
+  test("a signature is good for one target and one body only", async () => {
+    const body = JSON.stringify({ seq: 0 });
+    const timestamp = String(Math.floor(Date.now() / 1000));
+    const of = (target, text) => ({
+      headers: { "x-gateway-timestamp": timestamp, "x-gateway-signature": sign(timestamp, "POST", target, text) },
+    });
+    const confirm = "/api/gateway/confirm";
+    assert.equal((await pb.gateway("POST", confirm, body, of(confirm, body))).status, 200);
+    assert.equal((await pb.gateway("POST", confirm, body, of("/api/gateway/keys", body))).status, 401);
+    assert.equal((await pb.gateway("POST", confirm, body, of(confirm, `${body} `))).status, 401);
+  });
+
+  test("what makes no sense is a bad request", async () => {
+    const many = (entry) => Array(501).fill(entry);
+    const bad = [
+      ["POST", "/api/gateway/keys", "not json"],
+      ["POST", "/api/gateway/keys", "null"],
+      ["POST", "/api/gateway/keys", {}],
+      ["POST", "/api/gateway/keys", { users: [1] }],
+      ["POST", "/api/gateway/keys", { users: many("x") }],
+      ["POST", "/api/gateway/authorize", { checks: [{ user: "x" }] }],
+      ["POST", "/api/gateway/authorize", { checks: [null] }],
+      ["POST", "/api/gateway/authorize", { checks: many({ user: "x", channel: "room:x" }) }],
+      ["POST", "/api/gateway/confirm", { seq: "1" }],
+      ["POST", "/api/gateway/confirm", { seq: -1 }],
+      ["GET", "/api/gateway/events"],
+      ["GET", "/api/gateway/events?after=x&limit=1"],
+      ["GET", "/api/gateway/events?after=0&limit=0"],
+      ["GET", "/api/gateway/events?after=0&limit=1001"],
+    ];
+    for (const [method, target, body] of bad) {
+      const answer = await pb.gateway(method, target, body);
+      assert.equal(answer.status, 400, `${target} ${JSON.stringify(body)?.slice(0, 60)}`);
+      assert.equal(answer.body.error.code, "bad_request");
+    }
+  });
+
+  test("keys verify the tokens that PocketBase gives out", async () => {
+    const { body } = await pb.gateway("POST", "/api/gateway/keys", { users: [ann.id, "nobody", bob.id, ann.id] });
+    assert.equal(body.keys[1], null);
+    assert.equal(body.keys[0], body.keys[3]);
+    for (const [user, key] of [[ann, body.keys[0]], [bob, body.keys[2]]]) {
+      const [head, payload, signature] = user.token.split(".");
+      assert.equal(createHmac("sha256", key).update(`${head}.${payload}`).digest("base64url"), signature);
+      assert.equal(JSON.parse(Buffer.from(payload, "base64url")).collectionId, body.collection);
+    }
+  });
+
+  test("authorize answers what the guard's view rule says", async () => {
+    const open = await pb.create("rooms", { name: "open", type: "public", owner: ann.id }, ann);
+    const table = [
+      [ann.id, `room:${room.id}`, "allowed", "the owner"],
+      [bob.id, `room:${room.id}`, "denied", "a stranger, private room"],
+      [bob.id, `room:${open.id}`, "allowed", "a stranger, public room"],
+      [ann.id, "room:missing", "denied", "no such room"],
+      [ann.id, "room:", "denied", "no room named"],
+      [ann.id, `room:${room.id}:x`, "denied", "more than an ID"],
+      ["missing", `room:${open.id}`, "denied", "no such user"],
+      [pb.root.id, `room:${open.id}`, "denied", "a superuser is no user"],
+      [ann.id, `rooms:${room.id}`, "unknown", "no such namespace"],
+      [ann.id, "room", "unknown", "no colon"],
+      [ann.id, "", "unknown", "nothing"],
+      [ann.id, "constructor:x", "unknown", "not a namespace either"],
+    ];
+    const check = async () => {
+      const checks = table.map(([user, channel]) => ({ user, channel }));
+      return (await pb.gateway("POST", "/api/gateway/authorize", { checks })).body.results;
+    };
+    assert.deepEqual(await check(), table.map((row) => row[2]));
+
+    const membership = await pb.create("room_members", { room: room.id, user: bob.id, role: "member" }, ann);
+    assert.equal((await check())[1], "allowed");
+    await pb.remove("room_members", membership.id, ann);
+    assert.equal((await check())[1], "denied");
+
+    await pb.update("users", bob.id, { banned_until: "2100-01-01 00:00:00Z" });
+    assert.equal((await check())[2], "denied");
+    await pb.update("users", bob.id, { banned_until: "" });
+  });
+
+  test("500 checks in one call", async () => {
+    const checks = Array(500).fill({ user: ann.id, channel: `room:${room.id}` });
+    const { body } = await pb.gateway("POST", "/api/gateway/authorize", { checks });
+    assert.deepEqual(new Set(body.results), new Set(["allowed"]));
+    assert.equal(body.results.length, 500);
+  });
+
+  test("events are given in pages", async () => {
+    const { last } = await pb.events();
+    const { events } = await pb.events(last - 3, 2);
+    assert.deepEqual(events.map((e) => e.seq), [last - 2, last - 1]);
+    assert.deepEqual(await pb.events(last), { events: [], last });
+  });
+});
+
+describe("other configurations", () => {
+  test("confirmed and old rows are trimmed, and their numbers stay used", async () => {
+    const pb = await PocketBase.start({ prepare: edit(CONFIG, "keepSeconds: 600", "keepSeconds: 1") });
+    try {
+      assert.deepEqual(await pb.events(), { events: [], last: 0 });
+      const { ann, room } = await people(pb);
+      for (let i = 0; i < 4; i++) await pb.create("messages", text(room, ann), ann);
+      const confirm = async (seq) => (await pb.gateway("POST", "/api/gateway/confirm", { seq })).body.trimmed;
+      assert.equal(await confirm(6), 0, "too young");
+      let trimmed = 0; // row by row, as each gets old enough
+      await until(async () => (trimmed += await confirm(3)) === 3, "rows to be old enough");
+      assert.deepEqual((await pb.events()).events.map((e) => e.seq), [4, 5, 6]);
+      await until(async () => (trimmed += await confirm(6)) === 6, "the other rows");
+      assert.deepEqual(await pb.events(), { events: [], last: 6 });
+      await pb.create("messages", text(room, ann), ann);
+      assert.equal((await pb.events()).last, 7);
+    } finally {
+      await pb.stop();
+    }
+  });
+
+  test("a locked view rule closes the channel", async () => {
+    const lock = edit("pb_migrations/1795219260_konvert_schema.js", 'viewRule: `${signedIn} && ${visible}`', "viewRule: null");
+    const pb = await PocketBase.start({ prepare: lock });
+    try {
+      const { ann, room } = await people(pb);
+      const { body } = await pb.gateway("POST", "/api/gateway/authorize", { checks: [{ user: ann.id, channel: `room:${room.id}` }] });
+      assert.deepEqual(body.results, ["denied"]);
+    } finally {
+      await pb.stop();
+    }
+  });
+
+  test("no gateway at all: writes work", async () => {
+    const pb = await PocketBase.start({ gatewayUrl: `http://127.0.0.1:${await freePort()}` });
+    try {
+      const { ann, room } = await people(pb);
+      for (let i = 0; i < 5; i++) await pb.create("messages", text(room, ann), ann);
+      assert.equal((await pb.events()).last, 7);
+    } finally {
+      await pb.stop();
+    }
+  });
+
+  const refusals = [
+    ["no secret", { env: { GATEWAY_SECRET: "" }, says: "GATEWAY_SECRET is not set" }],
+    ["a short secret", { env: { GATEWAY_SECRET: "x".repeat(31) }, says: "GATEWAY_SECRET has 31 characters" }],
+    ["an impossible address", { env: { GATEWAY_URL: "localhost:8000" }, says: "GATEWAY_URL" }],
+    ["a collection that is not there", { change: ["messages:", "mesages:"], says: '"mesages"' }],
+    ["a field that is not there", { change: ["{message.room}", "{message.chamber}"], says: '"chamber"' }],
+    ["a guard that is not there", { change: ['guard: "rooms"', 'guard: "halls"'], says: '"halls"' }],
+    ["users that cannot log in", { change: ['users: "users"', 'users: "rooms"'], says: "not an auth collection" }],
+    ["a channel without a guard", { change: ["room:{id}", "hall:{id}"], says: '"hall"' }],
+    ["a timeout of half a second", { change: ["timeoutSeconds: 1", "timeoutSeconds: 0.5"], says: "delivery.timeoutSeconds" }],
+    ["a config that is not JavaScript", { change: ["module.exports = {", "module.exports = {{"], says: "gateway.config.js" }],
+  ];
+  /** Commands, one after the other, in an installation of their own; gives the last one's end. */
+  function commands(list, { env, prepare } = {}) {
+    const folder = install(prepare);
+    try {
+      return list.map((args) => run(folder, args, env)).at(-1);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  }
+
+  for (const [what, { env, change, says }] of refusals) {
+    test(`PocketBase does not start with ${what}`, async () => {
+      const serve = ["serve", "--http", `127.0.0.1:${await freePort()}`];
+      const { status, output } = commands([serve], { env, prepare: change && edit(CONFIG, ...change) });
+      assert.equal(status, 1, output);
+      assert.ok(output.includes(says), output);
+    });
+  }
+
+  test("other commands need no secret", () => {
+    const { status, output } = commands([["superuser", "upsert", "a@example.com", "password-123"]], { env: { GATEWAY_SECRET: "" } });
+    assert.equal(status, 0, output);
+  });
+
+  test("the migrations go down and up again", () => {
+    const { status, output } = commands([["migrate", "up"], ["migrate", "down", "2"], ["migrate", "up"]]);
+    assert.equal(status, 0, output);
+    assert.match(output, /gateway_outbox[^]*konvert_schema/); // both were gone
+  });
+});

@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# Runs the tests, after installing what they need where it is missing.
+#
+#   tests/run.sh              all of them
+#   tests/run.sh SUITE...     some of them:
+#     rust         unit and integration tests (cargo test)
+#     node         PocketBase's hooks and rules; the published SDK against two gateways sharing one Redis
+#     quickstart   deploy/quickstart.sh, and its demo chat in a real browser
+#
+# Needed beforehand: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed where missing:
+# redis-server and chromium (apt-get, which wants root or sudo), PocketBase (deploy/get-pocketbase.sh), npm
+# packages. Nothing that already runs on the machine is used: the tests start servers of their own on free
+# ports. $KONVERT_GATEWAY names a gateway binary that node and quickstart test instead of building one. What each
+# suite printed stays in target/test-logs/. The last line sums up: "N passed, N failed".
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+logs=${CARGO_TARGET_DIR:-$root/target}/test-logs
+
+usage() { sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"; }
+say() { printf '\n== %s\n' "$*"; }
+fail() { echo "tests/run.sh: $*" >&2; exit 1; }
+
+main() {
+  local suite suites=("$@")
+  for suite; do
+    case $suite in
+      rust | node | quickstart) ;;
+      -h | --help) usage; return ;;
+      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart (see --help)" ;;
+    esac
+  done
+  [[ $# -gt 0 ]] || suites=(rust node quickstart)
+
+  mkdir -p "$logs"
+  for suite in "${suites[@]}"; do "prepare_$suite"; done
+  for suite in "${suites[@]}"; do run_suite "$suite"; done
+  sum_up
+}
+
+# --- the suites: what each needs, how it runs, how its log is counted ------------------------------
+
+prepare_rust() {
+  need cargo "a Rust toolchain (rustup.rs)"
+  need_package redis-server redis-server
+  need_pocketbase
+}
+run_rust() { cargo test --release --no-fail-fast 2>&1 | tee "$1"; }
+count_rust() { count_cargo "$@"; }
+
+prepare_node() {
+  need_package redis-server redis-server
+  need_pocketbase
+  need_npm_packages
+  build_gateway
+}
+run_node() { run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/sdk.test.mjs; }
+count_node() { count_tap "$@"; }
+
+prepare_quickstart() {
+  [[ -n ${CHROMIUM:-} ]] || need_package chromium chromium chromium-browser google-chrome
+  need_pocketbase
+  need_npm_packages
+  build_gateway
+}
+run_quickstart() { run_node_tests "$1" tests/node/quickstart.test.mjs tests/node/demo.test.mjs; }
+count_quickstart() { count_tap "$@"; }
+
+# One file after the other, since some of them measure; written for people to stdout, for counting to the log $1.
+run_node_tests() {
+  local log=$1
+  shift
+  node --test --test-concurrency=1 --test-reporter=spec --test-reporter-destination=stdout \
+    --test-reporter=tap --test-reporter-destination="$log" "$@"
+}
+
+# Both print how many tests of the log $1 have "passed" or "failed" ($2).
+count_cargo() { # test result: ok. 12 passed; 0 failed; 0 ignored; …
+  sed -n "s/^test result: .* \([0-9]*\) $2;.*/\1/p" "$1" | add_up
+}
+count_tap() { # lines of their own: "# pass 12", "# fail 0", "# cancelled 0"
+  if [[ $2 == passed ]]; then sed -n 's/^# pass //p' "$1"; else sed -n 's/^# fail //p; s/^# cancelled //p' "$1"; fi | add_up
+}
+add_up() { awk '{ sum += $1 } END { print sum + 0 }'; }
+
+# --- what the tests need ---------------------------------------------------------------------------
+
+# need COMMAND WHAT: a clear end if COMMAND is missing.
+need() { command -v "$1" >/dev/null || fail "$1 is missing; install $2 and run this again"; }
+
+# need_package PACKAGE COMMAND...: installs the Debian package unless one of the commands is there.
+need_package() {
+  local package=$1 command apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq)
+  shift
+  for command; do
+    if command -v "$command" >/dev/null; then return; fi
+  done
+  command -v apt-get >/dev/null || fail "$1 is missing and there is no apt-get here; install it and run this again"
+  if [[ $EUID != 0 ]]; then
+    command -v sudo >/dev/null || fail "$1 is missing; as root, run \"apt-get install $package\", then this again"
+    apt=(sudo "${apt[@]}")
+  fi
+  say "installing $package"
+  if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$package"; } >"$logs/apt.log" 2>&1; then
+    cat "$logs/apt.log" >&2
+    fail "apt-get could not install $package; the reason stands above"
+  fi
+}
+
+need_pocketbase() {
+  POCKETBASE=$(deploy/get-pocketbase.sh)
+  export POCKETBASE
+}
+
+need_npm_packages() {
+  need npm "Node.js 20 or later with npm"
+  node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || fail "Node.js 20 or later is needed; this is $(node --version)"
+  cd tests/node
+  if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
+    say "installing the npm packages of tests/node"
+    npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+    cp package-lock.json node_modules/.installed-lock.json
+  fi
+  cd "$root"
+}
+
+build_gateway() {
+  if [[ -n ${KONVERT_GATEWAY:-} ]]; then return; fi
+  need cargo "a Rust toolchain (rustup.rs)"
+  say "building the gateway"
+  cargo build --release
+}
+
+# --- running and counting --------------------------------------------------------------------------
+
+total_passed=0
+total_failed=0
+summary=()
+
+run_suite() {
+  local suite=$1 log=$logs/$1.log passed failed ended_well=true
+  local start=$SECONDS
+  say "$suite"
+  : >"$log"
+  "run_$suite" "$log" || ended_well=false
+  passed=$("count_$suite" "$log" passed)
+  failed=$("count_$suite" "$log" failed)
+  if ((passed + failed == 0)); then
+    echo "no test of the suite $suite ran, which counts as a failure"
+    failed=1
+  elif ! $ended_well && ((failed == 0)); then
+    echo "the suite $suite ended with an error beside its tests, which counts as a failure"
+    failed=1
+  fi
+  total_passed=$((total_passed + passed))
+  total_failed=$((total_failed + failed))
+  summary+=("$(printf '%-11s %4d passed, %d failed  (%d s)' "$suite" "$passed" "$failed" $((SECONDS - start)))")
+}
+
+sum_up() {
+  say "summary"
+  printf '%s\n' "${summary[@]}"
+  echo
+  echo "$total_passed passed, $total_failed failed"
+  ((total_failed == 0))
+}
+
+main "$@"
