@@ -138,11 +138,11 @@ export class Lab {
     return pocketbase;
   }
 
-  /** A gateway that is ready; with Redis if there is a `redisUrl`. */
-  async gateway(name, { port, pocketbase, redisUrl }) {
+  /** A gateway that is ready; with Redis if there is a `redisUrl`, and with further settings in `env`. */
+  async gateway(name, { port, pocketbase, redisUrl, env: settings }) {
     const adminPort = await freePort();
     const args = ["serve", `--listen=127.0.0.1:${port}`, `--admin-listen=127.0.0.1:${adminPort}`];
-    const env = { GATEWAY_SECRET: SECRET, GATEWAY_POCKETBASE_URL: pocketbase.url };
+    const env = { GATEWAY_SECRET: SECRET, GATEWAY_POCKETBASE_URL: pocketbase.url, ...settings };
     if (redisUrl) env.GATEWAY_REDIS_URL = redisUrl;
     const server = this.start(name, gatewayBinary, args, { env });
     server.port = port;

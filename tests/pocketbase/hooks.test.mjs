@@ -16,6 +16,7 @@ const edit = (file, from, to) => (folder) => {
 };
 
 const CONFIG = "pb_hooks/gateway.config.js";
+const OUTBOX = "pb_migrations/1795219200_gateway_outbox.js";
 const text = (room, author, content = "hello") => ({ room: room.id, author: author.id, content, type: "text" });
 
 let intake, pb, ann, bob, room;
@@ -417,6 +418,7 @@ describe("other configurations", () => {
     ["users that cannot log in", { change: ['users: "users"', 'users: "rooms"'], says: "not an auth collection" }],
     ["a channel without a guard", { change: ["room:{id}", "hall:{id}"], says: '"hall"' }],
     ["a timeout of half a second", { change: ["timeoutSeconds: 1", "timeoutSeconds: 0.5"], says: "delivery.timeoutSeconds" }],
+    ["no outbox", { prepare: (folder) => rmSync(path.join(folder, OUTBOX)), says: "_gateway_outbox.js" }],
     ["a config that is not JavaScript", { change: ["module.exports = {", "module.exports = {{"], says: "gateway.config.js" }],
   ];
   /** Commands, one after the other, in an installation of their own; gives the last one's end. */
@@ -429,10 +431,10 @@ describe("other configurations", () => {
     }
   }
 
-  for (const [what, { env, change, says }] of refusals) {
+  for (const [what, { env, change, prepare = change && edit(CONFIG, ...change), says }] of refusals) {
     test(`PocketBase does not start with ${what}`, async () => {
       const serve = ["serve", "--http", `127.0.0.1:${await freePort()}`];
-      const { status, output } = commands([serve], { env, prepare: change && edit(CONFIG, ...change) });
+      const { status, output } = commands([serve], { env, prepare });
       assert.equal(status, 1, output);
       assert.ok(output.includes(says), output);
     });

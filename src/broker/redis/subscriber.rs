@@ -48,14 +48,21 @@ pub struct State {
     wanted: Mutex<HashSet<String>>,
     /// All wanted channels are subscribed to.
     pub whole: AtomicBool,
+    /// What last went wrong.
+    trouble: Mutex<String>,
 }
 
 impl Subscriber {
     pub fn start(info: &ConnectionInfo, keys: Arc<Keys>) -> Result<Self, BrokerError> {
         let client = client(info)?;
         let (requests, queue) = mpsc::channel(REQUESTS);
-        let state =
-            Arc::new(State { keys, sink: OnceLock::new(), wanted: Mutex::default(), whole: AtomicBool::new(false) });
+        let state = Arc::new(State {
+            keys,
+            sink: OnceLock::new(),
+            wanted: Mutex::default(),
+            whole: AtomicBool::new(false),
+            trouble: Mutex::new("not connected yet".into()),
+        });
         let tasks = [
             Task::spawn(deliver(client.message_rx(), Arc::clone(&state))),
             Task::spawn(keep_subscribed(client.clone(), queue, Arc::clone(&state))),
@@ -71,7 +78,11 @@ impl Subscriber {
 
     /// Whether everything published into the wanted channels arrives here.
     pub fn check(&self) -> Result<(), BrokerError> {
-        if self.client.is_connected() && self.state.whole.load(Ordering::Acquire) { Ok(()) } else { Err(down()) }
+        if self.client.is_connected() && self.state.whole.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            Err(self.state.down())
+        }
     }
 
     pub async fn ready(&self) {
@@ -84,11 +95,11 @@ impl Subscriber {
         let (done, answer) = oneshot::channel();
         let request = Request { channel: channel.to_owned(), wanted, done };
         let asked = async {
-            self.requests.send(request).await.map_err(|_| down())?;
-            answer.await.map_err(|_| down())?
+            self.requests.send(request).await.map_err(|_| self.state.down())?;
+            answer.await.map_err(|_| self.state.down())?
         };
         // What times out here is undone there.
-        timeout(2 * ANSWER_TIMEOUT, asked).await.unwrap_or_else(|_| Err(down()))
+        timeout(2 * ANSWER_TIMEOUT, asked).await.unwrap_or_else(|_| Err(self.state.down()))
     }
 
     pub fn wanted(&self) -> Vec<String> {
@@ -96,13 +107,18 @@ impl Subscriber {
     }
 }
 
-pub fn down() -> BrokerError {
-    BrokerError::Unavailable("the subscribing link to Redis is down".into())
-}
-
 impl State {
     pub fn wanted(&self) -> MutexGuard<'_, HashSet<String>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn down(&self) -> BrokerError {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        BrokerError::Unavailable(format!("the subscribing link to Redis is down: {trouble}"))
+    }
+
+    pub fn set_trouble(&self, trouble: String) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     fn sink(&self) -> Option<Arc<dyn Sink>> {
@@ -128,8 +144,8 @@ fn client(info: &ConnectionInfo) -> Result<SubscriberClient, BrokerError> {
         username: settings.username().map(str::to_owned),
         password: settings.password().map(str::to_owned),
         database: Some(database),
-        // The only version in which a subscribed connection answers PING like any other.
-        version: RespVersion::RESP3,
+        // Version 3 begins with HELLO, which fred writes as plain words: a password with a space would be torn.
+        version: RespVersion::RESP2,
         fail_fast: false,
         ..Config::default()
     };
@@ -164,10 +180,7 @@ async fn stay_connected(client: SubscriberClient) {
 async fn heartbeat(client: SubscriberClient) {
     loop {
         sleep(PING_INTERVAL).await;
-        // While it is down they would only pile up.
-        if client.is_connected() {
-            let _ = answered(&client).await;
-        }
+        let _ = answered(&client).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What this node is subscribed to: requests carried out in their order, and everything again after each
 //! reconnection.
 
-use super::subscriber::{ANSWER_TIMEOUT, State, down};
+use super::subscriber::{ANSWER_TIMEOUT, State};
 use crate::broker::BrokerError;
 use fred::clients::SubscriberClient;
 use fred::error::{Error, ErrorKind};
@@ -33,6 +33,7 @@ pub async fn keep_subscribed(client: SubscriberClient, mut requests: mpsc::Recei
     let mut batch = Vec::with_capacity(BATCH);
     let mut connected = false;
     let mut broken = true;
+    let mut announced = false;
     loop {
         tokio::select! {
             biased;
@@ -45,10 +46,13 @@ pub async fn keep_subscribed(client: SubscriberClient, mut requests: mpsc::Recei
                 (connected, broken) = (true, true);
             }
             error = errors.recv() => {
-                match error {
-                    Ok((error, _)) if !broken => tracing::warn!(%error, "the subscribing link to Redis has trouble"),
-                    Err(RecvError::Closed) => return,
-                    _ => {}
+                if let Ok((error, _)) = error {
+                    // Once per outage: what follows says nothing new.
+                    if !announced {
+                        tracing::warn!(%error, "the subscribing link to Redis is down");
+                        announced = true;
+                    }
+                    state.set_trouble(error.to_string());
                 }
                 continue;
             }
@@ -63,7 +67,7 @@ pub async fn keep_subscribed(client: SubscriberClient, mut requests: mpsc::Recei
         }
         match restore(&client, &state).await {
             Ok(channels) => {
-                broken = false;
+                (broken, announced) = (false, false);
                 state.whole.store(true, Ordering::Release);
                 tracing::info!(channels, "the subscribing link to Redis is up");
                 if channels > 0 {
@@ -96,7 +100,7 @@ async fn serve(client: &SubscriberClient, batch: Vec<Request>, broken: bool, sta
         }
         match (wanted, broken) {
             (true, false) => add(client, run, state).await,
-            (true, true) => refuse(run),
+            (true, true) => refuse(run, state),
             (false, _) => remove(client, run, state).await,
         }
     }
@@ -118,7 +122,7 @@ async fn add(client: &SubscriberClient, run: Vec<Request>, state: &State) {
         tracing::debug!(%error, "subscribing failed");
         // Redis may have heard it all the same: then these come for nothing until the next reconnection.
         state.wanted().retain(|channel| !new.contains(channel));
-        return refuse(run);
+        return refuse(run, state);
     }
     for Request { channel, done, .. } in run {
         if done.send(Ok(())).is_ok() {
@@ -138,9 +142,9 @@ async fn remove(client: &SubscriberClient, run: Vec<Request>, state: &State) {
     }
 }
 
-fn refuse(run: Vec<Request>) {
+fn refuse(run: Vec<Request>, state: &State) {
     for request in run {
-        let _ = request.done.send(Err(down()));
+        let _ = request.done.send(Err(state.down()));
     }
 }
 
@@ -160,22 +164,31 @@ async fn forget(client: &SubscriberClient, channels: Vec<String>, state: &State)
 
 /// Sends SUBSCRIBE or UNSUBSCRIBE, and does not know what Redis made of it.
 async fn write(client: &SubscriberClient, names: Vec<String>, wanted: bool) -> Result<(), Error> {
-    if !client.is_connected() {
-        // It would be kept and sent some time later.
-        return Err(Error::new(ErrorKind::IO, "not connected"));
-    }
     let sent = async { if wanted { client.subscribe(names).await } else { client.unsubscribe(names).await } };
-    timeout(ANSWER_TIMEOUT, sent).await.unwrap_or_else(|_| Err(silent()))
+    while_connected(client, sent).await
 }
 
 /// When this returns `Ok`, Redis has acted on all that was sent before.
 pub async fn answered(client: &SubscriberClient) -> Result<(), Error> {
-    match timeout(ANSWER_TIMEOUT, client.ping::<Value>(None)).await {
-        Ok(result) => result.map(|_| ()),
-        Err(_) => Err(silent()),
-    }
+    while_connected(client, client.ping::<Value>(None)).await.map(drop)
 }
 
-fn silent() -> Error {
-    Error::new(ErrorKind::Timeout, "no answer in time")
+/// The client keeps what is sent while it is not connected, and sends it some time later: too late for whoever
+/// waits, and in numbers if it is down for long.
+async fn while_connected<T>(
+    client: &SubscriberClient,
+    sent: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let lost = async {
+        while client.is_connected() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = lost => Err(Error::new(ErrorKind::IO, "not connected")),
+        result = timeout(ANSWER_TIMEOUT, sent) => {
+            result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer in time")))
+        }
+    }
 }

@@ -48,8 +48,7 @@ function update(e) {
 }
 
 function remove(e) {
-  const names = channels.of(e.app, e.record); // before, while its relations still lead somewhere
-  inTransaction(e, (tx) => append(e, tx, names, "delete", e.record));
+  inTransaction(e, (tx) => append(e, tx, channels.of(tx, e.record), "delete", e.record));
 }
 
 /** The (last) row that this event wrote, as {seq, event}; null if it wrote none. */
@@ -102,4 +101,4 @@ function trim(app, seq, createdBefore) {
     .rowsAffected();
 }
 
-module.exports = { create, update, remove, rowOf, isNewest, after, last, trim };
+module.exports = { TABLE, create, update, remove, rowOf, isNewest, after, last, trim };

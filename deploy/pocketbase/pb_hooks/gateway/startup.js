@@ -53,7 +53,7 @@ function checkShape(config) {
   }
 }
 
-/** Run after bootstrap: the collections and fields that the config names. */
+/** Run after bootstrap: the outbox, and the collections and fields that the config names. */
 function checkSchema(app) {
   if (!serving()) return;
   // The server is about to do this anyway; what a new migration makes must be there when we look.
@@ -61,7 +61,11 @@ function checkSchema(app) {
 
   const config = require(`${__hooks}/gateway.config.js`);
   const { parse } = require(`${__hooks}/gateway/channels.js`);
+  const { TABLE } = require(`${__hooks}/gateway/outbox.js`);
 
+  if (!app.hasTable(TABLE)) {
+    throw new Error(`gateway: there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`);
+  }
   if (!collection(app, config.users, "users").isAuth()) {
     fail("users", `"${config.users}" is not an auth collection`);
   }

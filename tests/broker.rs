@@ -1,0 +1,193 @@
+//! The promises of [`Broker`], the same for every broker (`broker/contract.rs`), and what a broker in Redis has to
+//! live through besides (`broker/faults.rs`).
+
+// In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
+#![allow(clippy::unwrap_used)]
+
+#[path = "broker/contract.rs"]
+mod contract;
+#[path = "broker/faults.rs"]
+mod faults;
+#[path = "broker/nodes.rs"]
+mod nodes;
+#[path = "harness/redis.rs"]
+mod redis_server;
+
+use async_trait::async_trait;
+use konvert_gateway::broker::memory::MemoryBroker;
+use konvert_gateway::broker::redis::RedisBroker;
+use konvert_gateway::broker::{Broker, Entry, Retention, Sink};
+use konvert_gateway::protocol::{ClientInfo, Payload, Publication};
+use redis_server::Redis;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+const PREFIX: &str = "test";
+
+/// Makes brokers that share nothing with those of other factories.
+#[async_trait]
+trait Factory: Sync {
+    async fn broker(&self, retention: Retention) -> Arc<dyn Broker>;
+}
+
+struct InMemory;
+
+#[async_trait]
+impl Factory for InMemory {
+    async fn broker(&self, retention: Retention) -> Arc<dyn Broker> {
+        MemoryBroker::new(retention)
+    }
+}
+
+#[async_trait]
+impl Factory for Redis {
+    async fn broker(&self, retention: Retention) -> Arc<dyn Broker> {
+        connect(self, retention).await
+    }
+}
+
+async fn connect(redis: &Redis, retention: Retention) -> Arc<RedisBroker> {
+    RedisBroker::connect(&redis.url(), PREFIX, retention).await.unwrap()
+}
+
+/// Runs each case against each broker.
+macro_rules! for_each_broker {
+    ($($case:ident)*) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                crate::contract::$case(&crate::InMemory).await;
+            })*
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                crate::contract::$case(&crate::Redis::start()).await;
+            })*
+        }
+    };
+}
+
+for_each_broker! {
+    offsets_are_contiguous_and_in_order
+    history_comes_before_delivery
+    repeats_are_dropped
+    history_is_read_in_stretches
+    history_is_bounded_in_size
+    history_expires_and_the_position_stays
+    an_untouched_channel_has_a_position
+    channels_have_epochs_of_their_own
+    only_subscribed_channels_are_delivered
+    signals_are_delivered_and_not_kept
+    presence_is_added_renewed_and_removed
+    presence_expires
+    the_cursor_only_moves_forward
+    strange_names_do_not_collide
+    payloads_pass_byte_for_byte
+    concurrent_publishers_leave_no_gaps
+}
+
+fn generous() -> Retention {
+    Retention {
+        size: 1000,
+        ttl: Duration::from_secs(600),
+        position_ttl: Duration::from_secs(3600),
+        presence_ttl: Duration::from_secs(60),
+    }
+}
+
+fn payload(text: impl Into<String>) -> Payload {
+    Payload::trusted(text.into().into())
+}
+
+fn entry(channel: &str, seq: u64) -> Entry {
+    Entry { seq, channel: channel.into(), data: payload(seq.to_string()) }
+}
+
+fn entries(channel: &str, seqs: impl IntoIterator<Item = u64>) -> Vec<Entry> {
+    seqs.into_iter().map(|seq| entry(channel, seq)).collect()
+}
+
+fn client(user: &str, client: &str) -> ClientInfo {
+    ClientInfo { user: user.into(), client: client.into() }
+}
+
+/// Offset and payload, for comparing.
+fn brief(publications: &[Publication]) -> Vec<(u64, String)> {
+    let text = |p: &Publication| String::from_utf8(p.data.as_bytes().to_vec()).unwrap();
+    publications.iter().map(|p| (p.offset, text(p))).collect()
+}
+
+/// Offset and payload where each payload is `seq` and offsets follow the sequence from 1.
+fn numbered(seqs: impl IntoIterator<Item = u64>) -> Vec<(u64, String)> {
+    (1..).zip(seqs).map(|(offset, seq)| (offset, seq.to_string())).collect()
+}
+
+/// Keeps all that a broker delivers.
+#[derive(Default)]
+struct Recorder {
+    publications: Mutex<Vec<(String, String, Publication)>>,
+    signals: Mutex<Vec<(String, Publication)>>,
+    gaps: AtomicUsize,
+}
+
+impl Sink for Recorder {
+    fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
+        self.publications.lock().unwrap().push((channel.into(), epoch.into(), publication));
+    }
+
+    fn signal(&self, channel: &str, publication: Publication) {
+        self.signals.lock().unwrap().push((channel.into(), publication));
+    }
+
+    fn gap(&self) {
+        self.gaps.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Recorder {
+    async fn listen(broker: &dyn Broker) -> Arc<Self> {
+        let recorder = Arc::new(Self::default());
+        let sink: Arc<dyn Sink> = recorder.clone();
+        let sink: Weak<dyn Sink> = Arc::downgrade(&sink);
+        broker.start(sink).await.unwrap();
+        recorder
+    }
+
+    fn gaps(&self) -> usize {
+        self.gaps.load(Ordering::SeqCst)
+    }
+
+    fn of(&self, channel: &str) -> Vec<Publication> {
+        let all = self.publications.lock().unwrap();
+        all.iter().filter(|(name, ..)| name == channel).map(|(.., publication)| publication.clone()).collect()
+    }
+
+    fn epochs(&self, channel: &str) -> Vec<String> {
+        let all = self.publications.lock().unwrap();
+        let mut epochs: Vec<String> =
+            all.iter().filter(|(name, ..)| name == channel).map(|(_, epoch, _)| epoch.clone()).collect();
+        epochs.dedup();
+        epochs
+    }
+
+    /// Waits until so many publications of the channel have come, and returns all of them.
+    async fn wait(&self, channel: &str, count: usize) -> Vec<Publication> {
+        let enough = async || (self.of(channel).len() >= count).then_some(());
+        until(&format!("{count} publications of {channel:?}"), enough).await;
+        self.of(channel)
+    }
+}
+
+/// Looks until there is a result, for half a minute at most.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,199 @@
+//! What a broker in Redis lives through.
+
+use crate::redis_server::Redis;
+use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, numbered, payload, until};
+use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery};
+use std::time::{Duration, Instant};
+
+async fn ready(broker: &dyn Broker) {
+    until("the broker to be ready", async || broker.check().await.ok()).await;
+}
+
+fn unavailable<T>(result: Result<T, BrokerError>) -> bool {
+    matches!(result, Err(BrokerError::Unavailable(_)))
+}
+
+/// How long a call took and that it failed.
+async fn failing<T>(call: impl Future<Output = Result<T, BrokerError>>) -> Duration {
+    let start = Instant::now();
+    assert!(unavailable(call.await));
+    start.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_comes_back_empty() {
+    let mut redis = Redis::start();
+    let broker = connect(&redis, generous()).await;
+    let recorder = Recorder::listen(&*broker).await;
+    for n in 0..600 {
+        broker.subscribe(&format!("c{n}")).await.unwrap();
+    }
+    broker.unsubscribe("c7").await.unwrap();
+    broker.publish(&entries("c1", 1..=5)).await.unwrap();
+    recorder.wait("c1", 5).await;
+    let gaps = recorder.gaps();
+
+    redis.kill();
+    assert!(unavailable(broker.publish(&[entry("c1", 6)]).await));
+    until("the loss to be noticed", async || broker.check().await.err()).await;
+    // Known to be down: no waiting for answers.
+    assert!(failing(broker.history("c1", HistoryQuery::POSITION)).await < Duration::from_secs(1));
+    assert!(failing(broker.subscribe("new")).await < Duration::from_secs(1));
+    broker.unsubscribe("c8").await.unwrap();
+
+    redis.restart();
+    ready(&*broker).await;
+    assert_eq!(recorder.gaps(), gaps + 1);
+    let batch: Vec<_> = (0..600).map(|n| entry(&format!("c{n}"), 6 + n)).collect();
+    assert_eq!(broker.publish(&batch).await.unwrap(), 600);
+    let seen = recorder.wait("c1", 6).await;
+    assert_eq!(seen[5].offset, 1);
+    assert_eq!(recorder.epochs("c1").len(), 2);
+    recorder.wait("c599", 1).await;
+    assert!(recorder.of("c7").is_empty() && recorder.of("c8").is_empty() && recorder.of("new").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_may_start_before_redis() {
+    let mut redis = Redis::start();
+    redis.kill();
+    let start = Instant::now();
+    let broker = connect(&redis, generous()).await;
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(unavailable(broker.check().await));
+    let recorder = Recorder::listen(&*broker).await;
+    assert!(unavailable(broker.subscribe("c").await));
+
+    redis.restart();
+    ready(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    broker.publish(&[entry("c", 1)]).await.unwrap();
+    recorder.wait("c", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_subscribing_link_is_cut() {
+    let redis = Redis::start();
+    let broker = connect(&redis, generous()).await;
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    for round in 1..=3 {
+        let gaps = recorder.gaps();
+        redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).exec(&mut redis.client()).unwrap();
+        broker.publish(&[entry("c", 2 * round)]).await.unwrap();
+        until("the gap", async || (recorder.gaps() > gaps).then_some(())).await;
+        ready(&*broker).await;
+        // The gap is announced when everything from here on arrives.
+        let seen = recorder.of("c").len();
+        broker.publish(&[entry("c", 2 * round + 1)]).await.unwrap();
+        recorder.wait("c", seen + 1).await;
+        let last = recorder.of("c").pop().unwrap();
+        assert_eq!((last.offset, last.data), (2 * round, payload((2 * round + 1).to_string())));
+    }
+    assert_eq!(recorder.epochs("c").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commanding_link_is_cut() {
+    let redis = Redis::start();
+    let broker = connect(&redis, generous()).await;
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    for seq in 1..=5 {
+        redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec(&mut redis.client()).unwrap();
+        until("the publication", async || broker.publish(&[entry("c", seq)]).await.ok()).await;
+    }
+    assert_eq!(brief(&recorder.wait("c", 5).await), numbered(1..=5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_scripts_are_loaded_again() {
+    let redis = Redis::start();
+    let broker = connect(&redis, generous()).await;
+    let flush = || redis::cmd("SCRIPT").arg("FLUSH").exec(&mut redis.client()).unwrap();
+    for round in 0..3 {
+        flush();
+        assert_eq!(broker.publish(&entries("c", 10 * round + 1..=10 * round + 10)).await.unwrap(), 10);
+        flush();
+        assert_eq!(broker.history("c", HistoryQuery::POSITION).await.unwrap().position.offset, 10 * round + 10);
+        flush();
+        broker.add_presence(&[("c".into(), client("u", "c"))]).await.unwrap();
+        flush();
+        assert_eq!(broker.presence("c").await.unwrap().len(), 1);
+        flush();
+        broker.remove_presence("c", "c").await.unwrap();
+        flush();
+        assert_eq!(broker.advance(round + 1).await.unwrap(), round + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_in_redis_does_no_harm() {
+    let redis = Redis::start();
+    let broker = connect(&redis, generous()).await;
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    let mut client = redis.client();
+    let live = format!("{PREFIX}:live:{{c}}");
+    let garbage: [&[u8]; 8] =
+        [b"", b"p", b"\xff\xfe\0", b"p1:abc", b"p9:abc:{\n}", b"QUEUED", b"s9:{}{}", &[b'x'; 100_000]];
+    for message in garbage {
+        redis::cmd("PUBLISH").arg(&live).arg(message).exec(&mut client).unwrap();
+    }
+    broker.publish(&[entry("c", 1)]).await.unwrap();
+    assert_eq!(brief(&recorder.wait("c", 1).await), numbered([1]));
+    assert_eq!((recorder.gaps(), recorder.signals.lock().unwrap().len()), (0, 0));
+
+    // Keys of ours that somebody else has written into.
+    let key = |kind: &str, channel: &str| format!("{PREFIX}:{kind}:{{{channel}}}");
+    for kind in ["position", "stream", "presence", "leases"] {
+        redis::cmd("SET").arg(key(kind, kind)).arg("x").exec(&mut client).unwrap();
+    }
+    redis::cmd("SET").arg(format!("{PREFIX}:cursor")).arg("no number").exec(&mut client).unwrap();
+    redis::cmd("HSET").arg(key("position", "h")).arg(&["epoch", "\n", "offset", "-1"]).exec(&mut client).unwrap();
+    redis::cmd("HSET").arg(key("presence", "p")).arg(&["c", "not JSON"]).exec(&mut client).unwrap();
+    redis::cmd("HSET").arg(key("position", "x")).arg(&["epoch", "e", "offset", "1"]).exec(&mut client).unwrap();
+    redis::cmd("XADD").arg(key("stream", "x")).arg(&["1-1", "a", "b", "c", "d"]).exec(&mut client).unwrap();
+    for channel in ["position", "h", "x"] {
+        assert!(broker.history(channel, HistoryQuery::default()).await.is_err());
+    }
+    for channel in ["presence", "leases", "p"] {
+        assert!(broker.presence(channel).await.is_err());
+    }
+    assert!(broker.publish(&[entry("position", 2)]).await.is_err());
+    assert!(broker.begin(1).await.is_err());
+    broker.check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_falls_silent_and_wakes() {
+    let redis = Redis::start();
+    let broker = connect(&redis, generous()).await;
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    broker.publish(&[entry("c", 1)]).await.unwrap();
+    recorder.wait("c", 1).await;
+
+    redis.pause();
+    let stopped = Instant::now();
+    let patience = Duration::from_secs(3);
+    // Five seconds are long enough for both links to be given up.
+    until("five seconds of silence", async || {
+        assert!(failing(broker.publish(&[entry("c", 2)])).await < patience);
+        assert!(failing(broker.history("c", HistoryQuery::POSITION)).await < patience);
+        (stopped.elapsed() > Duration::from_secs(5)).then_some(())
+    })
+    .await;
+    assert!(failing(broker.subscribe("d")).await < Duration::from_secs(5));
+    assert!(unavailable(broker.check().await));
+    redis.resume();
+
+    ready(&*broker).await;
+    assert!(recorder.gaps() > 0);
+    until("the publication", async || broker.publish(&entries("c", 2..=3)).await.ok()).await;
+    // Its first attempt may have been carried out on waking, before anybody was subscribed again.
+    until("the last", async || recorder.of("c").iter().any(|p| p.data == payload("3")).then_some(())).await;
+    let history = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!(brief(&history.publications), numbered(1..=3));
+    broker.subscribe("d").await.unwrap();
+}

@@ -1,0 +1,168 @@
+//! Several gateways on one Redis.
+
+use crate::redis_server::Redis;
+use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, numbered, until};
+use konvert_gateway::broker::redis::RedisBroker;
+use konvert_gateway::broker::{Broker, HistoryQuery, Retention};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_share_everything() {
+    let redis = Redis::start();
+    let [a, b] = [connect(&redis, generous()).await, connect(&redis, generous()).await];
+    let [at_a, at_b] = [Recorder::listen(&*a).await, Recorder::listen(&*b).await];
+    a.subscribe("c").await.unwrap();
+    b.subscribe("c").await.unwrap();
+    a.publish(&[entry("c", 1)]).await.unwrap();
+    b.publish(&[entry("c", 2)]).await.unwrap();
+    for recorder in [&at_a, &at_b] {
+        assert_eq!(brief(&recorder.wait("c", 2).await), numbered([1, 2]));
+    }
+    let everything = HistoryQuery::default();
+    assert_eq!(a.history("c", everything).await.unwrap(), b.history("c", everything).await.unwrap());
+    assert_eq!(at_a.epochs("c"), at_b.epochs("c"));
+
+    a.add_presence(&[("c".into(), client("u", "at a"))]).await.unwrap();
+    b.add_presence(&[("c".into(), client("v", "at b"))]).await.unwrap();
+    assert_eq!(a.presence("c").await.unwrap().len(), 2);
+    b.remove_presence("c", "at a").await.unwrap();
+    assert_eq!(a.presence("c").await.unwrap(), [client("v", "at b")]);
+
+    assert_eq!((a.begin(5).await.unwrap(), b.begin(9).await.unwrap()), (5, 5));
+    assert_eq!((b.advance(7).await.unwrap(), a.advance(6).await.unwrap()), (7, 7));
+
+    // Another prefix is another world.
+    let other = RedisBroker::connect(&redis.url(), "other", generous()).await.unwrap();
+    assert_eq!(other.history("c", HistoryQuery::POSITION).await.unwrap().position.offset, 0);
+    assert_eq!(other.begin(1).await.unwrap(), 1);
+}
+
+/// Two relays that see the same outbox, while the scripts are lost again and again: what one publishes half, the
+/// other may finish, and nothing is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_entries_from_two_nodes_are_published_once() {
+    let redis = Redis::start();
+    let watcher = connect(&redis, generous()).await;
+    let recorder = Recorder::listen(&*watcher).await;
+    watcher.subscribe("c").await.unwrap();
+
+    let done = Arc::new(AtomicBool::new(false));
+    let flusher = std::thread::spawn({
+        let (done, mut client) = (Arc::clone(&done), redis.client());
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                redis::cmd("SCRIPT").arg("FLUSH").exec(&mut client).unwrap();
+                std::thread::yield_now();
+            }
+        }
+    });
+    let publish_all = async || {
+        let broker = connect(&redis, generous()).await;
+        let mut new = 0;
+        for batch in entries("c", 1..=1000).chunks(20) {
+            new += until("a batch to pass", async || broker.publish(batch).await.ok()).await;
+        }
+        new
+    };
+    let (a, b, c) = tokio::join!(publish_all(), publish_all(), publish_all());
+    done.store(true, Ordering::Relaxed);
+    flusher.join().unwrap();
+
+    assert_eq!(brief(&recorder.wait("c", 1000).await), numbered(1..=1000));
+    // Fewer when a call failed after part of it was done; never more.
+    assert!(a + b + c <= 1000, "{a}, {b} and {c} publications of 1000");
+}
+
+/// A subscription is a use, though nothing is said in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscribed_channel_keeps_its_epoch() {
+    let redis = Redis::start();
+    let brief_life =
+        Retention { ttl: Duration::from_millis(200), position_ttl: Duration::from_millis(400), ..generous() };
+    let broker = connect(&redis, brief_life).await;
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("used").await.unwrap();
+    let old = broker.history("idle", HistoryQuery::POSITION).await.unwrap().position;
+    broker.publish(&[entry("used", 1), entry("idle", 2)]).await.unwrap();
+
+    let mut client = redis.client();
+    let mut exists = |channel: &str| {
+        redis::cmd("EXISTS").arg(format!("{PREFIX}:position:{{{channel}}}")).query::<bool>(&mut client).unwrap()
+    };
+    let three_lives = Instant::now() + Duration::from_millis(1200);
+    until("three times its life", async || {
+        assert!(exists("used"), "its position was forgotten");
+        (Instant::now() > three_lives).then_some(())
+    })
+    .await;
+    assert!(!exists("idle"));
+
+    broker.publish(&[entry("used", 3), entry("idle", 4)]).await.unwrap();
+    assert_eq!(brief(&recorder.wait("used", 2).await), numbered([1, 3]));
+    assert_eq!(recorder.epochs("used").len(), 1);
+    let new = broker.history("idle", HistoryQuery::default()).await.unwrap();
+    assert_eq!(brief(&new.publications), numbered([4]));
+    assert_ne!(new.position.epoch, old.epoch);
+}
+
+/// Redis may evict one key and not the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_without_a_position_is_not_mixed_with_the_next() {
+    let redis = Redis::start();
+    let broker = connect(&redis, generous()).await;
+    for channel in ["published", "read"] {
+        broker.publish(&entries(channel, 1..=5)).await.unwrap();
+        let position = format!("{PREFIX}:position:{{{channel}}}");
+        redis::cmd("DEL").arg(position).exec(&mut redis.client()).unwrap();
+    }
+    broker.publish(&[entry("published", 6)]).await.unwrap();
+    let history = broker.history("published", HistoryQuery::default()).await.unwrap();
+    assert_eq!(brief(&history.publications), numbered([6]));
+    let history = broker.history("read", HistoryQuery::default()).await.unwrap();
+    assert_eq!((history.position.offset, history.publications), (0, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_it_closes_its_connections() {
+    let redis = Redis::start();
+    let mut client = redis.client();
+    let mut clients = || {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut client).unwrap();
+        list.lines().count()
+    };
+    let before = clients();
+    let broker = connect(&redis, generous()).await;
+    broker.subscribe("c").await.unwrap();
+    assert_eq!(clients(), before + 2);
+    drop(broker);
+    until("its connections' end", async || (clients() == before).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_and_databases() {
+    let redis = Redis::start_with(&["--requirepass", "s e/cret", "--save", ""]);
+    let address = format!("127.0.0.1:{}", redis.port());
+    let url = format!("redis://:s%20e%2Fcret@{address}/3");
+    let broker = RedisBroker::connect(&url, PREFIX, generous()).await.unwrap();
+    broker.check().await.unwrap();
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    broker.publish(&[entry("c", 1)]).await.unwrap();
+    recorder.wait("c", 1).await;
+
+    for wrong in ["", ":wrong@", "nobody:wrong@"] {
+        let broker = RedisBroker::connect(&format!("redis://{wrong}{address}"), PREFIX, generous()).await.unwrap();
+        let error = broker.check().await.unwrap_err().to_string();
+        assert!(error.contains("uthentication") || error.contains("password"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_impossible_url_is_refused_at_once() {
+    for url in ["", "nonsense", "http://x", "rediss://:secret@x", "redis://:secret@x/y", "redis://:secret@x/999"] {
+        let error = RedisBroker::connect(url, PREFIX, generous()).await.err().unwrap().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}

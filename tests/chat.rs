@@ -1,0 +1,220 @@
+//! A chat through a real PocketBase: who gets what, in which order, and who gets nothing.
+
+mod harness;
+
+use harness::client::{Client, Place};
+use harness::{World, until};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn a_message_reaches_the_other_member_and_nobody_else() {
+    let world = World::single().await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let mut bob = world.subscriber(0, &users[1], &room).await;
+    let mut eve = Client::connect(world.gateway(), &users[2].token).await;
+    let refused = eve.call("subscribe", json!({"channel": format!("room:{room}")})).await;
+    assert_eq!(refused["error"], json!({"code": 103, "message": "permission denied"}));
+
+    let record = world.pocketbase.write(&room, &users[0], "hello").await;
+    let publication = bob.publication().await;
+    assert_eq!(publication["data"]["action"], "create");
+    assert_eq!(publication["data"]["collection"], "messages");
+    assert_eq!(publication["data"]["record"], record, "exactly what PocketBase answered");
+    assert!(publication["offset"].as_u64() > Some(0));
+    for command in ["history", "presence", "presence_stats"] {
+        let refused = eve.call(command, json!({"channel": format!("room:{room}")})).await;
+        assert_eq!(refused["error"]["code"], 103, "{command}");
+    }
+    let refused = eve.call("publish", json!({"channel": format!("room:{room}"), "data": {"type": "typing"}})).await;
+    assert_eq!(refused["error"]["code"], 103);
+}
+
+#[tokio::test]
+async fn content_is_passed_on_byte_for_byte() {
+    let world = World::single().await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let mut bob = world.subscriber(0, &users[1], &room).await;
+    let long = "€".repeat(20_000);
+    for content in ["\u{2028}\u{2029}\u{0}\u{1f} 🦀👩‍👩‍👧 \"\\/\n\t</script>", "'); DROP TABLE messages;--", &long] {
+        world.pocketbase.write(&room, &users[0], content).await;
+        assert_eq!(bob.message().await, content);
+    }
+}
+
+#[tokio::test]
+async fn clients_on_either_of_two_gateways_get_everything_in_order() {
+    let world = World::start(2, true, &[]).await;
+    let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
+    let mut bob = world.subscriber(0, &users[1], &room).await;
+    let mut carol = world.subscriber(1, &users[2], &room).await;
+    let expected: Vec<String> = (0..50).map(|i| format!("message {i}")).collect();
+    for content in &expected {
+        world.pocketbase.write(&room, &users[0], content).await;
+    }
+    for client in [&mut bob, &mut carol] {
+        for content in &expected {
+            assert_eq!(&client.message().await, content);
+        }
+    }
+    for (gateway, user) in [(0, &users[1]), (1, &users[2])] {
+        let mut second = world.subscriber(gateway, user, &room).await;
+        let stats = second.call("presence_stats", json!({"channel": format!("room:{room}")})).await;
+        assert_eq!(stats["presence_stats"]["num_users"], 2, "{stats}");
+    }
+}
+
+/// While a client is away for ten seconds, a message is written every half second.
+async fn away_for_ten_seconds(world: &World, back_at: usize) {
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut bob = Client::connect(world.gateway(), &users[1].token).await;
+    bob.subscribe(&channel).await;
+    world.pocketbase.write(&room, &users[0], "seen").await;
+    let seen = bob.publication().await;
+    let history = bob.call("history", json!({"channel": channel})).await;
+    let place = Place { offset: seen["offset"].as_u64().unwrap(), ..Place::of(&history["history"]) };
+    bob.cut();
+
+    let cut_at = Instant::now();
+    let mut missed = Vec::new();
+    let mut pace = tokio::time::interval(Duration::from_millis(500));
+    while cut_at.elapsed() < Duration::from_secs(10) {
+        pace.tick().await;
+        missed.push(format!("missed {}", missed.len()));
+        world.pocketbase.write(&room, &users[0], missed.last().unwrap()).await;
+    }
+
+    let mut bob = Client::connect(&world.gateways[back_at], &users[1].token).await;
+    let result = bob.recover(&channel, &place).await;
+    assert_eq!(result["recovered"], true, "{result}");
+    let contents: Vec<&str> = result["publications"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|publication| publication["data"]["record"]["content"].as_str().unwrap())
+        .collect();
+    assert_eq!(contents, missed);
+    world.pocketbase.write(&room, &users[0], "and on").await;
+    assert_eq!(bob.message().await, "and on");
+}
+
+#[tokio::test]
+async fn who_was_away_for_ten_seconds_gets_exactly_what_was_missed() {
+    away_for_ten_seconds(&World::single().await, 0).await;
+}
+
+#[tokio::test]
+async fn also_from_the_other_gateway() {
+    away_for_ten_seconds(&World::start(2, true, &[]).await, 1).await;
+}
+
+#[tokio::test]
+async fn what_history_no_longer_holds_is_told_and_not_made_up() {
+    let world = World::start(1, false, &[("GATEWAY_HISTORY_SIZE", "5")]).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut bob = Client::connect(world.gateway(), &users[1].token).await;
+    let place = bob.subscribe(&channel).await;
+    bob.cut();
+    for i in 0..40 {
+        world.pocketbase.write(&room, &users[0], &i.to_string()).await;
+    }
+    let mut bob = Client::connect(world.gateway(), &users[1].token).await;
+    until("the last message to be published", async || {
+        let history = bob.recover(&channel, &place).await;
+        bob.call("unsubscribe", json!({"channel": channel})).await;
+        (history["offset"].as_u64() >= Some(place.offset + 40)).then_some(history)
+    })
+    .await;
+    let result = bob.recover(&channel, &place).await;
+    assert_eq!((&result["recovered"], &result["was_recovering"]), (&json!(false), &json!(true)), "{result}");
+    assert!(result["publications"].is_null());
+    bob.call("unsubscribe", json!({"channel": channel})).await;
+    let request = json!({"channel": channel, "recover": true, "offset": place.offset, "epoch": place.epoch, "flag": 2});
+    let refused = bob.call("subscribe", request).await;
+    assert_eq!(refused["error"]["code"], 112, "{refused}");
+}
+
+#[tokio::test]
+async fn members_type_and_only_what_is_allowed() {
+    let world = World::single().await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut alice = world.subscriber(0, &users[0], &room).await;
+    let mut bob = world.subscriber(0, &users[1], &room).await;
+    let reply = alice.call("publish", json!({"channel": channel, "data": {"type": "typing"}})).await;
+    assert_eq!(reply["publish"], json!({}));
+    let signal = bob.publication().await;
+    assert_eq!(signal["data"], json!({"type": "typing"}));
+    assert_eq!(signal["info"]["user"], users[0].id.as_str());
+    assert!(signal["offset"].is_null(), "signals are not in the history");
+    for (data, code) in [
+        (json!({"type": "message", "content": "past PocketBase"}), 103),
+        (json!("typing"), 107),
+        (json!({"type": "typing", "padding": "x".repeat(5000)}), 106),
+    ] {
+        let refused = alice.call("publish", json!({"channel": channel, "data": data})).await;
+        assert_eq!(refused["error"]["code"], code, "{data}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_arrives_whole_and_a_rolled_back_one_not_at_all() {
+    let world = World::single().await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let mut bob = world.subscriber(0, &users[1], &room).await;
+    let request = |content: &str, room: &str| {
+        let body = harness::message(room, &users[0], content);
+        json!({"method": "POST", "url": "/api/collections/messages/records", "body": body})
+    };
+    let rolled_back = json!({"requests": [request("never", &room), request("fails", "no-such-room")]});
+    let failed = world.pocketbase.call("POST", "batch", &users[0].token, &rolled_back).await.unwrap();
+    assert_eq!(failed.status, 400, "{}", failed.text);
+    let contents: Vec<String> = (0..40).map(|i| format!("batched {i}")).collect();
+    let batch: Vec<_> = contents.iter().map(|content| request(content, &room)).collect();
+    world.pocketbase.done("POST", "batch", &users[0].token, &json!({"requests": batch})).await;
+    for content in &contents {
+        assert_eq!(&bob.message().await, content);
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_while_the_gateway_is_away_arrives_after_its_return() {
+    let mut world = World::start(1, true, &[]).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut bob = Client::connect(world.gateway(), &users[1].token).await;
+    let place = bob.subscribe(&channel).await;
+    world.gateways[0].process.kill();
+    let contents: Vec<String> = (0..20).map(|i| format!("unheard {i}")).collect();
+    for content in &contents {
+        world.pocketbase.write(&room, &users[0], content).await;
+    }
+    world.gateways[0].restart().await;
+    let mut bob = Client::connect(world.gateway(), &users[1].token).await;
+    let result = bob.recover(&channel, &place).await;
+    assert_eq!(result["recovered"], true, "{result}");
+    let mut arrived: Vec<String> = result["publications"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|publication| publication["data"]["record"]["content"].as_str().unwrap().to_owned())
+        .collect();
+    while arrived.len() < contents.len() {
+        arrived.push(bob.message().await);
+    }
+    assert_eq!(arrived, contents);
+}
+
+#[tokio::test]
+async fn a_stop_tells_the_clients_and_a_running_gateway_is_not_ready_meanwhile() {
+    let mut world = World::single().await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let mut bob = world.subscriber(0, &users[1], &room).await;
+    world.gateways[0].process.signal("TERM");
+    assert_eq!(bob.closed().await, (3001, "shutdown".to_owned()));
+    drop(bob);
+    let process = &mut world.gateways[0].process;
+    until("the gateway's end", async || process.has_ended().then_some(())).await;
+}

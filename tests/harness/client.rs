@@ -1,0 +1,140 @@
+//! A small client of our own: says what the test tells it to, right or wrong, and keeps what arrives.
+
+use super::DEADLINE;
+use super::gateway::Gateway;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+pub struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Pushes that arrived while something else was waited for.
+    pushes: VecDeque<Value>,
+    next_id: u32,
+}
+
+/// A position in a channel, as a subscribe reply gives it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    pub offset: u64,
+    pub epoch: String,
+}
+
+impl Place {
+    pub fn of(result: &Value) -> Self {
+        let epoch = result["epoch"].as_str().unwrap_or_default().to_owned();
+        Self { offset: result["offset"].as_u64().unwrap_or_default(), epoch }
+    }
+}
+
+impl Client {
+    /// A WebSocket that has said nothing yet.
+    pub async fn open(url: &str) -> Self {
+        let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
+        Self { socket, pushes: VecDeque::new(), next_id: 1 }
+    }
+
+    /// Connected as the token's user.
+    pub async fn connect(gateway: &Gateway, token: &str) -> Self {
+        let mut client = Self::open(&gateway.websocket()).await;
+        let reply = client.call("connect", json!({"token": token})).await;
+        assert!(reply["connect"]["client"].is_string(), "{reply}");
+        client
+    }
+
+    /// Sends one command and returns its reply.
+    pub async fn call(&mut self, command: &str, request: Value) -> Value {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.send(&json!({"id": id, command: request}).to_string()).await;
+        loop {
+            let frame = self.frame().await.unwrap_or_else(|close| panic!("closed before the reply: {close:?}"));
+            if frame["id"] == id {
+                return frame;
+            }
+            self.pushes.push_back(frame);
+        }
+    }
+
+    pub async fn subscribe(&mut self, channel: &str) -> Place {
+        let reply = self.call("subscribe", json!({"channel": channel})).await;
+        assert!(reply["subscribe"].is_object(), "{reply}");
+        Place::of(&reply["subscribe"])
+    }
+
+    /// Subscribes again from where it was; returns the result.
+    pub async fn recover(&mut self, channel: &str, place: &Place) -> Value {
+        let Place { offset, epoch } = place;
+        let request = json!({"channel": channel, "recover": true, "offset": offset, "epoch": epoch});
+        self.call("subscribe", request).await["subscribe"].take()
+    }
+
+    /// The next publication of a channel.
+    pub async fn publication(&mut self) -> Value {
+        loop {
+            let mut push = self.push().await;
+            if push["push"]["pub"].is_object() {
+                return push["push"]["pub"].take();
+            }
+        }
+    }
+
+    /// The content of the next message.
+    pub async fn message(&mut self) -> String {
+        loop {
+            let publication = self.publication().await;
+            if publication["data"]["collection"] == "messages" {
+                return publication["data"]["record"]["content"].as_str().unwrap_or_default().to_owned();
+            }
+        }
+    }
+
+    async fn push(&mut self) -> Value {
+        match self.pushes.pop_front() {
+            Some(push) => push,
+            None => self.frame().await.unwrap_or_else(|close| panic!("closed: {close:?}")),
+        }
+    }
+
+    /// How the gateway ends the connection; frames before that are dropped.
+    pub async fn closed(&mut self) -> (u16, String) {
+        loop {
+            if let Err(close) = self.frame().await {
+                return close.map_or((1006, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+            }
+        }
+    }
+
+    pub async fn send(&mut self, text: &str) {
+        self.send_raw(Message::text(text)).await;
+    }
+
+    pub async fn send_raw(&mut self, message: Message) {
+        // Sending may fail once the gateway has closed: how it did is what the test looks at.
+        let _ = self.socket.send(message).await;
+    }
+
+    /// The next frame of text as JSON, pings answered; an error with the close frame at the end.
+    async fn frame(&mut self) -> Result<Value, Option<CloseFrame>> {
+        loop {
+            let message = timeout(DEADLINE, self.socket.next()).await.expect("something arrives in time");
+            match message {
+                Some(Ok(Message::Text(text))) if text.as_str() == "{}" => self.send("{}").await,
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("a frame is JSON")),
+                Some(Ok(Message::Close(frame))) => return Err(frame),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
+            }
+        }
+    }
+
+    /// Vanishes without a word.
+    pub fn cut(self) {
+        drop(self);
+    }
+}

@@ -1,0 +1,81 @@
+//! A gateway: the real binary, its settings from the environment.
+
+use super::http::Http;
+use super::process::{Process, free_port};
+use super::{SECRET, until};
+use std::process::Command;
+
+pub struct Gateway {
+    pub process: Process,
+    pub port: u16,
+    admin_port: u16,
+    http: Http,
+    pocketbase_url: String,
+    settings: Vec<(String, String)>,
+}
+
+impl Gateway {
+    pub async fn start(port: u16, pocketbase_url: &str, settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let admin_port = free_port();
+        let process = launch(port, admin_port, pocketbase_url, &settings);
+        let pocketbase_url = pocketbase_url.to_owned();
+        let mut it = Self { process, port, admin_port, http: Http::new(), pocketbase_url, settings };
+        it.ready().await;
+        it
+    }
+
+    /// Begins again on the same ports, after its process has ended.
+    pub async fn restart(&mut self) {
+        self.process = launch(self.port, self.admin_port, &self.pocketbase_url, &self.settings);
+        self.ready().await;
+    }
+
+    async fn ready(&mut self) {
+        let url = self.admin("readyz");
+        let Self { process, http, .. } = self;
+        until("a gateway that is ready", async || {
+            assert!(!process.has_ended(), "the gateway ended:\n{}", process.log());
+            http.get(&url).await.ok().filter(|response| response.status == 200)
+        })
+        .await;
+    }
+
+    pub fn websocket(&self) -> String {
+        format!("ws://127.0.0.1:{}/connection/websocket", self.port)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn admin(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.admin_port)
+    }
+
+    /// One metric's value, such as `gateway_disconnects_total{code="3500"}`; 0 where it has not been counted yet.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.http.get(&self.admin("metrics")).await.expect("the admin listener answers").text;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Waits until a metric is at least this.
+    pub async fn metric_reaches(&self, name: &str, value: f64) {
+        until(name, async || (self.metric(name).await >= value).then_some(())).await;
+    }
+}
+
+fn launch(port: u16, admin_port: u16, pocketbase_url: &str, settings: &Vec<(String, String)>) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
+    command
+        .arg("serve")
+        .env("GATEWAY_SECRET", SECRET)
+        .env("GATEWAY_LISTEN", format!("127.0.0.1:{port}"))
+        .env("GATEWAY_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}"))
+        .env("GATEWAY_POCKETBASE_URL", pocketbase_url);
+    for (name, value) in settings {
+        command.env(name, value);
+    }
+    Process::start("gateway", &mut command)
+}

@@ -1,0 +1,138 @@
+//! A real PocketBase with the hooks and migrations of `deploy/pocketbase`, its data in a temporary folder.
+
+use super::http::{Http, Response};
+use super::process::{Process, free_port};
+use super::{SECRET, until};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+
+const PASSWORD: &str = "a-password-for-tests";
+const SUPERUSER: &str = "admin@example.com";
+
+pub struct PocketBase {
+    pub url: String,
+    pub process: Process,
+    http: Http,
+    superuser: String,
+    port: u16,
+    gateway_url: String,
+    directory: TempDir,
+}
+
+#[derive(Clone, Debug)]
+pub struct User {
+    pub id: String,
+    pub token: String,
+}
+
+impl PocketBase {
+    /// # Panics
+    /// When there is no PocketBase at `$POCKETBASE` or on PATH (`deploy/get-pocketbase.sh` gets one).
+    pub async fn start(gateway_url: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let created = command(directory.path()).args(["superuser", "upsert", SUPERUSER, PASSWORD]).output();
+        let created = created.expect("PocketBase runs: set POCKETBASE=$(deploy/get-pocketbase.sh)");
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+        let port = free_port();
+        let process = serve(directory.path(), port, gateway_url);
+        let url = format!("http://127.0.0.1:{port}");
+        let gateway_url = gateway_url.to_owned();
+        let mut it = Self { url, process, http: Http::new(), superuser: String::new(), port, gateway_url, directory };
+        it.ready().await;
+        it.superuser = it.log_in("_superusers", SUPERUSER).await["token"].as_str().expect("a token").to_owned();
+        it
+    }
+
+    /// Begins again after a kill, with the same data on the same port.
+    pub async fn restart(&mut self) {
+        self.process.kill();
+        self.process = serve(self.directory.path(), self.port, &self.gateway_url);
+        self.ready().await;
+    }
+
+    async fn ready(&mut self) {
+        let url = format!("{}/api/health", self.url);
+        let Self { process, http, .. } = self;
+        until("PocketBase", async || {
+            assert!(!process.has_ended(), "PocketBase ended:\n{}", process.log());
+            http.get(&url).await.ok().filter(|response| response.status == 200)
+        })
+        .await;
+    }
+
+    pub async fn call(&self, method: &str, path: &str, token: &str, body: &Value) -> Result<Response, String> {
+        let headers = [("authorization", token), ("content-type", "application/json")];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.http.send(method, &format!("{}/api/{path}", self.url), &headers, body).await
+    }
+
+    /// As `call`, for what has to succeed.
+    pub async fn done(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
+        let response = self.call(method, path, token, body).await.expect("PocketBase answers");
+        assert!(response.status < 300, "{method} {path}: {} {}", response.status, response.text);
+        response.json()
+    }
+
+    pub async fn as_superuser(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.done(method, path, &self.superuser, body).await
+    }
+
+    pub async fn create(&self, collection: &str, user: &User, record: &Value) -> Value {
+        self.done("POST", &format!("collections/{collection}/records"), &user.token, record).await
+    }
+
+    pub async fn log_in(&self, collection: &str, identity: &str) -> Value {
+        let path = format!("collections/{collection}/auth-with-password");
+        self.done("POST", &path, "", &json!({"identity": identity, "password": PASSWORD})).await
+    }
+
+    pub async fn user(&self, name: &str) -> User {
+        let email = format!("{name}@example.com");
+        let record = json!({"email": email, "password": PASSWORD, "passwordConfirm": PASSWORD, "verified": true});
+        let record = self.as_superuser("POST", "collections/users/records", &record).await;
+        let token = self.log_in("users", &email).await["token"].as_str().expect("a token").to_owned();
+        User { id: record["id"].as_str().expect("an id").to_owned(), token }
+    }
+
+    /// A private room of this user's.
+    pub async fn room(&self, owner: &User) -> String {
+        let room = json!({"name": "Room", "type": "private", "owner": owner.id});
+        let room = self.create("rooms", owner, &room).await;
+        room["id"].as_str().expect("an id").to_owned()
+    }
+
+    pub async fn join(&self, room: &str, user: &User) -> Value {
+        let membership = json!({"room": room, "user": user.id, "role": "member"});
+        self.as_superuser("POST", "collections/room_members/records", &membership).await
+    }
+
+    pub async fn write(&self, room: &str, author: &User, content: &str) -> Value {
+        self.create("messages", author, &super::message(room, author, content)).await
+    }
+}
+
+fn command(data: &Path) -> Command {
+    let program = std::env::var_os("POCKETBASE").unwrap_or_else(|| "pocketbase".into());
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pocketbase");
+    let mut command = Command::new(program);
+    command
+        .arg("--dir")
+        .arg(data.join("pb_data"))
+        .arg("--hooksDir")
+        .arg(deploy.join("pb_hooks"))
+        .arg("--migrationsDir")
+        .arg(deploy.join("pb_migrations"))
+        .arg("--publicDir")
+        .arg(data.join("pb_public"))
+        .arg("--automigrate=false")
+        .env("GATEWAY_SECRET", SECRET);
+    command
+}
+
+fn serve(data: &Path, port: u16, gateway_url: &str) -> Process {
+    let mut command = command(data);
+    command.args(["serve", "--http", &format!("127.0.0.1:{port}")]).env("GATEWAY_URL", gateway_url);
+    Process::start("PocketBase", &mut command)
+}

@@ -1,0 +1,138 @@
+//! A Redis of one test's own: on a free port, keeping nothing on disk unless told to, gone with its handle.
+
+use super::process::free_port;
+use std::ffi::OsString;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// For whatever Redis is waited for.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+pub struct Redis {
+    process: Option<Child>,
+    port: u16,
+    arguments: Vec<String>,
+    directory: TempDir,
+}
+
+impl Redis {
+    /// # Panics
+    /// When there is no `redis-server`, at `$REDIS_SERVER` or on `PATH`, or it does not start.
+    pub fn start() -> Self {
+        Self::start_with(&["--save", "", "--appendonly", "no"])
+    }
+
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut redis = Self { process: None, port: free_port(), arguments, directory };
+        // Somebody else may take the port between its choice and its use.
+        for _ in 0..5 {
+            if redis.try_launch() {
+                return redis;
+            }
+            redis.port = free_port();
+        }
+        panic!("redis-server does not start; its output is above");
+    }
+
+    /// Begins again on the same port, after [`Redis::kill`].
+    pub fn restart(&mut self) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.try_launch() {
+            assert!(Instant::now() < deadline, "redis-server does not start again on port {}", self.port);
+        }
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// It keeps its connections and answers nothing.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("Redis is running").id()
+    }
+
+    /// A connection of the test's own.
+    pub fn client(&self) -> redis::Connection {
+        let client = redis::Client::open(self.url()).expect("a URL of ours");
+        client.get_connection_with_timeout(DEADLINE).expect("Redis takes connections")
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status();
+        assert!(status.expect("the command kill").success());
+    }
+
+    fn try_launch(&mut self) -> bool {
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| OsString::from("redis-server"));
+        let process = Command::new(&program)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--loglevel", "warning", "--dir"])
+            .arg(self.directory.path())
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        self.process = Some(process.unwrap_or_else(|error| {
+            panic!("cannot run {program:?}: {error}. Install redis-server, or set REDIS_SERVER to its path.")
+        }));
+        let running = self.wait_until_it_answers();
+        if !running {
+            self.kill();
+        }
+        running
+    }
+
+    /// Whether it does, rather than to have ended: a port that is taken ends it.
+    fn wait_until_it_answers(&mut self) -> bool {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            if !matches!(self.process.as_mut().map(Child::try_wait), Some(Ok(None))) {
+                return false;
+            }
+            if self.answers() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    /// Also with an error, where it wants a password: and from this very process, not from another on its port.
+    fn answers(&self) -> bool {
+        let Ok(client) = redis::Client::open(self.url()) else { return false };
+        let Ok(mut connection) = client.get_connection_with_timeout(Duration::from_millis(200)) else { return false };
+        let info: Result<String, redis::RedisError> = redis::cmd("INFO").arg("server").query(&mut connection);
+        match info {
+            Ok(info) => info.contains(&format!("process_id:{}\r", self.pid())),
+            Err(error) => error.to_string().contains("Authentication"),
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
