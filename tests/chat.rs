@@ -36,7 +36,8 @@ async fn content_is_passed_on_byte_for_byte() {
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut bob = world.subscriber(0, &users[1], &room).await;
     let long = "€".repeat(20_000);
-    for content in ["\u{2028}\u{2029}\u{0}\u{1f} 🦀👩‍👩‍👧 \"\\/\n\t</script>", "'); DROP TABLE messages;--", &long] {
+    for content in ["\u{2028}\u{2029}\u{0}\u{1f} 🦀👩‍👩‍👧 \"\\/\n\t</script>", "'); DROP TABLE messages;--", &long]
+    {
         world.pocketbase.write(&room, &users[0], content).await;
         assert_eq!(bob.message().await, content);
     }

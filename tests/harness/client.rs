@@ -52,6 +52,11 @@ impl Client {
         let id = self.next_id;
         self.next_id += 1;
         self.send(&json!({"id": id, command: request}).to_string()).await;
+        self.reply(id).await
+    }
+
+    /// The reply to the command with this id.
+    pub async fn reply(&mut self, id: u32) -> Value {
         loop {
             let frame = self.frame().await.unwrap_or_else(|close| panic!("closed before the reply: {close:?}"));
             if frame["id"] == id {

@@ -6,6 +6,7 @@ use super::{SECRET, until};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 use tempfile::TempDir;
 
 const PASSWORD: &str = "a-password-for-tests";
@@ -28,12 +29,10 @@ pub struct User {
 }
 
 impl PocketBase {
-    /// # Panics
-    /// When there is no PocketBase at `$POCKETBASE` or on PATH (`deploy/get-pocketbase.sh` gets one).
     pub async fn start(gateway_url: &str) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let created = command(directory.path()).args(["superuser", "upsert", SUPERUSER, PASSWORD]).output();
-        let created = created.expect("PocketBase runs: set POCKETBASE=$(deploy/get-pocketbase.sh)");
+        let created = created.expect("PocketBase runs");
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
         let port = free_port();
         let process = serve(directory.path(), port, gateway_url);
@@ -113,10 +112,20 @@ impl PocketBase {
     }
 }
 
+/// `$POCKETBASE`, or what `deploy/get-pocketbase.sh` finds or downloads.
+fn program() -> &'static str {
+    static PROGRAM: OnceLock<String> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/get-pocketbase.sh");
+        let output = Command::new(script).output().expect("get-pocketbase.sh runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
+}
+
 fn command(data: &Path) -> Command {
-    let program = std::env::var_os("POCKETBASE").unwrap_or_else(|| "pocketbase".into());
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pocketbase");
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     command
         .arg("--dir")
         .arg(data.join("pb_data"))

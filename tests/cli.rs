@@ -1,0 +1,98 @@
+//! The command line: what it refuses, and how it says so.
+
+mod harness;
+
+use harness::pocketbase::PocketBase;
+use harness::redis::Redis;
+use harness::{SECRET, process::free_port};
+use std::io::Write;
+use std::process::{Command, Output};
+
+fn gateway(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
+    command.args(arguments).env_clear().env("GATEWAY_SECRET", SECRET).envs(environment.iter().copied());
+    command.output().expect("the gateway runs")
+}
+
+fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = gateway(arguments, environment);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn check_config_names_what_is_wrong() {
+    let unknown = file("histroy_size = 10");
+    let path = unknown.path().to_str().unwrap();
+    let told = refused(&["check-config", "--config", path], &[]);
+    assert!(told.contains("`histroy_size`") && told.contains("history_size") && told.contains(path), "{told}");
+    let told = refused(&["check-config"], &[("GATEWAY_PING_INTERVAL", "often")]);
+    assert!(told.contains("GATEWAY_PING_INTERVAL") && told.contains("often") && told.contains("seconds"), "{told}");
+    let told = refused(&["check-config"], &[("GATEWAY_SECRET", "short")]);
+    assert!(told.contains("GATEWAY_SECRET") && told.contains("32") && !told.contains("short"), "{told}");
+    let told = refused(&["check-config", "--listen", "everywhere"], &[]);
+    assert!(told.contains("`listen`") && told.contains("everywhere"), "{told}");
+    let told = refused(&["check-config", "--config", "/does/not/exist"], &[]);
+    assert!(told.contains("/does/not/exist"), "{told}");
+    assert!(refused(&["check-config", "--lisen", "x"], &[]).contains("--listen"));
+    // The same holds for serving: nothing is bound before the configuration is right.
+    assert!(refused(&["serve"], &[("GATEWAY_REDIS_URL", "x")]).contains("GATEWAY_REDIS_URL"));
+}
+
+#[test]
+fn check_config_prints_what_holds_without_secrets() {
+    let settings = file("history_size = 10\nlog_format = \"json\"");
+    let path = settings.path().to_str().unwrap();
+    let output = gateway(
+        &["check-config", "--config", path, "--history-size", "30"],
+        &[("GATEWAY_HISTORY_SIZE", "20"), ("GATEWAY_REDIS_URL", "redis://:hunter2@127.0.0.1:1/")],
+    );
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("history_size = 30\n") && printed.contains("log_format = \"json\"\n"), "{printed}");
+    assert!(!printed.contains(SECRET) && !printed.contains("hunter2"), "{printed}");
+}
+
+#[test]
+fn help_teaches_and_a_taken_port_is_named() {
+    let help = String::from_utf8(gateway(&["--help"], &[]).stdout).unwrap();
+    for word in ["check-config", "doctor", "--pocketbase-url", "GATEWAY_REDIS_URL", "GATEWAY_SECRET", "seconds"] {
+        assert!(help.contains(word), "{word} in {help}");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let told = refused(&["--listen", &address], &[]);
+    assert!(told.contains(&address) && told.contains("`listen`"), "{told}");
+}
+
+#[tokio::test]
+async fn doctor_says_what_is_wrong() {
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let output = gateway(&["doctor"], &[("GATEWAY_POCKETBASE_URL", &nowhere)]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told.contains("WRONG PocketBase") && told.contains("GATEWAY_POCKETBASE_URL"), "{told}");
+
+    let (pocketbase, redis) = (PocketBase::start(&nowhere).await, Redis::start());
+    let url = redis.url();
+    let right = [("GATEWAY_POCKETBASE_URL", pocketbase.url.as_str()), ("GATEWAY_REDIS_URL", url.as_str())];
+    let output = gateway(&["doctor"], &right);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && told.contains("ok    PocketBase") && told.contains("ok    Redis"), "{told}");
+
+    let wrong = [
+        right[0],
+        ("GATEWAY_SECRET", "another secret of 32 characters or more"),
+        ("GATEWAY_REDIS_URL", "redis://127.0.0.1:1"),
+    ];
+    let output = gateway(&["doctor"], &wrong);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told.contains("same GATEWAY_SECRET") && told.contains("WRONG Redis"), "{told}");
+}
