@@ -22,6 +22,8 @@ const USER_ID_MAX: usize = 64;
 /// PocketBase's keys have 80 to 100 characters. A short one would mean that something is wrong with the answer,
 /// and an empty one would let everybody in.
 const KEY_MIN: usize = 32;
+/// How long before its token's end a client is asked to refresh; for short-lived tokens a quarter of their life.
+const REFRESH_EARLY: Duration = Duration::from_secs(30);
 /// A key that does not fit a token may have been changed since; it is not fetched again more often than this.
 const REFETCH_AFTER: Duration = Duration::from_secs(2);
 
@@ -33,10 +35,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Seconds left, at least 1, as the protocol's `ttl`.
+    /// After how many seconds the client should bring a fresh token, at least 1: somewhat before this one expires,
+    /// since PocketBase renews no token that has.
     pub fn ttl(&self, now: SystemTime) -> u32 {
         let left = self.expires_at.duration_since(now).unwrap_or_default().as_secs();
-        u32::try_from(left).unwrap_or(u32::MAX).max(1)
+        let early = (left / 4).min(REFRESH_EARLY.as_secs());
+        u32::try_from(left - early).unwrap_or(u32::MAX).max(1)
     }
 }
 

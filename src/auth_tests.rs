@@ -24,7 +24,8 @@ fn checked(token: &str, key: &str) -> Result<Identity, AuthError> {
 fn a_token_of_pocketbase_proves_its_user() {
     let identity = checked(&token(Algorithm::HS256, &claims(), KEY), KEY).unwrap();
     assert_eq!(identity.user, "u1");
-    assert_eq!(identity.ttl(now()), 100);
+    assert_eq!(identity.ttl(now()), 75);
+    assert_eq!(identity.ttl(now() - Duration::from_secs(900)), 970);
     assert_eq!(identity.ttl(now() + Duration::from_secs(500)), 1);
 }
 

@@ -10,7 +10,7 @@ mod value;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::SocketAddr;
 use std::time::Duration;
-pub use value::{HttpUrl, LogFormat, RedisUrl};
+pub use value::{HttpUrl, LogFormat, RedisUrl, Threads};
 use value::{Value, Words};
 
 /// The shortest secret that is accepted, in characters.
@@ -57,6 +57,7 @@ settings! {
     redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways; unset: one node, everything in this process";
     redis_prefix: String = "konvert", "text", "Begins every Redis key and channel name; differs between deployments that share a Redis";
     secret: SecretString = "", "text", "Shared with PocketBase's hooks, at least 32 characters; has no flag, since flags can be seen by other users of the machine";
+    threads: Threads = "", "count", "Worker threads; unset: half of the machine's cores, since PocketBase and Redis need theirs";
     log_level: String = "info", "filter", "error, warn, info, debug or trace; also per module, as in info,konvert_gateway::relay=debug";
     log_format: LogFormat = "text", "text|json", "Format of the logs on standard error";
     ping_interval: Duration = "25", "seconds", "Between the server's pings to a client";

@@ -172,7 +172,7 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct ConnectReply {
     pub client: String,
-    /// Seconds until the token expires.
+    /// Seconds after which the client should refresh its token.
     pub ttl: u32,
     /// Seconds between the server's pings.
     pub ping: u32,

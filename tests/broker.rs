@@ -1,15 +1,19 @@
-//! The promises of [`Broker`], the same for every broker (`broker/contract.rs`), and what a broker in Redis has to
-//! live through besides (`broker/faults.rs`).
+//! The promises of [`Broker`], the same for every broker (`delivery`, `history`, `presence`), and what a broker in
+//! Redis does and lives through besides (`nodes`, `faults`).
 
 // In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
 #![allow(clippy::unwrap_used)]
 
-#[path = "broker/contract.rs"]
-mod contract;
+#[path = "broker/delivery.rs"]
+mod delivery;
 #[path = "broker/faults.rs"]
 mod faults;
+#[path = "broker/history.rs"]
+mod history;
 #[path = "broker/nodes.rs"]
 mod nodes;
+#[path = "broker/presence.rs"]
+mod presence;
 #[path = "harness/redis.rs"]
 mod redis_server;
 
@@ -53,39 +57,39 @@ async fn connect(redis: &Redis, retention: Retention) -> Arc<RedisBroker> {
 
 /// Runs each case against each broker.
 macro_rules! for_each_broker {
-    ($($case:ident)*) => {
+    ($($file:ident::$case:ident)*) => {
         mod memory {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                crate::contract::$case(&crate::InMemory).await;
+                crate::$file::$case(&crate::InMemory).await;
             })*
         }
         mod redis {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                crate::contract::$case(&crate::Redis::start()).await;
+                crate::$file::$case(&crate::Redis::start()).await;
             })*
         }
     };
 }
 
 for_each_broker! {
-    offsets_are_contiguous_and_in_order
-    history_comes_before_delivery
-    repeats_are_dropped
-    history_is_read_in_stretches
-    history_is_bounded_in_size
-    history_expires_and_the_position_stays
-    an_untouched_channel_has_a_position
-    channels_have_epochs_of_their_own
-    only_subscribed_channels_are_delivered
-    signals_are_delivered_and_not_kept
-    presence_is_added_renewed_and_removed
-    presence_expires
-    the_cursor_only_moves_forward
-    strange_names_do_not_collide
-    payloads_pass_byte_for_byte
-    concurrent_publishers_leave_no_gaps
+    delivery::offsets_are_contiguous_and_in_order
+    delivery::history_comes_before_delivery
+    delivery::repeats_are_dropped
+    delivery::only_subscribed_channels_are_delivered
+    delivery::signals_are_delivered_and_not_kept
+    delivery::strange_names_do_not_collide
+    delivery::payloads_pass_byte_for_byte
+    delivery::concurrent_publishers_leave_no_gaps
+    history::it_is_read_in_stretches
+    history::it_is_bounded_in_size
+    history::it_expires_and_the_position_stays
+    history::an_untouched_channel_has_a_position
+    history::channels_have_epochs_of_their_own
+    presence::clients_are_added_renewed_and_removed
+    presence::clients_expire
+    presence::the_cursor_only_moves_forward
 }
 
 fn generous() -> Retention {

@@ -126,10 +126,11 @@ need_npm_packages() {
 }
 
 build_gateway() {
-  if [[ -n ${KONVERT_GATEWAY:-} ]]; then return; fi
+  if [[ -n ${KONVERT_GATEWAY:-} || -n ${gateway_built:-} ]]; then return; fi
   need cargo "a Rust toolchain (rustup.rs)"
   say "building the gateway"
   cargo build --release
+  gateway_built=yes
 }
 
 # --- running and counting --------------------------------------------------------------------------

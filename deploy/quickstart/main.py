@@ -256,6 +256,7 @@ class Site:
             f"--hooksDir={folders / 'pb_hooks'}",
             f"--migrationsDir={folders / 'pb_migrations'}",
             "--hooksWatch=false",
+            "--hooksPool=100",
             "--automigrate=false",
         ]
 

@@ -130,6 +130,28 @@ impl Value for Option<RedisUrl> {
     }
 }
 
+/// A number of threads, or as many as suit the machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threads(Option<usize>);
+
+impl Threads {
+    /// Half of the cores unless set, at least 1: a fan-out that keeps all cores busy would delay the very write
+    /// in PocketBase that it stems from.
+    pub fn count(self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.0.unwrap_or_else(|| (cores() / 2).max(1))
+    }
+}
+
+impl Value for Threads {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(Self(None)) } else { usize::parse(text).map(|count| Self(Some(count))) }
+    }
+    fn show(&self) -> String {
+        self.0.map_or_else(|| quote(""), |count| count.to_string())
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LogFormat {
     Text,

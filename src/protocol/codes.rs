@@ -85,7 +85,6 @@ table! {
         FRAME_TOO_BIG = code 1009, reason "message size limit exceeded";
         /// This node stops; another one takes over.
         SHUTDOWN = code 3001, reason "shutdown";
-        SERVER_ERROR = code 3004, reason "internal server error";
         /// The token's time was over and no fresh one came within the grace period.
         EXPIRED = code 3005, reason "connection expired";
         /// The client reads too slowly: its queue of unsent bytes is full.

@@ -89,6 +89,18 @@ impl Client {
         }
     }
 
+    /// Takes the next frame of text that is no ping, without looking into it.
+    pub async fn skip_frame(&mut self) {
+        while let Some(Ok(message)) = self.socket.next().await {
+            match message {
+                Message::Text(text) if text.as_str() == "{}" => self.send("{}").await,
+                Message::Text(_) => return,
+                _ => {}
+            }
+        }
+        panic!("closed");
+    }
+
     /// The content of the next message.
     pub async fn message(&mut self) -> String {
         loop {

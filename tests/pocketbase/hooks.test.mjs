@@ -362,6 +362,17 @@ describe("routes", () => {
     assert.deepEqual(events.map((e) => e.seq), [last - 2, last - 1]);
     assert.deepEqual(await pb.events(last), { events: [], last });
   });
+
+  test("a page of large events ends early, but has one", async () => {
+    const { last: before } = await pb.events(0, 1);
+    const large = "\u0001".repeat(65_000); // six bytes each in JSON
+    for (let i = 0; i < 14; i++) await pb.create("messages", text(room, ann, large), ann);
+    const { events, last } = await pb.events(before);
+    assert.equal(last, before + 14);
+    assert.ok(events.length > 5 && events.length < 14, `${events.length} events`);
+    const rest = await pb.events(events.at(-1).seq);
+    assert.deepEqual([...events, ...rest.events].map((e) => e.seq), Array.from({ length: 14 }, (_, i) => before + 1 + i));
+  });
 });
 
 describe("other configurations", () => {

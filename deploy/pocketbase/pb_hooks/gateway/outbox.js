@@ -6,6 +6,9 @@ const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
 const TABLE = "_gateway_outbox";
 
+/** The most that leaves in one request or answer; a single row may be larger. */
+const MAX_BYTES = 4 * 1024 * 1024;
+
 /** Under this key an event's context carries its row from here to the delivery. */
 const ROW = "gateway.row";
 
@@ -61,7 +64,7 @@ function isNewest(app, seq) {
   return app.store().get(NEWEST) === seq;
 }
 
-/** The rows after `seq`, oldest first: {last: the highest number or 0, events: their JSON, comma-separated}. */
+/** The rows after `seq`, oldest first, as many as fit into `limit` and MAX_BYTES but at least one: {last: the highest number or 0, events: their JSON, comma-separated}. */
 function after(app, seq, limit) {
   const rows = new DynamicModel({ last: 0, events: "" });
   app
@@ -69,9 +72,11 @@ function after(app, seq, limit) {
     .newQuery(
       `SELECT coalesce(max(seq), 0) last,
               coalesce(group_concat('{"seq":' || seq || ',' || substr(event, 2), ',' ORDER BY seq), '') events
-       FROM (SELECT seq, event FROM ${TABLE} WHERE seq > {:seq} ORDER BY seq LIMIT {:limit})`,
+       FROM (SELECT seq, event, octet_length(event) own, sum(octet_length(event)) OVER (ORDER BY seq) size
+             FROM (SELECT seq, event FROM ${TABLE} WHERE seq > {:seq} ORDER BY seq LIMIT {:limit}))
+       WHERE size <= {:bytes} OR size = own`,
     )
-    .bind({ seq, limit })
+    .bind({ seq, limit, bytes: MAX_BYTES })
     .one(rows);
   return rows;
 }

@@ -1,11 +1,9 @@
-//! What every broker promises.
+//! What every broker promises about what it delivers.
 
 use crate::{Factory, Recorder, brief, client, entries, entry, generous, numbered, payload, until};
-use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Retention, Sink};
-use konvert_gateway::protocol::{ClientInfo, Publication};
-use std::collections::HashSet;
+use konvert_gateway::broker::{Entry, HistoryQuery, Sink};
+use konvert_gateway::protocol::Publication;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub async fn offsets_are_contiguous_and_in_order(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
@@ -65,87 +63,6 @@ pub async fn repeats_are_dropped(factory: &impl Factory) {
     assert_eq!(brief(&broker.history("c", HistoryQuery::default()).await.unwrap().publications), even());
 }
 
-pub async fn history_is_read_in_stretches(factory: &impl Factory) {
-    let broker = factory.broker(generous()).await;
-    broker.publish(&entries("c", 1..=10)).await.unwrap();
-    let read = async |since, limit, reverse| {
-        let history = broker.history("c", HistoryQuery { since, limit, reverse }).await.unwrap();
-        assert_eq!(history.position.offset, 10);
-        history.publications.iter().map(|p| p.offset).collect::<Vec<_>>()
-    };
-    assert_eq!(read(None, None, false).await, (1..=10).collect::<Vec<_>>());
-    assert_eq!(read(None, None, true).await, (1..=10).rev().collect::<Vec<_>>());
-    assert_eq!(read(Some(7), None, false).await, [8, 9, 10]);
-    assert_eq!(read(Some(7), Some(2), false).await, [8, 9]);
-    assert_eq!(read(Some(4), None, true).await, [3, 2, 1]);
-    assert_eq!(read(Some(4), Some(1), true).await, [3]);
-    assert_eq!(read(None, Some(3), true).await, [10, 9, 8]);
-    assert_eq!(read(None, Some(3), false).await, [1, 2, 3]);
-    for reverse in [false, true] {
-        assert!(read(None, Some(0), reverse).await.is_empty());
-        assert_eq!(read(None, Some(usize::MAX), reverse).await.len(), 10);
-    }
-    assert!(read(Some(10), None, false).await.is_empty());
-    assert!(read(Some(u64::MAX), None, false).await.is_empty());
-    assert_eq!(read(Some(0), None, false).await.len(), 10);
-    assert_eq!(read(Some(u64::MAX), None, true).await.len(), 10);
-    assert!(read(Some(0), None, true).await.is_empty());
-    assert!(read(Some(1), None, true).await.is_empty());
-}
-
-pub async fn history_is_bounded_in_size(factory: &impl Factory) {
-    let broker = factory.broker(Retention { size: 5, ..generous() }).await;
-    broker.publish(&entries("c", 1..=12)).await.unwrap();
-    let history = broker.history("c", HistoryQuery::default()).await.unwrap();
-    assert_eq!(brief(&history.publications), (8..=12).map(|n| (n, n.to_string())).collect::<Vec<_>>());
-    assert_eq!(history.position.offset, 12);
-
-    let none = factory.broker(Retention { size: 0, ..generous() }).await;
-    none.publish(&entries("d", 1..=3)).await.unwrap();
-    let history = none.history("d", HistoryQuery::default()).await.unwrap();
-    assert_eq!((history.publications.len(), history.position.offset), (0, 3));
-}
-
-pub async fn history_expires_and_the_position_stays(factory: &impl Factory) {
-    let broker = factory.broker(Retention { ttl: Duration::from_millis(300), ..generous() }).await;
-    broker.publish(&entries("c", 1..=3)).await.unwrap();
-    let before = broker.history("c", HistoryQuery::default()).await.unwrap();
-    assert_eq!(before.publications.len(), 3);
-
-    let after = until("the history's end", async || {
-        let history = broker.history("c", HistoryQuery::default()).await.unwrap();
-        history.publications.is_empty().then_some(history)
-    });
-    assert_eq!(after.await.position, before.position);
-    assert_eq!(broker.publish(&entries("c", 2..=4)).await.unwrap(), 1);
-    let again = broker.history("c", HistoryQuery::default()).await.unwrap();
-    assert_eq!(brief(&again.publications), [(4, "4".into())]);
-    assert_eq!(again.position.epoch, before.position.epoch);
-}
-
-pub async fn an_untouched_channel_has_a_position(factory: &impl Factory) {
-    let broker = factory.broker(generous()).await;
-    let first = broker.history("c", HistoryQuery::default()).await.unwrap();
-    assert!(first.publications.is_empty());
-    assert_eq!(first.position.offset, 0);
-    assert!(!first.position.epoch.is_empty());
-    assert_eq!(broker.history("c", HistoryQuery::POSITION).await.unwrap(), first);
-
-    broker.publish(&[entry("c", 1)]).await.unwrap();
-    let then = broker.history("c", HistoryQuery::default()).await.unwrap();
-    assert_eq!((then.position.offset, then.position.epoch), (1, first.position.epoch));
-}
-
-pub async fn channels_have_epochs_of_their_own(factory: &impl Factory) {
-    let broker = factory.broker(generous()).await;
-    let mut epochs = HashSet::new();
-    for channel in ["a", "b", "c"] {
-        broker.publish(&[entry(channel, 1)]).await.unwrap();
-        epochs.insert(broker.history(channel, HistoryQuery::POSITION).await.unwrap().position.epoch);
-    }
-    assert_eq!(epochs.len(), 3);
-}
-
 pub async fn only_subscribed_channels_are_delivered(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let recorder = Recorder::listen(&*broker).await;
@@ -190,60 +107,6 @@ pub async fn signals_are_delivered_and_not_kept(factory: &impl Factory) {
     assert_eq!(*recorder.signals.lock().unwrap(), [("c".to_owned(), expected)]);
     let history = broker.history("c", HistoryQuery::default()).await.unwrap();
     assert_eq!((history.position.offset, brief(&history.publications)), (1, numbered([1])));
-}
-
-async fn present(broker: &dyn Broker, channel: &str) -> Vec<ClientInfo> {
-    let mut present = broker.presence(channel).await.unwrap();
-    present.sort_by(|a, b| a.client.cmp(&b.client));
-    present
-}
-
-pub async fn presence_is_added_renewed_and_removed(factory: &impl Factory) {
-    let broker = factory.broker(generous()).await;
-    assert!(present(&*broker, "c").await.is_empty());
-    let [one, two] = [client("u", "1"), client("u", "2")];
-    let both = [("c".to_owned(), one.clone()), ("c".to_owned(), two.clone()), ("d".to_owned(), one.clone())];
-    broker.add_presence(&both).await.unwrap();
-    broker.add_presence(&both[..1]).await.unwrap();
-    broker.add_presence(&[]).await.unwrap();
-    assert_eq!(present(&*broker, "c").await, [one.clone(), two.clone()]);
-
-    broker.remove_presence("c", "1").await.unwrap();
-    broker.remove_presence("c", "nobody").await.unwrap();
-    assert_eq!(present(&*broker, "c").await, [two]);
-    assert_eq!(present(&*broker, "d").await, [one]);
-
-    let crowd: Vec<_> = (0..1500).map(|n| ("crowd".to_owned(), client("u", &n.to_string()))).collect();
-    broker.add_presence(&crowd).await.unwrap();
-    assert_eq!(present(&*broker, "crowd").await.len(), 1500);
-}
-
-pub async fn presence_expires(factory: &impl Factory) {
-    let broker = factory.broker(Retention { presence_ttl: Duration::from_millis(600), ..generous() }).await;
-    let clients = ["stays", "goes"].map(|id| ("c".to_owned(), client("u", id)));
-    broker.add_presence(&clients).await.unwrap();
-    assert_eq!(broker.presence("c").await.unwrap().len(), 2);
-    until("the end of the one that is not renewed", async || {
-        broker.add_presence(&clients[..1]).await.unwrap();
-        (present(&*broker, "c").await == [client("u", "stays")]).then_some(())
-    })
-    .await;
-    until("the end of the other", async || broker.presence("c").await.unwrap().is_empty().then_some(())).await;
-}
-
-pub async fn the_cursor_only_moves_forward(factory: &impl Factory) {
-    let broker = factory.broker(generous()).await;
-    assert_eq!(broker.begin(9).await.unwrap(), 9);
-    assert_eq!(broker.begin(3).await.unwrap(), 9);
-    assert_eq!(broker.begin(30).await.unwrap(), 9);
-    assert_eq!(broker.advance(10).await.unwrap(), 10);
-    assert_eq!(broker.advance(9).await.unwrap(), 10);
-    assert_eq!(broker.advance(10).await.unwrap(), 10);
-    // Beyond what a script's floating-point numbers tell apart.
-    let large = (1 << 60) + 1;
-    assert_eq!(broker.advance(large).await.unwrap(), large);
-    assert_eq!(broker.advance(large - 1).await.unwrap(), large);
-    assert_eq!(broker.begin(0).await.unwrap(), large);
 }
 
 pub async fn strange_names_do_not_collide(factory: &impl Factory) {

@@ -1,0 +1,87 @@
+//! What every broker promises about what it keeps.
+
+use crate::{Factory, brief, entries, entry, generous, until};
+use konvert_gateway::broker::{HistoryQuery, Retention};
+use std::collections::HashSet;
+use std::time::Duration;
+
+pub async fn it_is_read_in_stretches(factory: &impl Factory) {
+    let broker = factory.broker(generous()).await;
+    broker.publish(&entries("c", 1..=10)).await.unwrap();
+    let read = async |since, limit, reverse| {
+        let history = broker.history("c", HistoryQuery { since, limit, reverse }).await.unwrap();
+        assert_eq!(history.position.offset, 10);
+        history.publications.iter().map(|p| p.offset).collect::<Vec<_>>()
+    };
+    assert_eq!(read(None, None, false).await, (1..=10).collect::<Vec<_>>());
+    assert_eq!(read(None, None, true).await, (1..=10).rev().collect::<Vec<_>>());
+    assert_eq!(read(Some(7), None, false).await, [8, 9, 10]);
+    assert_eq!(read(Some(7), Some(2), false).await, [8, 9]);
+    assert_eq!(read(Some(4), None, true).await, [3, 2, 1]);
+    assert_eq!(read(Some(4), Some(1), true).await, [3]);
+    assert_eq!(read(None, Some(3), true).await, [10, 9, 8]);
+    assert_eq!(read(None, Some(3), false).await, [1, 2, 3]);
+    for reverse in [false, true] {
+        assert!(read(None, Some(0), reverse).await.is_empty());
+        assert_eq!(read(None, Some(usize::MAX), reverse).await.len(), 10);
+    }
+    assert!(read(Some(10), None, false).await.is_empty());
+    assert!(read(Some(u64::MAX), None, false).await.is_empty());
+    assert_eq!(read(Some(0), None, false).await.len(), 10);
+    assert_eq!(read(Some(u64::MAX), None, true).await.len(), 10);
+    assert!(read(Some(0), None, true).await.is_empty());
+    assert!(read(Some(1), None, true).await.is_empty());
+}
+
+pub async fn it_is_bounded_in_size(factory: &impl Factory) {
+    let broker = factory.broker(Retention { size: 5, ..generous() }).await;
+    broker.publish(&entries("c", 1..=12)).await.unwrap();
+    let history = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!(brief(&history.publications), (8..=12).map(|n| (n, n.to_string())).collect::<Vec<_>>());
+    assert_eq!(history.position.offset, 12);
+
+    let none = factory.broker(Retention { size: 0, ..generous() }).await;
+    none.publish(&entries("d", 1..=3)).await.unwrap();
+    let history = none.history("d", HistoryQuery::default()).await.unwrap();
+    assert_eq!((history.publications.len(), history.position.offset), (0, 3));
+}
+
+pub async fn it_expires_and_the_position_stays(factory: &impl Factory) {
+    let broker = factory.broker(Retention { ttl: Duration::from_millis(300), ..generous() }).await;
+    broker.publish(&entries("c", 1..=3)).await.unwrap();
+    let before = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!(before.publications.len(), 3);
+
+    let after = until("the history's end", async || {
+        let history = broker.history("c", HistoryQuery::default()).await.unwrap();
+        history.publications.is_empty().then_some(history)
+    });
+    assert_eq!(after.await.position, before.position);
+    assert_eq!(broker.publish(&entries("c", 2..=4)).await.unwrap(), 1);
+    let again = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!(brief(&again.publications), [(4, "4".into())]);
+    assert_eq!(again.position.epoch, before.position.epoch);
+}
+
+pub async fn an_untouched_channel_has_a_position(factory: &impl Factory) {
+    let broker = factory.broker(generous()).await;
+    let first = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert!(first.publications.is_empty());
+    assert_eq!(first.position.offset, 0);
+    assert!(!first.position.epoch.is_empty());
+    assert_eq!(broker.history("c", HistoryQuery::POSITION).await.unwrap(), first);
+
+    broker.publish(&[entry("c", 1)]).await.unwrap();
+    let then = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!((then.position.offset, then.position.epoch), (1, first.position.epoch));
+}
+
+pub async fn channels_have_epochs_of_their_own(factory: &impl Factory) {
+    let broker = factory.broker(generous()).await;
+    let mut epochs = HashSet::new();
+    for channel in ["a", "b", "c"] {
+        broker.publish(&[entry(channel, 1)]).await.unwrap();
+        epochs.insert(broker.history(channel, HistoryQuery::POSITION).await.unwrap().position.epoch);
+    }
+    assert_eq!(epochs.len(), 3);
+}
