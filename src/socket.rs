@@ -81,6 +81,9 @@ struct Connection {
 
 impl Connection {
     async fn run(&mut self, session: &mut Session, shutdown: &CancellationToken) -> End {
+        // Kept from turn to turn: a publication that wakes a thousand connections must not have each of them
+        // register anew with the timer and the token that all share.
+        let (mut stop, mut tick) = (pin!(shutdown.cancelled()), pin!(sleep_until(session.next_tick())));
         loop {
             let step = tokio::select! {
                 message = self.socket.next() => match message {
@@ -98,11 +101,15 @@ impl Connection {
                     Ok(()) => self.write().await,
                     Err(reason) => Err(reason.into()),
                 },
-                () = sleep_until(session.next_tick()) => session.tick(Instant::now()).map_err(End::from),
-                () = shutdown.cancelled() => Err(codes::SHUTDOWN.into()),
+                () = &mut tick => session.tick(Instant::now()).map_err(End::from),
+                () = &mut stop => Err(codes::SHUTDOWN.into()),
             };
             if let Err(end) = step {
                 return end;
+            }
+            let next_tick = session.next_tick();
+            if tick.deadline() != next_tick {
+                tick.as_mut().reset(next_tick);
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use crate::redis_server::Redis;
 use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, numbered, payload, until};
-use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery};
+use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery, Sink};
+use konvert_gateway::protocol::Publication;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 async fn ready(broker: &dyn Broker) {
@@ -93,6 +95,57 @@ async fn the_subscribing_link_is_cut() {
     assert_eq!(recorder.epochs("c").len(), 1);
 }
 
+/// The queue between Redis and the sink is bounded, and says when it overflowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_too_slow_hears_of_the_gap() {
+    /// Takes nothing while its gate is held.
+    #[derive(Default)]
+    struct Slow {
+        gate: Mutex<()>,
+        heard: Recorder,
+    }
+    impl Sink for Slow {
+        fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
+            drop(self.gate.lock());
+            self.heard.publication(channel, epoch, publication);
+        }
+        fn signal(&self, _: &str, _: Publication) {
+            drop(self.gate.lock());
+        }
+        fn gap(&self) {
+            self.heard.gap();
+        }
+    }
+
+    let redis = Redis::start();
+    let broker = connect(&redis, generous()).await;
+    let slow = Arc::new(Slow::default());
+    let sink: Arc<dyn Sink> = slow.clone();
+    broker.start(Arc::downgrade(&sink)).await.unwrap();
+    broker.subscribe("c").await.unwrap();
+    std::thread::scope(|scope| {
+        let held = slow.gate.lock().unwrap();
+        let flood = scope.spawn(|| {
+            let mut client = redis.client();
+            let live = format!("{PREFIX}:live:{{c}}");
+            let info = "{\"user\":\"u\",\"client\":\"c\"}";
+            let mut thousand = redis::pipe();
+            for _ in 0..1000 {
+                thousand.cmd("PUBLISH").arg(&live).arg(format!("s{}:{info}{{}}", info.len())).ignore();
+            }
+            for _ in 0..80 {
+                thousand.exec(&mut client).unwrap();
+            }
+        });
+        flood.join().unwrap();
+        drop(held);
+    });
+    until("the gap", async || (slow.heard.gaps() > 0).then_some(())).await;
+    broker.publish(&[entry("c", 1)]).await.unwrap();
+    assert_eq!(brief(&slow.heard.wait("c", 1).await), numbered([1]));
+    broker.check().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commanding_link_is_cut() {
     let redis = Redis::start();
@@ -177,6 +230,8 @@ async fn redis_falls_silent_and_wakes() {
     redis.pause();
     let stopped = Instant::now();
     let patience = Duration::from_secs(3);
+    // Written, but not heard: that is no success.
+    assert!(failing(broker.subscribe("d")).await < Duration::from_secs(5));
     // Five seconds are long enough for both links to be given up.
     until("five seconds of silence", async || {
         assert!(failing(broker.publish(&[entry("c", 2)])).await < patience);

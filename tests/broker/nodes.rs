@@ -57,7 +57,7 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
                 redis::cmd("SCRIPT").arg("FLUSH").exec(&mut client).unwrap();
                 // At once, so that a batch goes on after a few of its entries have failed.
                 script.prepare_invoke().load(&mut client).unwrap();
-                std::thread::sleep(Duration::from_micros(500));
+                std::thread::sleep(Duration::from_millis(2));
             }
         }
     });

@@ -78,7 +78,8 @@ impl Link {
     /// lost it, with all that followed: repeating a call must be harmless.
     pub async fn call(&self, script: &Script, mut calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
         let mut answers = Vec::with_capacity(calls.len());
-        for _ in 0..SCRIPT_ATTEMPTS {
+        let mut in_vain = 0;
+        while in_vain < SCRIPT_ATTEMPTS {
             let mut new = self.attempt(calls).await?;
             let missing = new.iter().position(is_no_script).unwrap_or(new.len());
             new.truncate(missing);
@@ -87,6 +88,7 @@ impl Link {
             if calls.is_empty() {
                 return Ok(answers);
             }
+            in_vain = if missing == 0 { in_vain + 1 } else { 0 };
             self.load(script).await?;
         }
         Err(BrokerError::Unavailable("Redis keeps losing its scripts".into()))
@@ -140,8 +142,8 @@ impl Link {
     }
 }
 
-/// One would do, were nobody flushing the scripts at the same time.
-const SCRIPT_ATTEMPTS: usize = 3;
+/// Without a single call that went through. Two would do, were nobody flushing the scripts at the same time.
+const SCRIPT_ATTEMPTS: usize = 4;
 
 impl Shared {
     fn report(&self, number: u64) {

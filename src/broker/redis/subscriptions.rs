@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Channels per SUBSCRIBE.
 const BATCH: usize = 512;
@@ -31,9 +31,12 @@ pub async fn keep_subscribed(client: SubscriberClient, mut requests: mpsc::Recei
     let mut reconnections = client.reconnect_rx();
     let mut errors = client.error_rx();
     let mut batch = Vec::with_capacity(BATCH);
-    let mut connected = false;
+    // From a loss, or the beginning, until everything is subscribed to again.
     let mut broken = true;
+    // What may be subscribed to and should not be: the client sends some time later what it could not send.
+    let mut doubtful = HashSet::new();
     let mut announced = false;
+    let mut retry = Instant::now();
     loop {
         tokio::select! {
             biased;
@@ -43,44 +46,65 @@ pub async fn keep_subscribed(client: SubscriberClient, mut requests: mpsc::Recei
                     return;
                 }
                 state.whole.store(false, Ordering::Release);
-                (connected, broken) = (true, true);
+                broken = true;
             }
             error = errors.recv() => {
-                if let Ok((error, _)) = error {
-                    // Once per outage: what follows says nothing new.
-                    if !announced {
-                        tracing::warn!(%error, "the subscribing link to Redis is down");
-                        announced = true;
-                    }
-                    state.set_trouble(error.to_string());
+                let error = match error {
+                    Ok((error, _)) => error.to_string(),
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
+                };
+                // Once per outage: what follows says nothing new.
+                if !announced {
+                    tracing::warn!(error, "the subscribing link to Redis is down");
+                    announced = true;
                 }
+                state.set_trouble(error);
+                state.whole.store(false, Ordering::Release);
+                broken = true;
                 continue;
             }
             count = requests.recv_many(&mut batch, BATCH) => {
                 if count == 0 {
                     return;
                 }
-                serve(&client, std::mem::take(&mut batch), broken, &state).await;
+                doubtful.extend(serve(&client, std::mem::take(&mut batch), broken, &state).await);
+                if !doubtful.is_empty() {
+                    state.whole.store(false, Ordering::Release);
+                    broken = true;
+                }
                 continue;
             }
-            () = sleep(RETRY_PAUSE), if connected && broken => {}
+            () = sleep_until(retry), if broken => {}
         }
-        match restore(&client, &state).await {
+        match restore(&client, &doubtful, &state).await {
             Ok(channels) => {
                 (broken, announced) = (false, false);
-                state.whole.store(true, Ordering::Release);
+                doubtful.clear();
                 tracing::info!(channels, "the subscribing link to Redis is up");
+                // Before it counts as whole, so that whoever finds it whole has heard of the gap.
                 if channels > 0 {
                     state.gap();
                 }
+                state.whole.store(true, Ordering::Release);
             }
-            Err(error) => tracing::debug!(%error, "subscribing again failed, trying on"),
+            Err(error) => {
+                tracing::trace!(%error, "not subscribed again yet");
+                retry = Instant::now() + RETRY_PAUSE;
+            }
         }
     }
 }
 
-/// Subscribes to everything wanted on a new connection. Returns how many channels that were.
-async fn restore(client: &SubscriberClient, state: &State) -> Result<usize, Error> {
+/// Subscribes to everything wanted, and to no more. Returns how many channels that were.
+async fn restore(client: &SubscriberClient, doubtful: &HashSet<String>, state: &State) -> Result<usize, Error> {
+    let unwanted: Vec<String> = {
+        let wanted = state.wanted();
+        doubtful.iter().filter(|&channel| !wanted.contains(channel)).map(|channel| state.keys.live(channel)).collect()
+    };
+    for names in unwanted.chunks(BATCH) {
+        write(client, names.to_vec(), false).await?;
+    }
     let names: Vec<String> = state.wanted().iter().map(|channel| state.keys.live(channel)).collect();
     for names in names.chunks(BATCH) {
         write(client, names.to_vec(), true).await?;
@@ -89,8 +113,10 @@ async fn restore(client: &SubscriberClient, state: &State) -> Result<usize, Erro
     Ok(names.len())
 }
 
-/// Carries out requests in their order, neighbours of one kind in one go.
-async fn serve(client: &SubscriberClient, batch: Vec<Request>, broken: bool, state: &State) {
+/// Carries out requests in their order, neighbours of one kind in one go. Returns those channels of which it is
+/// not known any more whether they are subscribed to.
+async fn serve(client: &SubscriberClient, batch: Vec<Request>, broken: bool, state: &State) -> Vec<String> {
+    let mut doubtful = Vec::new();
     let mut batch = batch.into_iter().filter(|request| !request.done.is_closed()).peekable();
     while let Some(first) = batch.next() {
         let wanted = first.wanted;
@@ -99,14 +125,15 @@ async fn serve(client: &SubscriberClient, batch: Vec<Request>, broken: bool, sta
             run.push(next);
         }
         match (wanted, broken) {
-            (true, false) => add(client, run, state).await,
+            (true, false) => doubtful.extend(add(client, run, state).await),
             (true, true) => refuse(run, state),
-            (false, _) => remove(client, run, state).await,
+            (false, _) => doubtful.extend(remove(client, run, state).await),
         }
     }
+    doubtful
 }
 
-async fn add(client: &SubscriberClient, run: Vec<Request>, state: &State) {
+async fn add(client: &SubscriberClient, run: Vec<Request>, state: &State) -> Vec<String> {
     // First, so that a reconnection in between does not miss them.
     let mut new = {
         let mut wanted = state.wanted();
@@ -120,9 +147,9 @@ async fn add(client: &SubscriberClient, run: Vec<Request>, state: &State) {
     };
     if let Err(error) = result {
         tracing::debug!(%error, "subscribing failed");
-        // Redis may have heard it all the same: then these come for nothing until the next reconnection.
         state.wanted().retain(|channel| !new.contains(channel));
-        return refuse(run, state);
+        refuse(run, state);
+        return new.into_iter().collect();
     }
     for Request { channel, done, .. } in run {
         if done.send(Ok(())).is_ok() {
@@ -130,16 +157,15 @@ async fn add(client: &SubscriberClient, run: Vec<Request>, state: &State) {
         }
     }
     // Nobody waited for these any more, so nobody would ever take them back.
-    if !new.is_empty() {
-        forget(client, new.into_iter().collect(), state).await;
-    }
+    if new.is_empty() { Vec::new() } else { forget(client, new.into_iter().collect(), state).await }
 }
 
-async fn remove(client: &SubscriberClient, run: Vec<Request>, state: &State) {
-    forget(client, run.iter().map(|request| request.channel.clone()).collect(), state).await;
+async fn remove(client: &SubscriberClient, run: Vec<Request>, state: &State) -> Vec<String> {
+    let doubtful = forget(client, run.iter().map(|request| request.channel.clone()).collect(), state).await;
     for request in run {
         let _ = request.done.send(Ok(()));
     }
+    doubtful
 }
 
 fn refuse(run: Vec<Request>, state: &State) {
@@ -148,7 +174,7 @@ fn refuse(run: Vec<Request>, state: &State) {
     }
 }
 
-async fn forget(client: &SubscriberClient, channels: Vec<String>, state: &State) {
+async fn forget(client: &SubscriberClient, channels: Vec<String>, state: &State) -> Vec<String> {
     {
         let mut wanted = state.wanted();
         for channel in &channels {
@@ -156,9 +182,12 @@ async fn forget(client: &SubscriberClient, channels: Vec<String>, state: &State)
         }
     }
     let names = channels.iter().map(|channel| state.keys.live(channel)).collect();
-    // A link that is down forgets by itself.
-    if let Err(error) = write(client, names, false).await {
-        tracing::debug!(%error, "unsubscribing failed");
+    match write(client, names, false).await {
+        Ok(()) => Vec::new(),
+        Err(error) => {
+            tracing::debug!(%error, "unsubscribing failed");
+            channels
+        }
     }
 }
 
