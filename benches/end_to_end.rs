@@ -68,7 +68,8 @@ async fn audience(world: &World) {
     let full = world.pocketbase.room(&users[0]).await;
     world.pocketbase.join(&full, &users[1]).await;
     // On a thread and reactor of their own, so that they take one core at most and delay nothing that is measured.
-    let readers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let readers =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let mut reading = Vec::new();
     for _ in 0..AUDIENCE {
         let (url, token, channel) = (world.gateway().websocket(), users[1].token.clone(), format!("room:{full}"));

@@ -50,7 +50,8 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads.count()).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads.count()).enable_all().build()?;
     match name {
         "doctor" => runtime.block_on(examine(config)),
         _ => runtime.block_on(serve(config)),

@@ -1,1 +1,247 @@
+//! The hub on the real in-process broker. What it would miss behind a cut link is published while the broker is
+//! told that this node is not subscribed.
 
+use super::*;
+use crate::broker::memory::MemoryBroker;
+use crate::broker::{Entry, Retention};
+use crate::protocol::{ClientInfo, Payload, Reply};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+const CHANNEL: &str = "room:a";
+
+struct Node {
+    broker: Arc<MemoryBroker>,
+    hub: Arc<Hub>,
+    metrics: Metrics,
+    seq: std::cell::Cell<u64>,
+}
+
+impl Node {
+    async fn with_history(size: usize) -> Self {
+        let day = Duration::from_secs(86_400);
+        let broker = MemoryBroker::new(Retention { size, ttl: day, position_ttl: day, presence_ttl: day });
+        let metrics = Metrics::new().unwrap();
+        let hub = Hub::new(broker.clone(), metrics.clone());
+        let sink: Weak<Hub> = Arc::downgrade(&hub);
+        broker.start(sink).await.unwrap();
+        Self { broker, hub, metrics, seq: 0.into() }
+    }
+
+    async fn publish(&self, count: u64) {
+        for _ in 0..count {
+            self.seq.set(self.seq.get() + 1);
+            let data = Payload::parse(&self.seq.get().to_string()).unwrap();
+            self.broker.publish(&[Entry { seq: self.seq.get(), channel: CHANNEL.into(), data }]).await.unwrap();
+        }
+    }
+
+    /// Publishes what this node's link does not deliver.
+    async fn publish_unheard(&self, count: u64) {
+        self.broker.unsubscribe(CHANNEL).await.unwrap();
+        self.publish(count).await;
+        self.broker.subscribe(CHANNEL).await.unwrap();
+    }
+
+    async fn subscribe(&self, connection: ConnectionId, recover: Option<&Position>) -> Subscribed {
+        let outbox = Arc::new(Outbox::new(1 << 20));
+        let replies = Arc::clone(&outbox);
+        let accept = move |reply| replies.push(crate::protocol::json::reply(1, &Reply::Subscribe(reply)));
+        assert!(self.hub.subscribe(CHANNEL, connection, &outbox, recover, accept).await.unwrap());
+        let mut subscribed = Subscribed { outbox, reply: Value::Null };
+        subscribed.reply = subscribed.frames(1).await.remove(0)["subscribe"].take();
+        subscribed
+    }
+}
+
+struct Subscribed {
+    outbox: Arc<Outbox>,
+    reply: Value,
+}
+
+impl Subscribed {
+    async fn frames(&self, count: usize) -> Vec<Value> {
+        let mut batch: Vec<Bytes> = Vec::new();
+        while batch.len() < count {
+            self.outbox.take(&mut batch).await.unwrap();
+        }
+        batch.iter().map(|frame| serde_json::from_slice(frame).unwrap()).collect()
+    }
+
+    async fn offsets(&self, count: usize) -> Vec<u64> {
+        self.frames(count).await.iter().map(|frame| frame["push"]["pub"]["offset"].as_u64().unwrap()).collect()
+    }
+
+    fn position(&self) -> Position {
+        let epoch = self.reply["epoch"].as_str().unwrap().to_owned();
+        Position { offset: self.reply["offset"].as_u64().unwrap(), epoch }
+    }
+}
+
+#[tokio::test]
+async fn the_reply_comes_first_and_everything_later_follows_in_order() {
+    let node = Node::with_history(100).await;
+    node.publish(3).await;
+    let first = node.subscribe(1, None).await;
+    assert_eq!(first.position().offset, 3);
+    node.publish(3).await;
+    let second = node.subscribe(2, None).await;
+    assert_eq!(second.position().offset, 6);
+    node.publish(2).await;
+    assert_eq!(first.offsets(5).await, [4, 5, 6, 7, 8]);
+    assert_eq!(second.offsets(2).await, [7, 8]);
+    assert_eq!(node.metrics.deliveries.get(), 7);
+}
+
+#[tokio::test]
+async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
+    let node = Node::with_history(100).await;
+    let subscribed = node.subscribe(1, None).await;
+    let again = node.hub.subscribe(CHANNEL, 1, &subscribed.outbox, None, |_| true).await;
+    assert!(matches!(again, Err(SubscribeError::AlreadySubscribed)));
+    assert!(node.hub.unsubscribe(CHANNEL, 1));
+    assert!(!node.hub.unsubscribe(CHANNEL, 1));
+    node.publish(1).await;
+    subscribed.outbox.close(codes::SHUTDOWN);
+    assert_eq!(subscribed.outbox.take(&mut Vec::new()).await, Err(codes::SHUTDOWN));
+    assert_eq!(node.metrics.subscriptions.get(), 0);
+}
+
+#[tokio::test]
+async fn a_declined_subscribe_leaves_nothing_behind() {
+    let node = Node::with_history(100).await;
+    let outbox = Arc::new(Outbox::new(1000));
+    assert!(!node.hub.subscribe(CHANNEL, 1, &outbox, None, |_| false).await.unwrap());
+    assert!(!node.hub.is_subscribed(CHANNEL, 1));
+}
+
+#[tokio::test]
+async fn who_comes_back_gets_what_was_missed_from_here_or_from_history() {
+    let node = Node::with_history(1000).await;
+    let first = node.subscribe(1, None).await;
+    let since = first.position();
+    for missed in [5, 200] {
+        node.hub.unsubscribe(CHANNEL, 1);
+        node.publish(missed).await;
+        let back = node.subscribe(1, Some(&since)).await;
+        assert_eq!(back.reply["recovered"], true);
+        let offsets: Vec<u64> =
+            back.reply["publications"].as_array().unwrap().iter().map(|p| p["offset"].as_u64().unwrap()).collect();
+        assert_eq!(offsets, (1..=node.seq.get()).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn what_the_link_lost_is_filled_for_all_at_once() {
+    let node = Node::with_history(100).await;
+    let (first, second) = (node.subscribe(1, None).await, node.subscribe(2, None).await);
+    node.publish_unheard(3).await;
+    // Noticed by the next publication …
+    node.publish(1).await;
+    for subscriber in [&first, &second] {
+        assert_eq!(subscriber.offsets(4).await, [1, 2, 3, 4]);
+    }
+    // … or because the broker says so, without one.
+    node.publish_unheard(2).await;
+    node.hub.gap();
+    assert_eq!(first.offsets(2).await, [5, 6]);
+    assert_eq!(node.metrics.gaps.with_label_values(&["filled"]).get(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_filled_is_told_and_a_new_subscribe_goes_on() {
+    let node = Node::with_history(5).await;
+    let lost = node.subscribe(1, None).await;
+    node.publish_unheard(20).await;
+    node.hub.gap();
+    let told = lost.frames(1).await.remove(0);
+    assert_eq!(
+        told,
+        json!({"push": {"channel": CHANNEL, "unsubscribe": {"code": 2500, "reason": "insufficient state"}}})
+    );
+    assert!(!node.hub.is_subscribed(CHANNEL, 1));
+    let back = node.subscribe(1, Some(&lost.position())).await;
+    assert_eq!((&back.reply["recovered"], back.position().offset), (&json!(false), 20));
+    node.publish(1).await;
+    assert_eq!(back.offsets(1).await, [21]);
+}
+
+#[tokio::test]
+async fn signals_reach_everybody_without_an_offset() {
+    let node = Node::with_history(5).await;
+    let subscriber = node.subscribe(1, None).await;
+    let info = ClientInfo { user: "u".into(), client: "c".into() };
+    node.broker.signal(CHANNEL, Payload::parse(r#"{"type":"typing"}"#).unwrap(), info).await.unwrap();
+    let frame = subscriber.frames(1).await.remove(0);
+    assert_eq!(frame["push"]["pub"], json!({"data": {"type": "typing"}, "info": {"user": "u", "client": "c"}}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_channel_is_unlinked_after_a_while_and_can_be_used_again() {
+    let node = Node::with_history(5).await;
+    node.subscribe(1, None).await;
+    node.hub.unsubscribe(CHANNEL, 1);
+    assert_eq!(node.metrics.channels.get(), 1);
+    tokio::time::sleep(LINGER * 2).await;
+    assert_eq!(node.metrics.channels.get(), 0);
+    node.publish(1).await;
+    let back = node.subscribe(1, None).await;
+    assert_eq!(back.position().offset, 1);
+    node.publish(1).await;
+    assert_eq!(back.offsets(1).await, [2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_leaving_and_publishing_at_once_loses_nothing() {
+    let node = Arc::new(Node::with_history(10_000).await);
+    let (hub, broker) = (Arc::clone(&node.hub), Arc::clone(&node.broker));
+    let publishing = tokio::spawn(async move {
+        for seq in 1..=3000 {
+            let data = Payload::parse(&seq.to_string()).unwrap();
+            broker.publish(&[Entry { seq, channel: CHANNEL.into(), data }]).await.unwrap();
+            if seq % 50 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let coming_and_going = (0..8).map(|connection| {
+        let hub = Arc::clone(&hub);
+        tokio::spawn(async move {
+            let mut since: Option<Position> = None;
+            let mut got = 0;
+            while got < 3000 {
+                let outbox = Arc::new(Outbox::new(1 << 26));
+                let replies = Arc::clone(&outbox);
+                let accept = move |reply| replies.push(crate::protocol::json::reply(1, &Reply::Subscribe(reply)));
+                let recover = since.clone().unwrap_or(Position { offset: 0, epoch: hub_epoch(&hub).await });
+                hub.subscribe(CHANNEL, connection, &outbox, Some(&recover), accept).await.unwrap();
+                tokio::task::yield_now().await;
+                hub.unsubscribe(CHANNEL, connection);
+                outbox.close(codes::SHUTDOWN);
+                let mut batch = Vec::new();
+                while outbox.take(&mut batch).await.is_ok() {}
+                for frame in batch {
+                    let frame: Value = serde_json::from_slice(&frame).unwrap();
+                    let publications = match &frame["subscribe"]["publications"] {
+                        Value::Array(recovered) => recovered.clone(),
+                        _ if frame["push"].is_object() => vec![frame["push"]["pub"].clone()],
+                        _ => Vec::new(),
+                    };
+                    for publication in publications {
+                        got += 1;
+                        assert_eq!(publication["offset"], got, "the next one and no other");
+                    }
+                }
+                since = Some(Position { offset: got, ..recover });
+            }
+        })
+    });
+    for task in coming_and_going.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    publishing.await.unwrap();
+}
+
+async fn hub_epoch(hub: &Hub) -> String {
+    hub.broker.history(CHANNEL, HistoryQuery::POSITION).await.unwrap().position.epoch
+}

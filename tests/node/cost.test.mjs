@@ -5,24 +5,10 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import test from "node:test";
-import { Worker } from "node:worker_threads";
-import { PocketBase } from "./harness.mjs";
+import { PocketBase } from "../pocketbase/harness.mjs";
+import { Lab, freePort } from "./harness.mjs";
 
 const ROUNDS = Number(process.env.ROUNDS || 300);
-
-/** A listener in a thread of its own, so that it does not share the measuring one's. */
-async function fastListener() {
-  const worker = new Worker(
-    `const { parentPort } = require("node:worker_threads");
-     const server = require("node:http").createServer((request, response) => {
-       request.resume().on("end", () => response.writeHead(202).end("{}"));
-     });
-     server.listen(0, "127.0.0.1", () => parentPort.postMessage(server.address().port));`,
-    { eval: true },
-  );
-  const port = await new Promise((resolve) => worker.once("message", resolve));
-  return { worker, url: `http://127.0.0.1:${port}` };
-}
 
 function withoutMessages(folder) {
   const file = path.join(folder, "pb_hooks/gateway.config.js");
@@ -30,13 +16,15 @@ function withoutMessages(folder) {
 }
 
 test("cost of a create", async () => {
-  const listener = await fastListener();
+  const lab = new Lab();
+  const port = await freePort();
   const servers = [
     { name: "not relayed", pb: await PocketBase.start({ prepare: withoutMessages }), times: [] },
     { name: "outbox, gateway away", pb: await PocketBase.start(), times: [] },
-    { name: "outbox and delivery", pb: await PocketBase.start({ gatewayUrl: listener.url }), times: [] },
+    { name: "outbox and delivery", pb: await PocketBase.start({ gatewayUrl: `http://127.0.0.1:${port}` }), times: [] },
   ];
   try {
+    await lab.gateway("gateway", { port, pocketbase: servers[2].pb });
     for (const server of servers) {
       server.user = await server.pb.user("ann");
       server.room = await server.pb.create("rooms", { name: "r", type: "private", owner: server.user.id }, server.user);
@@ -57,7 +45,7 @@ test("cost of a create", async () => {
     }
     assert.ok(servers[2].p50 - servers[0].p50 < 5, "far from the aim of 1 ms");
   } finally {
+    await lab.stop();
     for (const { pb } of servers) await pb.stop();
-    await listener.worker.terminate();
   }
 });
