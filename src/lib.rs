@@ -13,6 +13,8 @@
 //! only through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] know nothing
 //! of the others.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod access;
 pub mod auth;
 pub mod broker;

@@ -193,7 +193,7 @@ async fn an_abandoned_channel_is_unlinked_after_a_while_and_can_be_used_again() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn joining_leaving_and_publishing_at_once_loses_nothing() {
-    let node = Arc::new(Node::with_history(10_000).await);
+    let node = Node::with_history(10_000).await;
     let (hub, broker) = (Arc::clone(&node.hub), Arc::clone(&node.broker));
     let publishing = tokio::spawn(async move {
         for seq in 1..=3000 {
