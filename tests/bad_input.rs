@@ -39,7 +39,7 @@ impl Arena {
     }
 
     /// The honest client still gets messages, and nothing panicked.
-    async fn is_undisturbed(mut self) {
+    async fn end_undisturbed(mut self) {
         self.world.pocketbase.write(&self.room, &self.users[0], "still here").await;
         assert_eq!(self.honest.message().await, "still here");
         assert_eq!(self.gateway().metric("gateway_session_panics_total").await, 0.0);
@@ -123,7 +123,7 @@ async fn frames_that_are_not_of_the_protocol() {
         assert_eq!(client.closed().await.0, code, "{name}");
         arena.gateway().metric_reaches(counter, before + 1.0).await;
     }
-    arena.is_undisturbed().await;
+    arena.end_undisturbed().await;
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn the_commands_before_a_malformed_one_are_answered() {
     assert_eq!(client.reply(8).await["ping"], json!({}));
     assert_eq!(client.reply(9).await["error"]["code"], 104);
     assert_eq!(client.closed().await, (3501, "bad request".into()));
-    arena.is_undisturbed().await;
+    arena.end_undisturbed().await;
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn commands_that_cannot_be_done() {
         assert!(got == Some(code) || (channel == "room" && got == Some(103)), "{channel:?}: {reply}");
     }
     arena.gateway().metric_reaches(r#"gateway_command_errors_total{code="102"}"#, 4.0).await;
-    arena.is_undisturbed().await;
+    arena.end_undisturbed().await;
 }
 
 /// What the user's tokens are signed with, asked for as a gateway would.
@@ -247,7 +247,7 @@ async fn tokens_that_prove_nothing() {
     assert!(refreshed["refresh"]["ttl"].as_u64() > Some(60), "{refreshed}");
     client.send(&json!({"id": 50, "refresh": {"token": arena.users[1].token}}).to_string()).await;
     assert_eq!(client.closed().await.0, 3500);
-    arena.is_undisturbed().await;
+    arena.end_undisturbed().await;
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn who_says_nothing_or_stays_too_long() {
     let claims = json!({"id": arena.users[0].id, "type": "auth", "collectionId": collection, "exp": now + 2});
     let mut expiring = Client::connect(arena.gateway(), &sign(Algorithm::HS256, &claims, &key)).await;
     assert_eq!(expiring.closed().await, (3005, "connection expired".into()));
-    arena.is_undisturbed().await;
+    arena.end_undisturbed().await;
 }
 
 #[tokio::test]
@@ -301,7 +301,7 @@ async fn hook_requests_that_are_not_from_the_hooks() {
     }
     let unsigned = http.send("POST", &url, &[], body).await.unwrap();
     assert_eq!((unsigned.status, &unsigned.json()["error"]["code"]), (401, &json!("missing_signature")));
-    arena.is_undisturbed().await;
+    arena.end_undisturbed().await;
 }
 
 #[tokio::test]
@@ -325,7 +325,7 @@ async fn requests_that_lead_nowhere() {
     assert!(refused.contains("400"), "{refused}");
     arena.gateway().metric_reaches(r#"gateway_handshakes_refused_total{reason="unsupported_subprotocol"}"#, 1.0).await;
     assert_eq!(http.get(&arena.gateway().admin("nowhere")).await.unwrap().status, 404);
-    arena.is_undisturbed().await;
+    arena.end_undisturbed().await;
 }
 
 #[tokio::test]
@@ -345,5 +345,5 @@ async fn logs_and_metrics_hold_no_secret_and_no_content() {
         assert!(!log.contains(secret) && !metrics.contains(secret), "{secret} in {log}");
     }
     assert!(!metrics.contains(&arena.room), "no label names a channel");
-    arena.is_undisturbed().await;
+    arena.end_undisturbed().await;
 }
