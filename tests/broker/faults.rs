@@ -123,23 +123,33 @@ async fn a_sink_that_is_too_slow_hears_of_the_gap() {
     let sink: Arc<dyn Sink> = slow.clone();
     broker.start(Arc::downgrade(&sink)).await.unwrap();
     broker.subscribe("c").await.unwrap();
-    std::thread::scope(|scope| {
-        let held = slow.gate.lock().unwrap();
-        let flood = scope.spawn(|| {
-            let mut client = redis.client();
-            let live = format!("{PREFIX}:live:{{c}}");
-            let info = "{\"user\":\"u\",\"client\":\"c\"}";
-            let mut thousand = redis::pipe();
-            for _ in 0..1000 {
-                thousand.cmd("PUBLISH").arg(&live).arg(format!("s{}:{info}{{}}", info.len())).ignore();
-            }
-            for _ in 0..80 {
-                thousand.exec(&mut client).unwrap();
-            }
-        });
-        flood.join().unwrap();
-        drop(held);
+    let (holding, held) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let gate = Arc::clone(&slow);
+    let holder = std::thread::spawn(move || {
+        let _closed = gate.gate.lock().unwrap();
+        holding.send(()).unwrap();
+        // Until the other end is dropped.
+        let _ = released.recv();
     });
+    held.recv().unwrap();
+    let mut client = redis.client();
+    let flood = move || {
+        let live = format!("{PREFIX}:live:{{c}}");
+        let info = "{\"user\":\"u\",\"client\":\"c\"}";
+        let mut thousand = redis::pipe();
+        for _ in 0..1000 {
+            thousand.cmd("PUBLISH").arg(&live).arg(format!("s{}:{info}{{}}", info.len())).ignore();
+        }
+        for _ in 0..80 {
+            thousand.exec(&mut client).unwrap();
+        }
+    };
+    tokio::task::spawn_blocking(flood).await.unwrap();
+    // Answered once all that came before on this link has been read: the queue has overflowed by then.
+    until("the flood to be read", async || broker.subscribe("later").await.ok()).await;
+    drop(release);
+    holder.join().unwrap();
     until("the gap", async || (slow.heard.gaps() > 0).then_some(())).await;
     broker.publish(&[entry("c", 1)]).await.unwrap();
     assert_eq!(brief(&slow.heard.wait("c", 1).await), numbered([1]));
