@@ -29,6 +29,7 @@ pub struct Metrics {
     pub relay_events: IntCounterVec,
     pub relay_cursor: IntGauge,
     pub relay_pulls: IntCounterVec,
+    pub relay_restarts: IntCounter,
     pub hooks_refused: IntCounterVec,
     pub pocketbase_failures: IntCounterVec,
     pub pocketbase_seconds: HistogramVec,
@@ -114,6 +115,11 @@ impl Metrics {
                 "Reads of the outbox, by what caused them",
                 "cause",
             )?,
+            relay_restarts: counter(
+                &r,
+                "gateway_relay_restarts_total",
+                "How often PocketBase's outbox had another history than before, as after a restore from a backup; all clients were told to reload",
+            )?,
             hooks_refused: counters(
                 &r,
                 "gateway_hooks_refused_total",
@@ -146,6 +152,10 @@ impl Metrics {
             registry: r,
         };
         Ok(metrics)
+    }
+
+    pub fn count_events(&self, outcome: &str, count: usize) {
+        self.relay_events.with_label_values(&[outcome]).inc_by(count as u64);
     }
 
     /// All metrics in Prometheus' text format.

@@ -118,7 +118,7 @@ impl Public {
         match self.verified(&parts, body) {
             Ok(events) => {
                 let accepted = events.events.len();
-                self.services.relay.offer(events.events);
+                self.services.relay.offer(events);
                 json(StatusCode::ACCEPTED, &serde_json::json!({"accepted": accepted}))
             }
             Err(answer) => *answer,

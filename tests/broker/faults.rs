@@ -1,7 +1,7 @@
 //! What a broker in Redis lives through.
 
 use crate::redis_server::Redis;
-use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, numbered, payload, until};
+use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery, Sink};
 use konvert_gateway::protocol::Publication;
 use std::sync::{Arc, Mutex};
@@ -186,7 +186,7 @@ async fn lost_scripts_are_loaded_again() {
         flush();
         broker.remove_presence("c", "c").await.unwrap();
         flush();
-        assert_eq!(broker.advance(round + 1).await.unwrap(), round + 1);
+        assert_eq!(broker.advance(mark(round + 1)).await.unwrap().seq, round + 1);
     }
 }
 
@@ -212,7 +212,7 @@ async fn garbage_in_redis_does_no_harm() {
     for kind in ["position", "stream", "presence", "leases"] {
         redis::cmd("SET").arg(key(kind, kind)).arg("x").exec(&mut client).unwrap();
     }
-    redis::cmd("SET").arg(format!("{PREFIX}:cursor")).arg("no number").exec(&mut client).unwrap();
+    redis::cmd("SET").arg(format!("{PREFIX}:mark")).arg("no number").exec(&mut client).unwrap();
     redis::cmd("HSET").arg(key("position", "h")).arg(&["epoch", "\n", "offset", "-1"]).exec(&mut client).unwrap();
     redis::cmd("HSET").arg(key("presence", "p")).arg(&["c", "not JSON"]).exec(&mut client).unwrap();
     redis::cmd("HSET").arg(key("position", "x")).arg(&["epoch", "e", "offset", "1"]).exec(&mut client).unwrap();
@@ -224,7 +224,7 @@ async fn garbage_in_redis_does_no_harm() {
         assert!(broker.presence(channel).await.is_err());
     }
     assert!(broker.publish(&[entry("position", 2)]).await.is_err());
-    assert!(broker.begin(1).await.is_err());
+    assert!(broker.begin(mark(1)).await.is_err());
     broker.check().await.unwrap();
 }
 
