@@ -101,12 +101,38 @@ impl Client {
         panic!("closed");
     }
 
-    /// The content of the next message.
-    pub async fn message(&mut self) -> String {
+    /// The next publication that is a message: others, such as the room's memberships, may still be under way when
+    /// a test begins.
+    pub async fn message_publication(&mut self) -> Value {
         loop {
             let publication = self.publication().await;
             if publication["data"]["collection"] == "messages" {
-                return publication["data"]["record"]["content"].as_str().unwrap_or_default().to_owned();
+                return publication;
+            }
+        }
+    }
+
+    /// The next publication that a member has made.
+    pub async fn signal(&mut self) -> Value {
+        loop {
+            let publication = self.publication().await;
+            if publication["info"].is_object() {
+                return publication;
+            }
+        }
+    }
+
+    /// The content of the next message.
+    pub async fn message(&mut self) -> String {
+        self.message_publication().await["data"]["record"]["content"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// How the gateway ends a subscription.
+    pub async fn unsubscribed(&mut self) -> Value {
+        loop {
+            let mut push = self.push().await;
+            if push["push"]["unsubscribe"].is_object() {
+                return push["push"]["unsubscribe"].take();
             }
         }
     }
