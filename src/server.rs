@@ -122,6 +122,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     let hub = Hub::new(Arc::clone(&broker), metrics.clone());
     let sink: Weak<Hub> = Arc::downgrade(&hub);
     broker.start(sink as Weak<dyn Sink>).await?;
+    tokio::spawn(Hub::check_positions(Arc::downgrade(&hub)));
 
     let pocketbase = PocketBase::new(&config, metrics.clone());
     let auth = Auth::new(&config, pocketbase.clone());

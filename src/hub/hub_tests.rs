@@ -166,6 +166,15 @@ async fn what_cannot_be_filled_is_told_and_a_new_subscribe_goes_on() {
     assert_eq!(back.offsets(1).await, [21]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_nobody_noticed_is_found_by_comparing_positions() {
+    let node = Node::with_history(100).await;
+    tokio::spawn(Hub::check_positions(Arc::downgrade(&node.hub)));
+    let subscriber = node.subscribe(1, None).await;
+    node.publish_unheard(2).await;
+    assert_eq!(subscriber.offsets(2).await, [1, 2]);
+}
+
 #[tokio::test]
 async fn signals_reach_everybody_without_an_offset() {
     let node = Node::with_history(5).await;
