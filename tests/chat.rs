@@ -73,8 +73,7 @@ async fn away_for_ten_seconds(world: &World, back_at: usize) {
     bob.subscribe(&channel).await;
     world.pocketbase.write(&room, &users[0], "seen").await;
     let seen = bob.message_publication().await;
-    let history = bob.call("history", json!({"channel": channel})).await;
-    let place = Place { offset: seen["offset"].as_u64().unwrap(), ..Place::of(&history["history"]) };
+    let place = Place { offset: seen["offset"].as_u64().unwrap(), ..bob.history_position(&channel).await };
     bob.cut();
 
     let cut_at = Instant::now();

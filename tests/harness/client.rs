@@ -79,6 +79,11 @@ impl Client {
         self.call("subscribe", request).await["subscribe"].take()
     }
 
+    /// Where a channel stands that this client is subscribed to.
+    pub async fn history_position(&mut self, channel: &str) -> Place {
+        Place::of(&self.call("history", json!({"channel": channel})).await["history"])
+    }
+
     /// The next publication of a channel.
     pub async fn publication(&mut self) -> Value {
         loop {

@@ -53,6 +53,11 @@ impl PocketBase {
         self.ready().await;
     }
 
+    /// The file with its data, for when it is not running.
+    pub fn database(&self) -> std::path::PathBuf {
+        self.directory.path().join("pb_data/data.db")
+    }
+
     /// A backup of PocketBase's own making; returns its name.
     pub async fn back_up(&self) -> String {
         let name = "before.zip".to_owned();
