@@ -70,6 +70,7 @@ settings! {
     max_signal_size: usize = "4096", "bytes", "Largest payload that a client may publish";
     max_subscriptions: usize = "256", "count", "Subscriptions of one connection";
     max_queue_size: usize = "1048576", "bytes", "Unsent frames of one connection; past it the client is disconnected as slow";
+    max_total_queue_size: usize = "268435456", "bytes", "Unsent frames of all connections; past it those that hold more than 131072 bytes are disconnected as slow";
     max_hook_size: usize = "16777216", "bytes", "Largest request body that the hooks may post";
     signals: Words = "typing", "comma-separated words", "Values of \"type\" that members may publish into a room";
     history_size: usize = "500", "count", "Publications kept per channel for clients that come back";
@@ -169,6 +170,9 @@ impl Config {
         if self.max_queue_size < 64 * 1024 {
             return bad("max_queue_size", "must hold at least one large message: 65536 bytes or more");
         }
+        if self.max_total_queue_size < self.max_queue_size {
+            return bad("max_total_queue_size", "must be at least `max_queue_size`");
+        }
         Ok(())
     }
 
@@ -260,6 +264,7 @@ mod tests {
             ("signals = [1]", "signals", "array of strings"),
             ("listen = { port = 1 }", "listen", "string"),
             ("pong_timeout = 30", "pong_timeout", "ping_interval"),
+            ("max_total_queue_size = 1000000", "max_total_queue_size", "max_queue_size"),
             ("secret = \"short\"", "secret", "32"),
         ] {
             let environment: &[(&str, &str)] = if name == "secret" { &[("GATEWAY_SECRET", "short")] } else { &[] };

@@ -2,7 +2,7 @@
 
 use super::respond::{Answer, error, json};
 use crate::event::Events;
-use crate::outbox::Outbox;
+use crate::outbox::{Budget, Outbox};
 use crate::session::{Services, Session};
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
 use crate::socket;
@@ -31,6 +31,7 @@ pub struct Public {
     signer: Signer,
     next_connection: AtomicU64,
     /// The connections' tasks, which a stop waits for.
+    budget: Budget,
     connections: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -38,7 +39,8 @@ pub struct Public {
 impl Public {
     pub fn new(services: Arc<Services>, connections: TaskTracker, shutdown: CancellationToken) -> Self {
         let signer = Signer::new(&services.config.secret);
-        Self { services, signer, next_connection: AtomicU64::new(1), connections, shutdown }
+        let budget = Budget::new(services.config.max_total_queue_size, services.metrics.queued_bytes.clone());
+        Self { services, signer, budget, next_connection: AtomicU64::new(1), connections, shutdown }
     }
 
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
@@ -92,14 +94,14 @@ impl Public {
         if offered.is_some() {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
-        let (services, shutdown) = (Arc::clone(&self.services), self.shutdown.clone());
+        let (services, budget, shutdown) = (Arc::clone(&self.services), self.budget.clone(), self.shutdown.clone());
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
         self.connections.spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
             // Only its TCP stream is of use from here on; hyper's buffer would stay for the connection's life.
             let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
             let _counted = Counted::new(&services);
-            let outbox = Arc::new(Outbox::new(services.config.max_queue_size));
+            let outbox = Arc::new(Outbox::new(services.config.max_queue_size, budget));
             let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox));
             socket::serve(parts.io.into_inner(), parts.read_buf, session, outbox, services, shutdown).await;
         });
