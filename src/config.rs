@@ -10,7 +10,7 @@ mod value;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::SocketAddr;
 use std::time::Duration;
-pub use value::{HttpUrl, LogFormat, RedisUrl, Threads};
+pub use value::{Delay, HttpUrl, LogFormat, RedisUrl, Threads};
 use value::{Value, Words};
 
 /// The shortest secret that is accepted, in characters.
@@ -79,7 +79,9 @@ settings! {
     key_ttl: Duration = "60", "seconds", "How long a user's token key is remembered before PocketBase is asked again";
     pocketbase_timeout: Duration = "3", "seconds", "How long a call to PocketBase may take";
     pull_interval: Duration = "3", "seconds", "Between reads of PocketBase's outbox, the safety net under the hooks";
-    shutdown_timeout: Duration = "10", "seconds", "How long a stop may take to write what is queued";
+    drain_delay: Delay = "0", "seconds or 0", "How long a stop goes on serving after /readyz has begun to fail: as long as a load balancer needs to notice";
+    shutdown_spread: Delay = "5", "seconds or 0", "Over how long a stop spreads its telling clients to reconnect";
+    shutdown_timeout: Duration = "10", "seconds", "How long a stop may take after drain_delay; clients that are left then are cut off";
 }
 
 /// Why the configuration cannot be used. Names the setting and its source.
@@ -173,6 +175,9 @@ impl Config {
         if self.max_total_queue_size < self.max_queue_size {
             return bad("max_total_queue_size", "must be at least `max_queue_size`");
         }
+        if self.shutdown_spread.0 >= self.shutdown_timeout {
+            return bad("shutdown_spread", "must be shorter than `shutdown_timeout`");
+        }
         Ok(())
     }
 
@@ -265,6 +270,8 @@ mod tests {
             ("listen = { port = 1 }", "listen", "string"),
             ("pong_timeout = 30", "pong_timeout", "ping_interval"),
             ("max_total_queue_size = 1000000", "max_total_queue_size", "max_queue_size"),
+            ("drain_delay = -1", "drain_delay", "seconds"),
+            ("shutdown_spread = 10", "shutdown_spread", "shutdown_timeout"),
             ("secret = \"short\"", "secret", "32"),
         ] {
             let environment: &[(&str, &str)] = if name == "secret" { &[("GATEWAY_SECRET", "short")] } else { &[] };
@@ -272,6 +279,12 @@ mod tests {
             assert!(error.contains(&format!("`{name}`")) && error.contains(hint), "{file}: {error}");
         }
         assert!(error("a = ", &[], &[]).starts_with("gateway.toml: "));
+    }
+
+    #[test]
+    fn a_stop_may_be_without_delay_and_spread() {
+        let config = load("drain_delay = 0\nshutdown_spread = 0", &[], &[]).unwrap();
+        assert_eq!((config.drain_delay.0, config.shutdown_spread.0), (Duration::ZERO, Duration::ZERO));
     }
 
     #[test]

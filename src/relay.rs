@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -38,6 +39,9 @@ enum RelayError {
 pub struct Relay {
     intake: mpsc::Sender<Vec<Event>>,
     started: watch::Receiver<bool>,
+    /// Batches taken from hooks, and how many of them are dealt with.
+    offered: Arc<AtomicU64>,
+    settled: watch::Receiver<u64>,
     failure: Arc<Mutex<Option<String>>>,
     metrics: Metrics,
 }
@@ -47,6 +51,7 @@ impl Relay {
     pub fn start(config: &Config, pocketbase: PocketBase, broker: Arc<dyn Broker>, metrics: Metrics) -> Self {
         let (intake, posted) = mpsc::channel(INTAKE);
         let (start, started) = watch::channel(false);
+        let (settle, settled) = watch::channel(0);
         let failure = Arc::new(Mutex::new(Some("the outbox has not been read yet".to_owned())));
         let task = Task {
             pocketbase,
@@ -55,19 +60,29 @@ impl Relay {
             failure: Arc::clone(&failure),
             cursor: 0,
             confirmed: 0,
+            settled: settle,
             pull_interval: config.pull_interval,
         };
         tokio::spawn(task.run(posted, start));
-        Self { intake, started, failure, metrics }
+        Self { intake, started, offered: Arc::default(), settled, failure, metrics }
     }
 
     /// Takes ascending events from a hook. Never waits: with the queue full they are dropped here, stay in the
     /// outbox and are read from there.
     pub fn offer(&self, events: Vec<Event>) {
         let count = events.len() as u64;
-        if self.intake.try_send(events).is_err() {
+        if self.intake.try_send(events).is_ok() {
+            self.offered.fetch_add(1, Ordering::Relaxed);
+        } else {
             self.metrics.relay_events.with_label_values(&["dropped"]).inc_by(count);
         }
+    }
+
+    /// Returns once everything that was offered before is published, or left to the outbox after a failure.
+    pub async fn settled(&self) {
+        let offered = self.offered.load(Ordering::Relaxed);
+        // An error means that the task is gone, as at the process's end.
+        let _ = self.settled.clone().wait_for(|settled| *settled >= offered).await;
     }
 
     /// Returns once it is settled from which event on this gateway publishes. Whoever subscribes before could
@@ -91,6 +106,7 @@ struct Task {
     /// Everything up to here has been published, as far as this gateway knows.
     cursor: u64,
     confirmed: u64,
+    settled: watch::Sender<u64>,
     pull_interval: Duration,
 }
 
@@ -134,10 +150,13 @@ impl Task {
                     let mut events: Vec<Event> = batches.drain(..).flatten().collect();
                     if broker_down {
                         self.metrics.relay_events.with_label_values(&["dropped"]).inc_by(events.len() as u64);
+                        self.settled.send_modify(|settled| *settled += count as u64);
                         continue;
                     }
                     events.sort_unstable_by_key(|event| event.seq);
-                    self.take_posted(events).await
+                    let taken = self.take_posted(events).await;
+                    self.settled.send_modify(|settled| *settled += count as u64);
+                    taken
                 }
                 () = tokio::time::sleep_until(next_pull) => {
                     next_pull = Instant::now() + self.pull_interval;
