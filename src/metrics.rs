@@ -15,6 +15,7 @@ pub struct Metrics {
     pub connections_total: IntCounter,
     pub handshakes_refused: IntCounterVec,
     pub disconnects: IntCounterVec,
+    pub queued_bytes: IntGauge,
     pub session_panics: IntCounter,
     pub commands: IntCounterVec,
     pub command_errors: IntCounterVec,
@@ -59,6 +60,11 @@ impl Metrics {
                 "gateway_disconnects_total",
                 "Connections ended, by close code (see proto/README.md); 'client': the client closed or vanished",
                 "code",
+            )?,
+            queued_bytes: gauge(
+                &r,
+                "gateway_queued_bytes",
+                "Unsent frames of all connections; at max_total_queue_size those that hold much are disconnected (3008)",
             )?,
             session_panics: counter(
                 &r,

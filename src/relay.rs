@@ -20,6 +20,7 @@ use crate::event::{Event, Events};
 use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
 use machine::{Action, Input, Machine, Note};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -43,6 +44,9 @@ enum RelayError {
 pub struct Relay {
     intake: mpsc::Sender<Events>,
     started: watch::Receiver<bool>,
+    /// Batches taken from hooks, and how many of them are dealt with.
+    offered: Arc<AtomicU64>,
+    settled: watch::Receiver<u64>,
     failure: Arc<Mutex<Option<String>>>,
     metrics: Metrics,
 }
@@ -52,6 +56,7 @@ impl Relay {
     pub fn start(config: &Config, pocketbase: PocketBase, broker: Arc<dyn Broker>, metrics: Metrics) -> Self {
         let (intake, posted) = mpsc::channel(INTAKE);
         let (start, started) = watch::channel(false);
+        let (settle, settled) = watch::channel(0);
         let failure = Arc::new(Mutex::new(Some("the outbox has not been read yet".to_owned())));
         let driver = Driver {
             machine: Machine::default(),
@@ -60,18 +65,28 @@ impl Relay {
             metrics: metrics.clone(),
             failure: Arc::clone(&failure),
             start,
+            settled: settle,
         };
         tokio::spawn(driver.run(posted, config.pull_interval));
-        Self { intake, started, failure, metrics }
+        Self { intake, started, offered: Arc::default(), settled, failure, metrics }
     }
 
     /// Takes ascending events from a hook. Never waits: with the queue full they are dropped here, stay in the
     /// outbox and are read from there.
     pub fn offer(&self, events: Events) {
         let count = events.events.len();
-        if self.intake.try_send(events).is_err() {
+        if self.intake.try_send(events).is_ok() {
+            self.offered.fetch_add(1, Ordering::Relaxed);
+        } else {
             self.metrics.count_events("dropped", count);
         }
+    }
+
+    /// Returns once everything that was offered before is published, or left to the outbox after a failure.
+    pub async fn settled(&self) {
+        let offered = self.offered.load(Ordering::Relaxed);
+        // An error means that the task is gone, as at the process's end.
+        let _ = self.settled.clone().wait_for(|settled| *settled >= offered).await;
     }
 
     /// Returns once it is settled from which event on this gateway publishes. Whoever subscribes before could
@@ -95,6 +110,7 @@ struct Driver {
     metrics: Metrics,
     failure: Arc<Mutex<Option<String>>>,
     start: watch::Sender<bool>,
+    settled: watch::Sender<u64>,
 }
 
 impl Driver {
@@ -104,14 +120,20 @@ impl Driver {
         // With the broker out of reach there is no point in taking what is posted: it stays in the outbox.
         let mut broker_down = false;
         loop {
+            let mut batches = 0;
             let input = tokio::select! {
                 events = posted.recv() => match events {
                     None => return,
                     Some(events) if broker_down => {
                         self.metrics.count_events("dropped", events.events.len());
+                        self.settled.send_modify(|settled| *settled += 1);
                         continue;
                     }
-                    Some(first) => Input::Posted(with_waiting(first, &mut posted)),
+                    Some(first) => {
+                        let (events, count) = with_waiting(first, &mut posted);
+                        batches = count;
+                        Input::Posted(events)
+                    }
                 },
                 () = tokio::time::sleep_until(next_tick) => {
                     next_tick = Instant::now() + pull_interval;
@@ -119,7 +141,9 @@ impl Driver {
                     Input::Tick
                 }
             };
-            match self.carry_out(input).await {
+            let result = self.carry_out(input).await;
+            self.settled.send_modify(|settled| *settled += batches);
+            match result {
                 Ok(()) => {
                     broker_down = false;
                     pause = RETRY.start;
@@ -219,17 +243,19 @@ impl Driver {
 }
 
 /// Joins to a batch those that already wait behind it, so that they are published together. Batches of another run
-/// of PocketBase are left out: they are in the outbox.
-fn with_waiting(mut first: Events, posted: &mut mpsc::Receiver<Events>) -> Events {
+/// of PocketBase are left out: they are in the outbox. Returns how many batches that were.
+fn with_waiting(mut first: Events, posted: &mut mpsc::Receiver<Events>) -> (Events, u64) {
+    let mut count = 1;
     for _ in 0..64 {
         let Ok(more) = posted.try_recv() else { break };
+        count += 1;
         if more.boot == first.boot {
             first.events.extend(more.events);
         }
     }
     first.events.sort_by_key(|event| event.seq);
     first.events.dedup_by_key(|event| event.seq);
-    first
+    (first, count)
 }
 
 fn entries(run: Vec<Event>) -> Vec<Entry> {
