@@ -14,15 +14,15 @@ mod history;
 mod nodes;
 #[path = "broker/presence.rs"]
 mod presence;
-#[path = "harness/redis.rs"]
-mod redis_server;
+
+mod harness;
 
 use async_trait::async_trait;
+use harness::redis::Redis;
 use konvert_gateway::broker::memory::MemoryBroker;
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::{Broker, Entry, Mark, Retention, Sink};
 use konvert_gateway::protocol::{ClientInfo, Payload, Publication};
-use redis_server::Redis;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! What a broker in Redis lives through.
 
-use crate::redis_server::Redis;
+use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery, Sink};
 use konvert_gateway::protocol::Publication;

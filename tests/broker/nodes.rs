@@ -1,6 +1,6 @@
 //! Several gateways on one Redis.
 
-use crate::redis_server::Redis;
+use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Mark, Retention};

@@ -1,10 +1,7 @@
 //! A Redis of one test's own: on a free port, keeping nothing on disk unless told to, gone with its handle.
 
-// Each test binary uses its own part of this.
-#![allow(dead_code)]
-
+use super::process::free_port;
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -138,9 +135,4 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
 }

@@ -17,13 +17,23 @@ export const SECRET = "a secret of the tests, long enough to pass";
 const SUPERUSER = ["root@example.com", "root-password"];
 export const PASSWORD = "password-123";
 
+/**
+ * A port that nobody has been given before, below those that the system gives to outgoing connections: between its
+ * choice and its use somebody else could be given any other.
+ */
 export async function freePort() {
-  const server = net.createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  for (;;) {
+    const port = 10_000 + ((process.pid * 101 + handedOut++) % 20_000);
+    const server = net.createServer();
+    const free = await new Promise((resolve) => {
+      server.once("listening", () => resolve(true)).once("error", () => resolve(false)).listen(port, "127.0.0.1");
+    });
+    if (!free) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }
+let handedOut = 0;
 
 /** Waits until `condition` gives something truthy, and returns that. */
 export async function until(condition, what, ms = 5000) {
