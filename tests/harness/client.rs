@@ -35,8 +35,13 @@ impl Place {
 impl Client {
     /// A WebSocket that has said nothing yet.
     pub async fn open(url: &str) -> Self {
-        let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
-        Self { socket, pushes: VecDeque::new(), next_id: 1 }
+        Self::try_open(url).await.expect("the handshake succeeds")
+    }
+
+    /// As `open`, where the gateway may be away or refuse.
+    pub async fn try_open(url: &str) -> Option<Self> {
+        let (socket, _) = connect_async(url).await.ok()?;
+        Some(Self { socket, pushes: VecDeque::new(), next_id: 1 })
     }
 
     /// One that the network brings its bytes slowly: as soon as it stops reading, the gateway feels it.
