@@ -85,19 +85,17 @@ impl Server {
     pub async fn run(self, asked: CancellationToken) {
         let Self { services, public, admin } = self;
         let shutdown = Shutdown::new(asked, services.config.shutdown_spread.0);
-        let (requests, clients, end) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
-        let front = Arc::new(Public::new(Arc::clone(&services), clients.clone(), shutdown.clone()));
+        let (hooks, clients, end) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
+        let front = Arc::new(Public::new(Arc::clone(&services), hooks.clone(), clients.clone(), shutdown.clone()));
         let operators = Arc::new(Admin::new(Arc::clone(&services), shutdown.clone()));
         let listeners = [
-            tokio::spawn(accept(public, end.clone(), shutdown.intake().clone(), requests.clone(), move |request| {
-                Arc::clone(&front).answer(request)
-            })),
-            tokio::spawn(accept(admin, end.clone(), end.clone(), TaskTracker::new(), move |request| {
+            tokio::spawn(accept(public, end.clone(), move |request| Arc::clone(&front).answer(request))),
+            tokio::spawn(accept(admin, end.clone(), move |request| {
                 Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
             })),
         ];
         shutdown.asked().await;
-        stop(&services, &shutdown, &requests, &clients).await;
+        stop(&services, &shutdown, &hooks, &clients).await;
         end.cancel();
         for listener in listeners {
             let _ = listener.await;
@@ -105,16 +103,16 @@ impl Server {
     }
 }
 
-async fn stop(services: &Services, shutdown: &Shutdown, requests: &TaskTracker, clients: &TaskTracker) {
+async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, clients: &TaskTracker) {
     let (config, open) = (&services.config, &services.metrics.connections);
     tracing::info!(connections = open.get(), "stopping: not ready any more");
     tokio::time::sleep(config.drain_delay.0).await;
 
     let all_gone = async {
         shutdown.close_intake();
-        requests.close();
+        hooks.close();
         let taken = async {
-            requests.wait().await;
+            hooks.wait().await;
             services.relay.settled().await;
         };
         // What is not published by then stays in the outbox, for other gateways or for the next start.
@@ -167,15 +165,9 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     Ok(Arc::new(Services { config, auth, access, broker, hub, presence, relay, metrics }))
 }
 
-/// Accepts connections and answers their requests until `end`. Each runs in a task of its own. From `last_request`
-/// on, each connection is closed after the answer to the request that is under way or next.
-async fn accept<F, A>(
-    listener: TcpListener,
-    end: CancellationToken,
-    last_request: CancellationToken,
-    tasks: TaskTracker,
-    answer: F,
-) where
+/// Accepts connections and answers their requests until `end`. Each runs in a task of its own.
+async fn accept<F, A>(listener: TcpListener, end: CancellationToken, answer: F)
+where
     F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
@@ -186,7 +178,7 @@ async fn accept<F, A>(
         };
         match accepted {
             Ok((stream, _)) => {
-                tasks.spawn(serve_http(stream, last_request.clone(), answer.clone()));
+                tokio::spawn(serve_http(stream, end.clone(), answer.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
@@ -196,7 +188,7 @@ async fn accept<F, A>(
     }
 }
 
-async fn serve_http<F, A>(stream: TcpStream, last_request: CancellationToken, answer: F)
+async fn serve_http<F, A>(stream: TcpStream, end: CancellationToken, answer: F)
 where
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Answer>,
@@ -215,8 +207,8 @@ where
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {
         result = &mut serving => result,
-        () = last_request.cancelled() => {
-            // Closes at once what idles between two requests.
+        () = end.cancelled() => {
+            // Answers what is under way and takes no further request.
             serving.as_mut().graceful_shutdown();
             serving.await
         }

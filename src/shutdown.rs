@@ -36,9 +36,8 @@ impl Shutdown {
         self.intake_closed.cancel();
     }
 
-    /// Cancelled once the intake is closed.
-    pub fn intake(&self) -> &CancellationToken {
-        &self.intake_closed
+    pub fn is_intake_closed(&self) -> bool {
+        self.intake_closed.is_cancelled()
     }
 
     pub fn say_farewell(&self) {

@@ -10,7 +10,7 @@ use crate::socket;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -33,16 +33,17 @@ pub struct Public {
     signer: Signer,
     budget: Budget,
     next_connection: AtomicU64,
-    /// The connections' tasks, which a stop waits for.
+    /// What a stop waits for: requests of hooks, and the connections' tasks.
+    hooks: TaskTracker,
     connections: TaskTracker,
     shutdown: Shutdown,
 }
 
 impl Public {
-    pub fn new(services: Arc<Services>, connections: TaskTracker, shutdown: Shutdown) -> Self {
+    pub fn new(services: Arc<Services>, hooks: TaskTracker, connections: TaskTracker, shutdown: Shutdown) -> Self {
         let signer = Signer::new(&services.config.secret);
         let budget = Budget::new(services.config.max_total_queue_size, services.metrics.queued_bytes.clone());
-        Self { services, signer, budget, next_connection: AtomicU64::new(1), connections, shutdown }
+        Self { services, signer, budget, next_connection: AtomicU64::new(1), hooks, connections, shutdown }
     }
 
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
@@ -66,7 +67,7 @@ impl Public {
     }
 
     fn handshake(&self, mut request: Request<Incoming>) -> Answer {
-        if self.shutdown.intake().is_cancelled() {
+        if self.shutdown.is_intake_closed() {
             return come_back(self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, STOPPING));
         }
         if !request.headers().contains_key(UPGRADE) {
@@ -111,7 +112,8 @@ impl Public {
     }
 
     async fn take_events(&self, request: Request<Incoming>) -> Answer {
-        if self.shutdown.intake().is_cancelled() {
+        let _under_way = self.hooks.token();
+        if self.shutdown.is_intake_closed() {
             return come_back(self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "draining", STOPPING));
         }
         let (parts, body) = request.into_parts();
@@ -150,8 +152,10 @@ impl Public {
     }
 }
 
-/// A second is enough: whoever spreads requests over several gateways sends the next one elsewhere.
+/// A second is enough: whoever spreads requests over several gateways sends the next one elsewhere. What idles
+/// between two requests is not closed on our side, which would cross with the next one; its answer closes it.
 fn come_back(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     answer
 }

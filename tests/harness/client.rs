@@ -5,11 +5,11 @@ use super::gateway::Gateway;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -35,16 +35,36 @@ impl Place {
 impl Client {
     /// A WebSocket that has said nothing yet.
     pub async fn open(url: &str) -> Self {
-        let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
+        Self::try_open(url).await.expect("the handshake succeeds")
+    }
+
+    /// As `open`, where the gateway may be away or refuse.
+    pub async fn try_open(url: &str) -> Option<Self> {
+        let (socket, _) = connect_async(url).await.ok()?;
+        Some(Self { socket, pushes: VecDeque::new(), next_id: 1 })
+    }
+
+    /// One that the network brings its bytes slowly: as soon as it stops reading, the gateway feels it.
+    pub async fn open_narrow(gateway: &Gateway) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let stream = socket.connect(([127, 0, 0, 1], gateway.port).into()).await.expect("the gateway accepts");
+        let stream = MaybeTlsStream::Plain(stream);
+        let (socket, _) = client_async(gateway.websocket(), stream).await.expect("the handshake succeeds");
         Self { socket, pushes: VecDeque::new(), next_id: 1 }
     }
 
     /// Connected as the token's user.
     pub async fn connect(gateway: &Gateway, token: &str) -> Self {
         let mut client = Self::open(&gateway.websocket()).await;
-        let reply = client.call("connect", json!({"token": token})).await;
-        assert!(reply["connect"]["client"].is_string(), "{reply}");
+        client.log_in(token).await;
         client
+    }
+
+    /// As the token's user; returns the client's id.
+    pub async fn log_in(&mut self, token: &str) -> String {
+        let reply = self.call("connect", json!({"token": token})).await;
+        reply["connect"]["client"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned()
     }
 
     /// Sends one command and returns its reply.
@@ -94,16 +114,17 @@ impl Client {
         }
     }
 
-    /// Takes the next frame of text that is no ping, without looking into it.
-    pub async fn skip_frame(&mut self) {
-        while let Some(Ok(message)) = self.socket.next().await {
-            match message {
-                Message::Text(text) if text.as_str() == "{}" => self.send("{}").await,
-                Message::Text(_) => return,
-                _ => {}
+    /// The next frame of text that is no ping, as it came; how the gateway closed, at the end.
+    pub async fn text(&mut self) -> Result<Utf8Bytes, Option<CloseFrame>> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) if text.as_str() == "{}" => self.send("{}").await,
+                Some(Ok(Message::Text(text))) => return Ok(text),
+                Some(Ok(Message::Close(frame))) => return Err(frame),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
             }
         }
-        panic!("closed");
     }
 
     /// The next publication that is a message: others, such as the room's memberships, may still be under way when
@@ -169,16 +190,8 @@ impl Client {
 
     /// The next frame of text as JSON, pings answered; an error with the close frame at the end.
     async fn frame(&mut self) -> Result<Value, Option<CloseFrame>> {
-        loop {
-            let message = timeout(DEADLINE, self.socket.next()).await.expect("something arrives in time");
-            match message {
-                Some(Ok(Message::Text(text))) if text.as_str() == "{}" => self.send("{}").await,
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("a frame is JSON")),
-                Some(Ok(Message::Close(frame))) => return Err(frame),
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Err(None),
-            }
-        }
+        let text = timeout(DEADLINE, self.text()).await.expect("something arrives in time")?;
+        Ok(serde_json::from_str(&text).expect("a frame is JSON"))
     }
 
     /// Vanishes without a word.

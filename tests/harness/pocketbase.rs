@@ -5,8 +5,9 @@ use super::process::{Process, free_port};
 use super::{SECRET, until};
 use konvert_gateway::signature::{SIGNATURE, Signer, TIMESTAMP};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 use tempfile::TempDir;
@@ -140,6 +141,27 @@ impl PocketBase {
     pub async fn join(&self, room: &str, user: &User) -> Value {
         let membership = json!({"room": room, "user": user.id, "role": "member"});
         self.as_superuser("POST", "collections/room_members/records", &membership).await
+    }
+
+    /// Puts these rows (`{"channels":[…],"data":{…}}`) into the outbox without the hooks' knowing, and so fast;
+    /// returns the first one's number.
+    pub fn append_to_outbox(&self, rows: &[String]) -> u64 {
+        const SCRIPT: &str = r"
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], timeout=30)
+rows = ((int(time.time() * 1000), line.rstrip('\n')) for line in sys.stdin)
+db.executemany('INSERT INTO _gateway_outbox (created, event) VALUES (?, ?)', rows)
+print(db.execute('SELECT max(seq) FROM _gateway_outbox').fetchone()[0])
+db.commit()";
+        let mut command = Command::new("python3");
+        command.args(["-c", SCRIPT]).arg(self.directory.path().join("pb_data/data.db"));
+        let mut python = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 runs");
+        let mut input = python.stdin.take().expect("it was asked for");
+        input.write_all((rows.join("\n") + "\n").as_bytes()).expect("it reads");
+        drop(input);
+        let output = python.wait_with_output().expect("it ends");
+        let last: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("the last number");
+        last + 1 - rows.len() as u64
     }
 
     pub async fn write(&self, room: &str, author: &User, content: &str) -> Value {

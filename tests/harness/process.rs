@@ -25,6 +25,16 @@ impl Process {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// Bytes of memory that it holds now.
+    pub fn resident(&self) -> usize {
+        resident(self.pid())
+    }
+
+    /// How it ended, if it has by itself; `None` for the code after a signal.
+    pub fn ended(&mut self) -> Option<Option<i32>> {
+        Some(self.child.as_mut()?.try_wait().ok()??.code())
+    }
+
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
@@ -73,4 +83,11 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// Bytes of memory that a process holds now.
+pub fn resident(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
 }

@@ -1,0 +1,283 @@
+//! Who does not read is disconnected and costs nobody else anything: neither messages, nor time, nor memory.
+
+mod harness;
+
+use futures_util::{StreamExt, stream};
+use harness::client::Client;
+use harness::http::Http;
+use harness::pocketbase::User;
+use harness::{World, until};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message;
+
+const STUCK: usize = 1000;
+const READERS: usize = 20;
+const MESSAGES: usize = 20_000;
+/// Messages before, for comparison.
+const MESSAGES_ALONE: usize = 4000;
+/// At most so many more, until the kernel's buffers for those that do not read are full and they are felt here.
+const MESSAGES_TO_STALL: usize = 2000;
+/// As many as one post of the hooks carries here, and how often that happens: 1000 messages per second.
+const BATCH: usize = 10;
+const PACE: Duration = Duration::from_millis(10);
+/// What all that waits may hold together.
+const BUDGET: usize = 128 * 1024 * 1024;
+
+const SLOW: &str = r#"gateway_disconnects_total{code="3008"}"#;
+
+/// A thousand clients stop reading in a room of twenty that read, through which twenty thousand messages pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_stuck_clients_cost_nobody_anything() {
+    // Nothing but the hooks' posts: a read of the outbox would bring everything at once.
+    let settings = [("GATEWAY_PULL_INTERVAL", "3600"), ("GATEWAY_MAX_TOTAL_QUEUE_SIZE", &BUDGET.to_string())];
+    let world = World::start(1, false, &settings).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let feed = Feed::new(&world, &room).await;
+    // On threads of their own, so that a late arrival is the gateway's doing.
+    let runtime = Runtime::new().expect("a runtime");
+
+    let readers = readers(&world, &users[1], &room, &runtime, 0..MESSAGES_ALONE).await;
+    let sent = feed.send(&world, 0..MESSAGES_ALONE).await;
+    let alone = latencies(readers, 0, &sent).await;
+
+    let readers = self::readers(&world, &users[1], &room, &runtime, MESSAGES_ALONE..feed.rows.len()).await;
+    let stuck: Vec<Client> = stream::iter(0..STUCK)
+        .map(async |_| {
+            let mut client = Client::open_narrow(world.gateway()).await;
+            client.log_in(&users[1].token).await;
+            client.subscribe(&format!("room:{room}")).await;
+            client
+        })
+        .buffer_unordered(50)
+        .collect()
+        .await;
+    let watch = Watch::start(&world);
+    let mut next = MESSAGES_ALONE;
+    while world.gateway().metric("gateway_queued_bytes").await < (STUCK * 16 * 1024) as f64 {
+        feed.send(&world, next..next + 50).await;
+        next += 50;
+    }
+    assert_eq!(world.gateway().metric(SLOW).await, 0.0, "all are stuck and none is gone");
+    let sent = feed.send(&world, next..feed.rows.len()).await;
+    assert!(sent.len() >= MESSAGES);
+    let with_stuck = latencies(readers, next - MESSAGES_ALONE, &sent).await;
+    let (growth, queued) = watch.stop(&world).await;
+
+    println!("p50 and p99 of {READERS} readers, in ms: alone {}", show(&alone));
+    println!("with {STUCK} that do not read:            {}", show(&with_stuck));
+    println!("ratio of the p99: {:.2} (the goal is 1.33)", at(&with_stuck, 99) / at(&alone, 99));
+    println!("memory grew by {} KiB; at most {} KiB were queued", growth / 1024, queued / 1024);
+    assert!(at(&with_stuck, 99) < 10.0 * at(&alone, 99).max(5.0), "the stuck ones were felt");
+    assert!(growth < BUDGET, "{growth} bytes");
+    assert!(queued < BUDGET + STUCK * 1024, "{queued} bytes: past the budget one message at most for each");
+    let slow = world.gateway().metric(SLOW).await;
+    assert_eq!(slow, STUCK as f64, "all that were stuck were disconnected, and nobody else");
+    until("the queues to be empty", async || {
+        (world.gateway().metric("gateway_queued_bytes").await == 0.0).then_some(())
+    })
+    .await;
+    drop(stuck);
+    runtime.shutdown_background();
+}
+
+/// The rows that are going to pass, in the outbox already.
+struct Feed {
+    http: Http,
+    rows: Vec<String>,
+    first: u64,
+}
+
+impl Feed {
+    async fn new(world: &World, room: &str) -> Self {
+        let row = |n: usize| {
+            let record = json!({"n": n, "room": room, "content": "x".repeat(200)});
+            let data = json!({"action": "create", "collection": "messages", "record": record});
+            json!({"channels": [format!("room:{room}")], "data": data}).to_string()
+        };
+        let rows: Vec<String> = (0..MESSAGES_ALONE + MESSAGES_TO_STALL + MESSAGES).map(row).collect();
+        let first = world.pocketbase.append_to_outbox(&rows);
+        world.gateway().metric_reaches("gateway_relay_cursor", (first - 1) as f64).await;
+        Self { http: Http::new(), rows, first }
+    }
+
+    /// Posts these rows as the hooks would; returns when each was.
+    async fn send(&self, world: &World, range: std::ops::Range<usize>) -> Vec<Instant> {
+        let mut pace = tokio::time::interval(PACE);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sent = Vec::new();
+        for begin in range.step_by(BATCH) {
+            pace.tick().await;
+            let event = |n: usize| format!(r#"{{"seq":{},{}"#, self.first + n as u64, &self.rows[n][1..]);
+            let events: Vec<String> = (begin..begin + BATCH).map(event).collect();
+            sent.extend([Instant::now(); BATCH]);
+            let body = format!(r#"{{"events":[{}]}}"#, events.join(","));
+            let answer = self.http.post_events(world.gateway(), body).await.expect("the gateway answers");
+            assert_eq!(answer.status, 202, "{}", answer.text);
+        }
+        sent
+    }
+}
+
+type Arrivals = Vec<JoinHandle<Vec<Instant>>>;
+
+/// Subscribers that take these messages and no other, in this order; each says when each arrived.
+async fn readers(world: &World, user: &User, room: &str, runtime: &Runtime, range: std::ops::Range<usize>) -> Arrivals {
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let (url, token, channel) = (world.gateway().websocket(), user.token.clone(), format!("room:{room}"));
+        let opened = runtime.spawn(async move {
+            let mut client = Client::open(&url).await;
+            client.log_in(&token).await;
+            client.subscribe(&channel).await;
+            client
+        });
+        let (mut client, range) = (opened.await.expect("a subscriber"), range.clone());
+        readers.push(runtime.spawn(async move {
+            let mut arrivals = Vec::new();
+            for n in range {
+                let text = client.text().await.expect("it stays open");
+                assert!(text.contains(&format!(r#""n":{n},"#)), "message {n} is next, not {text}");
+                arrivals.push(Instant::now());
+            }
+            arrivals
+        }));
+    }
+    readers
+}
+
+/// From the post of each message to its arrival, without the first ones that the readers took.
+async fn latencies(readers: Arrivals, first: usize, sent: &[Instant]) -> Vec<Duration> {
+    let mut all = Vec::new();
+    for reader in readers {
+        let arrivals = tokio::time::timeout(harness::DEADLINE, reader).await.expect("all messages arrive");
+        let arrivals = arrivals.expect("each once and in order");
+        all.extend(arrivals[first..].iter().zip(sent).map(|(arrived, sent)| *arrived - *sent));
+    }
+    all.sort_unstable();
+    all
+}
+
+/// In milliseconds.
+fn at(sorted: &[Duration], percent: usize) -> f64 {
+    sorted[(sorted.len() - 1) * percent / 100].as_secs_f64() * 1e3
+}
+
+fn show(sorted: &[Duration]) -> String {
+    format!("{:.2} {:.2}", at(sorted, 50), at(sorted, 99))
+}
+
+/// Looks at the gateway's memory and queues all the time.
+struct Watch {
+    before: usize,
+    done: Arc<AtomicBool>,
+    highest: std::thread::JoinHandle<usize>,
+    queued: JoinHandle<usize>,
+}
+
+impl Watch {
+    fn start(world: &World) -> Self {
+        let (done, process) = (Arc::new(AtomicBool::new(false)), world.gateway().process.pid());
+        let until_done = Arc::clone(&done);
+        let highest = std::thread::spawn(move || {
+            let mut highest = 0;
+            while !until_done.load(Ordering::Relaxed) {
+                highest = highest.max(harness::process::resident(process));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            highest
+        });
+        let (until_done, url) = (Arc::clone(&done), world.gateway().admin("metrics"));
+        let queued = tokio::spawn(async move {
+            let (http, mut highest) = (Http::new(), 0);
+            while !until_done.load(Ordering::Relaxed) {
+                let text = http.get(&url).await.expect("the admin listener answers").text;
+                let value = text.lines().find_map(|line| line.strip_prefix("gateway_queued_bytes ")).expect("a gauge");
+                highest = highest.max(value.parse().expect("a number of bytes"));
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            highest
+        });
+        Self { before: harness::process::resident(process), done, highest, queued }
+    }
+
+    /// By how many bytes memory has grown at most, and how many were queued at most.
+    async fn stop(self, world: &World) -> (usize, usize) {
+        world.gateway().metric_reaches(SLOW, STUCK as f64).await;
+        self.done.store(true, Ordering::Relaxed);
+        let queued = self.queued.await.expect("it watched");
+        (self.highest.join().expect("it watched").saturating_sub(self.before), queued)
+    }
+}
+
+/// With the budget of all used up, those that hold much are disconnected; what they missed is still there for them.
+#[tokio::test]
+async fn who_was_disconnected_as_slow_reads_on_and_recovers() {
+    let world = World::start(1, false, &[("GATEWAY_MAX_TOTAL_QUEUE_SIZE", "1048576")]).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut reader = world.subscriber(0, &users[1], &room).await;
+    let mut stuck = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::open_narrow(world.gateway()).await;
+        client.log_in(&users[1].token).await;
+        let place = client.subscribe(&channel).await;
+        stuck.push((client, place));
+    }
+    let mut written = Vec::new();
+    until("some stuck clients to be disconnected", async || {
+        let content = format!("{} {}", written.len(), "x".repeat(8000));
+        world.pocketbase.write(&room, &users[0], &content).await;
+        assert_eq!(reader.message().await, content);
+        written.push(content);
+        (world.gateway().metric(SLOW).await >= 3.0).then_some(())
+    })
+    .await;
+    let mut disconnected = 0.0;
+    for (mut client, mut place) in stuck {
+        let mut got = Vec::new();
+        while got.len() < written.len()
+            && let Ok(text) = client.text().await
+        {
+            let frame: Value = serde_json::from_str(&text).unwrap();
+            place.offset = frame["push"]["pub"]["offset"].as_u64().unwrap();
+            got.push(content(&frame["push"]["pub"]));
+        }
+        if got.len() < written.len() {
+            disconnected += 1.0;
+            let mut client = Client::connect(world.gateway(), &users[1].token).await;
+            let result = client.recover(&channel, &place).await;
+            assert_eq!(result["recovered"], true, "after {} of {}", got.len(), written.len());
+            got.extend(result["publications"].as_array().unwrap().iter().map(content));
+        }
+        assert_eq!(got, written);
+    }
+    assert_eq!(world.gateway().metric(SLOW).await, disconnected);
+}
+
+fn content(publication: &Value) -> String {
+    publication["data"]["record"]["content"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Pings are answered by the WebSocket library itself, past the queue: the answers must not pile up either.
+#[tokio::test]
+async fn who_pings_and_never_reads_makes_nothing_grow() {
+    let world = World::single().await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let mut reader = world.subscriber(0, &users[1], &room).await;
+    let mut client = Client::open_narrow(world.gateway()).await;
+    client.log_in(&users[1].token).await;
+    let before = world.gateway().process.resident();
+    for _ in 0..300_000 {
+        client.send_raw(Message::Ping(vec![b'x'; 125].into())).await;
+    }
+    let growth = world.gateway().process.resident().saturating_sub(before);
+    println!("memory grew by {} KiB for 37 MB of pings", growth / 1024);
+    assert!(growth < 4 * 1024 * 1024, "{growth} bytes");
+    world.pocketbase.write(&room, &users[0], "hello").await;
+    assert_eq!(reader.message().await, "hello");
+}
