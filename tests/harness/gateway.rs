@@ -27,11 +27,16 @@ impl Gateway {
 
     /// Begins again on the same ports, after its process has ended.
     pub async fn restart(&mut self) {
-        self.process = launch(self.port, self.admin_port, &self.pocketbase_url, &self.settings);
+        self.launch();
         self.ready().await;
     }
 
-    async fn ready(&mut self) {
+    /// As `restart`, without waiting until it is ready.
+    pub fn launch(&mut self) {
+        self.process = launch(self.port, self.admin_port, &self.pocketbase_url, &self.settings);
+    }
+
+    pub async fn ready(&mut self) {
         let url = self.admin("readyz");
         let Self { process, http, .. } = self;
         until("a gateway that is ready", async || {

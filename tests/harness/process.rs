@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::NamedTempFile;
 
 pub struct Process {
@@ -58,7 +60,18 @@ impl Drop for Process {
     }
 }
 
+/// Below the ports that the system gives to outgoing connections, so that nobody takes it while a server that is
+/// restarted is away; and never the same twice in one process.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let start = || AtomicU16::new((std::process::id().wrapping_mul(271) % PORTS) as u16);
+    let next = NEXT.get_or_init(start);
+    loop {
+        let port = 20_000 + next.fetch_add(1, Ordering::Relaxed) % PORTS as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
+
+const PORTS: u32 = 12_000;
