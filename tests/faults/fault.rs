@@ -82,21 +82,19 @@ impl fmt::Display for Kind {
     }
 }
 
-/// All kinds, each once.
+/// All kinds, some of them more than once.
 pub fn kinds() -> Vec<Kind> {
-    let mut all = vec![
+    let processes = [
         Kind::GatewayKilled,
         Kind::GatewayHung,
-        Kind::GatewayRestarted,
         Kind::RedisKilled,
         Kind::RedisKilledDataLost,
         Kind::RedisHung,
         Kind::PocketBaseKilled,
         Kind::PocketBaseHung,
-        Kind::HookEndpointSlow,
-        Kind::HooksMoved,
-        Kind::ClientsVanished,
     ];
+    let mut all = processes.repeat(3);
+    all.extend([Kind::GatewayRestarted, Kind::HookEndpointSlow, Kind::HooksMoved, Kind::ClientsVanished]);
     for link in [Link::Clients, Link::Redis, Link::PocketBase, Link::Hooks] {
         use Trouble::{Cut, Dark, Delayed, HalfClosed, Throttled, Truncated};
         all.extend([Cut, Dark, Delayed, Throttled, HalfClosed, Truncated].map(|trouble| Kind::Link(link, trouble)));

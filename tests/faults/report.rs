@@ -16,10 +16,16 @@ pub struct Report {
     pub rooms: usize,
     pub events: u64,
     pub messages: u64,
-    pub faults: BTreeMap<Kind, u64>,
-    pub pairs: u64,
+    pub injected: Injected,
     pub findings: Findings,
     pub violations: Vec<String>,
+}
+
+#[derive(Default)]
+pub struct Injected {
+    pub faults: BTreeMap<Kind, u64>,
+    /// Rounds of more than one.
+    pub together: u64,
 }
 
 impl Report {
@@ -27,8 +33,8 @@ impl Report {
         self.findings.bad() == 0 && self.violations.is_empty()
     }
 
-    pub fn injected(&self) -> u64 {
-        self.faults.values().sum()
+    fn fault_count(&self) -> u64 {
+        self.injected.faults.values().sum()
     }
 
     /// The findings in words, then everything as Markdown tables.
@@ -48,7 +54,8 @@ impl Report {
         let minutes = self.lasted.as_secs_f64() / 60.0;
         let mut out = String::new();
         let verdict = if self.passed() { "passed" } else { "FAILED" };
-        let _ = writeln!(out, "### Seed {}: {verdict}, {minutes:.1} minutes, {} faults\n", self.seed, self.injected());
+        let _ =
+            writeln!(out, "### Seed {}: {verdict}, {minutes:.1} minutes, {} faults\n", self.seed, self.fault_count());
         let _ = writeln!(out, "| result | |\n|---|---|");
         let closes: Vec<String> = lock(&counts.closes).iter().map(|(code, count)| format!("{code}: {count}")).collect();
         let rows: [(&str, String); 18] = [
@@ -81,10 +88,10 @@ impl Report {
             let _ = writeln!(out, "| {what} | {value} |");
         }
         let _ = writeln!(out, "\n| fault | times |\n|---|---|");
-        for (kind, times) in &self.faults {
+        for (kind, times) in &self.injected.faults {
             let _ = writeln!(out, "| {kind} | {times} |");
         }
-        let _ = writeln!(out, "| (two at once) | {} |", self.pairs);
+        let _ = writeln!(out, "| (times that two or three came together) | {} |", self.injected.together);
         out
     }
 }

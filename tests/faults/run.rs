@@ -2,15 +2,15 @@
 
 use super::checker::{Checker, Findings};
 use super::clients::{Client, Shared};
-use super::fault::{Fault, Kind, kinds};
+use super::fault::{Fault, kinds};
 use super::proxy::Weather;
 use super::record::Truth;
-use super::report::Report;
+use super::report::{Injected, Report};
 use super::rng::Rng;
 use super::topology::{HISTORY, Topology, World, lock};
 use super::truth;
 use super::writers::{Answers, Writer};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub async fn run(seed: u64, lasts: Duration) -> Report {
         .collect();
     let watch = tokio::spawn(watch(Arc::clone(&topology), began));
 
-    let (faults, pairs) = storm(&topology, root.fork(1), lasts).await;
+    let injected = storm(&topology, root.fork(1), lasts).await;
 
     println!("[{:>4} s] healed; settling", began.elapsed().as_secs());
     for link in topology.links.all() {
@@ -82,8 +82,7 @@ pub async fn run(seed: u64, lasts: Duration) -> Report {
         rooms: ROOMS,
         events,
         messages,
-        faults,
-        pairs,
+        injected,
         findings,
         violations: world.violations(),
     };
@@ -92,42 +91,36 @@ pub async fn run(seed: u64, lasts: Duration) -> Report {
     report
 }
 
-/// Faults, one after the other and sometimes two at once, until the time is over. Every kind comes up once before
-/// any comes up again.
-async fn storm(topology: &Topology, mut rng: Rng, lasts: Duration) -> (BTreeMap<Kind, u64>, u64) {
+/// Rounds of one to three faults at once, until the time is over. Every kind comes up before any comes up again;
+/// the faults of processes come up more often than those of links.
+async fn storm(topology: &Topology, mut rng: Rng, lasts: Duration) -> Injected {
     let end = Instant::now() + lasts;
-    let (mut deck, mut faults, mut pairs) = (Vec::new(), BTreeMap::new(), 0);
+    let mut deck = Vec::new();
+    let mut injected = Injected::default();
     sleep(Duration::from_secs(1)).await;
     while Instant::now() < end {
-        let mut draw = |rng: &mut Rng| {
+        let size = [1, 1, 2, 2, 3][rng.below(5)];
+        let mut round = Vec::new();
+        for place in 0..size {
             if deck.is_empty() {
                 deck = kinds();
                 rng.shuffle(&mut deck);
             }
-            let fault = Fault::draw(deck.pop().expect("it was filled"), rng);
-            *faults.entry(fault.kind).or_default() += 1;
-            fault
-        };
-        let first = draw(&mut rng);
-        let second = rng.chance(25).then(|| draw(&mut rng));
-        let later = rng.millis(0..1_500);
-        let calm = if rng.chance(50) { rng.millis(200..4_000) } else { Duration::ZERO };
-        tell(&first);
-        match second {
-            None => first.inject(topology).await,
-            Some(second) => {
-                pairs += 1;
-                let second = async {
-                    sleep(later).await;
-                    tell(&second);
-                    second.inject(topology).await;
-                };
-                tokio::join!(first.inject(topology), second);
-            }
+            let fault = Fault::draw(deck.pop().expect("it was filled"), &mut rng);
+            let begins = if place == 0 { Duration::ZERO } else { rng.millis(0..2_000) };
+            *injected.faults.entry(fault.kind).or_default() += 1;
+            round.push(async move {
+                sleep(begins).await;
+                tell(&fault);
+                fault.inject(topology).await;
+            });
         }
+        injected.together += u64::from(size > 1);
+        let calm = if rng.chance(40) { rng.millis(200..4_000) } else { Duration::ZERO };
+        futures_util::future::join_all(round).await;
         sleep(calm).await;
     }
-    (faults, pairs)
+    injected
 }
 
 fn tell(fault: &Fault) {

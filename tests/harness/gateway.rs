@@ -72,7 +72,9 @@ impl Gateway {
 }
 
 fn launch(port: u16, admin_port: u16, pocketbase_url: &str, settings: &Vec<(String, String)>) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
+    // Another build of it, such as a broken one that the tests must catch.
+    let other = std::env::var_os("KONVERT_GATEWAY");
+    let mut command = Command::new(other.unwrap_or_else(|| env!("CARGO_BIN_EXE_konvert-gateway").into()));
     command
         .arg("serve")
         .env("GATEWAY_SECRET", SECRET)
