@@ -14,11 +14,14 @@ mod faults {
     pub mod clients;
     pub mod fault;
     pub mod frames;
+    pub mod level;
     pub mod proxy;
     pub mod record;
     pub mod report;
     pub mod rng;
     pub mod run;
+    pub mod storm;
+    pub mod subscription;
     pub mod topology;
     pub mod truth;
     pub mod writers;

@@ -2,14 +2,14 @@
 //! for what they missed, and reload from PocketBase where they are told that it is gone. What they see goes into a
 //! log per channel.
 
-use super::frames::{Frame, Subscribed};
-use super::record::{Before, Log, Position, Reload, Seen, Start, key};
+use super::frames::Frame;
+use super::record::{Log, Position, Reload};
 use super::rng::Rng;
+use super::subscription::{Shared, State, Subscription};
 use super::topology::{World, count, lock};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -28,35 +28,6 @@ const PING_DELAY: Duration = Duration::from_secs(3);
 const BACKOFF: (u64, u64) = (100, 3000);
 /// How often a client looks at its deadlines.
 const TICK: Duration = Duration::from_millis(100);
-
-/// One client's subscriptions, which the run looks at from outside.
-pub type Shared = Arc<Mutex<Vec<Subscription>>>;
-
-pub struct Subscription {
-    pub log: Log,
-    pub state: State,
-    pub position: Option<Position>,
-    pub last_key: u64,
-    pub reload: Reload,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub enum State {
-    /// To be subscribed at this time.
-    Out(Instant),
-    Asked(u32, Instant),
-    In,
-}
-
-impl State {
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Out(_) => "not subscribed",
-            State::Asked(..) => "waiting for an answer",
-            State::In => "subscribed",
-        }
-    }
-}
 
 pub struct Client {
     number: usize,
@@ -96,12 +67,16 @@ impl Client {
         let mut attempt = 0;
         loop {
             self.connection(&mut attempt).await;
-            for subscription in lock(&self.shared).iter_mut() {
-                subscription.state = State::Out(Instant::now());
-            }
+            self.all(State::Out(Instant::now()));
             let most = (BACKOFF.0 << attempt.min(5)).min(BACKOFF.1);
             attempt += 1;
             sleep(self.rng.millis(BACKOFF.0 / 2..most + 1)).await;
+        }
+    }
+
+    fn all(&self, state: State) {
+        for subscription in lock(&self.shared).iter_mut() {
+            subscription.state = state;
         }
     }
 
@@ -118,6 +93,7 @@ impl Client {
             }
             drop(socket);
             *attempt = 0;
+            self.all(State::Away);
             tokio::select! {
                 () = sleep(away) => {}
                 () = self.settle.clone().cancelled_owned() => {}
@@ -285,55 +261,5 @@ impl Client {
             return Ok(None);
         }
         Ok(frame.connect.filter(|_| frame.id == connect_id).map(|connected| connected.ping))
-    }
-}
-
-impl Subscription {
-    fn publication(&mut self, data: &str, offset: u64) {
-        let key = key(data.as_bytes());
-        self.last_key = key;
-        if let Some(position) = &mut self.position {
-            position.offset = offset;
-        }
-        self.log.seen.push(Seen::Publication { key, offset });
-    }
-
-    fn subscribed(&mut self, reply: Subscribed<'_>, world: &Arc<World>) {
-        self.state = State::In;
-        let now = Position { epoch: reply.epoch.as_ref().into(), offset: reply.offset };
-        let losses = world.losses.load(Ordering::SeqCst);
-        lock(&world.epochs).seen(&self.log.channel, &now.epoch, losses);
-        if reply.was_recovering != self.position.is_some() {
-            world.violation(format!("{}: was_recovering is {}", self.log.channel, reply.was_recovering));
-        }
-        let before = self.position.replace(now.clone());
-        if let Some(since) = before.clone().filter(|_| reply.recovered) {
-            count(&world.counts.recovered);
-            self.log.seen.push(Seen::Recovered { since: Box::new(since), now: Box::new(now.clone()) });
-            for publication in &reply.publications {
-                self.publication(publication.data.get(), publication.offset);
-                count(&world.counts.deliveries);
-            }
-            if self.position.as_ref() != Some(&now) {
-                let (channel, to) = (&self.log.channel, &self.position);
-                world.violation(format!("{channel}: recovered {before:?} to {now:?}, but what came ends at {to:?}"));
-            }
-            return;
-        }
-        count(if before.is_some() { &world.counts.unrecovered } else { &world.counts.fresh });
-        if !reply.publications.is_empty() {
-            world.violation(format!("{}: publications without a recovery", self.log.channel));
-        }
-        let reload = Reload::default();
-        self.reload = reload.clone();
-        let instead_of = before.map(|since| Before { since, losses });
-        self.log.seen.push(Seen::Start(Box::new(Start { position: now, instead_of, reload: reload.clone() })));
-        let world = Arc::clone(world);
-        tokio::spawn(async move { reload.done(world.last_seq().await) });
-    }
-
-    /// Whether the client has what PocketBase has: `last` is the channel's last event.
-    pub fn is_whole(&self, last_seq: u64, last_key: u64) -> bool {
-        self.state == State::In && (self.last_key == last_key || self.reload.seq().is_some_and(|seq| seq >= last_seq))
     }
 }

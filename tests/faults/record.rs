@@ -64,7 +64,7 @@ pub fn key(data: &[u8]) -> u64 {
 }
 
 /// One channel as PocketBase's outbox tells it.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub struct Truth {
     /// Ascending.
     pub seqs: Vec<u64>,

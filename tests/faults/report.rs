@@ -26,6 +26,8 @@ pub struct Injected {
     pub faults: BTreeMap<Kind, u64>,
     /// Rounds of more than one.
     pub together: u64,
+    /// How often everybody had to be level in between.
+    pub levels: u64,
 }
 
 impl Report {
@@ -92,6 +94,7 @@ impl Report {
             let _ = writeln!(out, "| {kind} | {times} |");
         }
         let _ = writeln!(out, "| (times that two or three came together) | {} |", self.injected.together);
+        let _ = writeln!(out, "| (pauses in which everybody had to become level) | {} |", self.injected.levels);
         out
     }
 }

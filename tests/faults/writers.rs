@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -51,14 +52,17 @@ impl Writer {
         Self { number, world, user, rng, written: 0, messages: Vec::new(), answers: Arc::clone(answers) }
     }
 
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Writes until `stop`, and not while somebody else holds the gate.
+    pub async fn run(mut self, gate: Arc<RwLock<()>>, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            let open = gate.read().await;
             match self.rng.below(100) {
                 0..60 => self.create().await,
                 60..75 => self.update().await,
                 75..86 => self.delete().await,
                 _ => self.batch().await,
             }
+            drop(open);
             sleep(self.rng.millis(20..110)).await;
         }
     }
