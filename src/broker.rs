@@ -21,6 +21,18 @@ pub struct Entry {
     pub data: Payload,
 }
 
+/// How far the outbox has been published: every event up to `seq`.
+#[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
+pub struct Mark {
+    /// Which outbox: counts how often PocketBase was found to have another history than before.
+    pub generation: u64,
+    pub seq: u64,
+    /// Of the event with this number.
+    pub fingerprint: u64,
+    /// The run of PocketBase in whose outbox the mark is known to lie.
+    pub boot: u64,
+}
+
 /// A stretch of a channel's history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
@@ -83,6 +95,9 @@ pub enum BrokerError {
     /// Nothing was done, or it is not known whether it was; publishing the same entries again is safe.
     #[error("the broker is out of reach: {0}")]
     Unavailable(String),
+    /// The channel's newest publication has this very number and another content: two outboxes are being published.
+    #[error("another event was published under this number")]
+    Conflict,
     /// The broker answered with something that this version does not understand.
     #[error("the broker holds something unreadable: {0}")]
     Corrupt(String),
@@ -99,8 +114,10 @@ pub trait Broker: Send + Sync + 'static {
     async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError>;
 
     /// Appends each entry to its channel's history and delivers it. Entries of one channel must ascend by
-    /// `seq`; one whose `seq` is not above the channel's last is dropped, so repeating a batch is harmless.
-    /// On an error any prefix may have been published. Returns how many were new.
+    /// `seq`; one whose `seq` is not above the channel's last is dropped, so repeating a batch is harmless, unless
+    /// it shows a [`BrokerError::Conflict`].
+    /// On an error any prefix may have been published. Returns how many were new. Fails when the channel is of a
+    /// later generation than this node knows of.
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError>;
 
     /// Delivers something that is not kept, at most once.
@@ -124,12 +141,17 @@ pub trait Broker: Send + Sync + 'static {
     /// Who is in the channel, on all nodes, each client once, in no particular order.
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError>;
 
-    /// The relay's cursor: every event of the outbox up to it has been published. Where none was ever set, it is
-    /// set to `seq`. Returns where it stands.
-    async fn begin(&self, seq: u64) -> Result<u64, BrokerError>;
+    /// The relays' shared mark. Where none was ever set, it is set to this one. Returns where it stands.
+    async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError>;
 
-    /// Moves the cursor forward; a lower value leaves it where it is. Returns where it now stands.
-    async fn advance(&self, seq: u64) -> Result<u64, BrokerError>;
+    /// Moves the mark forward within its generation; a mark of another generation, or a lower one, changes nothing.
+    /// Returns where it now stands.
+    async fn advance(&self, mark: Mark) -> Result<Mark, BrokerError>;
+
+    /// Begins a new generation: all channels forget their history and begin new epochs, and sinks are told of a
+    /// [`Sink::gap`]. Unless the shared mark is of this generation or a later one already, which changes nothing.
+    /// Returns where the mark now stands. Other nodes take part when they next ask for the mark.
+    async fn restart(&self, mark: Mark) -> Result<Mark, BrokerError>;
 
     /// Whether it answers, for the readiness check.
     async fn check(&self) -> Result<(), BrokerError>;

@@ -10,7 +10,7 @@ mod value;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::SocketAddr;
 use std::time::Duration;
-pub use value::{HttpUrl, LogFormat, RedisUrl, Threads};
+pub use value::{Delay, HttpUrl, LogFormat, RedisUrl, Threads};
 use value::{Value, Words};
 
 /// The shortest secret that is accepted, in characters.
@@ -70,6 +70,7 @@ settings! {
     max_signal_size: usize = "4096", "bytes", "Largest payload that a client may publish";
     max_subscriptions: usize = "256", "count", "Subscriptions of one connection";
     max_queue_size: usize = "1048576", "bytes", "Unsent frames of one connection; past it the client is disconnected as slow";
+    max_total_queue_size: usize = "268435456", "bytes", "Unsent frames of all connections; past it those that hold more than 131072 bytes are disconnected as slow";
     max_hook_size: usize = "16777216", "bytes", "Largest request body that the hooks may post";
     signals: Words = "typing", "comma-separated words", "Values of \"type\" that members may publish into a room";
     history_size: usize = "500", "count", "Publications kept per channel for clients that come back";
@@ -78,7 +79,9 @@ settings! {
     key_ttl: Duration = "60", "seconds", "How long a user's token key is remembered before PocketBase is asked again";
     pocketbase_timeout: Duration = "3", "seconds", "How long a call to PocketBase may take";
     pull_interval: Duration = "3", "seconds", "Between reads of PocketBase's outbox, the safety net under the hooks";
-    shutdown_timeout: Duration = "10", "seconds", "How long a stop may take to write what is queued";
+    drain_delay: Delay = "0", "seconds or 0", "How long a stop goes on serving after /readyz has begun to fail: as long as a load balancer needs to notice";
+    shutdown_spread: Delay = "5", "seconds or 0", "Over how long a stop spreads its telling clients to reconnect";
+    shutdown_timeout: Duration = "10", "seconds", "How long a stop may take after drain_delay; clients that are left then are cut off";
 }
 
 /// Why the configuration cannot be used. Names the setting and its source.
@@ -168,6 +171,12 @@ impl Config {
         }
         if self.max_queue_size < 64 * 1024 {
             return bad("max_queue_size", "must hold at least one large message: 65536 bytes or more");
+        }
+        if self.max_total_queue_size < self.max_queue_size {
+            return bad("max_total_queue_size", "must be at least `max_queue_size`");
+        }
+        if self.shutdown_spread.0 >= self.shutdown_timeout {
+            return bad("shutdown_spread", "must be shorter than `shutdown_timeout`");
         }
         Ok(())
     }
@@ -260,6 +269,9 @@ mod tests {
             ("signals = [1]", "signals", "array of strings"),
             ("listen = { port = 1 }", "listen", "string"),
             ("pong_timeout = 30", "pong_timeout", "ping_interval"),
+            ("max_total_queue_size = 1000000", "max_total_queue_size", "max_queue_size"),
+            ("drain_delay = -1", "drain_delay", "seconds"),
+            ("shutdown_spread = 10", "shutdown_spread", "shutdown_timeout"),
             ("secret = \"short\"", "secret", "32"),
         ] {
             let environment: &[(&str, &str)] = if name == "secret" { &[("GATEWAY_SECRET", "short")] } else { &[] };
@@ -267,6 +279,12 @@ mod tests {
             assert!(error.contains(&format!("`{name}`")) && error.contains(hint), "{file}: {error}");
         }
         assert!(error("a = ", &[], &[]).starts_with("gateway.toml: "));
+    }
+
+    #[test]
+    fn a_stop_may_be_without_delay_and_spread() {
+        let config = load("drain_delay = 0\nshutdown_spread = 0", &[], &[]).unwrap();
+        assert_eq!((config.drain_delay.0, config.shutdown_spread.0), (Duration::ZERO, Duration::ZERO));
     }
 
     #[test]

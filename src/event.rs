@@ -9,13 +9,26 @@ const CHANNELS_MAX: usize = 1000;
 /// Bytes of a channel's name.
 pub const CHANNEL_NAME_MAX: usize = 255;
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Hash, PartialEq)]
 pub struct Event {
     /// From 1, without gaps, in commit order.
     pub seq: u64,
     pub channels: Vec<String>,
     /// `{"action","collection","record"}`, passed on as it came.
     pub data: Payload,
+}
+
+impl Event {
+    /// Tells this event from another of the same number, as after a restore from a backup; never 0.
+    pub fn fingerprint(&self) -> u64 {
+        digest(self.data.as_bytes())
+    }
+}
+
+/// 64 bits that stand for these bytes; never 0.
+fn digest(bytes: &[u8]) -> u64 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    u64::from_le_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default()).max(1)
 }
 
 #[derive(Deserialize)]
@@ -34,13 +47,18 @@ struct EventsFrame<'a> {
     /// The highest number ever given; only in the route's answer.
     #[serde(default)]
     last: u64,
+    #[serde(default)]
+    boot: String,
 }
 
-/// Some events in ascending order, and the highest number that the outbox has ever given (0 where not told).
-#[derive(Debug, PartialEq)]
+/// Some events in ascending order.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Events {
     pub events: Vec<Event>,
+    /// The highest number that the outbox has ever given; 0 where not told.
     pub last: u64,
+    /// Stands for the run of PocketBase that they come from: its data may be others after a restart.
+    pub boot: u64,
 }
 
 /// Why a body of events cannot be used.
@@ -70,7 +88,7 @@ impl Events {
             before = seq;
             events.push(Event { seq, channels, data: Payload::from_raw(data) });
         }
-        Ok(Self { events, last: frame.last })
+        Ok(Self { events, last: frame.last, boot: digest(frame.boot.as_bytes()) })
     }
 }
 

@@ -26,6 +26,9 @@ pub type ConnectionId = u64;
 
 /// How long a channel without subscribers stays linked to the broker, so that a page reload costs nothing.
 const LINGER: Duration = Duration::from_secs(2);
+/// How often each channel's position is compared with the broker's. What is published reaches this node at once or
+/// its loss is noticed by the link; this is for what neither notices, such as a Redis that was emptied by hand.
+const CHECK: Duration = Duration::from_secs(15);
 /// How many channels are read at once after the link to the broker was cut.
 const SYNC_CONCURRENCY: usize = 32;
 /// Bounds of the pause between attempts to reach the broker.
@@ -160,6 +163,30 @@ impl Hub {
                 // Others may depend on the sync that this doubt calls for, should this subscribe be given up.
                 None => self.sync_later(vec![Arc::clone(channel)]),
             }
+        }
+    }
+
+    /// Compares positions with the broker, for as long as the hub lives.
+    pub async fn check_positions(hub: Weak<Self>) {
+        loop {
+            tokio::time::sleep(CHECK).await;
+            let Some(hub) = hub.upgrade() else { return };
+            let all: Vec<Arc<Channel>> = hub.channels.iter().map(|entry| Arc::clone(entry.value())).collect();
+            let checks = futures_util::stream::iter(all).for_each_concurrent(SYNC_CONCURRENCY, |channel| {
+                let hub = &hub;
+                async move {
+                    // While the broker is out of reach its links know; they announce the gap.
+                    let Ok(history) = hub.broker.history(&channel.name, HistoryQuery::POSITION).await else { return };
+                    let doubtful = {
+                        let feed = &mut channel.state().feed;
+                        feed.is_behind(&history.position) && feed.doubt()
+                    };
+                    if doubtful {
+                        hub.sync_later(vec![channel]);
+                    }
+                }
+            });
+            checks.await;
         }
     }
 

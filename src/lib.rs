@@ -7,7 +7,7 @@
 //!
 //! Follow a client: [`server`] answers the handshake, [`socket`] reads frames, [`session`] understands them as
 //! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
-//! [`pocketbase`]; [`presence`] keeps it visible to others.
+//! [`pocketbase`]; [`presence`] keeps it visible to others. How it all ends: [`shutdown`].
 //!
 //! Dependencies point one way: server → socket → session → hub → broker, relay → broker. The broker calls back
 //! only through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] know nothing
@@ -31,5 +31,6 @@ mod random;
 pub mod relay;
 pub mod server;
 pub mod session;
+pub mod shutdown;
 pub mod signature;
 pub mod socket;

@@ -52,10 +52,13 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     log_to_stderr(&config)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads.count()).enable_all().build()?;
-    match name {
+    let code = match name {
         "doctor" => runtime.block_on(examine(config)),
         _ => runtime.block_on(serve(config)),
-    }
+    };
+    // Nothing that still runs in the background may hold up the end.
+    runtime.shutdown_background();
+    code
 }
 
 fn load(arguments: &ArgMatches) -> anyhow::Result<Config> {
@@ -90,18 +93,19 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let asked = shutdown.clone();
     let mut serving = std::pin::pin!(server.run(shutdown));
-    for first in [true, false] {
+    loop {
         tokio::select! {
-            () = &mut serving => break,
+            () = &mut serving => return Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        if first {
-            tracing::info!("stopping; a second signal ends at once");
-            asked.cancel();
+        if asked.is_cancelled() {
+            tracing::warn!("a second signal: clients that are left are cut off");
+            return Ok(ExitCode::FAILURE);
         }
+        tracing::info!("asked to stop; a second signal ends at once");
+        asked.cancel();
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn examine(config: Config) -> anyhow::Result<ExitCode> {

@@ -15,6 +15,7 @@ pub struct Metrics {
     pub connections_total: IntCounter,
     pub handshakes_refused: IntCounterVec,
     pub disconnects: IntCounterVec,
+    pub queued_bytes: IntGauge,
     pub session_panics: IntCounter,
     pub commands: IntCounterVec,
     pub command_errors: IntCounterVec,
@@ -29,6 +30,7 @@ pub struct Metrics {
     pub relay_events: IntCounterVec,
     pub relay_cursor: IntGauge,
     pub relay_pulls: IntCounterVec,
+    pub relay_restarts: IntCounter,
     pub hooks_refused: IntCounterVec,
     pub pocketbase_failures: IntCounterVec,
     pub pocketbase_seconds: HistogramVec,
@@ -58,6 +60,11 @@ impl Metrics {
                 "gateway_disconnects_total",
                 "Connections ended, by close code (see proto/README.md); 'client': the client closed or vanished",
                 "code",
+            )?,
+            queued_bytes: gauge(
+                &r,
+                "gateway_queued_bytes",
+                "Unsent frames of all connections; at max_total_queue_size those that hold much are disconnected (3008)",
             )?,
             session_panics: counter(
                 &r,
@@ -114,6 +121,11 @@ impl Metrics {
                 "Reads of the outbox, by what caused them",
                 "cause",
             )?,
+            relay_restarts: counter(
+                &r,
+                "gateway_relay_restarts_total",
+                "How often PocketBase's outbox had another history than before, as after a restore from a backup; all clients were told to reload",
+            )?,
             hooks_refused: counters(
                 &r,
                 "gateway_hooks_refused_total",
@@ -146,6 +158,10 @@ impl Metrics {
             registry: r,
         };
         Ok(metrics)
+    }
+
+    pub fn count_events(&self, outcome: &str, count: usize) {
+        self.relay_events.with_label_values(&[outcome]).inc_by(count as u64);
     }
 
     /// All metrics in Prometheus' text format.

@@ -1,19 +1,60 @@
 //! The queue of frames on their way to one client, bounded in bytes.
 //!
-//! Anyone may push, from any thread and without waiting; the connection's task takes everything that is queued
-//! and writes it at once. A client that reads too slowly fills its own queue and is disconnected (code 3008);
-//! nobody else notices.
+//! Anyone may push, from any thread and without waiting; the connection's task takes what is queued and writes
+//! it. What it has taken counts until it is written, so the bound holds for all that waits for this client. A
+//! client that reads too slowly fills its own queue and is disconnected (code 3008); nobody else notices.
+//!
+//! All queues together share one [`Budget`]. While it is used up, connections that hold more than [`SHARE`] are
+//! disconnected as they are pushed to; those that read along never hold so much and are never touched.
 
 use crate::protocol::codes::{self, Disconnect};
 use bytes::Bytes;
+use prometheus::IntGauge;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// What each queued frame costs beside its own bytes: its place in the queue.
-const FRAME_OVERHEAD: usize = 32;
+/// What each queued frame costs beside its own bytes: its place in the queue, twice, since a growing queue doubles.
+const FRAME_OVERHEAD: usize = 2 * size_of::<Bytes>();
+/// What a connection may hold even while the budget of all is used up, in bytes: the largest message that
+/// PocketBase sends (64 KiB, escaped) fits, so that nobody is disconnected for a single one.
+pub const SHARE: usize = 128 * 1024;
+/// How many bytes are taken at once, unless one frame alone is larger. Room in the queue comes back in such steps.
+const TAKE: usize = 64 * 1024;
+/// A batch that was written keeps room for this many frames; what grew beyond is given back.
+const ROOM: usize = 64;
+
+/// What all queues of the process may hold together. Clones share it.
+#[derive(Clone)]
+pub struct Budget {
+    limit: i64,
+    /// The counter itself, which is a single atomic integer, and its way to the operator.
+    held: IntGauge,
+}
+
+impl Budget {
+    /// `limit` in bytes; `held` is what they hold now, and starts at 0.
+    pub fn new(limit: usize, held: IntGauge) -> Self {
+        Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), held }
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.held.get() >= self.limit
+    }
+
+    fn add(&self, bytes: usize) {
+        self.held.add(bytes as i64);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes > 0 {
+            self.held.sub(bytes as i64);
+        }
+    }
+}
 
 pub struct Outbox {
     limit: usize,
+    budget: Budget,
     // Held for a push or a swap only: a std Mutex is enough.
     state: Mutex<State>,
     changed: Notify,
@@ -22,14 +63,17 @@ pub struct Outbox {
 #[derive(Default)]
 struct State {
     frames: Vec<Bytes>,
-    bytes: usize,
+    /// Bytes in `frames`, overhead included.
+    queued: usize,
+    /// Bytes in the batch that is being written.
+    taken: usize,
     closed: Option<Disconnect>,
 }
 
 impl Outbox {
-    /// `limit`: how many bytes may wait, frames and a small overhead for each.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, state: Mutex::default(), changed: Notify::new() }
+    /// `limit`: how many bytes may wait for this client, frames and a small overhead for each.
+    pub fn new(limit: usize, budget: Budget) -> Self {
+        Self { limit, budget, state: Mutex::default(), changed: Notify::new() }
     }
 
     /// Queues a frame. Past the limit the connection is closed as slow and what was queued is dropped; the
@@ -40,18 +84,27 @@ impl Outbox {
             return false;
         }
         let first = state.frames.is_empty();
-        state.bytes += frame.len() + FRAME_OVERHEAD;
-        if state.bytes > self.limit {
-            *state = State { closed: Some(codes::SLOW), ..State::default() };
-        } else {
+        let size = cost(&frame);
+        let fits = self.has_room_for(state.queued + state.taken + size);
+        if fits {
+            self.budget.add(size);
+            state.queued += size;
             state.frames.push(frame);
+        } else {
+            self.budget.give_back(state.queued);
+            // What is taken stays counted for as long as the writer holds it.
+            *state = State { closed: Some(codes::SLOW), taken: state.taken, ..State::default() };
         }
-        let taken = state.closed.is_none();
         drop(state);
-        if first || !taken {
+        if first || !fits {
             self.changed.notify_one();
         }
-        taken
+        fits
+    }
+
+    /// Whether this connection may hold so many bytes. What all hold is looked at only where this one holds much.
+    fn has_room_for(&self, held: usize) -> bool {
+        held <= self.limit && (held <= SHARE || !self.budget.is_used_up())
     }
 
     /// Ends the connection once what is queued has been written. The first reason stands.
@@ -60,15 +113,17 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Moves all queued frames into `batch`, waiting until there is one. Once the queue is empty and closed,
-    /// returns why. Safe to cancel: nothing is taken before it returns.
+    /// Appends queued frames to `batch`, waiting until there is one. To call it again says that the
+    /// batch before has been written. Once the queue is empty and closed, returns why. Safe to cancel: nothing is
+    /// taken before it returns.
     pub async fn take(&self, batch: &mut Vec<Bytes>) -> Result<(), Disconnect> {
+        batch.shrink_to(ROOM);
         loop {
             {
                 let mut state = self.lock();
+                self.budget.give_back(std::mem::take(&mut state.taken));
                 if !state.frames.is_empty() {
-                    batch.append(&mut state.frames);
-                    state.bytes = 0;
+                    state.hand_over(batch);
                     return Ok(());
                 }
                 if let Some(reason) = state.closed {
@@ -94,48 +149,150 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let state = self.lock();
+        self.budget.give_back(state.queued + state.taken);
+    }
+}
+
+impl State {
+    /// Everything, or as many frames from the front as make up one batch.
+    fn hand_over(&mut self, batch: &mut Vec<Bytes>) {
+        let mut frames = self.frames.len();
+        self.taken = self.queued;
+        if self.queued > TAKE {
+            (frames, self.taken) = (1, cost(&self.frames[0]));
+            while let Some(next) = self.frames.get(frames).map(cost)
+                && self.taken + next <= TAKE
+            {
+                self.taken += next;
+                frames += 1;
+            }
+        }
+        self.queued -= self.taken;
+        batch.extend(self.frames.drain(..frames));
+        if self.frames.is_empty() {
+            self.frames.shrink_to(ROOM);
+        }
+    }
+}
+
+fn cost(frame: &Bytes) -> usize {
+    frame.len() + FRAME_OVERHEAD
+}
+
+#[cfg(test)]
+impl Outbox {
+    /// One with a budget of its own that is never used up.
+    pub fn alone(limit: usize) -> Self {
+        Self::new(limit, Budget::new(usize::MAX, IntGauge::new("held", "for a test").unwrap()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn frame(size: usize) -> Bytes {
+        vec![b'x'; size - FRAME_OVERHEAD].into()
+    }
+
+    async fn take(outbox: &Outbox) -> Result<Vec<Bytes>, Disconnect> {
+        let mut batch = Vec::new();
+        outbox.take(&mut batch).await.map(|()| batch)
+    }
+
+    /// Two connections that may hold a mebibyte each and 300 KiB together.
+    fn pair() -> (Outbox, Outbox, IntGauge) {
+        let held = IntGauge::new("held", "for a test").unwrap();
+        let budget = Budget::new(300 * 1024, held.clone());
+        (Outbox::new(1 << 20, budget.clone()), Outbox::new(1 << 20, budget), held)
+    }
+
     #[tokio::test]
     async fn frames_come_out_in_order_and_together() {
-        let outbox = Outbox::new(1000);
+        let outbox = Outbox::alone(1000);
         for frame in ["a", "b", "c"] {
             assert!(outbox.push(frame.into()));
         }
-        let mut batch = Vec::new();
-        outbox.take(&mut batch).await.unwrap();
-        assert_eq!(batch, ["a", "b", "c"]);
+        assert_eq!(take(&outbox).await.unwrap(), ["a", "b", "c"]);
     }
 
     #[tokio::test]
     async fn what_was_queued_before_a_close_is_still_written() {
-        let outbox = Outbox::new(1000);
+        let outbox = Outbox::alone(1000);
         outbox.push("last words".into());
         outbox.close(codes::SHUTDOWN);
         assert!(!outbox.push("too late".into()));
-        let mut batch = Vec::new();
-        assert_eq!(outbox.take(&mut batch).await, Ok(()));
-        assert_eq!(outbox.take(&mut batch).await, Err(codes::SHUTDOWN));
-        assert_eq!(batch, ["last words"]);
+        assert_eq!(take(&outbox).await.unwrap(), ["last words"]);
+        assert_eq!(take(&outbox).await, Err(codes::SHUTDOWN));
     }
 
     #[tokio::test]
     async fn a_full_queue_closes_as_slow_and_frees_its_memory() {
-        let outbox = Outbox::new(100);
-        assert!(outbox.push(vec![b'x'; 60].into()));
-        assert!(!outbox.push(vec![b'y'; 60].into()));
+        let (outbox, _, held) = pair();
+        assert!(outbox.push(frame(1 << 18)));
+        assert!(!outbox.push(frame(1 << 20)));
+        assert_eq!(held.get(), 0);
         outbox.overflowed().await;
-        assert_eq!(outbox.take(&mut Vec::new()).await, Err(codes::SLOW));
+        assert_eq!(take(&outbox).await, Err(codes::SLOW));
     }
 
     #[tokio::test]
-    async fn bytes_are_counted_anew_after_they_were_taken() {
-        let outbox = Outbox::new(100);
+    async fn what_is_taken_counts_until_it_is_written() {
+        let outbox = Outbox::alone(1000);
         for _ in 0..10 {
-            assert!(outbox.push(vec![b'x'; 60].into()));
-            outbox.take(&mut Vec::new()).await.unwrap();
+            assert!(outbox.push(frame(600)));
+            take(&outbox).await.unwrap();
+            assert!(outbox.push(frame(400)));
+            take(&outbox).await.unwrap();
         }
+        assert!(outbox.push(frame(600)), "600 and the 400 that are being written");
+        assert!(!outbox.push(frame(100)));
+    }
+
+    #[tokio::test]
+    async fn a_long_queue_is_taken_in_steps_and_room_comes_back_with_each() {
+        let outbox = Outbox::alone(1 << 20);
+        let number = |i: usize| Bytes::from(format!("{i:01000}"));
+        let mut pushed = 0;
+        while pushed < 900 {
+            assert!(outbox.push(number(pushed)));
+            pushed += 1;
+        }
+        let mut taken = 0;
+        while taken < 900 {
+            let batch = take(&outbox).await.unwrap();
+            assert!(batch.iter().map(cost).sum::<usize>() <= TAKE);
+            for frame in batch {
+                assert_eq!(frame, number(taken));
+                taken += 1;
+            }
+            // A client that reads along, however far behind, goes on getting what comes.
+            assert!(outbox.push(number(pushed)));
+            pushed += 1;
+        }
+        assert!(outbox.push(frame(900 * 1024)), "a frame larger than a batch leaves alone");
+        while taken < pushed {
+            taken += take(&outbox).await.unwrap().len();
+        }
+        assert_eq!(take(&outbox).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_budget_that_is_used_up_ends_who_holds_much_and_nobody_else() {
+        let (hoarder, reader, held) = pair();
+        for _ in 0..3 {
+            assert!(hoarder.push(frame(100 * 1024)));
+        }
+        assert_eq!(held.get(), 300 * 1024);
+        assert!(reader.push(frame(SHARE)), "a single message always has room");
+        assert!(!hoarder.push(frame(100)));
+        assert_eq!(held.get(), SHARE as i64);
+        take(&reader).await.unwrap();
+        assert!(reader.push(frame(SHARE)), "with the hoarder gone there is room again");
+        drop((hoarder, reader));
+        assert_eq!(held.get(), 0);
     }
 }

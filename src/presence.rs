@@ -5,6 +5,7 @@ use crate::protocol::ClientInfo;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 
 /// Leases renewed in one call to the broker.
 const CHUNK: usize = 500;
@@ -13,11 +14,13 @@ pub struct Presence {
     broker: Arc<dyn Broker>,
     /// By client id and channel.
     local: Mutex<HashMap<(String, String), ClientInfo, foldhash::fast::RandomState>>,
+    /// What the broker is being told in the background.
+    leaving: TaskTracker,
 }
 
 impl Presence {
     pub fn new(broker: Arc<dyn Broker>) -> Arc<Self> {
-        Arc::new(Self { broker, local: Mutex::default() })
+        Arc::new(Self { broker, local: Mutex::default(), leaving: TaskTracker::new() })
     }
 
     /// Renews all leases three times within each one's length, for as long as `presence` lives.
@@ -32,6 +35,7 @@ impl Presence {
                     tracing::warn!(%error, "renewing presence failed");
                     break;
                 }
+                presence.leave_again(chunk);
             }
         }
     }
@@ -44,16 +48,38 @@ impl Presence {
     /// Returns at once; the broker is told in the background, and where that fails the lease runs out.
     pub fn leave(self: &Arc<Self>, channel: &str, client: &str) {
         let key = (client.to_owned(), channel.to_owned());
-        if self.local().remove(&key).is_none() {
-            return;
+        if self.local().remove(&key).is_some() {
+            self.tell_of_leaving(key);
         }
+    }
+
+    fn tell_of_leaving(self: &Arc<Self>, (client, channel): (String, String)) {
         let me = Arc::clone(self);
-        tokio::spawn(async move {
-            let (client, channel) = key;
+        self.leaving.spawn(async move {
             if let Err(error) = me.broker.remove_presence(&channel, &client).await {
                 tracing::debug!(%error, "removing a client's presence failed; its lease runs out");
             }
         });
+    }
+
+    /// For the end of the process: takes out whoever is left, and returns once the broker knows of all who left.
+    pub async fn withdraw(self: &Arc<Self>) {
+        let left: Vec<(String, String)> = self.local().keys().cloned().collect();
+        for (client, channel) in left {
+            self.leave(&channel, &client);
+        }
+        self.leaving.close();
+        self.leaving.wait().await;
+    }
+
+    /// Takes out whom a renewal has brought back, since they left while it was under way.
+    fn leave_again(self: &Arc<Self>, renewed: &[(String, ClientInfo)]) {
+        for (channel, info) in renewed {
+            let key = (info.client.clone(), channel.clone());
+            if !self.local().contains_key(&key) {
+                self.tell_of_leaving(key);
+            }
+        }
     }
 
     fn local(&self) -> MutexGuard<'_, HashMap<(String, String), ClientInfo, foldhash::fast::RandomState>> {

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 ///
 /// JSON frames are separated by line feeds, so a line feed inside a payload would tear the receiver's frame
 /// apart. Between tokens it means nothing and becomes a space; inside strings JSON does not allow one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub struct Payload(Bytes);
 
 impl Payload {

@@ -16,6 +16,7 @@ use crate::pocketbase::PocketBase;
 use crate::presence::Presence;
 use crate::relay::Relay;
 use crate::session::Services;
+use crate::shutdown::Shutdown;
 use admin::Admin;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -38,6 +39,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_MAX: usize = 16 * 1024;
 /// How long to wait when no connection can be accepted, as when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a stop waits for what the hooks have brought to be published.
+const INTAKE_PATIENCE: Duration = Duration::from_secs(2);
+/// And, at the end, for the broker to take note of who left.
+const PRESENCE_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -74,28 +80,55 @@ impl Server {
         self.admin.local_addr()
     }
 
-    /// Serves until `shutdown` is cancelled, then tells the clients and waits for their connections to end, for
-    /// `shutdown_timeout` at most. The admin listener answers until the end.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Serves until `asked` is cancelled, and then stops in the steps of [`Shutdown`]. The admin listener answers
+    /// until the end, and so does the public one: whoever comes late is told so rather than left to guess.
+    pub async fn run(self, asked: CancellationToken) {
         let Self { services, public, admin } = self;
-        let (connections, stop_admin) = (TaskTracker::new(), CancellationToken::new());
-        let clients = Arc::new(Public::new(Arc::clone(&services), connections.clone(), shutdown.clone()));
+        let shutdown = Shutdown::new(asked, services.config.shutdown_spread.0);
+        let (requests, clients, end) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
+        let front = Arc::new(Public::new(Arc::clone(&services), clients.clone(), shutdown.clone()));
         let operators = Arc::new(Admin::new(Arc::clone(&services), shutdown.clone()));
-        let admin_task = tokio::spawn(accept(admin, stop_admin.clone(), TaskTracker::new(), move |request| {
-            Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
-        }));
-        accept(public, shutdown, connections.clone(), move |request| Arc::clone(&clients).answer(request)).await;
-
-        connections.close();
-        tracing::info!(connections = services.metrics.connections.get(), "stopping");
-        if tokio::time::timeout(services.config.shutdown_timeout, connections.wait()).await.is_err() {
-            tracing::warn!(
-                connections = services.metrics.connections.get(),
-                "connections were cut off at shutdown_timeout"
-            );
+        let listeners = [
+            tokio::spawn(accept(public, end.clone(), shutdown.intake().clone(), requests.clone(), move |request| {
+                Arc::clone(&front).answer(request)
+            })),
+            tokio::spawn(accept(admin, end.clone(), end.clone(), TaskTracker::new(), move |request| {
+                Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
+            })),
+        ];
+        shutdown.asked().await;
+        stop(&services, &shutdown, &requests, &clients).await;
+        end.cancel();
+        for listener in listeners {
+            let _ = listener.await;
         }
-        stop_admin.cancel();
-        let _ = admin_task.await;
+    }
+}
+
+async fn stop(services: &Services, shutdown: &Shutdown, requests: &TaskTracker, clients: &TaskTracker) {
+    let (config, open) = (&services.config, &services.metrics.connections);
+    tracing::info!(connections = open.get(), "stopping: not ready any more");
+    tokio::time::sleep(config.drain_delay.0).await;
+
+    let all_gone = async {
+        shutdown.close_intake();
+        requests.close();
+        let taken = async {
+            requests.wait().await;
+            services.relay.settled().await;
+        };
+        // What is not published by then stays in the outbox, for other gateways or for the next start.
+        let _ = tokio::time::timeout(INTAKE_PATIENCE, taken).await;
+        tracing::info!(connections = open.get(), "stopping: clients are told to reconnect");
+        shutdown.say_farewell();
+        clients.close();
+        clients.wait().await;
+    };
+    if tokio::time::timeout(config.shutdown_timeout, all_gone).await.is_err() {
+        tracing::warn!(connections = open.get(), "connections were cut off at shutdown_timeout");
+    }
+    if tokio::time::timeout(PRESENCE_PATIENCE, services.presence.withdraw()).await.is_err() {
+        tracing::warn!("the broker did not hear of all who left; their presence runs out after presence_ttl");
     }
 }
 
@@ -122,6 +155,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     let hub = Hub::new(Arc::clone(&broker), metrics.clone());
     let sink: Weak<Hub> = Arc::downgrade(&hub);
     broker.start(sink as Weak<dyn Sink>).await?;
+    tokio::spawn(Hub::check_positions(Arc::downgrade(&hub)));
 
     let pocketbase = PocketBase::new(&config, metrics.clone());
     let auth = Auth::new(&config, pocketbase.clone());
@@ -133,20 +167,26 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     Ok(Arc::new(Services { config, auth, access, broker, hub, presence, relay, metrics }))
 }
 
-/// Accepts connections and answers their requests until `stop`. Each runs in a task of its own.
-async fn accept<F, A>(listener: TcpListener, stop: CancellationToken, tasks: TaskTracker, answer: F)
-where
+/// Accepts connections and answers their requests until `end`. Each runs in a task of its own. From `last_request`
+/// on, each connection is closed after the answer to the request that is under way or next.
+async fn accept<F, A>(
+    listener: TcpListener,
+    end: CancellationToken,
+    last_request: CancellationToken,
+    tasks: TaskTracker,
+    answer: F,
+) where
     F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
+            () = end.cancelled() => return,
         };
         match accepted {
             Ok((stream, _)) => {
-                tasks.spawn(serve_http(stream, stop.clone(), answer.clone()));
+                tasks.spawn(serve_http(stream, last_request.clone(), answer.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
@@ -156,7 +196,7 @@ where
     }
 }
 
-async fn serve_http<F, A>(stream: TcpStream, stop: CancellationToken, answer: F)
+async fn serve_http<F, A>(stream: TcpStream, last_request: CancellationToken, answer: F)
 where
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Answer>,
@@ -175,8 +215,8 @@ where
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {
         result = &mut serving => result,
-        () = stop.cancelled() => {
-            // Answers what is under way and takes no further request.
+        () = last_request.cancelled() => {
+            // Closes at once what idles between two requests.
             serving.as_mut().graceful_shutdown();
             serving.await
         }

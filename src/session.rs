@@ -83,6 +83,10 @@ impl Session {
         Self { connection, client, services, outbox, timing, state: State::New, channels: HashSet::new() }
     }
 
+    pub fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
     /// When [`Session::tick`] is due.
     pub fn next_tick(&self) -> Instant {
         self.timing.next()

@@ -4,6 +4,7 @@
 use crate::outbox::Outbox;
 use crate::protocol::codes::{self, Disconnect};
 use crate::session::{Services, Session};
+use crate::shutdown::Shutdown;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use std::pin::pin;
@@ -13,16 +14,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
-use tokio_util::sync::CancellationToken;
 
 /// Enough for a client's usual frame; the library's default costs 128 KiB for each idle connection.
 const READ_BUFFER: usize = 1024;
-/// Frames are joined up to here before they are written.
+/// Frames are joined up to here before they are written, and larger ones leave in pieces of this size: tungstenite
+/// copies what it writes into a buffer that never shrinks, and one large frame would make it large for good.
 const WRITE_BUFFER: usize = 16 * 1024;
+/// The most that this buffer may hold. Room for the answers to pings beside our own writes: tungstenite queues one
+/// for each ping that it reads, also while nothing can be written, and drops them here.
+const WRITE_BUFFER_MAX: usize = 4 * WRITE_BUFFER;
+/// How much the kernel may hold that it has not sent yet. Without a bound it takes up to 4 MiB for each client that
+/// does not read, in none of our figures, before we notice anything.
+const KERNEL_BUFFER: u32 = 128 * 1024;
 /// How long a closing connection may take to take note of it.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -49,12 +57,14 @@ pub async fn serve(
     mut session: Session,
     outbox: Arc<Outbox>,
     services: Arc<Services>,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
 ) {
+    bound_kernel_buffer(&stream);
     let limit = Some(services.config.max_frame_size);
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(WRITE_BUFFER_MAX)
         .max_frame_size(limit)
         .max_message_size(limit);
     let socket = WebSocketStream::from_partially_read(stream, early.into(), Role::Server, Some(config)).await;
@@ -80,10 +90,12 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(&mut self, session: &mut Session, shutdown: &CancellationToken) -> End {
+    async fn run(&mut self, session: &mut Session, shutdown: &Shutdown) -> End {
         // Kept from turn to turn: a publication that wakes a thousand connections must not have each of them
         // register anew with the timer and the token that all share.
-        let (mut stop, mut tick) = (pin!(shutdown.cancelled()), pin!(sleep_until(session.next_tick())));
+        let (mut farewell, mut tick) =
+            (pin!(shutdown.farewell(session.connection())), pin!(sleep_until(session.next_tick())));
+        let mut leaving = false;
         loop {
             let step = tokio::select! {
                 message = self.socket.next() => match message {
@@ -102,7 +114,12 @@ impl Connection {
                     Err(reason) => Err(reason.into()),
                 },
                 () = &mut tick => session.tick(Instant::now()).map_err(End::from),
-                () = &mut stop => Err(codes::SHUTDOWN.into()),
+                () = &mut farewell, if !leaving => {
+                    // Ends the loop once everything that is queued has been written.
+                    self.outbox.close(codes::SHUTDOWN);
+                    leaving = true;
+                    Ok(())
+                }
             };
             if let Err(end) = step {
                 return end;
@@ -133,9 +150,10 @@ impl Connection {
     async fn write(&mut self) -> Result<(), End> {
         let Self { socket, outbox, services, batch } = self;
         let writing = async {
+            // Answers to pings may have piled up and leave no room.
+            socket.flush().await?;
             for frame in batch.drain(..) {
-                let text = Utf8Bytes::try_from(frame).map_err(|error| Error::Utf8(error.to_string()))?;
-                socket.feed(Message::Text(text)).await?;
+                feed(socket, frame).await?;
             }
             socket.flush().await
         };
@@ -193,4 +211,28 @@ impl Connection {
         })
         .await;
     }
+}
+
+/// Puts one message into the socket's buffer, in pieces if it is large.
+async fn feed(socket: &mut WebSocketStream<TcpStream>, mut frame: Bytes) -> Result<(), Error> {
+    let mut kind = Data::Text;
+    loop {
+        let piece = frame.split_to(frame.len().min(WRITE_BUFFER));
+        let last = frame.is_empty();
+        socket.feed(Message::Frame(Frame::message(piece, OpCode::Data(kind), last))).await?;
+        if last {
+            return Ok(());
+        }
+        kind = Data::Continue;
+    }
+}
+
+/// Where the system does not offer it, its own bounds hold.
+fn bound_kernel_buffer(stream: &TcpStream) {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(KERNEL_BUFFER) {
+        tracing::debug!(%error, "the kernel's buffer stays unbounded");
+    }
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    let _ = (stream, KERNEL_BUFFER);
 }

@@ -20,7 +20,7 @@ mod redis_server;
 use async_trait::async_trait;
 use konvert_gateway::broker::memory::MemoryBroker;
 use konvert_gateway::broker::redis::RedisBroker;
-use konvert_gateway::broker::{Broker, Entry, Retention, Sink};
+use konvert_gateway::broker::{Broker, Entry, Mark, Retention, Sink};
 use konvert_gateway::protocol::{ClientInfo, Payload, Publication};
 use redis_server::Redis;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,7 +89,8 @@ for_each_broker! {
     history::channels_have_epochs_of_their_own
     presence::clients_are_added_renewed_and_removed
     presence::clients_expire
-    presence::the_cursor_only_moves_forward
+    presence::the_mark_only_moves_forward
+    presence::a_new_generation_begins_all_channels_anew
 }
 
 fn generous() -> Retention {
@@ -111,6 +112,11 @@ fn entry(channel: &str, seq: u64) -> Entry {
 
 fn entries(channel: &str, seqs: impl IntoIterator<Item = u64>) -> Vec<Entry> {
     seqs.into_iter().map(|seq| entry(channel, seq)).collect()
+}
+
+/// A place in the outbox of the first generation.
+fn mark(seq: u64) -> Mark {
+    Mark { generation: 0, seq, fingerprint: seq + 1, boot: 3 }
 }
 
 fn client(user: &str, client: &str) -> ClientInfo {

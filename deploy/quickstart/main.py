@@ -226,6 +226,7 @@ class Site:
 
         serve = [gateway_binary, "serve", f"--listen={HOST}:{self.gateway_port}"]
         serve += [f"--admin-listen={HOST}:{self.admin_port}", f"--pocketbase-url={self.pocketbase}"]
+        serve += ["--shutdown-spread=0"]  # there is no other gateway to spare
         servers.start("the gateway", serve, self._environment(), self.data / "gateway.log")
         self._seed()
         servers.wait_for("the gateway", f"{self.admin}/readyz")

@@ -3,7 +3,7 @@
 //! After a restart every channel has a new epoch, so clients that come back are told `recovered:false` and
 //! reload from PocketBase.
 
-use super::{Broker, BrokerError, Entry, History, HistoryQuery, Retention, Sink, new_epoch};
+use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
 use crate::protocol::{ClientInfo, Payload, Position, Publication};
 use async_trait::async_trait;
 use dashmap::DashMap;
@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant};
 pub struct MemoryBroker {
     retention: Retention,
     channels: DashMap<String, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
-    cursor: Mutex<Option<u64>>,
+    mark: Mutex<Option<Mark>>,
     sink: OnceLock<Weak<dyn Sink>>,
 }
 
@@ -45,6 +45,11 @@ impl Channel {
             published_at: now,
             used_at: now,
         }
+    }
+
+    /// Begins a new history; who is present stays.
+    fn forget(&mut self) {
+        (self.epoch, self.offset, self.seq, self.history) = (new_epoch(), 0, 0, VecDeque::new());
     }
 
     fn append(&mut self, seq: u64, data: Payload, retention: &Retention) -> Publication {
@@ -91,7 +96,7 @@ impl Channel {
 impl MemoryBroker {
     pub fn new(retention: Retention) -> Arc<Self> {
         let channels = DashMap::with_hasher(foldhash::fast::RandomState::default());
-        Arc::new(Self { retention, channels, cursor: Mutex::new(None), sink: OnceLock::new() })
+        Arc::new(Self { retention, channels, mark: Mutex::new(None), sink: OnceLock::new() })
     }
 
     /// Runs for as long as the broker lives: frees channels that nobody has used for long.
@@ -140,6 +145,10 @@ impl Broker for MemoryBroker {
             let channel = self.channel(name);
             let mut channel = lock(&channel);
             if *seq <= channel.seq {
+                let newest = channel.history.back().filter(|_| *seq == channel.seq);
+                if newest.is_some_and(|newest| newest.data != *data) {
+                    return Err(BrokerError::Conflict);
+                }
                 continue;
             }
             new += 1;
@@ -202,15 +211,36 @@ impl Broker for MemoryBroker {
         Ok(channel.presence.values().map(|(info, _)| info.clone()).collect())
     }
 
-    async fn begin(&self, seq: u64) -> Result<u64, BrokerError> {
-        Ok(*lock(&self.cursor).get_or_insert(seq))
+    async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {
+        Ok(*lock(&self.mark).get_or_insert(mark))
     }
 
-    async fn advance(&self, seq: u64) -> Result<u64, BrokerError> {
-        let mut cursor = lock(&self.cursor);
-        let now = cursor.map_or(seq, |old| old.max(seq));
-        *cursor = Some(now);
-        Ok(now)
+    async fn advance(&self, mark: Mark) -> Result<Mark, BrokerError> {
+        let mut at = lock(&self.mark);
+        let at = at.get_or_insert(mark);
+        if at.generation == mark.generation && at.seq < mark.seq {
+            *at = mark;
+        }
+        Ok(*at)
+    }
+
+    async fn restart(&self, mark: Mark) -> Result<Mark, BrokerError> {
+        {
+            let mut at = lock(&self.mark);
+            if let Some(at) = *at
+                && at.generation >= mark.generation
+            {
+                return Ok(at);
+            }
+            *at = Some(mark);
+        }
+        for channel in self.channels.iter() {
+            lock(&channel).forget();
+        }
+        if let Some(sink) = self.sink() {
+            sink.gap();
+        }
+        Ok(mark)
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

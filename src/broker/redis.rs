@@ -15,7 +15,7 @@ mod subscriptions;
 mod task;
 mod wire;
 
-use super::{Broker, BrokerError, Entry, History, HistoryQuery, Retention, Sink, new_epoch};
+use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
 use crate::protocol::{ClientInfo, Payload};
 use async_trait::async_trait;
 use keys::Keys;
@@ -24,6 +24,7 @@ use redis::io::tcp::TcpSettings;
 use redis::{Client, Cmd, IntoConnectionInfo, ProtocolVersion, Value};
 use scripts::{Scripts, call};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use subscriber::Subscriber;
@@ -41,6 +42,8 @@ pub struct RedisBroker {
     scripts: Scripts,
     subscriber: Arc<Subscriber>,
     retention: Retention,
+    /// Of the outbox, as the shared mark last said.
+    generation: AtomicU64,
     _refresh: Task,
 }
 
@@ -66,7 +69,8 @@ impl RedisBroker {
 
         let refresh = refresh(Arc::clone(&link), Arc::clone(&subscriber), Arc::clone(&keys), retention.clone());
         let refresh = Task::spawn(refresh);
-        Ok(Arc::new(Self { keys, link, scripts: Scripts::new(), subscriber, retention, _refresh: refresh }))
+        let (scripts, generation) = (Scripts::new(), AtomicU64::new(0));
+        Ok(Arc::new(Self { keys, link, scripts, subscriber, retention, generation, _refresh: refresh }))
     }
 
     /// A channel's position outlives its history in any case: without it the history would have no epoch.
@@ -84,8 +88,27 @@ impl RedisBroker {
         let mut command = call(&self.scripts.publish, &keys);
         command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(new_epoch());
         command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
-        command.arg(self.keys.live(&entry.channel));
+        command.arg(self.keys.live(&entry.channel)).arg(self.generation());
         command
+    }
+
+    async fn move_mark(&self, script: &redis::Script, mark: Mark) -> Result<Mark, BrokerError> {
+        let mut command = call(script, &[self.keys.mark()]);
+        command.arg(wire::mark(mark));
+        self.adopt(Some(&self.call_one(script, command).await?))
+    }
+
+    /// Takes part in the generation that the shared mark names: from here on, positions of older ones begin anew.
+    fn adopt(&self, answer: Option<&Value>) -> Result<Mark, BrokerError> {
+        let mark = answer.and_then(wire::read_mark).ok_or_else(|| BrokerError::Corrupt("the mark".into()))?;
+        if self.generation.swap(mark.generation, Ordering::AcqRel) != mark.generation {
+            self.subscriber.gap();
+        }
+        Ok(mark)
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     fn presence_keys(&self, channel: &str) -> [String; 2] {
@@ -165,7 +188,7 @@ impl Broker for RedisBroker {
 
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let mut command = call(&self.scripts.history, &[self.keys.position(channel), self.keys.stream(channel)]);
-        command.arg(new_epoch()).arg(self.position_ttl());
+        command.arg(new_epoch()).arg(self.position_ttl()).arg(self.generation());
         let limit = query.limit.unwrap_or(usize::MAX).min(i64::MAX as usize);
         // Bounds are inclusive; a bound that does not exist leaves nothing to read.
         if limit > 0 {
@@ -216,19 +239,21 @@ impl Broker for RedisBroker {
         wire::read_presence(self.call_one(&self.scripts.presence, command).await?)
     }
 
-    async fn begin(&self, seq: u64) -> Result<u64, BrokerError> {
+    async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {
         let mut set = redis::cmd("SETNX");
-        set.arg(self.keys.cursor()).arg(seq);
+        set.arg(self.keys.mark()).arg(wire::mark(mark));
         let mut get = redis::cmd("GET");
-        get.arg(self.keys.cursor());
+        get.arg(self.keys.mark());
         let answers = self.link.run(&[set, get]).await?;
-        read_cursor(answers.get(1).unwrap_or(&Value::Nil))
+        self.adopt(answers.get(1))
     }
 
-    async fn advance(&self, seq: u64) -> Result<u64, BrokerError> {
-        let mut command = call(&self.scripts.advance, &[self.keys.cursor()]);
-        command.arg(seq);
-        read_cursor(&self.call_one(&self.scripts.advance, command).await?)
+    async fn advance(&self, mark: Mark) -> Result<Mark, BrokerError> {
+        self.move_mark(&self.scripts.advance, mark).await
+    }
+
+    async fn restart(&self, mark: Mark) -> Result<Mark, BrokerError> {
+        self.move_mark(&self.scripts.restart, mark).await
     }
 
     /// Both links have to be up, and all wanted channels subscribed to.
@@ -236,8 +261,4 @@ impl Broker for RedisBroker {
         self.link.send(redis::cmd("PING")).await?;
         self.subscriber.check()
     }
-}
-
-fn read_cursor(value: &Value) -> Result<u64, BrokerError> {
-    wire::read_number(value).ok_or_else(|| BrokerError::Corrupt("the cursor".into()))
 }

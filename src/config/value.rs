@@ -72,6 +72,19 @@ impl Value for Duration {
     }
 }
 
+/// A time that may be none, where a [`Duration`] has to be some.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Delay(pub Duration);
+
+impl Value for Delay {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "0" { Ok(Self(Duration::ZERO)) } else { Duration::parse(text).map(Self) }
+    }
+    fn show(&self) -> String {
+        self.0.show()
+    }
+}
+
 /// The base URL of PocketBase: `http://host[:port][/path]`, without a trailing slash.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpUrl(pub String);

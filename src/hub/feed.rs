@@ -82,6 +82,11 @@ impl Feed {
         matches!(self.sync, Sync::Live)
     }
 
+    /// Whether the broker, at `top`, has something that was not delivered here.
+    pub fn is_behind(&self, top: &Position) -> bool {
+        self.position.as_ref().is_some_and(|at| at.epoch != top.epoch || at.offset < top.offset)
+    }
+
     /// Takes a publication that the broker delivered.
     pub fn arrive(&mut self, epoch: &str, publication: &Publication) -> Arrival {
         if let Sync::Syncing { held, stale } = &mut self.sync {

@@ -44,7 +44,7 @@ impl Node {
     }
 
     async fn subscribe(&self, connection: ConnectionId, recover: Option<&Position>) -> Subscribed {
-        let outbox = Arc::new(Outbox::new(1 << 20));
+        let outbox = Arc::new(Outbox::alone(1 << 20));
         let replies = Arc::clone(&outbox);
         let accept = move |reply| replies.push(crate::protocol::json::reply(1, &Reply::Subscribe(reply)));
         assert!(self.hub.subscribe(CHANNEL, connection, &outbox, recover, accept).await.unwrap());
@@ -110,7 +110,7 @@ async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
 #[tokio::test]
 async fn a_declined_subscribe_leaves_nothing_behind() {
     let node = Node::with_history(100).await;
-    let outbox = Arc::new(Outbox::new(1000));
+    let outbox = Arc::new(Outbox::alone(1000));
     assert!(!node.hub.subscribe(CHANNEL, 1, &outbox, None, |_| false).await.unwrap());
     assert!(!node.hub.is_subscribed(CHANNEL, 1));
 }
@@ -166,6 +166,15 @@ async fn what_cannot_be_filled_is_told_and_a_new_subscribe_goes_on() {
     assert_eq!(back.offsets(1).await, [21]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_nobody_noticed_is_found_by_comparing_positions() {
+    let node = Node::with_history(100).await;
+    tokio::spawn(Hub::check_positions(Arc::downgrade(&node.hub)));
+    let subscriber = node.subscribe(1, None).await;
+    node.publish_unheard(2).await;
+    assert_eq!(subscriber.offsets(2).await, [1, 2]);
+}
+
 #[tokio::test]
 async fn signals_reach_everybody_without_an_offset() {
     let node = Node::with_history(5).await;
@@ -210,7 +219,7 @@ async fn joining_leaving_and_publishing_at_once_loses_nothing() {
             let mut since: Option<Position> = None;
             let mut got = 0;
             while got < 3000 {
-                let outbox = Arc::new(Outbox::new(1 << 26));
+                let outbox = Arc::new(Outbox::alone(1 << 26));
                 let replies = Arc::clone(&outbox);
                 let accept = move |reply| replies.push(crate::protocol::json::reply(1, &Reply::Subscribe(reply)));
                 let recover = since.clone().unwrap_or(Position { offset: 0, epoch: hub_epoch(&hub).await });

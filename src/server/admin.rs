@@ -2,21 +2,21 @@
 
 use super::respond::{Answer, error, json, text};
 use crate::session::Services;
+use crate::shutdown::Shutdown;
 use hyper::{Method, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// How long the broker may take to answer the readiness check.
 const CHECK: Duration = Duration::from_secs(1);
 
 pub struct Admin {
     services: Arc<Services>,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
 }
 
 impl Admin {
-    pub fn new(services: Arc<Services>, shutdown: CancellationToken) -> Self {
+    pub fn new(services: Arc<Services>, shutdown: Shutdown) -> Self {
         Self { services, shutdown }
     }
 
@@ -35,7 +35,7 @@ impl Admin {
     /// 200 while this node can serve clients; else 503 and what is missing.
     async fn ready(&self) -> Answer {
         let mut problems = Vec::new();
-        if self.shutdown.is_cancelled() {
+        if self.shutdown.is_asked() {
             problems.push("draining: this gateway is stopping".to_owned());
         }
         match tokio::time::timeout(CHECK, self.services.broker.check()).await {

@@ -2,14 +2,15 @@
 
 use super::respond::{Answer, error, json};
 use crate::event::Events;
-use crate::outbox::Outbox;
+use crate::outbox::{Budget, Outbox};
 use crate::session::{Services, Session};
+use crate::shutdown::Shutdown;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
 use crate::socket;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -17,7 +18,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub const WEBSOCKET: &str = "/connection/websocket";
@@ -26,19 +26,23 @@ pub const HOOKS: &str = "/hooks/pocketbase";
 /// The one subprotocol that may be named; without any, JSON is spoken too.
 const SUBPROTOCOL: &str = "centrifuge-json";
 
+const STOPPING: &str = "this gateway is stopping; another one, or this one after its restart, goes on";
+
 pub struct Public {
     services: Arc<Services>,
     signer: Signer,
+    budget: Budget,
     next_connection: AtomicU64,
     /// The connections' tasks, which a stop waits for.
     connections: TaskTracker,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
 }
 
 impl Public {
-    pub fn new(services: Arc<Services>, connections: TaskTracker, shutdown: CancellationToken) -> Self {
+    pub fn new(services: Arc<Services>, connections: TaskTracker, shutdown: Shutdown) -> Self {
         let signer = Signer::new(&services.config.secret);
-        Self { services, signer, next_connection: AtomicU64::new(1), connections, shutdown }
+        let budget = Budget::new(services.config.max_total_queue_size, services.metrics.queued_bytes.clone());
+        Self { services, signer, budget, next_connection: AtomicU64::new(1), connections, shutdown }
     }
 
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
@@ -62,8 +66,8 @@ impl Public {
     }
 
     fn handshake(&self, mut request: Request<Incoming>) -> Answer {
-        if self.shutdown.is_cancelled() {
-            return self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, "this gateway is stopping");
+        if self.shutdown.intake().is_cancelled() {
+            return come_back(self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, STOPPING));
         }
         if !request.headers().contains_key(UPGRADE) {
             return self.refuse(
@@ -92,14 +96,14 @@ impl Public {
         if offered.is_some() {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
-        let (services, shutdown) = (Arc::clone(&self.services), self.shutdown.clone());
+        let (services, budget, shutdown) = (Arc::clone(&self.services), self.budget.clone(), self.shutdown.clone());
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
         self.connections.spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
             // Only its TCP stream is of use from here on; hyper's buffer would stay for the connection's life.
             let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
             let _counted = Counted::new(&services);
-            let outbox = Arc::new(Outbox::new(services.config.max_queue_size));
+            let outbox = Arc::new(Outbox::new(services.config.max_queue_size, budget));
             let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox));
             socket::serve(parts.io.into_inner(), parts.read_buf, session, outbox, services, shutdown).await;
         });
@@ -107,6 +111,9 @@ impl Public {
     }
 
     async fn take_events(&self, request: Request<Incoming>) -> Answer {
+        if self.shutdown.intake().is_cancelled() {
+            return come_back(self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "draining", STOPPING));
+        }
         let (parts, body) = request.into_parts();
         let body = match Limited::new(body, self.services.config.max_hook_size).collect().await {
             Ok(body) => body.to_bytes(),
@@ -118,7 +125,7 @@ impl Public {
         match self.verified(&parts, body) {
             Ok(events) => {
                 let accepted = events.events.len();
-                self.services.relay.offer(events.events);
+                self.services.relay.offer(events);
                 json(StatusCode::ACCEPTED, &serde_json::json!({"accepted": accepted}))
             }
             Err(answer) => *answer,
@@ -141,6 +148,12 @@ impl Public {
         tracing::warn!(reason, message, "a hook request was refused");
         error(status, reason, message)
     }
+}
+
+/// A second is enough: whoever spreads requests over several gateways sends the next one elsewhere.
+fn come_back(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }
 
 /// Counts a connection for as long as it lives, and notices when a bug ends it.

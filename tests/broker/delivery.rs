@@ -1,6 +1,6 @@
 //! What every broker promises about what it delivers.
 
-use crate::{Factory, Recorder, brief, client, entries, entry, generous, numbered, payload, until};
+use crate::{Factory, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::{Entry, HistoryQuery, Sink};
 use konvert_gateway::protocol::Publication;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ pub async fn strange_names_do_not_collide(factory: &impl Factory) {
         "[a]",
         "?",
         "a}:live:{b",
-        "cursor",
+        "mark",
         &long,
     ];
     let broker = factory.broker(generous()).await;
@@ -150,7 +150,7 @@ pub async fn strange_names_do_not_collide(factory: &impl Factory) {
     for name in names {
         broker.subscribe(name).await.unwrap();
     }
-    broker.begin(77).await.unwrap();
+    broker.begin(mark(77)).await.unwrap();
     // Each its own number of publications, so that a channel that got another's would show.
     let mut seq = 0;
     for (count, name) in names.iter().enumerate() {
@@ -170,7 +170,7 @@ pub async fn strange_names_do_not_collide(factory: &impl Factory) {
         assert_eq!(brief(&recorder.wait(name, count + 1).await), expected);
         assert_eq!(broker.presence(name).await.unwrap(), [client(name, name)]);
     }
-    assert_eq!(broker.begin(1).await.unwrap(), 77);
+    assert_eq!(broker.begin(mark(1)).await.unwrap().seq, 77);
 }
 
 pub async fn payloads_pass_byte_for_byte(factory: &impl Factory) {

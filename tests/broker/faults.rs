@@ -1,7 +1,7 @@
 //! What a broker in Redis lives through.
 
 use crate::redis_server::Redis;
-use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, numbered, payload, until};
+use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery, Sink};
 use konvert_gateway::protocol::Publication;
 use std::sync::{Arc, Mutex};
@@ -123,23 +123,33 @@ async fn a_sink_that_is_too_slow_hears_of_the_gap() {
     let sink: Arc<dyn Sink> = slow.clone();
     broker.start(Arc::downgrade(&sink)).await.unwrap();
     broker.subscribe("c").await.unwrap();
-    std::thread::scope(|scope| {
-        let held = slow.gate.lock().unwrap();
-        let flood = scope.spawn(|| {
-            let mut client = redis.client();
-            let live = format!("{PREFIX}:live:{{c}}");
-            let info = "{\"user\":\"u\",\"client\":\"c\"}";
-            let mut thousand = redis::pipe();
-            for _ in 0..1000 {
-                thousand.cmd("PUBLISH").arg(&live).arg(format!("s{}:{info}{{}}", info.len())).ignore();
-            }
-            for _ in 0..80 {
-                thousand.exec(&mut client).unwrap();
-            }
-        });
-        flood.join().unwrap();
-        drop(held);
+    let (holding, held) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let gate = Arc::clone(&slow);
+    let holder = std::thread::spawn(move || {
+        let _closed = gate.gate.lock().unwrap();
+        holding.send(()).unwrap();
+        // Until the other end is dropped.
+        let _ = released.recv();
     });
+    held.recv().unwrap();
+    let mut client = redis.client();
+    let flood = move || {
+        let live = format!("{PREFIX}:live:{{c}}");
+        let info = "{\"user\":\"u\",\"client\":\"c\"}";
+        let mut thousand = redis::pipe();
+        for _ in 0..1000 {
+            thousand.cmd("PUBLISH").arg(&live).arg(format!("s{}:{info}{{}}", info.len())).ignore();
+        }
+        for _ in 0..80 {
+            thousand.exec(&mut client).unwrap();
+        }
+    };
+    tokio::task::spawn_blocking(flood).await.unwrap();
+    // Answered once all that came before on this link has been read: the queue has overflowed by then.
+    until("the flood to be read", async || broker.subscribe("later").await.ok()).await;
+    drop(release);
+    holder.join().unwrap();
     until("the gap", async || (slow.heard.gaps() > 0).then_some(())).await;
     broker.publish(&[entry("c", 1)]).await.unwrap();
     assert_eq!(brief(&slow.heard.wait("c", 1).await), numbered([1]));
@@ -176,7 +186,7 @@ async fn lost_scripts_are_loaded_again() {
         flush();
         broker.remove_presence("c", "c").await.unwrap();
         flush();
-        assert_eq!(broker.advance(round + 1).await.unwrap(), round + 1);
+        assert_eq!(broker.advance(mark(round + 1)).await.unwrap().seq, round + 1);
     }
 }
 
@@ -202,7 +212,7 @@ async fn garbage_in_redis_does_no_harm() {
     for kind in ["position", "stream", "presence", "leases"] {
         redis::cmd("SET").arg(key(kind, kind)).arg("x").exec(&mut client).unwrap();
     }
-    redis::cmd("SET").arg(format!("{PREFIX}:cursor")).arg("no number").exec(&mut client).unwrap();
+    redis::cmd("SET").arg(format!("{PREFIX}:mark")).arg("no number").exec(&mut client).unwrap();
     redis::cmd("HSET").arg(key("position", "h")).arg(&["epoch", "\n", "offset", "-1"]).exec(&mut client).unwrap();
     redis::cmd("HSET").arg(key("presence", "p")).arg(&["c", "not JSON"]).exec(&mut client).unwrap();
     redis::cmd("HSET").arg(key("position", "x")).arg(&["epoch", "e", "offset", "1"]).exec(&mut client).unwrap();
@@ -214,7 +224,7 @@ async fn garbage_in_redis_does_no_harm() {
         assert!(broker.presence(channel).await.is_err());
     }
     assert!(broker.publish(&[entry("position", 2)]).await.is_err());
-    assert!(broker.begin(1).await.is_err());
+    assert!(broker.begin(mark(1)).await.is_err());
     broker.check().await.unwrap();
 }
 

@@ -1,9 +1,9 @@
 //! Several gateways on one Redis.
 
 use crate::redis_server::Redis;
-use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, numbered, payload, until};
+use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::redis::RedisBroker;
-use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Retention};
+use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Mark, Retention};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -30,13 +30,13 @@ async fn two_nodes_share_everything() {
     b.remove_presence("c", "at a").await.unwrap();
     assert_eq!(a.presence("c").await.unwrap(), [client("v", "at b")]);
 
-    assert_eq!((a.begin(5).await.unwrap(), b.begin(9).await.unwrap()), (5, 5));
-    assert_eq!((b.advance(7).await.unwrap(), a.advance(6).await.unwrap()), (7, 7));
+    assert_eq!((a.begin(mark(5)).await.unwrap().seq, b.begin(mark(9)).await.unwrap().seq), (5, 5));
+    assert_eq!((b.advance(mark(7)).await.unwrap().seq, a.advance(mark(6)).await.unwrap().seq), (7, 7));
 
     // Another prefix is another world.
     let other = RedisBroker::connect(&redis.url(), "other", generous()).await.unwrap();
     assert_eq!(other.history("c", HistoryQuery::POSITION).await.unwrap().position.offset, 0);
-    assert_eq!(other.begin(1).await.unwrap(), 1);
+    assert_eq!(other.begin(mark(1)).await.unwrap().seq, 1);
 }
 
 /// Several relays that see the same outbox, while the scripts are lost and found again and again, also in the
@@ -179,4 +179,23 @@ async fn an_impossible_url_is_refused_at_once() {
         let error = RedisBroker::connect(url, PREFIX, generous()).await.err().unwrap().to_string();
         assert!(!error.contains("secret"), "{error}");
     }
+}
+
+/// A gateway that has not yet heard of the new generation publishes nothing into it, and learns of it by asking.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_the_former_generation_does_no_harm() {
+    let redis = Redis::start();
+    let (a, b) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
+    let at_b = Recorder::listen(&*b).await;
+    b.subscribe("c").await.unwrap();
+    let first = a.begin(mark(9)).await.unwrap();
+    b.begin(mark(9)).await.unwrap();
+    let next = a.restart(Mark { generation: 1, ..first }).await.unwrap();
+    a.publish(&[entry("c", 10)]).await.unwrap();
+    assert!(b.publish(&[entry("c", 11)]).await.is_err());
+    assert_eq!(a.history("c", HistoryQuery::POSITION).await.unwrap().position.offset, 1);
+    let gaps = at_b.gaps();
+    assert_eq!(b.begin(first).await.unwrap(), next);
+    assert_eq!(at_b.gaps(), gaps + 1);
+    assert_eq!(b.publish(&[entry("c", 11)]).await.unwrap(), 1);
 }

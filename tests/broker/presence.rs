@@ -1,7 +1,7 @@
-//! What every broker promises about presence and the relay's cursor.
+//! What every broker promises about presence and the relays' shared mark.
 
-use crate::{Factory, client, generous, until};
-use konvert_gateway::broker::{Broker, Retention};
+use crate::{Factory, Recorder, client, entries, entry, generous, mark, payload, until};
+use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Mark, Retention};
 use konvert_gateway::protocol::ClientInfo;
 use std::time::Duration;
 
@@ -44,17 +44,56 @@ pub async fn clients_expire(factory: &impl Factory) {
     until("the end of the other", async || broker.presence("c").await.unwrap().is_empty().then_some(())).await;
 }
 
-pub async fn the_cursor_only_moves_forward(factory: &impl Factory) {
+pub async fn the_mark_only_moves_forward(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
-    assert_eq!(broker.begin(9).await.unwrap(), 9);
-    assert_eq!(broker.begin(3).await.unwrap(), 9);
-    assert_eq!(broker.begin(30).await.unwrap(), 9);
-    assert_eq!(broker.advance(10).await.unwrap(), 10);
-    assert_eq!(broker.advance(9).await.unwrap(), 10);
-    assert_eq!(broker.advance(10).await.unwrap(), 10);
+    assert_eq!(broker.begin(mark(9)).await.unwrap().seq, 9);
+    assert_eq!(broker.begin(mark(3)).await.unwrap().seq, 9);
+    assert_eq!(broker.begin(mark(30)).await.unwrap().seq, 9);
+    assert_eq!(broker.advance(mark(10)).await.unwrap().seq, 10);
+    assert_eq!(broker.advance(mark(9)).await.unwrap().seq, 10);
+    assert_eq!(broker.advance(mark(10)).await.unwrap().seq, 10);
     // Beyond what a script's floating-point numbers tell apart.
     let large = (1 << 60) + 1;
-    assert_eq!(broker.advance(large).await.unwrap(), large);
-    assert_eq!(broker.advance(large - 1).await.unwrap(), large);
-    assert_eq!(broker.begin(0).await.unwrap(), large);
+    assert_eq!(broker.advance(mark(large)).await.unwrap().seq, large);
+    assert_eq!(broker.advance(mark(large - 1)).await.unwrap().seq, large);
+    assert_eq!(broker.begin(mark(0)).await.unwrap().seq, large);
+}
+
+pub async fn a_new_generation_begins_all_channels_anew(factory: &impl Factory) {
+    let broker = factory.broker(generous()).await;
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    broker.begin(mark(0)).await.unwrap();
+    broker.publish(&entries("c", 1..=9)).await.unwrap();
+    broker.advance(mark(9)).await.unwrap();
+    broker.add_presence(&[("c".into(), client("u", "stays"))]).await.unwrap();
+    let before = broker.history("c", HistoryQuery::default()).await.unwrap();
+    let gaps = recorder.gaps();
+
+    let next = Mark { generation: 1, seq: 4, fingerprint: 7, boot: 5 };
+    assert_eq!(broker.restart(next).await.unwrap(), next);
+    assert_eq!(recorder.gaps(), gaps + 1);
+    // Whoever comes second, or moves the mark of the generation before, changes nothing.
+    assert_eq!(broker.restart(Mark { seq: 6, ..next }).await.unwrap(), next);
+    assert_eq!(broker.advance(mark(10)).await.unwrap(), next);
+    assert_eq!(broker.begin(mark(10)).await.unwrap(), next);
+    assert_eq!(recorder.gaps(), gaps + 1);
+
+    let empty = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!((empty.position.offset, empty.publications.len()), (0, 0));
+    assert_ne!(empty.position.epoch, before.position.epoch);
+    assert_eq!(broker.presence("c").await.unwrap().len(), 1);
+    // Numbers that the former generation had used are new.
+    assert_eq!(broker.publish(&entries("c", 5..=6)).await.unwrap(), 2);
+    let after = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!((after.position.offset, after.position.epoch), (2, empty.position.epoch));
+    // But not with another content than what has just been published.
+    let other = Entry { data: payload("other"), ..entry("c", 6) };
+    assert!(matches!(broker.publish(&[other]).await, Err(BrokerError::Conflict)));
+    assert_eq!(broker.publish(&entries("c", 5..=6)).await.unwrap(), 0);
+    // Also in a channel that nobody has looked at since.
+    broker.publish(&entries("unseen", [7])).await.unwrap();
+    assert_eq!(broker.restart(Mark { generation: 2, ..next }).await.unwrap().generation, 2);
+    assert_eq!(broker.publish(&entries("unseen", [5])).await.unwrap(), 1);
+    assert_eq!(broker.history("unseen", HistoryQuery::POSITION).await.unwrap().position.offset, 1);
 }

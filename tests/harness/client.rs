@@ -79,6 +79,11 @@ impl Client {
         self.call("subscribe", request).await["subscribe"].take()
     }
 
+    /// Where a channel stands that this client is subscribed to.
+    pub async fn history_position(&mut self, channel: &str) -> Place {
+        Place::of(&self.call("history", json!({"channel": channel})).await["history"])
+    }
+
     /// The next publication of a channel.
     pub async fn publication(&mut self) -> Value {
         loop {
@@ -101,12 +106,38 @@ impl Client {
         panic!("closed");
     }
 
-    /// The content of the next message.
-    pub async fn message(&mut self) -> String {
+    /// The next publication that is a message: others, such as the room's memberships, may still be under way when
+    /// a test begins.
+    pub async fn message_publication(&mut self) -> Value {
         loop {
             let publication = self.publication().await;
             if publication["data"]["collection"] == "messages" {
-                return publication["data"]["record"]["content"].as_str().unwrap_or_default().to_owned();
+                return publication;
+            }
+        }
+    }
+
+    /// The next publication that a member has made.
+    pub async fn signal(&mut self) -> Value {
+        loop {
+            let publication = self.publication().await;
+            if publication["info"].is_object() {
+                return publication;
+            }
+        }
+    }
+
+    /// The content of the next message.
+    pub async fn message(&mut self) -> String {
+        self.message_publication().await["data"]["record"]["content"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// How the gateway ends a subscription.
+    pub async fn unsubscribed(&mut self) -> Value {
+        loop {
+            let mut push = self.push().await;
+            if push["push"]["unsubscribe"].is_object() {
+                return push["push"]["unsubscribe"].take();
             }
         }
     }

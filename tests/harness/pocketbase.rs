@@ -3,10 +3,12 @@
 use super::http::{Http, Response};
 use super::process::{Process, free_port};
 use super::{SECRET, until};
+use konvert_gateway::signature::{SIGNATURE, Signer, TIMESTAMP};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 use tempfile::TempDir;
 
 const PASSWORD: &str = "a-password-for-tests";
@@ -61,6 +63,39 @@ impl PocketBase {
         self.process.kill();
         self.process = serve(self.directory.path(), self.port, &self.settings);
         self.ready().await;
+    }
+
+    /// The file with its data, for when it is not running.
+    pub fn database(&self) -> std::path::PathBuf {
+        self.directory.path().join("pb_data/data.db")
+    }
+
+    /// A backup of PocketBase's own making; returns its name.
+    pub async fn back_up(&self) -> String {
+        let name = "before.zip".to_owned();
+        self.as_superuser("POST", "backups", &json!({"name": name})).await;
+        name
+    }
+
+    /// Restores it as PocketBase does, which restarts itself with the other data.
+    pub async fn restore(&mut self, backup: &str) {
+        let before = self.boot().await;
+        self.as_superuser("POST", &format!("backups/{backup}/restore"), &Value::Null).await;
+        until("the restart after the restore", async || {
+            let now = self.boot().await;
+            (!now.is_empty() && now != before).then_some(())
+        })
+        .await;
+    }
+
+    /// Names the run, as the hooks' answers do; empty while PocketBase is away.
+    async fn boot(&self) -> String {
+        let signer = Signer::new(&SECRET.into());
+        let target = "/api/gateway/events?after=0&limit=1";
+        let (timestamp, signature) = signer.sign(SystemTime::now(), "GET", target, b"");
+        let headers = [(TIMESTAMP, timestamp.as_str()), (SIGNATURE, signature.as_str())];
+        let answer = self.http.send("GET", &format!("{}{target}", self.url), &headers, "").await;
+        answer.map(|answer| answer.json()["boot"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
     }
 
     async fn ready(&mut self) {

@@ -35,8 +35,8 @@ impl Keys {
     }
 
     /// Of the whole outbox, no channel's: it does not end with a brace, as theirs do.
-    pub fn cursor(&self) -> String {
-        format!("{}:cursor", self.prefix)
+    pub fn mark(&self) -> String {
+        format!("{}:mark", self.prefix)
     }
 
     /// The pub/sub channel.
@@ -95,7 +95,7 @@ mod tests {
             prop_assert!(expected.is_some());
             for key in [keys.stream(&name), keys.presence(&name), keys.leases(&name), keys.live(&name)] {
                 prop_assert_eq!(tag(&key), expected);
-                prop_assert_ne!(&key, &keys.cursor());
+                prop_assert_ne!(&key, &keys.mark());
             }
         }
 

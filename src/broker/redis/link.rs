@@ -247,6 +247,7 @@ fn checked(answers: Vec<Value>) -> Result<Vec<Value>, BrokerError> {
     for answer in &answers {
         if let Value::ServerError(error) = answer {
             return Err(match error.code() {
+                "CONFLICT" => BrokerError::Conflict,
                 "WRONGTYPE" => BrokerError::Corrupt("a key of another type".into()),
                 _ => BrokerError::Unavailable(error.to_string()),
             });

@@ -9,13 +9,14 @@ pub struct Scripts {
     pub remove_presence: Script,
     pub presence: Script,
     pub advance: Script,
+    pub restart: Script,
 }
 
 impl Scripts {
     pub fn new() -> Self {
         Self {
             publish: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/publish.lua"))),
-            history: Script::new(include_str!("scripts/history.lua")),
+            history: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/history.lua"))),
             add_presence: Script::new(concat!(
                 include_str!("scripts/prune.lua"),
                 include_str!("scripts/presence_add.lua")
@@ -25,7 +26,16 @@ impl Scripts {
                 include_str!("scripts/presence_remove.lua")
             )),
             presence: Script::new(concat!(include_str!("scripts/prune.lua"), include_str!("scripts/presence.lua"))),
-            advance: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/advance.lua"))),
+            advance: Script::new(concat!(
+                include_str!("scripts/above.lua"),
+                include_str!("scripts/mark.lua"),
+                include_str!("scripts/advance.lua")
+            )),
+            restart: Script::new(concat!(
+                include_str!("scripts/above.lua"),
+                include_str!("scripts/mark.lua"),
+                include_str!("scripts/restart.lua")
+            )),
         }
     }
 }

@@ -85,6 +85,11 @@ impl Subscriber {
         }
     }
 
+    /// Tells the sink that it may have missed something.
+    pub fn gap(&self) {
+        self.state.gap();
+    }
+
     pub async fn ready(&self) {
         while self.check().is_err() {
             sleep(Duration::from_millis(10)).await;

@@ -4,7 +4,7 @@
 //! the length of the JSON `info`. Anybody with access to Redis can write something else; that is never trusted
 //! further than its shape.
 
-use crate::broker::{BrokerError, History};
+use crate::broker::{BrokerError, History, Mark};
 use crate::protocol::{ClientInfo, Payload, Position, Publication};
 use bytes::Bytes;
 use redis::Value;
@@ -87,6 +87,19 @@ pub fn read_number(value: &Value) -> Option<u64> {
         Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
     }
+}
+
+/// A [`Mark`] as Redis keeps it: generation, seq, fingerprint and boot, decimal.
+pub fn mark(Mark { generation, seq, fingerprint, boot }: Mark) -> String {
+    format!("{generation} {seq} {fingerprint} {boot}")
+}
+
+pub fn read_mark(value: &Value) -> Option<Mark> {
+    let Value::BulkString(text) = value else { return None };
+    let mut numbers = std::str::from_utf8(text).ok()?.split(' ').map(|number| number.parse().ok());
+    let mut next = || numbers.next().flatten();
+    let mark = Mark { generation: next()?, seq: next()?, fingerprint: next()?, boot: next()? };
+    numbers.next().is_none().then_some(mark)
 }
 
 /// What [`Payload`] promises and the encodings rely on, as far as one look at the bytes can tell.

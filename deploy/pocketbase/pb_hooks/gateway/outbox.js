@@ -12,6 +12,9 @@ const MAX_BYTES = 4 * 1024 * 1024;
 /** Under this key an event's context carries its row from here to the delivery. */
 const ROW = "gateway.row";
 
+/** Under this key the app's store has the name of this run. */
+const BOOT = "gateway.boot";
+
 /** Under this key the app's store has the number of the row that was written last, committed or not. */
 const NEWEST = "gateway.newest";
 
@@ -92,18 +95,26 @@ function last(app) {
   return row.seq;
 }
 
-/** Deletes what is confirmed and old enough, and says how many rows that were. */
+/** Names this run of PocketBase: after a restart the data may be others, restored from a backup. */
+function boot(app) {
+  return app.store().getOrSet(BOOT, () => $security.randomString(16));
+}
+
+/**
+ * Deletes what is confirmed and old enough, and says how many rows that were. The row at `seq` stays: by it
+ * the gateway recognises the outbox.
+ */
 function trim(app, seq, createdBefore) {
   // Rows grow older with falling numbers, so the first young one ends the search.
   return app
     .nonconcurrentDB()
     .newQuery(
-      `DELETE FROM ${TABLE} WHERE seq <= {:seq} AND seq < coalesce(
-         (SELECT seq FROM ${TABLE} WHERE created >= {:young} ORDER BY seq LIMIT 1), {:seq} + 1)`,
+      `DELETE FROM ${TABLE} WHERE seq < {:seq} AND seq < coalesce(
+         (SELECT seq FROM ${TABLE} WHERE created >= {:young} ORDER BY seq LIMIT 1), {:seq})`,
     )
     .bind({ seq, young: createdBefore })
     .execute()
     .rowsAffected();
 }
 
-module.exports = { TABLE, create, update, remove, rowOf, isNewest, after, last, trim };
+module.exports = { TABLE, create, update, remove, rowOf, isNewest, after, last, boot, trim };

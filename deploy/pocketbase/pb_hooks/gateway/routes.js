@@ -131,7 +131,7 @@ function events(e) {
     const last = outbox.last(e.app);
     const rows = outbox.after(e.app, seq, limit);
     delivery.gatewayHas(e.app, seq);
-    const json = `{"events":[${rows.events}],"last":${Math.max(last, rows.last)}}`;
+    const json = `{"boot":"${outbox.boot(e.app)}","events":[${rows.events}],"last":${Math.max(last, rows.last)}}`;
     return e.blob(200, "application/json", toBytes(json));
   });
 }

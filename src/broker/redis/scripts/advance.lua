@@ -1,7 +1,11 @@
--- KEYS[1] cursor; ARGV: seq. Returns where the cursor now stands.
+-- KEYS[1] mark; ARGV: the new mark. Moves it forward within its generation. Returns where it now stands.
 local at = redis.call('GET', KEYS[1])
-if at and not above(ARGV[1], at) then
-  return at
+if at then
+  local generation, seq = parts(at)
+  local new_generation, new_seq = parts(ARGV[1])
+  if generation ~= new_generation or not above(new_seq, seq) then
+    return at
+  end
 end
 redis.call('SET', KEYS[1], ARGV[1])
 return ARGV[1]

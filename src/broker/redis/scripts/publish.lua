@@ -1,10 +1,17 @@
--- KEYS[1] position: epoch, offset, seq; KEYS[2] stream
+-- KEYS[1] position: generation, epoch, offset, seq; KEYS[2] stream
 -- ARGV: seq, the seq before it in the same batch and channel (0: none), data, epoch for a new history,
---       size, ttl and position ttl in milliseconds, pub/sub channel
+--       size, ttl and position ttl in milliseconds, pub/sub channel, generation
 -- Returns 1 when it was new, 0 when it was a repeat.
 local seq, before, data = ARGV[1], ARGV[2], ARGV[3]
-local position = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'seq')
-local epoch, offset, last = position[1], position[2] or '0', position[3] or '0'
+local generation = ARGV[9]
+local position = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'seq', 'generation')
+local epoch, offset, last, its = position[1], position[2] or '0', position[3] or '0', position[4] or '0'
+
+if above(its, generation) then
+  return redis.error_reply('STALE another gateway has begun a new generation')
+elseif its ~= generation then
+  epoch, offset, last = nil, '0', '0'
+end
 
 -- A pipeline is not atomic: had the entry before failed on its own (a script missing, no memory), taking this
 -- one would make the other's repeat look like an old one, and it would be lost.
@@ -12,6 +19,10 @@ if above(before, last) then
   return redis.error_reply('GAP the entry before this one was not published')
 end
 if not above(seq, last) then
+  local newest = seq == last and redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+  if newest and newest[2][2] ~= data then
+    return redis.error_reply('CONFLICT another event was published under this number')
+  end
   return 0
 end
 
@@ -24,7 +35,7 @@ offset = string.format('%.0f', tonumber(offset) + 1)
 
 -- The one that can fail for want of memory comes first: nothing is undone when a script ends early.
 redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[5], offset .. '-0', 'd', data)
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'seq', seq)
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'seq', seq, 'generation', generation)
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 redis.call('PUBLISH', ARGV[8], 'p' .. offset .. ':' .. epoch .. ':' .. data)

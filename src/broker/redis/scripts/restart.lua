@@ -1,0 +1,7 @@
+-- KEYS[1] mark; ARGV: the first mark of a new generation. Returns where it now stands.
+local at = redis.call('GET', KEYS[1])
+if at and not above((parts(ARGV[1])), (parts(at))) then
+  return at
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return ARGV[1]

@@ -1,0 +1,95 @@
+//! The steps of a graceful stop, for those who take part in it.
+//!
+//! 1. *Asked*: readiness fails, and everything else goes on for `drain_delay`, so that load balancers notice.
+//! 2. *Intake closed*: no new clients, and hooks are told to come back; what they brought before is published.
+//! 3. *Farewell*: each client gets what is queued for it and is told to reconnect, each at a time of its own within
+//!    `shutdown_spread`, so that they do not reach the next node all at once. Until then it is served.
+
+use crate::hub::ConnectionId;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How far the stop has come. Clones share it.
+#[derive(Clone)]
+pub struct Shutdown {
+    asked: CancellationToken,
+    intake_closed: CancellationToken,
+    farewell: CancellationToken,
+    spread: Duration,
+}
+
+impl Shutdown {
+    /// The stop begins when `asked` is cancelled.
+    pub fn new(asked: CancellationToken, spread: Duration) -> Self {
+        Self { asked, intake_closed: CancellationToken::new(), farewell: CancellationToken::new(), spread }
+    }
+
+    pub async fn asked(&self) {
+        self.asked.cancelled().await;
+    }
+
+    pub fn is_asked(&self) -> bool {
+        self.asked.is_cancelled()
+    }
+
+    pub fn close_intake(&self) {
+        self.intake_closed.cancel();
+    }
+
+    /// Cancelled once the intake is closed.
+    pub fn intake(&self) -> &CancellationToken {
+        &self.intake_closed
+    }
+
+    pub fn say_farewell(&self) {
+        self.farewell.cancel();
+    }
+
+    /// Returns when it is this connection's turn to leave.
+    pub async fn farewell(&self, connection: ConnectionId) {
+        self.farewell.cancelled().await;
+        tokio::time::sleep(turn(connection, self.spread)).await;
+    }
+}
+
+/// When a connection leaves, after the farewell has begun. Multiples of the golden ratio, without their whole part,
+/// fill an interval evenly however many there are: more evenly than chance, and with nothing to keep count of.
+fn turn(connection: ConnectionId, spread: Duration) -> Duration {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
+    let fraction = connection.wrapping_mul(GOLDEN) as f64 / 2f64.powi(64);
+    spread.mul_f64(fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_even_whichever_connections_are_left() {
+        let spread = Duration::from_secs(10);
+        for (first, step, count) in [(1, 1, 50), (1_000_000, 1, 500), (7, 3, 100), (u64::MAX / 2, 1, 20)] {
+            let mut slices = [0; 10];
+            for i in 0..count {
+                let at = turn(first + i * step, spread);
+                assert!(at <= spread);
+                slices[(at.as_secs_f64() as usize).min(9)] += 1;
+            }
+            let fair = count / 10;
+            assert!(slices.iter().all(|&n| fair / 2 <= n && n <= fair * 2), "{first} {step} {count}: {slices:?}");
+        }
+        assert_eq!(turn(12345, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_leaves_before_the_farewell() {
+        let shutdown = Shutdown::new(CancellationToken::new(), Duration::from_secs(5));
+        let leaving = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { shutdown.farewell(1).await }
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!leaving.is_finished());
+        shutdown.say_farewell();
+        tokio::time::timeout(Duration::from_secs(5), leaving).await.expect("within the spread").unwrap();
+    }
+}
