@@ -93,7 +93,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::PocketBaseKilled,
         Kind::PocketBaseHung,
     ];
-    let mut all = processes.repeat(3);
+    let mut all = processes.repeat(4);
     all.extend([Kind::GatewayRestarted, Kind::HookEndpointSlow, Kind::HooksMoved, Kind::ClientsVanished]);
     for link in [Link::Clients, Link::Redis, Link::PocketBase, Link::Hooks] {
         use Trouble::{Cut, Dark, Delayed, HalfClosed, Throttled, Truncated};
@@ -102,15 +102,27 @@ pub fn kinds() -> Vec<Kind> {
     all
 }
 
+/// Which of the gateways, or of their links.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Gateway(usize),
+    WhereHooksGo,
+}
+
 /// One fault with all that chance decides about it.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub kind: Kind,
-    /// Which of the gateways, or of their links.
-    pub target: usize,
+    target: Target,
     pub lasts: Duration,
     /// For what is left to decide while it happens.
     salt: u64,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {:?}, {} ms", self.kind, self.target, self.lasts.as_millis())
+    }
 }
 
 impl Fault {
@@ -123,18 +135,31 @@ impl Fault {
             Kind::HookEndpointSlow => 1_500..5_000,
             _ => 200..3_000,
         };
-        Self { kind, target: rng.below(GATEWAYS), lasts: rng.millis(lasts), salt: rng.next() }
+        // Short ones more often: much depends on what is just under way.
+        let lasts = rng.millis(lasts.clone()).min(rng.millis(lasts));
+        let of_gateway = matches!(kind, Kind::GatewayKilled | Kind::GatewayHung | Kind::GatewayRestarted);
+        let target =
+            if of_gateway && rng.chance(40) { Target::WhereHooksGo } else { Target::Gateway(rng.below(GATEWAYS)) };
+        Self { kind, target, lasts, salt: rng.next() }
+    }
+
+    fn target(&self, topology: &Topology) -> usize {
+        match self.target {
+            Target::Gateway(number) => number,
+            Target::WhereHooksGo => topology.links.hooks_to.load(Ordering::Relaxed),
+        }
     }
 
     /// Does it, waits, and heals it.
     pub async fn inject(&self, topology: &Topology) {
         let mut rng = Rng::new(self.salt);
-        let (gateway, lasts) = (&topology.gateways[self.target], self.lasts);
+        let (target, lasts) = (self.target(topology), self.lasts);
+        let gateway = &topology.gateways[target];
         match self.kind {
             Kind::GatewayKilled => {
                 let mut gateway = gateway.lock().await;
                 gateway.process.kill();
-                topology.keep_log(self.target, &gateway);
+                topology.keep_log(target, &gateway);
                 sleep(lasts).await;
                 gateway.launch();
             }
@@ -152,10 +177,10 @@ impl Fault {
                     sleep(Duration::from_millis(20)).await;
                 }
                 if !gateway.process.has_ended() {
-                    topology.world.violation(format!("gateway {} does not stop on SIGTERM", self.target));
+                    topology.world.violation(format!("gateway {target} does not stop on SIGTERM"));
                     gateway.process.kill();
                 }
-                topology.keep_log(self.target, &gateway);
+                topology.keep_log(target, &gateway);
                 sleep(lasts / 4).await;
                 gateway.launch();
             }
@@ -182,9 +207,9 @@ impl Fault {
             Kind::Link(link, trouble) => {
                 let links = &topology.links;
                 let proxy = match link {
-                    Link::Clients => &links.clients[self.target],
-                    Link::Redis => &links.redis[self.target],
-                    Link::PocketBase => &links.pocketbase[self.target],
+                    Link::Clients => &links.clients[target],
+                    Link::Redis => &links.redis[target],
+                    Link::PocketBase => &links.pocketbase[target],
                     Link::Hooks => &links.hooks,
                 };
                 self.trouble(proxy, trouble, &mut rng).await;
@@ -196,13 +221,14 @@ impl Fault {
             }
             Kind::HooksMoved => {
                 let links = &topology.links;
-                links.hooks.lead_to(links.ports[self.target]);
+                links.hooks_to.store(target, Ordering::Relaxed);
+                links.hooks.lead_to(links.ports[target]);
                 // What is open still goes where it went.
                 links.hooks.strike(Incident::Close, 100, self.salt);
                 sleep(lasts).await;
             }
             Kind::ClientsVanished => {
-                topology.links.clients[self.target].strike(Incident::Vanish, 20 + rng.next() % 80, self.salt);
+                topology.links.clients[target].strike(Incident::Vanish, 20 + rng.next() % 80, self.salt);
                 sleep(lasts).await;
             }
         }

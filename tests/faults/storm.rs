@@ -67,6 +67,6 @@ impl<'a> Storm<'a> {
 
 fn tell(fault: &Fault) {
     if std::env::var_os("FAULTS_VERBOSE").is_some() {
-        println!("  {} (gateway {}, {} ms)", fault.kind, fault.target, fault.lasts.as_millis());
+        println!("  {fault}");
     }
 }

@@ -8,7 +8,7 @@ use crate::harness::pocketbase::{PocketBase, User, deployed};
 use crate::harness::process::free_port;
 use crate::harness::redis::Redis;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -38,10 +38,18 @@ pub struct Links {
     pub redis: Vec<Proxy>,
     pub pocketbase: Vec<Proxy>,
     pub hooks: Proxy,
+    /// Where the hooks' link leads, as a gateway's number.
+    pub hooks_to: AtomicUsize,
+    /// The gateways' own.
     pub ports: Vec<u16>,
 }
 
 impl Links {
+    fn new(hooks: Proxy, ports: &[u16]) -> Self {
+        let hooks_to = AtomicUsize::new(0);
+        Self { clients: vec![], redis: vec![], pocketbase: vec![], hooks, hooks_to, ports: ports.to_vec() }
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &Proxy> {
         self.clients.iter().chain(&self.redis).chain(&self.pocketbase).chain([&self.hooks])
     }
@@ -136,7 +144,7 @@ impl Topology {
         let hooks_url = format!("http://127.0.0.1:{}", hooks.port);
         let pocketbase = PocketBase::start_with(&hooks_url, folder.path(), &["--hooksPool=100"]).await;
 
-        let mut links = Links { clients: vec![], redis: vec![], pocketbase: vec![], hooks, ports: ports.clone() };
+        let mut links = Links::new(hooks, &ports);
         let mut gateways = Vec::new();
         for port in ports {
             let (to_redis, to_pocketbase) = (Proxy::start(redis.port()).await, Proxy::start(pocketbase.port).await);
