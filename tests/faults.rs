@@ -31,7 +31,7 @@ use std::time::Duration;
 
 /// Of the short run, each for [`SHORT`].
 const SEEDS: [u64; 2] = [1, 2];
-const SHORT: Duration = Duration::from_secs(42);
+const SHORT: Duration = Duration::from_secs(48);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn soak() {

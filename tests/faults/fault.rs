@@ -93,7 +93,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::PocketBaseKilled,
         Kind::PocketBaseHung,
     ];
-    let mut all = processes.repeat(4);
+    let mut all = processes.repeat(3);
+    all.extend([Kind::GatewayKilled, Kind::RedisKilled, Kind::RedisKilledDataLost, Kind::PocketBaseKilled]);
     all.extend([Kind::GatewayRestarted, Kind::HookEndpointSlow, Kind::HooksMoved, Kind::ClientsVanished]);
     for link in [Link::Clients, Link::Redis, Link::PocketBase, Link::Hooks] {
         use Trouble::{Cut, Dark, Delayed, HalfClosed, Throttled, Truncated};
@@ -128,15 +129,15 @@ impl fmt::Display for Fault {
 impl Fault {
     pub fn draw(kind: Kind, rng: &mut Rng) -> Self {
         let lasts = match kind {
-            Kind::GatewayHung | Kind::RedisHung | Kind::PocketBaseHung => 500..6_000,
+            Kind::GatewayHung | Kind::RedisHung | Kind::PocketBaseHung => 300..6_000,
             Kind::RedisKilled | Kind::RedisKilledDataLost | Kind::PocketBaseKilled => 50..2_000,
             Kind::Link(_, Trouble::HalfClosed | Trouble::Truncated) | Kind::HooksMoved => 100..1_000,
             Kind::Link(..) => 300..6_000,
             Kind::HookEndpointSlow => 1_500..5_000,
             _ => 200..3_000,
         };
-        // Short ones more often: much depends on what is just under way.
-        let lasts = rng.millis(lasts.clone()).min(rng.millis(lasts));
+        // Short ones more often: they are as hard, and there is time for more of them.
+        let lasts = rng.millis(lasts.clone()).min(rng.millis(lasts.clone())).min(rng.millis(lasts));
         let of_gateway = matches!(kind, Kind::GatewayKilled | Kind::GatewayHung | Kind::GatewayRestarted);
         let target =
             if of_gateway && rng.chance(40) { Target::WhereHooksGo } else { Target::Gateway(rng.below(GATEWAYS)) };

@@ -93,7 +93,7 @@ impl Report {
         for (kind, times) in &self.injected.faults {
             let _ = writeln!(out, "| {kind} | {times} |");
         }
-        let _ = writeln!(out, "| (times that two or three came together) | {} |", self.injected.together);
+        let _ = writeln!(out, "| (times that several came together) | {} |", self.injected.together);
         let _ = writeln!(out, "| (pauses in which everybody had to become level) | {} |", self.injected.levels);
         out
     }

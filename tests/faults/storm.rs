@@ -26,14 +26,14 @@ impl<'a> Storm<'a> {
         Self { topology, clients, gate, rng, injected: Injected::default(), truths: Truths::default() }
     }
 
-    /// Rounds of one to three faults at once, until the time is over. Every kind comes up before any comes up again;
+    /// Rounds of one to four faults at once, until the time is over. Every kind comes up before any comes up again;
     /// the faults of processes come up more often than those of links.
     pub async fn rage(&mut self, lasts: Duration) {
         let end = Instant::now() + lasts;
         let mut deck = Vec::new();
         sleep(Duration::from_secs(1)).await;
         while Instant::now() < end {
-            let size = [1, 1, 2, 2, 3][self.rng.below(5)];
+            let size = [1, 2, 2, 3, 4][self.rng.below(5)];
             let mut round = Vec::new();
             for place in 0..size {
                 if deck.is_empty() {
@@ -41,7 +41,7 @@ impl<'a> Storm<'a> {
                     self.rng.shuffle(&mut deck);
                 }
                 let fault = Fault::draw(deck.pop().expect("it was filled"), &mut self.rng);
-                let begins = if place == 0 { Duration::ZERO } else { self.rng.millis(0..2_000) };
+                let begins = if place == 0 { Duration::ZERO } else { self.rng.millis(0..1_500) };
                 *self.injected.faults.entry(fault.kind).or_default() += 1;
                 let topology = self.topology;
                 round.push(async move {
@@ -52,8 +52,8 @@ impl<'a> Storm<'a> {
             }
             self.injected.together += u64::from(size > 1);
             // What comes next is drawn first: how long a fault takes must not decide about it.
-            let [calm, level] = [self.rng.chance(40), self.rng.chance(20)];
-            let calm = if calm { self.rng.millis(200..4_000) } else { Duration::ZERO };
+            let [calm, level] = [self.rng.chance(30), self.rng.chance(15)];
+            let calm = if calm { self.rng.millis(200..3_000) } else { Duration::ZERO };
             futures_util::future::join_all(round).await;
             if level {
                 let _quiet = self.gate.write().await;
