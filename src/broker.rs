@@ -141,7 +141,8 @@ pub trait Broker: Send + Sync + 'static {
     /// Who is in the channel, on all nodes, each client once, in no particular order.
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError>;
 
-    /// The relays' shared mark. Where none was ever set, it is set to this one. Returns where it stands.
+    /// The relays' shared mark. Where none was ever set, it is set to this one. Returns where it stands. A node has
+    /// one relay, which makes one call about the mark at a time.
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError>;
 
     /// Moves the mark forward within its generation; a mark of another generation, or a lower one, changes nothing.

@@ -6,6 +6,8 @@
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; the published SDK against two gateways sharing one Redis
 #     quickstart   deploy/quickstart.sh, and its demo chat in a real browser
+#   tests/run.sh --soak MINUTES [SEED]
+#                  faults alone (tests/faults.rs), for so long and with this seed or a new one; prints the table
 #
 # Needed beforehand: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed where missing:
 # redis-server and chromium (apt-get, which wants root or sudo), PocketBase (deploy/get-pocketbase.sh), npm
@@ -24,6 +26,10 @@ fail() { echo "tests/run.sh: $*" >&2; exit 1; }
 
 main() {
   local suite suites=("$@")
+  if [[ ${1:-} == --soak ]]; then
+    soak "${@:2}"
+    return
+  fi
   for suite; do
     case $suite in
       rust | node | quickstart) ;;
@@ -37,6 +43,18 @@ main() {
   for suite in "${suites[@]}"; do "prepare_$suite"; done
   for suite in "${suites[@]}"; do run_suite "$suite"; done
   sum_up
+}
+
+# --- the long run of faults ------------------------------------------------------------------------
+
+soak() {
+  [[ ${1:-} =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "--soak wants a number of minutes, as in --soak 30, and a seed if you like"
+  [[ ${2:-0} =~ ^[0-9]+$ ]] || fail "a seed is a whole number, not \"$2\""
+  mkdir -p "$logs"
+  prepare_rust
+  export FAULTS_MINUTES=$1
+  if [[ -n ${2:-} ]]; then export FAULTS_SEED=$2; fi
+  cargo test --release --test faults -- --nocapture --exact soak 2>&1 | tee "$logs/soak.log"
 }
 
 # --- the suites: what each needs, how it runs, how its log is counted ------------------------------

@@ -27,11 +27,16 @@ impl Gateway {
 
     /// Begins again on the same ports, after its process has ended.
     pub async fn restart(&mut self) {
-        self.process = launch(self.port, self.admin_port, &self.pocketbase_url, &self.settings);
+        self.launch();
         self.ready().await;
     }
 
-    async fn ready(&mut self) {
+    /// As `restart`, without waiting until it is ready.
+    pub fn launch(&mut self) {
+        self.process = launch(self.port, self.admin_port, &self.pocketbase_url, &self.settings);
+    }
+
+    pub async fn ready(&mut self) {
         let url = self.admin("readyz");
         let Self { process, http, .. } = self;
         until("a gateway that is ready", async || {
@@ -67,7 +72,9 @@ impl Gateway {
 }
 
 fn launch(port: u16, admin_port: u16, pocketbase_url: &str, settings: &Vec<(String, String)>) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
+    // Another build of it, such as a broken one that the tests must catch.
+    let other = std::env::var_os("KONVERT_GATEWAY");
+    let mut command = Command::new(other.unwrap_or_else(|| env!("CARGO_BIN_EXE_konvert-gateway").into()));
     command
         .arg("serve")
         .env("GATEWAY_SECRET", SECRET)

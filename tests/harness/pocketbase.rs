@@ -6,7 +6,7 @@ use super::{SECRET, until};
 use konvert_gateway::signature::{SIGNATURE, Signer, TIMESTAMP};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -20,9 +20,15 @@ pub struct PocketBase {
     pub process: Process,
     http: Http,
     superuser: String,
-    port: u16,
-    gateway_url: String,
+    pub port: u16,
+    settings: Settings,
     directory: TempDir,
+}
+
+struct Settings {
+    gateway_url: String,
+    hooks: PathBuf,
+    arguments: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,15 +39,21 @@ pub struct User {
 
 impl PocketBase {
     pub async fn start(gateway_url: &str) -> Self {
+        Self::start_with(gateway_url, &deployed("pb_hooks"), &[]).await
+    }
+
+    /// With other hooks than those of `deploy/pocketbase`, and more arguments for `serve`.
+    pub async fn start_with(gateway_url: &str, hooks: &Path, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let settings = Settings { gateway_url: gateway_url.to_owned(), hooks: hooks.to_owned(), arguments };
         let directory = TempDir::new().expect("a temporary directory");
-        let created = command(directory.path()).args(["superuser", "upsert", SUPERUSER, PASSWORD]).output();
+        let created = command(directory.path(), &settings).args(["superuser", "upsert", SUPERUSER, PASSWORD]).output();
         let created = created.expect("PocketBase runs");
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
         let port = free_port();
-        let process = serve(directory.path(), port, gateway_url);
+        let process = serve(directory.path(), port, &settings);
         let url = format!("http://127.0.0.1:{port}");
-        let gateway_url = gateway_url.to_owned();
-        let mut it = Self { url, process, http: Http::new(), superuser: String::new(), port, gateway_url, directory };
+        let mut it = Self { url, process, http: Http::new(), superuser: String::new(), port, settings, directory };
         it.ready().await;
         it.superuser = it.log_in("_superusers", SUPERUSER).await["token"].as_str().expect("a token").to_owned();
         it
@@ -50,7 +62,7 @@ impl PocketBase {
     /// Begins again after a kill, with the same data on the same port.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = serve(self.directory.path(), self.port, &self.gateway_url);
+        self.process = serve(self.directory.path(), self.port, &self.settings);
         self.ready().await;
     }
 
@@ -180,16 +192,20 @@ fn program() -> &'static str {
     })
 }
 
-fn command(data: &Path) -> Command {
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pocketbase");
+/// A folder of `deploy/pocketbase`.
+pub fn deployed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pocketbase").join(name)
+}
+
+fn command(data: &Path, settings: &Settings) -> Command {
     let mut command = Command::new(program());
     command
         .arg("--dir")
         .arg(data.join("pb_data"))
         .arg("--hooksDir")
-        .arg(deploy.join("pb_hooks"))
+        .arg(&settings.hooks)
         .arg("--migrationsDir")
-        .arg(deploy.join("pb_migrations"))
+        .arg(deployed("pb_migrations"))
         .arg("--publicDir")
         .arg(data.join("pb_public"))
         .arg("--automigrate=false")
@@ -197,8 +213,9 @@ fn command(data: &Path) -> Command {
     command
 }
 
-fn serve(data: &Path, port: u16, gateway_url: &str) -> Process {
-    let mut command = command(data);
-    command.args(["serve", "--http", &format!("127.0.0.1:{port}")]).env("GATEWAY_URL", gateway_url);
+fn serve(data: &Path, port: u16, settings: &Settings) -> Process {
+    let mut command = command(data, settings);
+    command.args(["serve", "--http", &format!("127.0.0.1:{port}")]).args(&settings.arguments);
+    command.env("GATEWAY_URL", &settings.gateway_url);
     Process::start("PocketBase", &mut command)
 }

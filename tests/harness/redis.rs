@@ -24,15 +24,20 @@ impl Redis {
     }
 
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_on(free_port, arguments)
+    }
+
+    /// On a port of the caller's choice; another one where that is taken.
+    pub fn start_on(port: impl Fn() -> u16, arguments: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut redis = Self { process: None, port: free_port(), arguments, directory };
+        let mut redis = Self { process: None, port: port(), arguments, directory };
         // Somebody else may take the port between its choice and its use.
         for _ in 0..5 {
             if redis.try_launch() {
                 return redis;
             }
-            redis.port = free_port();
+            redis.port = port();
         }
         panic!("redis-server does not start; its output is above");
     }
@@ -51,6 +56,20 @@ impl Redis {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+
+    /// Deletes what it has kept on disk, after [`Redis::kill`].
+    pub fn forget(&self) {
+        for entry in std::fs::read_dir(self.directory.path()).expect("its directory can be read").flatten() {
+            let path = entry.path();
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.expect("its files can be deleted");
+        }
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)))
     }
 
     /// It keeps its connections and answers nothing.

@@ -1,0 +1,174 @@
+//! Histories made by hand, each with one thing wrong, and some with nothing.
+
+use super::super::record::{Before, Epochs, Log, Position, Reload, Seen, Start, Truth, key};
+use super::{Checker, Findings};
+use std::sync::Arc;
+
+const CHANNEL: &str = "room:a";
+const HISTORY: u64 = 10;
+
+fn at(epoch: &str, offset: u64) -> Position {
+    Position { epoch: epoch.into(), offset }
+}
+
+fn start(position: Position, reload: u64, instead_of: Option<Before>) -> Seen {
+    let known = Reload::default();
+    known.done(reload);
+    Seen::Start(Box::new(Start { position, instead_of, reload: known }))
+}
+
+/// Event `seq`, of which the data is its number.
+fn event(seq: u64, offset: u64) -> Seen {
+    Seen::Publication { key: key(&seq.to_le_bytes()), offset }
+}
+
+fn recovered(since: Position, now: Position) -> Seen {
+    Seen::Recovered { since: Box::new(since), now: Box::new(now) }
+}
+
+/// The channel has the even numbers up to `last`.
+fn truth(last: u64) -> Truth {
+    let mut truth = Truth::default();
+    for seq in (2..=last).step_by(2) {
+        assert!(truth.push(seq, key(&seq.to_le_bytes())));
+    }
+    truth
+}
+
+fn check(last: u64, seen: Vec<Seen>) -> Findings {
+    let channel: Arc<str> = CHANNEL.into();
+    let mut epochs = Epochs::default();
+    epochs.seen(&channel, &"one".into(), 0);
+    epochs.seen(&channel, &"two".into(), 1);
+    let log = Log { client: 7, channel, seen };
+    let mut findings = Findings::default();
+    Checker { history_size: HISTORY, epochs: &epochs }.check(&log, &truth(last), &mut findings);
+    findings
+}
+
+fn counts(found: &Findings) -> [u64; 6] {
+    [found.lost, found.doubled, found.reordered, found.invented, found.numbering, found.unexplained]
+}
+
+#[test]
+fn a_whole_history_is_whole() {
+    let seen = vec![
+        start(at("one", 4), 8, None),
+        event(10, 5),
+        event(12, 6),
+        recovered(at("one", 6), at("one", 7)),
+        event(14, 7),
+        event(16, 8),
+    ];
+    assert_eq!(counts(&check(16, seen)), [0; 6]);
+}
+
+#[test]
+fn what_was_loaded_may_be_delivered_as_well() {
+    let seen = vec![start(at("one", 1), 8, None), event(4, 2), event(6, 3), event(8, 4), event(10, 5)];
+    assert_eq!(counts(&check(10, seen)), [0; 6]);
+    assert_eq!(counts(&check(8, vec![start(at("one", 4), 8, None)])), [0; 6], "nothing after the reload");
+}
+
+#[test]
+fn one_lost_in_the_middle() {
+    let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(6, 2)];
+    assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn one_lost_after_the_reload() {
+    let seen = vec![start(at("one", 0), 2, None), event(6, 1)];
+    assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn one_lost_at_the_end() {
+    let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(4, 2)];
+    assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 0, 0]);
+    assert_eq!(check(6, vec![start(at("one", 0), 2, None)]).lost, 2);
+    assert_eq!(check(6, vec![]).lost, 3, "never subscribed");
+}
+
+#[test]
+fn one_lost_where_a_recovery_says_that_nothing_is() {
+    let seen = vec![
+        start(at("one", 0), 0, None),
+        event(2, 1),
+        recovered(at("one", 1), at("one", 2)),
+        event(6, 3), // neither the recovery nor what came live had offset 2
+    ];
+    assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 1, 0]);
+}
+
+#[test]
+fn one_lost_in_a_chain_that_is_not_the_last() {
+    let before = Before { since: at("one", 2), losses: 1 };
+    let seen = vec![
+        start(at("one", 0), 0, None),
+        event(2, 1),
+        event(6, 2),
+        start(at("two", 0), 8, Some(before)),
+        event(10, 1),
+    ];
+    assert_eq!(counts(&check(10, seen)), [1, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn an_old_event_after_a_reload_may_not_stand_alone() {
+    // A gateway that woke up with an event from before Redis lost its data, and published it into the new history.
+    let seen = vec![start(at("two", 0), 8, None), event(2, 1), event(10, 2)];
+    assert_eq!(counts(&check(10, seen)), [3, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn one_doubled() {
+    let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(4, 2), event(4, 3)];
+    assert_eq!(counts(&check(4, seen)), [0, 1, 0, 0, 0, 0]);
+    let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(2, 1), event(4, 2)];
+    assert_eq!(counts(&check(4, seen)), [0, 1, 0, 0, 1, 0], "under its old number");
+}
+
+#[test]
+fn one_swapped() {
+    let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(6, 2), event(4, 3), event(8, 4)];
+    assert_eq!(counts(&check(8, seen)), [0, 0, 1, 0, 0, 0]);
+    let seen = vec![start(at("one", 0), 2, None), event(6, 1), event(4, 2)];
+    assert_eq!(counts(&check(6, seen)), [0, 0, 1, 0, 0, 0], "right at the beginning");
+}
+
+#[test]
+fn one_invented() {
+    let seen = vec![start(at("one", 0), 0, None), event(3, 1), event(2, 2)];
+    assert_eq!(counts(&check(2, seen)), [0, 0, 0, 1, 0, 0]);
+}
+
+#[test]
+fn one_unexplained() {
+    let before = |since, losses| Some(Before { since, losses });
+    let chains = |position, reload, before| {
+        let mut seen = vec![start(at("one", 0), 0, None), event(2, 1), start(position, reload, before)];
+        seen.extend((reload / 2 + 1..=20).map(|place| event(2 * place, place)));
+        if let Some(Seen::Start(start)) = seen.get_mut(2) {
+            start.position.offset = reload / 2;
+        }
+        check(40, seen)
+    };
+    let found = chains(at("one", 0), 8, before(at("one", 1), 1));
+    assert_eq!(counts(&found), [0, 0, 0, 0, 0, 1], "history still had it");
+    let found = chains(at("two", 0), 8, before(at("one", 1), 0));
+    assert_eq!(counts(&found), [0, 0, 0, 0, 0, 1], "a new epoch while Redis kept its data");
+    let found = chains(at("three", 0), 8, before(at("two", 1), 1));
+    assert_eq!(counts(&found), [0, 0, 0, 0, 0, 1], "one loss explains one new epoch only");
+
+    let found = chains(at("one", 0), 24, before(at("one", 1), 0));
+    assert_eq!((counts(&found), found.exceeded), ([0; 6], 1), "eleven missed, ten are kept");
+    let found = chains(at("two", 0), 8, before(at("one", 1), 1));
+    assert_eq!((counts(&found), found.redis_lost), ([0; 6], 1));
+}
+
+#[test]
+fn a_recovery_into_another_epoch() {
+    let seen = vec![start(at("one", 0), 0, None), event(2, 1), recovered(at("one", 1), at("two", 1)), event(4, 2)];
+    assert_eq!(counts(&check(4, seen)), [0, 0, 0, 0, 1, 0]);
+}

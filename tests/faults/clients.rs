@@ -1,0 +1,265 @@
+//! WebSocket clients that behave as an SDK does: they come back after every disconnect, with a growing pause, ask
+//! for what they missed, and reload from PocketBase where they are told that it is gone. What they see goes into a
+//! log per channel.
+
+use super::frames::Frame;
+use super::record::{Log, Position, Reload};
+use super::rng::Rng;
+use super::subscription::{Shared, State, Subscription};
+use super::topology::{World, count, lock};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_util::sync::CancellationToken;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// As the SDKs: for the handshake, and for the answer to a command.
+const ANSWER: Duration = Duration::from_secs(6);
+/// How much later than announced a ping may come.
+const PING_DELAY: Duration = Duration::from_secs(3);
+/// Bounds of the pause before the next attempt, in milliseconds.
+const BACKOFF: (u64, u64) = (100, 3000);
+/// How often a client looks at its deadlines.
+const TICK: Duration = Duration::from_millis(100);
+
+pub struct Client {
+    number: usize,
+    token: String,
+    world: Arc<World>,
+    rng: Rng,
+    shared: Shared,
+    places: HashMap<Arc<str>, usize>,
+    next_id: u32,
+    /// No more absences of its own from here on.
+    settle: CancellationToken,
+}
+
+impl Client {
+    /// Starts a client of the `number`th user on some of the rooms.
+    pub fn start(number: usize, world: &Arc<World>, mut rng: Rng, settle: &CancellationToken) -> Shared {
+        let mut rooms: Vec<usize> = (0..world.rooms.len()).collect();
+        rng.shuffle(&mut rooms);
+        rooms.truncate(2 + rng.below(2));
+        let subscription = |room: &usize| {
+            let channel = Arc::clone(&world.rooms[*room].channel);
+            let log = Log { client: number, channel, seen: Vec::new() };
+            let (state, reload) = (State::Out(Instant::now()), Reload::default());
+            Subscription { log, state, position: None, last_key: 0, reload }
+        };
+        let subscriptions: Vec<Subscription> = rooms.iter().map(subscription).collect();
+        let places = subscriptions.iter().enumerate().map(|(i, it)| (Arc::clone(&it.log.channel), i)).collect();
+        let shared = Arc::new(Mutex::new(subscriptions));
+        let token = world.users[number % world.users.len()].token.clone();
+        let (world, settle) = (Arc::clone(world), settle.clone());
+        let client = Self { number, token, world, rng, shared: Arc::clone(&shared), places, next_id: 1, settle };
+        tokio::spawn(client.live());
+        shared
+    }
+
+    async fn live(mut self) {
+        let mut attempt = 0;
+        loop {
+            self.connection(&mut attempt).await;
+            self.all(State::Out(Instant::now()));
+            let most = (BACKOFF.0 << attempt.min(5)).min(BACKOFF.1);
+            attempt += 1;
+            sleep(self.rng.millis(BACKOFF.0 / 2..most + 1)).await;
+        }
+    }
+
+    fn all(&self, state: State) {
+        for subscription in lock(&self.shared).iter_mut() {
+            subscription.state = state;
+        }
+    }
+
+    async fn connection(&mut self, attempt: &mut u32) {
+        let url = self.rng.pick(&self.world.websockets).clone();
+        let Ok(Ok((mut socket, _))) = timeout(ANSWER, connect_async(url)).await else { return };
+        let ended = self.converse(&mut socket, attempt).await;
+        // An orderly end or just the end of its TCP connection; away for a while either way.
+        if let Err(away) = ended
+            && let Some(away) = away
+        {
+            if self.rng.chance(50) {
+                let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
+            }
+            drop(socket);
+            *attempt = 0;
+            self.all(State::Away);
+            tokio::select! {
+                () = sleep(away) => {}
+                () = self.settle.clone().cancelled_owned() => {}
+            }
+        }
+    }
+
+    /// Returns when the connection is of no use any more; with how long to stay away, if by its own wish.
+    async fn converse(&mut self, socket: &mut Socket, attempt: &mut u32) -> Result<(), Option<Duration>> {
+        let id = self.id();
+        self.send(socket, json!({"id": id, "connect": {"token": self.token}}).to_string()).await?;
+        let (mut asked, mut silence) = (Some(Instant::now()), ANSWER);
+        let (mut heard, leave) = (Instant::now(), Instant::now() + self.rng.millis(5_000..150_000));
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = socket.next() => match message {
+                    Some(Ok(Message::Text(text))) => {
+                        heard = Instant::now();
+                        for line in text.split('\n').filter(|line| !line.is_empty()) {
+                            if line == "{}" {
+                                self.send(socket, "{}".into()).await?;
+                            } else if let Some(ping) = self.take(line, id)? {
+                                (asked, silence, *attempt) = (None, Duration::from_secs(ping) + PING_DELAY, 0);
+                                count(&self.world.counts.connects);
+                            }
+                        }
+                    }
+                    Some(Ok(Message::Close(frame))) => {
+                        let code = frame.map_or(1005, |frame| frame.code.into());
+                        self.closed(code);
+                        return Err(None);
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => {
+                        self.closed(1006);
+                        return Err(None);
+                    }
+                },
+                _ = tick.tick() => {
+                    let now = Instant::now();
+                    if now > heard + silence || asked.is_some_and(|at| now > at + ANSWER) || self.waits_in_vain(now) {
+                        self.closed(0);
+                        return Err(None);
+                    }
+                    if asked.is_none() {
+                        if now > leave && !self.settle.is_cancelled() {
+                            return Err(Some(self.absence()));
+                        }
+                        self.subscribe(socket, now).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Mostly short; sometimes longer than history reaches back.
+    fn absence(&mut self) -> Duration {
+        match self.rng.below(100) {
+            0..70 => self.rng.millis(50..3_000),
+            70..95 => self.rng.millis(3_000..15_000),
+            _ => self.rng.millis(30_000..60_000),
+        }
+    }
+
+    /// Counts how the connection ended; 0: the gateway was silent for too long.
+    fn closed(&self, code: u16) {
+        *lock(&self.world.counts.closes).entry(code).or_default() += 1;
+        // On these the SDKs do not come back.
+        if matches!(code, 3500..=3999 | 4500..=4999) {
+            self.world.violation(format!("client {} was sent away for good with {code}", self.number));
+        }
+    }
+
+    fn id(&mut self) -> u32 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    async fn send(&self, socket: &mut Socket, text: String) -> Result<(), Option<Duration>> {
+        match timeout(ANSWER, socket.send(Message::text(text))).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(None),
+        }
+    }
+
+    fn waits_in_vain(&self, now: Instant) -> bool {
+        let subscriptions = lock(&self.shared);
+        subscriptions.iter().any(|it| matches!(it.state, State::Asked(_, at) if now > at + ANSWER))
+    }
+
+    /// Asks for all channels that are due, in one frame.
+    async fn subscribe(&mut self, socket: &mut Socket, now: Instant) -> Result<(), Option<Duration>> {
+        let mut commands = Vec::new();
+        for subscription in lock(&self.shared).iter_mut() {
+            if matches!(subscription.state, State::Out(at) if now >= at) {
+                self.next_id += 1;
+                subscription.state = State::Asked(self.next_id, now);
+                let mut request = json!({"channel": &*subscription.log.channel});
+                if let Some(Position { epoch, offset }) = &subscription.position {
+                    request["recover"] = true.into();
+                    request["epoch"] = json!(&**epoch);
+                    request["offset"] = json!(offset);
+                }
+                commands.push(json!({"id": self.next_id, "subscribe": request}).to_string());
+            }
+        }
+        if commands.is_empty() { Ok(()) } else { self.send(socket, commands.join("\n")).await }
+    }
+
+    /// Takes one reply or push; returns the ping interval if it was the reply to `connect`.
+    fn take(&mut self, line: &str, connect_id: u32) -> Result<Option<u64>, Option<Duration>> {
+        let Ok(frame) = serde_json::from_str::<Frame>(line) else {
+            self.world.violation(format!("client {} got an unreadable frame: {line}", self.number));
+            return Err(None);
+        };
+        if let Some(push) = frame.push {
+            let Some(&place) = self.places.get(&*push.channel) else {
+                self.world.violation(format!("client {} got something of {}", self.number, push.channel));
+                return Ok(None);
+            };
+            let subscription = &mut lock(&self.shared)[place];
+            if let Some(publication) = push.publication {
+                if subscription.state != State::In {
+                    let place = format!("{} offset {}", push.channel, publication.offset);
+                    self.world.violation(format!("client {} got {place} while not subscribed", self.number));
+                }
+                subscription.publication(publication.data.get(), publication.offset);
+                count(&self.world.counts.deliveries);
+            } else if let Some(unsubscribe) = push.unsubscribe {
+                count(&self.world.counts.insufficient);
+                if unsubscribe.code != 2500 {
+                    let what = format!("unsubscribed from {} with {}", push.channel, unsubscribe.code);
+                    self.world.violation(format!("client {} was {what}", self.number));
+                }
+                subscription.state = State::Out(Instant::now() + self.rng.millis(0..500));
+            }
+            return Ok(None);
+        }
+        if let Some(error) = frame.error {
+            count(&self.world.counts.refusals);
+            // 100: internal, to be tried again.
+            if error.code != 100 {
+                self.world.violation(format!("client {} got error {}", self.number, error.code));
+            }
+            if frame.id == connect_id {
+                return Err(None);
+            }
+            let again = State::Out(Instant::now() + self.rng.millis(100..1500));
+            let mut subscriptions = lock(&self.shared);
+            let asked = |it: &&mut Subscription| matches!(it.state, State::Asked(id, _) if id == frame.id);
+            if let Some(subscription) = subscriptions.iter_mut().find(asked) {
+                subscription.state = again;
+            }
+            return Ok(None);
+        }
+        if let Some(reply) = frame.subscribe {
+            let mut subscriptions = lock(&self.shared);
+            let asked = |it: &&mut Subscription| matches!(it.state, State::Asked(id, _) if id == frame.id);
+            match subscriptions.iter_mut().find(asked) {
+                Some(subscription) => subscription.subscribed(reply, &self.world),
+                None => self.world.violation(format!("client {} got a reply that nobody waits for", self.number)),
+            }
+            return Ok(None);
+        }
+        Ok(frame.connect.filter(|_| frame.id == connect_id).map(|connected| connected.ping))
+    }
+}

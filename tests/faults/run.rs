@@ -1,0 +1,121 @@
+//! One run: load, faults, a calm at the end, and the comparison with PocketBase's tables.
+
+use super::checker::{Checker, Findings};
+use super::clients::Client;
+use super::level;
+use super::proxy::Weather;
+use super::report::Report;
+use super::rng::Rng;
+use super::storm::Storm;
+use super::subscription::Shared;
+use super::topology::{HISTORY, Topology, lock};
+use super::truth;
+use super::writers::{Answers, Writer};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::RwLock;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+const CLIENTS: usize = 90;
+const ROOMS: usize = 6;
+const USERS: usize = 10;
+const WRITERS: u64 = 3;
+/// Doubles come late: with the next read of the outbox, which is every three seconds.
+const AFTERGLOW: Duration = Duration::from_secs(4);
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Runs for about this long and says what it has found; prints the table.
+pub async fn run(seed: u64, lasts: Duration) -> Report {
+    println!("FAULTS_SEED={seed}: {} s of faults", lasts.as_secs());
+    let began = Instant::now();
+    let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}"));
+    let _ = std::fs::remove_dir_all(&logs);
+    let topology = Arc::new(Topology::start(ROOMS, USERS, &logs).await);
+    let world = Arc::clone(&topology.world);
+    let root = Rng::new(seed);
+
+    let (settle, stop) = (CancellationToken::new(), CancellationToken::new());
+    let clients: Vec<Shared> =
+        (0..CLIENTS).map(|number| Client::start(number, &world, root.fork(1_000 + number as u64), &settle)).collect();
+    let answers = Arc::new(Mutex::new(Answers::default()));
+    let gate = Arc::new(RwLock::new(()));
+    let writer = |number: u64| Writer::new(number as usize, &world, root.fork(100 + number), &answers);
+    let writers: Vec<_> =
+        (0..WRITERS).map(|number| writer(number).run(Arc::clone(&gate), stop.clone())).map(tokio::spawn).collect();
+    let watch = tokio::spawn(watch(Arc::clone(&topology), began));
+
+    let mut storm = Storm::new(&topology, &clients, &gate, root.fork(1));
+    storm.rage(lasts).await;
+    let Storm { injected, mut truths, .. } = storm;
+
+    println!("[{:>4} s] healed; settling", began.elapsed().as_secs());
+    for link in topology.links.all() {
+        link.set(Weather::Clear);
+    }
+    stop.cancel();
+    settle.cancel();
+    for writer in writers {
+        writer.await.expect("a writer does not panic");
+    }
+    level::at_the_end(&topology, &clients, &mut truths).await;
+    watch.abort();
+    sleep(AFTERGLOW).await;
+    finish(&topology).await;
+
+    let mut findings = Findings::default();
+    {
+        let epochs = lock(&world.epochs);
+        let checker = Checker { history_size: HISTORY, epochs: &epochs };
+        for client in &clients {
+            for subscription in lock(client).iter() {
+                checker.check(&subscription.log, &truths.channels[&subscription.log.channel], &mut findings);
+            }
+        }
+    }
+    let answers = std::mem::take(&mut *lock(&answers));
+    let messages = truth::compare_tables(&topology, &answers, &truths).await;
+    let events = truths.channels.values().map(|truth| truth.len() as u64).sum();
+    let report = Report {
+        seed,
+        lasted: began.elapsed(),
+        clients: CLIENTS,
+        rooms: ROOMS,
+        events,
+        messages,
+        injected,
+        findings,
+        violations: world.violations(),
+    };
+    report.print(&world.counts);
+    println!("the servers' logs: {}", logs.display());
+    report
+}
+
+/// Sees to it that no process ends by itself, and says how far the run is.
+async fn watch(topology: Arc<Topology>, began: Instant) {
+    let mut told = Instant::now();
+    loop {
+        sleep(Duration::from_millis(500)).await;
+        topology.check_processes();
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            println!("[{:>4} s] {}", began.elapsed().as_secs(), topology.world.progress());
+        }
+    }
+}
+
+/// Looks a last time at what the servers say of themselves.
+async fn finish(topology: &Topology) {
+    topology.check_processes();
+    for (number, gateway) in topology.gateways.iter().enumerate() {
+        let gateway = gateway.lock().await;
+        let panics = gateway.metric("gateway_session_panics_total").await;
+        if panics > 0.0 {
+            topology.world.violation(format!("gateway {number} counts {panics} panics"));
+        }
+        topology.keep_log(number, &gateway);
+    }
+    topology.keep_pocketbase_log(&*topology.pocketbase.lock().await);
+}

@@ -1,0 +1,90 @@
+//! One client's subscription to one channel: where it is, and the log of what it saw.
+
+use super::frames::Subscribed;
+use super::record::{Before, Log, Position, Reload, Seen, Start, key};
+use super::topology::{World, count, lock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use tokio::time::Instant;
+
+/// One client's subscriptions, which the run looks at from outside.
+pub type Shared = Arc<Mutex<Vec<Subscription>>>;
+
+pub struct Subscription {
+    pub log: Log,
+    pub state: State,
+    pub position: Option<Position>,
+    pub last_key: u64,
+    pub reload: Reload,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum State {
+    /// To be subscribed at this time.
+    Out(Instant),
+    Asked(u32, Instant),
+    In,
+    /// The client stays away for a while, by its own wish.
+    Away,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Out(_) => "not subscribed",
+            State::Asked(..) => "waiting for an answer",
+            State::In => "subscribed",
+            State::Away => "away",
+        }
+    }
+}
+
+impl Subscription {
+    pub fn publication(&mut self, data: &str, offset: u64) {
+        let key = key(data.as_bytes());
+        self.last_key = key;
+        if let Some(position) = &mut self.position {
+            position.offset = offset;
+        }
+        self.log.seen.push(Seen::Publication { key, offset });
+    }
+
+    pub fn subscribed(&mut self, reply: Subscribed<'_>, world: &Arc<World>) {
+        self.state = State::In;
+        let now = Position { epoch: reply.epoch.as_ref().into(), offset: reply.offset };
+        let losses = world.losses.load(Ordering::SeqCst);
+        lock(&world.epochs).seen(&self.log.channel, &now.epoch, losses);
+        if reply.was_recovering != self.position.is_some() {
+            world.violation(format!("{}: was_recovering is {}", self.log.channel, reply.was_recovering));
+        }
+        let before = self.position.replace(now.clone());
+        if let Some(since) = before.clone().filter(|_| reply.recovered) {
+            count(&world.counts.recovered);
+            self.log.seen.push(Seen::Recovered { since: Box::new(since), now: Box::new(now.clone()) });
+            for publication in &reply.publications {
+                self.publication(publication.data.get(), publication.offset);
+                count(&world.counts.deliveries);
+            }
+            if self.position.as_ref() != Some(&now) {
+                let (channel, to) = (&self.log.channel, &self.position);
+                world.violation(format!("{channel}: recovered {before:?} to {now:?}, but what came ends at {to:?}"));
+            }
+            return;
+        }
+        count(if before.is_some() { &world.counts.unrecovered } else { &world.counts.fresh });
+        if !reply.publications.is_empty() {
+            world.violation(format!("{}: publications without a recovery", self.log.channel));
+        }
+        let reload = Reload::default();
+        self.reload = reload.clone();
+        let instead_of = before.map(|since| Before { since, losses });
+        self.log.seen.push(Seen::Start(Box::new(Start { position: now, instead_of, reload: reload.clone() })));
+        let world = Arc::clone(world);
+        tokio::spawn(async move { reload.done(world.last_seq().await) });
+    }
+
+    /// Whether the client has what PocketBase has: `last` is the channel's last event.
+    pub fn is_whole(&self, last_seq: u64, last_key: u64) -> bool {
+        self.state == State::In && (self.last_key == last_key || self.reload.seq().is_some_and(|seq| seq >= last_seq))
+    }
+}

@@ -1,0 +1,274 @@
+//! What runs: PocketBase, Redis and three gateways, with a proxy on every link between them and their clients.
+
+use super::proxy::Proxy;
+use super::record::Epochs;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Http;
+use crate::harness::pocketbase::{PocketBase, User, deployed};
+use crate::harness::process::free_port;
+use crate::harness::redis::Redis;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::{sleep, timeout};
+
+pub const GATEWAYS: usize = 3;
+/// What history keeps per channel: little enough that some clients are away for longer.
+pub const HISTORY: u64 = 400;
+/// The longest that a call to PocketBase may take here.
+const CALL: Duration = Duration::from_secs(10);
+
+pub struct Topology {
+    /// Each held by whoever changes the process: one fault at a time for each.
+    pub pocketbase: AsyncMutex<PocketBase>,
+    pub redis: AsyncMutex<Redis>,
+    pub gateways: Vec<AsyncMutex<Gateway>>,
+    pub links: Links,
+    pub world: Arc<World>,
+    logs: PathBuf,
+    _hooks: TempDir,
+}
+
+/// The proxies, by who calls whom; those of the first three once for each gateway.
+pub struct Links {
+    pub clients: Vec<Proxy>,
+    pub redis: Vec<Proxy>,
+    pub pocketbase: Vec<Proxy>,
+    pub hooks: Proxy,
+    /// Where the hooks' link leads, as a gateway's number.
+    pub hooks_to: AtomicUsize,
+    /// The gateways' own.
+    pub ports: Vec<u16>,
+}
+
+impl Links {
+    fn new(hooks: Proxy, ports: &[u16]) -> Self {
+        let hooks_to = AtomicUsize::new(0);
+        Self { clients: vec![], redis: vec![], pocketbase: vec![], hooks, hooks_to, ports: ports.to_vec() }
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Proxy> {
+        self.clients.iter().chain(&self.redis).chain(&self.pocketbase).chain([&self.hooks])
+    }
+}
+
+/// What clients and writers may know.
+pub struct World {
+    pub pocketbase: String,
+    pub websockets: Vec<String>,
+    pub rooms: Vec<Room>,
+    pub users: Vec<User>,
+    pub http: Http,
+    /// How often Redis has lost its data so far.
+    pub losses: AtomicU32,
+    pub epochs: Mutex<Epochs>,
+    pub counts: Counts,
+    /// What must not happen and is no matter for the checker.
+    violations: Mutex<Vec<String>>,
+}
+
+pub struct Room {
+    pub id: String,
+    pub channel: Arc<str>,
+}
+
+#[derive(Default)]
+pub struct Counts {
+    pub connects: AtomicU64,
+    pub deliveries: AtomicU64,
+    pub fresh: AtomicU64,
+    pub recovered: AtomicU64,
+    pub unrecovered: AtomicU64,
+    pub insufficient: AtomicU64,
+    pub refusals: AtomicU64,
+    pub writes: AtomicU64,
+    pub batches: AtomicU64,
+    pub rolled_back: AtomicU64,
+    pub unanswered: AtomicU64,
+    pub closes: Mutex<std::collections::BTreeMap<u16, u64>>,
+}
+
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    pub fn violation(&self, what: String) {
+        eprintln!("VIOLATION: {what}");
+        lock(&self.violations).push(what);
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        lock(&self.violations).clone()
+    }
+
+    /// For the line that says how far the run is.
+    pub fn progress(&self) -> String {
+        let c = &self.counts;
+        let [writes, deliveries, connects, recovered, unrecovered] =
+            [&c.writes, &c.deliveries, &c.connects, &c.recovered, &c.unrecovered].map(|it| it.load(Ordering::Relaxed));
+        format!(
+            "{writes} writes, {deliveries} deliveries, {connects} connections, {recovered} recovered, {unrecovered} not"
+        )
+    }
+
+    /// The highest number of the outbox, once PocketBase says it.
+    pub async fn last_seq(&self) -> u64 {
+        let url = format!("{}/api/faults/last", self.pocketbase);
+        loop {
+            if let Ok(Ok(response)) = timeout(CALL, self.http.get(&url)).await
+                && let Some(last) = response.json()["last"].as_u64()
+            {
+                return last;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Topology {
+    pub async fn start(rooms: usize, users: usize, logs: &Path) -> Self {
+        std::fs::create_dir_all(logs).expect("the folder of the logs can be made");
+        let kept = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+        let redis = tokio::task::spawn_blocking(move || Redis::start_on(free_port, &kept)).await.expect("Redis");
+        let ports: Vec<u16> = (0..GATEWAYS).map(|_| free_port()).collect();
+        let hooks = Proxy::start(ports[0]).await;
+        let folder = hooks_for_tests();
+        let hooks_url = format!("http://127.0.0.1:{}", hooks.port);
+        let pocketbase = PocketBase::start_with(&hooks_url, folder.path(), &["--hooksPool=100"]).await;
+
+        let mut links = Links::new(hooks, &ports);
+        let mut gateways = Vec::new();
+        for port in ports {
+            let (to_redis, to_pocketbase) = (Proxy::start(redis.port()).await, Proxy::start(pocketbase.port).await);
+            let settings = [
+                ("GATEWAY_REDIS_URL", format!("redis://127.0.0.1:{}", to_redis.port)),
+                ("GATEWAY_HISTORY_SIZE", HISTORY.to_string()),
+                ("GATEWAY_PING_INTERVAL", "5".into()),
+                ("GATEWAY_PONG_TIMEOUT", "3".into()),
+                ("GATEWAY_THREADS", "2".into()),
+            ];
+            let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let url = format!("http://127.0.0.1:{}", to_pocketbase.port);
+            gateways.push(AsyncMutex::new(Gateway::start(port, &url, &settings).await));
+            links.clients.push(Proxy::start(port).await);
+            links.redis.push(to_redis);
+            links.pocketbase.push(to_pocketbase);
+        }
+        let (rooms, users) = people(&pocketbase, rooms, users).await;
+        let world = World {
+            pocketbase: pocketbase.url.clone(),
+            websockets: links
+                .clients
+                .iter()
+                .map(|link| format!("ws://127.0.0.1:{}/connection/websocket", link.port))
+                .collect(),
+            rooms,
+            users,
+            http: Http::new(),
+            losses: AtomicU32::new(0),
+            epochs: Mutex::default(),
+            counts: Counts::default(),
+            violations: Mutex::default(),
+        };
+        let (pocketbase, redis) = (AsyncMutex::new(pocketbase), AsyncMutex::new(redis));
+        Self { pocketbase, redis, gateways, links, world: Arc::new(world), logs: logs.to_owned(), _hooks: folder }
+    }
+
+    /// Adds what a gateway has printed to its file and looks for panics in it. Called before its process is
+    /// replaced, and at the end.
+    pub fn keep_log(&self, number: usize, gateway: &Gateway) {
+        let log = gateway.process.log();
+        if log.contains("panicked at") {
+            self.world.violation(format!("gateway {number} panicked; see {}", self.logs.display()));
+        }
+        append(&self.logs.join(format!("gateway-{number}.log")), &log);
+    }
+
+    pub fn keep_pocketbase_log(&self, pocketbase: &PocketBase) {
+        append(&self.logs.join("pocketbase.log"), &pocketbase.process.log());
+    }
+
+    /// Notices processes that have ended by themselves. Those that a fault works on are left alone.
+    pub fn check_processes(&self) {
+        for (number, gateway) in self.gateways.iter().enumerate() {
+            if let Ok(mut gateway) = gateway.try_lock()
+                && gateway.process.has_ended()
+            {
+                self.world.violation(format!("gateway {number} ended by itself"));
+                self.keep_log(number, &gateway);
+                gateway.launch();
+            }
+        }
+        if let Ok(mut pocketbase) = self.pocketbase.try_lock()
+            && pocketbase.process.has_ended()
+        {
+            self.world.violation(format!("PocketBase ended by itself:\n{}", tail(&pocketbase.process.log())));
+            // Once is enough: the run has failed.
+            std::process::abort();
+        }
+        if let Ok(mut redis) = self.redis.try_lock()
+            && redis.has_ended()
+        {
+            panic!("Redis ended by itself");
+        }
+    }
+}
+
+fn append(path: &Path, text: &str) {
+    use std::io::Write;
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let _ = file.and_then(|mut file| writeln!(file, "{text}\n--- end of this process"));
+}
+
+fn tail(text: &str) -> String {
+    text.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+/// The deployed hooks, with an outbox that is never trimmed: it is the truth that the run is compared with.
+fn hooks_for_tests() -> TempDir {
+    let folder = TempDir::new().expect("a temporary directory");
+    copy(&deployed("pb_hooks"), folder.path());
+    let config = folder.path().join("gateway.config.js");
+    let text = std::fs::read_to_string(&config).expect("the hooks' config");
+    let kept = text.replace("keepSeconds: 600", "keepSeconds: 10000000");
+    assert_ne!(text, kept, "gateway.config.js keeps confirmed changes for 600 s");
+    std::fs::write(&config, kept).expect("the config can be written");
+    std::fs::write(folder.path().join("faults.pb.js"), include_str!("harness.pb.js")).expect("a hook");
+    folder
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            std::fs::create_dir(&target).expect("a folder");
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("a file can be copied");
+        }
+    }
+}
+
+async fn people(pocketbase: &PocketBase, rooms: usize, users: usize) -> (Vec<Room>, Vec<User>) {
+    let mut all = Vec::new();
+    for number in 0..users {
+        all.push(pocketbase.user(&format!("user{number}")).await);
+    }
+    let mut made = Vec::new();
+    for _ in 0..rooms {
+        let id = pocketbase.room(&all[0]).await;
+        for user in &all[1..] {
+            pocketbase.join(&id, user).await;
+        }
+        made.push(Room { channel: format!("room:{id}").into(), id });
+    }
+    (made, all)
+}
