@@ -20,6 +20,8 @@ mod faults {
     pub mod report;
     pub mod rng;
     pub mod run;
+    #[cfg(test)]
+    mod scenarios;
     pub mod storm;
     pub mod subscription;
     pub mod topology;

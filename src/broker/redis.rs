@@ -25,7 +25,7 @@ use redis::{Client, Cmd, IntoConnectionInfo, ProtocolVersion, Value};
 use scripts::{Scripts, call};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use subscriber::Subscriber;
 use task::Task;
@@ -44,6 +44,9 @@ pub struct RedisBroker {
     retention: Retention,
     /// Of the outbox, as the shared mark last said.
     generation: AtomicU64,
+    /// The shared mark, as this node last saw it: where it has to begin again should Redis lose its data.
+    /// A std Mutex is enough: never held across an await.
+    known: Mutex<Option<Mark>>,
     _refresh: Task,
 }
 
@@ -69,8 +72,8 @@ impl RedisBroker {
 
         let refresh = refresh(Arc::clone(&link), Arc::clone(&subscriber), Arc::clone(&keys), retention.clone());
         let refresh = Task::spawn(refresh);
-        let (scripts, generation) = (Scripts::new(), AtomicU64::new(0));
-        Ok(Arc::new(Self { keys, link, scripts, subscriber, retention, generation, _refresh: refresh }))
+        let (scripts, generation, known) = (Scripts::new(), AtomicU64::new(0), Mutex::default());
+        Ok(Arc::new(Self { keys, link, scripts, subscriber, retention, generation, known, _refresh: refresh }))
     }
 
     /// A channel's position outlives its history in any case: without it the history would have no epoch.
@@ -98,9 +101,16 @@ impl RedisBroker {
         self.adopt(Some(&self.call_one(script, command).await?))
     }
 
+    fn set_if_missing(&self, mark: Mark) -> Cmd {
+        let mut command = redis::cmd("SETNX");
+        command.arg(self.keys.mark()).arg(wire::mark(mark));
+        command
+    }
+
     /// Takes part in the generation that the shared mark names: from here on, positions of older ones begin anew.
     fn adopt(&self, answer: Option<&Value>) -> Result<Mark, BrokerError> {
         let mark = answer.and_then(wire::read_mark).ok_or_else(|| BrokerError::Corrupt("the mark".into()))?;
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
         if self.generation.swap(mark.generation, Ordering::AcqRel) != mark.generation {
             self.subscriber.gap();
         }
@@ -200,7 +210,14 @@ impl Broker for RedisBroker {
                 command.arg("XREVRANGE").arg(from).arg("-").arg(limit);
             }
         }
-        wire::read_history(self.call_one(&self.scripts.history, command).await?)
+        let mut calls = vec![command];
+        // Redis may have lost its data. Then a gateway that starts just now would find no mark and set it to the
+        // outbox's end, past events that whoever gets this position is waiting for: so the mark is there first.
+        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.extend(known.map(|mark| self.set_if_missing(mark)));
+        let answers = self.link.call(&self.scripts.history, &calls).await?;
+        let answer = answers.into_iter().next();
+        wire::read_history(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
     }
 
     async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError> {
@@ -240,8 +257,7 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {
-        let mut set = redis::cmd("SETNX");
-        set.arg(self.keys.mark()).arg(wire::mark(mark));
+        let set = self.set_if_missing(mark);
         let mut get = redis::cmd("GET");
         get.arg(self.keys.mark());
         let answers = self.link.run(&[set, get]).await?;

@@ -199,3 +199,15 @@ async fn a_node_of_the_former_generation_does_no_harm() {
     assert_eq!(at_b.gaps(), gaps + 1);
     assert_eq!(b.publish(&[entry("c", 11)]).await.unwrap(), 1);
 }
+
+/// Redis has lost its data. Whoever gets a position in the new history waits for what comes next; a gateway that starts
+/// now must not set the mark behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_history_brings_a_lost_mark_back() {
+    let redis = Redis::start();
+    let (a, b) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
+    a.begin(mark(5)).await.unwrap();
+    redis::cmd("FLUSHALL").exec(&mut redis.client()).unwrap();
+    a.history("c", HistoryQuery::POSITION).await.unwrap();
+    assert_eq!(b.begin(mark(9)).await.unwrap().seq, 5);
+}

@@ -1,0 +1,52 @@
+//! Single courses of events that chance takes long to find.
+
+use super::proxy::Weather;
+use super::topology::Topology;
+use crate::harness::client::Client;
+use crate::harness::{DEADLINE, until};
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+async fn topology(name: &str) -> Topology {
+    Topology::start(1, 2, &Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).await
+}
+
+/// Redis loses its data; a client subscribes to the new, empty history and reloads; something is written; and a
+/// gateway starts that finds no cursor, before one that knows how far publishing was has said so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_starts_beside_an_empty_redis_skips_nothing() {
+    let topology = topology("empty-redis").await;
+    let (world, links) = (&topology.world, &topology.links);
+    let (room, user) = (&world.rooms[0], &world.users[1]);
+    for number in [1, 2] {
+        topology.gateways[number].lock().await.process.kill();
+    }
+    links.hooks.set(Weather::Cut);
+    for round in 0..3 {
+        // Long enough for the relay's pause between attempts to grow to its full length.
+        links.redis[0].set(Weather::Cut);
+        {
+            let mut redis = topology.redis.lock().await;
+            redis.kill();
+            redis.forget();
+            tokio::task::block_in_place(|| redis.restart());
+        }
+        sleep(Duration::from_secs(8)).await;
+        links.redis[0].set(Weather::Clear);
+        let mut client = Client::connect(&*topology.gateways[0].lock().await, &user.token).await;
+        until("a subscription", async || {
+            let reply = client.call("subscribe", json!({"channel": &*room.channel})).await;
+            reply["subscribe"].is_object().then_some(())
+        })
+        .await;
+        let content = format!("round {round}");
+        topology.pocketbase.lock().await.write(&room.id, user, &content).await;
+        topology.gateways[1].lock().await.launch();
+        // What is older may come as well: it lies before what a client loads after its subscription.
+        let heard = async { while client.message().await != content {} };
+        assert!(timeout(DEADLINE, heard).await.is_ok(), "in round {round} the message never came");
+        topology.gateways[1].lock().await.process.kill();
+    }
+}
