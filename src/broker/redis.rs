@@ -47,6 +47,8 @@ pub struct RedisBroker {
     /// The shared mark, as this node last saw it: where it has to begin again should Redis lose its data.
     /// A std Mutex is enough: never held across an await.
     known: Mutex<Option<Mark>>,
+    /// On which of the link's connections that was; 0: on none yet.
+    marked: AtomicU64,
     _refresh: Task,
 }
 
@@ -72,8 +74,17 @@ impl RedisBroker {
 
         let refresh = refresh(Arc::clone(&link), Arc::clone(&subscriber), Arc::clone(&keys), retention.clone());
         let refresh = Task::spawn(refresh);
-        let (scripts, generation, known) = (Scripts::new(), AtomicU64::new(0), Mutex::default());
-        Ok(Arc::new(Self { keys, link, scripts, subscriber, retention, generation, known, _refresh: refresh }))
+        Ok(Arc::new(Self {
+            keys,
+            link,
+            scripts: Scripts::new(),
+            subscriber,
+            retention,
+            generation: AtomicU64::new(0),
+            known: Mutex::default(),
+            marked: AtomicU64::new(0),
+            _refresh: refresh,
+        }))
     }
 
     /// A channel's position outlives its history in any case: without it the history would have no epoch.
@@ -98,7 +109,29 @@ impl RedisBroker {
     async fn move_mark(&self, script: &redis::Script, mark: Mark) -> Result<Mark, BrokerError> {
         let mut command = call(script, &[self.keys.mark()]);
         command.arg(wire::mark(mark));
-        self.adopt(Some(&self.call_one(script, command).await?))
+        let number = self.link.number().await?;
+        let answers = self.link.call_on(Some(number), script, &[command]).await?;
+        self.adopt(number, answers.first())
+    }
+
+    /// The connection to publish over: the one on which the mark was read. Behind a new one Redis may have lost its
+    /// data, and other gateways may have gone on from a later mark: what this one would publish next is then long
+    /// past, and would stand alone in the new history.
+    async fn fence(&self) -> Result<Option<u64>, BrokerError> {
+        let marked = self.marked.load(Ordering::Acquire);
+        let Some(known) = self.known().filter(|_| marked > 0) else { return Ok(None) };
+        if self.link.number().await? == marked {
+            return Ok(Some(marked));
+        }
+        let now = self.begin(known).await?;
+        if (now.generation, now.seq) != (known.generation, known.seq) {
+            return Err(BrokerError::Unavailable("the mark has moved meanwhile".into()));
+        }
+        Ok(Some(self.marked.load(Ordering::Acquire)))
+    }
+
+    fn known(&self) -> Option<Mark> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_if_missing(&self, mark: Mark) -> Cmd {
@@ -108,9 +141,10 @@ impl RedisBroker {
     }
 
     /// Takes part in the generation that the shared mark names: from here on, positions of older ones begin anew.
-    fn adopt(&self, answer: Option<&Value>) -> Result<Mark, BrokerError> {
+    fn adopt(&self, number: u64, answer: Option<&Value>) -> Result<Mark, BrokerError> {
         let mark = answer.and_then(wire::read_mark).ok_or_else(|| BrokerError::Corrupt("the mark".into()))?;
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
+        self.marked.store(number, Ordering::Release);
         if self.generation.swap(mark.generation, Ordering::AcqRel) != mark.generation {
             self.subscriber.gap();
         }
@@ -164,6 +198,7 @@ impl Broker for RedisBroker {
     }
 
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
+        let fence = self.fence().await?;
         let mut new = 0;
         let mut before: HashMap<&str, u64> = HashMap::new();
         let mut commands = Vec::with_capacity(entries.len().min(link::MAX_COMMANDS));
@@ -173,7 +208,7 @@ impl Broker for RedisBroker {
             commands.push(self.publication(entry, before));
             bytes += entry.data.len();
             if commands.len() == link::MAX_COMMANDS || bytes >= link::MAX_BYTES || i + 1 == entries.len() {
-                let answers = self.link.call(&self.scripts.publish, &commands).await?;
+                let answers = self.link.call_on(fence, &self.scripts.publish, &commands).await?;
                 new += answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
                 commands.clear();
                 bytes = 0;
@@ -213,8 +248,7 @@ impl Broker for RedisBroker {
         let mut calls = vec![command];
         // Redis may have lost its data. Then a gateway that starts just now would find no mark and set it to the
         // outbox's end, past events that whoever gets this position is waiting for: so the mark is there first.
-        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.extend(known.map(|mark| self.set_if_missing(mark)));
+        calls.extend(self.known().map(|mark| self.set_if_missing(mark)));
         let answers = self.link.call(&self.scripts.history, &calls).await?;
         let answer = answers.into_iter().next();
         wire::read_history(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
@@ -260,8 +294,9 @@ impl Broker for RedisBroker {
         let set = self.set_if_missing(mark);
         let mut get = redis::cmd("GET");
         get.arg(self.keys.mark());
-        let answers = self.link.run(&[set, get]).await?;
-        self.adopt(answers.get(1))
+        let number = self.link.number().await?;
+        let answers = self.link.run_on(number, &[set, get]).await?;
+        self.adopt(number, answers.get(1))
     }
 
     async fn advance(&self, mark: Mark) -> Result<Mark, BrokerError> {

@@ -211,3 +211,31 @@ async fn who_reads_history_brings_a_lost_mark_back() {
     a.history("c", HistoryQuery::POSITION).await.unwrap();
     assert_eq!(b.begin(mark(9)).await.unwrap().seq, 5);
 }
+
+/// Redis lost its data while a node was idle, and the others have gone on from a later mark: what that node would
+/// publish next is long past, and would stand alone in the new history.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_before_a_loss_is_not_published_into_the_new_history() {
+    let mut redis = Redis::start();
+    let (late, other) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
+    late.begin(mark(5)).await.unwrap();
+    redis.kill();
+    redis.restart();
+    until("the mark of the others", async || other.begin(mark(9)).await.ok()).await;
+    until("a link that is up", async || late.check().await.ok()).await;
+    assert!(late.publish(&[entry("c", 6)]).await.is_err());
+    assert_eq!(late.begin(mark(5)).await.unwrap().seq, 9);
+    assert_eq!(late.publish(&[entry("c", 10)]).await.unwrap(), 1);
+}
+
+/// With the mark where it was, a new connection makes no difference.
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_goes_on_over_a_new_connection() {
+    let mut redis = Redis::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+    let broker = connect(&redis, generous()).await;
+    broker.begin(mark(5)).await.unwrap();
+    redis.kill();
+    redis.restart();
+    until("a link that is up", async || broker.check().await.ok()).await;
+    assert_eq!(broker.publish(&[entry("c", 6)]).await.unwrap(), 1);
+}

@@ -76,11 +76,21 @@ impl Link {
 
     /// Sends calls of a script, at most [`MAX_COMMANDS`], and sends those again that failed because Redis had
     /// lost it, with all that followed: repeating a call must be harmless.
-    pub async fn call(&self, script: &Script, mut calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
+    pub async fn call(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
+        self.call_on(None, script, calls).await
+    }
+
+    /// As [`Link::call`], but fails unless it goes over the connection with this number.
+    pub async fn call_on(
+        &self,
+        number: Option<u64>,
+        script: &Script,
+        mut calls: &[Cmd],
+    ) -> Result<Vec<Value>, BrokerError> {
         let mut answers = Vec::with_capacity(calls.len());
         let mut in_vain = 0;
         while in_vain < SCRIPT_ATTEMPTS {
-            let mut new = self.attempt(calls).await?;
+            let mut new = self.attempt(number, calls).await?;
             let missing = new.iter().position(is_no_script).unwrap_or(new.len());
             new.truncate(missing);
             answers.append(&mut checked(new)?);
@@ -96,11 +106,24 @@ impl Link {
 
     /// Sends commands in one go. The first error among the answers is the result.
     pub async fn run(&self, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        checked(self.attempt(commands).await?)
+        checked(self.attempt(None, commands).await?)
     }
 
-    async fn attempt(&self, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
+    /// As [`Link::run`], but fails unless it goes over the connection with this number.
+    pub async fn run_on(&self, number: u64, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
+        checked(self.attempt(Some(number), commands).await?)
+    }
+
+    /// Of the connection that is up now. Behind another one there may be another Redis, or one without its data.
+    pub async fn number(&self) -> Result<u64, BrokerError> {
+        Ok(self.connection().await?.number)
+    }
+
+    async fn attempt(&self, number: Option<u64>, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
         let mut connection = self.connection().await?;
+        if number.is_some_and(|number| number != connection.number) {
+            return Err(BrokerError::Unavailable("the connection was made anew".into()));
+        }
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for command in commands {
             pipeline.add_command(command.clone());
