@@ -93,6 +93,8 @@ struct Feed {
     http: Http,
     rows: Vec<String>,
     first: u64,
+    /// The run of PocketBase that they are of. Posts of another one would be compared with the outbox first.
+    boot: String,
 }
 
 impl Feed {
@@ -105,7 +107,7 @@ impl Feed {
         let rows: Vec<String> = (0..MESSAGES_ALONE + MESSAGES_TO_STALL + MESSAGES).map(row).collect();
         let first = world.pocketbase.append_to_outbox(&rows);
         world.gateway().metric_reaches("gateway_relay_cursor", (first - 1) as f64).await;
-        Self { http: Http::new(), rows, first }
+        Self { http: Http::new(), rows, first, boot: world.pocketbase.boot().await }
     }
 
     /// Posts these rows as the hooks would; returns when each was.
@@ -118,7 +120,7 @@ impl Feed {
             let event = |n: usize| format!(r#"{{"seq":{},{}"#, self.first + n as u64, &self.rows[n][1..]);
             let events: Vec<String> = (begin..begin + BATCH).map(event).collect();
             sent.extend([Instant::now(); BATCH]);
-            let body = format!(r#"{{"events":[{}]}}"#, events.join(","));
+            let body = format!(r#"{{"boot":"{}","events":[{}]}}"#, self.boot, events.join(","));
             let answer = self.http.post_events(world.gateway(), body).await.expect("the gateway answers");
             assert_eq!(answer.status, 202, "{}", answer.text);
         }

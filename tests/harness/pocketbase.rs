@@ -90,7 +90,7 @@ impl PocketBase {
     }
 
     /// Names the run, as the hooks' answers do; empty while PocketBase is away.
-    async fn boot(&self) -> String {
+    pub async fn boot(&self) -> String {
         let signer = Signer::new(&SECRET.into());
         let target = "/api/gateway/events?after=0&limit=1";
         let (timestamp, signature) = signer.sign(SystemTime::now(), "GET", target, b"");
