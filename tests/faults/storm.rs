@@ -52,7 +52,7 @@ impl<'a> Storm<'a> {
             }
             self.injected.together += u64::from(size > 1);
             // What comes next is drawn first: how long a fault takes must not decide about it.
-            let [calm, level] = [self.rng.chance(30), self.rng.chance(15)];
+            let [calm, level] = [self.rng.chance(30), self.rng.chance(25)];
             let calm = if calm { self.rng.millis(200..3_000) } else { Duration::ZERO };
             futures_util::future::join_all(round).await;
             if level {
