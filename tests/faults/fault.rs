@@ -84,17 +84,18 @@ impl fmt::Display for Kind {
 
 /// All kinds, some of them more than once.
 pub fn kinds() -> Vec<Kind> {
-    let processes = [
+    let mut all = [
         Kind::GatewayKilled,
         Kind::GatewayHung,
         Kind::RedisKilled,
-        Kind::RedisKilledDataLost,
         Kind::RedisHung,
         Kind::PocketBaseKilled,
         Kind::PocketBaseHung,
-    ];
-    let mut all = processes.repeat(3);
-    all.extend([Kind::GatewayKilled, Kind::RedisKilled, Kind::RedisKilledDataLost, Kind::PocketBaseKilled]);
+    ]
+    .repeat(3);
+    // Everybody reloads after it, which forgives much: so not too often.
+    all.push(Kind::RedisKilledDataLost);
+    all.extend([Kind::GatewayKilled, Kind::RedisKilled, Kind::PocketBaseKilled]);
     all.extend([Kind::GatewayRestarted, Kind::HookEndpointSlow, Kind::HooksMoved, Kind::ClientsVanished]);
     for link in [Link::Clients, Link::Redis, Link::PocketBase, Link::Hooks] {
         use Trouble::{Cut, Dark, Delayed, HalfClosed, Throttled, Truncated};
@@ -132,6 +133,8 @@ impl Fault {
             Kind::GatewayHung | Kind::RedisHung | Kind::PocketBaseHung => 300..6_000,
             Kind::RedisKilled | Kind::RedisKilledDataLost | Kind::PocketBaseKilled => 50..2_000,
             Kind::Link(_, Trouble::HalfClosed | Trouble::Truncated) | Kind::HooksMoved => 100..1_000,
+            // Longer than a client waits for a ping.
+            Kind::Link(Link::Clients, Trouble::Dark) => 300..20_000,
             Kind::Link(..) => 300..6_000,
             Kind::HookEndpointSlow => 1_500..5_000,
             _ => 200..3_000,

@@ -52,13 +52,21 @@ impl<'a> Storm<'a> {
             }
             self.injected.together += u64::from(size > 1);
             // What comes next is drawn first: how long a fault takes must not decide about it.
-            let [calm, level] = [self.rng.chance(30), self.rng.chance(15)];
+            let [calm, level] = [self.rng.chance(30), self.rng.chance(25)];
             let calm = if calm { self.rng.millis(200..3_000) } else { Duration::ZERO };
-            futures_util::future::join_all(round).await;
+            let quiet_after = self.rng.millis(0..1_500);
+            let faults = futures_util::future::join_all(round);
             if level {
-                let _quiet = self.gate.write().await;
+                // From within the round: no message that comes after the faults makes good what they did.
+                let quiet = async {
+                    sleep(quiet_after).await;
+                    self.gate.write().await
+                };
+                let (_, _quiet) = tokio::join!(faults, quiet);
                 level::in_between(self.topology, self.clients, &mut self.truths).await;
                 self.injected.levels += 1;
+            } else {
+                faults.await;
             }
             sleep(calm).await;
         }

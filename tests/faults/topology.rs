@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 pub const GATEWAYS: usize = 3;
 /// What history keeps per channel: little enough that some clients are away for longer.
-pub const HISTORY: u64 = 400;
+pub const HISTORY: u64 = 200;
 /// The longest that a call to PocketBase may take here.
 const CALL: Duration = Duration::from_secs(10);
 
