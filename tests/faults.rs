@@ -12,6 +12,7 @@ mod harness;
 mod faults {
     pub mod checker;
     pub mod clients;
+    pub mod clock;
     pub mod fault;
     pub mod frames;
     pub mod level;

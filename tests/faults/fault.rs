@@ -17,6 +17,7 @@ pub enum Kind {
     GatewayKilled,
     GatewayHung,
     GatewayRestarted,
+    ClockJumped,
     RedisKilled,
     RedisKilledDataLost,
     RedisHung,
@@ -53,6 +54,7 @@ impl fmt::Display for Kind {
                 Kind::GatewayKilled => "gateway: kill -9",
                 Kind::GatewayHung => "gateway: SIGSTOP, SIGCONT",
                 Kind::GatewayRestarted => "gateway: SIGTERM, new start",
+                Kind::ClockJumped => "gateway: its clock jumps, and back",
                 Kind::RedisKilled => "Redis: kill -9, data kept",
                 Kind::RedisKilledDataLost => "Redis: kill -9, data lost",
                 Kind::RedisHung => "Redis: SIGSTOP, SIGCONT",
@@ -96,7 +98,13 @@ pub fn kinds() -> Vec<Kind> {
     // Everybody reloads after it, which forgives much: so not too often.
     all.push(Kind::RedisKilledDataLost);
     all.extend([Kind::GatewayKilled, Kind::RedisKilled, Kind::PocketBaseKilled]);
-    all.extend([Kind::GatewayRestarted, Kind::HookEndpointSlow, Kind::HooksMoved, Kind::ClientsVanished]);
+    all.extend([
+        Kind::GatewayRestarted,
+        Kind::ClockJumped,
+        Kind::HookEndpointSlow,
+        Kind::HooksMoved,
+        Kind::ClientsVanished,
+    ]);
     for link in [Link::Clients, Link::Redis, Link::PocketBase, Link::Hooks] {
         use Trouble::{Cut, Dark, Delayed, HalfClosed, Throttled, Truncated};
         all.extend([Cut, Dark, Delayed, Throttled, HalfClosed, Truncated].map(|trouble| Kind::Link(link, trouble)));
@@ -137,6 +145,8 @@ impl Fault {
             Kind::Link(Link::Clients, Trouble::Dark) => 300..20_000,
             Kind::Link(..) => 300..6_000,
             Kind::HookEndpointSlow => 1_500..5_000,
+            // It is noticed within a second.
+            Kind::ClockJumped => 1_500..8_000,
             _ => 200..3_000,
         };
         // Short ones more often: they are as hard, and there is time for more of them.
@@ -187,6 +197,13 @@ impl Fault {
                 topology.keep_log(target, &gateway);
                 sleep(lasts / 4).await;
                 gateway.launch();
+            }
+            Kind::ClockJumped => {
+                // Half of them further than the age at which signatures are refused.
+                let seconds = if rng.chance(50) { rng.below(200) } else { 400 + rng.below(20_000) } as i64;
+                topology.clocks[target].jump(if rng.chance(50) { seconds } else { -seconds });
+                sleep(lasts).await;
+                topology.clocks[target].jump(0);
             }
             Kind::RedisKilled | Kind::RedisKilledDataLost => self.kill_redis(topology).await,
             Kind::RedisHung => {

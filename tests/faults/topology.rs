@@ -1,5 +1,6 @@
 //! What runs: PocketBase, Redis and three gateways, with a proxy on every link between them and their clients.
 
+use super::clock::Clock;
 use super::proxy::Proxy;
 use super::record::Epochs;
 use crate::harness::gateway::Gateway;
@@ -26,6 +27,8 @@ pub struct Topology {
     pub pocketbase: AsyncMutex<PocketBase>,
     pub redis: AsyncMutex<Redis>,
     pub gateways: Vec<AsyncMutex<Gateway>>,
+    /// The gateways' own.
+    pub clocks: Vec<Clock>,
     pub links: Links,
     pub world: Arc<World>,
     logs: PathBuf,
@@ -145,7 +148,7 @@ impl Topology {
         let pocketbase = PocketBase::start_with(&hooks_url, folder.path(), &["--hooksPool=100"]).await;
 
         let mut links = Links::new(hooks, &ports);
-        let mut gateways = Vec::new();
+        let (mut gateways, mut clocks) = (Vec::new(), Vec::new());
         for port in ports {
             let (to_redis, to_pocketbase) = (Proxy::start(redis.port()).await, Proxy::start(pocketbase.port).await);
             let settings = [
@@ -155,6 +158,9 @@ impl Topology {
                 ("GATEWAY_PONG_TIMEOUT", "3".into()),
                 ("GATEWAY_THREADS", "2".into()),
             ];
+            let clock = Clock::new();
+            let settings: Vec<(&str, String)> = settings.into_iter().chain(clock.environment()).collect();
+            clocks.push(clock);
             let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let url = format!("http://127.0.0.1:{}", to_pocketbase.port);
             gateways.push(AsyncMutex::new(Gateway::start(port, &url, &settings).await));
@@ -179,7 +185,16 @@ impl Topology {
             violations: Mutex::default(),
         };
         let (pocketbase, redis) = (AsyncMutex::new(pocketbase), AsyncMutex::new(redis));
-        Self { pocketbase, redis, gateways, links, world: Arc::new(world), logs: logs.to_owned(), _hooks: folder }
+        Self {
+            pocketbase,
+            redis,
+            gateways,
+            clocks,
+            links,
+            world: Arc::new(world),
+            logs: logs.to_owned(),
+            _hooks: folder,
+        }
     }
 
     /// Adds what a gateway has printed to its file and looks for panics in it. Called before its process is

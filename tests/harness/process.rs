@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use tempfile::NamedTempFile;
 
 pub struct Process {
@@ -69,19 +69,40 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody has been given before, below those that the system gives to outgoing connections: between
-/// its choice and its use somebody else could be given any other.
+/// A port for one server, also across its restarts: nobody else is given it for as long as this process lives. It
+/// comes from a block that is this process's own, below the ports that the system gives to outgoing connections.
 pub fn free_port() -> u16 {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 20_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
+    static BLOCK: Mutex<Option<Block>> = Mutex::new(None);
+    let mut block = BLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        // Test binaries that run side by side begin at different places.
-        let offset = std::process::id().wrapping_mul(101).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = (FIRST + offset % COUNT) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        let ports = &mut block.get_or_insert_with(Block::claim).ports;
+        // Something else on the machine, which knows nothing of blocks, may use some of them.
+        match ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            Some(port) => return port,
+            None => std::mem::forget(block.take()),
         }
+    }
+}
+
+/// Ports of which the first stays bound, which keeps other test processes off the whole block.
+struct Block {
+    _claim: TcpListener,
+    ports: std::ops::Range<u16>,
+}
+
+impl Block {
+    const FIRST: u16 = 10_000;
+    const SIZE: u16 = 100;
+    const COUNT: u16 = 220;
+
+    fn claim() -> Self {
+        let begin = std::process::id() % u32::from(Self::COUNT);
+        let claimed = (0..Self::COUNT).find_map(|step| {
+            let first = Self::FIRST + (begin as u16 + step) % Self::COUNT * Self::SIZE;
+            let claim = TcpListener::bind(("127.0.0.1", first)).ok()?;
+            Some(Self { _claim: claim, ports: first + 1..first + Self::SIZE })
+        });
+        claimed.expect("a block of ports that no other test process has claimed")
     }
 }
 
