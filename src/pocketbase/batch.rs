@@ -66,9 +66,13 @@ where
         if questions.recv_many(&mut asked, BATCH).await == 0 {
             return;
         }
-        while asked.len() < BATCH
-            && let Ok(1..) = timeout_at(next, questions.recv_many(&mut asked, BATCH - asked.len())).await
-        {}
+        while asked.len() < BATCH {
+            let room = BATCH - asked.len();
+            let more = timeout_at(next, questions.recv_many(&mut asked, room)).await;
+            if !matches!(more, Ok(1..)) {
+                break;
+            }
+        }
         next = Instant::now() + DISTANCE;
         let mut waiting: HashMap<K, Vec<oneshot::Sender<Answer<V>>>> = HashMap::new();
         for (key, answer) in asked.drain(..) {
