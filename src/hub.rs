@@ -5,10 +5,9 @@
 //! [`Hub::subscribe`], which puts its reply into its outbox in the same instant from which live publications
 //! follow, so that none falls between.
 //!
-//! A subscription may be suspended while PocketBase is asked whether it may go on: what comes meanwhile is held back,
-//! and then delivered, or dropped with the subscription. What decides about that comes through a channel of the
-//! broker's, watched by a [`Watcher`]: it is brought up to date before any other channel goes on, so that nobody gets
-//! what was published after he was shut out.
+//! One channel of the broker's is the gateways' own, watched by a [`Watcher`]: it says whose access may have ended
+//! ([`suspension`]). It is brought up to date before any other channel goes on, so that nobody gets what was published
+//! after he was shut out.
 //!
 //! Locks: a channel's `link` (async, held while the broker is asked about this channel) is taken before its
 //! `state` (std, never held across an await); the registry's shard lock is taken before `state`, never after. The
@@ -16,19 +15,20 @@
 //! with a shard locked.
 
 pub mod feed;
+pub mod suspension;
 
 use crate::broker::{Broker, BrokerError, HistoryQuery, Sink};
 use crate::connection::{Connection, ConnectionId};
 use crate::metrics::Metrics;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::{Payload, Position, Publication, SubscribeReply, codes, json};
-use bytes::Bytes;
 use dashmap::DashMap;
 use feed::{Arrival, Feed, Join, Synced};
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
+use suspension::Held;
 
 /// How long a channel without subscribers stays linked to the broker, so that a page reload costs nothing.
 const LINGER: Duration = Duration::from_secs(2);
@@ -37,8 +37,6 @@ const LINGER: Duration = Duration::from_secs(2);
 const CHECK: Duration = Duration::from_secs(15);
 /// How many channels are read at once after the link to the broker was cut.
 const SYNC_CONCURRENCY: usize = 32;
-/// What is held back for a suspended subscription, in frames. Beyond that it has to recover.
-const HELD_MAX: usize = 256;
 /// Bounds of the pause between attempts to reach the broker.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
 
@@ -69,9 +67,6 @@ struct Watched {
     channel: Arc<Channel>,
     watcher: Weak<dyn Watcher>,
 }
-
-/// A subscription, as the hub hands it out.
-pub type Subscription = (Arc<str>, Arc<Connection>);
 
 struct Channel {
     name: Arc<str>,
@@ -104,54 +99,9 @@ struct Subscriber {
     held: Option<Box<Held>>,
 }
 
-#[derive(Default)]
-struct Held {
-    frames: Vec<Bytes>,
-    /// There was too much of it.
-    overflowed: bool,
-}
-
-/// How a connection stands to a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Out,
-    Subscribed,
-    /// PocketBase is being asked whether it may stay.
-    Suspended,
-}
-
-impl Subscriber {
-    fn standing(&self) -> Standing {
-        if self.held.is_none() { Standing::Subscribed } else { Standing::Suspended }
-    }
-
-    /// Not what it has already; not the signals of users whom it blocks, nor any that come while it is suspended.
-    fn wants(&self, publication: &Publication) -> bool {
-        if publication.offset != 0 {
-            return publication.offset > self.from;
-        }
-        let sender = publication.info.as_ref().map(|info| info.user.as_str());
-        self.held.is_none() && !sender.is_some_and(|sender| self.connection.blocks(sender))
-    }
-
-    fn push(&mut self, frame: &Bytes) -> bool {
-        let Some(held) = &mut self.held else { return self.connection.outbox.push(frame.clone()) };
-        if held.frames.len() < HELD_MAX && !held.overflowed {
-            held.frames.push(frame.clone());
-        } else {
-            **held = Held { frames: Vec::new(), overflowed: true };
-        }
-        false
-    }
-}
-
 impl State {
     fn is_idle(&self) -> bool {
         self.subscribers.is_empty() && self.joining == 0
-    }
-
-    fn standing(&self, connection: ConnectionId) -> Standing {
-        self.subscribers.get(&connection).map_or(Standing::Out, Subscriber::standing)
     }
 }
 
@@ -275,106 +225,6 @@ impl Hub {
             });
             checks.await;
         }
-    }
-
-    pub fn standing(&self, name: &str, connection: ConnectionId) -> Standing {
-        let channel = self.find(name);
-        channel.map_or(Standing::Out, |channel| channel.state().standing(connection))
-    }
-
-    /// Queues a reply that holds what only subscribers may see, if the connection is one in this very moment.
-    pub fn reply_to_subscriber(&self, name: &str, connection: &Connection, reply: Bytes) -> Standing {
-        let Some(channel) = self.find(name) else { return Standing::Out };
-        let state = channel.state();
-        let standing = state.standing(connection.id);
-        if standing == Standing::Subscribed {
-            connection.outbox.push_reply_of(&channel.name, reply);
-        }
-        standing
-    }
-
-    pub fn channel_names(&self) -> Vec<Arc<str>> {
-        self.channels.iter().map(|entry| Arc::clone(entry.key())).collect()
-    }
-
-    /// The subscriptions of these connections to these channels.
-    pub fn subscriptions(&self, channels: &[Arc<str>], which: impl Fn(&str, &Connection) -> bool) -> Vec<Subscription> {
-        self.select(channels, |name, subscriber| which(name, &subscriber.connection))
-    }
-
-    /// As [`Hub::subscriptions`], and holds back what comes for them from now on. Each, also if it was suspended
-    /// before, has to be followed by [`Hub::resume`] or [`Hub::revoke`].
-    pub fn suspend(&self, channels: &[Arc<str>], which: impl Fn(&str, &Connection) -> bool) -> Vec<Subscription> {
-        self.select(channels, |name, subscriber| {
-            let concerned = which(name, &subscriber.connection);
-            if concerned {
-                subscriber.held.get_or_insert_default();
-            }
-            concerned
-        })
-    }
-
-    fn select(&self, channels: &[Arc<str>], mut which: impl FnMut(&str, &mut Subscriber) -> bool) -> Vec<Subscription> {
-        let watched = self.watched.get().map(|watched| &watched.channel);
-        let mut selected = Vec::new();
-        for channel in channels.iter().filter_map(|name| self.find(name)) {
-            // Whoever calls this may hold its state. It has no subscribers.
-            if watched.is_some_and(|watched| Arc::ptr_eq(watched, &channel)) {
-                continue;
-            }
-            let mut state = channel.state();
-            let concerned = state.subscribers.values_mut().filter_map(|subscriber| {
-                which(&channel.name, subscriber)
-                    .then(|| (Arc::clone(&channel.name), Arc::clone(&subscriber.connection)))
-            });
-            selected.extend(concerned);
-        }
-        selected
-    }
-
-    /// Ends a suspension and delivers what was held back, if the subscription may `still` go on in this very moment.
-    /// Returns whether that was so.
-    pub fn resume(&self, name: &str, connection: &Connection, still: impl FnOnce() -> bool) -> bool {
-        let Some(channel) = self.find(name) else { return true };
-        let mut state = channel.state();
-        if !still() {
-            return false;
-        }
-        let Some(subscriber) = state.subscribers.get_mut(&connection.id) else { return true };
-        let Some(held) = subscriber.held.take() else { return true };
-        if held.overflowed {
-            state.subscribers.remove(&connection.id);
-            self.end(&channel, connection, codes::INSUFFICIENT_STATE);
-        } else {
-            let delivered = held.frames.into_iter().filter(|frame| connection.outbox.push(frame.clone())).count();
-            self.metrics.deliveries.inc_by(delivered as u64);
-        }
-        true
-    }
-
-    /// Ends a subscription for want of access: what is queued of the channel is not written any more. Returns whether
-    /// there was one.
-    pub fn revoke(&self, name: &str, connection: &Connection, code: UnsubscribeCode) -> bool {
-        let Some(channel) = self.find(name) else { return false };
-        let mut state = channel.state();
-        if state.subscribers.remove(&connection.id).is_none() {
-            return false;
-        }
-        connection.outbox.withdraw(name, json::push_begin(name));
-        self.end(&channel, connection, code);
-        let idle = state.is_idle();
-        drop(state);
-        if idle {
-            self.detach_later(channel);
-        }
-        true
-    }
-
-    /// Tells a connection that was taken out of the channel's subscribers why.
-    fn end(&self, channel: &Channel, connection: &Connection, code: UnsubscribeCode) {
-        self.metrics.subscriptions.dec();
-        connection.channels().remove(&channel.name);
-        connection.outbox.push(json::unsubscribe_push(&channel.name, code));
     }
 
     /// Removes a subscriber; returns whether there was one.
@@ -549,6 +399,13 @@ impl Hub {
         }
         self.metrics.publications.inc();
         self.metrics.deliveries.inc_by(delivered);
+    }
+
+    /// Tells a connection that was taken out of the channel's subscribers why.
+    fn end(&self, channel: &Channel, connection: &Connection, code: UnsubscribeCode) {
+        self.metrics.subscriptions.dec();
+        connection.channels().remove(&channel.name);
+        connection.outbox.push(json::unsubscribe_push(&channel.name, code));
     }
 
     fn watcher_of(&self, channel: &Channel) -> Option<Arc<dyn Watcher>> {

@@ -1,6 +1,7 @@
 //! The hub on the real in-process broker. What it would miss behind a cut link is published while the broker is
 //! told that this node is not subscribed.
 
+use super::suspension::{HELD_MAX, Standing};
 use super::*;
 use crate::auth::Account;
 use crate::broker::memory::MemoryBroker;
