@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
+import { writeFileSync } from "node:fs";
+import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Intake, PocketBase } from "./harness.mjs";
 
@@ -218,6 +220,36 @@ describe("collections", () => {
     await gives(() => pb.update("rooms", room.id, { name: "not in the rule any more" }));
     await gives(() => pb.update("rooms", room.id, { type: "public" }), record(room));
     await gives(() => pb.update("rooms", room.id, { type: "private" }), record(room));
+  });
+});
+
+describe("migrations", () => {
+  const migration = (name, body) => (folder) =>
+    writeFileSync(path.join(folder, "pb_migrations", name), `migrate((app) => {${body}}, (app) => {});`);
+
+  test("before the outbox is there, and while nobody is, add nothing; later ones add what they change", async () => {
+    const early = `
+      const users = app.findCollectionByNameOrId("users");
+      app.save(new Record(users, { email: "x@example.com", password: "password-123" }));
+      users.listRule = null;
+      app.save(users);
+      app.delete(app.findAuthRecordByEmail("users", "x@example.com"));`;
+    const later = `
+      const rooms = app.findCollectionByNameOrId("rooms");
+      rooms.viewRule = "name = 1";
+      app.save(rooms);`;
+
+    let pb = await PocketBase.start({ prepare: migration("1700000000_early.js", early) });
+    try {
+      assert.deepEqual((await pb.events()).events, []);
+      await pb.user("ann");
+      await pb.stop({ keep: true });
+      migration("1900000000_later.js", later)(pb.folder);
+      pb = await PocketBase.start({ folder: pb.folder });
+      assert.deepEqual(scopes((await pb.events()).events), [rules]);
+    } finally {
+      await pb.stop();
+    }
   });
 });
 
