@@ -212,7 +212,8 @@ describe("collections", () => {
 
   test("an import of several collections that fails is nothing", async () => {
     const { body } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
-    const bad = { name: "rooms2", type: "base", viewRule: "no_such = 1", fields: [] };
+    // The latest is imported last, when the changed rule of rooms is there already.
+    const bad = { name: "rooms2", type: "base", viewRule: "no_such = 1", fields: [], created: FUTURE };
     const changed = { ...body, viewRule: `name != "secret"` };
     const send = async () =>
       assert.equal((await pb.call("PUT", "/api/collections/import", { collections: [changed, bad] }, pb.root)).status, 400);
@@ -272,6 +273,7 @@ describe("other rules", () => {
     });
     await make({ name: "bans", fields: [relation("user", users), { type: "text", name: "why" }] });
     await make({ name: "seen", type: "view", viewQuery: "SELECT id, level FROM teams" });
+    await make({ name: "seen_again", type: "view", viewQuery: "SELECT id, level FROM seen" });
     await collection("rooms", {
       fields: [...rooms.fields, relation("parent", rooms), relation("team", teams), relation("guests", users, 9), { type: "json", name: "options" }],
     });
@@ -382,6 +384,16 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
   });
 
+  under("and so is a comparison with anything else", `teams_of_rooms_via_rooms.leads ?= owner`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), related(other));
+    await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
+  });
+
+  under("or of anything that the record leads to", `teams_of_rooms_via_rooms.leads.id ?= @request.auth.id`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), related(other));
+    await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
+  });
+
   under("seen from the account, with more asked", `@request.auth.teams_of_rooms_via_leads.rooms ?= id && @request.auth.teams_of_rooms_via_leads.note ?= "x"`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), user(bob));
     await gives(change("teams_of_rooms", made, { leads: [ann.id] }), user(bob), user(ann));
@@ -430,6 +442,20 @@ describe("other rules", () => {
     await gives(make("teams", { motto: "m" }), anyRoom);
     await gives(() => collection("teams", { listRule: "" }), rules);
     await gives(() => pb.remove("teams", made.id), anyRoom);
+  });
+
+  under("a view of a view, beside a relation", `team.level = "high" || @collection.seen_again.level ?= "high"`, async () => {
+    await gives(make("teams", { level: "low" }), anyRoom);
+    await gives(change("teams", made, { motto: "m" }), anyRoom);
+    await gives(() => pb.remove("teams", made.id), anyRoom);
+  });
+
+  test("a collection that goes away while a rule asks for it", async () => {
+    const made = await pb.call("POST", "/api/collections", { name: "passing", type: "base", fields: [] }, pb.root);
+    assert.equal(made.status, 200);
+    await collection("rooms", { viewRule: "@collection.passing.id = id" });
+    await gives(() => pb.call("DELETE", "/api/collections/passing", undefined, pb.root), rules);
+    await gives(() => collection("rooms", { viewRule: rule }), rules);
   });
 
   under("neither time nor the request", `@now > "2000" && @todayStart < @now && @request.query.a != @request.headers.b && @request.body.c:isset = false && @request.context != "x"`, async () => {
