@@ -401,6 +401,11 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams_of_rooms", made.id), user(ann));
   });
 
+  under("seen from the account, by what is no relation", `@request.auth.teams_of_rooms_via_leads.note ?= id`, async () => {
+    await gives(make("teams_of_rooms", { note: other.id, leads: [bob.id] }), user(bob));
+    await gives(() => pb.remove("teams_of_rooms", made.id), user(bob));
+  });
+
   under("a relation of what points to the room", `teams_of_rooms_via_rooms.team.level ?= "high"`, async () => {
     await gives(make("teams", { level: "high" }));
     const team = made;
@@ -438,7 +443,7 @@ describe("other rules", () => {
     await gives(change("room_members", membership, { muted: false }));
   });
 
-  under("a view: whatever is written to its tables", `@collection.seen.level ?= "high"`, async () => {
+  under("a view: whatever is written to its tables", `@collection.seen.level ?= "high" || team.level = "high"`, async () => {
     await gives(make("teams", { motto: "m" }), anyRoom);
     await gives(() => collection("teams", { listRule: "" }), rules);
     await gives(() => pb.remove("teams", made.id), anyRoom);
