@@ -7,11 +7,11 @@
 //!
 //! Follow a client: [`server`] answers the handshake, [`socket`] reads frames, [`session`] understands them as
 //! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
-//! [`pocketbase`]; [`presence`] keeps it visible to others. How it all ends: [`shutdown`].
+//! [`pocketbase`]; [`presence`] keeps it visible to others; [`limits`] says how much of each there may be. How it all ends: [`shutdown`].
 //!
 //! Dependencies point one way: server → socket → session → hub → broker, relay → broker. The broker calls back
 //! only through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] know nothing
-//! of the others.
+//! of the others, and [`limits`] only of `config`.
 
 #![warn(clippy::unwrap_used)]
 
@@ -22,6 +22,7 @@ pub mod config;
 pub mod doctor;
 pub mod event;
 pub mod hub;
+pub mod limits;
 pub mod metrics;
 pub mod outbox;
 pub mod pocketbase;

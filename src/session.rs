@@ -3,6 +3,7 @@
 //! The socket hands in each frame with [`Session::handle`]; replies and publications go into the connection's
 //! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
 
+mod limits;
 pub mod timing;
 
 use crate::access::Access;
@@ -10,6 +11,8 @@ use crate::auth::{Auth, AuthError, Identity};
 use crate::broker::{Broker, BrokerError, HistoryQuery};
 use crate::config::Config;
 use crate::hub::{ConnectionId, Hub, SubscribeError};
+use crate::limits::Limits;
+use crate::limits::places::Place;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::presence::Presence;
@@ -19,6 +22,7 @@ use crate::protocol::{
     ClientInfo, Command, ConnectReply, HistoryRequest, Payload, Publication, Reply, Request, Subscribe,
 };
 use crate::relay::Relay;
+use limits::Pace;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -35,6 +39,7 @@ pub struct Services {
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
     pub relay: Relay,
+    pub limits: Limits,
     pub metrics: Metrics,
 }
 
@@ -45,6 +50,9 @@ pub struct Session {
     services: Arc<Services>,
     outbox: Arc<Outbox>,
     timing: Timing,
+    pace: Pace,
+    /// Held until the client has proved who it is.
+    newcomer: Option<Place>,
     state: State,
     /// Channels that were subscribed to; some may have been ended by the hub since.
     channels: HashSet<String>,
@@ -77,10 +85,18 @@ impl From<Disconnect> for Failure {
 }
 
 impl Session {
-    pub fn new(connection: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>) -> Self {
-        let timing = Timing::new(&services.config, Instant::now());
+    /// `newcomer`: its place among those that have not sent their token yet.
+    pub fn new(
+        connection: ConnectionId,
+        services: Arc<Services>,
+        outbox: Arc<Outbox>,
+        newcomer: Option<Place>,
+    ) -> Self {
+        let now = Instant::now();
+        let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
         let client = crate::random::token::<16>();
-        Self { connection, client, services, outbox, timing, state: State::New, channels: HashSet::new() }
+        let (state, channels) = (State::New, HashSet::new());
+        Self { connection, client, services, outbox, timing, pace, newcomer, state, channels }
     }
 
     pub fn connection(&self) -> ConnectionId {
@@ -109,12 +125,21 @@ impl Session {
     pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
         let commands: Vec<Result<Command, DecodeError>> = json::decode(frame).collect();
+        if commands.is_empty() {
+            self.count_frame()?;
+        }
         let mut verdicts = self.check_access(&commands, deadline).await;
         for command in commands {
             let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
             self.services.metrics.commands.with_label_values(&[request.name()]).inc();
-            match self.dispatch(id, request, deadline, &mut verdicts).await {
+            let done = match self.admit(&request) {
+                Ok(()) => self.dispatch(id, request, deadline, &mut verdicts).await,
+                refused => refused,
+            };
+            match done {
                 Ok(()) => {}
+                // What expects no reply gets none.
+                Err(Failure::Error(_)) if id == 0 => {}
                 Err(Failure::Error(error)) => self.reply_error(id, error),
                 Err(Failure::Disconnect(reason)) => return Err(reason),
             }
@@ -151,7 +176,7 @@ impl Session {
                 _ => None,
             })
             .filter(|channel| !self.channels.contains(*channel))
-            .take(self.services.config.max_subscriptions)
+            .take(self.services.config.max_subscriptions.min(self.commands_left()))
             .collect();
         let checks = channels.into_iter().map(|channel| async move {
             let verdict = timeout_at(deadline, self.services.access.check(user, channel)).await;
@@ -214,6 +239,7 @@ impl Session {
             return Err(codes::UNAUTHORIZED.into());
         }
         let ttl = self.authenticate(token, deadline).await?;
+        self.settle(deadline).await?;
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
         Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
     }
@@ -328,6 +354,7 @@ impl Session {
         {
             return Err(codes::PERMISSION_DENIED.into());
         }
+        self.admit_signal(&info.user, channel)?;
         self.ask_broker("publish", deadline, self.services.broker.signal(channel, Payload::from_raw(data), info))
             .await?;
         Ok(Reply::Publish)
@@ -391,6 +418,7 @@ impl Drop for Session {
         for channel in std::mem::take(&mut self.channels) {
             self.leave(&channel);
         }
+        self.unsettle();
     }
 }
 
