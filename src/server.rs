@@ -35,7 +35,6 @@ use public::Public;
 use respond::Answer;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -77,7 +76,9 @@ pub struct Server {
 impl Server {
     /// Binds first, so that a taken port is an error before anything else happens; then builds the parts.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let shares = descriptors::share(descriptors::raise(), config.max_connections, config.max_pending)?;
+        let descriptors = descriptors::raise();
+        let shares = descriptors::share(descriptors, config.max_connections, config.max_pending)?;
+        tracing::info!(shares.connections, shares.pending, descriptors, "room for connections");
         let public = listen("listen", config.listen).await?;
         let admin = listen("admin_listen", config.admin_listen).await?;
         let services = build(config).await?;
@@ -213,12 +214,16 @@ where
         };
         match accepted {
             Ok((stream, address)) => match door.admit(address.ip()) {
-                Some((guest, wait)) => {
+                Some((guest, wait, made_room)) => {
                     let (door, end, answer) = (Arc::clone(&door), end.clone(), answer.clone());
                     tokio::spawn(async move {
                         let answer = |request| answer(request, Arc::clone(&guest));
                         serve_http(stream, reading, &door, wait, end, answer).await;
                     });
+                    if made_room {
+                        // First the socket that has to go, so that they never add up.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 None => door.turn_away(stream, address.ip()),
             },
@@ -243,15 +248,10 @@ async fn serve_http<F, A>(
     A: Future<Output = Answer>,
 {
     let _ = stream.set_nodelay(true);
-    let answering = AtomicBool::new(false);
     let service = service_fn(|request| {
-        answering.store(true, Ordering::Relaxed);
-        let (answered, answering) = (answer(request), &answering);
-        async move {
-            let answer = answered.await;
-            answering.store(false, Ordering::Relaxed);
-            Ok::<_, Infallible>(answer)
-        }
+        wait.renew();
+        let answered = answer(request);
+        async { Ok::<_, Infallible>(answered.await) }
     });
     // The time for a head is also how long a connection may idle before its next request.
     let serving = http1::Builder::new()
@@ -272,13 +272,7 @@ async fn serve_http<F, A>(
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-        () = wait.displaced() => {
-            if !answering.load(Ordering::Relaxed) {
-                return;
-            }
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
+        () = wait.displaced() => return,
     };
     if let Err(error) = result {
         let reason = if error.is_timeout() {

@@ -468,21 +468,21 @@ async fn requests_that_come_slowly() {
 
 #[tokio::test]
 async fn bodies_that_would_fill_the_memory() {
-    let arena = Arena::new(&[("GATEWAY_MAX_HOOK_SIZE", "100000")]).await;
+    let arena = Arena::new(&[("GATEWAY_MAX_HOOK_SIZE", "200000")]).await;
     let gateway = arena.gateway();
     let head =
         |length: usize| format!("POST /hooks/pocketbase HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{");
-    assert!(raw(ATTACKER, gateway.port, head(100_001).as_bytes()).await.starts_with("HTTP/1.1 413 "));
+    assert!(raw(ATTACKER, gateway.port, head(200_001).as_bytes()).await.starts_with("HTTP/1.1 413 "));
     // Those that are announced and not sent hold their room until request_timeout; a small one has room beside them.
     let mut held = Vec::new();
     for _ in 0..5 {
         let mut stream = connect_from(ATTACKER, gateway.port).await.unwrap();
-        stream.write_all(head(99_000).as_bytes()).await.unwrap();
+        stream.write_all(head(200_000).as_bytes()).await.unwrap();
         held.push(stream);
     }
     gateway.metric_reaches(r#"gateway_hooks_refused_total{reason="busy"}"#, 1.0).await;
     assert_eq!(Http::new().post_events(gateway, r#"{"events":[]}"#.into()).await.unwrap().status, 202);
-    let answer = raw(ATTACKER, gateway.port, head(99_000).as_bytes()).await;
+    let answer = raw(ATTACKER, gateway.port, head(200_000).as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: "), "{answer}");
     assert_eq!(gateway.metric(r#"gateway_hooks_refused_total{reason="busy"}"#).await, 2.0);
     drop(held);

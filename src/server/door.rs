@@ -51,14 +51,15 @@ impl Door {
     }
 
     /// `None` for a socket that is one too many of its address: to be handed to [`Door::turn_away`].
-    pub fn admit(&self, peer: IpAddr) -> Option<(Arc<Guest>, Wait)> {
+    /// Says also whether another socket had to make room.
+    pub fn admit(&self, peer: IpAddr) -> Option<(Arc<Guest>, Wait, bool)> {
         let is_trusted_proxy = self.trusted.contain(peer);
         let place = if is_trusted_proxy { None } else { Some(self.addresses.take(peer)?) };
         let (wait, made_room) = self.pending.enter();
         if made_room {
             self.count("pending");
         }
-        Some((Arc::new(Guest { peer, is_trusted_proxy, _place: place }), wait))
+        Some((Arc::new(Guest { peer, is_trusted_proxy, _place: place }), wait, made_room))
     }
 
     /// Answers 429, in the background.

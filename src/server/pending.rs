@@ -4,6 +4,7 @@
 //! those who come.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -35,7 +36,7 @@ impl Pending {
         let first = if waiting.sockets.len() > self.limit { waiting.sockets.pop_first() } else { None };
         drop(waiting);
         let made_room = first.map(|(_, first)| first.notify_one()).is_some();
-        (Wait { pending: Arc::clone(self), number, displaced }, made_room)
+        (Wait { pending: Arc::clone(self), number: AtomicU64::new(number), displaced }, made_room)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -46,11 +47,23 @@ impl Pending {
 /// Counted until its drop.
 pub struct Wait {
     pending: Arc<Pending>,
-    number: u64,
+    /// Written with the lock held.
+    number: AtomicU64,
     displaced: Arc<Notify>,
 }
 
 impl Wait {
+    /// This socket has brought a request, and waits no longer than one that comes just now.
+    pub fn renew(&self) {
+        let mut waiting = self.pending.lock();
+        if let Some(displaced) = waiting.sockets.remove(&self.number.load(Ordering::Relaxed)) {
+            let number = waiting.next;
+            waiting.next += 1;
+            waiting.sockets.insert(number, displaced);
+            self.number.store(number, Ordering::Relaxed);
+        }
+    }
+
     /// Returns when this socket has to make room.
     pub async fn displaced(&self) {
         self.displaced.notified().await;
@@ -59,7 +72,7 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.pending.lock().sockets.remove(&self.number);
+        self.pending.lock().sockets.remove(self.number.get_mut());
     }
 }
 
@@ -80,7 +93,11 @@ mod tests {
         assert!(room);
         assert!(second.displaced().now_or_never().is_some());
         assert!(third.displaced().now_or_never().is_none() && fourth.displaced().now_or_never().is_none());
-        drop((second, third, fourth));
+        third.renew();
+        let (fifth, _) = pending.enter();
+        assert!(fourth.displaced().now_or_never().is_some(), "the third has brought a request since");
+        second.renew();
+        drop((second, third, fourth, fifth));
         assert!(pending.lock().sockets.is_empty());
     }
 }

@@ -36,9 +36,12 @@ const SUBPROTOCOL: &str = "centrifuge-json";
 
 /// The longest address that is looked at, in bytes.
 const URI_MAX: usize = 2048;
-/// Bodies of hooks are read before it is known who posts them. All that are being read may hold so many times
-/// `max_hook_size`.
+/// Bodies of hooks are read before it is known who posts them. All large ones that are being read may hold so many
+/// times `max_hook_size`.
 const BODIES: usize = 4;
+/// Up to here a body is small, in bytes, and always has room: there are never more of them than sockets that are
+/// pending, and whoever announces large ones and sends nothing must not keep out what the hooks usually post.
+const BODY_SMALL: usize = 64 * 1024;
 /// The unit in which that is counted, in bytes.
 const BODY_UNIT: usize = 1024;
 /// Seconds after which a full gateway may be tried again.
@@ -225,14 +228,17 @@ impl Public {
     }
 
     /// Room in memory for a body of the length that it announces, or the largest where it announces none.
-    fn room_for(&self, body: &Incoming) -> Result<SemaphorePermit<'_>, Box<Answer>> {
+    fn room_for(&self, body: &Incoming) -> Result<Option<SemaphorePermit<'_>>, Box<Answer>> {
         let max = self.services.config.max_hook_size;
         let length = body.size_hint().upper().map_or(max, |length| usize::try_from(length).unwrap_or(usize::MAX));
         if length > max {
             return Err(self.too_large());
         }
+        if length <= BODY_SMALL {
+            return Ok(None);
+        }
         let units = u32::try_from(body_units(length)).unwrap_or(u32::MAX);
-        self.bodies.try_acquire_many(units).map_err(|_| {
+        self.bodies.try_acquire_many(units).map(Some).map_err(|_| {
             let busy = "other requests are being read; what this one holds will be read from the outbox";
             Box::new(come_back(self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "busy", busy), STOPPED_PAUSE))
         })
