@@ -8,6 +8,10 @@ use serde_json::value::RawValue;
 const CHANNELS_MAX: usize = 1000;
 /// Bytes of a channel's name.
 pub const CHANNEL_NAME_MAX: usize = 255;
+/// Begins the names of channels that are the gateways' own.
+pub const INTERNAL: char = '$';
+/// Carries, to every gateway, what events say of access.
+pub const ACCESS: &str = "$access";
 
 #[derive(Clone, Debug, Hash, PartialEq)]
 pub struct Event {
@@ -16,19 +20,24 @@ pub struct Event {
     pub channels: Vec<String>,
     /// `{"action","collection","record"}`, passed on as it came.
     pub data: Payload,
+    /// What of it may concern access: a list of [`Change`](crate::access::changes::Change)s.
+    pub access: Option<Payload>,
 }
 
 impl Event {
     /// Tells this event from another of the same number, as after a restore from a backup; never 0.
     pub fn fingerprint(&self) -> u64 {
-        digest(self.data.as_bytes())
+        digest([Some(&self.data), self.access.as_ref()].into_iter().flatten().map(Payload::as_bytes))
     }
 }
 
 /// 64 bits that stand for these bytes; never 0.
-fn digest(bytes: &[u8]) -> u64 {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    u64::from_le_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default()).max(1)
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    u64::from_le_bytes(context.finish().as_ref().first_chunk().copied().unwrap_or_default()).max(1)
 }
 
 #[derive(Deserialize)]
@@ -37,6 +46,8 @@ struct EventFrame<'a> {
     channels: Vec<String>,
     #[serde(borrow)]
     data: &'a RawValue,
+    #[serde(borrow, default)]
+    access: Option<&'a RawValue>,
 }
 
 /// `{"events":[…]}`, as the hooks post it and as the outbox route answers it.
@@ -68,7 +79,9 @@ pub enum EventsError {
     Json(#[from] serde_json::Error),
     #[error("event {0}: a number from 1 is expected, each above the one before")]
     Order(u64),
-    #[error("event {0}: too many channels, or a channel name that is empty or longer than {CHANNEL_NAME_MAX} bytes")]
+    #[error(
+        "event {0}: too many channels, or a channel name that is empty, longer than {CHANNEL_NAME_MAX} bytes, or begins with {INTERNAL}"
+    )]
     Channels(u64),
 }
 
@@ -77,18 +90,20 @@ impl Events {
         let frame: EventsFrame = serde_json::from_slice(body)?;
         let mut before = 0;
         let mut events = Vec::with_capacity(frame.events.len());
-        for EventFrame { seq, channels, data } in frame.events {
+        for EventFrame { seq, channels, data, access } in frame.events {
             if seq <= before {
                 return Err(EventsError::Order(seq));
             }
-            let named = |name: &String| !name.is_empty() && name.len() <= CHANNEL_NAME_MAX;
+            let named =
+                |name: &String| !name.is_empty() && name.len() <= CHANNEL_NAME_MAX && !name.starts_with(INTERNAL);
             if channels.len() > CHANNELS_MAX || !channels.iter().all(named) {
                 return Err(EventsError::Channels(seq));
             }
             before = seq;
-            events.push(Event { seq, channels, data: Payload::from_raw(data) });
+            let access = access.map(Payload::from_raw);
+            events.push(Event { seq, channels, data: Payload::from_raw(data), access });
         }
-        Ok(Self { events, last: frame.last, boot: digest(frame.boot.as_bytes()) })
+        Ok(Self { events, last: frame.last, boot: digest([frame.boot.as_bytes()]) })
     }
 }
 
@@ -118,6 +133,7 @@ mod tests {
             body(&[event(2, "a"), event(1, "a")]),
             body(&[event(1, "")]),
             body(&[event(1, &"x".repeat(256))]),
+            body(&[event(1, ACCESS)]),
             r#"{"events":[{"seq":1,"channels":[]}]}"#.into(),
             r#"{"events":[{"seq":-1,"channels":[],"data":1}]}"#.into(),
         ] {

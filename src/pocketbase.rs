@@ -63,12 +63,27 @@ pub struct Check {
     pub channel: String,
 }
 
-/// What users' tokens are signed with, in the order asked; `None` for users that do not exist.
+/// What users' tokens are signed with and what else concerns their connections, in the order asked; `None` for
+/// users that do not exist.
 #[derive(Deserialize)]
 pub struct Keys {
-    pub keys: Vec<Option<SecretString>>,
+    pub keys: Vec<Option<UserKey>>,
     /// The id of the auth collection that they are of.
     pub collection: String,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserKey {
+    pub key: SecretString,
+    /// Unix milliseconds; 0: not at all.
+    #[serde(default)]
+    pub banned_until: u64,
+    #[serde(default)]
+    pub muted_until: u64,
+    /// The users whose signals this one does not want.
+    #[serde(default)]
+    pub blocked: Vec<String>,
 }
 
 impl PocketBase {

@@ -8,12 +8,15 @@ mod public;
 mod respond;
 
 use crate::access::Access;
+use crate::access::changes::Changes;
 use crate::auth::Auth;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, BrokerError, Retention, Sink};
 use crate::config::{Config, Networks};
-use crate::hub::Hub;
+use crate::connection::Connections;
+use crate::event::ACCESS;
+use crate::hub::{Hub, Watcher};
 use crate::limits::Limits;
 use crate::limits::addresses::Addresses;
 use crate::limits::descriptors::{self, Shares, TooFew};
@@ -22,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::pocketbase::PocketBase;
 use crate::presence::Presence;
 use crate::relay::Relay;
+use crate::revocation::Revocation;
 use crate::session::Services;
 use crate::shutdown::Shutdown;
 use admin::Admin;
@@ -180,15 +184,40 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     tokio::spawn(Hub::check_positions(Arc::downgrade(&hub)));
 
     let pocketbase = PocketBase::new(&config, metrics.clone());
-    let auth = Auth::new(&config, pocketbase.clone());
+    let changes = Arc::<Changes>::default();
+    let auth = Auth::new(&config, pocketbase.clone(), Arc::clone(&changes));
     tokio::spawn(Auth::sweep(Arc::downgrade(&auth)));
     let presence = Presence::new(Arc::clone(&broker));
     tokio::spawn(Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
-    let access = Access::new(pocketbase.clone());
+    let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
+    let connections = Arc::<Connections>::default();
+    let revocation = Revocation::new(
+        Arc::clone(&hub),
+        (Arc::clone(&auth), Arc::clone(&access)),
+        Arc::clone(&connections),
+        Arc::clone(&presence),
+        changes,
+        metrics.clone(),
+    );
+    let watcher: Weak<Revocation> = Arc::downgrade(&revocation);
+    hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
+    tokio::spawn(Revocation::recheck(watcher, config.recheck_interval));
     let limits = Limits::new(&config);
     tokio::spawn(SignalRates::sweep(Arc::downgrade(&limits.signals)));
     let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());
-    Ok(Arc::new(Services { config, auth, access, broker, hub, presence, relay, limits, metrics }))
+    Ok(Arc::new(Services {
+        config,
+        auth,
+        access,
+        connections,
+        revocation,
+        broker,
+        hub,
+        presence,
+        relay,
+        limits,
+        metrics,
+    }))
 }
 
 /// How requests are read.

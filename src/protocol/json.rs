@@ -160,12 +160,24 @@ impl<'a> TryFrom<CommandFrame<'a>> for Command<'a> {
 /// One publication on its way to a channel's subscribers: encoded once, shared by all of them.
 pub fn publication_push(channel: &str, publication: &Publication) -> Bytes {
     let mut out = Vec::with_capacity(publication.data.len() + channel.len() + 96);
-    out.extend_from_slice(br#"{"push":{"channel":"#);
-    write_json(&mut out, channel);
+    begin_push(&mut out, channel);
     out.extend_from_slice(br#","pub":"#);
     write_publication(&mut out, publication);
     out.extend_from_slice(b"}}");
     out.into()
+}
+
+/// How all pushes of a channel begin, and no other frame.
+pub fn push_begin(channel: &str) -> Bytes {
+    let mut out = Vec::new();
+    begin_push(&mut out, channel);
+    out.push(b',');
+    out.into()
+}
+
+fn begin_push(out: &mut Vec<u8>, channel: &str) {
+    out.extend_from_slice(br#"{"push":{"channel":"#);
+    write_json(out, channel);
 }
 
 /// Tells a client that the server ended its subscription.
@@ -175,8 +187,8 @@ pub fn unsubscribe_push(channel: &str, code: super::codes::UnsubscribeCode) -> B
         code: u16,
         reason: &'static str,
     }
-    let mut out = br#"{"push":{"channel":"#.to_vec();
-    write_json(&mut out, channel);
+    let mut out = Vec::new();
+    begin_push(&mut out, channel);
     out.extend_from_slice(br#","unsubscribe":"#);
     write_json(&mut out, &Unsubscribe { code: code.code, reason: code.reason });
     out.extend_from_slice(b"}}");

@@ -1,6 +1,7 @@
 //! What one connection may ask for: how often, and one of how many of its user it may be.
 
-use super::{Failure, Session, State};
+use super::{Failure, Session};
+use crate::connection::Connection;
 use crate::limits::bucket::{Bucket, Rate};
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::{ClientInfo, Request};
@@ -94,7 +95,7 @@ impl Session {
         if limit == 0 {
             return Ok(());
         }
-        let info = self.info()?;
+        let info = self.connection()?.info();
         let presence = &self.services.presence;
         match timeout_at(deadline, presence.enter_if_room(&user_channel(&info), &info, limit)).await {
             Ok(Ok(true)) | Err(_) => Ok(()),
@@ -108,10 +109,8 @@ impl Session {
     }
 
     /// The counterpart of [`Session::settle`], at the end.
-    pub(super) fn unsettle(&self) {
-        if let (State::Connected(_), Ok(info)) = (&self.state, self.info()) {
-            self.services.presence.leave(&user_channel(&info), &info.client);
-        }
+    pub(super) fn unsettle(&self, connection: &Connection) {
+        self.services.presence.leave(&user_channel(&connection.info()), &connection.client);
     }
 }
 
