@@ -40,10 +40,10 @@ pub struct TooFew {
     descriptors: usize,
 }
 
-/// Of so many descriptors. `connections` unset: nine tenths of them. `pending` gets what is asked for, but a
-/// twentieth of the descriptors at most.
+/// Of so many descriptors. `connections` unset: nine tenths of them, or what the others leave. `pending` gets what is
+/// asked for, but a tenth of the descriptors at most.
 pub fn share(descriptors: usize, connections: Option<usize>, pending: usize) -> Result<Shares, TooFew> {
-    let pending = pending.min(descriptors / 20).max(1);
+    let pending = pending.min(descriptors / 10).max(1);
     let connections =
         connections.unwrap_or_else(|| (descriptors / 10 * 9).min(descriptors.saturating_sub(pending + OWN)).max(1));
     let needed = connections.saturating_add(pending + OWN);
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn what_is_not_for_clients_is_kept() {
         let shares = |connections, pending| Ok(Shares { connections, pending });
-        assert_eq!(share(1024, None, 1000), shares(873, 51));
+        assert_eq!(share(1024, None, 1000), shares(822, 102));
         assert_eq!(share(20_000, None, 1000), shares(18_000, 1000));
         assert_eq!(share(1 << 20, None, 1000), shares(943_713, 1000));
         assert_eq!(share(1024, Some(500), 20), shares(500, 20));
@@ -70,7 +70,7 @@ mod tests {
     fn a_setting_that_cannot_hold_is_an_error_that_says_so() {
         let error = share(1024, Some(1000), 1000).unwrap_err().to_string();
         assert!(
-            error.contains("`max_connections` = 1000") && error.contains("1151") && error.contains("1024"),
+            error.contains("`max_connections` = 1000") && error.contains("1202") && error.contains("1024"),
             "{error}"
         );
         assert!(share(1024, Some(usize::MAX), 1).is_err());
