@@ -3,6 +3,7 @@
 //! The socket hands in each frame with [`Session::handle`]; replies and publications go into the connection's
 //! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
 
+mod limits;
 pub mod timing;
 
 use crate::access::Access;
@@ -13,6 +14,8 @@ use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::suspension::Standing;
 use crate::hub::{Hub, SubscribeError};
+use crate::limits::Limits;
+use crate::limits::places::Place;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::presence::Presence;
@@ -23,6 +26,7 @@ use crate::protocol::{
 };
 use crate::relay::Relay;
 use crate::revocation::Revocation;
+use limits::Pace;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -42,6 +46,7 @@ pub struct Services {
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
     pub relay: Relay,
+    pub limits: Limits,
     pub metrics: Metrics,
 }
 
@@ -52,6 +57,9 @@ pub struct Session {
     services: Arc<Services>,
     outbox: Arc<Outbox>,
     timing: Timing,
+    pace: Pace,
+    /// Held until the client has proved who it is.
+    newcomer: Option<Place>,
     state: State,
 }
 
@@ -82,10 +90,12 @@ impl From<Disconnect> for Failure {
 }
 
 impl Session {
-    pub fn new(id: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>) -> Self {
-        let timing = Timing::new(&services.config, Instant::now());
+    /// `newcomer`: its place among those that have not sent their token yet.
+    pub fn new(id: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>, newcomer: Option<Place>) -> Self {
+        let now = Instant::now();
+        let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
         let client = crate::random::token::<16>();
-        Self { id, client, services, outbox, timing, state: State::New }
+        Self { id, client, services, outbox, timing, pace, newcomer, state: State::New }
     }
 
     pub fn id(&self) -> ConnectionId {
@@ -114,12 +124,21 @@ impl Session {
     pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
         let commands: Vec<Result<Command, DecodeError>> = json::decode(frame).collect();
+        if commands.is_empty() {
+            self.count_frame()?;
+        }
         let mut verdicts = self.check_access(&commands, deadline).await;
         for command in commands {
             let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
             self.services.metrics.commands.with_label_values(&[request.name()]).inc();
-            match self.dispatch(id, request, deadline, &mut verdicts).await {
+            let done = match self.admit(&request) {
+                Ok(()) => self.dispatch(id, request, deadline, &mut verdicts).await,
+                refused => refused,
+            };
+            match done {
                 Ok(()) => {}
+                // What expects no reply gets none.
+                Err(Failure::Error(_)) if id == 0 => {}
                 Err(Failure::Error(error)) => self.reply_error(id, error),
                 Err(Failure::Disconnect(reason)) => return Err(reason),
             }
@@ -156,7 +175,7 @@ impl Session {
                 _ => None,
             })
             .filter(|channel| !connection.channels().contains(*channel))
-            .take(self.services.config.max_subscriptions)
+            .take(self.services.config.max_subscriptions.min(self.commands_left()))
             .collect();
         let checks = channels.into_iter().map(|channel| async move {
             let verdict = timeout_at(deadline, self.services.access.check(&connection.user, channel)).await;
@@ -228,6 +247,7 @@ impl Session {
         }
         let authenticated = self.authenticate(token, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
+        self.settle(deadline).await?;
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
         Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
     }
@@ -379,6 +399,7 @@ impl Session {
         if connection.account().is_muted(SystemTime::now()) {
             return Err(codes::MUTED.into());
         }
+        self.admit_signal(&connection.user, channel)?;
         let signal = self.services.broker.signal(channel, Payload::from_raw(data), connection.info());
         self.ask_broker("publish", deadline, signal).await?;
         Ok(Reply::Publish)
@@ -447,6 +468,7 @@ impl Drop for Session {
         for channel in channels {
             self.leave(connection, &channel);
         }
+        self.unsettle(connection);
     }
 }
 

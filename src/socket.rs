@@ -104,7 +104,9 @@ impl Connection {
                         Err(codes::BAD_REQUEST_FRAME.into())
                     }
                     // tungstenite answers pings itself; the answer leaves with its next read or write.
-                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                        session.count_frame().map_err(End::from)
+                    }
                     Some(Ok(Message::Close(_))) | None => Err(End::Client),
                     Some(Err(error)) => Err(self.broken(&error)),
                 },

@@ -373,7 +373,7 @@ async fn without_pocketbase_nobody_new_gets_in_and_nobody_is_thrown_out() {
 /// A thousand users who subscribe to one room within a second cost PocketBase a handful of calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_subscribes_cost_a_handful_of_calls() {
-    let world = World::single().await;
+    let world = World::start(1, false, &[("GATEWAY_MAX_CONNECTIONS_PER_IP", "0")]).await;
     let owner = world.pocketbase.user("alice").await;
     let room = json!({"name": "Room", "type": "public", "owner": owner.id});
     let room = world.pocketbase.create("rooms", &owner, &room).await["id"].as_str().unwrap().to_owned();

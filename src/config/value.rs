@@ -12,7 +12,7 @@ pub trait Value: Sized {
     fn show(&self) -> String;
 }
 
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     // A JSON string is a TOML string.
     serde_json::Value::from(text).to_string()
 }
@@ -55,6 +55,45 @@ impl Value for usize {
     }
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+/// A number that may be none: 0 for no limit where a `usize` has to be some.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limit(pub usize);
+
+impl Value for Limit {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| format!("{text:?} is no whole number; 0 stands for no limit"))
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// A number that is found out where it is not set.
+impl Value for Option<usize> {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { usize::parse(text).map(Some) }
+    }
+    fn show(&self) -> String {
+        self.map_or_else(|| quote(""), |number| number.to_string())
+    }
+}
+
+/// Bytes of a request's head. Fewer than 8192 is nothing that the HTTP library can work with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadSize(pub usize);
+
+impl Value for HeadSize {
+    fn parse(text: &str) -> Result<Self, String> {
+        match usize::parse(text)? {
+            bytes @ 8192.. => Ok(Self(bytes)),
+            _ => Err("must be at least 8192".into()),
+        }
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
     }
 }
 

@@ -157,6 +157,8 @@ impl Topology {
                 ("GATEWAY_PING_INTERVAL", "5".into()),
                 ("GATEWAY_PONG_TIMEOUT", "3".into()),
                 ("GATEWAY_THREADS", "2".into()),
+                // Connections whose gateway was killed count until their leases run out, and here that is often.
+                ("GATEWAY_MAX_CONNECTIONS_PER_USER", "1000".into()),
             ];
             let clock = Clock::new();
             let settings: Vec<(&str, String)> = settings.into_iter().chain(clock.environment()).collect();
