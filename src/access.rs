@@ -42,6 +42,6 @@ fn log(error: &PocketBaseError) {
 }
 
 /// Channel names are visible ASCII: what PocketBase's record ids consist of, and what looks the same everywhere.
-fn is_well_formed(channel: &str) -> bool {
+pub fn is_well_formed(channel: &str) -> bool {
     !channel.is_empty() && channel.len() <= CHANNEL_NAME_MAX && channel.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -174,6 +174,12 @@ fn check(token: &str, fetched: &FetchedKey, now: SystemTime) -> Result<Identity,
     Ok(Identity { user: claims.id, expires_at })
 }
 
+/// As [`Auth::verify`], with the key at hand; for the fuzz targets in `tests/fuzz`.
+#[doc(hidden)]
+pub fn check_with(key: &str, collection: &str, token: &str, now: SystemTime) -> Result<Identity, AuthError> {
+    check(token, &FetchedKey { key: key.into(), collection: collection.into() }, now)
+}
+
 #[cfg(test)]
 #[path = "auth_tests.rs"]
 mod tests;

@@ -6,6 +6,8 @@ use serde_json::value::RawValue;
 
 /// Channels that one event may go to.
 const CHANNELS_MAX: usize = 1000;
+/// SQLite's largest number: what is above was never given, and could not be counted on from.
+const SEQ_MAX: u64 = i64::MAX as u64;
 /// Bytes of a channel's name.
 pub const CHANNEL_NAME_MAX: usize = 255;
 
@@ -66,7 +68,7 @@ pub struct Events {
 pub enum EventsError {
     #[error("not a body of events: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("event {0}: a number from 1 is expected, each above the one before")]
+    #[error("event {0}: a number from 1 to {SEQ_MAX} is expected, each above the one before")]
     Order(u64),
     #[error("event {0}: too many channels, or a channel name that is empty or longer than {CHANNEL_NAME_MAX} bytes")]
     Channels(u64),
@@ -78,7 +80,7 @@ impl Events {
         let mut before = 0;
         let mut events = Vec::with_capacity(frame.events.len());
         for EventFrame { seq, channels, data } in frame.events {
-            if seq <= before {
+            if seq <= before || seq > SEQ_MAX {
                 return Err(EventsError::Order(seq));
             }
             let named = |name: &String| !name.is_empty() && name.len() <= CHANNEL_NAME_MAX;
@@ -87,6 +89,9 @@ impl Events {
             }
             before = seq;
             events.push(Event { seq, channels, data: Payload::from_raw(data) });
+        }
+        if frame.last > SEQ_MAX {
+            return Err(EventsError::Order(frame.last));
         }
         Ok(Self { events, last: frame.last, boot: digest(frame.boot.as_bytes()) })
     }
@@ -116,6 +121,8 @@ mod tests {
             body(&[event(0, "a")]),
             body(&[event(2, "a"), event(2, "a")]),
             body(&[event(2, "a"), event(1, "a")]),
+            body(&[event(i64::MAX as u64 + 1, "a")]),
+            r#"{"events":[],"last":18446744073709551615}"#.into(),
             body(&[event(1, "")]),
             body(&[event(1, &"x".repeat(256))]),
             r#"{"events":[{"seq":1,"channels":[]}]}"#.into(),

@@ -25,7 +25,13 @@ pub enum DecodeError {
 
 /// The commands of one text frame, in order, up to and including the first that is malformed.
 pub fn decode(frame: &str) -> impl Iterator<Item = Result<Command<'_>, DecodeError>> {
-    serde_json::Deserializer::from_str(frame).into_iter::<CommandFrame>().map(|command| command?.try_into())
+    let mut commands = serde_json::Deserializer::from_str(frame).into_iter::<CommandFrame>();
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        let command = commands.next().filter(|_| !failed)?.map_err(DecodeError::from).and_then(Command::try_from);
+        failed = command.is_err();
+        Some(command)
+    })
 }
 
 #[derive(Deserialize)]
