@@ -1,5 +1,6 @@
 //! The public listener: the WebSocket handshake and the hooks' intake.
 
+use super::handshake;
 use super::respond::{Answer, error, json};
 use crate::event::Events;
 use crate::outbox::{Budget, Outbox};
@@ -10,7 +11,7 @@ use crate::socket;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -70,12 +71,8 @@ impl Public {
         if self.shutdown.is_intake_closed() {
             return come_back(self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, STOPPING));
         }
-        if !request.headers().contains_key(UPGRADE) {
-            return self.refuse(
-                "not_a_websocket",
-                StatusCode::UPGRADE_REQUIRED,
-                "this address speaks WebSocket; connect with a Centrifuge SDK",
-            );
+        if let Some(handshake::Fault { reason, status, message }) = handshake::fault(request.headers()) {
+            return handshake::invite(self.refuse(reason, status, message));
         }
         let offered = request
             .headers()
