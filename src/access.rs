@@ -1,39 +1,109 @@
 //! May this user use this channel: PocketBase's own rules decide, through the hooks' `authorize` route.
+//!
+//! Answers are remembered for a while. What [`changes`] says of a user or a channel makes those before it void, and
+//! also those that are still under way: whoever acts on an answer has to see that it [`still holds`](Access::holds)
+//! in the very moment in which it takes effect.
 
-use crate::event::CHANNEL_NAME_MAX;
+pub mod changes;
+
+use crate::config::Config;
+use crate::event::{CHANNEL_NAME_MAX, INTERNAL};
+use crate::metrics::Metrics;
 use crate::pocketbase::batch::Batcher;
 use crate::pocketbase::{Check, PocketBase, PocketBaseError, Verdict};
 use crate::protocol::codes::{self, ErrorCode};
+use changes::{Changes, Moment};
+use moka::sync::Cache;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A refusal is remembered for this long at most: whoever is let in by something that PocketBase's rules do not
+/// mention should not have to wait.
+const DENIED_TTL: Duration = Duration::from_secs(5);
 
 pub struct Access {
     questions: Batcher<Check, Verdict>,
+    known: Cache<Check, Known, foldhash::fast::RandomState>,
+    changes: Arc<Changes>,
+    ttl: Duration,
+    metrics: Metrics,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    verdict: Verdict,
+    asked: Moment,
+    at: Instant,
 }
 
 impl Access {
-    pub fn new(pocketbase: PocketBase) -> Self {
+    pub fn new(config: &Config, pocketbase: PocketBase, changes: Arc<Changes>, metrics: Metrics) -> Self {
         let questions = Batcher::start(move |checks: Arc<[Check]>| {
             let pocketbase = pocketbase.clone();
             async move { pocketbase.authorize(&checks).await }
         });
-        Self { questions }
+        let known = Cache::builder()
+            .max_capacity(config.access_cache_size as u64)
+            .time_to_live(config.access_ttl)
+            .build_with_hasher(foldhash::fast::RandomState::default());
+        Self { questions, known, changes, ttl: config.access_ttl, metrics }
     }
 
-    /// Whether the user may subscribe; the error is what the client is told.
-    pub async fn check(&self, user: &str, channel: &str) -> Result<(), ErrorCode> {
+    /// Whether the user may subscribe, and the moment for [`Access::holds`]; the error is what the client is told.
+    pub async fn check(&self, user: &str, channel: &str) -> Result<Moment, ErrorCode> {
         if !is_well_formed(channel) {
             return Err(codes::UNKNOWN_CHANNEL);
         }
         let check = Check { user: user.to_owned(), channel: channel.to_owned() };
-        match self.questions.ask(check).await {
-            Ok(Verdict::Allowed) => Ok(()),
-            Ok(Verdict::Denied) => Err(codes::PERMISSION_DENIED),
-            Ok(Verdict::Unknown) => Err(codes::UNKNOWN_CHANNEL),
+        if let Some(known) = self.known.get(&check).filter(|known| self.is_fresh(known, &check)) {
+            self.count("remembered");
+            return permit(known.verdict, known.asked);
+        }
+        self.ask(check).await
+    }
+
+    /// As [`Access::check`], whatever is remembered.
+    pub async fn check_anew(&self, user: &str, channel: &str) -> Result<Moment, ErrorCode> {
+        self.ask(Check { user: user.to_owned(), channel: channel.to_owned() }).await
+    }
+
+    /// Whether nothing has changed since then that the answer may depend on.
+    pub fn holds(&self, moment: Moment, user: &str, channel: &str) -> bool {
+        self.changes.none_since(moment, user, Some(channel))
+    }
+
+    async fn ask(&self, check: Check) -> Result<Moment, ErrorCode> {
+        let asked = self.changes.now();
+        match self.questions.ask(check.clone()).await {
+            Ok(verdict) => {
+                self.count("asked");
+                self.known.insert(check, Known { verdict, asked, at: Instant::now() });
+                permit(verdict, asked)
+            }
             Err(error) => {
+                self.count("failed");
                 log(&error);
                 Err(codes::INTERNAL)
             }
         }
+    }
+
+    fn is_fresh(&self, known: &Known, check: &Check) -> bool {
+        let ttl = if known.verdict == Verdict::Allowed { self.ttl } else { DENIED_TTL.min(self.ttl) };
+        known.at.elapsed() < ttl && self.holds(known.asked, &check.user, &check.channel)
+    }
+
+    fn count(&self, outcome: &str) {
+        self.metrics.access_checks.with_label_values(&[outcome]).inc();
+    }
+}
+
+fn permit(verdict: Verdict, moment: Moment) -> Result<Moment, ErrorCode> {
+    match verdict {
+        Verdict::Allowed => Ok(moment),
+        Verdict::Denied => Err(codes::PERMISSION_DENIED),
+        Verdict::Unknown => Err(codes::UNKNOWN_CHANNEL),
     }
 }
 
@@ -43,5 +113,8 @@ fn log(error: &PocketBaseError) {
 
 /// Channel names are visible ASCII: what PocketBase's record ids consist of, and what looks the same everywhere.
 pub fn is_well_formed(channel: &str) -> bool {
-    !channel.is_empty() && channel.len() <= CHANNEL_NAME_MAX && channel.bytes().all(|byte| byte.is_ascii_graphic())
+    !channel.is_empty()
+        && channel.len() <= CHANNEL_NAME_MAX
+        && !channel.starts_with(INTERNAL)
+        && channel.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -1,16 +1,19 @@
 //! Who is it: a PocketBase auth token becomes an [`Identity`], without asking PocketBase for each.
 //!
 //! A token is HS256, signed with a key that belongs to its user and changes when the password does. Keys come
-//! from PocketBase, stay in memory for `key_ttl`, and are never logged.
+//! from PocketBase as part of the user's [`Account`], stay in memory for `key_ttl` or until [`Changes`] says that
+//! the user has changed, and are never logged.
 
+use crate::access::changes::{Changes, Moment};
 use crate::config::Config;
 use crate::pocketbase::batch::Batcher;
-use crate::pocketbase::{PocketBase, PocketBaseError};
+use crate::pocketbase::{PocketBase, PocketBaseError, UserKey};
 use dashmap::DashMap;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -44,6 +47,16 @@ impl Identity {
     }
 }
 
+#[cfg(test)]
+impl Account {
+    /// One that blocks these.
+    pub fn blocking(blocked: &[&str]) -> Arc<Self> {
+        let blocked = blocked.iter().map(|&user| user.to_owned()).collect();
+        let user = UserKey { key: "a key for tests".into(), banned_until: 0, muted_until: 0, blocked };
+        Arc::new(Self::new(user, &"users".into(), Instant::now()))
+    }
+}
+
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum AuthError {
     /// Forged, foreign, malformed, or of a user that does not exist. The word says which, for the logs.
@@ -55,22 +68,79 @@ pub enum AuthError {
     Unavailable(#[from] PocketBaseError),
 }
 
-pub struct Auth {
-    known: DashMap<String, KnownKey, foldhash::fast::RandomState>,
-    questions: Batcher<String, Option<FetchedKey>>,
-    key_ttl: Duration,
-}
-
-#[derive(Clone)]
-struct FetchedKey {
+/// What PocketBase knows of a user and the gateway has to heed.
+pub struct Account {
+    /// What the user's tokens are signed with, and those of the whole collection beside it.
     key: SecretString,
+    /// The id of the auth collection.
     collection: Arc<str>,
+    banned_until: SystemTime,
+    muted_until: SystemTime,
+    /// Whose signals the user does not want.
+    blocked: HashSet<String>,
+    /// When PocketBase was asked.
+    at: Instant,
+}
+
+impl Account {
+    fn new(user: UserKey, collection: &Arc<str>, at: Instant) -> Self {
+        let time = |millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH);
+        Self {
+            key: user.key,
+            collection: Arc::clone(collection),
+            banned_until: time(user.banned_until),
+            muted_until: time(user.muted_until),
+            blocked: user.blocked.into_iter().collect(),
+            at,
+        }
+    }
+
+    pub fn is_banned(&self, now: SystemTime) -> bool {
+        now < self.banned_until
+    }
+
+    pub fn is_muted(&self, now: SystemTime) -> bool {
+        now < self.muted_until
+    }
+
+    pub fn blocks(&self, user: &str) -> bool {
+        !self.blocked.is_empty() && self.blocked.contains(user)
+    }
+
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        self.at < other.at
+    }
+
+    /// Whether what was signed for `self` is still valid for `other`.
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        self.key.expose_secret() == other.key.expose_secret()
+    }
+}
+
+impl Known {
+    fn verified(&self, identity: Identity) -> Verified {
+        Verified { identity, account: Arc::clone(&self.account), asked: self.asked }
+    }
+}
+
+pub struct Auth {
+    known: DashMap<String, Known, foldhash::fast::RandomState>,
+    questions: Batcher<String, Option<Arc<Account>>>,
+    key_ttl: Duration,
+    changes: Arc<Changes>,
 }
 
 #[derive(Clone)]
-struct KnownKey {
-    fetched: FetchedKey,
-    at: Instant,
+struct Known {
+    account: Arc<Account>,
+    asked: Moment,
+}
+
+/// What a token proves, as of a moment that [`Auth::holds`] compares with what has changed since.
+pub struct Verified {
+    pub identity: Identity,
+    pub account: Arc<Account>,
+    asked: Moment,
 }
 
 #[derive(Deserialize)]
@@ -85,31 +155,32 @@ struct Claims {
 }
 
 impl Auth {
-    pub fn new(config: &Config, pocketbase: PocketBase) -> Arc<Self> {
+    pub fn new(config: &Config, pocketbase: PocketBase, changes: Arc<Changes>) -> Arc<Self> {
         let questions = Batcher::start(move |users: Arc<[String]>| {
             let pocketbase = pocketbase.clone();
             async move {
+                let at = Instant::now();
                 let answer = pocketbase.keys(&users).await?;
                 let collection: Arc<str> = answer.collection.into();
-                let fetched = |key| FetchedKey { key, collection: Arc::clone(&collection) };
-                Ok(answer.keys.into_iter().map(|key| key.map(fetched)).collect())
+                let account = |user| Arc::new(Account::new(user, &collection, at));
+                Ok(answer.keys.into_iter().map(|user| user.map(account)).collect())
             }
         });
-        Arc::new(Self { known: DashMap::default(), questions, key_ttl: config.key_ttl })
+        Arc::new(Self { known: DashMap::default(), questions, key_ttl: config.key_ttl, changes })
     }
 
     /// Forgets keys that are past their time, for as long as `auth` lives.
     pub async fn sweep(auth: Weak<Self>) {
         loop {
             let Some(auth) = auth.upgrade() else { return };
-            auth.known.retain(|_, known| known.at.elapsed() < auth.key_ttl);
+            auth.known.retain(|_, known| known.account.at.elapsed() < auth.key_ttl);
             let pause = auth.key_ttl;
             drop(auth);
             tokio::time::sleep(pause).await;
         }
     }
 
-    pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, AuthError> {
+    pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Verified, AuthError> {
         if token.len() > TOKEN_MAX {
             return Err(AuthError::Invalid("too long"));
         }
@@ -120,30 +191,52 @@ impl Auth {
             return Err(AuthError::Invalid("malformed"));
         }
         let remembered =
-            self.known.get(&claims.id).map(|known| known.clone()).filter(|known| known.at.elapsed() < self.key_ttl);
+            self.known.get(&claims.id).map(|known| known.clone()).filter(|known| self.is_fresh(known, &claims.id));
         if let Some(known) = remembered {
-            match check(token, &known.fetched, now) {
-                Err(AuthError::Invalid(_)) if known.at.elapsed() > REFETCH_AFTER => {}
-                checked => return checked,
+            match check(token, &known.account, now) {
+                Err(AuthError::Invalid(_)) if known.account.at.elapsed() > REFETCH_AFTER => {}
+                checked => return checked.map(|identity| known.verified(identity)),
             }
         }
-        let fetched = self.fetch(&claims.id).await?;
-        check(token, &fetched, now)
+        let known = self.fetch(&claims.id).await?.ok_or(AuthError::Invalid("unknown user"))?;
+        check(token, &known.account, now).map(|identity| known.verified(identity))
     }
 
-    async fn fetch(&self, user: &str) -> Result<FetchedKey, AuthError> {
-        let Some(fetched) = self.questions.ask(user.to_owned()).await? else {
-            self.known.remove(user);
-            return Err(AuthError::Invalid("unknown user"));
+    /// What PocketBase says of the user after everything that has changed so far; `None`: there is no such user.
+    pub async fn account(&self, user: &str) -> Result<Option<Arc<Account>>, PocketBaseError> {
+        loop {
+            let asked = self.changes.now();
+            let known = self.fetch(user).await?;
+            if self.changes.none_since(asked, user, None) {
+                return Ok(known.map(|known| known.account));
+            }
+        }
+    }
+
+    async fn fetch(&self, user: &str) -> Result<Option<Known>, PocketBaseError> {
+        let asked = self.changes.now();
+        let account = self.questions.ask(user.to_owned()).await?;
+        let known = account.map(|account| Known { account, asked });
+        match &known {
+            Some(known) => self.known.insert(user.to_owned(), known.clone()),
+            None => self.known.remove(user).map(|(_, known)| known),
         };
-        self.known.insert(user.to_owned(), KnownKey { fetched: fetched.clone(), at: Instant::now() });
-        Ok(fetched)
+        Ok(known)
+    }
+
+    /// Whether the user has not changed since.
+    pub fn holds(&self, Verified { identity, asked, .. }: &Verified) -> bool {
+        self.changes.none_since(*asked, &identity.user, None)
+    }
+
+    fn is_fresh(&self, known: &Known, user: &str) -> bool {
+        known.account.at.elapsed() < self.key_ttl && self.changes.none_since(known.asked, user, None)
     }
 }
 
 /// Checks signature, kind and time of a token against its user's key.
-fn check(token: &str, fetched: &FetchedKey, now: SystemTime) -> Result<Identity, AuthError> {
-    let key = fetched.key.expose_secret().as_bytes();
+fn check(token: &str, account: &Account, now: SystemTime) -> Result<Identity, AuthError> {
+    let key = account.key.expose_secret().as_bytes();
     if key.len() < KEY_MIN {
         return Err(AuthError::Invalid("unusable key"));
     }
@@ -164,7 +257,7 @@ fn check(token: &str, fetched: &FetchedKey, now: SystemTime) -> Result<Identity,
     if claims.kind != "auth" {
         return Err(AuthError::Invalid("not an auth token"));
     }
-    if claims.collection != *fetched.collection {
+    if claims.collection != *account.collection {
         return Err(AuthError::Invalid("of another collection"));
     }
     let expires_at = UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp)).ok_or(AuthError::Invalid("malformed"))?;
@@ -177,7 +270,8 @@ fn check(token: &str, fetched: &FetchedKey, now: SystemTime) -> Result<Identity,
 /// As [`Auth::verify`], with the key at hand; for the fuzz targets in `tests/fuzz`.
 #[doc(hidden)]
 pub fn check_with(key: &str, collection: &str, token: &str, now: SystemTime) -> Result<Identity, AuthError> {
-    check(token, &FetchedKey { key: key.into(), collection: collection.into() }, now)
+    let user = UserKey { key: key.into(), banned_until: 0, muted_until: 0, blocked: Vec::new() };
+    check(token, &Account::new(user, &collection.into(), Instant::now()), now)
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ fn token(algorithm: Algorithm, claims: &Value, key: &str) -> String {
 }
 
 fn checked(token: &str, key: &str) -> Result<Identity, AuthError> {
-    check(token, &FetchedKey { key: key.into(), collection: "users1".into() }, now())
+    let user = UserKey { key: key.into(), banned_until: 0, muted_until: 0, blocked: Vec::new() };
+    check(token, &Account::new(user, &"users1".into(), Instant::now()), now())
 }
 
 #[test]
@@ -74,4 +75,14 @@ fn an_expired_token_with_a_wrong_signature_is_forged_not_expired() {
 #[test]
 fn an_empty_key_lets_nobody_in() {
     assert_eq!(checked(&token(Algorithm::HS256, &claims(), ""), ""), Err(AuthError::Invalid("unusable key")));
+}
+
+#[test]
+fn bans_and_mutes_end_by_themselves() {
+    let user = UserKey { key: KEY.into(), banned_until: 2_000, muted_until: 3_000, blocked: vec!["eve".into()] };
+    let account = Account::new(user, &"users1".into(), Instant::now());
+    let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+    assert!(account.is_banned(at(1_999)) && !account.is_banned(at(2_000)));
+    assert!(account.is_muted(at(2_999)) && !account.is_muted(at(3_000)));
+    assert!(account.blocks("eve") && !account.blocks("bob"));
 }

@@ -76,6 +76,9 @@ settings! {
     history_size: usize = "500", "count", "Publications kept per channel for clients that come back";
     history_ttl: Duration = "3600", "seconds", "How long they are kept after the channel's last publication";
     presence_ttl: Duration = "30", "seconds", "After how long a client whose gateway has died leaves the presence";
+    access_ttl: Duration = "60", "seconds", "How long PocketBase's answer to who may see what is remembered; changes in PocketBase end it at once";
+    access_cache_size: usize = "100000", "count", "Such answers that are remembered";
+    recheck_interval: Duration = "300", "seconds", "Between checks of all running subscriptions, for rules that depend on time and for writes past PocketBase's hooks";
     key_ttl: Duration = "60", "seconds", "How long a user's token key is remembered before PocketBase is asked again";
     pocketbase_timeout: Duration = "3", "seconds", "How long a call to PocketBase may take";
     pull_interval: Duration = "3", "seconds", "Between reads of PocketBase's outbox, the safety net under the hooks";

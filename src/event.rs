@@ -1,6 +1,6 @@
 //! What PocketBase's outbox says: one change, its number, and the channels it goes to.
 
-use crate::protocol::Payload;
+use crate::protocol::{Payload, json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -10,6 +10,10 @@ const CHANNELS_MAX: usize = 1000;
 const SEQ_MAX: u64 = i64::MAX as u64;
 /// Bytes of a channel's name.
 pub const CHANNEL_NAME_MAX: usize = 255;
+/// Begins the names of channels that are the gateways' own.
+pub const INTERNAL: char = '$';
+/// Carries, to every gateway, what events say of access.
+pub const ACCESS: &str = "$access";
 
 #[derive(Clone, Debug, Hash, PartialEq)]
 pub struct Event {
@@ -18,19 +22,24 @@ pub struct Event {
     pub channels: Vec<String>,
     /// `{"action","collection","record"}`, passed on as it came.
     pub data: Payload,
+    /// What of it may concern access: a list of [`Change`](crate::access::changes::Change)s.
+    pub access: Option<Payload>,
 }
 
 impl Event {
     /// Tells this event from another of the same number, as after a restore from a backup; never 0.
     pub fn fingerprint(&self) -> u64 {
-        digest(self.data.as_bytes())
+        digest([Some(&self.data), self.access.as_ref()].into_iter().flatten().map(Payload::as_bytes))
     }
 }
 
 /// 64 bits that stand for these bytes; never 0.
-fn digest(bytes: &[u8]) -> u64 {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    u64::from_le_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default()).max(1)
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    u64::from_le_bytes(context.finish().as_ref().first_chunk().copied().unwrap_or_default()).max(1)
 }
 
 #[derive(Deserialize)]
@@ -39,6 +48,8 @@ struct EventFrame<'a> {
     channels: Vec<String>,
     #[serde(borrow)]
     data: &'a RawValue,
+    #[serde(borrow, default)]
+    access: Option<&'a RawValue>,
 }
 
 /// `{"events":[…]}`, as the hooks post it and as the outbox route answers it.
@@ -66,11 +77,13 @@ pub struct Events {
 /// Why a body of events cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {
-    #[error("not a body of events: {0}")]
+    #[error("not a body of events: {}", json::place(.0))]
     Json(#[from] serde_json::Error),
     #[error("event {0}: a number from 1 to {SEQ_MAX} is expected, each above the one before")]
     Order(u64),
-    #[error("event {0}: too many channels, or a channel name that is empty or longer than {CHANNEL_NAME_MAX} bytes")]
+    #[error(
+        "event {0}: too many channels, or a channel name that is empty, longer than {CHANNEL_NAME_MAX} bytes, or begins with {INTERNAL}"
+    )]
     Channels(u64),
 }
 
@@ -79,21 +92,23 @@ impl Events {
         let frame: EventsFrame = serde_json::from_slice(body)?;
         let mut before = 0;
         let mut events = Vec::with_capacity(frame.events.len());
-        for EventFrame { seq, channels, data } in frame.events {
+        for EventFrame { seq, channels, data, access } in frame.events {
             if seq <= before || seq > SEQ_MAX {
                 return Err(EventsError::Order(seq));
             }
-            let named = |name: &String| !name.is_empty() && name.len() <= CHANNEL_NAME_MAX;
+            let named =
+                |name: &String| !name.is_empty() && name.len() <= CHANNEL_NAME_MAX && !name.starts_with(INTERNAL);
             if channels.len() > CHANNELS_MAX || !channels.iter().all(named) {
                 return Err(EventsError::Channels(seq));
             }
             before = seq;
-            events.push(Event { seq, channels, data: Payload::from_raw(data) });
+            let access = access.map(Payload::from_raw);
+            events.push(Event { seq, channels, data: Payload::from_raw(data), access });
         }
         if frame.last > SEQ_MAX {
             return Err(EventsError::Order(frame.last));
         }
-        Ok(Self { events, last: frame.last, boot: digest(frame.boot.as_bytes()) })
+        Ok(Self { events, last: frame.last, boot: digest([frame.boot.as_bytes()]) })
     }
 }
 
@@ -111,6 +126,14 @@ mod tests {
     }
 
     #[test]
+    fn why_a_body_is_refused_does_not_repeat_it() {
+        for bad in [r#"{"events":"private"}"#, r#"{"events":[{"seq":"private"}]}"#, r#"{"events":private}"#] {
+            let why = Events::parse(bad.as_bytes()).unwrap_err().to_string();
+            assert!(why.contains("line 1, column") && !why.contains("private"), "{why}");
+        }
+    }
+
+    #[test]
     fn bodies_that_cannot_be_used_are_refused() {
         let event = |seq: u64, channel: &str| format!(r#"{{"seq":{seq},"channels":["{channel}"],"data":1}}"#);
         let body = |events: &[String]| format!(r#"{{"events":[{}]}}"#, events.join(","));
@@ -125,6 +148,7 @@ mod tests {
             r#"{"events":[],"last":18446744073709551615}"#.into(),
             body(&[event(1, "")]),
             body(&[event(1, &"x".repeat(256))]),
+            body(&[event(1, ACCESS)]),
             r#"{"events":[{"seq":1,"channels":[]}]}"#.into(),
             r#"{"events":[{"seq":-1,"channels":[],"data":1}]}"#.into(),
         ] {

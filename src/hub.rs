@@ -5,24 +5,30 @@
 //! [`Hub::subscribe`], which puts its reply into its outbox in the same instant from which live publications
 //! follow, so that none falls between.
 //!
+//! One channel of the broker's is the gateways' own, watched by a [`Watcher`]: it says whose access may have ended
+//! ([`suspension`]). It is brought up to date before any other channel goes on, so that nobody gets what was published
+//! after he was shut out.
+//!
 //! Locks: a channel's `link` (async, held while the broker is asked about this channel) is taken before its
-//! `state` (std, never held across an await); the registry's shard lock is taken before `state`, never after.
+//! `state` (std, never held across an await); the registry's shard lock is taken before `state`, never after. The
+//! watched channel's `state` comes before all of these: it is never removed from the registry, so nobody takes it
+//! with a shard locked.
 
 pub mod feed;
+pub mod suspension;
 
 use crate::broker::{Broker, BrokerError, HistoryQuery, Sink};
+use crate::connection::{Connection, ConnectionId};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
-use crate::protocol::{Position, Publication, SubscribeReply, codes, json};
+use crate::protocol::codes::UnsubscribeCode;
+use crate::protocol::{Payload, Position, Publication, SubscribeReply, codes, json};
 use dashmap::DashMap;
 use feed::{Arrival, Feed, Join, Synced};
 use futures_util::StreamExt;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
-
-/// Names one connection on this node.
-pub type ConnectionId = u64;
+use suspension::Held;
 
 /// How long a channel without subscribers stays linked to the broker, so that a page reload costs nothing.
 const LINGER: Duration = Duration::from_secs(2);
@@ -47,6 +53,19 @@ pub struct Hub {
     broker: Arc<dyn Broker>,
     channels: DashMap<Arc<str>, Arc<Channel>, foldhash::fast::RandomState>,
     metrics: Metrics,
+    watched: OnceLock<Watched>,
+}
+
+/// Takes what is published into the watched channel: at once, in order, before anything later of any channel.
+pub trait Watcher: Send + Sync {
+    fn publication(&self, data: &Payload);
+    /// Some publications are lost for good.
+    fn lost(&self);
+}
+
+struct Watched {
+    channel: Arc<Channel>,
+    watcher: Weak<dyn Watcher>,
 }
 
 struct Channel {
@@ -73,9 +92,11 @@ struct State {
 }
 
 struct Subscriber {
-    outbox: Arc<Outbox>,
+    connection: Arc<Connection>,
     /// It has everything up to this offset already.
     from: u64,
+    /// While it is suspended: what it gets when that ends.
+    held: Option<Box<Held>>,
 }
 
 impl State {
@@ -111,7 +132,22 @@ impl Drop for Joining<'_> {
 
 impl Hub {
     pub fn new(broker: Arc<dyn Broker>, metrics: Metrics) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self { me: me.clone(), broker, channels: DashMap::default(), metrics })
+        Arc::new_cyclic(|me| {
+            let (me, channels, watched) = (me.clone(), DashMap::default(), OnceLock::new());
+            Self { me, broker, channels, metrics, watched }
+        })
+    }
+
+    /// Hands everything that is published into this channel from now on to the watcher. Called once, before anybody
+    /// subscribes to anything.
+    pub fn watch(&self, name: &str, watcher: Weak<dyn Watcher>) {
+        let joining = self.hold(name);
+        let channel = Arc::clone(&joining.channel);
+        // It is never left again.
+        std::mem::forget(joining);
+        if self.watched.set(Watched { channel: Arc::clone(&channel), watcher }).is_ok() {
+            self.sync_later(vec![channel]);
+        }
     }
 
     /// Adds a subscriber. `accept` gets the reply and either puts it into the outbox and returns true (live
@@ -122,8 +158,7 @@ impl Hub {
     pub async fn subscribe(
         &self,
         name: &str,
-        connection: ConnectionId,
-        outbox: &Arc<Outbox>,
+        connection: &Arc<Connection>,
         recover: Option<&Position>,
         accept: impl FnOnce(SubscribeReply) -> bool + Send,
     ) -> Result<bool, SubscribeError> {
@@ -134,7 +169,7 @@ impl Hub {
             self.make_live(channel).await?;
             let read = {
                 let mut state = channel.state();
-                if state.subscribers.contains_key(&connection) {
+                if state.subscribers.contains_key(&connection.id) {
                     return Err(SubscribeError::AlreadySubscribed);
                 }
                 if !state.feed.is_live() {
@@ -146,7 +181,9 @@ impl Hub {
                         let from = reply.position.offset;
                         let accepted = accept(reply);
                         if accepted {
-                            state.subscribers.insert(connection, Subscriber { outbox: Arc::clone(outbox), from });
+                            let subscriber = Subscriber { connection: Arc::clone(connection), from, held: None };
+                            state.subscribers.insert(connection.id, subscriber);
+                            connection.channels().insert(Arc::clone(&channel.name));
                             self.metrics.subscriptions.inc();
                         }
                         return Ok(accepted);
@@ -182,7 +219,7 @@ impl Hub {
                         feed.is_behind(&history.position) && feed.doubt()
                     };
                     if doubtful {
-                        hub.sync_later(vec![channel]);
+                        hub.resync(channel);
                     }
                 }
             });
@@ -190,18 +227,15 @@ impl Hub {
         }
     }
 
-    pub fn is_subscribed(&self, name: &str, connection: ConnectionId) -> bool {
-        self.find(name).is_some_and(|channel| channel.state().subscribers.contains_key(&connection))
-    }
-
     /// Removes a subscriber; returns whether there was one.
-    pub fn unsubscribe(&self, name: &str, connection: ConnectionId) -> bool {
+    pub fn unsubscribe(&self, name: &str, connection: &Connection) -> bool {
         let Some(channel) = self.find(name) else { return false };
         let (removed, idle) = {
             let mut state = channel.state();
-            (state.subscribers.remove(&connection).is_some(), state.is_idle())
+            (state.subscribers.remove(&connection.id).is_some(), state.is_idle())
         };
         if removed {
+            connection.channels().remove(&channel.name);
             self.metrics.subscriptions.dec();
             if idle {
                 self.detach_later(channel);
@@ -234,8 +268,16 @@ impl Hub {
         }
     }
 
-    /// Links the channel to the broker and reads its history as far as its feed needs, unless both are done.
+    /// Links the channel to the broker and reads its history as far as its feed needs, unless both are done. The
+    /// watched channel comes first.
     async fn make_live(&self, channel: &Channel) -> Result<(), BrokerError> {
+        if let Some(watched) = self.watched.get() {
+            self.make_this_live(&watched.channel).await?;
+        }
+        self.make_this_live(channel).await
+    }
+
+    async fn make_this_live(&self, channel: &Channel) -> Result<(), BrokerError> {
         if channel.state().feed.is_live() {
             return Ok(());
         }
@@ -264,7 +306,7 @@ impl Hub {
                         self.metrics.gaps.with_label_values(&["filled"]).inc();
                     }
                     for publication in &publications {
-                        self.deliver(&channel.name, &state, publication);
+                        self.deliver(channel, &mut state, publication);
                     }
                     return Ok(());
                 }
@@ -274,15 +316,24 @@ impl Hub {
                         subscribers = state.subscribers.len(),
                         "a channel's history was lost; its subscribers are told"
                     );
-                    let push = json::unsubscribe_push(&channel.name, codes::INSUFFICIENT_STATE);
                     for (_, subscriber) in state.subscribers.drain() {
-                        self.metrics.subscriptions.dec();
-                        subscriber.outbox.push(push.clone());
+                        self.end(channel, &subscriber.connection, codes::INSUFFICIENT_STATE);
+                    }
+                    if let Some(watcher) = self.watcher_of(channel) {
+                        watcher.lost();
                     }
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Reads what was missed of this channel. Of the watched one: before any channel goes on.
+    fn resync(&self, channel: Arc<Channel>) {
+        if self.watched.get().is_some_and(|watched| Arc::ptr_eq(&watched.channel, &channel)) {
+            self.gap();
+        }
+        self.sync_later(vec![channel]);
     }
 
     /// Tries until these channels are live again or nobody wants them any more.
@@ -332,20 +383,34 @@ impl Hub {
     }
 
     /// Encodes once and queues for everybody. The caller holds the channel's state, which keeps the order.
-    fn deliver(&self, name: &str, state: &State, publication: &Publication) {
+    fn deliver(&self, channel: &Channel, state: &mut State, publication: &Publication) {
+        if let Some(watcher) = self.watcher_of(channel) {
+            watcher.publication(&publication.data);
+        }
         if state.subscribers.is_empty() {
             return;
         }
-        let frame = json::publication_push(name, publication);
+        let frame = json::publication_push(&channel.name, publication);
         let mut delivered = 0;
-        for subscriber in state.subscribers.values() {
-            let has_it = publication.offset != 0 && publication.offset <= subscriber.from;
-            if !has_it && subscriber.outbox.push(frame.clone()) {
+        for subscriber in state.subscribers.values_mut() {
+            if subscriber.wants(publication) && subscriber.push(&frame) {
                 delivered += 1;
             }
         }
         self.metrics.publications.inc();
         self.metrics.deliveries.inc_by(delivered);
+    }
+
+    /// Tells a connection that was taken out of the channel's subscribers why.
+    fn end(&self, channel: &Channel, connection: &Connection, code: UnsubscribeCode) {
+        self.metrics.subscriptions.dec();
+        connection.channels().remove(&channel.name);
+        connection.outbox.push(json::unsubscribe_push(&channel.name, code));
+    }
+
+    fn watcher_of(&self, channel: &Channel) -> Option<Arc<dyn Watcher>> {
+        let watched = self.watched.get()?;
+        if std::ptr::eq(&*watched.channel, channel) { watched.watcher.upgrade() } else { None }
     }
 
     fn count_recovery(&self, recovered: Option<bool>) {
@@ -361,19 +426,19 @@ impl Sink for Hub {
         let Some(channel) = self.find(channel) else { return };
         let mut state = channel.state();
         match state.feed.arrive(epoch, &publication) {
-            Arrival::Deliver => self.deliver(&channel.name, &state, &publication),
+            Arrival::Deliver => self.deliver(&channel, &mut state, &publication),
             Arrival::Repeat => self.metrics.publication_repeats.inc(),
             Arrival::Held => {}
             Arrival::Gap => {
                 drop(state);
-                self.sync_later(vec![channel]);
+                self.resync(channel);
             }
         }
     }
 
     fn signal(&self, channel: &str, publication: Publication) {
         if let Some(channel) = self.find(channel) {
-            self.deliver(&channel.name, &channel.state(), &publication);
+            self.deliver(&channel, &mut channel.state(), &publication);
         }
     }
 

@@ -7,7 +7,8 @@
 //!
 //! Follow a client: [`server`] answers the handshake, [`socket`] reads frames, [`session`] understands them as
 //! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
-//! [`pocketbase`]; [`presence`] keeps it visible to others. How it all ends: [`shutdown`].
+//! [`pocketbase`]; a [`connection`] is what others see of it, [`presence`] keeps it visible to clients. How access ends:
+//! [`revocation`]. How it all ends: [`shutdown`].
 //!
 //! Dependencies point one way: server → socket → session → hub → broker, relay → broker. The broker calls back
 //! only through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] know nothing
@@ -19,6 +20,7 @@ pub mod access;
 pub mod auth;
 pub mod broker;
 pub mod config;
+pub mod connection;
 pub mod doctor;
 pub mod event;
 pub mod hub;
@@ -29,6 +31,7 @@ pub mod presence;
 pub mod protocol;
 mod random;
 pub mod relay;
+pub mod revocation;
 pub mod server;
 pub mod session;
 pub mod shutdown;

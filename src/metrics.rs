@@ -20,6 +20,8 @@ pub struct Metrics {
     pub commands: IntCounterVec,
     pub command_errors: IntCounterVec,
     pub bad_frames: IntCounterVec,
+    pub access_checks: IntCounterVec,
+    pub revocations: IntCounterVec,
     pub subscriptions: IntGauge,
     pub channels: IntGauge,
     pub publications: IntCounter,
@@ -79,6 +81,18 @@ impl Metrics {
                 "code",
             )?,
             bad_frames: counters(&r, "gateway_bad_frames_total", "Frames that ended their connection", "kind")?,
+            access_checks: counters(
+                &r,
+                "gateway_access_checks_total",
+                "Questions who may see what: 'remembered', 'asked' of PocketBase, or 'failed'",
+                "outcome",
+            )?,
+            revocations: counters(
+                &r,
+                "gateway_revocations_total",
+                "Running subscriptions and connections that were ended, by what took the access away",
+                "cause",
+            )?,
             subscriptions: gauge(&r, "gateway_subscriptions", "Subscriptions that are open now")?,
             channels: gauge(&r, "gateway_channels", "Channels with at least one subscriber on this node")?,
             publications: counter(

@@ -4,13 +4,17 @@
 //! it. What it has taken counts until it is written, so the bound holds for all that waits for this client. A
 //! client that reads too slowly fills its own queue and is disconnected (code 3008); nobody else notices.
 //!
+//! What a revocation forbids is taken out again ([`Outbox::withdraw`], [`Outbox::abort`]), also from the batch that is
+//! being written: only what the socket has taken already still reaches the client.
+//!
 //! All queues together share one [`Budget`]. While it is used up, connections that hold more than [`SHARE`] are
 //! disconnected as they are pushed to; those that read along never hold so much and are never touched.
 
 use crate::protocol::codes::{self, Disconnect};
 use bytes::Bytes;
 use prometheus::IntGauge;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// What each queued frame costs beside its own bytes: its place in the queue, twice, since a growing queue doubles.
@@ -58,6 +62,8 @@ pub struct Outbox {
     // Held for a push or a swap only: a std Mutex is enough.
     state: Mutex<State>,
     changed: Notify,
+    /// Whether something of the taken batch was withdrawn; spares the writer the lock.
+    withdrawn: AtomicBool,
 }
 
 #[derive(Default)]
@@ -68,17 +74,32 @@ struct State {
     /// Bytes in the batch that is being written.
     taken: usize,
     closed: Option<Disconnect>,
+    /// Whether it was closed without waiting for what is queued.
+    aborted: bool,
+    /// How the frames begin that must not be written any more; of the taken batch alone.
+    withdrawn: Vec<Bytes>,
+    /// Channels of which a reply that is not written yet holds something, and whether it is in the taken batch.
+    replies: Vec<(Arc<str>, bool)>,
 }
 
 impl Outbox {
     /// `limit`: how many bytes may wait for this client, frames and a small overhead for each.
     pub fn new(limit: usize, budget: Budget) -> Self {
-        Self { limit, budget, state: Mutex::default(), changed: Notify::new() }
+        Self { limit, budget, state: Mutex::default(), changed: Notify::new(), withdrawn: AtomicBool::new(false) }
     }
 
     /// Queues a frame. Past the limit the connection is closed as slow and what was queued is dropped; the
     /// client recovers it after its reconnect. Returns whether the frame was taken.
     pub fn push(&self, frame: Bytes) -> bool {
+        self.queue(frame, None)
+    }
+
+    /// As [`Outbox::push`], for a reply that holds what only the channel's subscribers may see.
+    pub fn push_reply_of(&self, channel: &Arc<str>, frame: Bytes) -> bool {
+        self.queue(frame, Some(channel))
+    }
+
+    fn queue(&self, frame: Bytes, reply_of: Option<&Arc<str>>) -> bool {
         let mut state = self.lock();
         if state.closed.is_some() {
             return false;
@@ -90,10 +111,9 @@ impl Outbox {
             self.budget.add(size);
             state.queued += size;
             state.frames.push(frame);
+            state.replies.extend(reply_of.map(|channel| (Arc::clone(channel), false)));
         } else {
-            self.budget.give_back(state.queued);
-            // What is taken stays counted for as long as the writer holds it.
-            *state = State { closed: Some(codes::SLOW), taken: state.taken, ..State::default() };
+            self.end_now(&mut state, codes::SLOW);
         }
         drop(state);
         if first || !fits {
@@ -105,6 +125,50 @@ impl Outbox {
     /// Whether this connection may hold so many bytes. What all hold is looked at only where this one holds much.
     fn has_room_for(&self, held: usize) -> bool {
         held <= self.limit && (held <= SHARE || !self.budget.is_used_up())
+    }
+
+    /// Ends the connection without writing what is queued.
+    pub fn abort(&self, reason: Disconnect) {
+        self.end_now(&mut self.lock(), reason);
+        self.changed.notify_one();
+    }
+
+    fn end_now(&self, state: &mut State, reason: Disconnect) {
+        if !state.aborted {
+            self.budget.give_back(state.queued);
+            // What is taken stays counted for as long as the writer holds it.
+            *state = State { closed: Some(reason), aborted: true, taken: state.taken, ..State::default() };
+        }
+    }
+
+    /// Takes back what is queued of a channel, whose frames `begin` so. Where a reply that holds something of it is
+    /// not written yet, the connection ends, to be opened anew: a reply cannot be taken back by itself.
+    pub fn withdraw(&self, channel: &str, begin: Bytes) {
+        let mut state = self.lock();
+        if state.replies.iter().any(|(of, _)| **of == *channel) {
+            self.end_now(&mut state, codes::ACCESS_CHANGED);
+            self.changed.notify_one();
+            return;
+        }
+        let before = state.queued;
+        let State { frames, queued, .. } = &mut *state;
+        frames.retain(|frame| {
+            let stays = !frame.starts_with(&begin);
+            if !stays {
+                *queued -= cost(frame);
+            }
+            stays
+        });
+        self.budget.give_back(before - state.queued);
+        if state.taken > 0 {
+            state.withdrawn.push(begin);
+            self.withdrawn.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a frame of the taken batch has been withdrawn since.
+    pub fn is_withdrawn(&self, frame: &Bytes) -> bool {
+        self.withdrawn.load(Ordering::Acquire) && self.lock().withdrawn.iter().any(|begin| frame.starts_with(begin))
     }
 
     /// Ends the connection once what is queued has been written. The first reason stands.
@@ -122,6 +186,11 @@ impl Outbox {
             {
                 let mut state = self.lock();
                 self.budget.give_back(std::mem::take(&mut state.taken));
+                if !state.withdrawn.is_empty() {
+                    state.withdrawn.clear();
+                    self.withdrawn.store(false, Ordering::Release);
+                }
+                state.replies.retain(|(_, taken)| !taken);
                 if !state.frames.is_empty() {
                     state.hand_over(batch);
                     return Ok(());
@@ -134,11 +203,12 @@ impl Outbox {
         }
     }
 
-    /// Returns once the queue has overflowed, for a writer that is stuck in a write. Safe to cancel.
-    pub async fn overflowed(&self) {
+    /// Returns once the connection has to end at once, and why, for a writer that is stuck in a write. Safe to
+    /// cancel.
+    pub async fn aborted(&self) -> Disconnect {
         loop {
-            if self.lock().closed == Some(codes::SLOW) {
-                return;
+            if let State { closed: Some(reason), aborted: true, .. } = &*self.lock() {
+                return *reason;
             }
             self.changed.notified().await;
         }
@@ -174,6 +244,7 @@ impl State {
         batch.extend(self.frames.drain(..frames));
         if self.frames.is_empty() {
             self.frames.shrink_to(ROOM);
+            self.replies.iter_mut().for_each(|(_, taken)| *taken = true);
         }
     }
 }
@@ -235,8 +306,52 @@ mod tests {
         assert!(outbox.push(frame(1 << 18)));
         assert!(!outbox.push(frame(1 << 20)));
         assert_eq!(held.get(), 0);
-        outbox.overflowed().await;
+        assert_eq!(outbox.aborted().await, codes::SLOW);
         assert_eq!(take(&outbox).await, Err(codes::SLOW));
+    }
+
+    #[tokio::test]
+    async fn what_is_withdrawn_is_not_written_wherever_it_waits() {
+        let (outbox, _, held) = pair();
+        for frame in ["a1", "b1", "a2"] {
+            assert!(outbox.push(frame.into()));
+        }
+        let batch = take(&outbox).await.unwrap();
+        assert!(outbox.push("a3".into()) && outbox.push("b2".into()));
+        assert!(!batch.iter().any(|frame| outbox.is_withdrawn(frame)));
+        outbox.withdraw("a", "a".into());
+        assert!(outbox.push("a, after it came back".into()));
+        let left: Vec<_> = batch.iter().filter(|frame| !outbox.is_withdrawn(frame)).collect();
+        assert_eq!(left, ["b1"]);
+        let next = take(&outbox).await.unwrap();
+        assert_eq!(next, ["b2", "a, after it came back"]);
+        assert!(!next.iter().any(|frame| outbox.is_withdrawn(frame)));
+        assert_eq!(held.get(), next.iter().map(|frame| cost(frame) as i64).sum::<i64>());
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_is_withdrawn_ends_the_connection_while_it_waits() {
+        let channel: Arc<str> = "a".into();
+        for taken in [false, true] {
+            let (outbox, _, held) = pair();
+            assert!(outbox.push_reply_of(&channel, "reply".into()));
+            if taken {
+                take(&outbox).await.unwrap();
+            }
+            outbox.withdraw("b", "b".into());
+            assert!(outbox.push("c".into()));
+            outbox.withdraw("a", "a".into());
+            assert_eq!(outbox.aborted().await, codes::ACCESS_CHANGED);
+            assert_eq!(take(&outbox).await, Err(codes::ACCESS_CHANGED));
+            assert_eq!(held.get(), 0);
+        }
+        let outbox = Outbox::alone(1000);
+        assert!(outbox.push_reply_of(&channel, "reply".into()));
+        take(&outbox).await.unwrap();
+        assert!(outbox.push("next".into()));
+        take(&outbox).await.unwrap();
+        outbox.withdraw("a", "a".into());
+        assert!(outbox.push("the reply was written, and nothing ends".into()));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ pub mod batch;
 use crate::config::Config;
 use crate::event::Events;
 use crate::metrics::Metrics;
+use crate::protocol::json;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -63,12 +64,27 @@ pub struct Check {
     pub channel: String,
 }
 
-/// What users' tokens are signed with, in the order asked; `None` for users that do not exist.
+/// What users' tokens are signed with and what else concerns their connections, in the order asked; `None` for
+/// users that do not exist.
 #[derive(Deserialize)]
 pub struct Keys {
-    pub keys: Vec<Option<SecretString>>,
+    pub keys: Vec<Option<UserKey>>,
     /// The id of the auth collection that they are of.
     pub collection: String,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserKey {
+    pub key: SecretString,
+    /// Unix milliseconds; 0: not at all.
+    #[serde(default)]
+    pub banned_until: u64,
+    #[serde(default)]
+    pub muted_until: u64,
+    /// The users whose signals this one does not want.
+    #[serde(default)]
+    pub blocked: Vec<String>,
 }
 
 impl PocketBase {
@@ -125,10 +141,10 @@ impl PocketBase {
         route: &'static str,
         question: &impl Serialize,
     ) -> Result<A, PocketBaseError> {
-        let unreadable = |error: serde_json::Error| PocketBaseError::Unreadable(error.to_string());
+        // An answer may hold keys, which must not get into logs.
+        let unreadable = |error: serde_json::Error| PocketBaseError::Unreadable(json::place(&error));
         let body = serde_json::to_vec(question).map_err(unreadable)?;
         let answer = self.call(route, Method::POST, "", body.into()).await?;
-        // The error of serde_json names a place and a type, never what stood there.
         serde_json::from_slice(&answer).map_err(unreadable)
     }
 

@@ -16,7 +16,7 @@ pub mod machine;
 
 use crate::broker::{Broker, BrokerError, Entry};
 use crate::config::Config;
-use crate::event::{Event, Events};
+use crate::event::{ACCESS, Event, Events};
 use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
 use machine::{Action, Input, Machine, Note};
@@ -260,6 +260,10 @@ fn with_waiting(mut first: Events, posted: &mut mpsc::Receiver<Events>) -> (Even
 
 fn entries(run: Vec<Event>) -> Vec<Entry> {
     let one = |seq, channel, data| Entry { seq, channel, data };
-    let each = |Event { seq, channels, data }: Event| channels.into_iter().map(move |c| one(seq, c, data.clone()));
+    let each = |Event { seq, channels, data, access }: Event| {
+        // First what the event says of access: who is shut out by it shall not hear of it either.
+        let access = access.map(|access| one(seq, ACCESS.to_owned(), access));
+        access.into_iter().chain(channels.into_iter().map(move |channel| one(seq, channel, data.clone())))
+    };
     run.into_iter().flat_map(each).collect()
 }

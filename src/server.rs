@@ -6,16 +6,20 @@ mod public;
 mod respond;
 
 use crate::access::Access;
+use crate::access::changes::Changes;
 use crate::auth::Auth;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, BrokerError, Retention, Sink};
 use crate::config::Config;
-use crate::hub::Hub;
+use crate::connection::Connections;
+use crate::event::ACCESS;
+use crate::hub::{Hub, Watcher};
 use crate::metrics::Metrics;
 use crate::pocketbase::PocketBase;
 use crate::presence::Presence;
 use crate::relay::Relay;
+use crate::revocation::Revocation;
 use crate::session::Services;
 use crate::shutdown::Shutdown;
 use admin::Admin;
@@ -157,13 +161,26 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     tokio::spawn(Hub::check_positions(Arc::downgrade(&hub)));
 
     let pocketbase = PocketBase::new(&config, metrics.clone());
-    let auth = Auth::new(&config, pocketbase.clone());
+    let changes = Arc::<Changes>::default();
+    let auth = Auth::new(&config, pocketbase.clone(), Arc::clone(&changes));
     tokio::spawn(Auth::sweep(Arc::downgrade(&auth)));
     let presence = Presence::new(Arc::clone(&broker));
     tokio::spawn(Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
-    let access = Access::new(pocketbase.clone());
+    let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
+    let connections = Arc::<Connections>::default();
+    let revocation = Revocation::new(
+        Arc::clone(&hub),
+        (Arc::clone(&auth), Arc::clone(&access)),
+        Arc::clone(&connections),
+        Arc::clone(&presence),
+        changes,
+        metrics.clone(),
+    );
+    let watcher: Weak<Revocation> = Arc::downgrade(&revocation);
+    hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
+    tokio::spawn(Revocation::recheck(watcher, config.recheck_interval));
     let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());
-    Ok(Arc::new(Services { config, auth, access, broker, hub, presence, relay, metrics }))
+    Ok(Arc::new(Services { config, auth, access, connections, revocation, broker, hub, presence, relay, metrics }))
 }
 
 /// Accepts connections and answers their requests until `end`. Each runs in a task of its own.

@@ -6,10 +6,13 @@
 pub mod timing;
 
 use crate::access::Access;
-use crate::auth::{Auth, AuthError, Identity};
+use crate::access::changes::Moment;
+use crate::auth::{Auth, AuthError, Verified};
 use crate::broker::{Broker, BrokerError, HistoryQuery};
 use crate::config::Config;
-use crate::hub::{ConnectionId, Hub, SubscribeError};
+use crate::connection::{Connection, ConnectionId, Connections};
+use crate::hub::suspension::Standing;
+use crate::hub::{Hub, SubscribeError};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::presence::Presence;
@@ -19,6 +22,7 @@ use crate::protocol::{
     ClientInfo, Command, ConnectReply, HistoryRequest, Payload, Publication, Reply, Request, Subscribe,
 };
 use crate::relay::Relay;
+use crate::revocation::Revocation;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,7 +34,10 @@ use tokio::time::{Instant, timeout_at};
 pub struct Services {
     pub config: Config,
     pub auth: Arc<Auth>,
-    pub access: Access,
+    pub access: Arc<Access>,
+    pub connections: Arc<Connections>,
+    /// Works by itself; lives as long as the sessions do.
+    pub revocation: Arc<Revocation>,
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
@@ -39,21 +46,19 @@ pub struct Services {
 }
 
 pub struct Session {
-    connection: ConnectionId,
+    id: ConnectionId,
     /// The connection's name towards clients.
     client: String,
     services: Arc<Services>,
     outbox: Arc<Outbox>,
     timing: Timing,
     state: State,
-    /// Channels that were subscribed to; some may have been ended by the hub since.
-    channels: HashSet<String>,
 }
 
 enum State {
     /// Nothing but `connect` is taken.
     New,
-    Connected(Identity),
+    Connected(Arc<Connection>),
     /// `connect` failed, which the client was told; nothing more is taken.
     Failed,
 }
@@ -77,14 +82,14 @@ impl From<Disconnect> for Failure {
 }
 
 impl Session {
-    pub fn new(connection: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>) -> Self {
+    pub fn new(id: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>) -> Self {
         let timing = Timing::new(&services.config, Instant::now());
         let client = crate::random::token::<16>();
-        Self { connection, client, services, outbox, timing, state: State::New, channels: HashSet::new() }
+        Self { id, client, services, outbox, timing, state: State::New }
     }
 
-    pub fn connection(&self) -> ConnectionId {
-        self.connection
+    pub fn id(&self) -> ConnectionId {
+        self.id
     }
 
     /// When [`Session::tick`] is due.
@@ -108,9 +113,9 @@ impl Session {
     /// All commands of a frame together may wait for `command_timeout`.
     pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
-        let commands: Vec<Result<Command, DecodeError>> = json::decode(frame).collect();
-        let mut verdicts = self.check_access(&commands, deadline).await;
-        for command in commands {
+        let mut verdicts = self.check_access(frame, deadline).await;
+        // One by one: all commands of a frame together may take fifty times its size.
+        for command in json::decode(frame) {
             let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
             self.services.metrics.commands.with_label_values(&[request.name()]).inc();
             match self.dispatch(id, request, deadline, &mut verdicts).await {
@@ -142,20 +147,23 @@ impl Session {
     }
 
     /// Asks for all subscribes of a frame at once, so that a client with many channels waits once.
-    async fn check_access(&self, commands: &[Result<Command<'_>, DecodeError>], deadline: Instant) -> Verdicts {
-        let State::Connected(Identity { user, .. }) = &self.state else { return HashMap::new() };
-        let channels: HashSet<&str> = commands
-            .iter()
+    async fn check_access(&self, frame: &str, deadline: Instant) -> Verdicts {
+        let State::Connected(connection) = &self.state else { return HashMap::new() };
+        if frame.matches("\"subscribe\"").nth(1).is_none() {
+            // One alone is asked about in its turn.
+            return HashMap::new();
+        }
+        let channels: HashSet<String> = json::decode(frame)
             .filter_map(|command| match command {
-                Ok(Command { request: Request::Subscribe(Subscribe { channel, .. }), .. }) => Some(channel.as_str()),
+                Ok(Command { request: Request::Subscribe(Subscribe { channel, .. }), .. }) => Some(channel),
                 _ => None,
             })
-            .filter(|channel| !self.channels.contains(*channel))
+            .filter(|channel| !connection.channels().contains(channel.as_str()))
             .take(self.services.config.max_subscriptions)
             .collect();
         let checks = channels.into_iter().map(|channel| async move {
-            let verdict = timeout_at(deadline, self.services.access.check(user, channel)).await;
-            (channel.to_owned(), verdict.unwrap_or(Err(codes::INTERNAL)))
+            let verdict = timeout_at(deadline, self.services.access.check(&connection.user, &channel)).await;
+            (channel, verdict.unwrap_or(Err(codes::INTERNAL)))
         });
         futures_util::future::join_all(checks).await.into_iter().collect()
     }
@@ -178,16 +186,24 @@ impl Session {
                 None
             }
             Request::Unsubscribe { channel } => {
-                self.leave(&channel);
+                self.leave(self.connection()?, &channel);
                 Some(Reply::Unsubscribe)
             }
             Request::Publish { channel, data } => Some(self.publish(&channel, data, deadline).await?),
-            Request::History(history) => Some(self.history(history, deadline).await?),
-            Request::Presence { channel } => Some(Reply::Presence(self.presence(&channel, deadline).await?)),
+            Request::History(history) => {
+                self.history(id, history, deadline).await?;
+                None
+            }
+            Request::Presence { channel } => {
+                let clients = self.presence(&channel, deadline).await?;
+                self.reply_to_subscriber(id, &channel, &Reply::Presence(clients))?;
+                None
+            }
             Request::PresenceStats { channel } => {
                 let clients = self.presence(&channel, deadline).await?;
-                let users: HashSet<&str> = clients.iter().map(|info| info.user.as_str()).collect();
-                Some(Reply::PresenceStats { clients: clients.len(), users: users.len() })
+                let users = clients.iter().map(|info| info.user.as_str()).collect::<HashSet<&str>>().len();
+                self.reply_to_subscriber(id, &channel, &Reply::PresenceStats { clients: clients.len(), users })?;
+                None
             }
             Request::Refresh { token } => Some(self.refresh(&token, deadline).await?),
             Request::Ping => Some(Reply::Ping),
@@ -213,9 +229,16 @@ impl Session {
         if token.is_empty() {
             return Err(codes::UNAUTHORIZED.into());
         }
-        let ttl = self.authenticate(token, deadline).await?;
+        let authenticated = self.authenticate(token, deadline).await;
+        let ttl = authenticated.inspect_err(|_| self.fail())?;
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
         Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
+    }
+
+    fn fail(&mut self) {
+        if let State::Connected(connection) = std::mem::replace(&mut self.state, State::Failed) {
+            self.services.connections.remove(&connection);
+        }
     }
 
     async fn refresh(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
@@ -225,30 +248,48 @@ impl Session {
 
     /// Verifies the token and takes over what it proves; returns its seconds left.
     async fn authenticate(&mut self, token: &str, deadline: Instant) -> Result<u32, Failure> {
+        let mut verified = self.verify(token, deadline).await?;
+        let connection = match &self.state {
+            State::Connected(connection) => Arc::clone(connection),
+            State::New | State::Failed => {
+                let (user, account) = (&verified.identity.user, Arc::clone(&verified.account));
+                let connection = Connection::new(self.id, user, &self.client, &self.outbox, account);
+                self.services.connections.add(&connection);
+                self.state = State::Connected(Arc::clone(&connection));
+                connection
+            }
+        };
+        // From here on it hears of changes of its user; of those before it could not.
+        while !self.services.auth.holds(&verified) {
+            verified = self.verify(token, deadline).await?;
+        }
+        let Verified { identity, account, .. } = verified;
+        if *connection.user != *identity.user {
+            return Err(codes::INVALID_TOKEN.into());
+        }
+        connection.set_account(account);
         let now = SystemTime::now();
-        let identity = match timeout_at(deadline, self.services.auth.verify(token, now)).await {
-            Ok(Ok(identity)) => identity,
-            Ok(Err(AuthError::Expired)) => return Err(codes::TOKEN_EXPIRED.into()),
+        let valid = identity.expires_at.duration_since(now).unwrap_or_default() + self.services.config.token_grace;
+        self.timing.authenticated(Instant::now(), valid);
+        Ok(identity.ttl(now))
+    }
+
+    async fn verify(&self, token: &str, deadline: Instant) -> Result<Verified, Failure> {
+        let now = SystemTime::now();
+        match timeout_at(deadline, self.services.auth.verify(token, now)).await {
+            Ok(Ok(verified)) if verified.account.is_banned(now) => Err(codes::BANNED.into()),
+            Ok(Ok(verified)) => Ok(verified),
+            Ok(Err(AuthError::Expired)) => Err(codes::TOKEN_EXPIRED.into()),
             Ok(Err(error @ AuthError::Invalid(_))) => {
                 tracing::debug!(%error, client = self.client, "refused");
-                return Err(codes::INVALID_TOKEN.into());
+                Err(codes::INVALID_TOKEN.into())
             }
             Ok(Err(AuthError::Unavailable(error))) => {
                 tracing::warn!(%error, "fetching a key failed; the client is told to try again");
-                return Err(codes::INTERNAL.into());
+                Err(codes::INTERNAL.into())
             }
-            Err(_) => return Err(codes::INTERNAL.into()),
-        };
-        if let State::Connected(before) = &self.state
-            && before.user != identity.user
-        {
-            return Err(codes::INVALID_TOKEN.into());
+            Err(_) => Err(codes::INTERNAL.into()),
         }
-        let valid = identity.expires_at.duration_since(now).unwrap_or_default() + self.services.config.token_grace;
-        self.timing.authenticated(Instant::now(), valid);
-        let ttl = identity.ttl(now);
-        self.state = State::Connected(identity);
-        Ok(ttl)
     }
 
     async fn subscribe(
@@ -258,83 +299,89 @@ impl Session {
         deadline: Instant,
         verdicts: &mut Verdicts,
     ) -> Result<(), Failure> {
-        let info = self.info()?;
-        if self.services.hub.is_subscribed(&channel, self.connection) {
+        let connection = Arc::clone(self.connection()?);
+        if self.services.hub.standing(&channel, self.id) != Standing::Out {
             return Err(codes::ALREADY_SUBSCRIBED.into());
         }
-        if self.channels.len() >= self.services.config.max_subscriptions {
-            self.channels.retain(|channel| self.services.hub.is_subscribed(channel, self.connection));
-            if self.channels.len() >= self.services.config.max_subscriptions {
-                return Err(codes::LIMIT_EXCEEDED.into());
-            }
+        if connection.channels().len() >= self.services.config.max_subscriptions {
+            return Err(codes::LIMIT_EXCEEDED.into());
         }
-        match verdicts.remove(&channel) {
-            Some(verdict) => verdict?,
-            None => timeout_at(deadline, self.services.access.check(&info.user, &channel))
-                .await
-                .unwrap_or(Err(codes::INTERNAL))?,
-        }
-        let (outbox, limit) = (Arc::clone(&self.outbox), self.services.config.max_queue_size / 2);
-        let joined = timeout_at(deadline, async {
-            self.services.relay.started().await;
-            self.services.presence.enter(&channel, &info).await?;
-            let accept = move |mut reply: crate::protocol::SubscribeReply| {
+        let limit = self.services.config.max_queue_size / 2;
+        let name: Arc<str> = channel.as_str().into();
+        let mut verdict = verdicts.remove(&channel);
+        loop {
+            let check = async {
+                match verdict.take() {
+                    Some(verdict) => verdict,
+                    None => self.services.access.check(&connection.user, &channel).await,
+                }
+            };
+            let allowed = timeout_at(deadline, check).await.unwrap_or(Err(codes::INTERNAL))?;
+            let mut stale = false;
+            let accept = |mut reply: crate::protocol::SubscribeReply| {
+                if !self.services.access.holds(allowed, &connection.user, &channel) {
+                    // Something has changed since PocketBase was asked.
+                    stale = true;
+                    return false;
+                }
                 if total_size(&reply.publications) > limit {
                     // More than a client can take at once: it reloads from PocketBase instead.
                     (reply.recovered, reply.publications) = (Some(false), Vec::new());
                 }
                 let unrecoverable = reply.recovered == Some(false) && reject_unrecovered;
                 if !unrecoverable {
-                    outbox.push(json::reply(id, &Reply::Subscribe(reply)));
+                    let reply = json::reply(id, &Reply::Subscribe(reply));
+                    connection.outbox.push_reply_of(&name, reply);
                 }
                 !unrecoverable
             };
-            self.services.hub.subscribe(&channel, self.connection, &self.outbox, recover.as_ref(), accept).await
-        });
-        let failure = match joined.await {
-            Ok(Ok(true)) => {
-                self.channels.insert(channel);
-                return Ok(());
-            }
-            Ok(Ok(false)) => codes::UNRECOVERABLE_POSITION,
-            Ok(Err(SubscribeError::AlreadySubscribed)) => codes::ALREADY_SUBSCRIBED,
-            Ok(Err(SubscribeError::Broker(error))) => self.broker_failed("subscribe", &error),
-            Err(_) => codes::INTERNAL,
-        };
-        self.services.presence.leave(&channel, &self.client);
-        Err(failure.into())
+            let joined = timeout_at(deadline, async {
+                self.services.relay.started().await;
+                self.services.presence.enter(&channel, &connection.info()).await?;
+                self.services.hub.subscribe(&channel, &connection, recover.as_ref(), accept).await
+            });
+            let failure = match joined.await {
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) if stale => continue,
+                Ok(Ok(false)) => codes::UNRECOVERABLE_POSITION,
+                Ok(Err(SubscribeError::AlreadySubscribed)) => codes::ALREADY_SUBSCRIBED,
+                Ok(Err(SubscribeError::Broker(error))) => self.broker_failed("subscribe", &error),
+                Err(_) => codes::INTERNAL,
+            };
+            self.services.presence.leave(&channel, &self.client);
+            return Err(failure.into());
+        }
     }
 
-    fn leave(&mut self, channel: &str) {
-        self.channels.remove(channel);
-        self.services.hub.unsubscribe(channel, self.connection);
+    fn leave(&self, connection: &Connection, channel: &str) {
+        self.services.hub.unsubscribe(channel, connection);
         self.services.presence.leave(channel, &self.client);
     }
 
     /// A member's short-lived signal, such as typing. Everything that lasts is written through PocketBase.
     async fn publish(&self, channel: &str, data: &RawValue, deadline: Instant) -> Result<Reply, Failure> {
-        #[derive(serde::Deserialize)]
-        struct Signal<'a> {
-            #[serde(rename = "type", borrow)]
-            kind: std::borrow::Cow<'a, str>,
-        }
         if data.get().len() > self.services.config.max_signal_size {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
-        let info = self.info()?;
-        let signal: Signal = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
-        if !self.services.hub.is_subscribed(channel, self.connection)
-            || !self.services.config.signals.contains(&signal.kind)
-        {
+        let connection = self.connection()?;
+        // Read whole, since it reaches other clients: what is nested beyond 128 levels, or holds half of a surrogate
+        // pair, is more than the parsers of some SDKs take.
+        let signal: serde_json::Value = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
+        let kind = signal["type"].as_str().ok_or(codes::BAD_REQUEST)?;
+        require(self.services.hub.standing(channel, self.id))?;
+        if !self.services.config.signals.contains(kind) {
             return Err(codes::PERMISSION_DENIED.into());
         }
-        self.ask_broker("publish", deadline, self.services.broker.signal(channel, Payload::from_raw(data), info))
-            .await?;
+        if connection.account().is_muted(SystemTime::now()) {
+            return Err(codes::MUTED.into());
+        }
+        let signal = self.services.broker.signal(channel, Payload::from_raw(data), connection.info());
+        self.ask_broker("publish", deadline, signal).await?;
         Ok(Reply::Publish)
     }
 
-    async fn history(&self, request: HistoryRequest, deadline: Instant) -> Result<Reply, Failure> {
-        self.require_subscription(&request.channel)?;
+    async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
+        require(self.services.hub.standing(&request.channel, self.id))?;
         let query = HistoryQuery {
             since: request.since.as_ref().map(|since| since.offset),
             limit: usize::try_from(request.limit).ok(),
@@ -346,17 +393,19 @@ impl Session {
             return Err(codes::UNRECOVERABLE_POSITION.into());
         }
         truncate(&mut history.publications, self.services.config.max_queue_size / 2);
-        Ok(Reply::History { publications: history.publications, position: history.position })
+        let reply = Reply::History { publications: history.publications, position: history.position };
+        self.reply_to_subscriber(id, &request.channel, &reply)
     }
 
     async fn presence(&self, channel: &str, deadline: Instant) -> Result<Vec<ClientInfo>, Failure> {
-        self.require_subscription(channel)?;
+        require(self.services.hub.standing(channel, self.id))?;
         self.ask_broker("presence", deadline, self.services.broker.presence(channel)).await
     }
 
-    fn require_subscription(&self, channel: &str) -> Result<(), ErrorCode> {
-        let subscribed = self.services.hub.is_subscribed(channel, self.connection);
-        if subscribed { Ok(()) } else { Err(codes::PERMISSION_DENIED) }
+    /// Replies with what only subscribers may see, if this connection still is one.
+    fn reply_to_subscriber(&self, id: u32, channel: &str, reply: &Reply) -> Result<(), Failure> {
+        let frame = json::reply(id, reply);
+        Ok(require(self.services.hub.reply_to_subscriber(channel, self.connection()?, frame))?)
     }
 
     async fn ask_broker<T>(
@@ -378,23 +427,36 @@ impl Session {
         codes::INTERNAL
     }
 
-    fn info(&self) -> Result<ClientInfo, Failure> {
+    fn connection(&self) -> Result<&Arc<Connection>, Failure> {
         match &self.state {
-            State::Connected(identity) => Ok(ClientInfo { user: identity.user.clone(), client: self.client.clone() }),
-            _ => Err(codes::BAD_REQUEST_FRAME.into()),
+            State::Connected(connection) => Ok(connection),
+            State::New | State::Failed => Err(codes::BAD_REQUEST_FRAME.into()),
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        for channel in std::mem::take(&mut self.channels) {
-            self.leave(&channel);
+        let State::Connected(connection) = &self.state else { return };
+        self.services.connections.remove(connection);
+        let channels = std::mem::take(&mut *connection.channels());
+        for channel in channels {
+            self.leave(connection, &channel);
         }
     }
 }
 
-type Verdicts = HashMap<String, Result<(), ErrorCode>>;
+/// For what only subscribers may do.
+fn require(standing: Standing) -> Result<(), ErrorCode> {
+    match standing {
+        Standing::Subscribed => Ok(()),
+        // It will be known in a moment.
+        Standing::Suspended => Err(codes::INTERNAL),
+        Standing::Out => Err(codes::PERMISSION_DENIED),
+    }
+}
+
+type Verdicts = HashMap<String, Result<Moment, ErrorCode>>;
 
 fn total_size(publications: &[Publication]) -> usize {
     publications.iter().map(|publication| publication.data.len()).sum()

@@ -5,7 +5,7 @@
 //! 3. *Farewell*: each client gets what is queued for it and is told to reconnect, each at a time of its own within
 //!    `shutdown_spread`, so that they do not reach the next node all at once. Until then it is served.
 
-use crate::hub::ConnectionId;
+use crate::connection::ConnectionId;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 

@@ -93,8 +93,7 @@ impl Connection {
     async fn run(&mut self, session: &mut Session, shutdown: &Shutdown) -> End {
         // Kept from turn to turn: a publication that wakes a thousand connections must not have each of them
         // register anew with the timer and the token that all share.
-        let (mut farewell, mut tick) =
-            (pin!(shutdown.farewell(session.connection())), pin!(sleep_until(session.next_tick())));
+        let (mut farewell, mut tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(session.next_tick())));
         let mut leaving = false;
         loop {
             let step = tokio::select! {
@@ -153,7 +152,9 @@ impl Connection {
             // Answers to pings may have piled up and leave no room.
             socket.flush().await?;
             for frame in batch.drain(..) {
-                feed(socket, frame).await?;
+                if !outbox.is_withdrawn(&frame) {
+                    feed(socket, frame).await?;
+                }
             }
             socket.flush().await
         };
@@ -164,7 +165,7 @@ impl Connection {
                 Ok(Err(_)) => Err(End::Client),
                 Err(_) => Err(codes::SLOW.into()),
             },
-            () = outbox.overflowed() => Err(codes::SLOW.into()),
+            reason = outbox.aborted() => Err(reason.into()),
         }
     }
 

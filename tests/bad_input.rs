@@ -5,13 +5,10 @@ mod harness;
 use harness::client::Client;
 use harness::gateway::Gateway;
 use harness::http::Http;
+use harness::tokens::{sign, signing_key};
 use harness::{SECRET, World};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use konvert_gateway::config::{Config, Sources};
-use konvert_gateway::metrics::Metrics;
-use konvert_gateway::pocketbase::PocketBase;
+use jsonwebtoken::Algorithm;
 use konvert_gateway::signature::{SIGNATURE, Signer, TIMESTAMP};
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_tungstenite::tungstenite::Message;
@@ -164,6 +161,13 @@ async fn commands_that_cannot_be_done() {
         }
     }
     let mut client = Client::connect(arena.gateway(), &arena.users[0].token).await;
+    client.subscribe(&room).await;
+    let deep = format!(r#"{{"type":"typing","x":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for data in [r#""typing""#, r#"["typing"]"#, "{}", r#"{"type":1}"#, r#"{"type":"typing","x":"\ud800"}"#, &deep] {
+        client.send(&format!(r#"{{"id":100,"publish":{{"channel":"{room}","data":{data}}}}}"#)).await;
+        assert_eq!(client.reply(100).await["error"]["code"], 107, "{data}");
+    }
+    let mut client = Client::connect(arena.gateway(), &arena.users[0].token).await;
     for (channel, code) in [
         ("", 102),
         (long.as_str(), 102),
@@ -182,26 +186,11 @@ async fn commands_that_cannot_be_done() {
     arena.end_undisturbed().await;
 }
 
-/// What the user's tokens are signed with, asked for as a gateway would.
-async fn signing_key(arena: &Arena, user: &str) -> (String, String) {
-    let environment = vec![
-        ("GATEWAY_SECRET".to_owned(), SECRET.to_owned()),
-        ("GATEWAY_POCKETBASE_URL".to_owned(), arena.world.pocketbase.url.clone()),
-    ];
-    let config = Config::load(&Sources { environment, ..Sources::default() }).unwrap();
-    let answer = PocketBase::new(&config, Metrics::new().unwrap()).keys(&[user.to_owned()]).await.unwrap();
-    (answer.keys[0].as_ref().unwrap().expose_secret().to_owned(), answer.collection)
-}
-
-fn sign(algorithm: Algorithm, claims: &Value, key: &str) -> String {
-    jsonwebtoken::encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(key.as_bytes())).unwrap()
-}
-
 #[tokio::test]
 async fn tokens_that_prove_nothing() {
     let arena = Arena::new(&[]).await;
     let alice = &arena.users[0];
-    let (key, collection) = signing_key(&arena, &alice.id).await;
+    let (key, collection) = signing_key(&arena.world.pocketbase, &alice.id).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let claims =
         json!({"id": alice.id, "type": "auth", "collectionId": collection, "exp": now + 60, "refreshable": true});
@@ -255,7 +244,7 @@ async fn who_says_nothing_or_stays_too_long() {
     let arena = Arena::new(&[("GATEWAY_CONNECT_TIMEOUT", "1"), ("GATEWAY_TOKEN_GRACE", "1")]).await;
     let mut silent = Client::open(&arena.gateway().websocket()).await;
     assert_eq!(silent.closed().await, (3502, "stale".into()));
-    let (key, collection) = signing_key(&arena, &arena.users[0].id).await;
+    let (key, collection) = signing_key(&arena.world.pocketbase, &arena.users[0].id).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let claims = json!({"id": arena.users[0].id, "type": "auth", "collectionId": collection, "exp": now + 2});
     let mut expiring = Client::connect(arena.gateway(), &sign(Algorithm::HS256, &claims, &key)).await;
@@ -336,7 +325,7 @@ async fn logs_and_metrics_hold_no_secret_and_no_content() {
     forger.closed().await;
     arena.world.pocketbase.write(&arena.room, &arena.users[0], "private-words").await;
     assert_eq!(arena.honest.message().await, "private-words");
-    let (key, _) = signing_key(&arena, &arena.users[0].id).await;
+    let (key, _) = signing_key(&arena.world.pocketbase, &arena.users[0].id).await;
     let log = arena.gateway().process.log();
     let metrics = Http::new().get(&arena.gateway().admin("metrics")).await.unwrap().text;
     assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{log}");

@@ -1,12 +1,15 @@
 //! The hub on the real in-process broker. What it would miss behind a cut link is published while the broker is
 //! told that this node is not subscribed.
 
+use super::suspension::{HELD_MAX, Standing};
 use super::*;
+use crate::auth::Account;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Entry, Retention};
+use crate::outbox::Outbox;
 use crate::protocol::{ClientInfo, Payload, Reply};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const CHANNEL: &str = "room:a";
 
@@ -43,18 +46,26 @@ impl Node {
         self.broker.subscribe(CHANNEL).await.unwrap();
     }
 
-    async fn subscribe(&self, connection: ConnectionId, recover: Option<&Position>) -> Subscribed {
-        let outbox = Arc::new(Outbox::alone(1 << 20));
-        let replies = Arc::clone(&outbox);
-        let accept = move |reply| replies.push(crate::protocol::json::reply(1, &Reply::Subscribe(reply)));
-        assert!(self.hub.subscribe(CHANNEL, connection, &outbox, recover, accept).await.unwrap());
-        let mut subscribed = Subscribed { outbox, reply: Value::Null };
+    async fn subscribe(&self, id: ConnectionId, recover: Option<&Position>) -> Subscribed {
+        self.subscribe_with(connection(id, 1 << 20), recover).await
+    }
+
+    async fn subscribe_with(&self, connection: Arc<Connection>, recover: Option<&Position>) -> Subscribed {
+        let accept = |reply| connection.outbox.push(json::reply(1, &Reply::Subscribe(reply)));
+        assert!(self.hub.subscribe(CHANNEL, &connection, recover, accept).await.unwrap());
+        let outbox = Arc::clone(&connection.outbox);
+        let mut subscribed = Subscribed { connection, outbox, reply: Value::Null };
         subscribed.reply = subscribed.frames(1).await.remove(0)["subscribe"].take();
         subscribed
     }
 }
 
+fn connection(id: ConnectionId, limit: usize) -> Arc<Connection> {
+    Connection::new(id, "u", "c", &Arc::new(Outbox::alone(limit)), Account::blocking(&["a pest"]))
+}
+
 struct Subscribed {
+    connection: Arc<Connection>,
     outbox: Arc<Outbox>,
     reply: Value,
 }
@@ -97,10 +108,10 @@ async fn the_reply_comes_first_and_everything_later_follows_in_order() {
 async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
     let node = Node::with_history(100).await;
     let subscribed = node.subscribe(1, None).await;
-    let again = node.hub.subscribe(CHANNEL, 1, &subscribed.outbox, None, |_| true).await;
+    let again = node.hub.subscribe(CHANNEL, &subscribed.connection, None, |_| true).await;
     assert!(matches!(again, Err(SubscribeError::AlreadySubscribed)));
-    assert!(node.hub.unsubscribe(CHANNEL, 1));
-    assert!(!node.hub.unsubscribe(CHANNEL, 1));
+    assert!(node.hub.unsubscribe(CHANNEL, &subscribed.connection));
+    assert!(!node.hub.unsubscribe(CHANNEL, &subscribed.connection));
     node.publish(1).await;
     subscribed.outbox.close(codes::SHUTDOWN);
     assert_eq!(subscribed.outbox.take(&mut Vec::new()).await, Err(codes::SHUTDOWN));
@@ -110,9 +121,8 @@ async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
 #[tokio::test]
 async fn a_declined_subscribe_leaves_nothing_behind() {
     let node = Node::with_history(100).await;
-    let outbox = Arc::new(Outbox::alone(1000));
-    assert!(!node.hub.subscribe(CHANNEL, 1, &outbox, None, |_| false).await.unwrap());
-    assert!(!node.hub.is_subscribed(CHANNEL, 1));
+    assert!(!node.hub.subscribe(CHANNEL, &connection(1, 1000), None, |_| false).await.unwrap());
+    assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Out);
 }
 
 #[tokio::test]
@@ -121,7 +131,7 @@ async fn who_comes_back_gets_what_was_missed_from_here_or_from_history() {
     let first = node.subscribe(1, None).await;
     let since = first.position();
     for missed in [5, 200] {
-        node.hub.unsubscribe(CHANNEL, 1);
+        node.hub.unsubscribe(CHANNEL, &connection(1, 0));
         node.publish(missed).await;
         let back = node.subscribe(1, Some(&since)).await;
         assert_eq!(back.reply["recovered"], true);
@@ -157,11 +167,11 @@ async fn what_cannot_be_filled_is_told_and_a_new_subscribe_goes_on() {
     let told = lost.frames(1).await.remove(0);
     assert_eq!(
         told,
-        json!({"push": {"channel": CHANNEL, "unsubscribe": {"code": 2500, "reason": "insufficient state"}}})
+        serde_json::json!({"push": {"channel": CHANNEL, "unsubscribe": {"code": 2500, "reason": "insufficient state"}}})
     );
-    assert!(!node.hub.is_subscribed(CHANNEL, 1));
+    assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Out);
     let back = node.subscribe(1, Some(&lost.position())).await;
-    assert_eq!((&back.reply["recovered"], back.position().offset), (&json!(false), 20));
+    assert_eq!((&back.reply["recovered"], back.position().offset), (&serde_json::json!(false), 20));
     node.publish(1).await;
     assert_eq!(back.offsets(1).await, [21]);
 }
@@ -176,20 +186,118 @@ async fn what_nobody_noticed_is_found_by_comparing_positions() {
 }
 
 #[tokio::test]
-async fn signals_reach_everybody_without_an_offset() {
+async fn signals_reach_everybody_without_an_offset_but_those_who_block_their_sender() {
     let node = Node::with_history(5).await;
     let subscriber = node.subscribe(1, None).await;
-    let info = ClientInfo { user: "u".into(), client: "c".into() };
-    node.broker.signal(CHANNEL, Payload::parse(r#"{"type":"typing"}"#).unwrap(), info).await.unwrap();
+    for user in ["a pest", "u"] {
+        let info = ClientInfo { user: user.into(), client: "c".into() };
+        node.broker.signal(CHANNEL, Payload::parse(r#"{"type":"typing"}"#).unwrap(), info).await.unwrap();
+    }
     let frame = subscriber.frames(1).await.remove(0);
-    assert_eq!(frame["push"]["pub"], json!({"data": {"type": "typing"}, "info": {"user": "u", "client": "c"}}));
+    assert_eq!(
+        frame["push"]["pub"],
+        serde_json::json!({"data": {"type": "typing"}, "info": {"user": "u", "client": "c"}})
+    );
+}
+
+#[tokio::test]
+async fn a_suspension_holds_back_and_ends_in_delivery_or_in_nothing() {
+    let node = Node::with_history(100).await;
+    let (stays, goes) = (node.subscribe(1, None).await, node.subscribe(2, None).await);
+    node.publish(1).await;
+    let suspended = node.hub.suspend(&node.hub.channel_names(), |_, _| true);
+    assert_eq!(suspended.len(), 2);
+    assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
+    node.publish(2).await;
+    assert!(!node.hub.resume(CHANNEL, &stays.connection, || false), "not in this moment");
+    assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
+    assert!(node.hub.resume(CHANNEL, &stays.connection, || true));
+    assert!(node.hub.revoke(CHANNEL, &goes.connection, codes::REMOVED));
+    assert!(!node.hub.revoke(CHANNEL, &goes.connection, codes::REMOVED));
+    node.publish(1).await;
+    assert_eq!(stays.offsets(4).await, [1, 2, 3, 4]);
+    // Not even what was queued before.
+    let told = goes.frames(1).await.remove(0);
+    assert_eq!(told["push"]["unsubscribe"]["code"], 2100);
+    goes.outbox.close(codes::SHUTDOWN);
+    assert_eq!(goes.outbox.take(&mut Vec::new()).await, Err(codes::SHUTDOWN));
+    assert!(goes.connection.channels().is_empty());
+    assert_eq!(node.metrics.subscriptions.get(), 1);
+}
+
+#[tokio::test]
+async fn who_was_suspended_for_too_long_recovers() {
+    let node = Node::with_history(1000).await;
+    let subscriber = node.subscribe(1, None).await;
+    node.hub.suspend(&[CHANNEL.into()], |_, _| true);
+    node.publish(HELD_MAX as u64 + 5).await;
+    assert!(node.hub.resume(CHANNEL, &subscriber.connection, || true));
+    assert_eq!(subscriber.frames(1).await[0]["push"]["unsubscribe"]["code"], 2500);
+    let back = node.subscribe(1, Some(&subscriber.position())).await;
+    assert_eq!(back.reply["publications"].as_array().unwrap().len(), HELD_MAX + 5);
+}
+
+/// Suspends everybody at each publication, as a revocation does.
+struct Strict(Weak<Hub>, Mutex<Vec<String>>);
+
+impl Watcher for Strict {
+    fn publication(&self, data: &Payload) {
+        let hub = self.0.upgrade().unwrap();
+        hub.suspend(&hub.channel_names(), |_, _| true);
+        self.1.lock().unwrap().push(String::from_utf8(data.as_bytes().to_vec()).unwrap());
+    }
+
+    fn lost(&self) {
+        self.1.lock().unwrap().push("lost".into());
+    }
+}
+
+#[tokio::test]
+async fn what_is_watched_takes_effect_before_anything_later_of_other_channels() {
+    let node = Node::with_history(5).await;
+    let strict = Arc::new(Strict(Arc::downgrade(&node.hub), Mutex::default()));
+    let watcher: Weak<Strict> = Arc::downgrade(&strict);
+    node.hub.watch("$watched", watcher);
+    let subscriber = node.subscribe(1, None).await;
+    let publish = async |seq: u64, channel: &str| {
+        let entry = Entry { seq, channel: channel.into(), data: Payload::parse(&seq.to_string()).unwrap() };
+        node.broker.publish(&[entry]).await.unwrap();
+    };
+    // Neither is heard, and the room's is noticed first.
+    for channel in ["$watched", CHANNEL] {
+        node.broker.unsubscribe(channel).await.unwrap();
+    }
+    publish(1, CHANNEL).await;
+    publish(2, "$watched").await;
+    publish(3, CHANNEL).await;
+    for channel in ["$watched", CHANNEL] {
+        node.broker.subscribe(channel).await.unwrap();
+    }
+    node.hub.gap();
+    publish(4, CHANNEL).await;
+    while node.hub.standing(CHANNEL, 1) != Standing::Suspended {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*strict.1.lock().unwrap(), ["2"]);
+    subscriber.outbox.close(codes::SHUTDOWN);
+    assert_eq!(subscriber.outbox.take(&mut Vec::new()).await, Err(codes::SHUTDOWN));
+    // And what can never be known any more is told.
+    node.broker.unsubscribe("$watched").await.unwrap();
+    for seq in 5..20 {
+        publish(seq, "$watched").await;
+    }
+    node.broker.subscribe("$watched").await.unwrap();
+    publish(20, "$watched").await;
+    while strict.1.lock().unwrap().last().is_none_or(|last| last != "lost") {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_abandoned_channel_is_unlinked_after_a_while_and_can_be_used_again() {
     let node = Node::with_history(5).await;
     node.subscribe(1, None).await;
-    node.hub.unsubscribe(CHANNEL, 1);
+    node.hub.unsubscribe(CHANNEL, &connection(1, 0));
     assert_eq!(node.metrics.channels.get(), 1);
     tokio::time::sleep(LINGER * 2).await;
     assert_eq!(node.metrics.channels.get(), 0);
@@ -213,19 +321,19 @@ async fn joining_leaving_and_publishing_at_once_loses_nothing() {
             }
         }
     });
-    let coming_and_going = (0..8).map(|connection| {
+    let coming_and_going = (0..8).map(|id| {
         let hub = Arc::clone(&hub);
         tokio::spawn(async move {
             let mut since: Option<Position> = None;
             let mut got = 0;
             while got < 3000 {
-                let outbox = Arc::new(Outbox::alone(1 << 26));
-                let replies = Arc::clone(&outbox);
-                let accept = move |reply| replies.push(crate::protocol::json::reply(1, &Reply::Subscribe(reply)));
+                let connection = connection(id, 1 << 26);
+                let outbox = &connection.outbox;
+                let accept = |reply| outbox.push(json::reply(1, &Reply::Subscribe(reply)));
                 let recover = since.clone().unwrap_or(Position { offset: 0, epoch: hub_epoch(&hub).await });
-                hub.subscribe(CHANNEL, connection, &outbox, Some(&recover), accept).await.unwrap();
+                hub.subscribe(CHANNEL, &connection, Some(&recover), accept).await.unwrap();
                 tokio::task::yield_now().await;
-                hub.unsubscribe(CHANNEL, connection);
+                hub.unsubscribe(CHANNEL, &connection);
                 outbox.close(codes::SHUTDOWN);
                 let mut batch = Vec::new();
                 while outbox.take(&mut batch).await.is_ok() {}

@@ -1,10 +1,13 @@
-//! Many questions, few calls: what is asked while a call is under way goes into the next one together.
+//! Many questions, few calls: what is asked while calls are under way goes into the next one together. While there is
+//! much to ask, calls that are not full keep a distance, so that their number does not depend on that of the askers.
 
 use super::PocketBaseError;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 /// Questions that may wait for a call. Whoever asks beyond that waits for a place.
 const QUEUE: usize = 4096;
@@ -12,6 +15,8 @@ const QUEUE: usize = 4096;
 const IN_FLIGHT: usize = 4;
 /// Questions in one call; PocketBase takes up to 500.
 const BATCH: usize = 200;
+/// Between the beginnings of two calls, unless the second is full. Who asks after a longer pause does not wait.
+const DISTANCE: Duration = Duration::from_millis(50);
 
 type Answer<V> = Result<V, PocketBaseError>;
 
@@ -54,12 +59,21 @@ where
 {
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut asked = Vec::new();
+    let mut next = Instant::now();
     loop {
         // First a free slot, then the questions: what arrives meanwhile joins the batch.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         if questions.recv_many(&mut asked, BATCH).await == 0 {
             return;
         }
+        while asked.len() < BATCH {
+            let room = BATCH - asked.len();
+            let more = timeout_at(next, questions.recv_many(&mut asked, room)).await;
+            if !matches!(more, Ok(1..)) {
+                break;
+            }
+        }
+        next = Instant::now() + DISTANCE;
         let mut waiting: HashMap<K, Vec<oneshot::Sender<Answer<V>>>> = HashMap::new();
         for (key, answer) in asked.drain(..) {
             waiting.entry(key).or_default().push(answer);
@@ -108,6 +122,31 @@ mod tests {
             assert_eq!(answer, i % 500 * 2);
         }
         assert!(calls.load(Ordering::Relaxed) <= 20, "{calls:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_ask_one_after_the_other_share_calls_and_the_first_does_not_wait() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let batcher = Arc::new(Batcher::start(move |keys: Arc<[usize]>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move { Ok(keys.to_vec()) }
+        }));
+        let start = Instant::now();
+        let asking = (0..1000usize).map(|i| {
+            let batcher = Arc::clone(&batcher);
+            tokio::spawn(async move {
+                tokio::time::sleep_until(start + Duration::from_millis(i as u64)).await;
+                assert_eq!(batcher.ask(i).await, Ok(i));
+                Instant::now()
+            })
+        });
+        let mut answered = Vec::new();
+        for task in asking.collect::<Vec<_>>() {
+            answered.push(task.await.unwrap());
+        }
+        assert!(answered[0] < start + Duration::from_millis(5));
+        assert!((15..=25).contains(&calls.load(Ordering::Relaxed)), "{calls:?} calls within a second");
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! Every code that a client can see, in one place. `proto/README.md` holds the same table for people, and a
 //! test compares the two.
 //!
-//! Numbers below 4000 are the protocol's own and mean what they mean everywhere. Ours would be 4000-4499
-//! (the client reconnects) and 4500-4999 (it does not); none is needed yet.
+//! Most numbers are the protocol's own and mean what they mean everywhere. Ours are errors from 400 on,
+//! unsubscribes from 2100 to 2199 (the client does not subscribe again), and disconnects from 4000 to 4499 (it comes
+//! back) and from 4500 to 4999 (it does not).
 
 /// Answers one command; the connection lives on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +67,24 @@ table! {
         TOKEN_EXPIRED = code 109, message "token expired", temporary false;
         /// The history no longer reaches back to the position asked for.
         UNRECOVERABLE_POSITION = code 112, message "unrecoverable position", temporary false;
+        /// The user may read but not publish, until `muted_until`.
+        MUTED = code 400, message "muted", temporary false;
     }
 }
 
 table! {
     /// All ways in which the gateway ends a subscription.
     UNSUBSCRIBES: UnsubscribeCode {
+        /// A record that gave this user access, such as a membership, was deleted or changed.
+        REMOVED = code 2100, reason "removed from the channel";
+        /// The guarded record changed so that this user may not view it any more, as when a room becomes private.
+        CLOSED = code 2101, reason "channel closed to this user";
+        /// The guarded record was deleted.
+        DELETED = code 2102, reason "channel deleted";
+        /// An admin changed the rules of a collection.
+        RULES_CHANGED = code 2103, reason "rules changed";
+        /// Something else took the access away: the user's own record, a related one, or time.
+        ACCESS_ENDED = code 2104, reason "access ended";
         /// The node lost its place in the channel and history could not fill the gap; the client subscribes
         /// again and learns whether it could be recovered.
         INSUFFICIENT_STATE = code 2500, reason "insufficient state";
@@ -97,6 +110,16 @@ table! {
         BAD_REQUEST_FRAME = code 3501, reason "bad request";
         /// No `connect` arrived in time.
         STALE = code 3502, reason "stale";
+        /// A revocation met a reply that could not be taken back; what the client may see it gets after coming back.
+        ACCESS_CHANGED = code 4000, reason "access changed";
+        /// The user was deleted.
+        USER_DELETED = code 4500, reason "user deleted";
+        /// The user is banned, until `banned_until`.
+        BANNED = code 4501, reason "banned";
+        /// The user's tokens were invalidated: a new password, or a log-out everywhere.
+        TOKEN_REVOKED = code 4502, reason "token revoked";
+        /// The auth collection's token secret was changed, which invalidates everybody's tokens.
+        ALL_TOKENS_REVOKED = code 4503, reason "all tokens revoked";
     }
 }
 
@@ -127,6 +150,6 @@ mod tests {
     #[test]
     fn clients_come_back_exactly_where_coming_back_can_help() {
         let staying_away: Vec<u16> = DISCONNECTS.iter().filter(|d| !d.reconnects()).map(|d| d.code).collect();
-        assert_eq!(staying_away, [1009, 3500, 3501, 3502]);
+        assert_eq!(staying_away, [1009, 3500, 3501, 3502, 4500, 4501, 4502, 4503]);
     }
 }

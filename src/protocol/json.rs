@@ -4,6 +4,7 @@ use super::codes::ErrorCode;
 use super::{ClientInfo, Command, HistoryRequest, Payload, Position, Publication, Reply, Request, Subscribe};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 /// The server's ping, and the client's answer to it: an empty object.
@@ -15,12 +16,23 @@ const FLAG_REJECT_UNRECOVERED: u64 = 2;
 /// Why a frame could not be read. The SDKs never send such a frame, so the connection ends with 3501.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("not the JSON of a command: {0}")]
+    #[error("not the JSON of a command: {}", place(.0))]
     Json(#[from] serde_json::Error),
     #[error("a command without an id")]
     NoId,
     #[error("an unknown command")]
     UnknownCommand,
+}
+
+/// What is wrong with a JSON text and where, without what stands there: serde_json's own words may repeat a whole
+/// string, and so bring keys or messages into logs.
+pub fn place(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Syntax | Category::Io => "not JSON",
+        Category::Eof => "cut off",
+        Category::Data => "not of the expected shape",
+    };
+    format!("{what} at line {}, column {}", error.line(), error.column())
 }
 
 /// The commands of one text frame, in order, up to and including the first that is malformed.
@@ -166,12 +178,24 @@ impl<'a> TryFrom<CommandFrame<'a>> for Command<'a> {
 /// One publication on its way to a channel's subscribers: encoded once, shared by all of them.
 pub fn publication_push(channel: &str, publication: &Publication) -> Bytes {
     let mut out = Vec::with_capacity(publication.data.len() + channel.len() + 96);
-    out.extend_from_slice(br#"{"push":{"channel":"#);
-    write_json(&mut out, channel);
+    begin_push(&mut out, channel);
     out.extend_from_slice(br#","pub":"#);
     write_publication(&mut out, publication);
     out.extend_from_slice(b"}}");
     out.into()
+}
+
+/// How all pushes of a channel begin, and no other frame.
+pub fn push_begin(channel: &str) -> Bytes {
+    let mut out = Vec::new();
+    begin_push(&mut out, channel);
+    out.push(b',');
+    out.into()
+}
+
+fn begin_push(out: &mut Vec<u8>, channel: &str) {
+    out.extend_from_slice(br#"{"push":{"channel":"#);
+    write_json(out, channel);
 }
 
 /// Tells a client that the server ended its subscription.
@@ -181,8 +205,8 @@ pub fn unsubscribe_push(channel: &str, code: super::codes::UnsubscribeCode) -> B
         code: u16,
         reason: &'static str,
     }
-    let mut out = br#"{"push":{"channel":"#.to_vec();
-    write_json(&mut out, channel);
+    let mut out = Vec::new();
+    begin_push(&mut out, channel);
     out.extend_from_slice(br#","unsubscribe":"#);
     write_json(&mut out, &Unsubscribe { code: code.code, reason: code.reason });
     out.extend_from_slice(b"}}");

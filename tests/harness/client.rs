@@ -163,6 +163,11 @@ impl Client {
         }
     }
 
+    /// A push that arrived while something else was waited for.
+    pub fn waiting(&mut self) -> Option<Value> {
+        self.pushes.pop_front()
+    }
+
     async fn push(&mut self) -> Value {
         match self.pushes.pop_front() {
             Some(push) => push,

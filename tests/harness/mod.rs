@@ -10,6 +10,7 @@ pub mod http;
 pub mod pocketbase;
 pub mod process;
 pub mod redis;
+pub mod tokens;
 
 use client::Client;
 use gateway::Gateway;

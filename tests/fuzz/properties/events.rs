@@ -1,7 +1,8 @@
 //! What PocketBase's hooks post, and what its outbox route answers: bodies of events, and what the relay makes of them.
 
+use konvert_gateway::access::changes::{Change, Changes};
 use konvert_gateway::broker::Mark;
-use konvert_gateway::event::{CHANNEL_NAME_MAX, Events};
+use konvert_gateway::event::{CHANNEL_NAME_MAX, Events, INTERNAL};
 use konvert_gateway::protocol::Publication;
 use konvert_gateway::protocol::json::publication_push;
 use konvert_gateway::relay::machine::{Action, Input, Machine};
@@ -14,6 +15,7 @@ pub fn check(input: &[u8]) {
     for events in &bodies {
         is_in_order(events);
         comes_back(events);
+        changes_access(events);
     }
     is_relayed(&bodies);
 }
@@ -23,7 +25,9 @@ fn is_in_order(events: &Events) {
     for event in &events.events {
         assert!(event.seq > before);
         before = event.seq;
-        assert!(event.channels.iter().all(|name| (1..=CHANNEL_NAME_MAX).contains(&name.len())));
+        for name in &event.channels {
+            assert!((1..=CHANNEL_NAME_MAX).contains(&name.len()) && !name.starts_with(INTERNAL), "{name}");
+        }
         assert_ne!(event.fingerprint(), 0);
         let data = std::str::from_utf8(event.data.as_bytes()).expect("a payload is UTF-8");
         serde_json::from_str::<&RawValue>(data).expect("a payload is JSON");
@@ -36,11 +40,29 @@ fn is_in_order(events: &Events) {
     }
 }
 
+/// What an event says of access makes void what was known of those whom it concerns.
+fn changes_access(events: &Events) {
+    let changes = Changes::default();
+    for payload in events.events.iter().filter_map(|event| event.access.as_ref()) {
+        let said: Vec<Change> = serde_json::from_slice(payload.as_bytes()).unwrap_or_default();
+        for change in said {
+            let then = changes.now();
+            changes.note(&change);
+            let user = change.user.as_deref().unwrap_or("anybody");
+            let channel = change.channel.as_deref().unwrap_or("room:a");
+            assert!(!changes.none_since(then, user, Some(channel)), "{change:?}");
+            assert!(changes.none_since(changes.now(), user, Some(channel)));
+        }
+    }
+}
+
 /// Written again, the events are the same.
 fn comes_back(events: &Events) {
     let each = events.events.iter().map(|event| {
         let data = String::from_utf8_lossy(event.data.as_bytes());
-        format!(r#"{{"seq":{},"channels":{},"data":{data}}}"#, event.seq, json!(event.channels))
+        let access = event.access.as_ref().map(|access| String::from_utf8_lossy(access.as_bytes()));
+        let access = access.map(|access| format!(r#","access":{access}"#)).unwrap_or_default();
+        format!(r#"{{"seq":{},"channels":{},"data":{data}{access}}}"#, event.seq, json!(event.channels))
     });
     let body = format!(r#"{{"events":[{}],"last":{}}}"#, each.collect::<Vec<_>>().join(","), events.last);
     let again = Events::parse(body.as_bytes()).expect("what was read can be read again");

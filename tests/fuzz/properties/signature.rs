@@ -24,20 +24,21 @@ pub fn check(input: &[u8]) {
     // What `+` before a number means is all that other parsers could differ in.
     let near = timestamp.parse::<u64>().is_ok_and(|sent| sent.abs_diff(NOW) <= MAX_SKEW.as_secs());
     let expected = match (signature.eq_ignore_ascii_case(&right), near) {
-        (true, true) => Ok(()),
-        (true, false) => Err(Refusal::Stale),
-        (false, _) => Err(Refusal::Bad),
+        (true, true) => None,
+        (true, false) => Some(Refusal::Stale),
+        (false, _) => Some(Refusal::Bad),
     };
-    assert_eq!(verdict, expected);
+    assert_eq!(verdict.err(), expected);
     let missing = signer.verify(now, (None, Some(signature)), (method, target, body));
-    assert_eq!(missing, Err(Refusal::Missing));
+    assert_eq!(missing.err(), Some(Refusal::Missing));
 
     // What is signed here is accepted for as long as it should be, and for no other body.
     let (timestamp, signature) = signer.sign(now, method, target, body);
-    let verify = |at, body: &[u8]| signer.verify(at, (Some(&timestamp), Some(&signature)), (method, target, body));
-    assert_eq!(verify(now + MAX_SKEW, body), Ok(()));
-    assert_eq!(verify(now + MAX_SKEW + Duration::from_secs(1), body), Err(Refusal::Stale));
-    assert_eq!(verify(now, &[body, b"."].concat()), Err(Refusal::Bad));
+    let verify =
+        |at, body: &[u8]| signer.verify(at, (Some(&timestamp), Some(&signature)), (method, target, body)).err();
+    assert_eq!(verify(now + MAX_SKEW, body), None);
+    assert_eq!(verify(now + MAX_SKEW + Duration::from_secs(1), body), Some(Refusal::Stale));
+    assert_eq!(verify(now, &[body, b"."].concat()), Some(Refusal::Bad));
 }
 
 fn sign(timestamp: &str, method: &str, target: &str, body: &[u8]) -> String {

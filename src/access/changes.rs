@@ -1,0 +1,181 @@
+//! What has changed since when, as far as it concerns who may see what.
+//!
+//! PocketBase's hooks write a [`Change`] into the outbox beside whatever may let somebody in or shut him out. An
+//! answer of PocketBase that was asked for before such a change was heard of is void after it.
+
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Separate changes that are remembered. Beyond that they are forgotten, and everything counts as changed.
+const REMEMBERED: usize = 10_000;
+
+/// Something that may have changed access, as the hooks describe it: which of the fields are there says what it
+/// concerns. With none of them, everything.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Change {
+    pub cause: Cause,
+    #[serde(default)]
+    pub user: Option<String>,
+    #[serde(default)]
+    pub channel: Option<String>,
+    /// The part of a channel's name before its colon.
+    #[serde(default)]
+    pub namespace: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// The user's own record.
+    User,
+    /// A record that concerns this user in this channel alone, such as a membership.
+    Member,
+    /// The guarded record.
+    Record,
+    /// The guarded record is gone.
+    Deleted,
+    /// A record that the rule looks at.
+    Related,
+    /// A collection: its rules, its fields, its token secret. Also anything that this version does not know.
+    #[serde(other)]
+    Rules,
+}
+
+impl Cause {
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::User => "user",
+            Cause::Member => "member",
+            Cause::Record => "record",
+            Cause::Deleted => "deleted",
+            Cause::Related => "related",
+            Cause::Rules => "rules",
+        }
+    }
+}
+
+impl Change {
+    pub const EVERYTHING: Self = Self { cause: Cause::Rules, user: None, channel: None, namespace: None };
+
+    /// Whether it may concern this user in this channel.
+    pub fn concerns(&self, user: &str, channel: &str) -> bool {
+        self.user.as_deref().is_none_or(|it| it == user)
+            && self.channel.as_deref().is_none_or(|it| it == channel)
+            && self.namespace.as_deref().is_none_or(|it| channel.split(':').next() == Some(it))
+    }
+
+    /// Whether users themselves may have changed, and with them their keys.
+    pub fn concerns_accounts(&self) -> bool {
+        self.channel.is_none() && self.namespace.is_none()
+    }
+}
+
+/// Later moments are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+#[derive(Default)]
+pub struct Changes {
+    // Held for a few lookups.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    now: u64,
+    /// When something last changed that concerns everybody everywhere.
+    everything: u64,
+    last: HashMap<(Option<String>, Option<String>), u64, foldhash::fast::RandomState>,
+}
+
+impl Changes {
+    pub fn now(&self) -> Moment {
+        Moment(self.lock().now)
+    }
+
+    pub fn note(&self, change: &Change) {
+        let mut state = self.lock();
+        state.now += 1;
+        let now = state.now;
+        // Changes of a namespace are rare enough to stand for everything.
+        let narrow = change.namespace.is_none() && (change.user.is_some() || change.channel.is_some());
+        if !narrow || state.last.len() >= REMEMBERED {
+            state.everything = now;
+            state.last.clear();
+        } else {
+            state.last.insert((change.user.clone(), change.channel.clone()), now);
+        }
+    }
+
+    /// Whether nothing was noted since then that may concern this user, in this channel or at all.
+    pub fn none_since(&self, Moment(then): Moment, user: &str, channel: Option<&str>) -> bool {
+        let state = self.lock();
+        if state.now == then {
+            return true;
+        }
+        let (user, channel) = (Some(user.to_owned()), channel.map(str::to_owned));
+        let last = |key: &(Option<String>, Option<String>)| state.last.get(key).copied().unwrap_or_default();
+        let mut newest = state.everything.max(last(&(user.clone(), None)));
+        if channel.is_some() {
+            newest = newest.max(last(&(user, channel.clone()))).max(last(&(None, channel)));
+        }
+        newest <= then
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(json: &str) -> Change {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_change_concerns_whom_it_names() {
+        let member = change(r#"{"cause":"member","channel":"room:a","user":"u"}"#);
+        let record = change(r#"{"cause":"record","channel":"room:a"}"#);
+        let user = change(r#"{"cause":"user","user":"u"}"#);
+        let namespace = change(r#"{"cause":"related","namespace":"room"}"#);
+        let rules = change(r#"{"cause":"rules"}"#);
+        let unknown = change(r#"{"cause":"of a later version"}"#);
+        assert_eq!(unknown, Change::EVERYTHING);
+        for (change, concerned) in [
+            (&member, [true, false, false, false]),
+            (&record, [true, true, false, false]),
+            (&user, [true, false, true, true]),
+            (&namespace, [true, true, true, false]),
+            (&rules, [true, true, true, true]),
+        ] {
+            let changes = Changes::default();
+            let before = changes.now();
+            changes.note(change);
+            for ((user, channel), concerned) in
+                [("u", "room:a"), ("v", "room:a"), ("u", "room:b"), ("u", "rooms:a")].into_iter().zip(concerned)
+            {
+                assert_eq!(change.concerns(user, channel), concerned, "{change:?} {user} {channel}");
+                let holds = changes.none_since(before, user, Some(channel));
+                // Too careful is allowed, for a namespace.
+                assert!(holds != concerned || (!holds && change.namespace.is_some()), "{change:?} {user} {channel}");
+                assert!(changes.none_since(changes.now(), user, Some(channel)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_counts_as_changed() {
+        let changes = Changes::default();
+        let before = changes.now();
+        for i in 0..=REMEMBERED {
+            let channel = Some(format!("room:{i}"));
+            changes.note(&Change { cause: Cause::Record, user: None, channel, namespace: None });
+        }
+        assert!(!changes.none_since(before, "u", Some("room:0")));
+        assert!(changes.none_since(changes.now(), "u", Some("room:0")));
+    }
+}

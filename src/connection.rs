@@ -1,0 +1,90 @@
+//! One authenticated connection as everybody but its [`session`](crate::session) sees it, and the register of all
+//! that are open on this node.
+
+use crate::auth::Account;
+use crate::outbox::Outbox;
+use crate::protocol::ClientInfo;
+use dashmap::DashMap;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Names one connection on this node.
+pub type ConnectionId = u64;
+
+pub struct Connection {
+    pub id: ConnectionId,
+    pub user: Arc<str>,
+    /// The connection's name towards clients.
+    pub client: String,
+    pub outbox: Arc<Outbox>,
+    // Both are held for a look or a swap only: std Mutexes are enough.
+    account: Mutex<Arc<Account>>,
+    channels: Mutex<HashSet<Arc<str>>>,
+}
+
+impl Connection {
+    pub fn new(id: ConnectionId, user: &str, client: &str, outbox: &Arc<Outbox>, account: Arc<Account>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            user: user.into(),
+            client: client.to_owned(),
+            outbox: Arc::clone(outbox),
+            account: Mutex::new(account),
+            channels: Mutex::default(),
+        })
+    }
+
+    pub fn info(&self) -> ClientInfo {
+        ClientInfo { user: self.user.to_string(), client: self.client.clone() }
+    }
+
+    /// The user's account, as it was last heard of.
+    pub fn account(&self) -> Arc<Account> {
+        Arc::clone(&lock(&self.account))
+    }
+
+    /// Whether its user does not want that one's signals.
+    pub fn blocks(&self, user: &str) -> bool {
+        lock(&self.account).blocks(user)
+    }
+
+    pub fn set_account(&self, account: Arc<Account>) {
+        *lock(&self.account) = account;
+    }
+
+    /// What it is subscribed to. The hub keeps this.
+    pub fn channels(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        lock(&self.channels)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All authenticated connections of this node, by user.
+#[derive(Default)]
+pub struct Connections {
+    users: DashMap<Arc<str>, Vec<Arc<Connection>>, foldhash::fast::RandomState>,
+}
+
+impl Connections {
+    pub fn add(&self, connection: &Arc<Connection>) {
+        self.users.entry(Arc::clone(&connection.user)).or_default().push(Arc::clone(connection));
+    }
+
+    pub fn remove(&self, connection: &Connection) {
+        self.users.remove_if_mut(&connection.user, |_, connections| {
+            connections.retain(|other| other.id != connection.id);
+            connections.is_empty()
+        });
+    }
+
+    pub fn of(&self, user: &str) -> Vec<Arc<Connection>> {
+        self.users.get(user).map(|connections| connections.clone()).unwrap_or_default()
+    }
+
+    pub fn users(&self) -> Vec<Arc<str>> {
+        self.users.iter().map(|entry| Arc::clone(entry.key())).collect()
+    }
+}

@@ -1,0 +1,157 @@
+//! Subscriptions whose access may have ended: while PocketBase is asked, what comes for them is held back, and then
+//! delivered, or dropped with the subscription.
+
+use super::{Hub, State, Subscriber};
+use crate::connection::{Connection, ConnectionId};
+use crate::protocol::codes::{self, UnsubscribeCode};
+use crate::protocol::{Publication, json};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// What is held back for a suspended subscription, in frames. Beyond that it has to recover.
+pub(super) const HELD_MAX: usize = 256;
+
+/// A subscription, as the hub hands it out.
+pub type Subscription = (Arc<str>, Arc<Connection>);
+
+#[derive(Default)]
+pub(super) struct Held {
+    frames: Vec<Bytes>,
+    /// There was too much of it.
+    overflowed: bool,
+}
+
+/// How a connection stands to a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Out,
+    Subscribed,
+    /// PocketBase is being asked whether it may stay.
+    Suspended,
+}
+
+impl Subscriber {
+    fn standing(&self) -> Standing {
+        if self.held.is_none() { Standing::Subscribed } else { Standing::Suspended }
+    }
+
+    /// Not what it has already; not the signals of users whom it blocks, nor any that come while it is suspended.
+    pub(super) fn wants(&self, publication: &Publication) -> bool {
+        if publication.offset != 0 {
+            return publication.offset > self.from;
+        }
+        let sender = publication.info.as_ref().map(|info| info.user.as_str());
+        self.held.is_none() && !sender.is_some_and(|sender| self.connection.blocks(sender))
+    }
+
+    pub(super) fn push(&mut self, frame: &Bytes) -> bool {
+        let Some(held) = &mut self.held else { return self.connection.outbox.push(frame.clone()) };
+        if held.frames.len() < HELD_MAX && !held.overflowed {
+            held.frames.push(frame.clone());
+        } else {
+            **held = Held { frames: Vec::new(), overflowed: true };
+        }
+        false
+    }
+}
+
+impl State {
+    fn standing(&self, connection: ConnectionId) -> Standing {
+        self.subscribers.get(&connection).map_or(Standing::Out, Subscriber::standing)
+    }
+}
+
+impl Hub {
+    pub fn standing(&self, name: &str, connection: ConnectionId) -> Standing {
+        let channel = self.find(name);
+        channel.map_or(Standing::Out, |channel| channel.state().standing(connection))
+    }
+
+    /// Queues a reply that holds what only subscribers may see, if the connection is one in this very moment.
+    pub fn reply_to_subscriber(&self, name: &str, connection: &Connection, reply: Bytes) -> Standing {
+        let Some(channel) = self.find(name) else { return Standing::Out };
+        let state = channel.state();
+        let standing = state.standing(connection.id);
+        if standing == Standing::Subscribed {
+            connection.outbox.push_reply_of(&channel.name, reply);
+        }
+        standing
+    }
+
+    pub fn channel_names(&self) -> Vec<Arc<str>> {
+        self.channels.iter().map(|entry| Arc::clone(entry.key())).collect()
+    }
+
+    /// The subscriptions of these connections to these channels.
+    pub fn subscriptions(&self, channels: &[Arc<str>], which: impl Fn(&str, &Connection) -> bool) -> Vec<Subscription> {
+        self.select(channels, |name, subscriber| which(name, &subscriber.connection))
+    }
+
+    /// As [`Hub::subscriptions`], and holds back what comes for them from now on. Each, also if it was suspended
+    /// before, has to be followed by [`Hub::resume`] or [`Hub::revoke`].
+    pub fn suspend(&self, channels: &[Arc<str>], which: impl Fn(&str, &Connection) -> bool) -> Vec<Subscription> {
+        self.select(channels, |name, subscriber| {
+            let concerned = which(name, &subscriber.connection);
+            if concerned {
+                subscriber.held.get_or_insert_default();
+            }
+            concerned
+        })
+    }
+
+    fn select(&self, channels: &[Arc<str>], mut which: impl FnMut(&str, &mut Subscriber) -> bool) -> Vec<Subscription> {
+        let watched = self.watched.get().map(|watched| &watched.channel);
+        let mut selected = Vec::new();
+        for channel in channels.iter().filter_map(|name| self.find(name)) {
+            // Whoever calls this may hold its state. It has no subscribers.
+            if watched.is_some_and(|watched| Arc::ptr_eq(watched, &channel)) {
+                continue;
+            }
+            let mut state = channel.state();
+            let concerned = state.subscribers.values_mut().filter_map(|subscriber| {
+                which(&channel.name, subscriber)
+                    .then(|| (Arc::clone(&channel.name), Arc::clone(&subscriber.connection)))
+            });
+            selected.extend(concerned);
+        }
+        selected
+    }
+
+    /// Ends a suspension and delivers what was held back, if the subscription may `still` go on in this very moment.
+    /// Returns whether that was so.
+    pub fn resume(&self, name: &str, connection: &Connection, still: impl FnOnce() -> bool) -> bool {
+        let Some(channel) = self.find(name) else { return true };
+        let mut state = channel.state();
+        if !still() {
+            return false;
+        }
+        let Some(subscriber) = state.subscribers.get_mut(&connection.id) else { return true };
+        let Some(held) = subscriber.held.take() else { return true };
+        if held.overflowed {
+            state.subscribers.remove(&connection.id);
+            self.end(&channel, connection, codes::INSUFFICIENT_STATE);
+        } else {
+            let delivered = held.frames.into_iter().filter(|frame| connection.outbox.push(frame.clone())).count();
+            self.metrics.deliveries.inc_by(delivered as u64);
+        }
+        true
+    }
+
+    /// Ends a subscription for want of access: what is queued of the channel is not written any more. Returns whether
+    /// there was one.
+    pub fn revoke(&self, name: &str, connection: &Connection, code: UnsubscribeCode) -> bool {
+        let Some(channel) = self.find(name) else { return false };
+        let mut state = channel.state();
+        if state.subscribers.remove(&connection.id).is_none() {
+            return false;
+        }
+        connection.outbox.withdraw(name, json::push_begin(name));
+        self.end(&channel, connection, code);
+        let idle = state.is_idle();
+        drop(state);
+        if idle {
+            self.detach_later(channel);
+        }
+        true
+    }
+}

@@ -1,0 +1,232 @@
+//! Access that ends: what PocketBase's hooks say of it reaches running subscriptions and connections, on every node.
+//!
+//! Each [`Change`] comes through the hub's watched channel, in outbox order. At once, the subscriptions that it
+//! concerns are suspended and earlier answers of PocketBase become void; then PocketBase is asked anew, and each
+//! subscription goes on with what was held back, or ends with the code of the cause. While PocketBase gives no
+//! answer they stay suspended. Accounts (deleted, banned, another key) are looked at in the same way, and end whole
+//! connections.
+//!
+//! Beside that, all of it is checked every `recheck_interval` without suspending anything: for rules that depend on
+//! the time, and for what was written past the hooks.
+
+use crate::access::Access;
+use crate::access::changes::{Cause, Change, Changes};
+use crate::auth::{Account, Auth};
+use crate::connection::{Connection, Connections};
+use crate::hub::suspension::Subscription;
+use crate::hub::{Hub, Watcher};
+use crate::metrics::Metrics;
+use crate::presence::Presence;
+use crate::protocol::Payload;
+use crate::protocol::codes::{self, Disconnect, UnsubscribeCode};
+use crate::protocol::json;
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+/// How many answers of PocketBase are awaited at once; they are asked for in batches.
+const CONCURRENCY: usize = 1000;
+/// Bounds of the pause while PocketBase gives no answer.
+const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
+
+pub struct Revocation {
+    me: Weak<Revocation>,
+    pub hub: Arc<Hub>,
+    pub auth: Arc<Auth>,
+    pub access: Arc<Access>,
+    pub connections: Arc<Connections>,
+    pub presence: Arc<Presence>,
+    changes: Arc<Changes>,
+    metrics: Metrics,
+}
+
+impl Revocation {
+    pub fn new(
+        hub: Arc<Hub>,
+        (auth, access): (Arc<Auth>, Arc<Access>),
+        connections: Arc<Connections>,
+        presence: Arc<Presence>,
+        changes: Arc<Changes>,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self { me: me.clone(), hub, auth, access, connections, presence, changes, metrics })
+    }
+
+    /// Checks everything once in a while, for as long as `revocation` lives.
+    pub async fn recheck(revocation: Weak<Self>, interval: Duration) {
+        loop {
+            tokio::time::sleep(interval).await;
+            let Some(me) = revocation.upgrade() else { return };
+            let users = me.connections.users();
+            let accounts = futures_util::stream::iter(users).for_each_concurrent(CONCURRENCY, |user| {
+                let me = &me;
+                async move {
+                    if let Ok(account) = me.auth.account(&user).await {
+                        me.judge(&user, account.as_ref(), Cause::User);
+                    }
+                }
+            });
+            accounts.await;
+            let all = me.hub.subscriptions(&me.hub.channel_names(), |_, _| true);
+            let checks = futures_util::stream::iter(all).for_each_concurrent(CONCURRENCY, |(channel, connection)| {
+                let me = &me;
+                async move {
+                    let refused =
+                        me.access.check_anew(&connection.user, &channel).await.is_err_and(|error| !error.temporary);
+                    if refused {
+                        me.revoke(&channel, &connection, Cause::Related);
+                    }
+                }
+            });
+            checks.await;
+        }
+    }
+
+    fn apply(&self, change: &Change) {
+        self.changes.note(change);
+        let Some(me) = self.me.upgrade() else { return };
+        if change.concerns_accounts() {
+            let users = match &change.user {
+                Some(user) => vec![user.as_str().into()],
+                None => self.connections.users(),
+            };
+            for user in users {
+                let connections = self.connections.of(&user);
+                if connections.is_empty() {
+                    continue;
+                }
+                let suspended = connections.iter().flat_map(|connection| {
+                    let channels: Vec<Arc<str>> = connection.channels().iter().cloned().collect();
+                    self.hub.suspend(&channels, |_, other| other.id == connection.id)
+                });
+                let suspended = suspended.collect();
+                tokio::spawn(Arc::clone(&me).settle_account(user, suspended, change.cause));
+            }
+        } else {
+            let channels = match &change.channel {
+                Some(channel) => vec![channel.as_str().into()],
+                None => self.hub.channel_names(),
+            };
+            let suspended =
+                self.hub.suspend(&channels, |channel, connection| change.concerns(&connection.user, channel));
+            if !suspended.is_empty() {
+                tokio::spawn(me.settle(suspended, change.cause));
+            }
+        }
+    }
+
+    /// Looks at a user's account, then at his subscriptions.
+    async fn settle_account(self: Arc<Self>, user: Arc<str>, suspended: Vec<Subscription>, cause: Cause) {
+        let mut pause = RETRY.start;
+        let account = loop {
+            match self.auth.account(&user).await {
+                Ok(account) => break account,
+                Err(error) => rest(&mut pause, &error).await,
+            }
+        };
+        self.judge(&user, account.as_ref(), cause);
+        self.settle(suspended, cause).await;
+    }
+
+    /// Ends the user's connections for which this account gives a reason.
+    fn judge(&self, user: &str, account: Option<&Arc<Account>>, cause: Cause) {
+        for connection in self.connections.of(user) {
+            let known = connection.account();
+            let reason = match account {
+                None => codes::USER_DELETED,
+                // It has come meanwhile, perhaps with a newer key.
+                Some(account) if account.is_older_than(&known) => continue,
+                Some(account) if account.is_banned(SystemTime::now()) => codes::BANNED,
+                Some(account) if account.has_key_of(&known) => {
+                    connection.set_account(Arc::clone(account));
+                    continue;
+                }
+                Some(_) if cause == Cause::Rules => codes::ALL_TOKENS_REVOKED,
+                Some(_) => codes::TOKEN_REVOKED,
+            };
+            self.disconnect(&connection, reason);
+        }
+    }
+
+    fn disconnect(&self, connection: &Connection, reason: Disconnect) {
+        connection.outbox.abort(reason);
+        self.metrics.revocations.with_label_values(&[&reason.reason.replace(' ', "_")]).inc();
+        tracing::info!(user = &*connection.user, client = connection.client, reason = reason.reason, "disconnected");
+    }
+
+    /// Asks PocketBase about each of these subscriptions until it has answered.
+    async fn settle(self: Arc<Self>, suspended: Vec<Subscription>, cause: Cause) {
+        // Two connections of one user have one answer.
+        let mut questions: HashMap<(Arc<str>, Arc<str>), Vec<Arc<Connection>>> = HashMap::new();
+        for (channel, connection) in suspended {
+            questions.entry((channel, Arc::clone(&connection.user))).or_default().push(connection);
+        }
+        let settling =
+            futures_util::stream::iter(questions).for_each_concurrent(CONCURRENCY, |((channel, user), connections)| {
+                let me = &self;
+                async move {
+                    let mut pause = RETRY.start;
+                    loop {
+                        match me.access.check_anew(&user, &channel).await {
+                            Ok(asked) => {
+                                let still = || me.access.holds(asked, &user, &channel);
+                                if connections.iter().all(|connection| me.hub.resume(&channel, connection, still)) {
+                                    return;
+                                }
+                            }
+                            Err(error) if error.temporary => rest(&mut pause, &error.message).await,
+                            Err(_) => {
+                                for connection in &connections {
+                                    me.revoke(&channel, connection, cause);
+                                }
+                                return;
+                            }
+                        }
+                    }
+                }
+            });
+        settling.await;
+    }
+
+    fn revoke(&self, channel: &str, connection: &Connection, cause: Cause) {
+        if self.hub.revoke(channel, connection, code(cause)) {
+            self.presence.leave(channel, &connection.client);
+            self.metrics.revocations.with_label_values(&[cause.name()]).inc();
+            tracing::info!(user = &*connection.user, channel, cause = cause.name(), "a subscription was revoked");
+        }
+    }
+}
+
+fn code(cause: Cause) -> UnsubscribeCode {
+    match cause {
+        Cause::Member => codes::REMOVED,
+        Cause::Record => codes::CLOSED,
+        Cause::Deleted => codes::DELETED,
+        Cause::Rules => codes::RULES_CHANGED,
+        Cause::User | Cause::Related => codes::ACCESS_ENDED,
+    }
+}
+
+async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {
+    tracing::warn!(error = %why, "whether access goes on is not known; what it concerns is held back meanwhile");
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(RETRY.end);
+}
+
+impl Watcher for Revocation {
+    fn publication(&self, data: &Payload) {
+        match serde_json::from_slice::<Vec<Change>>(data.as_bytes()) {
+            Ok(changes) => changes.iter().for_each(|change| self.apply(change)),
+            Err(error) => {
+                let error = json::place(&error);
+                tracing::error!(error, "what the hooks say of access is unreadable: everything is checked anew");
+                self.apply(&Change::EVERYTHING);
+            }
+        }
+    }
+
+    fn lost(&self) {
+        self.apply(&Change::EVERYTHING);
+    }
+}
