@@ -18,9 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A refusal is remembered for this long at most: whoever is let in by something that PocketBase's rules do not
-/// mention should not have to wait.
-const DENIED_TTL: Duration = Duration::from_secs(5);
+/// A refusal is remembered for this long at most: time alone, such as a ban's end, may let somebody in.
+const DENIED_TTL: Duration = Duration::from_secs(1);
 
 pub struct Access {
     questions: Batcher<Check, Verdict>,

@@ -18,7 +18,7 @@ use crate::hub::{Hub, Watcher};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::protocol::Payload;
-use crate::protocol::codes::{self, Disconnect, UnsubscribeCode};
+use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::json;
 use futures_util::StreamExt;
 use std::collections::HashMap;
@@ -98,7 +98,7 @@ impl Revocation {
                 }
                 let suspended = connections.iter().flat_map(|connection| {
                     let channels: Vec<Arc<str>> = connection.channels().iter().cloned().collect();
-                    self.hub.suspend(&channels, |_, other| other.id == connection.id)
+                    self.hub.suspend(&channels, change.cause, |_, other| other.id == connection.id)
                 });
                 let suspended = suspended.collect();
                 tokio::spawn(Arc::clone(&me).settle_account(user, suspended, change.cause));
@@ -108,8 +108,9 @@ impl Revocation {
                 Some(channel) => vec![channel.as_str().into()],
                 None => self.hub.channel_names(),
             };
-            let suspended =
-                self.hub.suspend(&channels, |channel, connection| change.concerns(&connection.user, channel));
+            let suspended = self
+                .hub
+                .suspend(&channels, change.cause, |channel, connection| change.concerns(&connection.user, channel));
             if !suspended.is_empty() {
                 tokio::spawn(me.settle(suspended, change.cause));
             }
@@ -190,21 +191,11 @@ impl Revocation {
     }
 
     fn revoke(&self, channel: &str, connection: &Connection, cause: Cause) {
-        if self.hub.revoke(channel, connection, code(cause)) {
+        if let Some(cause) = self.hub.revoke(channel, connection, cause) {
             self.presence.leave(channel, &connection.client);
             self.metrics.revocations.with_label_values(&[cause.name()]).inc();
             tracing::info!(user = &*connection.user, channel, cause = cause.name(), "a subscription was revoked");
         }
-    }
-}
-
-fn code(cause: Cause) -> UnsubscribeCode {
-    match cause {
-        Cause::Member => codes::REMOVED,
-        Cause::Record => codes::CLOSED,
-        Cause::Deleted => codes::DELETED,
-        Cause::Rules => codes::RULES_CHANGED,
-        Cause::User | Cause::Related => codes::ACCESS_ENDED,
     }
 }
 

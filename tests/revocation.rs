@@ -7,6 +7,7 @@
 
 mod harness;
 
+use futures_util::future::join_all;
 use harness::client::Client;
 use harness::pocketbase::User;
 use harness::{World, message, until};
@@ -45,6 +46,8 @@ impl Stage {
     async fn victim(&mut self, kind: &str) -> Victim {
         self.people += 1;
         let user = self.world.pocketbase.user(&format!("victim{}", self.people)).await;
+        // A run before may have ended all tokens.
+        self.owner = self.world.pocketbase.log_in_again("alice").await;
         let room = json!({"name": "Room", "type": kind, "owner": self.owner.id});
         let room = self.world.pocketbase.create("rooms", &self.owner, &room).await["id"].as_str().unwrap().to_owned();
         if kind != "public" {
@@ -106,7 +109,7 @@ impl Stage {
                 let password = json!({"password": "another-password", "passwordConfirm": "another-password"});
                 self.patch(&user_path, &password).await;
             }
-            "token key changed" => self.patch(&user_path, &json!({"tokenKey": "x".repeat(50)})).await,
+            "token key changed" => self.patch(&user_path, &json!({"tokenKey": format!("{:x>50}", self.people)})).await,
             "token secret of the collection changed" => {
                 let secret = format!("{:0>50}", self.people);
                 self.patch("collections/users", &json!({"authToken": {"secret": secret, "duration": 432_000}})).await;
@@ -348,10 +351,8 @@ async fn a_thousand_subscribes_cost_a_handful_of_calls() {
     let room = json!({"name": "Room", "type": "public", "owner": owner.id});
     let room = world.pocketbase.create("rooms", &owner, &room).await["id"].as_str().unwrap().to_owned();
     let channel = format!("room:{room}");
-    let mut clients = Vec::new();
-    for user in world.pocketbase.copies(&owner, 1000).await {
-        clients.push(Client::connect(world.gateway(), &user.token).await);
-    }
+    let users = world.pocketbase.copies(&owner, 1000).await;
+    let clients = join_all(users.iter().map(|user| Client::connect(world.gateway(), &user.token))).await;
     let begin = Instant::now();
     let subscribing = clients.into_iter().enumerate().map(|(i, mut client)| {
         let channel = channel.clone();

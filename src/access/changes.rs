@@ -3,6 +3,7 @@
 //! PocketBase's hooks write a [`Change`] into the outbox beside whatever may let somebody in or shut him out. An
 //! answer of PocketBase that was asked for before such a change was heard of is void after it.
 
+use crate::protocol::codes::{self, UnsubscribeCode};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,25 +25,37 @@ pub struct Change {
     pub namespace: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+/// Those that say more are greater: a room that is deleted takes its memberships with it.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
     /// The user's own record.
     User,
+    /// A record that the rule looks at.
+    Related,
     /// A record that concerns this user in this channel alone, such as a membership.
     Member,
     /// The guarded record.
     Record,
     /// The guarded record is gone.
     Deleted,
-    /// A record that the rule looks at.
-    Related,
     /// A collection: its rules, its fields, its token secret. Also anything that this version does not know.
     #[serde(other)]
     Rules,
 }
 
 impl Cause {
+    /// What a client is told whose subscription it ends.
+    pub fn code(self) -> UnsubscribeCode {
+        match self {
+            Cause::Member => codes::REMOVED,
+            Cause::Record => codes::CLOSED,
+            Cause::Deleted => codes::DELETED,
+            Cause::Rules => codes::RULES_CHANGED,
+            Cause::User | Cause::Related => codes::ACCESS_ENDED,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Cause::User => "user",

@@ -3,6 +3,7 @@
 
 use super::suspension::{HELD_MAX, Standing};
 use super::*;
+use crate::access::changes::Cause;
 use crate::auth::Account;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Entry, Retention};
@@ -205,20 +206,21 @@ async fn a_suspension_holds_back_and_ends_in_delivery_or_in_nothing() {
     let node = Node::with_history(100).await;
     let (stays, goes) = (node.subscribe(1, None).await, node.subscribe(2, None).await);
     node.publish(1).await;
-    let suspended = node.hub.suspend(&node.hub.channel_names(), |_, _| true);
+    let suspended = node.hub.suspend(&node.hub.channel_names(), Cause::Deleted, |_, _| true);
     assert_eq!(suspended.len(), 2);
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
     node.publish(2).await;
     assert!(!node.hub.resume(CHANNEL, &stays.connection, || false), "not in this moment");
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
     assert!(node.hub.resume(CHANNEL, &stays.connection, || true));
-    assert!(node.hub.revoke(CHANNEL, &goes.connection, codes::REMOVED));
-    assert!(!node.hub.revoke(CHANNEL, &goes.connection, codes::REMOVED));
+    let cause = node.hub.revoke(CHANNEL, &goes.connection, Cause::Member);
+    assert_eq!(cause, Some(Cause::Deleted), "the more telling one");
+    assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member), None);
     node.publish(1).await;
     assert_eq!(stays.offsets(4).await, [1, 2, 3, 4]);
     // Not even what was queued before.
     let told = goes.frames(1).await.remove(0);
-    assert_eq!(told["push"]["unsubscribe"]["code"], 2100);
+    assert_eq!(told["push"]["unsubscribe"]["code"], 2102);
     goes.outbox.close(codes::SHUTDOWN);
     assert_eq!(goes.outbox.take(&mut Vec::new()).await, Err(codes::SHUTDOWN));
     assert!(goes.connection.channels().is_empty());
@@ -229,7 +231,7 @@ async fn a_suspension_holds_back_and_ends_in_delivery_or_in_nothing() {
 async fn who_was_suspended_for_too_long_recovers() {
     let node = Node::with_history(1000).await;
     let subscriber = node.subscribe(1, None).await;
-    node.hub.suspend(&[CHANNEL.into()], |_, _| true);
+    node.hub.suspend(&[CHANNEL.into()], Cause::Related, |_, _| true);
     node.publish(HELD_MAX as u64 + 5).await;
     assert!(node.hub.resume(CHANNEL, &subscriber.connection, || true));
     assert_eq!(subscriber.frames(1).await[0]["push"]["unsubscribe"]["code"], 2500);
@@ -243,7 +245,7 @@ struct Strict(Weak<Hub>, Mutex<Vec<String>>);
 impl Watcher for Strict {
     fn publication(&self, data: &Payload) {
         let hub = self.0.upgrade().unwrap();
-        hub.suspend(&hub.channel_names(), |_, _| true);
+        hub.suspend(&hub.channel_names(), Cause::Related, |_, _| true);
         self.1.lock().unwrap().push(String::from_utf8(data.as_bytes().to_vec()).unwrap());
     }
 

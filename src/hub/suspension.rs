@@ -2,8 +2,9 @@
 //! delivered, or dropped with the subscription.
 
 use super::{Hub, State, Subscriber};
+use crate::access::changes::Cause;
 use crate::connection::{Connection, ConnectionId};
-use crate::protocol::codes::{self, UnsubscribeCode};
+use crate::protocol::codes;
 use crate::protocol::{Publication, json};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ pub(super) const HELD_MAX: usize = 256;
 /// A subscription, as the hub hands it out.
 pub type Subscription = (Arc<str>, Arc<Connection>);
 
-#[derive(Default)]
 pub(super) struct Held {
+    /// The most telling of those that came so far.
+    cause: Cause,
     frames: Vec<Bytes>,
     /// There was too much of it.
     overflowed: bool,
@@ -49,7 +51,7 @@ impl Subscriber {
         if held.frames.len() < HELD_MAX && !held.overflowed {
             held.frames.push(frame.clone());
         } else {
-            **held = Held { frames: Vec::new(), overflowed: true };
+            **held = Held { cause: held.cause, frames: Vec::new(), overflowed: true };
         }
         false
     }
@@ -89,11 +91,18 @@ impl Hub {
 
     /// As [`Hub::subscriptions`], and holds back what comes for them from now on. Each, also if it was suspended
     /// before, has to be followed by [`Hub::resume`] or [`Hub::revoke`].
-    pub fn suspend(&self, channels: &[Arc<str>], which: impl Fn(&str, &Connection) -> bool) -> Vec<Subscription> {
+    pub fn suspend(
+        &self,
+        channels: &[Arc<str>],
+        cause: Cause,
+        which: impl Fn(&str, &Connection) -> bool,
+    ) -> Vec<Subscription> {
         self.select(channels, |name, subscriber| {
             let concerned = which(name, &subscriber.connection);
             if concerned {
-                subscriber.held.get_or_insert_default();
+                let held = || Box::new(Held { cause, frames: Vec::new(), overflowed: false });
+                let held = subscriber.held.get_or_insert_with(held);
+                held.cause = held.cause.max(cause);
             }
             concerned
         })
@@ -137,21 +146,20 @@ impl Hub {
         true
     }
 
-    /// Ends a subscription for want of access: what is queued of the channel is not written any more. Returns whether
-    /// there was one.
-    pub fn revoke(&self, name: &str, connection: &Connection, code: UnsubscribeCode) -> bool {
-        let Some(channel) = self.find(name) else { return false };
+    /// Ends a subscription for want of access: what is queued of the channel is not written any more. Returns the
+    /// cause, perhaps a more telling one that it was suspended for; `None` if there was no subscription.
+    pub fn revoke(&self, name: &str, connection: &Connection, cause: Cause) -> Option<Cause> {
+        let channel = self.find(name)?;
         let mut state = channel.state();
-        if state.subscribers.remove(&connection.id).is_none() {
-            return false;
-        }
+        let held = state.subscribers.remove(&connection.id)?.held;
+        let cause = held.map_or(cause, |held| held.cause.max(cause));
         connection.outbox.withdraw(name, json::push_begin(name));
-        self.end(&channel, connection, code);
+        self.end(&channel, connection, cause.code());
         let idle = state.is_idle();
         drop(state);
         if idle {
             self.detach_later(channel);
         }
-        true
+        Some(cause)
     }
 }

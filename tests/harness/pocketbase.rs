@@ -139,9 +139,15 @@ impl PocketBase {
     pub async fn user(&self, name: &str) -> User {
         let email = format!("{name}@example.com");
         let record = json!({"email": email, "password": PASSWORD, "passwordConfirm": PASSWORD, "verified": true});
-        let record = self.as_superuser("POST", "collections/users/records", &record).await;
-        let token = self.log_in("users", &email).await["token"].as_str().expect("a token").to_owned();
-        User { id: record["id"].as_str().expect("an id").to_owned(), token }
+        self.as_superuser("POST", "collections/users/records", &record).await;
+        self.log_in_again(name).await
+    }
+
+    /// A user who is there already.
+    pub async fn log_in_again(&self, name: &str) -> User {
+        let answer = self.log_in("users", &format!("{name}@example.com")).await;
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        User { id: text(&answer["record"]["id"]), token: text(&answer["token"]) }
     }
 
     /// So many users at once, copies of this one, put into the table without the hooks' knowing and without the

@@ -11,8 +11,9 @@ import { Intake, PocketBase, freePort, install, run, sign, until } from "./harne
 const edit = (file, from, to) => (folder) => {
   const name = path.join(folder, file);
   const text = readFileSync(name, "utf8");
-  assert.ok(text.includes(from), `${file} has no ${from}`);
-  writeFileSync(name, text.replaceAll(from, to));
+  const changed = text.replaceAll(from, to);
+  assert.notEqual(changed, text, `${file} has no ${from}`);
+  writeFileSync(name, changed);
 };
 
 const CONFIG = "pb_hooks/gateway.config.js";
@@ -309,12 +310,25 @@ describe("routes", () => {
   test("keys verify the tokens that PocketBase gives out", async () => {
     const { body } = await pb.gateway("POST", "/api/gateway/keys", { users: [ann.id, "nobody", bob.id, ann.id] });
     assert.equal(body.keys[1], null);
-    assert.equal(body.keys[0], body.keys[3]);
-    for (const [user, key] of [[ann, body.keys[0]], [bob, body.keys[2]]]) {
+    assert.deepEqual(body.keys[0], body.keys[3]);
+    for (const [user, { key }] of [[ann, body.keys[0]], [bob, body.keys[2]]]) {
       const [head, payload, signature] = user.token.split(".");
       assert.equal(createHmac("sha256", key).update(`${head}.${payload}`).digest("base64url"), signature);
       assert.equal(JSON.parse(Buffer.from(payload, "base64url")).collectionId, body.collection);
     }
+  });
+
+  test("keys come with what restricts a user", async () => {
+    const eve = await pb.user("eve");
+    const account = async () => {
+      const { key, ...rest } = (await pb.gateway("POST", "/api/gateway/keys", { users: [eve.id] })).body.keys[0];
+      return rest;
+    };
+    assert.deepEqual(await account(), { bannedUntil: 0, mutedUntil: 0, blocked: [] });
+    const [banned_until, muted_until] = ["2100-01-01 00:00:00.250Z", "2001-02-03 04:05:06Z"];
+    await pb.update("users", eve.id, { banned_until, muted_until, blocked: [bob.id, ann.id] });
+    const [bannedUntil, mutedUntil] = [banned_until, muted_until].map(Date.parse);
+    assert.deepEqual(await account(), { bannedUntil, mutedUntil, blocked: [bob.id, ann.id] });
   });
 
   test("authorize answers what the guard's view rule says", async () => {
@@ -399,6 +413,50 @@ describe("other configurations", () => {
     }
   });
 
+  test("a schema without bans, mutes and blocks", async () => {
+    const without = edit(CONFIG, /^ +(bannedUntil|mutedUntil|blocked): .*\n/gm, "");
+    const pb = await PocketBase.start({ prepare: without });
+    try {
+      const ann = await pb.user("ann");
+      const { keys } = (await pb.gateway("POST", "/api/gateway/keys", { users: [ann.id] })).body;
+      assert.deepEqual({ ...keys[0], key: null }, { key: null, bannedUntil: 0, mutedUntil: 0, blocked: [] });
+    } finally {
+      await pb.stop();
+    }
+  });
+
+  test("what other hooks unhide stays hidden from the channel", async () => {
+    const pb = await PocketBase.start({
+      prepare(folder) {
+        edit(CONFIG, "  relay: {", '  relay: {\n    users: ["room:{id}"],')(folder);
+        const hook = `onRecordUpdate((e) => {
+          e.record.unhide("tokenKey", "password");
+          e.record.ignoreEmailVisibility(true);
+          e.record.withCustomData(true);
+          e.record.set("scratch", "custom");
+          $app.expandRecord(e.record, ["blocked"], null);
+          e.next();
+        }, "users");`;
+        writeFileSync(path.join(folder, "pb_hooks/careless.pb.js"), hook);
+      },
+    });
+    try {
+      const ann = await pb.user("ann");
+      const bob = await pb.user("bob");
+      const { last } = await pb.events();
+      await pb.update("users", ann.id, { blocked: [bob.id], name: "Ann", password: "another-one-1", passwordConfirm: "another-one-1" });
+      await pb.update("users", ann.id, { emailVisibility: true });
+      const [hidden, shown] = (await pb.events(last)).events;
+      assert.equal(hidden.data.record.name, "Ann");
+      for (const name of ["email", "tokenKey", "password", "scratch", "expand"]) {
+        assert.ok(!(name in hidden.data.record), name);
+      }
+      assert.equal(shown.data.record.email, ann.email);
+    } finally {
+      await pb.stop();
+    }
+  });
+
   test("a locked view rule closes the channel", async () => {
     const lock = edit("pb_migrations/1795219260_konvert_schema.js", 'viewRule: `${signedIn} && ${visible}`', "viewRule: null");
     const pb = await PocketBase.start({ prepare: lock });
@@ -429,7 +487,13 @@ describe("other configurations", () => {
     ["a collection that is not there", { change: ["messages:", "mesages:"], says: '"mesages"' }],
     ["a field that is not there", { change: ["{message.room}", "{message.chamber}"], says: '"chamber"' }],
     ["a guard that is not there", { change: ['guard: "rooms"', 'guard: "halls"'], says: '"halls"' }],
-    ["users that cannot log in", { change: ['users: "users"', 'users: "rooms"'], says: "not an auth collection" }],
+    ["users that cannot log in", { change: ['collection: "users"', 'collection: "rooms"'], says: "not an auth collection" }],
+    ["no users", { change: ['collection: "users"', 'collection: ""'], says: "users.collection" }],
+    ["a ban that is not there", { change: ['"banned_until"', '"ban"'], says: 'no field "ban"' }],
+    ["a ban that is no date", { change: ['"banned_until"', '"name"'], says: '"name" of "users" is not a date' }],
+    ["blocked users that are text", { change: ['blocked: "blocked"', 'blocked: "name"'], says: "users.blocked" }],
+    ["a perUser that is not there", { change: ["perUser: { room_members:", "perUser: { members:"], says: '"members"' }],
+    ["a perUser that leads to no user", { change: ['room_members: "user"', 'room_members: "room"'], says: '"room" of "room_members" is not a relation to "users"' }],
     ["a channel without a guard", { change: ["room:{id}", "hall:{id}"], says: '"hall"' }],
     ["a timeout of half a second", { change: ["timeoutSeconds: 1", "timeoutSeconds: 0.5"], says: "delivery.timeoutSeconds" }],
     ["no outbox", { prepare: (folder) => rmSync(path.join(folder, OUTBOX)), says: "_gateway_outbox.js" }],

@@ -1,14 +1,28 @@
 // What the gateway should know about your schema. This is the only file to edit.
 // PocketBase refuses to start when something named here does not exist.
 module.exports = {
-  // The auth collection whose tokens the gateway accepts.
-  users: "users",
+  users: {
+    // The auth collection whose tokens the gateway accepts.
+    collection: "users",
+    // Until when a user is banned or muted (date fields), and whom he blocks (a relation to the users).
+    // Leave out what your schema does not have.
+    bannedUntil: "banned_until",
+    mutedUntil: "muted_until",
+    blocked: "blocked",
+  },
 
   // Which channels there are, and who may subscribe. With `room: { guard: "rooms" }` the channel
   // "room:ID" is open to every user whom the viewRule of the collection `rooms` lets view record ID.
   // A locked (admin-only) viewRule closes the channel to everyone.
+  //
+  // What the rule looks at is read from the rule itself, so subscribers are checked anew whenever one of
+  // those records or fields changes, and when the rule does. `perUser` makes that cheaper: "a record of
+  // room_members concerns only the access of the user in its field `user`". Without it everybody in the
+  // room is checked, unless the rule itself says so clearly (`room_members_via_room.user ?= @request.auth.id`,
+  // or `@request.auth.room_members_via_user.room ?= id`, and nothing else about room_members).
+  // Writes that bypass PocketBase's hooks, such as plain SQL, are not noticed.
   channels: {
-    room: { guard: "rooms" },
+    room: { guard: "rooms", perUser: { room_members: "user" } },
   },
 
   // Which changes are sent, and to which channels. Every create, update and delete in the collection on

@@ -1,27 +1,40 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// Connects PocketBase to the gateway: every change of a relayed collection is written to the outbox in
-// the same transaction, posted to the gateway after the commit, and kept for it to fetch until confirmed.
+// Connects PocketBase to the gateway: every change of a relayed collection, and every change that decides who
+// may subscribe to what, is written to the outbox in the same transaction, posted to the gateway after the commit,
+// and kept for it to fetch until confirmed.
 //
 // PocketBase runs each handler in a JavaScript engine of its own, where nothing of this file exists;
 // that is why each of them starts with a require.
 
-const config = require(`${__hooks}/gateway/startup.js`).load();
+require(`${__hooks}/gateway/startup.js`).load();
 
 onBootstrap((e) => {
   e.next();
   require(`${__hooks}/gateway/startup.js`).checkSchema(e.app);
 });
 
-const relayed = Object.keys(config.relay);
+// Of all collections, since a rule may mention any of them, and may be edited at any time.
+onRecordCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).create(e));
+onRecordUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).update(e));
+onRecordDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).remove(e));
 
-onRecordCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).create(e), ...relayed);
-onRecordUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).update(e), ...relayed);
-onRecordDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).remove(e), ...relayed);
+onRecordAfterCreateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
+onRecordAfterUpdateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
+onRecordAfterDeleteSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
 
-onRecordAfterCreateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e), ...relayed);
-onRecordAfterUpdateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e), ...relayed);
-onRecordAfterDeleteSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e), ...relayed);
+onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
+onCollectionUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
+onCollectionDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
+
+onCollectionAfterCreateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
+onCollectionAfterUpdateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
+onCollectionAfterDeleteSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
+
+// Rolled back: PocketBase has read the collections anew, and so do we.
+onCollectionAfterCreateError((e) => require(`${__hooks}/gateway/outbox.js`).collectionRestored(e));
+onCollectionAfterUpdateError((e) => require(`${__hooks}/gateway/outbox.js`).collectionRestored(e));
+onCollectionAfterDeleteError((e) => require(`${__hooks}/gateway/outbox.js`).collectionRestored(e));
 
 // The gateway calls every few seconds; its calls that succeed are not worth a line in the request log.
 const quiet = $apis.skipSuccessActivityLog();

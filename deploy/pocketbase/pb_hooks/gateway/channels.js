@@ -1,6 +1,7 @@
 // Turns the channel templates of the config into channel names for one record.
 
 const config = require(`${__hooks}/gateway.config.js`);
+const { touched } = require(`${__hooks}/gateway/fields.js`);
 
 /** "room:{message.room}" → {before: "room:", path: ["message", "room"], after: ""} */
 function parse(template) {
@@ -36,10 +37,15 @@ function follow(app, record, path) {
   return values;
 }
 
-/** The channels that a change of this record goes to. */
+/** Whether changes of this collection are relayed. */
+function relays(collection) {
+  return collection in templates;
+}
+
+/** The channels that a change of this record goes to; none where its collection is not relayed. */
 function of(app, record) {
   const names = new Set();
-  for (const { before, path, after } of templates[record.collection().name]) {
+  for (const { before, path, after } of templates[record.collection().name] || []) {
     for (const value of follow(app, record, path)) {
       names.add(before + value + after);
     }
@@ -49,9 +55,8 @@ function of(app, record) {
 
 /** Whether an update touched a field that decides about the channels. */
 function moved(record, original) {
-  return templates[record.collection().name].some(
-    ({ path: [field] }) => record.getString(field) !== original.getString(field),
-  );
+  const decisive = templates[record.collection().name] || [];
+  return decisive.some(({ path: [field] }) => touched(record, original, field));
 }
 
-module.exports = { parse, of, moved };
+module.exports = { parse, relays, of, moved };

@@ -1,6 +1,12 @@
 // The outbox: one row per change, written in the transaction of the change itself. A change that was
 // committed has its row, one that was rolled back has none, and the row's number has no gaps.
+//
+//   {"channels":[…],"data":{"action","collection","record"},"access":[…]}
+//
+// `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
+// is relayed, there are no channels and `data` is null.
 
+const scopes = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
 const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
@@ -18,43 +24,93 @@ const BOOT = "gateway.boot";
 /** Under this key the app's store has the number of the row that was written last, committed or not. */
 const NEWEST = "gateway.newest";
 
-function append(e, tx, names, action, record) {
-  if (names.length === 0) return;
-  const collection = record.collection().name;
-  const data = `{"action":"${action}","collection":"${collection}","record":${JSON.stringify(record)}}`;
-  const event = `{"channels":${JSON.stringify(names)},"data":${data}}`;
-  const seq = tx
-    .nonconcurrentDB()
-    .newQuery(`INSERT INTO ${TABLE} (created, event) VALUES ({:created}, {:event})`)
-    .bind({ created: Date.now(), event })
-    .execute()
-    .lastInsertId();
-  tx.store().set(NEWEST, seq);
-  e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${event.slice(1)}` });
-}
-
 function create(e) {
-  inTransaction(e, (tx) => append(e, tx, channels.of(tx, e.record), "create", e.record));
+  write(e, (tx, triggers) => {
+    const access = triggers ? scopes.created(triggers, e.record) : [];
+    append(e, tx, [[channels.of(tx, e.record), "create", e.record]], access);
+  });
 }
 
 function update(e) {
   const original = e.record.original();
-  inTransaction(e, (tx) => {
+  write(e, (tx, triggers) => {
+    const access = triggers ? scopes.updated(triggers, e.record, original) : [];
     const now = channels.of(tx, e.record);
     if (!channels.moved(e.record, original)) {
-      append(e, tx, now, "update", e.record);
+      append(e, tx, [[now, "update", e.record]], access);
       return;
     }
     // The record moved: it vanishes from the channels that it left and appears in the new ones.
     const before = channels.of(tx, original);
-    append(e, tx, before.filter((name) => !now.includes(name)), "delete", original);
-    append(e, tx, now.filter((name) => before.includes(name)), "update", e.record);
-    append(e, tx, now.filter((name) => !before.includes(name)), "create", e.record);
+    const left = [before.filter((name) => !now.includes(name)), "delete", original];
+    const stayed = [now.filter((name) => before.includes(name)), "update", e.record];
+    const entered = [now.filter((name) => !before.includes(name)), "create", e.record];
+    append(e, tx, [left, stayed, entered], access);
   });
 }
 
 function remove(e) {
-  inTransaction(e, (tx) => append(e, tx, channels.of(tx, e.record), "delete", e.record));
+  write(e, (tx, triggers) => {
+    const access = triggers ? scopes.deleted(triggers, e.record) : [];
+    append(e, tx, [[channels.of(tx, e.record), "delete", e.record]], access);
+  });
+}
+
+/** Goes on with a record event, and with `then` in the same transaction if the gateway could want to know of it. */
+function write(e, then) {
+  const collection = e.record.collection().name;
+  const triggers = scopes.triggers(e.app, collection);
+  if (!triggers && !channels.relays(collection)) return e.next();
+  inTransaction(e, (tx) => then(tx, triggers));
+}
+
+/** Goes on with the update or deletion of a collection. */
+function collection(e) {
+  const concerned = scopes.concerns(e.app, e.collection);
+  inTransaction(e, (tx) => {
+    scopes.forget(tx);
+    if ((concerned || scopes.concerns(tx, e.collection)) && scopes.isAnybodyThere(tx)) {
+      append(e, tx, [], scopes.EVERYTHING);
+    }
+  });
+}
+
+function collectionRestored(e) {
+  scopes.forget(e.app);
+  return e.next();
+}
+
+/** Writes a row for each change, [channels, action, record], that goes anywhere. What it means for access is in the first. */
+function append(e, tx, changes, access) {
+  const rows = changes.filter(([names]) => names.length > 0).map(([names, ...change]) => [names, json(...change)]);
+  if (rows.length === 0 && access.length > 0) rows.push([[], "null"]);
+  rows.forEach(([names, data], i) => {
+    const scopes = i === 0 && access.length > 0 ? `,"access":${JSON.stringify(access)}` : "";
+    insert(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${scopes}}`);
+  });
+}
+
+/** What subscribers get. The fresh copy has nothing of what other hooks may have unhidden or expanded. */
+function json(action, record) {
+  const collection = record.collection().name;
+  return `{"action":"${action}","collection":"${collection}","record":${JSON.stringify(record.fresh())}}`;
+}
+
+function insert(e, tx, event) {
+  let seq;
+  try {
+    seq = tx
+      .nonconcurrentDB()
+      .newQuery(`INSERT INTO ${TABLE} (created, event) VALUES ({:created}, {:event})`)
+      .bind({ created: Date.now(), event })
+      .execute()
+      .lastInsertId();
+  } catch (err) {
+    if (!tx.hasTable(TABLE)) return; // its migration has not run yet; PocketBase is not serving either
+    throw err;
+  }
+  tx.store().set(NEWEST, seq);
+  e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${event.slice(1)}` });
 }
 
 /** The (last) row that this event wrote, as {seq, event}; null if it wrote none. */
@@ -117,4 +173,4 @@ function trim(app, seq, createdBefore) {
     .rowsAffected();
 }
 
-module.exports = { TABLE, create, update, remove, rowOf, isNewest, after, last, boot, trim };
+module.exports = { TABLE, create, update, remove, collection, collectionRestored, rowOf, isNewest, after, last, boot, trim };

@@ -63,17 +63,32 @@ function recordsById(app, collection, ids) {
   return found;
 }
 
-/** POST /api/gateway/keys: what each user's tokens are signed with. */
+/**
+ * POST /api/gateway/keys: of each user, what his tokens are signed with, until when he is banned and muted
+ * (unix ms; 0: he is not), and whom he blocks.
+ */
 function keys(e) {
   return answer(e, (body) => {
     const ids = list(parse(body).users, "users", (id) => typeof id === "string");
-    const collection = e.app.findCachedCollectionByNameOrId(config.users);
+    const { bannedUntil, mutedUntil, blocked } = config.users;
+    const collection = e.app.findCachedCollectionByNameOrId(config.users.collection);
     const users = recordsById(e.app, collection, ids);
+    const account = (user) => ({
+      key: user.tokenKey() + collection.authToken.secret,
+      bannedUntil: milliseconds(user, bannedUntil),
+      mutedUntil: milliseconds(user, mutedUntil),
+      blocked: blocked ? user.getStringSlice(blocked) : [],
+    });
     return e.json(200, {
-      keys: ids.map((id) => (users.has(id) ? users.get(id).tokenKey() + collection.authToken.secret : null)),
+      keys: ids.map((id) => (users.has(id) ? account(users.get(id)) : null)),
       collection: collection.id,
     });
   });
+}
+
+function milliseconds(record, field) {
+  const date = field && record.getDateTime(field);
+  return date && !date.isZero() ? date.time().unixMilli() : 0;
 }
 
 /** POST /api/gateway/authorize: may this user subscribe to this channel. */
@@ -83,7 +98,7 @@ function authorize(e) {
 
   return answer(e, (body) => {
     const checks = list(parse(body).checks, "checks", valid);
-    const users = recordsById(e.app, config.users, checks.map((check) => check.user));
+    const users = recordsById(e.app, config.users.collection, checks.map((check) => check.user));
     const infos = new Map();
     for (const [id, auth] of users) infos.set(id, new RequestInfo({ auth, method: "GET" }));
 

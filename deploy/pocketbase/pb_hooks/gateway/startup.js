@@ -45,6 +45,7 @@ function checkShape(config) {
   for (const section of ["users", "channels", "relay", "outbox", "delivery"]) {
     if (!config[section]) fail(section, "is missing");
   }
+  if (!config.users.collection) fail("users.collection", "is missing");
   for (const section in NUMBERS) {
     for (const name of NUMBERS[section]) {
       const value = config[section][name];
@@ -66,11 +67,14 @@ function checkSchema(app) {
   if (!app.hasTable(TABLE)) {
     throw new Error(`gateway: there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`);
   }
-  if (!collection(app, config.users, "users").isAuth()) {
-    fail("users", `"${config.users}" is not an auth collection`);
-  }
+  const users = checkUsers(app, config.users);
   for (const namespace in config.channels) {
-    collection(app, config.channels[namespace].guard, `channels.${namespace}.guard`);
+    const { guard, perUser = {} } = config.channels[namespace];
+    collection(app, guard, `channels.${namespace}.guard`);
+    for (const name in perUser) {
+      const where = `channels.${namespace}.perUser.${name}`;
+      checkPointsTo(users, collection(app, name, where), perUser[name], where);
+    }
   }
   for (const name in config.relay) {
     const where = `relay.${name}`;
@@ -85,11 +89,36 @@ function checkSchema(app) {
   }
 }
 
+function checkUsers(app, config) {
+  const users = collection(app, config.collection, "users.collection");
+  if (!users.isAuth()) fail("users.collection", `"${users.name}" is not an auth collection`);
+  for (const name of ["bannedUntil", "mutedUntil"]) {
+    if (config[name] === undefined) continue;
+    if (fieldOf(users, config[name], `users.${name}`).type() !== "date") {
+      fail(`users.${name}`, `"${config[name]}" of "${users.name}" is not a date`);
+    }
+  }
+  if (config.blocked !== undefined) checkPointsTo(users, users, config.blocked, "users.blocked");
+  return users;
+}
+
+function checkPointsTo(users, collection, name, where) {
+  const field = fieldOf(collection, name, where);
+  if (field.type() !== "relation" || field.collectionId !== users.id) {
+    fail(where, `"${name}" of "${collection.name}" is not a relation to "${users.name}"`);
+  }
+}
+
+function fieldOf(collection, name, where) {
+  const field = collection.fields.getByName(name);
+  if (!field) fail(where, `the collection "${collection.name}" has no field "${name}"`);
+  return field;
+}
+
 function checkPath(app, start, path, where) {
   let at = start;
   path.forEach((name, i) => {
-    const field = at.fields.getByName(name);
-    if (!field) fail(where, `the collection "${at.name}" has no field "${name}"`);
+    const field = fieldOf(at, name, where);
     if (i === path.length - 1) return;
     if (field.type() !== "relation") fail(where, `"${name}" of "${at.name}" is not a relation`);
     at = collection(app, field.collectionId, where);

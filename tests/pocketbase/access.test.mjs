@@ -1,0 +1,437 @@
+// What the hooks tell the gateway about access: every change that may decide who may subscribe, and no other.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { after, before, describe, test } from "node:test";
+import { Intake, PocketBase } from "./harness.mjs";
+
+const FUTURE = "2100-01-01 00:00:00.000Z";
+const user = ({ id }) => ({ cause: "user", user: id });
+const member = (room, { id }) => ({ cause: "member", channel: `room:${room.id}`, user: id });
+const related = (room) => ({ cause: "related", channel: `room:${room.id}` });
+const record = (room) => ({ cause: "record", channel: `room:${room.id}` });
+const deleted = (room) => ({ cause: "deleted", channel: `room:${room.id}` });
+const anyRoom = { cause: "related", namespace: "room" };
+const rules = { cause: "rules" };
+
+let intake, pb, ann, bob, room, rule;
+
+/** The rows that `action` adds to the outbox. */
+async function rows(action) {
+  const { last } = await pb.events();
+  await action();
+  return (await pb.events(last)).events;
+}
+
+/** All scopes of these rows, in order. */
+const scopes = (rows) => rows.flatMap((row) => row.access ?? []);
+
+/** That `action` adds exactly these scopes, whatever else it adds. */
+async function gives(action, ...expected) {
+  assert.deepEqual(scopes(await rows(action)), expected);
+}
+
+const roomOf = (owner, type = "private") => pb.create("rooms", { name: type, type, owner: owner.id });
+const join = (room, user, role = "member") => pb.create("room_members", { room: room.id, user: user.id, role });
+
+async function collection(name, change) {
+  const { status, body } = await pb.call("PATCH", `/api/collections/${name}`, change, pb.root);
+  assert.equal(status, 200, JSON.stringify(body));
+  return body;
+}
+
+before(async () => {
+  intake = await Intake.start();
+  pb = await PocketBase.start({ gatewayUrl: intake.url });
+  ann = await pb.user("ann");
+  bob = await pb.user("bob");
+  room = await roomOf(ann);
+  rule = (await pb.call("GET", "/api/collections/rooms", undefined, pb.root)).body.viewRule;
+});
+
+after(async () => {
+  await pb?.stop();
+  intake?.stop();
+});
+
+describe("memberships", () => {
+  test("added, in the row of the relayed change, posted as pulled", async () => {
+    const [row, ...more] = await rows(() => join(room, bob));
+    assert.deepEqual(more, []);
+    assert.deepEqual(row.channels, [`room:${room.id}`]);
+    assert.equal(row.data.action, "create");
+    assert.deepEqual(row.access, [member(room, bob)]);
+    assert.deepEqual(Object.keys(row), ["seq", "channels", "data", "access"]);
+    assert.deepEqual(intake.events.at(-1), row);
+  });
+
+  test("moved to another room, and to another user", async () => {
+    const other = await roomOf(ann);
+    const eve = await pb.user("eve");
+    const { items } = await pb.list("room_members", pb.root, `filter=(room='${room.id}'%26%26user='${bob.id}')`);
+    const moved = await rows(() => pb.update("room_members", items[0].id, { room: other.id }));
+    assert.deepEqual(moved.map((row) => row.data.action), ["delete", "create"]);
+    assert.deepEqual(moved.map((row) => row.access), [[member(room, bob), member(other, bob)], undefined]);
+    await gives(() => pb.update("room_members", items[0].id, { user: eve.id }), member(other, bob), member(other, eve));
+    await gives(() => pb.remove("room_members", items[0].id), member(other, eve));
+  });
+
+  test("a read mark, a mute and a role are nothing the rule asks for", async () => {
+    const { id } = await join(room, bob);
+    await gives(() => pb.update("room_members", id, { last_read: FUTURE }));
+    await gives(() => pb.update("room_members", id, { muted: true }));
+    await gives(() => pb.update("room_members", id, { role: "moderator" }));
+    await gives(() => pb.remove("room_members", id), member(room, bob));
+  });
+
+  test("a batch has all or nothing", async () => {
+    const [one, two] = [await roomOf(ann), await roomOf(ann)];
+    const entry = (room, type) => ["POST", "room_members", { room: room.id, user: bob.id, role: type }];
+    assert.deepEqual(await rows(() => pb.batch([entry(one, "member"), entry(two, "no such role")])), []);
+    await gives(() => pb.batch([entry(one, "member"), entry(two, "member")]), member(one, bob), member(two, bob));
+  });
+});
+
+describe("rooms", () => {
+  test("a change of type is in the row of the update; a change of name is nothing", async () => {
+    const [row, ...more] = await rows(() => pb.update("rooms", room.id, { type: "public", name: "x" }));
+    assert.deepEqual(more, []);
+    assert.deepEqual([row.data.action, row.access], ["update", [record(room)]]);
+    await pb.update("rooms", room.id, { type: "private" });
+
+    const [renamed] = await rows(() => pb.update("rooms", room.id, { name: "renamed" }));
+    assert.ok(!("access" in renamed));
+  });
+
+  test("created: its owner becomes a member", async () => {
+    let made;
+    const added = await rows(async () => (made = await roomOf(bob)));
+    assert.deepEqual(scopes(added), [member(made, bob)]);
+  });
+
+  test("deleted, with its memberships", async () => {
+    const doomed = await roomOf(ann);
+    await gives(() => pb.remove("rooms", doomed.id), member(doomed, ann), deleted(doomed));
+  });
+
+  test("what is said in them is nothing", async () => {
+    await gives(async () => {
+      const message = await pb.create("messages", { room: room.id, author: ann.id, content: "x", type: "text" });
+      await pb.update("messages", message.id, { content: "y" });
+      await pb.create("reactions", { message: message.id, user: ann.id, emoji: "👍" });
+      await pb.remove("messages", message.id);
+    });
+  });
+});
+
+describe("users", () => {
+  const change = (who, data) => () => pb.update("users", who.id, data);
+
+  test("banned, muted, blocking: a row of their own", async () => {
+    for (const data of [{ banned_until: FUTURE }, { banned_until: "" }, { muted_until: FUTURE }, { blocked: [ann.id] }, { blocked: [] }]) {
+      const [row, ...more] = await rows(change(bob, data));
+      assert.deepEqual(more, []);
+      assert.deepEqual({ ...row, seq: 0 }, { seq: 0, channels: [], data: null, access: [user(bob)] }, JSON.stringify(data));
+      assert.deepEqual(intake.events.at(-1), row);
+    }
+    assert.deepEqual(await rows(change(bob, { status_text: "hi", name: "Bob", role: "moderator" })), []);
+  });
+
+  test("a new password, a new e-mail address, logged out everywhere", async () => {
+    const eve = await pb.user("eve2");
+    const key = async () => (await pb.gateway("POST", "/api/gateway/keys", { users: [eve.id] })).body.keys[0].key;
+    let old = await key();
+    for (const data of [
+      { password: "password-456", passwordConfirm: "password-456" },
+      { email: "eve3@example.com" },
+      { tokenKey: "k".repeat(50) },
+    ]) {
+      await gives(change(eve, data), user(eve));
+      assert.notEqual(await key(), old, Object.keys(data)[0]);
+      old = await key();
+    }
+  });
+
+  test("a login, a new user: nothing", async () => {
+    assert.deepEqual(await rows(() => pb.user("fay")), []);
+  });
+
+  test("deleted, with their memberships", async () => {
+    const gus = await pb.user("gus");
+    await join(room, gus);
+    await gives(() => pb.remove("users", gus.id), member(room, gus), user(gus));
+  });
+
+  test("a ban in a batch that fails is none", async () => {
+    const body = { requests: [
+      { method: "PATCH", url: `/api/collections/users/records/${bob.id}`, body: { banned_until: FUTURE } },
+      { method: "PATCH", url: "/api/collections/users/records/missing", body: {} },
+    ] };
+    assert.deepEqual(await rows(async () => assert.equal((await pb.call("POST", "/api/batch", body, pb.root)).status, 400)), []);
+  });
+});
+
+describe("collections", () => {
+  test("an edited rule, a changed field, a new key of all tokens", async () => {
+    const { fields } = await collection("rooms", {});
+    const field = { type: "text", name: "topic" };
+    await gives(() => collection("rooms", { viewRule: `${rule} && name != ""` }), rules);
+    await gives(() => collection("rooms", { viewRule: rule }), rules);
+    await gives(() => collection("room_members", { listRule: null }), rules);
+    await gives(() => collection("rooms", { fields: [...fields, field] }), rules);
+    await gives(() => collection("rooms", { fields }), rules);
+
+    const secret = "s".repeat(50);
+    const [row] = await rows(() => collection("users", { authToken: { secret, duration: 1000 } }));
+    assert.deepEqual(row.access, [rules]);
+    assert.deepEqual([row.channels, row.data], [[], null]);
+    assert.deepEqual(intake.events.at(-1), row);
+    ann = await pb.login(ann.email, "password-123");
+    const { keys } = (await pb.gateway("POST", "/api/gateway/keys", { users: [ann.id] })).body;
+    assert.ok(keys[0].key.endsWith(secret));
+    const all = JSON.stringify([await pb.events(), intake.posts]);
+    for (const { key } of keys) assert.ok(!all.includes(secret) && !all.includes(key.slice(0, -50)));
+  });
+
+  test("what no rule mentions is nothing", async () => {
+    assert.deepEqual(await rows(() => collection("achievements", { listRule: null })), []);
+    const made = await pb.call("POST", "/api/collections", { name: "notes", type: "base", fields: [] }, pb.root);
+    assert.equal(made.status, 200);
+    assert.deepEqual(await rows(() => pb.call("DELETE", "/api/collections/notes", undefined, pb.root)), []);
+  });
+
+  test("a rule that PocketBase refuses is nothing, and the old one counts", async () => {
+    const refused = async () =>
+      assert.equal((await pb.call("PATCH", "/api/collections/rooms", { viewRule: "no_such = 1" }, pb.root)).status, 400);
+    assert.deepEqual(await rows(refused), []);
+    await gives(() => pb.update("rooms", room.id, { type: "public" }), record(room));
+    await gives(() => pb.update("rooms", room.id, { type: "private" }), record(room));
+  });
+
+  test("an import of several collections that fails is nothing", async () => {
+    const { body } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
+    const bad = { name: "rooms2", type: "base", viewRule: "no_such = 1", fields: [] };
+    const changed = { ...body, viewRule: `name != "secret"` };
+    const send = async () =>
+      assert.equal((await pb.call("PUT", "/api/collections/import", { collections: [changed, bad] }, pb.root)).status, 400);
+    assert.deepEqual(await rows(send), []);
+    await gives(() => pb.update("rooms", room.id, { name: "not in the rule any more" }));
+    await gives(() => pb.update("rooms", room.id, { type: "public" }), record(room));
+    await gives(() => pb.update("rooms", room.id, { type: "private" }), record(room));
+  });
+});
+
+describe("other rules", () => {
+  let other, membership, message, parent;
+
+  before(async () => {
+    const find = async (name) => (await pb.call("GET", `/api/collections/${name}`, undefined, pb.root)).body;
+    const [users, rooms] = [await find("users"), await find("rooms")];
+    const relation = (name, to, maxSelect = 1) => ({ type: "relation", name, collectionId: to.id, maxSelect });
+    const make = async (body) => {
+      const answer = await pb.call("POST", "/api/collections", { type: "base", ...body }, pb.root);
+      assert.equal(answer.status, 200, JSON.stringify(answer.body));
+      return answer.body;
+    };
+    const teams = await make({ name: "teams", fields: [{ type: "text", name: "level" }, { type: "text", name: "motto" }] });
+    await make({
+      name: "teams_of_rooms",
+      fields: [relation("team", teams), relation("rooms", rooms, 99), relation("leads", users, 99), { type: "text", name: "note" }],
+    });
+    await make({ name: "bans", fields: [relation("user", users), { type: "text", name: "why" }] });
+    await make({ name: "seen", type: "view", viewQuery: "SELECT id, level FROM teams" });
+    await collection("rooms", {
+      fields: [...rooms.fields, relation("parent", rooms), relation("team", teams), relation("guests", users, 9), { type: "json", name: "options" }],
+    });
+    await collection("users", { fields: [...users.fields, relation("team", teams)] });
+    other = await roomOf(ann);
+    parent = await roomOf(ann);
+    membership = await join(other, bob);
+    message = await pb.create("messages", { room: other.id, author: bob.id, content: "x", type: "text" });
+  });
+
+  /** Under this viewRule of rooms, each write adds these scopes. */
+  const under = (name, viewRule, body) =>
+    test(name, async () => {
+      await collection("rooms", { viewRule });
+      try {
+        await body();
+      } finally {
+        await collection("rooms", { viewRule: rule });
+      }
+    });
+  const change = (name, { id }, data) => () => pb.update(name, id, data);
+  const make = (name, data) => async () => (made = await pb.create(name, data));
+  let made;
+
+  under("locked: only the account and the end of the room", null, async () => {
+    await gives(change("rooms", other, { type: "public" }));
+    await gives(change("rooms", other, { type: "private" }));
+    await gives(change("users", bob, { role: "admin" }));
+    await gives(change("users", bob, { banned_until: FUTURE }), user(bob));
+    await gives(change("users", bob, { banned_until: "" }), user(bob));
+  });
+
+  under("public: the same", "", async () => {
+    await gives(() => pb.remove("room_members", membership.id));
+    membership = await join(other, bob);
+  });
+
+  under("a field of the account", `@request.auth.role = "admin" // @request.auth.name, "type"`, async () => {
+    await gives(change("users", bob, { role: "user" }), user(bob));
+    await gives(change("users", bob, { name: "B" }));
+    await gives(change("rooms", other, { type: "public" }));
+  });
+
+  under("names in text are no names", `name = 'type \\' @request.auth.role' || name = "a \\" guests"`, async () => {
+    await gives(change("rooms", other, { type: "private" }));
+    await gives(change("users", bob, { role: "moderator" }));
+    await gives(change("rooms", other, { name: "n" }), record(other));
+  });
+
+  under("several values, JSON, modifiers", `guests.id ?= @request.auth.id || options.open = true || name:lower = "x"`, async () => {
+    await gives(change("rooms", other, { guests: [ann.id, bob.id] }), record(other));
+    await gives(change("rooms", other, { guests: [ann.id] }), record(other));
+    await gives(change("rooms", other, { guests: [ann.id] }));
+    await gives(change("rooms", other, { options: { open: true } }), record(other));
+    await gives(change("rooms", other, { options: { open: true } }));
+    await gives(change("rooms", other, { name: "X" }), record(other));
+  });
+
+  under("a relation of the room", `team.level = "high"`, async () => {
+    await gives(make("teams", { level: "high" }));
+    const team = made;
+    await gives(change("rooms", other, { team: team.id }), record(other));
+    await gives(change("teams", team, { motto: "m" }));
+    await gives(change("teams", team, { level: "low" }), anyRoom);
+    await gives(() => pb.remove("teams", team.id), record(other)); // PocketBase empties the relation
+  });
+
+  under("a relation of the account", `@request.auth.team.level = "high"`, async () => {
+    await gives(make("teams", { level: "high" }));
+    const team = made;
+    await gives(change("users", bob, { team: team.id }), user(bob));
+    await gives(change("teams", team, { motto: "m" }));
+    await gives(change("teams", team, { level: "low" }), anyRoom);
+    await gives(() => pb.remove("teams", team.id), user(bob));
+  });
+
+  const RULE = `room_members_via_room.user ?= @request.auth.id`;
+  under("members, seen from the room", RULE, async () => {
+    await gives(() => pb.remove("room_members", membership.id), member(other, bob));
+    await gives(async () => (membership = await join(other, bob)), member(other, bob));
+    await gives(change("room_members", membership, { last_read: FUTURE }));
+  });
+
+  under("with more asked of the membership, perUser says whom it concerns", `(${RULE}) && room_members_via_room.role ?= "owner"`, async () => {
+    await gives(change("room_members", membership, { role: "moderator" }), member(other, bob));
+    await gives(change("room_members", membership, { role: "member" }), member(other, bob));
+    await gives(change("room_members", membership, { muted: true }));
+  });
+
+  under("another collection that points to rooms, of which perUser says nothing", `teams_of_rooms_via_rooms.note ?= "x"`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id, room.id] }), related(other), related(room));
+    await gives(change("teams_of_rooms", made, { rooms: [room.id] }), related(other), related(room));
+    await gives(change("teams_of_rooms", made, { note: "x" }), related(room));
+    await gives(change("teams_of_rooms", made, { leads: [bob.id] }));
+    await gives(() => pb.remove("teams_of_rooms", made.id), related(room));
+  });
+
+  under("the rule itself says whom it concerns", `teams_of_rooms_via_rooms.leads:each ?= @request.auth.id`, async () => {
+    const data = { rooms: [other.id, room.id], leads: [ann.id, bob.id] };
+    const pairs = [member(other, ann), member(other, bob), member(room, ann), member(room, bob)];
+    await gives(make("teams_of_rooms", data), ...pairs);
+    await gives(change("teams_of_rooms", made, { note: "n" }));
+    await gives(() => pb.remove("teams_of_rooms", made.id), ...pairs);
+  });
+
+  under("all members at once is everybody's business", `teams_of_rooms_via_rooms.leads = @request.auth.id`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), related(other));
+    await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
+  });
+
+  under("seen from the account, with more asked", `@request.auth.teams_of_rooms_via_leads.rooms ?= id && @request.auth.teams_of_rooms_via_leads.note ?= "x"`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), user(bob));
+    await gives(change("teams_of_rooms", made, { leads: [ann.id] }), user(bob), user(ann));
+    await gives(change("teams_of_rooms", made, { note: "x" }), user(ann));
+    await gives(() => pb.remove("teams_of_rooms", made.id), user(ann));
+  });
+
+  under("a relation of what points to the room", `teams_of_rooms_via_rooms.team.level ?= "high"`, async () => {
+    await gives(make("teams", { level: "high" }));
+    const team = made;
+    await gives(make("teams_of_rooms", { rooms: [other.id], team: team.id }), related(other));
+    await gives(change("teams", team, { level: "low" }), anyRoom);
+    await gives(change("teams", team, { motto: "m" }));
+    await gives(() => pb.remove("teams", team.id), related(other)); // PocketBase empties the relation
+    await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
+  });
+
+  under("what points to what points to the room", `messages_via_room.reactions_via_message.emoji ?= "👍"`, async () => {
+    await gives(make("reactions", { message: message.id, user: ann.id, emoji: "👍" }), anyRoom);
+    await gives(() => pb.remove("reactions", made.id), anyRoom);
+    await gives(make("messages", { room: other.id, author: ann.id, content: "y", type: "text" }), related(other));
+    await gives(change("messages", made, { content: "z" }));
+    await gives(() => pb.remove("messages", made.id), related(other));
+  });
+
+  under("memberships of another room, with perUser", `parent.room_members_via_room.user ?= @request.auth.id`, async () => {
+    await gives(change("rooms", other, { parent: parent.id }), record(other));
+    const { id } = await join(parent, bob);
+    await gives(() => pb.remove("room_members", id), user(bob));
+  });
+
+  under("any collection", `@collection.bans:b.user != @request.auth.id && geoDistance(0, 0, @collection.bans.why, 1) > 1`, async () => {
+    await gives(make("bans", { user: bob.id }), anyRoom);
+    await gives(change("bans", made, { why: "because" }), anyRoom);
+    await gives(change("bans", made, { user: ann.id }), anyRoom);
+    await gives(() => pb.remove("bans", made.id), anyRoom);
+  });
+
+  under("any collection, with perUser", `@collection.room_members.room ?= id && @collection.room_members.user ?= @request.auth.id`, async () => {
+    await gives(() => pb.remove("room_members", membership.id), user(bob));
+    await gives(async () => (membership = await join(other, bob)), user(bob));
+    await gives(change("room_members", membership, { muted: false }));
+  });
+
+  under("a view: whatever is written to its tables", `@collection.seen.level ?= "high"`, async () => {
+    await gives(make("teams", { motto: "m" }), anyRoom);
+    await gives(() => collection("teams", { listRule: "" }), rules);
+    await gives(() => pb.remove("teams", made.id), anyRoom);
+  });
+
+  under("neither time nor the request", `@now > "2000" && @todayStart < @now && @request.query.a != @request.headers.b && @request.body.c:isset = false && @request.context != "x"`, async () => {
+    await gives(change("rooms", other, { name: "later" }));
+  });
+
+  under("past 500 scopes of one write, everything", `teams_of_rooms_via_rooms.leads:each ?= @request.auth.id`, async () => {
+    const account = (i) => ({ email: `lead${i}@example.com`, password: "password-123", passwordConfirm: "password-123" });
+    const leads = await Promise.all(Array.from({ length: 21 }, (_, i) => pb.create("users", account(i))));
+    const halls = await Promise.all(Array.from({ length: 25 }, () => roomOf(ann)));
+    const ids = (list) => list.map(({ id }) => id);
+    const all = { rooms: ids(halls), leads: ids(leads) };
+    const fewer = { ...all, leads: all.leads.slice(1) };
+    await gives(make("teams_of_rooms", fewer), ...halls.flatMap((hall) => leads.slice(1).map((lead) => member(hall, lead))));
+    await gives(() => pb.remove("teams_of_rooms", made.id), ...halls.flatMap((hall) => leads.slice(1).map((lead) => member(hall, lead))));
+    await gives(make("teams_of_rooms", all), rules);
+  });
+});
+
+describe("the rule's operands", () => {
+  const { operands } = createRequire(import.meta.url)("../../deploy/pocketbase/pb_hooks/gateway/rule.js");
+  const table = [
+    ["", []],
+    ["a = 1", [{ name: "a" }]],
+    ["-1.5<=a.b:length", [{ name: "a.b:length" }]],
+    ["a ?= b", [{ name: "a", sign: "?=", other: "b" }, { name: "b", sign: "?=", other: "a" }]],
+    ["(a!=b)&&(c='d')||e~\"f\"", [{ name: "a", sign: "!=", other: "b" }, { name: "b", sign: "!=", other: "a" }, { name: "c" }, { name: "e" }]],
+    ["a = 'it\\'s b' // c = d 'e\n && f = \"\\\"g\"", [{ name: "a" }, { name: "f" }]],
+    ["f(a, 'b)', @c.d) > e", [{ name: "a" }, { name: "@c.d" }, { name: "e" }]],
+    ["e > f(a)", [{ name: "e" }, { name: "a" }]],
+    ["a = '' && b ?!~ ''", [{ name: "a" }, { name: "b" }]],
+    ["a = 'http://x' && b = 1", [{ name: "a" }, { name: "b" }]],
+  ];
+  for (const [text, expected] of table) {
+    test(JSON.stringify(text), () => assert.deepEqual(operands(text), expected));
+  }
+});
