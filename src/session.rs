@@ -330,8 +330,13 @@ impl Session {
                 }
                 let unrecoverable = reply.recovered == Some(false) && reject_unrecovered;
                 if !unrecoverable {
+                    let has_content = !reply.publications.is_empty();
                     let reply = json::reply(id, &Reply::Subscribe(reply));
-                    connection.outbox.push_reply_of(&name, reply);
+                    if has_content {
+                        connection.outbox.push_reply_of(&name, reply);
+                    } else {
+                        connection.outbox.push(reply);
+                    }
                 }
                 !unrecoverable
             };
