@@ -19,7 +19,7 @@ longest_input=8192  # bytes
 longest_run=10      # seconds for one input, which counts as a finding beyond
 most_memory=1024    # MiB, likewise
 
-all=$(basename --suffix .rs "$here"/targets/*.rs)
+all=$(basename -s .rs "$here"/targets/*.rs)
 
 main() {
   local seconds=${1:-60} target

@@ -86,7 +86,10 @@ fn is_relayed(bodies: &[Events]) {
                     _ if steps > 64 => Input::Failed,
                     Action::Begin(mark) => Input::Mark(*shared.get_or_insert(mark)),
                     Action::Advance(mark) | Action::Restart(mark) => Input::Mark(*shared.insert(mark)),
-                    Action::Read { .. } => pages.next().cloned().map_or(Input::Failed, Input::Page),
+                    Action::Read { after, .. } => {
+                        assert!(after <= i64::MAX as u64, "it reads behind {after}");
+                        pages.next().cloned().map_or(Input::Failed, Input::Page)
+                    }
                     Action::Publish(run) => {
                         let at = machine.mark().expect("it publishes only behind a mark");
                         assert!(run.iter().zip(1..).all(|(event, step)| Some(event.seq) == at.seq.checked_add(step)));

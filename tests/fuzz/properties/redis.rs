@@ -43,6 +43,7 @@ fn answer(bytes: &[u8], feed: &mut Feed) {
     if let Some(mark) = wire::read_mark(&value) {
         let again = redis::Value::BulkString(wire::mark(mark).into_bytes());
         assert_eq!(wire::read_mark(&again), Some(mark));
+        assert!(mark.generation.max(mark.seq) <= i64::MAX as u64, "what cannot be counted on from: {mark:?}");
     }
     let Ok(history) = wire::read_history(value) else { return };
     history.publications.iter().for_each(is_sound);
@@ -65,6 +66,7 @@ fn reads(feed: &mut Feed, history: History) {
 }
 
 fn is_sound(publication: &Publication) {
+    assert!(publication.offset <= i64::MAX as u64, "what cannot be counted on from: {}", publication.offset);
     let push = publication_push("room:a", publication);
     let text = std::str::from_utf8(&push).expect("a frame is UTF-8");
     assert!(!text.contains(['\n', '\r']), "a frame is one line");
