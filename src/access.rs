@@ -104,7 +104,7 @@ impl Access {
 }
 
 /// Channel names are visible ASCII: what PocketBase's record ids consist of, and what looks the same everywhere.
-fn is_well_formed(channel: &str) -> bool {
+pub fn is_well_formed(channel: &str) -> bool {
     !channel.is_empty()
         && channel.len() <= CHANNEL_NAME_MAX
         && !channel.starts_with(INTERNAL)

@@ -120,6 +120,13 @@ impl ConfigError {
     fn bad(source_name: &str, name: &str, why: &str) -> Self {
         Self::Bad { source_name: source_name.into(), name: name.into(), why: why.into() }
     }
+
+    /// Names the place without showing what stands there, which the error's own text does: it may be the secret.
+    fn no_toml(path: &str, text: &str, error: &toml::de::Error) -> Self {
+        let before = error.span().map_or(0, |span| span.start);
+        let line = 1 + text.bytes().take(before).filter(|byte| *byte == b'\n').count();
+        Self::File { path: path.into(), why: format!("line {line}: {}", error.message()) }
+    }
 }
 
 /// Where settings come from, lowest first.
@@ -138,8 +145,7 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut config = Self::defaults()?;
         if let Some((path, text)) = sources.file {
-            let table: toml::Table = toml::from_str(text)
-                .map_err(|error| ConfigError::File { path: path.into(), why: error.to_string().trim_end().into() })?;
+            let table: toml::Table = toml::from_str(text).map_err(|error| ConfigError::no_toml(path, text, &error))?;
             for (name, value) in &table {
                 let text = value::from_toml(value).map_err(|why| ConfigError::bad(path, name, &why))?;
                 config.set(path, name, &text)?;
@@ -285,6 +291,10 @@ mod tests {
             ("ping_interval = 0", "ping_interval", "at least 1"),
             ("pocketbase_url = \"ftp://x\"", "pocketbase_url", "http://"),
             ("pocketbase_url = \"https://x\"", "pocketbase_url", "http://"),
+            ("pocketbase_url = \"http://x/#y\"", "pocketbase_url", "http://"),
+            ("pocketbase_url = \"http://\"", "pocketbase_url", "http://"),
+            ("history_size = \"9223372036854775808\"", "history_size", "whole number"),
+            ("threads = 1025", "threads", "at most 1024"),
             ("redis_url = \"localhost\"", "redis_url", "redis://"),
             ("log_format = \"xml\"", "log_format", "text"),
             ("signals = [1]", "signals", "array of strings"),
@@ -304,7 +314,8 @@ mod tests {
             let error = error(file, environment, &[]);
             assert!(error.contains(&format!("`{name}`")) && error.contains(hint), "{file}: {error}");
         }
-        assert!(error("a = ", &[], &[]).starts_with("gateway.toml: "));
+        assert!(error("\na = ", &[], &[]).starts_with("gateway.toml: line 2: "));
+        assert!(!error(&format!("secret = \"{SECRET}"), &[], &[]).contains(SECRET));
     }
 
     #[test]

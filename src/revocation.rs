@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::protocol::Payload;
 use crate::protocol::codes::{self, Disconnect};
+use crate::protocol::json;
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -211,7 +212,8 @@ impl Watcher for Revocation {
         match serde_json::from_slice::<Vec<Change>>(data.as_bytes()) {
             Ok(changes) => changes.iter().for_each(|change| self.apply(change)),
             Err(error) => {
-                tracing::error!(%error, "what the hooks say of access is unreadable: everything is checked anew");
+                let error = json::place(&error);
+                tracing::error!(error, "what the hooks say of access is unreadable: everything is checked anew");
                 self.apply(&Change::EVERYTHING);
             }
         }

@@ -3,6 +3,7 @@
 mod admin;
 mod door;
 mod forwarded;
+mod handshake;
 mod pending;
 mod public;
 mod respond;

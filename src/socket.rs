@@ -199,7 +199,12 @@ impl Connection {
                     self.write().await.ok()?;
                 }
             }
-            self.socket.close(frame).await.ok()
+            match frame {
+                Some(frame) => self.socket.close(Some(frame)).await,
+                // The answer to the client's own close frame waits to be written.
+                None => SinkExt::close(&mut self.socket).await,
+            }
+            .ok()
         })
         .await;
         // Unread input would turn the end of the connection into a reset, which can overtake the close frame.

@@ -2,6 +2,7 @@
 
 use super::door::Guest;
 use super::forwarded;
+use super::handshake;
 use super::respond::{Answer, error, json};
 use crate::event::Events;
 use crate::limits::addresses::{AddressPlace, Addresses};
@@ -15,7 +16,7 @@ use crate::socket;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use prometheus::IntCounter;
@@ -123,12 +124,8 @@ impl Public {
         if self.shutdown.is_intake_closed() {
             return come_back(self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, STOPPING), STOPPED_PAUSE);
         }
-        if !request.headers().contains_key(UPGRADE) {
-            return self.refuse(
-                "not_a_websocket",
-                StatusCode::UPGRADE_REQUIRED,
-                "this address speaks WebSocket; connect with a Centrifuge SDK",
-            );
+        if let Some(handshake::Fault { reason, status, message }) = handshake::fault(request.headers()) {
+            return handshake::invite(self.refuse(reason, status, message));
         }
         let offered = request
             .headers()
