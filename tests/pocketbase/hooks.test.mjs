@@ -243,6 +243,8 @@ describe("routes", () => {
   const routes = [
     ["POST", "/api/gateway/keys", { users: [] }],
     ["POST", "/api/gateway/authorize", { checks: [] }],
+    ["POST", "/api/gateway/visible", { channel: "room-updates", users: [] }],
+    ["POST", "/api/gateway/view", { channel: "room-updates", checks: [] }],
     ["GET", "/api/gateway/events?after=0&limit=1"],
     ["POST", "/api/gateway/confirm", { seq: 0 }],
   ];
@@ -293,6 +295,10 @@ describe("routes", () => {
       ["POST", "/api/gateway/authorize", { checks: [{ user: "x" }] }],
       ["POST", "/api/gateway/authorize", { checks: [null] }],
       ["POST", "/api/gateway/authorize", { checks: many({ user: "x", channel: "room:x" }) }],
+      ["POST", "/api/gateway/visible", { channel: "room", users: [] }],
+      ["POST", "/api/gateway/visible", { channel: "room-updates", users: [1] }],
+      ["POST", "/api/gateway/view", { channel: "constructor", checks: [] }],
+      ["POST", "/api/gateway/view", { channel: "room-updates", checks: [{ user: "x" }] }],
       ["POST", "/api/gateway/confirm", { seq: "1" }],
       ["POST", "/api/gateway/confirm", { seq: -1 }],
       ["GET", "/api/gateway/events"],
@@ -346,6 +352,12 @@ describe("routes", () => {
       [ann.id, "room", "unknown", "no colon"],
       [ann.id, "", "unknown", "nothing"],
       [ann.id, "constructor:x", "unknown", "not a namespace either"],
+      [ann.id, `user:${ann.id}`, "allowed", "one's own channel"],
+      [bob.id, `user:${ann.id}`, "denied", "somebody else's"],
+      ["missing", "user:missing", "denied", "of no user"],
+      [ann.id, "user:", "denied", "of nobody"],
+      [bob.id, "room-updates", "allowed", "every signed-in user"],
+      ["missing", "room-updates", "denied", "no such user"],
     ];
     const check = async () => {
       const checks = table.map(([user, channel]) => ({ user, channel }));

@@ -23,7 +23,13 @@ module.exports = {
   // Writes that bypass PocketBase's hooks, such as plain SQL, are not noticed.
   channels: {
     room: { guard: "rooms", perUser: { room_members: "user" } },
+    // The personal channel: "user:ID" is open to the user with this ID and to nobody else.
+    user: { own: true },
   },
+
+  // Channels that tell every user of the records that he may view, and of no other: "room-updates" of
+  // all records of the guard of `room`. Their names have no colon.
+  updates: { "room-updates": "room" },
 
   // Which changes are sent, and to which channels. Every create, update and delete in the collection on
   // the left goes to the channels on the right. {braces} hold a field of the changed record; a dot follows
@@ -33,6 +39,9 @@ module.exports = {
     reactions: ["room:{message.room}"],
     rooms: ["room:{id}"],
     room_members: ["room:{room}"],
+    friend_requests: ["user:{from}", "user:{to}"],
+    room_keys: ["user:{user}"],
+    achievements: ["user:{user}"],
   },
 
   outbox: {

@@ -42,5 +42,7 @@ const quiet = $apis.skipSuccessActivityLog();
 
 routerAdd("POST", "/api/gateway/keys", (e) => require(`${__hooks}/gateway/routes.js`).keys(e), quiet);
 routerAdd("POST", "/api/gateway/authorize", (e) => require(`${__hooks}/gateway/routes.js`).authorize(e), quiet);
+routerAdd("POST", "/api/gateway/visible", (e) => require(`${__hooks}/gateway/routes.js`).visible(e), quiet);
+routerAdd("POST", "/api/gateway/view", (e) => require(`${__hooks}/gateway/routes.js`).view(e), quiet);
 routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), quiet);
 routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), quiet);

@@ -98,4 +98,9 @@ function isAnybodyThere(app) {
   }
 }
 
-module.exports = { EVERYTHING, triggers, created, updated, deleted, concerns, isAnybodyThere, forget };
+/** Counts up with every change of a collection. */
+function version(app) {
+  return dependencies(app).version;
+}
+
+module.exports = { EVERYTHING, version, triggers, created, updated, deleted, concerns, isAnybodyThere, forget };

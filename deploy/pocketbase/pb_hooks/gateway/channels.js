@@ -42,10 +42,10 @@ function relays(collection) {
   return templates.has(collection);
 }
 
-/** The channels that a change of this record of a relayed collection goes to. */
+/** The channels that a change of this record goes to; none where its collection is not relayed. */
 function of(app, record) {
   const names = new Set();
-  for (const { before, path, after } of templates.get(record.tableName())) {
+  for (const { before, path, after } of templates.get(record.tableName()) || []) {
     for (const value of follow(app, record, path)) {
       names.add(before + value + after);
     }

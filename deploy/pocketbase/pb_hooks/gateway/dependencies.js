@@ -40,7 +40,8 @@ function derive(app) {
     fires(users, { fields, deleted: true, ...ofUser("id") });
   }
   for (const namespace in config.channels) {
-    const guard = find(app, config.channels[namespace].guard);
+    const { own, guard: name } = config.channels[namespace];
+    const guard = own ? null : find(app, name); // who owns his channel keeps it for as long as he is there
     if (!guard) continue;
     const perUser = new Map(Object.entries(config.channels[namespace].perUser || {}));
     fires(guard, { fields: [], deleted: true, cause: "deleted", channel: "id", namespace });

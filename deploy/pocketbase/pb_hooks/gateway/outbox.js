@@ -1,13 +1,15 @@
 // The outbox: one row per change, written in the transaction of the change itself. A change that was
 // committed has its row, one that was rolled back has none, and the row's number has no gaps.
 //
-//   {"channels":[…],"data":{"action","collection","record"},"access":[…]}
+//   {"channels":[…],"data":{"action","collection","record"},"access":[…],"updates":{…}}
 //
 // `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
-// is relayed, there are no channels and `data` is null.
+// is relayed, there are no channels and `data` is null. `updates` is there if the record is one of which updates
+// channels tell (see updates.js).
 
 const access = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
+const updates = require(`${__hooks}/gateway/updates.js`);
 const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
 const TABLE = "_gateway_outbox";
@@ -25,23 +27,25 @@ const BOOT = "gateway.boot";
 const NEWEST = "gateway.newest";
 
 function create(e) {
-  write(e, (tx, { relayed, triggers }) => {
-    const changes = relayed ? [[channels.of(tx, e.record), "create", e.record]] : [];
-    append(e, tx, changes, access.created(triggers, e.record));
+  write(e, (tx, { relayed, triggers, told }) => {
+    const changes = relayed || told ? [[channels.of(tx, e.record), "create", e.record]] : [];
+    append(e, tx, changes, access.created(triggers, e.record), told);
   });
 }
 
 function update(e) {
-  write(e, (tx, { relayed, triggers, original }) => {
+  write(e, (tx, { relayed, triggers, told, original }) => {
     const changes = relayed ? moves(tx, e.record, original) : [];
-    append(e, tx, changes, access.updated(triggers, e.record, original));
+    // A row of its own where the record left channels: what it says of them is no update.
+    if (told && (changes.length !== 1 || changes[0][1] !== "update")) changes.unshift([[], "update", e.record]);
+    append(e, tx, changes, access.updated(triggers, e.record, original), told);
   });
 }
 
 function remove(e) {
-  write(e, (tx, { relayed, triggers }) => {
-    const changes = relayed ? [[channels.of(tx, e.record), "delete", e.record]] : [];
-    append(e, tx, changes, access.deleted(triggers, e.record));
+  write(e, (tx, { relayed, triggers, told }) => {
+    const changes = relayed || told ? [[channels.of(tx, e.record), "delete", e.record]] : [];
+    append(e, tx, changes, access.deleted(triggers, e.record), told);
   });
 }
 
@@ -50,9 +54,10 @@ function write(e, then) {
   const collection = e.record.tableName(); // its name, for less than record.collection().name costs
   const relayed = channels.relays(collection);
   const triggers = access.triggers(e.app, collection);
-  if (!relayed && triggers.length === 0) return e.next();
+  const told = updates.tells(collection);
+  if (!relayed && !told && triggers.length === 0) return e.next();
   const original = e.record.original();
-  inTransaction(e, (tx) => then(tx, { relayed, triggers, original }));
+  inTransaction(e, (tx) => then(tx, { relayed, triggers, told, original }));
 }
 
 /** A record that moved vanishes from the channels that it left and appears in the new ones. */
@@ -86,14 +91,17 @@ function collectionRestored(e) {
 
 /**
  * Writes a row for each change, [channels, action, record], that goes anywhere. The scopes are in the first, so that
- * who has lost his access gets none of them.
+ * who has lost his access gets none of them; and so is, where updates channels are `told` of the record, what they need.
  */
-function append(e, tx, changes, scopes) {
-  const rows = changes.filter(([names]) => names.length > 0).map(([names, ...change]) => [names, json(...change)]);
+function append(e, tx, changes, scopes, told) {
+  const rows = changes
+    .filter(([names], i) => names.length > 0 || (told && i === 0))
+    .map(([names, ...change]) => [names, json(...change)]);
   if (rows.length === 0 && scopes.length > 0) rows.push([[], "null"]);
   rows.forEach(([names, data], i) => {
     const access = i === 0 && scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
-    insert(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}}`);
+    const updated = i === 0 && told ? `,"updates":${JSON.stringify(updates.of(e.record))}` : "";
+    insert(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}${updated}}`);
   });
 }
 

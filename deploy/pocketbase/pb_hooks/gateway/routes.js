@@ -4,6 +4,10 @@ const config = require(`${__hooks}/gateway.config.js`);
 const outbox = require(`${__hooks}/gateway/outbox.js`);
 const delivery = require(`${__hooks}/gateway/delivery.js`);
 const signature = require(`${__hooks}/gateway/signature.js`);
+const updates = require(`${__hooks}/gateway/updates.js`);
+
+/** The namespaces of personal channels. */
+const own = new Set(Object.keys(config.channels).filter((namespace) => config.channels[namespace].own));
 
 const MAX_ENTRIES = 500;
 const MAX_EVENTS = 1000;
@@ -105,6 +109,8 @@ function authorize(e) {
     const guards = guardedRecords(e.app, checks);
     const results = checks.map(({ user, channel }) => {
       const { namespace, id } = split(channel);
+      if (own.has(namespace)) return id === user && infos.has(user) ? "allowed" : "denied";
+      if (updates.serves(channel)) return infos.has(user) ? "allowed" : "denied";
       const guard = guards.get(namespace);
       if (!guard) return "unknown";
       const info = infos.get(user);
@@ -126,6 +132,7 @@ function split(channel) {
 function guardedRecords(app, checks) {
   const guards = new Map();
   for (const namespace in config.channels) {
+    if (own.has(namespace)) continue;
     const collection = app.findCachedCollectionByNameOrId(config.channels[namespace].guard);
     const ids = checks.map((check) => split(check.channel)).filter((c) => c.namespace === namespace);
     guards.set(namespace, {
@@ -134,6 +141,30 @@ function guardedRecords(app, checks) {
     });
   }
   return guards;
+}
+
+/** POST /api/gateway/visible: which records of an updates channel these users may view (see updates.js). */
+function visible(e) {
+  return answer(e, (body) => {
+    const { channel, users } = parse(body);
+    const ids = list(users, "users", (id) => typeof id === "string");
+    if (!updates.serves(channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
+    return e.json(200, updates.visible(e.app, channel, recordsById(e.app, config.users.collection, ids), ids));
+  });
+}
+
+/** POST /api/gateway/view: which of these users may view which of these records, and what such a record is now. */
+function view(e) {
+  const valid = (check) =>
+    check !== null && typeof check === "object" && typeof check.user === "string" && typeof check.record === "string";
+
+  return answer(e, (body) => {
+    const { channel, checks } = parse(body);
+    list(checks, "checks", valid);
+    if (!updates.serves(channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
+    const users = checks.map(({ user }) => user.replace(/^~/, ""));
+    return e.json(200, updates.view(e.app, channel, recordsById(e.app, config.users.collection, users), checks));
+  });
 }
 
 /** GET /api/gateway/events?after=N&limit=M: the outbox. */
@@ -165,4 +196,4 @@ function confirm(e) {
   });
 }
 
-module.exports = { keys, authorize, events, confirm };
+module.exports = { keys, authorize, visible, view, events, confirm };

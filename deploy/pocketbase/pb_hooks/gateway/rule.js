@@ -25,4 +25,9 @@ function operands(rule) {
   return found;
 }
 
-module.exports = { operands };
+/** The rule with each name replaced by what `replacement(name)` gives, if anything. */
+function substitute(rule, replacement) {
+  return rule.replace(TOKEN, (whole, text, call, name) => (name && replacement(name)) || whole);
+}
+
+module.exports = { operands, substitute };

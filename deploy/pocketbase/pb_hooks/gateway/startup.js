@@ -69,11 +69,23 @@ function checkSchema(app) {
   }
   const users = checkUsers(app, config.users);
   for (const namespace in config.channels) {
-    const { guard, perUser = {} } = config.channels[namespace];
+    const { own, guard, perUser = {} } = config.channels[namespace];
+    if (own) {
+      if (own !== true || guard) fail(`channels.${namespace}`, "has either a guard or own: true");
+      continue;
+    }
     collection(app, guard, `channels.${namespace}.guard`);
     for (const name in perUser) {
       const where = `channels.${namespace}.perUser.${name}`;
       checkPointsTo(users, collection(app, name, where), perUser[name], where);
+    }
+  }
+  for (const [name, namespace] of Object.entries(config.updates || {})) {
+    if (!/^[^$:\s][^:\s]*$/.test(name)) fail("updates", `"${name}" is not the name of a channel without a colon`);
+    const guarded = config.channels[namespace] && config.channels[namespace].guard;
+    if (!guarded) fail(`updates.${name}`, `there is no channel "${namespace}" with a guard`);
+    if (collection(app, guarded, `updates.${name}`).isView()) {
+      fail(`updates.${name}`, `"${guarded}" is a view, which has no changes of its own`);
     }
   }
   for (const name in config.relay) {

@@ -1,0 +1,223 @@
+// Channels of updates: each tells a user of all records of a guard that he may view, and of no other.
+//
+// What the gateway has to know is which these are. Most users see much the same, so it keeps that once: a *class* is
+// all users with the same values in those fields that the rule asks of the account. What one of them sees beyond, or
+// does not see, comes from records that name him: memberships, or the guarded record itself. Where the rule asks for
+// more than that, there are no classes, and every record is looked at for every user.
+
+const config = require(`${__hooks}/gateway.config.js`);
+const access = require(`${__hooks}/gateway/access.js`);
+const { operands, substitute } = require(`${__hooks}/gateway/rule.js`);
+
+const ME = "@request.auth.id";
+const AUTH = "@request.auth.";
+/** Fields whose value stands in a rule as it is. */
+const SCALARS = ["text", "email", "url", "editor", "date", "autodate", "select", "bool", "number"];
+/** Records that are looked at in one query. */
+const PAGE = 500;
+
+const channels = config.updates || {};
+
+/** Collection name → {namespace, channels: the updates channels that tell of it}. */
+const told = new Map();
+for (const name in channels) {
+  const { guard } = config.channels[channels[name]] || {};
+  if (!told.has(guard)) told.set(guard, { namespace: channels[name], channels: [] });
+  told.get(guard).channels.push(name);
+}
+
+function serves(channel) {
+  return typeof channel === "string" && Object.keys(channels).includes(channel);
+}
+
+/** Whether a channel of updates tells of this collection. */
+function tells(collection) {
+  return told.has(collection);
+}
+
+/** What the gateway gets beside a change of such a record; `users`: whom it names, before or after the change. */
+function of(record) {
+  const users = new Set();
+  for (const { name } of relationsToUsers(record.collection())) {
+    for (const version of [record, record.original()]) version.getStringSlice(name).forEach((id) => users.add(id));
+  }
+  return { channels: told.get(record.tableName()).channels, users: [...users] };
+}
+
+function relationsToUsers(collection) {
+  const users = usersCollection();
+  return collection.fields.filter((field) => field.type() === "relation" && field.collectionId === users.id);
+}
+
+function usersCollection() {
+  return $app.findCachedCollectionByNameOrId(config.users.collection);
+}
+
+/**
+ * {namespace, collection, users: of each asked user, or null if there is none, {class, yes, no}, classes}.
+ *
+ *   class    names the user's class; null: there are no classes
+ *   yes, no  those records that he sees and that he does not see, of all that name him, or of all where there are
+ *            no classes, `no` being left out
+ *   classes  class → what its users see, whom no record names
+ */
+function visible(app, channel, users, ids) {
+  const guard = guardOf(app, channel);
+  const classes = {};
+  const answers = ids.map((id) => {
+    const user = users.get(id);
+    if (!user) return null;
+    const info = new RequestInfo({ auth: user, method: "GET" });
+    const mayView = (record) => app.canAccessRecord(record, info, guard.rule);
+    if (!guard.sharing) return { class: null, yes: all(app, guard, mayView), no: [] };
+    const { key, values } = classOf(guard, user);
+    if (!classes[key]) classes[key] = ofClass(app, guard, values);
+    const [yes, no] = [[], []];
+    for (const record of naming(app, guard, user)) (mayView(record) ? yes : no).push(record.id);
+    return { class: key, yes, no };
+  });
+  return { namespace: guard.namespace, collection: guard.collection.name, users: answers, classes };
+}
+
+/**
+ * {collection, results: of each check whether the user may view the record, records: id → what it is now, of those
+ * that anybody may}. "~ID" asks for the class of the user instead: for those in it whom the record does not name.
+ */
+function view(app, channel, users, checks) {
+  const guard = guardOf(app, channel);
+  const records = new Map();
+  const ids = [...new Set(checks.map((check) => check.record))];
+  for (const record of app.findRecordsByIds(guard.collection.name, ids)) records.set(record.id, record);
+  const seen = {};
+  const results = checks.map((check) => {
+    const record = records.get(check.record);
+    const user = users.get(check.user.replace(/^~/, ""));
+    if (!record || !user || !mayView(app, guard, user, check.user[0] === "~", record)) return false;
+    seen[record.id] = record.fresh();
+    return true;
+  });
+  return { collection: guard.collection.name, results, records: seen };
+}
+
+function mayView(app, guard, user, asClass, record) {
+  if (!asClass) return app.canAccessRecord(record, new RequestInfo({ auth: user, method: "GET" }), guard.rule);
+  if (!guard.sharing) return false;
+  return ofClass(app, guard, classOf(guard, user).values, record.id).length > 0;
+}
+
+function guardOf(app, channel) {
+  const namespace = channels[channel];
+  const collection = app.findCachedCollectionByNameOrId(config.channels[namespace].guard);
+  return { namespace, collection, rule: collection.viewRule, sharing: sharing(app, namespace, collection) };
+}
+
+let known = { version: -1, sharing: {} };
+
+/** As `analysed`, remembered until a collection changes. */
+function sharing(app, namespace, collection) {
+  const version = access.version(app);
+  if (known.version !== version) known = { version, sharing: {} };
+  if (!(namespace in known.sharing)) known.sharing[namespace] = analysed(app, namespace, collection);
+  return known.sharing[namespace];
+}
+
+/**
+ * How the rule depends on who asks, if that is no more than classes can express; else null.
+ *
+ *   fields  of the account
+ *   links   {collection, user, channel}: records that bring a user and a guarded record together
+ *   named   fields of the guarded record that point to users
+ */
+function analysed(app, namespace, collection) {
+  const users = usersCollection();
+  const named = relationsToUsers(collection).map((field) => field.name);
+  const [fields, links] = [new Set(), new Map()];
+
+  // What points to the user or to the guarded record has to concern only the two.
+  const link = (segment) => {
+    const [, from] = /^(\w+)_via_\w+$/.exec(segment) || [];
+    const triggers = from ? access.triggers(app, from).filter((trigger) => trigger.namespace === namespace || trigger.cause === "user") : [];
+    if (triggers.length === 0 || triggers.some(({ cause }) => cause !== "member")) return false;
+    for (const { user, channel } of triggers) links.set(`${from} ${user} ${channel}`, { collection: from, user, channel });
+    return true;
+  };
+  const isOfClass = ({ name, sign, other }) => {
+    const path = name.split(".");
+    if (name === ME) {
+      if (!other) return true; // compared with a value, such as ""
+      const [first, ...rest] = other.split(".");
+      return rest.length === 0 ? named.includes(first.replace(/:each$/, "")) : link(first);
+    }
+    if (name.startsWith(AUTH)) {
+      if (path.length > 3) return sign !== undefined && sign[0] === "?" && link(path[2]);
+      const field = users.fields.getByName(path[2]);
+      const single = field && SCALARS.includes(field.type()) && !(field.maxSelect > 1);
+      if (single) fields.add(path[2]);
+      return single;
+    }
+    if (name.startsWith("@request.")) return false;
+    if (name[0] === "@" || path.length === 1) return true;
+    const [, from] = /^(\w+)_via_\w+$/.exec(path[0]) || [];
+    return !from || !access.triggers(app, from).some(({ cause }) => cause === "member") || link(path[0]);
+  };
+  const all = operands(collection.viewRule || "");
+  return all.every(isOfClass) ? { fields: [...fields].sort(), links: [...links.values()], named } : null;
+}
+
+function classOf({ sharing }, user) {
+  const values = sharing.fields.map((field) => {
+    const value = user.get(field);
+    return ["boolean", "number", "string"].includes(typeof value) ? value : user.getString(field);
+  });
+  return { key: $security.sha256(JSON.stringify(values)).slice(0, 16), values };
+}
+
+/** The IDs of the records (or of this one, if it is among them) that users of a class see whom no record names. */
+function ofClass(app, { collection, rule, sharing }, values, id) {
+  if (rule === null) return [];
+  const parameters = { me: $security.randomString(15), id: id || "" };
+  values.forEach((value, i) => (parameters[`v${i}`] = value));
+  const mine = substitute(rule, (name) => {
+    if (name === ME) return "{:me}";
+    if (!name.startsWith(AUTH)) return null;
+    const i = sharing.fields.indexOf(name.slice(AUTH.length));
+    return i < 0 ? "null" : `{:v${i}}`; // nothing points to such a user
+  });
+  const filter = [mine && `(${mine})`, id && "id = {:id}"].filter(Boolean).join(" && ");
+  return app.findRecordsByFilter(collection.name, filter, "", 0, 0, parameters).map((record) => record.id);
+}
+
+/** The guarded records that name the user, or that others bring together with him. */
+function naming(app, { collection, sharing }, user) {
+  const ids = new Set();
+  for (const link of sharing.links) {
+    const found = app.findRecordsByFilter(link.collection, `${link.user} ?= {:user}`, "", 0, 0, { user: user.id });
+    for (const record of found) {
+      const values = link.channel === "id" ? [record.id] : record.getStringSlice(link.channel);
+      values.forEach((id) => ids.add(id));
+    }
+  }
+  const records = ids.size > 0 ? [...app.findRecordsByIds(collection.name, [...ids])] : [];
+  for (const field of sharing.named) {
+    const found = app.findRecordsByFilter(collection.name, `${field} ?= {:user}`, "", 0, 0, { user: user.id });
+    for (const record of found) {
+      if (!ids.has(record.id)) records.push(record);
+      ids.add(record.id);
+    }
+  }
+  return records;
+}
+
+/** The IDs of all records of which `wanted(record)` holds. */
+function all(app, { collection }, wanted) {
+  const found = [];
+  let last = "";
+  for (;;) {
+    const page = app.findRecordsByFilter(collection.name, "id > {:last}", "id", PAGE, 0, { last });
+    for (const record of page) if (wanted(record)) found.push(record.id);
+    if (page.length < PAGE) return found;
+    last = page[page.length - 1].id;
+  }
+}
+
+module.exports = { serves, tells, of, visible, view };
