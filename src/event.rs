@@ -24,12 +24,31 @@ pub struct Event {
     pub data: Payload,
     /// What of it may concern access: a list of [`Change`](crate::access::changes::Change)s.
     pub access: Option<Payload>,
+    /// If updates channels tell of it: what they need beside it, a [`Told`](crate::updates::Told).
+    pub updates: Option<Payload>,
 }
 
 impl Event {
     /// Tells this event from another of the same number, as after a restore from a backup; never 0.
     pub fn fingerprint(&self) -> u64 {
-        digest([Some(&self.data), self.access.as_ref()].into_iter().flatten().map(Payload::as_bytes))
+        let parts = [Some(&self.data), self.access.as_ref(), self.updates.as_ref()];
+        digest(parts.into_iter().flatten().map(Payload::as_bytes))
+    }
+
+    /// What all gateways have to know of it, if anything, in one message: `{"access","updates","data"}`, each where
+    /// there is one.
+    pub fn notice(&self) -> Option<Payload> {
+        let data = self.updates.is_some().then_some(&self.data);
+        let parts = [("access", self.access.as_ref()), ("updates", self.updates.as_ref()), ("data", data)];
+        let mut notice = Vec::new();
+        for (name, part) in parts.iter().filter_map(|(name, part)| Some((name, (*part)?))) {
+            notice.push(if notice.is_empty() { b'{' } else { b',' });
+            notice.extend_from_slice(format!("\"{name}\":").as_bytes());
+            notice.extend_from_slice(part.as_bytes());
+        }
+        let some = !notice.is_empty();
+        notice.push(b'}');
+        some.then(|| Payload::trusted(notice.into()))
     }
 }
 
@@ -50,6 +69,8 @@ struct EventFrame<'a> {
     data: &'a RawValue,
     #[serde(borrow, default)]
     access: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    updates: Option<&'a RawValue>,
 }
 
 /// `{"events":[…]}`, as the hooks post it and as the outbox route answers it.
@@ -92,7 +113,7 @@ impl Events {
         let frame: EventsFrame = serde_json::from_slice(body)?;
         let mut before = 0;
         let mut events = Vec::with_capacity(frame.events.len());
-        for EventFrame { seq, channels, data, access } in frame.events {
+        for EventFrame { seq, channels, data, access, updates } in frame.events {
             if seq <= before || seq > SEQ_MAX {
                 return Err(EventsError::Order(seq));
             }
@@ -102,8 +123,8 @@ impl Events {
                 return Err(EventsError::Channels(seq));
             }
             before = seq;
-            let access = access.map(Payload::from_raw);
-            events.push(Event { seq, channels, data: Payload::from_raw(data), access });
+            let (access, updates) = (access.map(Payload::from_raw), updates.map(Payload::from_raw));
+            events.push(Event { seq, channels, data: Payload::from_raw(data), access, updates });
         }
         if frame.last > SEQ_MAX {
             return Err(EventsError::Order(frame.last));
@@ -131,6 +152,20 @@ mod tests {
             let why = Events::parse(bad.as_bytes()).unwrap_err().to_string();
             assert!(why.contains("line 1, column") && !why.contains("private"), "{why}");
         }
+    }
+
+    #[test]
+    fn a_notice_holds_what_concerns_all_gateways() {
+        let notice = |more: &str| {
+            let body = format!(r#"{{"events":[{{"seq":1,"channels":["room:a"],"data":{{"n":1}}{more}}}]}}"#);
+            let notice = Events::parse(body.as_bytes()).unwrap().events[0].notice();
+            notice.map(|notice| String::from_utf8(notice.as_bytes().to_vec()).unwrap())
+        };
+        assert_eq!(notice(""), None);
+        assert_eq!(notice(r#","access":[2]"#).unwrap(), r#"{"access":[2]}"#);
+        assert_eq!(notice(r#","updates":{"a":3}"#).unwrap(), r#"{"updates":{"a":3},"data":{"n":1}}"#);
+        let all = r#"{"access":[2],"updates":{},"data":{"n":1}}"#;
+        assert_eq!(notice(r#","updates":{},"access":[2]"#).unwrap(), all);
     }
 
     #[test]

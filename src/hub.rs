@@ -268,12 +268,18 @@ impl Hub {
         }
     }
 
+    /// Returns once the watched channel brings all that is published into it from now on.
+    pub async fn watched(&self) -> Result<(), BrokerError> {
+        match self.watched.get() {
+            Some(watched) => self.make_this_live(&watched.channel).await,
+            None => Ok(()),
+        }
+    }
+
     /// Links the channel to the broker and reads its history as far as its feed needs, unless both are done. The
     /// watched channel comes first.
     async fn make_live(&self, channel: &Channel) -> Result<(), BrokerError> {
-        if let Some(watched) = self.watched.get() {
-            self.make_this_live(&watched.channel).await?;
-        }
+        self.watched().await?;
         self.make_this_live(channel).await
     }
 

@@ -38,3 +38,4 @@ pub mod session;
 pub mod shutdown;
 pub mod signature;
 pub mod socket;
+pub mod updates;

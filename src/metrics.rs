@@ -31,6 +31,7 @@ pub struct Metrics {
     pub deliveries: IntCounter,
     pub publication_repeats: IntCounter,
     pub gaps: IntCounterVec,
+    pub updates_lost: IntCounter,
     pub recoveries: IntCounterVec,
     pub relay_events: IntCounterVec,
     pub relay_cursor: IntGauge,
@@ -131,6 +132,11 @@ impl Metrics {
                 "gateway_gaps_total",
                 "Channels whose missed publications were read from history ('filled'), or no longer there ('lost': subscribers were told)",
                 "outcome",
+            )?,
+            updates_lost: counter(
+                &r,
+                "gateway_updates_lost_total",
+                "Times that an updates channel fell too far behind, or PocketBase was out of reach for too long: its subscribers were told to reload",
             )?,
             recoveries: counters(
                 &r,

@@ -16,6 +16,9 @@ use hyper_util::rt::TokioExecutor;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// The largest answer that is read, in bytes. The outbox route sends far less at a time.
@@ -62,6 +65,44 @@ pub enum Verdict {
 pub struct Check {
     pub user: String,
     pub channel: String,
+}
+
+/// A user, or "~" and a user for the others of his class, who may view a record.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
+pub struct View {
+    pub user: String,
+    pub record: Arc<str>,
+}
+
+#[derive(Deserialize)]
+pub struct Views {
+    /// The records' collection.
+    pub collection: String,
+    /// Of each check, in order.
+    pub results: Vec<bool>,
+    /// Those that anybody may view, as they are now, by their ids.
+    pub records: HashMap<Arc<str>, Box<RawValue>>,
+}
+
+/// Who sees which records of an updates channel.
+#[derive(Deserialize)]
+pub struct Visible {
+    /// The records' namespace as channels.
+    pub namespace: String,
+    pub collection: String,
+    /// In the order asked; `None` for users that do not exist.
+    pub users: Vec<Option<Sees>>,
+    /// What the users of each class see whom no record names.
+    pub classes: HashMap<Arc<str>, Vec<Arc<str>>>,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct Sees {
+    pub class: Option<Arc<str>>,
+    /// Of the records that name the user, or of all where there are no classes: those that he sees, and those that he
+    /// does not.
+    pub yes: Vec<Arc<str>>,
+    pub no: Vec<Arc<str>>,
 }
 
 /// What users' tokens are signed with and what else concerns their connections, in the order asked; `None` for
@@ -116,6 +157,27 @@ impl PocketBase {
             results: Vec<Verdict>,
         }
         Ok(self.post::<Answer>("authorize", &Question { checks }).await?.results)
+    }
+
+    /// What these users see of an updates channel's records.
+    pub async fn visible(&self, channel: &str, users: &[Arc<str>]) -> Result<Visible, PocketBaseError> {
+        #[derive(Serialize)]
+        struct Question<'a> {
+            channel: &'a str,
+            users: Vec<&'a str>,
+        }
+        let users = users.iter().map(|user| &**user).collect();
+        self.post("visible", &Question { channel, users }).await
+    }
+
+    /// Who may view which of an updates channel's records, and what those are now.
+    pub async fn view(&self, channel: &str, checks: &[View]) -> Result<Views, PocketBaseError> {
+        #[derive(Serialize)]
+        struct Question<'a> {
+            channel: &'a str,
+            checks: &'a [View],
+        }
+        self.post("view", &Question { channel, checks }).await
     }
 
     /// The outbox after `after`, `limit` events at most (1 to 1000; PocketBase sends fewer where they are large).

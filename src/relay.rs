@@ -260,10 +260,11 @@ fn with_waiting(mut first: Events, posted: &mut mpsc::Receiver<Events>) -> (Even
 
 fn entries(run: Vec<Event>) -> Vec<Entry> {
     let one = |seq, channel, data| Entry { seq, channel, data };
-    let each = |Event { seq, channels, data, access }: Event| {
+    let each = |event: Event| {
         // First what the event says of access: who is shut out by it shall not hear of it either.
-        let access = access.map(|access| one(seq, ACCESS.to_owned(), access));
-        access.into_iter().chain(channels.into_iter().map(move |channel| one(seq, channel, data.clone())))
+        let notice = event.notice().map(|notice| one(event.seq, ACCESS.to_owned(), notice));
+        let Event { seq, channels, data, .. } = event;
+        notice.into_iter().chain(channels.into_iter().map(move |channel| one(seq, channel, data.clone())))
     };
     run.into_iter().flat_map(each).collect()
 }

@@ -20,7 +20,10 @@ use crate::presence::Presence;
 use crate::protocol::Payload;
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::json;
+use crate::updates::{Told, Updates};
 use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -40,8 +43,19 @@ pub struct Revocation {
     pub access: Arc<Access>,
     pub connections: Arc<Connections>,
     pub presence: Arc<Presence>,
+    pub updates: Arc<Updates>,
     changes: Arc<Changes>,
     metrics: Metrics,
+}
+
+/// What the watched channel carries; see [`crate::event::Event::notice`].
+#[derive(Deserialize)]
+struct Notice<'a> {
+    #[serde(default)]
+    access: Vec<Change>,
+    updates: Option<Told>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
 }
 
 impl Revocation {
@@ -49,11 +63,12 @@ impl Revocation {
         hub: Arc<Hub>,
         (auth, access): (Arc<Auth>, Arc<Access>),
         connections: Arc<Connections>,
-        presence: Arc<Presence>,
+        (presence, updates): (Arc<Presence>, Arc<Updates>),
         changes: Arc<Changes>,
         metrics: Metrics,
     ) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self { me: me.clone(), hub, auth, access, connections, presence, changes, metrics })
+        let me = |me: &Weak<Self>| me.clone();
+        Arc::new_cyclic(|it| Self { me: me(it), hub, auth, access, connections, presence, updates, changes, metrics })
     }
 
     /// Checks everything once in a while, for as long as `revocation` lives.
@@ -82,11 +97,13 @@ impl Revocation {
                 }
             });
             checks.await;
+            me.updates.recheck();
         }
     }
 
     fn apply(&self, change: &Change) {
         self.changes.note(change);
+        self.updates.change(change);
         let Some(me) = self.me.upgrade() else { return };
         if change.concerns_accounts() {
             let users = match &change.user {
@@ -209,8 +226,13 @@ async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {
 
 impl Watcher for Revocation {
     fn publication(&self, data: &Payload) {
-        match serde_json::from_slice::<Vec<Change>>(data.as_bytes()) {
-            Ok(changes) => changes.iter().for_each(|change| self.apply(change)),
+        match serde_json::from_slice::<Notice>(data.as_bytes()) {
+            Ok(Notice { access, updates, data }) => {
+                access.iter().for_each(|change| self.apply(change));
+                if let (Some(told), Some(data)) = (updates, data) {
+                    self.updates.event(&told, &Payload::from_raw(data));
+                }
+            }
             Err(error) => {
                 let error = json::place(&error);
                 tracing::error!(error, "what the hooks say of access is unreadable: everything is checked anew");

@@ -29,6 +29,7 @@ use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::session::Services;
 use crate::shutdown::Shutdown;
+use crate::updates::Updates;
 use admin::Admin;
 use door::{Door, Guest};
 use hyper::Request;
@@ -196,7 +197,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         Arc::clone(&hub),
         (Arc::clone(&auth), Arc::clone(&access)),
         Arc::clone(&connections),
-        Arc::clone(&presence),
+        (Arc::clone(&presence), Updates::new(pocketbase.clone(), metrics.clone())),
         changes,
         metrics.clone(),
     );

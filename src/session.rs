@@ -22,10 +22,11 @@ use crate::presence::Presence;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
 use crate::protocol::{
-    ClientInfo, Command, ConnectReply, HistoryRequest, Payload, Publication, Reply, Request, Subscribe,
+    ClientInfo, Command, ConnectReply, HistoryRequest, Payload, Position, Publication, Reply, Request, Subscribe, SubscribeReply,
 };
 use crate::relay::Relay;
 use crate::revocation::Revocation;
+use crate::updates::Updates;
 use limits::Pace;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
@@ -328,6 +329,10 @@ impl Session {
         let limit = self.services.config.max_queue_size / 2;
         let name: Arc<str> = channel.as_str().into();
         let mut verdict = verdicts.remove(&channel);
+        if Updates::serves(&channel) {
+            let refused = recover.is_some() && reject_unrecovered;
+            return self.subscribe_to_updates(id, name, verdict, recover.is_some(), refused, deadline).await;
+        }
         loop {
             let check = async {
                 match verdict.take() {
@@ -337,7 +342,7 @@ impl Session {
             };
             let allowed = timeout_at(deadline, check).await.unwrap_or(Err(codes::INTERNAL))?;
             let mut stale = false;
-            let accept = |mut reply: crate::protocol::SubscribeReply| {
+            let accept = |mut reply: SubscribeReply| {
                 if !self.services.access.holds(allowed, &connection.user, &channel) {
                     // Something has changed since PocketBase was asked.
                     stale = true;
@@ -377,7 +382,51 @@ impl Session {
         }
     }
 
+    /// Nothing is kept for clients that come back: they are told to reload.
+    async fn subscribe_to_updates(
+        &self,
+        id: u32,
+        channel: Arc<str>,
+        verdict: Option<Result<Moment, ErrorCode>>,
+        recovering: bool,
+        refused: bool,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let connection = self.connection()?;
+        let services = &self.services;
+        let ready = timeout_at(deadline, async {
+            match verdict {
+                Some(verdict) => verdict?,
+                None => services.access.check(&connection.user, &channel).await?,
+            };
+            services.relay.started().await;
+            services.hub.watched().await.map_err(|error| self.broker_failed("subscribe", &error))
+        });
+        ready.await.unwrap_or(Err(codes::INTERNAL))?;
+        if refused {
+            return Err(codes::UNRECOVERABLE_POSITION.into());
+        }
+        if !connection.channels().insert(Arc::clone(&channel)) {
+            return Err(codes::ALREADY_SUBSCRIBED.into());
+        }
+        let position = Position { offset: 0, epoch: crate::random::token::<6>() };
+        let recovered = recovering.then_some(false);
+        let reply = json::reply(id, &Reply::Subscribe(SubscribeReply { position, recovered, publications: Vec::new() }));
+        let updates = &services.revocation.updates;
+        if updates.subscribe(&channel, connection, reply, deadline).await {
+            return Ok(());
+        }
+        connection.channels().remove(&channel);
+        updates.unsubscribe(&channel, connection);
+        Err(codes::INTERNAL.into())
+    }
+
     fn leave(&self, connection: &Connection, channel: &str) {
+        if Updates::serves(channel) {
+            connection.channels().remove(channel);
+            self.services.revocation.updates.unsubscribe(channel, connection);
+            return;
+        }
         self.services.hub.unsubscribe(channel, connection);
         self.services.presence.leave(channel, &self.client);
     }

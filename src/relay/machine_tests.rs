@@ -58,7 +58,7 @@ fn channel(seq: u64) -> usize {
 
 fn event(seq: u64, run: u8) -> Event {
     let data = Payload::parse(&format!("\"{seq} of {run}\"")).unwrap();
-    Event { seq, channels: vec![channel(seq).to_string()], data, access: None }
+    Event { seq, channels: vec![channel(seq).to_string()], data, access: None, updates: None }
 }
 
 fn run_of(event: &Event) -> u8 {

@@ -1,0 +1,276 @@
+//! `room-updates`: everybody hears of the rooms that he may view, and of no other, whatever changes about that.
+
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use harness::client::Client;
+use harness::pocketbase::User;
+use harness::{World, until};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const CHANNEL: &str = "room-updates";
+/// What is promised.
+const AT_MOST: Duration = Duration::from_secs(1);
+
+/// Ann who owns rooms, Bob who comes and goes, Eve who is in none; each subscribed on the last gateway, while the
+/// hooks post to the first.
+struct Stage {
+    world: World,
+    users: [User; 3],
+    clients: [Client; 3],
+    marks: usize,
+}
+
+/// Whose.
+const ANN: usize = 0;
+const BOB: usize = 1;
+const EVE: usize = 2;
+
+impl Stage {
+    async fn new(world: World) -> Self {
+        let names = ["ann", "bob", "eve"];
+        let mut users = Vec::new();
+        let mut clients = Vec::new();
+        for name in names {
+            let user = world.pocketbase.user(name).await;
+            let mut client = Client::connect(world.gateways.last().unwrap(), &user.token).await;
+            client.subscribe(CHANNEL).await;
+            users.push(user);
+            clients.push(client);
+        }
+        let (users, clients) = (users.try_into().ok().unwrap(), clients.try_into().ok().unwrap());
+        Self { world, users, clients, marks: 0 }
+    }
+
+    async fn room(&self, kind: &str, name: &str) -> String {
+        let room = json!({"name": name, "type": kind, "owner": self.users[ANN].id});
+        let room = self.world.pocketbase.as_superuser("POST", "collections/rooms/records", &room).await;
+        room["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn patch(&self, room: &str, body: Value) {
+        self.world.pocketbase.as_superuser("PATCH", &format!("collections/rooms/records/{room}"), &body).await;
+    }
+
+    async fn remove(&self, collection: &str, id: &str) {
+        self.world.pocketbase.as_superuser("DELETE", &format!("collections/{collection}/records/{id}"), &Value::Null).await;
+    }
+
+    /// What each got of this room before a room that all can see was made after it: "action name", with the name left
+    /// out where only the id was told.
+    async fn got(&mut self, room: &str) -> [Vec<String>; 3] {
+        self.marks += 1;
+        let mark = format!("mark {}", self.marks);
+        self.room("public", &mark).await;
+        let mut all = [Vec::new(), Vec::new(), Vec::new()];
+        for (client, got) in self.clients.iter_mut().zip(&mut all) {
+            loop {
+                let publication = client.publication().await;
+                assert!(publication.get("offset").is_none(), "a count would tell of others' rooms: {publication}");
+                let data = &publication["data"];
+                assert_eq!(data["collection"], "rooms", "{data}");
+                if data["record"]["name"] == mark.as_str() {
+                    break;
+                }
+                if data["record"]["id"] == room {
+                    let told = data["record"].as_object().unwrap();
+                    let name = told.get("name").map_or(String::new(), |name| format!(" {}", name.as_str().unwrap()));
+                    assert!(!name.is_empty() || told.len() == 1, "{data}");
+                    got.push(format!("{}{name}", data["action"].as_str().unwrap()));
+                } else {
+                    let name = data["record"]["name"].as_str();
+                    assert!(name.is_some_and(|name| name.starts_with("mark")), "of another room: {data}");
+                }
+            }
+        }
+        all
+    }
+}
+
+/// [Ann's, Bob's, Eve's].
+fn expect(ann: &[&str], bob: &[&str], eve: &[&str]) -> [Vec<String>; 3] {
+    [ann, bob, eve].map(|got| got.iter().map(|&it| it.to_owned()).collect())
+}
+
+async fn each_transition(world: World) {
+    let mut stage = Stage::new(world).await;
+
+    let room = stage.room("private", "secret").await;
+    assert_eq!(stage.got(&room).await, expect(&["create secret"], &[], &[]), "created");
+    let membership = stage.world.pocketbase.join(&room, &stage.users[BOB]).await;
+    assert_eq!(stage.got(&room).await, expect(&[], &["join secret"], &[]), "added");
+    stage.patch(&room, json!({"name": "renamed"})).await;
+    assert_eq!(stage.got(&room).await, expect(&["update renamed"], &["update renamed"], &[]), "renamed");
+    stage.remove("room_members", membership["id"].as_str().unwrap()).await;
+    stage.patch(&room, json!({"name": "hidden"})).await;
+    assert_eq!(stage.got(&room).await, expect(&["update hidden"], &["leave"], &[]), "removed");
+    stage.patch(&room, json!({"type": "public"})).await;
+    assert_eq!(stage.got(&room).await, expect(&["update hidden"], &["join hidden"], &["join hidden"]), "opened");
+    stage.patch(&room, json!({"name": "open"})).await;
+    assert_eq!(stage.got(&room).await, expect(&["update open"], &["update open"], &["update open"]), "renamed, open");
+    stage.world.pocketbase.join(&room, &stage.users[BOB]).await;
+    assert_eq!(stage.got(&room).await, expect(&[], &[], &[]), "added to what he could see before");
+    stage.patch(&room, json!({"type": "private", "name": "closed"})).await;
+    assert_eq!(stage.got(&room).await, expect(&["update closed"], &["update closed"], &["leave"]), "closed");
+    stage.patch(&room, json!({"name": "still closed"})).await;
+    assert_eq!(stage.got(&room).await, expect(&["update still closed"], &["update still closed"], &[]), "renamed, closed");
+    stage.remove("rooms", &room).await;
+    assert_eq!(stage.got(&room).await, expect(&["delete"], &["delete"], &[]), "deleted");
+
+    // In one transaction with its members, and again without a trace.
+    let record = |name: &str| json!({"method": "POST", "url": "/api/collections/rooms/records",
+        "body": {"id": "fifteenletters0", "name": name, "type": "private", "owner": stage.users[ANN].id}});
+    let member = json!({"method": "POST", "url": "/api/collections/room_members/records",
+        "body": {"room": "fifteenletters0", "user": stage.users[BOB].id, "role": "member"}});
+    let failing = json!({"method": "POST", "url": "/api/collections/rooms/records", "body": {"type": "none"}});
+    let requests = json!({"requests": [record("failed"), member, failing]});
+    let failed = stage.world.pocketbase.call("POST", "batch", &stage.world.pocketbase.superuser, &requests).await.unwrap();
+    assert_eq!(failed.status, 400);
+    let requests = json!({"requests": [record("batch"), member]});
+    stage.world.pocketbase.as_superuser("POST", "batch", &requests).await;
+    let [ann, bob, eve] = stage.got("fifteenletters0").await;
+    assert_eq!((ann, eve), (vec!["create batch".to_owned()], vec![]));
+    assert!(bob == ["create batch"] || bob == ["join batch"], "{bob:?}");
+
+    // The rule itself, by which Bob loses every room and gets them back.
+    let rooms = stage.world.pocketbase.as_superuser("GET", "collections/rooms", &Value::Null).await;
+    let rule = rooms["viewRule"].as_str().unwrap();
+    let without_bob = format!("{rule} && @request.auth.id != \"{}\"", stage.users[BOB].id);
+    let begin = Instant::now();
+    for (rule, action) in [(without_bob.as_str(), "leave"), (rule, "join")] {
+        stage.world.pocketbase.as_superuser("PATCH", "collections/rooms", &json!({"viewRule": rule})).await;
+        let mut changed = Vec::new();
+        for _ in 0..=stage.marks {
+            let publication = stage.clients[BOB].publication().await;
+            assert_eq!(publication["data"]["action"], action, "{publication}");
+            let record = &publication["data"]["record"];
+            assert_eq!(record.as_object().unwrap().len() == 1, action == "leave", "{record}");
+            changed.push(record["id"].as_str().unwrap().to_owned());
+        }
+        changed.sort();
+        changed.dedup();
+        assert_eq!(changed.len(), stage.marks + 1);
+    }
+    assert!(begin.elapsed() < 2 * AT_MOST, "{:?}", begin.elapsed());
+    assert_eq!(stage.got("fifteenletters0").await, expect(&[], &[], &[]), "the others noticed nothing");
+
+    let ban = json!({"banned_until": "2099-01-01 00:00:00.000Z"});
+    let path = format!("collections/users/records/{}", stage.users[BOB].id);
+    stage.world.pocketbase.as_superuser("PATCH", &path, &ban).await;
+    assert_eq!(stage.clients[BOB].closed().await.0, 4501);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_transition_on_two_gateways() {
+    each_transition(World::start(2, true, &[]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_transition_on_one_gateway_without_redis() {
+    each_transition(World::single().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_is_told_to_reload_and_who_left_hears_nothing() {
+    let mut stage = Stage::new(World::single().await).await;
+    let [ann, ..] = &mut stage.clients;
+    assert_eq!(ann.call("subscribe", json!({"channel": CHANNEL})).await["error"]["code"], 105);
+    for command in ["history", "presence"] {
+        assert_eq!(ann.call(command, json!({"channel": CHANNEL})).await["error"]["code"], 103, "{command}");
+    }
+    let typing = json!({"channel": CHANNEL, "data": {"type": "typing"}});
+    assert_eq!(ann.call("publish", typing).await["error"]["code"], 103);
+    assert!(ann.call("unsubscribe", json!({"channel": CHANNEL})).await["unsubscribe"].is_object());
+    let room = stage.room("private", "unheard").await;
+    assert_eq!(stage.got_by_others(&room).await, [Vec::<String>::new(), Vec::new()]);
+    let ann = &mut stage.clients[ANN];
+    let again = json!({"channel": CHANNEL, "recover": true, "offset": 0, "epoch": "before"});
+    let reply = ann.call("subscribe", again).await;
+    assert!(ann.waiting().is_none());
+    assert_eq!((&reply["subscribe"]["was_recovering"], &reply["subscribe"]["recovered"]), (&json!(true), &json!(false)));
+    assert_eq!((&reply["subscribe"]["recoverable"], &reply["subscribe"]["offset"]), (&json!(true), &json!(0)), "{reply}");
+    ann.call("unsubscribe", json!({"channel": CHANNEL})).await;
+    let strictly = json!({"channel": CHANNEL, "recover": true, "offset": 0, "epoch": "before", "flag": 2});
+    assert_eq!(ann.call("subscribe", strictly).await["error"]["code"], 112);
+    ann.subscribe(CHANNEL).await;
+    stage.patch(&room, json!({"name": "heard"})).await;
+    assert_eq!(stage.got(&room).await, expect(&["update heard"], &[], &[]));
+    for channel in ["rooms-updates", "room", "$access"] {
+        let refused = stage.clients[ANN].call("subscribe", json!({"channel": channel})).await;
+        assert_eq!(refused["error"]["code"], 102, "{channel}");
+    }
+}
+
+impl Stage {
+    /// As `got`, of Bob and Eve.
+    async fn got_by_others(&mut self, room: &str) -> [Vec<String>; 2] {
+        self.marks += 1;
+        let mark = format!("mark {}", self.marks);
+        self.room("public", &mark).await;
+        let mut all = [Vec::new(), Vec::new()];
+        for (client, got) in self.clients[BOB..].iter_mut().zip(&mut all) {
+            loop {
+                let data = client.publication().await["data"].take();
+                if data["record"]["name"] == mark.as_str() {
+                    break;
+                }
+                assert_eq!(data["record"]["id"], room);
+                got.push(data["action"].to_string());
+            }
+        }
+        all
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_personal_channel_is_its_user_s_alone_and_recovers() {
+    let world = World::single().await;
+    let (ann, bob) = (world.pocketbase.user("ann").await, world.pocketbase.user("bob").await);
+    let channel = format!("user:{}", bob.id);
+    let mut outsider = Client::connect(world.gateway(), &ann.token).await;
+    assert_eq!(outsider.call("subscribe", json!({"channel": channel})).await["error"]["code"], 103);
+    let mut client = Client::connect(world.gateway(), &bob.token).await;
+    let place = client.subscribe(&channel).await;
+    let request = json!({"from": ann.id, "to": bob.id, "status": "pending"});
+    let request = world.pocketbase.create("friend_requests", &ann, &request).await;
+    let publication = client.publication().await;
+    assert_eq!((&publication["data"]["record"], &publication["offset"]), (&request, &json!(place.offset + 1)));
+    client.cut();
+    let mut client = Client::connect(world.gateway(), &bob.token).await;
+    let recovered = client.recover(&channel, &place).await;
+    assert_eq!((&recovered["recovered"], recovered["publications"].as_array().unwrap().len()), (&json!(true), 1));
+    world.pocketbase.as_superuser("DELETE", &format!("collections/users/records/{}", bob.id), &Value::Null).await;
+    assert_eq!(client.closed().await.0, 4500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_in_a_thousand_rooms_subscribes_fast() {
+    let world = World::single().await;
+    let ann = world.pocketbase.user("ann").await;
+    for batch in 0..20 {
+        let room = |i: usize| {
+            let kind = if i % 2 == 0 { "private" } else { "public" };
+            let room = json!({"name": format!("room {batch} {i}"), "type": kind, "owner": ann.id});
+            json!({"method": "POST", "url": "/api/collections/rooms/records", "body": room})
+        };
+        let requests: Vec<Value> = (0..50).map(room).collect();
+        world.pocketbase.as_superuser("POST", "batch", &json!({"requests": requests})).await;
+    }
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let mut client = Client::connect(world.gateway(), &ann.token).await;
+        let begin = Instant::now();
+        client.subscribe(CHANNEL).await;
+        times.push(begin.elapsed());
+        client.cut();
+        until("an empty channel", async || {
+            (world.gateway().metric("gateway_subscriptions").await == 0.0).then_some(())
+        })
+        .await;
+    }
+    times.sort();
+    println!("subscribe of a user in 1,000 rooms: {times:?}");
+    assert!(times[times.len() / 2] < Duration::from_millis(300), "{times:?}");
+}
