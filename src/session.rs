@@ -22,7 +22,8 @@ use crate::presence::Presence;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
 use crate::protocol::{
-    ClientInfo, Command, ConnectReply, HistoryRequest, Payload, Position, Publication, Reply, Request, Subscribe, SubscribeReply,
+    ClientInfo, Command, ConnectReply, HistoryRequest, Payload, Position, Publication, Reply, Request, Subscribe,
+    SubscribeReply,
 };
 use crate::relay::Relay;
 use crate::revocation::Revocation;
@@ -411,7 +412,8 @@ impl Session {
         }
         let position = Position { offset: 0, epoch: crate::random::token::<6>() };
         let recovered = recovering.then_some(false);
-        let reply = json::reply(id, &Reply::Subscribe(SubscribeReply { position, recovered, publications: Vec::new() }));
+        let reply =
+            json::reply(id, &Reply::Subscribe(SubscribeReply { position, recovered, publications: Vec::new() }));
         let updates = &services.revocation.updates;
         if updates.subscribe(&channel, connection, reply, deadline).await {
             return Ok(());

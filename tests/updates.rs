@@ -26,7 +26,6 @@ struct Stage {
 /// Whose.
 const ANN: usize = 0;
 const BOB: usize = 1;
-const EVE: usize = 2;
 
 impl Stage {
     async fn new(world: World) -> Self {
@@ -55,7 +54,10 @@ impl Stage {
     }
 
     async fn remove(&self, collection: &str, id: &str) {
-        self.world.pocketbase.as_superuser("DELETE", &format!("collections/{collection}/records/{id}"), &Value::Null).await;
+        self.world
+            .pocketbase
+            .as_superuser("DELETE", &format!("collections/{collection}/records/{id}"), &Value::Null)
+            .await;
     }
 
     /// What each got of this room before a room that all can see was made after it: "action name", with the name left
@@ -115,18 +117,25 @@ async fn each_transition(world: World) {
     stage.patch(&room, json!({"type": "private", "name": "closed"})).await;
     assert_eq!(stage.got(&room).await, expect(&["update closed"], &["update closed"], &["leave"]), "closed");
     stage.patch(&room, json!({"name": "still closed"})).await;
-    assert_eq!(stage.got(&room).await, expect(&["update still closed"], &["update still closed"], &[]), "renamed, closed");
+    assert_eq!(
+        stage.got(&room).await,
+        expect(&["update still closed"], &["update still closed"], &[]),
+        "renamed, closed"
+    );
     stage.remove("rooms", &room).await;
     assert_eq!(stage.got(&room).await, expect(&["delete"], &["delete"], &[]), "deleted");
 
     // In one transaction with its members, and again without a trace.
-    let record = |name: &str| json!({"method": "POST", "url": "/api/collections/rooms/records",
-        "body": {"id": "fifteenletters0", "name": name, "type": "private", "owner": stage.users[ANN].id}});
+    let record = |name: &str| {
+        json!({"method": "POST", "url": "/api/collections/rooms/records",
+        "body": {"id": "fifteenletters0", "name": name, "type": "private", "owner": stage.users[ANN].id}})
+    };
     let member = json!({"method": "POST", "url": "/api/collections/room_members/records",
         "body": {"room": "fifteenletters0", "user": stage.users[BOB].id, "role": "member"}});
     let failing = json!({"method": "POST", "url": "/api/collections/rooms/records", "body": {"type": "none"}});
     let requests = json!({"requests": [record("failed"), member, failing]});
-    let failed = stage.world.pocketbase.call("POST", "batch", &stage.world.pocketbase.superuser, &requests).await.unwrap();
+    let failed =
+        stage.world.pocketbase.call("POST", "batch", &stage.world.pocketbase.superuser, &requests).await.unwrap();
     assert_eq!(failed.status, 400);
     let requests = json!({"requests": [record("batch"), member]});
     stage.world.pocketbase.as_superuser("POST", "batch", &requests).await;
@@ -189,8 +198,15 @@ async fn who_comes_back_is_told_to_reload_and_who_left_hears_nothing() {
     let again = json!({"channel": CHANNEL, "recover": true, "offset": 0, "epoch": "before"});
     let reply = ann.call("subscribe", again).await;
     assert!(ann.waiting().is_none());
-    assert_eq!((&reply["subscribe"]["was_recovering"], &reply["subscribe"]["recovered"]), (&json!(true), &json!(false)));
-    assert_eq!((&reply["subscribe"]["recoverable"], &reply["subscribe"]["offset"]), (&json!(true), &json!(0)), "{reply}");
+    assert_eq!(
+        (&reply["subscribe"]["was_recovering"], &reply["subscribe"]["recovered"]),
+        (&json!(true), &json!(false))
+    );
+    assert_eq!(
+        (&reply["subscribe"]["recoverable"], &reply["subscribe"]["offset"]),
+        (&json!(true), &json!(0)),
+        "{reply}"
+    );
     ann.call("unsubscribe", json!({"channel": CHANNEL})).await;
     let strictly = json!({"channel": CHANNEL, "recover": true, "offset": 0, "epoch": "before", "flag": 2});
     assert_eq!(ann.call("subscribe", strictly).await["error"]["code"], 112);

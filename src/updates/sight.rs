@@ -124,7 +124,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0..4u8, any::<bool>(), any::<[bool; 2]>()).prop_map(|(id, class, users)| Step::Everybody(id, class, users)),
+            (0..4u8, any::<bool>(), any::<[bool; 2]>())
+                .prop_map(|(id, class, users)| Step::Everybody(id, class, users)),
             (0..4u8, 0..2usize, any::<bool>()).prop_map(|(id, user, sees)| Step::One(id, user, sees)),
         ]
     }

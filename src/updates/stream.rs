@@ -169,7 +169,11 @@ impl Stream {
     }
 }
 
-async fn view(pocketbase: &PocketBase, channel: &str, checks: &[View]) -> Result<Vec<Option<Payload>>, PocketBaseError> {
+async fn view(
+    pocketbase: &PocketBase,
+    channel: &str,
+    checks: &[View],
+) -> Result<Vec<Option<Payload>>, PocketBaseError> {
     let answer = pocketbase.view(channel, checks).await?;
     let records: HashMap<&Arc<str>, Payload> =
         answer.records.iter().map(|(id, record)| (id, Payload::from_raw(record))).collect();
@@ -417,7 +421,8 @@ impl Settled {
                 None => alone.push(user),
             }
         }
-        let mut users: HashSet<(&Arc<str>, &Arc<str>)> = questions.pairs.iter().map(|(u, record)| (u, record)).collect();
+        let mut users: HashSet<(&Arc<str>, &Arc<str>)> =
+            questions.pairs.iter().map(|(u, record)| (u, record)).collect();
         for record in &questions.records {
             users.extend(self.seats.keys().map(|user| (user, record)));
         }
@@ -452,7 +457,8 @@ impl Settled {
         }
         if let Some(before) = before {
             for user in &questions.users {
-                let (Some(seat), Some(Sees { class, yes, no })) = (self.seats.get_mut(user), answers.sights.remove(user))
+                let (Some(seat), Some(Sees { class, yes, no })) =
+                    (self.seats.get_mut(user), answers.sights.remove(user))
                 else {
                     continue;
                 };
@@ -508,7 +514,8 @@ impl Settled {
     async fn fetch_records(&mut self, turns: &mut Turns, answers: &mut Answers) {
         let missing = turns.iter().filter(|(record, _)| !answers.records.contains_key(*record));
         let missing = missing.map(|(record, users)| {
-            let gained: Vec<Arc<str>> = users.iter().filter(|(_, sees)| **sees).map(|(user, _)| Arc::clone(user)).collect();
+            let gained: Vec<Arc<str>> =
+                users.iter().filter(|(_, sees)| **sees).map(|(user, _)| Arc::clone(user)).collect();
             (Arc::clone(record), gained)
         });
         let missing: Vec<_> = missing.filter(|(_, gained)| !gained.is_empty()).collect();
@@ -538,9 +545,10 @@ impl Settled {
         for record in questions.order.iter().chain(others) {
             let turned = turns.get(record).unwrap_or(&nobody);
             for event in by_record.get(record).into_iter().flatten() {
-                let audience = self.seats.iter().filter(|(user, seat)| {
-                    !turned.contains_key(*user) && seat.viewer.sees(record, &self.classes)
-                });
+                let audience = self
+                    .seats
+                    .iter()
+                    .filter(|(user, seat)| !turned.contains_key(*user) && seat.viewer.sees(record, &self.classes));
                 self.room.send(audience.map(|(_, seat)| seat), || event.data.clone());
             }
             let of = |sees: bool| {

@@ -20,7 +20,7 @@ pub struct PocketBase {
     pub url: String,
     pub process: Process,
     http: Http,
-    superuser: String,
+    pub superuser: String,
     pub port: u16,
     settings: Settings,
     directory: TempDir,

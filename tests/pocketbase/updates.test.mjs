@@ -113,7 +113,8 @@ describe("who sees what", () => {
     ["and of the account's side", () => `@request.auth.room_members_via_user.room ?= id && @request.auth.room_members_via_user.role ?= "moderator"`, false],
     ["something of the request", () => `@request.context = "default" && @request.auth.id != ""`, false],
     ["any collection", () => `@collection.room_members.room ?= id && @collection.room_members.user ?= @request.auth.id`, false],
-    ["text that is no name", () => `name != "@request.auth.id" && @request.auth.name != "ann" // @request.auth.id`, true],
+    ["a certain user", () => `${rule} && @request.auth.id != "${bob.id}"`, false],
+    ["text that is no name", () => `name != "@request.auth.id != ''" && @request.auth.name != "ann" // @request.auth.id`, true],
   ];
   for (const [name, make, sharing] of rules) {
     test(name, async () => {

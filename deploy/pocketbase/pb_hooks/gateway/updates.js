@@ -11,6 +11,8 @@ const { operands, substitute } = require(`${__hooks}/gateway/rule.js`);
 
 const ME = "@request.auth.id";
 const AUTH = "@request.auth.";
+/** Holds for whoever asks. */
+const SIGNED_IN = /@request\.auth\.id\s*!=\s*(""|'')/g;
 /** Fields whose value stands in a rule as it is. */
 const SCALARS = ["text", "email", "url", "editor", "date", "autodate", "select", "bool", "number"];
 /** Records that are looked at in one query. */
@@ -68,7 +70,8 @@ function visible(app, channel, users, ids) {
     const user = users.get(id);
     if (!user) return null;
     const info = new RequestInfo({ auth: user, method: "GET" });
-    const mayView = (record) => app.canAccessRecord(record, info, guard.rule);
+    const linked = linkedAndVisible(app, guard, user);
+    const mayView = (record) => linked.has(record.id) || app.canAccessRecord(record, info, guard.rule);
     if (!guard.sharing) return { class: null, yes: all(app, guard, mayView), no: [] };
     const { key, values } = classOf(guard, user);
     if (!classes[key]) classes[key] = ofClass(app, guard, values);
@@ -127,11 +130,14 @@ function sharing(app, namespace, collection) {
  *   fields  of the account
  *   links   {collection, user, channel}: records that bring a user and a guarded record together
  *   named   fields of the guarded record that point to users
+ *   quick   whether the only link is one that the rule looks at from the account's side, and it looks at nothing that
+ *           points to the guarded record
  */
 function analysed(app, namespace, collection) {
   const users = usersCollection();
   const named = relationsToUsers(collection).map((field) => field.name);
   const [fields, links] = [new Set(), new Map()];
+  let [fromAccount, fromGuard] = [false, false];
 
   // What points to the user or to the guarded record has to concern only the two.
   const link = (segment) => {
@@ -144,12 +150,15 @@ function analysed(app, namespace, collection) {
   const isOfClass = ({ name, sign, other }) => {
     const path = name.split(".");
     if (name === ME) {
-      if (!other) return true; // compared with a value, such as ""
+      if (!other) return false; // compared with a certain user's
       const [first, ...rest] = other.split(".");
       return rest.length === 0 ? named.includes(first.replace(/:each$/, "")) : link(first);
     }
     if (name.startsWith(AUTH)) {
-      if (path.length > 3) return sign !== undefined && sign[0] === "?" && link(path[2]);
+      if (path.length > 3) {
+        fromAccount = true;
+        return sign !== undefined && sign[0] === "?" && link(path[2]);
+      }
       const field = users.fields.getByName(path[2]);
       const single = field && SCALARS.includes(field.type()) && !(field.maxSelect > 1);
       if (single) fields.add(path[2]);
@@ -157,11 +166,14 @@ function analysed(app, namespace, collection) {
     }
     if (name.startsWith("@request.")) return false;
     if (name[0] === "@" || path.length === 1) return true;
+    fromGuard = true;
     const [, from] = /^(\w+)_via_\w+$/.exec(path[0]) || [];
     return !from || !access.triggers(app, from).some(({ cause }) => cause === "member") || link(path[0]);
   };
-  const all = operands(collection.viewRule || "");
-  return all.every(isOfClass) ? { fields: [...fields].sort(), links: [...links.values()], named } : null;
+  const all = operands((collection.viewRule || "").replace(SIGNED_IN, "true = true"));
+  if (!all.every(isOfClass)) return null;
+  const quick = links.size === 1 && fromAccount && !fromGuard;
+  return { fields: [...fields].sort(), links: [...links.values()], named, quick };
 }
 
 function classOf({ sharing }, user) {
@@ -173,17 +185,36 @@ function classOf({ sharing }, user) {
 }
 
 /** The IDs of the records (or of this one, if it is among them) that users of a class see whom no record names. */
-function ofClass(app, { collection, rule, sharing }, values, id) {
+function ofClass(app, guard, values, id) {
+  // Nothing points to such a user.
+  return find(app, guard, { me: $security.randomString(15), values, linked: "null" }, id && "id = {:id}", id);
+}
+
+/**
+ * The IDs of records that a link brings together with the user and that he may view: in one query, where the rule
+ * allows it. What it asks of the link from the account's side holds for all of these, since it asks for no more
+ * than that there be one.
+ */
+function linkedAndVisible(app, guard, user) {
+  if (!guard.sharing || !guard.sharing.quick) return new Set();
+  const [link] = guard.sharing.links;
+  const { values } = classOf(guard, user);
+  const isLinked = `${link.collection}_via_${link.channel}.${link.user} ?= {:me}`;
+  return new Set(find(app, guard, { me: user.id, values, linked: "id" }, isLinked));
+}
+
+/** The IDs of what a user sees for whom the rule's names stand for these values, `linked` for what points to him. */
+function find(app, { collection, rule, sharing }, { me, values, linked }, condition, id = "") {
   if (rule === null) return [];
-  const parameters = { me: $security.randomString(15), id: id || "" };
+  const parameters = { me, id };
   values.forEach((value, i) => (parameters[`v${i}`] = value));
   const mine = substitute(rule, (name) => {
     if (name === ME) return "{:me}";
     if (!name.startsWith(AUTH)) return null;
     const i = sharing.fields.indexOf(name.slice(AUTH.length));
-    return i < 0 ? "null" : `{:v${i}}`; // nothing points to such a user
+    return i < 0 ? linked : `{:v${i}}`;
   });
-  const filter = [mine && `(${mine})`, id && "id = {:id}"].filter(Boolean).join(" && ");
+  const filter = [mine && `(${mine})`, condition].filter(Boolean).join(" && ");
   return app.findRecordsByFilter(collection.name, filter, "", 0, 0, parameters).map((record) => record.id);
 }
 
