@@ -34,7 +34,13 @@ struct Arena {
 
 impl Arena {
     async fn new() -> Self {
-        let world = World::single().await;
+        // The honest client signals after each case, and one user tries them all.
+        let world = World::start(
+            1,
+            false,
+            &[("GATEWAY_MAX_SIGNALS_PER_SECOND", "0"), ("GATEWAY_MAX_CONNECTIONS_PER_USER", "0")],
+        )
+        .await;
         let (room, users) = world.room(&["alice", "bob", "eve"]).await;
         let honest = world.subscriber(0, &users[1], &room).await;
         Self { world, room, users, honest, rows: Vec::new() }
