@@ -27,6 +27,7 @@ mod faults {
     pub mod subscription;
     pub mod topology;
     pub mod truth;
+    pub mod visits;
     pub mod writers;
 }
 
