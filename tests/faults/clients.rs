@@ -28,6 +28,8 @@ const PING_DELAY: Duration = Duration::from_secs(3);
 const BACKOFF: (u64, u64) = (100, 3000);
 /// How often a client looks at its deadlines.
 const TICK: Duration = Duration::from_millis(100);
+/// Of a visitor: visits are short, and who is away when one begins is not told from one who is stuck.
+const VISITORS_ABSENCE: Duration = Duration::from_secs(5);
 
 pub struct Client {
     number: usize,
@@ -37,6 +39,7 @@ pub struct Client {
     shared: Shared,
     places: HashMap<Arc<str>, usize>,
     next_id: u32,
+    longest_absence: Duration,
     /// No more absences of its own from here on.
     settle: CancellationToken,
 }
@@ -51,18 +54,26 @@ impl Client {
         let subscription =
             |room: &usize| Subscription::new(number, &world.rooms[*room].channel, state, Access::Lasting);
         let token = world.users[number % world.users.len()].token.clone();
-        Self::live_with((number, token), rooms.iter().map(subscription).collect(), world, rng, settle)
+        Self::live_with((number, token), rooms.iter().map(subscription).collect(), Duration::MAX, world, rng, settle)
     }
 
     /// Starts a client of somebody who is in no room so far; [`super::visits`] lets him in and out.
     pub fn visitor(number: usize, token: String, world: &Arc<World>, rng: Rng, settle: &CancellationToken) -> Shared {
         let outside = |room: &Room| Subscription::new(number, &room.channel, State::Refused, Access::Withdrawn);
-        Self::live_with((number, token), world.rooms.iter().map(outside).collect(), world, rng, settle)
+        Self::live_with(
+            (number, token),
+            world.rooms.iter().map(outside).collect(),
+            VISITORS_ABSENCE,
+            world,
+            rng,
+            settle,
+        )
     }
 
     fn live_with(
         (number, token): (usize, String),
         subscriptions: Vec<Subscription>,
+        longest_absence: Duration,
         world: &Arc<World>,
         rng: Rng,
         settle: &CancellationToken,
@@ -70,7 +81,8 @@ impl Client {
         let places = subscriptions.iter().enumerate().map(|(i, it)| (Arc::clone(&it.log.channel), i)).collect();
         let shared = Arc::new(Mutex::new(subscriptions));
         let (world, settle) = (Arc::clone(world), settle.clone());
-        let client = Self { number, token, world, rng, shared: Arc::clone(&shared), places, next_id: 1, settle };
+        let log = Arc::clone(&shared);
+        let client = Self { number, token, world, rng, shared: log, places, next_id: 1, longest_absence, settle };
         tokio::spawn(client.live());
         shared
     }
@@ -165,11 +177,12 @@ impl Client {
 
     /// Mostly short; sometimes longer than history reaches back.
     fn absence(&mut self) -> Duration {
-        match self.rng.below(100) {
+        let absence = match self.rng.below(100) {
             0..70 => self.rng.millis(50..3_000),
             70..95 => self.rng.millis(3_000..15_000),
             _ => self.rng.millis(30_000..60_000),
-        }
+        };
+        absence.min(self.longest_absence)
     }
 
     /// Counts how the connection ended; 0: the gateway was silent for too long.
