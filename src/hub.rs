@@ -401,6 +401,13 @@ impl Hub {
         self.metrics.deliveries.inc_by(delivered);
     }
 
+    /// Keeps nothing of the channel's history here, since its record is gone and the broker keeps nothing either.
+    pub fn forget(&self, name: &str) {
+        if let Some(channel) = self.find(name) {
+            channel.state().feed.forget();
+        }
+    }
+
     /// Tells a connection that was taken out of the channel's subscribers why.
     fn end(&self, channel: &Channel, connection: &Connection, code: UnsubscribeCode) {
         self.metrics.subscriptions.dec();
