@@ -426,7 +426,7 @@ impl Session {
             reverse: request.reverse,
         };
         let mut history =
-            self.ask_broker("history", deadline, self.services.broker.history(&request.channel, query)).await?;
+            self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
             return Err(codes::UNRECOVERABLE_POSITION.into());
         }
