@@ -27,12 +27,15 @@ struct Victim {
 }
 
 impl Victim {
+    /// Returns the code of the refusal.
     async fn publishes_until_refused(&mut self) -> u64 {
         let typing = json!({"channel": format!("room:{}", self.room), "data": {"type": "typing"}});
         loop {
             let reply = self.client.call("publish", typing.clone()).await;
-            if let Some(code) = reply["error"]["code"].as_u64() {
-                return code;
+            match reply["error"]["code"].as_u64() {
+                // While it is suspended: to be tried again, as SDKs do.
+                None | Some(100) => {}
+                Some(code) => return code,
             }
             sleep(Duration::from_millis(1)).await;
         }
