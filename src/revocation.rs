@@ -30,6 +30,9 @@ const CONCURRENCY: usize = 1000;
 /// Bounds of the pause while PocketBase gives no answer.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
 
+/// May in this channel this user …
+type Question = (Arc<str>, Arc<str>);
+
 pub struct Revocation {
     me: Weak<Revocation>,
     pub hub: Arc<Hub>,
@@ -109,6 +112,7 @@ impl Revocation {
                 None => self.hub.channel_names(),
             };
             if change.cause == Cause::Deleted {
+                // The gateways' own channel is locked by whoever called this.
                 channels.iter().filter(|channel| !channel.starts_with(INTERNAL)).for_each(|name| self.hub.forget(name));
             }
             let suspended = self
@@ -162,7 +166,7 @@ impl Revocation {
     /// Asks PocketBase about each of these subscriptions until it has answered.
     async fn settle(self: Arc<Self>, suspended: Vec<Subscription>, cause: Cause) {
         // Two connections of one user have one answer.
-        let mut questions: HashMap<(Arc<str>, Arc<str>), Vec<Arc<Connection>>> = HashMap::new();
+        let mut questions: HashMap<Question, Vec<Arc<Connection>>> = HashMap::new();
         for (channel, connection) in suspended {
             questions.entry((channel, Arc::clone(&connection.user))).or_default().push(connection);
         }

@@ -96,7 +96,7 @@ async fn requests(arena: &mut Arena) {
         ("both lengths, one hidden", "Content-Length: 5\r\nTransfer-Encoding : chunked\r\n", "400"),
         ("both lengths, another coding", "Content-Length: 5\r\nTransfer-Encoding: identity\r\n", "400"),
     ] {
-        let smuggled = post(head, &format!("0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let smuggled = post(head, "0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         let (seen, _) = raw(port, smuggled.as_bytes()).await;
         arena.score(&format!("{name}, with a request behind, which is not answered"), expected, &seen).await;
     }
