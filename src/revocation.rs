@@ -112,6 +112,7 @@ impl Revocation {
                 None => self.hub.channel_names(),
             };
             if change.cause == Cause::Deleted {
+                // The gateways' own channel is locked by whoever called this.
                 channels.iter().filter(|channel| !channel.starts_with(INTERNAL)).for_each(|name| self.hub.forget(name));
             }
             let suspended = self

@@ -7,6 +7,7 @@ use crate::harness::pocketbase::User;
 use crate::harness::{SECRET, World, until};
 use konvert_gateway::signature::{SIGNATURE, Signer, TIMESTAMP};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::timeout;
@@ -128,7 +129,13 @@ impl Arena {
         for (theme, name, expected) in &self.rows {
             writeln!(table, "| {theme}: {} | {expected} | yes |", name.replace('|', "\\|")).expect("memory");
         }
-        println!("{table}\n{} attacks in {:.0} s", self.rows.len(), self.begun.elapsed().as_secs_f64());
+        let mut summary = String::from("| theme | attacks | refused with |\n|---|---:|---|\n");
+        for rows in self.rows.chunk_by(|(one, ..), (other, ..)| one == other) {
+            let outcomes: BTreeSet<&str> = rows.iter().map(|(_, _, expected)| expected.as_str()).collect();
+            let outcomes = outcomes.into_iter().collect::<Vec<_>>().join(", ");
+            writeln!(summary, "| {} | {} | {outcomes} |", rows[0].0, rows.len()).expect("memory");
+        }
+        println!("{table}\n{summary}\n{} attacks in {:.0} s", self.rows.len(), self.begun.elapsed().as_secs_f64());
         assert!(self.failures.is_empty(), "{} failed:\n{}", self.failures.len(), self.failures.join("\n"));
     }
 

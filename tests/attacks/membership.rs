@@ -2,7 +2,6 @@
 
 use super::arena::Arena;
 use crate::harness::client::{Client, Place};
-use crate::harness::pocketbase::User;
 use crate::harness::{message, until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ pub async fn run(arena: &mut Arena) {
     without_reading(arena).await;
     while_messages_fly(arena).await;
     in_one_transaction(arena).await;
+    while_suspended(arena).await;
     back_at_once(arena).await;
     in_another_room_s_name(arena).await;
     as_a_ghost(arena).await;
@@ -120,8 +120,6 @@ async fn without_reading(arena: &mut Arena) {
             .await;
     }
     remove(arena, &membership).await;
-    let revoked = r#"gateway_revocations_total{cause="member"}"#;
-    let before = arena.gateway().metric(revoked).await;
     arena.world.pocketbase.write(&room, &arena.alice, "secret").await;
     arena.until_refused(0, &user, &channel).await;
     sleep(AT_MOST).await;
@@ -135,7 +133,6 @@ async fn without_reading(arena: &mut Arena) {
         }
         bytes += text.len();
     }
-    let _ = before;
     // The kernel's 128 KiB unsent and what the two ends' buffers have, one batch of 64 KiB, one frame.
     let limit = 512 * 1024;
     let seen = if bytes <= limit && !secret { code.to_string() } else { format!("{bytes} bytes, {secret}") };
@@ -187,6 +184,29 @@ async fn in_one_transaction(arena: &mut Arena) {
     }
     let seen = if got.iter().any(|content| content == "after") { format!("{got:?}") } else { code.to_string() };
     arena.score("a removal and a message behind it in one transaction", "2100", &seen).await;
+}
+
+/// What comes second finds the subscription suspended by the first, and PocketBase not asked yet.
+async fn while_suspended(arena: &mut Arena) {
+    let (user, room, membership) = arena.member().await;
+    let mut client = arena.world.subscriber(1, &user, &room).await;
+    let body = message(&room, &arena.alice, "after");
+    let requests = json!({"requests": [
+        {"method": "PATCH", "url": format!("/api/collections/rooms/records/{room}"), "body": {"type": "direct"}},
+        {"method": "DELETE", "url": format!("/api/collections/room_members/records/{membership}")},
+        {"method": "POST", "url": "/api/collections/messages/records", "body": body},
+    ]});
+    arena.as_superuser("POST", "batch", &requests).await;
+    let (mut after, mut code) = (false, Value::Null);
+    while let Ok(Ok(text)) = timeout(AT_MOST, client.text()).await {
+        let frame: Value = serde_json::from_str(&text).expect("a frame is JSON");
+        after |= text.contains("after");
+        if frame["push"]["unsubscribe"].is_object() {
+            code = frame["push"]["unsubscribe"]["code"].clone();
+        }
+    }
+    let seen = if after { "a message behind it".to_owned() } else { code.to_string() };
+    arena.score("removed while suspended for the room's change", "2101", &seen).await;
 }
 
 /// The membership is made anew at once: he is in again, and has everything from both sides of it, once and in order.
@@ -286,5 +306,4 @@ async fn as_a_ghost(arena: &mut Arena) {
     }
     let seen = if ghosts == 0 { "not present".to_owned() } else { format!("{ghosts} ghosts") };
     arena.score("cut off in the midst of subscribing, 30 times", "not present", &seen).await;
-    let _: &User = &user;
 }

@@ -58,8 +58,8 @@ async fn live(arena: &mut Arena) {
             .arg(message)
             .query(&mut connection(arena))
             .expect("Redis answers");
-        let seen = if heard == 2 { "everything is asked anew".to_owned() } else { format!("{heard} gateways listen") };
-        arena.score(&format!("the gateways' own channel: {name}"), "everything is asked anew", &seen).await;
+        let seen = if heard == 2 { "nobody is shut out".to_owned() } else { format!("{heard} gateways listen") };
+        arena.score(&format!("the gateways' own channel: {name}"), "nobody is shut out", &seen).await;
     }
 }
 
