@@ -34,6 +34,5 @@ async fn every_attack_is_refused_and_nobody_else_notices() {
     hooks::run(&mut arena).await;
     routes::run(&mut arena).await;
     redis::run(&mut arena).await;
-    // Attacks on limits (rates, connections per address and user, half-open sockets): `limits::run(&mut arena)`.
     arena.end().await;
 }

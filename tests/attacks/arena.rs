@@ -33,7 +33,15 @@ pub struct Arena {
 
 impl Arena {
     pub async fn new() -> Self {
-        let settings = [("GATEWAY_MAX_HOOK_SIZE", "1000000"), ("GATEWAY_PRESENCE_TTL", "3")];
+        // One address tries everything: what it may do at once is for `tests/limits.rs`.
+        let settings = [
+            ("GATEWAY_MAX_HOOK_SIZE", "1000000"),
+            ("GATEWAY_PRESENCE_TTL", "3"),
+            ("GATEWAY_MAX_COMMANDS_PER_SECOND", "0"),
+            ("GATEWAY_MAX_SIGNALS_PER_SECOND", "0"),
+            ("GATEWAY_MAX_CONNECTIONS_PER_IP", "0"),
+            ("GATEWAY_MAX_CONNECTIONS_PER_USER", "0"),
+        ];
         let world = World::start(2, true, &settings).await;
         let (room, users) = world.room(&["alice", "bob", "eve"]).await;
         let mut honest = Vec::new();

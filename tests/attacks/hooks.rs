@@ -166,6 +166,8 @@ async fn with_the_secret(arena: &mut Arena) {
     for (name, gateway) in [("what was published before", 0), ("the same on the other gateway", 1)] {
         let seen = post_to(arena, &arena.world.gateways[gateway], &headers, again.clone()).await;
         arena.score(&format!("{name}, posted again: delivered to nobody"), "202", &seen).await;
+        let seen = post_to(arena, &arena.world.gateways[gateway], &headers, again.clone()).await;
+        arena.score(&format!("{name}, with the same signature"), "409 replayed", &seen).await;
     }
     let mut headers = headers.to_vec();
     headers.push(("content-type", "text/html"));

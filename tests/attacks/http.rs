@@ -118,7 +118,7 @@ async fn handshakes(arena: &mut Arena) {
         ),
         ("an upgrade to something else", head(&UPGRADE.replace("websocket", "tls")), "400"),
         ("no Connection: Upgrade", head(&UPGRADE.replace("Connection: Upgrade", "Connection: close")), "400"),
-        ("version 8", head(&UPGRADE.replace("13", "8")), "400"),
+        ("version 8", head(&UPGRADE.replace("13", "8")), "426"),
         ("no key", head(&UPGRADE.replace("Sec-WebSocket-Key", "X")), "400"),
         ("HTTP/1.0", head(UPGRADE).replace("HTTP/1.1", "HTTP/1.0"), "400"),
         ("another subprotocol", head(&format!("{UPGRADE}Sec-WebSocket-Protocol: centrifuge-protobuf\r\n")), "400"),
