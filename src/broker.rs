@@ -133,6 +133,11 @@ pub trait Broker: Send + Sync + 'static {
     /// publication has offset 0 and an epoch of its own, which its first publication keeps.
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError>;
 
+    /// Drops a channel's history, and begins a new epoch with its next use, unless something with a number above `seq`
+    /// was published into it: nobody who comes later shall see what was before. What was published stays so, and
+    /// repeats of it are dropped. Nodes that are subscribed find out with the next publication.
+    async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError>;
+
     /// Adds these clients to their channels' presence, or renews them, for `Retention::presence_ttl`.
     async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError>;
 

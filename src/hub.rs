@@ -17,7 +17,7 @@
 pub mod feed;
 pub mod suspension;
 
-use crate::broker::{Broker, BrokerError, HistoryQuery, Sink};
+use crate::broker::{Broker, BrokerError, History, HistoryQuery, Sink};
 use crate::connection::{Connection, ConnectionId};
 use crate::metrics::Metrics;
 use crate::protocol::codes::UnsubscribeCode;
@@ -35,6 +35,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How often each channel's position is compared with the broker's. What is published reaches this node at once or
 /// its loss is noticed by the link; this is for what neither notices, such as a Redis that was emptied by hand.
 const CHECK: Duration = Duration::from_secs(15);
+/// How much later than in the history a publication of the watched channel may arrive before it counts as missed.
+const LAG: Duration = Duration::from_millis(100);
+/// How often that is looked at.
+const LAG_CHECK: Duration = Duration::from_millis(1);
 /// How many channels are read at once after the link to the broker was cut.
 const SYNC_CONCURRENCY: usize = 32;
 /// Bounds of the pause between attempts to reach the broker.
@@ -196,11 +200,29 @@ impl Hub {
                 }
             };
             match read {
-                Some(after) => history = Some(self.broker.history(name, HistoryQuery::after(after)).await?),
+                Some(after) => history = Some(self.history(name, HistoryQuery::after(after)).await?),
                 // Others may depend on the sync that this doubt calls for, should this subscribe be given up.
                 None => self.sync_later(vec![Arc::clone(channel)]),
             }
         }
+    }
+
+    /// A stretch of a channel's history, once everything has taken effect that was published into the watched channel
+    /// before it: the history may be ahead of what the broker has delivered here so far.
+    pub async fn history(&self, name: &str, query: HistoryQuery) -> Result<History, BrokerError> {
+        let history = self.broker.history(name, query).await?;
+        if let Some(Watched { channel: watched, .. }) = self.watched.get().filter(|it| *it.channel.name != *name) {
+            let top = self.broker.history(&watched.name, HistoryQuery::POSITION).await?.position;
+            let patience = tokio::time::Instant::now() + LAG;
+            while watched.state().feed.is_behind(&top) {
+                if tokio::time::Instant::now() > patience && watched.state().feed.doubt() {
+                    self.resync(Arc::clone(watched));
+                }
+                Box::pin(self.make_this_live(watched)).await?;
+                tokio::time::sleep(LAG_CHECK).await;
+            }
+        }
+        Ok(history)
     }
 
     /// Compares positions with the broker, for as long as the hub lives.
@@ -303,7 +325,7 @@ impl Hub {
         loop {
             let after = channel.state().feed.begin_sync();
             let query = after.map_or(HistoryQuery::POSITION, HistoryQuery::after);
-            let history = self.broker.history(&channel.name, query).await?;
+            let history = self.history(&channel.name, query).await?;
             let mut state = channel.state();
             match state.feed.finish_sync(history) {
                 Synced::Again => {}
@@ -405,6 +427,13 @@ impl Hub {
         }
         self.metrics.publications.inc();
         self.metrics.deliveries.inc_by(delivered);
+    }
+
+    /// Keeps nothing of the channel's history here, since its record is gone and the broker keeps nothing either.
+    pub fn forget(&self, name: &str) {
+        if let Some(channel) = self.find(name) {
+            channel.state().feed.forget();
+        }
     }
 
     /// Tells a connection that was taken out of the channel's subscribers why.

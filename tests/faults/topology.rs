@@ -87,6 +87,12 @@ pub struct Counts {
     pub unrecovered: AtomicU64,
     pub insufficient: AtomicU64,
     pub refusals: AtomicU64,
+    pub visits: AtomicU64,
+    pub moves: AtomicU64,
+    /// Unsubscribes with 2100 to 2104.
+    pub removed: AtomicU64,
+    /// Errors 103.
+    pub denials: AtomicU64,
     pub writes: AtomicU64,
     pub batches: AtomicU64,
     pub rolled_back: AtomicU64,
