@@ -9,6 +9,7 @@ use crate::access::changes::Changes;
 use crate::auth::Auth;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
+use crate::broker::status::StatusStore;
 use crate::broker::{Broker, BrokerError, Retention, Sink};
 use crate::config::Config;
 use crate::connection::Connections;
@@ -21,6 +22,7 @@ use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::session::Services;
 use crate::shutdown::Shutdown;
+use crate::status::Statuses;
 use admin::Admin;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -129,7 +131,9 @@ async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, cli
     if tokio::time::timeout(config.shutdown_timeout, all_gone).await.is_err() {
         tracing::warn!(connections = open.get(), "connections were cut off at shutdown_timeout");
     }
-    if tokio::time::timeout(PRESENCE_PATIENCE, services.presence.withdraw()).await.is_err() {
+    services.statuses.withdraw();
+    let told = async { tokio::join!(services.presence.withdraw(), services.statuses.settled()) };
+    if tokio::time::timeout(PRESENCE_PATIENCE, told).await.is_err() {
         tracing::warn!("the broker did not hear of all who left; their presence runs out after presence_ttl");
     }
 }
@@ -145,6 +149,9 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         ttl: config.history_ttl,
         position_ttl: config.history_ttl.max(Duration::from_secs(24 * 3600)),
         presence_ttl: config.presence_ttl,
+        status_grace: config.status_grace,
+        last_seen_ttl: config.last_seen_ttl,
+        join_leave_max: config.join_leave_max,
     };
     let broker: Arc<dyn Broker> = match &config.redis_url {
         Some(url) => RedisBroker::connect(url.expose(), &config.redis_prefix, retention).await?,
@@ -165,6 +172,8 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     tokio::spawn(Auth::sweep(Arc::downgrade(&auth)));
     let presence = Presence::new(Arc::clone(&broker));
     tokio::spawn(Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
+    let statuses = Statuses::new(&config, Arc::clone(&broker) as Arc<dyn StatusStore>, metrics.clone());
+    tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
     let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
     let connections = Arc::<Connections>::default();
     let revocation = Revocation::new(
@@ -179,7 +188,19 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
     tokio::spawn(Revocation::recheck(watcher, config.recheck_interval));
     let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());
-    Ok(Arc::new(Services { config, auth, access, connections, revocation, broker, hub, presence, relay, metrics }))
+    Ok(Arc::new(Services {
+        config,
+        auth,
+        access,
+        connections,
+        revocation,
+        broker,
+        hub,
+        presence,
+        statuses,
+        relay,
+        metrics,
+    }))
 }
 
 /// Accepts connections and answers their requests until `end`. Each runs in a task of its own.

@@ -3,12 +3,14 @@
 //! The socket hands in each frame with [`Session::handle`]; replies and publications go into the connection's
 //! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
 
+mod status;
 pub mod timing;
 
 use crate::access::Access;
 use crate::access::changes::Moment;
 use crate::auth::{Auth, AuthError, Verified};
 use crate::broker::{Broker, BrokerError, HistoryQuery};
+use crate::channel::Kind;
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::suspension::Standing;
@@ -23,6 +25,7 @@ use crate::protocol::{
 };
 use crate::relay::Relay;
 use crate::revocation::Revocation;
+use crate::status::Statuses;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -41,6 +44,7 @@ pub struct Services {
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
+    pub statuses: Arc<Statuses>,
     pub relay: Relay,
     pub metrics: Metrics,
 }
@@ -53,6 +57,8 @@ pub struct Session {
     outbox: Arc<Outbox>,
     timing: Timing,
     state: State,
+    /// The client has not answered a ping.
+    lost: bool,
 }
 
 enum State {
@@ -85,7 +91,7 @@ impl Session {
     pub fn new(id: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>) -> Self {
         let timing = Timing::new(&services.config, Instant::now());
         let client = crate::random::token::<16>();
-        Self { id, client, services, outbox, timing, state: State::New }
+        Self { id, client, services, outbox, timing, state: State::New, lost: false }
     }
 
     pub fn id(&self) -> ConnectionId {
@@ -105,7 +111,10 @@ impl Session {
                 self.outbox.push(json::PING);
                 Ok(())
             }
-            Due::End(reason) => Err(reason),
+            Due::End(reason) => {
+                self.lost = reason == codes::NO_PONG;
+                Err(reason)
+            }
         }
     }
 
@@ -113,6 +122,7 @@ impl Session {
     /// All commands of a frame together may wait for `command_timeout`.
     pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
+        self.show_life();
         let commands: Vec<Result<Command, DecodeError>> = json::decode(frame).collect();
         let mut verdicts = self.check_access(&commands, deadline).await;
         for command in commands {
@@ -125,6 +135,13 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Something has come from the client, be it its farewell.
+    pub fn show_life(&self) {
+        if let State::Connected(connection) = &self.state {
+            connection.show_life();
+        }
     }
 
     fn malformed(&self, error: &DecodeError) -> Disconnect {
@@ -179,7 +196,11 @@ impl Session {
         let reply = match request {
             Request::Connect { token } => Some(self.connect(&token, deadline).await?),
             Request::Subscribe(subscribe) => {
-                self.subscribe(id, subscribe, deadline, verdicts).await?;
+                self.may_subscribe(&subscribe.channel)?;
+                match Kind::of(&subscribe.channel) {
+                    Kind::Feed => self.subscribe(id, subscribe, deadline, verdicts).await?,
+                    Kind::Status => self.subscribe_status(id, subscribe, deadline, verdicts).await?,
+                }
                 None
             }
             Request::Unsubscribe { channel } => {
@@ -204,7 +225,7 @@ impl Session {
             }
             Request::Refresh { token } => Some(self.refresh(&token, deadline).await?),
             Request::Ping => Some(Reply::Ping),
-            Request::Rpc { .. } => return Err(codes::METHOD_NOT_FOUND.into()),
+            Request::Rpc { method, data } => Some(self.rpc(&method, data, deadline).await?),
             // Subscriptions have no tokens of their own here.
             Request::SubRefresh { .. } => return Err(codes::NOT_AVAILABLE.into()),
             // Nobody here listens to messages without a reply; they are counted and dropped.
@@ -228,6 +249,7 @@ impl Session {
         }
         let authenticated = self.authenticate(token, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
+        self.services.statuses.enter(self.connection()?);
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
         Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
     }
@@ -289,31 +311,44 @@ impl Session {
         }
     }
 
+    fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
+        if self.services.hub.standing(channel, self.id) != Standing::Out {
+            return Err(codes::ALREADY_SUBSCRIBED);
+        }
+        let State::Connected(connection) = &self.state else { return Err(codes::UNAUTHORIZED) };
+        if connection.channels().len() >= self.services.config.max_subscriptions {
+            return Err(codes::LIMIT_EXCEEDED);
+        }
+        Ok(())
+    }
+
+    /// PocketBase's verdict: the one that is there already, or else its answer.
+    async fn allowed(
+        &self,
+        channel: &str,
+        verdict: Option<Result<Moment, ErrorCode>>,
+        deadline: Instant,
+    ) -> Result<Moment, Failure> {
+        if let Some(verdict) = verdict {
+            return Ok(verdict?);
+        }
+        let check = self.services.access.check(&self.connection()?.user, channel);
+        Ok(timeout_at(deadline, check).await.unwrap_or(Err(codes::INTERNAL))?)
+    }
+
     async fn subscribe(
-        &mut self,
+        &self,
         id: u32,
-        Subscribe { channel, recover, reject_unrecovered }: Subscribe,
+        Subscribe { channel, recover, reject_unrecovered, join_leave }: Subscribe,
         deadline: Instant,
         verdicts: &mut Verdicts,
     ) -> Result<(), Failure> {
         let connection = Arc::clone(self.connection()?);
-        if self.services.hub.standing(&channel, self.id) != Standing::Out {
-            return Err(codes::ALREADY_SUBSCRIBED.into());
-        }
-        if connection.channels().len() >= self.services.config.max_subscriptions {
-            return Err(codes::LIMIT_EXCEEDED.into());
-        }
         let limit = self.services.config.max_queue_size / 2;
         let name: Arc<str> = channel.as_str().into();
         let mut verdict = verdicts.remove(&channel);
         loop {
-            let check = async {
-                match verdict.take() {
-                    Some(verdict) => verdict,
-                    None => self.services.access.check(&connection.user, &channel).await,
-                }
-            };
-            let allowed = timeout_at(deadline, check).await.unwrap_or(Err(codes::INTERNAL))?;
+            let allowed = self.allowed(&channel, verdict.take(), deadline).await?;
             let mut stale = false;
             let accept = |mut reply: crate::protocol::SubscribeReply| {
                 if !self.services.access.holds(allowed, &connection.user, &channel) {
@@ -338,10 +373,16 @@ impl Session {
                 self.services.hub.subscribe(&channel, &connection, recover.as_ref(), accept).await
             });
             let failure = match joined.await {
-                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(true)) => {
+                    if join_leave {
+                        self.services.hub.tell_movements(&channel, &connection);
+                    }
+                    return Ok(());
+                }
                 Ok(Ok(false)) if stale => continue,
                 Ok(Ok(false)) => codes::UNRECOVERABLE_POSITION,
                 Ok(Err(SubscribeError::AlreadySubscribed)) => codes::ALREADY_SUBSCRIBED,
+                Ok(Err(SubscribeError::OtherKind)) => codes::UNKNOWN_CHANNEL,
                 Ok(Err(SubscribeError::Broker(error))) => self.broker_failed("subscribe", &error),
                 Err(_) => codes::INTERNAL,
             };
@@ -352,6 +393,7 @@ impl Session {
 
     fn leave(&self, connection: &Connection, channel: &str) {
         self.services.hub.unsubscribe(channel, connection);
+        // Of those that have no presence it knows nothing.
         self.services.presence.leave(channel, &self.client);
     }
 
@@ -365,6 +407,7 @@ impl Session {
         if data.get().len() > self.services.config.max_signal_size {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
+        has_members(channel)?;
         let connection = self.connection()?;
         let signal: Signal = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
         require(self.services.hub.standing(channel, self.id))?;
@@ -380,6 +423,7 @@ impl Session {
     }
 
     async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
+        has_members(&request.channel)?;
         require(self.services.hub.standing(&request.channel, self.id))?;
         let query = HistoryQuery {
             since: request.since.as_ref().map(|since| since.offset),
@@ -397,6 +441,7 @@ impl Session {
     }
 
     async fn presence(&self, channel: &str, deadline: Instant) -> Result<Vec<ClientInfo>, Failure> {
+        has_members(channel)?;
         require(self.services.hub.standing(channel, self.id))?;
         self.ask_broker("presence", deadline, self.services.broker.presence(channel)).await
     }
@@ -438,10 +483,19 @@ impl Drop for Session {
     fn drop(&mut self) {
         let State::Connected(connection) = &self.state else { return };
         self.services.connections.remove(connection);
+        self.services.statuses.leave(connection, !self.lost);
         let channels = std::mem::take(&mut *connection.channels());
         for channel in channels {
             self.leave(connection, &channel);
         }
+    }
+}
+
+/// For what a status does not have: a history, a presence, and members who publish.
+fn has_members(channel: &str) -> Result<(), ErrorCode> {
+    match Kind::of(channel) {
+        Kind::Feed => Ok(()),
+        Kind::Status => Err(codes::NOT_AVAILABLE),
     }
 }
 

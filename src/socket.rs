@@ -105,7 +105,10 @@ impl Connection {
                     }
                     // tungstenite answers pings itself; the answer leaves with its next read or write.
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
-                    Some(Ok(Message::Close(_))) | None => Err(End::Client),
+                    Some(Ok(Message::Close(_))) | None => {
+                        session.show_life();
+                        Err(End::Client)
+                    }
                     Some(Err(error)) => Err(self.broken(&error)),
                 },
                 taken = self.outbox.take(&mut self.batch) => match taken {

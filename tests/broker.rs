@@ -99,6 +99,9 @@ fn generous() -> Retention {
         ttl: Duration::from_secs(600),
         position_ttl: Duration::from_secs(3600),
         presence_ttl: Duration::from_secs(60),
+        status_grace: Duration::from_secs(10),
+        last_seen_ttl: Duration::from_secs(3600),
+        join_leave_max: 200,
     }
 }
 
