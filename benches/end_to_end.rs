@@ -20,7 +20,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         println!("{ROUNDS} creates each, ten per second; milliseconds: p50, p99");
-        let world = World::single().await;
+        // The whole audience is one user on one address.
+        let unlimited = [("GATEWAY_MAX_CONNECTIONS_PER_IP", "0"), ("GATEWAY_MAX_CONNECTIONS_PER_USER", "0")];
+        let world = World::start(1, false, &unlimited).await;
         latency(&world, "in-process broker").await;
         audience(&world).await;
         drop(world);

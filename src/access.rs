@@ -36,6 +36,16 @@ struct Known {
     at: Instant,
 }
 
+impl Known {
+    fn permit(self) -> Result<Moment, ErrorCode> {
+        match self.verdict {
+            Verdict::Allowed => Ok(self.asked),
+            Verdict::Denied => Err(codes::PERMISSION_DENIED),
+            Verdict::Unknown => Err(codes::UNKNOWN_CHANNEL),
+        }
+    }
+}
+
 impl Access {
     pub fn new(config: &Config, pocketbase: PocketBase, changes: Arc<Changes>, metrics: Metrics) -> Self {
         let questions = Batcher::start(move |checks: Arc<[Check]>| {
@@ -57,14 +67,15 @@ impl Access {
         let check = Check { user: user.to_owned(), channel: channel.to_owned() };
         if let Some(known) = self.known.get(&check).filter(|known| self.is_fresh(known, &check)) {
             self.count("remembered");
-            return permit(known.verdict, known.asked);
+            return known.permit();
         }
-        self.ask(check).await
+        self.ask(check).await.map_err(|_| codes::INTERNAL)?.permit()
     }
 
-    /// As [`Access::check`], whatever is remembered.
-    pub async fn check_anew(&self, user: &str, channel: &str) -> Result<Moment, ErrorCode> {
-        self.ask(Check { user: user.to_owned(), channel: channel.to_owned() }).await
+    /// What PocketBase says now, whatever is remembered: whether the user may, as of a moment for [`Access::holds`].
+    pub async fn ask_anew(&self, user: &str, channel: &str) -> Result<(bool, Moment), PocketBaseError> {
+        let known = self.ask(Check { user: user.to_owned(), channel: channel.to_owned() }).await?;
+        Ok((known.verdict == Verdict::Allowed, known.asked))
     }
 
     /// Whether nothing has changed since then that the answer may depend on.
@@ -72,20 +83,14 @@ impl Access {
         self.changes.none_since(moment, user, Some(channel))
     }
 
-    async fn ask(&self, check: Check) -> Result<Moment, ErrorCode> {
+    async fn ask(&self, check: Check) -> Result<Known, PocketBaseError> {
         let asked = self.changes.now();
-        match self.questions.ask(check.clone()).await {
-            Ok(verdict) => {
-                self.count("asked");
-                self.known.insert(check, Known { verdict, asked, at: Instant::now() });
-                permit(verdict, asked)
-            }
-            Err(error) => {
-                self.count("failed");
-                log(&error);
-                Err(codes::INTERNAL)
-            }
-        }
+        let answer = self.questions.ask(check.clone()).await;
+        self.count(if answer.is_ok() { "asked" } else { "failed" });
+        let verdict = answer.inspect_err(|error| tracing::warn!(%error, "asking PocketBase for access failed"))?;
+        let known = Known { verdict, asked, at: Instant::now() };
+        self.known.insert(check, known);
+        Ok(known)
     }
 
     fn is_fresh(&self, known: &Known, check: &Check) -> bool {
@@ -98,20 +103,8 @@ impl Access {
     }
 }
 
-fn permit(verdict: Verdict, moment: Moment) -> Result<Moment, ErrorCode> {
-    match verdict {
-        Verdict::Allowed => Ok(moment),
-        Verdict::Denied => Err(codes::PERMISSION_DENIED),
-        Verdict::Unknown => Err(codes::UNKNOWN_CHANNEL),
-    }
-}
-
-fn log(error: &PocketBaseError) {
-    tracing::warn!(%error, "asking PocketBase for access failed; the client is told to try again");
-}
-
 /// Channel names are visible ASCII: what PocketBase's record ids consist of, and what looks the same everywhere.
-fn is_well_formed(channel: &str) -> bool {
+pub fn is_well_formed(channel: &str) -> bool {
     !channel.is_empty()
         && channel.len() <= CHANNEL_NAME_MAX
         && !channel.starts_with(INTERNAL)

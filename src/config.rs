@@ -5,12 +5,16 @@
 //! so that tests never touch the process's own environment. An unknown name or an impossible value is an error
 //! that says what would be right.
 
+mod networks;
+mod origins;
 mod value;
 
+pub use networks::Networks;
+pub use origins::Origins;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::SocketAddr;
 use std::time::Duration;
-pub use value::{Delay, HttpUrl, LogFormat, RedisUrl, Threads};
+pub use value::{Delay, HeadSize, HttpUrl, Limit, LogFormat, RedisUrl, Threads};
 use value::{Value, Words};
 
 /// The shortest secret that is accepted, in characters.
@@ -63,15 +67,29 @@ settings! {
     ping_interval: Duration = "25", "seconds", "Between the server's pings to a client";
     pong_timeout: Duration = "10", "seconds", "How long a client may take to answer a ping";
     connect_timeout: Duration = "10", "seconds", "How long a new connection may take to send its token";
+    request_timeout: Duration = "10", "seconds", "How long a request's head may take to arrive, and then its body; how long a connection may idle between requests";
     token_grace: Duration = "25", "seconds", "How long a connection outlives its token, for the refresh to arrive";
     write_timeout: Duration = "10", "seconds", "How long one write to a client may take";
     command_timeout: Duration = "5", "seconds", "How long a command may wait for PocketBase and Redis before it fails with error 100";
+    max_connections: Option<usize> = "", "count", "WebSocket connections; past it new ones get 503; unset: nine tenths of what `ulimit -n` allows, which is raised to its hard limit at the start";
+    max_connections_per_ip: Limit = "1000", "count or 0", "Sockets from one address (IPv6: one /64), also those that are no WebSocket yet; past it new ones get 429; 0: no limit";
+    max_connections_per_user: Limit = "50", "count or 0", "Connections of one user, on all gateways that share a Redis; past it new ones are closed with 3504; 0: no limit";
+    max_unauthenticated: usize = "2000", "count", "Connections that have not sent their token yet; past it new ones get 503";
+    max_pending: usize = "5000", "count", "Sockets that are no WebSocket yet, but no more than a tenth of `ulimit -n`; past it the one that has waited longest is closed";
+    trusted_proxies: Networks = "", "comma-separated networks", "Proxies whose Forwarded or X-Forwarded-For is believed, so that max_connections_per_ip counts clients and not the proxy";
+    allowed_origins: Origins = "", "comma-separated origins", "Web pages that may connect, such as https://chat.example.org or https://*.example.org; others get 403; unset: all";
+    max_head_size: HeadSize = "16384", "bytes", "Largest head of a request, its first line included; past it: 431";
+    max_commands_per_second: Limit = "50", "count or 0", "Commands of one connection in the long run; past it they fail with error 111, and who goes on regardless is closed with 3013; 0: no limit";
+    max_commands_burst: usize = "500", "count", "Commands that a connection may send at once; SDKs subscribe again to all their channels after a reconnect";
+    max_signals_per_second: Limit = "10", "count or 0", "Signals of one user into one channel through this gateway; past it they fail with error 111; 0: no limit";
+    max_signals_burst: usize = "20", "count", "Signals of one user into one channel at once";
     max_frame_size: usize = "65536", "bytes", "Largest frame that a client may send";
     max_signal_size: usize = "4096", "bytes", "Largest payload that a client may publish";
     max_subscriptions: usize = "256", "count", "Subscriptions of one connection";
     max_queue_size: usize = "1048576", "bytes", "Unsent frames of one connection; past it the client is disconnected as slow";
     max_total_queue_size: usize = "268435456", "bytes", "Unsent frames of all connections; past it those that hold more than 131072 bytes are disconnected as slow";
     max_hook_size: usize = "16777216", "bytes", "Largest request body that the hooks may post";
+    max_hook_events: usize = "1000", "count", "Events that the hooks may post at once";
     signals: Words = "typing", "comma-separated words", "Values of \"type\" that members may publish into a room";
     history_size: usize = "500", "count", "Publications kept per channel for clients that come back";
     history_ttl: Duration = "3600", "seconds", "How long they are kept after the channel's last publication";
@@ -105,6 +123,13 @@ impl ConfigError {
     fn bad(source_name: &str, name: &str, why: &str) -> Self {
         Self::Bad { source_name: source_name.into(), name: name.into(), why: why.into() }
     }
+
+    /// Names the place without showing what stands there, which the error's own text does: it may be the secret.
+    fn no_toml(path: &str, text: &str, error: &toml::de::Error) -> Self {
+        let before = error.span().map_or(0, |span| span.start);
+        let line = 1 + text.bytes().take(before).filter(|byte| *byte == b'\n').count();
+        Self::File { path: path.into(), why: format!("line {line}: {}", error.message()) }
+    }
 }
 
 /// Where settings come from, lowest first.
@@ -123,8 +148,7 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut config = Self::defaults()?;
         if let Some((path, text)) = sources.file {
-            let table: toml::Table = toml::from_str(text)
-                .map_err(|error| ConfigError::File { path: path.into(), why: error.to_string().trim_end().into() })?;
+            let table: toml::Table = toml::from_str(text).map_err(|error| ConfigError::no_toml(path, text, &error))?;
             for (name, value) in &table {
                 let text = value::from_toml(value).map_err(|why| ConfigError::bad(path, name, &why))?;
                 config.set(path, name, &text)?;
@@ -270,6 +294,10 @@ mod tests {
             ("ping_interval = 0", "ping_interval", "at least 1"),
             ("pocketbase_url = \"ftp://x\"", "pocketbase_url", "http://"),
             ("pocketbase_url = \"https://x\"", "pocketbase_url", "http://"),
+            ("pocketbase_url = \"http://x/#y\"", "pocketbase_url", "http://"),
+            ("pocketbase_url = \"http://\"", "pocketbase_url", "http://"),
+            ("history_size = \"9223372036854775808\"", "history_size", "whole number"),
+            ("threads = 1025", "threads", "at most 1024"),
             ("redis_url = \"localhost\"", "redis_url", "redis://"),
             ("log_format = \"xml\"", "log_format", "text"),
             ("signals = [1]", "signals", "array of strings"),
@@ -278,13 +306,19 @@ mod tests {
             ("max_total_queue_size = 1000000", "max_total_queue_size", "max_queue_size"),
             ("drain_delay = -1", "drain_delay", "seconds"),
             ("shutdown_spread = 10", "shutdown_spread", "shutdown_timeout"),
+            ("max_connections_per_ip = -1", "max_connections_per_ip", "0 stands for no limit"),
+            ("max_connections = 0", "max_connections", "at least 1"),
+            ("max_head_size = 8000", "max_head_size", "8192"),
+            ("trusted_proxies = [\"proxy\"]", "trusted_proxies", "10.0.0.0/8"),
+            ("allowed_origins = \"example.org\"", "allowed_origins", "https://"),
             ("secret = \"short\"", "secret", "32"),
         ] {
             let environment: &[(&str, &str)] = if name == "secret" { &[("GATEWAY_SECRET", "short")] } else { &[] };
             let error = error(file, environment, &[]);
             assert!(error.contains(&format!("`{name}`")) && error.contains(hint), "{file}: {error}");
         }
-        assert!(error("a = ", &[], &[]).starts_with("gateway.toml: "));
+        assert!(error("\na = ", &[], &[]).starts_with("gateway.toml: line 2: "));
+        assert!(!error(&format!("secret = \"{SECRET}"), &[], &[]).contains(SECRET));
     }
 
     #[test]

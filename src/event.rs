@@ -1,11 +1,13 @@
 //! What PocketBase's outbox says: one change, its number, and the channels it goes to.
 
-use crate::protocol::Payload;
+use crate::protocol::{Payload, json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// Channels that one event may go to.
 const CHANNELS_MAX: usize = 1000;
+/// SQLite's largest number: what is above was never given, and could not be counted on from.
+const SEQ_MAX: u64 = i64::MAX as u64;
 /// Bytes of a channel's name.
 pub const CHANNEL_NAME_MAX: usize = 255;
 /// Begins the names of channels that are the gateways' own.
@@ -75,9 +77,9 @@ pub struct Events {
 /// Why a body of events cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {
-    #[error("not a body of events: {0}")]
+    #[error("not a body of events: {}", json::place(.0))]
     Json(#[from] serde_json::Error),
-    #[error("event {0}: a number from 1 is expected, each above the one before")]
+    #[error("event {0}: a number from 1 to {SEQ_MAX} is expected, each above the one before")]
     Order(u64),
     #[error(
         "event {0}: too many channels, or a channel name that is empty, longer than {CHANNEL_NAME_MAX} bytes, or begins with {INTERNAL}"
@@ -91,7 +93,7 @@ impl Events {
         let mut before = 0;
         let mut events = Vec::with_capacity(frame.events.len());
         for EventFrame { seq, channels, data, access } in frame.events {
-            if seq <= before {
+            if seq <= before || seq > SEQ_MAX {
                 return Err(EventsError::Order(seq));
             }
             let named =
@@ -102,6 +104,9 @@ impl Events {
             before = seq;
             let access = access.map(Payload::from_raw);
             events.push(Event { seq, channels, data: Payload::from_raw(data), access });
+        }
+        if frame.last > SEQ_MAX {
+            return Err(EventsError::Order(frame.last));
         }
         Ok(Self { events, last: frame.last, boot: digest([frame.boot.as_bytes()]) })
     }
@@ -121,6 +126,14 @@ mod tests {
     }
 
     #[test]
+    fn why_a_body_is_refused_does_not_repeat_it() {
+        for bad in [r#"{"events":"private"}"#, r#"{"events":[{"seq":"private"}]}"#, r#"{"events":private}"#] {
+            let why = Events::parse(bad.as_bytes()).unwrap_err().to_string();
+            assert!(why.contains("line 1, column") && !why.contains("private"), "{why}");
+        }
+    }
+
+    #[test]
     fn bodies_that_cannot_be_used_are_refused() {
         let event = |seq: u64, channel: &str| format!(r#"{{"seq":{seq},"channels":["{channel}"],"data":1}}"#);
         let body = |events: &[String]| format!(r#"{{"events":[{}]}}"#, events.join(","));
@@ -131,6 +144,8 @@ mod tests {
             body(&[event(0, "a")]),
             body(&[event(2, "a"), event(2, "a")]),
             body(&[event(2, "a"), event(1, "a")]),
+            body(&[event(i64::MAX as u64 + 1, "a")]),
+            r#"{"events":[],"last":18446744073709551615}"#.into(),
             body(&[event(1, "")]),
             body(&[event(1, &"x".repeat(256))]),
             body(&[event(1, ACCESS)]),

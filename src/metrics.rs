@@ -13,12 +13,15 @@ pub struct Metrics {
     registry: Registry,
     pub connections: IntGauge,
     pub connections_total: IntCounter,
+    pub unauthenticated: IntGauge,
+    pub sockets_refused: IntCounterVec,
     pub handshakes_refused: IntCounterVec,
     pub disconnects: IntCounterVec,
     pub queued_bytes: IntGauge,
     pub session_panics: IntCounter,
     pub commands: IntCounterVec,
     pub command_errors: IntCounterVec,
+    pub rate_limited: IntCounterVec,
     pub bad_frames: IntCounterVec,
     pub access_checks: IntCounterVec,
     pub revocations: IntCounterVec,
@@ -52,6 +55,17 @@ impl Metrics {
         let metrics = Self {
             connections: gauge(&r, "gateway_connections", "WebSocket connections that are open now")?,
             connections_total: counter(&r, "gateway_connections_total", "WebSocket connections ever opened")?,
+            unauthenticated: gauge(
+                &r,
+                "gateway_unauthenticated_connections",
+                "WebSocket connections that have not sent their token yet; at max_unauthenticated new ones are refused",
+            )?,
+            sockets_refused: counters(
+                &r,
+                "gateway_sockets_refused_total",
+                "Sockets closed before they had brought a whole request that is understood",
+                "reason",
+            )?,
             handshakes_refused: counters(
                 &r,
                 "gateway_handshakes_refused_total",
@@ -80,6 +94,12 @@ impl Metrics {
                 "gateway_command_errors_total",
                 "Commands answered with an error, by its code",
                 "code",
+            )?,
+            rate_limited: counters(
+                &r,
+                "gateway_rate_limited_total",
+                "Commands and signals beyond their limits (error 111), and those that ended their connection (3013)",
+                "limit",
             )?,
             bad_frames: counters(&r, "gateway_bad_frames_total", "Frames that ended their connection", "kind")?,
             access_checks: counters(

@@ -6,6 +6,7 @@ pub mod batch;
 use crate::config::Config;
 use crate::event::Events;
 use crate::metrics::Metrics;
+use crate::protocol::json;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -140,10 +141,10 @@ impl PocketBase {
         route: &'static str,
         question: &impl Serialize,
     ) -> Result<A, PocketBaseError> {
-        let unreadable = |error: serde_json::Error| PocketBaseError::Unreadable(error.to_string());
+        // An answer may hold keys, which must not get into logs.
+        let unreadable = |error: serde_json::Error| PocketBaseError::Unreadable(json::place(&error));
         let body = serde_json::to_vec(question).map_err(unreadable)?;
         let answer = self.call(route, Method::POST, "", body.into()).await?;
-        // The error of serde_json names a place and a type, never what stood there.
         serde_json::from_slice(&answer).map_err(unreadable)
     }
 

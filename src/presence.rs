@@ -45,6 +45,24 @@ impl Presence {
         self.broker.add_presence(&[(channel.to_owned(), info.clone())]).await
     }
 
+    /// As `enter`, where the channel may hold so many clients on all nodes; false where it holds as many already, and
+    /// this one has not entered. Entry and question leave together, the entry first, so that those who come at the
+    /// same time see each other; only while a broker begins anew may a few too many get in.
+    pub async fn enter_if_room(
+        self: &Arc<Self>,
+        channel: &str,
+        info: &ClientInfo,
+        limit: usize,
+    ) -> Result<bool, crate::broker::BrokerError> {
+        let (entered, present) = tokio::join!(self.enter(channel, info), self.broker.presence(channel));
+        entered?;
+        let others = present?.iter().filter(|other| other.client != info.client).count();
+        if others >= limit {
+            self.leave(channel, &info.client);
+        }
+        Ok(others < limit)
+    }
+
     /// Returns at once; the broker is told in the background, and where that fails the lease runs out.
     pub fn leave(self: &Arc<Self>, channel: &str, client: &str) {
         let key = (client.to_owned(), channel.to_owned());

@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::protocol::Payload;
 use crate::protocol::codes::{self, Disconnect};
+use crate::protocol::json;
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -28,6 +29,9 @@ use std::time::{Duration, SystemTime};
 const CONCURRENCY: usize = 1000;
 /// Bounds of the pause while PocketBase gives no answer.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
+
+/// May in this channel this user …
+type Question = (Arc<str>, Arc<str>);
 
 pub struct Revocation {
     me: Weak<Revocation>,
@@ -71,10 +75,9 @@ impl Revocation {
             let checks = futures_util::stream::iter(all).for_each_concurrent(CONCURRENCY, |(channel, connection)| {
                 let me = &me;
                 async move {
-                    let refused =
-                        me.access.check_anew(&connection.user, &channel).await.is_err_and(|error| !error.temporary);
-                    if refused {
-                        me.revoke(&channel, &connection, Cause::Related);
+                    if let Ok((false, asked)) = me.access.ask_anew(&connection.user, &channel).await {
+                        let still = || me.access.holds(asked, &connection.user, &channel);
+                        me.revoke(&channel, &connection, Cause::Related, still);
                     }
                 }
             });
@@ -158,7 +161,7 @@ impl Revocation {
     /// Asks PocketBase about each of these subscriptions until it has answered.
     async fn settle(self: Arc<Self>, suspended: Vec<Subscription>, cause: Cause) {
         // Two connections of one user have one answer.
-        let mut questions: HashMap<(Arc<str>, Arc<str>), Vec<Arc<Connection>>> = HashMap::new();
+        let mut questions: HashMap<Question, Vec<Arc<Connection>>> = HashMap::new();
         for (channel, connection) in suspended {
             questions.entry((channel, Arc::clone(&connection.user))).or_default().push(connection);
         }
@@ -168,20 +171,20 @@ impl Revocation {
                 async move {
                     let mut pause = RETRY.start;
                     loop {
-                        match me.access.check_anew(&user, &channel).await {
-                            Ok(asked) => {
-                                let still = || me.access.holds(asked, &user, &channel);
-                                if connections.iter().all(|connection| me.hub.resume(&channel, connection, still)) {
+                        let answer = me.access.ask_anew(&user, &channel).await;
+                        let still = |asked| me.access.holds(asked, &user, &channel);
+                        match answer {
+                            Ok((true, asked)) => {
+                                if connections.iter().all(|it| me.hub.resume(&channel, it, || still(asked))) {
                                     return;
                                 }
                             }
-                            Err(error) if error.temporary => rest(&mut pause, &error.message).await,
-                            Err(_) => {
-                                for connection in &connections {
-                                    me.revoke(&channel, connection, cause);
-                                }
+                            Ok((false, asked)) => {
+                                // Where something has changed meanwhile, that is settled by itself.
+                                connections.iter().for_each(|it| me.revoke(&channel, it, cause, || still(asked)));
                                 return;
                             }
+                            Err(error) => rest(&mut pause, &error).await,
                         }
                     }
                 }
@@ -189,8 +192,8 @@ impl Revocation {
         settling.await;
     }
 
-    fn revoke(&self, channel: &str, connection: &Connection, cause: Cause) {
-        if let Some(cause) = self.hub.revoke(channel, connection, cause) {
+    fn revoke(&self, channel: &str, connection: &Connection, cause: Cause, still: impl FnOnce() -> bool) {
+        if let Some(cause) = self.hub.revoke(channel, connection, cause, still) {
             self.presence.leave(channel, &connection.client);
             self.metrics.revocations.with_label_values(&[cause.name()]).inc();
             tracing::info!(user = &*connection.user, channel, cause = cause.name(), "a subscription was revoked");
@@ -209,7 +212,8 @@ impl Watcher for Revocation {
         match serde_json::from_slice::<Vec<Change>>(data.as_bytes()) {
             Ok(changes) => changes.iter().for_each(|change| self.apply(change)),
             Err(error) => {
-                tracing::error!(%error, "what the hooks say of access is unreadable: everything is checked anew");
+                let error = json::place(&error);
+                tracing::error!(error, "what the hooks say of access is unreadable: everything is checked anew");
                 self.apply(&Change::EVERYTHING);
             }
         }

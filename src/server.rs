@@ -1,6 +1,10 @@
 //! The composition root: builds the parts, binds both listeners, serves until told to stop.
 
 mod admin;
+mod door;
+mod forwarded;
+mod handshake;
+mod pending;
 mod public;
 mod respond;
 
@@ -11,10 +15,14 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::status::StatusStore;
 use crate::broker::{Broker, BrokerError, Retention, Sink};
-use crate::config::Config;
+use crate::config::{Config, Networks};
 use crate::connection::Connections;
 use crate::event::ACCESS;
 use crate::hub::{Hub, Watcher};
+use crate::limits::Limits;
+use crate::limits::addresses::Addresses;
+use crate::limits::descriptors::{self, Shares, TooFew};
+use crate::limits::signals::SignalRates;
 use crate::metrics::Metrics;
 use crate::pocketbase::PocketBase;
 use crate::presence::Presence;
@@ -24,6 +32,7 @@ use crate::session::Services;
 use crate::shutdown::Shutdown;
 use crate::status::Statuses;
 use admin::Admin;
+use door::{Door, Guest};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -39,10 +48,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a client may take to send its request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest head, in bytes; hyper's least is 8192.
-const HEAD_MAX: usize = 16 * 1024;
+/// Lines of a request's head; beyond them the answer is 431.
+const HEADERS_MAX: usize = 100;
+/// Sockets of the admin listener. Operators and Prometheus need a few.
+const ADMIN_SOCKETS: usize = 50;
 /// How long to wait when no connection can be accepted, as when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,6 +66,8 @@ pub enum StartError {
     Listen { setting: &'static str, address: SocketAddr, cause: std::io::Error },
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -64,6 +75,7 @@ pub enum StartError {
 /// A gateway that has bound its addresses.
 pub struct Server {
     services: Arc<Services>,
+    shares: Shares,
     public: TcpListener,
     admin: TcpListener,
 }
@@ -71,10 +83,13 @@ pub struct Server {
 impl Server {
     /// Binds first, so that a taken port is an error before anything else happens; then builds the parts.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let descriptors = descriptors::raise();
+        let shares = descriptors::share(descriptors, config.max_connections, config.max_pending)?;
+        tracing::info!(shares.connections, shares.pending, descriptors, "room for connections");
         let public = listen("listen", config.listen).await?;
         let admin = listen("admin_listen", config.admin_listen).await?;
         let services = build(config).await?;
-        Ok(Self { services, public, admin })
+        Ok(Self { services, shares, public, admin })
     }
 
     /// The public listener's address, with the real port where 0 was configured.
@@ -89,14 +104,24 @@ impl Server {
     /// Serves until `asked` is cancelled, and then stops in the steps of [`Shutdown`]. The admin listener answers
     /// until the end, and so does the public one: whoever comes late is told so rather than left to guess.
     pub async fn run(self, asked: CancellationToken) {
-        let Self { services, public, admin } = self;
+        let Self { services, shares, public, admin } = self;
+        let (config, refused) = (&services.config, &services.metrics.sockets_refused);
+        let addresses = Addresses::new(config.max_connections_per_ip.0);
+        let trusted = config.trusted_proxies.clone();
+        let front_door = Door::new(shares.pending, Arc::clone(&addresses), trusted, refused.clone());
+        let back_door = Door::new(ADMIN_SOCKETS, Addresses::new(0), Networks::default(), refused.clone());
+        let reading = Reading { head: config.max_head_size.0, timeout: config.request_timeout };
         let shutdown = Shutdown::new(asked, services.config.shutdown_spread.0);
         let (hooks, clients, end) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
-        let front = Arc::new(Public::new(Arc::clone(&services), hooks.clone(), clients.clone(), shutdown.clone()));
+        let trackers = (hooks.clone(), clients.clone());
+        let front = Public::new(Arc::clone(&services), shares.connections, addresses, trackers, shutdown.clone());
+        let front = Arc::new(front);
         let operators = Arc::new(Admin::new(Arc::clone(&services), shutdown.clone()));
         let listeners = [
-            tokio::spawn(accept(public, end.clone(), move |request| Arc::clone(&front).answer(request))),
-            tokio::spawn(accept(admin, end.clone(), move |request| {
+            tokio::spawn(accept(public, front_door, reading, end.clone(), move |request, guest| {
+                Arc::clone(&front).answer(request, guest)
+            })),
+            tokio::spawn(accept(admin, back_door, reading, end.clone(), move |request, _| {
                 Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
             })),
         ];
@@ -187,6 +212,8 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     let watcher: Weak<Revocation> = Arc::downgrade(&revocation);
     hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
     tokio::spawn(Revocation::recheck(watcher, config.recheck_interval));
+    let limits = Limits::new(&config);
+    tokio::spawn(SignalRates::sweep(Arc::downgrade(&limits.signals)));
     let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());
     Ok(Arc::new(Services {
         config,
@@ -199,25 +226,47 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         presence,
         statuses,
         relay,
+        limits,
         metrics,
     }))
 }
 
+/// How requests are read.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// Bytes of a request's head.
+    head: usize,
+    /// For a head, from when it is waited for.
+    timeout: Duration,
+}
+
 /// Accepts connections and answers their requests until `end`. Each runs in a task of its own.
-async fn accept<F, A>(listener: TcpListener, end: CancellationToken, answer: F)
+async fn accept<F, A>(listener: TcpListener, door: Door, reading: Reading, end: CancellationToken, answer: F)
 where
-    F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+    F: Fn(Request<Incoming>, Arc<Guest>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
+    let door = Arc::new(door);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = end.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
-                tokio::spawn(serve_http(stream, end.clone(), answer.clone()));
-            }
+            Ok((stream, address)) => match door.admit(address.ip()) {
+                Some((guest, wait, made_room)) => {
+                    let (door, end, answer) = (Arc::clone(&door), end.clone(), answer.clone());
+                    tokio::spawn(async move {
+                        let answer = |request| answer(request, Arc::clone(&guest));
+                        serve_http(stream, reading, &door, wait, end, answer).await;
+                    });
+                    if made_room {
+                        // First the socket that has to go, so that they never add up.
+                        tokio::task::yield_now().await;
+                    }
+                }
+                None => door.turn_away(stream, address.ip()),
+            },
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -226,32 +275,56 @@ where
     }
 }
 
-async fn serve_http<F, A>(stream: TcpStream, end: CancellationToken, answer: F)
-where
+/// Returns when the connection is over, or is a WebSocket and none of HTTP's any more.
+async fn serve_http<F, A>(
+    stream: TcpStream,
+    reading: Reading,
+    door: &Door,
+    wait: pending::Wait,
+    end: CancellationToken,
+    answer: F,
+) where
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Answer>,
 {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
+        wait.renew();
         let answered = answer(request);
         async { Ok::<_, Infallible>(answered.await) }
     });
+    // The time for a head is also how long a connection may idle before its next request.
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_MAX)
+        .header_read_timeout(reading.timeout)
+        .max_buf_size(reading.head)
+        .max_header_size(reading.head)
+        .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {
+        // First, so that an answer that is ready is also written.
+        biased;
         result = &mut serving => result,
         () = end.cancelled() => {
             // Answers what is under way and takes no further request.
             serving.as_mut().graceful_shutdown();
             serving.await
         }
+        () = wait.displaced() => return,
     };
     if let Err(error) = result {
+        let reason = if error.is_timeout() {
+            "request_timeout"
+        } else if error.is_parse_too_large() {
+            "too_large"
+        } else if error.is_parse() {
+            "malformed"
+        } else {
+            "broken"
+        };
+        door.count(reason);
         tracing::debug!(%error, "an HTTP connection broke off");
     }
 }

@@ -3,6 +3,7 @@
 //! The socket hands in each frame with [`Session::handle`]; replies and publications go into the connection's
 //! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
 
+mod limits;
 mod status;
 pub mod timing;
 
@@ -15,6 +16,8 @@ use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::suspension::Standing;
 use crate::hub::{Hub, SubscribeError};
+use crate::limits::Limits;
+use crate::limits::places::Place;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::presence::Presence;
@@ -26,6 +29,7 @@ use crate::protocol::{
 use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::status::Statuses;
+use limits::Pace;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -46,6 +50,7 @@ pub struct Services {
     pub presence: Arc<Presence>,
     pub statuses: Arc<Statuses>,
     pub relay: Relay,
+    pub limits: Limits,
     pub metrics: Metrics,
 }
 
@@ -56,6 +61,9 @@ pub struct Session {
     services: Arc<Services>,
     outbox: Arc<Outbox>,
     timing: Timing,
+    pace: Pace,
+    /// Held until the client has proved who it is.
+    newcomer: Option<Place>,
     state: State,
     /// The client has not answered a ping.
     lost: bool,
@@ -88,10 +96,12 @@ impl From<Disconnect> for Failure {
 }
 
 impl Session {
-    pub fn new(id: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>) -> Self {
-        let timing = Timing::new(&services.config, Instant::now());
+    /// `newcomer`: its place among those that have not sent their token yet.
+    pub fn new(id: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>, newcomer: Option<Place>) -> Self {
+        let now = Instant::now();
+        let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
         let client = crate::random::token::<16>();
-        Self { id, client, services, outbox, timing, state: State::New, lost: false }
+        Self { id, client, services, outbox, timing, pace, newcomer, state: State::New, lost: false }
     }
 
     pub fn id(&self) -> ConnectionId {
@@ -123,18 +133,26 @@ impl Session {
     pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
         self.show_life();
-        let commands: Vec<Result<Command, DecodeError>> = json::decode(frame).collect();
-        let mut verdicts = self.check_access(&commands, deadline).await;
-        for command in commands {
+        let mut verdicts = self.check_access(frame, deadline).await;
+        let mut is_empty = true;
+        // One by one: all commands of a frame together may take fifty times its size.
+        for command in json::decode(frame) {
+            is_empty = false;
             let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
             self.services.metrics.commands.with_label_values(&[request.name()]).inc();
-            match self.dispatch(id, request, deadline, &mut verdicts).await {
+            let done = match self.admit(&request) {
+                Ok(()) => self.dispatch(id, request, deadline, &mut verdicts).await,
+                refused => refused,
+            };
+            match done {
                 Ok(()) => {}
+                // What expects no reply gets none.
+                Err(Failure::Error(_)) if id == 0 => {}
                 Err(Failure::Error(error)) => self.reply_error(id, error),
                 Err(Failure::Disconnect(reason)) => return Err(reason),
             }
         }
-        Ok(())
+        if is_empty { self.count_frame() } else { Ok(()) }
     }
 
     /// Something has come from the client, be it its farewell.
@@ -164,20 +182,23 @@ impl Session {
     }
 
     /// Asks for all subscribes of a frame at once, so that a client with many channels waits once.
-    async fn check_access(&self, commands: &[Result<Command<'_>, DecodeError>], deadline: Instant) -> Verdicts {
+    async fn check_access(&self, frame: &str, deadline: Instant) -> Verdicts {
         let State::Connected(connection) = &self.state else { return HashMap::new() };
-        let channels: HashSet<&str> = commands
-            .iter()
+        if frame.matches("\"subscribe\"").nth(1).is_none() {
+            // One alone is asked about in its turn.
+            return HashMap::new();
+        }
+        let channels: HashSet<String> = json::decode(frame)
             .filter_map(|command| match command {
-                Ok(Command { request: Request::Subscribe(Subscribe { channel, .. }), .. }) => Some(channel.as_str()),
+                Ok(Command { request: Request::Subscribe(Subscribe { channel, .. }), .. }) => Some(channel),
                 _ => None,
             })
-            .filter(|channel| !connection.channels().contains(*channel))
-            .take(self.services.config.max_subscriptions)
+            .filter(|channel| !connection.channels().contains(channel.as_str()))
+            .take(self.services.config.max_subscriptions.min(self.commands_left()))
             .collect();
         let checks = channels.into_iter().map(|channel| async move {
-            let verdict = timeout_at(deadline, self.services.access.check(&connection.user, channel)).await;
-            (channel.to_owned(), verdict.unwrap_or(Err(codes::INTERNAL)))
+            let verdict = timeout_at(deadline, self.services.access.check(&connection.user, &channel)).await;
+            (channel, verdict.unwrap_or(Err(codes::INTERNAL)))
         });
         futures_util::future::join_all(checks).await.into_iter().collect()
     }
@@ -249,6 +270,7 @@ impl Session {
         }
         let authenticated = self.authenticate(token, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
+        self.settle(deadline).await?;
         self.services.statuses.enter(self.connection()?);
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
         Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
@@ -362,8 +384,13 @@ impl Session {
                 }
                 let unrecoverable = reply.recovered == Some(false) && reject_unrecovered;
                 if !unrecoverable {
+                    let has_content = !reply.publications.is_empty();
                     let reply = json::reply(id, &Reply::Subscribe(reply));
-                    connection.outbox.push_reply_of(&name, reply);
+                    if has_content {
+                        connection.outbox.push_reply_of(&name, reply);
+                    } else {
+                        connection.outbox.push(reply);
+                    }
                 }
                 !unrecoverable
             };
@@ -399,24 +426,23 @@ impl Session {
 
     /// A member's short-lived signal, such as typing. Everything that lasts is written through PocketBase.
     async fn publish(&self, channel: &str, data: &RawValue, deadline: Instant) -> Result<Reply, Failure> {
-        #[derive(serde::Deserialize)]
-        struct Signal<'a> {
-            #[serde(rename = "type", borrow)]
-            kind: std::borrow::Cow<'a, str>,
-        }
         if data.get().len() > self.services.config.max_signal_size {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
         has_members(channel)?;
         let connection = self.connection()?;
-        let signal: Signal = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
+        // Read whole, since it reaches other clients: what is nested beyond 128 levels, or holds half of a surrogate
+        // pair, is more than the parsers of some SDKs take.
+        let signal: serde_json::Value = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
+        let kind = signal["type"].as_str().ok_or(codes::BAD_REQUEST)?;
         require(self.services.hub.standing(channel, self.id))?;
-        if !self.services.config.signals.contains(&signal.kind) {
+        if !self.services.config.signals.contains(kind) {
             return Err(codes::PERMISSION_DENIED.into());
         }
         if connection.account().is_muted(SystemTime::now()) {
             return Err(codes::MUTED.into());
         }
+        self.admit_signal(&connection.user, channel)?;
         let signal = self.services.broker.signal(channel, Payload::from_raw(data), connection.info());
         self.ask_broker("publish", deadline, signal).await?;
         Ok(Reply::Publish)
@@ -488,6 +514,7 @@ impl Drop for Session {
         for channel in channels {
             self.leave(connection, &channel);
         }
+        self.unsettle(connection);
     }
 }
 

@@ -31,6 +31,17 @@ pub enum Refusal {
     Bad,
 }
 
+/// A signature that holds, for noticing that it comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// In Unix seconds.
+    pub timestamp: u64,
+    /// Its first half, which is as unique as the whole.
+    pub signature: u128,
+    /// The oldest timestamp that would not have been refused.
+    pub oldest: u64,
+}
+
 impl Refusal {
     /// A word for error bodies and metrics.
     pub fn code(self) -> &'static str {
@@ -64,12 +75,17 @@ impl Signer {
         now: SystemTime,
         (timestamp, signature): (Option<&str>, Option<&str>),
         (method, target, body): (&str, &str, &[u8]),
-    ) -> Result<(), Refusal> {
+    ) -> Result<Verified, Refusal> {
         let (timestamp, signature) = timestamp.zip(signature).ok_or(Refusal::Missing)?;
         let signature = from_hex(signature).ok_or(Refusal::Bad)?;
         hmac::verify(&self.key, &message(timestamp, method, target, body), &signature).map_err(|_| Refusal::Bad)?;
         let sent: u64 = timestamp.parse().map_err(|_| Refusal::Stale)?;
-        if sent.abs_diff(unix_seconds(now)) > MAX_SKEW.as_secs() { Err(Refusal::Stale) } else { Ok(()) }
+        let (now, skew) = (unix_seconds(now), MAX_SKEW.as_secs());
+        if sent.abs_diff(now) > skew {
+            return Err(Refusal::Stale);
+        }
+        let signature = u128::from_le_bytes(signature.first_chunk().copied().ok_or(Refusal::Bad)?);
+        Ok(Verified { timestamp: sent, signature, oldest: now.saturating_sub(skew) })
     }
 }
 
@@ -102,7 +118,7 @@ mod tests {
     }
 
     fn verify(signer: &Signer, now: SystemTime, signed: &(String, String), body: &[u8]) -> Result<(), Refusal> {
-        signer.verify(now, (Some(&signed.0), Some(&signed.1)), ("POST", "/hooks/pocketbase", body))
+        signer.verify(now, (Some(&signed.0), Some(&signed.1)), ("POST", "/hooks/pocketbase", body)).map(|_| ())
     }
 
     #[test]

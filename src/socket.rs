@@ -104,7 +104,9 @@ impl Connection {
                         Err(codes::BAD_REQUEST_FRAME.into())
                     }
                     // tungstenite answers pings itself; the answer leaves with its next read or write.
-                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                        session.count_frame().map_err(End::from)
+                    }
                     Some(Ok(Message::Close(_))) | None => {
                         session.show_life();
                         Err(End::Client)
@@ -200,7 +202,12 @@ impl Connection {
                     self.write().await.ok()?;
                 }
             }
-            self.socket.close(frame).await.ok()
+            match frame {
+                Some(frame) => self.socket.close(Some(frame)).await,
+                // The answer to the client's own close frame waits to be written.
+                None => SinkExt::close(&mut self.socket).await,
+            }
+            .ok()
         })
         .await;
         // Unread input would turn the end of the connection into a reset, which can overtake the close frame.

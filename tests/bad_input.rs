@@ -161,6 +161,13 @@ async fn commands_that_cannot_be_done() {
         }
     }
     let mut client = Client::connect(arena.gateway(), &arena.users[0].token).await;
+    client.subscribe(&room).await;
+    let deep = format!(r#"{{"type":"typing","x":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for data in [r#""typing""#, r#"["typing"]"#, "{}", r#"{"type":1}"#, r#"{"type":"typing","x":"\ud800"}"#, &deep] {
+        client.send(&format!(r#"{{"id":100,"publish":{{"channel":"{room}","data":{data}}}}}"#)).await;
+        assert_eq!(client.reply(100).await["error"]["code"], 107, "{data}");
+    }
+    let mut client = Client::connect(arena.gateway(), &arena.users[0].token).await;
     for (channel, code) in [
         ("", 102),
         (long.as_str(), 102),

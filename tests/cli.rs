@@ -71,6 +71,18 @@ fn help_teaches_and_a_taken_port_is_named() {
     assert!(told.contains(&address) && told.contains("`listen`"), "{told}");
 }
 
+#[test]
+fn more_connections_than_descriptors_are_refused_before_anything_is_bound() {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 1024; exec \"$0\" --max-connections 1000"])
+        .arg(env!("CARGO_BIN_EXE_konvert-gateway"));
+    let output = command.env_clear().env("GATEWAY_SECRET", SECRET).output().expect("sh runs");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("`max_connections` = 1000") && told.contains("ulimit -n") && told.contains("1024"), "{told}");
+}
+
 #[tokio::test]
 async fn doctor_says_what_is_wrong() {
     let nowhere = format!("http://127.0.0.1:{}", free_port());

@@ -27,13 +27,15 @@ mod faults {
     pub mod subscription;
     pub mod topology;
     pub mod truth;
+    pub mod visits;
     pub mod writers;
 }
 
 use std::time::Duration;
 
-/// Of the short run, each for [`SHORT`].
-const SEEDS: [u64; 2] = [1, 2];
+/// Of the short run, each for [`SHORT`]: chosen since between them they catch most of the broken gateways that
+/// `tests/README.md` lists.
+const SEEDS: [u64; 2] = [2, 4];
 const SHORT: Duration = Duration::from_secs(48);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

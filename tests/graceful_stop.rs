@@ -28,6 +28,7 @@ async fn a_rolling_restart_under_load_loses_nothing() {
         ("GATEWAY_PULL_INTERVAL", "1"),
         // Longer than the whole test: who is still in the presence afterwards was not taken out.
         ("GATEWAY_PRESENCE_TTL", "600"),
+        ("GATEWAY_MAX_CONNECTIONS_PER_USER", "1000"),
     ];
     let mut world = World::start(GATEWAYS, true, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;

@@ -36,7 +36,12 @@ const SLOW: &str = r#"gateway_disconnects_total{code="3008"}"#;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_stuck_clients_cost_nobody_anything() {
     // Nothing but the hooks' posts: a read of the outbox would bring everything at once.
-    let settings = [("GATEWAY_PULL_INTERVAL", "3600"), ("GATEWAY_MAX_TOTAL_QUEUE_SIZE", &BUDGET.to_string())];
+    let settings = [
+        ("GATEWAY_PULL_INTERVAL", "3600"),
+        ("GATEWAY_MAX_TOTAL_QUEUE_SIZE", &BUDGET.to_string()),
+        ("GATEWAY_MAX_CONNECTIONS_PER_IP", "0"),
+        ("GATEWAY_MAX_CONNECTIONS_PER_USER", "0"),
+    ];
     let world = World::start(1, false, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let feed = Feed::new(&world, &room).await;
@@ -279,7 +284,8 @@ fn content(publication: &Value) -> String {
 /// Pings are answered by the WebSocket library itself, past the queue: the answers must not pile up either.
 #[tokio::test]
 async fn who_pings_and_never_reads_makes_nothing_grow() {
-    let world = World::single().await;
+    // With the limit that pings count against, the connection would not last for so many.
+    let world = World::start(1, false, &[("GATEWAY_MAX_COMMANDS_PER_SECOND", "0")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut reader = world.subscriber(0, &users[1], &room).await;
     let mut client = Client::open_narrow(world.gateway()).await;

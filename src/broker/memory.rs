@@ -33,6 +33,8 @@ struct Channel {
     subscribed: bool,
     published_at: Instant,
     used_at: Instant,
+    /// Whether anybody was told its epoch, which then has to stay.
+    epoch_told: bool,
 }
 
 impl Channel {
@@ -47,6 +49,7 @@ impl Channel {
             subscribed: false,
             published_at: now,
             used_at: now,
+            epoch_told: false,
         }
     }
 
@@ -58,6 +61,7 @@ impl Channel {
     fn append(&mut self, seq: u64, data: Payload, retention: &Retention) -> Publication {
         let now = Instant::now();
         self.expire(now, retention);
+        self.epoch_told = true;
         self.offset += 1;
         self.seq = seq;
         self.published_at = now;
@@ -90,7 +94,8 @@ impl Channel {
         !self.subscribed
             && self.history.is_empty()
             && self.presence.is_empty()
-            && now - self.used_at > retention.position_ttl
+            // One that only ever had presence keeps nothing.
+            && (!self.epoch_told || now - self.used_at > retention.position_ttl)
     }
 
     fn read(&self, query: HistoryQuery) -> Vec<Publication> {
@@ -217,7 +222,7 @@ impl Broker for MemoryBroker {
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let channel = self.channel(channel);
         let mut channel = lock(&channel);
-        channel.used_at = Instant::now();
+        (channel.used_at, channel.epoch_told) = (Instant::now(), true);
         let now = channel.used_at;
         channel.expire(now, &self.retention);
         let position = Position { offset: channel.offset, epoch: channel.epoch.clone() };

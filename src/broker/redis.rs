@@ -7,14 +7,16 @@
 //! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset and last sequence number), a stream (its history) and two keys of
 //! presence; [`scripts`] change them, each atomically. If Redis comes back empty, channels begin new epochs.
 
-mod keys;
+#[doc(hidden)] // public for the fuzz targets in tests/fuzz
+pub mod keys;
 mod link;
 mod scripts;
 mod status;
 mod subscriber;
 mod subscriptions;
 mod task;
-mod wire;
+#[doc(hidden)]
+pub mod wire;
 
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
 use crate::protocol::{ClientInfo, Payload};

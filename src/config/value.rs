@@ -12,9 +12,9 @@ pub trait Value: Sized {
     fn show(&self) -> String;
 }
 
-fn quote(text: &str) -> String {
-    // A JSON string is a TOML string.
-    serde_json::Value::from(text).to_string()
+pub fn quote(text: &str) -> String {
+    // A JSON string is a TOML string, but for the one control character that JSON takes as it is.
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 impl Value for String {
@@ -49,12 +49,52 @@ impl Value for usize {
     fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(0) => Err("must be at least 1".into()),
-            Ok(number) => Ok(number),
-            Err(_) => Err(format!("{text:?} is no whole number")),
+            // TOML has no larger ones, nor has Redis.
+            Ok(number) if i64::try_from(number).is_ok() => Ok(number),
+            _ => Err(format!("{text:?} is no whole number up to {}", i64::MAX)),
         }
     }
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+/// A number that may be none: 0 for no limit where a `usize` has to be some.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limit(pub usize);
+
+impl Value for Limit {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| format!("{text:?} is no whole number; 0 stands for no limit"))
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// A number that is found out where it is not set.
+impl Value for Option<usize> {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { usize::parse(text).map(Some) }
+    }
+    fn show(&self) -> String {
+        self.map_or_else(|| quote(""), |number| number.to_string())
+    }
+}
+
+/// Bytes of a request's head. Fewer than 8192 is nothing that the HTTP library can work with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadSize(pub usize);
+
+impl Value for HeadSize {
+    fn parse(text: &str) -> Result<Self, String> {
+        match usize::parse(text)? {
+            bytes @ 8192.. => Ok(Self(bytes)),
+            _ => Err("must be at least 8192".into()),
+        }
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
     }
 }
 
@@ -92,8 +132,11 @@ pub struct HttpUrl(pub String);
 impl Value for HttpUrl {
     fn parse(text: &str) -> Result<Self, String> {
         let url = text.trim_end_matches('/');
-        match url.parse::<hyper::Uri>() {
-            Ok(uri) if uri.scheme_str() == Some("http") && uri.query().is_none() => Ok(Self(url.to_owned())),
+        // As the routes will follow it. A fragment would swallow them without a word.
+        match format!("{url}/").parse::<hyper::Uri>() {
+            Ok(uri) if uri.scheme_str() == Some("http") && uri.query().is_none() && !url.contains('#') => {
+                Ok(Self(url.to_owned()))
+            }
             _ => Err(format!(
                 "{text:?} is no http:// URL such as http://127.0.0.1:8090 (TLS to PocketBase is not offered: keep both in one network)"
             )),
@@ -143,6 +186,9 @@ impl Value for Option<RedisUrl> {
     }
 }
 
+/// More than any machine has cores; far more could not be started, and each takes memory.
+const THREADS_MAX: usize = 1024;
+
 /// A number of threads, or as many as suit the machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Threads(Option<usize>);
@@ -158,7 +204,13 @@ impl Threads {
 
 impl Value for Threads {
     fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Ok(Self(None)) } else { usize::parse(text).map(|count| Self(Some(count))) }
+        match text {
+            "" => Ok(Self(None)),
+            _ => match usize::parse(text)? {
+                count @ ..=THREADS_MAX => Ok(Self(Some(count))),
+                _ => Err(format!("must be at most {THREADS_MAX}")),
+            },
+        }
     }
     fn show(&self) -> String {
         self.0.map_or_else(|| quote(""), |count| count.to_string())

@@ -219,9 +219,10 @@ async fn a_suspension_holds_back_and_ends_in_delivery_or_in_nothing() {
     assert!(!node.hub.resume(CHANNEL, &stays.connection, || false), "not in this moment");
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
     assert!(node.hub.resume(CHANNEL, &stays.connection, || true));
-    let cause = node.hub.revoke(CHANNEL, &goes.connection, Cause::Member);
+    assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || false), None, "not in this moment");
+    let cause = node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || true);
     assert_eq!(cause, Some(Cause::Deleted), "the more telling one");
-    assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member), None);
+    assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || true), None);
     node.publish(1).await;
     assert_eq!(stays.offsets(4).await, [1, 2, 3, 4]);
     // Not even what was queued before.

@@ -146,11 +146,21 @@ impl Hub {
         true
     }
 
-    /// Ends a subscription for want of access: what is queued of the channel is not written any more. Returns the
-    /// cause, perhaps a more telling one that it was suspended for; `None` if there was no subscription.
-    pub fn revoke(&self, name: &str, connection: &Connection, cause: Cause) -> Option<Cause> {
+    /// Ends a subscription for want of access, if that is `still` so in this very moment: what is queued of the
+    /// channel is not written any more. Returns the cause, perhaps a more telling one that it was suspended for;
+    /// `None` if nothing was ended.
+    pub fn revoke(
+        &self,
+        name: &str,
+        connection: &Connection,
+        cause: Cause,
+        still: impl FnOnce() -> bool,
+    ) -> Option<Cause> {
         let channel = self.find(name)?;
         let mut state = channel.state();
+        if !still() {
+            return None;
+        }
         let held = state.subscribers.remove(&connection.id)?.held;
         let cause = held.map_or(cause, |held| held.cause.max(cause));
         connection.outbox.withdraw(name, json::push_begin(name));

@@ -65,6 +65,8 @@ table! {
         NOT_AVAILABLE = code 108, message "not available", temporary false;
         /// The client should fetch a new token and try again; the SDKs do.
         TOKEN_EXPIRED = code 109, message "token expired", temporary false;
+        /// Commands or signals come faster than the limits allow; later ones pass again.
+        TOO_MANY_REQUESTS = code 111, message "too many requests", temporary true;
         /// The history no longer reaches back to the position asked for.
         UNRECOVERABLE_POSITION = code 112, message "unrecoverable position", temporary false;
         /// The user may read but not publish, until `muted_until`.
@@ -104,12 +106,16 @@ table! {
         SLOW = code 3008, reason "slow";
         /// Pings went unanswered.
         NO_PONG = code 3012, reason "no pong";
+        /// Commands go on coming although many were refused with error 111.
+        FLOOD = code 3013, reason "too many requests";
         /// The token is forged, foreign, of another type, or no longer valid.
         INVALID_TOKEN = code 3500, reason "invalid token";
         /// Not a frame of this protocol.
         BAD_REQUEST_FRAME = code 3501, reason "bad request";
         /// No `connect` arrived in time.
         STALE = code 3502, reason "stale";
+        /// The user has as many connections as one may have.
+        CONNECTION_LIMIT = code 3504, reason "connection limit";
         /// A revocation met a reply that could not be taken back; what the client may see it gets after coming back.
         ACCESS_CHANGED = code 4000, reason "access changed";
         /// The user was deleted.
@@ -150,6 +156,6 @@ mod tests {
     #[test]
     fn clients_come_back_exactly_where_coming_back_can_help() {
         let staying_away: Vec<u16> = DISCONNECTS.iter().filter(|d| !d.reconnects()).map(|d| d.code).collect();
-        assert_eq!(staying_away, [1009, 3500, 3501, 3502, 4500, 4501, 4502, 4503]);
+        assert_eq!(staying_away, [1009, 3500, 3501, 3502, 3504, 4500, 4501, 4502, 4503]);
     }
 }

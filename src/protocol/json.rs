@@ -4,6 +4,7 @@ use super::codes::ErrorCode;
 use super::{ClientInfo, Command, HistoryRequest, Movement, Payload, Position, Publication, Reply, Request, Subscribe};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 /// The server's ping, and the client's answer to it: an empty object.
@@ -15,7 +16,7 @@ const FLAG_REJECT_UNRECOVERED: u64 = 2;
 /// Why a frame could not be read. The SDKs never send such a frame, so the connection ends with 3501.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("not the JSON of a command: {0}")]
+    #[error("not the JSON of a command: {}", place(.0))]
     Json(#[from] serde_json::Error),
     #[error("a command without an id")]
     NoId,
@@ -23,9 +24,26 @@ pub enum DecodeError {
     UnknownCommand,
 }
 
+/// What is wrong with a JSON text and where, without what stands there: serde_json's own words may repeat a whole
+/// string, and so bring keys or messages into logs.
+pub fn place(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Syntax | Category::Io => "not JSON",
+        Category::Eof => "cut off",
+        Category::Data => "not of the expected shape",
+    };
+    format!("{what} at line {}, column {}", error.line(), error.column())
+}
+
 /// The commands of one text frame, in order, up to and including the first that is malformed.
 pub fn decode(frame: &str) -> impl Iterator<Item = Result<Command<'_>, DecodeError>> {
-    serde_json::Deserializer::from_str(frame).into_iter::<CommandFrame>().map(|command| command?.try_into())
+    let mut commands = serde_json::Deserializer::from_str(frame).into_iter::<CommandFrame>();
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        let command = commands.next().filter(|_| !failed)?.map_err(DecodeError::from).and_then(Command::try_from);
+        failed = command.is_err();
+        Some(command)
+    })
 }
 
 #[derive(Deserialize)]

@@ -190,7 +190,7 @@ impl Machine {
             Some(event) if found || event.seq == page.last => (event.seq, event.fingerprint()),
             // That was the oldest.
             Some(_) => {
-                let action = Action::Read { after: page.last - 1, limit: 1 };
+                let action = Action::Read { after: page.last.saturating_sub(1), limit: 1 };
                 return self.wait(Waiting::Newest { found: true }, action);
             }
             // Nothing was ever written, or all of it was deleted.

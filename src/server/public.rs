@@ -1,22 +1,31 @@
 //! The public listener: the WebSocket handshake and the hooks' intake.
 
+use super::door::Guest;
+use super::forwarded;
+use super::handshake;
 use super::respond::{Answer, error, json};
 use crate::event::Events;
+use crate::limits::addresses::{AddressPlace, Addresses};
+use crate::limits::places::{Place, Places};
+use crate::limits::replays::Replays;
 use crate::outbox::{Budget, Outbox};
 use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
-use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
+use crate::signature::{SIGNATURE, Signer, TIMESTAMP, Verified};
 use crate::socket;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use prometheus::IntCounter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +35,19 @@ pub const HOOKS: &str = "/hooks/pocketbase";
 /// The one subprotocol that may be named; without any, JSON is spoken too.
 const SUBPROTOCOL: &str = "centrifuge-json";
 
+/// The longest address that is looked at, in bytes.
+const URI_MAX: usize = 2048;
+/// Bodies of hooks are read before it is known who posts them. All large ones that are being read may hold so many
+/// times `max_hook_size`.
+const BODIES: usize = 4;
+/// Up to here a body is small, in bytes, and always has room: there are never more of them than sockets that are
+/// pending, and whoever announces large ones and sends nothing must not keep out what the hooks usually post.
+const BODY_SMALL: usize = 64 * 1024;
+/// The unit in which that is counted, in bytes.
+const BODY_UNIT: usize = 1024;
+/// Seconds after which a full gateway may be tried again.
+const FULL_PAUSE: &str = "10";
+
 const STOPPING: &str = "this gateway is stopping; another one, or this one after its restart, goes on";
 
 pub struct Public {
@@ -33,6 +55,11 @@ pub struct Public {
     signer: Signer,
     budget: Budget,
     next_connection: AtomicU64,
+    open: Places,
+    unauthenticated: Places,
+    addresses: Arc<Addresses>,
+    replays: Replays,
+    bodies: Semaphore,
     /// What a stop waits for: requests of hooks, and the connections' tasks.
     hooks: TaskTracker,
     connections: TaskTracker,
@@ -40,15 +67,37 @@ pub struct Public {
 }
 
 impl Public {
-    pub fn new(services: Arc<Services>, hooks: TaskTracker, connections: TaskTracker, shutdown: Shutdown) -> Self {
-        let signer = Signer::new(&services.config.secret);
-        let budget = Budget::new(services.config.max_total_queue_size, services.metrics.queued_bytes.clone());
-        Self { services, signer, budget, next_connection: AtomicU64::new(1), hooks, connections, shutdown }
+    /// `connections`: how many there may be; `addresses`: those of all sockets; `hooks`, `clients`: what a stop waits for.
+    pub fn new(
+        services: Arc<Services>,
+        connections: usize,
+        addresses: Arc<Addresses>,
+        (hooks, clients): (TaskTracker, TaskTracker),
+        shutdown: Shutdown,
+    ) -> Self {
+        let (config, metrics) = (&services.config, &services.metrics);
+        Self {
+            signer: Signer::new(&config.secret),
+            budget: Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone()),
+            next_connection: AtomicU64::new(1),
+            open: Places::new(connections, metrics.connections.clone()),
+            unauthenticated: Places::new(config.max_unauthenticated, metrics.unauthenticated.clone()),
+            addresses,
+            replays: Replays::default(),
+            bodies: Semaphore::new(body_units(config.max_hook_size) * BODIES),
+            hooks,
+            connections: clients,
+            shutdown,
+            services,
+        }
     }
 
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        match (request.method(), request.uri().path()) {
-            (&Method::GET, WEBSOCKET) => self.handshake(request),
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, guest: Arc<Guest>) -> Answer {
+        let mut answer = match (request.method(), request.uri().path()) {
+            _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => {
+                error(StatusCode::URI_TOO_LONG, "uri_too_long", &format!("an address has {URI_MAX} bytes at most"))
+            }
+            (&Method::GET, WEBSOCKET) => self.handshake(request, guest),
             (&Method::POST, HOOKS) => self.take_events(request).await,
             (_, WEBSOCKET | HOOKS) => {
                 error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "GET for the WebSocket, POST for the hooks")
@@ -58,7 +107,12 @@ impl Public {
                 "not_found",
                 &format!("there is {WEBSOCKET} for clients and {HOOKS} for PocketBase's hooks"),
             ),
+        };
+        if answer.status().is_client_error() || answer.status().is_server_error() {
+            // Whoever is refused begins anew with a new connection, which is counted.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        answer
     }
 
     fn refuse(&self, reason: &'static str, status: StatusCode, message: &str) -> Answer {
@@ -66,16 +120,12 @@ impl Public {
         error(status, reason, message)
     }
 
-    fn handshake(&self, mut request: Request<Incoming>) -> Answer {
+    fn handshake(&self, mut request: Request<Incoming>, guest: Arc<Guest>) -> Answer {
         if self.shutdown.is_intake_closed() {
-            return come_back(self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, STOPPING));
+            return come_back(self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, STOPPING), STOPPED_PAUSE);
         }
-        if !request.headers().contains_key(UPGRADE) {
-            return self.refuse(
-                "not_a_websocket",
-                StatusCode::UPGRADE_REQUIRED,
-                "this address speaks WebSocket; connect with a Centrifuge SDK",
-            );
+        if let Some(handshake::Fault { reason, status, message }) = handshake::fault(request.headers()) {
+            return handshake::invite(self.refuse(reason, status, message));
         }
         let offered = request
             .headers()
@@ -88,6 +138,17 @@ impl Public {
                 "only JSON is spoken: name no subprotocol, or centrifuge-json",
             );
         }
+        if !self.is_allowed_origin(&request) {
+            return self.refuse(
+                "origin",
+                StatusCode::FORBIDDEN,
+                "pages of this origin may not connect (allowed_origins)",
+            );
+        }
+        let places = match self.find_places(&request, guest) {
+            Ok(places) => places,
+            Err(full) => return *full,
+        };
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let mut response = match create_response_with_body(&Request::from_parts(parts, ()), Full::default) {
@@ -101,30 +162,59 @@ impl Public {
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
         self.connections.spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
+            let (open, newcomer) = places;
             // Only its TCP stream is of use from here on; hyper's buffer would stay for the connection's life.
             let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-            let _counted = Counted::new(&services);
+            services.metrics.connections_total.inc();
+            let _open = open;
+            let _noticed = NoticedPanic(services.metrics.session_panics.clone());
             let outbox = Arc::new(Outbox::new(services.config.max_queue_size, budget));
-            let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox));
+            let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), Some(newcomer));
             socket::serve(parts.io.into_inner(), parts.read_buf, session, outbox, services, shutdown).await;
         });
         response
     }
 
+    /// Who is no browser sends no origin and may connect: a program could send any.
+    fn is_allowed_origin(&self, request: &Request<Incoming>) -> bool {
+        let allowed = &self.services.config.allowed_origins;
+        let mut origins = request.headers().get_all(ORIGIN).iter();
+        allowed.allow_all() || origins.all(|origin| origin.to_str().is_ok_and(|origin| allowed.allow(origin)))
+    }
+
+    /// A connection's places: what it holds for as long as it is open, and until it has sent its token.
+    fn find_places(&self, request: &Request<Incoming>, guest: Arc<Guest>) -> Result<(Open, Place), Box<Answer>> {
+        let full = |reason, status, message| Box::new(come_back(self.refuse(reason, status, message), FULL_PAUSE));
+        let client = if guest.is_trusted_proxy {
+            let client = forwarded::client(request.headers(), guest.peer, &self.services.config.trusted_proxies);
+            let place = self.addresses.take(client);
+            Some(place.ok_or_else(|| {
+                let message = "this address has as many connections here as one may have at once";
+                full("max_connections_per_ip", StatusCode::TOO_MANY_REQUESTS, message)
+            })?)
+        } else {
+            None
+        };
+        let unavailable = |reason| {
+            let message = "this gateway has as many connections as it may have; another one may have room";
+            full(reason, StatusCode::SERVICE_UNAVAILABLE, message)
+        };
+        let newcomer = self.unauthenticated.take().ok_or_else(|| unavailable("max_unauthenticated"))?;
+        let connection = self.open.take().ok_or_else(|| unavailable("max_connections"))?;
+        Ok((Open { _connection: connection, _client: client, _guest: guest }, newcomer))
+    }
+
     async fn take_events(&self, request: Request<Incoming>) -> Answer {
         let _under_way = self.hooks.token();
         if self.shutdown.is_intake_closed() {
-            return come_back(self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "draining", STOPPING));
+            return come_back(self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "draining", STOPPING), STOPPED_PAUSE);
         }
         let (parts, body) = request.into_parts();
-        let body = match Limited::new(body, self.services.config.max_hook_size).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(cause) if cause.is::<LengthLimitError>() => {
-                return self.refuse_hook(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body exceeds max_hook_size");
-            }
-            Err(_) => return self.refuse_hook(StatusCode::BAD_REQUEST, "incomplete", "the body ended early"),
+        let read = match self.room_for(&body) {
+            Ok(_room) => self.read(body).await,
+            Err(refused) => Err(refused),
         };
-        match self.verified(&parts, body) {
+        match read.and_then(|body| self.verified(&parts, &body)) {
             Ok(events) => {
                 let accepted = events.events.len();
                 self.services.relay.offer(events);
@@ -134,15 +224,68 @@ impl Public {
         }
     }
 
-    fn verified(&self, parts: &hyper::http::request::Parts, body: Bytes) -> Result<Events, Box<Answer>> {
+    /// Room in memory for a body of the length that it announces, or the largest where it announces none.
+    fn room_for(&self, body: &Incoming) -> Result<Option<SemaphorePermit<'_>>, Box<Answer>> {
+        let max = self.services.config.max_hook_size;
+        let length = body.size_hint().upper().map_or(max, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        if length > max {
+            return Err(self.too_large());
+        }
+        if length <= BODY_SMALL {
+            return Ok(None);
+        }
+        let units = u32::try_from(body_units(length)).unwrap_or(u32::MAX);
+        self.bodies.try_acquire_many(units).map(Some).map_err(|_| {
+            let busy = "other requests are being read; what this one holds will be read from the outbox";
+            Box::new(come_back(self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "busy", busy), STOPPED_PAUSE))
+        })
+    }
+
+    async fn read(&self, body: Incoming) -> Result<Bytes, Box<Answer>> {
+        let config = &self.services.config;
+        match timeout(config.request_timeout, Limited::new(body, config.max_hook_size).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(self.too_large()),
+            Ok(Err(_)) => {
+                Err(Box::new(self.refuse_hook(StatusCode::BAD_REQUEST, "incomplete", "the body ended early")))
+            }
+            Err(_) => {
+                let slow = "the body took longer than request_timeout";
+                Err(Box::new(self.refuse_hook(StatusCode::REQUEST_TIMEOUT, "request_timeout", slow)))
+            }
+        }
+    }
+
+    fn too_large(&self) -> Box<Answer> {
+        Box::new(self.refuse_hook(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body exceeds max_hook_size"))
+    }
+
+    fn verified(&self, parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Events, Box<Answer>> {
         let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let refuse = |status, reason, message: &str| Box::new(self.refuse_hook(status, reason, message));
         let target = parts.uri.path_and_query().map_or(HOOKS, |target| target.as_str());
-        let request = (parts.method.as_str(), target, body.as_ref());
-        self.signer.verify(SystemTime::now(), (header(TIMESTAMP), header(SIGNATURE)), request).map_err(|refusal| {
-            Box::new(self.refuse_hook(StatusCode::UNAUTHORIZED, refusal.code(), &refusal.to_string()))
-        })?;
-        Events::parse(&body)
-            .map_err(|bad| Box::new(self.refuse_hook(StatusCode::BAD_REQUEST, "bad_request", &bad.to_string())))
+        let (signature, request) = ((header(TIMESTAMP), header(SIGNATURE)), (parts.method.as_str(), target, body));
+        let verified = self.signer.verify(SystemTime::now(), signature, request);
+        let Verified { timestamp, signature, oldest } =
+            verified.map_err(|refusal| refuse(StatusCode::UNAUTHORIZED, refusal.code(), &refusal.to_string()))?;
+        let events =
+            Events::parse(body).map_err(|bad| refuse(StatusCode::BAD_REQUEST, "bad_request", &bad.to_string()))?;
+        if events.events.len() > self.services.config.max_hook_events {
+            return Err(refuse(
+                StatusCode::BAD_REQUEST,
+                "too_many_events",
+                "a post has max_hook_events events at most",
+            ));
+        }
+        // Last, so that what was refused may be mended and sent again.
+        if !self.replays.note(timestamp, signature, oldest) {
+            return Err(refuse(
+                StatusCode::CONFLICT,
+                "replayed",
+                "this very request was taken before; sign each one anew",
+            ));
+        }
+        Ok(events)
     }
 
     fn refuse_hook(&self, status: StatusCode, reason: &'static str, message: &str) -> Answer {
@@ -152,30 +295,63 @@ impl Public {
     }
 }
 
-/// A second is enough: whoever spreads requests over several gateways sends the next one elsewhere. What idles
-/// between two requests is not closed on our side, which would cross with the next one; its answer closes it.
-fn come_back(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+/// Seconds after which a request comes again to a gateway that stops: whoever spreads requests over several gateways
+/// sends the next one elsewhere.
+const STOPPED_PAUSE: &str = "1";
+
+/// What idles between two requests is not closed on our side, which would cross with the next one; its answer closes
+/// it, as every refusal does.
+fn come_back(mut answer: Answer, seconds: &'static str) -> Answer {
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
     answer
 }
 
-/// Counts a connection for as long as it lives, and notices when a bug ends it.
-struct Counted(Arc<Services>);
+fn body_units(bytes: usize) -> usize {
+    bytes.div_ceil(BODY_UNIT).max(1)
+}
 
-impl Counted {
-    fn new(services: &Arc<Services>) -> Self {
-        services.metrics.connections.inc();
-        services.metrics.connections_total.inc();
-        Self(Arc::clone(services))
+/// What an open connection counts as.
+struct Open {
+    _connection: Place,
+    /// For the client behind a trusted proxy.
+    _client: Option<AddressPlace>,
+    _guest: Arc<Guest>,
+}
+
+/// Notices when a bug ends a connection's task, which ends nothing else.
+struct NoticedPanic(IntCounter);
+
+impl Drop for NoticedPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.inc();
+        }
     }
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.metrics.connections.dec();
-        if std::thread::panicking() {
-            self.0.metrics.session_panics.inc();
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_task_only_gives_its_places_back_and_is_counted() {
+        let counter = IntCounter::new("panics", "for a test").unwrap();
+        let taken = prometheus::IntGauge::new("taken", "for a test").unwrap();
+        let tracker = TaskTracker::new();
+        let places = Places::new(2, taken.clone());
+        let serve = |panics: bool| {
+            let (place, noticed) = (places.take().unwrap(), NoticedPanic(counter.clone()));
+            tracker.spawn(async move {
+                let _held = (place, noticed);
+                tokio::task::yield_now().await;
+                assert!(!panics, "a bug");
+            })
+        };
+        let (bad, good) = (serve(true), serve(false));
+        assert!(bad.await.unwrap_err().is_panic());
+        good.await.unwrap();
+        tracker.close();
+        tracker.wait().await;
+        assert_eq!((counter.get(), taken.get()), (1, 0));
     }
 }

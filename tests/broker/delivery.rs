@@ -1,8 +1,8 @@
 //! What every broker promises about what it delivers.
 
 use crate::{Factory, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
-use konvert_gateway::broker::{Entry, HistoryQuery, Sink};
 use konvert_gateway::broker::status::State;
+use konvert_gateway::broker::{Entry, HistoryQuery, Sink};
 use konvert_gateway::protocol::{ClientInfo, Movement, Publication};
 use std::sync::Arc;
 

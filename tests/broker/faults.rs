@@ -2,8 +2,8 @@
 
 use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
-use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery, Sink};
 use konvert_gateway::broker::status::State;
+use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery, Sink};
 use konvert_gateway::protocol::{ClientInfo, Movement, Publication};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

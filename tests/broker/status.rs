@@ -147,8 +147,10 @@ pub async fn a_lease_runs_out_once(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online]);
     let lived = millis();
     // As every node does.
-    let sweeps = async || while stage.now().await.status != Status::Offline {
-        stage.broker.sweep().await.unwrap();
+    let sweeps = async || {
+        while stage.now().await.status != Status::Offline {
+            stage.broker.sweep().await.unwrap();
+        }
     };
     tokio::join!(sweeps(), sweeps(), sweeps());
     near(stage.now().await, lived);
@@ -313,7 +315,9 @@ mod in_redis {
         // Longer than a lease nobody reaches Redis.
         sleep(Duration::from_millis(1200)).await;
         let users = [USER.to_owned(), "bob".to_owned()];
-        let of = async || broker.statuses(&users).await.unwrap().into_iter().map(|it| it.unwrap().status).collect::<Vec<_>>();
+        let of = async || {
+            broker.statuses(&users).await.unwrap().into_iter().map(|it| it.unwrap().status).collect::<Vec<_>>()
+        };
         broker.sweep().await.unwrap();
         assert_eq!(of().await, [Status::Online, Status::Online]);
         until("the end of the one that does not come back", async || {

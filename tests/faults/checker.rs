@@ -29,6 +29,9 @@ pub struct Findings {
     pub exceeded: u64,
     /// `recovered: false` since Redis lost its data.
     pub redis_lost: u64,
+    /// To somebody whose membership's end is older.
+    pub after_revocation: u64,
+    pub to_visitors: u64,
     pub chains: u64,
     pub publications: u64,
     pub details: Vec<String>,
@@ -36,7 +39,13 @@ pub struct Findings {
 
 impl Findings {
     pub fn bad(&self) -> u64 {
-        self.lost + self.doubled + self.reordered + self.invented + self.numbering + self.unexplained
+        self.lost
+            + self.doubled
+            + self.reordered
+            + self.invented
+            + self.numbering
+            + self.unexplained
+            + self.after_revocation
     }
 
     fn tell(&mut self, log: &Log, what: &str) {
@@ -52,7 +61,39 @@ pub struct Checker<'a> {
 }
 
 impl Checker<'_> {
+    /// Of somebody who may see the channel from the run's beginning to its end.
     pub fn check(&self, log: &Log, truth: &Truth, findings: &mut Findings) {
+        match self.follow(log, truth, findings) {
+            Some(chain) => chain.end(log, truth, true, findings),
+            None => {
+                findings.lost += truth.len() as u64;
+                findings.tell(log, "was never subscribed");
+            }
+        }
+    }
+
+    /// Of a visitor: each visit as where in the log it begins and, once it is over, its end's number in the outbox.
+    /// Nothing later may come, unless in a later visit; what does come has no holes, and may end anywhere.
+    pub fn check_visitor(&self, log: &Log, truth: &Truth, visits: &[(usize, Option<u64>)], findings: &mut Findings) {
+        if let Some(chain) = self.follow(log, truth, findings) {
+            chain.end(log, truth, false, findings);
+        }
+        for (i, seen) in log.seen.iter().enumerate() {
+            let Seen::Publication { key, offset } = seen else { continue };
+            findings.to_visitors += 1;
+            let Some(seq) = truth.place(*key).map(|place| truth.seqs[place]) else { continue };
+            let visit = visits.iter().rev().find(|(begin, _)| *begin <= i);
+            // Before the first visit nothing is for him.
+            let end = visit.map_or(Some(0), |(_, end)| *end);
+            if let Some(end) = end.filter(|end| seq > *end) {
+                findings.after_revocation += 1;
+                findings.tell(log, &format!("event {seq} came, as offset {offset}, after the removal, {end}"));
+            }
+        }
+    }
+
+    /// Goes through a log and hands out its last chain, which is still open.
+    fn follow(&self, log: &Log, truth: &Truth, findings: &mut Findings) -> Option<Chain> {
         let mut chain: Option<Chain> = None;
         for seen in &log.seen {
             match seen {
@@ -92,13 +133,7 @@ impl Checker<'_> {
                 }
             }
         }
-        match chain {
-            Some(chain) => chain.end(log, truth, true, findings),
-            None => {
-                findings.lost += truth.len() as u64;
-                findings.tell(log, "was never subscribed");
-            }
-        }
+        chain
     }
 
     /// Why the client was told `recovered: false`. `had`: how many of the channel's events it had, at least.

@@ -172,3 +172,41 @@ fn a_recovery_into_another_epoch() {
     let seen = vec![start(at("one", 0), 0, None), event(2, 1), recovered(at("one", 1), at("two", 1)), event(4, 2)];
     assert_eq!(counts(&check(4, seen)), [0, 0, 0, 0, 1, 0]);
 }
+
+fn check_visitor(last: u64, visits: &[(usize, Option<u64>)], seen: Vec<Seen>) -> Findings {
+    let log = Log { client: 7, channel: CHANNEL.into(), seen };
+    let mut findings = Findings::default();
+    let checker = Checker { history_size: HISTORY, epochs: &Epochs::default() };
+    checker.check_visitor(&log, &truth(last), visits, &mut findings);
+    findings
+}
+
+#[test]
+fn a_visitor_sees_all_until_the_removal_and_later_what_came_between() {
+    let first = || vec![start(at("one", 0), 0, None), event(2, 1), event(4, 2)];
+    assert_eq!(check_visitor(20, &[(0, Some(5))], first()).bad(), 0);
+    assert_eq!(check_visitor(20, &[(0, Some(9))], first()).bad(), 0, "where the end is cut off matters to nobody");
+    assert_eq!(check_visitor(20, &[], vec![]).bad(), 0, "never let in");
+    let mut seen = first();
+    seen.extend([recovered(at("one", 2), at("one", 4)), event(6, 3), event(8, 4)]);
+    assert_eq!(check_visitor(20, &[(0, Some(5)), (3, Some(9))], seen).bad(), 0, "recovered in the next visit");
+    let mut seen = first();
+    seen.extend([start(at("one", 5), 10, None), event(12, 6)]);
+    assert_eq!(check_visitor(20, &[(0, Some(5)), (3, None)], seen).bad(), 0, "a visit that goes on");
+}
+
+#[test]
+fn one_delivered_after_a_removal() {
+    let seen = || vec![start(at("one", 0), 0, None), event(2, 1), event(4, 2)];
+    let found = |visits: &[(usize, Option<u64>)], seen| {
+        let found = check_visitor(20, visits, seen);
+        (found.after_revocation, found.bad())
+    };
+    assert_eq!(found(&[(0, Some(3))], seen()), (1, 1));
+    assert_eq!(found(&[], seen()), (2, 2), "never let in");
+    assert_eq!(found(&[(0, Some(1)), (2, Some(9))], seen()), (1, 1), "the next visit excuses nothing of the last one");
+    let mut holed = seen();
+    holed.extend([event(8, 3)]);
+    let holed = check_visitor(20, &[(0, Some(9))], holed);
+    assert_eq!(counts(&holed), [1, 0, 0, 0, 0, 0], "a hole within a visit");
+}

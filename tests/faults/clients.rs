@@ -3,10 +3,10 @@
 //! log per channel.
 
 use super::frames::Frame;
-use super::record::{Log, Position, Reload};
+use super::record::Position;
 use super::rng::Rng;
-use super::subscription::{Shared, State, Subscription};
-use super::topology::{World, count, lock};
+use super::subscription::{Access, Shared, State, Subscription};
+use super::topology::{Room, World, count, lock};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use std::collections::HashMap;
@@ -28,6 +28,8 @@ const PING_DELAY: Duration = Duration::from_secs(3);
 const BACKOFF: (u64, u64) = (100, 3000);
 /// How often a client looks at its deadlines.
 const TICK: Duration = Duration::from_millis(100);
+/// Of a visitor: visits are short, and who is away when one begins is not told from one who is stuck.
+const VISITORS_ABSENCE: Duration = Duration::from_secs(5);
 
 pub struct Client {
     number: usize,
@@ -37,6 +39,7 @@ pub struct Client {
     shared: Shared,
     places: HashMap<Arc<str>, usize>,
     next_id: u32,
+    longest_absence: Duration,
     /// No more absences of its own from here on.
     settle: CancellationToken,
 }
@@ -47,18 +50,39 @@ impl Client {
         let mut rooms: Vec<usize> = (0..world.rooms.len()).collect();
         rng.shuffle(&mut rooms);
         rooms.truncate(2 + rng.below(2));
-        let subscription = |room: &usize| {
-            let channel = Arc::clone(&world.rooms[*room].channel);
-            let log = Log { client: number, channel, seen: Vec::new() };
-            let (state, reload) = (State::Out(Instant::now()), Reload::default());
-            Subscription { log, state, position: None, last_key: 0, reload }
-        };
-        let subscriptions: Vec<Subscription> = rooms.iter().map(subscription).collect();
+        let state = State::Out(Instant::now());
+        let subscription =
+            |room: &usize| Subscription::new(number, &world.rooms[*room].channel, state, Access::Lasting);
+        let token = world.users[number % world.users.len()].token.clone();
+        Self::live_with((number, token), rooms.iter().map(subscription).collect(), Duration::MAX, world, rng, settle)
+    }
+
+    /// Starts a client of somebody who is in no room so far; [`super::visits`] lets him in and out.
+    pub fn visitor(number: usize, token: String, world: &Arc<World>, rng: Rng, settle: &CancellationToken) -> Shared {
+        let outside = |room: &Room| Subscription::new(number, &room.channel, State::Refused, Access::Withdrawn);
+        Self::live_with(
+            (number, token),
+            world.rooms.iter().map(outside).collect(),
+            VISITORS_ABSENCE,
+            world,
+            rng,
+            settle,
+        )
+    }
+
+    fn live_with(
+        (number, token): (usize, String),
+        subscriptions: Vec<Subscription>,
+        longest_absence: Duration,
+        world: &Arc<World>,
+        rng: Rng,
+        settle: &CancellationToken,
+    ) -> Shared {
         let places = subscriptions.iter().enumerate().map(|(i, it)| (Arc::clone(&it.log.channel), i)).collect();
         let shared = Arc::new(Mutex::new(subscriptions));
-        let token = world.users[number % world.users.len()].token.clone();
         let (world, settle) = (Arc::clone(world), settle.clone());
-        let client = Self { number, token, world, rng, shared: Arc::clone(&shared), places, next_id: 1, settle };
+        let log = Arc::clone(&shared);
+        let client = Self { number, token, world, rng, shared: log, places, next_id: 1, longest_absence, settle };
         tokio::spawn(client.live());
         shared
     }
@@ -75,7 +99,7 @@ impl Client {
     }
 
     fn all(&self, state: State) {
-        for subscription in lock(&self.shared).iter_mut() {
+        for subscription in lock(&self.shared).iter_mut().filter(|it| it.state != State::Refused) {
             subscription.state = state;
         }
     }
@@ -153,11 +177,12 @@ impl Client {
 
     /// Mostly short; sometimes longer than history reaches back.
     fn absence(&mut self) -> Duration {
-        match self.rng.below(100) {
+        let absence = match self.rng.below(100) {
             0..70 => self.rng.millis(50..3_000),
             70..95 => self.rng.millis(3_000..15_000),
             _ => self.rng.millis(30_000..60_000),
-        }
+        };
+        absence.min(self.longest_absence)
     }
 
     /// Counts how the connection ended; 0: the gateway was silent for too long.
@@ -225,31 +250,41 @@ impl Client {
                 subscription.publication(publication.data.get(), publication.offset);
                 count(&self.world.counts.deliveries);
             } else if let Some(unsubscribe) = push.unsubscribe {
-                count(&self.world.counts.insufficient);
-                if unsubscribe.code != 2500 {
-                    let what = format!("unsubscribed from {} with {}", push.channel, unsubscribe.code);
-                    self.world.violation(format!("client {} was {what}", self.number));
+                match (unsubscribe.code, subscription.access) {
+                    (2500, _) => count(&self.world.counts.insufficient),
+                    // A visitor does what an SDK does not: asks once more, to be refused.
+                    (2100..=2104, Access::Withdrawn) => count(&self.world.counts.removed),
+                    (code, _) => {
+                        let what = format!("unsubscribed from {} with {code}", push.channel);
+                        self.world.violation(format!("client {} was {what}", self.number));
+                    }
                 }
                 subscription.state = State::Out(Instant::now() + self.rng.millis(0..500));
             }
             return Ok(None);
         }
         if let Some(error) = frame.error {
-            count(&self.world.counts.refusals);
-            // 100: internal, to be tried again.
-            if error.code != 100 {
-                self.world.violation(format!("client {} got error {}", self.number, error.code));
-            }
-            if frame.id == connect_id {
-                return Err(None);
-            }
             let again = State::Out(Instant::now() + self.rng.millis(100..1500));
             let mut subscriptions = lock(&self.shared);
             let asked = |it: &&mut Subscription| matches!(it.state, State::Asked(id, _) if id == frame.id);
-            if let Some(subscription) = subscriptions.iter_mut().find(asked) {
-                subscription.state = again;
+            let subscription = subscriptions.iter_mut().find(asked);
+            let access = subscription.as_ref().map(|it| it.access);
+            let next = match (error.code, access) {
+                // Internal, to be tried again.
+                (100, _) => again,
+                (103, Some(Access::Withdrawn)) => State::Refused,
+                // That he was not let in before may be remembered for a second.
+                (103, Some(Access::Granted)) => again,
+                (code, _) => {
+                    self.world.violation(format!("client {} got error {code}", self.number));
+                    again
+                }
+            };
+            count(if error.code == 103 { &self.world.counts.denials } else { &self.world.counts.refusals });
+            if let Some(subscription) = subscription {
+                subscription.state = next;
             }
-            return Ok(None);
+            return if frame.id == connect_id { Err(None) } else { Ok(None) };
         }
         if let Some(reply) = frame.subscribe {
             let mut subscriptions = lock(&self.shared);

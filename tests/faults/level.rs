@@ -1,7 +1,8 @@
 //! Whether the clients have what PocketBase has. With all healed and nobody writing they must, soon: a client that
-//! gets a message only once another one follows has been stuck until then.
+//! gets a message only once another one follows has been stuck until then. So has one that was removed and does not
+//! know it.
 
-use super::subscription::{Shared, State};
+use super::subscription::{Access, Shared, State};
 use super::topology::{Topology, lock};
 use super::truth::Truths;
 use std::time::Duration;
@@ -55,10 +56,11 @@ fn behind(client: &Shared, truths: &Truths, some_away: bool) -> Vec<String> {
     for subscription in lock(client).iter() {
         let truth = &truths.channels[&subscription.log.channel];
         let excused = some_away && subscription.state == State::Away;
-        if !excused && !subscription.is_whole(truth.seqs.last().copied().unwrap_or(0), truth.last_key) {
+        if !excused && !subscription.is_level(truth.seqs.last().copied().unwrap_or(0), truth.last_key) {
             let (log, at) = (&subscription.log, &subscription.position);
             let state = subscription.state.name();
-            out.push(format!("client {} {} is {state} at {at:?}", log.client, log.channel));
+            let gone = if subscription.access == Access::Withdrawn { ", without access," } else { "" };
+            out.push(format!("client {} {} is {state}{gone} at {at:?}", log.client, log.channel));
         }
     }
     out

@@ -60,7 +60,7 @@ impl Report {
             writeln!(out, "### Seed {}: {verdict}, {minutes:.1} minutes, {} faults\n", self.seed, self.fault_count());
         let _ = writeln!(out, "| result | |\n|---|---|");
         let closes: Vec<String> = lock(&counts.closes).iter().map(|(code, count)| format!("{code}: {count}")).collect();
-        let rows: [(&str, String); 18] = [
+        let rows: [(&str, String); 20] = [
             ("clients, rooms", format!("{}, {}", self.clients, self.rooms)),
             ("events in PocketBase's outbox (messages that remain)", format!("{} ({})", self.events, self.messages)),
             (
@@ -84,7 +84,18 @@ impl Report {
                 "**invented; numbering; other violations**",
                 format!("{}; {}; {}", found.invented, found.numbering, self.violations.len()),
             ),
-            ("delivered after revocation", "not exercised: revocation is not built yet".into()),
+            (
+                "visits (ended by a move); unsubscribed; refused",
+                format!(
+                    "{} ({}); {}; {}",
+                    get(&counts.visits),
+                    get(&counts.moves),
+                    get(&counts.removed),
+                    get(&counts.denials)
+                ),
+            ),
+            ("deliveries to visitors", found.to_visitors.to_string()),
+            ("**delivered after revocation**", found.after_revocation.to_string()),
         ];
         for (what, value) in rows {
             let _ = writeln!(out, "| {what} | {value} |");

@@ -7,9 +7,10 @@ use super::proxy::Weather;
 use super::report::Report;
 use super::rng::Rng;
 use super::storm::Storm;
-use super::subscription::Shared;
+use super::subscription::{Shared, Subscription};
 use super::topology::{HISTORY, Topology, lock};
-use super::truth;
+use super::truth::{self, Truths};
+use super::visits::Visits;
 use super::writers::{Answers, Writer};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -44,9 +45,13 @@ pub async fn run(seed: u64, lasts: Duration) -> Report {
     let writer = |number: u64| Writer::new(number as usize, &world, root.fork(100 + number), &answers);
     let writers: Vec<_> =
         (0..WRITERS).map(|number| writer(number).run(Arc::clone(&gate), stop.clone())).map(tokio::spawn).collect();
+    let visits = Visits::prepare(&topology, CLIENTS, &root, &settle).await;
+    let visitors = visits.clients();
+    let visits = tokio::spawn(visits.run(Arc::clone(&gate), stop.clone()));
     let watch = tokio::spawn(watch(Arc::clone(&topology), began));
 
-    let mut storm = Storm::new(&topology, &clients, &gate, root.fork(1));
+    let everybody: Vec<Shared> = clients.iter().chain(&visitors).cloned().collect();
+    let mut storm = Storm::new(&topology, &everybody, &gate, root.fork(1));
     storm.rage(lasts).await;
     let Storm { injected, mut truths, .. } = storm;
 
@@ -59,7 +64,8 @@ pub async fn run(seed: u64, lasts: Duration) -> Report {
     for writer in writers {
         writer.await.expect("a writer does not panic");
     }
-    level::at_the_end(&topology, &clients, &mut truths).await;
+    visits.await.expect("visits do not panic");
+    level::at_the_end(&topology, &everybody, &mut truths).await;
     watch.abort();
     sleep(AFTERGLOW).await;
     finish(&topology).await;
@@ -71,6 +77,12 @@ pub async fn run(seed: u64, lasts: Duration) -> Report {
         for client in &clients {
             for subscription in lock(client).iter() {
                 checker.check(&subscription.log, &truths.channels[&subscription.log.channel], &mut findings);
+            }
+        }
+        for visitor in &visitors {
+            for subscription in lock(visitor).iter() {
+                let (log, truth) = (&subscription.log, &truths.channels[&subscription.log.channel]);
+                checker.check_visitor(log, truth, &ends_of_visits(subscription, &truths), &mut findings);
             }
         }
     }
@@ -91,6 +103,12 @@ pub async fn run(seed: u64, lasts: Duration) -> Report {
     report.print(&world.counts);
     println!("the servers' logs: {}", logs.display());
     report
+}
+
+/// Where each visit begins in the log, and when it ended.
+fn ends_of_visits(subscription: &Subscription, truths: &Truths) -> Vec<(usize, Option<u64>)> {
+    let end = |id: &String| truths.removals.get(&(id.clone(), Arc::clone(&subscription.log.channel))).copied();
+    subscription.visits.iter().map(|visit| (visit.begin, end(&visit.membership))).collect()
 }
 
 /// Sees to it that no process ends by itself, and says how far the run is.

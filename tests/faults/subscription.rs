@@ -16,6 +16,26 @@ pub struct Subscription {
     pub position: Option<Position>,
     pub last_key: u64,
     pub reload: Reload,
+    pub access: Access,
+    pub visits: Vec<Visit>,
+}
+
+/// What the user may do in the room, as far as those who write know.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Access {
+    /// From before the run until after it.
+    Lasting,
+    /// A visitor's, while the membership lasts.
+    Granted,
+    /// A visitor whose membership is being removed, is gone, or has never been.
+    Withdrawn,
+}
+
+/// One membership of a visitor.
+pub struct Visit {
+    pub membership: String,
+    /// Where in the log it begins.
+    pub begin: usize,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -26,6 +46,8 @@ pub enum State {
     In,
     /// The client stays away for a while, by its own wish.
     Away,
+    /// A visitor has been refused, and does not ask again before the next visit.
+    Refused,
 }
 
 impl State {
@@ -35,11 +57,17 @@ impl State {
             State::Asked(..) => "waiting for an answer",
             State::In => "subscribed",
             State::Away => "away",
+            State::Refused => "refused",
         }
     }
 }
 
 impl Subscription {
+    pub fn new(client: usize, channel: &Arc<str>, state: State, access: Access) -> Self {
+        let log = Log { client, channel: Arc::clone(channel), seen: Vec::new() };
+        Self { log, state, position: None, last_key: 0, reload: Reload::default(), access, visits: Vec::new() }
+    }
+
     pub fn publication(&mut self, data: &str, offset: u64) {
         let key = key(data.as_bytes());
         self.last_key = key;
@@ -83,8 +111,12 @@ impl Subscription {
         tokio::spawn(async move { reload.done(world.last_seq().await) });
     }
 
-    /// Whether the client has what PocketBase has: `last` is the channel's last event.
-    pub fn is_whole(&self, last_seq: u64, last_key: u64) -> bool {
+    /// Whether the client has what PocketBase has, of which these are the channel's last event; whether it knows that
+    /// it is out, if it is.
+    pub fn is_level(&self, last_seq: u64, last_key: u64) -> bool {
+        if self.access == Access::Withdrawn {
+            return self.state == State::Refused;
+        }
         self.state == State::In && (self.last_key == last_key || self.reload.seq().is_some_and(|seq| seq >= last_seq))
     }
 }

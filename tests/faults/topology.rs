@@ -87,6 +87,12 @@ pub struct Counts {
     pub unrecovered: AtomicU64,
     pub insufficient: AtomicU64,
     pub refusals: AtomicU64,
+    pub visits: AtomicU64,
+    pub moves: AtomicU64,
+    /// Unsubscribes with 2100 to 2104.
+    pub removed: AtomicU64,
+    /// Errors 103.
+    pub denials: AtomicU64,
     pub writes: AtomicU64,
     pub batches: AtomicU64,
     pub rolled_back: AtomicU64,
@@ -157,6 +163,8 @@ impl Topology {
                 ("GATEWAY_PING_INTERVAL", "5".into()),
                 ("GATEWAY_PONG_TIMEOUT", "3".into()),
                 ("GATEWAY_THREADS", "2".into()),
+                // Connections whose gateway was killed count until their leases run out, and here that is often.
+                ("GATEWAY_MAX_CONNECTIONS_PER_USER", "1000".into()),
             ];
             let clock = Clock::new();
             let settings: Vec<(&str, String)> = settings.into_iter().chain(clock.environment()).collect();

@@ -18,6 +18,8 @@ const PAGE: u64 = 1000;
 #[derive(Default)]
 pub struct Truths {
     pub channels: HashMap<Arc<str>, Truth>,
+    /// Membership and channel that it no longer leads to → when it ended, as a number of the outbox.
+    pub removals: HashMap<(String, Arc<str>), u64>,
     after: u64,
 }
 
@@ -43,13 +45,25 @@ impl Truths {
             world.violation(format!("the outbox has a gap: {} follows {}", event.seq, self.after));
         }
         self.after = event.seq;
+        let removed = removed_membership(&event);
         for channel in event.channels {
+            if let Some(id) = &removed {
+                self.removals.insert((id.clone(), channel.as_str().into()), event.seq);
+            }
             let truth = self.channels.entry(channel.as_str().into()).or_default();
             if !truth.push(event.seq, key(event.data.as_bytes())) {
                 world.violation(format!("event {} says the same as another one of {channel}", event.seq));
             }
         }
     }
+}
+
+/// The membership that ends with this event; also one that moves to another room.
+fn removed_membership(event: &Event) -> Option<String> {
+    event.access.as_ref()?;
+    let data: Value = serde_json::from_slice(event.data.as_bytes()).expect("data is JSON");
+    let ends = data["collection"] == "room_members" && data["action"] == "delete";
+    ends.then(|| data["record"]["id"].as_str().expect("an id").to_owned())
 }
 
 /// As the gateways read it.

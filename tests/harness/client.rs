@@ -5,10 +5,13 @@ use super::gateway::Gateway;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderName;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 pub struct Client {
@@ -16,6 +19,13 @@ pub struct Client {
     /// Pushes that arrived while something else was waited for.
     pushes: VecDeque<Value>,
     next_id: u32,
+}
+
+/// How a handshake was answered that did not succeed.
+#[derive(Debug, PartialEq)]
+pub struct Refused {
+    pub status: u16,
+    pub retry_after: bool,
 }
 
 /// A position in a channel, as a subscribe reply gives it.
@@ -52,6 +62,24 @@ impl Client {
         let stream = MaybeTlsStream::Plain(stream);
         let (socket, _) = client_async(gateway.websocket(), stream).await.expect("the handshake succeeds");
         Self { socket, pushes: VecDeque::new(), next_id: 1 }
+    }
+
+    /// From this address of the machine's own, with these headers; how it was refused otherwise.
+    pub async fn open_from(gateway: &Gateway, from: Ipv4Addr, headers: &[(&str, &str)]) -> Result<Self, Refused> {
+        let mut request = gateway.websocket().into_client_request().expect("a URL");
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a header");
+            request.headers_mut().append(name, value.parse().expect("a value"));
+        }
+        let stream = super::connect_from(from, gateway.port).await.expect("the gateway accepts");
+        match client_async(request, MaybeTlsStream::Plain(stream)).await {
+            Ok((socket, _)) => Ok(Self { socket, pushes: VecDeque::new(), next_id: 1 }),
+            Err(Error::Http(response)) => Err(Refused {
+                status: response.status().as_u16(),
+                retry_after: response.headers().contains_key("retry-after"),
+            }),
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Connected as the token's user.

@@ -8,7 +8,7 @@ use std::process::Command;
 pub struct Gateway {
     pub process: Process,
     pub port: u16,
-    admin_port: u16,
+    pub admin_port: u16,
     http: Http,
     pocketbase_url: String,
     settings: Vec<(String, String)>,

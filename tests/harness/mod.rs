@@ -17,7 +17,9 @@ use gateway::Gateway;
 use pocketbase::{PocketBase, User};
 use redis::Redis;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// For whatever is waited for.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -74,6 +76,13 @@ impl World {
         client.subscribe(&format!("room:{room}")).await;
         client
     }
+}
+
+/// To a server of this machine, from another of its own addresses 127.x.x.x.
+pub async fn connect_from(from: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect((Ipv4Addr::LOCALHOST, port).into()).await
 }
 
 /// The body of a message.

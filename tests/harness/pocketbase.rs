@@ -127,6 +127,10 @@ impl PocketBase {
         self.done(method, path, &self.superuser, body).await
     }
 
+    pub fn superuser_token(&self) -> &str {
+        &self.superuser
+    }
+
     pub async fn create(&self, collection: &str, user: &User, record: &Value) -> Value {
         self.done("POST", &format!("collections/{collection}/records"), &user.token, record).await
     }

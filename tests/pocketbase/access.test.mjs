@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
+import { writeFileSync } from "node:fs";
+import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Intake, PocketBase } from "./harness.mjs";
 
@@ -210,7 +212,8 @@ describe("collections", () => {
 
   test("an import of several collections that fails is nothing", async () => {
     const { body } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
-    const bad = { name: "rooms2", type: "base", viewRule: "no_such = 1", fields: [] };
+    // The latest is imported last, when the changed rule of rooms is there already.
+    const bad = { name: "rooms2", type: "base", viewRule: "no_such = 1", fields: [], created: FUTURE };
     const changed = { ...body, viewRule: `name != "secret"` };
     const send = async () =>
       assert.equal((await pb.call("PUT", "/api/collections/import", { collections: [changed, bad] }, pb.root)).status, 400);
@@ -218,6 +221,36 @@ describe("collections", () => {
     await gives(() => pb.update("rooms", room.id, { name: "not in the rule any more" }));
     await gives(() => pb.update("rooms", room.id, { type: "public" }), record(room));
     await gives(() => pb.update("rooms", room.id, { type: "private" }), record(room));
+  });
+});
+
+describe("migrations", () => {
+  const migration = (name, body) => (folder) =>
+    writeFileSync(path.join(folder, "pb_migrations", name), `migrate((app) => {${body}}, (app) => {});`);
+
+  test("before the outbox is there, and while nobody is, add nothing; later ones add what they change", async () => {
+    const early = `
+      const users = app.findCollectionByNameOrId("users");
+      app.save(new Record(users, { email: "x@example.com", password: "password-123" }));
+      users.listRule = null;
+      app.save(users);
+      app.delete(app.findAuthRecordByEmail("users", "x@example.com"));`;
+    const later = `
+      const rooms = app.findCollectionByNameOrId("rooms");
+      rooms.viewRule = "name = 1";
+      app.save(rooms);`;
+
+    let pb = await PocketBase.start({ prepare: migration("1700000000_early.js", early) });
+    try {
+      assert.deepEqual((await pb.events()).events, []);
+      await pb.user("ann");
+      await pb.stop({ keep: true });
+      migration("1900000000_later.js", later)(pb.folder);
+      pb = await PocketBase.start({ folder: pb.folder });
+      assert.deepEqual(scopes((await pb.events()).events), [rules]);
+    } finally {
+      await pb.stop();
+    }
   });
 });
 
@@ -240,6 +273,7 @@ describe("other rules", () => {
     });
     await make({ name: "bans", fields: [relation("user", users), { type: "text", name: "why" }] });
     await make({ name: "seen", type: "view", viewQuery: "SELECT id, level FROM teams" });
+    await make({ name: "seen_again", type: "view", viewQuery: "SELECT id, level FROM seen" });
     await collection("rooms", {
       fields: [...rooms.fields, relation("parent", rooms), relation("team", teams), relation("guests", users, 9), { type: "json", name: "options" }],
     });
@@ -350,11 +384,26 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
   });
 
+  under("and so is a comparison with anything else", `teams_of_rooms_via_rooms.leads ?= owner`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), related(other));
+    await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
+  });
+
+  under("or of anything that the record leads to", `teams_of_rooms_via_rooms.leads.id ?= @request.auth.id`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), related(other));
+    await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
+  });
+
   under("seen from the account, with more asked", `@request.auth.teams_of_rooms_via_leads.rooms ?= id && @request.auth.teams_of_rooms_via_leads.note ?= "x"`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), user(bob));
     await gives(change("teams_of_rooms", made, { leads: [ann.id] }), user(bob), user(ann));
     await gives(change("teams_of_rooms", made, { note: "x" }), user(ann));
     await gives(() => pb.remove("teams_of_rooms", made.id), user(ann));
+  });
+
+  under("seen from the account, by what is no relation", `@request.auth.teams_of_rooms_via_leads.note ?= id`, async () => {
+    await gives(make("teams_of_rooms", { note: other.id, leads: [bob.id] }), user(bob));
+    await gives(() => pb.remove("teams_of_rooms", made.id), user(bob));
   });
 
   under("a relation of what points to the room", `teams_of_rooms_via_rooms.team.level ?= "high"`, async () => {
@@ -394,10 +443,24 @@ describe("other rules", () => {
     await gives(change("room_members", membership, { muted: false }));
   });
 
-  under("a view: whatever is written to its tables", `@collection.seen.level ?= "high"`, async () => {
+  under("a view: whatever is written to its tables", `@collection.seen.level ?= "high" || team.level = "high"`, async () => {
     await gives(make("teams", { motto: "m" }), anyRoom);
     await gives(() => collection("teams", { listRule: "" }), rules);
     await gives(() => pb.remove("teams", made.id), anyRoom);
+  });
+
+  under("a view of a view, beside a relation", `team.level = "high" || @collection.seen_again.level ?= "high"`, async () => {
+    await gives(make("teams", { level: "low" }), anyRoom);
+    await gives(change("teams", made, { motto: "m" }), anyRoom);
+    await gives(() => pb.remove("teams", made.id), anyRoom);
+  });
+
+  test("a collection that goes away while a rule asks for it", async () => {
+    const made = await pb.call("POST", "/api/collections", { name: "passing", type: "base", fields: [] }, pb.root);
+    assert.equal(made.status, 200);
+    await collection("rooms", { viewRule: "@collection.passing.id = id" });
+    await gives(() => pb.call("DELETE", "/api/collections/passing", undefined, pb.root), rules);
+    await gives(() => collection("rooms", { viewRule: rule }), rules);
   });
 
   under("neither time nor the request", `@now > "2000" && @todayStart < @now && @request.query.a != @request.headers.b && @request.body.c:isset = false && @request.context != "x"`, async () => {

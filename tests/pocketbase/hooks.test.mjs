@@ -413,6 +413,20 @@ describe("other configurations", () => {
     }
   });
 
+  test("a record moves by one of several values", async () => {
+    const pb = await PocketBase.start({ prepare: edit(CONFIG, 'messages: ["room:{room}"]', 'messages: ["room:{mentions}"]') });
+    try {
+      const { ann, bob, room } = await people(pb);
+      const { id } = await pb.create("messages", { ...text(room, ann), mentions: [ann.id] }, ann);
+      const { last } = await pb.events();
+      await pb.update("messages", id, { mentions: [ann.id, bob.id] }, ann);
+      const rows = (await pb.events(last)).events.map((e) => [e.data.action, e.channels]);
+      assert.deepEqual(rows, [["update", [`room:${ann.id}`]], ["create", [`room:${bob.id}`]]]);
+    } finally {
+      await pb.stop();
+    }
+  });
+
   test("a schema without bans, mutes and blocks", async () => {
     const without = edit(CONFIG, /^ +(bannedUntil|mutedUntil|blocked): .*\n/gm, "");
     const pb = await PocketBase.start({ prepare: without });

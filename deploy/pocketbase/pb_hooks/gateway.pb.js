@@ -14,7 +14,8 @@ onBootstrap((e) => {
   require(`${__hooks}/gateway/startup.js`).checkSchema(e.app);
 });
 
-// Of all collections, since a rule may mention any of them, and may be edited at any time.
+// Of all collections, since a rule may mention any of them, and may be edited at any time. Most writes are of no
+// interest, and leave again at once.
 onRecordCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).create(e));
 onRecordUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).update(e));
 onRecordDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).remove(e));

@@ -10,7 +10,7 @@ migrate(
         `CREATE TABLE _gateway_outbox (
            seq     INTEGER PRIMARY KEY AUTOINCREMENT,
            created INTEGER NOT NULL, -- unix milliseconds
-           event   TEXT NOT NULL     -- {"channels":[…],"data":{…}}
+           event   TEXT NOT NULL     -- {"channels":[…],"data":{…},"access":[…]}
          )`,
       )
       .execute();

@@ -24,12 +24,12 @@ pub fn read(message: &Bytes) -> Option<Message> {
     let (kind, rest) = message.split_first()?;
     match kind {
         b'p' => {
-            let (offset, rest) = number(rest)?;
+            let (offset, rest) = number(rest).filter(|(offset, _)| (1..=COUNT_MAX).contains(offset))?;
             let colon = rest.iter().take(MAX_EPOCH + 1).position(|&b| b == b':')?;
             let epoch = epoch(&rest[..colon])?;
             let data = payload(message.slice_ref(&rest[colon + 1..]))?;
             let publication = Publication { offset, data, info: None };
-            (offset > 0).then_some(Message::Publication { epoch, publication })
+            Some(Message::Publication { epoch, publication })
         }
         b's' => {
             let (length, rest) = number(rest)?;
@@ -77,7 +77,7 @@ pub fn read_history(reply: Value) -> Result<History, BrokerError> {
     let [epoch_value, offset, entries] = array(reply).ok_or_else(unreadable)?;
     let position = Position {
         epoch: bytes(epoch_value).and_then(|text| epoch(&text)).ok_or_else(unreadable)?,
-        offset: read_number(&offset).ok_or_else(unreadable)?,
+        offset: read_number(&offset).filter(|offset| *offset <= COUNT_MAX).ok_or_else(unreadable)?,
     };
     let Value::Array(entries) = entries else { return Err(unreadable()) };
     let publications = entries.into_iter().map(read_entry).collect::<Option<_>>().ok_or_else(unreadable)?;
@@ -90,6 +90,7 @@ fn read_entry(entry: Value) -> Option<Publication> {
     let [_, data] = array(fields)?;
     let id = bytes(id)?;
     let offset = std::str::from_utf8(&id).ok()?.strip_suffix("-0")?.parse().ok()?;
+    (1..=COUNT_MAX).contains(&offset).then_some(())?;
     Some(Publication { offset, data: payload(bytes(data)?)?, info: None })
 }
 
@@ -156,8 +157,11 @@ pub fn read_mark(value: &Value) -> Option<Mark> {
     let mut numbers = std::str::from_utf8(text).ok()?.split(' ').map(|number| number.parse().ok());
     let mut next = || numbers.next().flatten();
     let mark = Mark { generation: next()?, seq: next()?, fingerprint: next()?, boot: next()? };
-    numbers.next().is_none().then_some(mark)
+    (numbers.next().is_none() && mark.generation.max(mark.seq) <= COUNT_MAX).then_some(mark)
 }
+
+/// Redis counts no further, so what is above was never counted, and counting on from it could overflow.
+const COUNT_MAX: u64 = i64::MAX as u64;
 
 /// What [`Payload`] promises and the encodings rely on, as far as one look at the bytes can tell.
 fn payload(data: Bytes) -> Option<Payload> {
@@ -238,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_refused() {
-        let foreign: [&[u8]; 20] = [
+        let foreign: [&[u8]; 21] = [
             b"v",
             b"v1:asleep:2",
             b"v1:online:x",
@@ -253,6 +257,7 @@ mod tests {
             b"p0:abc:{}",
             b"p-1:abc:{}",
             b"p1::{}",
+            b"p9223372036854775808:abc:{}",
             b"p18446744073709551616:abc:{}",
             b"p1:abc:{\n}",
             b"p1:abc:\xff",

@@ -14,6 +14,7 @@ const { touched } = require(`${__hooks}/gateway/fields.js`);
 
 /** Past so many scopes of one write everything is checked, which is cheaper than going through them. */
 const MAX_SCOPES = 500;
+const NONE = [];
 const EVERYTHING = [{ cause: "rules" }];
 
 /** Under this key the app's store counts the changes of collections; beside it, what was derived since the last. */
@@ -31,7 +32,8 @@ function dependencies(app) {
     json = JSON.stringify(derive(app));
     app.store().set(derived(version), json);
   }
-  known = { version, ...JSON.parse(json) };
+  const { triggers, collections } = JSON.parse(json);
+  known = { version, triggers: new Map(triggers), collections };
   return known;
 }
 
@@ -45,9 +47,9 @@ function forget(app) {
   app.store().remove(derived(old));
 }
 
-/** What writes to this collection may change, to be handed to `scopes`; nothing for most collections. */
+/** What writes to this collection may change, for the functions that follow; nothing for most collections. */
 function triggers(app, collection) {
-  return dependencies(app).triggers[collection];
+  return dependencies(app).triggers.get(collection) || NONE;
 }
 
 function created(triggers, record) {

@@ -12,9 +12,9 @@ function parse(template) {
   return { before: parts[1], path: parts[2].split("."), after: parts[3] };
 }
 
-const templates = {};
+const templates = new Map();
 for (const collection in config.relay) {
-  templates[collection] = config.relay[collection].map(parse);
+  templates.set(collection, config.relay[collection].map(parse));
 }
 
 /** The values at the end of a path; none where a relation is empty or leads to a record that is gone. */
@@ -39,13 +39,13 @@ function follow(app, record, path) {
 
 /** Whether changes of this collection are relayed. */
 function relays(collection) {
-  return collection in templates;
+  return templates.has(collection);
 }
 
-/** The channels that a change of this record goes to; none where its collection is not relayed. */
+/** The channels that a change of this record of a relayed collection goes to. */
 function of(app, record) {
   const names = new Set();
-  for (const { before, path, after } of templates[record.collection().name] || []) {
+  for (const { before, path, after } of templates.get(record.tableName())) {
     for (const value of follow(app, record, path)) {
       names.add(before + value + after);
     }
@@ -55,8 +55,7 @@ function of(app, record) {
 
 /** Whether an update touched a field that decides about the channels. */
 function moved(record, original) {
-  const decisive = templates[record.collection().name] || [];
-  return decisive.some(({ path: [field] }) => touched(record, original, field));
+  return templates.get(record.tableName()).some(({ path: [field] }) => touched(record, original, field));
 }
 
 module.exports = { parse, relays, of, moved };

@@ -8,22 +8,24 @@
 //   cause     of the scope that is then written into the outbox (see access.js)
 //   channel   the field whose values are the IDs of the channels concerned; "id": the record's own
 //   user      the same for users
-//   namespace of the channels
+//   namespace of the channels; none where all of a user's are meant
 
 const config = require(`${__hooks}/gateway.config.js`);
 const { operands } = require(`${__hooks}/gateway/rule.js`);
 
 const ME = "@request.auth.id";
 
-/** {triggers: collection name → triggers, collections: the IDs of all collections that matter}. */
+/** {triggers: [collection name, its triggers] of each, collections: the IDs of all that matter}. */
 function derive(app) {
-  const triggers = {};
+  const triggers = new Map();
   const collections = new Set();
 
   const fires = (collection, trigger) => {
     collections.add(collection.id);
+    const { fields, created, deleted } = trigger;
+    if (fields && fields.length === 0 && !created && !deleted) return;
     if (!collection.isView()) {
-      (triggers[collection.name] = triggers[collection.name] || []).push(trigger);
+      triggers.set(collection.name, merged(triggers.get(collection.name) || [], trigger));
       return;
     }
     // A view has no writes of its own. What its query names may change it in every way.
@@ -35,18 +37,29 @@ function derive(app) {
   if (users) {
     const { bannedUntil, mutedUntil, blocked } = config.users;
     const fields = ["tokenKey", bannedUntil, mutedUntil, blocked].filter(Boolean);
-    fires(users, { fields, deleted: true, cause: "user", user: "id" });
+    fires(users, { fields, deleted: true, ...ofUser("id") });
   }
   for (const namespace in config.channels) {
-    const { guard: name, perUser = {} } = config.channels[namespace];
-    const guard = find(app, name);
+    const guard = find(app, config.channels[namespace].guard);
     if (!guard) continue;
+    const perUser = new Map(Object.entries(config.channels[namespace].perUser || {}));
     fires(guard, { fields: [], deleted: true, cause: "deleted", channel: "id", namespace });
     for (const touch of touches(app, guard, users)) {
-      fires(touch.collection, { ...trigger(touch, guard, users, perUser[touch.collection.name]), namespace });
+      fires(touch.collection, { namespace, ...trigger(touch, guard, users, perUser.get(touch.collection.name)) });
     }
   }
-  return { triggers, collections: [...collections] };
+  return { triggers: [...triggers], collections: [...collections] };
+}
+
+/** The triggers of a collection with one more; those with the same outcome become one. */
+function merged(triggers, more) {
+  const outcome = ({ cause, channel, user, namespace }) => JSON.stringify([cause, channel, user, namespace]);
+  const same = triggers.find((trigger) => outcome(trigger) === outcome(more));
+  if (!same) return [...triggers, more];
+  same.fields = same.fields && more.fields && [...new Set([...same.fields, ...more.fields])];
+  same.created = same.created || more.created;
+  same.deleted = same.deleted || more.deleted;
+  return triggers;
 }
 
 /** What a touch means. `hint`: the field with the only user whom a record of this collection concerns. */
@@ -54,14 +67,14 @@ function trigger({ at, via, fields, created, ends }, guard, users, hint) {
   const lives = { created, deleted: created };
   switch (at) {
     case "user":
-      return { fields, cause: "user", user: "id" };
+      return { fields, ...ofUser("id") };
     case "guard":
       return { fields, cause: "record", channel: "id" };
     case "ofUser": {
       const channel = only(ends, guard, "id");
       return channel
         ? { fields, ...lives, cause: "member", channel, user: via }
-        : { fields, ...lives, cause: "user", user: via };
+        : { fields, ...lives, ...ofUser(via) };
     }
     case "ofGuard": {
       const user = hint || (users && only(ends, users, ME));
@@ -71,9 +84,14 @@ function trigger({ at, via, fields, created, ends }, guard, users, hint) {
     }
     default:
       return hint
-        ? { fields: [...fields, hint], ...lives, cause: "user", user: hint }
+        ? { fields: [...fields, hint], ...lives, ...ofUser(hint) }
         : { fields, ...lives, cause: "related" };
   }
+}
+
+/** Everything that a user is subscribed to, whatever its namespace. */
+function ofUser(field) {
+  return { cause: "user", user: field, namespace: undefined };
 }
 
 /**

@@ -6,7 +6,7 @@
 // `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
 // is relayed, there are no channels and `data` is null.
 
-const scopes = require(`${__hooks}/gateway/access.js`);
+const access = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
 const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
@@ -25,68 +25,75 @@ const BOOT = "gateway.boot";
 const NEWEST = "gateway.newest";
 
 function create(e) {
-  write(e, (tx, triggers) => {
-    const access = triggers ? scopes.created(triggers, e.record) : [];
-    append(e, tx, [[channels.of(tx, e.record), "create", e.record]], access);
+  write(e, (tx, { relayed, triggers }) => {
+    const changes = relayed ? [[channels.of(tx, e.record), "create", e.record]] : [];
+    append(e, tx, changes, access.created(triggers, e.record));
   });
 }
 
 function update(e) {
-  const original = e.record.original();
-  write(e, (tx, triggers) => {
-    const access = triggers ? scopes.updated(triggers, e.record, original) : [];
-    const now = channels.of(tx, e.record);
-    if (!channels.moved(e.record, original)) {
-      append(e, tx, [[now, "update", e.record]], access);
-      return;
-    }
-    // The record moved: it vanishes from the channels that it left and appears in the new ones.
-    const before = channels.of(tx, original);
-    const left = [before.filter((name) => !now.includes(name)), "delete", original];
-    const stayed = [now.filter((name) => before.includes(name)), "update", e.record];
-    const entered = [now.filter((name) => !before.includes(name)), "create", e.record];
-    append(e, tx, [left, stayed, entered], access);
+  write(e, (tx, { relayed, triggers, original }) => {
+    const changes = relayed ? moves(tx, e.record, original) : [];
+    append(e, tx, changes, access.updated(triggers, e.record, original));
   });
 }
 
 function remove(e) {
-  write(e, (tx, triggers) => {
-    const access = triggers ? scopes.deleted(triggers, e.record) : [];
-    append(e, tx, [[channels.of(tx, e.record), "delete", e.record]], access);
+  write(e, (tx, { relayed, triggers }) => {
+    const changes = relayed ? [[channels.of(tx, e.record), "delete", e.record]] : [];
+    append(e, tx, changes, access.deleted(triggers, e.record));
   });
 }
 
 /** Goes on with a record event, and with `then` in the same transaction if the gateway could want to know of it. */
 function write(e, then) {
-  const collection = e.record.collection().name;
-  const triggers = scopes.triggers(e.app, collection);
-  if (!triggers && !channels.relays(collection)) return e.next();
-  inTransaction(e, (tx) => then(tx, triggers));
+  const collection = e.record.tableName(); // its name, for less than record.collection().name costs
+  const relayed = channels.relays(collection);
+  const triggers = access.triggers(e.app, collection);
+  if (!relayed && triggers.length === 0) return e.next();
+  const original = e.record.original();
+  inTransaction(e, (tx) => then(tx, { relayed, triggers, original }));
 }
 
-/** Goes on with the update or deletion of a collection. */
+/** A record that moved vanishes from the channels that it left and appears in the new ones. */
+function moves(tx, record, original) {
+  const now = channels.of(tx, record);
+  if (!channels.moved(record, original)) return [[now, "update", record]];
+  const before = channels.of(tx, original);
+  return [
+    [before.filter((name) => !now.includes(name)), "delete", original],
+    [now.filter((name) => before.includes(name)), "update", record],
+    [now.filter((name) => !before.includes(name)), "create", record],
+  ];
+}
+
+/** Goes on with a change of a collection. */
 function collection(e) {
-  const concerned = scopes.concerns(e.app, e.collection);
+  const concerned = access.concerns(e.app, e.collection);
   inTransaction(e, (tx) => {
-    scopes.forget(tx);
-    if ((concerned || scopes.concerns(tx, e.collection)) && scopes.isAnybodyThere(tx)) {
-      append(e, tx, [], scopes.EVERYTHING);
+    access.forget(tx);
+    if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) {
+      append(e, tx, [], access.EVERYTHING);
     }
   });
 }
 
+/** A change of a collection was rolled back. */
 function collectionRestored(e) {
-  scopes.forget(e.app);
+  access.forget(e.app);
   return e.next();
 }
 
-/** Writes a row for each change, [channels, action, record], that goes anywhere. What it means for access is in the first. */
-function append(e, tx, changes, access) {
+/**
+ * Writes a row for each change, [channels, action, record], that goes anywhere. The scopes are in the first, so that
+ * who has lost his access gets none of them.
+ */
+function append(e, tx, changes, scopes) {
   const rows = changes.filter(([names]) => names.length > 0).map(([names, ...change]) => [names, json(...change)]);
-  if (rows.length === 0 && access.length > 0) rows.push([[], "null"]);
+  if (rows.length === 0 && scopes.length > 0) rows.push([[], "null"]);
   rows.forEach(([names, data], i) => {
-    const scopes = i === 0 && access.length > 0 ? `,"access":${JSON.stringify(access)}` : "";
-    insert(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${scopes}}`);
+    const access = i === 0 && scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
+    insert(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}}`);
   });
 }
 

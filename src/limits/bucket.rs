@@ -1,0 +1,97 @@
+//! How often something may happen: a token bucket, kept as the one instant at which it would be full again (the
+//! "generic cell rate algorithm"). 16 bytes for each, and nothing that has to be refilled in the background.
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How fast a bucket refills and how much it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// Between two tokens.
+    interval: Duration,
+    /// From empty to full.
+    depth: Duration,
+}
+
+impl Rate {
+    /// `None` where `per_second` is 0: no limit. A bucket holds one token at least.
+    pub fn new(per_second: usize, burst: usize) -> Option<Self> {
+        let interval = Duration::from_secs(1).checked_div(u32::try_from(per_second).unwrap_or(u32::MAX))?;
+        let burst = u32::try_from(burst.max(1)).unwrap_or(u32::MAX);
+        Some(Self { interval, depth: interval.saturating_mul(burst) })
+    }
+}
+
+/// Full at first.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    full_at: Instant,
+}
+
+impl Bucket {
+    pub fn full(now: Instant) -> Self {
+        Self { full_at: now }
+    }
+
+    /// Takes a token; false where there is none.
+    pub fn take(&mut self, rate: &Rate, now: Instant) -> bool {
+        let missing = self.full_at.saturating_duration_since(now) + rate.interval;
+        let taken = missing <= rate.depth;
+        if taken {
+            self.full_at = now + missing;
+        }
+        taken
+    }
+
+    /// How many tokens it holds.
+    pub fn tokens(&self, rate: &Rate, now: Instant) -> usize {
+        let held = rate.depth.saturating_sub(self.full_at.saturating_duration_since(now));
+        usize::try_from(held.as_nanos() / rate.interval.as_nanos().max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it could be forgotten and made anew without any difference.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full_at <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let (start, rate) = (Instant::now(), Rate::new(10, 5).unwrap());
+        let mut bucket = Bucket::full(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(bucket.tokens(&rate, start), 5);
+        assert!((0..5).all(|_| bucket.take(&rate, start)));
+        assert!(!bucket.take(&rate, at(99)));
+        assert_eq!(bucket.tokens(&rate, at(99)), 0);
+        assert!(bucket.take(&rate, at(100)));
+        assert!(!bucket.take(&rate, at(100)), "a refusal costs nothing, and a token is taken once");
+        assert!(!bucket.is_full(at(599)));
+        assert!(bucket.is_full(at(600)));
+        assert!((0..5).all(|_| bucket.take(&rate, at(10_000))));
+        assert!(!bucket.take(&rate, at(10_000)), "it never holds more than the burst");
+    }
+
+    #[test]
+    fn what_passes_in_the_long_run_is_burst_and_rate() {
+        let (start, rate) = (Instant::now(), Rate::new(50, 500).unwrap());
+        let mut bucket = Bucket::full(start);
+        let passed = (0..60_000).filter(|ms| bucket.take(&rate, start + Duration::from_millis(*ms))).count();
+        assert!((500 + 60 * 50 - 1..=500 + 60 * 50 + 1).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn no_rate_is_no_limit_and_extremes_do_not_overflow() {
+        assert!(Rate::new(0, 5).is_none());
+        let now = Instant::now();
+        for (per_second, burst) in [(1, usize::MAX), (usize::MAX, usize::MAX), (usize::MAX, 0), (1, 0)] {
+            let rate = Rate::new(per_second, burst).unwrap();
+            let mut bucket = Bucket::full(now);
+            assert!(bucket.take(&rate, now), "{per_second} {burst}");
+        }
+    }
+}

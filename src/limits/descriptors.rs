@@ -1,0 +1,87 @@
+//! How many files and sockets the system lets this process hold, and how they are shared out.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What is kept for everything but sockets of the public listener: the calls to PocketBase and the links to Redis,
+/// the admin listener, the listeners themselves, the logs.
+const OWN: usize = 100;
+/// Where the system sets no limit.
+const PLENTY: usize = 1 << 20;
+
+/// Raises the limit as far as the process may, since each client takes a descriptor, and systems give 1024 to
+/// begin with for the sake of programs that use select(2), which this one does not. Returns what holds then.
+pub fn raise() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "the limit of file descriptors stays as it is");
+    }
+    getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(PLENTY)
+}
+
+/// How many sockets of which kind the public listener may hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shares {
+    /// WebSocket connections.
+    pub connections: usize,
+    /// Sockets that are none yet.
+    pub pending: usize,
+}
+
+/// The number of descriptors does not suffice for the settings.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error(
+    "`max_connections` = {connections} needs {needed} file descriptors, and this process may have {descriptors}: raise `ulimit -n` (LimitNOFILE in systemd), or lower the setting"
+)]
+pub struct TooFew {
+    connections: usize,
+    needed: usize,
+    descriptors: usize,
+}
+
+/// Of so many descriptors. `connections` unset: nine tenths of them, or what the others leave. `pending` gets what is
+/// asked for, but a tenth of the descriptors at most.
+pub fn share(descriptors: usize, connections: Option<usize>, pending: usize) -> Result<Shares, TooFew> {
+    let pending = pending.min(descriptors / 10).max(1);
+    let connections =
+        connections.unwrap_or_else(|| (descriptors / 10 * 9).min(descriptors.saturating_sub(pending + OWN)).max(1));
+    let needed = connections.saturating_add(pending + OWN);
+    if needed > descriptors {
+        return Err(TooFew { connections, needed, descriptors });
+    }
+    Ok(Shares { connections, pending })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_for_clients_is_kept() {
+        let shares = |connections, pending| Ok(Shares { connections, pending });
+        assert_eq!(share(1024, None, 1000), shares(822, 102));
+        assert_eq!(share(20_000, None, 1000), shares(18_000, 1000));
+        assert_eq!(share(1 << 20, None, 1000), shares(943_713, 1000));
+        assert_eq!(share(1024, Some(500), 20), shares(500, 20));
+    }
+
+    #[test]
+    fn a_setting_that_cannot_hold_is_an_error_that_says_so() {
+        let error = share(1024, Some(1000), 1000).unwrap_err().to_string();
+        assert!(
+            error.contains("`max_connections` = 1000") && error.contains("1202") && error.contains("1024"),
+            "{error}"
+        );
+        assert!(share(1024, Some(usize::MAX), 1).is_err());
+        assert!(share(64, None, 1).is_err());
+    }
+
+    #[test]
+    fn the_limit_is_raised_to_what_is_allowed() {
+        let raised = raise();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        assert_eq!(raised, limit.current.map_or(PLENTY, |limit| limit as usize));
+    }
+}

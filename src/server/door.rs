@@ -1,0 +1,111 @@
+//! Which sockets a listener takes, before it knows what they want.
+
+use super::pending::{Pending, Wait};
+use crate::config::Networks;
+use crate::limits::addresses::{AddressPlace, Addresses};
+use prometheus::IntCounterVec;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+/// How many are told at the same time that they are too many; who comes beyond that is cut off without a word.
+const TOLD: usize = 64;
+/// How long it may take them to take note of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two lines in the log about addresses with too many sockets.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
+/// The answer to an address with too many sockets; here to be sent without reading what it wants.
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
+content-type: application/json\r\n\
+content-length: 121\r\n\
+connection: close\r\n\
+retry-after: 10\r\n\r\n\
+{\"error\":{\"code\":\"max_connections_per_ip\",\"message\":\"this address has as many connections here as one may have at once\"}}";
+
+pub struct Door {
+    pending: Arc<Pending>,
+    addresses: Arc<Addresses>,
+    trusted: Networks,
+    told: Arc<Semaphore>,
+    logged: Mutex<Option<Instant>>,
+    refused: IntCounterVec,
+}
+
+/// A socket that came in, for as long as it is open.
+pub struct Guest {
+    /// The other end of the socket: the client, or a proxy.
+    pub peer: IpAddr,
+    /// Whether its word is taken for whom it speaks; then it is not counted itself.
+    pub is_trusted_proxy: bool,
+    _place: Option<AddressPlace>,
+}
+
+impl Door {
+    pub fn new(pending: usize, addresses: Arc<Addresses>, trusted: Networks, refused: IntCounterVec) -> Self {
+        let told = Arc::new(Semaphore::new(TOLD));
+        Self { pending: Pending::new(pending), addresses, trusted, told, logged: Mutex::default(), refused }
+    }
+
+    /// `None` for a socket that is one too many of its address: to be handed to [`Door::turn_away`].
+    /// Says also whether another socket had to make room.
+    pub fn admit(&self, peer: IpAddr) -> Option<(Arc<Guest>, Wait, bool)> {
+        let is_trusted_proxy = self.trusted.contain(peer);
+        let place = if is_trusted_proxy { None } else { Some(self.addresses.take(peer)?) };
+        let (wait, made_room) = self.pending.enter();
+        if made_room {
+            self.count("pending");
+        }
+        Some((Arc::new(Guest { peer, is_trusted_proxy, _place: place }), wait, made_room))
+    }
+
+    /// Answers 429, in the background.
+    pub fn turn_away(&self, stream: TcpStream, peer: IpAddr) {
+        self.count("max_connections_per_ip");
+        self.log(peer);
+        let Ok(permit) = Arc::clone(&self.told).try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _ = timeout(PATIENCE, tell(stream)).await;
+        });
+    }
+
+    pub fn count(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Once in a while: a flood must not fill the log, and a forgotten setting must be found.
+    fn log(&self, peer: IpAddr) {
+        let now = Instant::now();
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|before| now - before >= LOG_PAUSE) {
+            *logged = Some(now);
+            tracing::warn!(%peer, "an address has max_connections_per_ip sockets; if it is a proxy of yours, name it in trusted_proxies");
+        }
+    }
+}
+
+async fn tell(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(TOO_MANY).await?;
+    stream.shutdown().await?;
+    // Unread input would turn the end into a reset, which can overtake the answer.
+    let mut unread = [0; 512];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_as_long_as_it_says() {
+        let answer = std::str::from_utf8(TOO_MANY).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+}

@@ -1,0 +1,48 @@
+//! What a request has to be before it may become a WebSocket: RFC 6455, section 4.2.1, where tungstenite does not look.
+
+use super::respond::Answer;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::{StatusCode, header::HeaderName};
+
+/// Why a handshake is refused: a word for error bodies and metrics, and a sentence.
+pub struct Fault {
+    pub reason: &'static str,
+    pub status: StatusCode,
+    pub message: &'static str,
+}
+
+pub fn fault(headers: &HeaderMap) -> Option<Fault> {
+    let fault = |reason, status, message| Some(Fault { reason, status, message });
+    let bad = |message| fault("bad_handshake", StatusCode::BAD_REQUEST, message);
+    let count = |name: HeaderName| headers.get_all(name).iter().count();
+    let announces_length = headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+    if !headers.contains_key(UPGRADE) {
+        let message = "this address speaks WebSocket; connect with a Centrifuge SDK";
+        fault("not_a_websocket", StatusCode::UPGRADE_REQUIRED, message)
+    } else if count(HOST) != 1 {
+        bad("one Host header is required")
+    } else if announces_length || headers.contains_key(TRANSFER_ENCODING) {
+        // Whoever stands in between may take it for something else than we do.
+        bad("a handshake has no body")
+    } else if count(SEC_WEBSOCKET_KEY) != 1 {
+        bad("one Sec-WebSocket-Key header is required")
+    } else if count(SEC_WEBSOCKET_VERSION) != 1 || headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|one| one != "13") {
+        fault("unsupported_version", StatusCode::UPGRADE_REQUIRED, "WebSocket is spoken in version 13 only")
+    } else {
+        None
+    }
+}
+
+/// Says in headers what would be right, as HTTP and RFC 6455 (section 4.4) have it with 426.
+pub fn invite(mut refusal: Answer) -> Answer {
+    if refusal.status() == StatusCode::UPGRADE_REQUIRED {
+        let headers = refusal.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    refusal
+}

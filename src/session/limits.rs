@@ -1,0 +1,161 @@
+//! What one connection may ask for: how often, and one of how many of its user it may be.
+
+use super::{Failure, Session};
+use crate::connection::Connection;
+use crate::limits::bucket::{Bucket, Rate};
+use crate::protocol::codes::{self, Disconnect};
+use crate::protocol::{ClientInfo, Request};
+use tokio::time::{Instant, timeout_at};
+
+/// How fast a connection's commands come.
+pub struct Pace {
+    commands: Bucket,
+    /// Refilled as fast, but emptied by refusals only: empty once so many were refused as may be sent at once, or
+    /// after a while at twice the rate.
+    patience: Bucket,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Verdict {
+    Pass,
+    Refuse,
+    /// It goes on regardless of what was refused.
+    Flood,
+}
+
+impl Pace {
+    pub fn new(now: Instant) -> Self {
+        Self { commands: Bucket::full(now), patience: Bucket::full(now) }
+    }
+
+    /// One more command.
+    pub fn take(&mut self, rate: Option<&Rate>, now: Instant) -> Verdict {
+        match rate {
+            Some(rate) if !self.commands.take(rate, now) => {
+                if self.patience.take(rate, now) {
+                    Verdict::Refuse
+                } else {
+                    Verdict::Flood
+                }
+            }
+            _ => Verdict::Pass,
+        }
+    }
+
+    /// How many commands would pass now.
+    pub fn left(&self, rate: Option<&Rate>, now: Instant) -> usize {
+        rate.map_or(usize::MAX, |rate| self.commands.tokens(rate, now))
+    }
+}
+
+impl Session {
+    /// Counts a command. Pongs are not counted: without a ping before them they end the connection.
+    pub(super) fn admit(&mut self, request: &Request) -> Result<(), Failure> {
+        if matches!(request, Request::Pong) { Ok(()) } else { self.count() }
+    }
+
+    /// Counts something that is no command and is paid for like one: a frame without any, or a control frame of the
+    /// WebSocket.
+    pub fn count_frame(&mut self) -> Result<(), Disconnect> {
+        match self.count() {
+            Err(Failure::Disconnect(reason)) => Err(reason),
+            _ => Ok(()),
+        }
+    }
+
+    fn count(&mut self) -> Result<(), Failure> {
+        let failure = match self.pace.take(self.services.limits.commands.as_ref(), Instant::now()) {
+            Verdict::Pass => return Ok(()),
+            Verdict::Refuse => codes::TOO_MANY_REQUESTS.into(),
+            Verdict::Flood => codes::FLOOD.into(),
+        };
+        self.services.metrics.rate_limited.with_label_values(&["commands"]).inc();
+        Err(failure)
+    }
+
+    /// How many more commands would pass now.
+    pub(super) fn commands_left(&self) -> usize {
+        self.pace.left(self.services.limits.commands.as_ref(), Instant::now())
+    }
+
+    /// Counts a signal of this user.
+    pub(super) fn admit_signal(&self, user: &str, channel: &str) -> Result<(), Failure> {
+        if self.services.limits.signals.take(user, channel, Instant::now()) {
+            return Ok(());
+        }
+        self.services.metrics.rate_limited.with_label_values(&["signals"]).inc();
+        Err(codes::TOO_MANY_REQUESTS.into())
+    }
+
+    /// The client has proved who it is: it no longer counts as one that has not, but as one of its user's. While the
+    /// broker does not answer nobody is kept out: a limit must not be what ends the service.
+    pub(super) async fn settle(&mut self, deadline: Instant) -> Result<(), Failure> {
+        self.newcomer = None;
+        let limit = self.services.config.max_connections_per_user.0;
+        if limit == 0 {
+            return Ok(());
+        }
+        let info = self.connection()?.info();
+        let presence = &self.services.presence;
+        match timeout_at(deadline, presence.enter_if_room(&user_channel(&info), &info, limit)).await {
+            Ok(Ok(true)) | Err(_) => Ok(()),
+            Ok(Ok(false)) => Err(codes::CONNECTION_LIMIT.into()),
+            Ok(Err(error)) => {
+                self.services.metrics.broker_errors.with_label_values(&["connect"]).inc();
+                tracing::warn!(%error, "a user's connections could not be counted; the client is let in");
+                Ok(())
+            }
+        }
+    }
+
+    /// The counterpart of [`Session::settle`], at the end.
+    pub(super) fn unsettle(&self, connection: &Connection) {
+        self.services.presence.leave(&user_channel(&connection.info()), &connection.client);
+    }
+}
+
+/// In whose presence all connections of a user are. No client can subscribe to it: `$` begins no channel of theirs.
+fn user_channel(info: &ClientInfo) -> String {
+    format!("$user:{}", info.user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_burst_passes_then_some_are_refused_and_who_goes_on_is_a_flood() {
+        let (rate, now) = (Rate::new(50, 10), Instant::now());
+        let mut pace = Pace::new(now);
+        let mut take = |count: usize, at| (0..count).map(|_| pace.take(rate.as_ref(), at)).collect::<Vec<_>>();
+        assert!(take(10, now).iter().all(|verdict| *verdict == Verdict::Pass));
+        assert!(take(10, now).iter().all(|verdict| *verdict == Verdict::Refuse));
+        assert_eq!(take(1, now), [Verdict::Flood]);
+        let later = now + Duration::from_secs(1);
+        assert!(take(10, later).iter().all(|verdict| *verdict == Verdict::Pass), "who slows down is forgiven");
+        assert_eq!(take(1, later), [Verdict::Refuse]);
+    }
+
+    #[test]
+    fn a_bit_too_fast_is_refused_again_and_again_and_twice_as_fast_is_a_flood() {
+        let (rate, start) = (Rate::new(50, 10), Instant::now());
+        let verdicts = |every_ms: u64| {
+            let mut pace = Pace::new(start);
+            let verdicts =
+                (0..10_000).map(move |i| pace.take(rate.as_ref(), start + Duration::from_millis(i * every_ms)));
+            verdicts.collect::<Vec<_>>()
+        };
+        assert!(verdicts(20).iter().all(|verdict| *verdict == Verdict::Pass));
+        assert!(verdicts(11).contains(&Verdict::Refuse) && !verdicts(11).contains(&Verdict::Flood));
+        assert!(verdicts(9).contains(&Verdict::Flood));
+    }
+
+    #[test]
+    fn without_a_rate_everything_passes() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        assert!((0..10_000).all(|_| pace.take(None, now) == Verdict::Pass));
+        assert_eq!(pace.left(None, now), usize::MAX);
+    }
+}

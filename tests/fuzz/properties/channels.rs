@@ -1,0 +1,47 @@
+//! Channel names, the prefix of Redis's keys, and what comes back as a name: `prefix \0 name \0 another name`.
+
+use konvert_gateway::access::is_well_formed;
+use konvert_gateway::broker::redis::keys::Keys;
+use konvert_gateway::event::CHANNEL_NAME_MAX;
+use konvert_gateway::protocol::codes;
+use konvert_gateway::protocol::json::unsubscribe_push;
+use serde_json::Value;
+
+pub fn check(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let mut parts = text.splitn(3, '\0');
+    let mut part = || parts.next().unwrap_or_default();
+    let (prefix, one, other) = (part(), part(), part());
+    let keys = Keys::new(prefix);
+    // Both a name and, perhaps, what somebody has published into.
+    let _ = keys.channel(one);
+    for name in [one, other] {
+        if is_well_formed(name) {
+            assert!((1..=CHANNEL_NAME_MAX).contains(&name.len()) && !name.contains(|c: char| !c.is_ascii_graphic()));
+        }
+        belong_together(&keys, name);
+        let push = unsubscribe_push(name, codes::INSUFFICIENT_STATE);
+        assert!(!push.contains(&b'\n'), "a frame is one line");
+        let value: Value = serde_json::from_slice(&push).expect("a frame is JSON");
+        assert_eq!(value["push"]["channel"], *name);
+    }
+    assert_eq!(one == other, keys.stream(one) == keys.stream(other), "channels share keys");
+    assert_eq!(one == other, keys.live(one) == keys.live(other));
+}
+
+/// All keys of a channel lie in one slot of a cluster, differ, and lead back to it.
+fn belong_together(keys: &Keys, name: &str) {
+    let live = keys.live(name);
+    assert_eq!(keys.channel(&live).as_deref(), Some(name));
+    let all = [live, keys.position(name), keys.stream(name), keys.presence(name), keys.leases(name), keys.mark()];
+    for (i, key) in all.iter().enumerate() {
+        assert!(all[..i].iter().all(|before| before != key), "two keys are one: {key}");
+        assert!(key == &keys.mark() || tag(key).is_some() && tag(key) == tag(&all[0]), "{key}");
+    }
+}
+
+/// What Redis hashes: between the first `{` and the next `}`, if there is something.
+fn tag(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once('{')?;
+    rest.split_once('}').map(|(tag, _)| tag).filter(|tag| !tag.is_empty())
+}

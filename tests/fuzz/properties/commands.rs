@@ -1,0 +1,96 @@
+//! What a client sends: a frame of commands. Whatever comes is read or refused at the first thing that is wrong, and
+//! what is answered or passed on is one line of JSON.
+
+use konvert_gateway::protocol::json::{decode, publication_push, reply, unsubscribe_push};
+use konvert_gateway::protocol::{
+    ClientInfo, Command, HistoryRequest, Payload, Position, Publication, Reply, Request, Subscribe, SubscribeReply,
+    codes,
+};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+pub fn check(input: &[u8]) {
+    let Ok(frame) = std::str::from_utf8(input) else { return };
+    let commands: Vec<_> = decode(frame).collect();
+    // The shortest command is a pong, `{}`; the end may be malformed.
+    assert!(commands.len() <= frame.len() / 2 + 1);
+    let errors = commands.iter().filter(|command| command.is_err()).count();
+    assert!(errors == 0 || errors == 1 && commands.last().is_some_and(Result::is_err), "goes on behind an error");
+    for Command { id, request } in commands.into_iter().flatten() {
+        assert!(id != 0 || matches!(request, Request::Send | Request::Pong), "no id: {request:?}");
+        comes_back(id, &request);
+        if let Request::Publish { channel, data } = &request {
+            can_be_passed_on(channel, data);
+        }
+        if let Request::Subscribe(Subscribe { channel, recover, .. }) = &request {
+            can_be_answered(id, channel, recover.as_ref());
+        }
+    }
+}
+
+/// Said again in plain words, the command means the same.
+fn comes_back(id: u32, request: &Request) {
+    let body = match request {
+        Request::Connect { token } | Request::Refresh { token } => json!({"token": token}),
+        Request::Subscribe(Subscribe { channel, recover, reject_unrecovered }) => {
+            let mut body = json!({"channel": channel, "flag": if *reject_unrecovered { 2 } else { 0 }});
+            if let Some(Position { offset, epoch }) = recover {
+                (body["recover"], body["offset"], body["epoch"]) = (json!(true), json!(offset), json!(epoch));
+            }
+            body
+        }
+        Request::Unsubscribe { channel }
+        | Request::Presence { channel }
+        | Request::PresenceStats { channel }
+        | Request::SubRefresh { channel } => json!({"channel": channel}),
+        // Its data need not be what serde_json takes for a value: escapes of half a character, huge numbers.
+        Request::Publish { channel, data } => {
+            let channel = json!(channel);
+            let again = format!(r#"{{"id":{id},"publish":{{"channel":{channel},"data":{data}}}}}"#);
+            return same(id, request, &again);
+        }
+        Request::History(HistoryRequest { channel, limit, since, reverse }) => {
+            let mut body = json!({"channel": channel, "limit": limit, "reverse": reverse});
+            if let Some(Position { offset, epoch }) = since {
+                body["since"] = json!({"offset": offset, "epoch": epoch});
+            }
+            body
+        }
+        Request::Rpc { method } => json!({"method": method}),
+        Request::Send | Request::Ping => json!({}),
+        Request::Pong => return same(id, request, "{}"),
+    };
+    same(id, request, &json!({"id": id, request.name(): body}).to_string());
+}
+
+fn same(id: u32, request: &Request, again: &str) {
+    let in_words = |id: u32, request: &Request| format!("{id} {request:?}");
+    let read = decode(again).map(|command| command.map(|Command { id, request }| in_words(id, &request)));
+    let read: Vec<Option<String>> = read.map(Result::ok).collect();
+    assert_eq!(read, [Some(in_words(id, request))], "{again}");
+}
+
+fn can_be_passed_on(channel: &str, data: &RawValue) {
+    let payload = Payload::from_raw(data);
+    assert_eq!(payload.len(), data.get().len(), "byte for byte, but for line breaks");
+    let info = Some(ClientInfo { user: "u".into(), client: channel.to_owned() });
+    let push = publication_push(channel, &Publication { offset: 0, data: payload, info });
+    is_one_line_of_json(&push);
+    assert!(push.len() <= data.get().len() + 2 * (6 * channel.len()) + 128, "{} bytes", push.len());
+}
+
+fn can_be_answered(id: u32, channel: &str, recover: Option<&Position>) {
+    is_one_line_of_json(&unsubscribe_push(channel, codes::INSUFFICIENT_STATE));
+    let Some(position) = recover.cloned() else { return };
+    let answer = Reply::Subscribe(SubscribeReply { position, recovered: Some(false), publications: Vec::new() });
+    let text = reply(id, &answer);
+    is_one_line_of_json(&text);
+    let value: Value = serde_json::from_slice(&text).expect("it is JSON");
+    assert_eq!(value["id"], id);
+}
+
+fn is_one_line_of_json(frame: &[u8]) {
+    let text = std::str::from_utf8(frame).expect("a frame is UTF-8");
+    assert!(!text.contains(['\n', '\r']), "a frame is one line: {text}");
+    serde_json::from_str::<&RawValue>(text).expect("a frame is JSON");
+}

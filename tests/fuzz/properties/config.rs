@@ -1,0 +1,70 @@
+//! Configuration: a TOML file, and behind each NUL one `NAME=value` of the environment. It is refused with words, or
+//! holds; then it prints no secret, and what it prints can be read back.
+
+use konvert_gateway::config::{Config, RedisUrl, SETTINGS, Sources};
+use std::time::Duration;
+
+const SECRET: &str = "the-secret-that-nobody-prints-0123456789";
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+pub fn check(input: &[u8]) {
+    // A filter of the logs may hold a regular expression, whose making takes as long as its author likes.
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if text.contains("[") && text.to_ascii_lowercase().contains("log_level") {
+        return;
+    }
+    let mut parts = text.split('\0');
+    let file = parts.next().unwrap_or_default();
+    let mut environment = vec![("GATEWAY_SECRET".to_owned(), SECRET.to_owned())];
+    environment.extend(parts.filter_map(|pair| pair.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())));
+    let sources = Sources { file: Some(("gateway.toml", file)), environment, ..Sources::default() };
+    let config = match Config::load(&sources) {
+        Ok(config) => config,
+        Err(error) => {
+            let error = error.to_string();
+            assert!(!error.is_empty() && !error.contains(SECRET), "{error}");
+            return;
+        }
+    };
+    is_bounded(&config);
+    keeps_secrets(&config);
+    comes_back(&config);
+}
+
+fn is_bounded(config: &Config) {
+    for time in [config.ping_interval, config.history_ttl, config.shutdown_timeout, config.drain_delay.0] {
+        assert!(time <= YEAR);
+    }
+    assert!((1..=4096).contains(&config.threads.count()), "{} threads", config.threads.count());
+    assert!(config.max_queue_size / 2 > 0 && config.pong_timeout < config.ping_interval);
+    let url = format!("{}/api/gateway/keys", config.pocketbase_url.0);
+    let uri: hyper::Uri = url.parse().expect("routes can be put behind PocketBase's URL");
+    assert!(uri.path().ends_with("/api/gateway/keys") && uri.host().is_some(), "{url}");
+}
+
+fn keeps_secrets(config: &Config) {
+    let printed = format!("{}{config:?}", config.effective());
+    assert!(!printed.contains(SECRET));
+    let Some(url) = config.redis_url.as_ref().map(RedisUrl::expose) else { return };
+    let password = redis::parse_redis_url(url).and_then(|url| url.password().map(str::to_owned));
+    // A short one may well be part of something else.
+    if let Some(password) = password.filter(|password| password.len() > 12) {
+        let elsewhere: String = printed.lines().filter(|line| line.starts_with("redis_url")).collect();
+        assert!(!elsewhere.contains(&password), "{elsewhere}");
+    }
+}
+
+fn comes_back(config: &Config) {
+    let text = config.effective();
+    assert_eq!(text.lines().count(), SETTINGS.len(), "one line each: {text}");
+    let masked = |line: &&str| line.starts_with("secret =") || line.starts_with("redis_url =");
+    let file: String = text.lines().filter(|line| !masked(line)).map(|line| format!("{line}\n")).collect();
+    let environment = vec![("GATEWAY_SECRET".to_owned(), SECRET.to_owned())];
+    let again = Config::load(&Sources { file: Some(("again.toml", &file)), environment, ..Sources::default() });
+    let again = again.unwrap_or_else(|error| panic!("{error}\n{file}"));
+    let lines = |config: &Config| -> Vec<String> {
+        let all = config.effective();
+        all.lines().filter(|line| !line.starts_with("redis_url")).map(str::to_owned).collect()
+    };
+    assert_eq!(lines(&again), lines(config));
+}

@@ -1,0 +1,106 @@
+//! What PocketBase's hooks post, and what its outbox route answers: bodies of events, and what the relay makes of them.
+
+use konvert_gateway::access::changes::{Change, Changes};
+use konvert_gateway::broker::Mark;
+use konvert_gateway::event::{CHANNEL_NAME_MAX, Events, INTERNAL};
+use konvert_gateway::protocol::Publication;
+use konvert_gateway::protocol::json::publication_push;
+use konvert_gateway::relay::machine::{Action, Input, Machine};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+pub fn check(input: &[u8]) {
+    // Several bodies, one after the other.
+    let bodies: Vec<Events> = input.split(|byte| *byte == 0).filter_map(|body| Events::parse(body).ok()).collect();
+    for events in &bodies {
+        is_in_order(events);
+        comes_back(events);
+        changes_access(events);
+    }
+    is_relayed(&bodies);
+}
+
+fn is_in_order(events: &Events) {
+    let mut before = 0;
+    for event in &events.events {
+        assert!(event.seq > before);
+        before = event.seq;
+        for name in &event.channels {
+            assert!((1..=CHANNEL_NAME_MAX).contains(&name.len()) && !name.starts_with(INTERNAL), "{name}");
+        }
+        assert_ne!(event.fingerprint(), 0);
+        let data = std::str::from_utf8(event.data.as_bytes()).expect("a payload is UTF-8");
+        serde_json::from_str::<&RawValue>(data).expect("a payload is JSON");
+        let publication = Publication { offset: event.seq, data: event.data.clone(), info: None };
+        for channel in event.channels.iter().take(4) {
+            let push = publication_push(channel, &publication);
+            assert!(!push.iter().any(|byte| matches!(byte, b'\n' | b'\r')), "a frame is one line");
+            serde_json::from_slice::<&RawValue>(&push).expect("a frame is JSON");
+        }
+    }
+}
+
+/// What an event says of access makes void what was known of those whom it concerns.
+fn changes_access(events: &Events) {
+    let changes = Changes::default();
+    for payload in events.events.iter().filter_map(|event| event.access.as_ref()) {
+        let said: Vec<Change> = serde_json::from_slice(payload.as_bytes()).unwrap_or_default();
+        for change in said {
+            let then = changes.now();
+            changes.note(&change);
+            let user = change.user.as_deref().unwrap_or("anybody");
+            let channel = change.channel.as_deref().unwrap_or("room:a");
+            assert!(!changes.none_since(then, user, Some(channel)), "{change:?}");
+            assert!(changes.none_since(changes.now(), user, Some(channel)));
+        }
+    }
+}
+
+/// Written again, the events are the same.
+fn comes_back(events: &Events) {
+    let each = events.events.iter().map(|event| {
+        let data = String::from_utf8_lossy(event.data.as_bytes());
+        let access = event.access.as_ref().map(|access| String::from_utf8_lossy(access.as_bytes()));
+        let access = access.map(|access| format!(r#","access":{access}"#)).unwrap_or_default();
+        format!(r#"{{"seq":{},"channels":{},"data":{data}{access}}}"#, event.seq, json!(event.channels))
+    });
+    let body = format!(r#"{{"events":[{}],"last":{}}}"#, each.collect::<Vec<_>>().join(","), events.last);
+    let again = Events::parse(body.as_bytes()).expect("what was read can be read again");
+    assert_eq!((&again.events, again.last), (&events.events, events.last));
+}
+
+/// The relay takes them as posts and as pages of the outbox, in turn. It comes to an end, and publishes nothing but
+/// what continues its mark, whatever the outbox says.
+fn is_relayed(bodies: &[Events]) {
+    let mut machine = Machine::default();
+    let mut shared: Option<Mark> = None;
+    let mut pages = bodies.iter().cycle();
+    for body in bodies {
+        for input in [Input::Tick, Input::Posted(body.clone())] {
+            let mut next = machine.step(input);
+            let mut steps = 0;
+            while let Some(action) = next {
+                steps += 1;
+                let outcome = match action {
+                    // Pages may repeat for ever here, as a broken outbox may have it.
+                    _ if steps > 64 => Input::Failed,
+                    Action::Begin(mark) => Input::Mark(*shared.get_or_insert(mark)),
+                    Action::Advance(mark) | Action::Restart(mark) => Input::Mark(*shared.insert(mark)),
+                    Action::Read { after, .. } => {
+                        assert!(after <= i64::MAX as u64, "it reads behind {after}");
+                        pages.next().cloned().map_or(Input::Failed, Input::Page)
+                    }
+                    Action::Publish(run) => {
+                        let at = machine.mark().expect("it publishes only behind a mark");
+                        assert!(run.iter().zip(1..).all(|(event, step)| Some(event.seq) == at.seq.checked_add(step)));
+                        if run.len() % 5 == 4 { Input::Conflict } else { Input::Published }
+                    }
+                    Action::Confirm(_) => Input::Confirmed,
+                };
+                next = machine.step(outcome);
+            }
+            machine.notes();
+            assert!(machine.is_idle());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What Redis sends: published messages, each part of the input up to a NUL; or, where it begins as one, an
+//! answer as Redis itself writes it. Whatever it says goes through a channel's feed, in this order.
+
+use bytes::Bytes;
+use konvert_gateway::broker::History;
+use konvert_gateway::broker::redis::wire::{self, Message};
+use konvert_gateway::hub::feed::Feed;
+use konvert_gateway::protocol::json::publication_push;
+use konvert_gateway::protocol::{Position, Publication};
+
+pub fn check(input: &[u8]) {
+    let mut feed = Feed::default();
+    for part in input.split(|byte| *byte == 0) {
+        if part.first() == Some(&b'*') || part.first() == Some(&b'$') || part.first() == Some(&b':') {
+            answer(part, &mut feed);
+        } else {
+            message(&Bytes::copy_from_slice(part), &mut feed);
+        }
+    }
+}
+
+fn message(bytes: &Bytes, feed: &mut Feed) {
+    match wire::read(bytes) {
+        Some(Message::Publication { epoch, publication }) => {
+            is_sound(&publication);
+            assert!(publication.offset > 0 && publication.info.is_none());
+            assert!(bytes.ends_with(publication.data.as_bytes()));
+            feed.arrive(&epoch, &publication);
+        }
+        Some(Message::Signal(publication)) => {
+            is_sound(&publication);
+            let info = publication.info.as_ref().expect("a signal has a sender");
+            let again = wire::read(&wire::signal(&publication.data, info).into());
+            assert_eq!(again, Some(Message::Signal(publication)));
+        }
+        None => {}
+    }
+}
+
+fn answer(bytes: &[u8], feed: &mut Feed) {
+    let Ok(value) = redis::parse_redis_value(bytes) else { return };
+    let _ = (wire::read_number(&value), wire::read_presence(value.clone()));
+    if let Some(mark) = wire::read_mark(&value) {
+        let again = redis::Value::BulkString(wire::mark(mark).into_bytes());
+        assert_eq!(wire::read_mark(&again), Some(mark));
+        assert!(mark.generation.max(mark.seq) <= i64::MAX as u64, "what cannot be counted on from: {mark:?}");
+    }
+    let Ok(history) = wire::read_history(value) else { return };
+    history.publications.iter().for_each(is_sound);
+    reads(feed, history);
+}
+
+/// A subscriber comes in, at the history's newest position and behind each of its publications; then the feed goes on.
+fn reads(feed: &mut Feed, history: History) {
+    let Position { offset, epoch } = history.position.clone();
+    let offsets = history.publications.iter().map(|publication| publication.offset).chain([offset]).take(8);
+    for offset in offsets {
+        let since = Position { offset, epoch: epoch.clone() };
+        let _ = feed.join(Some(&since), None);
+        let _ = feed.join(Some(&since), Some(history.clone()));
+        let _ = feed.is_behind(&since);
+    }
+    feed.doubt();
+    let _ = feed.begin_sync();
+    let _ = feed.finish_sync(history);
+}
+
+fn is_sound(publication: &Publication) {
+    assert!(publication.offset <= i64::MAX as u64, "what cannot be counted on from: {}", publication.offset);
+    let push = publication_push("room:a", publication);
+    let text = std::str::from_utf8(&push).expect("a frame is UTF-8");
+    assert!(!text.contains(['\n', '\r']), "a frame is one line");
+    assert!(push.len() <= publication.data.len() + 6 * info_size(publication) + 128);
+}
+
+fn info_size(publication: &Publication) -> usize {
+    publication.info.as_ref().map_or(0, |info| info.user.len() + info.client.len())
+}
