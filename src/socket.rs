@@ -111,7 +111,12 @@ impl Connection {
                         session.show_life();
                         Err(End::Client)
                     }
-                    Some(Err(error)) => Err(self.broken(&error)),
+                    Some(Err(error)) => {
+                        if !matches!(error, Error::Io(_)) {
+                            session.show_life();
+                        }
+                        Err(self.broken(&error))
+                    }
                 },
                 taken = self.outbox.take(&mut self.batch) => match taken {
                     Ok(()) => self.write().await,

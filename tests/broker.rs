@@ -96,6 +96,7 @@ for_each_broker! {
     presence::a_crowd_comes_and_goes_unannounced
     status::a_user_is_online_while_one_connection_lives
     status::a_reload_goes_unnoticed
+    status::a_dead_nodes_lease_does_not_take_the_grace_away
     status::a_lost_connection_ends_without_grace
     status::a_lease_runs_out_once
     status::modes_and_idleness

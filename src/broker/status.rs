@@ -46,9 +46,10 @@ impl State {
         Payload::trusted(serde_json::to_vec(self).unwrap_or_default().into())
     }
 
-    /// Whether it looks the same.
-    pub fn says_what(&self, other: &Self) -> bool {
-        (self.status, self.last_seen) == (other.status, other.last_seen)
+    /// Whether it tells nothing new to those who know the other.
+    pub fn is_told_by(&self, other: &Self) -> bool {
+        let seen = self.status != Status::Offline || self.last_seen.is_none() || self.last_seen == other.last_seen;
+        self.status == other.status && seen
     }
 }
 

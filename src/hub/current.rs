@@ -62,7 +62,7 @@ impl Current {
             return false;
         }
         self.known = Some(state);
-        !state.says_what(&known)
+        !state.is_told_by(&known)
     }
 
     /// Something may have been missed. Returns whether a read has to be started for it (none is under way).
@@ -98,12 +98,14 @@ impl Current {
             return Read::Again;
         }
         let before = self.known.unwrap_or_default();
+        // Who is still offline was last seen when he was, also where the broker has forgotten it.
+        let read = read.filter(|read| read.last_seen.is_some() || !read.is_told_by(&before));
         self.known = Some(read.unwrap_or(before));
         if let Some(held) = held {
             self.learn(held);
         }
         match self.known {
-            Some(now) if !now.says_what(&before) => Read::News(now),
+            Some(now) if !now.is_told_by(&before) => Read::News(now),
             _ => Read::Nothing,
         }
     }
@@ -167,6 +169,20 @@ mod tests {
         current.begin_read();
         assert_eq!(current.finish_read(None), Read::Nothing);
         assert_eq!(current.state(), state(Status::Online, 3));
+    }
+
+    #[test]
+    fn what_the_broker_has_forgotten_stays_known() {
+        let mut current = live(state(Status::Offline, 3));
+        current.doubt();
+        current.begin_read();
+        let forgotten = State { version: 9, ..State::default() };
+        assert_eq!(current.finish_read(Some(forgotten)), Read::Nothing);
+        assert_eq!(current.state(), state(Status::Offline, 3));
+        // Coming back as what he was is no news either.
+        let mut current = live(state(Status::Dnd, 3));
+        assert!(!current.arrive(state(Status::Dnd, 9)));
+        assert!(current.arrive(state(Status::Offline, 10)));
     }
 
     #[test]

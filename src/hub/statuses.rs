@@ -69,7 +69,7 @@ impl Hub {
             let Ok(read) = self.broker.statuses(&users).await else { return };
             let doubtful = channels.iter().zip(read).filter(|(channel, read)| {
                 let flow = &mut channel.state().flow;
-                let differs = read.is_some_and(|read| flow.current().is_some_and(|it| !it.state().says_what(&read)));
+                let differs = read.is_some_and(|read| flow.current().is_some_and(|it| !read.is_told_by(&it.state())));
                 differs && flow.doubt()
             });
             self.sync_later(doubtful.map(|(channel, _)| Arc::clone(channel)).collect());

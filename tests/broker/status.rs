@@ -123,6 +123,20 @@ pub async fn a_reload_goes_unnoticed(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online]);
 }
 
+pub async fn a_dead_nodes_lease_does_not_take_the_grace_away(factory: &impl Factory) {
+    let (presence_ttl, status_grace) = (Duration::from_millis(600), Duration::from_secs(60));
+    let stage = Stage::with(factory, Retention { presence_ttl, status_grace, ..generous() }).await;
+    stage.lease("dead", false).await;
+    stage.lease("reloads", false).await;
+    stage.end("reloads", true).await;
+    for _ in 0..40 {
+        sleep(Duration::from_millis(25)).await;
+        stage.broker.sweep().await.unwrap();
+    }
+    assert_eq!(stage.now().await.status, Status::Online);
+    assert_eq!(stage.told().await, [Status::Online]);
+}
+
 pub async fn a_lost_connection_ends_without_grace(factory: &impl Factory) {
     let stage = Stage::with(factory, generous()).await;
     stage.lease("1", false).await;

@@ -50,7 +50,7 @@ impl User {
             }
             lives
         });
-        self.grace = self.grace.filter(|grace| self.leases.is_empty() && *grace > now);
+        self.grace = self.grace.filter(|grace| *grace > now);
         let connected = !self.leases.is_empty();
         let status = match self.choice.mode {
             Mode::Invisible => Status::Offline,

@@ -63,9 +63,10 @@ local function settle(it)
       due = math.min(due or lease.till, lease.till)
     end
   end
-  if connected or it.grace <= now then
+  -- It goes on beside a lease that may be a dead gateway's.
+  if it.grace <= now then
     it.grace = 0
-  else
+  elseif not connected then
     due = it.grace
   end
 
