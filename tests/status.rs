@@ -44,10 +44,19 @@ async fn live(stage: Arc<Stage>, user: User, mut rng: Rng, end: Instant) -> (Vec
     let (mut lives, mut devices) = (Vec::new(), Vec::<Device>::new());
     loop {
         sleep(rng.millis(300..3000)).await;
+        let mut shocked = false;
         for i in (0..devices.len()).rev() {
             if devices[i].is_over() {
-                lives.push(devices.swap_remove(i).result().await);
+                let life = devices.swap_remove(i).result().await;
+                shocked |= life.end.is_some_and(|(how, _)| how == How::Killed);
+                lives.push(life);
             }
+        }
+        if shocked && rng.chance(50) {
+            for device in devices.drain(..) {
+                lives.push(device.close(true).await);
+            }
+            sleep(Duration::from_millis(LEASE + GRACE + 1000)).await;
         }
         if Instant::now() >= end {
             break;

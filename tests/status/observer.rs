@@ -40,9 +40,11 @@ impl Observer {
     pub async fn watch(mut self, users: Vec<String>) -> Vec<Chain> {
         while !self.over() {
             let Some(mut client) = self.connect().await else { continue };
-            for (id, user) in (10..).zip(&users) {
-                client.send(&json!({"id": id, "subscribe": {"channel": channel(user)}}).to_string()).await;
-            }
+            // In one frame, as SDKs do after a reconnect: PocketBase is asked once.
+            let ask =
+                |(id, user): (u32, &String)| json!({"id": id, "subscribe": {"channel": channel(user)}}).to_string();
+            let frame: Vec<String> = (10..).zip(&users).map(ask).collect();
+            client.send(&frame.join("\n")).await;
             while !self.over() && self.take_one(&mut client, |id| users.get(id as usize - 10).cloned()).await {}
             if !self.over() {
                 self.cut_all();
