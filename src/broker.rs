@@ -145,6 +145,11 @@ pub trait Broker: StatusStore + 'static {
     /// publication has offset 0 and an epoch of its own, which its first publication keeps.
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError>;
 
+    /// Drops a channel's history, and begins a new epoch with its next use, unless something with a number above `seq`
+    /// was published into it: nobody who comes later shall see what was before. What was published stays so, and
+    /// repeats of it are dropped. Nodes that are subscribed find out with the next publication.
+    async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError>;
+
     /// Adds these clients to their channels' presence, or renews them, for `Retention::presence_ttl`. Who is new is
     /// announced by [`Sink::movement`], and so is whose time has run out, once, with the next call about the channel;
     /// neither where the channel has more clients than `Retention::join_leave_max`.

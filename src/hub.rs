@@ -21,7 +21,7 @@ mod statuses;
 pub mod suspension;
 
 use crate::broker::status::State as Status;
-use crate::broker::{Broker, BrokerError, HistoryQuery, Sink};
+use crate::broker::{Broker, BrokerError, History, HistoryQuery, Sink};
 use crate::channel;
 use crate::connection::{Connection, ConnectionId};
 use crate::metrics::Metrics;
@@ -41,6 +41,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How often each channel's position is compared with the broker's. What is published reaches this node at once or
 /// its loss is noticed by the link; this is for what neither notices, such as a Redis that was emptied by hand.
 const CHECK: Duration = Duration::from_secs(15);
+/// How much later than in the history a publication of the watched channel may arrive before it counts as missed.
+const LAG: Duration = Duration::from_millis(100);
+/// How often that is looked at.
+const LAG_CHECK: Duration = Duration::from_millis(1);
 /// How many channels are read at once after the link to the broker was cut.
 const SYNC_CONCURRENCY: usize = 32;
 /// Bounds of the pause between attempts to reach the broker.
@@ -207,7 +211,7 @@ impl Hub {
                 }
             };
             match read {
-                Some(after) => history = Some(self.broker.history(name, HistoryQuery::after(after)).await?),
+                Some(after) => history = Some(self.history(name, HistoryQuery::after(after)).await?),
                 // Others may depend on the sync that this doubt calls for, should this subscribe be given up.
                 None => self.sync_later(vec![Arc::clone(channel)]),
             }
@@ -227,6 +231,33 @@ impl Hub {
         if let Some(subscriber) = channel.state().subscribers.get_mut(&connection.id) {
             subscriber.movements = true;
         }
+    }
+
+    /// A stretch of a channel's history, once everything has taken effect that was published into the watched channel
+    /// before it: the history may be ahead of what the broker has delivered here so far.
+    pub async fn history(&self, name: &str, query: HistoryQuery) -> Result<History, BrokerError> {
+        let history = self.broker.history(name, query).await?;
+        if self.watched.get().is_none_or(|it| *it.channel.name != *name) {
+            self.level().await?;
+        }
+        Ok(history)
+    }
+
+    /// Returns once everything has taken effect that was published into the watched channel before: what was just read
+    /// from the broker may be ahead of what it has delivered here so far.
+    pub async fn level(&self) -> Result<(), BrokerError> {
+        if let Some(Watched { channel: watched, .. }) = self.watched.get() {
+            let top = self.broker.history(&watched.name, HistoryQuery::POSITION).await?.position;
+            let patience = tokio::time::Instant::now() + LAG;
+            while watched.state().flow.feed().is_some_and(|feed| feed.is_behind(&top)) {
+                if tokio::time::Instant::now() > patience && watched.state().flow.doubt() {
+                    self.resync(Arc::clone(watched));
+                }
+                Box::pin(self.make_this_live(watched)).await?;
+                tokio::time::sleep(LAG_CHECK).await;
+            }
+        }
+        Ok(())
     }
 
     /// Compares positions with the broker, for as long as the hub lives.
@@ -329,7 +360,7 @@ impl Hub {
         loop {
             let Some(after) = channel.state().flow.feed().map(Feed::begin_sync) else { return Ok(()) };
             let query = after.map_or(HistoryQuery::POSITION, HistoryQuery::after);
-            let history = self.broker.history(&channel.name, query).await?;
+            let history = self.history(&channel.name, query).await?;
             let mut state = channel.state();
             let Some(feed) = state.flow.feed() else { return Ok(()) };
             match feed.finish_sync(history) {
@@ -445,6 +476,14 @@ impl Hub {
             let frame = json::movement_push(&channel.name, movement, info);
             let delivered = listeners.filter(|subscriber| subscriber.connection.outbox.push(frame.clone())).count();
             self.metrics.deliveries.inc_by(delivered as u64);
+        }
+    }
+
+    /// Keeps nothing of the channel's history here, since its record is gone and the broker keeps nothing either.
+    pub fn forget(&self, name: &str) {
+        let Some(channel) = self.find(name) else { return };
+        if let Some(feed) = channel.state().flow.feed() {
+            feed.forget();
         }
     }
 

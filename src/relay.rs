@@ -14,6 +14,7 @@
 
 pub mod machine;
 
+use crate::access::changes::{Cause, Change};
 use crate::broker::{Broker, BrokerError, Entry};
 use crate::config::Config;
 use crate::event::{ACCESS, Event, Events};
@@ -181,12 +182,20 @@ impl Driver {
             Action::Restart(mark) => Input::Mark(self.broker.restart(mark).await?),
             Action::Read { after, limit } => Input::Page(self.pocketbase.events(after, limit).await?),
             Action::Publish(run) => {
+                let deleted = deleted(&run);
                 let timer = self.metrics.publish_seconds.start_timer();
                 let published = self.broker.publish(&entries(run)).await;
                 timer.observe_duration();
                 match published {
                     Err(BrokerError::Conflict) => Input::Conflict,
-                    published => published.map(|_| Input::Published)?,
+                    published => {
+                        published?;
+                        // Until this is done the mark stays: all of it is then repeated.
+                        for (channel, seq) in deleted {
+                            self.broker.forget(&channel, seq).await?;
+                        }
+                        Input::Published
+                    }
                 }
             }
             Action::Confirm(seq) => {
@@ -256,6 +265,18 @@ fn with_waiting(mut first: Events, posted: &mut mpsc::Receiver<Events>) -> (Even
     first.events.sort_by_key(|event| event.seq);
     first.events.dedup_by_key(|event| event.seq);
     (first, count)
+}
+
+/// Channels whose guarded record these events deleted, each with the event's number. PocketBase lets whoever creates
+/// a record choose its id: the next one of that id may be somebody else's, who must not see this one's history.
+fn deleted(run: &[Event]) -> Vec<(String, u64)> {
+    let of = |event: &Event| {
+        let changes = event.access.as_ref().map(|access| serde_json::from_slice::<Vec<Change>>(access.as_bytes()));
+        let changes = changes.and_then(Result::ok).unwrap_or_default();
+        let deleted = changes.into_iter().filter(|change| change.cause == Cause::Deleted);
+        deleted.filter_map(|change| change.channel).map(|channel| (channel, event.seq)).collect::<Vec<_>>()
+    };
+    run.iter().flat_map(of).collect()
 }
 
 fn entries(run: Vec<Event>) -> Vec<Entry> {

@@ -13,6 +13,7 @@ use crate::access::Access;
 use crate::access::changes::{Cause, Change, Changes};
 use crate::auth::{Account, Auth};
 use crate::connection::{Connection, Connections};
+use crate::event::INTERNAL;
 use crate::hub::suspension::Subscription;
 use crate::hub::{Hub, Watcher};
 use crate::metrics::Metrics;
@@ -110,6 +111,10 @@ impl Revocation {
                 Some(channel) => vec![channel.as_str().into()],
                 None => self.hub.channel_names(),
             };
+            if change.cause == Cause::Deleted {
+                // The gateways' own channel is locked by whoever called this.
+                channels.iter().filter(|channel| !channel.starts_with(INTERNAL)).for_each(|name| self.hub.forget(name));
+            }
             let suspended = self
                 .hub
                 .suspend(&channels, change.cause, |channel, connection| change.concerns(&connection.user, channel));

@@ -366,6 +366,8 @@ impl Session {
         verdicts: &mut Verdicts,
     ) -> Result<(), Failure> {
         let connection = Arc::clone(self.connection()?);
+        let mut entering =
+            Entering { presence: &self.services.presence, channel: &channel, client: &self.client, stays: false };
         let limit = self.services.config.max_queue_size / 2;
         let name: Arc<str> = channel.as_str().into();
         let mut verdict = verdicts.remove(&channel);
@@ -401,6 +403,7 @@ impl Session {
             });
             let failure = match joined.await {
                 Ok(Ok(true)) => {
+                    entering.stays = true;
                     if join_leave {
                         self.services.hub.tell_movements(&channel, &connection);
                     }
@@ -413,7 +416,6 @@ impl Session {
                 Ok(Err(SubscribeError::Broker(error))) => self.broker_failed("subscribe", &error),
                 Err(_) => codes::INTERNAL,
             };
-            self.services.presence.leave(&channel, &self.client);
             return Err(failure.into());
         }
     }
@@ -426,6 +428,12 @@ impl Session {
 
     /// A member's short-lived signal, such as typing. Everything that lasts is written through PocketBase.
     async fn publish(&self, channel: &str, data: &RawValue, deadline: Instant) -> Result<Reply, Failure> {
+        /// Of two fields `type`, another parser than ours could take the other one.
+        #[derive(serde::Deserialize)]
+        struct Signal<'a> {
+            #[serde(rename = "type", borrow)]
+            kind: std::borrow::Cow<'a, str>,
+        }
         if data.get().len() > self.services.config.max_signal_size {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
@@ -433,10 +441,13 @@ impl Session {
         let connection = self.connection()?;
         // Read whole, since it reaches other clients: what is nested beyond 128 levels, or holds half of a surrogate
         // pair, is more than the parsers of some SDKs take.
-        let signal: serde_json::Value = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
-        let kind = signal["type"].as_str().ok_or(codes::BAD_REQUEST)?;
+        let whole: serde_json::Value = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
+        if !whole.is_object() {
+            return Err(codes::BAD_REQUEST.into());
+        }
+        let signal: Signal = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
         require(self.services.hub.standing(channel, self.id))?;
-        if !self.services.config.signals.contains(kind) {
+        if !self.services.config.signals.contains(&signal.kind) {
             return Err(codes::PERMISSION_DENIED.into());
         }
         if connection.account().is_muted(SystemTime::now()) {
@@ -457,7 +468,7 @@ impl Session {
             reverse: request.reverse,
         };
         let mut history =
-            self.ask_broker("history", deadline, self.services.broker.history(&request.channel, query)).await?;
+            self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
             return Err(codes::UNRECOVERABLE_POSITION.into());
         }
@@ -501,6 +512,23 @@ impl Session {
         match &self.state {
             State::Connected(connection) => Ok(connection),
             State::New | State::Failed => Err(codes::BAD_REQUEST_FRAME.into()),
+        }
+    }
+}
+
+/// A client that is present in a channel before it is subscribed. Should it not be in the end, or be gone in the
+/// midst of it, it is taken out again.
+struct Entering<'a> {
+    presence: &'a Arc<Presence>,
+    channel: &'a str,
+    client: &'a str,
+    stays: bool,
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        if !self.stays {
+            self.presence.leave(self.channel, self.client);
         }
     }
 }

@@ -90,6 +90,7 @@ for_each_broker! {
     history::it_expires_and_the_position_stays
     history::an_untouched_channel_has_a_position
     history::channels_have_epochs_of_their_own
+    history::what_is_forgotten_does_not_come_back
     presence::clients_are_added_renewed_and_removed
     presence::clients_expire
     presence::who_comes_and_goes_is_told_once

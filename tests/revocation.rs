@@ -26,6 +26,22 @@ struct Victim {
     client: Client,
 }
 
+impl Victim {
+    /// Returns the code of the refusal.
+    async fn publishes_until_refused(&mut self) -> u64 {
+        let typing = json!({"channel": format!("room:{}", self.room), "data": {"type": "typing"}});
+        loop {
+            let reply = self.client.call("publish", typing.clone()).await;
+            match reply["error"]["code"].as_u64() {
+                // While it is suspended: to be tried again, as SDKs do.
+                None | Some(100) => {}
+                Some(code) => return code,
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
 struct Stage {
     world: World,
     owner: User,
@@ -36,7 +52,8 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let world = World::start(2, true, &[]).await;
+        let unlimited = [("GATEWAY_MAX_SIGNALS_PER_SECOND", "0"), ("GATEWAY_MAX_COMMANDS_PER_SECOND", "0")];
+        let world = World::start(2, true, &unlimited).await;
         let (honest_room, users) = world.room(&["alice", "bob", "eve"]).await;
         let honest = world.subscriber(1, &users[1], &honest_room).await;
         Self { world, owner: users[0].clone(), honest, honest_room, people: 0 }
@@ -105,6 +122,7 @@ impl Stage {
                 self.world.pocketbase.as_superuser("DELETE", &user_path, &Value::Null).await;
             }
             "user banned" => self.patch(&user_path, &json!({"banned_until": later})).await,
+            "user muted" => self.patch(&user_path, &json!({"muted_until": later})).await,
             "password changed" => {
                 let password = json!({"password": "another-password", "passwordConfirm": "another-password"});
                 self.patch(&user_path, &password).await;
@@ -120,7 +138,7 @@ impl Stage {
 }
 
 /// Cause, type of the room, code.
-const CAUSES: [(&str, &str, u64); 10] = [
+const CAUSES: [(&str, &str, u64); 11] = [
     ("membership deleted", "private", 2100),
     ("membership moved to another room", "private", 2100),
     ("room made private", "public", 2101),
@@ -128,6 +146,7 @@ const CAUSES: [(&str, &str, u64); 10] = [
     ("rule changed in the dashboard", "private", 2103),
     ("user deleted", "private", 4500),
     ("user banned", "private", 4501),
+    ("user muted", "private", 400),
     ("password changed", "private", 4502),
     ("token key changed", "private", 4502),
     // At the end: it ends everybody's connections.
@@ -145,10 +164,10 @@ async fn each_cause_takes_effect_on_the_other_gateway_within_a_second() {
             let mut victim = stage.victim(kind).await;
             let begin = Instant::now();
             stage.do_it(cause, &victim).await;
-            let seen = if code < 3000 {
-                victim.client.unsubscribed().await["code"].as_u64().unwrap()
-            } else {
-                u64::from(victim.client.closed().await.0)
+            let seen = match code {
+                400 => victim.publishes_until_refused().await,
+                2100..3000 => victim.client.unsubscribed().await["code"].as_u64().unwrap(),
+                _ => u64::from(victim.client.closed().await.0),
             };
             let took = begin.elapsed();
             assert_eq!(seen, code, "{cause}");

@@ -368,7 +368,7 @@ async fn who_comes_and_goes_is_told_to_those_who_ask() {
     assert_eq!(anns.signal().await["info"]["user"], users[2].id);
     // Who did not ask was not told, and nobody twice.
     for client in [&mut anns, &mut quiet] {
-        let moves = std::iter::from_fn(|| client.waiting()).filter(|it| is_movement(it)).count();
+        let moves = std::iter::from_fn(|| client.waiting()).filter(is_movement).count();
         assert_eq!(moves, 0);
     }
 }

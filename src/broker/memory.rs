@@ -229,6 +229,17 @@ impl Broker for MemoryBroker {
         Ok(History { publications: channel.read(query), position })
     }
 
+    async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError> {
+        let channel = self.channel(channel);
+        let mut channel = lock(&channel);
+        if channel.seq <= seq {
+            let last = channel.seq;
+            channel.forget();
+            channel.seq = last;
+        }
+        Ok(())
+    }
+
     async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError> {
         for (name, info) in clients {
             let channel = self.channel(name);

@@ -259,6 +259,12 @@ impl Broker for RedisBroker {
         wire::read_history(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
     }
 
+    async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError> {
+        let mut command = call(&self.scripts.forget, &[self.keys.position(channel), self.keys.stream(channel)]);
+        command.arg(seq);
+        self.call_one(&self.scripts.forget, command).await.map(drop)
+    }
+
     async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError> {
         let mut channels: HashMap<&str, Vec<&ClientInfo>> = HashMap::new();
         for (channel, info) in clients {

@@ -124,6 +124,12 @@ impl Feed {
         }
     }
 
+    /// Whoever comes from now on gets what was before from the broker, if it still has it.
+    pub fn forget(&mut self) {
+        self.recent.clear();
+        self.recent_bytes = 0;
+    }
+
     /// Begins a read of history; returns the position after which to read, `None` when only the newest position
     /// is wanted. What was held so far can be dropped: a publication is in the history before anyone sees it.
     pub fn begin_sync(&mut self) -> Option<u64> {
@@ -160,8 +166,7 @@ impl Feed {
             return Synced::Again;
         }
         if !continues {
-            self.recent.clear();
-            self.recent_bytes = 0;
+            self.forget();
         }
         let lost = !continues;
         if lost || self.position.is_none() {

@@ -290,9 +290,16 @@ async fn what_is_watched_takes_effect_before_anything_later_of_other_channels() 
     assert_eq!(*strict.1.lock().unwrap(), ["2"]);
     subscriber.outbox.close(codes::SHUTDOWN);
     assert_eq!(subscriber.outbox.take(&mut Vec::new()).await, Err(codes::SHUTDOWN));
+    // Nor does the history tell anybody of what comes after something that is watched and has not arrived.
+    node.hub.resume(CHANNEL, &subscriber.connection, || true);
+    node.broker.unsubscribe("$watched").await.unwrap();
+    publish(5, "$watched").await;
+    publish(6, CHANNEL).await;
+    node.hub.history(CHANNEL, HistoryQuery::after(0)).await.unwrap();
+    assert_eq!(strict.1.lock().unwrap().last().unwrap(), "5");
     // And what can never be known any more is told.
     node.broker.unsubscribe("$watched").await.unwrap();
-    for seq in 5..20 {
+    for seq in 7..20 {
         publish(seq, "$watched").await;
     }
     node.broker.subscribe("$watched").await.unwrap();

@@ -49,6 +49,7 @@ impl Hub {
                 None => return Ok(()),
             }
             let read = self.broker.statuses(&user).await?.pop().flatten();
+            self.level().await?;
             let mut state = channel.state();
             match state.flow.current().map(|current| current.finish_read(read)) {
                 Some(Read::Again) => {}

@@ -82,7 +82,12 @@ impl Session {
             }
         }
         let users: Vec<String> = allowed.iter().map(|(user, _)| user.clone()).collect();
-        let states = self.ask_broker("status", deadline, self.services.statuses.of(&users)).await?;
+        let read = async {
+            let states = self.services.statuses.of(&users).await?;
+            self.services.hub.level().await?;
+            Ok(states)
+        };
+        let states = self.ask_broker("status", deadline, read).await?;
         let still = |(user, moment): &(String, Moment)| access.holds(*moment, me, &channel::status_of(user));
         let statuses = allowed.iter().zip(states).filter(|(user, _)| still(user));
         Ok(answer(&Answer { statuses: statuses.map(|((user, _), state)| (user.as_str(), state)).collect() }))

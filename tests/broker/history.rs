@@ -85,3 +85,27 @@ pub async fn channels_have_epochs_of_their_own(factory: &impl Factory) {
     }
     assert_eq!(epochs.len(), 3);
 }
+
+/// The record is gone, and another one may take its name.
+pub async fn what_is_forgotten_does_not_come_back(factory: &impl Factory) {
+    let broker = factory.broker(generous()).await;
+    broker.publish(&entries("c", 1..=3)).await.unwrap();
+    let before = broker.history("c", HistoryQuery::default()).await.unwrap();
+    broker.forget("c", 2).await.unwrap();
+    assert_eq!(broker.history("c", HistoryQuery::default()).await.unwrap(), before, "something later is there");
+
+    broker.forget("c", 3).await.unwrap();
+    let after = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!((after.publications.len(), after.position.offset), (0, 0));
+    assert_ne!(after.position.epoch, before.position.epoch);
+    // A gateway that has died in between begins again before the deletion.
+    assert_eq!(broker.publish(&entries("c", 1..=3)).await.unwrap(), 0);
+    broker.forget("c", 3).await.unwrap();
+    assert_eq!(broker.publish(&entries("c", 4..=5)).await.unwrap(), 2);
+    broker.forget("c", 3).await.unwrap();
+    let new = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!(brief(&new.publications), [(1, "4".to_owned()), (2, "5".to_owned())]);
+
+    broker.forget("never used", 9).await.unwrap();
+    assert_eq!(broker.history("never used", HistoryQuery::default()).await.unwrap().position.offset, 0);
+}

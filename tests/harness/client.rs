@@ -166,6 +166,16 @@ impl Client {
         }
     }
 
+    /// The next publication, other than changes of these collections.
+    pub async fn publication_but_of(&mut self, collections: &[&str]) -> Value {
+        loop {
+            let publication = self.publication().await;
+            if !publication["data"]["collection"].as_str().is_some_and(|name| collections.contains(&name)) {
+                return publication;
+            }
+        }
+    }
+
     /// The next publication that a member has made.
     pub async fn signal(&mut self) -> Value {
         loop {
@@ -225,6 +235,14 @@ impl Client {
     async fn frame(&mut self) -> Result<Value, Option<CloseFrame>> {
         let text = timeout(DEADLINE, self.text()).await.expect("something arrives in time")?;
         Ok(serde_json::from_str(&text).expect("a frame is JSON"))
+    }
+
+    /// Vanishes so that whoever still writes to it notices at once.
+    pub fn reset(self) {
+        if let MaybeTlsStream::Plain(stream) = self.socket.get_ref() {
+            let lingering = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+            lingering.expect("a socket can be reset");
+        }
     }
 
     /// Vanishes without a word.

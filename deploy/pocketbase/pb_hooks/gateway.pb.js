@@ -39,8 +39,10 @@ onCollectionAfterDeleteError((e) => require(`${__hooks}/gateway/outbox.js`).coll
 
 // The gateway calls every few seconds; its calls that succeed are not worth a line in the request log.
 const quiet = $apis.skipSuccessActivityLog();
+// Its questions are far smaller. Whoever is not the gateway finds that out only after his body has been read.
+const small = $apis.bodyLimit(1 << 20);
 
-routerAdd("POST", "/api/gateway/keys", (e) => require(`${__hooks}/gateway/routes.js`).keys(e), quiet);
-routerAdd("POST", "/api/gateway/authorize", (e) => require(`${__hooks}/gateway/routes.js`).authorize(e), quiet);
-routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), quiet);
-routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), quiet);
+routerAdd("POST", "/api/gateway/keys", (e) => require(`${__hooks}/gateway/routes.js`).keys(e), quiet, small);
+routerAdd("POST", "/api/gateway/authorize", (e) => require(`${__hooks}/gateway/routes.js`).authorize(e), quiet, small);
+routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), quiet, small);
+routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), quiet, small);

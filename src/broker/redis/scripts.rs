@@ -5,6 +5,7 @@ use redis::{Cmd, Script};
 pub struct Scripts {
     pub publish: Script,
     pub history: Script,
+    pub forget: Script,
     pub add_presence: Script,
     pub remove_presence: Script,
     pub presence: Script,
@@ -22,6 +23,7 @@ impl Scripts {
         Self {
             publish: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/publish.lua"))),
             history: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/history.lua"))),
+            forget: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/forget.lua"))),
             add_presence: Script::new(concat!(
                 include_str!("scripts/prune.lua"),
                 include_str!("scripts/presence_add.lua")

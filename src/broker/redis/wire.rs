@@ -129,12 +129,15 @@ fn choice(mode: &str, at: &str) -> Option<Choice> {
     Some(Choice { mode: word::<Mode>(mode)?, at: at.parse().ok()? })
 }
 
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(text) => std::str::from_utf8(text).ok(),
+        _ => None,
+    }
+}
+
 fn texts(reply: &Value) -> Option<Vec<&str>> {
     let Value::Array(values) = reply else { return None };
-    let text = |value| match value {
-        &Value::BulkString(ref text) => std::str::from_utf8(text).ok(),
-        _ => None,
-    };
     values.iter().map(text).collect()
 }
 

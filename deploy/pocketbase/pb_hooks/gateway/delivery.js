@@ -76,7 +76,10 @@ function post(app, posted, row) {
     // when the gateway closed the idle connection at this very moment.
     headers["Idempotency-Key"] = String(rows.last);
     const response = $http.send({ method: "POST", url: URL, headers, body, timeout: timeoutSeconds });
-    if (response.statusCode !== 202) return { error: `the gateway answered ${response.statusCode}` };
+    // 409: such a second try, of a request that had arrived.
+    if (response.statusCode !== 202 && response.statusCode !== 409) {
+      return { error: `the gateway answered ${response.statusCode}` };
+    }
     return { posted: rows.last };
   } catch (err) {
     return { error: String(err) };

@@ -4,10 +4,15 @@
 -- Returns epoch, offset, entries.
 local position = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'generation')
 local epoch, offset = position[1], position[2] or '0'
-if not epoch or above(ARGV[3], position[3] or '0') then
-  redis.call('DEL', KEYS[1], KEYS[2])
+local generation = position[3] or '0'
+if above(ARGV[3], generation) then
+  redis.call('DEL', KEYS[1])
+  epoch, generation = nil, ARGV[3]
+end
+if not epoch then
+  redis.call('DEL', KEYS[2])
   epoch, offset = ARGV[1], '0'
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'generation', ARGV[3])
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'generation', generation)
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
