@@ -197,7 +197,8 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     tokio::spawn(Auth::sweep(Arc::downgrade(&auth)));
     let presence = Presence::new(Arc::clone(&broker));
     tokio::spawn(Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
-    let statuses = Statuses::new(&config, Arc::clone(&broker) as Arc<dyn StatusStore>, metrics.clone());
+    let store = Arc::clone(&broker) as Arc<dyn StatusStore>;
+    let statuses = Statuses::new(&config, store, Arc::clone(&presence), metrics.clone());
     tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
     let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
     let connections = Arc::<Connections>::default();

@@ -271,7 +271,7 @@ impl Session {
         let authenticated = self.authenticate(token, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
         self.settle(deadline).await?;
-        self.services.statuses.enter(self.connection()?);
+        self.services.statuses.enter(self.connection()?, deadline).await;
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
         Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
     }
@@ -537,11 +537,11 @@ impl Drop for Session {
     fn drop(&mut self) {
         let State::Connected(connection) = &self.state else { return };
         self.services.connections.remove(connection);
-        self.services.statuses.leave(connection, !self.lost);
         let channels = std::mem::take(&mut *connection.channels());
         for channel in channels {
             self.leave(connection, &channel);
         }
+        self.services.statuses.leave(connection, !self.lost);
         self.unsettle(connection);
     }
 }

@@ -1,5 +1,5 @@
 //! Whose connections live on this node: keeps their leases in the broker alive, which makes their users online, and
-//! does what users ask about statuses.
+//! does what users ask about statuses. Who is invisible is kept out of the [`Presence`] of all channels too.
 //!
 //! One task tells the broker of what has begun, changed and ended, in batches, and again where that failed, so that
 //! nothing overtakes anything. A connection that shows no sign of life for long is taken for lost before its end is
@@ -10,11 +10,12 @@ use crate::broker::status::{Choice, End, Lease, Mode, State, StatusStore};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::metrics::Metrics;
+use crate::presence::Presence;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Leases or ends told in one call to the broker.
 const BATCH: usize = 500;
@@ -25,6 +26,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 pub struct Statuses {
     store: Arc<dyn StatusStore>,
+    presence: Arc<Presence>,
     metrics: Metrics,
     lease: Duration,
     /// How long a connection may be silent.
@@ -67,10 +69,10 @@ struct Ended {
 }
 
 impl Statuses {
-    pub fn new(config: &Config, store: Arc<dyn StatusStore>, metrics: Metrics) -> Arc<Self> {
+    pub fn new(config: &Config, store: Arc<dyn StatusStore>, presence: Arc<Presence>, metrics: Metrics) -> Arc<Self> {
         let silence = config.presence_ttl.max(config.ping_interval + ANSWER.min(config.pong_timeout));
         let (local, changed, told) = (Mutex::default(), Notify::new(), Notify::new());
-        Arc::new(Self { store, metrics, lease: config.presence_ttl, silence, local, changed, told })
+        Arc::new(Self { store, presence, metrics, lease: config.presence_ttl, silence, local, changed, told })
     }
 
     /// Runs for as long as `statuses` lives.
@@ -115,14 +117,32 @@ impl Statuses {
         }
     }
 
-    pub fn enter(&self, connection: &Arc<Connection>) {
+    /// On return the user is online, and it is known whether he is invisible; unless the broker does not answer by the
+    /// deadline, which is then made up for.
+    pub async fn enter(&self, connection: &Arc<Connection>, deadline: Instant) {
         let client: Arc<str> = connection.client.as_str().into();
         let held = Held { connection: Arc::clone(connection), idle: false, lost: false, choice: Choice::default() };
-        let mut local = self.local();
-        local.connections.insert(Arc::clone(&client), held);
-        local.due.leases.insert(client);
-        drop(local);
-        self.changed.notify_one();
+        let lease = held.lease();
+        self.local().connections.insert(Arc::clone(&client), held);
+        match timeout_at(deadline, self.store.lease(std::slice::from_ref(&lease))).await {
+            Ok(Ok(choices)) => self.learn(std::slice::from_ref(&lease), &choices),
+            failed => {
+                if let Ok(Err(error)) = failed {
+                    self.failed(&error);
+                }
+                self.local().due.leases.insert(client);
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    fn learn(&self, leases: &[Lease], choices: &[Choice]) {
+        for (lease, choice) in leases.iter().zip(choices) {
+            let known = self.local().connections.get_mut(lease.client.as_str()).map(|held| held.learn(*choice));
+            if let Some(known) = known {
+                self.presence.hide(&lease.user, known.mode == Mode::Invisible);
+            }
+        }
     }
 
     /// `closed`: by either side, rather than for want of an answer.
@@ -130,11 +150,16 @@ impl Statuses {
         let mut local = self.local();
         let Some((client, held)) = local.connections.remove_entry(connection.client.as_str()) else { return };
         local.due.leases.remove(&client);
-        let Held { connection, lost, .. } = held;
+        let Held { connection, lost, choice, .. } = held;
         if !lost {
             local.due.ends.push(Ended::new(&connection, client, closed));
         }
+        let mut others = local.connections.values().map(|held| &held.connection.user);
+        let forget = choice.mode == Mode::Invisible && !others.any(|user| *user == connection.user);
         drop(local);
+        if forget {
+            self.presence.forget(&connection.user);
+        }
         self.changed.notify_one();
     }
 
@@ -159,7 +184,10 @@ impl Statuses {
     pub async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Mode, State), BrokerError> {
         let (choice, state) = self.store.choose(user, mode).await?;
         let of_user = |held: &&mut Held| *held.connection.user == *user;
-        self.local().connections.values_mut().filter(of_user).for_each(|held| held.learn(choice));
+        let known = self.local().connections.values_mut().filter(of_user).map(|held| held.learn(choice)).last();
+        if let Some(known) = known {
+            self.presence.hide(user, known.mode == Mode::Invisible);
+        }
         Ok((choice.mode, state))
     }
 
@@ -266,12 +294,7 @@ impl Statuses {
                 clients.iter().filter_map(|client| local.connections.get(*client).map(Held::lease)).collect()
             };
             let choices = self.store.lease(&leases).await?;
-            let mut local = self.local();
-            for (lease, choice) in leases.iter().zip(choices) {
-                if let Some(held) = local.connections.get_mut(lease.client.as_str()) {
-                    held.learn(choice);
-                }
-            }
+            self.learn(&leases, &choices);
         }
         Ok(())
     }
@@ -287,10 +310,12 @@ impl Statuses {
 }
 
 impl Held {
-    fn learn(&mut self, choice: Choice) {
+    /// Returns the newest that is known.
+    fn learn(&mut self, choice: Choice) -> Choice {
         if choice.at > self.choice.at {
             self.choice = choice;
         }
+        self.choice
     }
 
     fn lease(&self) -> Lease {
@@ -338,15 +363,16 @@ mod tests {
             let config = Config::load(&Sources { environment, ..Sources::default() }).unwrap();
             let (presence_ttl, status_grace) = (config.presence_ttl, config.status_grace);
             let broker = MemoryBroker::new(Retention { presence_ttl, status_grace, ..Retention::default() });
-            let statuses = Statuses::new(&config, broker.clone(), Metrics::new().unwrap());
+            let presence = Presence::new(broker.clone());
+            let statuses = Statuses::new(&config, broker.clone(), presence, Metrics::new().unwrap());
             tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
             Self { broker, statuses }
         }
 
-        fn connection(&self, client: &str) -> Arc<Connection> {
+        async fn connection(&self, client: &str) -> Arc<Connection> {
             let outbox = Arc::new(Outbox::alone(1 << 20));
             let connection = Connection::new(1, "ann", client, &outbox, Account::blocking(&[]));
-            self.statuses.enter(&connection);
+            self.statuses.enter(&connection, Instant::now() + Duration::from_secs(5)).await;
             connection
         }
 
@@ -363,7 +389,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn leases_are_renewed_while_there_are_signs_of_life() {
         let node = Node::start();
-        let connection = node.connection("1");
+        let connection = node.connection("1").await;
         for _ in 0..20 {
             pass(25).await;
             connection.show_life();
@@ -379,7 +405,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_is_silent_is_lost_and_who_speaks_again_is_back() {
         let node = Node::start();
-        let connection = node.connection("1");
+        let connection = node.connection("1").await;
         pass(29).await;
         assert_eq!(node.status().await, Status::Online);
         pass(3).await;
@@ -398,7 +424,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_beside_a_busy_one() {
         let node = Node::start();
-        let [one, two] = [node.connection("1"), node.connection("2")];
+        let [one, two] = [node.connection("1").await, node.connection("2").await];
         node.statuses.set_idle(&one, true);
         assert_eq!(node.status().await, Status::Online);
         node.statuses.set_idle(&two, true);

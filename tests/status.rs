@@ -373,6 +373,28 @@ async fn who_comes_and_goes_is_told_to_those_who_ask() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_invisible_are_not_in_their_rooms() {
+    let world = World::start(2, true, PATIENT).await;
+    let (room, users) = world.room(&["ann", "bob", "nobody"]).await;
+    let request = json!({"channel": format!("room:{room}"), "join_leave": true});
+    let mut bobs = Client::connect(&world.gateways[1], &users[1].token).await;
+    assert!(bobs.call("subscribe", request.clone()).await["subscribe"].is_object());
+    let mut anns = world.subscriber(0, &users[0], &room).await;
+    assert_eq!(movement(&mut bobs).await, ("join", users[0].id.clone()));
+    rpc(&mut anns, "status.set", json!({"status": "invisible"})).await;
+    assert_eq!(movement(&mut bobs).await, ("leave", users[0].id.clone()));
+    // Also with a new connection, and past a renewal.
+    drop(anns);
+    let mut anns = world.subscriber(0, &users[0], &room).await;
+    sleep(Duration::from_secs(3)).await;
+    let present = bobs.call("presence", json!({"channel": request["channel"]})).await;
+    assert_eq!(present["presence"]["presence"].as_object().unwrap().len(), 1, "{present}");
+    assert!(!std::iter::from_fn(|| bobs.waiting()).any(|it| is_movement(&it)));
+    rpc(&mut anns, "status.set", json!({"status": "away"})).await;
+    assert_eq!(movement(&mut bobs).await, ("join", users[0].id.clone()));
+}
+
 fn is_movement(frame: &Value) -> bool {
     frame["push"]["join"].is_object() || frame["push"]["leave"].is_object()
 }
