@@ -9,7 +9,7 @@ use harness::World;
 use harness::client::Client;
 use serde_json::json;
 use std::time::{Duration, Instant};
-use tokio::time::interval;
+use tokio::time::interval_at;
 
 /// Each changes once a second.
 const USERS: usize = 1000;
@@ -39,22 +39,12 @@ async fn measure() {
             watching.push(tokio::spawn(async move { while client.text().await.is_ok() {} }));
         }
     }
-    let mut acting = Vec::new();
-    for (i, user) in users.iter().enumerate() {
-        let mut client = Client::connect(world.gateway(), &user.token).await;
-        acting.push(tokio::spawn(async move {
-            // Spread over the second.
-            tokio::time::sleep(Duration::from_secs(2) + Duration::from_secs(1) * i as u32 / USERS as u32).await;
-            let mut pace = interval(Duration::from_secs(1));
-            for round in 0..SECONDS + 2 {
-                pace.tick().await;
-                let status = if round % 2 == 0 { "dnd" } else { "online" };
-                client.call("rpc", json!({"method": "status.set", "data": {"status": status}})).await;
-            }
-            client
-        }));
-    }
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    // All at once: keys of tokens are asked for in batches.
+    let connecting = users.iter().map(|user| Client::connect(world.gateway(), &user.token));
+    let clients = futures_util::future::join_all(connecting).await;
+    let start = tokio::time::Instant::now() + Duration::from_secs(1);
+    let acting: Vec<_> = (0..).zip(clients).map(|(i, client)| tokio::spawn(act(client, start, i))).collect();
+    tokio::time::sleep_until(start + Duration::from_secs(2)).await;
     let redis = world.redis.as_ref().expect("it was started").pid();
     let pids = [world.gateway().process.pid(), redis];
     let (before, changes) = (pids.map(cpu_seconds), world.gateway().metric("gateway_status_changes_total").await);
@@ -70,6 +60,16 @@ async fn measure() {
         acting.await.expect("every change is answered");
     }
     watching.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Changes the user's mode once a second; users are spread over the second.
+async fn act(mut client: Client, start: tokio::time::Instant, i: u32) {
+    let mut pace = interval_at(start + Duration::from_secs(1) * i / USERS as u32, Duration::from_secs(1));
+    for round in 0..SECONDS + 2 {
+        pace.tick().await;
+        let status = if round % 2 == 0 { "dnd" } else { "online" };
+        client.call("rpc", json!({"method": "status.set", "data": {"status": status}})).await;
+    }
 }
 
 /// User and system time of a process so far, from its clock ticks of 10 ms.
