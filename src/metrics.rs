@@ -29,6 +29,7 @@ pub struct Metrics {
     pub channels: IntGauge,
     pub publications: IntCounter,
     pub deliveries: IntCounter,
+    pub status_changes: IntCounter,
     pub publication_repeats: IntCounter,
     pub gaps: IntCounterVec,
     pub recoveries: IntCounterVec,
@@ -121,6 +122,11 @@ impl Metrics {
                 "Publications that reached this node's subscribers",
             )?,
             deliveries: counter(&r, "gateway_deliveries_total", "Publications queued for single subscribers")?,
+            status_changes: counter(
+                &r,
+                "gateway_status_changes_total",
+                "Changes of users' statuses that reached this node's subscribers",
+            )?,
             publication_repeats: counter(
                 &r,
                 "gateway_publication_repeats_total",

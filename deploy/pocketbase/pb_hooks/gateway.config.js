@@ -23,6 +23,8 @@ module.exports = {
   // Writes that bypass PocketBase's hooks, such as plain SQL, are not noticed.
   channels: {
     room: { guard: "rooms", perUser: { room_members: "user" } },
+    // Who is online. Whoever may view a user's record may see it; nothing is relayed here.
+    status: { guard: "users" },
   },
 
   // Which changes are sent, and to which channels. Every create, update and delete in the collection on
