@@ -57,12 +57,17 @@ pub fn is_whole(chain: &Chain, log: &Log) {
     }
 }
 
+/// Whether the gateway may have been killed before it wrote down that this ended.
+fn is_unwritten(end: u64, killed: u64) -> bool {
+    killed.checked_sub(end).is_some_and(|left| left < UNWRITTEN)
+}
+
 /// Until when a life counts for certain, and until when it may.
 fn ends(life: &Life, kills: &[u64]) -> Option<(u64, u64)> {
     let (how, end) = life.end?;
     Some(match how {
         How::Closed => {
-            let unwritten = kills[life.gateway].checked_sub(end).is_some_and(|left| left < UNWRITTEN);
+            let unwritten = is_unwritten(end, kills[life.gateway]);
             (end + GRACE, end + GRACE.max(if unwritten { LEASE } else { 0 }) + SLACK)
         }
         // A lease is renewed thrice within its length.
@@ -110,13 +115,13 @@ pub fn is_true(lives: &[Life], log: &Log, kills: &[u64], over: u64) {
 }
 
 /// When each going was: within the bounds of the last life before it.
-pub fn last_seen_is_right(lives: &[Life], log: &Log) {
+pub fn last_seen_is_right(lives: &[Life], log: &Log, kills: &[u64]) {
     for (version, state) in log.iter().filter(|(_, state)| state.status == Status::Offline) {
         let seen = state.last_seen.expect("who has been online was seen");
-        let ended = lives.iter().filter_map(|life| life.opened.and(life.end)).filter(|(_, end)| *end < at(*version));
-        let bounds = ended.map(|(how, end)| match how {
-            How::Closed => (end - 100, end + SLACK),
-            How::Killed => (end - PING - LEASE / 3 - SLACK, end + 100),
+        let ended = lives.iter().filter_map(|life| Some((life.gateway, life.opened.and(life.end)?)));
+        let bounds = ended.filter(|(_, (_, end))| *end < at(*version)).map(|(gateway, (how, end))| match how {
+            How::Closed if !is_unwritten(end, kills[gateway]) => (end - 100, end + SLACK),
+            How::Closed | How::Killed => (end - PING - LEASE / 3 - SLACK, end + 100),
             How::Dark => (end - PING - SLACK, end + 100),
         });
         let (low, high) = bounds.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1))).unwrap_or((0, u64::MAX));
