@@ -6,9 +6,11 @@
 
 pub mod memory;
 pub mod redis;
+pub mod status;
 
-use crate::protocol::{ClientInfo, Payload, Position, Publication};
+use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
+use status::{State, StatusStore};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -63,8 +65,8 @@ impl HistoryQuery {
     }
 }
 
-/// How much history a channel keeps: whichever bound is reached first.
-#[derive(Clone, Debug)]
+/// How much is kept and for how long; of a channel's history: whichever bound is reached first.
+#[derive(Clone, Debug, Default)]
 pub struct Retention {
     /// Publications per channel.
     pub size: usize,
@@ -73,8 +75,14 @@ pub struct Retention {
     /// How long a channel's epoch and offset outlive their last use. A client that comes back later than
     /// this is told `recovered:false`.
     pub position_ttl: Duration,
-    /// How long a client stays in a channel's presence without being refreshed.
+    /// How long a client stays in a channel's presence, and its user online, without being renewed.
     pub presence_ttl: Duration,
+    /// How long a user stays online after the last connection was closed.
+    pub status_grace: Duration,
+    /// How long a user's mode and last sign of life are kept.
+    pub last_seen_ttl: Duration,
+    /// Joins and leaves are told while a channel has no more clients than this.
+    pub join_leave_max: usize,
 }
 
 /// Where a broker hands over what was published, implemented by the hub. Called from the broker's own tasks:
@@ -85,6 +93,10 @@ pub trait Sink: Send + Sync {
     fn publication(&self, channel: &str, epoch: &str, publication: Publication);
     /// Something without an offset: kept nowhere, not repeated when it is lost.
     fn signal(&self, channel: &str, publication: Publication);
+    /// A client's coming or going, which is not kept either.
+    fn movement(&self, channel: &str, movement: Movement, info: ClientInfo);
+    /// The new state of a channel that carries a status, in the user's order; repeats are possible.
+    fn status(&self, channel: &str, state: State);
     /// Publications of any channel may have been missed (the link was cut, or a queue overflowed). The link
     /// is whole again: what is missing can be read from history.
     fn gap(&self);
@@ -109,7 +121,7 @@ pub enum BrokerError {
 /// Delivery: a publication is in the history before any sink sees it. What a sink misses is announced by
 /// [`Sink::gap`] and can be read from [`Broker::history`].
 #[async_trait]
-pub trait Broker: Send + Sync + 'static {
+pub trait Broker: StatusStore + 'static {
     /// Begins to deliver. Called once, before the first `subscribe`.
     async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError>;
 
@@ -138,9 +150,12 @@ pub trait Broker: Send + Sync + 'static {
     /// repeats of it are dropped. Nodes that are subscribed find out with the next publication.
     async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError>;
 
-    /// Adds these clients to their channels' presence, or renews them, for `Retention::presence_ttl`.
+    /// Adds these clients to their channels' presence, or renews them, for `Retention::presence_ttl`. Who is new is
+    /// announced by [`Sink::movement`], and so is whose time has run out, once, with the next call about the channel;
+    /// neither where the channel has more clients than `Retention::join_leave_max`.
     async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError>;
 
+    /// Also announced, where the client was present.
     async fn remove_presence(&self, channel: &str, client: &str) -> Result<(), BrokerError>;
 
     /// Who is in the channel, on all nodes, each client once, in no particular order.

@@ -93,7 +93,10 @@ settings! {
     signals: Words = "typing", "comma-separated words", "Values of \"type\" that members may publish into a room";
     history_size: usize = "500", "count", "Publications kept per channel for clients that come back";
     history_ttl: Duration = "3600", "seconds", "How long they are kept after the channel's last publication";
-    presence_ttl: Duration = "30", "seconds", "After how long a client whose gateway has died leaves the presence";
+    presence_ttl: Duration = "30", "seconds", "After how long a client whose gateway or network has died leaves the presence, and its user goes offline";
+    status_grace: Duration = "10", "seconds", "How long users stay online after their last connection was closed, so that a page's reload goes unnoticed";
+    last_seen_ttl: Duration = "2592000", "seconds", "How long a user's last_seen, and whether he was invisible, is kept after his last connection";
+    join_leave_max: usize = "200", "count", "Clients in a channel up to which joins and leaves are told";
     access_ttl: Duration = "60", "seconds", "How long PocketBase's answer to who may see what is remembered; changes in PocketBase end it at once";
     access_cache_size: usize = "100000", "count", "Such answers that are remembered";
     recheck_interval: Duration = "300", "seconds", "Between checks of all running subscriptions, for rules that depend on time and for writes past PocketBase's hooks";

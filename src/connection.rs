@@ -6,7 +6,10 @@ use crate::outbox::Outbox;
 use crate::protocol::ClientInfo;
 use dashmap::DashMap;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Names one connection on this node.
 pub type ConnectionId = u64;
@@ -20,6 +23,9 @@ pub struct Connection {
     // Both are held for a look or a swap only: std Mutexes are enough.
     account: Mutex<Arc<Account>>,
     channels: Mutex<HashSet<Arc<str>>>,
+    opened: Instant,
+    /// The client's last sign of life, in milliseconds since `opened`.
+    seen: AtomicU64,
 }
 
 impl Connection {
@@ -31,11 +37,24 @@ impl Connection {
             outbox: Arc::clone(outbox),
             account: Mutex::new(account),
             channels: Mutex::default(),
+            opened: Instant::now(),
+            seen: AtomicU64::new(0),
         })
     }
 
     pub fn info(&self) -> ClientInfo {
         ClientInfo { user: self.user.to_string(), client: self.client.clone() }
+    }
+
+    /// The client has just shown that it is there.
+    pub fn show_life(&self) {
+        let age = self.opened.elapsed().as_millis();
+        self.seen.store(age.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When it last did.
+    pub fn seen(&self) -> Instant {
+        self.opened + Duration::from_millis(self.seen.load(Ordering::Relaxed))
     }
 
     /// The user's account, as it was last heard of.

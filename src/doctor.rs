@@ -62,7 +62,8 @@ async fn examine_redis(url: &str, config: &Config) -> Result<(), String> {
     let advice =
         "Is it running there, and does GATEWAY_REDIS_URL name its password? redis-cli -u URL ping should answer PONG.";
     let second = Duration::from_secs(1);
-    let retention = Retention { size: 1, ttl: second, position_ttl: second, presence_ttl: second };
+    let retention =
+        Retention { size: 1, ttl: second, position_ttl: second, presence_ttl: second, ..Retention::default() };
     let broker = RedisBroker::connect(url, &config.redis_prefix, retention)
         .await
         .map_err(|error| format!("{error}\n    {advice}"))?;

@@ -14,16 +14,22 @@
 //! watched channel's `state` comes before all of these: it is never removed from the registry, so nobody takes it
 //! with a shard locked.
 
+pub mod current;
 pub mod feed;
+mod flow;
+mod statuses;
 pub mod suspension;
 
+use crate::broker::status::State as Status;
 use crate::broker::{Broker, BrokerError, History, HistoryQuery, Sink};
+use crate::channel;
 use crate::connection::{Connection, ConnectionId};
 use crate::metrics::Metrics;
 use crate::protocol::codes::UnsubscribeCode;
-use crate::protocol::{Payload, Position, Publication, SubscribeReply, codes, json};
+use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication, SubscribeReply, codes, json};
 use dashmap::DashMap;
 use feed::{Arrival, Feed, Join, Synced};
+use flow::Flow;
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -48,6 +54,8 @@ const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::fr
 pub enum SubscribeError {
     #[error("already subscribed")]
     AlreadySubscribed,
+    #[error("a channel of another kind")]
+    OtherKind,
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
@@ -85,9 +93,8 @@ enum Link {
     Attached,
 }
 
-#[derive(Default)]
 struct State {
-    feed: Feed,
+    flow: Flow,
     subscribers: HashMap<ConnectionId, Subscriber, foldhash::fast::RandomState>,
     /// Subscribes under way, which keep the channel alive.
     joining: usize,
@@ -99,11 +106,19 @@ struct Subscriber {
     connection: Arc<Connection>,
     /// It has everything up to this offset already.
     from: u64,
+    /// It wants to be told who comes and goes.
+    movements: bool,
+    /// Whether it gets its own signals.
+    echo: bool,
     /// While it is suspended: what it gets when that ends.
     held: Option<Box<Held>>,
 }
 
 impl State {
+    fn new(name: &str) -> Self {
+        Self { flow: Flow::of(name), subscribers: HashMap::default(), joining: 0, closed: false }
+    }
+
     fn is_idle(&self) -> bool {
         self.subscribers.is_empty() && self.joining == 0
     }
@@ -176,25 +191,23 @@ impl Hub {
                 if state.subscribers.contains_key(&connection.id) {
                     return Err(SubscribeError::AlreadySubscribed);
                 }
-                if !state.feed.is_live() {
+                if !state.flow.is_live() {
                     continue;
                 }
-                match state.feed.join(recover, history.take()) {
+                let Some(feed) = state.flow.feed() else { return Err(SubscribeError::OtherKind) };
+                match feed.join(recover, history.take()) {
                     Join::Ready(reply) => {
                         self.count_recovery(reply.recovered);
                         let from = reply.position.offset;
                         let accepted = accept(reply);
                         if accepted {
-                            let subscriber = Subscriber { connection: Arc::clone(connection), from, held: None };
-                            state.subscribers.insert(connection.id, subscriber);
-                            connection.channels().insert(Arc::clone(&channel.name));
-                            self.metrics.subscriptions.inc();
+                            self.add(channel, &mut state, connection, from);
                         }
                         return Ok(accepted);
                     }
                     Join::ReadHistory(after) => Some(after),
                     Join::Behind => {
-                        state.feed.doubt();
+                        state.flow.doubt();
                         None
                     }
                 }
@@ -207,22 +220,55 @@ impl Hub {
         }
     }
 
+    fn add(&self, channel: &Channel, state: &mut State, connection: &Arc<Connection>, from: u64) {
+        let subscriber =
+            Subscriber { connection: Arc::clone(connection), from, movements: false, echo: true, held: None };
+        state.subscribers.insert(connection.id, subscriber);
+        connection.channels().insert(Arc::clone(&channel.name));
+        self.metrics.subscriptions.inc();
+    }
+
+    /// From now on this subscriber is told who comes into the channel and who goes.
+    pub fn tell_movements(&self, name: &str, connection: &Connection) {
+        let Some(channel) = self.find(name) else { return };
+        if let Some(subscriber) = channel.state().subscribers.get_mut(&connection.id) {
+            subscriber.movements = true;
+        }
+    }
+
+    /// From now on this subscriber gets none of its own signals.
+    pub fn spare_echo(&self, name: &str, connection: &Connection) {
+        let Some(channel) = self.find(name) else { return };
+        if let Some(subscriber) = channel.state().subscribers.get_mut(&connection.id) {
+            subscriber.echo = false;
+        }
+    }
+
     /// A stretch of a channel's history, once everything has taken effect that was published into the watched channel
     /// before it: the history may be ahead of what the broker has delivered here so far.
     pub async fn history(&self, name: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let history = self.broker.history(name, query).await?;
-        if let Some(Watched { channel: watched, .. }) = self.watched.get().filter(|it| *it.channel.name != *name) {
+        if self.watched.get().is_none_or(|it| *it.channel.name != *name) {
+            self.level().await?;
+        }
+        Ok(history)
+    }
+
+    /// Returns once everything has taken effect that was published into the watched channel before: what was just read
+    /// from the broker may be ahead of what it has delivered here so far.
+    pub async fn level(&self) -> Result<(), BrokerError> {
+        if let Some(Watched { channel: watched, .. }) = self.watched.get() {
             let top = self.broker.history(&watched.name, HistoryQuery::POSITION).await?.position;
             let patience = tokio::time::Instant::now() + LAG;
-            while watched.state().feed.is_behind(&top) {
-                if tokio::time::Instant::now() > patience && watched.state().feed.doubt() {
+            while watched.state().flow.feed().is_some_and(|feed| feed.is_behind(&top)) {
+                if tokio::time::Instant::now() > patience && watched.state().flow.doubt() {
                     self.resync(Arc::clone(watched));
                 }
                 Box::pin(self.make_this_live(watched)).await?;
                 tokio::time::sleep(LAG_CHECK).await;
             }
         }
-        Ok(history)
+        Ok(())
     }
 
     /// Compares positions with the broker, for as long as the hub lives.
@@ -231,14 +277,17 @@ impl Hub {
             tokio::time::sleep(CHECK).await;
             let Some(hub) = hub.upgrade() else { return };
             let all: Vec<Arc<Channel>> = hub.channels.iter().map(|entry| Arc::clone(entry.value())).collect();
+            let (all, statuses) = all.into_iter().partition(|channel| channel.state().flow.feed().is_some());
+            hub.check_statuses(statuses).await;
+            let all: Vec<Arc<Channel>> = all;
             let checks = futures_util::stream::iter(all).for_each_concurrent(SYNC_CONCURRENCY, |channel| {
                 let hub = &hub;
                 async move {
                     // While the broker is out of reach its links know; they announce the gap.
                     let Ok(history) = hub.broker.history(&channel.name, HistoryQuery::POSITION).await else { return };
                     let doubtful = {
-                        let feed = &mut channel.state().feed;
-                        feed.is_behind(&history.position) && feed.doubt()
+                        let flow = &mut channel.state().flow;
+                        flow.feed().is_some_and(|feed| feed.is_behind(&history.position)) && flow.doubt()
                     };
                     if doubtful {
                         hub.resync(channel);
@@ -277,7 +326,7 @@ impl Hub {
                 let name: Arc<str> = name.into();
                 Arc::clone(&self.channels.entry(Arc::clone(&name)).or_insert_with(|| {
                     self.metrics.channels.inc();
-                    let (link, state) = (tokio::sync::Mutex::new(Link::Detached), Mutex::default());
+                    let (link, state) = (tokio::sync::Mutex::new(Link::Detached), Mutex::new(State::new(&name)));
                     Arc::new(Channel { name, link, state })
                 }))
             });
@@ -306,7 +355,7 @@ impl Hub {
     }
 
     async fn make_this_live(&self, channel: &Channel) -> Result<(), BrokerError> {
-        if channel.state().feed.is_live() {
+        if channel.state().flow.is_live() {
             return Ok(());
         }
         let mut link = channel.link.lock().await;
@@ -314,7 +363,7 @@ impl Hub {
             self.broker.subscribe(&channel.name).await?;
             *link = Link::Attached;
         }
-        if !channel.state().feed.is_live() {
+        if !channel.state().flow.is_live() {
             self.sync(channel).await?;
         }
         Ok(())
@@ -322,12 +371,16 @@ impl Hub {
 
     /// Reads history until the feed is live again. The caller holds the channel's link.
     async fn sync(&self, channel: &Channel) -> Result<(), BrokerError> {
+        if let Some(user) = channel::user_of_status(&channel.name) {
+            return self.read_status(channel, user).await;
+        }
         loop {
-            let after = channel.state().feed.begin_sync();
+            let Some(after) = channel.state().flow.feed().map(Feed::begin_sync) else { return Ok(()) };
             let query = after.map_or(HistoryQuery::POSITION, HistoryQuery::after);
             let history = self.history(&channel.name, query).await?;
             let mut state = channel.state();
-            match state.feed.finish_sync(history) {
+            let Some(feed) = state.flow.feed() else { return Ok(()) };
+            match feed.finish_sync(history) {
                 Synced::Again => {}
                 Synced::Continues(publications) => {
                     if after.is_some() {
@@ -397,7 +450,7 @@ impl Hub {
                     tracing::debug!(%error, "unsubscribing from the broker failed");
                 }
                 *link = Link::Detached;
-                channel.state().feed = Feed::default();
+                channel.state().flow = Flow::of(&channel.name);
             }
             let removed = me.channels.remove_if(&channel.name, |_, found| {
                 let mut state = found.state();
@@ -421,18 +474,39 @@ impl Hub {
         let frame = json::publication_push(&channel.name, publication);
         let mut delivered = 0;
         for subscriber in state.subscribers.values_mut() {
-            if subscriber.wants(publication) && subscriber.push(&frame) {
+            if !subscriber.wants(publication) {
+                continue;
+            }
+            let signal = publication.offset == 0;
+            if if signal { subscriber.push_signal(&frame) } else { subscriber.push(&frame) } {
                 delivered += 1;
+            } else if signal {
+                self.metrics.signals_dropped.inc();
             }
         }
         self.metrics.publications.inc();
         self.metrics.deliveries.inc_by(delivered);
     }
 
+    /// To those who asked for it, and not to that client itself.
+    fn deliver_movement(&self, channel: &Channel, movement: Movement, info: &ClientInfo) {
+        let state = channel.state();
+        let wants = |subscriber: &&Subscriber| {
+            subscriber.movements && subscriber.held.is_none() && subscriber.connection.client != info.client
+        };
+        let mut listeners = state.subscribers.values().filter(wants).peekable();
+        if listeners.peek().is_some() {
+            let frame = json::movement_push(&channel.name, movement, info);
+            let delivered = listeners.filter(|subscriber| subscriber.connection.outbox.push(frame.clone())).count();
+            self.metrics.deliveries.inc_by(delivered as u64);
+        }
+    }
+
     /// Keeps nothing of the channel's history here, since its record is gone and the broker keeps nothing either.
     pub fn forget(&self, name: &str) {
-        if let Some(channel) = self.find(name) {
-            channel.state().feed.forget();
+        let Some(channel) = self.find(name) else { return };
+        if let Some(feed) = channel.state().flow.feed() {
+            feed.forget();
         }
     }
 
@@ -460,7 +534,8 @@ impl Sink for Hub {
     fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
         let Some(channel) = self.find(channel) else { return };
         let mut state = channel.state();
-        match state.feed.arrive(epoch, &publication) {
+        let Some(feed) = state.flow.feed() else { return };
+        match feed.arrive(epoch, &publication) {
             Arrival::Deliver => self.deliver(&channel, &mut state, &publication),
             Arrival::Repeat => self.metrics.publication_repeats.inc(),
             Arrival::Held => {}
@@ -477,9 +552,24 @@ impl Sink for Hub {
         }
     }
 
+    fn movement(&self, channel: &str, movement: Movement, info: ClientInfo) {
+        if let Some(channel) = self.find(channel) {
+            self.deliver_movement(&channel, movement, &info);
+        }
+    }
+
+    fn status(&self, channel: &str, status: Status) {
+        if let Some(channel) = self.find(channel) {
+            let mut state = channel.state();
+            if state.flow.current().is_some_and(|current| current.arrive(status)) {
+                self.deliver_status(&channel, &mut state, status);
+            }
+        }
+    }
+
     fn gap(&self) {
         let doubtful: Vec<Arc<Channel>> = self.channels.iter().map(|entry| Arc::clone(entry.value())).collect();
-        let doubtful = doubtful.into_iter().filter(|channel| channel.state().feed.doubt()).collect();
+        let doubtful = doubtful.into_iter().filter(|channel| channel.state().flow.doubt()).collect();
         self.sync_later(doubtful);
     }
 }

@@ -7,8 +7,12 @@
 //!
 //! Follow a client: [`server`] answers the handshake, [`socket`] reads frames, [`session`] understands them as
 //! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
-//! [`pocketbase`]; a [`connection`] is what others see of it, [`presence`] keeps it visible to clients; [`limits`] says
-//! how much of each there may be. How access ends: [`revocation`]. How it all ends: [`shutdown`].
+//! [`pocketbase`]; a [`connection`] is what others see of it, [`presence`] keeps it visible to clients, [`status`] makes
+//! its user online; [`limits`] says how much of each there may be. How access ends: [`revocation`]. How it all ends:
+//! [`shutdown`].
+//!
+//! A [`channel`]'s kind says what it carries and how it is subscribed to: numbered publications with a history, or the
+//! newest state alone; or what each subscriber may see of all records of a collection, which is [`updates`]' work.
 //!
 //! Dependencies point one way: server → socket → session → hub → broker, relay → broker. The broker calls back
 //! only through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] know nothing
@@ -19,6 +23,7 @@
 pub mod access;
 pub mod auth;
 pub mod broker;
+pub mod channel;
 pub mod config;
 pub mod connection;
 pub mod doctor;
@@ -38,4 +43,5 @@ pub mod session;
 pub mod shutdown;
 pub mod signature;
 pub mod socket;
+pub mod status;
 pub mod updates;

@@ -29,8 +29,10 @@ pub struct Metrics {
     pub channels: IntGauge,
     pub publications: IntCounter,
     pub deliveries: IntCounter,
+    pub status_changes: IntCounter,
     pub publication_repeats: IntCounter,
     pub gaps: IntCounterVec,
+    pub signals_dropped: IntCounter,
     pub updates_lost: IntCounter,
     pub recoveries: IntCounterVec,
     pub relay_events: IntCounterVec,
@@ -122,6 +124,11 @@ impl Metrics {
                 "Publications that reached this node's subscribers",
             )?,
             deliveries: counter(&r, "gateway_deliveries_total", "Publications queued for single subscribers")?,
+            status_changes: counter(
+                &r,
+                "gateway_status_changes_total",
+                "Changes of users' statuses that reached this node's subscribers",
+            )?,
             publication_repeats: counter(
                 &r,
                 "gateway_publication_repeats_total",
@@ -132,6 +139,11 @@ impl Metrics {
                 "gateway_gaps_total",
                 "Channels whose missed publications were read from history ('filled'), or no longer there ('lost': subscribers were told)",
                 "outcome",
+            )?,
+            signals_dropped: counter(
+                &r,
+                "gateway_signals_dropped_total",
+                "Signals that single subscribers did not get, since more than half of their queue was full",
             )?,
             updates_lost: counter(
                 &r,

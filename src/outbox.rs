@@ -91,16 +91,23 @@ impl Outbox {
     /// Queues a frame. Past the limit the connection is closed as slow and what was queued is dropped; the
     /// client recovers it after its reconnect. Returns whether the frame was taken.
     pub fn push(&self, frame: Bytes) -> bool {
-        self.queue(frame, None)
+        self.queue(self.lock(), frame, None)
+    }
+
+    /// Queues a frame unless that would take more than half of the queue, or of what each may hold while the budget of
+    /// all is used up. Never closes the connection.
+    pub fn push_if_roomy(&self, frame: Bytes) -> bool {
+        let state = self.lock();
+        let held = state.queued + state.taken + cost(&frame);
+        held <= self.limit / 2 && self.has_room_for(held) && self.queue(state, frame, None)
     }
 
     /// As [`Outbox::push`], for a reply that holds what only the channel's subscribers may see.
     pub fn push_reply_of(&self, channel: &Arc<str>, frame: Bytes) -> bool {
-        self.queue(frame, Some(channel))
+        self.queue(self.lock(), frame, Some(channel))
     }
 
-    fn queue(&self, frame: Bytes, reply_of: Option<&Arc<str>>) -> bool {
-        let mut state = self.lock();
+    fn queue(&self, mut state: MutexGuard<'_, State>, frame: Bytes, reply_of: Option<&Arc<str>>) -> bool {
         if state.closed.is_some() {
             return false;
         }
@@ -308,6 +315,18 @@ mod tests {
         assert_eq!(held.get(), 0);
         assert_eq!(outbox.aborted().await, codes::SLOW);
         assert_eq!(take(&outbox).await, Err(codes::SLOW));
+    }
+
+    #[tokio::test]
+    async fn what_gives_way_takes_half_of_the_room_and_closes_nothing() {
+        let (outbox, other, held) = pair();
+        assert!(outbox.push(frame(1 << 18)));
+        assert!(outbox.push_if_roomy(frame(1 << 10)));
+        assert!(!outbox.push_if_roomy(frame(1 << 18)), "more than half of the mebibyte");
+        assert!(other.push(frame(SHARE - 1000)));
+        assert!(!other.push_if_roomy(frame(2000)), "the budget of both is used up");
+        assert!(other.push_if_roomy(frame(500)));
+        assert_eq!(held.get(), (1 << 18) + (1 << 10) + SHARE as i64 - 500);
     }
 
     #[tokio::test]

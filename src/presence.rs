@@ -1,8 +1,10 @@
-//! Which of this node's clients are in which channel: keeps their leases in the broker alive.
+//! Which of this node's clients are in which channel: keeps their leases in the broker alive. Clients of users who are
+//! invisible are kept from it.
 
 use crate::broker::Broker;
+use crate::event::INTERNAL;
 use crate::protocol::ClientInfo;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
@@ -14,13 +16,15 @@ pub struct Presence {
     broker: Arc<dyn Broker>,
     /// By client id and channel.
     local: Mutex<HashMap<(String, String), ClientInfo, foldhash::fast::RandomState>>,
+    /// Users whom nobody shall see.
+    hidden: Mutex<HashSet<String, foldhash::fast::RandomState>>,
     /// What the broker is being told in the background.
     leaving: TaskTracker,
 }
 
 impl Presence {
     pub fn new(broker: Arc<dyn Broker>) -> Arc<Self> {
-        Arc::new(Self { broker, local: Mutex::default(), leaving: TaskTracker::new() })
+        Arc::new(Self { broker, local: Mutex::default(), hidden: Mutex::default(), leaving: TaskTracker::new() })
     }
 
     /// Renews all leases three times within each one's length, for as long as `presence` lives.
@@ -28,8 +32,7 @@ impl Presence {
         loop {
             tokio::time::sleep(lease / 3).await;
             let Some(presence) = presence.upgrade() else { return };
-            let all: Vec<(String, ClientInfo)> =
-                presence.local().iter().map(|((_, channel), info)| (channel.clone(), info.clone())).collect();
+            let all = presence.select(|channel, info| presence.shows(channel, info));
             for chunk in all.chunks(CHUNK) {
                 if let Err(error) = presence.broker.add_presence(chunk).await {
                     tracing::warn!(%error, "renewing presence failed");
@@ -40,9 +43,51 @@ impl Presence {
         }
     }
 
-    pub async fn enter(&self, channel: &str, info: &ClientInfo) -> Result<(), crate::broker::BrokerError> {
+    pub async fn enter(self: &Arc<Self>, channel: &str, info: &ClientInfo) -> Result<(), crate::broker::BrokerError> {
         self.local().insert((info.client.clone(), channel.to_owned()), info.clone());
-        self.broker.add_presence(&[(channel.to_owned(), info.clone())]).await
+        if !self.shows(channel, info) {
+            return Ok(());
+        }
+        let client = [(channel.to_owned(), info.clone())];
+        self.broker.add_presence(&client).await?;
+        self.leave_again(&client);
+        Ok(())
+    }
+
+    /// From now on nobody sees this user's clients, or everybody does again. Channels of the gateways' own are not
+    /// concerned.
+    pub fn hide(self: &Arc<Self>, user: &str, hidden: bool) {
+        let changed = if hidden { self.hidden().insert(user.to_owned()) } else { self.hidden().remove(user) };
+        if !changed {
+            return;
+        }
+        let clients = self.select(|channel, info| info.user == user && !channel.starts_with(INTERNAL));
+        if hidden {
+            clients.into_iter().for_each(|(channel, info)| self.tell_of_leaving((info.client, channel)));
+            return;
+        }
+        let me = Arc::clone(self);
+        self.leaving.spawn(async move {
+            match me.broker.add_presence(&clients).await {
+                Ok(()) => me.leave_again(&clients),
+                Err(error) => tracing::debug!(%error, "showing clients failed; their renewal does it"),
+            }
+        });
+    }
+
+    /// Of a user with no clients here any more nothing needs to be known.
+    pub fn forget(&self, user: &str) {
+        self.hidden().remove(user);
+    }
+
+    fn shows(&self, channel: &str, info: &ClientInfo) -> bool {
+        channel.starts_with(INTERNAL) || !self.hidden().contains(&info.user)
+    }
+
+    fn select(&self, which: impl Fn(&str, &ClientInfo) -> bool) -> Vec<(String, ClientInfo)> {
+        let local = self.local();
+        let selected = local.iter().filter(|((_, channel), info)| which(channel, info));
+        selected.map(|((_, channel), info)| (channel.clone(), info.clone())).collect()
     }
 
     /// As `enter`, where the channel may hold so many clients on all nodes; false where it holds as many already, and
@@ -90,14 +135,19 @@ impl Presence {
         self.leaving.wait().await;
     }
 
-    /// Takes out whom a renewal has brought back, since they left while it was under way.
+    /// Takes out whom a call has brought back, since they left, or hid, while it was under way.
     fn leave_again(self: &Arc<Self>, renewed: &[(String, ClientInfo)]) {
         for (channel, info) in renewed {
             let key = (info.client.clone(), channel.clone());
-            if !self.local().contains_key(&key) {
+            if !self.local().contains_key(&key) || !self.shows(channel, info) {
                 self.tell_of_leaving(key);
             }
         }
+    }
+
+    /// May be taken while `local` is held, never the other way round.
+    fn hidden(&self) -> MutexGuard<'_, HashSet<String, foldhash::fast::RandomState>> {
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn local(&self) -> MutexGuard<'_, HashMap<(String, String), ClientInfo, foldhash::fast::RandomState>> {

@@ -62,6 +62,13 @@ pub struct ClientInfo {
     pub client: String,
 }
 
+/// What a client does to a channel's presence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Movement {
+    Join,
+    Leave,
+}
+
 /// One message of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
@@ -102,6 +109,7 @@ pub enum Request<'a> {
     },
     Rpc {
         method: String,
+        data: Option<&'a RawValue>,
     },
     Send,
     Refresh {
@@ -143,6 +151,10 @@ pub struct Subscribe {
     pub recover: Option<Position>,
     /// Answer an unrecoverable position with error 112 instead of `recovered:false`.
     pub reject_unrecovered: bool,
+    /// Tell who comes and goes.
+    pub join_leave: bool,
+    /// Whether the connection gets its own signals too: `data.echo`, which is true unless it says otherwise.
+    pub echo: bool,
 }
 
 #[derive(Debug)]
@@ -159,12 +171,24 @@ pub struct HistoryRequest {
 pub enum Reply {
     Connect(ConnectReply),
     Subscribe(SubscribeReply),
+    /// Of a channel that has a state instead of a history.
+    SubscribeState(Payload),
     Unsubscribe,
     Publish,
-    History { publications: Vec<Publication>, position: Position },
+    History {
+        publications: Vec<Publication>,
+        position: Position,
+    },
     Presence(Vec<ClientInfo>),
-    PresenceStats { clients: usize, users: usize },
-    Refresh { client: String, ttl: u32 },
+    PresenceStats {
+        clients: usize,
+        users: usize,
+    },
+    Rpc(Payload),
+    Refresh {
+        client: String,
+        ttl: u32,
+    },
     Ping,
     Error(ErrorCode),
 }

@@ -13,6 +13,7 @@ use crate::access::changes::Changes;
 use crate::auth::Auth;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
+use crate::broker::status::StatusStore;
 use crate::broker::{Broker, BrokerError, Retention, Sink};
 use crate::config::{Config, Networks};
 use crate::connection::Connections;
@@ -29,6 +30,7 @@ use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::session::Services;
 use crate::shutdown::Shutdown;
+use crate::status::Statuses;
 use crate::updates::Updates;
 use admin::Admin;
 use door::{Door, Guest};
@@ -155,7 +157,9 @@ async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, cli
     if tokio::time::timeout(config.shutdown_timeout, all_gone).await.is_err() {
         tracing::warn!(connections = open.get(), "connections were cut off at shutdown_timeout");
     }
-    if tokio::time::timeout(PRESENCE_PATIENCE, services.presence.withdraw()).await.is_err() {
+    services.statuses.withdraw();
+    let told = async { tokio::join!(services.presence.withdraw(), services.statuses.settled()) };
+    if tokio::time::timeout(PRESENCE_PATIENCE, told).await.is_err() {
         tracing::warn!("the broker did not hear of all who left; their presence runs out after presence_ttl");
     }
 }
@@ -171,6 +175,9 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         ttl: config.history_ttl,
         position_ttl: config.history_ttl.max(Duration::from_secs(24 * 3600)),
         presence_ttl: config.presence_ttl,
+        status_grace: config.status_grace,
+        last_seen_ttl: config.last_seen_ttl,
+        join_leave_max: config.join_leave_max,
     };
     let broker: Arc<dyn Broker> = match &config.redis_url {
         Some(url) => RedisBroker::connect(url.expose(), &config.redis_prefix, retention).await?,
@@ -191,6 +198,9 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     tokio::spawn(Auth::sweep(Arc::downgrade(&auth)));
     let presence = Presence::new(Arc::clone(&broker));
     tokio::spawn(Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
+    let store = Arc::clone(&broker) as Arc<dyn StatusStore>;
+    let statuses = Statuses::new(&config, store, Arc::clone(&presence), metrics.clone());
+    tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
     let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
     let connections = Arc::<Connections>::default();
     let revocation = Revocation::new(
@@ -216,6 +226,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         broker,
         hub,
         presence,
+        statuses,
         relay,
         limits,
         metrics,

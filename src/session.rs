@@ -4,12 +4,14 @@
 //! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
 
 mod limits;
+mod status;
 pub mod timing;
 
 use crate::access::Access;
 use crate::access::changes::Moment;
 use crate::auth::{Auth, AuthError, Verified};
 use crate::broker::{Broker, BrokerError, HistoryQuery};
+use crate::channel::Kind;
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::suspension::Standing;
@@ -27,7 +29,7 @@ use crate::protocol::{
 };
 use crate::relay::Relay;
 use crate::revocation::Revocation;
-use crate::updates::Updates;
+use crate::status::Statuses;
 use limits::Pace;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
@@ -47,6 +49,7 @@ pub struct Services {
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
+    pub statuses: Arc<Statuses>,
     pub relay: Relay,
     pub limits: Limits,
     pub metrics: Metrics,
@@ -63,6 +66,8 @@ pub struct Session {
     /// Held until the client has proved who it is.
     newcomer: Option<Place>,
     state: State,
+    /// The client has not answered a ping.
+    lost: bool,
 }
 
 enum State {
@@ -97,7 +102,7 @@ impl Session {
         let now = Instant::now();
         let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
         let client = crate::random::token::<16>();
-        Self { id, client, services, outbox, timing, pace, newcomer, state: State::New }
+        Self { id, client, services, outbox, timing, pace, newcomer, state: State::New, lost: false }
     }
 
     pub fn id(&self) -> ConnectionId {
@@ -117,7 +122,10 @@ impl Session {
                 self.outbox.push(json::PING);
                 Ok(())
             }
-            Due::End(reason) => Err(reason),
+            Due::End(reason) => {
+                self.lost = reason == codes::NO_PONG;
+                Err(reason)
+            }
         }
     }
 
@@ -125,6 +133,7 @@ impl Session {
     /// All commands of a frame together may wait for `command_timeout`.
     pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
+        self.show_life();
         let mut verdicts = self.check_access(frame, deadline).await;
         let mut is_empty = true;
         // One by one: all commands of a frame together may take fifty times its size.
@@ -145,6 +154,13 @@ impl Session {
             }
         }
         if is_empty { self.count_frame() } else { Ok(()) }
+    }
+
+    /// Something has come from the client, be it its farewell.
+    pub fn show_life(&self) {
+        if let State::Connected(connection) = &self.state {
+            connection.show_life();
+        }
     }
 
     fn malformed(&self, error: &DecodeError) -> Disconnect {
@@ -202,7 +218,12 @@ impl Session {
         let reply = match request {
             Request::Connect { token } => Some(self.connect(&token, deadline).await?),
             Request::Subscribe(subscribe) => {
-                self.subscribe(id, subscribe, deadline, verdicts).await?;
+                self.may_subscribe(&subscribe.channel)?;
+                match Kind::of(&subscribe.channel) {
+                    Kind::Feed => self.subscribe(id, subscribe, deadline, verdicts).await?,
+                    Kind::Status => self.subscribe_status(id, subscribe, deadline, verdicts).await?,
+                    Kind::Updates => self.subscribe_to_updates(id, subscribe, deadline, verdicts).await?,
+                }
                 None
             }
             Request::Unsubscribe { channel } => {
@@ -227,7 +248,7 @@ impl Session {
             }
             Request::Refresh { token } => Some(self.refresh(&token, deadline).await?),
             Request::Ping => Some(Reply::Ping),
-            Request::Rpc { .. } => return Err(codes::METHOD_NOT_FOUND.into()),
+            Request::Rpc { method, data } => Some(self.rpc(&method, data, deadline).await?),
             // Subscriptions have no tokens of their own here.
             Request::SubRefresh { .. } => return Err(codes::NOT_AVAILABLE.into()),
             // Nobody here listens to messages without a reply; they are counted and dropped.
@@ -252,6 +273,7 @@ impl Session {
         let authenticated = self.authenticate(token, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
         self.settle(deadline).await?;
+        self.services.statuses.enter(self.connection()?, deadline).await;
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
         Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
     }
@@ -313,37 +335,46 @@ impl Session {
         }
     }
 
+    fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
+        if self.services.hub.standing(channel, self.id) != Standing::Out {
+            return Err(codes::ALREADY_SUBSCRIBED);
+        }
+        let State::Connected(connection) = &self.state else { return Err(codes::UNAUTHORIZED) };
+        if connection.channels().len() >= self.services.config.max_subscriptions {
+            return Err(codes::LIMIT_EXCEEDED);
+        }
+        Ok(())
+    }
+
+    /// PocketBase's verdict: the one that is there already, or else its answer.
+    async fn allowed(
+        &self,
+        channel: &str,
+        verdict: Option<Result<Moment, ErrorCode>>,
+        deadline: Instant,
+    ) -> Result<Moment, Failure> {
+        if let Some(verdict) = verdict {
+            return Ok(verdict?);
+        }
+        let check = self.services.access.check(&self.connection()?.user, channel);
+        Ok(timeout_at(deadline, check).await.unwrap_or(Err(codes::INTERNAL))?)
+    }
+
     async fn subscribe(
-        &mut self,
+        &self,
         id: u32,
-        Subscribe { channel, recover, reject_unrecovered }: Subscribe,
+        Subscribe { channel, recover, reject_unrecovered, join_leave, echo }: Subscribe,
         deadline: Instant,
         verdicts: &mut Verdicts,
     ) -> Result<(), Failure> {
         let connection = Arc::clone(self.connection()?);
-        if self.services.hub.standing(&channel, self.id) != Standing::Out {
-            return Err(codes::ALREADY_SUBSCRIBED.into());
-        }
-        if connection.channels().len() >= self.services.config.max_subscriptions {
-            return Err(codes::LIMIT_EXCEEDED.into());
-        }
         let mut entering =
             Entering { presence: &self.services.presence, channel: &channel, client: &self.client, stays: false };
         let limit = self.services.config.max_queue_size / 2;
         let name: Arc<str> = channel.as_str().into();
         let mut verdict = verdicts.remove(&channel);
-        if Updates::serves(&channel) {
-            let refused = recover.is_some() && reject_unrecovered;
-            return self.subscribe_to_updates(id, name, verdict, recover.is_some(), refused, deadline).await;
-        }
         loop {
-            let check = async {
-                match verdict.take() {
-                    Some(verdict) => verdict,
-                    None => self.services.access.check(&connection.user, &channel).await,
-                }
-            };
-            let allowed = timeout_at(deadline, check).await.unwrap_or(Err(codes::INTERNAL))?;
+            let allowed = self.allowed(&channel, verdict.take(), deadline).await?;
             let mut stale = false;
             let accept = |mut reply: SubscribeReply| {
                 if !self.services.access.holds(allowed, &connection.user, &channel) {
@@ -375,11 +406,18 @@ impl Session {
             let failure = match joined.await {
                 Ok(Ok(true)) => {
                     entering.stays = true;
+                    if join_leave {
+                        self.services.hub.tell_movements(&channel, &connection);
+                    }
+                    if !echo {
+                        self.services.hub.spare_echo(&channel, &connection);
+                    }
                     return Ok(());
                 }
                 Ok(Ok(false)) if stale => continue,
                 Ok(Ok(false)) => codes::UNRECOVERABLE_POSITION,
                 Ok(Err(SubscribeError::AlreadySubscribed)) => codes::ALREADY_SUBSCRIBED,
+                Ok(Err(SubscribeError::OtherKind)) => codes::UNKNOWN_CHANNEL,
                 Ok(Err(SubscribeError::Broker(error))) => self.broker_failed("subscribe", &error),
                 Err(_) => codes::INTERNAL,
             };
@@ -391,31 +429,31 @@ impl Session {
     async fn subscribe_to_updates(
         &self,
         id: u32,
-        channel: Arc<str>,
-        verdict: Option<Result<Moment, ErrorCode>>,
-        recovering: bool,
-        refused: bool,
+        Subscribe { channel, recover, reject_unrecovered, .. }: Subscribe,
         deadline: Instant,
+        verdicts: &mut Verdicts,
     ) -> Result<(), Failure> {
         let connection = self.connection()?;
         let services = &self.services;
-        let ready = timeout_at(deadline, async {
-            match verdict {
-                Some(verdict) => verdict?,
-                None => services.access.check(&connection.user, &channel).await?,
-            };
-            services.relay.started().await;
-            services.hub.watched().await.map_err(|error| self.broker_failed("subscribe", &error))
-        });
-        ready.await.unwrap_or(Err(codes::INTERNAL))?;
-        if refused {
+        self.allowed(&channel, verdicts.remove(&channel), deadline).await?;
+        if recover.is_some() && reject_unrecovered {
             return Err(codes::UNRECOVERABLE_POSITION.into());
         }
+        let ready = timeout_at(deadline, async {
+            services.relay.started().await;
+            services.hub.watched().await
+        });
+        match ready.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(self.broker_failed("subscribe", &error).into()),
+            Err(_) => return Err(codes::INTERNAL.into()),
+        }
+        let channel: Arc<str> = channel.into();
         if !connection.channels().insert(Arc::clone(&channel)) {
             return Err(codes::ALREADY_SUBSCRIBED.into());
         }
         let position = Position { offset: 0, epoch: crate::random::token::<6>() };
-        let recovered = recovering.then_some(false);
+        let recovered = recover.map(|_| false);
         let reply =
             json::reply(id, &Reply::Subscribe(SubscribeReply { position, recovered, publications: Vec::new() }));
         let updates = &services.revocation.updates;
@@ -428,12 +466,13 @@ impl Session {
     }
 
     fn leave(&self, connection: &Connection, channel: &str) {
-        if Updates::serves(channel) {
+        if Kind::of(channel) == Kind::Updates {
             connection.channels().remove(channel);
             self.services.revocation.updates.unsubscribe(channel, connection);
             return;
         }
         self.services.hub.unsubscribe(channel, connection);
+        // Of those that have no presence it knows nothing.
         self.services.presence.leave(channel, &self.client);
     }
 
@@ -448,6 +487,7 @@ impl Session {
         if data.get().len() > self.services.config.max_signal_size {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
+        has_members(channel)?;
         let connection = self.connection()?;
         // Read whole, since it reaches other clients: what is nested beyond 128 levels, or holds half of a surrogate
         // pair, is more than the parsers of some SDKs take.
@@ -470,6 +510,7 @@ impl Session {
     }
 
     async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
+        has_members(&request.channel)?;
         require(self.services.hub.standing(&request.channel, self.id))?;
         let query = HistoryQuery {
             since: request.since.as_ref().map(|since| since.offset),
@@ -487,6 +528,7 @@ impl Session {
     }
 
     async fn presence(&self, channel: &str, deadline: Instant) -> Result<Vec<ClientInfo>, Failure> {
+        has_members(channel)?;
         require(self.services.hub.standing(channel, self.id))?;
         self.ask_broker("presence", deadline, self.services.broker.presence(channel)).await
     }
@@ -549,7 +591,16 @@ impl Drop for Session {
         for channel in channels {
             self.leave(connection, &channel);
         }
+        self.services.statuses.leave(connection, !self.lost);
         self.unsettle(connection);
+    }
+}
+
+/// For what statuses and updates do not have: a history, a presence, and members who publish.
+fn has_members(channel: &str) -> Result<(), ErrorCode> {
+    match Kind::of(channel) {
+        Kind::Feed => Ok(()),
+        Kind::Status | Kind::Updates => Err(codes::NOT_AVAILABLE),
     }
 }
 

@@ -107,8 +107,16 @@ impl Connection {
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
                         session.count_frame().map_err(End::from)
                     }
-                    Some(Ok(Message::Close(_))) | None => Err(End::Client),
-                    Some(Err(error)) => Err(self.broken(&error)),
+                    Some(Ok(Message::Close(_))) | None => {
+                        session.show_life();
+                        Err(End::Client)
+                    }
+                    Some(Err(error)) => {
+                        if !matches!(error, Error::Io(_)) {
+                            session.show_life();
+                        }
+                        Err(self.broken(&error))
+                    }
                 },
                 taken = self.outbox.take(&mut self.batch) => match taken {
                     Ok(()) => self.write().await,

@@ -48,11 +48,6 @@ impl Updates {
         Arc::new(Self { pocketbase, streams: DashMap::default(), metrics })
     }
 
-    /// Whether a channel of this name is one of updates, if it is any: only their names have no colon.
-    pub fn serves(channel: &str) -> bool {
-        !channel.contains(':')
-    }
-
     /// Takes in what may have changed who sees what. Called in the order of the outbox, as is [`Updates::event`].
     pub fn change(&self, change: &Change) {
         for stream in &self.streams {

@@ -1,4 +1,4 @@
-//! The promises of [`Broker`], the same for every broker (`delivery`, `history`, `presence`), and what a broker in
+//! The promises of [`Broker`], the same for every broker (`delivery`, `history`, `presence`, `status`), and what a broker in
 //! Redis does and lives through besides (`nodes`, `faults`).
 
 // In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
@@ -14,6 +14,8 @@ mod history;
 mod nodes;
 #[path = "broker/presence.rs"]
 mod presence;
+#[path = "broker/status.rs"]
+mod status;
 
 mod harness;
 
@@ -21,8 +23,9 @@ use async_trait::async_trait;
 use harness::redis::Redis;
 use konvert_gateway::broker::memory::MemoryBroker;
 use konvert_gateway::broker::redis::RedisBroker;
+use konvert_gateway::broker::status::State;
 use konvert_gateway::broker::{Broker, Entry, Mark, Retention, Sink};
-use konvert_gateway::protocol::{ClientInfo, Payload, Publication};
+use konvert_gateway::protocol::{ClientInfo, Movement, Payload, Publication};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -90,6 +93,18 @@ for_each_broker! {
     history::what_is_forgotten_does_not_come_back
     presence::clients_are_added_renewed_and_removed
     presence::clients_expire
+    presence::who_comes_and_goes_is_told_once
+    presence::a_crowd_comes_and_goes_unannounced
+    status::a_user_is_online_while_one_connection_lives
+    status::a_reload_goes_unnoticed
+    status::a_dead_nodes_lease_does_not_take_the_grace_away
+    status::a_lost_connection_ends_without_grace
+    status::a_lease_runs_out_once
+    status::modes_and_idleness
+    status::the_invisible_look_offline
+    status::a_mode_comes_back_with_its_lease
+    status::strangers_are_offline
+    status::whatever_happens_each_change_is_one
     presence::the_mark_only_moves_forward
     presence::a_new_generation_begins_all_channels_anew
 }
@@ -100,6 +115,9 @@ fn generous() -> Retention {
         ttl: Duration::from_secs(600),
         position_ttl: Duration::from_secs(3600),
         presence_ttl: Duration::from_secs(60),
+        status_grace: Duration::from_secs(10),
+        last_seen_ttl: Duration::from_secs(3600),
+        join_leave_max: 200,
     }
 }
 
@@ -140,6 +158,8 @@ fn numbered(seqs: impl IntoIterator<Item = u64>) -> Vec<(u64, String)> {
 struct Recorder {
     publications: Mutex<Vec<(String, String, Publication)>>,
     signals: Mutex<Vec<(String, Publication)>>,
+    movements: Mutex<Vec<(String, Movement, String)>>,
+    statuses: Mutex<Vec<(String, State)>>,
     gaps: AtomicUsize,
 }
 
@@ -150,6 +170,14 @@ impl Sink for Recorder {
 
     fn signal(&self, channel: &str, publication: Publication) {
         self.signals.lock().unwrap().push((channel.into(), publication));
+    }
+
+    fn movement(&self, channel: &str, movement: Movement, info: ClientInfo) {
+        self.movements.lock().unwrap().push((channel.into(), movement, info.client));
+    }
+
+    fn status(&self, channel: &str, state: State) {
+        self.statuses.lock().unwrap().push((channel.into(), state));
     }
 
     fn gap(&self) {
@@ -173,6 +201,21 @@ impl Recorder {
     fn of(&self, channel: &str) -> Vec<Publication> {
         let all = self.publications.lock().unwrap();
         all.iter().filter(|(name, ..)| name == channel).map(|(.., publication)| publication.clone()).collect()
+    }
+
+    /// Who came (`+`) into this channel and who went (`-`).
+    fn movements(&self, channel: &str) -> Vec<String> {
+        let all = self.movements.lock().unwrap();
+        let sign = |movement: &Movement| if *movement == Movement::Join { '+' } else { '-' };
+        all.iter()
+            .filter(|(name, ..)| name == channel)
+            .map(|(_, movement, client)| format!("{}{client}", sign(movement)))
+            .collect()
+    }
+
+    fn states(&self, user: &str) -> Vec<State> {
+        let (all, channel) = (self.statuses.lock().unwrap(), format!("status:{user}"));
+        all.iter().filter(|(name, _)| *name == channel).map(|(_, state)| *state).collect()
     }
 
     fn epochs(&self, channel: &str) -> Vec<String> {

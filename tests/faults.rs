@@ -16,10 +16,8 @@ mod faults {
     pub mod fault;
     pub mod frames;
     pub mod level;
-    pub mod proxy;
     pub mod record;
     pub mod report;
-    pub mod rng;
     pub mod run;
     #[cfg(test)]
     mod scenarios;

@@ -187,10 +187,10 @@ async fn who_comes_back_is_told_to_reload_and_who_left_hears_nothing() {
     let [ann, ..] = &mut stage.clients;
     assert_eq!(ann.call("subscribe", json!({"channel": CHANNEL})).await["error"]["code"], 105);
     for command in ["history", "presence"] {
-        assert_eq!(ann.call(command, json!({"channel": CHANNEL})).await["error"]["code"], 103, "{command}");
+        assert_eq!(ann.call(command, json!({"channel": CHANNEL})).await["error"]["code"], 108, "{command}");
     }
     let typing = json!({"channel": CHANNEL, "data": {"type": "typing"}});
-    assert_eq!(ann.call("publish", typing).await["error"]["code"], 103);
+    assert_eq!(ann.call("publish", typing).await["error"]["code"], 108);
     assert!(ann.call("unsubscribe", json!({"channel": CHANNEL})).await["unsubscribe"].is_object());
     let room = stage.room("private", "unheard").await;
     assert_eq!(stage.got_by_others(&room).await, [Vec::<String>::new(), Vec::new()]);
@@ -267,7 +267,7 @@ async fn a_user_in_a_thousand_rooms_subscribes_fast() {
     let ann = world.pocketbase.user("ann").await;
     for batch in 0..20 {
         let room = |i: usize| {
-            let kind = if i % 2 == 0 { "private" } else { "public" };
+            let kind = if i.is_multiple_of(2) { "private" } else { "public" };
             let room = json!({"name": format!("room {batch} {i}"), "type": kind, "owner": ann.id});
             json!({"method": "POST", "url": "/api/collections/rooms/records", "body": room})
         };
@@ -289,4 +289,28 @@ async fn a_user_in_a_thousand_rooms_subscribes_fast() {
     times.sort();
     println!("subscribe of a user in 1,000 rooms: {times:?}");
     assert!(times[times.len() / 2] < Duration::from_millis(300), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_no_echo_gets_everybody_else_s_signals() {
+    let world = World::single().await;
+    let (room, users) = world.room(&["ann", "bob", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut quiet = Client::connect(world.gateway(), &users[0].token).await;
+    let reply = quiet.call("subscribe", json!({"channel": channel, "data": {"echo": false, "more": [1]}})).await;
+    assert!(reply["subscribe"].is_object(), "{reply}");
+    // Another connection of the same user, whose data is something of the application's.
+    let mut second = Client::connect(world.gateway(), &users[0].token).await;
+    let reply = second.call("subscribe", json!({"channel": channel, "data": ["echo", false]})).await;
+    assert!(reply["subscribe"].is_object(), "{reply}");
+    let mut bob = world.subscriber(0, &users[1], &room).await;
+    for (client, n) in [(&mut quiet, 1), (&mut second, 2), (&mut bob, 3)] {
+        let sent = client.call("publish", json!({"channel": channel, "data": {"type": "typing", "n": n}})).await;
+        assert!(sent["publish"].is_object(), "{sent}");
+    }
+    for (client, expected) in [(&mut quiet, vec![2, 3]), (&mut second, vec![1, 2, 3]), (&mut bob, vec![1, 2, 3])] {
+        for n in expected {
+            assert_eq!(client.signal().await["data"]["n"], n);
+        }
+    }
 }

@@ -3,8 +3,10 @@
 //! After a restart every channel has a new epoch, so clients that come back are told `recovered:false` and
 //! reload from PocketBase.
 
+mod status;
+
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
-use crate::protocol::{ClientInfo, Payload, Position, Publication};
+use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
 use dashmap::DashMap;
 use std::collections::{HashMap, VecDeque};
@@ -15,6 +17,7 @@ pub struct MemoryBroker {
     retention: Retention,
     channels: DashMap<String, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
     mark: Mutex<Option<Mark>>,
+    statuses: status::Statuses,
     sink: OnceLock<Weak<dyn Sink>>,
 }
 
@@ -75,7 +78,16 @@ impl Channel {
         if now - self.published_at > retention.ttl {
             self.history = VecDeque::new();
         }
-        self.presence.retain(|_, (_, seen)| now - *seen <= retention.presence_ttl);
+    }
+
+    /// Takes out those clients whose time has run out, or this one. Returns those of whom others are to be told.
+    fn evict(&mut self, now: Instant, retention: &Retention, client: Option<&str>) -> Vec<ClientInfo> {
+        let told = self.presence.len() <= retention.join_leave_max;
+        let gone = |id: &String, (_, seen): &mut (ClientInfo, Instant)| {
+            client.is_some_and(|client| client == id) || now - *seen > retention.presence_ttl
+        };
+        let left: Vec<ClientInfo> = self.presence.extract_if(gone).map(|(_, (info, _))| info).collect();
+        if told { left } else { Vec::new() }
     }
 
     fn is_idle(&self, now: Instant, retention: &Retention) -> bool {
@@ -101,7 +113,13 @@ impl Channel {
 impl MemoryBroker {
     pub fn new(retention: Retention) -> Arc<Self> {
         let channels = DashMap::with_hasher(foldhash::fast::RandomState::default());
-        Arc::new(Self { retention, channels, mark: Mutex::new(None), sink: OnceLock::new() })
+        Arc::new(Self {
+            retention,
+            channels,
+            mark: Mutex::new(None),
+            statuses: status::Statuses::default(),
+            sink: OnceLock::new(),
+        })
     }
 
     /// Runs for as long as the broker lives: frees channels that nobody has used for long.
@@ -110,9 +128,10 @@ impl MemoryBroker {
             tokio::time::sleep(Duration::from_secs(10)).await;
             let Some(broker) = broker.upgrade() else { return };
             let now = Instant::now();
-            broker.channels.retain(|_, channel| {
+            broker.channels.retain(|name, channel| {
                 let mut state = lock(channel);
                 state.expire(now, &broker.retention);
+                broker.evict(name, &mut state, None);
                 // Another holder may be about to publish into it.
                 Arc::strong_count(channel) > 1 || !state.is_idle(now, &broker.retention)
             });
@@ -125,6 +144,19 @@ impl MemoryBroker {
             return Arc::clone(&found);
         }
         Arc::clone(&self.channels.entry(name.to_owned()).or_insert_with(|| Arc::new(Mutex::new(Channel::new()))))
+    }
+
+    /// Takes clients out of the presence whose time has run out, and this one.
+    fn evict(&self, name: &str, channel: &mut Channel, client: Option<&str>) {
+        for info in channel.evict(Instant::now(), &self.retention, client) {
+            self.tell_movement(name, Movement::Leave, info);
+        }
+    }
+
+    fn tell_movement(&self, channel: &str, movement: Movement, info: ClientInfo) {
+        if let Some(sink) = self.sink() {
+            sink.movement(channel, movement, info);
+        }
     }
 
     fn sink(&self) -> Option<Arc<dyn Sink>> {
@@ -209,21 +241,28 @@ impl Broker for MemoryBroker {
     }
 
     async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError> {
-        for (channel, info) in clients {
-            lock(&self.channel(channel)).presence.insert(info.client.clone(), (info.clone(), Instant::now()));
+        for (name, info) in clients {
+            let channel = self.channel(name);
+            let mut channel = lock(&channel);
+            self.evict(name, &mut channel, None);
+            let new = channel.presence.insert(info.client.clone(), (info.clone(), Instant::now())).is_none();
+            if new && channel.presence.len() <= self.retention.join_leave_max {
+                self.tell_movement(name, Movement::Join, info.clone());
+            }
         }
         Ok(())
     }
 
-    async fn remove_presence(&self, channel: &str, client: &str) -> Result<(), BrokerError> {
-        lock(&self.channel(channel)).presence.remove(client);
+    async fn remove_presence(&self, name: &str, client: &str) -> Result<(), BrokerError> {
+        let channel = self.channel(name);
+        self.evict(name, &mut lock(&channel), Some(client));
         Ok(())
     }
 
-    async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError> {
-        let channel = self.channel(channel);
+    async fn presence(&self, name: &str) -> Result<Vec<ClientInfo>, BrokerError> {
+        let channel = self.channel(name);
         let mut channel = lock(&channel);
-        channel.expire(Instant::now(), &self.retention);
+        self.evict(name, &mut channel, None);
         Ok(channel.presence.values().map(|(info, _)| info.clone()).collect())
     }
 

@@ -4,13 +4,14 @@
 //! Redis is silent, within a quarter when it is known to be down. Messages come in over [`subscriber`], one Redis
 //! channel for each channel that this node wants. Both reconnect by themselves, for as long as the broker lives.
 //!
-//! A channel is a hash (its epoch, offset and last sequence number), a stream (its history) and two keys of
+//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset and last sequence number), a stream (its history) and two keys of
 //! presence; [`scripts`] change them, each atomically. If Redis comes back empty, channels begin new epochs.
 
 #[doc(hidden)] // public for the fuzz targets in tests/fuzz
 pub mod keys;
 mod link;
 mod scripts;
+mod status;
 mod subscriber;
 mod subscriptions;
 mod task;
@@ -157,8 +158,10 @@ impl RedisBroker {
         self.generation.load(Ordering::Acquire)
     }
 
-    fn presence_keys(&self, channel: &str) -> [String; 2] {
-        [self.keys.presence(channel), self.keys.leases(channel)]
+    fn presence_call(&self, script: &redis::Script, channel: &str) -> Cmd {
+        let mut command = call(script, &[self.keys.presence(channel), self.keys.leases(channel)]);
+        command.arg(self.keys.live(channel)).arg(self.retention.join_leave_max);
+        command
     }
 }
 
@@ -273,7 +276,7 @@ impl Broker for RedisBroker {
             .iter()
             .flat_map(|(channel, infos)| infos.chunks(256).map(move |infos| (channel, infos)))
             .map(|(channel, infos)| {
-                let mut command = call(&self.scripts.add_presence, &self.presence_keys(channel));
+                let mut command = self.presence_call(&self.scripts.add_presence, channel);
                 command.arg(ttl);
                 for info in infos {
                     command.arg(&info.client).arg(wire::info_json(info));
@@ -288,13 +291,13 @@ impl Broker for RedisBroker {
     }
 
     async fn remove_presence(&self, channel: &str, client: &str) -> Result<(), BrokerError> {
-        let mut command = call(&self.scripts.remove_presence, &self.presence_keys(channel));
+        let mut command = self.presence_call(&self.scripts.remove_presence, channel);
         command.arg(client);
         self.call_one(&self.scripts.remove_presence, command).await.map(drop)
     }
 
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError> {
-        let command = call(&self.scripts.presence, &self.presence_keys(channel));
+        let command = self.presence_call(&self.scripts.presence, channel);
         wire::read_presence(self.call_one(&self.scripts.presence, command).await?)
     }
 

@@ -24,7 +24,13 @@ struct Node {
 impl Node {
     async fn with_history(size: usize) -> Self {
         let day = Duration::from_secs(86_400);
-        let broker = MemoryBroker::new(Retention { size, ttl: day, position_ttl: day, presence_ttl: day });
+        let broker = MemoryBroker::new(Retention {
+            size,
+            ttl: day,
+            position_ttl: day,
+            presence_ttl: day,
+            ..Retention::default()
+        });
         let metrics = Metrics::new().unwrap();
         let hub = Hub::new(broker.clone(), metrics.clone());
         let sink: Weak<Hub> = Arc::downgrade(&hub);

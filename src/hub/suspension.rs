@@ -5,7 +5,7 @@ use super::{Hub, State, Subscriber};
 use crate::access::changes::Cause;
 use crate::connection::{Connection, ConnectionId};
 use crate::protocol::codes;
-use crate::protocol::{Publication, json};
+use crate::protocol::{ClientInfo, Publication, json};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -42,8 +42,15 @@ impl Subscriber {
         if publication.offset != 0 {
             return publication.offset > self.from;
         }
-        let sender = publication.info.as_ref().map(|info| info.user.as_str());
-        self.held.is_none() && !sender.is_some_and(|sender| self.connection.blocks(sender))
+        let unwanted = |sender: &ClientInfo| {
+            self.connection.blocks(&sender.user) || (!self.echo && sender.client == self.connection.client)
+        };
+        self.held.is_none() && !publication.info.as_ref().is_some_and(unwanted)
+    }
+
+    /// What is not kept gives way to what is, where the client reads slowly.
+    pub(super) fn push_signal(&self, frame: &Bytes) -> bool {
+        self.connection.outbox.push_if_roomy(frame.clone())
     }
 
     pub(super) fn push(&mut self, frame: &Bytes) -> bool {

@@ -1,7 +1,7 @@
 //! The JSON encoding: one object per command or reply, several separated by line feeds in one text frame.
 
 use super::codes::ErrorCode;
-use super::{ClientInfo, Command, HistoryRequest, Payload, Position, Publication, Reply, Request, Subscribe};
+use super::{ClientInfo, Command, HistoryRequest, Movement, Payload, Position, Publication, Reply, Request, Subscribe};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
@@ -58,7 +58,7 @@ struct ChannelFrame {
 }
 
 #[derive(Deserialize)]
-struct SubscribeFrame {
+struct SubscribeFrame<'a> {
     channel: String,
     #[serde(default)]
     recover: bool,
@@ -68,6 +68,17 @@ struct SubscribeFrame {
     offset: u64,
     #[serde(default)]
     flag: u64,
+    #[serde(default)]
+    join_leave: bool,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+/// What this gateway reads in a subscribe's `data`; applications may have more, or something else, in theirs.
+#[derive(Default, Deserialize)]
+struct SubscribeData {
+    #[serde(default)]
+    echo: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -96,9 +107,11 @@ struct PositionFrame {
 }
 
 #[derive(Deserialize)]
-struct RpcFrame {
+struct RpcFrame<'a> {
     #[serde(default)]
     method: String,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +123,8 @@ struct CommandFrame<'a> {
     #[serde(default)]
     id: u32,
     connect: Option<TokenFrame>,
-    subscribe: Option<SubscribeFrame>,
+    #[serde(borrow)]
+    subscribe: Option<SubscribeFrame<'a>>,
     unsubscribe: Option<ChannelFrame>,
     #[serde(borrow)]
     publish: Option<PublishFrame<'a>>,
@@ -119,7 +133,8 @@ struct CommandFrame<'a> {
     history: Option<HistoryFrame>,
     ping: Option<EmptyFrame>,
     send: Option<EmptyFrame>,
-    rpc: Option<RpcFrame>,
+    #[serde(borrow)]
+    rpc: Option<RpcFrame<'a>>,
     refresh: Option<TokenFrame>,
     sub_refresh: Option<ChannelFrame>,
 }
@@ -132,10 +147,14 @@ impl<'a> TryFrom<CommandFrame<'a>> for Command<'a> {
         let request = if let Some(TokenFrame { token }) = frame.connect {
             Request::Connect { token }
         } else if let Some(subscribe) = frame.subscribe {
+            let data: SubscribeData =
+                subscribe.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
             Request::Subscribe(Subscribe {
+                echo: data.echo.unwrap_or(true),
                 channel: subscribe.channel,
                 recover: subscribe.recover.then_some(Position { offset: subscribe.offset, epoch: subscribe.epoch }),
                 reject_unrecovered: subscribe.flag & FLAG_REJECT_UNRECOVERED != 0,
+                join_leave: subscribe.join_leave,
             })
         } else if let Some(ChannelFrame { channel }) = frame.unsubscribe {
             Request::Unsubscribe { channel }
@@ -156,8 +175,8 @@ impl<'a> TryFrom<CommandFrame<'a>> for Command<'a> {
             Request::Ping
         } else if frame.send.is_some() {
             return Ok(Command { id, request: Request::Send });
-        } else if let Some(RpcFrame { method }) = frame.rpc {
-            Request::Rpc { method }
+        } else if let Some(RpcFrame { method, data }) = frame.rpc {
+            Request::Rpc { method, data }
         } else if let Some(TokenFrame { token }) = frame.refresh {
             Request::Refresh { token }
         } else if let Some(ChannelFrame { channel }) = frame.sub_refresh {
@@ -196,6 +215,23 @@ pub fn push_begin(channel: &str) -> Bytes {
 fn begin_push(out: &mut Vec<u8>, channel: &str) {
     out.extend_from_slice(br#"{"push":{"channel":"#);
     write_json(out, channel);
+}
+
+/// Tells who has come into a channel, or gone.
+pub fn movement_push(channel: &str, movement: Movement, info: &ClientInfo) -> Bytes {
+    #[derive(Serialize)]
+    struct Who<'a> {
+        info: &'a ClientInfo,
+    }
+    let mut out = Vec::new();
+    begin_push(&mut out, channel);
+    out.extend_from_slice(match movement {
+        Movement::Join => br#","join":"#,
+        Movement::Leave => br#","leave":"#,
+    });
+    write_json(&mut out, &Who { info });
+    out.extend_from_slice(b"}}");
+    out.into()
 }
 
 /// Tells a client that the server ended its subscription.
@@ -253,6 +289,16 @@ fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
                 out.extend_from_slice(br#","publications":"#);
                 write_publications(out, &subscribe.publications);
             }
+            out.push(b'}');
+        }
+        Reply::SubscribeState(state) => {
+            out.extend_from_slice(br#""subscribe":{"data":"#);
+            out.extend_from_slice(state.as_bytes());
+            out.push(b'}');
+        }
+        Reply::Rpc(data) => {
+            out.extend_from_slice(br#""rpc":{"data":"#);
+            out.extend_from_slice(data.as_bytes());
             out.push(b'}');
         }
         Reply::Unsubscribe => out.extend_from_slice(br#""unsubscribe":{}"#),
@@ -398,6 +444,8 @@ mod tests {
         let message = || publication(7, r#"{"action":"create"}"#, None);
         let typing = || publication(0, "{\"type\":\n\"typing\"}", Some(("u1", "c1")));
         let info = |user: &str, client: &str| ClientInfo { user: user.into(), client: client.into() };
+        let status =
+            || Payload::parse(r#"{"status":"away","last_seen":1795219200000,"version":1795219200000123}"#).unwrap();
         let subscribe = |recovered, publications| {
             Reply::Subscribe(SubscribeReply { position: position(7), recovered, publications })
         };
@@ -406,6 +454,7 @@ mod tests {
             ("subscribe", reply(2, &subscribe(None, vec![]))),
             ("subscribe recovered", reply(3, &subscribe(Some(true), vec![message()]))),
             ("subscribe not recovered", reply(4, &subscribe(Some(false), vec![]))),
+            ("subscribe to a status", reply(14, &Reply::SubscribeState(status()))),
             ("unsubscribe", reply(5, &Reply::Unsubscribe)),
             ("publish", reply(6, &Reply::Publish)),
             ("history", reply(7, &Reply::History { publications: vec![message()], position: position(7) })),
@@ -413,10 +462,14 @@ mod tests {
             ("presence stats", reply(9, &Reply::PresenceStats { clients: 2, users: 1 })),
             ("refresh", reply(10, &Reply::Refresh { client: "c1".into(), ttl: 3600 })),
             ("ping", reply(11, &Reply::Ping)),
+            ("rpc", reply(15, &Reply::Rpc(status()))),
             ("error", reply(12, &Reply::Error(codes::PERMISSION_DENIED))),
             ("temporary error", reply(13, &Reply::Error(codes::INTERNAL))),
             ("publication", publication_push("room:a\"b", &message())),
             ("signal", publication_push("room:a", &typing())),
+            ("status", publication_push("status:u1", &Publication { offset: 0, data: status(), info: None })),
+            ("join", movement_push("room:a", Movement::Join, &info("u1", "c1"))),
+            ("leave", movement_push("room:a", Movement::Leave, &info("u1", "c1"))),
             ("unsubscribe push", unsubscribe_push("room:a", codes::INSUFFICIENT_STATE)),
             ("server ping", PING),
         ];

@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use prometheus::IntCounter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -47,6 +47,10 @@ const BODY_SMALL: usize = 64 * 1024;
 const BODY_UNIT: usize = 1024;
 /// Seconds after which a full gateway may be tried again.
 const FULL_PAUSE: &str = "10";
+
+/// Of a body that is refused, how much is read all the same, and for how long.
+const DISCARDED: usize = 32 * 1024 * 1024;
+const DISCARDING: Duration = Duration::from_secs(1);
 
 const STOPPING: &str = "this gateway is stopping; another one, or this one after its restart, goes on";
 
@@ -212,7 +216,10 @@ impl Public {
         let (parts, body) = request.into_parts();
         let read = match self.room_for(&body) {
             Ok(_room) => self.read(body).await,
-            Err(refused) => Err(refused),
+            Err(refused) => {
+                discard(body).await;
+                Err(refused)
+            }
         };
         match read.and_then(|body| self.verified(&parts, &body)) {
             Ok(events) => {
@@ -304,6 +311,23 @@ const STOPPED_PAUSE: &str = "1";
 fn come_back(mut answer: Answer, seconds: &'static str) -> Answer {
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
     answer
+}
+
+/// Reads on past what is refused, within bounds: to close while the caller is still writing would reset the connection,
+/// and the answer would be lost with it.
+async fn discard(mut body: Incoming) {
+    let reading = async {
+        let mut left = DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let size = frame.data_ref().map_or(0, Bytes::len);
+            if size > left {
+                return;
+            }
+            left -= size;
+        }
+    };
+    // Whoever is slow has had his chance.
+    let _ = timeout(DISCARDING, reading).await;
 }
 
 fn body_units(bytes: usize) -> usize {

@@ -1,8 +1,9 @@
 //! What every broker promises about what it delivers.
 
 use crate::{Factory, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
+use konvert_gateway::broker::status::State;
 use konvert_gateway::broker::{Entry, HistoryQuery, Sink};
-use konvert_gateway::protocol::Publication;
+use konvert_gateway::protocol::{ClientInfo, Movement, Publication};
 use std::sync::Arc;
 
 pub async fn offsets_are_contiguous_and_in_order(factory: &impl Factory) {
@@ -29,6 +30,8 @@ pub async fn history_comes_before_delivery(factory: &impl Factory) {
             self.0.send(publication.offset).unwrap();
         }
         fn signal(&self, _: &str, _: Publication) {}
+        fn movement(&self, _: &str, _: Movement, _: ClientInfo) {}
+        fn status(&self, _: &str, _: State) {}
         fn gap(&self) {}
     }
 

@@ -2,8 +2,9 @@
 
 use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
+use konvert_gateway::broker::status::State;
 use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery, Sink};
-use konvert_gateway::protocol::Publication;
+use konvert_gateway::protocol::{ClientInfo, Movement, Publication};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -112,6 +113,8 @@ async fn a_sink_that_is_too_slow_hears_of_the_gap() {
         fn signal(&self, _: &str, _: Publication) {
             drop(self.gate.lock());
         }
+        fn movement(&self, _: &str, _: Movement, _: ClientInfo) {}
+        fn status(&self, _: &str, _: State) {}
         fn gap(&self) {
             self.heard.gap();
         }

@@ -44,6 +44,49 @@ pub async fn clients_expire(factory: &impl Factory) {
     until("the end of the other", async || broker.presence("c").await.unwrap().is_empty().then_some(())).await;
 }
 
+/// Signals come behind what was announced before them.
+async fn heard(broker: &dyn Broker, recorder: &Recorder, channel: &str) -> Vec<String> {
+    let before = recorder.signals.lock().unwrap().len();
+    broker.signal(channel, payload("{}"), client("u", "marker")).await.unwrap();
+    until("the marker", async || (recorder.signals.lock().unwrap().len() > before).then_some(())).await;
+    recorder.movements(channel)
+}
+
+pub async fn who_comes_and_goes_is_told_once(factory: &impl Factory) {
+    let broker = factory.broker(Retention { presence_ttl: Duration::from_millis(600), ..generous() }).await;
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    let [stays, goes, lost] = ["stays", "goes", "lost"].map(|id| ("c".to_owned(), client("u", id)));
+    broker.add_presence(std::slice::from_ref(&stays)).await.unwrap();
+    let first = heard(&*broker, &recorder, "c").await.len();
+    for client in [&goes, &lost, &goes] {
+        broker.add_presence(std::slice::from_ref(client)).await.unwrap();
+    }
+    broker.remove_presence("c", "goes").await.unwrap();
+    broker.remove_presence("c", "goes").await.unwrap();
+    until("the end of the one that is not renewed", async || {
+        broker.add_presence(std::slice::from_ref(&stays)).await.unwrap();
+        (broker.presence("c").await.unwrap().len() == 1).then_some(())
+    })
+    .await;
+    assert_eq!(heard(&*broker, &recorder, "c").await[first..], ["+goes", "+lost", "-goes", "-lost"]);
+}
+
+pub async fn a_crowd_comes_and_goes_unannounced(factory: &impl Factory) {
+    let broker = factory.broker(Retention { join_leave_max: 2, ..generous() }).await;
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    for id in ["1", "2", "3"] {
+        broker.add_presence(&[("c".to_owned(), client("u", id))]).await.unwrap();
+    }
+    for id in ["3", "2"] {
+        broker.remove_presence("c", id).await.unwrap();
+    }
+    let heard = heard(&*broker, &recorder, "c").await;
+    // Whether the first one's coming is told, whom nobody can hear, is left open.
+    assert_eq!(heard.iter().filter(|it| *it != "+1").collect::<Vec<_>>(), ["+2", "-2"]);
+}
+
 pub async fn the_mark_only_moves_forward(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     assert_eq!(broker.begin(mark(9)).await.unwrap().seq, 9);

@@ -4,9 +4,9 @@
 
 use super::frames::Frame;
 use super::record::Position;
-use super::rng::Rng;
 use super::subscription::{Access, Shared, State, Subscription};
 use super::topology::{Room, World, count, lock};
+use crate::harness::rng::Rng;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use std::collections::HashMap;

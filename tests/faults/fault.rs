@@ -1,8 +1,8 @@
 //! Everything that is done to the topology: drawn from the seed, injected, and healed.
 
-use super::proxy::{Incident, Proxy, Weather};
-use super::rng::Rng;
 use super::topology::{GATEWAYS, Topology, lock};
+use crate::harness::proxy::{Incident, Proxy, Weather};
+use crate::harness::rng::Rng;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

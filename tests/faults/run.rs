@@ -3,15 +3,15 @@
 use super::checker::{Checker, Findings};
 use super::clients::Client;
 use super::level;
-use super::proxy::Weather;
 use super::report::Report;
-use super::rng::Rng;
 use super::storm::Storm;
 use super::subscription::{Shared, Subscription};
 use super::topology::{HISTORY, Topology, lock};
 use super::truth::{self, Truths};
 use super::visits::Visits;
 use super::writers::{Answers, Writer};
+use crate::harness::proxy::Weather;
+use crate::harness::rng::Rng;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Single courses of events that chance takes long to find.
 
-use super::proxy::Weather;
 use super::topology::Topology;
 use crate::harness::client::Client;
+use crate::harness::proxy::Weather;
 use crate::harness::{DEADLINE, until};
 use serde_json::json;
 use std::path::Path;

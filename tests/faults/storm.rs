@@ -3,10 +3,10 @@
 use super::fault::{Fault, kinds};
 use super::level;
 use super::report::Injected;
-use super::rng::Rng;
 use super::subscription::Shared;
 use super::topology::Topology;
 use super::truth::Truths;
+use crate::harness::rng::Rng;
 use std::time::Duration;
 use tokio::sync::RwLock;
 use tokio::time::{Instant, sleep};

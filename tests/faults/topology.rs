@@ -1,12 +1,12 @@
 //! What runs: PocketBase, Redis and three gateways, with a proxy on every link between them and their clients.
 
 use super::clock::Clock;
-use super::proxy::Proxy;
 use super::record::Epochs;
 use crate::harness::gateway::Gateway;
 use crate::harness::http::Http;
 use crate::harness::pocketbase::{PocketBase, User, deployed};
 use crate::harness::process::free_port;
+use crate::harness::proxy::Proxy;
 use crate::harness::redis::Redis;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -2,9 +2,9 @@
 //! committed after a removal is not for them.
 
 use super::clients::Client;
-use super::rng::Rng;
 use super::subscription::{Access, Shared, State, Visit};
 use super::topology::{Topology, World, count, lock};
+use crate::harness::rng::Rng;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Writers through PocketBase's REST API: creates, updates, deletes and batches, some of which are rolled back.
 
-use super::rng::Rng;
 use super::topology::{World, count, lock};
 use crate::harness::pocketbase::User;
+use crate::harness::rng::Rng;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};

@@ -206,7 +206,7 @@ impl Client {
         self.pushes.pop_front()
     }
 
-    async fn push(&mut self) -> Value {
+    pub async fn push(&mut self) -> Value {
         match self.pushes.pop_front() {
             Some(push) => push,
             None => self.frame().await.unwrap_or_else(|close| panic!("closed: {close:?}")),

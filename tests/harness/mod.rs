@@ -9,7 +9,9 @@ pub mod gateway;
 pub mod http;
 pub mod pocketbase;
 pub mod process;
+pub mod proxy;
 pub mod redis;
+pub mod rng;
 pub mod tokens;
 
 use client::Client;

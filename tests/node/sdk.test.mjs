@@ -154,6 +154,48 @@ check("presence knows the members on all gateways", async (t) => {
   }
 });
 
+check("who comes and goes is told to whom it concerns, on both gateways", async (t) => {
+  const alices = client(t, a.websocket, { token: alice.token }).newSubscription(`room:${room}`, { joinLeave: true });
+  const moves = [];
+  alices.on("join", ({ info }) => moves.push(["join", info.user]));
+  alices.on("leave", ({ info }) => moves.push(["leave", info.user]));
+  const live = next(alices, "subscribed");
+  alices.subscribe();
+  await live;
+  await until(async () => (await alices.presenceStats()).numClients === 1, "those of other tests to be gone");
+  moves.length = 0;
+  const bobs = client(t, b.websocket, { token: bob.token });
+  await subscribe(bobs);
+  await until(() => moves.length === 1, "the join");
+  bobs.disconnect();
+  await until(() => moves.length === 2, "the leave");
+  assert.deepEqual(moves, [["join", bob.id], ["leave", bob.id]]);
+});
+
+check("a user's status comes with the subscription, and with every change", async (t) => {
+  const [carol, dan] = [await pocketbase.user("carol"), await pocketbase.user("dan")];
+  const dans = client(t, b.websocket, { token: dan.token });
+  const status = dans.newSubscription(`status:${carol.id}`);
+  const seen = [];
+  status.on("publication", ({ data }) => seen.push(data.status));
+  const live = next(status, "subscribed");
+  status.subscribe();
+  assert.equal((await live).data.status, "offline");
+  const carols = client(t, a.websocket, { token: carol.token });
+  await until(() => seen.length === 1, "her coming");
+  const { data } = await carols.rpc("status.set", { status: "dnd" });
+  assert.deepEqual([data.mode, data.status], ["dnd", "dnd"]);
+  await until(() => seen.length === 2, "her wish");
+  await carols.rpc("status.set", { status: "invisible" });
+  await until(() => seen.length === 3, "her going");
+  assert.deepEqual(seen, ["online", "dnd", "offline"]);
+  const { data: asked } = await dans.rpc("status.get", { users: [carol.id, dan.id, "nobody"] });
+  assert.equal(asked.statuses[carol.id].status, "offline");
+  assert.ok(Math.abs(asked.statuses[carol.id].last_seen - Date.now()) < 5000);
+  assert.equal(asked.statuses[dan.id].status, "online");
+  assert.deepEqual(Object.keys(asked.statuses).sort(), [carol.id, dan.id].sort());
+});
+
 check("nothing arrives after unsubscribing", async (t) => {
   const [, leaving] = await both(t);
   const staying = await subscribe(client(t, b.websocket, { token: bob.token }));

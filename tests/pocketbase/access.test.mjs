@@ -13,6 +13,7 @@ const member = (room, { id }) => ({ cause: "member", channel: `room:${room.id}`,
 const related = (room) => ({ cause: "related", channel: `room:${room.id}` });
 const record = (room) => ({ cause: "record", channel: `room:${room.id}` });
 const deleted = (room) => ({ cause: "deleted", channel: `room:${room.id}` });
+const statusOf = ({ id }) => ({ cause: "deleted", channel: `status:${id}` });
 const anyRoom = { cause: "related", namespace: "room" };
 const rules = { cause: "rules" };
 
@@ -161,7 +162,7 @@ describe("users", () => {
   test("deleted, with their memberships", async () => {
     const gus = await pb.user("gus");
     await join(room, gus);
-    await gives(() => pb.remove("users", gus.id), member(room, gus), user(gus));
+    await gives(() => pb.remove("users", gus.id), member(room, gus), user(gus), statusOf(gus));
   });
 
   test("a ban in a batch that fails is none", async () => {

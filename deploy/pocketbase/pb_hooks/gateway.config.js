@@ -25,6 +25,8 @@ module.exports = {
     room: { guard: "rooms", perUser: { room_members: "user" } },
     // The personal channel: "user:ID" is open to the user with this ID and to nobody else.
     user: { own: true },
+    // Who is online. Whoever may view a user's record may see it; nothing is relayed here.
+    status: { guard: "users" },
   },
 
   // Channels that tell every user of the records that he may view, and of no other: "room-updates" of

@@ -5,6 +5,7 @@
 //! is empty; so a `}` in a channel's name is escaped, and the empty name too. Escaping is reversible, so no two
 //! channels share a key, whatever their names.
 
+use crate::channel;
 use std::borrow::Cow;
 
 pub struct Keys {
@@ -54,13 +55,28 @@ impl Keys {
         })
     }
 
-    fn key(&self, kind: &str, channel: &str) -> String {
-        let name = match channel {
+    /// When to look at the users of this bucket again. The bucket's other keys begin with the same, up to the last
+    /// colon.
+    pub fn status_deadlines(&self, bucket: usize) -> String {
+        format!("{}:status:{{status:{bucket}}}:deadlines", self.prefix)
+    }
+
+    /// How the pub/sub channels of all statuses begin: the user follows, escaped, and a brace.
+    pub fn status_live(&self) -> String {
+        format!("{}:live:{{{}", self.prefix, channel::status_of(""))
+    }
+
+    /// As names stand within a key's braces.
+    pub fn escaped<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        match name {
             "" => Cow::Borrowed(EMPTY),
             name if name.contains(['%', '}']) => Cow::Owned(name.replace('%', "%25").replace('}', "%7D")),
             name => Cow::Borrowed(name),
-        };
-        format!("{}:{kind}:{{{name}}}", self.prefix)
+        }
+    }
+
+    fn key(&self, kind: &str, channel: &str) -> String {
+        format!("{}:{kind}:{{{}}}", self.prefix, self.escaped(channel))
     }
 }
 
@@ -81,6 +97,16 @@ mod tests {
     #[test]
     fn a_plain_name_stays_readable() {
         assert_eq!(Keys::new("konvert").position("room:42"), "konvert:position:{room:42}");
+    }
+
+    #[test]
+    fn a_script_can_name_the_channel_of_a_status() {
+        let keys = Keys::new("konvert");
+        for user in ["u1", "a}b%"] {
+            let named = format!("{}{}}}", keys.status_live(), keys.escaped(user));
+            assert_eq!(named, keys.live(&channel::status_of(user)));
+        }
+        assert_eq!(tag(&keys.status_deadlines(7)), Some("status:7"));
     }
 
     proptest! {

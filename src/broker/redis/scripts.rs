@@ -11,6 +11,11 @@ pub struct Scripts {
     pub presence: Script,
     pub advance: Script,
     pub restart: Script,
+    pub status_lease: Script,
+    pub status_end: Script,
+    pub status_choose: Script,
+    pub status_get: Script,
+    pub status_sweep: Script,
 }
 
 impl Scripts {
@@ -38,8 +43,17 @@ impl Scripts {
                 include_str!("scripts/mark.lua"),
                 include_str!("scripts/restart.lua")
             )),
+            status_lease: status(include_str!("scripts/status_lease.lua")),
+            status_end: status(include_str!("scripts/status_end.lua")),
+            status_choose: status(include_str!("scripts/status_choose.lua")),
+            status_get: status(include_str!("scripts/status_get.lua")),
+            status_sweep: status(include_str!("scripts/status_sweep.lua")),
         }
     }
+}
+
+fn status(script: &str) -> Script {
+    Script::new(&[include_str!("scripts/status.lua"), script].concat())
 }
 
 /// A call of the script, by its hash. Its arguments are still to be added.

@@ -214,6 +214,8 @@ fn hand_over(live: &str, value: Value, state: &State) {
     match message.as_ref().and_then(wire::read) {
         Some(Message::Publication { epoch, publication }) => sink.publication(&channel, &epoch, publication),
         Some(Message::Signal(publication)) => sink.signal(&channel, publication),
+        Some(Message::Movement(movement, info)) => sink.movement(&channel, movement, info),
+        Some(Message::Status(state)) => sink.status(&channel, state),
         None => tracing::warn!(
             channel_bytes = channel.len(),
             message_bytes = message.map_or(0, |message| message.len()),

@@ -1,11 +1,13 @@
 //! What is written into Redis and read back: pub/sub messages and a channel's history.
 //!
 //! A publication is `p{offset}:{epoch}:{data}`, written by `publish.lua`; a signal `s{length}:{info}{data}` with
-//! the length of the JSON `info`. Anybody with access to Redis can write something else; that is never trusted
-//! further than its shape.
+//! the length of the JSON `info`; a client's coming `j{info}` and going `l{info}`, written by the scripts of presence; a
+//! status `v{version}:{status}:{last seen}`, written by `status.lua`. Anybody with access to Redis can write something
+//! else; that is never trusted further than its shape.
 
+use crate::broker::status::{Choice, Mode, State};
 use crate::broker::{BrokerError, History, Mark};
-use crate::protocol::{ClientInfo, Payload, Position, Publication};
+use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use bytes::Bytes;
 use redis::Value;
 
@@ -13,6 +15,8 @@ use redis::Value;
 pub enum Message {
     Publication { epoch: String, publication: Publication },
     Signal(Publication),
+    Movement(Movement, ClientInfo),
+    Status(State),
 }
 
 /// `None` when it is none of ours. The payload shares the message's memory.
@@ -34,8 +38,25 @@ pub fn read(message: &Bytes) -> Option<Message> {
             let data = payload(message.slice_ref(data))?;
             Some(Message::Signal(Publication { offset: 0, data, info: Some(info) }))
         }
+        b'j' => Some(Message::Movement(Movement::Join, serde_json::from_slice(rest).ok()?)),
+        b'l' => Some(Message::Movement(Movement::Leave, serde_json::from_slice(rest).ok()?)),
+        b'v' => {
+            let (version, rest) = number(rest)?;
+            let (status, last_seen) = std::str::from_utf8(rest).ok()?.split_once(':')?;
+            state(status, last_seen, version).map(Message::Status)
+        }
         _ => None,
     }
+}
+
+fn state(status: &str, last_seen: &str, version: u64) -> Option<State> {
+    let last_seen = if last_seen.is_empty() { None } else { Some(last_seen.parse().ok()?) };
+    Some(State { status: word(status)?, last_seen, version })
+}
+
+/// One of an enum's values, by its name.
+fn word<T: serde::de::DeserializeOwned>(name: &str) -> Option<T> {
+    serde_json::from_value(name.into()).ok()
 }
 
 pub fn signal(data: &Payload, info: &ClientInfo) -> Vec<u8> {
@@ -79,6 +100,45 @@ pub fn read_presence(reply: Value) -> Result<Vec<ClientInfo>, BrokerError> {
     let Value::Array(infos) = reply else { return Err(unreadable()) };
     let read = |info| bytes(info).and_then(|json| serde_json::from_slice(&json).ok());
     infos.into_iter().map(read).collect::<Option<_>>().ok_or_else(unreadable)
+}
+
+/// The reply of `status_get.lua` about so many users.
+pub fn read_states(reply: &Value, count: usize) -> Option<Vec<Option<State>>> {
+    let texts = texts(reply).filter(|texts| texts.len() == 3 * count)?;
+    let read = |parts: &[&str]| match parts {
+        ["", ..] => Some(None),
+        [status, last_seen, version] => state(status, last_seen, version.parse().ok()?).map(Some),
+        _ => None,
+    };
+    texts.chunks(3).map(read).collect()
+}
+
+/// The reply of `status_lease.lua` about so many leases.
+pub fn read_choices(reply: &Value, count: usize) -> Option<Vec<Choice>> {
+    let texts = texts(reply).filter(|texts| texts.len() == 2 * count)?;
+    texts.chunks(2).map(|parts| choice(parts[0], parts[1])).collect()
+}
+
+/// The reply of `status_choose.lua`.
+pub fn read_chosen(reply: &Value) -> Option<(Choice, State)> {
+    let [mode, at, status, last_seen, version] = texts(reply)?.try_into().ok()?;
+    Some((choice(mode, at)?, state(status, last_seen, version.parse().ok()?)?))
+}
+
+fn choice(mode: &str, at: &str) -> Option<Choice> {
+    Some(Choice { mode: word::<Mode>(mode)?, at: at.parse().ok()? })
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(text) => std::str::from_utf8(text).ok(),
+        _ => None,
+    }
+}
+
+fn texts(reply: &Value) -> Option<Vec<&str>> {
+    let Value::Array(values) = reply else { return None };
+    values.iter().map(text).collect()
 }
 
 /// A number that a script returned or that a key holds, both of which are text.
@@ -146,6 +206,7 @@ fn bytes(value: Value) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::status::Status;
     use proptest::prelude::*;
 
     fn data(text: &'static str) -> Payload {
@@ -172,8 +233,24 @@ mod tests {
     }
 
     #[test]
+    fn a_status_and_a_movement_are_read() {
+        let read = |text: &'static str| read(&Bytes::from_static(text.as_bytes()));
+        let state = State { status: Status::Dnd, last_seen: Some(7), version: 1_700_000_000_000_001 };
+        assert_eq!(read("v1700000000000001:dnd:7"), Some(Message::Status(state)));
+        let never = State { status: Status::Offline, last_seen: None, version: 3 };
+        assert_eq!(read("v3:offline:"), Some(Message::Status(never)));
+        let info = ClientInfo { user: "u".into(), client: "c".into() };
+        assert_eq!(read(r#"l{"user":"u","client":"c"}"#), Some(Message::Movement(Movement::Leave, info)));
+    }
+
+    #[test]
     fn what_is_not_ours_is_refused() {
-        let foreign: [&[u8]; 16] = [
+        let foreign: [&[u8]; 21] = [
+            b"v",
+            b"v1:asleep:2",
+            b"v1:online:x",
+            b"v1:online",
+            b"j{}",
             b"",
             b"p",
             b"p1",
@@ -203,7 +280,7 @@ mod tests {
         }
 
         #[test]
-        fn nearly_ours_does_no_harm(message in "[ps]?[0-9]{0,21}:?[a-f0-9:]{0,40}[{}\":\n]{0,4}") {
+        fn nearly_ours_does_no_harm(message in "[psvjl]?[0-9]{0,21}:?[a-f0-9:]{0,40}[{}\":\n]{0,4}") {
             let _ = read(&message.into_bytes().into());
         }
     }

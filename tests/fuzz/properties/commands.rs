@@ -32,8 +32,9 @@ pub fn check(input: &[u8]) {
 fn comes_back(id: u32, request: &Request) {
     let body = match request {
         Request::Connect { token } | Request::Refresh { token } => json!({"token": token}),
-        Request::Subscribe(Subscribe { channel, recover, reject_unrecovered }) => {
-            let mut body = json!({"channel": channel, "flag": if *reject_unrecovered { 2 } else { 0 }});
+        Request::Subscribe(Subscribe { channel, recover, reject_unrecovered, join_leave, echo }) => {
+            let flag = if *reject_unrecovered { 2 } else { 0 };
+            let mut body = json!({"channel": channel, "flag": flag, "join_leave": join_leave, "data": {"echo": echo}});
             if let Some(Position { offset, epoch }) = recover {
                 (body["recover"], body["offset"], body["epoch"]) = (json!(true), json!(offset), json!(epoch));
             }
@@ -56,7 +57,11 @@ fn comes_back(id: u32, request: &Request) {
             }
             body
         }
-        Request::Rpc { method } => json!({"method": method}),
+        Request::Rpc { method, data: None } => json!({"method": method}),
+        Request::Rpc { method, data: Some(data) } => {
+            let method = json!(method);
+            return same(id, request, &format!(r#"{{"id":{id},"rpc":{{"method":{method},"data":{data}}}}}"#));
+        }
         Request::Send | Request::Ping => json!({}),
         Request::Pong => return same(id, request, "{}"),
     };

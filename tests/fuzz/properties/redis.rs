@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use konvert_gateway::broker::History;
 use konvert_gateway::broker::redis::wire::{self, Message};
+use konvert_gateway::broker::status::State;
 use konvert_gateway::hub::feed::Feed;
 use konvert_gateway::protocol::json::publication_push;
-use konvert_gateway::protocol::{Position, Publication};
+use konvert_gateway::protocol::{ClientInfo, Position, Publication};
 
 pub fn check(input: &[u8]) {
     let mut feed = Feed::default();
@@ -33,6 +34,14 @@ fn message(bytes: &Bytes, feed: &mut Feed) {
             let again = wire::read(&wire::signal(&publication.data, info).into());
             assert_eq!(again, Some(Message::Signal(publication)));
         }
+        Some(Message::Movement(_, info)) => {
+            let json = wire::info_json(&info);
+            assert!(serde_json::from_slice::<ClientInfo>(&json).is_ok_and(|again| again == info));
+        }
+        Some(Message::Status(state)) => {
+            let again = serde_json::from_slice::<State>(state.payload().as_bytes());
+            assert!(again.is_ok_and(|again| again == state));
+        }
         None => {}
     }
 }
@@ -40,6 +49,7 @@ fn message(bytes: &Bytes, feed: &mut Feed) {
 fn answer(bytes: &[u8], feed: &mut Feed) {
     let Ok(value) = redis::parse_redis_value(bytes) else { return };
     let _ = (wire::read_number(&value), wire::read_presence(value.clone()));
+    let _ = (wire::read_states(&value, 1), wire::read_choices(&value, 1), wire::read_chosen(&value));
     if let Some(mark) = wire::read_mark(&value) {
         let again = redis::Value::BulkString(wire::mark(mark).into_bytes());
         assert_eq!(wire::read_mark(&again), Some(mark));

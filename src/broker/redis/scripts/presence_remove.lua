@@ -1,4 +1,3 @@
--- ARGV: client
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
+-- ARGV[3]: client
+remove(ARGV[3])
 return 1

@@ -1,7 +1,7 @@
 //! A TCP proxy on one link of the topology, and everything that can happen to a link.
 
+use super::process::free_port;
 use super::rng::Rng;
-use crate::harness::process::free_port;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};

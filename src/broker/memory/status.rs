@@ -1,0 +1,160 @@
+//! The statuses of a single node: what the scripts of `redis/scripts/status*.lua` do, in this process.
+
+use super::MemoryBroker;
+use crate::broker::status::{Choice, End, Lease, Mode, State, Status, StatusStore};
+use crate::broker::{BrokerError, Retention};
+use crate::channel;
+use async_trait::async_trait;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// A std Mutex is enough: it is held for a few looks and never across an await. It is held while the sink is called,
+/// which keeps each user's order.
+#[derive(Default)]
+pub(super) struct Statuses {
+    users: Mutex<HashMap<String, User, foldhash::fast::RandomState>>,
+}
+
+struct User {
+    leases: HashMap<String, Held>,
+    choice: Choice,
+    state: State,
+    /// The last sign of life of connections that have ended, in unix milliseconds.
+    seen: u64,
+    /// While the last connection may come back.
+    grace: Option<Instant>,
+    used_at: Instant,
+}
+
+struct Held {
+    till: Instant,
+    seen: u64,
+    idle: bool,
+}
+
+impl User {
+    fn new(now: Instant) -> Self {
+        let (choice, state) = Default::default();
+        Self { leases: HashMap::new(), choice, state, seen: 0, grace: None, used_at: now }
+    }
+
+    /// Works out the status anew; returns it if it has changed.
+    fn settle(&mut self, now: Instant) -> Option<State> {
+        let seen = &mut self.seen;
+        self.leases.retain(|_, lease| {
+            let lives = lease.till > now;
+            if !lives {
+                *seen = lease.seen.max(*seen);
+            }
+            lives
+        });
+        self.grace = self.grace.filter(|grace| *grace > now);
+        let connected = !self.leases.is_empty();
+        let status = match self.choice.mode {
+            Mode::Invisible => Status::Offline,
+            _ if !connected && self.grace.is_some() => self.state.status,
+            _ if !connected => Status::Offline,
+            Mode::Away => Status::Away,
+            Mode::Dnd => Status::Dnd,
+            Mode::Online if self.leases.values().all(|lease| lease.idle) => Status::Away,
+            Mode::Online => Status::Online,
+        };
+        if status == self.state.status {
+            return None;
+        }
+        let left = status == Status::Offline && !connected && self.choice.mode != Mode::Invisible;
+        let last_seen = if left { self.seen } else { micros() / 1000 };
+        let version = micros().max(self.state.version + 1);
+        self.state = State { status, last_seen: Some(last_seen), version };
+        Some(self.state)
+    }
+}
+
+fn micros() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+fn seen(age: Duration) -> u64 {
+    (micros() / 1000).saturating_sub(age.as_millis().try_into().unwrap_or(u64::MAX))
+}
+
+impl MemoryBroker {
+    fn users(&self) -> MutexGuard<'_, HashMap<String, User, foldhash::fast::RandomState>> {
+        self.statuses.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, user: &str, changed: Option<State>) {
+        if let (Some(state), Some(sink)) = (changed, self.sink()) {
+            sink.status(&channel::status_of(user), state);
+        }
+    }
+}
+
+#[async_trait]
+impl StatusStore for MemoryBroker {
+    async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError> {
+        let mut users = self.users();
+        let now = Instant::now();
+        let choices = leases.iter().map(|lease| {
+            let user = users.entry(lease.user.clone()).or_insert_with(|| User::new(now));
+            user.used_at = now;
+            if lease.choice.at > user.choice.at {
+                user.choice = lease.choice;
+            }
+            let held = Held { till: now + self.retention.presence_ttl, seen: seen(lease.age), idle: lease.idle };
+            user.leases.insert(lease.client.clone(), held);
+            self.tell(&lease.user, user.settle(now));
+            user.choice
+        });
+        Ok(choices.collect())
+    }
+
+    async fn end(&self, ends: &[End]) -> Result<(), BrokerError> {
+        let mut users = self.users();
+        let now = Instant::now();
+        for end in ends {
+            let Some(user) = users.get_mut(&end.user) else { continue };
+            if user.leases.remove(&end.client).is_none() {
+                continue;
+            }
+            user.used_at = now;
+            user.seen = user.seen.max(seen(end.age));
+            if end.closed {
+                user.grace = Some(now + self.retention.status_grace);
+            }
+            self.tell(&end.user, user.settle(now));
+        }
+        Ok(())
+    }
+
+    async fn choose(&self, id: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError> {
+        let mut users = self.users();
+        let now = Instant::now();
+        let user = users.entry(id.to_owned()).or_insert_with(|| User::new(now));
+        user.used_at = now;
+        if let Some(mode) = mode {
+            user.choice = Choice { mode, at: micros().max(user.choice.at + 1) };
+        }
+        self.tell(id, user.settle(now));
+        Ok((user.choice, user.state))
+    }
+
+    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<State>>, BrokerError> {
+        let known = self.users();
+        let unknown = State { version: micros(), ..State::default() };
+        Ok(users.iter().map(|user| Some(known.get(user).map_or(unknown, |user| user.state))).collect())
+    }
+
+    async fn sweep(&self) -> Result<(), BrokerError> {
+        let now = Instant::now();
+        let Retention { last_seen_ttl, .. } = self.retention;
+        self.users().retain(|id, user| {
+            self.tell(id, user.settle(now));
+            !user.leases.is_empty() || user.grace.is_some() || now - user.used_at < last_seen_ttl
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+-- Users' statuses, those of one bucket: what all scripts about them begin with.
+-- KEYS[1] deadlines: user -> when to look at him again, in milliseconds; a user's hash and the bucket's own stand beside
+-- ARGV[1..4] how pub/sub channels of statuses begin; a lease, the grace, and how long a user is kept, in milliseconds
+--
+-- A user's hash: mode, chosen (when, in microseconds), status, last (its last_seen), version, seen (the last sign of
+-- life of connections that have ended), grace (its end); and ':client' -> 'till seen idle' for each lease.
+-- Redis's clock, so that the gateways' clocks need not agree.
+local time = redis.call('TIME')
+local micros = time[1] * 1000000 + time[2]
+local now = math.floor(micros / 1000)
+local base = string.sub(KEYS[1], 1, -10)
+local LIVE, LEASE, GRACE, KEEP = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function load(user)
+  local it = {
+    user = user, key = base .. 'user:' .. user, leases = {},
+    mode = 'online', chosen = 0, status = 'offline', last = '', version = 0, seen = 0, grace = 0,
+  }
+  local fields = redis.call('HGETALL', it.key)
+  for i = 1, #fields, 2 do
+    local name, value = fields[i], fields[i + 1]
+    if string.sub(name, 1, 1) == ':' then
+      local till, seen, idle = string.match(value, '^(%d+) (%d+) (%d)$')
+      it.leases[string.sub(name, 2)] = { till = tonumber(till), seen = tonumber(seen), idle = idle == '1' }
+    elseif name == 'mode' or name == 'status' or name == 'last' then
+      it[name] = value
+    else
+      it[name] = tonumber(value)
+    end
+  end
+  return it
+end
+
+local function take(it, client, age, idle)
+  local lease = { till = now + LEASE, seen = now - age, idle = idle == '1' }
+  it.leases[client] = lease
+  redis.call('HSET', it.key, ':' .. client, text(lease.till) .. ' ' .. text(lease.seen) .. ' ' .. idle)
+end
+
+local function drop(it, client, seen)
+  it.leases[client] = nil
+  it.seen = math.max(it.seen, seen)
+  redis.call('HDEL', it.key, ':' .. client)
+end
+
+local function choose(it, mode, chosen)
+  it.mode, it.chosen = mode, chosen
+end
+
+-- Works out the status anew, tells of a change, and writes everything down.
+local function settle(it)
+  local connected, busy, due = false, false, nil
+  for client, lease in pairs(it.leases) do
+    if lease.till <= now then
+      drop(it, client, lease.seen)
+    else
+      connected = true
+      busy = busy or not lease.idle
+      due = math.min(due or lease.till, lease.till)
+    end
+  end
+  -- It goes on beside a lease that may be a dead gateway's.
+  if it.grace <= now then
+    it.grace = 0
+  elseif not connected then
+    due = it.grace
+  end
+
+  local status = 'offline'
+  if it.mode == 'invisible' then
+    status = 'offline'
+  elseif not connected then
+    status = due and it.status or 'offline'
+  elseif it.mode ~= 'online' then
+    status = it.mode
+  elseif busy then
+    status = 'online'
+  else
+    status = 'away'
+  end
+  local news = status ~= it.status
+  if news then
+    local left = status == 'offline' and not connected and it.mode ~= 'invisible'
+    it.status, it.last = status, text(left and it.seen or now)
+    it.version = math.max(it.version + 1, micros)
+  end
+
+  -- What can fail for want of memory comes before the telling.
+  redis.call('HSET', it.key, 'mode', it.mode, 'chosen', text(it.chosen), 'status', it.status, 'last', it.last,
+    'version', text(it.version), 'seen', text(it.seen), 'grace', text(it.grace))
+  redis.call('PEXPIRE', it.key, KEEP + LEASE + GRACE)
+  if due then
+    redis.call('ZADD', KEYS[1], text(due), it.user)
+  else
+    redis.call('ZREM', KEYS[1], it.user)
+  end
+  if news then
+    redis.call('PUBLISH', LIVE .. it.user .. '}', 'v' .. text(it.version) .. ':' .. it.status .. ':' .. it.last)
+  end
+end
+

@@ -1,0 +1,7 @@
+-- ARGV[5] user, ARGV[6] the new mode, or nothing. Returns mode, since when, status, last_seen, version.
+local it = load(ARGV[5])
+if ARGV[6] ~= '' then
+  choose(it, ARGV[6], math.max(it.chosen + 1, micros))
+end
+settle(it)
+return { it.mode, text(it.chosen), it.status, it.last, text(it.version) }

@@ -1,0 +1,122 @@
+//! Users' statuses in Redis: each user in one of some buckets, a script's call for each bucket.
+//!
+//! All keys of a bucket share a hash tag, so that a script may touch them in a cluster too.
+
+use super::scripts::call;
+use super::{RedisBroker, link, millis, wire};
+use crate::broker::BrokerError;
+use crate::broker::status::{Choice, End, Lease, Mode, State, StatusStore};
+use async_trait::async_trait;
+use redis::{Cmd, Script, Value};
+use std::time::Duration;
+
+/// As long as deployments live this stays: another number would put users elsewhere.
+pub(super) const BUCKETS: usize = 64;
+/// Per call of a script, so that none holds up Redis for long.
+const CHUNK: usize = 50;
+
+/// FNV-1a: the same on every node and in every version.
+fn bucket(user: &str) -> usize {
+    let hash = user.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash as usize % BUCKETS
+}
+
+impl RedisBroker {
+    fn status_call(&self, script: &Script, bucket: usize) -> Cmd {
+        let retention = &self.retention;
+        let mut command = call(script, &[self.keys.status_deadlines(bucket)]);
+        command.arg(self.keys.status_live()).arg(millis(retention.presence_ttl).max(1));
+        command.arg(millis(retention.status_grace)).arg(millis(retention.last_seen_ttl));
+        command
+    }
+
+    /// Calls the script for each bucket with what `write` makes of its items, which keep their order; returns the
+    /// answers in the order of the items.
+    async fn by_bucket<T, A>(
+        &self,
+        script: &Script,
+        items: &[T],
+        user: impl Fn(&T) -> &str,
+        write: impl Fn(&mut Cmd, &T),
+        read: impl Fn(&Value, usize) -> Option<Vec<A>>,
+    ) -> Result<Vec<A>, BrokerError> {
+        let mut buckets: Vec<Vec<usize>> = vec![Vec::new(); BUCKETS];
+        for (i, item) in items.iter().enumerate() {
+            buckets[bucket(user(item))].push(i);
+        }
+        let calls: Vec<(usize, &[usize])> = buckets
+            .iter()
+            .enumerate()
+            .flat_map(|(bucket, items)| items.chunks(CHUNK).map(move |chunk| (bucket, chunk)))
+            .collect();
+        let mut answers: Vec<Option<A>> = items.iter().map(|_| None).collect();
+        for calls in calls.chunks(link::MAX_COMMANDS) {
+            let commands: Vec<Cmd> = calls
+                .iter()
+                .map(|(bucket, chunk)| {
+                    let mut command = self.status_call(script, *bucket);
+                    chunk.iter().for_each(|&i| write(&mut command, &items[i]));
+                    command
+                })
+                .collect();
+            for (value, (_, chunk)) in self.link.call(script, &commands).await?.iter().zip(calls) {
+                for (answer, &i) in read(value, chunk.len()).ok_or_else(unreadable)?.into_iter().zip(*chunk) {
+                    answers[i] = Some(answer);
+                }
+            }
+        }
+        answers.into_iter().collect::<Option<_>>().ok_or_else(unreadable)
+    }
+}
+
+fn unreadable() -> BrokerError {
+    BrokerError::Corrupt("a user's status".into())
+}
+
+fn age(age: Duration) -> u64 {
+    millis(age)
+}
+
+fn name<T: serde::Serialize>(value: T) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[async_trait]
+impl StatusStore for RedisBroker {
+    async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError> {
+        let write = |command: &mut Cmd, lease: &Lease| {
+            command.arg(self.keys.escaped(&lease.user).as_ref()).arg(&lease.client).arg(u8::from(lease.idle));
+            command.arg(age(lease.age)).arg(name(lease.choice.mode)).arg(lease.choice.at);
+        };
+        self.by_bucket(&self.scripts.status_lease, leases, |lease| &lease.user, write, wire::read_choices).await
+    }
+
+    async fn end(&self, ends: &[End]) -> Result<(), BrokerError> {
+        let write = |command: &mut Cmd, end: &End| {
+            command.arg(self.keys.escaped(&end.user).as_ref()).arg(&end.client);
+            command.arg(age(end.age)).arg(u8::from(end.closed));
+        };
+        let done = |_: &Value, count| Some(vec![(); count]);
+        self.by_bucket(&self.scripts.status_end, ends, |end| &end.user, write, done).await.map(drop)
+    }
+
+    async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError> {
+        let script = &self.scripts.status_choose;
+        let mut command = self.status_call(script, bucket(user));
+        command.arg(self.keys.escaped(user).as_ref()).arg(mode.map(name).unwrap_or_default());
+        wire::read_chosen(&self.call_one(script, command).await?).ok_or_else(unreadable)
+    }
+
+    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<State>>, BrokerError> {
+        let write = |command: &mut Cmd, user: &String| {
+            command.arg(self.keys.escaped(user).as_ref());
+        };
+        self.by_bucket(&self.scripts.status_get, users, |user| user, write, wire::read_states).await
+    }
+
+    async fn sweep(&self) -> Result<(), BrokerError> {
+        let script = &self.scripts.status_sweep;
+        let commands: Vec<Cmd> = (0..BUCKETS).map(|bucket| self.status_call(script, bucket)).collect();
+        self.link.call(script, &commands).await.map(drop)
+    }
+}

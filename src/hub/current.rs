@@ -1,0 +1,207 @@
+//! The newest state of a channel that has no history, on this node, as a pure state machine: which arrival is news,
+//! and what holds after something was missed.
+
+use crate::broker::status::State;
+
+/// Either *live* (what arrives continues what is known) or *syncing* (the state is being read; what arrives meanwhile
+/// waits for it).
+#[derive(Debug, Default)]
+pub struct Current {
+    known: Option<State>,
+    sync: Sync,
+}
+
+#[derive(Debug)]
+enum Sync {
+    Live,
+    Syncing {
+        /// The newest that has arrived since the read began.
+        held: Option<State>,
+        /// Something was missed since this read began, so that it has to be repeated.
+        stale: bool,
+    },
+}
+
+impl Default for Sync {
+    fn default() -> Self {
+        Sync::Syncing { held: None, stale: false }
+    }
+}
+
+/// What reading the state has brought.
+#[derive(Debug, PartialEq)]
+pub enum Read {
+    /// This is to be delivered.
+    News(State),
+    Nothing,
+    /// More was missed meanwhile: read once more.
+    Again,
+}
+
+impl Current {
+    pub fn is_live(&self) -> bool {
+        matches!(self.sync, Sync::Live)
+    }
+
+    /// Takes a state that the broker delivered; returns whether it is to be delivered on.
+    pub fn arrive(&mut self, state: State) -> bool {
+        match &mut self.sync {
+            Sync::Syncing { held, .. } => {
+                if held.is_none_or(|held| held.version < state.version) {
+                    *held = Some(state);
+                }
+                false
+            }
+            Sync::Live => self.learn(state),
+        }
+    }
+
+    fn learn(&mut self, state: State) -> bool {
+        let known = self.known.unwrap_or_default();
+        if state.version <= known.version {
+            return false;
+        }
+        self.known = Some(state);
+        !state.is_told_by(&known)
+    }
+
+    /// Something may have been missed. Returns whether a read has to be started for it (none is under way).
+    pub fn doubt(&mut self) -> bool {
+        match &mut self.sync {
+            Sync::Live => {
+                self.sync = Sync::default();
+                true
+            }
+            Sync::Syncing { stale, .. } => {
+                *stale = true;
+                false
+            }
+        }
+    }
+
+    pub fn begin_read(&mut self) {
+        // What is held was published before the read, which will show it.
+        self.sync = Sync::default();
+    }
+
+    /// Takes what was read since [`Current::begin_read`]; `None`: the broker does not know yet.
+    ///
+    /// What is read counts, whatever its version, against everything that had arrived before the read began: where it
+    /// is lower, another Redis has taken over.
+    pub fn finish_read(&mut self, read: Option<State>) -> Read {
+        let (held, stale) = match std::mem::replace(&mut self.sync, Sync::Live) {
+            Sync::Syncing { held, stale } => (held, stale),
+            Sync::Live => (None, false),
+        };
+        if stale {
+            self.sync = Sync::Syncing { held, stale: false };
+            return Read::Again;
+        }
+        let before = self.known.unwrap_or_default();
+        // Who is still offline was last seen when he was, also where the broker has forgotten it.
+        let read = read.filter(|read| read.last_seen.is_some() || !read.is_told_by(&before));
+        self.known = Some(read.unwrap_or(before));
+        if let Some(held) = held {
+            self.learn(held);
+        }
+        match self.known {
+            Some(now) if !now.is_told_by(&before) => Read::News(now),
+            _ => Read::Nothing,
+        }
+    }
+
+    /// What a new subscriber gets. It must be live.
+    pub fn state(&self) -> State {
+        self.known.unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::status::Status;
+
+    fn state(status: Status, version: u64) -> State {
+        State { status, last_seen: Some(version), version }
+    }
+
+    fn live(known: State) -> Current {
+        let mut current = Current::default();
+        current.begin_read();
+        current.finish_read(Some(known));
+        current
+    }
+
+    #[test]
+    fn an_older_state_never_replaces_a_newer_one() {
+        let mut current = live(state(Status::Offline, 5));
+        assert!(current.arrive(state(Status::Online, 7)));
+        for old in [state(Status::Away, 6), state(Status::Online, 7), state(Status::Offline, 5)] {
+            assert!(!current.arrive(old));
+        }
+        assert_eq!(current.state(), state(Status::Online, 7));
+    }
+
+    #[test]
+    fn what_arrives_during_a_read_waits_for_it_and_the_newest_wins() {
+        let mut current = live(state(Status::Offline, 1));
+        assert!(current.doubt() && !current.is_live());
+        current.begin_read();
+        assert!(!current.arrive(state(Status::Online, 4)));
+        assert!(!current.arrive(state(Status::Away, 3)));
+        assert_eq!(current.finish_read(Some(state(Status::Dnd, 2))), Read::News(state(Status::Online, 4)));
+        assert!(current.is_live());
+        // The read was newer than what had arrived.
+        assert!(current.doubt());
+        current.begin_read();
+        assert!(!current.arrive(state(Status::Away, 5)));
+        assert_eq!(current.finish_read(Some(state(Status::Dnd, 6))), Read::News(state(Status::Dnd, 6)));
+    }
+
+    #[test]
+    fn nothing_new_is_not_told_again() {
+        let mut current = live(state(Status::Online, 3));
+        current.doubt();
+        current.begin_read();
+        assert_eq!(current.finish_read(Some(state(Status::Online, 3))), Read::Nothing);
+        // A store that has just begun anew knows nothing yet: what was known stays.
+        current.doubt();
+        current.begin_read();
+        assert_eq!(current.finish_read(None), Read::Nothing);
+        assert_eq!(current.state(), state(Status::Online, 3));
+    }
+
+    #[test]
+    fn what_the_broker_has_forgotten_stays_known() {
+        let mut current = live(state(Status::Offline, 3));
+        current.doubt();
+        current.begin_read();
+        let forgotten = State { version: 9, ..State::default() };
+        assert_eq!(current.finish_read(Some(forgotten)), Read::Nothing);
+        assert_eq!(current.state(), state(Status::Offline, 3));
+        // Coming back as what he was is no news either.
+        let mut current = live(state(Status::Dnd, 3));
+        assert!(!current.arrive(state(Status::Dnd, 9)));
+        assert!(current.arrive(state(Status::Offline, 10)));
+    }
+
+    #[test]
+    fn another_redis_may_have_lower_versions() {
+        let mut current = live(state(Status::Online, 30));
+        current.doubt();
+        current.begin_read();
+        assert_eq!(current.finish_read(Some(state(Status::Offline, 3))), Read::News(state(Status::Offline, 3)));
+    }
+
+    #[test]
+    fn what_is_missed_during_a_read_calls_for_another() {
+        let mut current = live(state(Status::Online, 1));
+        assert!(current.doubt());
+        current.begin_read();
+        assert!(!current.doubt());
+        assert_eq!(current.finish_read(Some(state(Status::Away, 2))), Read::Again);
+        assert!(!current.is_live());
+        current.begin_read();
+        assert_eq!(current.finish_read(Some(state(Status::Away, 2))), Read::News(state(Status::Away, 2)));
+    }
+}

@@ -1,0 +1,49 @@
+//! What a channel's kind makes of what arrives: a stretch of history, or a state.
+
+use super::current::Current;
+use super::feed::Feed;
+use crate::channel::Kind;
+
+pub(super) enum Flow {
+    Feed(Feed),
+    Current(Current),
+}
+
+impl Flow {
+    pub fn of(channel: &str) -> Self {
+        match Kind::of(channel) {
+            // Those of updates have no subscribers here.
+            Kind::Feed | Kind::Updates => Flow::Feed(Feed::default()),
+            Kind::Status => Flow::Current(Current::default()),
+        }
+    }
+
+    pub fn is_live(&self) -> bool {
+        match self {
+            Flow::Feed(feed) => feed.is_live(),
+            Flow::Current(current) => current.is_live(),
+        }
+    }
+
+    /// Something may have been missed. Returns whether a read has to be started for it (none is under way).
+    pub fn doubt(&mut self) -> bool {
+        match self {
+            Flow::Feed(feed) => feed.doubt(),
+            Flow::Current(current) => current.doubt(),
+        }
+    }
+
+    pub fn feed(&mut self) -> Option<&mut Feed> {
+        match self {
+            Flow::Feed(feed) => Some(feed),
+            Flow::Current(_) => None,
+        }
+    }
+
+    pub fn current(&mut self) -> Option<&mut Current> {
+        match self {
+            Flow::Feed(_) => None,
+            Flow::Current(current) => Some(current),
+        }
+    }
+}

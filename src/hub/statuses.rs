@@ -1,0 +1,91 @@
+//! Channels that carry a user's status: one state instead of a history. A subscriber gets it with the reply, and every
+//! change from then on; after an interruption the newest only.
+
+use super::current::Read;
+use super::{Channel, Hub, State, SubscribeError};
+use crate::broker::BrokerError;
+use crate::broker::status::State as Status;
+use crate::channel;
+use crate::connection::Connection;
+use crate::protocol::{Publication, json};
+use std::sync::Arc;
+
+/// Statuses read in one call.
+const BATCH: usize = 500;
+
+impl Hub {
+    /// Adds a subscriber to the channel of a status. `accept` as in [`Hub::subscribe`].
+    pub async fn subscribe_status(
+        &self,
+        name: &str,
+        connection: &Arc<Connection>,
+        accept: impl FnOnce(Status) -> bool + Send,
+    ) -> Result<bool, SubscribeError> {
+        let joining = self.hold(name);
+        let channel = &joining.channel;
+        loop {
+            self.make_live(channel).await?;
+            let mut state = channel.state();
+            if state.subscribers.contains_key(&connection.id) {
+                return Err(SubscribeError::AlreadySubscribed);
+            }
+            let current = state.flow.current().ok_or(SubscribeError::OtherKind)?;
+            if current.is_live() {
+                let accepted = accept(current.state());
+                if accepted {
+                    self.add(channel, &mut state, connection, 0);
+                }
+                return Ok(accepted);
+            }
+        }
+    }
+
+    /// Reads the state until the channel is live again. The caller holds the channel's link.
+    pub(super) async fn read_status(&self, channel: &Channel, user: &str) -> Result<(), BrokerError> {
+        let user = [user.to_owned()];
+        loop {
+            match channel.state().flow.current() {
+                Some(current) => current.begin_read(),
+                None => return Ok(()),
+            }
+            let read = self.broker.statuses(&user).await?.pop().flatten();
+            self.level().await?;
+            let mut state = channel.state();
+            match state.flow.current().map(|current| current.finish_read(read)) {
+                Some(Read::Again) => {}
+                Some(Read::News(status)) => {
+                    self.deliver_status(channel, &mut state, status);
+                    return Ok(());
+                }
+                Some(Read::Nothing) | None => return Ok(()),
+            }
+        }
+    }
+
+    /// Compares what is known with the broker, many at once.
+    pub(super) async fn check_statuses(&self, channels: Vec<Arc<Channel>>) {
+        for channels in channels.chunks(BATCH) {
+            let user = |channel: &Arc<Channel>| channel::user_of_status(&channel.name).unwrap_or_default().to_owned();
+            let users: Vec<String> = channels.iter().map(user).collect();
+            let Ok(read) = self.broker.statuses(&users).await else { return };
+            let doubtful = channels.iter().zip(read).filter(|(channel, read)| {
+                let flow = &mut channel.state().flow;
+                let differs = read.is_some_and(|read| flow.current().is_some_and(|it| !read.is_told_by(&it.state())));
+                differs && flow.doubt()
+            });
+            self.sync_later(doubtful.map(|(channel, _)| Arc::clone(channel)).collect());
+        }
+    }
+
+    /// Also to those that are suspended, who get it when that ends. The caller holds the channel's state.
+    pub(super) fn deliver_status(&self, channel: &Channel, state: &mut State, status: Status) {
+        if state.subscribers.is_empty() {
+            return;
+        }
+        let publication = Publication { offset: 0, data: status.payload(), info: None };
+        let frame = json::publication_push(&channel.name, &publication);
+        let delivered = state.subscribers.values_mut().filter_map(|it| it.push(&frame).then_some(())).count();
+        self.metrics.status_changes.inc();
+        self.metrics.deliveries.inc_by(delivered as u64);
+    }
+}

@@ -1,0 +1,136 @@
+//! What clients ask about users' statuses, as rpc methods.
+
+use super::{Failure, Session, Verdicts};
+use crate::access::changes::Moment;
+use crate::broker::status::{Mode, State};
+use crate::channel;
+use crate::hub::SubscribeError;
+use crate::protocol::codes;
+use crate::protocol::{Payload, Reply, Subscribe, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::time::{Instant, timeout_at};
+
+/// Users asked about in one call.
+const USERS_MAX: usize = 500;
+
+impl Session {
+    pub(super) async fn rpc(&self, method: &str, data: Option<&RawValue>, deadline: Instant) -> Result<Reply, Failure> {
+        let data = data.map_or("{}", RawValue::get);
+        match method {
+            "status.set" => self.set_status(data, deadline).await,
+            "status.idle" => self.set_idle(data),
+            "status.get" => self.get_statuses(data, deadline).await,
+            _ => Err(codes::METHOD_NOT_FOUND.into()),
+        }
+    }
+
+    async fn set_status(&self, data: &str, deadline: Instant) -> Result<Reply, Failure> {
+        #[derive(Deserialize)]
+        struct Wish {
+            #[serde(default)]
+            status: Option<Mode>,
+        }
+        #[derive(Serialize)]
+        struct Answer {
+            mode: Mode,
+            #[serde(flatten)]
+            state: State,
+        }
+        let wish: Wish = read(data)?;
+        let chosen = self.services.statuses.choose(&self.connection()?.user, wish.status);
+        let (mode, state) = self.ask_broker("status", deadline, chosen).await?;
+        Ok(answer(&Answer { mode, state }))
+    }
+
+    fn set_idle(&self, data: &str) -> Result<Reply, Failure> {
+        #[derive(Deserialize)]
+        struct Idle {
+            idle: bool,
+        }
+        let Idle { idle } = read(data)?;
+        self.services.statuses.set_idle(self.connection()?, idle);
+        Ok(answer(&BTreeMap::<&str, ()>::new()))
+    }
+
+    /// Those users whom the caller may not see, or who do not exist, are left out.
+    async fn get_statuses(&self, data: &str, deadline: Instant) -> Result<Reply, Failure> {
+        #[derive(Deserialize)]
+        struct Question {
+            users: Vec<String>,
+        }
+        #[derive(Serialize)]
+        struct Answer<'a> {
+            statuses: BTreeMap<&'a str, State>,
+        }
+        let Question { users } = read(data)?;
+        if users.len() > USERS_MAX {
+            return Err(codes::LIMIT_EXCEEDED.into());
+        }
+        let me = &self.connection()?.user;
+        let access = &self.services.access;
+        let checks = users.iter().map(|user| async move { access.check(me, &channel::status_of(user)).await });
+        let verdicts = timeout_at(deadline, futures_util::future::join_all(checks)).await;
+        let mut allowed: Vec<(String, Moment)> = Vec::new();
+        for (user, verdict) in users.into_iter().zip(verdicts.map_err(|_| codes::INTERNAL)?) {
+            match verdict {
+                Ok(moment) => allowed.push((user, moment)),
+                Err(error) if error.temporary => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        let users: Vec<String> = allowed.iter().map(|(user, _)| user.clone()).collect();
+        let read = async {
+            let states = self.services.statuses.of(&users).await?;
+            self.services.hub.level().await?;
+            Ok(states)
+        };
+        let states = self.ask_broker("status", deadline, read).await?;
+        let still = |(user, moment): &(String, Moment)| access.holds(*moment, me, &channel::status_of(user));
+        let statuses = allowed.iter().zip(states).filter(|(user, _)| still(user));
+        Ok(answer(&Answer { statuses: statuses.map(|((user, _), state)| (user.as_str(), state)).collect() }))
+    }
+
+    pub(super) async fn subscribe_status(
+        &self,
+        id: u32,
+        Subscribe { channel, .. }: Subscribe,
+        deadline: Instant,
+        verdicts: &mut Verdicts,
+    ) -> Result<(), Failure> {
+        let connection = self.connection()?;
+        let name: Arc<str> = channel.as_str().into();
+        let mut verdict = verdicts.remove(&channel);
+        loop {
+            let allowed = self.allowed(&channel, verdict.take(), deadline).await?;
+            let accept = |state: State| {
+                let still = self.services.access.holds(allowed, &connection.user, &channel);
+                if still {
+                    let reply = json::reply(id, &Reply::SubscribeState(state.payload()));
+                    connection.outbox.push_reply_of(&name, reply);
+                }
+                still
+            };
+            let joined = self.services.hub.subscribe_status(&channel, connection, accept);
+            match timeout_at(deadline, joined).await {
+                Ok(Ok(true)) => return Ok(()),
+                // Something has changed since PocketBase was asked.
+                Ok(Ok(false)) => {}
+                Ok(Err(SubscribeError::Broker(error))) => return Err(self.broker_failed("subscribe", &error).into()),
+                Ok(Err(SubscribeError::AlreadySubscribed)) => return Err(codes::ALREADY_SUBSCRIBED.into()),
+                Ok(Err(SubscribeError::OtherKind)) => return Err(codes::UNKNOWN_CHANNEL.into()),
+                Err(_) => return Err(codes::INTERNAL.into()),
+            }
+        }
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Failure> {
+    serde_json::from_str(data).map_err(|_| codes::BAD_REQUEST.into())
+}
+
+fn answer(data: &impl Serialize) -> Reply {
+    Reply::Rpc(Payload::trusted(serde_json::to_vec(data).unwrap_or_default().into()))
+}

@@ -1,0 +1,346 @@
+//! Whose connections live on this node: keeps their leases in the broker alive, which makes their users online, and
+//! does what users ask about statuses. Who is invisible is kept out of the [`Presence`] of all channels too.
+//!
+//! One task tells the broker of what has begun, changed and ended, in batches, and again where that failed, so that
+//! nothing overtakes anything. A connection that shows no sign of life for long is taken for lost before its end is
+//! noticed.
+
+use crate::broker::BrokerError;
+use crate::broker::status::{Choice, End, Lease, Mode, State, StatusStore};
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::metrics::Metrics;
+use crate::presence::Presence;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// Leases or ends told in one call to the broker.
+const BATCH: usize = 500;
+/// Between attempts while the broker fails.
+const RETRY: Duration = Duration::from_millis(200);
+/// Beside the pings' interval: how long a client's answer may take before it is taken for lost.
+const ANSWER: Duration = Duration::from_secs(5);
+
+pub struct Statuses {
+    store: Arc<dyn StatusStore>,
+    presence: Arc<Presence>,
+    metrics: Metrics,
+    lease: Duration,
+    /// How long a connection may be silent.
+    silence: Duration,
+    // Held for a few looks, never across an await.
+    local: Mutex<Local>,
+    changed: Notify,
+    told: Notify,
+}
+
+#[derive(Default)]
+struct Local {
+    /// By client.
+    connections: HashMap<Arc<str>, Held, foldhash::fast::RandomState>,
+    /// What the broker has to be told.
+    due: Due,
+    /// The same while it is being told.
+    busy: bool,
+}
+
+#[derive(Default)]
+struct Due {
+    leases: HashSet<Arc<str>, foldhash::fast::RandomState>,
+    ends: Vec<Ended>,
+}
+
+struct Held {
+    connection: Arc<Connection>,
+    idle: bool,
+    lost: bool,
+    choice: Choice,
+}
+
+struct Ended {
+    user: Arc<str>,
+    client: Arc<str>,
+    seen: Instant,
+    at: Instant,
+    closed: bool,
+}
+
+impl Statuses {
+    pub fn new(config: &Config, store: Arc<dyn StatusStore>, presence: Arc<Presence>, metrics: Metrics) -> Arc<Self> {
+        let silence = config.presence_ttl.max(config.ping_interval + ANSWER.min(config.pong_timeout));
+        let (local, changed, told) = (Mutex::default(), Notify::new(), Notify::new());
+        Arc::new(Self { store, presence, metrics, lease: config.presence_ttl, silence, local, changed, told })
+    }
+
+    /// Runs for as long as `statuses` lives.
+    pub async fn run(statuses: Weak<Self>) {
+        let Some(me) = statuses.upgrade() else { return };
+        // Several times within the third of a lease that a sweep may be late.
+        let look = (me.lease / 30).min(Duration::from_secs(1));
+        let lease = me.lease;
+        drop(me);
+        tokio::spawn(Self::look(statuses.clone(), look, lease / 3));
+        while let Some(me) = statuses.upgrade() {
+            match timeout(look, me.changed.notified()).await {
+                Ok(()) => me.tell().await,
+                Err(_) => continue,
+            }
+        }
+    }
+
+    /// Renews all leases once in a while, looks for connections that have fallen silent, and sweeps.
+    async fn look(statuses: Weak<Self>, pause: Duration, renewal: Duration) {
+        let (mut renewed, mut failed) = (Instant::now(), false);
+        loop {
+            sleep(pause).await;
+            let Some(me) = statuses.upgrade() else { return };
+            me.look_for_silence();
+            if renewed.elapsed() >= renewal {
+                me.renew();
+                renewed = Instant::now();
+            }
+            match me.store.sweep().await {
+                Ok(()) if failed => {
+                    // It may have lost its data.
+                    me.renew();
+                    (renewed, failed) = (Instant::now(), false);
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    me.failed(&error);
+                    failed = true;
+                }
+            }
+        }
+    }
+
+    /// On return the user is online, and it is known whether he is invisible; unless the broker does not answer by the
+    /// deadline, which is then made up for.
+    pub async fn enter(&self, connection: &Arc<Connection>, deadline: Instant) {
+        let client: Arc<str> = connection.client.as_str().into();
+        let held = Held { connection: Arc::clone(connection), idle: false, lost: false, choice: Choice::default() };
+        let lease = held.lease();
+        self.local().connections.insert(Arc::clone(&client), held);
+        match timeout_at(deadline, self.store.lease(std::slice::from_ref(&lease))).await {
+            Ok(Ok(choices)) => self.learn(std::slice::from_ref(&lease), &choices),
+            failed => {
+                if let Ok(Err(error)) = failed {
+                    self.failed(&error);
+                }
+                self.local().due.leases.insert(client);
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    fn learn(&self, leases: &[Lease], choices: &[Choice]) {
+        for (lease, choice) in leases.iter().zip(choices) {
+            let known = self.local().connections.get_mut(lease.client.as_str()).map(|held| held.learn(*choice));
+            if let Some(known) = known {
+                self.presence.hide(&lease.user, known.mode == Mode::Invisible);
+            }
+        }
+    }
+
+    /// `closed`: by either side, rather than for want of an answer.
+    pub fn leave(&self, connection: &Connection, closed: bool) {
+        let mut local = self.local();
+        let Some((client, held)) = local.connections.remove_entry(connection.client.as_str()) else { return };
+        local.due.leases.remove(&client);
+        let Held { connection, lost, choice, .. } = held;
+        if !lost {
+            local.due.ends.push(Ended::new(&connection, client, closed));
+        }
+        let mut others = local.connections.values().map(|held| &held.connection.user);
+        let forget = choice.mode == Mode::Invisible && !others.any(|user| *user == connection.user);
+        drop(local);
+        if forget {
+            self.presence.forget(&connection.user);
+        }
+        self.changed.notify_one();
+    }
+
+    /// A connection's user has stopped using it, or goes on.
+    pub fn set_idle(&self, connection: &Connection, idle: bool) {
+        let mut local = self.local();
+        let Local { connections, due, .. } = &mut *local;
+        let Some((client, held)) = connections.get_key_value(connection.client.as_str()) else { return };
+        if held.idle == idle {
+            return;
+        }
+        let client = Arc::clone(client);
+        due.leases.insert(Arc::clone(&client));
+        if let Some(held) = connections.get_mut(&client) {
+            held.idle = idle;
+        }
+        drop(local);
+        self.changed.notify_one();
+    }
+
+    /// Changes what a user has chosen to be, or with `None` only looks; returns it and what others see.
+    pub async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Mode, State), BrokerError> {
+        let (choice, state) = self.store.choose(user, mode).await?;
+        let of_user = |held: &&mut Held| *held.connection.user == *user;
+        let known = self.local().connections.values_mut().filter(of_user).map(|held| held.learn(choice)).last();
+        if let Some(known) = known {
+            self.presence.hide(user, known.mode == Mode::Invisible);
+        }
+        Ok((choice.mode, state))
+    }
+
+    /// In the order of `users`.
+    pub async fn of(&self, users: &[String]) -> Result<Vec<State>, BrokerError> {
+        let states = self.store.statuses(users).await?;
+        Ok(states.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Returns once the broker knows of everything.
+    pub async fn settled(&self) {
+        loop {
+            let told = self.told.notified();
+            let settled = {
+                let local = self.local();
+                !local.busy && local.due.leases.is_empty() && local.due.ends.is_empty()
+            };
+            if settled {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// For the end of the process: as if all that are left had closed.
+    pub fn withdraw(&self) {
+        let left: Vec<Arc<Connection>> =
+            self.local().connections.values().map(|it| Arc::clone(&it.connection)).collect();
+        left.iter().for_each(|connection| self.leave(connection, true));
+    }
+
+    fn renew(&self) {
+        let mut local = self.local();
+        let Local { connections, due, .. } = &mut *local;
+        due.leases.extend(connections.iter().filter(|(_, held)| !held.lost).map(|(client, _)| Arc::clone(client)));
+        drop(local);
+        self.changed.notify_one();
+    }
+
+    fn look_for_silence(&self) {
+        let mut local = self.local();
+        let Local { connections, due, .. } = &mut *local;
+        let mut changed = false;
+        for (client, held) in connections {
+            let lost = held.connection.seen().elapsed() > self.silence;
+            if lost == held.lost {
+                continue;
+            }
+            (held.lost, changed) = (lost, true);
+            if lost {
+                due.leases.remove(client);
+                due.ends.push(Ended::new(&held.connection, Arc::clone(client), false));
+            } else {
+                due.leases.insert(Arc::clone(client));
+            }
+        }
+        drop(local);
+        if changed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Tells the broker of all that is due, until there is no more. Ends come first: a client that is back after having
+    /// been lost has a lease in the end.
+    async fn tell(&self) {
+        loop {
+            let (ends, leases) = {
+                let mut local = self.local();
+                let Due { leases, ends } = std::mem::take(&mut local.due);
+                local.busy = !leases.is_empty() || !ends.is_empty();
+                (ends, leases)
+            };
+            if ends.is_empty() && leases.is_empty() {
+                self.told.notify_waiters();
+                return;
+            }
+            if let Err(error) = self.tell_these(&ends, &leases).await {
+                self.failed(&error);
+                self.put_back(ends, leases);
+                sleep(RETRY).await;
+            }
+        }
+    }
+
+    fn put_back(&self, ends: Vec<Ended>, leases: impl IntoIterator<Item = Arc<str>>) {
+        let mut local = self.local();
+        let Local { connections, due, .. } = &mut *local;
+        due.leases.extend(leases.into_iter().filter(|it| connections.get(it).is_some_and(|held| !held.lost)));
+        // The leases of older ones have run out by themselves.
+        let mut ends: Vec<Ended> = ends.into_iter().filter(|end| end.at.elapsed() < self.lease).collect();
+        ends.append(&mut due.ends);
+        due.ends = ends;
+    }
+
+    async fn tell_these(&self, ends: &[Ended], leases: &HashSet<Arc<str>, impl Sync>) -> Result<(), BrokerError> {
+        let ends: Vec<End> = ends.iter().map(Ended::as_end).collect();
+        for ends in ends.chunks(BATCH) {
+            self.store.end(ends).await?;
+        }
+        let clients: Vec<&Arc<str>> = leases.iter().collect();
+        for clients in clients.chunks(BATCH) {
+            let leases: Vec<Lease> = {
+                let local = self.local();
+                clients.iter().filter_map(|client| local.connections.get(*client).map(Held::lease)).collect()
+            };
+            let choices = self.store.lease(&leases).await?;
+            self.learn(&leases, &choices);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &BrokerError) {
+        self.metrics.broker_errors.with_label_values(&["status"]).inc();
+        tracing::debug!(%error, "telling of users' statuses failed; it is tried again");
+    }
+
+    fn local(&self) -> MutexGuard<'_, Local> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Returns the newest that is known.
+    fn learn(&mut self, choice: Choice) -> Choice {
+        if choice.at > self.choice.at {
+            self.choice = choice;
+        }
+        self.choice
+    }
+
+    fn lease(&self) -> Lease {
+        Lease {
+            user: self.connection.user.to_string(),
+            client: self.connection.client.clone(),
+            idle: self.idle,
+            age: self.connection.seen().elapsed(),
+            choice: self.choice,
+        }
+    }
+}
+
+impl Ended {
+    fn new(connection: &Connection, client: Arc<str>, closed: bool) -> Self {
+        let user = Arc::clone(&connection.user);
+        Self { user, client, seen: connection.seen(), at: Instant::now(), closed }
+    }
+
+    fn as_end(&self) -> End {
+        let (user, client) = (self.user.to_string(), self.client.to_string());
+        End { user, client, age: self.seen.elapsed(), closed: self.closed }
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

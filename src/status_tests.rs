@@ -1,0 +1,96 @@
+//! Leases on the real in-process broker, on a clock of their own.
+
+use super::*;
+use crate::auth::Account;
+use crate::broker::Retention;
+use crate::broker::memory::MemoryBroker;
+use crate::broker::status::Status;
+use crate::config::Sources;
+use crate::outbox::Outbox;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+struct Node {
+    broker: Arc<MemoryBroker>,
+    statuses: Arc<Statuses>,
+}
+
+impl Node {
+    fn start() -> Self {
+        let environment = vec![("GATEWAY_SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned())];
+        let config = Config::load(&Sources { environment, ..Sources::default() }).unwrap();
+        let (presence_ttl, status_grace) = (config.presence_ttl, config.status_grace);
+        let broker = MemoryBroker::new(Retention { presence_ttl, status_grace, ..Retention::default() });
+        let presence = Presence::new(broker.clone());
+        let statuses = Statuses::new(&config, broker.clone(), presence, Metrics::new().unwrap());
+        tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
+        Self { broker, statuses }
+    }
+
+    async fn connection(&self, client: &str) -> Arc<Connection> {
+        let outbox = Arc::new(Outbox::alone(1 << 20));
+        let connection = Connection::new(1, "ann", client, &outbox, Account::blocking(&[]));
+        self.statuses.enter(&connection, Instant::now() + Duration::from_secs(5)).await;
+        connection
+    }
+
+    async fn status(&self) -> Status {
+        self.statuses.settled().await;
+        self.broker.statuses(&["ann".to_owned()]).await.unwrap()[0].unwrap().status
+    }
+}
+
+async fn pass(seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_are_renewed_while_there_are_signs_of_life() {
+    let node = Node::start();
+    let connection = node.connection("1").await;
+    for _ in 0..20 {
+        pass(25).await;
+        connection.show_life();
+        assert_eq!(node.status().await, Status::Online);
+    }
+    node.statuses.leave(&connection, true);
+    pass(9).await;
+    assert_eq!(node.status().await, Status::Online);
+    pass(3).await;
+    assert_eq!(node.status().await, Status::Offline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_silent_is_lost_and_who_speaks_again_is_back() {
+    let node = Node::start();
+    let connection = node.connection("1").await;
+    pass(29).await;
+    assert_eq!(node.status().await, Status::Online);
+    pass(3).await;
+    assert_eq!(node.status().await, Status::Offline);
+    let seen = node.broker.statuses(&["ann".to_owned()]).await.unwrap()[0].unwrap().last_seen.unwrap();
+    // The clock of the day does not pass here: he was seen half a minute before it.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    assert!((29_000..33_000).contains(&(now - seen)), "{}", now - seen);
+    connection.show_life();
+    pass(2).await;
+    assert_eq!(node.status().await, Status::Online);
+    node.statuses.leave(&connection, false);
+    assert_eq!(node.status().await, Status::Offline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_beside_a_busy_one() {
+    let node = Node::start();
+    let [one, two] = [node.connection("1").await, node.connection("2").await];
+    node.statuses.set_idle(&one, true);
+    assert_eq!(node.status().await, Status::Online);
+    node.statuses.set_idle(&two, true);
+    assert_eq!(node.status().await, Status::Away);
+    node.statuses.leave(&one, true);
+    node.statuses.set_idle(&two, false);
+    assert_eq!(node.status().await, Status::Online);
+    node.statuses.withdraw();
+    assert_eq!(node.status().await, Status::Online);
+    pass(11).await;
+    assert_eq!(node.status().await, Status::Offline);
+}

@@ -1,0 +1,94 @@
+//! A user's phone or laptop: one connection, and the truth about when it lived.
+
+use super::stage::{Stage, now};
+use crate::harness::client::Client;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum How {
+    Closed,
+    /// Its gateway was killed.
+    Killed,
+    /// The network carries nothing any more and says nothing.
+    Dark,
+}
+
+/// One connection's life, in unix milliseconds.
+#[derive(Clone, Debug)]
+pub struct Life {
+    pub gateway: usize,
+    pub asked: u64,
+    /// The gateway's word; `None` where it never came.
+    pub opened: Option<u64>,
+    pub end: Option<(How, u64)>,
+}
+
+pub struct Device {
+    close: oneshot::Sender<bool>,
+    task: JoinHandle<Life>,
+}
+
+impl Device {
+    /// Connects; where that fails, its life is over.
+    pub async fn open(stage: &Arc<Stage>, gateway: usize, token: &str) -> Result<Self, Life> {
+        let mut life = Life { gateway, asked: now(), opened: None, end: None };
+        let url = stage.url(gateway);
+        let attempt = timeout(Duration::from_secs(2), async {
+            let mut client = Client::try_open(&url).await?;
+            client.send(&json!({"id": 1, "connect": {"token": token}}).to_string()).await;
+            let reply = client.text().await.ok()?;
+            assert!(reply.contains("\"connect\""), "{reply}");
+            Some(client)
+        });
+        let Ok(Some(client)) = attempt.await else {
+            life.end = Some((How::Closed, now()));
+            return Err(stage.over(life));
+        };
+        life.opened = Some(now());
+        let (close, closing) = oneshot::channel();
+        let task = tokio::spawn(live(client, closing, life, Arc::clone(stage)));
+        Ok(Self { close, task })
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// With a farewell or, as when a process ends, without.
+    pub async fn close(self, politely: bool) -> Life {
+        let _ = self.close.send(politely);
+        self.task.await.unwrap()
+    }
+
+    /// How it was, of one that is over or still lives.
+    pub async fn result(self) -> Life {
+        self.task.await.unwrap()
+    }
+}
+
+async fn live(mut client: Client, mut closing: oneshot::Receiver<bool>, mut life: Life, stage: Arc<Stage>) -> Life {
+    loop {
+        tokio::select! {
+            text = client.text() => if text.is_err() { break },
+            politely = &mut closing => {
+                match politely {
+                    Ok(true) => client.send_raw(Message::Close(None)).await,
+                    Ok(false) => {}
+                    // The test is over, and it lives.
+                    Err(_) => return life,
+                }
+                break;
+            }
+        }
+    }
+    life.end = Some((How::Closed, now()));
+    drop(client);
+    stage.over(life)
+}
