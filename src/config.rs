@@ -55,7 +55,7 @@ macro_rules! settings {
 }
 
 settings! {
-    listen: SocketAddr = "127.0.0.1:8000", "address:port", "Public listener: WebSocket clients and PocketBase's hooks";
+    listen: SocketAddr = "127.0.0.1:8000", "address:port", "Public listener: WebSocket clients, PocketBase's hooks and the server API";
     admin_listen: SocketAddr = "127.0.0.1:8001", "address:port", "Admin listener: /metrics, /livez, /readyz; keep it private";
     pocketbase_url: HttpUrl = "http://127.0.0.1:8090", "URL", "Where PocketBase answers";
     redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways; unset: one node, everything in this process";

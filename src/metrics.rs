@@ -39,6 +39,7 @@ pub struct Metrics {
     pub relay_cursor: IntGauge,
     pub relay_pulls: IntCounterVec,
     pub relay_restarts: IntCounter,
+    pub api_requests: IntCounterVec,
     pub hooks_refused: IntCounterVec,
     pub pocketbase_failures: IntCounterVec,
     pub pocketbase_seconds: HistogramVec,
@@ -178,10 +179,16 @@ impl Metrics {
                 "gateway_relay_restarts_total",
                 "How often PocketBase's outbox had another history than before, as after a restore from a backup; all clients were told to reload",
             )?,
+            api_requests: counters(
+                &r,
+                "gateway_api_requests_total",
+                "Requests of the server API that were carried out",
+                "method",
+            )?,
             hooks_refused: counters(
                 &r,
                 "gateway_hooks_refused_total",
-                "Hook requests answered with an HTTP error",
+                "Requests of hooks and of the server API answered with an HTTP error",
                 "reason",
             )?,
             pocketbase_failures: counters(

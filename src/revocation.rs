@@ -12,6 +12,7 @@
 use crate::access::Access;
 use crate::access::changes::{Cause, Change, Changes};
 use crate::auth::{Account, Auth};
+use crate::channel::Kind;
 use crate::connection::{Connection, Connections};
 use crate::event::INTERNAL;
 use crate::hub::suspension::Subscription;
@@ -23,7 +24,7 @@ use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::json;
 use crate::updates::{Told, Updates};
 use futures_util::StreamExt;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -49,12 +50,35 @@ pub struct Revocation {
     metrics: Metrics,
 }
 
-/// What the watched channel carries; see [`crate::event::Event::notice`].
+/// What a back end asks of all gateways. It comes as a signal: those that are cut off at that moment miss it.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// End a user's connections.
+    Disconnect { user: String, reconnect: bool },
+    /// End a user's subscriptions to a channel.
+    Unsubscribe { user: String, channel: String },
+}
+
+impl Order {
+    /// For the watched channel.
+    pub fn notice(&self) -> Payload {
+        #[derive(Serialize)]
+        struct Notice<'a> {
+            order: &'a Order,
+        }
+        // It holds texts only, so this cannot fail.
+        Payload::trusted(serde_json::to_vec(&Notice { order: self }).unwrap_or_default().into())
+    }
+}
+
+/// What the watched channel carries; see [`Order::notice`] and [`crate::event::Event::notice`].
 #[derive(Deserialize)]
 struct Notice<'a> {
     #[serde(default)]
     access: Vec<Change>,
     updates: Option<Told>,
+    order: Option<Order>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
 }
@@ -174,6 +198,23 @@ impl Revocation {
         }
     }
 
+    fn obey(&self, order: &Order) {
+        match order {
+            Order::Disconnect { user, reconnect } => {
+                let reason = if *reconnect { codes::RECONNECT } else { codes::DISCONNECTED };
+                self.connections.of(user).iter().for_each(|connection| self.disconnect(connection, reason));
+            }
+            Order::Unsubscribe { user, channel } => {
+                for connection in self.connections.of(user) {
+                    match Kind::of(channel) {
+                        Kind::Updates => self.updates.end(channel, &connection, codes::BY_SERVER),
+                        Kind::Feed | Kind::Status => self.revoke(channel, &connection, Cause::Server, || true),
+                    }
+                }
+            }
+        }
+    }
+
     fn disconnect(&self, connection: &Connection, reason: Disconnect) {
         connection.outbox.abort(reason);
         self.metrics.revocations.with_label_values(&[&reason.reason.replace(' ', "_")]).inc();
@@ -232,7 +273,8 @@ async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {
 impl Watcher for Revocation {
     fn publication(&self, data: &Payload) {
         match serde_json::from_slice::<Notice>(data.as_bytes()) {
-            Ok(Notice { access, updates, data }) => {
+            Ok(Notice { access, updates, order, data }) => {
+                order.iter().for_each(|order| self.obey(order));
                 access.iter().for_each(|change| self.apply(change));
                 if let (Some(told), Some(data)) = (updates, data) {
                     self.updates.event(&told, &Payload::from_raw(data));

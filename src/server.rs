@@ -1,6 +1,7 @@
 //! The composition root: builds the parts, binds both listeners, serves until told to stop.
 
 mod admin;
+mod api;
 mod door;
 mod forwarded;
 mod handshake;

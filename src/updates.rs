@@ -19,6 +19,7 @@ use crate::connection::Connection;
 use crate::metrics::Metrics;
 use crate::pocketbase::PocketBase;
 use crate::protocol::Payload;
+use crate::protocol::codes::UnsubscribeCode;
 use bytes::Bytes;
 use dashmap::DashMap;
 use serde::Deserialize;
@@ -97,7 +98,16 @@ impl Updates {
     /// The counterpart, also for a subscribe that is still under way.
     pub fn unsubscribe(&self, channel: &str, connection: &Connection) {
         if let Some(stream) = self.streams.get(channel) {
-            stream.leave(connection.id);
+            stream.leave(connection.id, None);
+        }
+    }
+
+    /// Ends a subscription from the server's side.
+    pub fn end(&self, channel: &str, connection: &Connection, code: UnsubscribeCode) {
+        if let Some(stream) = self.streams.get(channel)
+            && connection.channels().remove(channel)
+        {
+            stream.leave(connection.id, Some(code));
         }
     }
 }

@@ -29,6 +29,9 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
+    /// A back end asked for it; the hooks never say so.
+    #[serde(skip)]
+    Server,
     /// The user's own record.
     User,
     /// A record that the rule looks at.
@@ -48,6 +51,7 @@ impl Cause {
     /// What a client is told whose subscription it ends.
     pub fn code(self) -> UnsubscribeCode {
         match self {
+            Cause::Server => codes::BY_SERVER,
             Cause::Member => codes::REMOVED,
             Cause::Record => codes::CLOSED,
             Cause::Deleted => codes::DELETED,
@@ -58,6 +62,7 @@ impl Cause {
 
     pub fn name(self) -> &'static str {
         match self {
+            Cause::Server => "server",
             Cause::User => "user",
             Cause::Member => "member",
             Cause::Record => "record",

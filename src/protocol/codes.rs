@@ -87,6 +87,8 @@ table! {
         RULES_CHANGED = code 2103, reason "rules changed";
         /// Something else took the access away: the user's own record, a related one, or time.
         ACCESS_ENDED = code 2104, reason "access ended";
+        /// A back end asked for it.
+        BY_SERVER = code 2105, reason "unsubscribed by the server";
         /// The node lost its place in the channel and history could not fill the gap; the client subscribes
         /// again and learns whether it could be recovered.
         INSUFFICIENT_STATE = code 2500, reason "insufficient state";
@@ -118,6 +120,8 @@ table! {
         CONNECTION_LIMIT = code 3504, reason "connection limit";
         /// A revocation met a reply that could not be taken back; what the client may see it gets after coming back.
         ACCESS_CHANGED = code 4000, reason "access changed";
+        /// A back end asked for it; the client may come back.
+        RECONNECT = code 4001, reason "reconnect";
         /// The user was deleted.
         USER_DELETED = code 4500, reason "user deleted";
         /// The user is banned, until `banned_until`.
@@ -126,6 +130,8 @@ table! {
         TOKEN_REVOKED = code 4502, reason "token revoked";
         /// The auth collection's token secret was changed, which invalidates everybody's tokens.
         ALL_TOKENS_REVOKED = code 4503, reason "all tokens revoked";
+        /// A back end asked for it.
+        DISCONNECTED = code 4504, reason "disconnected by the server";
     }
 }
 
@@ -156,6 +162,6 @@ mod tests {
     #[test]
     fn clients_come_back_exactly_where_coming_back_can_help() {
         let staying_away: Vec<u16> = DISCONNECTS.iter().filter(|d| !d.reconnects()).map(|d| d.code).collect();
-        assert_eq!(staying_away, [1009, 3500, 3501, 3502, 3504, 4500, 4501, 4502, 4503]);
+        assert_eq!(staying_away, [1009, 3500, 3501, 3502, 3504, 4500, 4501, 4502, 4503, 4504]);
     }
 }

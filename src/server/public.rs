@@ -1,5 +1,6 @@
-//! The public listener: the WebSocket handshake and the hooks' intake.
+//! The public listener: the WebSocket handshake, the hooks' intake, and the server API.
 
+use super::api;
 use super::door::Guest;
 use super::forwarded;
 use super::handshake;
@@ -103,13 +104,17 @@ impl Public {
             }
             (&Method::GET, WEBSOCKET) => self.handshake(request, guest),
             (&Method::POST, HOOKS) => self.take_events(request).await,
-            (_, WEBSOCKET | HOOKS) => {
-                error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "GET for the WebSocket, POST for the hooks")
+            (&Method::POST, path) if let Some(method) = api::Method::of(path) => self.serve_api(method, request).await,
+            (_, path) if matches!(path, WEBSOCKET | HOOKS) || api::Method::of(path).is_some() => {
+                error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "GET for the WebSocket, POST for all else")
             }
             _ => error(
                 StatusCode::NOT_FOUND,
                 "not_found",
-                &format!("there is {WEBSOCKET} for clients and {HOOKS} for PocketBase's hooks"),
+                &format!(
+                    "there is {WEBSOCKET} for clients, {HOOKS} for PocketBase's hooks, {}… for back ends",
+                    api::PREFIX
+                ),
             ),
         };
         if answer.status().is_client_error() || answer.status().is_server_error() {
@@ -231,6 +236,35 @@ impl Public {
         }
     }
 
+    async fn serve_api(&self, method: api::Method, request: Request<Incoming>) -> Answer {
+        let _under_way = self.hooks.token();
+        if self.shutdown.is_intake_closed() {
+            return come_back(self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "draining", STOPPING), STOPPED_PAUSE);
+        }
+        let (parts, body) = request.into_parts();
+        if body.size_hint().upper().is_none_or(|length| length > api::BODY_MAX as u64) {
+            discard(body).await;
+            let message = format!("a request announces its length, of {} bytes at most", api::BODY_MAX);
+            return self.refuse_hook(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message);
+        }
+        let body = match self.read(body).await {
+            Ok(body) => body,
+            Err(refused) => return *refused,
+        };
+        let verified = self.signed(&parts, &body);
+        let verified = verified.and_then(|it| if method.is_question() { Ok(()) } else { self.first(&it) });
+        if let Err(refused) = verified {
+            return *refused;
+        }
+        match method.carry_out(&self.services, &body).await {
+            Ok(answer) => json(StatusCode::OK, &answer),
+            Err(refusal) => {
+                let (status, reason, message) = refusal.parts();
+                self.refuse_hook(status, reason, message)
+            }
+        }
+    }
+
     /// Room in memory for a body of the length that it announces, or the largest where it announces none.
     fn room_for(&self, body: &Incoming) -> Result<Option<SemaphorePermit<'_>>, Box<Answer>> {
         let max = self.services.config.max_hook_size;
@@ -268,36 +302,37 @@ impl Public {
     }
 
     fn verified(&self, parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Events, Box<Answer>> {
-        let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let refuse = |status, reason, message: &str| Box::new(self.refuse_hook(status, reason, message));
-        let target = parts.uri.path_and_query().map_or(HOOKS, |target| target.as_str());
-        let (signature, request) = ((header(TIMESTAMP), header(SIGNATURE)), (parts.method.as_str(), target, body));
-        let verified = self.signer.verify(SystemTime::now(), signature, request);
-        let Verified { timestamp, signature, oldest } =
-            verified.map_err(|refusal| refuse(StatusCode::UNAUTHORIZED, refusal.code(), &refusal.to_string()))?;
-        let events =
-            Events::parse(body).map_err(|bad| refuse(StatusCode::BAD_REQUEST, "bad_request", &bad.to_string()))?;
+        let verified = self.signed(parts, body)?;
+        let refuse = |reason, message: &str| Box::new(self.refuse_hook(StatusCode::BAD_REQUEST, reason, message));
+        let events = Events::parse(body).map_err(|bad| refuse("bad_request", &bad.to_string()))?;
         if events.events.len() > self.services.config.max_hook_events {
-            return Err(refuse(
-                StatusCode::BAD_REQUEST,
-                "too_many_events",
-                "a post has max_hook_events events at most",
-            ));
+            return Err(refuse("too_many_events", "a post has max_hook_events events at most"));
         }
         // Last, so that what was refused may be mended and sent again.
-        if !self.replays.note(timestamp, signature, oldest) {
-            return Err(refuse(
-                StatusCode::CONFLICT,
-                "replayed",
-                "this very request was taken before; sign each one anew",
-            ));
-        }
+        self.first(&verified)?;
         Ok(events)
+    }
+
+    fn signed(&self, parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Verified, Box<Answer>> {
+        let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        let (signature, request) = ((header(TIMESTAMP), header(SIGNATURE)), (parts.method.as_str(), target, body));
+        self.signer.verify(SystemTime::now(), signature, request).map_err(|refusal| {
+            Box::new(self.refuse_hook(StatusCode::UNAUTHORIZED, refusal.code(), &refusal.to_string()))
+        })
+    }
+
+    /// That a request has not been taken before.
+    fn first(&self, &Verified { timestamp, signature, oldest }: &Verified) -> Result<(), Box<Answer>> {
+        self.replays.note(timestamp, signature, oldest).then_some(()).ok_or_else(|| {
+            let message = "this very request was taken before; sign each one anew";
+            Box::new(self.refuse_hook(StatusCode::CONFLICT, "replayed", message))
+        })
     }
 
     fn refuse_hook(&self, status: StatusCode, reason: &'static str, message: &str) -> Answer {
         self.services.metrics.hooks_refused.with_label_values(&[reason]).inc();
-        tracing::warn!(reason, message, "a hook request was refused");
+        tracing::warn!(reason, message, "a request was refused");
         error(status, reason, message)
     }
 }

@@ -11,7 +11,8 @@ use crate::connection::{Connection, ConnectionId};
 use crate::metrics::Metrics;
 use crate::pocketbase::batch::Batcher;
 use crate::pocketbase::{PocketBase, PocketBaseError, Sees, View, Visible};
-use crate::protocol::{Payload, Publication, codes, json};
+use crate::protocol::codes::{self, UnsubscribeCode};
+use crate::protocol::{Payload, Publication, json};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
@@ -40,7 +41,8 @@ pub struct Stream {
 
 pub enum Input {
     Join(Join),
-    Leave(ConnectionId),
+    /// With a code: told to the client.
+    Leave(ConnectionId, Option<UnsubscribeCode>),
     Change(Change),
     Event(Event),
     /// There was too much.
@@ -124,7 +126,7 @@ impl Stream {
         }
         let full = waiting.inputs.len() >= INBOX;
         if full {
-            waiting.inputs.retain(|input| matches!(input, Input::Join(_) | Input::Leave(_)));
+            waiting.inputs.retain(|input| matches!(input, Input::Join(_) | Input::Leave(..)));
             waiting.inputs.push_front(Input::Lost);
         } else {
             waiting.inputs.push_back(input());
@@ -160,10 +162,10 @@ impl Stream {
         self.inbox.arrived.notify_one();
     }
 
-    pub fn leave(&self, connection: ConnectionId) {
+    pub fn leave(&self, connection: ConnectionId, code: Option<UnsubscribeCode>) {
         let mut waiting = self.inbox.lock();
         if waiting.wanted.remove(&connection) {
-            waiting.inputs.push_back(Input::Leave(connection));
+            waiting.inputs.push_back(Input::Leave(connection, code));
             self.inbox.arrived.notify_one();
         }
     }
@@ -266,8 +268,8 @@ impl Settled {
         for input in inputs {
             match input {
                 Input::Join(join) => joins.push(join),
-                Input::Leave(connection) => {
-                    self.leave(connection);
+                Input::Leave(connection, code) => {
+                    self.leave(connection, code);
                     joins.retain(|join| join.connection.id != connection);
                 }
                 Input::Change(change) => self.take_change(&change, &mut questions),
@@ -318,15 +320,21 @@ impl Settled {
         }
     }
 
-    fn leave(&mut self, connection: ConnectionId) {
-        let mut left = 0;
+    fn leave(&mut self, connection: ConnectionId, code: Option<UnsubscribeCode>) {
+        let Room { channel, metrics, .. } = &*self.room;
         self.seats.retain(|_, seat| {
-            let before = seat.connections.len();
-            seat.connections.retain(|other| other.id != connection);
-            left += before - seat.connections.len();
+            seat.connections.retain(|other| {
+                let stays = other.id != connection;
+                if !stays {
+                    metrics.subscriptions.dec();
+                    if let Some(code) = code {
+                        other.outbox.push(json::unsubscribe_push(channel, code));
+                    }
+                }
+                stays
+            });
             !seat.connections.is_empty()
         });
-        self.room.metrics.subscriptions.sub(left as i64);
     }
 
     /// Forgets what no subscriber shares any more: nobody would keep it right.

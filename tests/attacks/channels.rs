@@ -28,7 +28,7 @@ async fn names(arena: &mut Arena) {
         ("a room that does not exist", "room:doesnotexist".to_owned(), "error 103"),
         ("id of another collection", format!("room:{}", id(&message)), "error 103"),
         ("id of a user", format!("room:{alice}"), "error 103"),
-        ("another user's channel", format!("user:{alice}"), "error 102"),
+        ("another user's channel", format!("user:{alice}"), "error 103"),
         ("another user's channel, as an internal one", format!("$user:{alice}"), "error 102"),
         ("the gateways' own channel", "$access".to_owned(), "error 102"),
         ("the gateways' own channel, as a room", "room:$access".to_owned(), "error 103"),

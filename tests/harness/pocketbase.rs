@@ -30,6 +30,7 @@ struct Settings {
     gateway_url: String,
     hooks: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +47,18 @@ impl PocketBase {
     /// With other hooks than those of `deploy/pocketbase`, and more arguments for `serve`.
     pub async fn start_with(gateway_url: &str, hooks: &Path, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let settings = Settings { gateway_url: gateway_url.to_owned(), hooks: hooks.to_owned(), arguments };
+        let (gateway_url, hooks, environment) = (gateway_url.to_owned(), hooks.to_owned(), Vec::new());
+        Self::begin(Settings { gateway_url, hooks, arguments, environment }).await
+    }
+
+    /// With this in its environment.
+    pub async fn start_in(gateway_url: &str, environment: &[(&str, &str)]) -> Self {
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let (gateway_url, hooks, arguments) = (gateway_url.to_owned(), deployed("pb_hooks"), Vec::new());
+        Self::begin(Settings { gateway_url, hooks, arguments, environment }).await
+    }
+
+    async fn begin(settings: Settings) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let created = command(directory.path(), &settings).args(["superuser", "upsert", SUPERUSER, PASSWORD]).output();
         let created = created.expect("PocketBase runs");
@@ -254,5 +266,6 @@ fn serve(data: &Path, port: u16, settings: &Settings) -> Process {
     let mut command = command(data, settings);
     command.args(["serve", "--http", &format!("127.0.0.1:{port}")]).args(&settings.arguments);
     command.env("GATEWAY_URL", &settings.gateway_url);
+    command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
     Process::start("PocketBase", &mut command)
 }

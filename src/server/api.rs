@@ -1,0 +1,208 @@
+//! The server API: what PocketBase's own hooks and other back ends may ask, once their signature has been verified.
+//! `proto/server-api.md` describes it for people.
+
+use crate::access::is_well_formed;
+use crate::broker::BrokerError;
+use crate::channel::Kind;
+use crate::event::ACCESS;
+use crate::protocol::{ClientInfo, Payload};
+use crate::revocation::Order;
+use crate::session::Services;
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashSet};
+use tokio::time::timeout;
+
+/// Begins the addresses of all methods.
+pub const PREFIX: &str = "/api/";
+/// The largest request, in bytes.
+pub const BODY_MAX: usize = 64 * 1024;
+/// Users in one question.
+const USERS_MAX: usize = 500;
+/// Who publishes, as subscribers see it. PocketBase gives nobody such an id.
+const SERVER: &str = "$server";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Method {
+    Publish,
+    Presence,
+    PresenceStats,
+    Statuses,
+    Disconnect,
+    Unsubscribe,
+}
+
+/// Why a request was not carried out.
+pub enum Refusal {
+    /// The caller has to mend something; the words say what.
+    Bad(String),
+    /// PocketBase or Redis did not answer: try again.
+    Unavailable,
+}
+
+impl Refusal {
+    pub fn parts(&self) -> (StatusCode, &'static str, &str) {
+        match self {
+            Refusal::Bad(what) => (StatusCode::BAD_REQUEST, "bad_request", what),
+            Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Redis did not answer; try again"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfChannel {
+    channel: String,
+}
+
+impl Method {
+    pub fn of(path: &str) -> Option<Self> {
+        Some(match path.strip_prefix(PREFIX)? {
+            "publish" => Method::Publish,
+            "presence" => Method::Presence,
+            "presence_stats" => Method::PresenceStats,
+            "statuses" => Method::Statuses,
+            "disconnect" => Method::Disconnect,
+            "unsubscribe" => Method::Unsubscribe,
+            _ => return None,
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Publish => "publish",
+            Method::Presence => "presence",
+            Method::PresenceStats => "presence_stats",
+            Method::Statuses => "statuses",
+            Method::Disconnect => "disconnect",
+            Method::Unsubscribe => "unsubscribe",
+        }
+    }
+
+    /// Whether it only looks, so that to ask the same twice is no replay.
+    pub fn is_question(self) -> bool {
+        matches!(self, Method::Presence | Method::PresenceStats | Method::Statuses)
+    }
+
+    pub async fn carry_out(self, services: &Services, body: &[u8]) -> Result<Value, Refusal> {
+        let work = async {
+            match self {
+                Method::Publish => publish(services, body).await,
+                Method::Presence => {
+                    let clients: Vec<Value> = present(services, body).await?.iter().map(|it| json!(it)).collect();
+                    Ok(json!({"clients": clients}))
+                }
+                Method::PresenceStats => {
+                    let clients = present(services, body).await?;
+                    let users: HashSet<&str> = clients.iter().map(|client| client.user.as_str()).collect();
+                    Ok(json!({"clients": clients.len(), "users": users.len()}))
+                }
+                Method::Statuses => statuses(services, body).await,
+                Method::Disconnect => disconnect(services, body).await,
+                Method::Unsubscribe => unsubscribe(services, body).await,
+            }
+        };
+        let answer = timeout(services.config.command_timeout, work).await.unwrap_or(Err(Refusal::Unavailable))?;
+        services.metrics.api_requests.with_label_values(&[self.name()]).inc();
+        Ok(answer)
+    }
+}
+
+async fn publish(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Question<'a> {
+        channel: String,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let Question { channel, data } = serde_json::from_slice(body).map_err(|error| bad(&error))?;
+    has_members(&channel)?;
+    // What clients' parsers may not take is not passed on.
+    serde_json::from_str::<Value>(data.get()).map_err(|error| bad(&error))?;
+    let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
+    services.broker.signal(&channel, Payload::from_raw(data), server).await.map_err(|error| failed(&error))?;
+    Ok(json!({}))
+}
+
+async fn present(services: &Services, body: &[u8]) -> Result<Vec<ClientInfo>, Refusal> {
+    let OfChannel { channel } = read(body)?;
+    has_members(&channel)?;
+    services.broker.presence(&channel).await.map_err(|error| failed(&error))
+}
+
+async fn statuses(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Question {
+        users: Vec<String>,
+    }
+    let Question { users } = read(body)?;
+    if users.len() > USERS_MAX {
+        return Err(Refusal::Bad(format!("\"users\" has more than {USERS_MAX} entries")));
+    }
+    let states = services.statuses.of(&users).await.map_err(|error| failed(&error))?;
+    let statuses: BTreeMap<&String, _> = users.iter().zip(states).collect();
+    Ok(json!({"statuses": statuses}))
+}
+
+async fn disconnect(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Question {
+        user: String,
+        #[serde(default)]
+        reconnect: bool,
+    }
+    let Question { user, reconnect } = read(body)?;
+    order(services, &Order::Disconnect { user, reconnect }).await
+}
+
+async fn unsubscribe(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Question {
+        user: String,
+        channel: String,
+    }
+    let Question { user, channel } = read(body)?;
+    is_a_channel(&channel)?;
+    order(services, &Order::Unsubscribe { user, channel }).await
+}
+
+/// To all gateways, this one included.
+async fn order(services: &Services, order: &Order) -> Result<Value, Refusal> {
+    let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
+    services.broker.signal(ACCESS, order.notice(), server).await.map_err(|error| failed(&error))?;
+    Ok(json!({}))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| bad(&error))
+}
+
+fn bad(error: &serde_json::Error) -> Refusal {
+    Refusal::Bad(format!("the body is not what this method takes: {error}"))
+}
+
+fn failed(error: &BrokerError) -> Refusal {
+    tracing::warn!(%error, "a request of the server API failed; its caller is told to try again");
+    Refusal::Unavailable
+}
+
+fn is_a_channel(channel: &str) -> Result<(), Refusal> {
+    is_well_formed(channel).then_some(()).ok_or_else(|| Refusal::Bad("\"channel\" is not a channel's name".into()))
+}
+
+fn has_members(channel: &str) -> Result<(), Refusal> {
+    is_a_channel(channel)?;
+    match Kind::of(channel) {
+        Kind::Feed => Ok(()),
+        Kind::Status | Kind::Updates => {
+            Err(Refusal::Bad("nobody publishes into such a channel, and it has no presence".into()))
+        }
+    }
+}
