@@ -4,6 +4,7 @@
 
 mod harness;
 
+use futures_util::future::join_all;
 use harness::client::Client;
 use harness::pocketbase::User;
 use harness::{World, until};
@@ -313,4 +314,39 @@ async fn who_asks_for_no_echo_gets_everybody_else_s_signals() {
             assert_eq!(client.signal().await["data"]["n"], n);
         }
     }
+}
+
+/// What is asked of PocketBase for a new room depends on whom it names, not on how many are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_room_is_asked_about_once_for_all_who_are_alike() {
+    const USERS: usize = 400;
+    let world = World::single().await;
+    let ann = world.pocketbase.user("ann").await;
+    let users = world.pocketbase.copies(&ann, USERS).await;
+    let begin = Instant::now();
+    let connecting = users.iter().map(async |user| {
+        let mut client = Client::connect(world.gateway(), &user.token).await;
+        client.subscribe(CHANNEL).await;
+        client
+    });
+    let mut clients = join_all(connecting).await;
+    println!("{USERS} users connect and subscribe: {:?}", begin.elapsed());
+    // Let no two rooms share a call.
+    let asked = async || world.gateway().metric("gateway_pocketbase_seconds_count{route=\"view\"}").await;
+    assert_eq!(asked().await, 0.0);
+    for (kind, owner, audience) in [("private", 0, 1), ("public", 1, USERS)] {
+        let room = json!({"name": kind, "type": kind, "owner": users[owner].id});
+        let before = asked().await;
+        let begin = Instant::now();
+        world.pocketbase.as_superuser("POST", "collections/rooms/records", &room).await;
+        for client in &mut clients[owner..][..if audience == 1 { 1 } else { USERS - owner }] {
+            let data = client.publication().await["data"].take();
+            assert_eq!((&data["action"], &data["record"]["name"]), (&json!("create"), &json!(kind)));
+        }
+        println!("a {kind} room reaches {audience}: {:?}, {} calls", begin.elapsed(), asked().await - before);
+        // One for the class and the owner, one for the owner's membership.
+        assert!(asked().await - before <= 2.0);
+    }
+    // The first got the public room next, so the others got nothing of the private one either.
+    assert_eq!(clients[0].publication().await["data"]["record"]["name"], "public");
 }
