@@ -98,7 +98,7 @@ impl Updates {
     /// The counterpart, also for a subscribe that is still under way.
     pub fn unsubscribe(&self, channel: &str, connection: &Connection) {
         if let Some(stream) = self.streams.get(channel) {
-            stream.leave(connection.id, None);
+            stream.leave(connection, None);
         }
     }
 
@@ -107,7 +107,7 @@ impl Updates {
         if let Some(stream) = self.streams.get(channel)
             && connection.channels().remove(channel)
         {
-            stream.leave(connection.id, Some(code));
+            stream.leave(connection, Some(code));
         }
     }
 }

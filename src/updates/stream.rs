@@ -41,8 +41,7 @@ pub struct Stream {
 
 pub enum Input {
     Join(Join),
-    /// With a code: told to the client.
-    Leave(ConnectionId, Option<UnsubscribeCode>),
+    Leave(Leave),
     Change(Change),
     Event(Event),
     /// There was too much.
@@ -54,6 +53,13 @@ pub struct Join {
     /// What the client gets before anything of the channel.
     pub reply: Bytes,
     pub joined: oneshot::Sender<()>,
+}
+
+pub struct Leave {
+    user: Arc<str>,
+    connection: ConnectionId,
+    /// Told to the client, if there is one.
+    code: Option<UnsubscribeCode>,
 }
 
 /// What happened to a guarded record.
@@ -126,7 +132,7 @@ impl Stream {
         }
         let full = waiting.inputs.len() >= INBOX;
         if full {
-            waiting.inputs.retain(|input| matches!(input, Input::Join(_) | Input::Leave(..)));
+            waiting.inputs.retain(|input| matches!(input, Input::Join(_) | Input::Leave(_)));
             waiting.inputs.push_front(Input::Lost);
         } else {
             waiting.inputs.push_back(input());
@@ -162,10 +168,11 @@ impl Stream {
         self.inbox.arrived.notify_one();
     }
 
-    pub fn leave(&self, connection: ConnectionId, code: Option<UnsubscribeCode>) {
+    pub fn leave(&self, connection: &Connection, code: Option<UnsubscribeCode>) {
         let mut waiting = self.inbox.lock();
-        if waiting.wanted.remove(&connection) {
-            waiting.inputs.push_back(Input::Leave(connection, code));
+        if waiting.wanted.remove(&connection.id) {
+            let leave = Leave { user: Arc::clone(&connection.user), connection: connection.id, code };
+            waiting.inputs.push_back(Input::Leave(leave));
             self.inbox.arrived.notify_one();
         }
     }
@@ -264,13 +271,14 @@ type Turns = HashMap<Arc<str>, HashMap<Arc<str>, bool>>;
 
 impl Settled {
     async fn settle(&mut self, inputs: Vec<Input>, inbox: &Inbox) {
-        let (mut joins, mut events, mut questions) = (Vec::<Join>::new(), Vec::new(), Questions::default());
+        let (mut joins, mut events) = (HashMap::<ConnectionId, Join>::new(), Vec::new());
+        let mut questions = Questions::default();
         for input in inputs {
             match input {
-                Input::Join(join) => joins.push(join),
-                Input::Leave(connection, code) => {
-                    self.leave(connection, code);
-                    joins.retain(|join| join.connection.id != connection);
+                Input::Join(join) => drop(joins.insert(join.connection.id, join)),
+                Input::Leave(leave) => {
+                    self.leave(&leave);
+                    joins.remove(&leave.connection);
                 }
                 Input::Change(change) => self.take_change(&change, &mut questions),
                 Input::Event(event) => {
@@ -288,8 +296,8 @@ impl Settled {
             questions.users.extend(self.seats.keys().cloned());
         }
         questions.users.retain(|user| self.seats.contains_key(user));
-        joins.retain(|join| !join.joined.is_closed());
-        let newcomers = joins.iter().map(|join| Arc::clone(&join.connection.user));
+        joins.retain(|_, join| !join.joined.is_closed());
+        let newcomers = joins.values().map(|join| Arc::clone(&join.connection.user));
         let newcomers: HashSet<Arc<str>> = newcomers.filter(|user| !self.seats.contains_key(user)).collect();
 
         let mut pause = RETRY.start;
@@ -302,7 +310,7 @@ impl Settled {
         self.place = answers.place.take().or(self.place.take());
         let turns = self.take_in(&questions, &mut answers).await;
         self.hand_out(&events, &turns, &questions, &answers);
-        for join in joins {
+        for join in joins.into_values() {
             self.join(join, &mut answers);
         }
     }
@@ -320,21 +328,17 @@ impl Settled {
         }
     }
 
-    fn leave(&mut self, connection: ConnectionId, code: Option<UnsubscribeCode>) {
-        let Room { channel, metrics, .. } = &*self.room;
-        self.seats.retain(|_, seat| {
-            seat.connections.retain(|other| {
-                let stays = other.id != connection;
-                if !stays {
-                    metrics.subscriptions.dec();
-                    if let Some(code) = code {
-                        other.outbox.push(json::unsubscribe_push(channel, code));
-                    }
-                }
-                stays
-            });
-            !seat.connections.is_empty()
-        });
+    fn leave(&mut self, Leave { user, connection, code }: &Leave) {
+        let Some(seat) = self.seats.get_mut(user) else { return };
+        let Some(place) = seat.connections.iter().position(|other| other.id == *connection) else { return };
+        let left = seat.connections.swap_remove(place);
+        if seat.connections.is_empty() {
+            self.seats.remove(user);
+        }
+        self.room.metrics.subscriptions.dec();
+        if let Some(code) = code {
+            left.outbox.push(json::unsubscribe_push(&self.room.channel, *code));
+        }
     }
 
     /// Forgets what no subscriber shares any more: nobody would keep it right.
