@@ -3,7 +3,7 @@
 //! Follow a message: PocketBase's hooks post an [`event`] to [`server`], which checks its [`signature`] and hands
 //! it to the [`relay`]; the relay puts events into outbox order and publishes them through the [`broker`], which
 //! numbers them per channel, keeps a bounded history, and delivers to every node's [`hub`]; the hub pushes one
-//! encoded frame into the [`outbox`] of each subscriber; the [`socket`] writes it.
+//! encoded frame into the [`outbox`] of each subscriber; the [`writer`]s write what is queued to the sockets.
 //!
 //! Follow a client: [`server`] answers the handshake, [`socket`] reads frames, [`session`] understands them as
 //! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
@@ -45,3 +45,4 @@ pub mod signature;
 pub mod socket;
 pub mod status;
 pub mod updates;
+pub mod writer;

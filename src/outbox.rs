@@ -1,31 +1,39 @@
 //! The queue of frames on their way to one client, bounded in bytes.
 //!
-//! Anyone may push, from any thread and without waiting; the connection's task takes what is queued and writes
-//! it. What it has taken counts until it is written, so the bound holds for all that waits for this client. A
-//! client that reads too slowly fills its own queue and is disconnected (code 3008); nobody else notices.
+//! Anyone may push, from any thread and without waiting. What is queued is written as far as the socket takes it, all
+//! in one go, either by the [`Writer`] that the outbox belongs to, or, while the connection's own task works for its
+//! client ([`Outbox::cork`]), by that. Where the socket is full, the connection's task waits for it. A client that
+//! reads too slowly fills its own queue and is disconnected (code 3008); nobody else notices.
 //!
-//! What a revocation forbids is taken out again ([`Outbox::withdraw`], [`Outbox::abort`]), also from the batch that is
-//! being written: only what the socket has taken already still reaches the client.
+//! What a revocation forbids is taken out again ([`Outbox::withdraw`], [`Outbox::abort`]): only what the socket has
+//! taken already still reaches the client, to the end of a frame that it has taken a part of.
 //!
 //! All queues together share one [`Budget`]. While it is used up, connections that hold more than [`SHARE`] are
 //! disconnected as they are pushed to; those that read along never hold so much and are never touched.
 
 use crate::protocol::codes::{self, Disconnect};
+use crate::protocol::frame::Frame;
+use crate::writer::Writer;
 use bytes::Bytes;
 use prometheus::IntGauge;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// What each queued frame costs beside its own bytes: its place in the queue, twice, since a growing queue doubles.
-const FRAME_OVERHEAD: usize = 2 * size_of::<Bytes>();
+const FRAME_OVERHEAD: usize = 2 * size_of::<Queued>();
 /// What a connection may hold even while the budget of all is used up, in bytes: the largest message that
 /// PocketBase sends (64 KiB, escaped) fits, so that nobody is disconnected for a single one.
 pub const SHARE: usize = 128 * 1024;
-/// How many bytes are taken at once, unless one frame alone is larger. Room in the queue comes back in such steps.
-const TAKE: usize = 64 * 1024;
-/// A batch that was written keeps room for this many frames; what grew beyond is given back.
-const ROOM: usize = 64;
+/// A client that takes so many bytes within the time for a write goes on, however much more is queued.
+const STRIDE: usize = 64 * 1024;
+/// Frames that are written at once.
+const PARTS: usize = 64;
+/// An empty queue keeps room for this many frames; what grew beyond is given back.
+const ROOM: usize = 4;
 
 /// What all queues of the process may hold together. Clones share it.
 #[derive(Clone)]
@@ -56,77 +64,133 @@ impl Budget {
     }
 }
 
+/// Where frames go.
+pub trait Wire: Send + Sync {
+    /// Writes as much of it as there is room for, without waiting.
+    fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+impl Wire for TcpStream {
+    fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match parts {
+            [one] => self.try_write(one),
+            several => self.try_write_vectored(several),
+        }
+    }
+}
+
 pub struct Outbox {
     limit: usize,
     budget: Budget,
-    // Held for a push or a swap only: a std Mutex is enough.
+    writer: Arc<Writer>,
+    // Held for a push or for a write that does not wait: a std Mutex is enough.
     state: Mutex<State>,
+    /// Something has changed that concerns the connection's task.
     changed: Notify,
-    /// Whether something of the taken batch was withdrawn; spares the writer the lock.
-    withdrawn: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    frames: Vec<Bytes>,
+    /// `None`: the client is gone.
+    wire: Option<Arc<dyn Wire>>,
+    frames: VecDeque<Queued>,
+    /// Bytes of the first frame that are written.
+    written: usize,
     /// Bytes in `frames`, overhead included.
     queued: usize,
-    /// Bytes in the batch that is being written.
-    taken: usize,
+    /// The writer has it on its list.
+    is_due: bool,
+    /// The connection's task is about to write.
+    is_corked: bool,
+    full: Option<Full>,
+    last_write: Option<Instant>,
     closed: Option<Disconnect>,
     /// Whether it was closed without waiting for what is queued.
     aborted: bool,
-    /// How the frames begin that must not be written any more; of the taken batch alone.
-    withdrawn: Vec<Bytes>,
-    /// Channels of which a reply that is not written yet holds something, and whether it is in the taken batch.
-    replies: Vec<(Arc<str>, bool)>,
+}
+
+struct Queued {
+    frame: Frame,
+    /// The channel of which this reply holds something.
+    reply_of: Option<Arc<str>>,
+}
+
+/// The socket takes no more.
+#[derive(Clone, Copy)]
+struct Full {
+    since: Instant,
+    /// Bytes that it has taken after all.
+    taken: usize,
+}
+
+/// What the connection's task has to do for the outbox.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Standing {
+    Open,
+    /// To wait until the socket takes more; it has been full since then.
+    Full(Instant),
+    /// To end the connection, and to say why, unless the client is gone.
+    Over(Option<Disconnect>),
 }
 
 impl Outbox {
     /// `limit`: how many bytes may wait for this client, frames and a small overhead for each.
-    pub fn new(limit: usize, budget: Budget) -> Self {
-        Self { limit, budget, state: Mutex::default(), changed: Notify::new(), withdrawn: AtomicBool::new(false) }
+    pub fn new(limit: usize, budget: Budget, wire: Arc<dyn Wire>, writer: Arc<Writer>) -> Arc<Self> {
+        let state = Mutex::new(State { wire: Some(wire), ..State::default() });
+        Arc::new(Self { limit, budget, writer, state, changed: Notify::new() })
     }
 
     /// Queues a frame. Past the limit the connection is closed as slow and what was queued is dropped; the
     /// client recovers it after its reconnect. Returns whether the frame was taken.
-    pub fn push(&self, frame: Bytes) -> bool {
-        self.queue(self.lock(), frame, None)
+    pub fn push(self: &Arc<Self>, frame: Frame) -> bool {
+        self.queue(self.lock(), Queued { frame, reply_of: None })
     }
 
     /// Queues a frame unless that would take more than half of the queue, or of what each may hold while the budget of
     /// all is used up. Never closes the connection.
-    pub fn push_if_roomy(&self, frame: Bytes) -> bool {
+    pub fn push_if_roomy(self: &Arc<Self>, frame: Frame) -> bool {
         let state = self.lock();
-        let held = state.queued + state.taken + cost(&frame);
-        held <= self.limit / 2 && self.has_room_for(held) && self.queue(state, frame, None)
+        let queued = Queued { frame, reply_of: None };
+        let held = state.queued + queued.cost();
+        held <= self.limit / 2 && self.has_room_for(held) && self.queue(state, queued)
     }
 
     /// As [`Outbox::push`], for a reply that holds what only the channel's subscribers may see.
-    pub fn push_reply_of(&self, channel: &Arc<str>, frame: Bytes) -> bool {
-        self.queue(self.lock(), frame, Some(channel))
+    pub fn push_reply_of(self: &Arc<Self>, channel: &Arc<str>, frame: Frame) -> bool {
+        self.queue(self.lock(), Queued { frame, reply_of: Some(Arc::clone(channel)) })
     }
 
-    fn queue(&self, mut state: MutexGuard<'_, State>, frame: Bytes, reply_of: Option<&Arc<str>>) -> bool {
+    /// As [`Outbox::push`], for what belongs to the connection itself: also after it was closed, for as long as the
+    /// client is there.
+    pub fn push_last(self: &Arc<Self>, frame: Frame) {
+        let mut state = self.lock();
+        let queued = Queued { frame, reply_of: None };
+        if state.closed.is_none() {
+            self.queue(state, queued);
+        } else if state.wire.is_some() {
+            self.budget.add(queued.cost());
+            state.add(queued);
+        }
+    }
+
+    fn queue(self: &Arc<Self>, mut state: MutexGuard<'_, State>, queued: Queued) -> bool {
         if state.closed.is_some() {
             return false;
         }
-        let first = state.frames.is_empty();
-        let size = cost(&frame);
-        let fits = self.has_room_for(state.queued + state.taken + size);
-        if fits {
-            self.budget.add(size);
-            state.queued += size;
-            state.frames.push(frame);
-            state.replies.extend(reply_of.map(|channel| (Arc::clone(channel), false)));
-        } else {
+        let size = queued.cost();
+        if !self.has_room_for(state.queued + size) {
             self.end_now(&mut state, codes::SLOW);
+            return false;
         }
+        self.budget.add(size);
+        state.add(queued);
+        let becomes_due = !state.is_due && !state.is_corked && state.full.is_none();
+        state.is_due |= becomes_due;
         drop(state);
-        if first || !fits {
-            self.changed.notify_one();
+        if becomes_due {
+            self.writer.add(Arc::clone(self));
         }
-        fits
+        true
     }
 
     /// Whether this connection may hold so many bytes. What all hold is looked at only where this one holds much.
@@ -137,45 +201,37 @@ impl Outbox {
     /// Ends the connection without writing what is queued.
     pub fn abort(&self, reason: Disconnect) {
         self.end_now(&mut self.lock(), reason);
-        self.changed.notify_one();
     }
 
     fn end_now(&self, state: &mut State, reason: Disconnect) {
         if !state.aborted {
-            self.budget.give_back(state.queued);
-            // What is taken stays counted for as long as the writer holds it.
-            *state = State { closed: Some(reason), aborted: true, taken: state.taken, ..State::default() };
+            let before = state.queued;
+            state.drop_all_but_begun();
+            self.budget.give_back(before - state.queued);
+            (state.closed, state.aborted) = (Some(reason), true);
         }
+        self.changed.notify_one();
     }
 
     /// Takes back what is queued of a channel, whose frames `begin` so. Where a reply that holds something of it is
     /// not written yet, the connection ends, to be opened anew: a reply cannot be taken back by itself.
-    pub fn withdraw(&self, channel: &str, begin: Bytes) {
+    pub fn withdraw(&self, channel: &str, begin: &Bytes) {
         let mut state = self.lock();
-        if state.replies.iter().any(|(of, _)| **of == *channel) {
+        if state.frames.iter().any(|queued| queued.reply_of.as_deref() == Some(channel)) {
             self.end_now(&mut state, codes::ACCESS_CHANGED);
-            self.changed.notify_one();
             return;
         }
         let before = state.queued;
-        let State { frames, queued, .. } = &mut *state;
-        frames.retain(|frame| {
-            let stays = !frame.starts_with(&begin);
+        let State { frames, queued, written, .. } = &mut *state;
+        let mut begun = *written > 0;
+        frames.retain(|it| {
+            let stays = std::mem::take(&mut begun) || !it.frame.text().starts_with(begin);
             if !stays {
-                *queued -= cost(frame);
+                *queued -= it.cost();
             }
             stays
         });
         self.budget.give_back(before - state.queued);
-        if state.taken > 0 {
-            state.withdrawn.push(begin);
-            self.withdrawn.store(true, Ordering::Release);
-        }
-    }
-
-    /// Whether a frame of the taken batch has been withdrawn since.
-    pub fn is_withdrawn(&self, frame: &Bytes) -> bool {
-        self.withdrawn.load(Ordering::Acquire) && self.lock().withdrawn.iter().any(|begin| frame.starts_with(begin))
     }
 
     /// Ends the connection once what is queued has been written. The first reason stands.
@@ -184,41 +240,73 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Appends queued frames to `batch`, waiting until there is one. To call it again says that the
-    /// batch before has been written. Once the queue is empty and closed, returns why. Safe to cancel: nothing is
-    /// taken before it returns.
-    pub async fn take(&self, batch: &mut Vec<Bytes>) -> Result<(), Disconnect> {
-        batch.shrink_to(ROOM);
-        loop {
-            {
-                let mut state = self.lock();
-                self.budget.give_back(std::mem::take(&mut state.taken));
-                if !state.withdrawn.is_empty() {
-                    state.withdrawn.clear();
-                    self.withdrawn.store(false, Ordering::Release);
-                }
-                state.replies.retain(|(_, taken)| !taken);
-                if !state.frames.is_empty() {
-                    state.hand_over(batch);
-                    return Ok(());
-                }
-                if let Some(reason) = state.closed {
-                    return Err(reason);
-                }
-            }
-            self.changed.notified().await;
+    /// From now on what is pushed waits for [`Outbox::uncork`].
+    pub fn cork(&self) {
+        self.lock().is_corked = true;
+    }
+
+    /// Writes what is queued; from now on the writer does.
+    pub fn uncork(&self) {
+        let mut state = self.lock();
+        state.is_corked = false;
+        self.write(&mut state, Instant::now);
+    }
+
+    /// Writes what is queued.
+    pub fn flush(&self) {
+        self.write(&mut self.lock(), Instant::now);
+    }
+
+    /// For the writer: writes what is queued, unless something was written after `quiet_since`. Returns whether it is
+    /// off the list.
+    pub fn write_if_due(&self, quiet_since: Option<Instant>, now: Instant) -> bool {
+        let mut state = self.lock();
+        if quiet_since.is_some_and(|since| state.last_write.is_some_and(|last| last > since)) {
+            return false;
+        }
+        state.is_due = false;
+        if state.full.is_none() {
+            self.write(&mut state, || now);
+        }
+        true
+    }
+
+    fn write(&self, state: &mut State, now: impl Fn() -> Instant) {
+        let before = state.queued;
+        let noteworthy = state.write(now);
+        self.budget.give_back(before - state.queued);
+        if noteworthy {
+            self.changed.notify_one();
         }
     }
 
-    /// Returns once the connection has to end at once, and why, for a writer that is stuck in a write. Safe to
-    /// cancel.
-    pub async fn aborted(&self) -> Disconnect {
-        loop {
-            if let State { closed: Some(reason), aborted: true, .. } = &*self.lock() {
-                return *reason;
-            }
-            self.changed.notified().await;
+    /// What there is to do for the connection's task.
+    pub fn standing(&self) -> Standing {
+        let state = self.lock();
+        match (state.closed, state.full) {
+            _ if state.wire.is_none() => Standing::Over(None),
+            (Some(reason), _) if state.aborted || state.frames.is_empty() => Standing::Over(Some(reason)),
+            (_, Some(full)) => Standing::Full(full.since),
+            _ => Standing::Open,
         }
+    }
+
+    /// Returns once [`Outbox::standing`] may have changed. Safe to cancel.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Lets go of the socket, whoever still holds the outbox.
+    pub fn hang_up(&self) {
+        let mut state = self.lock();
+        self.budget.give_back(state.queued);
+        state.hang_up();
+    }
+
+    /// Whether there is nothing to write any more.
+    pub fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.wire.is_none() || state.frames.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -228,52 +316,184 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let state = self.lock();
-        self.budget.give_back(state.queued + state.taken);
+        let queued = self.lock().queued;
+        self.budget.give_back(queued);
     }
 }
 
 impl State {
-    /// Everything, or as many frames from the front as make up one batch.
-    fn hand_over(&mut self, batch: &mut Vec<Bytes>) {
-        let mut frames = self.frames.len();
-        self.taken = self.queued;
-        if self.queued > TAKE {
-            (frames, self.taken) = (1, cost(&self.frames[0]));
-            while let Some(next) = self.frames.get(frames).map(cost)
-                && self.taken + next <= TAKE
-            {
-                self.taken += next;
-                frames += 1;
+    fn add(&mut self, queued: Queued) {
+        self.queued += queued.cost();
+        self.frames.push_back(queued);
+    }
+
+    /// Writes until nothing is left or the socket is full. Returns whether the connection's task has to know.
+    fn write(&mut self, now: impl Fn() -> Instant) -> bool {
+        let Some(wire) = self.wire.clone().filter(|_| !self.frames.is_empty()) else { return false };
+        let was_full = self.full.is_some();
+        while !self.frames.is_empty() {
+            match self.write_some(&*wire) {
+                Ok(bytes) => self.advance(bytes, &now),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.full.get_or_insert_with(|| Full { since: now(), taken: 0 });
+                    return !was_full;
+                }
+                Err(_) => {
+                    self.hang_up();
+                    return true;
+                }
             }
         }
-        self.queued -= self.taken;
-        batch.extend(self.frames.drain(..frames));
-        if self.frames.is_empty() {
-            self.frames.shrink_to(ROOM);
-            self.replies.iter_mut().for_each(|(_, taken)| *taken = true);
+        self.full = None;
+        self.last_write = Some(now());
+        self.frames.shrink_to(ROOM);
+        was_full || self.closed.is_some()
+    }
+
+    fn write_some(&self, wire: &dyn Wire) -> io::Result<usize> {
+        let mut parts = [IoSlice::new(&[]); PARTS];
+        let mut count = 0;
+        for (part, queued) in parts.iter_mut().zip(&self.frames) {
+            let begun = if count == 0 { self.written } else { 0 };
+            *part = IoSlice::new(&queued.frame.as_bytes()[begun..]);
+            count += 1;
         }
+        match wire.write(&parts[..count])? {
+            0 => Err(ErrorKind::WriteZero.into()),
+            bytes => Ok(bytes),
+        }
+    }
+
+    /// So many bytes more are written.
+    fn advance(&mut self, bytes: usize, now: &impl Fn() -> Instant) {
+        if let Some(full) = &mut self.full {
+            full.taken += bytes;
+            if full.taken >= STRIDE {
+                *full = Full { since: now(), taken: 0 };
+            }
+        }
+        self.written += bytes;
+        while let Some(first) = self.frames.front().filter(|first| first.frame.len() <= self.written) {
+            self.written -= first.frame.len();
+            self.queued -= first.cost();
+            self.frames.pop_front();
+        }
+    }
+
+    fn hang_up(&mut self) {
+        (self.wire, self.written) = (None, 0);
+        self.drop_all_but_begun();
+    }
+
+    /// A frame of which the client has a part has to be finished.
+    fn drop_all_but_begun(&mut self) {
+        self.frames.truncate(usize::from(self.written > 0));
+        self.queued = self.frames.iter().map(Queued::cost).sum();
     }
 }
 
-fn cost(frame: &Bytes) -> usize {
-    frame.len() + FRAME_OVERHEAD
+impl Queued {
+    fn cost(&self) -> usize {
+        self.frame.len() + FRAME_OVERHEAD
+    }
 }
 
 #[cfg(test)]
 impl Outbox {
-    /// One with a budget of its own that is never used up.
-    pub fn alone(limit: usize) -> Self {
-        Self::new(limit, Budget::new(usize::MAX, IntGauge::new("held", "for a test").unwrap()))
+    /// One with a budget of its own that is never used up, whose client takes what a test asks for.
+    pub fn alone(limit: usize) -> Arc<Self> {
+        Self::with(limit, Budget::new(usize::MAX, IntGauge::new("held", "for a test").unwrap()))
+    }
+
+    fn with(limit: usize, budget: Budget) -> Arc<Self> {
+        Self::new(limit, budget, Arc::new(tests::Paper::default()), Arc::default())
+    }
+
+    /// Appends the texts of what is queued, waiting until there is some. Once it is empty and closed, returns why.
+    pub async fn take(&self, batch: &mut Vec<Bytes>) -> Result<(), Disconnect> {
+        loop {
+            let before = batch.len();
+            let texts: Vec<Bytes> =
+                self.lock().frames.iter().map(|it| Bytes::copy_from_slice(it.frame.text())).collect();
+            self.flush();
+            batch.extend(texts);
+            match self.standing() {
+                _ if batch.len() > before => return Ok(()),
+                Standing::Over(reason) => return Err(reason.unwrap()),
+                _ => tokio::task::yield_now().await,
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::frame::Text;
+    use proptest::prelude::*;
+    use std::time::Duration;
 
-    fn frame(size: usize) -> Bytes {
-        vec![b'x'; size - FRAME_OVERHEAD].into()
+    /// A wire that takes everything, or no more than it has room for, and remembers what.
+    #[derive(Default)]
+    pub struct Paper {
+        written: Mutex<Vec<u8>>,
+        calls: Mutex<usize>,
+        room: Mutex<Option<usize>>,
+    }
+
+    impl Wire for Paper {
+        fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+            *self.calls.lock().unwrap() += 1;
+            let all: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+            let mut room = self.room.lock().unwrap();
+            let taken = room.map_or(all.len(), |room| room.min(all.len()));
+            if taken == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            *room = room.map(|room| room - taken);
+            self.written.lock().unwrap().extend(&all[..taken]);
+            Ok(taken)
+        }
+    }
+
+    impl Paper {
+        fn full() -> Arc<Self> {
+            Arc::new(Self { room: Mutex::new(Some(0)), ..Self::default() })
+        }
+
+        fn make_room(&self, bytes: usize) {
+            *self.room.lock().unwrap() = Some(bytes);
+        }
+
+        /// The texts of all messages that are whole, and whether there is a part of another.
+        fn texts(&self) -> (Vec<String>, bool) {
+            let (written, mut texts) = (self.written.lock().unwrap(), Vec::new());
+            let mut rest = &written[..];
+            while rest.len() >= 2 {
+                let (header, length) = match rest[1] {
+                    126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                    short => (2, usize::from(short)),
+                };
+                if rest.len() < header + length {
+                    break;
+                }
+                texts.push(String::from_utf8(rest[header..header + length].to_vec()).unwrap());
+                rest = &rest[header + length..];
+            }
+            (texts, !rest.is_empty())
+        }
+    }
+
+    fn text(text: &str) -> Frame {
+        let mut composing = Text::with_capacity(text.len());
+        composing.out().extend_from_slice(text.as_bytes());
+        composing.finish()
+    }
+
+    /// One that costs so much in the queue.
+    fn frame(size: usize) -> Frame {
+        Frame::encoded(&vec![b'x'; size - FRAME_OVERHEAD])
     }
 
     async fn take(outbox: &Outbox) -> Result<Vec<Bytes>, Disconnect> {
@@ -281,30 +501,67 @@ mod tests {
         outbox.take(&mut batch).await.map(|()| batch)
     }
 
-    /// Two connections that may hold a mebibyte each and 300 KiB together.
-    fn pair() -> (Outbox, Outbox, IntGauge) {
-        let held = IntGauge::new("held", "for a test").unwrap();
-        let budget = Budget::new(300 * 1024, held.clone());
-        (Outbox::new(1 << 20, budget.clone()), Outbox::new(1 << 20, budget), held)
+    fn unlimited() -> Budget {
+        Budget::new(usize::MAX, IntGauge::new("held", "for a test").unwrap())
     }
 
-    #[tokio::test]
-    async fn frames_come_out_in_order_and_together() {
-        let outbox = Outbox::alone(1000);
-        for frame in ["a", "b", "c"] {
-            assert!(outbox.push(frame.into()));
+    fn onto(paper: &Arc<Paper>) -> Arc<Outbox> {
+        Outbox::new(1 << 20, unlimited(), Arc::clone(paper) as Arc<dyn Wire>, Arc::default())
+    }
+
+    /// Two connections that may hold a mebibyte each and 300 KiB together.
+    fn pair() -> (Arc<Outbox>, Arc<Outbox>, IntGauge) {
+        let held = IntGauge::new("held", "for a test").unwrap();
+        let budget = Budget::new(300 * 1024, held.clone());
+        (Outbox::with(1 << 20, budget.clone()), Outbox::with(1 << 20, budget), held)
+    }
+
+    #[test]
+    fn what_is_queued_leaves_in_order_and_in_one_go() {
+        let paper = Arc::<Paper>::default();
+        let outbox = onto(&paper);
+        outbox.cork();
+        for one in ["a", "b", "c"] {
+            assert!(outbox.push(text(one)));
         }
-        assert_eq!(take(&outbox).await.unwrap(), ["a", "b", "c"]);
+        assert_eq!(paper.texts(), (vec![], false));
+        outbox.uncork();
+        assert_eq!(paper.texts(), (vec!["a".into(), "b".into(), "c".into()], false));
+        assert_eq!(*paper.calls.lock().unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_writer_writes_each_once_and_holds_back_what_follows_at_once() {
+        let papers: Vec<Arc<Paper>> = (0..100).map(|_| Arc::default()).collect();
+        let writers = crate::writer::Writers::start(Duration::from_millis(2));
+        let writer = writers.next();
+        let outbox =
+            |paper: &Arc<Paper>| Outbox::new(1 << 20, unlimited(), Arc::clone(paper) as Arc<dyn Wire>, writer.clone());
+        let outboxes: Vec<_> = papers.iter().map(outbox).collect();
+        let push = |what: &str| outboxes.iter().for_each(|outbox| assert!(outbox.push(text(what))));
+        push("a");
+        push("b");
+        tokio::time::sleep(Duration::from_micros(100)).await;
+        push("c");
+        push("d");
+        tokio::time::sleep(Duration::from_micros(100)).await;
+        let calls = |paper: &Arc<Paper>| *paper.calls.lock().unwrap();
+        assert!(papers.iter().all(|paper| calls(paper) == 1 && paper.texts().0 == ["a", "b"]));
+        tokio::time::sleep(Duration::from_millis(4)).await;
+        assert!(papers.iter().all(|paper| calls(paper) == 2 && paper.texts().0 == ["a", "b", "c", "d"]));
     }
 
     #[tokio::test]
     async fn what_was_queued_before_a_close_is_still_written() {
         let outbox = Outbox::alone(1000);
-        outbox.push("last words".into());
+        outbox.push(text("last words"));
         outbox.close(codes::SHUTDOWN);
-        assert!(!outbox.push("too late".into()));
+        assert!(!outbox.push(text("too late")));
+        assert_eq!(outbox.standing(), Standing::Open);
         assert_eq!(take(&outbox).await.unwrap(), ["last words"]);
-        assert_eq!(take(&outbox).await, Err(codes::SHUTDOWN));
+        assert_eq!(outbox.standing(), Standing::Over(Some(codes::SHUTDOWN)));
+        outbox.push_last(text("goodbye"));
+        assert_eq!(take(&outbox).await.unwrap(), ["goodbye"]);
     }
 
     #[tokio::test]
@@ -313,8 +570,8 @@ mod tests {
         assert!(outbox.push(frame(1 << 18)));
         assert!(!outbox.push(frame(1 << 20)));
         assert_eq!(held.get(), 0);
-        assert_eq!(outbox.aborted().await, codes::SLOW);
-        assert_eq!(take(&outbox).await, Err(codes::SLOW));
+        assert_eq!(outbox.standing(), Standing::Over(Some(codes::SLOW)));
+        outbox.changed().await;
     }
 
     #[tokio::test]
@@ -329,93 +586,94 @@ mod tests {
         assert_eq!(held.get(), (1 << 18) + (1 << 10) + SHARE as i64 - 500);
     }
 
-    #[tokio::test]
-    async fn what_is_withdrawn_is_not_written_wherever_it_waits() {
-        let (outbox, _, held) = pair();
-        for frame in ["a1", "b1", "a2"] {
-            assert!(outbox.push(frame.into()));
+    #[test]
+    fn what_is_withdrawn_is_not_written_unless_it_has_begun() {
+        for begun in [false, true] {
+            let paper = Paper::full();
+            let outbox = onto(&paper);
+            for one in ["a1", "b1", "a2"] {
+                assert!(outbox.push(text(one)));
+            }
+            paper.make_room(usize::from(begun));
+            outbox.flush();
+            outbox.withdraw("a", &"a".into());
+            assert!(outbox.push(text("a, after it came back")));
+            paper.make_room(1000);
+            outbox.flush();
+            let expected = ["a1", "b1", "a, after it came back"];
+            assert_eq!(paper.texts(), (expected[usize::from(!begun)..].iter().map(|&it| it.into()).collect(), false));
+            assert_eq!(outbox.budget.held.get(), 0);
         }
-        let batch = take(&outbox).await.unwrap();
-        assert!(outbox.push("a3".into()) && outbox.push("b2".into()));
-        assert!(!batch.iter().any(|frame| outbox.is_withdrawn(frame)));
-        outbox.withdraw("a", "a".into());
-        assert!(outbox.push("a, after it came back".into()));
-        let left: Vec<_> = batch.iter().filter(|frame| !outbox.is_withdrawn(frame)).collect();
-        assert_eq!(left, ["b1"]);
-        let next = take(&outbox).await.unwrap();
-        assert_eq!(next, ["b2", "a, after it came back"]);
-        assert!(!next.iter().any(|frame| outbox.is_withdrawn(frame)));
-        assert_eq!(held.get(), next.iter().map(|frame| cost(frame) as i64).sum::<i64>());
     }
 
-    #[tokio::test]
-    async fn a_reply_that_is_withdrawn_ends_the_connection_while_it_waits() {
+    #[test]
+    fn a_reply_that_is_withdrawn_ends_the_connection_while_it_waits() {
         let channel: Arc<str> = "a".into();
-        for taken in [false, true] {
-            let (outbox, _, held) = pair();
-            assert!(outbox.push_reply_of(&channel, "reply".into()));
-            if taken {
-                take(&outbox).await.unwrap();
-            }
-            outbox.withdraw("b", "b".into());
-            assert!(outbox.push("c".into()));
-            outbox.withdraw("a", "a".into());
-            assert_eq!(outbox.aborted().await, codes::ACCESS_CHANGED);
-            assert_eq!(take(&outbox).await, Err(codes::ACCESS_CHANGED));
-            assert_eq!(held.get(), 0);
+        for begun in [false, true] {
+            let paper = Paper::full();
+            let outbox = onto(&paper);
+            assert!(outbox.push_reply_of(&channel, text("reply")));
+            paper.make_room(usize::from(begun));
+            outbox.flush();
+            outbox.withdraw("b", &"b".into());
+            assert!(outbox.push(text("c")));
+            outbox.withdraw("a", &"a".into());
+            assert_eq!(outbox.standing(), Standing::Over(Some(codes::ACCESS_CHANGED)));
+            outbox.push_last(text("goodbye"));
+            paper.make_room(1000);
+            outbox.flush();
+            // What has begun is finished, so that the farewell can be read.
+            assert_eq!(paper.texts().0, ["reply", "goodbye"][usize::from(!begun)..]);
         }
         let outbox = Outbox::alone(1000);
-        assert!(outbox.push_reply_of(&channel, "reply".into()));
-        take(&outbox).await.unwrap();
-        assert!(outbox.push("next".into()));
-        take(&outbox).await.unwrap();
-        outbox.withdraw("a", "a".into());
-        assert!(outbox.push("the reply was written, and nothing ends".into()));
+        assert!(outbox.push_reply_of(&channel, text("reply")));
+        outbox.flush();
+        outbox.withdraw("a", &"a".into());
+        assert!(outbox.push(text("the reply was written, and nothing ends")));
     }
 
-    #[tokio::test]
-    async fn what_is_taken_counts_until_it_is_written() {
-        let outbox = Outbox::alone(1000);
-        for _ in 0..10 {
-            assert!(outbox.push(frame(600)));
-            take(&outbox).await.unwrap();
-            assert!(outbox.push(frame(400)));
-            take(&outbox).await.unwrap();
+    #[tokio::test(start_paused = true)]
+    async fn a_full_socket_is_waited_for_and_each_stride_counts() {
+        let paper = Paper::full();
+        let outbox = onto(&paper);
+        for _ in 0..8 {
+            assert!(outbox.push(frame(STRIDE)));
         }
-        assert!(outbox.push(frame(600)), "600 and the 400 that are being written");
-        assert!(!outbox.push(frame(100)));
+        let start = Instant::now();
+        outbox.flush();
+        assert_eq!(outbox.standing(), Standing::Full(start));
+        outbox.changed().await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        paper.make_room(STRIDE / 2);
+        outbox.flush();
+        assert_eq!(outbox.standing(), Standing::Full(start), "a trickle does not count");
+        paper.make_room(STRIDE / 2);
+        outbox.flush();
+        assert_eq!(outbox.standing(), Standing::Full(Instant::now()));
+        paper.make_room(8 * STRIDE);
+        outbox.flush();
+        assert_eq!(outbox.standing(), Standing::Open);
+        assert_eq!(paper.written.lock().unwrap().len(), 8 * (STRIDE - FRAME_OVERHEAD));
     }
 
-    #[tokio::test]
-    async fn a_long_queue_is_taken_in_steps_and_room_comes_back_with_each() {
-        let outbox = Outbox::alone(1 << 20);
-        let number = |i: usize| Bytes::from(format!("{i:01000}"));
-        let mut pushed = 0;
-        while pushed < 900 {
-            assert!(outbox.push(number(pushed)));
-            pushed += 1;
-        }
-        let mut taken = 0;
-        while taken < 900 {
-            let batch = take(&outbox).await.unwrap();
-            assert!(batch.iter().map(cost).sum::<usize>() <= TAKE);
-            for frame in batch {
-                assert_eq!(frame, number(taken));
-                taken += 1;
+    #[test]
+    fn who_is_gone_is_given_nothing_and_holds_nothing() {
+        struct Broken;
+        impl Wire for Broken {
+            fn write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+                Err(ErrorKind::ConnectionReset.into())
             }
-            // A client that reads along, however far behind, goes on getting what comes.
-            assert!(outbox.push(number(pushed)));
-            pushed += 1;
         }
-        assert!(outbox.push(frame(900 * 1024)), "a frame larger than a batch leaves alone");
-        while taken < pushed {
-            taken += take(&outbox).await.unwrap().len();
-        }
-        assert_eq!(take(&outbox).await.unwrap().len(), 1);
+        let outbox = Outbox::new(1 << 20, unlimited(), Arc::new(Broken), Arc::default());
+        assert!(outbox.push(text("a")));
+        outbox.flush();
+        assert_eq!(outbox.standing(), Standing::Over(None));
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.budget.held.get(), 0);
     }
 
-    #[tokio::test]
-    async fn a_budget_that_is_used_up_ends_who_holds_much_and_nobody_else() {
+    #[test]
+    fn a_budget_that_is_used_up_ends_who_holds_much_and_nobody_else() {
         let (hoarder, reader, held) = pair();
         for _ in 0..3 {
             assert!(hoarder.push(frame(100 * 1024)));
@@ -424,9 +682,60 @@ mod tests {
         assert!(reader.push(frame(SHARE)), "a single message always has room");
         assert!(!hoarder.push(frame(100)));
         assert_eq!(held.get(), SHARE as i64);
-        take(&reader).await.unwrap();
+        reader.flush();
         assert!(reader.push(frame(SHARE)), "with the hoarder gone there is room again");
-        drop((hoarder, reader));
+        reader.hang_up();
         assert_eq!(held.get(), 0);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(usize),
+        /// So many bytes of room, and a write.
+        Write(usize),
+        Withdraw,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..300usize).prop_map(Step::Push),
+            3 => (0..500usize).prop_map(Step::Write),
+            1 => Just(Step::Withdraw),
+        ]
+    }
+
+    proptest! {
+        /// Whatever the socket takes and whatever is withdrawn: what the client reads are whole messages, in order.
+        #[test]
+        fn messages_stay_whole_and_in_order(steps in prop::collection::vec(step(), 0..200)) {
+            let paper = Paper::full();
+            let outbox = onto(&paper);
+            let mut pushed = 0;
+            for step in steps {
+                match step {
+                    Step::Push(size) => {
+                        pushed += 1;
+                        let of = if pushed % 3 == 0 { "odd" } else { "plain" };
+                        let message = format!("{of} {pushed:06} {}", "x".repeat(size));
+                        prop_assert!(outbox.push(text(&message)));
+                    }
+                    Step::Write(room) => {
+                        paper.make_room(room);
+                        outbox.flush();
+                    }
+                    Step::Withdraw => outbox.withdraw("odd", &"odd".into()),
+                }
+            }
+            paper.make_room(usize::MAX);
+            outbox.flush();
+            let (texts, rest) = paper.texts();
+            prop_assert!(!rest && outbox.is_empty());
+            prop_assert_eq!(outbox.budget.held.get(), 0);
+            let number = |text: &String| text.split(' ').nth(1).unwrap().parse::<usize>().unwrap();
+            let numbers: Vec<usize> = texts.iter().map(number).collect();
+            prop_assert!(numbers.is_sorted_by(|a, b| a < b), "{:?}", numbers);
+            let plain = numbers.iter().filter(|number| *number % 3 != 0).count();
+            prop_assert_eq!(plain, pushed - pushed / 3);
+        }
     }
 }

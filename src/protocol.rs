@@ -1,10 +1,12 @@
 //! What travels between client and gateway: the Centrifuge client protocol, version 2.
 //!
 //! Types and encodings only, no I/O: [`Command`] is what a client asks, [`Reply`] what it gets back,
-//! [`codes`] the numbers that both sides agree on, [`json`] the JSON encoding. `proto/README.md` describes
+//! [`codes`] the numbers that both sides agree on, [`json`] the JSON encoding, [`frame`]
+//! what it is wrapped into. `proto/README.md` describes
 //! the same for people, and its golden frames are read by the tests here.
 
 pub mod codes;
+pub mod frame;
 pub mod json;
 
 use bytes::Bytes;

@@ -27,7 +27,7 @@ impl Node {
     }
 
     async fn connection(&self, client: &str) -> Arc<Connection> {
-        let outbox = Arc::new(Outbox::alone(1 << 20));
+        let outbox = Outbox::alone(1 << 20);
         let connection = Connection::new(1, "ann", client, &outbox, Account::blocking(&[]));
         self.statuses.enter(&connection, Instant::now() + Duration::from_secs(5)).await;
         connection

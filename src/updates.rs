@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::pocketbase::PocketBase;
 use crate::protocol::Payload;
 use crate::protocol::codes::UnsubscribeCode;
-use bytes::Bytes;
+use crate::protocol::frame::Frame;
 use dashmap::DashMap;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Updates {
         &self,
         channel: &Arc<str>,
         connection: &Arc<Connection>,
-        reply: Bytes,
+        reply: Frame,
         deadline: Instant,
     ) -> bool {
         let (joined, mut answer) = oneshot::channel();

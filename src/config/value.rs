@@ -125,6 +125,22 @@ impl Value for Delay {
     }
 }
 
+/// A time that nobody notices, or none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Milliseconds(pub Duration);
+
+impl Value for Milliseconds {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(milliseconds @ 0..=100) => Ok(Self(Duration::from_millis(milliseconds))),
+            _ => Err(format!("{text:?} is no whole number of milliseconds up to 100")),
+        }
+    }
+    fn show(&self) -> String {
+        self.0.as_millis().to_string()
+    }
+}
+
 /// The base URL of PocketBase: `http://host[:port][/path]`, without a trailing slash.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpUrl(pub String);

@@ -68,7 +68,7 @@ impl Node {
 }
 
 fn connection(id: ConnectionId, limit: usize) -> Arc<Connection> {
-    Connection::new(id, "u", "c", &Arc::new(Outbox::alone(limit)), Account::blocking(&["a pest"]))
+    Connection::new(id, "u", "c", &Outbox::alone(limit), Account::blocking(&["a pest"]))
 }
 
 struct Subscribed {

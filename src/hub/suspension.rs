@@ -6,7 +6,7 @@ use crate::access::changes::Cause;
 use crate::connection::{Connection, ConnectionId};
 use crate::protocol::codes;
 use crate::protocol::{ClientInfo, Publication, json};
-use bytes::Bytes;
+use crate::protocol::frame::Frame;
 use std::sync::Arc;
 
 /// What is held back for a suspended subscription, in frames. Beyond that it has to recover.
@@ -18,7 +18,7 @@ pub type Subscription = (Arc<str>, Arc<Connection>);
 pub(super) struct Held {
     /// The most telling of those that came so far.
     cause: Cause,
-    frames: Vec<Bytes>,
+    frames: Vec<Frame>,
     /// There was too much of it.
     overflowed: bool,
 }
@@ -49,11 +49,11 @@ impl Subscriber {
     }
 
     /// What is not kept gives way to what is, where the client reads slowly.
-    pub(super) fn push_signal(&self, frame: &Bytes) -> bool {
+    pub(super) fn push_signal(&self, frame: &Frame) -> bool {
         self.connection.outbox.push_if_roomy(frame.clone())
     }
 
-    pub(super) fn push(&mut self, frame: &Bytes) -> bool {
+    pub(super) fn push(&mut self, frame: &Frame) -> bool {
         let Some(held) = &mut self.held else { return self.connection.outbox.push(frame.clone()) };
         if held.frames.len() < HELD_MAX && !held.overflowed {
             held.frames.push(frame.clone());
@@ -77,7 +77,7 @@ impl Hub {
     }
 
     /// Queues a reply that holds what only subscribers may see, if the connection is one in this very moment.
-    pub fn reply_to_subscriber(&self, name: &str, connection: &Connection, reply: Bytes) -> Standing {
+    pub fn reply_to_subscriber(&self, name: &str, connection: &Connection, reply: Frame) -> Standing {
         let Some(channel) = self.find(name) else { return Standing::Out };
         let state = channel.state();
         let standing = state.standing(connection.id);
@@ -170,7 +170,7 @@ impl Hub {
         }
         let held = state.subscribers.remove(&connection.id)?.held;
         let cause = held.map_or(cause, |held| held.cause.max(cause));
-        connection.outbox.withdraw(name, json::push_begin(name));
+        connection.outbox.withdraw(name, &json::push_begin(name));
         self.end(&channel, connection, cause.code());
         let idle = state.is_idle();
         drop(state);

@@ -1,6 +1,7 @@
 //! The JSON encoding: one object per command or reply, several separated by line feeds in one text frame.
 
 use super::codes::ErrorCode;
+use super::frame::{Frame, Text};
 use super::{ClientInfo, Command, HistoryRequest, Movement, Payload, Position, Publication, Reply, Request, Subscribe};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 /// The server's ping, and the client's answer to it: an empty object.
-pub const PING: Bytes = Bytes::from_static(b"{}");
+pub const PING: Frame = Frame::from_static(b"\x81\x02{}");
 
 /// Bit of `subscribe.flag`: the client wants error 112 rather than `recovered:false`.
 const FLAG_REJECT_UNRECOVERED: u64 = 2;
@@ -195,13 +196,14 @@ impl<'a> TryFrom<CommandFrame<'a>> for Command<'a> {
 }
 
 /// One publication on its way to a channel's subscribers: encoded once, shared by all of them.
-pub fn publication_push(channel: &str, publication: &Publication) -> Bytes {
-    let mut out = Vec::with_capacity(publication.data.len() + channel.len() + 96);
-    begin_push(&mut out, channel);
+pub fn publication_push(channel: &str, publication: &Publication) -> Frame {
+    let mut text = Text::with_capacity(publication.data.len() + channel.len() + 96);
+    let out = text.out();
+    begin_push(out, channel);
     out.extend_from_slice(br#","pub":"#);
-    write_publication(&mut out, publication);
+    write_publication(out, publication);
     out.extend_from_slice(b"}}");
-    out.into()
+    text.finish()
 }
 
 /// How all pushes of a channel begin, and no other frame.
@@ -218,46 +220,49 @@ fn begin_push(out: &mut Vec<u8>, channel: &str) {
 }
 
 /// Tells who has come into a channel, or gone.
-pub fn movement_push(channel: &str, movement: Movement, info: &ClientInfo) -> Bytes {
+pub fn movement_push(channel: &str, movement: Movement, info: &ClientInfo) -> Frame {
     #[derive(Serialize)]
     struct Who<'a> {
         info: &'a ClientInfo,
     }
-    let mut out = Vec::new();
-    begin_push(&mut out, channel);
+    let mut text = Text::with_capacity(128);
+    let out = text.out();
+    begin_push(out, channel);
     out.extend_from_slice(match movement {
         Movement::Join => br#","join":"#,
         Movement::Leave => br#","leave":"#,
     });
-    write_json(&mut out, &Who { info });
+    write_json(out, &Who { info });
     out.extend_from_slice(b"}}");
-    out.into()
+    text.finish()
 }
 
 /// Tells a client that the server ended its subscription.
-pub fn unsubscribe_push(channel: &str, code: super::codes::UnsubscribeCode) -> Bytes {
+pub fn unsubscribe_push(channel: &str, code: super::codes::UnsubscribeCode) -> Frame {
     #[derive(Serialize)]
     struct Unsubscribe {
         code: u16,
         reason: &'static str,
     }
-    let mut out = Vec::new();
-    begin_push(&mut out, channel);
+    let mut text = Text::with_capacity(128);
+    let out = text.out();
+    begin_push(out, channel);
     out.extend_from_slice(br#","unsubscribe":"#);
-    write_json(&mut out, &Unsubscribe { code: code.code, reason: code.reason });
+    write_json(out, &Unsubscribe { code: code.code, reason: code.reason });
     out.extend_from_slice(b"}}");
-    out.into()
+    text.finish()
 }
 
 /// The answer to the command with this id.
-pub fn reply(id: u32, reply: &Reply) -> Bytes {
-    let mut out = Vec::with_capacity(128);
+pub fn reply(id: u32, reply: &Reply) -> Frame {
+    let mut text = Text::with_capacity(128);
+    let out = text.out();
     out.extend_from_slice(br#"{"id":"#);
-    write_json(&mut out, &id);
+    write_json(out, &id);
     out.push(b',');
-    write_reply(&mut out, reply);
+    write_reply(out, reply);
     out.push(b'}');
-    out.into()
+    text.finish()
 }
 
 fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
@@ -449,7 +454,7 @@ mod tests {
         let subscribe = |recovered, publications| {
             Reply::Subscribe(SubscribeReply { position: position(7), recovered, publications })
         };
-        let made: Vec<(&str, Bytes)> = vec![
+        let made: Vec<(&str, Frame)> = vec![
             ("connect", reply(1, &Reply::Connect(ConnectReply { client: "c1".into(), ttl: 3600, ping: 25 }))),
             ("subscribe", reply(2, &subscribe(None, vec![]))),
             ("subscribe recovered", reply(3, &subscribe(Some(true), vec![message()]))),
@@ -475,7 +480,7 @@ mod tests {
         ];
         let golden = golden(include_str!("../../proto/golden/replies.ndjson"));
         let golden: Vec<(&str, &str)> = golden.iter().map(|g| (g.name.as_str(), g.frame.as_str())).collect();
-        let made: Vec<(&str, &str)> = made.iter().map(|(n, b)| (*n, std::str::from_utf8(b).unwrap())).collect();
+        let made: Vec<(&str, &str)> = made.iter().map(|(n, b)| (*n, std::str::from_utf8(b.text()).unwrap())).collect();
         assert_eq!(made, golden);
     }
 }

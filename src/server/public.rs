@@ -14,6 +14,7 @@ use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP, Verified};
 use crate::socket;
+use crate::writer::Writers;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
@@ -59,6 +60,7 @@ pub struct Public {
     services: Arc<Services>,
     signer: Signer,
     budget: Budget,
+    writers: Writers,
     next_connection: AtomicU64,
     open: Places,
     unauthenticated: Places,
@@ -84,6 +86,7 @@ impl Public {
         Self {
             signer: Signer::new(&config.secret),
             budget: Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone()),
+            writers: Writers::start(config.write_hold.0),
             next_connection: AtomicU64::new(1),
             open: Places::new(connections, metrics.connections.clone()),
             unauthenticated: Places::new(config.max_unauthenticated, metrics.unauthenticated.clone()),
@@ -168,6 +171,7 @@ impl Public {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
         let (services, budget, shutdown) = (Arc::clone(&self.services), self.budget.clone(), self.shutdown.clone());
+        let writer = self.writers.next();
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
         self.connections.spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
@@ -177,9 +181,10 @@ impl Public {
             services.metrics.connections_total.inc();
             let _open = open;
             let _noticed = NoticedPanic(services.metrics.session_panics.clone());
-            let outbox = Arc::new(Outbox::new(services.config.max_queue_size, budget));
+            let stream = Arc::new(parts.io.into_inner());
+            let outbox = Outbox::new(services.config.max_queue_size, budget, stream.clone(), writer);
             let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), Some(newcomer));
-            socket::serve(parts.io.into_inner(), parts.read_buf, session, outbox, services, shutdown).await;
+            socket::serve(stream, parts.read_buf, session, outbox, services, shutdown).await;
         });
         response
     }

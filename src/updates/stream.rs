@@ -13,7 +13,7 @@ use crate::pocketbase::batch::Batcher;
 use crate::pocketbase::{PocketBase, PocketBaseError, Sees, View, Visible};
 use crate::protocol::codes::{self, UnsubscribeCode};
 use crate::protocol::{Payload, Publication, json};
-use bytes::Bytes;
+use crate::protocol::frame::Frame;
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -51,7 +51,7 @@ pub enum Input {
 pub struct Join {
     pub connection: Arc<Connection>,
     /// What the client gets before anything of the channel.
-    pub reply: Bytes,
+    pub reply: Frame,
     pub joined: oneshot::Sender<()>,
 }
 

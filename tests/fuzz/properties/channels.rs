@@ -21,8 +21,8 @@ pub fn check(input: &[u8]) {
         }
         belong_together(&keys, name);
         let push = unsubscribe_push(name, codes::INSUFFICIENT_STATE);
-        assert!(!push.contains(&b'\n'), "a frame is one line");
-        let value: Value = serde_json::from_slice(&push).expect("a frame is JSON");
+        assert!(!push.text().contains(&b'\n'), "a frame is one line");
+        let value: Value = serde_json::from_slice(push.text()).expect("a frame is JSON");
         assert_eq!(value["push"]["channel"], *name);
     }
     assert_eq!(one == other, keys.stream(one) == keys.stream(other), "channels share keys");

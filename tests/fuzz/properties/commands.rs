@@ -80,17 +80,17 @@ fn can_be_passed_on(channel: &str, data: &RawValue) {
     assert_eq!(payload.len(), data.get().len(), "byte for byte, but for line breaks");
     let info = Some(ClientInfo { user: "u".into(), client: channel.to_owned() });
     let push = publication_push(channel, &Publication { offset: 0, data: payload, info });
-    is_one_line_of_json(&push);
+    is_one_line_of_json(push.text());
     assert!(push.len() <= data.get().len() + 2 * (6 * channel.len()) + 128, "{} bytes", push.len());
 }
 
 fn can_be_answered(id: u32, channel: &str, recover: Option<&Position>) {
-    is_one_line_of_json(&unsubscribe_push(channel, codes::INSUFFICIENT_STATE));
+    is_one_line_of_json(unsubscribe_push(channel, codes::INSUFFICIENT_STATE).text());
     let Some(position) = recover.cloned() else { return };
     let answer = Reply::Subscribe(SubscribeReply { position, recovered: Some(false), publications: Vec::new() });
-    let text = reply(id, &answer);
-    is_one_line_of_json(&text);
-    let value: Value = serde_json::from_slice(&text).expect("it is JSON");
+    let frame = reply(id, &answer);
+    is_one_line_of_json(frame.text());
+    let value: Value = serde_json::from_slice(frame.text()).expect("it is JSON");
     assert_eq!(value["id"], id);
 }
 

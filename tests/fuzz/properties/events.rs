@@ -34,8 +34,8 @@ fn is_in_order(events: &Events) {
         let publication = Publication { offset: event.seq, data: event.data.clone(), info: None };
         for channel in event.channels.iter().take(4) {
             let push = publication_push(channel, &publication);
-            assert!(!push.iter().any(|byte| matches!(byte, b'\n' | b'\r')), "a frame is one line");
-            serde_json::from_slice::<&RawValue>(&push).expect("a frame is JSON");
+            assert!(!push.text().iter().any(|byte| matches!(byte, b'\n' | b'\r')), "a frame is one line");
+            serde_json::from_slice::<&RawValue>(push.text()).expect("a frame is JSON");
         }
     }
 }

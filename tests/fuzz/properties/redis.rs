@@ -78,7 +78,7 @@ fn reads(feed: &mut Feed, history: History) {
 fn is_sound(publication: &Publication) {
     assert!(publication.offset <= i64::MAX as u64, "what cannot be counted on from: {}", publication.offset);
     let push = publication_push("room:a", publication);
-    let text = std::str::from_utf8(&push).expect("a frame is UTF-8");
+    let text = std::str::from_utf8(push.text()).expect("a frame is UTF-8");
     assert!(!text.contains(['\n', '\r']), "a frame is one line");
     assert!(push.len() <= publication.data.len() + 6 * info_size(publication) + 128);
 }
