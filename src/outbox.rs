@@ -421,7 +421,7 @@ impl Outbox {
             match self.standing() {
                 _ if batch.len() > before => return Ok(()),
                 Standing::Over(reason) => return Err(reason.unwrap()),
-                _ => tokio::task::yield_now().await,
+                _ => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
             }
         }
     }
