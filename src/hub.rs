@@ -1,19 +1,20 @@
 //! Channel → this node's subscribers: who gets which publication, in order, once.
 //!
 //! A publication comes in from the broker ([`Sink`]), passes the channel's [`feed::Feed`], which knows what comes
-//! next, is encoded once, and is pushed into each subscriber's [`Outbox`]. A subscriber comes in through
-//! [`Hub::subscribe`], which puts its reply into its outbox in the same instant from which live publications
-//! follow, so that none falls between.
+//! next, is encoded once, and is handed to the [writers](crate::writer), each of which puts it into the outboxes of
+//! its own connections. A subscriber comes in through [`Hub::subscribe`], which puts its reply into its outbox in the
+//! same instant from which live publications follow, so that none falls between.
 //!
 //! One channel of the broker's is the gateways' own, watched by a [`Watcher`]: it says whose access may have ended
 //! ([`suspension`]). It is brought up to date before any other channel goes on, so that nobody gets what was published
 //! after he was shut out.
 //!
 //! Locks: a channel's `link` (async, held while the broker is asked about this channel) is taken before its
-//! `state` (std, never held across an await); the registry's shard lock is taken before `state`, never after. The
+//! `state` (std, never held across an await), that before a share of its `subscribers`, and that before an outbox; the registry's shard lock is taken before `state`, never after. The
 //! watched channel's `state` comes before all of these: it is never removed from the registry, so nobody takes it
 //! with a shard locked.
 
+mod audience;
 pub mod current;
 pub mod feed;
 mod flow;
@@ -23,15 +24,17 @@ pub mod suspension;
 use crate::broker::status::State as Status;
 use crate::broker::{Broker, BrokerError, History, HistoryQuery, Sink};
 use crate::channel;
-use crate::connection::{Connection, ConnectionId};
+use crate::connection::Connection;
 use crate::metrics::Metrics;
+use crate::outbox::Outbox;
 use crate::protocol::codes::UnsubscribeCode;
+use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication, SubscribeReply, codes, json};
+use audience::Audience;
 use dashmap::DashMap;
 use feed::{Arrival, Feed, Join, Synced};
 use flow::Flow;
 use futures_util::StreamExt;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use suspension::Held;
@@ -95,7 +98,7 @@ enum Link {
 
 struct State {
     flow: Flow,
-    subscribers: HashMap<ConnectionId, Subscriber, foldhash::fast::RandomState>,
+    subscribers: Audience,
     /// Subscribes under way, which keep the channel alive.
     joining: usize,
     /// Removed from the registry; whoever still holds it has to look it up again.
@@ -104,6 +107,8 @@ struct State {
 
 struct Subscriber {
     connection: Arc<Connection>,
+    /// The connection's, nearer at hand.
+    outbox: Arc<Outbox>,
     /// It has everything up to this offset already.
     from: u64,
     /// It wants to be told who comes and goes.
@@ -116,7 +121,7 @@ struct Subscriber {
 
 impl State {
     fn new(name: &str) -> Self {
-        Self { flow: Flow::of(name), subscribers: HashMap::default(), joining: 0, closed: false }
+        Self { flow: Flow::of(name), subscribers: Audience::default(), joining: 0, closed: false }
     }
 
     fn is_idle(&self) -> bool {
@@ -188,7 +193,7 @@ impl Hub {
             self.make_live(channel).await?;
             let read = {
                 let mut state = channel.state();
-                if state.subscribers.contains_key(&connection.id) {
+                if state.subscribers.with(connection.id, |_| ()).is_some() {
                     return Err(SubscribeError::AlreadySubscribed);
                 }
                 if !state.flow.is_live() {
@@ -221,9 +226,15 @@ impl Hub {
     }
 
     fn add(&self, channel: &Channel, state: &mut State, connection: &Arc<Connection>, from: u64) {
-        let subscriber =
-            Subscriber { connection: Arc::clone(connection), from, movements: false, echo: true, held: None };
-        state.subscribers.insert(connection.id, subscriber);
+        let subscriber = Subscriber {
+            connection: Arc::clone(connection),
+            outbox: Arc::clone(&connection.outbox),
+            from,
+            movements: false,
+            echo: true,
+            held: None,
+        };
+        state.subscribers.insert(subscriber, &self.metrics.deliveries);
         connection.channels().insert(Arc::clone(&channel.name));
         self.metrics.subscriptions.inc();
     }
@@ -231,17 +242,13 @@ impl Hub {
     /// From now on this subscriber is told who comes into the channel and who goes.
     pub fn tell_movements(&self, name: &str, connection: &Connection) {
         let Some(channel) = self.find(name) else { return };
-        if let Some(subscriber) = channel.state().subscribers.get_mut(&connection.id) {
-            subscriber.movements = true;
-        }
+        channel.state().subscribers.with(connection.id, |subscriber| subscriber.movements = true);
     }
 
     /// From now on this subscriber gets none of its own signals.
     pub fn spare_echo(&self, name: &str, connection: &Connection) {
         let Some(channel) = self.find(name) else { return };
-        if let Some(subscriber) = channel.state().subscribers.get_mut(&connection.id) {
-            subscriber.echo = false;
-        }
+        channel.state().subscribers.with(connection.id, |subscriber| subscriber.echo = false);
     }
 
     /// A stretch of a channel's history, once everything has taken effect that was published into the watched channel
@@ -303,7 +310,7 @@ impl Hub {
         let Some(channel) = self.find(name) else { return false };
         let (removed, idle) = {
             let mut state = channel.state();
-            (state.subscribers.remove(&connection.id).is_some(), state.is_idle())
+            (state.subscribers.remove(connection.id).is_some(), state.is_idle())
         };
         if removed {
             connection.channels().remove(&channel.name);
@@ -387,7 +394,7 @@ impl Hub {
                         self.metrics.gaps.with_label_values(&["filled"]).inc();
                     }
                     for publication in &publications {
-                        self.deliver(channel, &mut state, publication);
+                        self.deliver(channel, &state, publication);
                     }
                     return Ok(());
                 }
@@ -397,7 +404,7 @@ impl Hub {
                         subscribers = state.subscribers.len(),
                         "a channel's history was lost; its subscribers are told"
                     );
-                    for (_, subscriber) in state.subscribers.drain() {
+                    for subscriber in state.subscribers.drain() {
                         self.end(channel, &subscriber.connection, codes::INSUFFICIENT_STATE);
                     }
                     if let Some(watcher) = self.watcher_of(channel) {
@@ -463,8 +470,8 @@ impl Hub {
         });
     }
 
-    /// Encodes once and queues for everybody. The caller holds the channel's state, which keeps the order.
-    fn deliver(&self, channel: &Channel, state: &mut State, publication: &Publication) {
+    /// Encodes once, for everybody. The caller holds the channel's state, which keeps the order.
+    fn deliver(&self, channel: &Channel, state: &State, publication: &Publication) {
         if let Some(watcher) = self.watcher_of(channel) {
             watcher.publication(&publication.data);
         }
@@ -472,34 +479,35 @@ impl Hub {
             return;
         }
         let frame = json::publication_push(&channel.name, publication);
-        let mut delivered = 0;
-        for subscriber in state.subscribers.values_mut() {
-            if !subscriber.wants(publication) {
-                continue;
-            }
-            let signal = publication.offset == 0;
-            if if signal { subscriber.push_signal(&frame) } else { subscriber.push(&frame) } {
-                delivered += 1;
-            } else if signal {
+        self.metrics.publications.inc();
+        if publication.offset > 0 {
+            state.subscribers.hand(&frame, publication.offset);
+        } else {
+            self.deliver_signal(state, &frame, publication.info.as_ref());
+        }
+    }
+
+    /// What is not kept gives way to what is, where a client reads slowly.
+    fn deliver_signal(&self, state: &State, frame: &Frame, sender: Option<&ClientInfo>) {
+        state.subscribers.each(|subscriber| {
+            if !subscriber.wants_signal(sender) {
+            } else if subscriber.outbox().push_if_roomy(frame.clone()) {
+                self.metrics.deliveries.inc();
+            } else {
                 self.metrics.signals_dropped.inc();
             }
-        }
-        self.metrics.publications.inc();
-        self.metrics.deliveries.inc_by(delivered);
+        });
     }
 
     /// To those who asked for it, and not to that client itself.
     fn deliver_movement(&self, channel: &Channel, movement: Movement, info: &ClientInfo) {
-        let state = channel.state();
-        let wants = |subscriber: &&Subscriber| {
-            subscriber.movements && subscriber.held.is_none() && subscriber.connection.client != info.client
-        };
-        let mut listeners = state.subscribers.values().filter(wants).peekable();
-        if listeners.peek().is_some() {
-            let frame = json::movement_push(&channel.name, movement, info);
-            let delivered = listeners.filter(|subscriber| subscriber.connection.outbox.push(frame.clone())).count();
-            self.metrics.deliveries.inc_by(delivered as u64);
-        }
+        let mut frame = None;
+        channel.state().subscribers.each(|subscriber| {
+            if subscriber.movements && subscriber.held.is_none() && subscriber.connection.client != info.client {
+                let frame = frame.get_or_insert_with(|| json::movement_push(&channel.name, movement, info));
+                self.metrics.deliveries.inc_by(u64::from(subscriber.outbox().push(frame.clone())));
+            }
+        });
     }
 
     /// Keeps nothing of the channel's history here, since its record is gone and the broker keeps nothing either.
@@ -536,7 +544,7 @@ impl Sink for Hub {
         let mut state = channel.state();
         let Some(feed) = state.flow.feed() else { return };
         match feed.arrive(epoch, &publication) {
-            Arrival::Deliver => self.deliver(&channel, &mut state, &publication),
+            Arrival::Deliver => self.deliver(&channel, &state, &publication),
             Arrival::Repeat => self.metrics.publication_repeats.inc(),
             Arrival::Held => {}
             Arrival::Gap => {
@@ -548,7 +556,7 @@ impl Sink for Hub {
 
     fn signal(&self, channel: &str, publication: Publication) {
         if let Some(channel) = self.find(channel) {
-            self.deliver(&channel, &mut channel.state(), &publication);
+            self.deliver(&channel, &channel.state(), &publication);
         }
     }
 

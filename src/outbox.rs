@@ -11,20 +11,24 @@
 //! All queues together share one [`Budget`]. While it is used up, connections that hold more than [`SHARE`] are
 //! disconnected as they are pushed to; those that read along never hold so much and are never touched.
 
+mod budget;
+mod queue;
+
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::frame::Frame;
 use crate::writer::Writer;
+pub use budget::Budget;
 use bytes::Bytes;
-use prometheus::IntGauge;
-use std::collections::VecDeque;
+use queue::{Queue, Queued};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What each queued frame costs beside its own bytes: its place in the queue, twice, since a growing queue doubles.
-const FRAME_OVERHEAD: usize = 2 * size_of::<Queued>();
 /// What a connection may hold even while the budget of all is used up, in bytes: the largest message that
 /// PocketBase sends (64 KiB, escaped) fits, so that nobody is disconnected for a single one.
 pub const SHARE: usize = 128 * 1024;
@@ -32,37 +36,6 @@ pub const SHARE: usize = 128 * 1024;
 const STRIDE: usize = 64 * 1024;
 /// Frames that are written at once.
 const PARTS: usize = 64;
-/// An empty queue keeps room for this many frames; what grew beyond is given back.
-const ROOM: usize = 4;
-
-/// What all queues of the process may hold together. Clones share it.
-#[derive(Clone)]
-pub struct Budget {
-    limit: i64,
-    /// The counter itself, which is a single atomic integer, and its way to the operator.
-    held: IntGauge,
-}
-
-impl Budget {
-    /// `limit` in bytes; `held` is what they hold now, and starts at 0.
-    pub fn new(limit: usize, held: IntGauge) -> Self {
-        Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), held }
-    }
-
-    fn is_used_up(&self) -> bool {
-        self.held.get() >= self.limit
-    }
-
-    fn add(&self, bytes: usize) {
-        self.held.add(bytes as i64);
-    }
-
-    fn give_back(&self, bytes: usize) {
-        if bytes > 0 {
-            self.held.sub(bytes as i64);
-        }
-    }
-}
 
 /// Where frames go.
 pub trait Wire: Send + Sync {
@@ -71,17 +44,23 @@ pub trait Wire: Send + Sync {
 }
 
 impl Wire for TcpStream {
+    /// Past tokio, for which a write is worth a look at what it knows of the socket, until the socket is full.
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match parts {
-            [one] => self.try_write(one),
-            several => self.try_write_vectored(several),
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let sent = match parts {
+            [one] => rustix::net::send(self, one, flags),
+            several => rustix::net::sendmsg(self, several, &mut SendAncillaryBuffer::default(), flags),
+        };
+        match sent {
+            // So that it waits for room.
+            Err(Errno::WOULDBLOCK) => self.try_io(Interest::WRITABLE, || Err(ErrorKind::WouldBlock.into())),
+            sent => Ok(sent?),
         }
     }
 }
 
 pub struct Outbox {
     limit: usize,
-    budget: Budget,
     writer: Arc<Writer>,
     // Held for a push or for a write that does not wait: a std Mutex is enough.
     state: Mutex<State>,
@@ -93,7 +72,7 @@ pub struct Outbox {
 struct State {
     /// `None`: the client is gone.
     wire: Option<Arc<dyn Wire>>,
-    frames: VecDeque<Queued>,
+    frames: Queue,
     /// Bytes of the first frame that are written.
     written: usize,
     /// Bytes in `frames`, overhead included.
@@ -107,12 +86,6 @@ struct State {
     closed: Option<Disconnect>,
     /// Whether it was closed without waiting for what is queued.
     aborted: bool,
-}
-
-struct Queued {
-    frame: Frame,
-    /// The channel of which this reply holds something.
-    reply_of: Option<Arc<str>>,
 }
 
 /// The socket takes no more.
@@ -135,15 +108,26 @@ pub enum Standing {
 
 impl Outbox {
     /// `limit`: how many bytes may wait for this client, frames and a small overhead for each.
-    pub fn new(limit: usize, budget: Budget, wire: Arc<dyn Wire>, writer: Arc<Writer>) -> Arc<Self> {
+    pub fn new(limit: usize, wire: Arc<dyn Wire>, writer: Arc<Writer>) -> Arc<Self> {
         let state = Mutex::new(State { wire: Some(wire), ..State::default() });
-        Arc::new(Self { limit, budget, writer, state, changed: Notify::new() })
+        Arc::new(Self { limit, writer, state, changed: Notify::new() })
     }
 
     /// Queues a frame. Past the limit the connection is closed as slow and what was queued is dropped; the
     /// client recovers it after its reconnect. Returns whether the frame was taken.
     pub fn push(self: &Arc<Self>, frame: Frame) -> bool {
         self.queue(self.lock(), Queued { frame, reply_of: None })
+    }
+
+    /// Who writes to it.
+    pub fn writer(&self) -> &Arc<Writer> {
+        &self.writer
+    }
+
+    /// For the writer: as [`Outbox::push`], but counts nothing and puts nothing on its list. Returns the bytes to be
+    /// counted, if the frame was taken, and whether the outbox belongs on the list now.
+    pub fn push_here(&self, frame: &Frame) -> (usize, bool) {
+        self.take_in(&mut self.lock(), Queued { frame: frame.clone(), reply_of: None })
     }
 
     /// Queues a frame unless that would take more than half of the queue, or of what each may hold while the budget of
@@ -168,34 +152,39 @@ impl Outbox {
         if state.closed.is_none() {
             self.queue(state, queued);
         } else if state.wire.is_some() {
-            self.budget.add(queued.cost());
+            self.budget().add(queued.cost());
             state.add(queued);
         }
     }
 
     fn queue(self: &Arc<Self>, mut state: MutexGuard<'_, State>, queued: Queued) -> bool {
-        if state.closed.is_some() {
-            return false;
-        }
-        let size = queued.cost();
-        if !self.has_room_for(state.queued + size) {
-            self.end_now(&mut state, codes::SLOW);
-            return false;
-        }
-        self.budget.add(size);
-        state.add(queued);
-        let becomes_due = !state.is_due && !state.is_corked && state.full.is_none();
-        state.is_due |= becomes_due;
+        let (size, becomes_due) = self.take_in(&mut state, queued);
         drop(state);
+        self.budget().add(size);
         if becomes_due {
             self.writer.add(Arc::clone(self));
         }
-        true
+        size > 0
+    }
+
+    fn take_in(&self, state: &mut State, queued: Queued) -> (usize, bool) {
+        if state.closed.is_some() {
+            return (0, false);
+        }
+        let size = queued.cost();
+        if !self.has_room_for(state.queued + size) {
+            self.end_now(state, codes::SLOW);
+            return (0, false);
+        }
+        state.add(queued);
+        let becomes_due = !state.is_due && !state.is_corked && state.full.is_none();
+        state.is_due |= becomes_due;
+        (size, becomes_due)
     }
 
     /// Whether this connection may hold so many bytes. What all hold is looked at only where this one holds much.
     fn has_room_for(&self, held: usize) -> bool {
-        held <= self.limit && (held <= SHARE || !self.budget.is_used_up())
+        held <= self.limit && (held <= SHARE || !self.budget().is_used_up())
     }
 
     /// Ends the connection without writing what is queued.
@@ -207,7 +196,7 @@ impl Outbox {
         if !state.aborted {
             let before = state.queued;
             state.drop_all_but_begun();
-            self.budget.give_back(before - state.queued);
+            self.budget().give_back(before - state.queued);
             (state.closed, state.aborted) = (Some(reason), true);
         }
         self.changed.notify_one();
@@ -222,16 +211,10 @@ impl Outbox {
             return;
         }
         let before = state.queued;
-        let State { frames, queued, written, .. } = &mut *state;
-        let mut begun = *written > 0;
-        frames.retain(|it| {
-            let stays = std::mem::take(&mut begun) || !it.frame.text().starts_with(begin);
-            if !stays {
-                *queued -= it.cost();
-            }
-            stays
-        });
-        self.budget.give_back(before - state.queued);
+        let mut begun = state.written > 0;
+        state.queued -=
+            state.frames.drop_unless(|it| std::mem::take(&mut begun) || !it.frame.text().starts_with(begin));
+        self.budget().give_back(before - state.queued);
     }
 
     /// Ends the connection once what is queued has been written. The first reason stands.
@@ -249,35 +232,33 @@ impl Outbox {
     pub fn uncork(&self) {
         let mut state = self.lock();
         state.is_corked = false;
-        self.write(&mut state, Instant::now);
+        self.budget().give_back(self.write(&mut state, Instant::now));
     }
 
     /// Writes what is queued.
     pub fn flush(&self) {
-        self.write(&mut self.lock(), Instant::now);
+        self.budget().give_back(self.write(&mut self.lock(), Instant::now));
     }
 
-    /// For the writer: writes what is queued, unless something was written after `quiet_since`. Returns whether it is
-    /// off the list.
-    pub fn write_if_due(&self, quiet_since: Option<Instant>, now: Instant) -> bool {
+    /// For the writer: writes what is queued, unless something was written after `quiet_since`, which is `None`. Returns
+    /// the bytes that are queued no longer and still count.
+    pub fn write_if_due(&self, quiet_since: Option<Instant>, now: Instant) -> Option<usize> {
         let mut state = self.lock();
         if quiet_since.is_some_and(|since| state.last_write.is_some_and(|last| last > since)) {
-            return false;
+            return None;
         }
         state.is_due = false;
-        if state.full.is_none() {
-            self.write(&mut state, || now);
-        }
-        true
+        // The connection's task waits for a full one.
+        Some(if state.full.is_none() { self.write(&mut state, || now) } else { 0 })
     }
 
-    fn write(&self, state: &mut State, now: impl Fn() -> Instant) {
+    /// Returns the bytes that are queued no longer.
+    fn write(&self, state: &mut State, now: impl Fn() -> Instant) -> usize {
         let before = state.queued;
-        let noteworthy = state.write(now);
-        self.budget.give_back(before - state.queued);
-        if noteworthy {
+        if state.write(now) {
             self.changed.notify_one();
         }
+        before - state.queued
     }
 
     /// What there is to do for the connection's task.
@@ -299,7 +280,7 @@ impl Outbox {
     /// Lets go of the socket, whoever still holds the outbox.
     pub fn hang_up(&self) {
         let mut state = self.lock();
-        self.budget.give_back(state.queued);
+        self.budget().give_back(state.queued);
         state.hang_up();
     }
 
@@ -307,6 +288,10 @@ impl Outbox {
     pub fn is_empty(&self) -> bool {
         let state = self.lock();
         state.wire.is_none() || state.frames.is_empty()
+    }
+
+    fn budget(&self) -> &Budget {
+        &self.writer.budget
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -317,22 +302,24 @@ impl Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         let queued = self.lock().queued;
-        self.budget.give_back(queued);
+        self.budget().give_back(queued);
     }
 }
 
 impl State {
     fn add(&mut self, queued: Queued) {
         self.queued += queued.cost();
-        self.frames.push_back(queued);
+        self.frames.push(queued);
     }
 
     /// Writes until nothing is left or the socket is full. Returns whether the connection's task has to know.
     fn write(&mut self, now: impl Fn() -> Instant) -> bool {
-        let Some(wire) = self.wire.clone().filter(|_| !self.frames.is_empty()) else { return false };
         let was_full = self.full.is_some();
+        if self.frames.is_empty() {
+            return false;
+        }
         while !self.frames.is_empty() {
-            match self.write_some(&*wire) {
+            match self.write_some() {
                 Ok(bytes) => self.advance(bytes, &now),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -347,19 +334,25 @@ impl State {
         }
         self.full = None;
         self.last_write = Some(now());
-        self.frames.shrink_to(ROOM);
         was_full || self.closed.is_some()
     }
 
-    fn write_some(&self, wire: &dyn Wire) -> io::Result<usize> {
-        let mut parts = [IoSlice::new(&[]); PARTS];
-        let mut count = 0;
-        for (part, queued) in parts.iter_mut().zip(&self.frames) {
-            let begun = if count == 0 { self.written } else { 0 };
-            *part = IoSlice::new(&queued.frame.as_bytes()[begun..]);
-            count += 1;
-        }
-        match wire.write(&parts[..count])? {
+    fn write_some(&self) -> io::Result<usize> {
+        let wire = self.wire.as_deref().ok_or(ErrorKind::NotConnected)?;
+        let begun = |queued: &'_ Queued| self.written.min(queued.frame.len());
+        let written = match self.frames.only() {
+            Some(one) => wire.write(&[IoSlice::new(&one.frame.as_bytes()[begun(one)..])]),
+            None => {
+                let mut parts = [IoSlice::new(&[]); PARTS];
+                let mut count = 0;
+                for (part, queued) in parts.iter_mut().zip(self.frames.iter()) {
+                    *part = IoSlice::new(&queued.frame.as_bytes()[if count == 0 { begun(queued) } else { 0 }..]);
+                    count += 1;
+                }
+                wire.write(&parts[..count])
+            }
+        };
+        match written? {
             0 => Err(ErrorKind::WriteZero.into()),
             bytes => Ok(bytes),
         }
@@ -374,10 +367,9 @@ impl State {
             }
         }
         self.written += bytes;
-        while let Some(first) = self.frames.front().filter(|first| first.frame.len() <= self.written) {
+        while let Some(first) = self.frames.pop_if(|first| first.frame.len() <= self.written) {
             self.written -= first.frame.len();
             self.queued -= first.cost();
-            self.frames.pop_front();
         }
     }
 
@@ -388,14 +380,8 @@ impl State {
 
     /// A frame of which the client has a part has to be finished.
     fn drop_all_but_begun(&mut self) {
-        self.frames.truncate(usize::from(self.written > 0));
-        self.queued = self.frames.iter().map(Queued::cost).sum();
-    }
-}
-
-impl Queued {
-    fn cost(&self) -> usize {
-        self.frame.len() + FRAME_OVERHEAD
+        let mut begun = self.written > 0;
+        self.queued -= self.frames.drop_unless(|_| std::mem::take(&mut begun));
     }
 }
 
@@ -403,16 +389,13 @@ impl Queued {
 impl Outbox {
     /// One with a budget of its own that is never used up, whose client takes what a test asks for.
     pub fn alone(limit: usize) -> Arc<Self> {
-        Self::with(limit, Budget::new(usize::MAX, IntGauge::new("held", "for a test").unwrap()))
-    }
-
-    fn with(limit: usize, budget: Budget) -> Arc<Self> {
-        Self::new(limit, budget, Arc::new(tests::Paper::default()), Arc::default())
+        Self::new(limit, Arc::new(tests::Paper::default()), Writer::idle(Budget::unlimited()))
     }
 
     /// Appends the texts of what is queued, waiting until there is some. Once it is empty and closed, returns why.
     pub async fn take(&self, batch: &mut Vec<Bytes>) -> Result<(), Disconnect> {
         loop {
+            self.writer.deliver();
             let before = batch.len();
             let texts: Vec<Bytes> =
                 self.lock().frames.iter().map(|it| Bytes::copy_from_slice(it.frame.text())).collect();
@@ -429,8 +412,10 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use super::queue::FRAME_OVERHEAD;
     use super::*;
     use crate::protocol::frame::Text;
+    use prometheus::IntGauge;
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -501,19 +486,16 @@ mod tests {
         outbox.take(&mut batch).await.map(|()| batch)
     }
 
-    fn unlimited() -> Budget {
-        Budget::new(usize::MAX, IntGauge::new("held", "for a test").unwrap())
-    }
-
     fn onto(paper: &Arc<Paper>) -> Arc<Outbox> {
-        Outbox::new(1 << 20, unlimited(), Arc::clone(paper) as Arc<dyn Wire>, Arc::default())
+        Outbox::new(1 << 20, Arc::clone(paper) as Arc<dyn Wire>, Writer::idle(Budget::unlimited()))
     }
 
     /// Two connections that may hold a mebibyte each and 300 KiB together.
     fn pair() -> (Arc<Outbox>, Arc<Outbox>, IntGauge) {
         let held = IntGauge::new("held", "for a test").unwrap();
         let budget = Budget::new(300 * 1024, held.clone());
-        (Outbox::with(1 << 20, budget.clone()), Outbox::with(1 << 20, budget), held)
+        let outbox = || Outbox::new(1 << 20, Arc::<Paper>::default(), Writer::idle(budget.clone()));
+        (outbox(), outbox(), held)
     }
 
     #[test]
@@ -533,10 +515,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_writer_writes_each_once_and_holds_back_what_follows_at_once() {
         let papers: Vec<Arc<Paper>> = (0..100).map(|_| Arc::default()).collect();
-        let writers = crate::writer::Writers::start(Duration::from_millis(2));
+        let writers = crate::writer::Writers::start(Duration::from_millis(2), &Budget::unlimited());
         let writer = writers.next();
-        let outbox =
-            |paper: &Arc<Paper>| Outbox::new(1 << 20, unlimited(), Arc::clone(paper) as Arc<dyn Wire>, writer.clone());
+        let outbox = |paper: &Arc<Paper>| Outbox::new(1 << 20, Arc::clone(paper) as Arc<dyn Wire>, writer.clone());
         let outboxes: Vec<_> = papers.iter().map(outbox).collect();
         let push = |what: &str| outboxes.iter().for_each(|outbox| assert!(outbox.push(text(what))));
         push("a");
@@ -602,7 +583,7 @@ mod tests {
             outbox.flush();
             let expected = ["a1", "b1", "a, after it came back"];
             assert_eq!(paper.texts(), (expected[usize::from(!begun)..].iter().map(|&it| it.into()).collect(), false));
-            assert_eq!(outbox.budget.held.get(), 0);
+            assert_eq!(outbox.budget().held(), 0);
         }
     }
 
@@ -664,12 +645,12 @@ mod tests {
                 Err(ErrorKind::ConnectionReset.into())
             }
         }
-        let outbox = Outbox::new(1 << 20, unlimited(), Arc::new(Broken), Arc::default());
+        let outbox = Outbox::new(1 << 20, Arc::new(Broken), Writer::idle(Budget::unlimited()));
         assert!(outbox.push(text("a")));
         outbox.flush();
         assert_eq!(outbox.standing(), Standing::Over(None));
         assert!(outbox.is_empty());
-        assert_eq!(outbox.budget.held.get(), 0);
+        assert_eq!(outbox.budget().held(), 0);
     }
 
     #[test]
@@ -730,7 +711,7 @@ mod tests {
             outbox.flush();
             let (texts, rest) = paper.texts();
             prop_assert!(!rest && outbox.is_empty());
-            prop_assert_eq!(outbox.budget.held.get(), 0);
+            prop_assert_eq!(outbox.budget().held(), 0);
             let number = |text: &String| text.split(' ').nth(1).unwrap().parse::<usize>().unwrap();
             let numbers: Vec<usize> = texts.iter().map(number).collect();
             prop_assert!(numbers.is_sorted_by(|a, b| a < b), "{:?}", numbers);

@@ -4,9 +4,9 @@
 
 use crate::outbox::{Outbox, Standing};
 use crate::protocol::codes::{self, Disconnect};
+use crate::protocol::frame::Frame;
 use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
-use crate::protocol::frame::Frame;
 use bytes::Bytes;
 use futures_util::ready;
 use std::future::poll_fn;

@@ -1,11 +1,14 @@
-//! The tasks that write to clients, one for each core.
+//! The tasks that write to clients, one for each of the runtime's threads.
 //!
-//! A publication for a thousand clients wakes no thousand tasks: it is put into their outboxes, and each
-//! [`Writer`] goes through its share of them and writes what is queued, one system call for each client. What comes
-//! for a client while others are written to leaves in the same call; and so does what comes within the hold after a
-//! write, so that a room in which much happens costs fewer calls. The first after a pause leaves at once.
+//! A publication for a thousand clients wakes no thousand tasks. Each [`Writer`] has its share of the connections. It
+//! is handed the frame once, puts it into the outboxes of those of its own that listen ([`Audience`]), and then goes
+//! through them and writes what is queued, one system call for each client: what a thread touches stays its own.
+//!
+//! What has come meanwhile for a client leaves in the same call; and so does what comes within the hold after a write,
+//! so that a room in which much happens costs fewer calls. The first after a pause leaves at once.
 
-use crate::outbox::Outbox;
+use crate::outbox::{Budget, Outbox};
+use crate::protocol::frame::Frame;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,12 +21,32 @@ use tokio_util::task::AbortOnDropHandle;
 /// Writes after which others on the same thread get their turn: a fraction of a millisecond.
 const TURN: usize = 32;
 
-/// The outboxes that have something to write.
-#[derive(Default)]
+/// Those of a writer's connections that listen to a channel.
+pub trait Audience: Send + Sync {
+    /// Puts the frame of the publication with this offset into the outbox of each that wants it. Adds those that are to
+    /// be written to `due`; returns the bytes that are queued now.
+    fn queue(&self, frame: &Frame, offset: u64, due: &mut Vec<Arc<Outbox>>) -> usize;
+}
+
 pub struct Writer {
+    /// Shared by all of them.
+    pub budget: Budget,
     // Held for a push or a swap: a std Mutex is enough.
-    due: Mutex<Vec<Arc<Outbox>>>,
+    inbox: Mutex<Inbox>,
     arrived: Notify,
+}
+
+#[derive(Default)]
+struct Inbox {
+    deliveries: Vec<Delivery>,
+    /// Outboxes that have something to write.
+    due: Vec<Arc<Outbox>>,
+}
+
+struct Delivery {
+    to: Arc<dyn Audience>,
+    frame: Frame,
+    offset: u64,
 }
 
 /// All writers of the process; they end when this is dropped.
@@ -35,9 +58,9 @@ pub struct Writers {
 
 impl Writers {
     /// One for each of the runtime's threads.
-    pub fn start(hold: Duration) -> Self {
+    pub fn start(hold: Duration, budget: &Budget) -> Self {
         let threads = Handle::current().metrics().num_workers();
-        let writers: Vec<Arc<Writer>> = (0..threads).map(|_| Arc::default()).collect();
+        let writers: Vec<Arc<Writer>> = (0..threads).map(|_| Writer::idle(budget.clone())).collect();
         let run = |writer: &Arc<Writer>| AbortOnDropHandle::new(tokio::spawn(Arc::clone(writer).run(hold)));
         Self { _tasks: writers.iter().map(run).collect(), writers, next: AtomicUsize::new(0) }
     }
@@ -50,19 +73,33 @@ impl Writers {
 }
 
 impl Writer {
+    /// One that does nothing by itself.
+    pub fn idle(budget: Budget) -> Arc<Self> {
+        Arc::new(Self { budget, inbox: Mutex::default(), arrived: Notify::new() })
+    }
+
     /// Puts an outbox on the list. It must not be there already.
     pub fn add(&self, outbox: Arc<Outbox>) {
-        let mut due = self.due();
-        let first = due.is_empty();
-        due.push(outbox);
-        drop(due);
-        if first {
+        self.put(|inbox| inbox.due.push(outbox));
+    }
+
+    /// Hands a publication to an audience, after all that were handed over before.
+    pub fn hand(&self, to: Arc<dyn Audience>, frame: Frame, offset: u64) {
+        self.put(|inbox| inbox.deliveries.push(Delivery { to, frame, offset }));
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Inbox)) {
+        let mut inbox = self.inbox();
+        let was_empty = inbox.due.is_empty() && inbox.deliveries.is_empty();
+        put(&mut inbox);
+        drop(inbox);
+        if was_empty {
             self.arrived.notify_one();
         }
     }
 
     async fn run(self: Arc<Self>, hold: Duration) {
-        let (mut batch, mut held, mut release) = (Vec::new(), Vec::new(), None);
+        let (mut inbox, mut held, mut release) = (Inbox::default(), Vec::new(), None);
         loop {
             match release {
                 None => self.arrived.notified().await,
@@ -74,29 +111,55 @@ impl Writer {
             let now = Instant::now();
             if release.is_some_and(|at| at <= now) {
                 release = None;
-                write(&mut held, None, now, &mut Vec::new()).await;
+                self.write(&mut held, None, now, &mut Vec::new()).await;
             }
-            std::mem::swap(&mut batch, &mut *self.due());
-            write(&mut batch, now.checked_sub(hold), now, &mut held).await;
+            std::mem::swap(&mut inbox, &mut *self.inbox());
+            self.queue(&mut inbox);
+            self.write(&mut inbox.due, now.checked_sub(hold), now, &mut held).await;
             if !held.is_empty() {
                 release.get_or_insert(now + hold);
             }
         }
     }
 
-    fn due(&self) -> MutexGuard<'_, Vec<Arc<Outbox>>> {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Puts what was handed over into outboxes.
+    fn queue(&self, Inbox { deliveries, due }: &mut Inbox) {
+        let queue = |Delivery { to, frame, offset }: Delivery| to.queue(&frame, offset, due);
+        self.budget.add(deliveries.drain(..).map(queue).sum());
+    }
+
+    /// Writes what these have queued; those that were written to after `quiet_since` become `held`.
+    async fn write(
+        &self,
+        due: &mut Vec<Arc<Outbox>>,
+        quiet_since: Option<Instant>,
+        now: Instant,
+        held: &mut Vec<Arc<Outbox>>,
+    ) {
+        let mut written = 0;
+        for (i, outbox) in due.drain(..).enumerate() {
+            match outbox.write_if_due(quiet_since, now) {
+                Some(bytes) => written += bytes,
+                None => held.push(outbox),
+            }
+            if i % TURN == TURN - 1 {
+                self.budget.give_back(std::mem::take(&mut written));
+                yield_now().await;
+            }
+        }
+        self.budget.give_back(written);
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes what these have queued; those that were written to after `quiet_since` become `held`.
-async fn write(due: &mut Vec<Arc<Outbox>>, quiet_since: Option<Instant>, now: Instant, held: &mut Vec<Arc<Outbox>>) {
-    for (i, outbox) in due.drain(..).enumerate() {
-        if !outbox.write_if_due(quiet_since, now) {
-            held.push(outbox);
-        }
-        if i % TURN == TURN - 1 {
-            yield_now().await;
-        }
+#[cfg(test)]
+impl Writer {
+    /// Does for an idle one what its task would do first.
+    pub fn deliver(&self) {
+        let mut inbox = std::mem::take(&mut *self.inbox());
+        self.queue(&mut inbox);
     }
 }

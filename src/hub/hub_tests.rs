@@ -7,6 +7,7 @@ use crate::access::changes::Cause;
 use crate::auth::Account;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Entry, Retention};
+use crate::connection::ConnectionId;
 use crate::outbox::Outbox;
 use crate::protocol::{ClientInfo, Payload, Reply};
 use bytes::Bytes;
@@ -78,6 +79,11 @@ struct Subscribed {
 }
 
 impl Subscribed {
+    /// What its writer does by and by, unless frames are waited for.
+    fn write(&self) {
+        self.outbox.writer().deliver();
+    }
+
     async fn frames(&self, count: usize) -> Vec<Value> {
         let mut batch: Vec<Bytes> = Vec::new();
         while batch.len() < count {
@@ -209,13 +215,23 @@ async fn signals_reach_everybody_without_an_offset_but_those_who_block_their_sen
 
 #[tokio::test]
 async fn a_suspension_holds_back_and_ends_in_delivery_or_in_nothing() {
+    // However far the writers are behind what is published.
+    for behind in [[false, false], [false, true], [true, false], [true, true]] {
+        suspend_and_end(behind).await;
+    }
+}
+
+async fn suspend_and_end(behind: [bool; 2]) {
     let node = Node::with_history(100).await;
     let (stays, goes) = (node.subscribe(1, None).await, node.subscribe(2, None).await);
+    let write = |behind: bool| [&stays, &goes].into_iter().filter(|_| !behind).for_each(Subscribed::write);
     node.publish(1).await;
+    write(behind[0]);
     let suspended = node.hub.suspend(&node.hub.channel_names(), Cause::Deleted, |_, _| true);
     assert_eq!(suspended.len(), 2);
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
     node.publish(2).await;
+    write(behind[1]);
     assert!(!node.hub.resume(CHANNEL, &stays.connection, || false), "not in this moment");
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
     assert!(node.hub.resume(CHANNEL, &stays.connection, || true));
@@ -240,6 +256,7 @@ async fn who_was_suspended_for_too_long_recovers() {
     let subscriber = node.subscribe(1, None).await;
     node.hub.suspend(&[CHANNEL.into()], Cause::Related, |_, _| true);
     node.publish(HELD_MAX as u64 + 5).await;
+    subscriber.write();
     assert!(node.hub.resume(CHANNEL, &subscriber.connection, || true));
     assert_eq!(subscriber.frames(1).await[0]["push"]["unsubscribe"]["code"], 2500);
     let back = node.subscribe(1, Some(&subscriber.position())).await;

@@ -26,7 +26,7 @@ impl Hub {
         loop {
             self.make_live(channel).await?;
             let mut state = channel.state();
-            if state.subscribers.contains_key(&connection.id) {
+            if state.subscribers.with(connection.id, |_| ()).is_some() {
                 return Err(SubscribeError::AlreadySubscribed);
             }
             let current = state.flow.current().ok_or(SubscribeError::OtherKind)?;
@@ -84,8 +84,7 @@ impl Hub {
         }
         let publication = Publication { offset: 0, data: status.payload(), info: None };
         let frame = json::publication_push(&channel.name, &publication);
-        let delivered = state.subscribers.values_mut().filter_map(|it| it.push(&frame).then_some(())).count();
+        state.subscribers.each(|it| self.metrics.deliveries.inc_by(u64::from(it.push(&frame))));
         self.metrics.status_changes.inc();
-        self.metrics.deliveries.inc_by(delivered as u64);
     }
 }

@@ -4,9 +4,10 @@
 use super::{Hub, State, Subscriber};
 use crate::access::changes::Cause;
 use crate::connection::{Connection, ConnectionId};
+use crate::outbox::Outbox;
 use crate::protocol::codes;
-use crate::protocol::{ClientInfo, Publication, json};
 use crate::protocol::frame::Frame;
+use crate::protocol::{ClientInfo, json};
 use std::sync::Arc;
 
 /// What is held back for a suspended subscription, in frames. Beyond that it has to recover.
@@ -37,36 +38,42 @@ impl Subscriber {
         if self.held.is_none() { Standing::Subscribed } else { Standing::Suspended }
     }
 
-    /// Not what it has already; not the signals of users whom it blocks, nor any that come while it is suspended.
-    pub(super) fn wants(&self, publication: &Publication) -> bool {
-        if publication.offset != 0 {
-            return publication.offset > self.from;
-        }
+    pub(super) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// Not those of users whom it blocks, nor its own if it does not want them, nor any that come while it is suspended.
+    pub(super) fn wants_signal(&self, sender: Option<&ClientInfo>) -> bool {
         let unwanted = |sender: &ClientInfo| {
             self.connection.blocks(&sender.user) || (!self.echo && sender.client == self.connection.client)
         };
-        self.held.is_none() && !publication.info.as_ref().is_some_and(unwanted)
-    }
-
-    /// What is not kept gives way to what is, where the client reads slowly.
-    pub(super) fn push_signal(&self, frame: &Frame) -> bool {
-        self.connection.outbox.push_if_roomy(frame.clone())
+        self.held.is_none() && !sender.is_some_and(unwanted)
     }
 
     pub(super) fn push(&mut self, frame: &Frame) -> bool {
-        let Some(held) = &mut self.held else { return self.connection.outbox.push(frame.clone()) };
-        if held.frames.len() < HELD_MAX && !held.overflowed {
-            held.frames.push(frame.clone());
-        } else {
-            **held = Held { cause: held.cause, frames: Vec::new(), overflowed: true };
+        match &mut self.held {
+            Some(held) => {
+                held.take_in(frame);
+                false
+            }
+            None => self.outbox.push(frame.clone()),
         }
-        false
+    }
+}
+
+impl Held {
+    pub(super) fn take_in(&mut self, frame: &Frame) {
+        if self.frames.len() < HELD_MAX && !self.overflowed {
+            self.frames.push(frame.clone());
+        } else {
+            *self = Held { cause: self.cause, frames: Vec::new(), overflowed: true };
+        }
     }
 }
 
 impl State {
     fn standing(&self, connection: ConnectionId) -> Standing {
-        self.subscribers.get(&connection).map_or(Standing::Out, Subscriber::standing)
+        self.subscribers.with(connection, |it| it.standing()).unwrap_or(Standing::Out)
     }
 }
 
@@ -123,12 +130,11 @@ impl Hub {
             if watched.is_some_and(|watched| Arc::ptr_eq(watched, &channel)) {
                 continue;
             }
-            let mut state = channel.state();
-            let concerned = state.subscribers.values_mut().filter_map(|subscriber| {
-                which(&channel.name, subscriber)
-                    .then(|| (Arc::clone(&channel.name), Arc::clone(&subscriber.connection)))
+            channel.state().subscribers.each(|subscriber| {
+                if which(&channel.name, subscriber) {
+                    selected.push((Arc::clone(&channel.name), Arc::clone(&subscriber.connection)));
+                }
             });
-            selected.extend(concerned);
         }
         selected
     }
@@ -141,14 +147,17 @@ impl Hub {
         if !still() {
             return false;
         }
-        let Some(subscriber) = state.subscribers.get_mut(&connection.id) else { return true };
-        let Some(held) = subscriber.held.take() else { return true };
-        if held.overflowed {
-            state.subscribers.remove(&connection.id);
+        let deliver = |subscriber: &mut Subscriber| {
+            let Some(held) = subscriber.held.take() else { return false };
+            if !held.overflowed {
+                let delivered = held.frames.into_iter().filter(|frame| subscriber.push(frame)).count();
+                self.metrics.deliveries.inc_by(delivered as u64);
+            }
+            held.overflowed
+        };
+        if state.subscribers.with(connection.id, deliver) == Some(true) {
+            state.subscribers.remove(connection.id);
             self.end(&channel, connection, codes::INSUFFICIENT_STATE);
-        } else {
-            let delivered = held.frames.into_iter().filter(|frame| connection.outbox.push(frame.clone())).count();
-            self.metrics.deliveries.inc_by(delivered as u64);
         }
         true
     }
@@ -168,7 +177,7 @@ impl Hub {
         if !still() {
             return None;
         }
-        let held = state.subscribers.remove(&connection.id)?.held;
+        let held = state.subscribers.remove(connection.id)?.held;
         let cause = held.map_or(cause, |held| held.cause.max(cause));
         connection.outbox.withdraw(name, &json::push_begin(name));
         self.end(&channel, connection, cause.code());

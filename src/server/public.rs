@@ -59,7 +59,6 @@ const STOPPING: &str = "this gateway is stopping; another one, or this one after
 pub struct Public {
     services: Arc<Services>,
     signer: Signer,
-    budget: Budget,
     writers: Writers,
     next_connection: AtomicU64,
     open: Places,
@@ -85,8 +84,10 @@ impl Public {
         let (config, metrics) = (&services.config, &services.metrics);
         Self {
             signer: Signer::new(&config.secret),
-            budget: Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone()),
-            writers: Writers::start(config.write_hold.0),
+            writers: Writers::start(
+                config.write_hold.0,
+                &Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone()),
+            ),
             next_connection: AtomicU64::new(1),
             open: Places::new(connections, metrics.connections.clone()),
             unauthenticated: Places::new(config.max_unauthenticated, metrics.unauthenticated.clone()),
@@ -170,8 +171,7 @@ impl Public {
         if offered.is_some() {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
-        let (services, budget, shutdown) = (Arc::clone(&self.services), self.budget.clone(), self.shutdown.clone());
-        let writer = self.writers.next();
+        let (services, shutdown, writer) = (Arc::clone(&self.services), self.shutdown.clone(), self.writers.next());
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
         self.connections.spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
@@ -182,7 +182,7 @@ impl Public {
             let _open = open;
             let _noticed = NoticedPanic(services.metrics.session_panics.clone());
             let stream = Arc::new(parts.io.into_inner());
-            let outbox = Outbox::new(services.config.max_queue_size, budget, stream.clone(), writer);
+            let outbox = Outbox::new(services.config.max_queue_size, stream.clone(), writer);
             let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), Some(newcomer));
             socket::serve(stream, parts.read_buf, session, outbox, services, shutdown).await;
         });
