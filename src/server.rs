@@ -46,10 +46,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Sockets that the kernel keeps until they are accepted, if it allows as many. When thousands come back at once, whoever
+/// finds no place is left to try again after a second.
+const BACKLOG: u32 = 4096;
 /// Lines of a request's head; beyond them the answer is 431.
 const HEADERS_MAX: usize = 100;
 /// Sockets of the admin listener. Operators and Prometheus need a few.
@@ -88,8 +91,8 @@ impl Server {
         let descriptors = descriptors::raise();
         let shares = descriptors::share(descriptors, config.max_connections, config.max_pending)?;
         tracing::info!(shares.connections, shares.pending, descriptors, "room for connections");
-        let public = listen("listen", config.listen).await?;
-        let admin = listen("admin_listen", config.admin_listen).await?;
+        let public = listen("listen", config.listen)?;
+        let admin = listen("admin_listen", config.admin_listen)?;
         let services = build(config).await?;
         Ok(Self { services, shares, public, admin })
     }
@@ -165,8 +168,15 @@ async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, cli
     }
 }
 
-async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|cause| StartError::Listen { setting, address, cause })
+fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // So that a restart need not wait for connections of before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|cause| StartError::Listen { setting, address, cause })
 }
 
 async fn build(config: Config) -> Result<Arc<Services>, StartError> {

@@ -124,8 +124,9 @@ impl Writer {
 
     /// Puts what was handed over into outboxes.
     fn queue(&self, Inbox { deliveries, due }: &mut Inbox) {
-        let queue = |Delivery { to, frame, offset }: Delivery| to.queue(&frame, offset, due);
-        self.budget.add(deliveries.drain(..).map(queue).sum());
+        for Delivery { to, frame, offset } in deliveries.drain(..) {
+            self.budget.add(to.queue(&frame, offset, due));
+        }
     }
 
     /// Writes what these have queued; those that were written to after `quiet_since` become `held`.
