@@ -1,0 +1,95 @@
+//! Tables for people, a line of JSON per run for machines.
+
+use serde_json::Value;
+use std::fs::{File, create_dir_all};
+use std::io::Write;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where runs are written down, one JSON object per line.
+pub struct Log {
+    file: File,
+}
+
+impl Log {
+    pub fn create() -> Self {
+        // The target directory holds this program as well: target/release/deps/load-….
+        let program = std::env::current_exe().expect("this program has a path");
+        let target = program.ancestors().nth(3).map_or_else(|| Path::new("target").to_owned(), Path::to_owned);
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let path = target.join("load").join(format!("{seconds}.jsonl"));
+        create_dir_all(path.parent().expect("it has a folder")).expect("a folder for results");
+        eprintln!("runs are written to {}", path.display());
+        Self { file: File::create(path).expect("a file for results") }
+    }
+
+    pub fn write(&mut self, workload: &str, target: &str, size: usize, round: usize, mut run: Value) {
+        run["workload"] = workload.into();
+        run["target"] = target.into();
+        run["size"] = size.into();
+        run["round"] = round.into();
+        writeln!(self.file, "{run}").expect("results can be written");
+    }
+}
+
+pub struct Table {
+    heads: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub fn new(heads: &[&str]) -> Self {
+        Self { heads: heads.iter().map(|&head| head.to_owned()).collect(), rows: Vec::new() }
+    }
+
+    pub fn row(&mut self, cells: Vec<String>) {
+        assert_eq!(cells.len(), self.heads.len());
+        self.rows.push(cells);
+    }
+
+    pub fn print(&self, title: &str) {
+        println!("\n### {title}\n\n| {} |", self.heads.join(" | "));
+        println!("|---|{}", "---:|".repeat(self.heads.len() - 1));
+        for row in &self.rows {
+            println!("| {} |", row.join(" | "));
+        }
+    }
+}
+
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => sorted[odd / 2],
+        even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
+    }
+}
+
+/// Three significant digits; thousands whole.
+pub fn short(value: f64) -> String {
+    match value.abs() {
+        _ if !value.is_finite() => "–".to_owned(),
+        0.0 => "0".to_owned(),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 0.1 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// The median, with the least and the greatest where there are several.
+pub fn spread(values: &[f64]) -> String {
+    let median = short(median(values));
+    if values.len() < 2 {
+        return median;
+    }
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{median} ({}–{})", short(least), short(greatest))
+}
+
+/// `a` as so many times `b`.
+pub fn ratio(a: f64, b: Option<f64>) -> String {
+    b.map_or_else(|| "–".to_owned(), |b| if b > 0.0 { format!("{:.2}", a / b) } else { "–".to_owned() })
+}
