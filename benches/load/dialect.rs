@@ -2,7 +2,10 @@
 //! found by their mark.
 
 pub mod centrifuge;
+pub mod pusher;
 pub mod raw;
+pub mod socketio;
+pub mod sse;
 pub mod websocket;
 
 /// Whom a connection is for.
@@ -29,8 +32,20 @@ pub enum Step {
     Wait,
     /// Forget the first `used` bytes and send this.
     Send { used: usize, bytes: Vec<u8> },
+    /// Forget the first `used` bytes and send this on another connection. Goes on with the next step once that has been
+    /// answered with success.
+    Aside { used: usize, request: Aside },
     /// The client is subscribed. `content`: what of the answer may hold messages.
     Ready { used: usize, content: Vec<u8> },
+}
+
+/// A POST of JSON.
+#[derive(Debug, PartialEq)]
+pub struct Aside {
+    pub target: &'static str,
+    /// Each with its line's end.
+    pub headers: String,
+    pub body: String,
 }
 
 pub trait Dialect: Send + Sync {

@@ -22,7 +22,7 @@ mod workload;
 use options::{Options, Workload};
 use report::Log;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use workload::{fanout, idle};
+use workload::{fanout, idle, relay, rooms, storm};
 
 fn main() {
     // Tens of thousands of sockets, here and in the servers, which inherit it.
@@ -40,6 +40,9 @@ fn main() {
         match workload {
             Workload::Idle => idle::run(&options, &mut log),
             Workload::Fanout => fanout::run(&options, &mut log),
+            Workload::Rooms => rooms::run(&options, &mut log),
+            Workload::Storm => storm::run(&options, &mut log),
+            Workload::Relay => relay::run(&options, &mut log),
         }
     }
 }

@@ -23,10 +23,20 @@ Examples:
 pub enum Workload {
     Idle,
     Fanout,
+    Rooms,
+    Storm,
+    Relay,
 }
 
-const WORKLOADS: [(&str, Workload); 2] = [("idle", Workload::Idle), ("fanout", Workload::Fanout)];
-const TARGETS: [&str; 4] = ["gateway", "gateway-redis", "raw", "raw-coalesce"];
+const WORKLOADS: [(&str, Workload); 5] = [
+    ("idle", Workload::Idle),
+    ("fanout", Workload::Fanout),
+    ("rooms", Workload::Rooms),
+    ("storm", Workload::Storm),
+    ("relay", Workload::Relay),
+];
+const TARGETS: [&str; 8] =
+    ["gateway", "gateway-redis", "raw", "raw-coalesce", "nchan", "sockudo", "socketio", "pocketbase"];
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -44,6 +54,12 @@ pub struct Options {
     pub fanout: Vec<usize>,
     /// Sizes of the one room in which CPU per delivery is compared.
     pub flat: Vec<usize>,
+    /// How many rooms, and how many subscribers in each.
+    pub rooms: usize,
+    pub room_size: usize,
+    pub storm: usize,
+    /// Subscribers of the room into which messages are created through PocketBase.
+    pub relay: Vec<usize>,
     pub rates: Option<Vec<f64>>,
     pub threads: usize,
     pub in_flight: usize,
@@ -63,23 +79,28 @@ impl Options {
         let or = |name: &str, full: &[usize], short: &[usize]| {
             list(matches, name).unwrap_or_else(|| if quick { short } else { full }.to_vec())
         };
+        let count = |name: &str, usual: usize| matches.get_one::<usize>(name).copied().unwrap_or(usual);
         let number = |name: &str, full: f64, short: f64| {
             matches.get_one(name).copied().unwrap_or(if quick { short } else { full })
         };
         Self {
             workloads: workloads.map(|&(_, workload)| workload).collect(),
             targets: targets(matches),
-            runs: matches.get_one::<usize>("runs").copied().unwrap_or(if quick { 1 } else { 3 }),
-            repeats: matches.get_one::<usize>("repeats").copied().unwrap_or(if quick { 0 } else { 3 }),
+            runs: count("runs", if quick { 1 } else { 3 }),
+            repeats: count("repeats", if quick { 0 } else { 3 }),
             seconds: number("seconds", 3.0, 2.0),
             at_rate: number("at-rate", 100.0, 100.0),
             idle: or("idle", &[5000, 15_000], &[5000]),
             hold: number("hold", 10.0, 3.0),
             fanout: or("fanout", &[1000, 5000], &[1000]),
             flat: or("flat", &[100, 1000, 5000, 10_000], &[]),
+            rooms: count("rooms", 500),
+            room_size: count("room-size", 20),
+            storm: count("storm", 5000),
+            relay: or("relay", &[1, 1000], &[1, 100]),
             rates: list(matches, "rates"),
-            threads: matches.get_one::<usize>("threads").copied().unwrap_or(2),
-            in_flight: matches.get_one::<usize>("in-flight").copied().unwrap_or(500),
+            threads: count("threads", 2),
+            in_flight: count("in-flight", 500),
             cores: Cores {
                 server: cores(matches, "server-cores", &[0, 1]),
                 client: cores(matches, "client-cores", &[2, 3]),
@@ -96,9 +117,10 @@ fn targets(matches: &ArgMatches) -> Vec<Target> {
     };
     let own = ("gateway".to_owned(), PathBuf::from(env!("CARGO_BIN_EXE_konvert-gateway")));
     let mut targets = Vec::new();
+    let without_redis = names.contains(&"gateway") || !names.contains(&"gateway-redis");
     for (name, redis) in [("gateway", false), ("gateway-redis", true)] {
         let others = matches.get_many::<(String, PathBuf)>("gateway").into_iter().flatten().cloned();
-        let others = others.filter(|_| redis == names.contains(&"gateway-redis"));
+        let others = others.filter(|_| if redis { names.contains(&name) } else { without_redis });
         let own = names.contains(&name).then(|| own.clone());
         targets.extend(own.into_iter().chain(others).map(|(label, program)| Target::Gateway { label, program, redis }));
     }
@@ -106,6 +128,10 @@ fn targets(matches: &ArgMatches) -> Vec<Target> {
         match name {
             "raw" => targets.push(Target::Raw { coalesce: false }),
             "raw-coalesce" => targets.push(Target::Raw { coalesce: true }),
+            "nchan" => targets.push(Target::Nchan),
+            "sockudo" => targets.push(Target::Sockudo),
+            "socketio" => targets.push(Target::SocketIo),
+            "pocketbase" => targets.push(Target::PocketBase),
             _ => {}
         }
     }
@@ -149,6 +175,10 @@ fn command() -> Command {
         .arg(one("hold", "SECONDS", "How long idle connections are left alone before memory is read; default: 10").value_parser(value_parser!(f64)))
         .arg(sizes("fanout", "Subscribers of the one room whose capacity is looked for; default: 1000,5000"))
         .arg(sizes("flat", "Subscribers of the one room in which CPU per delivery is compared; default: 100,1000,5000,10000"))
+        .arg(one("rooms", "COUNT", "Rooms of the workload rooms; default: 500").value_parser(value_parser!(usize)))
+        .arg(one("room-size", "COUNT", "Subscribers of each of them; default: 20").value_parser(value_parser!(usize)))
+        .arg(one("storm", "COUNT", "Clients that are dropped at once; default: 5000").value_parser(value_parser!(usize)))
+        .arg(sizes("relay", "Subscribers of the room into which messages are created through PocketBase; default: 1,1000"))
         .arg(one("threads", "COUNT", "Threads of clients; default: 2").value_parser(value_parser!(usize)))
         .arg(one("in-flight", "COUNT", "Set-ups under way at the same time; default: 500").value_parser(value_parser!(usize)))
         .arg(sizes("server-cores", "Cores of the server; default: 0,1"))

@@ -183,15 +183,18 @@ impl Http {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             read += count;
-            if let Some(status) = whole_answer(&self.answer[..read])? {
+            if let Some((status, goes_on)) = whole_answer(&self.answer[..read])? {
+                if !goes_on {
+                    self.stream = None;
+                }
                 return Ok(status);
             }
         }
     }
 }
 
-/// The status of an answer of which everything has arrived.
-fn whole_answer(answer: &[u8]) -> std::io::Result<Option<u16>> {
+/// The status of an answer of which everything has arrived, and whether the connection goes on after it.
+fn whole_answer(answer: &[u8]) -> std::io::Result<Option<(u16, bool)>> {
     let Some(end) = memchr::memmem::find(answer, b"\r\n\r\n") else { return Ok(None) };
     let head = String::from_utf8_lossy(&answer[..end]);
     let header = |name: &str| {
@@ -207,5 +210,6 @@ fn whole_answer(answer: &[u8]) -> std::io::Result<Option<u16>> {
         None if header("transfer-encoding").is_some() => answer.ends_with(b"0\r\n\r\n"),
         None => true,
     };
-    Ok(whole.then_some(status))
+    let goes_on = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Ok(whole.then_some((status, goes_on)))
 }

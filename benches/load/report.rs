@@ -1,9 +1,9 @@
 //! Tables for people, a line of JSON per run for machines.
 
+use crate::target::peer::target_directory;
 use serde_json::Value;
 use std::fs::{File, create_dir_all};
 use std::io::Write;
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where runs are written down, one JSON object per line.
@@ -13,11 +13,8 @@ pub struct Log {
 
 impl Log {
     pub fn create() -> Self {
-        // The target directory holds this program as well: target/release/deps/load-….
-        let program = std::env::current_exe().expect("this program has a path");
-        let target = program.ancestors().nth(3).map_or_else(|| Path::new("target").to_owned(), Path::to_owned);
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let path = target.join("load").join(format!("{seconds}.jsonl"));
+        let path = target_directory().join("load").join(format!("{seconds}.jsonl"));
         create_dir_all(path.parent().expect("it has a folder")).expect("a folder for results");
         eprintln!("runs are written to {}", path.display());
         Self { file: File::create(path).expect("a file for results") }

@@ -127,6 +127,7 @@ impl Outcome {
         let [server, _, client, _] = self.cores();
         let busy = |used: f64, cores: &[usize]| used > 0.85 * cores.len() as f64;
         match (busy(server, &cores.server), busy(client, &cores.client)) {
+            _ if self.is_disturbed() => "the machine: others ran",
             (true, true) => "both sides' CPU",
             (true, false) => "server CPU",
             (false, true) => "client CPU",

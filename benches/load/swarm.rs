@@ -1,5 +1,6 @@
 //! All clients of one target, on a few threads that each serve their share of the connections in one loop.
 
+mod asides;
 mod connection;
 mod worker;
 
@@ -74,7 +75,8 @@ impl Swarm {
         let start = |share: usize| {
             let share: Vec<Ticket> = tickets.iter().skip(share).step_by(threads).cloned().collect();
             let (orders, taken) = channel();
-            let worker = Worker::new(address, Arc::clone(dialect), share, taken, Arc::clone(&shared));
+            let ways = (orders.clone(), taken);
+            let worker = Worker::new(address, Arc::clone(dialect), share, ways, Arc::clone(&shared));
             let waker = worker.waker();
             Handle { orders, waker, thread: Some(std::thread::spawn(|| worker.run())) }
         };

@@ -1,7 +1,13 @@
 //! The servers that are measured, each started afresh, alone on its cores.
 
+mod crowd;
 pub mod gateway;
-pub mod raw;
+mod nchan;
+pub mod peer;
+mod pocketbase;
+mod raw;
+mod socketio;
+mod sockudo;
 
 use crate::dialect::{Dialect, Ticket};
 use crate::publish::Lane;
@@ -18,6 +24,19 @@ const LANES: usize = 4;
 pub enum Target {
     Gateway { label: String, program: PathBuf, redis: bool },
     Raw { coalesce: bool },
+    Nchan,
+    Sockudo,
+    SocketIo,
+    PocketBase,
+}
+
+/// Where the messages come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// As from a backend that has them: the way that is the server's own.
+    Direct,
+    /// PocketBase's REST API; only the gateway and PocketBase itself have that.
+    Rest,
 }
 
 /// Who is going to connect: client `i` is in room `i / (clients / rooms)`.
@@ -44,7 +63,7 @@ pub struct Server {
     /// How many calls PocketBase has answered to it.
     pub calls: Option<Box<dyn Fn() -> f64>>,
     /// What has to live as long as it.
-    pub running: Box<dyn Any>,
+    pub _running: Box<dyn Any>,
 }
 
 impl Target {
@@ -54,13 +73,34 @@ impl Target {
             Target::Gateway { label, redis: true, .. } => format!("{label}-redis"),
             Target::Raw { coalesce: false } => "raw".to_owned(),
             Target::Raw { coalesce: true } => "raw-coalesce".to_owned(),
+            Target::Nchan => "nchan".to_owned(),
+            Target::Sockudo => "sockudo".to_owned(),
+            Target::SocketIo => "socketio".to_owned(),
+            Target::PocketBase => "pocketbase".to_owned(),
         }
     }
 
-    pub fn start(&self, audience: Audience, cores: &Cores) -> Server {
+    /// Whether its clients get what they missed when they come back.
+    pub fn recovers(&self) -> bool {
+        matches!(self, Target::Gateway { .. })
+    }
+
+    pub fn has(&self, source: Source) -> bool {
+        source == Source::Direct || matches!(self, Target::Gateway { .. } | Target::PocketBase)
+    }
+
+    /// # Panics
+    /// When it has no such source.
+    pub fn start(&self, audience: Audience, source: Source, cores: &Cores) -> Server {
+        assert!(self.has(source));
         let server = match self {
-            Target::Gateway { program, redis, .. } => gateway::start(program, *redis, audience, cores),
+            Target::Gateway { program, redis, .. } => gateway::start(program, *redis, audience, source, cores),
             Target::Raw { coalesce } => raw::start(*coalesce, audience, cores),
+            Target::Nchan => nchan::start(audience, cores),
+            Target::Sockudo => sockudo::start(audience, cores),
+            Target::SocketIo => socketio::start(audience, cores),
+            Target::PocketBase if source == Source::Rest => pocketbase::start_with_rules(audience, cores),
+            Target::PocketBase => pocketbase::start(audience, cores),
         };
         pin(&cores.client);
         server

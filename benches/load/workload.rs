@@ -3,6 +3,9 @@
 pub mod fanout;
 pub mod idle;
 mod ladder;
+pub mod relay;
+pub mod rooms;
+pub mod storm;
 
 use crate::options::Options;
 use crate::swarm::Swarm;

@@ -225,7 +225,7 @@ db.commit()";
 }
 
 /// `$POCKETBASE`, or what `deploy/get-pocketbase.sh` finds or downloads.
-fn program() -> &'static str {
+pub fn program() -> &'static str {
     static PROGRAM: OnceLock<String> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/get-pocketbase.sh");

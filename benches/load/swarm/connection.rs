@@ -1,7 +1,7 @@
 //! One client's connection: its set-up after the server's dialect, then nothing but reading for marks.
 
 use super::Shared;
-use crate::dialect::{Dialect, Place, Step, Ticket};
+use crate::dialect::{Aside, Dialect, Place, Step, Ticket};
 use crate::mark::{LENGTH, Search, now};
 use crate::tally::Tally;
 use memchr::memmem::Finder;
@@ -35,6 +35,8 @@ pub struct Connection {
 struct SetUp {
     begun: u64,
     greeted: bool,
+    /// Whether it waits for a request aside to be answered.
+    waits_aside: bool,
     step: u32,
     buffer: Vec<u8>,
 }
@@ -42,6 +44,8 @@ struct SetUp {
 /// How a connection is after an event.
 pub enum Outcome {
     Open,
+    /// It waits for this to be answered.
+    Aside(Aside),
     /// So many nanoseconds after its beginning.
     Subscribed(u64),
     Failed(String),
@@ -63,12 +67,19 @@ impl Reader {
 
 impl Connection {
     pub fn new(stream: TcpStream) -> Self {
-        let set_up = SetUp { begun: now(), greeted: false, step: 0, buffer: Vec::new() };
+        let set_up = SetUp { begun: now(), greeted: false, waits_aside: false, step: 0, buffer: Vec::new() };
         Self { stream, carry: [0; CARRY], carried: 0, received: 0, set_up: Some(Box::new(set_up)) }
     }
 
     pub fn is_subscribed(&self) -> bool {
         self.set_up.is_none()
+    }
+
+    /// Its set-up may go on.
+    pub fn answered_aside(&mut self) {
+        if let Some(set_up) = &mut self.set_up {
+            set_up.waits_aside = false;
+        }
     }
 
     /// Reads everything that is there and looks for marks.
@@ -173,6 +184,9 @@ impl Connection {
                 Err(error) => return Err(error.to_string()),
             }
         }
+        if set_up.waits_aside {
+            return Ok(Outcome::Open);
+        }
         loop {
             match dialect.advance(ticket, set_up.step, &set_up.buffer, place)? {
                 Step::Wait => return Ok(Outcome::Open),
@@ -180,6 +194,12 @@ impl Connection {
                     set_up.buffer.drain(..used);
                     set_up.step += 1;
                     write(&self.stream, &bytes)?;
+                }
+                Step::Aside { used, request } => {
+                    set_up.buffer.drain(..used);
+                    set_up.step += 1;
+                    set_up.waits_aside = true;
+                    return Ok(Outcome::Aside(request));
                 }
                 Step::Ready { used, content } => {
                     let took = now() - set_up.begun;

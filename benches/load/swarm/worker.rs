@@ -1,5 +1,6 @@
 //! One thread's share of the clients: a loop around epoll, with one buffer for all.
 
+use super::asides::Asides;
 use super::connection::{Connection, Outcome, Reader, Seat};
 use super::{SetUps, Shared};
 use crate::dialect::{Dialect, Place, Ticket};
@@ -17,10 +18,15 @@ use std::sync::mpsc::{Receiver, Sender};
 const WAKE: Token = Token(usize::MAX);
 
 pub enum Order {
-    Connect { in_flight: usize, answer: Sender<SetUps> },
+    Connect {
+        in_flight: usize,
+        answer: Sender<SetUps>,
+    },
     Close(Sender<()>),
     Begin(Plan, Sender<()>),
     Finish(Arc<Sent>, Sender<Summary>),
+    /// What became of a set-up's request aside.
+    Answered(usize, Result<(), String>),
     End,
 }
 
@@ -30,7 +36,9 @@ pub struct Worker {
     clients: Vec<Client>,
     poll: Poll,
     waker: Arc<Waker>,
+    own_orders: Sender<Order>,
     orders: Receiver<Order>,
+    asides: Option<Asides>,
     shared: Arc<Shared>,
     reader: Reader,
     setting_up: Option<SettingUp>,
@@ -56,7 +64,7 @@ impl Worker {
         address: SocketAddr,
         dialect: Arc<dyn Dialect>,
         tickets: Vec<Ticket>,
-        orders: Receiver<Order>,
+        (own_orders, orders): (Sender<Order>, Receiver<Order>),
         shared: Arc<Shared>,
     ) -> Self {
         let poll = Poll::new().expect("an epoll");
@@ -64,7 +72,8 @@ impl Worker {
         let reader = Reader::new(&*dialect);
         let client = |ticket| Client { ticket, place: Place::default(), connection: None };
         let clients = tickets.into_iter().map(client).collect();
-        Self { address, dialect, clients, poll, waker, orders, shared, reader, setting_up: None }
+        let (asides, setting_up) = (None, None);
+        Self { address, dialect, clients, poll, waker, own_orders, orders, asides, shared, reader, setting_up }
     }
 
     pub fn waker(&self) -> Arc<Waker> {
@@ -118,6 +127,13 @@ impl Worker {
                 let tally = self.reader.tally.take().expect("a run was begun");
                 let _ = answer.send(tally.finish(&sent, rooms));
             }
+            Order::Answered(index, Ok(())) => {
+                if let Some(connection) = &mut self.clients[index].connection {
+                    connection.answered_aside();
+                    self.serve(index);
+                }
+            }
+            Order::Answered(index, Err(reason)) => self.fail(index, reason),
             Order::End => {}
         }
     }
@@ -165,6 +181,10 @@ impl Worker {
         };
         match outcome {
             Outcome::Open => {}
+            Outcome::Aside(request) => {
+                let start = || Asides::start(self.address, &self.own_orders, &self.waker);
+                self.asides.get_or_insert_with(start).send(index, request);
+            }
             Outcome::Subscribed(took) => self.count_subscribed(index, took),
             Outcome::Failed(reason) => self.fail(index, reason),
         }

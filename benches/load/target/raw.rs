@@ -1,5 +1,6 @@
 //! The ceiling, in a process of its own.
 
+use super::peer::{local, wait_for};
 use super::{Audience, Cores, LANES, Server};
 use crate::dialect::Ticket;
 use crate::dialect::raw::Raw;
@@ -8,34 +9,21 @@ use crate::publish::{Lane, Message};
 use crate::raw_server::{PUBLISH, READY};
 use crate::usage::{Watched, pin};
 use std::io::{Error, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How long it may take until it listens.
-const STARTING: Duration = Duration::from_secs(10);
 
 pub fn start(coalesce: bool, audience: Audience, cores: &Cores) -> Server {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let address = local(free_port());
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.args(["serve-raw", &address.port().to_string()]).args(coalesce.then_some("--coalesce"));
     pin(&cores.server);
-    let process = Process::start("raw", &mut command);
-    wait_for(address);
+    let mut process = Process::start("raw", &mut command);
+    wait_for(address, &mut process);
     let tickets = audience.tickets(|_, room| Ticket { room, ..Ticket::default() });
     let lanes = (0..LANES).map(|_| Box::new(RawLane { address, stream: None }) as Box<dyn Lane>).collect();
     let watched = Watched { server: vec![process.pid()], beside: Vec::new() };
-    Server { watched, address, dialect: Arc::new(Raw), tickets, lanes, calls: None, running: Box::new(process) }
-}
-
-/// Until something listens there.
-pub fn wait_for(address: SocketAddr) {
-    let deadline = Instant::now() + STARTING;
-    while TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < deadline, "nothing listens on {address}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    Server { watched, address, dialect: Arc::new(Raw), tickets, lanes, calls: None, _running: Box::new(process) }
 }
 
 struct RawLane {

@@ -5,7 +5,7 @@ use crate::options::Options;
 use crate::publish::publish;
 use crate::report::{Log, Table, median, ratio, short, spread};
 use crate::step::plan;
-use crate::target::Audience;
+use crate::target::{Audience, Source};
 use crate::usage::resident;
 use serde_json::json;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub fn run(options: &Options, log: &mut Log) {
         for round in 0..options.runs {
             for (target, memories) in options.targets.iter().zip(&mut all) {
                 eprintln!("idle {size}, round {}: {}", round + 1, target.label());
-                let mut server = target.start(Audience { clients: size, rooms: 1 }, &options.cores);
+                let mut server = target.start(Audience { clients: size, rooms: 1 }, Source::Direct, &options.cores);
                 let before = resident(&server.watched.server);
                 let Some(swarm) = connect(&server, options) else { continue };
                 std::thread::sleep(Duration::from_secs_f64(options.hold));

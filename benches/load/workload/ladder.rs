@@ -4,7 +4,7 @@ use super::connect;
 use crate::options::Options;
 use crate::report::{Log, Table, median, ratio, short, spread};
 use crate::step::{Load, Outcome, measure, warm_up};
-use crate::target::Audience;
+use crate::target::{Audience, Source};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -76,7 +76,7 @@ pub fn run(options: &Options, log: &mut Log, course: Course) -> Vec<Measured> {
     for round in 0..options.runs {
         for (target, Measured { label, rates }) in options.targets.iter().zip(&mut all) {
             eprintln!("{name} {}, round {}: {label}", audience.clients, round + 1);
-            let mut server = target.start(audience, &options.cores);
+            let mut server = target.start(audience, Source::Direct, &options.cores);
             let Some(swarm) = connect(&server, options) else { continue };
             warm_up(&swarm, &mut server.lanes, audience.rooms);
             let mut try_rate = |rate: f64| {
