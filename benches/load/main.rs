@@ -12,6 +12,7 @@ mod options;
 mod publish;
 mod raw_server;
 mod report;
+mod self_test;
 mod step;
 mod swarm;
 mod tally;
@@ -30,11 +31,13 @@ fn main() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the limit can be raised to its maximum");
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "serve-raw") {
-        let port = arguments[1].parse().expect("a port");
-        return raw_server::serve(port, arguments.get(2).is_some_and(|flag| flag == "--coalesce"));
+        return raw_server::serve(&arguments[1..]);
     }
     let options = Options::read();
     usage::pin(&options.cores.client);
+    if options.self_test {
+        return self_test::run(&options);
+    }
     let mut log = Log::create();
     for workload in &options.workloads {
         match workload {

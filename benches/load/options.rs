@@ -42,6 +42,8 @@ const TARGETS: [&str; 8] =
 pub struct Options {
     pub workloads: Vec<Workload>,
     pub targets: Vec<Target>,
+    /// Instead of anything else.
+    pub self_test: bool,
     pub runs: usize,
     /// How often a disturbed run is repeated.
     pub repeats: usize,
@@ -86,6 +88,7 @@ impl Options {
         Self {
             workloads: workloads.map(|&(_, workload)| workload).collect(),
             targets: targets(matches),
+            self_test: matches.get_flag("self-test"),
             runs: count("runs", if quick { 1 } else { 3 }),
             repeats: count("repeats", if quick { 0 } else { 3 }),
             seconds: number("seconds", 3.0, 2.0),
@@ -183,6 +186,7 @@ fn command() -> Command {
         .arg(one("in-flight", "COUNT", "Set-ups under way at the same time; default: 500").value_parser(value_parser!(usize)))
         .arg(sizes("server-cores", "Cores of the server; default: 0,1"))
         .arg(sizes("client-cores", "Cores of clients, publishers and PocketBase; default: 2,3"))
+        .arg(Arg::new("self-test").long("self-test").action(ArgAction::SetTrue).help("Only show that clients notice what is lost, doubled and reordered"))
         // What cargo passes to every bench.
         .arg(Arg::new("bench").long("bench").action(ArgAction::SetTrue).hide(true))
 }

@@ -142,7 +142,7 @@ pub struct Http {
 
 impl Http {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, stream: None, used: Instant::now(), answer: vec![0; 16 * 1024] }
+        Self { address, stream: None, used: Instant::now(), answer: vec![0; 64 * 1024] }
     }
 
     /// `headers`: each with its line's end. Returns the status.

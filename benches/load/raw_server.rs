@@ -38,8 +38,24 @@ struct Subscriber {
     pending: BytesMut,
 }
 
-/// Serves on this port until the process is ended.
-pub fn serve(port: u16, coalesce: bool) {
+/// What may be done to each message whose number is divisible by [`EVERY`], for the self-test.
+pub const SPOILS: [&str; 4] = ["none", "lose", "double", "swap"];
+pub const EVERY: u32 = 100;
+/// How many others a swapped one lets pass: some are of the same publisher.
+const PASSING: u32 = EVERY / 4;
+
+/// How it writes.
+#[derive(Clone, Debug)]
+struct Manner {
+    coalesce: bool,
+    spoil: String,
+}
+
+/// Serves until the process is ended: `PORT [--coalesce] [--spoil WHAT]`.
+pub fn serve(arguments: &[String]) {
+    let port: u16 = arguments[0].parse().expect("a port");
+    let spoil = arguments.iter().skip_while(|one| *one != "--spoil").nth(1).cloned().unwrap_or_default();
+    let manner = Manner { coalesce: arguments.iter().any(|one| one == "--coalesce"), spoil };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(SHARDS).enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -49,7 +65,7 @@ pub fn serve(port: u16, coalesce: bool) {
         let shards: Arc<[UnboundedSender<Order>]> = (0..SHARDS)
             .map(|_| {
                 let (orders, taken) = unbounded_channel();
-                tokio::spawn(write_all(taken, coalesce));
+                tokio::spawn(write_all(taken, manner.clone()));
                 orders
             })
             .collect();
@@ -97,12 +113,39 @@ async fn attend(mut stream: TcpStream, id: u64, shards: Arc<[UnboundedSender<Ord
     Ok(())
 }
 
-async fn write_all(mut orders: UnboundedReceiver<Order>, coalesce: bool) {
+/// What comes of a message: usually itself.
+struct Spoiler {
+    manner: Manner,
+    count: u32,
+    held: Option<(u32, Bytes)>,
+}
+
+impl Spoiler {
+    fn pass(&mut self, room: u32, frame: Bytes) -> Vec<(u32, Bytes)> {
+        self.count += 1;
+        match self.manner.spoil.as_str() {
+            "lose" if self.count % EVERY == 0 => Vec::new(),
+            "double" if self.count % EVERY == 0 => vec![(room, frame.clone()), (room, frame)],
+            "swap" if self.count % EVERY == EVERY / 2 => {
+                self.held = Some((room, frame));
+                Vec::new()
+            }
+            "swap" if self.count % EVERY == EVERY / 2 + PASSING => {
+                [(room, frame)].into_iter().chain(self.held.take()).collect()
+            }
+            _ => vec![(room, frame)],
+        }
+    }
+}
+
+async fn write_all(mut orders: UnboundedReceiver<Order>, manner: Manner) {
+    let limit = if manner.coalesce { 1024 } else { 1 };
+    let mut spoiler =
+        Some(manner).filter(|manner| !manner.spoil.is_empty()).map(|manner| Spoiler { manner, count: 0, held: None });
     let mut rooms: HashMap<u32, Vec<Subscriber>> = HashMap::new();
     let (mut taken, mut joined) = (Vec::new(), Vec::new());
     let mut full = false;
     loop {
-        let limit = if coalesce { 1024 } else { 1 };
         if full {
             // Bounded: as long as somebody is full, everybody is looked at again every millisecond.
             let _ = tokio::time::timeout(RETRY, orders.recv_many(&mut taken, limit)).await;
@@ -115,9 +158,11 @@ async fn write_all(mut orders: UnboundedReceiver<Order>, coalesce: bool) {
         }
         for order in taken.drain(..) {
             match order {
-                Order::Write { room, frame } => match joined.iter_mut().find(|(one, _)| *one == room) {
-                    Some((_, frames)) if BytesMut::len(frames) < JOINED => frames.extend_from_slice(&frame),
-                    _ => joined.push((room, BytesMut::from(frame))),
+                Order::Write { room, frame } => match &mut spoiler {
+                    None => join(&mut joined, room, frame),
+                    Some(spoiler) => {
+                        spoiler.pass(room, frame).into_iter().for_each(|(room, frame)| join(&mut joined, room, frame));
+                    }
                 },
                 Order::Join { room, id, stream } => {
                     rooms.entry(room).or_default().push(Subscriber { id, stream, pending: BytesMut::new() });
@@ -137,6 +182,14 @@ async fn write_all(mut orders: UnboundedReceiver<Order>, coalesce: bool) {
             }
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Behind what waits for the same room already.
+fn join(joined: &mut Vec<(u32, BytesMut)>, room: u32, frame: Bytes) {
+    match joined.iter_mut().rev().find(|(one, _)| *one == room) {
+        Some((_, frames)) if frames.len() < JOINED => frames.extend_from_slice(&frame),
+        _ => joined.push((room, BytesMut::from(frame))),
     }
 }
 

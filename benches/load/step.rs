@@ -5,10 +5,10 @@ use crate::report::short;
 use crate::swarm::Swarm;
 use crate::tally::{Plan, Summary};
 use crate::target::Cores;
-use crate::usage::{Usage, Watched};
+use crate::usage::{Snapshot, Usage, Watched};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A rate copes when the slowest hundredth takes less.
 const P99_MAX: f64 = 100.0;
@@ -32,7 +32,6 @@ pub struct Outcome {
     pub load: Load,
     /// Messages per second.
     pub achieved: f64,
-    pub seconds: f64,
     pub summary: Summary,
     pub failed: usize,
     pub closed: usize,
@@ -74,17 +73,16 @@ pub fn plan(messages: u32, rooms: u32) -> Plan {
 fn once(swarm: &Swarm, lanes: &mut [Box<dyn Lane>], watched: &Watched, load: Load) -> Outcome {
     let plan = plan((load.rate * load.seconds).round().max(1.0) as u32, load.rooms);
     swarm.begin(plan);
-    let (closed, begun, before) = (swarm.closed(), Instant::now(), Usage::of(watched));
+    let (closed, before) = (swarm.closed(), Snapshot::of(watched));
     let published = publish(plan, load.rate, MESSAGE, lanes);
     let audience = swarm.size() as f64 / f64::from(load.rooms);
     swarm.drain((published.count as f64 * audience) as u64);
-    let (usage, seconds) = (Usage::of(watched).since(&before), begun.elapsed().as_secs_f64());
+    let usage = before.until_now(watched);
     let summary = swarm.finish(published.sent);
     let calls = [0.5, 0.99].map(|at| published.calls.value_at_quantile(at) as f64 / 1e3);
     Outcome {
         load,
         achieved: load.rate * published.count as f64 / f64::from(plan.messages),
-        seconds,
         summary,
         failed: published.failed,
         closed: swarm.closed() - closed,
@@ -108,7 +106,7 @@ impl Outcome {
     }
 
     pub fn is_disturbed(&self) -> bool {
-        self.usage.others > DISTURBED * self.seconds
+        self.usage.others > DISTURBED * self.usage.seconds
     }
 
     /// Seconds of CPU per million deliveries.
@@ -118,8 +116,8 @@ impl Outcome {
 
     /// In cores: server, what is beside it, client, others.
     pub fn cores(&self) -> [f64; 4] {
-        let Usage { server, beside, client, others } = self.usage;
-        [server.total(), beside.total(), client.total(), others].map(|seconds| seconds / self.seconds)
+        let Usage { seconds, server, beside, client, others } = self.usage;
+        [server.total(), beside.total(), client.total(), others].map(|used| used / seconds)
     }
 
     /// What kept a rate from being coped with.
@@ -162,7 +160,7 @@ impl Outcome {
         let Summary { delivered, lost, doubled, reordered, stray, .. } = self.summary;
         let [server, beside, client, others] = self.cores();
         json!({
-            "rate": self.load.rate, "achieved": self.achieved, "seconds": self.seconds, "rooms": self.load.rooms,
+            "rate": self.load.rate, "achieved": self.achieved, "seconds": self.usage.seconds, "rooms": self.load.rooms,
             "copes": self.copes(), "disturbed": self.is_disturbed(), "trouble": self.trouble,
             "delivered": delivered, "lost": lost, "doubled": doubled, "reordered": reordered, "stray": stray,
             "failed": self.failed, "closed": self.closed,

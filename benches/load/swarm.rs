@@ -21,6 +21,8 @@ const CONNECTING: Duration = Duration::from_secs(120);
 /// How long the last messages of a run may take, and a pause after which no more are expected.
 const DRAINING: Duration = Duration::from_secs(6);
 const SILENCE: Duration = Duration::from_millis(1500);
+/// How long is listened for more after everything has arrived.
+const LATE: Duration = Duration::from_millis(50);
 
 pub struct Swarm {
     threads: Vec<Handle>,
@@ -127,7 +129,12 @@ impl Swarm {
             if now != arrived {
                 (arrived, changed) = (now, Instant::now());
             }
-            if now >= expected || changed.elapsed() > SILENCE || Instant::now() > deadline {
+            if now >= expected {
+                // What comes twice comes late.
+                std::thread::sleep(LATE);
+                return;
+            }
+            if changed.elapsed() > SILENCE || Instant::now() > deadline {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));

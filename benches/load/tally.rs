@@ -71,7 +71,8 @@ impl Tally {
         Self { plan, words, bits, next, summary: Summary::new() }
     }
 
-    /// `connection`'s client, subscribed to `room`, has read this at `now`. Returns whether it belongs to this run.
+    /// `connection`'s client, subscribed to `room`, has read this at `now`. Returns whether it is of this run and
+    /// came for the first time.
     pub fn take(&mut self, connection: usize, room: u32, mark: Mark, now: u64) -> bool {
         let Plan { run, rooms, publishers, messages } = self.plan;
         if mark.run != run & RUN_MASK {
@@ -82,13 +83,13 @@ impl Tally {
             || u32::from(mark.publisher) != mark.number % publishers
         {
             self.summary.stray += 1;
-            return true;
+            return false;
         }
         let index = (mark.number / rooms) as usize;
         let (word, bit) = (&mut self.bits[connection * self.words + index / 64], 1 << (index % 64));
         if *word & bit != 0 {
             self.summary.doubled += 1;
-            return true;
+            return false;
         }
         *word |= bit;
         let next = &mut self.next[connection * publishers as usize + usize::from(mark.publisher)];

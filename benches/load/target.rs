@@ -5,7 +5,7 @@ pub mod gateway;
 mod nchan;
 pub mod peer;
 mod pocketbase;
-mod raw;
+pub mod raw;
 mod socketio;
 mod sockudo;
 
@@ -95,7 +95,7 @@ impl Target {
         assert!(self.has(source));
         let server = match self {
             Target::Gateway { program, redis, .. } => gateway::start(program, *redis, audience, source, cores),
-            Target::Raw { coalesce } => raw::start(*coalesce, audience, cores),
+            Target::Raw { coalesce } => raw::start(if *coalesce { &["--coalesce"] } else { &[] }, audience, cores),
             Target::Nchan => nchan::start(audience, cores),
             Target::Sockudo => sockudo::start(audience, cores),
             Target::SocketIo => socketio::start(audience, cores),

@@ -2,6 +2,7 @@
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs::read_to_string;
+use std::time::Instant;
 
 /// Clock ticks per second in /proc; the same on every Linux that Rust's std supports.
 const TICKS: f64 = 100.0;
@@ -37,30 +38,43 @@ pub struct Watched {
 }
 
 /// What everybody has used so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    at: Instant,
+    server: Cpu,
+    beside: Cpu,
+    client: Cpu,
+    machine: Machine,
+}
+
+/// What everybody has used between two moments.
+#[derive(Clone, Copy, Debug)]
 pub struct Usage {
+    /// Between the two.
+    pub seconds: f64,
     pub server: Cpu,
     pub beside: Cpu,
     pub client: Cpu,
-    /// Everything else on the machine, in seconds of CPU.
+    /// Everything else on the machine, in seconds of CPU; what a hypervisor took as well.
     pub others: f64,
 }
 
-impl Usage {
+impl Snapshot {
     pub fn of(watched: &Watched) -> Self {
         let [server, beside] = [&watched.server, &watched.beside].map(|pids| cpu_of_all(pids));
         let client = cpu(std::process::id()).unwrap_or_default();
-        let others = busy() - server.total() - beside.total() - client.total();
-        Self { server, beside, client, others }
+        Self { at: Instant::now(), server, beside, client, machine: Machine::now() }
     }
 
-    pub fn since(&self, before: &Self) -> Self {
-        Self {
-            server: self.server.since(before.server),
-            beside: self.beside.since(before.beside),
-            client: self.client.since(before.client),
-            others: self.others - before.others,
-        }
+    pub fn until_now(&self, watched: &Watched) -> Usage {
+        let now = Self::of(watched);
+        let seconds = (now.at - self.at).as_secs_f64();
+        let [server, beside, client] =
+            [(now.server, self.server), (now.beside, self.beside), (now.client, self.client)]
+                .map(|(now, before)| now.since(before));
+        let idle = now.machine.idle - self.machine.idle;
+        let others = seconds * now.machine.cores - idle - server.total() - beside.total() - client.total();
+        Usage { seconds, server, beside, client, others }
     }
 }
 
@@ -87,12 +101,23 @@ fn cpu(pid: u32) -> Option<Cpu> {
     Some(Cpu { user: seconds()?, system: seconds()? })
 }
 
-/// Of the whole machine: everything but idle and waiting; what a hypervisor took as well.
-fn busy() -> f64 {
-    let stat = read_to_string("/proc/stat").unwrap_or_default();
-    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
-    [0, 1, 2, 5, 6, 7].iter().filter_map(|&i| ticks.get(i)).sum::<f64>() / TICKS
+/// The machine's cores, and for how many seconds they have been idle. Of its times this one is exact; those of work are
+/// sampled, and miss what is over before the next tick.
+#[derive(Clone, Copy, Debug)]
+struct Machine {
+    cores: f64,
+    idle: f64,
+}
+
+impl Machine {
+    fn now() -> Self {
+        let stat = read_to_string("/proc/stat").unwrap_or_default();
+        let cores = stat.lines().filter(|line| line.starts_with("cpu")).count().saturating_sub(1) as f64;
+        let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+        // The fourth is idle, the fifth idle and waiting for a disk.
+        let idle = fields.skip(3).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS;
+        Self { cores, idle }
+    }
 }
 
 /// Resident bytes of these processes and their descendants: all, and with shared pages split among those that share.

@@ -16,8 +16,8 @@ impl Crowd {
     /// Puts them into PocketBase's tables, as copies of ones that PocketBase has made: through its API they would take
     /// an hour.
     pub async fn seed(pocketbase: &PocketBase, audience: Audience) -> Self {
-        const SCRIPT: &str = r"
-import secrets, sqlite3, string, sys
+        const SCRIPT: &str = r#"
+import json, secrets, sqlite3, string, sys
 path, user, room, membership, users, rooms = sys.argv[1:]
 users, rooms = int(users), int(rooms)
 db = sqlite3.connect(path, timeout=30)
@@ -29,6 +29,8 @@ def insert(table, row):
     fields, places = ','.join('`%s`' % name for name in row), ','.join('?' * len(row))
     db.execute('INSERT INTO %s (%s) VALUES (%s)' % (table, fields, places), list(row.values()))
 user, room, membership = like('users', user), like('rooms', room), like('room_members', membership)
+collection, options = db.execute("SELECT id, options FROM _collections WHERE name = 'users'").fetchone()
+print(collection, json.loads(options)['authToken']['secret'])
 made = []
 for _ in range(rooms):
     made.append(new_id())
@@ -36,10 +38,11 @@ for _ in range(rooms):
     print(made[-1])
 for i in range(users):
     id = new_id()
-    insert('users', {**user, 'id': id, 'tokenKey': secrets.token_hex(25), 'email': id + '@example.com'})
+    key = secrets.token_hex(25)
+    insert('users', {**user, 'id': id, 'tokenKey': key, 'email': id + '@example.com'})
     insert('room_members', {**membership, 'id': new_id(), 'user': id, 'room': made[i // (users // rooms)]})
-    print(id)
-db.commit()";
+    print(id, key)
+db.commit()"#;
         let owner = pocketbase.user("owner").await;
         let member = pocketbase.user("member").await;
         let room = pocketbase.room(&owner).await;
@@ -50,13 +53,15 @@ db.commit()";
         command.args(["-c", SCRIPT]).arg(pocketbase.database());
         let output = command.args([&member.id, &room, &membership, &clients, &rooms]).output().expect("python3 runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let mut ids: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
-        let users = ids.split_off(audience.rooms as usize);
-        let (keys, collection) = tokens::signing_keys(pocketbase, &users).await;
-        let token = |(id, key): (String, String)| {
-            let token = tokens::sign(Algorithm::HS256, &tokens::claims(&id, &collection), &key);
-            User { id, token }
+        let output = String::from_utf8_lossy(&output.stdout);
+        let mut lines = output.lines();
+        let (collection, secret) = lines.next().and_then(|line| line.split_once(' ')).expect("what signs tokens");
+        let rooms = lines.by_ref().take(audience.rooms as usize).map(str::to_owned).collect();
+        let user = |line: &str| {
+            let (id, key) = line.split_once(' ').expect("a user with a key");
+            let token = tokens::sign(Algorithm::HS256, &tokens::claims(id, collection), &format!("{key}{secret}"));
+            User { id: id.to_owned(), token }
         };
-        Self { users: users.into_iter().zip(keys).map(token).collect(), rooms: ids }
+        Self { users: lines.map(user).collect(), rooms }
     }
 }

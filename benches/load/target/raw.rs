@@ -13,10 +13,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 
-pub fn start(coalesce: bool, audience: Audience, cores: &Cores) -> Server {
+pub fn start(arguments: &[&str], audience: Audience, cores: &Cores) -> Server {
     let address = local(free_port());
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
-    command.args(["serve-raw", &address.port().to_string()]).args(coalesce.then_some("--coalesce"));
+    command.args(["serve-raw", &address.port().to_string()]).args(arguments);
     pin(&cores.server);
     let mut process = Process::start("raw", &mut command);
     wait_for(address, &mut process);

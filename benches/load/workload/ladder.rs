@@ -158,7 +158,7 @@ pub fn print_capacity(options: &Options, title: &str, all: &[Measured], first: f
             format!("{}{}", short(rate), if runs.iter().any(Outcome::is_disturbed) { " *" } else { "" }),
             ratio(rate, nchan.map(Measured::capacity_rate)),
             ratio(rate, raw.map(Measured::capacity_rate)),
-            at(|run| run.summary.delivered as f64 / run.seconds),
+            at(|run| run.summary.delivered as f64 / run.usage.seconds),
             at(server_cpu),
             format!("{} + {}", short(median(&user)), short(median(&system))),
             at(|run| run.latency(0.5)),

@@ -7,9 +7,8 @@ use crate::publish::{MESSAGE, publish};
 use crate::report::{Log, Table, median, ratio, short, spread};
 use crate::step::{plan, warm_up};
 use crate::target::{Audience, Source, Target};
-use crate::usage::Usage;
+use crate::usage::Snapshot;
 use serde_json::json;
-use std::time::Instant;
 
 /// Messages while everybody is away or coming back, and how many of them per second.
 const MESSAGES: u32 = 5;
@@ -71,7 +70,7 @@ fn once(options: &Options, target: &Target) -> Option<Storm> {
     swarm.begin(plan);
     let calls = || server.calls.as_ref().map(|calls| calls());
     let calls_before = calls();
-    let (before, begun, dropped) = (Usage::of(&server.watched), Instant::now(), now());
+    let (before, dropped) = (Snapshot::of(&server.watched), now());
     swarm.close();
     let (set_ups, published) = std::thread::scope(|scope| {
         let lanes = &mut server.lanes;
@@ -82,7 +81,7 @@ fn once(options: &Options, target: &Target) -> Option<Storm> {
     if target.recovers() {
         swarm.drain(published.count as u64 * options.storm as u64);
     }
-    let (usage, seconds) = (Usage::of(&server.watched).since(&before), begun.elapsed().as_secs_f64());
+    let usage = before.until_now(&server.watched);
     let summary = swarm.finish(published.sent);
     let wrong = summary.doubled + summary.reordered + if target.recovers() { summary.lost } else { 0 };
     if let Some(trouble) = swarm.trouble().or(published.failure) {
@@ -95,9 +94,9 @@ fn once(options: &Options, target: &Target) -> Option<Storm> {
         p99: set_ups.times.value_at_quantile(0.99) as f64 / 1e3,
         cpu: per_client(usage.server.total()),
         beside: per_client(usage.beside.total()),
-        cores: usage.server.total() / seconds,
-        client_cores: usage.client.total() / seconds,
-        others: usage.others / seconds,
+        cores: usage.server.total() / usage.seconds,
+        client_cores: usage.client.total() / usage.seconds,
+        others: usage.others / usage.seconds,
         failed: set_ups.failed,
         recovered: set_ups.recovered,
         unrecovered: set_ups.unrecovered,
