@@ -23,6 +23,7 @@ mod workload;
 use options::{Options, Workload};
 use report::Log;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use target::Target;
 use workload::{fanout, idle, relay, rooms, storm};
 
 fn main() {
@@ -38,7 +39,9 @@ fn main() {
     if options.self_test {
         return self_test::run(&options);
     }
+    options.targets.iter().for_each(Target::prepare);
     let mut log = Log::create();
+    println!("{}", report::circumstances());
     for workload in &options.workloads {
         match workload {
             Workload::Idle => idle::run(&options, &mut log),

@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::target::{Cores, Target};
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::path::PathBuf;
 
@@ -13,11 +14,12 @@ columns mean. Tables go to standard output, one JSON line per run to target/load
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo bench --bench load -- --quick                              a look at the gateway and the ceiling, few minutes
-  cargo bench --bench load -- --workload fanout --target gateway,raw
-  cargo bench --bench load -- --workload fanout --target none \\
-    --gateway before=/tmp/gateway-1 --gateway after=/tmp/gateway-2   two builds, by turns
-  cargo bench --bench load -- --target all                         everything; hours";
+  A look at the gateway and the ceiling, a few minutes:
+    cargo bench --bench load -- --quick
+  Two builds by turns:
+    cargo bench --bench load -- --workload fanout --target none --gateway old=/tmp/a --gateway new=/tmp/b
+  Everything, hours:
+    cargo bench --bench load -- --target all";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Workload {
@@ -149,50 +151,103 @@ fn cores(matches: &ArgMatches, name: &str, default: &[usize]) -> Vec<usize> {
     list(matches, name).unwrap_or_else(|| default.to_vec())
 }
 
+/// What an argument takes.
+#[derive(Clone, Copy)]
+enum Takes {
+    Count,
+    CountOrZero,
+    Number,
+    Counts,
+    Numbers,
+    Cores,
+}
+
+/// Name, what it is called in the help, what it takes, help.
+const ARGUMENTS: [(&str, &str, Takes, &str); 17] = [
+    ("runs", "COUNT", Takes::Count, "Rounds in which everything is measured; default: 3"),
+    ("repeats", "COUNT", Takes::CountOrZero, "How often a run is repeated that something else disturbs; default: 3"),
+    ("seconds", "SECONDS", Takes::Number, "How long each rate is held; default: 3"),
+    ("at-rate", "RATE", Takes::Number, "Messages per second in a room of 1000 at which CPU is compared; default: 100"),
+    ("rates", "RATE,…", Takes::Numbers, "These rates alone, instead of looking for the capacity"),
+    ("idle", "COUNT,…", Takes::Counts, "Connections of the workload idle; default: 5000,15000"),
+    ("hold", "SECONDS", Takes::Number, "How long connections are left alone before memory is read; default: 10"),
+    (
+        "fanout",
+        "COUNT,…",
+        Takes::Counts,
+        "Subscribers of the one room whose capacity is looked for; default: 1000,5000",
+    ),
+    ("flat", "COUNT,…", Takes::Counts, "… in which CPU per delivery is compared; default: 100,1000,5000,10000"),
+    ("rooms", "COUNT", Takes::Count, "Rooms of the workload rooms; default: 500"),
+    ("room-size", "COUNT", Takes::Count, "Subscribers of each of them; default: 20"),
+    ("storm", "COUNT", Takes::Count, "Clients that are dropped at once; default: 5000"),
+    (
+        "relay",
+        "COUNT,…",
+        Takes::Counts,
+        "Subscribers of the room that is written into through PocketBase; default: 1,1000",
+    ),
+    ("in-flight", "COUNT", Takes::Count, "Set-ups under way at the same time; default: 500"),
+    ("threads", "COUNT", Takes::Count, "Threads of clients; default: 2"),
+    ("server-cores", "CORE,…", Takes::Cores, "Cores of the server; default: 0,1"),
+    ("client-cores", "CORE,…", Takes::Cores, "Cores of clients, publishers and PocketBase; default: 2,3"),
+];
+
 fn command() -> Command {
-    let many = |name: &'static str, value: &'static str, help: String| {
-        Arg::new(name).long(name).value_name(value).value_delimiter(',').action(ArgAction::Append).help(help)
+    let many = |name: &'static str, names: &[&'static str], more: &[&'static str], default: &str| {
+        let parser = PossibleValuesParser::new([names, more].concat());
+        let help = format!("{}; default: {default}", [names, more].concat().join(", "));
+        Arg::new(name)
+            .long(name)
+            .value_name("NAME,…")
+            .value_delimiter(',')
+            .action(ArgAction::Append)
+            .value_parser(parser)
+            .hide_possible_values(true)
+            .help(help)
     };
-    let one = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help)
-    };
-    let workloads = WORKLOADS.map(|(name, _)| name);
-    let sizes = |name, help: &str| many(name, "COUNT,…", help.to_owned()).value_parser(value_parser!(usize));
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    let other_builds = "Another build to measure too; may be repeated; with Redis where gateway-redis is a target";
     Command::new("load")
         .about(ABOUT)
         .after_help(EXAMPLES)
-        .arg(many("workload", "NAME,…", format!("{}; default: all", workloads.join(", "))).value_parser(with(&workloads, &["all"])))
-        .arg(many("target", "NAME,…", format!("{}, all, none; default: gateway,raw", TARGETS.join(", "))).value_parser(with(&TARGETS, &["all", "none"])))
+        .arg(many("workload", &WORKLOADS.map(|(name, _)| name), &["all"], "all"))
+        .arg(many("target", &TARGETS, &["all", "none"], "gateway,raw"))
         .arg(
-            one("gateway", "[NAME=]PATH", "Another build of the gateway to measure too; may be repeated; with Redis where the target gateway-redis is")
+            Arg::new("gateway")
+                .long("gateway")
+                .value_name("[NAME=]PATH")
                 .action(ArgAction::Append)
-                .value_parser(named_program),
+                .value_parser(named_program)
+                .help(other_builds),
         )
-        .arg(one("runs", "COUNT", "Rounds in which everything is measured; default: 3").value_parser(value_parser!(usize)))
-        .arg(one("repeats", "COUNT", "How often a run is repeated that something else on the machine disturbs; default: 3").value_parser(value_parser!(usize)))
-        .arg(Arg::new("quick").long("quick").action(ArgAction::SetTrue).help("One round, short runs, fewer sizes"))
-        .arg(one("seconds", "SECONDS", "How long each rate is held; default: 3").value_parser(value_parser!(f64)))
-        .arg(one("at-rate", "RATE", "Messages per second in a room of 1000 at which CPU is compared; default: 100").value_parser(value_parser!(f64)))
-        .arg(many("rates", "RATE,…", "These rates alone, instead of looking for the capacity".to_owned()).value_parser(value_parser!(f64)))
-        .arg(sizes("idle", "Connections of the workload idle; default: 5000,15000"))
-        .arg(one("hold", "SECONDS", "How long idle connections are left alone before memory is read; default: 10").value_parser(value_parser!(f64)))
-        .arg(sizes("fanout", "Subscribers of the one room whose capacity is looked for; default: 1000,5000"))
-        .arg(sizes("flat", "Subscribers of the one room in which CPU per delivery is compared; default: 100,1000,5000,10000"))
-        .arg(one("rooms", "COUNT", "Rooms of the workload rooms; default: 500").value_parser(value_parser!(usize)))
-        .arg(one("room-size", "COUNT", "Subscribers of each of them; default: 20").value_parser(value_parser!(usize)))
-        .arg(one("storm", "COUNT", "Clients that are dropped at once; default: 5000").value_parser(value_parser!(usize)))
-        .arg(sizes("relay", "Subscribers of the room into which messages are created through PocketBase; default: 1,1000"))
-        .arg(one("threads", "COUNT", "Threads of clients; default: 2").value_parser(value_parser!(usize)))
-        .arg(one("in-flight", "COUNT", "Set-ups under way at the same time; default: 500").value_parser(value_parser!(usize)))
-        .arg(sizes("server-cores", "Cores of the server; default: 0,1"))
-        .arg(sizes("client-cores", "Cores of clients, publishers and PocketBase; default: 2,3"))
-        .arg(Arg::new("self-test").long("self-test").action(ArgAction::SetTrue).help("Only show that clients notice what is lost, doubled and reordered"))
+        .arg(flag("quick", "One round, short runs, fewer sizes, disturbed runs as they come"))
+        .args(ARGUMENTS.map(argument))
+        .arg(flag("self-test", "Only show that clients notice what is lost, doubled and reordered"))
         // What cargo passes to every bench.
-        .arg(Arg::new("bench").long("bench").action(ArgAction::SetTrue).hide(true))
+        .arg(flag("bench", "").hide(true))
 }
 
-fn with(names: &[&'static str], more: &[&'static str]) -> Vec<&'static str> {
-    [names, more].concat()
+fn argument((name, value, takes, help): (&'static str, &'static str, Takes, &'static str)) -> Arg {
+    let one = Arg::new(name).long(name).value_name(value).help(help);
+    let list = || one.clone().value_delimiter(',').action(ArgAction::Append);
+    match takes {
+        Takes::Count => one.value_parser(positive),
+        Takes::CountOrZero => one.value_parser(value_parser!(usize)),
+        Takes::Number => one.value_parser(above_zero),
+        Takes::Counts => list().value_parser(positive),
+        Takes::Numbers => list().value_parser(above_zero),
+        Takes::Cores => list().value_parser(value_parser!(usize)),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "a whole number above 0 is expected".to_owned())
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|&number| number > 0.0 && number.is_finite());
+    number.ok_or_else(|| "a number above 0 is expected".to_owned())
 }
 
 fn named_program(text: &str) -> Result<(String, PathBuf), String> {

@@ -147,9 +147,10 @@ impl Http {
 
     /// `headers`: each with its line's end. Returns the status.
     pub fn post(&mut self, target: &str, headers: &str, body: &[u8]) -> std::io::Result<u16> {
+        let length = body.len();
         let mut request = format!(
-            "POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{headers}\r\n",
-            body.len()
+            "POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n{headers}\r\n"
         )
         .into_bytes();
         request.extend_from_slice(body);

@@ -124,8 +124,8 @@ impl Spoiler {
     fn pass(&mut self, room: u32, frame: Bytes) -> Vec<(u32, Bytes)> {
         self.count += 1;
         match self.manner.spoil.as_str() {
-            "lose" if self.count % EVERY == 0 => Vec::new(),
-            "double" if self.count % EVERY == 0 => vec![(room, frame.clone()), (room, frame)],
+            "lose" if self.count.is_multiple_of(EVERY) => Vec::new(),
+            "double" if self.count.is_multiple_of(EVERY) => vec![(room, frame.clone()), (room, frame)],
             "swap" if self.count % EVERY == EVERY / 2 => {
                 self.held = Some((room, frame));
                 Vec::new()

@@ -2,8 +2,9 @@
 
 use crate::target::peer::target_directory;
 use serde_json::Value;
-use std::fs::{File, create_dir_all};
+use std::fs::{File, create_dir_all, read_to_string};
 use std::io::Write;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where runs are written down, one JSON object per line.
@@ -27,6 +28,25 @@ impl Log {
         run["round"] = round.into();
         writeln!(self.file, "{run}").expect("results can be written");
     }
+}
+
+/// What was run, when, and on what.
+pub fn circumstances() -> String {
+    let line = |path: &str, begin: &str| {
+        let text = read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| Some(line.strip_prefix(begin)?.trim_start_matches([' ', '\t', ':'])));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let date = Command::new("date").args(["-u", "+%F %R UTC"]).output().map(|output| output.stdout).unwrap_or_default();
+    let cores = read_to_string("/proc/stat").unwrap_or_default().lines().filter(|line| line.starts_with("cpu")).count();
+    format!(
+        "{}; {} cores, {}, Linux {}; arguments: {}",
+        String::from_utf8_lossy(&date).trim(),
+        cores.saturating_sub(1),
+        line("/proc/cpuinfo", "model name"),
+        line("/proc/sys/kernel/osrelease", ""),
+        std::env::args().skip(1).collect::<Vec<String>>().join(" ")
+    )
 }
 
 pub struct Table {

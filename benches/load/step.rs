@@ -138,7 +138,8 @@ impl Outcome {
         let Summary { lost, doubled, reordered, stray, .. } = self.summary;
         let [server, _, client, others] = self.cores();
         let mut line = format!(
-            "{:>7}/s {}, achieved {}, p50 {} p99 {} ms, CPU s/M server {} client {}, cores {server:.2} {client:.2}, others {others:.2}",
+            "{:>7}/s {}, achieved {}, p50 {} p99 {} ms, CPU s/M server {} client {}, \
+             cores {server:.2} {client:.2}, others {others:.2}",
             short(self.load.rate),
             if self.copes() { "copes" } else { "is too much" },
             short(self.achieved),

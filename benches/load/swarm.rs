@@ -21,6 +21,8 @@ const CONNECTING: Duration = Duration::from_secs(120);
 /// How long the last messages of a run may take, and a pause after which no more are expected.
 const DRAINING: Duration = Duration::from_secs(6);
 const SILENCE: Duration = Duration::from_millis(1500);
+/// So long nothing comes once a server has delivered everything that it had queued.
+const CALM: Duration = Duration::from_millis(300);
 /// How long is listened for more after everything has arrived.
 const LATE: Duration = Duration::from_millis(50);
 
@@ -41,6 +43,8 @@ struct Handle {
 struct Shared {
     /// Messages of the current run that have arrived.
     arrived: AtomicU64,
+    /// Messages of any run.
+    seen: AtomicU64,
     /// Connections that the server ended.
     closed: AtomicUsize,
     /// Why a set-up failed, or how a connection ended.
@@ -97,7 +101,11 @@ impl Swarm {
         let deadline = Instant::now() + CONNECTING;
         for _ in &self.threads {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(one) = answers.recv_timeout(left) else { panic!("set-ups took too long: {:?}", self.trouble()) };
+            let Ok(one) = answers.recv_timeout(left) else {
+                self.shared.complain(format!("not all set-ups were done after {CONNECTING:?}"));
+                all.failed += 1;
+                break;
+            };
             all.times.add(&one.times).expect("the same bounds");
             all.finished = all.finished.max(one.finished);
             all.failed += one.failed;
@@ -138,6 +146,20 @@ impl Swarm {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until nothing comes any more of what a server has queued up.
+    pub fn calm_down(&self) {
+        let deadline = Instant::now() + DRAINING;
+        let mut before = u64::MAX;
+        while Instant::now() < deadline {
+            let seen = self.shared.seen.load(Ordering::Relaxed);
+            if seen == before {
+                return;
+            }
+            before = seen;
+            std::thread::sleep(CALM);
         }
     }
 

@@ -10,6 +10,7 @@ mod socketio;
 mod sockudo;
 
 use crate::dialect::{Dialect, Ticket};
+use crate::harness::pocketbase::program;
 use crate::publish::Lane;
 use crate::usage::{Watched, pin};
 use std::any::Any;
@@ -83,6 +84,15 @@ impl Target {
     /// Whether its clients get what they missed when they come back.
     pub fn recovers(&self) -> bool {
         matches!(self, Target::Gateway { .. })
+    }
+
+    /// Installs what it needs, so that this does not happen between two measurements.
+    pub fn prepare(&self) {
+        match self {
+            Target::Gateway { .. } | Target::PocketBase => drop(program()),
+            Target::Raw { .. } => {}
+            Target::Nchan | Target::Sockudo | Target::SocketIo => drop(peer::install(&self.label())),
+        }
     }
 
     pub fn has(&self, source: Source) -> bool {

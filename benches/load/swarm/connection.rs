@@ -108,13 +108,14 @@ impl Connection {
         let begin = CARRY - self.carried;
         buffer[begin..CARRY].copy_from_slice(&self.carry[..self.carried]);
         let bytes = &buffer[begin..CARRY + count];
-        let (at, mut arrived) = (now(), 0);
+        let (at, received, mut arrived) = (now(), self.received, 0);
         let rest = search.each(bytes, |mark| {
             self.received += 1;
             if tally.as_mut().is_some_and(|tally| tally.take(seat.index, seat.room, mark, at)) {
                 arrived += 1;
             }
         });
+        shared.seen.fetch_add(self.received - received, Ordering::Relaxed);
         if arrived > 0 {
             shared.arrived.fetch_add(arrived, Ordering::Relaxed);
         }

@@ -86,6 +86,11 @@ pub fn run(options: &Options, log: &mut Log, course: Course) -> Vec<Measured> {
                 eprintln!("  {}", outcome.line());
                 log.write(name, label, audience.clients, round, outcome.json());
                 let copes = outcome.copes();
+                if !copes {
+                    swarm.calm_down();
+                    // Those that the server had cut off.
+                    swarm.connect(options.in_flight);
+                }
                 rates.entry(key(rate)).or_default().push(outcome);
                 copes
             };
