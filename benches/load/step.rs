@@ -49,6 +49,7 @@ pub fn measure(swarm: &Swarm, lanes: &mut [Box<dyn Lane>], watched: &Watched, lo
             break;
         }
         std::thread::sleep(Duration::from_secs(2));
+        swarm.calm_down();
         outcome = once(swarm, lanes, watched, load);
     }
     outcome
