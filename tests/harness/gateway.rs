@@ -3,6 +3,7 @@
 use super::http::Http;
 use super::process::{Process, free_port};
 use super::{SECRET, until};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub struct Gateway {
@@ -10,17 +11,26 @@ pub struct Gateway {
     pub port: u16,
     pub admin_port: u16,
     http: Http,
+    program: PathBuf,
     pocketbase_url: String,
     settings: Vec<(String, String)>,
 }
 
 impl Gateway {
     pub async fn start(port: u16, pocketbase_url: &str, settings: &[(&str, &str)]) -> Self {
+        // Another build of it, such as a broken one that the tests must catch.
+        let other = std::env::var_os("KONVERT_GATEWAY");
+        let program = other.unwrap_or_else(|| env!("CARGO_BIN_EXE_konvert-gateway").into());
+        Self::start_program(Path::new(&program), port, pocketbase_url, settings).await
+    }
+
+    /// A build of the caller's choice.
+    pub async fn start_program(program: &Path, port: u16, pocketbase_url: &str, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let admin_port = free_port();
-        let process = launch(port, admin_port, pocketbase_url, &settings);
-        let pocketbase_url = pocketbase_url.to_owned();
-        let mut it = Self { process, port, admin_port, http: Http::new(), pocketbase_url, settings };
+        let process = launch(program, port, admin_port, pocketbase_url, &settings);
+        let (program, pocketbase_url) = (program.to_owned(), pocketbase_url.to_owned());
+        let mut it = Self { process, port, admin_port, http: Http::new(), program, pocketbase_url, settings };
         it.ready().await;
         it
     }
@@ -33,7 +43,7 @@ impl Gateway {
 
     /// As `restart`, without waiting until it is ready.
     pub fn launch(&mut self) {
-        self.process = launch(self.port, self.admin_port, &self.pocketbase_url, &self.settings);
+        self.process = launch(&self.program, self.port, self.admin_port, &self.pocketbase_url, &self.settings);
     }
 
     pub async fn ready(&mut self) {
@@ -65,16 +75,30 @@ impl Gateway {
         value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// The sum of one metric's values over all its labels.
+    pub async fn metric_sum(&self, name: &str) -> f64 {
+        let text = self.http.get(&self.admin("metrics")).await.expect("the admin listener answers").text;
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        });
+        values.sum()
+    }
+
     /// Waits until a metric is at least this.
     pub async fn metric_reaches(&self, name: &str, value: f64) {
         until(name, async || (self.metric(name).await >= value).then_some(())).await;
     }
 }
 
-fn launch(port: u16, admin_port: u16, pocketbase_url: &str, settings: &Vec<(String, String)>) -> Process {
-    // Another build of it, such as a broken one that the tests must catch.
-    let other = std::env::var_os("KONVERT_GATEWAY");
-    let mut command = Command::new(other.unwrap_or_else(|| env!("CARGO_BIN_EXE_konvert-gateway").into()));
+fn launch(
+    program: &Path,
+    port: u16,
+    admin_port: u16,
+    pocketbase_url: &str,
+    settings: &Vec<(String, String)>,
+) -> Process {
+    let mut command = Command::new(program);
     command
         .arg("serve")
         .env("GATEWAY_SECRET", SECRET)

@@ -104,12 +104,18 @@ impl PocketBase {
 
     /// Names the run, as the hooks' answers do; empty while PocketBase is away.
     pub async fn boot(&self) -> String {
+        self.outbox().await.0
+    }
+
+    /// Names the run, and the newest event's number; an empty name while PocketBase is away.
+    pub async fn outbox(&self) -> (String, u64) {
         let signer = Signer::new(&SECRET.into());
         let target = "/api/gateway/events?after=0&limit=1";
         let (timestamp, signature) = signer.sign(SystemTime::now(), "GET", target, b"");
         let headers = [(TIMESTAMP, timestamp.as_str()), (SIGNATURE, signature.as_str())];
         let answer = self.http.send("GET", &format!("{}{target}", self.url), &headers, "").await;
-        answer.map(|answer| answer.json()["boot"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
+        let answer = answer.map(|answer| answer.json()).unwrap_or_default();
+        (answer["boot"].as_str().unwrap_or_default().to_owned(), answer["last"].as_u64().unwrap_or_default())
     }
 
     async fn ready(&mut self) {
@@ -231,7 +237,7 @@ db.commit()";
 }
 
 /// `$POCKETBASE`, or what `deploy/get-pocketbase.sh` finds or downloads.
-fn program() -> &'static str {
+pub fn program() -> &'static str {
     static PROGRAM: OnceLock<String> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/get-pocketbase.sh");

@@ -1,0 +1,73 @@
+//! WebSocket as far as a set-up needs it: the handshake, and frames read whole.
+
+use super::{Dialect, Place, Step, Ticket};
+
+/// A client's handshake; what a server makes of the fixed key is not checked.
+pub fn handshake(path: &str) -> Vec<u8> {
+    let key = "AAAAAAAAAAAAAAAAAAAAAA==";
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// How many bytes the server's answer has, once it is whole; an error where it is no upgrade.
+pub fn upgraded(received: &[u8]) -> Result<Option<usize>, String> {
+    let Some(end) = memchr::memmem::find(received, b"\r\n\r\n") else { return Ok(None) };
+    if !received.starts_with(b"HTTP/1.1 101") {
+        return Err(String::from_utf8_lossy(&received[..end]).lines().next().unwrap_or_default().to_owned());
+    }
+    Ok(Some(end + 4))
+}
+
+/// A client's text frame. Its mask is zero, which leaves the payload as it is.
+pub fn text(payload: &str) -> Vec<u8> {
+    let length = payload.len();
+    let mut frame = vec![0x81];
+    match length {
+        0..126 => frame.push(0x80 | length as u8),
+        126..=0xffff => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload.as_bytes());
+    frame
+}
+
+/// The server's next message once it is whole, its pieces joined, and how many bytes it took.
+pub fn message(received: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut payload, mut at) = (Vec::new(), 0);
+    loop {
+        let head = received.get(at..at + 2)?;
+        let (length, begin) = match head[1] & 0x7f {
+            126 => (usize::from(u16::from_be_bytes(*received.get(at + 2..)?.first_chunk()?)), at + 4),
+            127 => (u64::from_be_bytes(*received.get(at + 2..)?.first_chunk()?) as usize, at + 10),
+            short => (usize::from(short), at + 2),
+        };
+        at = begin + length;
+        payload.extend_from_slice(received.get(begin..at)?);
+        if head[0] & 0x80 != 0 {
+            return Some((payload, at));
+        }
+    }
+}
+
+/// Nothing but a WebSocket whose address names the channel and holds what proves the right to it.
+pub struct Subscriber;
+
+impl Dialect for Subscriber {
+    fn hello(&self, ticket: &Ticket) -> Vec<u8> {
+        handshake(&ticket.channel)
+    }
+
+    fn advance(&self, _: &Ticket, _: u32, received: &[u8], _: &mut Place) -> Result<Step, String> {
+        Ok(upgraded(received)?.map_or(Step::Wait, |used| Step::Ready { used, content: Vec::new() }))
+    }
+}

@@ -1,0 +1,209 @@
+//! The ceiling: a bare program on tokio that writes a ready-made frame to each socket of a room, and checks nothing.
+//!
+//! Each of two worker threads has its share of the connections and one task that writes to them all. `coalesce`: what
+//! has queued up meanwhile is joined into one write for each socket.
+
+use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// The first byte of a connection. A subscriber's is followed by its room, a publisher's by any number of messages:
+/// room, length, and so many bytes, each answered with [`READY`] when it is handed to the writers. Numbers are 32 bits,
+/// little endian.
+pub const SUBSCRIBE: u8 = b'S';
+pub const PUBLISH: u8 = b'P';
+pub const READY: u8 = b'+';
+
+const SHARDS: usize = 2;
+/// How often a socket that was full is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+/// What is joined into one write at most.
+const JOINED: usize = 64 * 1024;
+
+enum Order {
+    Join { room: u32, id: u64, stream: Arc<TcpStream> },
+    Leave { room: u32, id: u64 },
+    Write { room: u32, frame: Bytes },
+}
+
+struct Subscriber {
+    id: u64,
+    stream: Arc<TcpStream>,
+    /// What did not fit into the socket.
+    pending: BytesMut,
+}
+
+/// What may be done to each message whose number is divisible by [`EVERY`], for the self-test.
+pub const SPOILS: [&str; 4] = ["none", "lose", "double", "swap"];
+pub const EVERY: u32 = 100;
+/// How many others a swapped one lets pass: some are of the same publisher.
+const PASSING: u32 = EVERY / 4;
+
+/// How it writes.
+#[derive(Clone, Debug)]
+struct Manner {
+    coalesce: bool,
+    spoil: String,
+}
+
+/// Serves until the process is ended: `PORT [--coalesce] [--spoil WHAT]`.
+pub fn serve(arguments: &[String]) {
+    let port: u16 = arguments[0].parse().expect("a port");
+    let spoil = arguments.iter().skip_while(|one| *one != "--spoil").nth(1).cloned().unwrap_or_default();
+    let manner = Manner { coalesce: arguments.iter().any(|one| one == "--coalesce"), spoil };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(SHARDS).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("a socket's option");
+        socket.bind((Ipv4Addr::LOCALHOST, port).into()).expect("a free port");
+        let listener = socket.listen(4096).expect("it listens");
+        let shards: Arc<[UnboundedSender<Order>]> = (0..SHARDS)
+            .map(|_| {
+                let (orders, taken) = unbounded_channel();
+                tokio::spawn(write_all(taken, manner.clone()));
+                orders
+            })
+            .collect();
+        tokio::spawn(accept(listener, shards)).await.expect("it goes on for ever");
+    });
+}
+
+async fn accept(listener: TcpListener, shards: Arc<[UnboundedSender<Order>]>) {
+    for id in 0.. {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(attend(stream, id, Arc::clone(&shards)));
+    }
+}
+
+/// Returns when the connection has ended.
+async fn attend(mut stream: TcpStream, id: u64, shards: Arc<[UnboundedSender<Order>]>) -> std::io::Result<()> {
+    if stream.read_u8().await? == PUBLISH {
+        let mut stream = BufReader::new(stream);
+        let mut body = BytesMut::new();
+        loop {
+            let (room, length) = (stream.read_u32_le().await?, stream.read_u32_le().await? as usize);
+            body.resize(length, 0);
+            stream.read_exact(&mut body).await?;
+            let frame = body.split().freeze();
+            for shard in &*shards {
+                let _ = shard.send(Order::Write { room, frame: frame.clone() });
+            }
+            stream.write_u8(READY).await?;
+        }
+    }
+    let room = stream.read_u32_le().await?;
+    stream.write_u8(READY).await?;
+    let (stream, shard) = (Arc::new(stream), &shards[id as usize % SHARDS]);
+    let _ = shard.send(Order::Join { room, id, stream: Arc::clone(&stream) });
+    loop {
+        stream.ready(Interest::READABLE).await?;
+        match stream.try_read(&mut [0; 64]) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(1..) => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
+    let _ = shard.send(Order::Leave { room, id });
+    Ok(())
+}
+
+/// What comes of a message: usually itself.
+struct Spoiler {
+    manner: Manner,
+    count: u32,
+    held: Option<(u32, Bytes)>,
+}
+
+impl Spoiler {
+    fn pass(&mut self, room: u32, frame: Bytes) -> Vec<(u32, Bytes)> {
+        self.count += 1;
+        match self.manner.spoil.as_str() {
+            "lose" if self.count.is_multiple_of(EVERY) => Vec::new(),
+            "double" if self.count.is_multiple_of(EVERY) => vec![(room, frame.clone()), (room, frame)],
+            "swap" if self.count % EVERY == EVERY / 2 => {
+                self.held = Some((room, frame));
+                Vec::new()
+            }
+            "swap" if self.count % EVERY == EVERY / 2 + PASSING => {
+                [(room, frame)].into_iter().chain(self.held.take()).collect()
+            }
+            _ => vec![(room, frame)],
+        }
+    }
+}
+
+async fn write_all(mut orders: UnboundedReceiver<Order>, manner: Manner) {
+    let limit = if manner.coalesce { 1024 } else { 1 };
+    let mut spoiler =
+        Some(manner).filter(|manner| !manner.spoil.is_empty()).map(|manner| Spoiler { manner, count: 0, held: None });
+    let mut rooms: HashMap<u32, Vec<Subscriber>> = HashMap::new();
+    let (mut taken, mut joined) = (Vec::new(), Vec::new());
+    let mut full = false;
+    loop {
+        if full {
+            // Bounded: as long as somebody is full, everybody is looked at again every millisecond.
+            let _ = tokio::time::timeout(RETRY, orders.recv_many(&mut taken, limit)).await;
+            full = false;
+            for one in rooms.values_mut().flatten() {
+                full |= one.write(&[]);
+            }
+        } else if orders.recv_many(&mut taken, limit).await == 0 {
+            return;
+        }
+        for order in taken.drain(..) {
+            match order {
+                Order::Write { room, frame } => match &mut spoiler {
+                    None => join(&mut joined, room, frame),
+                    Some(spoiler) => {
+                        spoiler.pass(room, frame).into_iter().for_each(|(room, frame)| join(&mut joined, room, frame));
+                    }
+                },
+                Order::Join { room, id, stream } => {
+                    rooms.entry(room).or_default().push(Subscriber { id, stream, pending: BytesMut::new() });
+                }
+                Order::Leave { room, id } => {
+                    if let Some(subscribers) = rooms.get_mut(&room)
+                        && let Some(at) = subscribers.iter().position(|one| one.id == id)
+                    {
+                        subscribers.swap_remove(at);
+                    }
+                }
+            }
+        }
+        for (room, frames) in joined.drain(..) {
+            for one in rooms.get_mut(&room).into_iter().flatten() {
+                full |= one.write(&frames);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Behind what waits for the same room already.
+fn join(joined: &mut Vec<(u32, BytesMut)>, room: u32, frame: Bytes) {
+    match joined.iter_mut().rev().find(|(one, _)| *one == room) {
+        Some((_, frames)) if frames.len() < JOINED => frames.extend_from_slice(&frame),
+        _ => joined.push((room, BytesMut::from(frame))),
+    }
+}
+
+impl Subscriber {
+    /// Returns whether something is left to be written.
+    fn write(&mut self, frame: &[u8]) -> bool {
+        if self.pending.is_empty() {
+            let written = self.stream.try_write(frame).unwrap_or(0);
+            self.pending.extend_from_slice(&frame[written..]);
+        } else {
+            self.pending.extend_from_slice(frame);
+            let written = self.stream.try_write(&self.pending).unwrap_or(0);
+            let _ = self.pending.split_to(written);
+        }
+        !self.pending.is_empty()
+    }
+}

@@ -1,0 +1,128 @@
+//! The servers that are measured, each started afresh, alone on its cores.
+
+mod crowd;
+pub mod gateway;
+mod nchan;
+pub mod peer;
+mod pocketbase;
+pub mod raw;
+mod socketio;
+mod sockudo;
+
+use crate::dialect::{Dialect, Ticket};
+use crate::harness::pocketbase::program;
+use crate::publish::Lane;
+use crate::usage::{Watched, pin};
+use std::any::Any;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Serial publishers of servers that take one message per call.
+const LANES: usize = 4;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    Gateway { label: String, program: PathBuf, redis: bool },
+    Raw { coalesce: bool },
+    Nchan,
+    Sockudo,
+    SocketIo,
+    PocketBase,
+}
+
+/// Where the messages come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// As from a backend that has them: the way that is the server's own.
+    Direct,
+    /// PocketBase's REST API; only the gateway and PocketBase itself have that.
+    Rest,
+}
+
+/// Who is going to connect: client `i` is in room `i / (clients / rooms)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Audience {
+    pub clients: usize,
+    pub rooms: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Cores {
+    pub server: Vec<usize>,
+    /// Also the publishers' and PocketBase's beside the gateway.
+    pub client: Vec<usize>,
+}
+
+/// A server that runs, and how to use it. It ends with this.
+pub struct Server {
+    pub watched: Watched,
+    pub address: SocketAddr,
+    pub dialect: Arc<dyn Dialect>,
+    pub tickets: Vec<Ticket>,
+    pub lanes: Vec<Box<dyn Lane>>,
+    /// How many calls PocketBase has answered to it.
+    pub calls: Option<Box<dyn Fn() -> f64>>,
+    /// What has to live as long as it.
+    pub _running: Box<dyn Any>,
+}
+
+impl Target {
+    pub fn label(&self) -> String {
+        match self {
+            Target::Gateway { label, redis: false, .. } => label.clone(),
+            Target::Gateway { label, redis: true, .. } => format!("{label}-redis"),
+            Target::Raw { coalesce: false } => "raw".to_owned(),
+            Target::Raw { coalesce: true } => "raw-coalesce".to_owned(),
+            Target::Nchan => "nchan".to_owned(),
+            Target::Sockudo => "sockudo".to_owned(),
+            Target::SocketIo => "socketio".to_owned(),
+            Target::PocketBase => "pocketbase".to_owned(),
+        }
+    }
+
+    /// Whether its clients get what they missed when they come back.
+    pub fn recovers(&self) -> bool {
+        matches!(self, Target::Gateway { .. })
+    }
+
+    /// Installs what it needs, so that this does not happen between two measurements.
+    pub fn prepare(&self) {
+        match self {
+            Target::Gateway { .. } | Target::PocketBase => drop(program()),
+            Target::Raw { .. } => {}
+            Target::Nchan | Target::Sockudo | Target::SocketIo => drop(peer::install(&self.label())),
+        }
+    }
+
+    pub fn has(&self, source: Source) -> bool {
+        source == Source::Direct || matches!(self, Target::Gateway { .. } | Target::PocketBase)
+    }
+
+    /// # Panics
+    /// When it has no such source.
+    pub fn start(&self, audience: Audience, source: Source, cores: &Cores) -> Server {
+        assert!(self.has(source));
+        let server = match self {
+            Target::Gateway { program, redis, .. } => gateway::start(program, *redis, audience, source, cores),
+            Target::Raw { coalesce } => raw::start(if *coalesce { &["--coalesce"] } else { &[] }, audience, cores),
+            Target::Nchan => nchan::start(audience, cores),
+            Target::Sockudo => sockudo::start(audience, cores),
+            Target::SocketIo => socketio::start(audience, cores),
+            Target::PocketBase if source == Source::Rest => pocketbase::start_with_rules(audience, cores),
+            Target::PocketBase => pocketbase::start(audience, cores),
+        };
+        pin(&cores.client);
+        server
+    }
+}
+
+impl Audience {
+    pub fn room_of(&self, client: usize) -> u32 {
+        (client / (self.clients / self.rooms as usize)) as u32
+    }
+
+    fn tickets(&self, ticket: impl Fn(usize, u32) -> Ticket) -> Vec<Ticket> {
+        (0..self.clients).map(|client| ticket(client, self.room_of(client))).collect()
+    }
+}

@@ -1,0 +1,139 @@
+//! The gateway with everything on: a real PocketBase with its hooks, each client a user of its own with a membership in
+//! a private room, access checked, history and recovery on. Messages come as PocketBase's hooks post them, or through
+//! its REST API.
+
+use super::crowd::Crowd;
+use super::pocketbase::RestLane;
+use super::{Audience, Cores, LANES, Server, Source};
+use crate::dialect::Ticket;
+use crate::dialect::centrifuge::Json;
+use crate::harness::SECRET;
+use crate::harness::gateway::Gateway;
+use crate::harness::pocketbase::PocketBase;
+use crate::harness::process::free_port;
+use crate::harness::redis::Redis;
+use crate::publish::{Http, Lane, Message};
+use crate::usage::{Watched, pin};
+use konvert_gateway::signature::{SIGNATURE, Signer, TIMESTAMP};
+use std::io::Error;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::runtime::{Builder, Runtime};
+
+const HOOKS: &str = "/hooks/pocketbase";
+/// As many changes as the hooks post at once; see `gateway.config.js`.
+const BATCH: usize = 100;
+
+struct Running {
+    gateway: Gateway,
+    _pocketbase: PocketBase,
+    _redis: Option<Redis>,
+    runtime: Runtime,
+}
+
+pub fn start(program: &Path, with_redis: bool, audience: Audience, source: Source, cores: &Cores) -> Server {
+    // Who works for every message shares the server's cores; who is asked now and then stays out of its way.
+    if source == Source::Rest {
+        pin(&cores.server);
+    }
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let port = free_port();
+    let (pocketbase, crowd) = runtime.block_on(async {
+        let pocketbase = PocketBase::start(&format!("http://127.0.0.1:{port}")).await;
+        let crowd = Crowd::seed(&pocketbase, audience).await;
+        (pocketbase, crowd)
+    });
+    pin(&cores.server);
+    let redis = with_redis.then(Redis::start);
+    let url = redis.as_ref().map(Redis::url);
+    let threads = cores.server.len().to_string();
+    let mut settings = vec![
+        ("GATEWAY_THREADS", threads.as_str()),
+        // All clients come from one address.
+        ("GATEWAY_MAX_CONNECTIONS_PER_IP", "0"),
+    ];
+    if source == Source::Direct {
+        // What is posted here is not in PocketBase's outbox, so reading that would be the end of it.
+        settings.push(("GATEWAY_PULL_INTERVAL", "3600"));
+    }
+    settings.extend(url.as_deref().map(|url| ("GATEWAY_REDIS_URL", url)));
+    let (gateway, boot, newest) = runtime.block_on(async {
+        let gateway = Gateway::start_program(program, port, &pocketbase.url, &settings).await;
+        let (boot, newest) = pocketbase.outbox().await;
+        gateway.metric_reaches("gateway_relay_cursor", newest as f64).await;
+        (gateway, boot, newest)
+    });
+    pin(&cores.client);
+    let channels: Arc<[String]> = crowd.rooms.iter().map(|room| format!("room:{room}")).collect();
+    let tickets = audience.tickets(|client, room| Ticket {
+        room,
+        channel: channels[room as usize].clone(),
+        token: crowd.users[client].token.clone(),
+    });
+    let address = ([127, 0, 0, 1], port).into();
+    let lanes: Vec<Box<dyn Lane>> = match source {
+        // The hooks post one request at a time, with all that has been committed meanwhile.
+        Source::Direct => {
+            let (http, signer) = (Http::new(address), Signer::new(&SECRET.into()));
+            vec![Box::new(HookLane { http, signer, boot, newest, channels })]
+        }
+        Source::Rest => RestLane::several(LANES, pocketbase.port, &crowd),
+    };
+    let mut server = vec![gateway.process.pid()];
+    server.extend(redis.as_ref().map(Redis::pid));
+    let watched = Watched { server, beside: vec![pocketbase.process.pid()] };
+    let running = Rc::new(Running { gateway, _pocketbase: pocketbase, _redis: redis, runtime });
+    let asked = Rc::clone(&running);
+    Server {
+        watched,
+        address,
+        dialect: Arc::new(Json),
+        tickets,
+        lanes,
+        calls: Some(Box::new(move || {
+            asked.runtime.block_on(asked.gateway.metric_sum("gateway_pocketbase_seconds_count"))
+        })),
+        _running: Box::new(running),
+    }
+}
+
+struct HookLane {
+    http: Http,
+    signer: Signer,
+    /// The run of PocketBase that the events are said to be of.
+    boot: String,
+    /// The last number that the outbox has given.
+    newest: u64,
+    channels: Arc<[String]>,
+}
+
+impl Lane for HookLane {
+    fn batch(&self) -> usize {
+        BATCH
+    }
+
+    fn publish(&mut self, messages: &[Message]) -> std::io::Result<()> {
+        let mut body = format!(r#"{{"boot":"{}","events":["#, self.boot).into_bytes();
+        for (seq, message) in (self.newest + 1..).zip(messages) {
+            if seq > self.newest + 1 {
+                body.push(b',');
+            }
+            let channel = &self.channels[message.room as usize];
+            body.extend_from_slice(format!(r#"{{"seq":{seq},"channels":["{channel}"],"data":"#).as_bytes());
+            message.json(&mut body);
+            body.push(b'}');
+        }
+        body.extend_from_slice(b"]}");
+        let (timestamp, signature) = self.signer.sign(SystemTime::now(), "POST", HOOKS, &body);
+        let headers = format!("{TIMESTAMP}: {timestamp}\r\n{SIGNATURE}: {signature}\r\n");
+        match self.http.post(HOOKS, &headers, &body)? {
+            202 => {
+                self.newest += messages.len() as u64;
+                Ok(())
+            }
+            status => Err(Error::other(format!("the gateway answered {status}"))),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What servers are put through.
+
+pub mod fanout;
+pub mod idle;
+mod ladder;
+pub mod relay;
+pub mod rooms;
+pub mod storm;
+
+use crate::options::Options;
+use crate::swarm::Swarm;
+use crate::target::Server;
+
+/// Connects everybody; `None`, and a line that says why, where that did not succeed.
+fn connect(server: &Server, options: &Options) -> Option<Swarm> {
+    let swarm = Swarm::new(server.address, &server.dialect, &server.tickets, options.threads);
+    let set_ups = swarm.connect(options.in_flight);
+    if set_ups.failed == 0 {
+        return Some(swarm);
+    }
+    eprintln!("  left out: {} of {} set-ups failed: {:?}", set_ups.failed, swarm.size(), swarm.trouble());
+    None
+}
