@@ -28,8 +28,8 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_util::task::TaskTracker;
+use tungstenite::handshake::server::create_response_with_body;
 
 pub const WEBSOCKET: &str = "/connection/websocket";
 pub const HOOKS: &str = "/hooks/pocketbase";
