@@ -63,7 +63,7 @@ impl Measured {
         self.rates.get(&key(rate)).map(Vec::as_slice)
     }
 
-    fn cpu_at(&self, rate: f64) -> Option<f64> {
+    pub fn cpu_at(&self, rate: f64) -> Option<f64> {
         self.at(rate).map(|runs| median(&each(runs, server_cpu)))
     }
 }
