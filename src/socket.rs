@@ -67,7 +67,9 @@ pub async fn serve(
         .max_write_buffer_size(WRITE_BUFFER)
         .max_frame_size(limit)
         .max_message_size(limit);
-    let context = WebSocketContext::from_partially_read(early.into(), Role::Server, Some(config));
+    // A copy: what hyper read them into would become the buffer of the connection, and has 8 KiB.
+    let context = WebSocketContext::from_partially_read(early.to_vec(), Role::Server, Some(config));
+    drop(early);
     let mut incoming = Incoming { context, through: Through { stream, outbox } };
     let end = run(&mut incoming, &mut session, &services, &shutdown).await;
     // Leaves all channels before the client is told, so that nothing is queued for it any more.
