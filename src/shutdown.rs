@@ -47,7 +47,8 @@ impl Shutdown {
     /// Returns when it is this connection's turn to leave.
     pub async fn farewell(&self, connection: ConnectionId) {
         self.farewell.cancelled().await;
-        tokio::time::sleep(turn(connection, self.spread)).await;
+        // Until then nobody needs to hold room for it.
+        Box::pin(tokio::time::sleep(turn(connection, self.spread))).await;
     }
 }
 

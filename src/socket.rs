@@ -4,9 +4,9 @@
 
 use crate::outbox::{Outbox, Standing};
 use crate::protocol::codes::{self, Disconnect};
+use crate::protocol::frame::Frame;
 use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
-use crate::protocol::frame::Frame;
 use bytes::Bytes;
 use futures_util::ready;
 use std::future::poll_fn;
@@ -50,15 +50,19 @@ impl From<Disconnect> for End {
     }
 }
 
-/// Serves one client until either side ends it. `early` are bytes that came together with the handshake.
-pub async fn serve(
+/// Serves one client until either side ends it. `early` are bytes that came together with the handshake; `held` is let
+/// go of when all is over.
+///
+/// An `async fn` would have room for its arguments twice, for as long as the connection lives.
+pub fn serve(
     stream: Arc<TcpStream>,
     early: Bytes,
     mut session: Session,
     outbox: Arc<Outbox>,
     services: Arc<Services>,
     shutdown: Shutdown,
-) {
+    held: impl Send,
+) -> impl Future<Output = ()> + Send {
     bound_kernel_buffer(&stream);
     let limit = Some(services.config.max_frame_size);
     let config = WebSocketConfig::default()
@@ -69,20 +73,26 @@ pub async fn serve(
         .max_message_size(limit);
     // A copy: what hyper read them into would become the buffer of the connection, and has 8 KiB.
     let context = WebSocketContext::from_partially_read(early.to_vec(), Role::Server, Some(config));
-    drop(early);
     let mut incoming = Incoming { context, through: Through { stream, outbox } };
-    let end = run(&mut incoming, &mut session, &services, &shutdown).await;
-    // Leaves all channels before the client is told, so that nothing is queued for it any more.
-    drop(session);
-    let code = match &end {
+    async move {
+        let end = run(&mut incoming, &mut session, &services, &shutdown).await;
+        // Leaves all channels before the client is told, so that nothing is queued for it any more.
+        drop(session);
+        count(&end, &services);
+        drop(services);
+        // Few are closing at a time; the others need not hold room for it.
+        Box::pin(close(incoming, end)).await;
+        drop(held);
+    }
+}
+
+fn count(end: &End, services: &Services) {
+    let code = match end {
         End::Disconnect(reason) => reason.code.to_string(),
         End::Violation(code, _) => u16::from(*code).to_string(),
         End::Client => "client".to_owned(),
     };
     services.metrics.disconnects.with_label_values(&[&code]).inc();
-    drop(services);
-    // Few are closing at a time; the others need not hold room for it.
-    Box::pin(close(incoming, end)).await;
 }
 
 async fn run(incoming: &mut Incoming, session: &mut Session, services: &Services, shutdown: &Shutdown) -> End {
@@ -94,7 +104,8 @@ async fn run(incoming: &mut Incoming, session: &mut Session, services: &Services
         let step = tokio::select! {
             // While the client does not take what it asked for, nothing more is asked.
             message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => match message {
-                Ok(Message::Text(frame)) => handle(session, &frame, &outgoing).await,
+                // Idle connections need not hold room for it.
+                Ok(Message::Text(frame)) => Box::pin(handle(session, &frame, &outgoing)).await,
                 Ok(Message::Binary(_)) => {
                     services.metrics.bad_frames.with_label_values(&["binary"]).inc();
                     Err(codes::BAD_REQUEST_FRAME.into())
@@ -138,8 +149,7 @@ async fn run(incoming: &mut Incoming, session: &mut Session, services: &Services
 /// Lets the session work on a frame while what is queued goes on being written.
 async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Result<(), End> {
     let outbox = &outgoing.through.outbox;
-    // Idle connections need not hold room for it.
-    let mut handling = Box::pin(session.handle(frame));
+    let mut handling = pin!(session.handle(frame));
     // All replies of one go leave in one write.
     let mut corked = poll_fn(|cx| {
         outbox.cork();
@@ -208,18 +218,27 @@ impl Outgoing {
     /// Waits for the next thing that has to be done for the outbox, and does it. A client that does not read is given
     /// up once its queue is full or time is over. Safe to cancel.
     async fn attend(&self) -> Result<(), End> {
-        let Through { stream, outbox } = &self.through;
+        let outbox = &self.through.outbox;
         match outbox.standing() {
-            Standing::Over(reason) => return Err(reason.map_or(End::Client, End::from)),
-            Standing::Open => outbox.changed().await,
-            Standing::Full(since) => tokio::select! {
-                writable = stream.writable() => match writable {
-                    Ok(()) => outbox.flush(),
-                    Err(_) => return Err(End::Client),
-                },
-                () = outbox.changed() => {}
-                () = sleep_until(since + self.write_timeout) => return Err(codes::SLOW.into()),
+            Standing::Over(reason) => Err(reason.map_or(End::Client, End::from)),
+            Standing::Open => {
+                outbox.changed().await;
+                Ok(())
+            }
+            // Few are full at a time; the others need not hold room for it.
+            Standing::Full(since) => Box::pin(self.make_room(since)).await,
+        }
+    }
+
+    async fn make_room(&self, since: Instant) -> Result<(), End> {
+        let Through { stream, outbox } = &self.through;
+        tokio::select! {
+            writable = stream.writable() => match writable {
+                Ok(()) => outbox.flush(),
+                Err(_) => return Err(End::Client),
             },
+            () = outbox.changed() => {}
+            () = sleep_until(since + self.write_timeout) => return Err(codes::SLOW.into()),
         }
         Ok(())
     }
