@@ -18,7 +18,7 @@ pub struct Connection {
     pub id: ConnectionId,
     pub user: Arc<str>,
     /// The connection's name towards clients.
-    pub client: String,
+    pub client: Arc<str>,
     pub outbox: Arc<Outbox>,
     // Both are held for a look or a swap only: std Mutexes are enough.
     account: Mutex<Arc<Account>>,
@@ -29,11 +29,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(id: ConnectionId, user: &str, client: &str, outbox: &Arc<Outbox>, account: Arc<Account>) -> Arc<Self> {
+    pub fn new(
+        id: ConnectionId,
+        user: &str,
+        client: impl Into<Arc<str>>,
+        outbox: &Arc<Outbox>,
+        account: Arc<Account>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             user: user.into(),
-            client: client.to_owned(),
+            client: client.into(),
             outbox: Arc::clone(outbox),
             account: Mutex::new(account),
             channels: Mutex::default(),
@@ -43,7 +49,7 @@ impl Connection {
     }
 
     pub fn info(&self) -> ClientInfo {
-        ClientInfo { user: self.user.to_string(), client: self.client.clone() }
+        ClientInfo { user: Arc::clone(&self.user), client: Arc::clone(&self.client) }
     }
 
     /// The client has just shown that it is there.

@@ -218,7 +218,7 @@ impl Revocation {
     fn disconnect(&self, connection: &Connection, reason: Disconnect) {
         connection.outbox.abort(reason);
         self.metrics.revocations.with_label_values(&[&reason.reason.replace(' ', "_")]).inc();
-        tracing::info!(user = &*connection.user, client = connection.client, reason = reason.reason, "disconnected");
+        tracing::info!(user = &*connection.user, client = &*connection.client, reason = reason.reason, "disconnected");
     }
 
     /// Asks PocketBase about each of these subscriptions until it has answered.

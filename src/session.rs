@@ -58,7 +58,7 @@ pub struct Services {
 pub struct Session {
     id: ConnectionId,
     /// The connection's name towards clients.
-    client: String,
+    client: Arc<str>,
     services: Arc<Services>,
     outbox: Arc<Outbox>,
     timing: Timing,
@@ -101,7 +101,7 @@ impl Session {
     pub fn new(id: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>, newcomer: Option<Place>) -> Self {
         let now = Instant::now();
         let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
-        let client = crate::random::token::<16>();
+        let client = crate::random::token::<16>().into();
         Self { id, client, services, outbox, timing, pace, newcomer, state: State::New, lost: false }
     }
 
@@ -242,7 +242,7 @@ impl Session {
             }
             Request::PresenceStats { channel } => {
                 let clients = self.presence(&channel, deadline).await?;
-                let users = clients.iter().map(|info| info.user.as_str()).collect::<HashSet<&str>>().len();
+                let users = clients.iter().map(|info| &*info.user).collect::<HashSet<&str>>().len();
                 self.reply_to_subscriber(id, &channel, &Reply::PresenceStats { clients: clients.len(), users })?;
                 None
             }
@@ -275,7 +275,7 @@ impl Session {
         self.settle(deadline).await?;
         self.services.statuses.enter(self.connection()?, deadline).await;
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
-        Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
+        Ok(Reply::Connect(ConnectReply { client: self.client.to_string(), ttl, ping }))
     }
 
     fn fail(&mut self) {
@@ -286,7 +286,7 @@ impl Session {
 
     async fn refresh(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
         let ttl = self.authenticate(token, deadline).await?;
-        Ok(Reply::Refresh { client: self.client.clone(), ttl })
+        Ok(Reply::Refresh { client: self.client.to_string(), ttl })
     }
 
     /// Verifies the token and takes over what it proves; returns its seconds left.
@@ -296,7 +296,7 @@ impl Session {
             State::Connected(connection) => Arc::clone(connection),
             State::New | State::Failed => {
                 let (user, account) = (&verified.identity.user, Arc::clone(&verified.account));
-                let connection = Connection::new(self.id, user, &self.client, &self.outbox, account);
+                let connection = Connection::new(self.id, user, Arc::clone(&self.client), &self.outbox, account);
                 self.services.connections.add(&connection);
                 self.state = State::Connected(Arc::clone(&connection));
                 connection
@@ -324,7 +324,7 @@ impl Session {
             Ok(Ok(verified)) => Ok(verified),
             Ok(Err(AuthError::Expired)) => Err(codes::TOKEN_EXPIRED.into()),
             Ok(Err(error @ AuthError::Invalid(_))) => {
-                tracing::debug!(%error, client = self.client, "refused");
+                tracing::debug!(%error, client = &*self.client, "refused");
                 Err(codes::INVALID_TOKEN.into())
             }
             Ok(Err(AuthError::Unavailable(error))) => {
@@ -400,7 +400,7 @@ impl Session {
             };
             let joined = timeout_at(deadline, async {
                 self.services.relay.started().await;
-                self.services.presence.enter(&channel, &connection.info()).await?;
+                self.services.presence.enter(&name, &connection.info()).await?;
                 self.services.hub.subscribe(&channel, &connection, recover.as_ref(), accept).await
             });
             let failure = match joined.await {
