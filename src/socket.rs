@@ -24,8 +24,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 
 /// Enough for a client's usual frame; the library's default costs 128 KiB for each idle connection. A larger frame gets
-/// the room that it needs.
-const READ_BUFFER: usize = 256;
+/// the room that it needs, until it is read.
+const READ_BUFFER: usize = 128;
 /// The library's buffer for what it writes itself, which is at once in the outbox.
 const WRITE_BUFFER: usize = 1024;
 /// How much the kernel may hold that it has not sent yet. Without a bound it takes up to 4 MiB for each client that
@@ -73,7 +73,9 @@ pub fn serve(
         .max_message_size(limit);
     // A copy: what hyper read them into would become the buffer of the connection, and has 8 KiB.
     let context = WebSocketContext::from_partially_read(early.to_vec(), Role::Server, Some(config));
-    let mut incoming = Incoming { context, through: Through { stream, outbox } };
+    let unread = early.len();
+    drop(early);
+    let mut incoming = Incoming { context, through: Through { stream, outbox, unread } };
     async move {
         let end = run(&mut incoming, &mut session, &services, &shutdown).await;
         // Leaves all channels before the client is told, so that nothing is queued for it any more.
@@ -172,11 +174,15 @@ async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Resu
 struct Through {
     stream: Arc<TcpStream>,
     outbox: Arc<Outbox>,
+    /// Bytes that tungstenite has read and that are in no message yet, as far as that can be told: it may be less.
+    unread: usize,
 }
 
 impl Read for Through {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.try_read(buffer)
+        let size = self.stream.try_read(buffer)?;
+        self.unread += size;
+        Ok(size)
     }
 }
 
@@ -203,10 +209,34 @@ impl Incoming {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     ready!(self.through.stream.poll_read_ready(cx))?;
                 }
-                done => return Poll::Ready(done),
+                Ok(message) => {
+                    self.through.unread -= least_size(&message);
+                    self.shrink(&message);
+                    return Poll::Ready(Ok(message));
+                }
+                failed => return Poll::Ready(failed),
             }
         }
     }
+
+    /// tungstenite's buffer keeps the size of the largest frame. Where there is nothing in it, another takes its place.
+    fn shrink(&mut self, read: &Message) {
+        if read.is_text() && read.len() > READ_BUFFER && self.through.unread == 0 {
+            let config = *self.context.get_config();
+            self.context = WebSocketContext::from_partially_read(Vec::new(), Role::Server, Some(config));
+        }
+    }
+}
+
+/// How many bytes a client has sent for a message, at the least: in one frame, with the shortest header.
+fn least_size(message: &Message) -> usize {
+    let payload = message.len();
+    let header = match payload {
+        0..=125 => 6,
+        126..=0xffff => 8,
+        _ => 14,
+    };
+    header + payload
 }
 
 struct Outgoing {
@@ -231,7 +261,7 @@ impl Outgoing {
     }
 
     async fn make_room(&self, since: Instant) -> Result<(), End> {
-        let Through { stream, outbox } = &self.through;
+        let Through { stream, outbox, .. } = &self.through;
         tokio::select! {
             writable = stream.writable() => match writable {
                 Ok(()) => outbox.flush(),
@@ -258,7 +288,7 @@ fn broken(error: &Error, services: &Services) -> End {
 
 /// Writes what is queued, says why, and gives the client a moment to take it.
 async fn close(mut incoming: Incoming, end: End) {
-    let Through { stream, outbox } = incoming.through.clone();
+    let Through { stream, outbox, .. } = incoming.through.clone();
     // What the client was told before the end, such as an error reply, still leaves.
     outbox.close(codes::SHUTDOWN);
     let told = match end {

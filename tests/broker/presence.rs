@@ -16,7 +16,11 @@ pub async fn clients_are_added_renewed_and_removed(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     assert!(present(&*broker, "c").await.is_empty());
     let [one, two] = [client("u", "1"), client("u", "2")];
-    let both = [(Arc::<str>::from("c"), one.clone()), (Arc::<str>::from("c"), two.clone()), (Arc::<str>::from("d"), one.clone())];
+    let both = [
+        (Arc::<str>::from("c"), one.clone()),
+        (Arc::<str>::from("c"), two.clone()),
+        (Arc::<str>::from("d"), one.clone()),
+    ];
     broker.add_presence(&both).await.unwrap();
     broker.add_presence(&both[..1]).await.unwrap();
     broker.add_presence(&[]).await.unwrap();

@@ -350,10 +350,10 @@ mod in_redis {
         for node in [&one, &other] {
             node.subscribe("room:a").await.unwrap();
         }
-        one.add_presence(&[("room:a".to_owned(), client("u", "dies"))]).await.unwrap();
+        one.add_presence(&[("room:a".into(), client("u", "dies"))]).await.unwrap();
         until("its end", async || {
             for (node, id) in [(&one, "1"), (&other, "2")] {
-                node.add_presence(&[("room:a".to_owned(), client("u", id))]).await.unwrap();
+                node.add_presence(&[("room:a".into(), client("u", id))]).await.unwrap();
             }
             (one.presence("room:a").await.unwrap().len() == 2).then_some(())
         })
