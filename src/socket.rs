@@ -8,8 +8,8 @@ use crate::protocol::frame::Frame;
 use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
 use bytes::Bytes;
-use futures_util::ready;
-use std::future::poll_fn;
+use futures_util::future::Either;
+use std::future::{poll_fn, ready};
 use std::io::{self, ErrorKind, Read, Write};
 use std::pin::pin;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub fn serve(
     mut session: Session,
     outbox: Arc<Outbox>,
     services: Arc<Services>,
-    shutdown: Shutdown,
+    shutdown: Arc<Shutdown>,
     held: impl Send,
 ) -> impl Future<Output = ()> + Send {
     bound_kernel_buffer(&stream);
@@ -98,45 +98,31 @@ fn count(end: &End, services: &Services) {
 }
 
 async fn run(incoming: &mut Incoming, session: &mut Session, services: &Services, shutdown: &Shutdown) -> End {
-    let outgoing = Outgoing { through: incoming.through.clone(), write_timeout: services.config.write_timeout };
+    let outgoing = Outgoing {
+        stream: Arc::clone(&incoming.through.stream),
+        outbox: Arc::clone(&incoming.through.outbox),
+        write_timeout: services.config.write_timeout,
+    };
     let (mut farewell, mut tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(session.next_tick())));
     let mut leaving = false;
     loop {
-        let may_read = outgoing.through.outbox.standing() == Standing::Open;
+        let may_read = outgoing.outbox.standing() == Standing::Open;
         let step = tokio::select! {
-            // While the client does not take what it asked for, nothing more is asked.
-            message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => match message {
-                // Idle connections need not hold room for it.
-                Ok(Message::Text(frame)) => Box::pin(handle(session, &frame, &outgoing)).await,
-                Ok(Message::Binary(_)) => {
-                    services.metrics.bad_frames.with_label_values(&["binary"]).inc();
-                    Err(codes::BAD_REQUEST_FRAME.into())
-                }
-                // tungstenite answers pings itself, with its next read.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
-                    session.count_frame().map_err(End::from)
-                }
-                Ok(Message::Close(_)) => {
-                    session.show_life();
-                    Err(End::Client)
-                }
-                Err(error) => {
-                    if !matches!(error, Error::Io(_)) {
-                        session.show_life();
-                    }
-                    Err(broken(&error, services))
-                }
-            },
-            attended = outgoing.attend() => attended,
-            () = &mut tick => session.tick(Instant::now()).map_err(End::from),
+            // While the client does not take what it asked for, nothing more is asked. Idle connections need not hold
+            // room for what messages call for.
+            message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => {
+                Either::Left(Box::pin(take(message, session, &outgoing, services)))
+            }
+            attended = outgoing.attend() => Either::Right(ready(attended)),
+            () = &mut tick => Either::Right(ready(session.tick(Instant::now()).map_err(End::from))),
             () = &mut farewell, if !leaving => {
                 // Ends the loop once everything that is queued has been written.
-                outgoing.through.outbox.close(codes::SHUTDOWN);
+                outgoing.outbox.close(codes::SHUTDOWN);
                 leaving = true;
-                Ok(())
+                Either::Right(ready(Ok(())))
             }
         };
-        if let Err(end) = step {
+        if let Err(end) = step.await {
             return end;
         }
         let next_tick = session.next_tick();
@@ -148,9 +134,36 @@ async fn run(incoming: &mut Incoming, session: &mut Session, services: &Services
     }
 }
 
+async fn take(
+    message: Result<Message, Error>,
+    session: &mut Session,
+    outgoing: &Outgoing,
+    services: &Services,
+) -> Result<(), End> {
+    match message {
+        Ok(Message::Text(frame)) => handle(session, &frame, outgoing).await,
+        Ok(Message::Binary(_)) => {
+            services.metrics.bad_frames.with_label_values(&["binary"]).inc();
+            Err(codes::BAD_REQUEST_FRAME.into())
+        }
+        // tungstenite answers pings itself, with its next read.
+        Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => session.count_frame().map_err(End::from),
+        Ok(Message::Close(_)) => {
+            session.show_life();
+            Err(End::Client)
+        }
+        Err(error) => {
+            if !matches!(error, Error::Io(_)) {
+                session.show_life();
+            }
+            Err(broken(&error, services))
+        }
+    }
+}
+
 /// Lets the session work on a frame while what is queued goes on being written.
 async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Result<(), End> {
-    let outbox = &outgoing.through.outbox;
+    let outbox = &outgoing.outbox;
     let mut handling = pin!(session.handle(frame));
     // All replies of one go leave in one write.
     let mut corked = poll_fn(|cx| {
@@ -170,7 +183,6 @@ async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Resu
 
 /// The socket as tungstenite sees it: what it writes goes into the outbox, so that it stands between our frames and
 /// never within one.
-#[derive(Clone)]
 struct Through {
     stream: Arc<TcpStream>,
     outbox: Arc<Outbox>,
@@ -207,7 +219,7 @@ impl Incoming {
         loop {
             match self.context.read(&mut self.through) {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    ready!(self.through.stream.poll_read_ready(cx))?;
+                    std::task::ready!(self.through.stream.poll_read_ready(cx))?;
                 }
                 Ok(message) => {
                     self.through.unread -= least_size(&message);
@@ -240,7 +252,8 @@ fn least_size(message: &Message) -> usize {
 }
 
 struct Outgoing {
-    through: Through,
+    stream: Arc<TcpStream>,
+    outbox: Arc<Outbox>,
     write_timeout: Duration,
 }
 
@@ -248,7 +261,7 @@ impl Outgoing {
     /// Waits for the next thing that has to be done for the outbox, and does it. A client that does not read is given
     /// up once its queue is full or time is over. Safe to cancel.
     async fn attend(&self) -> Result<(), End> {
-        let outbox = &self.through.outbox;
+        let outbox = &self.outbox;
         match outbox.standing() {
             Standing::Over(reason) => Err(reason.map_or(End::Client, End::from)),
             Standing::Open => {
@@ -261,7 +274,7 @@ impl Outgoing {
     }
 
     async fn make_room(&self, since: Instant) -> Result<(), End> {
-        let Through { stream, outbox, .. } = &self.through;
+        let Self { stream, outbox, .. } = self;
         tokio::select! {
             writable = stream.writable() => match writable {
                 Ok(()) => outbox.flush(),
@@ -288,7 +301,7 @@ fn broken(error: &Error, services: &Services) -> End {
 
 /// Writes what is queued, says why, and gives the client a moment to take it.
 async fn close(mut incoming: Incoming, end: End) {
-    let Through { stream, outbox, .. } = incoming.through.clone();
+    let (stream, outbox) = (Arc::clone(&incoming.through.stream), Arc::clone(&incoming.through.outbox));
     // What the client was told before the end, such as an error reply, still leaves.
     outbox.close(codes::SHUTDOWN);
     let told = match end {

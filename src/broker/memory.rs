@@ -3,15 +3,15 @@
 //! After a restart every channel has a new epoch, so clients that come back are told `recovered:false` and
 //! reload from PocketBase.
 
+mod crowd;
 mod status;
 
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
+use crowd::Crowd;
 use dashmap::DashMap;
-use std::borrow::Borrow;
-use std::collections::{HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ struct Channel {
     /// Made on first use, since there may be very many channels that only ever have presence. From then on somebody
     /// may have been told its epoch, which has to stay.
     log: Option<Box<Log>>,
-    presence: HashSet<Present, foldhash::fast::RandomState>,
+    presence: Crowd,
     subscribed: bool,
 }
 
@@ -43,32 +43,6 @@ struct Log {
     published_at: Instant,
     used_at: Instant,
 }
-
-/// One client in a channel's presence. Found by its name, which is unique.
-struct Present {
-    info: ClientInfo,
-    seen: Instant,
-}
-
-impl Borrow<str> for Present {
-    fn borrow(&self) -> &str {
-        &self.info.client
-    }
-}
-
-impl Hash for Present {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.info.client.hash(state);
-    }
-}
-
-impl PartialEq for Present {
-    fn eq(&self, other: &Self) -> bool {
-        self.info.client == other.info.client
-    }
-}
-
-impl Eq for Present {}
 
 impl Channel {
     fn log(&mut self) -> &mut Log {
@@ -83,10 +57,8 @@ impl Channel {
     /// Takes out those clients whose time has run out, or this one. Returns those of whom others are to be told.
     fn evict(&mut self, now: Instant, retention: &Retention, client: Option<&str>) -> Vec<ClientInfo> {
         let told = self.presence.len() <= retention.join_leave_max;
-        let gone = |present: &Present| {
-            client.is_some_and(|client| *client == *present.info.client) || now - present.seen > retention.presence_ttl
-        };
-        let left: Vec<ClientInfo> = self.presence.extract_if(gone).map(|present| present.info).collect();
+        let mut left = self.presence.expire(now, retention.presence_ttl);
+        left.extend(client.and_then(|client| self.presence.take_out(client)));
         if told { left } else { Vec::new() }
     }
 
@@ -281,7 +253,7 @@ impl Broker for MemoryBroker {
             let channel = self.channel(name);
             let mut channel = lock(&channel);
             self.evict(name, &mut channel, None);
-            let new = channel.presence.replace(Present { info: info.clone(), seen: Instant::now() }).is_none();
+            let new = channel.presence.see(info.clone(), Instant::now());
             if new && channel.presence.len() <= self.retention.join_leave_max {
                 self.tell_movement(name, Movement::Join, info.clone());
             }
@@ -299,7 +271,7 @@ impl Broker for MemoryBroker {
         let channel = self.channel(name);
         let mut channel = lock(&channel);
         self.evict(name, &mut channel, None);
-        Ok(channel.presence.iter().map(|present| present.info.clone()).collect())
+        Ok(channel.presence.infos())
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {

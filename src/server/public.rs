@@ -73,7 +73,7 @@ pub struct Public {
     /// What a stop waits for: requests of hooks, and the connections' tasks.
     hooks: TaskTracker,
     connections: TaskTracker,
-    shutdown: Shutdown,
+    shutdown: Arc<Shutdown>,
 }
 
 impl Public {
@@ -98,7 +98,7 @@ impl Public {
             bodies: Semaphore::new(body_units(config.max_hook_size) * BODIES),
             hooks,
             connections: clients,
-            shutdown,
+            shutdown: Arc::new(shutdown),
             services,
         }
     }
@@ -195,7 +195,7 @@ impl Public {
             let outbox = Outbox::new(services.config.max_queue_size, budget, stream.clone(), writer);
             let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
             let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), Some(newcomer));
-            socket::serve(stream, parts.read_buf, session, outbox, services, self.shutdown.clone(), held)
+            socket::serve(stream, parts.read_buf, session, outbox, services, Arc::clone(&self.shutdown), held)
         });
         serving.into()
     }

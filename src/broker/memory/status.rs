@@ -14,7 +14,8 @@ use tokio::time::Instant;
 /// which keeps each user's order.
 #[derive(Default)]
 pub(super) struct Statuses {
-    users: Mutex<HashMap<Arc<str>, User, foldhash::fast::RandomState>>,
+    /// Boxed, since half of a large map is empty.
+    users: Mutex<HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>>,
 }
 
 struct User {
@@ -96,7 +97,7 @@ fn seen(age: Duration) -> u64 {
 }
 
 impl MemoryBroker {
-    fn users(&self) -> MutexGuard<'_, HashMap<Arc<str>, User, foldhash::fast::RandomState>> {
+    fn users(&self) -> MutexGuard<'_, HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>> {
         self.statuses.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,7 +114,7 @@ impl StatusStore for MemoryBroker {
         let mut users = self.users();
         let now = Instant::now();
         let choices = leases.iter().map(|lease| {
-            let user = users.entry(Arc::clone(&lease.user)).or_insert_with(|| User::new(now));
+            let user = users.entry(Arc::clone(&lease.user)).or_insert_with(|| Box::new(User::new(now)));
             user.used_at = now;
             if lease.choice.at > user.choice.at {
                 user.choice = lease.choice;
@@ -150,7 +151,7 @@ impl StatusStore for MemoryBroker {
     async fn choose(&self, id: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError> {
         let mut users = self.users();
         let now = Instant::now();
-        let user = users.entry(id.into()).or_insert_with(|| User::new(now));
+        let user = users.entry(id.into()).or_insert_with(|| Box::new(User::new(now)));
         user.used_at = now;
         if let Some(mode) = mode {
             user.choice = Choice { mode, at: micros().max(user.choice.at + 1) };
