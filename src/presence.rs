@@ -112,6 +112,8 @@ impl Presence {
             .entry(Arc::clone(&info.client))
             .or_insert_with(|| Present { user: Arc::clone(&info.user), channels: Vec::new() });
         if !present.channels.contains(channel) {
+            // Mostly two, for which a growing list would have room for four.
+            present.channels.reserve_exact(1);
             present.channels.push(Arc::clone(channel));
         }
     }

@@ -141,7 +141,7 @@ impl Revocation {
                     continue;
                 }
                 let suspended = connections.iter().flat_map(|connection| {
-                    let channels: Vec<Arc<str>> = connection.channels().iter().cloned().collect();
+                    let channels = connection.channels().to_vec();
                     self.hub.suspend(&channels, change.cause, |_, other| other.id == connection.id)
                 });
                 let suspended = suspended.collect();

@@ -194,11 +194,12 @@ impl Session {
                 Ok(Command { request: Request::Subscribe(Subscribe { channel, .. }), .. }) => Some(channel),
                 _ => None,
             })
-            .filter(|channel| !connection.channels().contains(channel.as_str()))
+            .filter(|channel| !connection.channels().contains(channel))
             .take(self.services.config.max_subscriptions.min(self.commands_left()))
             .collect();
         let checks = channels.into_iter().map(|channel| async move {
-            let verdict = timeout_at(deadline, self.services.access.check(&connection.user, &channel)).await;
+            let name: Arc<str> = channel.as_str().into();
+            let verdict = timeout_at(deadline, self.services.access.check(&connection.user, &name)).await;
             (channel, verdict.unwrap_or(Err(codes::INTERNAL)))
         });
         futures_util::future::join_all(checks).await.into_iter().collect()
@@ -349,7 +350,7 @@ impl Session {
     /// PocketBase's verdict: the one that is there already, or else its answer.
     async fn allowed(
         &self,
-        channel: &str,
+        channel: &Arc<str>,
         verdict: Option<Result<Moment, ErrorCode>>,
         deadline: Instant,
     ) -> Result<Moment, Failure> {
@@ -374,7 +375,7 @@ impl Session {
         let name: Arc<str> = channel.as_str().into();
         let mut verdict = verdicts.remove(&channel);
         loop {
-            let allowed = self.allowed(&channel, verdict.take(), deadline).await?;
+            let allowed = self.allowed(&name, verdict.take(), deadline).await?;
             let mut stale = false;
             let accept = |mut reply: SubscribeReply| {
                 if !self.services.access.holds(allowed, &connection.user, &channel) {
@@ -435,7 +436,9 @@ impl Session {
     ) -> Result<(), Failure> {
         let connection = self.connection()?;
         let services = &self.services;
-        self.allowed(&channel, verdicts.remove(&channel), deadline).await?;
+        let verdict = verdicts.remove(&channel);
+        let channel: Arc<str> = channel.into();
+        self.allowed(&channel, verdict, deadline).await?;
         if recover.is_some() && reject_unrecovered {
             return Err(codes::UNRECOVERABLE_POSITION.into());
         }
@@ -448,7 +451,6 @@ impl Session {
             Ok(Err(error)) => return Err(self.broker_failed("subscribe", &error).into()),
             Err(_) => return Err(codes::INTERNAL.into()),
         }
-        let channel: Arc<str> = channel.into();
         if !connection.channels().insert(Arc::clone(&channel)) {
             return Err(codes::ALREADY_SUBSCRIBED.into());
         }
@@ -587,7 +589,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let State::Connected(connection) = &self.state else { return };
         self.services.connections.remove(connection);
-        let channels = std::mem::take(&mut *connection.channels());
+        let channels = connection.channels().take();
         for channel in channels {
             self.leave(connection, &channel);
         }

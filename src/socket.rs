@@ -9,11 +9,11 @@ use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
 use bytes::Bytes;
 use futures_util::future::Either;
-use std::future::{poll_fn, ready};
+use std::future::{poll_fn, ready as done};
 use std::io::{self, ErrorKind, Read, Write};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
@@ -23,9 +23,9 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError}
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 
-/// Enough for a client's usual frame; the library's default costs 128 KiB for each idle connection. A larger frame gets
-/// the room that it needs, until it is read.
-const READ_BUFFER: usize = 128;
+/// Of a connection that is being read from; an idle one has none. Enough for a client's usual frame; a larger one gets
+/// the room that it needs.
+const READ_BUFFER: usize = 1024;
 /// The library's buffer for what it writes itself, which is at once in the outbox.
 const WRITE_BUFFER: usize = 1024;
 /// How much the kernel may hold that it has not sent yet. Without a bound it takes up to 4 MiB for each client that
@@ -64,18 +64,11 @@ pub fn serve(
     held: impl Send,
 ) -> impl Future<Output = ()> + Send {
     bound_kernel_buffer(&stream);
-    let limit = Some(services.config.max_frame_size);
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER)
-        .max_frame_size(limit)
-        .max_message_size(limit);
+    let (unread, max_frame_size) = (early.len(), services.config.max_frame_size);
     // A copy: what hyper read them into would become the buffer of the connection, and has 8 KiB.
-    let context = WebSocketContext::from_partially_read(early.to_vec(), Role::Server, Some(config));
-    let unread = early.len();
+    let reader = Some(reader(early.to_vec(), max_frame_size));
     drop(early);
-    let mut incoming = Incoming { context, through: Through { stream, outbox, unread } };
+    let mut incoming = Incoming { reader, through: Through { stream, outbox, unread }, max_frame_size };
     async move {
         let end = run(&mut incoming, &mut session, &services, &shutdown).await;
         // Leaves all channels before the client is told, so that nothing is queued for it any more.
@@ -113,13 +106,13 @@ async fn run(incoming: &mut Incoming, session: &mut Session, services: &Services
             message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => {
                 Either::Left(Box::pin(take(message, session, &outgoing, services)))
             }
-            attended = outgoing.attend() => Either::Right(ready(attended)),
-            () = &mut tick => Either::Right(ready(session.tick(Instant::now()).map_err(End::from))),
+            attended = outgoing.attend() => Either::Right(done(attended)),
+            () = &mut tick => Either::Right(done(session.tick(Instant::now()).map_err(End::from))),
             () = &mut farewell, if !leaving => {
                 // Ends the loop once everything that is queued has been written.
                 outgoing.outbox.close(codes::SHUTDOWN);
                 leaving = true;
-                Either::Right(ready(Ok(())))
+                Either::Right(done(Ok(())))
             }
         };
         if let Err(end) = step.await {
@@ -186,7 +179,8 @@ async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Resu
 struct Through {
     stream: Arc<TcpStream>,
     outbox: Arc<Outbox>,
-    /// Bytes that tungstenite has read and that are in no message yet, as far as that can be told: it may be less.
+    /// Bytes that tungstenite has read and that are in no message yet; or more, where frames were longer than they had to
+    /// be. 0: there is nothing in its buffer.
     unread: usize,
 }
 
@@ -210,20 +204,29 @@ impl Write for Through {
 }
 
 struct Incoming {
-    context: WebSocketContext,
+    /// `None` while nothing of the client is half read or unanswered: most connections are idle most of the time, and
+    /// need not hold half a kilobyte for it.
+    reader: Option<Box<WebSocketContext>>,
     through: Through,
+    max_frame_size: usize,
 }
 
 impl Incoming {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
         loop {
-            match self.context.read(&mut self.through) {
+            if self.reader.is_none() {
+                ready!(self.through.stream.poll_read_ready(cx))?;
+            }
+            let (reader, through) = self.parts();
+            match reader.read(through) {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    std::task::ready!(self.through.stream.poll_read_ready(cx))?;
+                    if self.through.unread == 0 {
+                        self.reader = None;
+                    }
+                    ready!(self.through.stream.poll_read_ready(cx))?;
                 }
                 Ok(message) => {
                     self.through.unread -= least_size(&message);
-                    self.shrink(&message);
                     return Poll::Ready(Ok(message));
                 }
                 failed => return Poll::Ready(failed),
@@ -231,13 +234,20 @@ impl Incoming {
         }
     }
 
-    /// tungstenite's buffer keeps the size of the largest frame. Where there is nothing in it, another takes its place.
-    fn shrink(&mut self, read: &Message) {
-        if read.is_text() && read.len() > READ_BUFFER && self.through.unread == 0 {
-            let config = *self.context.get_config();
-            self.context = WebSocketContext::from_partially_read(Vec::new(), Role::Server, Some(config));
-        }
+    fn parts(&mut self) -> (&mut WebSocketContext, &mut Through) {
+        let reader = self.reader.get_or_insert_with(|| reader(Vec::new(), self.max_frame_size));
+        (reader, &mut self.through)
     }
+}
+
+fn reader(early: Vec<u8>, limit: usize) -> Box<WebSocketContext> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER)
+        .max_frame_size(Some(limit))
+        .max_message_size(Some(limit));
+    Box::new(WebSocketContext::from_partially_read(early, Role::Server, Some(config)))
 }
 
 /// How many bytes a client has sent for a message, at the least: in one frame, with the shortest header.
@@ -306,7 +316,10 @@ async fn close(mut incoming: Incoming, end: End) {
     outbox.close(codes::SHUTDOWN);
     let told = match end {
         // The answer to the client's own close frame waits to be written.
-        End::Client => incoming.context.flush(&mut incoming.through),
+        End::Client => {
+            let (reader, through) = incoming.parts();
+            reader.flush(through)
+        }
         End::Violation(code, reason) => say(&mut incoming, CloseFrame { code, reason: reason.into() }),
         End::Disconnect(reason) => {
             if reason == codes::SLOW {
@@ -346,7 +359,8 @@ async fn close(mut incoming: Incoming, end: End) {
 }
 
 fn say(incoming: &mut Incoming, frame: CloseFrame) -> Result<(), Error> {
-    incoming.context.close(&mut incoming.through, Some(frame))
+    let (reader, through) = incoming.parts();
+    reader.close(through, Some(frame))
 }
 
 /// Where the system does not offer it, its own bounds hold.

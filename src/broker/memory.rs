@@ -143,8 +143,8 @@ impl MemoryBroker {
     }
 
     /// The channel, made on first use. Its guard is dropped here, so that none lives across an await.
-    fn channel(&self, name: &str) -> Arc<Mutex<Channel>> {
-        if let Some(found) = self.channels.get(name) {
+    fn channel(&self, name: impl AsRef<str> + Into<Arc<str>>) -> Arc<Mutex<Channel>> {
+        if let Some(found) = self.channels.get(name.as_ref()) {
             return Arc::clone(&found);
         }
         Arc::clone(&self.channels.entry(name.into()).or_default())
@@ -183,7 +183,7 @@ impl Broker for MemoryBroker {
         let sink = self.sink();
         let mut new = 0;
         for Entry { seq, channel: name, data } in entries {
-            let channel = self.channel(name);
+            let channel = self.channel(name.as_str());
             let mut channel = lock(&channel);
             let last = channel.seq();
             if *seq <= last {
@@ -250,7 +250,7 @@ impl Broker for MemoryBroker {
 
     async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError> {
         for (name, info) in clients {
-            let channel = self.channel(name);
+            let channel = self.channel(Arc::clone(name));
             let mut channel = lock(&channel);
             self.evict(name, &mut channel, None);
             let new = channel.presence.see(info.clone(), Instant::now());
