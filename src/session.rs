@@ -35,7 +35,7 @@ use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
-use timing::{Due, Timing};
+use timing::{Due, Pings, Timing};
 use tokio::time::{Instant, timeout_at};
 
 /// What sessions work with, shared by all of them.
@@ -116,7 +116,7 @@ impl Session {
 
     /// Does what the time has come for.
     pub fn tick(&mut self, now: Instant) -> Result<(), Disconnect> {
-        match self.timing.due(now) {
+        match self.timing.due(now, Pings::of(&self.services.config)) {
             Due::Nothing => Ok(()),
             Due::Ping => {
                 self.outbox.push(json::PING);
@@ -314,7 +314,7 @@ impl Session {
         connection.set_account(account);
         let now = SystemTime::now();
         let valid = identity.expires_at.duration_since(now).unwrap_or_default() + self.services.config.token_grace;
-        self.timing.authenticated(Instant::now(), valid);
+        self.timing.authenticated(Instant::now(), Pings::of(&self.services.config), valid);
         Ok(identity.ttl(now))
     }
 

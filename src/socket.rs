@@ -90,40 +90,47 @@ fn count(end: &End, services: &Services) {
     services.metrics.disconnects.with_label_values(&[&code]).inc();
 }
 
-async fn run(incoming: &mut Incoming, session: &mut Session, services: &Services, shutdown: &Shutdown) -> End {
+fn run<'a>(
+    incoming: &'a mut Incoming,
+    session: &'a mut Session,
+    services: &'a Services,
+    shutdown: &'a Shutdown,
+) -> impl Future<Output = End> + Send {
     let outgoing = Outgoing {
         stream: Arc::clone(&incoming.through.stream),
         outbox: Arc::clone(&incoming.through.outbox),
         write_timeout: services.config.write_timeout,
     };
-    let (mut farewell, mut tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(session.next_tick())));
-    let mut leaving = false;
-    loop {
-        let may_read = outgoing.outbox.standing() == Standing::Open;
-        let step = tokio::select! {
-            // While the client does not take what it asked for, nothing more is asked. Idle connections need not hold
-            // room for what messages call for.
-            message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => {
-                Either::Left(Box::pin(take(message, session, &outgoing, services)))
+    async move {
+        let (mut farewell, mut tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(session.next_tick())));
+        let mut leaving = false;
+        loop {
+            let may_read = outgoing.outbox.standing() == Standing::Open;
+            let step = tokio::select! {
+                // While the client does not take what it asked for, nothing more is asked. Idle connections need not
+                // hold room for what messages call for.
+                message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => {
+                    Either::Left(Box::pin(take(message, session, &outgoing, services)))
+                }
+                attended = outgoing.attend() => Either::Right(done(attended)),
+                () = &mut tick => Either::Right(done(session.tick(Instant::now()).map_err(End::from))),
+                () = &mut farewell, if !leaving => {
+                    // Ends the loop once everything that is queued has been written.
+                    outgoing.outbox.close(codes::SHUTDOWN);
+                    leaving = true;
+                    Either::Right(done(Ok(())))
+                }
+            };
+            if let Err(end) = step.await {
+                return end;
             }
-            attended = outgoing.attend() => Either::Right(done(attended)),
-            () = &mut tick => Either::Right(done(session.tick(Instant::now()).map_err(End::from))),
-            () = &mut farewell, if !leaving => {
-                // Ends the loop once everything that is queued has been written.
-                outgoing.outbox.close(codes::SHUTDOWN);
-                leaving = true;
-                Either::Right(done(Ok(())))
+            let next_tick = session.next_tick();
+            if tick.deadline() != next_tick {
+                tick.as_mut().reset(next_tick);
             }
-        };
-        if let Err(end) = step.await {
-            return end;
+            // Whoever sends without pause does not keep the thread to himself.
+            consume_budget().await;
         }
-        let next_tick = session.next_tick();
-        if tick.deadline() != next_tick {
-            tick.as_mut().reset(next_tick);
-        }
-        // Whoever sends without pause does not keep the thread to himself.
-        consume_budget().await;
     }
 }
 
