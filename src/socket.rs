@@ -379,3 +379,7 @@ fn bound_kernel_buffer(stream: &TcpStream) {
     #[cfg(not(any(target_os = "android", target_os = "linux")))]
     let _ = (stream, KERNEL_BUFFER);
 }
+
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;
