@@ -259,6 +259,10 @@ fn reader(early: Vec<u8>, limit: usize) -> Box<WebSocketContext> {
 
 /// How many bytes a client has sent for a message, at the least: in one frame, with the shortest header.
 fn least_size(message: &Message) -> usize {
+    if message.is_close() {
+        // tungstenite may have put another reason in the place of the client's. Nothing follows it anyway.
+        return 0;
+    }
     let payload = message.len();
     let header = match payload {
         0..=125 => 6,

@@ -3,6 +3,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 const TEXT: u8 = 0x81;
+const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const FIRST: u8 = 0x01;
 const LAST: u8 = 0x80;
@@ -74,4 +75,11 @@ async fn a_message_in_fragments_with_a_ping_between_is_kept() {
     assert_eq!(next(&mut incoming).await, Some(Message::text("ab")));
     client.write_all(&frame(TEXT, b"c")).await.unwrap();
     assert_eq!(next(&mut incoming).await, Some(Message::text("c")));
+}
+
+#[tokio::test]
+async fn a_close_with_a_code_that_is_not_allowed_is_a_close() {
+    let (mut client, mut incoming) = pair().await;
+    client.write_all(&frame(CLOSE, &1005_u16.to_be_bytes())).await.unwrap();
+    assert!(matches!(next(&mut incoming).await, Some(Message::Close(Some(_)))));
 }
