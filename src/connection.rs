@@ -162,3 +162,20 @@ impl Connections {
         self.users.iter().map(|entry| Arc::clone(entry.key())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_channel_is_there_once() {
+        let mut channels = Channels::default();
+        let inserted: Vec<bool> = ["b", "a", "c", "a"].map(|name| channels.insert(name.into())).into();
+        assert_eq!(inserted, [true, true, true, false]);
+        assert!(channels.contains("a") && !channels.contains("d"));
+        assert!(channels.remove("b") && !channels.remove("b"));
+        assert_eq!((channels.len(), channels.is_empty()), (2, false));
+        assert_eq!(channels.take(), ["a", "c"].map(Arc::<str>::from));
+        assert!(channels.is_empty());
+    }
+}

@@ -259,6 +259,10 @@ fn reader(early: Vec<u8>, limit: usize) -> Box<WebSocketContext> {
 
 /// How many bytes a client has sent for a message, at the least: in one frame, with the shortest header.
 fn least_size(message: &Message) -> usize {
+    if message.is_close() {
+        // tungstenite may have put another reason in the place of the client's. Nothing follows it anyway.
+        return 0;
+    }
     let payload = message.len();
     let header = match payload {
         0..=125 => 6,
@@ -379,3 +383,7 @@ fn bound_kernel_buffer(stream: &TcpStream) {
     #[cfg(not(any(target_os = "android", target_os = "linux")))]
     let _ = (stream, KERNEL_BUFFER);
 }
+
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;
