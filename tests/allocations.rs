@@ -29,6 +29,7 @@ fn a_message_for_many_costs_the_allocations_of_one_for_few() {
         let token = pocketbase.user("anna").await.token;
         node::account(&node::auth(&pocketbase), &token).await
     });
+    // Beyond this a queue grows for a moment, which is an allocation.
     for at_once in [1, 4] {
         let [few, many] = [10, 300].map(|subscribers| allocations(&runtime, &account, subscribers, at_once));
         println!("{at_once} at once: {few:.2} allocations for 10 subscribers, {many:.2} for 300");
