@@ -13,8 +13,9 @@ use crate::pocketbase::batch::Batcher;
 use crate::pocketbase::{Check, PocketBase, PocketBaseError, Verdict};
 use crate::protocol::codes::{self, ErrorCode};
 use changes::{Changes, Moment};
-use moka::sync::Cache;
-use std::sync::Arc;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -23,7 +24,7 @@ const DENIED_TTL: Duration = Duration::from_secs(1);
 
 pub struct Access {
     questions: Batcher<Check, Verdict>,
-    known: Cache<Check, Known, foldhash::fast::RandomState>,
+    known: Cache<Check, Known, UnitWeighter, foldhash::fast::RandomState>,
     changes: Arc<Changes>,
     ttl: Duration,
     metrics: Metrics,
@@ -52,19 +53,28 @@ impl Access {
             let pocketbase = pocketbase.clone();
             async move { pocketbase.authorize(&checks).await }
         });
-        let known = Cache::builder()
-            .max_capacity(config.access_cache_size as u64)
-            .time_to_live(config.access_ttl)
-            .build_with_hasher(foldhash::fast::RandomState::default());
+        let (size, hasher) = (config.access_cache_size, foldhash::fast::RandomState::default());
+        let known = Cache::with(size, size as u64, UnitWeighter, hasher, DefaultLifecycle::default());
         Self { questions, known, changes, ttl: config.access_ttl, metrics }
     }
 
+    /// Forgets answers that are past their time, for as long as `access` lives.
+    pub async fn sweep(access: Weak<Self>) {
+        loop {
+            let Some(access) = access.upgrade() else { return };
+            access.known.retain(|_, known| known.at.elapsed() < access.ttl);
+            let pause = access.ttl;
+            drop(access);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// Whether the user may subscribe, and the moment for [`Access::holds`]; the error is what the client is told.
-    pub async fn check(&self, user: &str, channel: &str) -> Result<Moment, ErrorCode> {
+    pub async fn check(&self, user: &Arc<str>, channel: &Arc<str>) -> Result<Moment, ErrorCode> {
         if !is_well_formed(channel) {
             return Err(codes::UNKNOWN_CHANNEL);
         }
-        let check = Check { user: user.to_owned(), channel: channel.to_owned() };
+        let check = Check { user: Arc::clone(user), channel: Arc::clone(channel) };
         if let Some(known) = self.known.get(&check).filter(|known| self.is_fresh(known, &check)) {
             self.count("remembered");
             return known.permit();
@@ -73,8 +83,8 @@ impl Access {
     }
 
     /// What PocketBase says now, whatever is remembered: whether the user may, as of a moment for [`Access::holds`].
-    pub async fn ask_anew(&self, user: &str, channel: &str) -> Result<(bool, Moment), PocketBaseError> {
-        let known = self.ask(Check { user: user.to_owned(), channel: channel.to_owned() }).await?;
+    pub async fn ask_anew(&self, user: &Arc<str>, channel: &Arc<str>) -> Result<(bool, Moment), PocketBaseError> {
+        let known = self.ask(Check { user: Arc::clone(user), channel: Arc::clone(channel) }).await?;
         Ok((known.verdict == Verdict::Allowed, known.asked))
     }
 

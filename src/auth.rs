@@ -13,7 +13,6 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -77,20 +76,22 @@ pub struct Account {
     banned_until: SystemTime,
     muted_until: SystemTime,
     /// Whose signals the user does not want.
-    blocked: HashSet<String>,
+    /// Sorted.
+    blocked: Box<[String]>,
     /// When PocketBase was asked.
     at: Instant,
 }
 
 impl Account {
-    fn new(user: UserKey, collection: &Arc<str>, at: Instant) -> Self {
+    fn new(mut user: UserKey, collection: &Arc<str>, at: Instant) -> Self {
+        user.blocked.sort_unstable();
         let time = |millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH);
         Self {
             key: user.key,
             collection: Arc::clone(collection),
             banned_until: time(user.banned_until),
             muted_until: time(user.muted_until),
-            blocked: user.blocked.into_iter().collect(),
+            blocked: user.blocked.into(),
             at,
         }
     }
@@ -104,7 +105,7 @@ impl Account {
     }
 
     pub fn blocks(&self, user: &str) -> bool {
-        !self.blocked.is_empty() && self.blocked.contains(user)
+        self.blocked.binary_search_by(|blocked| blocked.as_str().cmp(user)).is_ok()
     }
 
     pub fn is_older_than(&self, other: &Self) -> bool {

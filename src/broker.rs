@@ -11,7 +11,7 @@ pub mod status;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
 use status::{State, StatusStore};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// One publication for one channel, numbered by PocketBase's outbox.
@@ -153,7 +153,7 @@ pub trait Broker: StatusStore + 'static {
     /// Adds these clients to their channels' presence, or renews them, for `Retention::presence_ttl`. Who is new is
     /// announced by [`Sink::movement`], and so is whose time has run out, once, with the next call about the channel;
     /// neither where the channel has more clients than `Retention::join_leave_max`.
-    async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError>;
+    async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError>;
 
     /// Also announced, where the client was present.
     async fn remove_presence(&self, channel: &str, client: &str) -> Result<(), BrokerError>;

@@ -70,7 +70,7 @@ settings! {
     request_timeout: Duration = "10", "seconds", "How long a request's head may take to arrive, and then its body; how long a connection may idle between requests";
     token_grace: Duration = "25", "seconds", "How long a connection outlives its token, for the refresh to arrive";
     write_timeout: Duration = "10", "seconds", "How long one write to a client may take";
-    write_hold: Milliseconds = "1", "milliseconds, 0 to 100", "How long what follows a write to a client may be held back, to leave in one go with what comes meanwhile; the first after a pause leaves at once";
+    write_hold: Milliseconds = "2", "milliseconds, 0 to 100", "How long what follows a write to a client may be held back, to leave in one go with what comes meanwhile; the first after a pause leaves at once";
     command_timeout: Duration = "5", "seconds", "How long a command may wait for PocketBase and Redis before it fails with error 100";
     max_connections: Option<usize> = "", "count", "WebSocket connections; past it new ones get 503; unset: nine tenths of what `ulimit -n` allows, which is raised to its hard limit at the start";
     max_connections_per_ip: Limit = "1000", "count or 0", "Sockets from one address (IPv6: one /64), also those that are no WebSocket yet; past it new ones get 429; 0: no limit";

@@ -5,7 +5,6 @@ use crate::auth::Account;
 use crate::outbox::Outbox;
 use crate::protocol::ClientInfo;
 use dashmap::DashMap;
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,22 +17,28 @@ pub struct Connection {
     pub id: ConnectionId,
     pub user: Arc<str>,
     /// The connection's name towards clients.
-    pub client: String,
+    pub client: Arc<str>,
     pub outbox: Arc<Outbox>,
     // Both are held for a look or a swap only: std Mutexes are enough.
     account: Mutex<Arc<Account>>,
-    channels: Mutex<HashSet<Arc<str>>>,
+    channels: Mutex<Channels>,
     opened: Instant,
     /// The client's last sign of life, in milliseconds since `opened`.
     seen: AtomicU64,
 }
 
 impl Connection {
-    pub fn new(id: ConnectionId, user: &str, client: &str, outbox: &Arc<Outbox>, account: Arc<Account>) -> Arc<Self> {
+    pub fn new(
+        id: ConnectionId,
+        user: &str,
+        client: impl Into<Arc<str>>,
+        outbox: &Arc<Outbox>,
+        account: Arc<Account>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             user: user.into(),
-            client: client.to_owned(),
+            client: client.into(),
             outbox: Arc::clone(outbox),
             account: Mutex::new(account),
             channels: Mutex::default(),
@@ -43,7 +48,7 @@ impl Connection {
     }
 
     pub fn info(&self) -> ClientInfo {
-        ClientInfo { user: self.user.to_string(), client: self.client.clone() }
+        ClientInfo { user: Arc::clone(&self.user), client: Arc::clone(&self.client) }
     }
 
     /// The client has just shown that it is there.
@@ -72,8 +77,53 @@ impl Connection {
     }
 
     /// What it is subscribed to. The hub keeps this.
-    pub fn channels(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+    pub fn channels(&self) -> MutexGuard<'_, Channels> {
         lock(&self.channels)
+    }
+}
+
+/// The names of a connection's channels: mostly few, so that a sorted list takes less than half of what a set would.
+#[derive(Default)]
+pub struct Channels(Vec<Arc<str>>);
+
+impl Channels {
+    /// Returns whether it is new.
+    pub fn insert(&mut self, channel: Arc<str>) -> bool {
+        let Err(at) = self.find(&channel) else { return false };
+        if self.0.is_empty() {
+            self.0.reserve_exact(1);
+        }
+        self.0.insert(at, channel);
+        true
+    }
+
+    /// Returns whether it was there.
+    pub fn remove(&mut self, channel: &str) -> bool {
+        self.find(channel).map(|at| self.0.remove(at)).is_ok()
+    }
+
+    pub fn contains(&self, channel: &str) -> bool {
+        self.find(channel).is_ok()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn to_vec(&self) -> Vec<Arc<str>> {
+        self.0.clone()
+    }
+
+    pub fn take(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.0)
+    }
+
+    fn find(&self, channel: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|other| (**other).cmp(channel))
     }
 }
 
@@ -89,7 +139,12 @@ pub struct Connections {
 
 impl Connections {
     pub fn add(&self, connection: &Arc<Connection>) {
-        self.users.entry(Arc::clone(&connection.user)).or_default().push(Arc::clone(connection));
+        let mut connections = self.users.entry(Arc::clone(&connection.user)).or_default();
+        if connections.is_empty() {
+            // A growing list would have room for four at once, and most users have one.
+            connections.reserve_exact(1);
+        }
+        connections.push(Arc::clone(connection));
     }
 
     pub fn remove(&self, connection: &Connection) {

@@ -44,18 +44,21 @@ pub trait Wire: Send + Sync {
 }
 
 impl Wire for TcpStream {
-    /// Past tokio, for which a write is worth a look at what it knows of the socket, until the socket is full.
+    /// Past tokio, which would look at what it knows of the socket before each write, until the socket is full.
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let sent = match parts {
-            [one] => rustix::net::send(self, one, flags),
-            several => rustix::net::sendmsg(self, several, &mut SendAncillaryBuffer::default(), flags),
-        };
-        match sent {
-            // So that it waits for room.
-            Err(Errno::WOULDBLOCK) => self.try_io(Interest::WRITABLE, || Err(ErrorKind::WouldBlock.into())),
+        match send(self, parts) {
+            // Once more before tokio's eyes, so that it waits for room.
+            Err(Errno::WOULDBLOCK) => self.try_io(Interest::WRITABLE, || Ok(send(self, parts)?)),
             sent => Ok(sent?),
         }
+    }
+}
+
+fn send(socket: &TcpStream, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    match parts {
+        [one] => rustix::net::send(socket, one, flags),
+        several => rustix::net::sendmsg(socket, several, &mut SendAncillaryBuffer::default(), flags),
     }
 }
 
@@ -240,8 +243,8 @@ impl Outbox {
         self.budget().give_back(self.write(&mut self.lock(), Instant::now));
     }
 
-    /// For the writer: writes what is queued, unless something was written after `quiet_since`, which is `None`. Returns
-    /// the bytes that are queued no longer and still count.
+    /// For the writer: writes what is queued and returns the bytes that are queued no longer, for it to count; or `None`
+    /// if something was written after `quiet_since`.
     pub fn write_if_due(&self, quiet_since: Option<Instant>, now: Instant) -> Option<usize> {
         let mut state = self.lock();
         if quiet_since.is_some_and(|since| state.last_write.is_some_and(|last| last > since)) {

@@ -63,8 +63,8 @@ pub enum Verdict {
 /// A user who wants to subscribe to a channel.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct Check {
-    pub user: String,
-    pub channel: String,
+    pub user: Arc<str>,
+    pub channel: Arc<str>,
 }
 
 /// A user, or "~" and a user for the others of his class, who may view a record.

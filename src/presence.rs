@@ -14,12 +14,20 @@ const CHUNK: usize = 500;
 
 pub struct Presence {
     broker: Arc<dyn Broker>,
-    /// By client id and channel.
-    local: Mutex<HashMap<(String, String), ClientInfo, foldhash::fast::RandomState>>,
+    local: Mutex<Local>,
     /// Users whom nobody shall see.
     hidden: Mutex<HashSet<String, foldhash::fast::RandomState>>,
     /// What the broker is being told in the background.
     leaving: TaskTracker,
+}
+
+/// This node's clients, by their names.
+type Local = HashMap<Arc<str>, Present, foldhash::fast::RandomState>;
+
+/// One client, and where it is.
+struct Present {
+    user: Arc<str>,
+    channels: Vec<Arc<str>>,
 }
 
 impl Presence {
@@ -43,12 +51,16 @@ impl Presence {
         }
     }
 
-    pub async fn enter(self: &Arc<Self>, channel: &str, info: &ClientInfo) -> Result<(), crate::broker::BrokerError> {
-        self.local().insert((info.client.clone(), channel.to_owned()), info.clone());
+    pub async fn enter(
+        self: &Arc<Self>,
+        channel: &Arc<str>,
+        info: &ClientInfo,
+    ) -> Result<(), crate::broker::BrokerError> {
+        self.note(channel, info);
         if !self.shows(channel, info) {
             return Ok(());
         }
-        let client = [(channel.to_owned(), info.clone())];
+        let client = [(Arc::clone(channel), info.clone())];
         self.broker.add_presence(&client).await?;
         self.leave_again(&client);
         Ok(())
@@ -61,9 +73,9 @@ impl Presence {
         if !changed {
             return;
         }
-        let clients = self.select(|channel, info| info.user == user && !channel.starts_with(INTERNAL));
+        let clients = self.select(|channel, info| *info.user == *user && !channel.starts_with(INTERNAL));
         if hidden {
-            clients.into_iter().for_each(|(channel, info)| self.tell_of_leaving((info.client, channel)));
+            clients.into_iter().for_each(|(channel, info)| self.tell_of_leaving(channel, info.client));
             return;
         }
         let me = Arc::clone(self);
@@ -81,13 +93,45 @@ impl Presence {
     }
 
     fn shows(&self, channel: &str, info: &ClientInfo) -> bool {
-        channel.starts_with(INTERNAL) || !self.hidden().contains(&info.user)
+        channel.starts_with(INTERNAL) || !self.hidden().contains(&*info.user)
     }
 
-    fn select(&self, which: impl Fn(&str, &ClientInfo) -> bool) -> Vec<(String, ClientInfo)> {
-        let local = self.local();
-        let selected = local.iter().filter(|((_, channel), info)| which(channel, info));
-        selected.map(|((_, channel), info)| (channel.clone(), info.clone())).collect()
+    fn select(&self, which: impl Fn(&str, &ClientInfo) -> bool) -> Vec<(Arc<str>, ClientInfo)> {
+        let mut selected = Vec::new();
+        for (client, Present { user, channels }) in &*self.local() {
+            let info = ClientInfo { user: Arc::clone(user), client: Arc::clone(client) };
+            let channels = channels.iter().filter(|channel| which(channel, &info));
+            selected.extend(channels.map(|channel| (Arc::clone(channel), info.clone())));
+        }
+        selected
+    }
+
+    fn note(&self, channel: &Arc<str>, info: &ClientInfo) {
+        let mut local = self.local();
+        let present = local
+            .entry(Arc::clone(&info.client))
+            .or_insert_with(|| Present { user: Arc::clone(&info.user), channels: Vec::new() });
+        if !present.channels.contains(channel) {
+            // Mostly two, for which a growing list would have room for four.
+            present.channels.reserve_exact(1);
+            present.channels.push(Arc::clone(channel));
+        }
+    }
+
+    fn is_in(&self, channel: &str, client: &str) -> bool {
+        self.local().get(client).is_some_and(|present| present.channels.iter().any(|it| **it == *channel))
+    }
+
+    /// Returns the names where the client was in the channel.
+    fn take_out(&self, channel: &str, client: &str) -> Option<(Arc<str>, Arc<str>)> {
+        let mut local = self.local();
+        let present = local.get_mut(client)?;
+        let at = present.channels.iter().position(|it| **it == *channel)?;
+        let channel = present.channels.swap_remove(at);
+        if !present.channels.is_empty() {
+            return Some((channel, client.into()));
+        }
+        local.remove_entry(client).map(|(client, _)| (channel, client))
     }
 
     /// As `enter`, where the channel may hold so many clients on all nodes; false where it holds as many already, and
@@ -95,7 +139,7 @@ impl Presence {
     /// same time see each other; only while a broker begins anew may a few too many get in.
     pub async fn enter_if_room(
         self: &Arc<Self>,
-        channel: &str,
+        channel: &Arc<str>,
         info: &ClientInfo,
         limit: usize,
     ) -> Result<bool, crate::broker::BrokerError> {
@@ -110,13 +154,12 @@ impl Presence {
 
     /// Returns at once; the broker is told in the background, and where that fails the lease runs out.
     pub fn leave(self: &Arc<Self>, channel: &str, client: &str) {
-        let key = (client.to_owned(), channel.to_owned());
-        if self.local().remove(&key).is_some() {
-            self.tell_of_leaving(key);
+        if let Some((channel, client)) = self.take_out(channel, client) {
+            self.tell_of_leaving(channel, client);
         }
     }
 
-    fn tell_of_leaving(self: &Arc<Self>, (client, channel): (String, String)) {
+    fn tell_of_leaving(self: &Arc<Self>, channel: Arc<str>, client: Arc<str>) {
         let me = Arc::clone(self);
         self.leaving.spawn(async move {
             if let Err(error) = me.broker.remove_presence(&channel, &client).await {
@@ -127,20 +170,18 @@ impl Presence {
 
     /// For the end of the process: takes out whoever is left, and returns once the broker knows of all who left.
     pub async fn withdraw(self: &Arc<Self>) {
-        let left: Vec<(String, String)> = self.local().keys().cloned().collect();
-        for (client, channel) in left {
-            self.leave(&channel, &client);
+        for (channel, info) in self.select(|_, _| true) {
+            self.leave(&channel, &info.client);
         }
         self.leaving.close();
         self.leaving.wait().await;
     }
 
     /// Takes out whom a call has brought back, since they left, or hid, while it was under way.
-    fn leave_again(self: &Arc<Self>, renewed: &[(String, ClientInfo)]) {
+    fn leave_again(self: &Arc<Self>, renewed: &[(Arc<str>, ClientInfo)]) {
         for (channel, info) in renewed {
-            let key = (info.client.clone(), channel.clone());
-            if !self.local().contains_key(&key) || !self.shows(channel, info) {
-                self.tell_of_leaving(key);
+            if !self.is_in(channel, &info.client) || !self.shows(channel, info) {
+                self.tell_of_leaving(Arc::clone(channel), Arc::clone(&info.client));
             }
         }
     }
@@ -150,7 +191,7 @@ impl Presence {
         self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn local(&self) -> MutexGuard<'_, HashMap<(String, String), ClientInfo, foldhash::fast::RandomState>> {
+    fn local(&self) -> MutexGuard<'_, Local> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

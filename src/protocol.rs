@@ -12,6 +12,7 @@ pub mod json;
 use bytes::Bytes;
 use codes::ErrorCode;
 use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// A JSON value on one line, passed on without being parsed or printed again.
 ///
@@ -57,11 +58,12 @@ pub struct Position {
     pub epoch: String,
 }
 
-/// Who is behind a connection, as other subscribers may see it.
+/// Who is behind a connection, as other subscribers may see it. There is one of these in each place that knows of the
+/// connection, so that they share their texts.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ClientInfo {
-    pub user: String,
-    pub client: String,
+    pub user: Arc<str>,
+    pub client: Arc<str>,
 }
 
 /// What a client does to a channel's presence.

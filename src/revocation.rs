@@ -141,7 +141,7 @@ impl Revocation {
                     continue;
                 }
                 let suspended = connections.iter().flat_map(|connection| {
-                    let channels: Vec<Arc<str>> = connection.channels().iter().cloned().collect();
+                    let channels = connection.channels().to_vec();
                     self.hub.suspend(&channels, change.cause, |_, other| other.id == connection.id)
                 });
                 let suspended = suspended.collect();
@@ -218,7 +218,7 @@ impl Revocation {
     fn disconnect(&self, connection: &Connection, reason: Disconnect) {
         connection.outbox.abort(reason);
         self.metrics.revocations.with_label_values(&[&reason.reason.replace(' ', "_")]).inc();
-        tracing::info!(user = &*connection.user, client = connection.client, reason = reason.reason, "disconnected");
+        tracing::info!(user = &*connection.user, client = &*connection.client, reason = reason.reason, "disconnected");
     }
 
     /// Asks PocketBase about each of these subscriptions until it has answered.

@@ -213,6 +213,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     let statuses = Statuses::new(&config, store, Arc::clone(&presence), metrics.clone());
     tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
     let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
+    tokio::spawn(Access::sweep(Arc::downgrade(&access)));
     let connections = Arc::<Connections>::default();
     let revocation = Revocation::new(
         Arc::clone(&hub),

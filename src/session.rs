@@ -35,7 +35,7 @@ use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
-use timing::{Due, Timing};
+use timing::{Due, Pings, Timing};
 use tokio::time::{Instant, timeout_at};
 
 /// What sessions work with, shared by all of them.
@@ -58,7 +58,7 @@ pub struct Services {
 pub struct Session {
     id: ConnectionId,
     /// The connection's name towards clients.
-    client: String,
+    client: Arc<str>,
     services: Arc<Services>,
     outbox: Arc<Outbox>,
     timing: Timing,
@@ -101,7 +101,7 @@ impl Session {
     pub fn new(id: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>, newcomer: Option<Place>) -> Self {
         let now = Instant::now();
         let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
-        let client = crate::random::token::<16>();
+        let client = crate::random::token::<16>().into();
         Self { id, client, services, outbox, timing, pace, newcomer, state: State::New, lost: false }
     }
 
@@ -116,7 +116,7 @@ impl Session {
 
     /// Does what the time has come for.
     pub fn tick(&mut self, now: Instant) -> Result<(), Disconnect> {
-        match self.timing.due(now) {
+        match self.timing.due(now, Pings::of(&self.services.config)) {
             Due::Nothing => Ok(()),
             Due::Ping => {
                 self.outbox.push(json::PING);
@@ -194,11 +194,12 @@ impl Session {
                 Ok(Command { request: Request::Subscribe(Subscribe { channel, .. }), .. }) => Some(channel),
                 _ => None,
             })
-            .filter(|channel| !connection.channels().contains(channel.as_str()))
+            .filter(|channel| !connection.channels().contains(channel))
             .take(self.services.config.max_subscriptions.min(self.commands_left()))
             .collect();
         let checks = channels.into_iter().map(|channel| async move {
-            let verdict = timeout_at(deadline, self.services.access.check(&connection.user, &channel)).await;
+            let name: Arc<str> = channel.as_str().into();
+            let verdict = timeout_at(deadline, self.services.access.check(&connection.user, &name)).await;
             (channel, verdict.unwrap_or(Err(codes::INTERNAL)))
         });
         futures_util::future::join_all(checks).await.into_iter().collect()
@@ -242,7 +243,7 @@ impl Session {
             }
             Request::PresenceStats { channel } => {
                 let clients = self.presence(&channel, deadline).await?;
-                let users = clients.iter().map(|info| info.user.as_str()).collect::<HashSet<&str>>().len();
+                let users = clients.iter().map(|info| &*info.user).collect::<HashSet<&str>>().len();
                 self.reply_to_subscriber(id, &channel, &Reply::PresenceStats { clients: clients.len(), users })?;
                 None
             }
@@ -275,7 +276,7 @@ impl Session {
         self.settle(deadline).await?;
         self.services.statuses.enter(self.connection()?, deadline).await;
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
-        Ok(Reply::Connect(ConnectReply { client: self.client.clone(), ttl, ping }))
+        Ok(Reply::Connect(ConnectReply { client: self.client.to_string(), ttl, ping }))
     }
 
     fn fail(&mut self) {
@@ -286,7 +287,7 @@ impl Session {
 
     async fn refresh(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
         let ttl = self.authenticate(token, deadline).await?;
-        Ok(Reply::Refresh { client: self.client.clone(), ttl })
+        Ok(Reply::Refresh { client: self.client.to_string(), ttl })
     }
 
     /// Verifies the token and takes over what it proves; returns its seconds left.
@@ -296,7 +297,7 @@ impl Session {
             State::Connected(connection) => Arc::clone(connection),
             State::New | State::Failed => {
                 let (user, account) = (&verified.identity.user, Arc::clone(&verified.account));
-                let connection = Connection::new(self.id, user, &self.client, &self.outbox, account);
+                let connection = Connection::new(self.id, user, Arc::clone(&self.client), &self.outbox, account);
                 self.services.connections.add(&connection);
                 self.state = State::Connected(Arc::clone(&connection));
                 connection
@@ -313,7 +314,7 @@ impl Session {
         connection.set_account(account);
         let now = SystemTime::now();
         let valid = identity.expires_at.duration_since(now).unwrap_or_default() + self.services.config.token_grace;
-        self.timing.authenticated(Instant::now(), valid);
+        self.timing.authenticated(Instant::now(), Pings::of(&self.services.config), valid);
         Ok(identity.ttl(now))
     }
 
@@ -324,7 +325,7 @@ impl Session {
             Ok(Ok(verified)) => Ok(verified),
             Ok(Err(AuthError::Expired)) => Err(codes::TOKEN_EXPIRED.into()),
             Ok(Err(error @ AuthError::Invalid(_))) => {
-                tracing::debug!(%error, client = self.client, "refused");
+                tracing::debug!(%error, client = &*self.client, "refused");
                 Err(codes::INVALID_TOKEN.into())
             }
             Ok(Err(AuthError::Unavailable(error))) => {
@@ -349,7 +350,7 @@ impl Session {
     /// PocketBase's verdict: the one that is there already, or else its answer.
     async fn allowed(
         &self,
-        channel: &str,
+        channel: &Arc<str>,
         verdict: Option<Result<Moment, ErrorCode>>,
         deadline: Instant,
     ) -> Result<Moment, Failure> {
@@ -374,7 +375,7 @@ impl Session {
         let name: Arc<str> = channel.as_str().into();
         let mut verdict = verdicts.remove(&channel);
         loop {
-            let allowed = self.allowed(&channel, verdict.take(), deadline).await?;
+            let allowed = self.allowed(&name, verdict.take(), deadline).await?;
             let mut stale = false;
             let accept = |mut reply: SubscribeReply| {
                 if !self.services.access.holds(allowed, &connection.user, &channel) {
@@ -400,7 +401,7 @@ impl Session {
             };
             let joined = timeout_at(deadline, async {
                 self.services.relay.started().await;
-                self.services.presence.enter(&channel, &connection.info()).await?;
+                self.services.presence.enter(&name, &connection.info()).await?;
                 self.services.hub.subscribe(&channel, &connection, recover.as_ref(), accept).await
             });
             let failure = match joined.await {
@@ -435,7 +436,9 @@ impl Session {
     ) -> Result<(), Failure> {
         let connection = self.connection()?;
         let services = &self.services;
-        self.allowed(&channel, verdicts.remove(&channel), deadline).await?;
+        let verdict = verdicts.remove(&channel);
+        let channel: Arc<str> = channel.into();
+        self.allowed(&channel, verdict, deadline).await?;
         if recover.is_some() && reject_unrecovered {
             return Err(codes::UNRECOVERABLE_POSITION.into());
         }
@@ -448,7 +451,6 @@ impl Session {
             Ok(Err(error)) => return Err(self.broker_failed("subscribe", &error).into()),
             Err(_) => return Err(codes::INTERNAL.into()),
         }
-        let channel: Arc<str> = channel.into();
         if !connection.channels().insert(Arc::clone(&channel)) {
             return Err(codes::ALREADY_SUBSCRIBED.into());
         }
@@ -587,7 +589,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let State::Connected(connection) = &self.state else { return };
         self.services.connections.remove(connection);
-        let channels = std::mem::take(&mut *connection.channels());
+        let channels = connection.channels().take();
         for channel in channels {
             self.leave(connection, &channel);
         }

@@ -6,6 +6,7 @@
 //!    `shutdown_spread`, so that they do not reach the next node all at once. Until then it is served.
 
 use crate::connection::ConnectionId;
+use futures_util::FutureExt;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -44,10 +45,11 @@ impl Shutdown {
         self.farewell.cancel();
     }
 
-    /// Returns when it is this connection's turn to leave.
-    pub async fn farewell(&self, connection: ConnectionId) {
-        self.farewell.cancelled().await;
-        tokio::time::sleep(turn(connection, self.spread)).await;
+    /// Returns when it is this connection's turn to leave. All connections wait for this for as long as they live, and
+    /// for their turn only then.
+    pub fn farewell(&self, connection: ConnectionId) -> impl Future<Output = ()> {
+        let turn = turn(connection, self.spread);
+        self.farewell.cancelled().then(move |()| Box::pin(tokio::time::sleep(turn)))
     }
 }
 

@@ -8,24 +8,24 @@ use crate::protocol::frame::Frame;
 use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
 use bytes::Bytes;
-use futures_util::ready;
-use std::future::poll_fn;
+use futures_util::future::Either;
+use std::future::{poll_fn, ready as done};
 use std::io::{self, ErrorKind, Read, Write};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
+use tungstenite::Message;
+use tungstenite::error::{CapacityError, Error, ProtocolError};
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 
-/// Enough for a client's usual frame; the library's default costs 128 KiB for each idle connection. A larger frame gets
+/// Of a connection that is being read from; an idle one has none. Enough for a client's usual frame; a larger one gets
 /// the room that it needs.
-const READ_BUFFER: usize = 256;
+const READ_BUFFER: usize = 1024;
 /// The library's buffer for what it writes itself, which is at once in the outbox.
 const WRITE_BUFFER: usize = 1024;
 /// How much the kernel may hold that it has not sent yet. Without a bound it takes up to 4 MiB for each client that
@@ -50,94 +50,121 @@ impl From<Disconnect> for End {
     }
 }
 
-/// Serves one client until either side ends it. `early` are bytes that came together with the handshake.
-pub async fn serve(
+/// Serves one client until either side ends it. `early` are bytes that came together with the handshake; `held` is let
+/// go of when all is over.
+///
+/// An `async fn` would have room for its arguments twice, for as long as the connection lives.
+pub fn serve(
     stream: Arc<TcpStream>,
     early: Bytes,
     mut session: Session,
     outbox: Arc<Outbox>,
     services: Arc<Services>,
-    shutdown: Shutdown,
-) {
+    shutdown: Arc<Shutdown>,
+    held: impl Send,
+) -> impl Future<Output = ()> + Send {
     bound_kernel_buffer(&stream);
-    let limit = Some(services.config.max_frame_size);
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER)
-        .max_frame_size(limit)
-        .max_message_size(limit);
-    let context = WebSocketContext::from_partially_read(early.into(), Role::Server, Some(config));
-    let mut incoming = Incoming { context, through: Through { stream, outbox } };
-    let end = run(&mut incoming, &mut session, &services, &shutdown).await;
-    // Leaves all channels before the client is told, so that nothing is queued for it any more.
-    drop(session);
-    let code = match &end {
+    let (unread, max_frame_size) = (early.len(), services.config.max_frame_size);
+    // A copy: what hyper read them into would become the buffer of the connection, and has 8 KiB.
+    let reader = Some(reader(early.to_vec(), max_frame_size));
+    drop(early);
+    let mut incoming = Incoming { reader, through: Through { stream, outbox, unread }, max_frame_size };
+    async move {
+        let end = run(&mut incoming, &mut session, &services, &shutdown).await;
+        // Leaves all channels before the client is told, so that nothing is queued for it any more.
+        drop(session);
+        count(&end, &services);
+        drop(services);
+        // Few are closing at a time; the others need not hold room for it.
+        Box::pin(close(incoming, end)).await;
+        drop(held);
+    }
+}
+
+fn count(end: &End, services: &Services) {
+    let code = match end {
         End::Disconnect(reason) => reason.code.to_string(),
         End::Violation(code, _) => u16::from(*code).to_string(),
         End::Client => "client".to_owned(),
     };
     services.metrics.disconnects.with_label_values(&[&code]).inc();
-    drop(services);
-    // Few are closing at a time; the others need not hold room for it.
-    Box::pin(close(incoming, end)).await;
 }
 
-async fn run(incoming: &mut Incoming, session: &mut Session, services: &Services, shutdown: &Shutdown) -> End {
-    let outgoing = Outgoing { through: incoming.through.clone(), write_timeout: services.config.write_timeout };
-    let (mut farewell, mut tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(session.next_tick())));
-    let mut leaving = false;
-    loop {
-        let may_read = outgoing.through.outbox.standing() == Standing::Open;
-        let step = tokio::select! {
-            // While the client does not take what it asked for, nothing more is asked.
-            message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => match message {
-                Ok(Message::Text(frame)) => handle(session, &frame, &outgoing).await,
-                Ok(Message::Binary(_)) => {
-                    services.metrics.bad_frames.with_label_values(&["binary"]).inc();
-                    Err(codes::BAD_REQUEST_FRAME.into())
+fn run<'a>(
+    incoming: &'a mut Incoming,
+    session: &'a mut Session,
+    services: &'a Services,
+    shutdown: &'a Shutdown,
+) -> impl Future<Output = End> + Send {
+    let outgoing = Outgoing {
+        stream: Arc::clone(&incoming.through.stream),
+        outbox: Arc::clone(&incoming.through.outbox),
+        write_timeout: services.config.write_timeout,
+    };
+    async move {
+        let (mut farewell, mut tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(session.next_tick())));
+        let mut leaving = false;
+        loop {
+            let may_read = outgoing.outbox.standing() == Standing::Open;
+            let step = tokio::select! {
+                // While the client does not take what it asked for, nothing more is asked. Idle connections need not
+                // hold room for what messages call for.
+                message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => {
+                    Either::Left(Box::pin(take(message, session, &outgoing, services)))
                 }
-                // tungstenite answers pings itself, with its next read.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
-                    session.count_frame().map_err(End::from)
+                attended = outgoing.attend() => Either::Right(done(attended)),
+                () = &mut tick => Either::Right(done(session.tick(Instant::now()).map_err(End::from))),
+                () = &mut farewell, if !leaving => {
+                    // Ends the loop once everything that is queued has been written.
+                    outgoing.outbox.close(codes::SHUTDOWN);
+                    leaving = true;
+                    Either::Right(done(Ok(())))
                 }
-                Ok(Message::Close(_)) => {
-                    session.show_life();
-                    Err(End::Client)
-                }
-                Err(error) => {
-                    if !matches!(error, Error::Io(_)) {
-                        session.show_life();
-                    }
-                    Err(broken(&error, services))
-                }
-            },
-            attended = outgoing.attend() => attended,
-            () = &mut tick => session.tick(Instant::now()).map_err(End::from),
-            () = &mut farewell, if !leaving => {
-                // Ends the loop once everything that is queued has been written.
-                outgoing.through.outbox.close(codes::SHUTDOWN);
-                leaving = true;
-                Ok(())
+            };
+            if let Err(end) = step.await {
+                return end;
             }
-        };
-        if let Err(end) = step {
-            return end;
+            let next_tick = session.next_tick();
+            if tick.deadline() != next_tick {
+                tick.as_mut().reset(next_tick);
+            }
+            // Whoever sends without pause does not keep the thread to himself.
+            consume_budget().await;
         }
-        let next_tick = session.next_tick();
-        if tick.deadline() != next_tick {
-            tick.as_mut().reset(next_tick);
+    }
+}
+
+async fn take(
+    message: Result<Message, Error>,
+    session: &mut Session,
+    outgoing: &Outgoing,
+    services: &Services,
+) -> Result<(), End> {
+    match message {
+        Ok(Message::Text(frame)) => handle(session, &frame, outgoing).await,
+        Ok(Message::Binary(_)) => {
+            services.metrics.bad_frames.with_label_values(&["binary"]).inc();
+            Err(codes::BAD_REQUEST_FRAME.into())
         }
-        // Whoever sends without pause does not keep the thread to himself.
-        consume_budget().await;
+        // tungstenite answers pings itself, with its next read.
+        Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => session.count_frame().map_err(End::from),
+        Ok(Message::Close(_)) => {
+            session.show_life();
+            Err(End::Client)
+        }
+        Err(error) => {
+            if !matches!(error, Error::Io(_)) {
+                session.show_life();
+            }
+            Err(broken(&error, services))
+        }
     }
 }
 
 /// Lets the session work on a frame while what is queued goes on being written.
 async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Result<(), End> {
-    let outbox = &outgoing.through.outbox;
-    // Idle connections need not hold room for it.
-    let mut handling = Box::pin(session.handle(frame));
+    let outbox = &outgoing.outbox;
+    let mut handling = pin!(session.handle(frame));
     // All replies of one go leave in one write.
     let mut corked = poll_fn(|cx| {
         outbox.cork();
@@ -156,15 +183,19 @@ async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Resu
 
 /// The socket as tungstenite sees it: what it writes goes into the outbox, so that it stands between our frames and
 /// never within one.
-#[derive(Clone)]
 struct Through {
     stream: Arc<TcpStream>,
     outbox: Arc<Outbox>,
+    /// Bytes that tungstenite has read and that are in no message yet; or more, where frames were longer than they had to
+    /// be. 0: there is nothing in its buffer.
+    unread: usize,
 }
 
 impl Read for Through {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.try_read(buffer)
+        let size = self.stream.try_read(buffer)?;
+        self.unread += size;
+        Ok(size)
     }
 }
 
@@ -180,25 +211,66 @@ impl Write for Through {
 }
 
 struct Incoming {
-    context: WebSocketContext,
+    /// `None` while nothing of the client is half read or unanswered: most connections are idle most of the time, and
+    /// need not hold half a kilobyte for it.
+    reader: Option<Box<WebSocketContext>>,
     through: Through,
+    max_frame_size: usize,
 }
 
 impl Incoming {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
         loop {
-            match self.context.read(&mut self.through) {
+            if self.reader.is_none() {
+                ready!(self.through.stream.poll_read_ready(cx))?;
+            }
+            let (reader, through) = self.parts();
+            match reader.read(through) {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    if self.through.unread == 0 {
+                        self.reader = None;
+                    }
                     ready!(self.through.stream.poll_read_ready(cx))?;
                 }
-                done => return Poll::Ready(done),
+                Ok(message) => {
+                    self.through.unread -= least_size(&message);
+                    return Poll::Ready(Ok(message));
+                }
+                failed => return Poll::Ready(failed),
             }
         }
     }
+
+    fn parts(&mut self) -> (&mut WebSocketContext, &mut Through) {
+        let reader = self.reader.get_or_insert_with(|| reader(Vec::new(), self.max_frame_size));
+        (reader, &mut self.through)
+    }
+}
+
+fn reader(early: Vec<u8>, limit: usize) -> Box<WebSocketContext> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER)
+        .max_frame_size(Some(limit))
+        .max_message_size(Some(limit));
+    Box::new(WebSocketContext::from_partially_read(early, Role::Server, Some(config)))
+}
+
+/// How many bytes a client has sent for a message, at the least: in one frame, with the shortest header.
+fn least_size(message: &Message) -> usize {
+    let payload = message.len();
+    let header = match payload {
+        0..=125 => 6,
+        126..=0xffff => 8,
+        _ => 14,
+    };
+    header + payload
 }
 
 struct Outgoing {
-    through: Through,
+    stream: Arc<TcpStream>,
+    outbox: Arc<Outbox>,
     write_timeout: Duration,
 }
 
@@ -206,18 +278,27 @@ impl Outgoing {
     /// Waits for the next thing that has to be done for the outbox, and does it. A client that does not read is given
     /// up once its queue is full or time is over. Safe to cancel.
     async fn attend(&self) -> Result<(), End> {
-        let Through { stream, outbox } = &self.through;
+        let outbox = &self.outbox;
         match outbox.standing() {
-            Standing::Over(reason) => return Err(reason.map_or(End::Client, End::from)),
-            Standing::Open => outbox.changed().await,
-            Standing::Full(since) => tokio::select! {
-                writable = stream.writable() => match writable {
-                    Ok(()) => outbox.flush(),
-                    Err(_) => return Err(End::Client),
-                },
-                () = outbox.changed() => {}
-                () = sleep_until(since + self.write_timeout) => return Err(codes::SLOW.into()),
+            Standing::Over(reason) => Err(reason.map_or(End::Client, End::from)),
+            Standing::Open => {
+                outbox.changed().await;
+                Ok(())
+            }
+            // Few are full at a time; the others need not hold room for it.
+            Standing::Full(since) => Box::pin(self.make_room(since)).await,
+        }
+    }
+
+    async fn make_room(&self, since: Instant) -> Result<(), End> {
+        let Self { stream, outbox, .. } = self;
+        tokio::select! {
+            writable = stream.writable() => match writable {
+                Ok(()) => outbox.flush(),
+                Err(_) => return Err(End::Client),
             },
+            () = outbox.changed() => {}
+            () = sleep_until(since + self.write_timeout) => return Err(codes::SLOW.into()),
         }
         Ok(())
     }
@@ -237,12 +318,15 @@ fn broken(error: &Error, services: &Services) -> End {
 
 /// Writes what is queued, says why, and gives the client a moment to take it.
 async fn close(mut incoming: Incoming, end: End) {
-    let Through { stream, outbox } = incoming.through.clone();
+    let (stream, outbox) = (Arc::clone(&incoming.through.stream), Arc::clone(&incoming.through.outbox));
     // What the client was told before the end, such as an error reply, still leaves.
     outbox.close(codes::SHUTDOWN);
     let told = match end {
         // The answer to the client's own close frame waits to be written.
-        End::Client => incoming.context.flush(&mut incoming.through),
+        End::Client => {
+            let (reader, through) = incoming.parts();
+            reader.flush(through)
+        }
         End::Violation(code, reason) => say(&mut incoming, CloseFrame { code, reason: reason.into() }),
         End::Disconnect(reason) => {
             if reason == codes::SLOW {
@@ -282,7 +366,8 @@ async fn close(mut incoming: Incoming, end: End) {
 }
 
 fn say(incoming: &mut Incoming, frame: CloseFrame) -> Result<(), Error> {
-    incoming.context.close(&mut incoming.through, Some(frame))
+    let (reader, through) = incoming.parts();
+    reader.close(through, Some(frame))
 }
 
 /// Where the system does not offer it, its own bounds hold.

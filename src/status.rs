@@ -120,7 +120,7 @@ impl Statuses {
     /// On return the user is online, and it is known whether he is invisible; unless the broker does not answer by the
     /// deadline, which is then made up for.
     pub async fn enter(&self, connection: &Arc<Connection>, deadline: Instant) {
-        let client: Arc<str> = connection.client.as_str().into();
+        let client = Arc::clone(&connection.client);
         let held = Held { connection: Arc::clone(connection), idle: false, lost: false, choice: Choice::default() };
         let lease = held.lease();
         self.local().connections.insert(Arc::clone(&client), held);
@@ -138,7 +138,7 @@ impl Statuses {
 
     fn learn(&self, leases: &[Lease], choices: &[Choice]) {
         for (lease, choice) in leases.iter().zip(choices) {
-            let known = self.local().connections.get_mut(lease.client.as_str()).map(|held| held.learn(*choice));
+            let known = self.local().connections.get_mut(&lease.client).map(|held| held.learn(*choice));
             if let Some(known) = known {
                 self.presence.hide(&lease.user, known.mode == Mode::Invisible);
             }
@@ -148,7 +148,7 @@ impl Statuses {
     /// `closed`: by either side, rather than for want of an answer.
     pub fn leave(&self, connection: &Connection, closed: bool) {
         let mut local = self.local();
-        let Some((client, held)) = local.connections.remove_entry(connection.client.as_str()) else { return };
+        let Some((client, held)) = local.connections.remove_entry(&connection.client) else { return };
         local.due.leases.remove(&client);
         let Held { connection, lost, choice, .. } = held;
         if !lost {
@@ -167,7 +167,7 @@ impl Statuses {
     pub fn set_idle(&self, connection: &Connection, idle: bool) {
         let mut local = self.local();
         let Local { connections, due, .. } = &mut *local;
-        let Some((client, held)) = connections.get_key_value(connection.client.as_str()) else { return };
+        let Some((client, held)) = connections.get_key_value(&connection.client) else { return };
         if held.idle == idle {
             return;
         }
@@ -320,8 +320,8 @@ impl Held {
 
     fn lease(&self) -> Lease {
         Lease {
-            user: self.connection.user.to_string(),
-            client: self.connection.client.clone(),
+            user: Arc::clone(&self.connection.user),
+            client: Arc::clone(&self.connection.client),
             idle: self.idle,
             age: self.connection.seen().elapsed(),
             choice: self.choice,
@@ -336,7 +336,7 @@ impl Ended {
     }
 
     fn as_end(&self) -> End {
-        let (user, client) = (self.user.to_string(), self.client.to_string());
+        let (user, client) = (Arc::clone(&self.user), Arc::clone(&self.client));
         End { user, client, age: self.seen.elapsed(), closed: self.closed }
     }
 }

@@ -173,7 +173,7 @@ impl Sink for Recorder {
     }
 
     fn movement(&self, channel: &str, movement: Movement, info: ClientInfo) {
-        self.movements.lock().unwrap().push((channel.into(), movement, info.client));
+        self.movements.lock().unwrap().push((channel.into(), movement, info.client.to_string()));
     }
 
     fn status(&self, channel: &str, state: State) {

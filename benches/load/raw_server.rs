@@ -197,13 +197,23 @@ impl Subscriber {
     /// Returns whether something is left to be written.
     fn write(&mut self, frame: &[u8]) -> bool {
         if self.pending.is_empty() {
-            let written = self.stream.try_write(frame).unwrap_or(0);
+            // Nothing is copied as long as the socket takes it.
+            let written = if frame.is_empty() { 0 } else { self.try_write(frame) };
             self.pending.extend_from_slice(&frame[written..]);
         } else {
             self.pending.extend_from_slice(frame);
-            let written = self.stream.try_write(&self.pending).unwrap_or(0);
+            let written = self.try_write(&self.pending);
             let _ = self.pending.split_to(written);
         }
         !self.pending.is_empty()
+    }
+
+    /// Whoever is gone takes everything.
+    fn try_write(&self, bytes: &[u8]) -> usize {
+        match self.stream.try_write(bytes) {
+            Ok(written) => written,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(_) => bytes.len(),
+        }
     }
 }

@@ -8,15 +8,15 @@ pub mod rooms;
 pub mod storm;
 
 use crate::options::Options;
-use crate::swarm::Swarm;
+use crate::swarm::{SetUps, Swarm};
 use crate::target::Server;
 
 /// Connects everybody; `None`, and a line that says why, where that did not succeed.
-fn connect(server: &Server, options: &Options) -> Option<Swarm> {
+fn connect(server: &Server, options: &Options) -> Option<(Swarm, SetUps)> {
     let swarm = Swarm::new(server.address, &server.dialect, &server.tickets, options.threads);
     let set_ups = swarm.connect(options.in_flight);
     if set_ups.failed == 0 {
-        return Some(swarm);
+        return Some((swarm, set_ups));
     }
     eprintln!("  left out: {} of {} set-ups failed: {:?}", set_ups.failed, swarm.size(), swarm.trouble());
     None

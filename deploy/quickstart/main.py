@@ -7,6 +7,7 @@ stay until a signal arrives or one of the two ends. Progress goes to stderr; std
 import argparse
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -24,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 HOST = "127.0.0.1"
+# Below the ports that systems give to outgoing connections: one of these could be taken before its server is there.
+UNASSIGNED = range(10_000, 32_000)
 SUPERUSER = "admin@example.com"
 READY_WITHIN = 30  # seconds; on a machine that is not overloaded it takes two or three
 STOP_WITHIN = 10  # seconds for a server to end by itself before it is killed
@@ -177,7 +180,7 @@ def choose_ports(gateway, pocketbase):
             # As servers do, so that connections of an earlier run that linger do not count.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                listener.bind((HOST, wish))
+                bind(listener, [wish] if wish else random.sample(UNASSIGNED, 100))
             except OSError as error:
                 raise Failure(
                     f"port {wish} for {whose} cannot be used ({error.strerror}); "
@@ -187,6 +190,16 @@ def choose_ports(gateway, pocketbase):
     finally:
         for listener in held:
             listener.close()
+
+
+def bind(listener, ports):
+    """To the first of these ports that is free."""
+    for port in ports[:-1]:
+        try:
+            return listener.bind((HOST, port))
+        except OSError:
+            continue
+    return listener.bind((HOST, ports[-1]))
 
 
 # --- the two servers with their data --------------------------------------------------------------

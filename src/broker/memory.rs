@@ -3,19 +3,21 @@
 //! After a restart every channel has a new epoch, so clients that come back are told `recovered:false` and
 //! reload from PocketBase.
 
+mod crowd;
 mod status;
 
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
+use crowd::Crowd;
 use dashmap::DashMap;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::time::{Duration, Instant};
 
 pub struct MemoryBroker {
     retention: Retention,
-    channels: DashMap<String, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
+    channels: DashMap<Arc<str>, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
     mark: Mutex<Option<Mark>>,
     statuses: status::Statuses,
     sink: OnceLock<Weak<dyn Sink>>,
@@ -23,37 +25,56 @@ pub struct MemoryBroker {
 
 /// A std Mutex is enough: it is held for a few pushes and never across an await. It is held while the sink is
 /// called, which keeps the channel's order; the hub locks its own channel inside, never the other way round.
+#[derive(Default)]
 struct Channel {
+    /// Made on first use, since there may be very many channels that only ever have presence. From then on somebody
+    /// may have been told its epoch, which has to stay.
+    log: Option<Box<Log>>,
+    presence: Crowd,
+    subscribed: bool,
+}
+
+struct Log {
     epoch: String,
     offset: u64,
     /// The outbox number of the last publication.
     seq: u64,
     history: VecDeque<Publication>,
-    presence: HashMap<String, (ClientInfo, Instant)>,
-    subscribed: bool,
     published_at: Instant,
     used_at: Instant,
-    /// Whether anybody was told its epoch, which then has to stay.
-    epoch_told: bool,
 }
 
 impl Channel {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            epoch: new_epoch(),
-            offset: 0,
-            seq: 0,
-            history: VecDeque::new(),
-            presence: HashMap::new(),
-            subscribed: false,
-            published_at: now,
-            used_at: now,
-            epoch_told: false,
-        }
+    fn log(&mut self) -> &mut Log {
+        self.log.get_or_insert_with(|| Box::new(Log::new()))
     }
 
-    /// Begins a new history; who is present stays.
+    /// The outbox number of the last publication, or 0.
+    fn seq(&self) -> u64 {
+        self.log.as_ref().map_or(0, |log| log.seq)
+    }
+
+    /// Takes out those clients whose time has run out, or this one. Returns those of whom others are to be told.
+    fn evict(&mut self, now: Instant, retention: &Retention, client: Option<&str>) -> Vec<ClientInfo> {
+        let told = self.presence.len() <= retention.join_leave_max;
+        let mut left = self.presence.expire(now, retention.presence_ttl);
+        left.extend(client.and_then(|client| self.presence.take_out(client)));
+        if told { left } else { Vec::new() }
+    }
+
+    fn is_idle(&self, now: Instant, retention: &Retention) -> bool {
+        let is_needed = |log: &Log| !log.history.is_empty() || now - log.used_at <= retention.position_ttl;
+        !self.subscribed && self.presence.is_empty() && !self.log.as_deref().is_some_and(is_needed)
+    }
+}
+
+impl Log {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { epoch: new_epoch(), offset: 0, seq: 0, history: VecDeque::new(), published_at: now, used_at: now }
+    }
+
+    /// Begins a new history.
     fn forget(&mut self) {
         (self.epoch, self.offset, self.seq, self.history) = (new_epoch(), 0, 0, VecDeque::new());
     }
@@ -61,7 +82,6 @@ impl Channel {
     fn append(&mut self, seq: u64, data: Payload, retention: &Retention) -> Publication {
         let now = Instant::now();
         self.expire(now, retention);
-        self.epoch_told = true;
         self.offset += 1;
         self.seq = seq;
         self.published_at = now;
@@ -78,24 +98,6 @@ impl Channel {
         if now - self.published_at > retention.ttl {
             self.history = VecDeque::new();
         }
-    }
-
-    /// Takes out those clients whose time has run out, or this one. Returns those of whom others are to be told.
-    fn evict(&mut self, now: Instant, retention: &Retention, client: Option<&str>) -> Vec<ClientInfo> {
-        let told = self.presence.len() <= retention.join_leave_max;
-        let gone = |id: &String, (_, seen): &mut (ClientInfo, Instant)| {
-            client.is_some_and(|client| client == id) || now - *seen > retention.presence_ttl
-        };
-        let left: Vec<ClientInfo> = self.presence.extract_if(gone).map(|(_, (info, _))| info).collect();
-        if told { left } else { Vec::new() }
-    }
-
-    fn is_idle(&self, now: Instant, retention: &Retention) -> bool {
-        !self.subscribed
-            && self.history.is_empty()
-            && self.presence.is_empty()
-            // One that only ever had presence keeps nothing.
-            && (!self.epoch_told || now - self.used_at > retention.position_ttl)
     }
 
     fn read(&self, query: HistoryQuery) -> Vec<Publication> {
@@ -130,7 +132,9 @@ impl MemoryBroker {
             let now = Instant::now();
             broker.channels.retain(|name, channel| {
                 let mut state = lock(channel);
-                state.expire(now, &broker.retention);
+                if let Some(log) = &mut state.log {
+                    log.expire(now, &broker.retention);
+                }
                 broker.evict(name, &mut state, None);
                 // Another holder may be about to publish into it.
                 Arc::strong_count(channel) > 1 || !state.is_idle(now, &broker.retention)
@@ -139,11 +143,11 @@ impl MemoryBroker {
     }
 
     /// The channel, made on first use. Its guard is dropped here, so that none lives across an await.
-    fn channel(&self, name: &str) -> Arc<Mutex<Channel>> {
-        if let Some(found) = self.channels.get(name) {
+    fn channel(&self, name: impl AsRef<str> + Into<Arc<str>>) -> Arc<Mutex<Channel>> {
+        if let Some(found) = self.channels.get(name.as_ref()) {
             return Arc::clone(&found);
         }
-        Arc::clone(&self.channels.entry(name.to_owned()).or_insert_with(|| Arc::new(Mutex::new(Channel::new()))))
+        Arc::clone(&self.channels.entry(name.into()).or_default())
     }
 
     /// Takes clients out of the presence whose time has run out, and this one.
@@ -179,21 +183,22 @@ impl Broker for MemoryBroker {
         let sink = self.sink();
         let mut new = 0;
         for Entry { seq, channel: name, data } in entries {
-            let channel = self.channel(name);
+            let channel = self.channel(name.as_str());
             let mut channel = lock(&channel);
-            if *seq <= channel.seq {
-                let newest = channel.history.back().filter(|_| *seq == channel.seq);
+            let last = channel.seq();
+            if *seq <= last {
+                let newest = channel.log().history.back().filter(|_| *seq == last);
                 if newest.is_some_and(|newest| newest.data != *data) {
                     return Err(BrokerError::Conflict);
                 }
                 continue;
             }
             new += 1;
-            let publication = channel.append(*seq, data.clone(), &self.retention);
-            if channel.subscribed
-                && let Some(sink) = &sink
-            {
-                sink.publication(name, &channel.epoch, publication);
+            let subscribed = channel.subscribed;
+            let log = channel.log();
+            let publication = log.append(*seq, data.clone(), &self.retention);
+            if subscribed && let Some(sink) = &sink {
+                sink.publication(name, &log.epoch, publication);
             }
         }
         Ok(new)
@@ -215,37 +220,40 @@ impl Broker for MemoryBroker {
         let channel = self.channel(channel);
         let mut channel = lock(&channel);
         channel.subscribed = false;
-        channel.used_at = Instant::now();
+        if let Some(log) = &mut channel.log {
+            log.used_at = Instant::now();
+        }
         Ok(())
     }
 
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let channel = self.channel(channel);
         let mut channel = lock(&channel);
-        (channel.used_at, channel.epoch_told) = (Instant::now(), true);
-        let now = channel.used_at;
-        channel.expire(now, &self.retention);
-        let position = Position { offset: channel.offset, epoch: channel.epoch.clone() };
-        Ok(History { publications: channel.read(query), position })
+        let log = channel.log();
+        log.used_at = Instant::now();
+        log.expire(log.used_at, &self.retention);
+        let position = Position { offset: log.offset, epoch: log.epoch.clone() };
+        Ok(History { publications: log.read(query), position })
     }
 
     async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError> {
         let channel = self.channel(channel);
         let mut channel = lock(&channel);
-        if channel.seq <= seq {
-            let last = channel.seq;
-            channel.forget();
-            channel.seq = last;
+        // Without a log there is nothing to forget, and nobody knows its epoch.
+        if let Some(log) = channel.log.as_mut().filter(|log| log.seq <= seq) {
+            let last = log.seq;
+            log.forget();
+            log.seq = last;
         }
         Ok(())
     }
 
-    async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError> {
+    async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError> {
         for (name, info) in clients {
-            let channel = self.channel(name);
+            let channel = self.channel(Arc::clone(name));
             let mut channel = lock(&channel);
             self.evict(name, &mut channel, None);
-            let new = channel.presence.insert(info.client.clone(), (info.clone(), Instant::now())).is_none();
+            let new = channel.presence.see(info.clone(), Instant::now());
             if new && channel.presence.len() <= self.retention.join_leave_max {
                 self.tell_movement(name, Movement::Join, info.clone());
             }
@@ -263,7 +271,7 @@ impl Broker for MemoryBroker {
         let channel = self.channel(name);
         let mut channel = lock(&channel);
         self.evict(name, &mut channel, None);
-        Ok(channel.presence.values().map(|(info, _)| info.clone()).collect())
+        Ok(channel.presence.infos())
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {
@@ -290,7 +298,9 @@ impl Broker for MemoryBroker {
             *at = Some(mark);
         }
         for channel in self.channels.iter() {
-            lock(&channel).forget();
+            if let Some(log) = &mut lock(&channel).log {
+                log.forget();
+            }
         }
         if let Some(sink) = self.sink() {
             sink.gap();

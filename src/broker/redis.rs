@@ -265,7 +265,7 @@ impl Broker for RedisBroker {
         self.call_one(&self.scripts.forget, command).await.map(drop)
     }
 
-    async fn add_presence(&self, clients: &[(String, ClientInfo)]) -> Result<(), BrokerError> {
+    async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError> {
         let mut channels: HashMap<&str, Vec<&ClientInfo>> = HashMap::new();
         for (channel, info) in clients {
             channels.entry(channel).or_default().push(info);
@@ -279,7 +279,7 @@ impl Broker for RedisBroker {
                 let mut command = self.presence_call(&self.scripts.add_presence, channel);
                 command.arg(ttl);
                 for info in infos {
-                    command.arg(&info.client).arg(wire::info_json(info));
+                    command.arg(&*info.client).arg(wire::info_json(info));
                 }
                 command
             })

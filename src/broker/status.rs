@@ -4,6 +4,7 @@ use super::BrokerError;
 use crate::protocol::Payload;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What others see.
@@ -63,8 +64,8 @@ pub struct Choice {
 /// One connection that lives.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    pub user: String,
-    pub client: String,
+    pub user: Arc<str>,
+    pub client: Arc<str>,
     pub idle: bool,
     /// Since its last sign of life.
     pub age: Duration,
@@ -75,8 +76,8 @@ pub struct Lease {
 /// One connection that lives no more.
 #[derive(Clone, Debug)]
 pub struct End {
-    pub user: String,
-    pub client: String,
+    pub user: Arc<str>,
+    pub client: Arc<str>,
     /// Since its last sign of life.
     pub age: Duration,
     /// Whether it may be back in a moment, as after a page's reload: it was closed rather than lost.

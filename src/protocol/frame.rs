@@ -92,8 +92,8 @@ fn header(length: usize) -> ([u8; HEADER_MAX], usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_tungstenite::tungstenite::Message;
-    use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
+    use tungstenite::Message;
+    use tungstenite::protocol::{Role, WebSocketContext};
 
     #[test]
     fn a_client_reads_what_was_written_at_each_length_of_the_header() {

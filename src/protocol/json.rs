@@ -320,7 +320,7 @@ fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
         Reply::Presence(clients) => {
             out.extend_from_slice(br#""presence":{"presence":"#);
             let by_client: std::collections::BTreeMap<&str, &ClientInfo> =
-                clients.iter().map(|info| (info.client.as_str(), info)).collect();
+                clients.iter().map(|info| (&*info.client, info)).collect();
             write_json(out, &by_client);
             out.push(b'}');
         }

@@ -97,7 +97,7 @@ impl Method {
                 }
                 Method::PresenceStats => {
                     let clients = present(services, body).await?;
-                    let users: HashSet<&str> = clients.iter().map(|client| client.user.as_str()).collect();
+                    let users: HashSet<&str> = clients.iter().map(|client| &*client.user).collect();
                     Ok(json!({"clients": clients.len(), "users": users.len()}))
                 }
                 Method::Statuses => statuses(services, body).await,

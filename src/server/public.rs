@@ -16,9 +16,12 @@ use crate::signature::{SIGNATURE, Signer, TIMESTAMP, Verified};
 use crate::socket;
 use crate::writer::Writers;
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use prometheus::IntCounter;
@@ -28,8 +31,8 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_util::task::TaskTracker;
+use tungstenite::handshake::server::create_response_with_body;
 
 pub const WEBSOCKET: &str = "/connection/websocket";
 pub const HOOKS: &str = "/hooks/pocketbase";
@@ -69,7 +72,7 @@ pub struct Public {
     /// What a stop waits for: requests of hooks, and the connections' tasks.
     hooks: TaskTracker,
     connections: TaskTracker,
-    shutdown: Shutdown,
+    shutdown: Arc<Shutdown>,
 }
 
 impl Public {
@@ -96,7 +99,7 @@ impl Public {
             bodies: Semaphore::new(body_units(config.max_hook_size) * BODIES),
             hooks,
             connections: clients,
-            shutdown,
+            shutdown: Arc::new(shutdown),
             services,
         }
     }
@@ -133,7 +136,7 @@ impl Public {
         error(status, reason, message)
     }
 
-    fn handshake(&self, mut request: Request<Incoming>, guest: Arc<Guest>) -> Answer {
+    fn handshake(self: &Arc<Self>, mut request: Request<Incoming>, guest: Arc<Guest>) -> Answer {
         if self.shutdown.is_intake_closed() {
             return come_back(self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, STOPPING), STOPPED_PAUSE);
         }
@@ -171,22 +174,30 @@ impl Public {
         if offered.is_some() {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
-        let (services, shutdown, writer) = (Arc::clone(&self.services), self.shutdown.clone(), self.writers.next());
-        let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        self.connections.spawn(async move {
-            let Ok(upgraded) = upgrade.await else { return };
-            let (open, newcomer) = places;
-            // Only its TCP stream is of use from here on; hyper's buffer would stay for the connection's life.
-            let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-            services.metrics.connections_total.inc();
-            let _open = open;
-            let _noticed = NoticedPanic(services.metrics.session_panics.clone());
-            let stream = Arc::new(parts.io.into_inner());
-            let outbox = Outbox::new(services.config.max_queue_size, stream.clone(), writer);
-            let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), Some(newcomer));
-            socket::serve(stream, parts.read_buf, session, outbox, services, shutdown).await;
-        });
+        let me = Arc::clone(self);
+        self.connections.spawn(upgrade.then(move |upgraded| me.serve(upgraded, places)));
         response
+    }
+
+    /// `None` where the client did not wait for the answer.
+    fn serve(
+        &self,
+        upgraded: hyper::Result<Upgraded>,
+        (open, newcomer): (Open, Place),
+    ) -> OptionFuture<impl Future<Output = ()> + Send + use<>> {
+        // Only its TCP stream is of use from here on; hyper's buffer would stay for the connection's life.
+        let parts = upgraded.ok().and_then(|it| it.downcast::<TokioIo<TcpStream>>().ok());
+        let serving = parts.map(|parts| {
+            let services = Arc::clone(&self.services);
+            services.metrics.connections_total.inc();
+            let held = (open, NoticedPanic(services.metrics.session_panics.clone()));
+            let stream = Arc::new(parts.io.into_inner());
+            let outbox = Outbox::new(services.config.max_queue_size, stream.clone(), self.writers.next());
+            let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
+            let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), Some(newcomer));
+            socket::serve(stream, parts.read_buf, session, outbox, services, Arc::clone(&self.shutdown), held)
+        });
+        serving.into()
     }
 
     /// Who is no browser sends no origin and may connect: a program could send any.

@@ -3,8 +3,9 @@
 use super::{Failure, Session};
 use crate::connection::Connection;
 use crate::limits::bucket::{Bucket, Rate};
+use crate::protocol::Request;
 use crate::protocol::codes::{self, Disconnect};
-use crate::protocol::{ClientInfo, Request};
+use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 /// How fast a connection's commands come.
@@ -97,7 +98,7 @@ impl Session {
         }
         let info = self.connection()?.info();
         let presence = &self.services.presence;
-        match timeout_at(deadline, presence.enter_if_room(&user_channel(&info), &info, limit)).await {
+        match timeout_at(deadline, presence.enter_if_room(&user_channel(&info.user), &info, limit)).await {
             Ok(Ok(true)) | Err(_) => Ok(()),
             Ok(Ok(false)) => Err(codes::CONNECTION_LIMIT.into()),
             Ok(Err(error)) => {
@@ -110,13 +111,13 @@ impl Session {
 
     /// The counterpart of [`Session::settle`], at the end.
     pub(super) fn unsettle(&self, connection: &Connection) {
-        self.services.presence.leave(&user_channel(&connection.info()), &connection.client);
+        self.services.presence.leave(&user_channel(&connection.user), &connection.client);
     }
 }
 
 /// In whose presence all connections of a user are. No client can subscribe to it: `$` begins no channel of theirs.
-fn user_channel(info: &ClientInfo) -> String {
-    format!("$user:{}", info.user)
+fn user_channel(user: &str) -> Arc<str> {
+    format!("$user:{user}").into()
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl Session {
         }
         let me = &self.connection()?.user;
         let access = &self.services.access;
-        let checks = users.iter().map(|user| async move { access.check(me, &channel::status_of(user)).await });
+        let checks = users.iter().map(|user| async move { access.check(me, &channel::status_of(user).into()).await });
         let verdicts = timeout_at(deadline, futures_util::future::join_all(checks)).await;
         let mut allowed: Vec<(String, Moment)> = Vec::new();
         for (user, verdict) in users.into_iter().zip(verdicts.map_err(|_| codes::INTERNAL)?) {
@@ -104,7 +104,7 @@ impl Session {
         let name: Arc<str> = channel.as_str().into();
         let mut verdict = verdicts.remove(&channel);
         loop {
-            let allowed = self.allowed(&channel, verdict.take(), deadline).await?;
+            let allowed = self.allowed(&name, verdict.take(), deadline).await?;
             let accept = |state: State| {
                 let still = self.services.access.holds(allowed, &connection.user, &channel);
                 if still {

@@ -5,9 +5,22 @@ use crate::protocol::codes::{self, Disconnect};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Alike for all connections, so that none of them holds it.
+#[derive(Clone, Copy)]
+pub struct Pings {
+    /// Between two.
+    interval: Duration,
+    /// How long a client may take to answer one.
+    timeout: Duration,
+}
+
+impl Pings {
+    pub fn of(config: &Config) -> Self {
+        Self { interval: config.ping_interval, timeout: config.pong_timeout }
+    }
+}
+
 pub struct Timing {
-    ping_interval: Duration,
-    pong_timeout: Duration,
     /// Until when the client has to say who it is, and later to refresh its token; past it, `ended_by`.
     end: Instant,
     ended_by: Disconnect,
@@ -25,22 +38,15 @@ pub enum Due {
 
 impl Timing {
     pub fn new(config: &Config, now: Instant) -> Self {
-        Self {
-            ping_interval: config.ping_interval,
-            pong_timeout: config.pong_timeout,
-            end: now + config.connect_timeout,
-            ended_by: codes::STALE,
-            next_ping: None,
-            pong_due: None,
-        }
+        Self { end: now + config.connect_timeout, ended_by: codes::STALE, next_ping: None, pong_due: None }
     }
 
     /// The client has proved who it is, for as long as `valid`.
-    pub fn authenticated(&mut self, now: Instant, valid: Duration) {
+    pub fn authenticated(&mut self, now: Instant, pings: Pings, valid: Duration) {
         // A year at most: a token may be valid for longer than an instant can reach.
         self.end = now + valid.min(Duration::from_secs(31_536_000));
         self.ended_by = codes::EXPIRED;
-        self.next_ping.get_or_insert(now + self.ping_interval);
+        self.next_ping.get_or_insert(now + pings.interval);
     }
 
     /// The client answered a ping; returns whether there was one to answer.
@@ -53,14 +59,14 @@ impl Timing {
         [self.next_ping, self.pong_due].into_iter().flatten().fold(self.end, Instant::min)
     }
 
-    pub fn due(&mut self, now: Instant) -> Due {
+    pub fn due(&mut self, now: Instant, pings: Pings) -> Due {
         if now >= self.end {
             Due::End(self.ended_by)
         } else if self.pong_due.is_some_and(|due| now >= due) {
             Due::End(codes::NO_PONG)
         } else if self.next_ping.is_some_and(|due| now >= due) {
-            self.next_ping = Some(now + self.ping_interval);
-            self.pong_due = Some(now + self.pong_timeout);
+            self.next_ping = Some(now + pings.interval);
+            self.pong_due = Some(now + pings.timeout);
             Due::Ping
         } else {
             Due::Nothing
@@ -72,16 +78,10 @@ impl Timing {
 mod tests {
     use super::*;
 
+    const PINGS: Pings = Pings { interval: Duration::from_secs(25), timeout: Duration::from_secs(10) };
+
     fn timing(now: Instant) -> Timing {
-        let second = Duration::from_secs(1);
-        Timing {
-            ping_interval: 25 * second,
-            pong_timeout: 10 * second,
-            end: now + 10 * second,
-            ended_by: codes::STALE,
-            next_ping: None,
-            pong_due: None,
-        }
+        Timing { end: now + Duration::from_secs(10), ended_by: codes::STALE, next_ping: None, pong_due: None }
     }
 
     #[test]
@@ -89,8 +89,8 @@ mod tests {
         let start = Instant::now();
         let mut timing = timing(start);
         assert_eq!(timing.next(), start + Duration::from_secs(10));
-        assert_eq!(timing.due(start + Duration::from_secs(9)), Due::Nothing);
-        assert_eq!(timing.due(start + Duration::from_secs(10)), Due::End(codes::STALE));
+        assert_eq!(timing.due(start + Duration::from_secs(9), PINGS), Due::Nothing);
+        assert_eq!(timing.due(start + Duration::from_secs(10), PINGS), Due::End(codes::STALE));
     }
 
     #[test]
@@ -98,13 +98,13 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = timing(start);
-        timing.authenticated(start, Duration::from_secs(3600));
-        assert_eq!((timing.next(), timing.due(at(25))), (at(25), Due::Ping));
+        timing.authenticated(start, PINGS, Duration::from_secs(3600));
+        assert_eq!((timing.next(), timing.due(at(25), PINGS)), (at(25), Due::Ping));
         assert_eq!(timing.next(), at(35));
         assert!(timing.pong());
         assert!(!timing.pong());
-        assert_eq!((timing.next(), timing.due(at(50))), (at(50), Due::Ping));
-        assert_eq!(timing.due(at(60)), Due::End(codes::NO_PONG));
+        assert_eq!((timing.next(), timing.due(at(50), PINGS)), (at(50), Due::Ping));
+        assert_eq!(timing.due(at(60), PINGS), Due::End(codes::NO_PONG));
     }
 
     #[test]
@@ -112,12 +112,12 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = timing(start);
-        timing.authenticated(start, Duration::from_secs(30));
-        timing.authenticated(at(20), Duration::from_secs(30));
-        assert_eq!(timing.due(at(25)), Due::Ping);
+        timing.authenticated(start, PINGS, Duration::from_secs(30));
+        timing.authenticated(at(20), PINGS, Duration::from_secs(30));
+        assert_eq!(timing.due(at(25), PINGS), Due::Ping);
         assert!(timing.pong());
-        assert_eq!(timing.due(at(49)), Due::Nothing);
-        assert_eq!(timing.due(at(50)), Due::End(codes::EXPIRED));
-        timing.authenticated(start, Duration::MAX);
+        assert_eq!(timing.due(at(49), PINGS), Due::Nothing);
+        assert_eq!(timing.due(at(50), PINGS), Due::End(codes::EXPIRED));
+        timing.authenticated(start, PINGS, Duration::MAX);
     }
 }

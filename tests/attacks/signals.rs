@@ -76,6 +76,9 @@ async fn senders(arena: &mut Arena) {
     arena.world.pocketbase.join(&room, &carol).await;
     let mut reader = arena.world.subscriber(1, &carol, &room).await;
     let mut client = arena.world.subscriber(0, &mallory, &room).await;
+    // What a membership changes is settled by then: until that, signals would be left out.
+    arena.world.pocketbase.write(&room, &carol, "ready").await;
+    assert_eq!(reader.message().await, "ready");
     let forged = json!({"user": arena.bob.id, "client": "x"});
     for (name, command) in [
         ("another sender in the payload", json!({"channel": channel, "data": {"type": "typing", "info": forged}})),

@@ -164,7 +164,7 @@ pub async fn strange_names_do_not_collide(factory: &impl Factory) {
                 .await
                 .unwrap();
         }
-        broker.add_presence(&[((*name).to_owned(), client(name, name))]).await.unwrap();
+        broker.add_presence(&[((*name).into(), client(name, name))]).await.unwrap();
     }
     for (count, name) in names.iter().enumerate() {
         let history = broker.history(name, HistoryQuery::default()).await.unwrap();

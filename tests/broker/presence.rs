@@ -3,6 +3,7 @@
 use crate::{Factory, Recorder, client, entries, entry, generous, mark, payload, until};
 use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Mark, Retention};
 use konvert_gateway::protocol::ClientInfo;
+use std::sync::Arc;
 use std::time::Duration;
 
 async fn present(broker: &dyn Broker, channel: &str) -> Vec<ClientInfo> {
@@ -15,7 +16,11 @@ pub async fn clients_are_added_renewed_and_removed(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     assert!(present(&*broker, "c").await.is_empty());
     let [one, two] = [client("u", "1"), client("u", "2")];
-    let both = [("c".to_owned(), one.clone()), ("c".to_owned(), two.clone()), ("d".to_owned(), one.clone())];
+    let both = [
+        (Arc::<str>::from("c"), one.clone()),
+        (Arc::<str>::from("c"), two.clone()),
+        (Arc::<str>::from("d"), one.clone()),
+    ];
     broker.add_presence(&both).await.unwrap();
     broker.add_presence(&both[..1]).await.unwrap();
     broker.add_presence(&[]).await.unwrap();
@@ -26,14 +31,14 @@ pub async fn clients_are_added_renewed_and_removed(factory: &impl Factory) {
     assert_eq!(present(&*broker, "c").await, [two]);
     assert_eq!(present(&*broker, "d").await, [one]);
 
-    let crowd: Vec<_> = (0..1500).map(|n| ("crowd".to_owned(), client("u", &n.to_string()))).collect();
+    let crowd: Vec<_> = (0..1500).map(|n| (Arc::<str>::from("crowd"), client("u", &n.to_string()))).collect();
     broker.add_presence(&crowd).await.unwrap();
     assert_eq!(present(&*broker, "crowd").await.len(), 1500);
 }
 
 pub async fn clients_expire(factory: &impl Factory) {
     let broker = factory.broker(Retention { presence_ttl: Duration::from_millis(600), ..generous() }).await;
-    let clients = ["stays", "goes"].map(|id| ("c".to_owned(), client("u", id)));
+    let clients = ["stays", "goes"].map(|id| (Arc::<str>::from("c"), client("u", id)));
     broker.add_presence(&clients).await.unwrap();
     assert_eq!(broker.presence("c").await.unwrap().len(), 2);
     until("the end of the one that is not renewed", async || {
@@ -56,7 +61,7 @@ pub async fn who_comes_and_goes_is_told_once(factory: &impl Factory) {
     let broker = factory.broker(Retention { presence_ttl: Duration::from_millis(600), ..generous() }).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
-    let [stays, goes, lost] = ["stays", "goes", "lost"].map(|id| ("c".to_owned(), client("u", id)));
+    let [stays, goes, lost] = ["stays", "goes", "lost"].map(|id| (Arc::<str>::from("c"), client("u", id)));
     broker.add_presence(std::slice::from_ref(&stays)).await.unwrap();
     let first = heard(&*broker, &recorder, "c").await.len();
     for client in [&goes, &lost, &goes] {
@@ -77,7 +82,7 @@ pub async fn a_crowd_comes_and_goes_unannounced(factory: &impl Factory) {
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
     for id in ["1", "2", "3"] {
-        broker.add_presence(&[("c".to_owned(), client("u", id))]).await.unwrap();
+        broker.add_presence(&[("c".into(), client("u", id))]).await.unwrap();
     }
     for id in ["3", "2"] {
         broker.remove_presence("c", id).await.unwrap();

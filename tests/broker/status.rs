@@ -73,12 +73,12 @@ impl Stage {
 }
 
 fn lease(client: &str, idle: bool) -> Lease {
-    let (user, client) = (USER.to_owned(), client.to_owned());
+    let (user, client) = (USER.into(), client.into());
     Lease { user, client, idle, age: Duration::ZERO, choice: Choice::default() }
 }
 
 fn end(client: &str, closed: bool, age: u64) -> End {
-    let (user, client) = (USER.to_owned(), client.to_owned());
+    let (user, client) = (USER.into(), client.into());
     End { user, client, age: Duration::from_millis(age), closed }
 }
 
@@ -232,7 +232,7 @@ pub async fn strangers_are_offline(factory: &impl Factory) {
     for state in stage.broker.statuses(&users).await.unwrap().into_iter().flatten() {
         assert_eq!((state.status, state.last_seen), (Status::Offline, None));
     }
-    let named = |user: &&str| Lease { user: (*user).to_owned(), ..lease("c", false) };
+    let named = |user: &&str| Lease { user: (*user).into(), ..lease("c", false) };
     stage.broker.lease(&strange[1..].iter().map(named).collect::<Vec<_>>()).await.unwrap();
     let many: Vec<String> = (0..2000).map(|n| format!("user{n}")).chain(users).collect();
     let states = stage.broker.statuses(&many).await.unwrap();
@@ -350,10 +350,10 @@ mod in_redis {
         for node in [&one, &other] {
             node.subscribe("room:a").await.unwrap();
         }
-        one.add_presence(&[("room:a".to_owned(), client("u", "dies"))]).await.unwrap();
+        one.add_presence(&[("room:a".into(), client("u", "dies"))]).await.unwrap();
         until("its end", async || {
             for (node, id) in [(&one, "1"), (&other, "2")] {
-                node.add_presence(&[("room:a".to_owned(), client("u", id))]).await.unwrap();
+                node.add_presence(&[("room:a".into(), client("u", id))]).await.unwrap();
             }
             (one.presence("room:a").await.unwrap().len() == 2).then_some(())
         })

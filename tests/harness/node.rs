@@ -50,7 +50,7 @@ impl Node {
     pub async fn subscribe(&mut self, channel: &str, wire: Arc<dyn Wire>) -> usize {
         let outbox = Outbox::new(QUEUE, wire, self.writers.next());
         let id = self.connections.len() as u64;
-        let connection = Connection::new(id, "user", &format!("client {id}"), &outbox, Arc::clone(&self.account));
+        let connection = Connection::new(id, "user", format!("client {id}"), &outbox, Arc::clone(&self.account));
         let mut length = 0;
         let accept = |reply| {
             let frame = json::reply(1, &Reply::Subscribe(reply));

@@ -24,13 +24,14 @@ fn rate_for(options: &Options, size: usize) -> f64 {
 }
 
 fn flat(options: &Options, log: &mut Log) {
-    let heads = ["server", "subscribers", "msg/s", "copes", "CPU s/M", "to the first", "p50 ms", "p99 ms"];
+    let heads = ["server", "subscribers", "msg/s", "copes", "CPU s/M", "to the first", "to raw", "p50 ms", "p99 ms"];
     let mut table = Table::new(&heads);
     let mut rows: Vec<Vec<Vec<String>>> = vec![Vec::new(); options.targets.len()];
     let mut firsts: Vec<Option<f64>> = vec![None; options.targets.len()];
     for &size in &options.flat {
         let (audience, first) = (Audience { clients: size, rooms: 1 }, rate_for(options, size));
         let all = ladder::run(options, log, Course { name: "flat", audience, first, climb: false });
+        let raw = all.iter().find(|one| one.label == "raw").and_then(|raw| raw.cpu_at(first));
         for ((one, rows), base) in all.iter().zip(&mut rows).zip(&mut firsts) {
             let Some(runs) = one.at(first) else { continue };
             let cpu = each(runs, server_cpu);
@@ -41,6 +42,7 @@ fn flat(options: &Options, log: &mut Log) {
                 copes(runs),
                 spread(&cpu),
                 ratio(median(&cpu), Some(*base.get_or_insert(median(&cpu)))),
+                ratio(median(&cpu), raw),
                 spread(&each(runs, |run| run.latency(0.5))),
                 spread(&each(runs, |run| run.latency(0.99))),
             ]);

@@ -33,7 +33,7 @@ pub fn run(options: &Options, log: &mut Log) {
                 eprintln!("idle {size}, round {}: {}", round + 1, target.label());
                 let mut server = target.start(Audience { clients: size, rooms: 1 }, Source::Direct, &options.cores);
                 let before = resident(&server.watched.server);
-                let Some(swarm) = connect(&server, options) else { continue };
+                let Some((swarm, _)) = connect(&server, options) else { continue };
                 std::thread::sleep(Duration::from_secs_f64(options.hold));
                 let held = resident(&server.watched.server);
                 let plan = plan(1, 1);

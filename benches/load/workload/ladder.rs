@@ -63,7 +63,7 @@ impl Measured {
         self.rates.get(&key(rate)).map(Vec::as_slice)
     }
 
-    fn cpu_at(&self, rate: f64) -> Option<f64> {
+    pub fn cpu_at(&self, rate: f64) -> Option<f64> {
         self.at(rate).map(|runs| median(&each(runs, server_cpu)))
     }
 }
@@ -77,7 +77,7 @@ pub fn run(options: &Options, log: &mut Log, course: Course) -> Vec<Measured> {
         for (target, Measured { label, rates }) in options.targets.iter().zip(&mut all) {
             eprintln!("{name} {}, round {}: {label}", audience.clients, round + 1);
             let mut server = target.start(audience, Source::Direct, &options.cores);
-            let Some(swarm) = connect(&server, options) else { continue };
+            let Some((swarm, _)) = connect(&server, options) else { continue };
             warm_up(&swarm, &mut server.lanes, audience.rooms);
             let mut try_rate = |rate: f64| {
                 // Long enough for a few messages.
@@ -177,7 +177,7 @@ pub fn print_capacity(options: &Options, title: &str, all: &[Measured], first: f
     }
     table.print(title);
     if all.iter().flat_map(|one| one.rates.values().flatten()).any(Outcome::is_disturbed) {
-        println!("\n\\* something else took more than half a core, also when it was repeated");
+        println!("\n\\* something else took more than half a core");
     }
 }
 

@@ -20,7 +20,7 @@ pub fn run(options: &Options, log: &mut Log) {
             for (target, runs) in targets.iter().zip(&mut all) {
                 eprintln!("relay {size}, round {}: {}", round + 1, target.label());
                 let mut server = target.start(Audience { clients: size, rooms: 1 }, Source::Rest, &options.cores);
-                let Some(swarm) = connect(&server, options) else { continue };
+                let Some((swarm, _)) = connect(&server, options) else { continue };
                 warm_up(&swarm, &mut server.lanes, 1);
                 let load = Load { rate: RATE, seconds: SECONDS.min(options.seconds * 3.0), rooms: 1 };
                 let run = measure(&swarm, &mut server.lanes, &server.watched, load, options.repeats);

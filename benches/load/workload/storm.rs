@@ -16,6 +16,10 @@ const RATE: f64 = 25.0;
 
 /// One storm.
 struct Storm {
+    /// Seconds until everybody was subscribed for the first time, when the server knew nobody, and how many calls of
+    /// PocketBase that took.
+    first_seconds: f64,
+    first_calls: Option<f64>,
     /// Seconds from the drop until the last one was subscribed again.
     seconds: f64,
     /// Milliseconds of one client's set-up.
@@ -49,6 +53,7 @@ pub fn run(options: &Options, log: &mut Log) {
                 storm.wrong
             );
             let run = json!({
+                "first_seconds": storm.first_seconds, "first_pocketbase_calls": storm.first_calls,
                 "seconds": storm.seconds, "p50_ms": storm.p50, "p99_ms": storm.p99, "server_us_per_client": storm.cpu,
                 "beside_us_per_client": storm.beside, "server_cores": storm.cores, "client_cores": storm.client_cores,
                 "other_cores": storm.others, "failed": storm.failed, "recovered": storm.recovered,
@@ -64,7 +69,11 @@ pub fn run(options: &Options, log: &mut Log) {
 fn once(options: &Options, target: &Target) -> Option<Storm> {
     let audience = Audience { clients: options.storm, rooms: 1 };
     let mut server = target.start(audience, Source::Direct, &options.cores);
-    let swarm = connect(&server, options)?;
+    let calls = || server.calls.as_ref().map(|calls| calls());
+    let (calls_before, begun) = (calls(), now());
+    let (swarm, set_ups) = connect(&server, options)?;
+    let first_seconds = (set_ups.finished - begun) as f64 / 1e9;
+    let first_calls = calls().zip(calls_before).map(|(after, before)| after - before);
     warm_up(&swarm, &mut server.lanes, 1);
     let plan = plan(MESSAGES, 1);
     swarm.begin(plan);
@@ -89,6 +98,8 @@ fn once(options: &Options, target: &Target) -> Option<Storm> {
     }
     let per_client = |seconds: f64| seconds * 1e6 / options.storm as f64;
     Some(Storm {
+        first_seconds,
+        first_calls,
         seconds: (set_ups.finished - dropped) as f64 / 1e9,
         p50: set_ups.times.value_at_quantile(0.5) as f64 / 1e3,
         p99: set_ups.times.value_at_quantile(0.99) as f64 / 1e3,
@@ -122,6 +133,8 @@ fn print(options: &Options, all: &[Vec<Storm>]) {
         "lost, doubled, reordered",
         "calls of PocketBase",
         "its CPU µs per client",
+        "the very first time: s",
+        "calls of PocketBase",
     ];
     let mut table = Table::new(&heads);
     let each = |storms: &[Storm], of: &dyn Fn(&Storm) -> f64| storms.iter().map(of).collect::<Vec<f64>>();
@@ -147,6 +160,8 @@ fn print(options: &Options, all: &[Vec<Storm>]) {
             only(&|one| one.wrong as f64, recovers),
             only(&|one| one.calls.unwrap_or(f64::NAN), recovers),
             only(&|one| one.beside, recovers),
+            all(&|one| one.first_seconds),
+            only(&|one| one.first_calls.unwrap_or(f64::NAN), recovers),
         ]);
     }
     table.print(&format!("storm: {} dropped at once, {} set-ups in flight", options.storm, options.in_flight));

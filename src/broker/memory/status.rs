@@ -6,7 +6,7 @@ use crate::broker::{BrokerError, Retention};
 use crate::channel;
 use async_trait::async_trait;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
@@ -14,11 +14,13 @@ use tokio::time::Instant;
 /// which keeps each user's order.
 #[derive(Default)]
 pub(super) struct Statuses {
-    users: Mutex<HashMap<String, User, foldhash::fast::RandomState>>,
+    /// Boxed, since half of a large map is empty.
+    users: Mutex<HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>>,
 }
 
 struct User {
-    leases: HashMap<String, Held>,
+    /// Few, mostly one.
+    leases: Vec<Held>,
     choice: Choice,
     state: State,
     /// The last sign of life of connections that have ended, in unix milliseconds.
@@ -29,6 +31,7 @@ struct User {
 }
 
 struct Held {
+    client: Arc<str>,
     till: Instant,
     seen: u64,
     idle: bool,
@@ -37,13 +40,25 @@ struct Held {
 impl User {
     fn new(now: Instant) -> Self {
         let (choice, state) = Default::default();
-        Self { leases: HashMap::new(), choice, state, seen: 0, grace: None, used_at: now }
+        Self { leases: Vec::new(), choice, state, seen: 0, grace: None, used_at: now }
+    }
+
+    /// Takes or renews a lease.
+    fn hold(&mut self, lease: Held) {
+        match self.leases.iter_mut().find(|held| held.client == lease.client) {
+            Some(held) => *held = lease,
+            None => {
+                // A growing list would have room for four at once, for each of many users.
+                self.leases.reserve_exact(1);
+                self.leases.push(lease);
+            }
+        }
     }
 
     /// Works out the status anew; returns it if it has changed.
     fn settle(&mut self, now: Instant) -> Option<State> {
         let seen = &mut self.seen;
-        self.leases.retain(|_, lease| {
+        self.leases.retain(|lease| {
             let lives = lease.till > now;
             if !lives {
                 *seen = lease.seen.max(*seen);
@@ -58,7 +73,7 @@ impl User {
             _ if !connected => Status::Offline,
             Mode::Away => Status::Away,
             Mode::Dnd => Status::Dnd,
-            Mode::Online if self.leases.values().all(|lease| lease.idle) => Status::Away,
+            Mode::Online if self.leases.iter().all(|lease| lease.idle) => Status::Away,
             Mode::Online => Status::Online,
         };
         if status == self.state.status {
@@ -82,7 +97,7 @@ fn seen(age: Duration) -> u64 {
 }
 
 impl MemoryBroker {
-    fn users(&self) -> MutexGuard<'_, HashMap<String, User, foldhash::fast::RandomState>> {
+    fn users(&self) -> MutexGuard<'_, HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>> {
         self.statuses.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,13 +114,17 @@ impl StatusStore for MemoryBroker {
         let mut users = self.users();
         let now = Instant::now();
         let choices = leases.iter().map(|lease| {
-            let user = users.entry(lease.user.clone()).or_insert_with(|| User::new(now));
+            let user = users.entry(Arc::clone(&lease.user)).or_insert_with(|| Box::new(User::new(now)));
             user.used_at = now;
             if lease.choice.at > user.choice.at {
                 user.choice = lease.choice;
             }
-            let held = Held { till: now + self.retention.presence_ttl, seen: seen(lease.age), idle: lease.idle };
-            user.leases.insert(lease.client.clone(), held);
+            user.hold(Held {
+                client: Arc::clone(&lease.client),
+                till: now + self.retention.presence_ttl,
+                seen: seen(lease.age),
+                idle: lease.idle,
+            });
             self.tell(&lease.user, user.settle(now));
             user.choice
         });
@@ -117,9 +136,8 @@ impl StatusStore for MemoryBroker {
         let now = Instant::now();
         for end in ends {
             let Some(user) = users.get_mut(&end.user) else { continue };
-            if user.leases.remove(&end.client).is_none() {
-                continue;
-            }
+            let Some(held) = user.leases.iter().position(|held| held.client == end.client) else { continue };
+            user.leases.swap_remove(held);
             user.used_at = now;
             user.seen = user.seen.max(seen(end.age));
             if end.closed {
@@ -133,7 +151,7 @@ impl StatusStore for MemoryBroker {
     async fn choose(&self, id: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError> {
         let mut users = self.users();
         let now = Instant::now();
-        let user = users.entry(id.to_owned()).or_insert_with(|| User::new(now));
+        let user = users.entry(id.into()).or_insert_with(|| Box::new(User::new(now)));
         user.used_at = now;
         if let Some(mode) = mode {
             user.choice = Choice { mode, at: micros().max(user.choice.at + 1) };
@@ -145,7 +163,7 @@ impl StatusStore for MemoryBroker {
     async fn statuses(&self, users: &[String]) -> Result<Vec<Option<State>>, BrokerError> {
         let known = self.users();
         let unknown = State { version: micros(), ..State::default() };
-        Ok(users.iter().map(|user| Some(known.get(user).map_or(unknown, |user| user.state))).collect())
+        Ok(users.iter().map(|user| Some(known.get(user.as_str()).map_or(unknown, |user| user.state))).collect())
     }
 
     async fn sweep(&self) -> Result<(), BrokerError> {

@@ -85,7 +85,7 @@ fn name<T: serde::Serialize>(value: T) -> String {
 impl StatusStore for RedisBroker {
     async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError> {
         let write = |command: &mut Cmd, lease: &Lease| {
-            command.arg(self.keys.escaped(&lease.user).as_ref()).arg(&lease.client).arg(u8::from(lease.idle));
+            command.arg(self.keys.escaped(&lease.user).as_ref()).arg(&*lease.client).arg(u8::from(lease.idle));
             command.arg(age(lease.age)).arg(name(lease.choice.mode)).arg(lease.choice.at);
         };
         self.by_bucket(&self.scripts.status_lease, leases, |lease| &lease.user, write, wire::read_choices).await
@@ -93,7 +93,7 @@ impl StatusStore for RedisBroker {
 
     async fn end(&self, ends: &[End]) -> Result<(), BrokerError> {
         let write = |command: &mut Cmd, end: &End| {
-            command.arg(self.keys.escaped(&end.user).as_ref()).arg(&end.client);
+            command.arg(self.keys.escaped(&end.user).as_ref()).arg(&*end.client);
             command.arg(age(end.age)).arg(u8::from(end.closed));
         };
         let done = |_: &Value, count| Some(vec![(); count]);

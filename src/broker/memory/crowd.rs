@@ -1,0 +1,159 @@
+//! Who is present in one channel. Most channels are of a single user and have a client or two; some have thousands.
+
+use crate::protocol::ClientInfo;
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use tokio::time::{Duration, Instant};
+
+/// Up to here a list does.
+const FEW: usize = 8;
+
+#[derive(Default)]
+pub(super) struct Crowd {
+    clients: Clients,
+    /// Nobody was seen before this.
+    oldest: Option<Instant>,
+}
+
+enum Clients {
+    Few(Vec<Present>),
+    Many(HashSet<Present, foldhash::fast::RandomState>),
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+/// Found by the client's name, which is unique.
+struct Present {
+    info: ClientInfo,
+    seen: Instant,
+}
+
+impl Borrow<str> for Present {
+    fn borrow(&self) -> &str {
+        &self.info.client
+    }
+}
+
+impl Hash for Present {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.info.client.hash(state);
+    }
+}
+
+impl PartialEq for Present {
+    fn eq(&self, other: &Self) -> bool {
+        self.info.client == other.info.client
+    }
+}
+
+impl Eq for Present {}
+
+impl Crowd {
+    pub fn len(&self) -> usize {
+        match &self.clients {
+            Clients::Few(few) => few.len(),
+            Clients::Many(many) => many.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Notes that this client has been seen; returns whether it is new.
+    pub fn see(&mut self, info: ClientInfo, now: Instant) -> bool {
+        self.oldest.get_or_insert(now);
+        let present = Present { info, seen: now };
+        match &mut self.clients {
+            Clients::Many(many) => return many.replace(present).is_none(),
+            Clients::Few(few) => {
+                if let Some(known) = few.iter_mut().find(|known| **known == present) {
+                    *known = present;
+                    return false;
+                }
+                if few.len() < FEW {
+                    // A growing list would have room for four at once, for each of many channels.
+                    few.reserve_exact(1);
+                    few.push(present);
+                    return true;
+                }
+            }
+        }
+        let Clients::Few(few) = std::mem::take(&mut self.clients) else { return false };
+        self.clients = Clients::Many(few.into_iter().chain([present]).collect());
+        true
+    }
+
+    pub fn take_out(&mut self, client: &str) -> Option<ClientInfo> {
+        match &mut self.clients {
+            Clients::Few(few) => {
+                let at = few.iter().position(|present| *present.info.client == *client)?;
+                Some(few.swap_remove(at).info)
+            }
+            Clients::Many(many) => many.take(client).map(|present| present.info),
+        }
+    }
+
+    /// Takes out those who were last seen longer ago than `age`.
+    pub fn expire(&mut self, now: Instant, age: Duration) -> Vec<ClientInfo> {
+        if self.oldest.is_none_or(|oldest| now - oldest <= age) {
+            return Vec::new();
+        }
+        let gone = |present: &Present| now - present.seen > age;
+        let (left, oldest) = match &mut self.clients {
+            Clients::Few(few) => {
+                let left = few.extract_if(.., |present| gone(present)).map(|present| present.info).collect();
+                (left, few.iter().map(|present| present.seen).min())
+            }
+            Clients::Many(many) => {
+                let left = many.extract_if(gone).map(|present| present.info).collect();
+                (left, many.iter().map(|present| present.seen).min())
+            }
+        };
+        self.oldest = oldest;
+        left
+    }
+
+    pub fn infos(&self) -> Vec<ClientInfo> {
+        let info = |present: &Present| present.info.clone();
+        match &self.clients {
+            Clients::Few(few) => few.iter().map(info).collect(),
+            Clients::Many(many) => many.iter().map(info).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(client: usize) -> ClientInfo {
+        ClientInfo { user: "u".into(), client: client.to_string().into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_or_many_are_seen_expire_and_go_alike() {
+        for size in [1, FEW, FEW + 1, 100] {
+            let (mut crowd, age) = (Crowd::default(), Duration::from_secs(10));
+            for client in 0..size {
+                assert!(crowd.see(info(client), Instant::now()));
+            }
+            tokio::time::advance(age).await;
+            assert!(!crowd.see(info(0), Instant::now()), "renewed");
+            assert!(crowd.expire(Instant::now(), age).is_empty());
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(crowd.expire(Instant::now(), age).len(), size - 1);
+            assert_eq!(crowd.infos(), [info(0)]);
+            assert!(crowd.take_out("1").is_none());
+            assert!(crowd.see(info(1), Instant::now()));
+            assert_eq!(crowd.take_out("1"), Some(info(1)));
+            tokio::time::advance(age).await;
+            assert_eq!((crowd.expire(Instant::now(), age), crowd.len()), (vec![info(0)], 0), "the renewed goes later");
+        }
+    }
+}
