@@ -7,6 +7,7 @@
 pub mod client;
 pub mod gateway;
 pub mod http;
+pub mod node;
 pub mod pocketbase;
 pub mod process;
 pub mod proxy;
