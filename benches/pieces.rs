@@ -1,4 +1,4 @@
-//! What the gateway's pieces cost, each by itself and in this process: `cargo bench --bench pieces`, a minute and a half.
+//! What the gateway's pieces cost, each by itself and in this process: `cargo bench --bench pieces`, under two minutes.
 //!
 //! Everything runs on one thread, so that times are the work itself and no hand-over between cores. Wires take
 //! everything: the system calls, which are most of a delivery, are the load generator's matter.
