@@ -30,7 +30,7 @@ fn a_message_for_many_costs_the_allocations_of_one_for_few() {
         node::account(&node::auth(&pocketbase), &token).await
     });
     // Beyond this a queue grows for a moment, which is an allocation.
-    for at_once in [1, 4] {
+    for at_once in [1, 4, 16] {
         let [few, many] = [10, 300].map(|subscribers| allocations(&runtime, &account, subscribers, at_once));
         println!("{at_once} at once: {few:.2} allocations for 10 subscribers, {many:.2} for 300");
         // One for each subscriber would be 290 more.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub const FRAME_OVERHEAD: usize = 2 * size_of::<Queued>();
 
 /// What an empty queue keeps room for, in frames; what grew beyond is given back.
-const ROOM: usize = 4;
+const ROOM: usize = 16;
 
 pub struct Queued {
     pub frame: Frame,
