@@ -33,7 +33,7 @@ impl Cluster {
         let all = cluster.nodes.len();
         cluster.wait("every node to know all", |cluster| {
             let known = |node: &Redis| {
-                let links_up = !field(node, "REPLICATION", "master_link_status").is_some_and(|status| status != "up");
+                let links_up = field(node, "REPLICATION", "master_link_status").is_none_or(|status| status == "up");
                 info(node, "cluster_state").as_deref() == Some("ok")
                     && info(node, "cluster_known_nodes") == Some(all.to_string())
                     && links_up
