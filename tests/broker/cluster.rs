@@ -76,10 +76,12 @@ async fn channels_on_all_nodes_over_two_links_to_each() {
 
     assert_eq!(cluster.calls("publish") + cluster.calls("subscribe"), 0, "sharded pub/sub alone");
     assert!(cluster.calls("spublish") >= 401);
-    for (node, before) in cluster.nodes.iter().zip(before) {
+    for (node, before) in cluster.nodes.iter().zip(&before) {
         assert_eq!(clients(node), before + 4, "two links of each gateway");
     }
     drop((a, b));
+    let ended = async || cluster.nodes.iter().map(clients).eq(before.iter().copied()).then_some(());
+    until("the links' end", ended).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -393,7 +393,11 @@ impl Shared {
                 let _ = self.add(name, info);
             }
         }
-        tracing::info!(nodes = map.addresses().len(), "the slots of the Redis cluster have new owners");
+        tracing::info!(
+            nodes = map.addresses().len(),
+            complete = map.is_complete(),
+            "slots of the Redis cluster have new owners"
+        );
         // Before anything goes to the new owners.
         self.since.store(self.counter.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
         let owners: HashSet<String> = map.addresses().iter().cloned().collect();

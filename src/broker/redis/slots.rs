@@ -49,14 +49,14 @@ impl SlotMap {
         Self { owners: vec![0; SLOTS], addresses: vec![address], replicated: BTreeSet::new() }
     }
 
-    /// The answer of `CLUSTER SLOTS`, which names no host where it is the one that was asked.
+    /// The answer of `CLUSTER SLOTS`, which names no host, or `?`, where it is the one that was asked.
     pub fn read(answer: &Value, asked: &str) -> Option<Self> {
         let mut map = Self::unknown();
         for range in array(answer)? {
             let [first, last, owner, replicas @ ..] = array(range)? else { return None };
             let [host, port, ..] = array(owner)? else { return None };
             let host = match host {
-                Value::BulkString(host) if !host.is_empty() => std::str::from_utf8(host).ok()?,
+                Value::BulkString(host) if !matches!(host.as_slice(), b"" | b"?") => std::str::from_utf8(host).ok()?,
                 _ => asked,
             };
             let address = format!("{host}:{}", integer(port)?);
