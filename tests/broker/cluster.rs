@@ -129,7 +129,7 @@ async fn slots_move_while_messages_flow() {
     moving.await.unwrap();
     assert!(seq > 100, "it took {seq} messages only");
     until("the subscriber to be ready", async || subscriber.check().await.ok()).await;
-    publisher.publish(&[entry("moves", seq + 1)]).await.unwrap();
+    publish_all(&publisher, &[entry("moves", seq + 1)]).await;
     let last = payload((seq + 1).to_string());
     until("what came after", async || recorder.of("moves").iter().any(|p| p.data == last).then_some(())).await;
 
@@ -161,13 +161,12 @@ async fn a_quiet_subscription_follows_its_slot() {
     cluster.migrate(&live("c"), to, Duration::ZERO);
     until("the gap", async || (recorder.gaps() > 0).then_some(())).await;
     until("the subscriber to be ready", async || subscriber.check().await.ok()).await;
-    assert_eq!(publisher.publish(&[entry("c", 2)]).await.unwrap(), 1);
+    publish_all(&publisher, &[entry("c", 2)]).await;
     assert_eq!(brief(&recorder.wait("c", 2).await), numbered([1, 2]));
     // Also one that was unsubscribed from meanwhile, and one that is new.
     subscriber.unsubscribe("c").await.unwrap();
     subscriber.subscribe("d").await.unwrap();
-    publisher.publish(&entries("c", [3])).await.unwrap();
-    publisher.publish(&entries("d", [4])).await.unwrap();
+    publish_all(&publisher, &[entry("c", 3), entry("d", 4)]).await;
     recorder.wait("d", 1).await;
     assert_eq!(recorder.of("c").len(), 2);
 }
@@ -192,9 +191,9 @@ async fn a_master_dies_and_its_replica_takes_over() {
     until("the gap", gaps).await;
     until("the subscriber to be ready", async || subscriber.check().await.ok()).await;
     publish_all(&publisher, &entries("c", [401])).await;
-    until("what came after", async || recorder.of("c").iter().any(|p| p.offset == 401).then_some(())).await;
     let history = subscriber.history("c", HistoryQuery::default()).await.unwrap();
     assert_eq!(brief(&history.publications), numbered(1..=401));
+    until("what came after", async || recorder.of("c").iter().any(|p| p.offset == 401).then_some(())).await;
     assert!(brief(&recorder.of("c")).iter().all(|one| *one == (one.0, one.0.to_string())));
     assert_eq!(recorder.epochs("c").len(), 1);
 }

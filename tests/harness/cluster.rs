@@ -38,7 +38,12 @@ impl Cluster {
                     && info(node, "cluster_known_nodes") == Some(all.to_string())
                     && links_up
             };
-            cluster.nodes.iter().all(known)
+            // Also who replicates whom.
+            let ranges = |node: &Redis| -> Vec<Vec<redis::Value>> {
+                redis::cmd("CLUSTER").arg("SLOTS").query(&mut node.client()).expect("it answers")
+            };
+            let full = |node: &Redis| ranges(node).iter().all(|range| range.len() == 3 + replicas);
+            cluster.nodes.iter().all(known) && cluster.nodes.iter().all(full)
         });
         cluster
     }

@@ -370,7 +370,8 @@ impl Shared {
             let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
             Some((latest_epoch(info)?, SlotMap::read(slots, host)?))
         }));
-        let best = answers.await.into_iter().flatten().max_by_key(|(epoch, _)| *epoch);
+        // News of a replica comes later than its election would.
+        let best = answers.await.into_iter().flatten().max_by_key(|(epoch, map)| (*epoch, map.replicas()));
         match best {
             Some((_, map)) => self.adopt(map),
             // All that were known may have gone.

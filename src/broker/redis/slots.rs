@@ -82,6 +82,11 @@ impl SlotMap {
         self.replicated.contains(address)
     }
 
+    /// How many owners have one.
+    pub fn replicas(&self) -> usize {
+        self.replicated.len()
+    }
+
     /// Whether the same nodes own the same slots.
     pub fn same_owners(&self, other: &Self) -> bool {
         (&self.owners, &self.addresses) == (&other.owners, &other.addresses)
