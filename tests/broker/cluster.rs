@@ -98,6 +98,35 @@ async fn one_that_belongs_to_a_cluster_says_how_it_is_named() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_no_cluster_says_so() {
+    let redis = Redis::start();
+    let url = format!("redis-cluster://127.0.0.1:{}", redis.port());
+    let broker = RedisBroker::connect(&url, PREFIX, generous()).await.unwrap();
+    for error in [broker.check().await.unwrap_err(), broker.subscribe("c").await.unwrap_err()] {
+        assert!(error.to_string().contains("no cluster"), "{error}");
+    }
+    for wrong in ["redis-cluster://", "redis-cluster://a:1,", "redis-cluster://:secret@a:1/2", "redis-cluster://a:x"] {
+        let error = RedisBroker::connect(wrong, PREFIX, generous()).await.err().unwrap().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+/// One that is named is dead, the other a replica.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_is_enough_to_find_the_others() {
+    let mut cluster = Cluster::start_with(3, 1);
+    let ports: Vec<u16> = cluster.nodes.iter().map(Redis::port).collect();
+    let dead = ports[0];
+    cluster.nodes[0].kill();
+    let url = format!("redis-cluster://127.0.0.1:{dead},127.0.0.1:{}", ports[5]);
+    let broker = RedisBroker::connect(&url, PREFIX, generous()).await.unwrap();
+    until("the others to be found", async || broker.check().await.ok()).await;
+    for n in 0..20 {
+        publish_all(&broker, &[entry(&format!("c{n}"), 1)]).await;
+    }
+}
+
 /// Slots move to and fro while messages flow: all of them are in the history once, in order and in one epoch; what a
 /// subscriber did not hear is announced as a gap, and it goes on hearing what comes next.
 #[tokio::test(flavor = "multi_thread")]

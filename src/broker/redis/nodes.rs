@@ -48,6 +48,8 @@ struct Shared {
     slots: watch::Sender<Arc<SlotMap>>,
     /// By their addresses. A std Mutex is enough: never held across an await.
     table: Mutex<HashMap<String, Arc<Node>>>,
+    /// Why the owners are not known.
+    trouble: Mutex<String>,
     common: Common,
 }
 
@@ -92,6 +94,7 @@ impl Nodes {
             since: AtomicU64::new(0),
             slots,
             table: Mutex::default(),
+            trouble: Mutex::new("no node has answered yet".into()),
             common,
         });
         shared.add_seeds()?;
@@ -299,16 +302,23 @@ impl Shared {
     fn owner(&self, slot: u16) -> Result<(String, Arc<Node>), BrokerError> {
         let name = self.slots.borrow().owner(slot).map(str::to_owned);
         let found = name.and_then(|name| self.node(&name).map(|node| (name, node)));
-        found.ok_or_else(|| unavailable("no node of the cluster is known to keep this slot"))
+        found.ok_or_else(|| self.unknown())
     }
 
     /// All nodes that own slots; fails while a slot has no owner.
     fn owners(&self) -> Result<Vec<Arc<Node>>, BrokerError> {
         let slots = self.slots.borrow().clone();
         let nodes: Option<Vec<_>> = slots.addresses().iter().map(|name| self.node(name)).collect();
-        nodes
-            .filter(|_| slots.is_complete())
-            .ok_or_else(|| unavailable("not all slots of the cluster are known to be kept by a node"))
+        nodes.filter(|_| slots.is_complete()).ok_or_else(|| self.unknown())
+    }
+
+    fn unknown(&self) -> BrokerError {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        BrokerError::Unavailable(format!("not all slots of the cluster are known to be kept by a node: {trouble}"))
+    }
+
+    fn set_trouble(&self, trouble: String) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// By node, each group in the order of the commands.
@@ -326,7 +336,7 @@ impl Shared {
                 Some(address) => (address, true),
                 None => {
                     let owner = map.owner(slots[i]);
-                    (owner.ok_or_else(|| unavailable("a slot of the cluster is kept by no node"))?.to_owned(), false)
+                    (owner.ok_or_else(|| self.unknown())?.to_owned(), false)
                 }
             };
             groups.entry(key).or_default().push(i);
@@ -365,8 +375,15 @@ impl Shared {
         let commands: Vec<&Cmd> = commands.iter().collect();
         let answers = join_all(nodes.iter().map(async |(name, node)| {
             let asked = timeout(LOOK_INTERVAL, node.link.attempt(None, &commands, false)).await;
-            let answers = asked.ok()?.ok()?;
+            let answers = asked.ok()?.inspect_err(|error| self.set_trouble(error.to_string())).ok()?;
             let [info, slots] = answers.as_slice() else { return None };
+            match info {
+                Value::ServerError(error) if error.details().is_some_and(|text| text.contains("support disabled")) => {
+                    self.set_trouble("this Redis is no cluster, so its URL has to begin with redis://".into());
+                }
+                Value::ServerError(error) => self.set_trouble(error.to_string()),
+                _ => self.set_trouble("the cluster is not complete".into()),
+            }
             let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
             Some((latest_epoch(info)?, SlotMap::read(slots, host)?))
         }));

@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 const REQUESTS: usize = 1024;
 /// Channels per command, and requests that are carried out in one go.
 const BATCH: usize = 512;
+/// Channels that are subscribed to again before an answer is waited for: few enough for it to come in time.
+const RESTORE: usize = 8192;
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Between attempts to subscribe to what the node has refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -242,7 +244,10 @@ impl Keeper {
         let (mine, on) = (self.mine(), link.on());
         let difference = |a: &HashSet<String>, b: &HashSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
         let (missing, more) = (difference(&mine, &on), difference(&on, &mine));
-        self.write(link, &missing, &more).await?;
+        self.write(link, &[], &more).await?;
+        for names in missing.chunks(RESTORE) {
+            self.write(link, names, &[]).await?;
+        }
         Ok(!missing.is_empty())
     }
 
