@@ -59,7 +59,7 @@ async fn channels_on_all_nodes_over_two_links_to_each() {
 
     let leases: Vec<Lease> = (0..100)
         .map(|n| Lease {
-            user: format!("u{n}"),
+            user: format!("u{n}").into(),
             client: "c".into(),
             idle: false,
             age: Duration::ZERO,
