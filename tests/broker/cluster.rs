@@ -200,6 +200,22 @@ async fn a_quiet_subscription_follows_its_slot() {
     assert_eq!(recorder.of("c").len(), 2);
 }
 
+/// A replica that is silent confirms nothing; when it is known to be dead the master goes on alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_replica_has_does_not_count_as_published() {
+    let cluster = Cluster::start_with(3, 1);
+    let broker = connect(&cluster).await;
+    broker.publish(&[entry("c", 1)]).await.unwrap();
+    let replica = &cluster.nodes[cluster.replica_of(cluster.owner(&live("c")))];
+    replica.pause();
+    let error = broker.publish(&[entry("c", 2)]).await.unwrap_err();
+    assert!(error.to_string().contains("no replica"), "{error}");
+    publish_all(&broker, &[entry("c", 2), entry("c", 3)]).await;
+    let history = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!(brief(&history.publications), numbered(1..=3));
+    replica.resume();
+}
+
 /// What was acknowledged is there when a replica has taken over, under the same numbers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_dies_and_its_replica_takes_over() {

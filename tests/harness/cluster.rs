@@ -69,6 +69,12 @@ impl Cluster {
         self.nodes.iter().position(|node| node.port() == port).expect("one of ours")
     }
 
+    pub fn replica_of(&self, master: usize) -> usize {
+        let port = self.nodes[master].port().to_string();
+        let replicates = |node: &Redis| field(node, "REPLICATION", "master_port").as_ref() == Some(&port);
+        self.nodes.iter().position(replicates).expect("it has one")
+    }
+
     pub fn slot(&self, key: &str) -> u16 {
         let asked = self.nodes.iter().find(|node| !node.is_killed()).expect("one lives");
         redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query(&mut asked.client()).expect("it answers")
