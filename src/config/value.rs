@@ -216,7 +216,9 @@ fn is_cluster_url(text: &str) -> bool {
         Some((credentials, hosts)) => (format!("{credentials}@"), hosts),
         None => (String::new(), rest),
     };
-    hosts.split(',').all(|host| !host.contains('/') && is_redis_url(&format!("redis://{credentials}{host}")))
+    hosts
+        .split(',')
+        .all(|host| !host.is_empty() && !host.contains('/') && is_redis_url(&format!("redis://{credentials}{host}")))
 }
 
 /// More than any machine has cores; far more could not be started, and each takes memory.

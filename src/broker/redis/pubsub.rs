@@ -109,6 +109,11 @@ impl PubSub {
         self.seen().leaving.extend(names.iter().cloned());
     }
 
+    /// All that was asked has been answered: what ends from now on ends by itself.
+    pub fn left(&self) {
+        self.seen().leaving.clear();
+    }
+
     pub fn is_on(&self, name: &str) -> bool {
         self.seen().on.contains(name)
     }

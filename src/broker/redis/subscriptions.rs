@@ -216,6 +216,8 @@ impl Keeper {
                 () = sleep_until(ping) => {
                     link.exchange(&[]).await?;
                     ping = Instant::now() + PING_INTERVAL;
+                    // A slot may have come and gone between two looks at the owners.
+                    broken |= self.common.clustered && !self.is_complete(link);
                 }
             }
         }
@@ -257,7 +259,9 @@ impl Keeper {
             if self.common.clustered { ["SSUBSCRIBE", "SUNSUBSCRIBE"] } else { ["SUBSCRIBE", "UNSUBSCRIBE"] };
         let mut commands = self.commands(unsubscribe, off);
         commands.extend(self.commands(subscribe, on));
-        if commands.is_empty() { Ok(None) } else { link.exchange(&commands).await }
+        let refused = if commands.is_empty() { Ok(None) } else { link.exchange(&commands).await };
+        link.left();
+        refused
     }
 
     /// In a cluster the names of one command have to share a slot.
