@@ -23,7 +23,9 @@ async fn all_in_order(client: &mut Client, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_move_and_clients_get_everything() {
     let cluster = Arc::new(Cluster::start());
-    let world = World::start_beside(2, &[("GATEWAY_REDIS_URL", &cluster.url())]).await;
+    // More than is written while a slot moves: what a history no longer holds, clients are told to reload.
+    let settings = [("GATEWAY_REDIS_URL", &*cluster.url()), ("GATEWAY_HISTORY_SIZE", "100000")];
+    let world = World::start_beside(2, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
     let mut bob = world.subscriber(0, &users[1], &room).await;
     let mut carol = world.subscriber(1, &users[2], &room).await;
