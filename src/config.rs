@@ -58,7 +58,7 @@ settings! {
     listen: SocketAddr = "127.0.0.1:8000", "address:port", "Public listener: WebSocket clients, PocketBase's hooks and the server API";
     admin_listen: SocketAddr = "127.0.0.1:8001", "address:port", "Admin listener: /metrics, /livez, /readyz; keep it private";
     pocketbase_url: HttpUrl = "http://127.0.0.1:8090", "URL", "Where PocketBase answers";
-    redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways; unset: one node, everything in this process";
+    redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways, redis://host:port, or a Redis Cluster, redis-cluster://host:port,host:port; unset: one node, everything in this process";
     redis_prefix: String = "konvert", "text", "Begins every Redis key and channel name; differs between deployments that share a Redis";
     secret: SecretString = "", "text", "Shared with PocketBase's hooks, at least 32 characters; has no flag, since flags can be seen by other users of the machine";
     threads: Threads = "", "count", "Worker threads; unset: half of the machine's cores, since PocketBase and Redis need theirs";
@@ -300,6 +300,9 @@ mod tests {
             ("history_size = \"9223372036854775808\"", "history_size", "whole number"),
             ("threads = 1025", "threads", "at most 1024"),
             ("redis_url = \"localhost\"", "redis_url", "redis://"),
+            ("redis_url = \"redis-cluster://\"", "redis_url", "redis-cluster://"),
+            ("redis_url = \"redis-cluster://a:1,\"", "redis_url", "redis-cluster://"),
+            ("redis_url = \"redis-cluster://a:1/3\"", "redis_url", "redis-cluster://"),
             ("log_format = \"xml\"", "log_format", "text"),
             ("signals = [1]", "signals", "array of strings"),
             ("listen = { port = 1 }", "listen", "string"),
@@ -335,9 +338,11 @@ mod tests {
 
     #[test]
     fn secrets_do_not_print() {
-        let config = load("redis_url = \"redis://user:hunter2@127.0.0.1:6379\"", &[], &[]).unwrap();
-        for text in [config.effective(), format!("{config:?}")] {
-            assert!(!text.contains(SECRET) && !text.contains("hunter2"), "{text}");
+        for url in ["redis://user:hunter2@127.0.0.1:6379", "redis-cluster://:hunter2@a:1,b:2"] {
+            let config = load(&format!("redis_url = \"{url}\""), &[], &[]).unwrap();
+            for text in [config.effective(), format!("{config:?}")] {
+                assert!(!text.contains(SECRET) && !text.contains("hunter2"), "{text}");
+            }
         }
     }
 

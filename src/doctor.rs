@@ -59,8 +59,8 @@ async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Finding {
 }
 
 async fn examine_redis(url: &str, config: &Config) -> Result<(), String> {
-    let advice =
-        "Is it running there, and does GATEWAY_REDIS_URL name its password? redis-cli -u URL ping should answer PONG.";
+    let advice = "Is it running there, and does GATEWAY_REDIS_URL name its password? redis-cli -u URL ping should answer PONG.\n    \
+         A cluster's URL begins with redis-cluster://.";
     let second = Duration::from_secs(1);
     let retention =
         Retention { size: 1, ttl: second, position_ttl: second, presence_ttl: second, ..Retention::default() };

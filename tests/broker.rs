@@ -1,9 +1,11 @@
 //! The promises of [`Broker`], the same for every broker (`delivery`, `history`, `presence`, `status`), and what a broker in
-//! Redis does and lives through besides (`nodes`, `faults`).
+//! Redis does and lives through besides (`nodes`, `faults`, `cluster`).
 
 // In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
 #![allow(clippy::unwrap_used)]
 
+#[path = "broker/cluster.rs"]
+mod cluster;
 #[path = "broker/delivery.rs"]
 mod delivery;
 #[path = "broker/faults.rs"]
@@ -20,6 +22,7 @@ mod status;
 mod harness;
 
 use async_trait::async_trait;
+use harness::cluster::Cluster;
 use harness::redis::Redis;
 use konvert_gateway::broker::memory::MemoryBroker;
 use konvert_gateway::broker::redis::RedisBroker;
@@ -54,6 +57,13 @@ impl Factory for Redis {
     }
 }
 
+#[async_trait]
+impl Factory for Cluster {
+    async fn broker(&self, retention: Retention) -> Arc<dyn Broker> {
+        RedisBroker::connect(&self.url(), PREFIX, retention).await.unwrap()
+    }
+}
+
 async fn connect(redis: &Redis, retention: Retention) -> Arc<RedisBroker> {
     RedisBroker::connect(&redis.url(), PREFIX, retention).await.unwrap()
 }
@@ -71,6 +81,12 @@ macro_rules! for_each_broker {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
                 crate::$file::$case(&crate::Redis::start()).await;
+            })*
+        }
+        mod redis_cluster {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                crate::$file::$case(&crate::Cluster::start()).await;
             })*
         }
     };

@@ -1,16 +1,26 @@
-//! The broker of any number of nodes: everything in one Redis.
+//! The broker of any number of gateways: everything in one Redis, or in a Redis Cluster.
 //!
-//! Two links. Commands go over [`link`] and fail with [`BrokerError::Unavailable`] within about two seconds when
-//! Redis is silent, within a quarter when it is known to be down. Messages come in over [`subscriber`], one Redis
-//! channel for each channel that this node wants. Both reconnect by themselves, for as long as the broker lives.
+//! Two links to each node of Redis. Commands go over [`link`] and fail with [`BrokerError::Unavailable`] within about
+//! two seconds when Redis is silent, within a quarter when it is known to be down. Messages come in over
+//! [`subscriptions`], one Redis channel for each channel that this gateway wants. Both reconnect by themselves, for as
+//! long as the broker lives; [`nodes`] routes. Follow a message: [`pubsub`] → [`delivery`] → the sink.
+//!
+//! In a cluster all that belongs to one channel shares a slot, and so do the users of one bucket: their hash tags see
+//! to it ([`keys`]). Publications go through sharded pub/sub, each on its slot's node alone. When a node dies or a slot
+//! moves, what is subscribed to follows, and the sink hears of a gap.
 //!
 //! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset and last sequence number), a stream (its history) and two keys of
 //! presence; [`scripts`] change them, each atomically. If Redis comes back empty, channels begin new epochs.
 
+mod address;
+mod delivery;
 #[doc(hidden)] // public for the fuzz targets in tests/fuzz
 pub mod keys;
 mod link;
+mod nodes;
+mod pubsub;
 mod scripts;
+mod slots;
 mod status;
 mod subscriber;
 mod subscriptions;
@@ -20,17 +30,17 @@ pub mod wire;
 
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
 use crate::protocol::{ClientInfo, Payload};
+use address::Address;
 use async_trait::async_trait;
 use keys::Keys;
-use link::Link;
-use redis::io::tcp::TcpSettings;
-use redis::{Client, Cmd, IntoConnectionInfo, ProtocolVersion, Value};
+use nodes::Nodes;
+use redis::{Cmd, Value};
 use scripts::{Scripts, call};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-use subscriber::Subscriber;
+use subscriber::State;
 use task::Task;
 use tokio::time::{sleep, timeout};
 
@@ -40,24 +50,26 @@ const CONNECT_WAIT: Duration = Duration::from_secs(3);
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 pub struct RedisBroker {
-    keys: Arc<Keys>,
-    link: Arc<Link>,
+    /// All keys; also what this gateway is subscribed to.
+    state: Arc<State>,
+    nodes: Arc<Nodes>,
     scripts: Scripts,
-    subscriber: Arc<Subscriber>,
     retention: Retention,
     /// Of the outbox, as the shared mark last said.
     generation: AtomicU64,
     /// The shared mark, as this node last saw it: where it has to begin again should Redis lose its data.
     /// A std Mutex is enough: never held across an await.
     known: Mutex<Option<Mark>>,
-    /// On which of the link's connections that was; 0: on none yet.
+    /// How many connections to Redis had been made by then; 0: it was not read yet.
     marked: AtomicU64,
     _refresh: Task,
 }
 
 impl RedisBroker {
-    /// Connects to `redis://[user][:password@]host[:port][/database]`, Redis 7 or newer; `rediss://` and sockets
-    /// are not supported. All keys and channels begin with `prefix`; gateways that share it work together.
+    /// Connects to `redis://[user][:password@]host[:port][/database]`, Redis 7 or newer, or to the cluster of
+    /// `redis-cluster://[user][:password@]host[:port][,host[:port] …]`, of which one node that answers is enough;
+    /// `rediss://` and sockets are not supported. All keys and channels begin with `prefix`; gateways that share it
+    /// work together.
     ///
     /// Waits three seconds at most for Redis to answer. If it does not, the broker is returned all the same:
     /// its calls fail, [`Broker::check`] says why, and it works as soon as Redis does.
@@ -65,23 +77,21 @@ impl RedisBroker {
     /// # Errors
     /// When `url` cannot work, whether Redis is there or not. The error does not repeat it: it may hold a password.
     pub async fn connect(url: &str, prefix: &str, retention: Retention) -> Result<Arc<Self>, BrokerError> {
-        let unusable = |error: redis::RedisError| BrokerError::Unavailable(format!("its URL is not usable: {error}"));
-        let info = url.into_connection_info().map_err(unusable)?;
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-        let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-
-        let keys = Arc::new(Keys::new(prefix));
-        let subscriber = Arc::new(Subscriber::start(&info, Arc::clone(&keys))?);
-        let link = Arc::new(Link::start(Client::open(info).map_err(unusable)?));
-        let _ = timeout(CONNECT_WAIT, async { tokio::join!(link.ready(), subscriber.ready()) }).await;
-
-        let refresh = refresh(Arc::clone(&link), Arc::clone(&subscriber), Arc::clone(&keys), retention.clone());
-        let refresh = Task::spawn(refresh);
+        let address = Address::read(url)?;
+        let scripts = Scripts::new(address.clustered);
+        let nodes = Arc::new(Nodes::start(address, prefix)?);
+        let ready = async {
+            while nodes.check().await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = timeout(CONNECT_WAIT, ready).await;
+        let state = Arc::clone(nodes.state());
+        let refresh = Task::spawn(refresh(Arc::clone(&nodes), Arc::clone(&state), retention.clone()));
         Ok(Arc::new(Self {
-            keys,
-            link,
-            scripts: Scripts::new(),
-            subscriber,
+            state,
+            nodes,
+            scripts,
             retention,
             generation: AtomicU64::new(0),
             known: Mutex::default(),
@@ -90,40 +100,44 @@ impl RedisBroker {
         }))
     }
 
+    fn keys(&self) -> &Keys {
+        &self.state.keys
+    }
+
     /// A channel's position outlives its history in any case: without it the history would have no epoch.
     fn position_ttl(&self) -> u64 {
         position_ttl(&self.retention)
     }
 
     async fn call_one(&self, script: &redis::Script, command: Cmd) -> Result<Value, BrokerError> {
-        let answers = self.link.call(script, &[command]).await?;
+        let answers = self.nodes.call(script, &[command]).await?;
         answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))
     }
 
     fn publication(&self, entry: &Entry, before: u64) -> Cmd {
-        let keys = [self.keys.position(&entry.channel), self.keys.stream(&entry.channel)];
+        let keys = [self.keys().position(&entry.channel), self.keys().stream(&entry.channel)];
         let mut command = call(&self.scripts.publish, &keys);
         command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(new_epoch());
         command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
-        command.arg(self.keys.live(&entry.channel)).arg(self.generation());
+        command.arg(self.keys().live(&entry.channel)).arg(self.generation());
         command
     }
 
     async fn move_mark(&self, script: &redis::Script, mark: Mark) -> Result<Mark, BrokerError> {
-        let mut command = call(script, &[self.keys.mark()]);
+        let mut command = call(script, &[self.keys().mark()]);
         command.arg(wire::mark(mark));
-        let number = self.link.number().await?;
-        let answers = self.link.call_on(Some(number), script, &[command]).await?;
+        let number = self.nodes.number(self.mark_slot()).await?;
+        let answers = self.nodes.call_on(Some(number), script, &[command]).await?;
         self.adopt(number, answers.first())
     }
 
-    /// The connection to publish over: the one on which the mark was read. Behind a new one Redis may have lost its
+    /// The connections to publish over: those that were there when the mark was read. Behind a new one Redis may have lost its
     /// data, and other gateways may have gone on from a later mark: what this one would publish next is then long
     /// past, and would stand alone in the new history.
     async fn fence(&self) -> Result<Option<u64>, BrokerError> {
         let marked = self.marked.load(Ordering::Acquire);
         let Some(known) = self.known().filter(|_| marked > 0) else { return Ok(None) };
-        if self.link.number().await? == marked {
+        if self.nodes.number(self.mark_slot()).await? == marked {
             return Ok(Some(marked));
         }
         let now = self.begin(known).await?;
@@ -133,13 +147,17 @@ impl RedisBroker {
         Ok(Some(self.marked.load(Ordering::Acquire)))
     }
 
+    fn mark_slot(&self) -> u16 {
+        slots::of_key(self.keys().mark().as_bytes())
+    }
+
     fn known(&self) -> Option<Mark> {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_if_missing(&self, mark: Mark) -> Cmd {
         let mut command = redis::cmd("SETNX");
-        command.arg(self.keys.mark()).arg(wire::mark(mark));
+        command.arg(self.keys().mark()).arg(wire::mark(mark));
         command
     }
 
@@ -149,7 +167,7 @@ impl RedisBroker {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
         self.marked.store(number, Ordering::Release);
         if self.generation.swap(mark.generation, Ordering::AcqRel) != mark.generation {
-            self.subscriber.gap();
+            self.state.gap();
         }
         Ok(mark)
     }
@@ -159,8 +177,8 @@ impl RedisBroker {
     }
 
     fn presence_call(&self, script: &redis::Script, channel: &str) -> Cmd {
-        let mut command = call(script, &[self.keys.presence(channel), self.keys.leases(channel)]);
-        command.arg(self.keys.live(channel)).arg(self.retention.join_leave_max);
+        let mut command = call(script, &[self.keys().presence(channel), self.keys().leases(channel)]);
+        command.arg(self.keys().live(channel)).arg(self.retention.join_leave_max);
         command
     }
 }
@@ -174,21 +192,22 @@ fn position_ttl(retention: &Retention) -> u64 {
 }
 
 /// Being subscribed to is a use too: keeps the positions of this node's channels.
-async fn refresh(link: Arc<Link>, subscriber: Arc<Subscriber>, keys: Arc<Keys>, retention: Retention) {
+async fn refresh(nodes: Arc<Nodes>, state: Arc<State>, retention: Retention) {
     let ttl = position_ttl(&retention);
     let pause = Duration::from_millis(ttl / 3).clamp(Duration::from_millis(50), Duration::from_secs(3600));
     loop {
         sleep(pause).await;
-        for channels in subscriber.wanted().chunks(link::MAX_COMMANDS) {
+        let wanted: Vec<String> = state.wanted().iter().cloned().collect();
+        for channels in wanted.chunks(link::MAX_COMMANDS) {
             let commands: Vec<Cmd> = channels
                 .iter()
                 .map(|channel| {
                     let mut command = redis::cmd("PEXPIRE");
-                    command.arg(keys.position(channel)).arg(ttl);
+                    command.arg(state.keys.position(channel)).arg(ttl);
                     command
                 })
                 .collect();
-            if let Err(error) = link.run(&commands).await {
+            if let Err(error) = nodes.run(&commands).await {
                 tracing::debug!(%error, "refreshing positions failed");
                 break;
             }
@@ -199,7 +218,7 @@ async fn refresh(link: Arc<Link>, subscriber: Arc<Subscriber>, keys: Arc<Keys>, 
 #[async_trait]
 impl Broker for RedisBroker {
     async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError> {
-        self.subscriber.set_sink(sink)
+        self.state.set_sink(sink)
     }
 
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
@@ -213,7 +232,7 @@ impl Broker for RedisBroker {
             commands.push(self.publication(entry, before));
             bytes += entry.data.len();
             if commands.len() == link::MAX_COMMANDS || bytes >= link::MAX_BYTES || i + 1 == entries.len() {
-                let answers = self.link.call_on(fence, &self.scripts.publish, &commands).await?;
+                let answers = self.nodes.publish(fence, &self.scripts.publish, &commands).await?;
                 new += answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
                 commands.clear();
                 bytes = 0;
@@ -223,21 +242,21 @@ impl Broker for RedisBroker {
     }
 
     async fn signal(&self, channel: &str, data: Payload, info: ClientInfo) -> Result<(), BrokerError> {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(self.keys.live(channel)).arg(wire::signal(&data, &info));
-        self.link.send(command).await.map(drop)
+        let mut command = redis::cmd(self.scripts.publish_command);
+        command.arg(self.keys().live(channel)).arg(wire::signal(&data, &info));
+        self.nodes.send(command).await.map(drop)
     }
 
     async fn subscribe(&self, channel: &str) -> Result<(), BrokerError> {
-        self.subscriber.set(channel, true).await
+        self.nodes.set(channel, true).await
     }
 
     async fn unsubscribe(&self, channel: &str) -> Result<(), BrokerError> {
-        self.subscriber.set(channel, false).await
+        self.nodes.set(channel, false).await
     }
 
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
-        let mut command = call(&self.scripts.history, &[self.keys.position(channel), self.keys.stream(channel)]);
+        let mut command = call(&self.scripts.history, &[self.keys().position(channel), self.keys().stream(channel)]);
         command.arg(new_epoch()).arg(self.position_ttl()).arg(self.generation());
         let limit = query.limit.unwrap_or(usize::MAX).min(i64::MAX as usize);
         // Bounds are inclusive; a bound that does not exist leaves nothing to read.
@@ -254,13 +273,13 @@ impl Broker for RedisBroker {
         // Redis may have lost its data. Then a gateway that starts just now would find no mark and set it to the
         // outbox's end, past events that whoever gets this position is waiting for: so the mark is there first.
         calls.extend(self.known().map(|mark| self.set_if_missing(mark)));
-        let answers = self.link.call(&self.scripts.history, &calls).await?;
+        let answers = self.nodes.call(&self.scripts.history, &calls).await?;
         let answer = answers.into_iter().next();
         wire::read_history(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
     }
 
     async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError> {
-        let mut command = call(&self.scripts.forget, &[self.keys.position(channel), self.keys.stream(channel)]);
+        let mut command = call(&self.scripts.forget, &[self.keys().position(channel), self.keys().stream(channel)]);
         command.arg(seq);
         self.call_one(&self.scripts.forget, command).await.map(drop)
     }
@@ -285,7 +304,7 @@ impl Broker for RedisBroker {
             })
             .collect();
         for commands in commands.chunks(link::MAX_COMMANDS) {
-            self.link.call(&self.scripts.add_presence, commands).await?;
+            self.nodes.call(&self.scripts.add_presence, commands).await?;
         }
         Ok(())
     }
@@ -304,9 +323,9 @@ impl Broker for RedisBroker {
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {
         let set = self.set_if_missing(mark);
         let mut get = redis::cmd("GET");
-        get.arg(self.keys.mark());
-        let number = self.link.number().await?;
-        let answers = self.link.run_on(number, &[set, get]).await?;
+        get.arg(self.keys().mark());
+        let number = self.nodes.number(self.mark_slot()).await?;
+        let answers = self.nodes.run_on(number, &[set, get]).await?;
         self.adopt(number, answers.get(1))
     }
 
@@ -318,9 +337,8 @@ impl Broker for RedisBroker {
         self.move_mark(&self.scripts.restart, mark).await
     }
 
-    /// Both links have to be up, and all wanted channels subscribed to.
+    /// All links have to be up, and all wanted channels subscribed to.
     async fn check(&self) -> Result<(), BrokerError> {
-        self.link.send(redis::cmd("PING")).await?;
-        self.subscriber.check()
+        self.nodes.check().await
     }
 }

@@ -175,7 +175,10 @@ impl RedisUrl {
     fn masked(&self) -> String {
         let url = self.expose();
         match url.rsplit_once('@') {
-            Some((_, host)) => format!("redis://********@{host}"),
+            Some((before, host)) => {
+                let scheme = before.split_once("://").map_or("redis", |(scheme, _)| scheme);
+                format!("{scheme}://********@{host}")
+            }
             None => url.to_owned(),
         }
     }
@@ -191,15 +194,31 @@ impl Value for Option<RedisUrl> {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "" => Ok(None),
-            _ if redis::parse_redis_url(text).is_some_and(|url| url.scheme() == "redis") => {
-                Ok(Some(RedisUrl(text.into())))
-            }
-            _ => Err("not a URL such as redis://127.0.0.1:6379/0 or redis://user:password@host:6379".into()),
+            _ if is_redis_url(text) || is_cluster_url(text) => Ok(Some(RedisUrl(text.into()))),
+            _ => Err("not a URL such as redis://127.0.0.1:6379/0, redis://user:password@host:6379 or \
+                      redis-cluster://host:6379,other:6379"
+                .into()),
         }
     }
     fn show(&self) -> String {
         quote(&self.as_ref().map(RedisUrl::masked).unwrap_or_default())
     }
+}
+
+fn is_redis_url(text: &str) -> bool {
+    redis::parse_redis_url(text).is_some_and(|url| url.scheme() == "redis")
+}
+
+/// Some nodes of a cluster, with the credentials before the first and no number of a database.
+fn is_cluster_url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("redis-cluster://") else { return false };
+    let (credentials, hosts) = match rest.rsplit_once('@') {
+        Some((credentials, hosts)) => (format!("{credentials}@"), hosts),
+        None => (String::new(), rest),
+    };
+    hosts
+        .split(',')
+        .all(|host| !host.is_empty() && !host.contains('/') && is_redis_url(&format!("redis://{credentials}{host}")))
 }
 
 /// More than any machine has cores; far more could not be started, and each takes memory.

@@ -85,6 +85,7 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
 }
 
 const PUBLISH_SCRIPT: &str = concat!(
+    "local PUBLISH = 'PUBLISH'\n",
     include_str!("../../src/broker/redis/scripts/above.lua"),
     include_str!("../../src/broker/redis/scripts/publish.lua")
 );

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod cluster;
 pub mod gateway;
 pub mod http;
 pub mod node;
@@ -44,16 +45,21 @@ impl World {
 
     pub async fn start(gateways: usize, with_redis: bool, settings: &[(&str, &str)]) -> Self {
         let redis = with_redis.then(Redis::start);
-        let ports: Vec<u16> = (0..gateways).map(|_| process::free_port()).collect();
-        let pocketbase = PocketBase::start(&format!("http://127.0.0.1:{}", ports[0])).await;
         let url = redis.as_ref().map(Redis::url);
         let mut settings: Vec<(&str, &str)> = settings.to_vec();
         settings.extend(url.as_deref().map(|url| ("GATEWAY_REDIS_URL", url)));
+        Self { redis, ..Self::start_beside(gateways, &settings).await }
+    }
+
+    /// With a Redis of the caller's own, if the settings name one.
+    pub async fn start_beside(gateways: usize, settings: &[(&str, &str)]) -> Self {
+        let ports: Vec<u16> = (0..gateways).map(|_| process::free_port()).collect();
+        let pocketbase = PocketBase::start(&format!("http://127.0.0.1:{}", ports[0])).await;
         let mut started = Vec::new();
         for port in ports {
-            started.push(Gateway::start(port, &pocketbase.url, &settings).await);
+            started.push(Gateway::start(port, &pocketbase.url, settings).await);
         }
-        Self { gateways: started, pocketbase, redis }
+        Self { gateways: started, pocketbase, redis: None }
     }
 
     pub fn gateway(&self) -> &Gateway {

@@ -29,15 +29,20 @@ impl Redis {
 
     /// On a port of the caller's choice; another one where that is taken.
     pub fn start_on(port: impl Fn() -> u16, arguments: &[&str]) -> Self {
+        Self::start_with_ports(|| (port(), arguments.iter().map(|&argument| argument.to_owned()).collect()))
+    }
+
+    /// With arguments that name further ports, which are chosen anew as well where one is taken.
+    pub fn start_with_ports(choose: impl Fn() -> (u16, Vec<String>)) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
-        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut redis = Self { process: None, port: port(), arguments, directory };
+        let (port, arguments) = choose();
+        let mut redis = Self { process: None, port, arguments, directory };
         // Somebody else may take the port between its choice and its use.
         for _ in 0..5 {
             if redis.try_launch() {
                 return redis;
             }
-            redis.port = port();
+            (redis.port, redis.arguments) = choose();
         }
         panic!("redis-server does not start; its output is above");
     }
@@ -70,6 +75,20 @@ impl Redis {
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)))
+    }
+
+    /// Since [`Redis::kill`], until it is started again.
+    pub fn is_killed(&self) -> bool {
+        self.process.is_none()
+    }
+
+    /// How often it has carried out a command, scripts' calls included.
+    pub fn calls(&self, command: &str) -> u64 {
+        let query = redis::cmd("INFO").arg("commandstats").query(&mut self.client());
+        let stats: String = query.expect("it answers");
+        let prefix = format!("cmdstat_{command}:calls=");
+        let count = stats.lines().find_map(|line| line.strip_prefix(prefix.as_str())?.split(',').next()?.parse().ok());
+        count.unwrap_or(0)
     }
 
     /// It keeps its connections and answers nothing.

@@ -5,18 +5,27 @@
 //! is empty; so a `}` in a channel's name is escaped, and the empty name too. Escaping is reversible, so no two
 //! channels share a key, whatever their names.
 
+use super::status::bucket;
 use crate::channel;
 use std::borrow::Cow;
 
 pub struct Keys {
     prefix: String,
+    /// Of a cluster, where a script can publish only into its own slot.
+    clustered: bool,
 }
 
 impl Keys {
     /// Gateways that share a prefix share channels: also across database numbers, which pub/sub ignores.
     pub fn new(prefix: &str) -> Self {
         // A hash tag in the prefix would put every channel into one slot.
-        Self { prefix: prefix.replace('%', "%25").replace('{', "%7B").replace('}', "%7D") }
+        Self { prefix: prefix.replace('%', "%25").replace('{', "%7B").replace('}', "%7D"), clustered: false }
+    }
+
+    /// Of a cluster: the same keys, and other pub/sub channels for statuses, since those are published by scripts
+    /// that work on buckets of users.
+    pub fn clustered(prefix: &str) -> Self {
+        Self { clustered: true, ..Self::new(prefix) }
     }
 
     pub fn position(&self, channel: &str) -> String {
@@ -42,16 +51,18 @@ impl Keys {
 
     /// The pub/sub channel.
     pub fn live(&self, channel: &str) -> String {
-        self.key("live", channel)
+        match channel::user_of_status(channel) {
+            Some(user) if self.clustered => format!("{}{}}}", self.status_live(bucket(user)), self.escaped(user)),
+            _ => self.key("live", channel),
+        }
     }
 
     /// Which channel a pub/sub channel serves; `None` when it is none of ours.
     pub fn channel<'a>(&self, live: &'a str) -> Option<Cow<'a, str>> {
         let name = live.strip_prefix(&self.prefix)?.strip_prefix(":live:{")?.strip_suffix('}')?;
-        Some(match name {
-            EMPTY => Cow::Borrowed(""),
-            name if name.contains('%') => Cow::Owned(name.replace("%7D", "}").replace("%25", "%")),
-            name => Cow::Borrowed(name),
+        Some(match name.split_once("}{") {
+            Some((_, user)) => Cow::Owned(channel::status_of(&unescaped(user))),
+            None => unescaped(name),
         })
     }
 
@@ -61,9 +72,12 @@ impl Keys {
         format!("{}:status:{{status:{bucket}}}:deadlines", self.prefix)
     }
 
-    /// How the pub/sub channels of all statuses begin: the user follows, escaped, and a brace.
-    pub fn status_live(&self) -> String {
-        format!("{}:live:{{{}", self.prefix, channel::status_of(""))
+    /// How the pub/sub channels of statuses begin, those of a bucket: the user follows, escaped, and a brace.
+    pub fn status_live(&self, bucket: usize) -> String {
+        match self.clustered {
+            true => format!("{}:live:{{status:{bucket}}}{{", self.prefix),
+            false => format!("{}:live:{{{}", self.prefix, channel::status_of("")),
+        }
     }
 
     /// As names stand within a key's braces.
@@ -77,6 +91,14 @@ impl Keys {
 
     fn key(&self, kind: &str, channel: &str) -> String {
         format!("{}:{kind}:{{{}}}", self.prefix, self.escaped(channel))
+    }
+}
+
+fn unescaped(name: &str) -> Cow<'_, str> {
+    match name {
+        EMPTY => Cow::Borrowed(""),
+        name if name.contains('%') => Cow::Owned(name.replace("%7D", "}").replace("%25", "%")),
+        name => Cow::Borrowed(name),
     }
 }
 
@@ -101,12 +123,17 @@ mod tests {
 
     #[test]
     fn a_script_can_name_the_channel_of_a_status() {
-        let keys = Keys::new("konvert");
-        for user in ["u1", "a}b%"] {
-            let named = format!("{}{}}}", keys.status_live(), keys.escaped(user));
-            assert_eq!(named, keys.live(&channel::status_of(user)));
+        for keys in [Keys::new("konvert"), Keys::clustered("konvert")] {
+            for user in ["u1", "a}b%", "7", "}{", "%"] {
+                let live = keys.live(&channel::status_of(user));
+                assert_eq!(format!("{}{}}}", keys.status_live(bucket(user)), keys.escaped(user)), live);
+                assert_eq!(keys.channel(&live).as_deref(), Some(channel::status_of(user).as_str()));
+                if keys.clustered {
+                    assert_eq!(tag(&live), tag(&keys.status_deadlines(bucket(user))));
+                }
+            }
         }
-        assert_eq!(tag(&keys.status_deadlines(7)), Some("status:7"));
+        assert_eq!(tag(&Keys::new("konvert").status_deadlines(7)), Some("status:7"));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! The commanding link: one multiplexed connection, made again whenever it fails.
+//! The commanding link to one node: one multiplexed connection, made again whenever it fails.
 //!
 //! `redis` has a connection manager of its own. It does not notice a peer that is silent but not gone, lets
 //! commands wait for as long as it reconnects, and when told to retry without end goes on after its last handle
@@ -37,7 +37,7 @@ pub struct Link {
 
 #[derive(Clone)]
 struct Connection {
-    /// Which of this link's connections it is, from 1.
+    /// Which it is of the connections that this gateway has made to Redis, from 1.
     number: u64,
     inner: MultiplexedConnection,
 }
@@ -51,67 +51,16 @@ struct Shared {
 }
 
 impl Link {
-    pub fn start(client: Client) -> Self {
+    /// Its connections take their numbers from `counter`.
+    pub fn start(client: Client, counter: Arc<AtomicU64>) -> Self {
         let shared = Arc::new(Shared {
             failed: AtomicU64::new(0),
             failure: Notify::new(),
             reason: Mutex::new("not connected yet".into()),
         });
         let (sender, up) = watch::channel(None);
-        let task = Task::spawn(keep(client, Arc::clone(&shared), sender));
+        let task = Task::spawn(keep(client, counter, Arc::clone(&shared), sender));
         Self { shared, up, _task: task }
-    }
-
-    /// Waits until it is up; forever, if Redis stays out of reach.
-    pub async fn ready(&self) {
-        // It fails only when the task has ended, which is when this is dropped.
-        let _ = self.up.clone().wait_for(Option::is_some).await;
-    }
-
-    /// Sends one command.
-    pub async fn send(&self, command: Cmd) -> Result<Value, BrokerError> {
-        let answers = self.run(std::slice::from_ref(&command)).await?;
-        answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("no answer to a command".into()))
-    }
-
-    /// Sends calls of a script, at most [`MAX_COMMANDS`], and sends those again that failed because Redis had
-    /// lost it, with all that followed: repeating a call must be harmless.
-    pub async fn call(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.call_on(None, script, calls).await
-    }
-
-    /// As [`Link::call`], but fails unless it goes over the connection with this number.
-    pub async fn call_on(
-        &self,
-        number: Option<u64>,
-        script: &Script,
-        mut calls: &[Cmd],
-    ) -> Result<Vec<Value>, BrokerError> {
-        let mut answers = Vec::with_capacity(calls.len());
-        let mut in_vain = 0;
-        while in_vain < SCRIPT_ATTEMPTS {
-            let mut new = self.attempt(number, calls).await?;
-            let missing = new.iter().position(is_no_script).unwrap_or(new.len());
-            new.truncate(missing);
-            answers.append(&mut checked(new)?);
-            calls = &calls[missing..];
-            if calls.is_empty() {
-                return Ok(answers);
-            }
-            in_vain = if missing == 0 { in_vain + 1 } else { 0 };
-            self.load(script).await?;
-        }
-        Err(BrokerError::Unavailable("Redis keeps losing its scripts".into()))
-    }
-
-    /// Sends commands in one go. The first error among the answers is the result.
-    pub async fn run(&self, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        checked(self.attempt(None, commands).await?)
-    }
-
-    /// As [`Link::run`], but fails unless it goes over the connection with this number.
-    pub async fn run_on(&self, number: u64, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        checked(self.attempt(Some(number), commands).await?)
     }
 
     /// Of the connection that is up now. Behind another one there may be another Redis, or one without its data.
@@ -119,18 +68,32 @@ impl Link {
         Ok(self.connection().await?.number)
     }
 
-    async fn attempt(&self, number: Option<u64>, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
+    /// Sends commands in one go and returns their answers, errors among them. `fence`: fails unless the connection
+    /// was made by then. `asking`: the node has them only in part yet, and answers whoever says that he knows.
+    pub async fn attempt(
+        &self,
+        fence: Option<u64>,
+        commands: &[&Cmd],
+        asking: bool,
+    ) -> Result<Vec<Value>, BrokerError> {
         let mut connection = self.connection().await?;
-        if number.is_some_and(|number| number != connection.number) {
+        if fence.is_some_and(|fence| connection.number > fence) {
             return Err(BrokerError::Unavailable("the connection was made anew".into()));
         }
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        for command in commands {
+        let each = if asking { 2 } else { 1 };
+        let mut pipeline = Pipeline::with_capacity(each * commands.len());
+        for &command in commands {
+            if asking {
+                pipeline.add_command(redis::cmd("ASKING"));
+            }
             pipeline.add_command(command.clone());
         }
-        let sent = connection.inner.send_packed_commands(&pipeline, 0, commands.len());
+        let sent = connection.inner.send_packed_commands(&pipeline, 0, each * commands.len());
         match timeout(COMMAND_TIMEOUT, sent).await {
-            Ok(Ok(answers)) => {
+            Ok(Ok(mut answers)) => {
+                if asking {
+                    answers = answers.into_iter().skip(1).step_by(2).collect();
+                }
                 if answers.iter().any(is_wrong_server) {
                     self.shared.report(connection.number);
                 }
@@ -146,7 +109,7 @@ impl Link {
         }
     }
 
-    async fn load(&self, script: &Script) -> Result<(), BrokerError> {
+    pub async fn load(&self, script: &Script) -> Result<(), BrokerError> {
         let mut connection = self.connection().await?;
         match timeout(COMMAND_TIMEOUT, script.load_async(&mut connection.inner)).await {
             Ok(result) => result.map(drop).map_err(|error| BrokerError::Unavailable(error.to_string())),
@@ -165,9 +128,6 @@ impl Link {
     }
 }
 
-/// Without a single call that went through. Two would do, were nobody flushing the scripts at the same time.
-const SCRIPT_ATTEMPTS: usize = 4;
-
 impl Shared {
     fn report(&self, number: u64) {
         self.failed.fetch_max(number, Ordering::Relaxed);
@@ -184,15 +144,14 @@ impl Shared {
 }
 
 /// Connects, watches the connection until it fails, and again, for as long as the link lives.
-async fn keep(client: Client, shared: Arc<Shared>, up: watch::Sender<Option<Connection>>) {
+async fn keep(client: Client, counter: Arc<AtomicU64>, shared: Arc<Shared>, up: watch::Sender<Option<Connection>>) {
     let address = client.get_connection_info().addr().to_string();
-    let mut number = 0;
     let mut pause = PAUSE.0;
     let mut announced = false;
     loop {
         match connect(&client).await {
             Ok(inner) => {
-                number += 1;
+                let number = counter.fetch_add(1, Ordering::AcqRel) + 1;
                 pause = PAUSE.0;
                 announced = false;
                 tracing::info!(%address, "the commanding link to Redis is up");
@@ -257,24 +216,7 @@ fn silent() -> BrokerError {
     BrokerError::Unavailable("Redis did not answer in time".into())
 }
 
-fn is_no_script(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
-}
-
 /// After a failover: another connection may reach the right one.
 fn is_wrong_server(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if matches!(error.code(), "READONLY" | "MASTERDOWN" | "NOAUTH"))
-}
-
-fn checked(answers: Vec<Value>) -> Result<Vec<Value>, BrokerError> {
-    for answer in &answers {
-        if let Value::ServerError(error) = answer {
-            return Err(match error.code() {
-                "CONFLICT" => BrokerError::Conflict,
-                "WRONGTYPE" => BrokerError::Corrupt("a key of another type".into()),
-                _ => BrokerError::Unavailable(error.to_string()),
-            });
-        }
-    }
-    Ok(answers)
 }

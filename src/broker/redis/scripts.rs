@@ -3,6 +3,8 @@
 use redis::{Cmd, Script};
 
 pub struct Scripts {
+    /// What publishes into the pub/sub channels.
+    pub publish_command: &'static str,
     pub publish: Script,
     pub history: Script,
     pub forget: Script,
@@ -19,41 +21,31 @@ pub struct Scripts {
 }
 
 impl Scripts {
-    pub fn new() -> Self {
+    /// Those of a cluster publish into sharded channels, which stay on the node that keeps their slot.
+    pub fn new(clustered: bool) -> Self {
+        let publish_command = if clustered { "SPUBLISH" } else { "PUBLISH" };
+        let script = |parts: &[&str]| Script::new(&format!("local PUBLISH = '{publish_command}'\n{}", parts.concat()));
+        let above = include_str!("scripts/above.lua");
+        let prune = include_str!("scripts/prune.lua");
+        let mark = include_str!("scripts/mark.lua");
+        let status = include_str!("scripts/status.lua");
         Self {
-            publish: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/publish.lua"))),
-            history: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/history.lua"))),
-            forget: Script::new(concat!(include_str!("scripts/above.lua"), include_str!("scripts/forget.lua"))),
-            add_presence: Script::new(concat!(
-                include_str!("scripts/prune.lua"),
-                include_str!("scripts/presence_add.lua")
-            )),
-            remove_presence: Script::new(concat!(
-                include_str!("scripts/prune.lua"),
-                include_str!("scripts/presence_remove.lua")
-            )),
-            presence: Script::new(concat!(include_str!("scripts/prune.lua"), include_str!("scripts/presence.lua"))),
-            advance: Script::new(concat!(
-                include_str!("scripts/above.lua"),
-                include_str!("scripts/mark.lua"),
-                include_str!("scripts/advance.lua")
-            )),
-            restart: Script::new(concat!(
-                include_str!("scripts/above.lua"),
-                include_str!("scripts/mark.lua"),
-                include_str!("scripts/restart.lua")
-            )),
-            status_lease: status(include_str!("scripts/status_lease.lua")),
-            status_end: status(include_str!("scripts/status_end.lua")),
-            status_choose: status(include_str!("scripts/status_choose.lua")),
-            status_get: status(include_str!("scripts/status_get.lua")),
-            status_sweep: status(include_str!("scripts/status_sweep.lua")),
+            publish_command,
+            publish: script(&[above, include_str!("scripts/publish.lua")]),
+            history: script(&[above, include_str!("scripts/history.lua")]),
+            forget: script(&[above, include_str!("scripts/forget.lua")]),
+            add_presence: script(&[prune, include_str!("scripts/presence_add.lua")]),
+            remove_presence: script(&[prune, include_str!("scripts/presence_remove.lua")]),
+            presence: script(&[prune, include_str!("scripts/presence.lua")]),
+            advance: script(&[above, mark, include_str!("scripts/advance.lua")]),
+            restart: script(&[above, mark, include_str!("scripts/restart.lua")]),
+            status_lease: script(&[status, include_str!("scripts/status_lease.lua")]),
+            status_end: script(&[status, include_str!("scripts/status_end.lua")]),
+            status_choose: script(&[status, include_str!("scripts/status_choose.lua")]),
+            status_get: script(&[status, include_str!("scripts/status_get.lua")]),
+            status_sweep: script(&[status, include_str!("scripts/status_sweep.lua")]),
         }
     }
-}
-
-fn status(script: &str) -> Script {
-    Script::new(&[include_str!("scripts/status.lua"), script].concat())
 }
 
 /// A call of the script, by its hash. Its arguments are still to be added.

@@ -2,8 +2,9 @@
 //!
 //! All keys of a bucket share a hash tag, so that a script may touch them in a cluster too.
 
+use super::link::MAX_COMMANDS;
 use super::scripts::call;
-use super::{RedisBroker, link, millis, wire};
+use super::{RedisBroker, millis, wire};
 use crate::broker::BrokerError;
 use crate::broker::status::{Choice, End, Lease, Mode, State, StatusStore};
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ pub(super) const BUCKETS: usize = 64;
 const CHUNK: usize = 50;
 
 /// FNV-1a: the same on every node and in every version.
-fn bucket(user: &str) -> usize {
+pub(super) fn bucket(user: &str) -> usize {
     let hash = user.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash as usize % BUCKETS
 }
@@ -24,8 +25,8 @@ fn bucket(user: &str) -> usize {
 impl RedisBroker {
     fn status_call(&self, script: &Script, bucket: usize) -> Cmd {
         let retention = &self.retention;
-        let mut command = call(script, &[self.keys.status_deadlines(bucket)]);
-        command.arg(self.keys.status_live()).arg(millis(retention.presence_ttl).max(1));
+        let mut command = call(script, &[self.keys().status_deadlines(bucket)]);
+        command.arg(self.keys().status_live(bucket)).arg(millis(retention.presence_ttl).max(1));
         command.arg(millis(retention.status_grace)).arg(millis(retention.last_seen_ttl));
         command
     }
@@ -50,7 +51,7 @@ impl RedisBroker {
             .flat_map(|(bucket, items)| items.chunks(CHUNK).map(move |chunk| (bucket, chunk)))
             .collect();
         let mut answers: Vec<Option<A>> = items.iter().map(|_| None).collect();
-        for calls in calls.chunks(link::MAX_COMMANDS) {
+        for calls in calls.chunks(MAX_COMMANDS) {
             let commands: Vec<Cmd> = calls
                 .iter()
                 .map(|(bucket, chunk)| {
@@ -59,7 +60,7 @@ impl RedisBroker {
                     command
                 })
                 .collect();
-            for (value, (_, chunk)) in self.link.call(script, &commands).await?.iter().zip(calls) {
+            for (value, (_, chunk)) in self.nodes.call(script, &commands).await?.iter().zip(calls) {
                 for (answer, &i) in read(value, chunk.len()).ok_or_else(unreadable)?.into_iter().zip(*chunk) {
                     answers[i] = Some(answer);
                 }
@@ -85,7 +86,7 @@ fn name<T: serde::Serialize>(value: T) -> String {
 impl StatusStore for RedisBroker {
     async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError> {
         let write = |command: &mut Cmd, lease: &Lease| {
-            command.arg(self.keys.escaped(&lease.user).as_ref()).arg(&*lease.client).arg(u8::from(lease.idle));
+            command.arg(self.keys().escaped(&lease.user).as_ref()).arg(&*lease.client).arg(u8::from(lease.idle));
             command.arg(age(lease.age)).arg(name(lease.choice.mode)).arg(lease.choice.at);
         };
         self.by_bucket(&self.scripts.status_lease, leases, |lease| &lease.user, write, wire::read_choices).await
@@ -93,7 +94,7 @@ impl StatusStore for RedisBroker {
 
     async fn end(&self, ends: &[End]) -> Result<(), BrokerError> {
         let write = |command: &mut Cmd, end: &End| {
-            command.arg(self.keys.escaped(&end.user).as_ref()).arg(&*end.client);
+            command.arg(self.keys().escaped(&end.user).as_ref()).arg(&*end.client);
             command.arg(age(end.age)).arg(u8::from(end.closed));
         };
         let done = |_: &Value, count| Some(vec![(); count]);
@@ -103,13 +104,13 @@ impl StatusStore for RedisBroker {
     async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError> {
         let script = &self.scripts.status_choose;
         let mut command = self.status_call(script, bucket(user));
-        command.arg(self.keys.escaped(user).as_ref()).arg(mode.map(name).unwrap_or_default());
+        command.arg(self.keys().escaped(user).as_ref()).arg(mode.map(name).unwrap_or_default());
         wire::read_chosen(&self.call_one(script, command).await?).ok_or_else(unreadable)
     }
 
     async fn statuses(&self, users: &[String]) -> Result<Vec<Option<State>>, BrokerError> {
         let write = |command: &mut Cmd, user: &String| {
-            command.arg(self.keys.escaped(user).as_ref());
+            command.arg(self.keys().escaped(user).as_ref());
         };
         self.by_bucket(&self.scripts.status_get, users, |user| user, write, wire::read_states).await
     }
@@ -117,6 +118,6 @@ impl StatusStore for RedisBroker {
     async fn sweep(&self) -> Result<(), BrokerError> {
         let script = &self.scripts.status_sweep;
         let commands: Vec<Cmd> = (0..BUCKETS).map(|bucket| self.status_call(script, bucket)).collect();
-        self.link.call(script, &commands).await.map(drop)
+        self.nodes.call(script, &commands).await.map(drop)
     }
 }

@@ -1,223 +1,341 @@
-//! What this node is subscribed to: requests carried out in their order, and everything again after each
-//! reconnection.
+//! The subscribing link to one node: those wanted channels whose slots the node owns, subscribed to again after
+//! each reconnection and each move of a slot, of which the sink is told as a gap.
 
-use super::subscriber::{ANSWER_TIMEOUT, State};
+use super::delivery::Queue;
+use super::pubsub::{ANSWER_TIMEOUT, PubSub};
+use super::slots::{self, SlotMap};
+use super::subscriber::State;
+use super::task::Task;
 use crate::broker::BrokerError;
-use fred::clients::SubscriberClient;
-use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::types::Value;
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use redis::{Cmd, ConnectionInfo};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Channels per SUBSCRIBE.
+/// Of callers that want to subscribe or unsubscribe; more wait.
+const REQUESTS: usize = 1024;
+/// Channels per command, and requests that are carried out in one go.
 const BATCH: usize = 512;
-/// Between attempts to subscribe again.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Channels that are subscribed to again before an answer is waited for: few enough for it to come in time.
+const RESTORE: usize = 8192;
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Between attempts to subscribe to what the node has refused.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Bounds of the pause between attempts to connect.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-pub struct Request {
-    pub channel: String,
-    pub wanted: bool,
-    pub done: oneshot::Sender<Result<(), BrokerError>>,
+pub struct Subscriptions {
+    requests: mpsc::Sender<Request>,
+    health: Arc<Health>,
+    _task: Task,
 }
 
-/// The one task that subscribes, so that requests and reconnections cannot overtake one another.
-pub async fn keep_subscribed(client: SubscriberClient, mut requests: mpsc::Receiver<Request>, state: Arc<State>) {
-    let mut reconnections = client.reconnect_rx();
-    let mut errors = client.error_rx();
-    let mut batch = Vec::with_capacity(BATCH);
-    // From a loss, or the beginning, until everything is subscribed to again.
-    let mut broken = true;
-    // What may be subscribed to and should not be: the client sends some time later what it could not send.
-    let mut doubtful = HashSet::new();
-    let mut announced = false;
-    let mut retry = Instant::now();
-    loop {
-        tokio::select! {
-            biased;
-            // Several at once are still one, so that having missed some does not matter.
-            reconnected = reconnections.recv() => {
-                if matches!(reconnected, Err(RecvError::Closed)) {
-                    return;
+struct Health {
+    /// All wanted channels of this node are subscribed to.
+    whole: AtomicBool,
+    /// What last went wrong.
+    trouble: Mutex<String>,
+}
+
+struct Request {
+    channel: String,
+    wanted: bool,
+    done: oneshot::Sender<Result<(), Refusal>>,
+}
+
+pub enum Refusal {
+    /// Another node may own the channel's slot.
+    Elsewhere(BrokerError),
+    Failed(BrokerError),
+}
+
+/// What all nodes share.
+#[derive(Clone)]
+pub struct Common {
+    pub state: Arc<State>,
+    pub queue: Arc<Queue>,
+    pub slots: watch::Receiver<Arc<SlotMap>>,
+    /// To be told when the slots seem to have moved.
+    pub outdated: Arc<Notify>,
+    pub clustered: bool,
+}
+
+impl Subscriptions {
+    /// On the node that is known as `name`.
+    pub fn start(name: String, info: ConnectionInfo, common: Common) -> Self {
+        let (requests, queue) = mpsc::channel(REQUESTS);
+        let health =
+            Arc::new(Health { whole: AtomicBool::new(false), trouble: Mutex::new("not connected yet".into()) });
+        let keeper = Keeper { name, info, common, requests: queue, health: Arc::clone(&health) };
+        Self { requests, health, _task: Task::spawn(keeper.keep()) }
+    }
+
+    /// Whether everything published into the wanted channels of this node arrives here.
+    pub fn check(&self) -> Result<(), BrokerError> {
+        if self.health.whole.load(Ordering::Acquire) { Ok(()) } else { Err(self.health.down()) }
+    }
+
+    pub async fn set(&self, channel: &str, wanted: bool) -> Result<(), Refusal> {
+        let (done, answer) = oneshot::channel();
+        let request = Request { channel: channel.to_owned(), wanted, done };
+        let down = || Refusal::Failed(self.health.down());
+        let asked = async {
+            self.requests.send(request).await.map_err(|_| down())?;
+            answer.await.map_err(|_| down())?
+        };
+        // What times out here is undone there.
+        timeout(2 * ANSWER_TIMEOUT, asked).await.unwrap_or_else(|_| Err(down()))
+    }
+}
+
+impl Health {
+    fn down(&self) -> BrokerError {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        BrokerError::Unavailable(format!("the subscribing link to Redis is down: {trouble}"))
+    }
+
+    fn set_trouble(&self, trouble: String) {
+        self.whole.store(false, Ordering::Release);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+/// The one task that subscribes on this node, so that requests and reconnections cannot overtake one another.
+struct Keeper {
+    name: String,
+    info: ConnectionInfo,
+    common: Common,
+    requests: mpsc::Receiver<Request>,
+    health: Arc<Health>,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        let mut pause = PAUSE.0;
+        let mut announced = false;
+        loop {
+            let connecting = PubSub::connect(self.info.clone(), Arc::clone(&self.common.queue));
+            let reason = match self.refusing(connecting).await {
+                Ok(mut link) => {
+                    let begin = Instant::now();
+                    let Err(reason) = self.serve(&mut link).await;
+                    // One that fails at once is no sign that the next will do better.
+                    if begin.elapsed() > PAUSE.1 {
+                        (pause, announced) = (PAUSE.0, false);
+                    }
+                    reason
                 }
-                state.whole.store(false, Ordering::Release);
-                broken = true;
+                Err(reason) => reason,
+            };
+            // Once per outage: what follows says nothing new.
+            if !announced {
+                tracing::warn!(node = self.name, reason, "the subscribing link to Redis is down");
+                announced = true;
             }
-            error = errors.recv() => {
-                let error = match error {
-                    Ok((error, _)) => error.to_string(),
-                    Err(RecvError::Lagged(_)) => continue,
-                    Err(RecvError::Closed) => return,
-                };
-                // Once per outage: what follows says nothing new.
-                if !announced {
-                    tracing::warn!(error, "the subscribing link to Redis is down");
-                    announced = true;
+            self.health.set_trouble(reason);
+            self.common.outdated.notify_one();
+            self.refusing(sleep(pause)).await;
+            pause = (2 * pause).min(PAUSE.1);
+        }
+    }
+
+    /// Waits for something while there is no connection.
+    async fn refusing<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return result,
+                count = self.requests.recv_many(&mut batch, BATCH), if !self.requests.is_closed() => {
+                    if count == 0 {
+                        continue;
+                    }
+                    for Request { channel, wanted, done } in batch.drain(..) {
+                        let answer = if wanted {
+                            Err(Refusal::Failed(self.health.down()))
+                        } else {
+                            self.common.state.wanted().remove(&channel);
+                            Ok(())
+                        };
+                        let _ = done.send(answer);
+                    }
                 }
-                state.set_trouble(error);
-                state.whole.store(false, Ordering::Release);
-                broken = true;
-                continue;
             }
-            count = requests.recv_many(&mut batch, BATCH) => {
-                if count == 0 {
-                    return;
-                }
-                doubtful.extend(serve(&client, std::mem::take(&mut batch), broken, &state).await);
-                if !doubtful.is_empty() {
-                    state.whole.store(false, Ordering::Release);
+        }
+    }
+
+    /// Keeps everything subscribed to over one connection, until it fails.
+    async fn serve(&mut self, link: &mut PubSub) -> Result<std::convert::Infallible, String> {
+        let mut batch = Vec::with_capacity(BATCH);
+        // From a loss, or the beginning, until everything is subscribed to again.
+        let mut broken = true;
+        // Something was subscribed to again since the sink was last told of a gap.
+        let mut missed = false;
+        let mut retry = Instant::now();
+        let mut ping = Instant::now() + PING_INTERVAL;
+        loop {
+            tokio::select! {
+                biased;
+                disturbed = link.disturbed() => {
+                    disturbed?;
+                    self.health.set_trouble("a slot has moved".into());
+                    self.common.outdated.notify_one();
                     broken = true;
                 }
-                continue;
-            }
-            () = sleep_until(retry), if broken => {}
-        }
-        match restore(&client, &doubtful, &state).await {
-            Ok(channels) => {
-                (broken, announced) = (false, false);
-                doubtful.clear();
-                tracing::info!(channels, "the subscribing link to Redis is up");
-                // Before it counts as whole, so that whoever finds it whole has heard of the gap.
-                if channels > 0 {
-                    state.gap();
+                changed = self.common.slots.changed() => {
+                    changed.map_err(|_| "it ends".to_owned())?;
+                    self.common.slots.borrow_and_update();
+                    broken = true;
+                    retry = Instant::now();
                 }
-                state.whole.store(true, Ordering::Release);
+                () = sleep_until(retry), if broken => {
+                    missed |= self.reconcile(link).await?;
+                    if !self.is_complete(link) {
+                        self.common.outdated.notify_one();
+                        retry = Instant::now() + RETRY_PAUSE;
+                        continue;
+                    }
+                    // Before it counts as whole, so that whoever finds it whole has heard of the gap.
+                    if std::mem::take(&mut missed) {
+                        self.common.state.gap();
+                    }
+                    broken = false;
+                    if !self.health.whole.swap(true, Ordering::AcqRel) {
+                        tracing::info!(node = self.name, "the subscribing link to Redis is up");
+                    }
+                }
+                count = self.requests.recv_many(&mut batch, BATCH), if !self.requests.is_closed() => {
+                    if count > 0 {
+                        self.carry_out(link, std::mem::take(&mut batch)).await?;
+                    }
+                }
+                () = sleep_until(ping) => {
+                    link.exchange(&[]).await?;
+                    ping = Instant::now() + PING_INTERVAL;
+                    // A slot may have come and gone between two looks at the owners.
+                    broken |= self.common.clustered && !self.is_complete(link);
+                }
             }
-            Err(error) => {
-                tracing::trace!(%error, "not subscribed again yet");
-                retry = Instant::now() + RETRY_PAUSE;
+        }
+    }
+
+    /// The names in Redis of all wanted channels that this node owns.
+    fn mine(&self) -> HashSet<String> {
+        let slots = self.common.slots.borrow().clone();
+        let names: Vec<String> = {
+            let wanted = self.common.state.wanted();
+            wanted.iter().map(|channel| self.common.state.keys.live(channel)).collect()
+        };
+        names.into_iter().filter(|name| self.owns(&slots, name)).collect()
+    }
+
+    fn owns(&self, slots: &SlotMap, name: &str) -> bool {
+        slots.owner(slots::of_key(name.as_bytes())) == Some(&self.name)
+    }
+
+    fn is_complete(&self, link: &PubSub) -> bool {
+        self.mine().is_subset(&link.on())
+    }
+
+    /// Subscribes to everything wanted, and to no more. Returns whether something was missing.
+    async fn reconcile(&self, link: &mut PubSub) -> Result<bool, String> {
+        let (mine, on) = (self.mine(), link.on());
+        let difference = |a: &HashSet<String>, b: &HashSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
+        let (missing, more) = (difference(&mine, &on), difference(&on, &mine));
+        self.write(link, &[], &more).await?;
+        for names in missing.chunks(RESTORE) {
+            self.write(link, names, &[]).await?;
+        }
+        Ok(!missing.is_empty())
+    }
+
+    async fn write(&self, link: &mut PubSub, on: &[String], off: &[String]) -> Result<Option<String>, String> {
+        link.leave(off);
+        let [subscribe, unsubscribe] =
+            if self.common.clustered { ["SSUBSCRIBE", "SUNSUBSCRIBE"] } else { ["SUBSCRIBE", "UNSUBSCRIBE"] };
+        let mut commands = self.commands(unsubscribe, off);
+        commands.extend(self.commands(subscribe, on));
+        let refused = if commands.is_empty() { Ok(None) } else { link.exchange(&commands).await };
+        link.left();
+        refused
+    }
+
+    /// In a cluster the names of one command have to share a slot.
+    fn commands(&self, word: &str, names: &[String]) -> Vec<Cmd> {
+        let mut groups: BTreeMap<u16, Vec<&String>> = BTreeMap::new();
+        for name in names {
+            let group = if self.common.clustered { slots::of_key(name.as_bytes()) } else { 0 };
+            groups.entry(group).or_default().push(name);
+        }
+        let chunks = groups.values().flat_map(|names| names.chunks(BATCH));
+        chunks
+            .map(|names| {
+                let mut command = redis::cmd(word);
+                command.arg(names);
+                command
+            })
+            .collect()
+    }
+
+    /// Carries out requests in their order: of those about one channel the last one counts.
+    async fn carry_out(&self, link: &mut PubSub, batch: Vec<Request>) -> Result<(), String> {
+        let state = &self.common.state;
+        let batch: Vec<(Request, String)> = batch
+            .into_iter()
+            .filter(|request| !request.done.is_closed())
+            .map(|request| {
+                let name = state.keys.live(&request.channel);
+                (request, name)
+            })
+            .collect();
+        let last: HashMap<&str, bool> = batch.iter().map(|(request, name)| (name.as_str(), request.wanted)).collect();
+        let changed = |wanted| {
+            let changed = last.iter().filter(|&(name, &last)| last == wanted && link.is_on(name) != wanted);
+            changed.map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>()
+        };
+        let (on, off) = (changed(true), changed(false));
+        // First, so that a reconnection or a moving slot does not miss them.
+        let mut new = HashSet::new();
+        {
+            let mut wanted = state.wanted();
+            for (request, _) in &batch {
+                if !request.wanted {
+                    wanted.remove(&request.channel);
+                    new.remove(&request.channel);
+                } else if wanted.insert(request.channel.clone()) {
+                    new.insert(request.channel.clone());
+                }
             }
         }
-    }
-}
-
-/// Subscribes to everything wanted, and to no more. Returns how many channels that were.
-async fn restore(client: &SubscriberClient, doubtful: &HashSet<String>, state: &State) -> Result<usize, Error> {
-    let unwanted: Vec<String> = {
-        let wanted = state.wanted();
-        doubtful.iter().filter(|&channel| !wanted.contains(channel)).map(|channel| state.keys.live(channel)).collect()
-    };
-    for names in unwanted.chunks(BATCH) {
-        write(client, names.to_vec(), false).await?;
-    }
-    let names: Vec<String> = state.wanted().iter().map(|channel| state.keys.live(channel)).collect();
-    for names in names.chunks(BATCH) {
-        write(client, names.to_vec(), true).await?;
-    }
-    answered(client).await?;
-    Ok(names.len())
-}
-
-/// Carries out requests in their order, neighbours of one kind in one go. Returns those channels of which it is
-/// not known any more whether they are subscribed to.
-async fn serve(client: &SubscriberClient, batch: Vec<Request>, broken: bool, state: &State) -> Vec<String> {
-    let mut doubtful = Vec::new();
-    let mut batch = batch.into_iter().filter(|request| !request.done.is_closed()).peekable();
-    while let Some(first) = batch.next() {
-        let wanted = first.wanted;
-        let mut run = vec![first];
-        while let Some(next) = batch.next_if(|next| next.wanted == wanted) {
-            run.push(next);
+        let result = self.write(link, &on, &off).await;
+        let slots = self.common.slots.borrow().clone();
+        let answer = |wanted: bool, name: &str| match &result {
+            _ if !wanted || !last[name] => Ok(()),
+            Err(reason) => Err(Refusal::Failed(BrokerError::Unavailable(reason.clone()))),
+            Ok(_) if link.is_on(name) && self.owns(&slots, name) => Ok(()),
+            Ok(refused) => {
+                let reason = refused.clone().unwrap_or_else(|| "the channel's slot has moved".into());
+                Err(Refusal::Elsewhere(BrokerError::Unavailable(reason)))
+            }
+        };
+        let answers: Vec<_> = batch.iter().map(|(request, name)| answer(request.wanted, name)).collect();
+        for ((Request { channel, done, .. }, _), answer) in batch.into_iter().zip(answers) {
+            let good = answer.is_ok();
+            if done.send(answer).is_ok() && good {
+                new.remove(&channel);
+            }
         }
-        match (wanted, broken) {
-            (true, false) => doubtful.extend(add(client, run, state).await),
-            (true, true) => refuse(run, state),
-            (false, _) => doubtful.extend(remove(client, run, state).await),
+        // They have failed, or nobody waited for them any more, so nobody would ever take them back.
+        if !new.is_empty() {
+            state.wanted().retain(|channel| !new.contains(channel));
         }
-    }
-    doubtful
-}
-
-async fn add(client: &SubscriberClient, run: Vec<Request>, state: &State) -> Vec<String> {
-    // First, so that a reconnection in between does not miss them.
-    let mut new = {
-        let mut wanted = state.wanted();
-        let mut add = |request: &Request| wanted.insert(request.channel.clone()).then(|| request.channel.clone());
-        run.iter().filter_map(&mut add).collect::<HashSet<_>>()
-    };
-    let names = run.iter().map(|request| state.keys.live(&request.channel)).collect();
-    let result = match write(client, names, true).await {
-        Ok(()) => answered(client).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "subscribing failed");
-        state.wanted().retain(|channel| !new.contains(channel));
-        refuse(run, state);
-        return new.into_iter().collect();
-    }
-    for Request { channel, done, .. } in run {
-        if done.send(Ok(())).is_ok() {
-            new.remove(&channel);
-        }
-    }
-    // Nobody waited for these any more, so nobody would ever take them back.
-    if new.is_empty() { Vec::new() } else { forget(client, new.into_iter().collect(), state).await }
-}
-
-async fn remove(client: &SubscriberClient, run: Vec<Request>, state: &State) -> Vec<String> {
-    let doubtful = forget(client, run.iter().map(|request| request.channel.clone()).collect(), state).await;
-    for request in run {
-        let _ = request.done.send(Ok(()));
-    }
-    doubtful
-}
-
-fn refuse(run: Vec<Request>, state: &State) {
-    for request in run {
-        let _ = request.done.send(Err(state.down()));
-    }
-}
-
-async fn forget(client: &SubscriberClient, channels: Vec<String>, state: &State) -> Vec<String> {
-    {
-        let mut wanted = state.wanted();
-        for channel in &channels {
-            wanted.remove(channel);
-        }
-    }
-    let names = channels.iter().map(|channel| state.keys.live(channel)).collect();
-    match write(client, names, false).await {
-        Ok(()) => Vec::new(),
-        Err(error) => {
-            tracing::debug!(%error, "unsubscribing failed");
-            channels
-        }
-    }
-}
-
-/// Sends SUBSCRIBE or UNSUBSCRIBE, and does not know what Redis made of it.
-async fn write(client: &SubscriberClient, names: Vec<String>, wanted: bool) -> Result<(), Error> {
-    let sent = async { if wanted { client.subscribe(names).await } else { client.unsubscribe(names).await } };
-    while_connected(client, sent).await
-}
-
-/// When this returns `Ok`, Redis has acted on all that was sent before.
-pub async fn answered(client: &SubscriberClient) -> Result<(), Error> {
-    while_connected(client, client.ping::<Value>(None)).await.map(drop)
-}
-
-/// The client keeps what is sent while it is not connected, and sends it some time later: too late for whoever
-/// waits, and in numbers if it is down for long.
-async fn while_connected<T>(
-    client: &SubscriberClient,
-    sent: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let lost = async {
-        while client.is_connected() {
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = lost => Err(Error::new(ErrorKind::IO, "not connected")),
-        result = timeout(ANSWER_TIMEOUT, sent) => {
-            result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer in time")))
-        }
+        result?;
+        let names = new.iter().map(|channel| state.keys.live(channel));
+        let unwanted: Vec<String> = names.filter(|name| link.is_on(name)).collect();
+        self.write(link, &[], &unwanted).await.map(drop)
     }
 }

@@ -20,6 +20,8 @@ pub fn check(input: &[u8]) {
             assert!((1..=CHANNEL_NAME_MAX).contains(&name.len()) && !name.contains(|c: char| !c.is_ascii_graphic()));
         }
         belong_together(&keys, name);
+        let clustered = Keys::clustered(prefix);
+        assert_eq!(clustered.channel(&clustered.live(name)).as_deref(), Some(name));
         let push = unsubscribe_push(name, codes::INSUFFICIENT_STATE);
         assert!(!push.text().contains(&b'\n'), "a frame is one line");
         let value: Value = serde_json::from_slice(push.text()).expect("a frame is JSON");
@@ -27,6 +29,8 @@ pub fn check(input: &[u8]) {
     }
     assert_eq!(one == other, keys.stream(one) == keys.stream(other), "channels share keys");
     assert_eq!(one == other, keys.live(one) == keys.live(other));
+    let clustered = Keys::clustered(prefix);
+    assert_eq!(one == other, clustered.live(one) == clustered.live(other));
 }
 
 /// All keys of a channel lie in one slot of a cluster, differ, and lead back to it.

@@ -7,7 +7,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function announce(kind, info)
   if redis.call('HLEN', KEYS[1]) <= tonumber(ARGV[2]) then
-    redis.call('PUBLISH', ARGV[1], kind .. info)
+    redis.call(PUBLISH, ARGV[1], kind .. info)
   end
 end
 

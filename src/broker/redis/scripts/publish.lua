@@ -38,5 +38,5 @@ redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[5], offset .. '-0', 'd', data)
 redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'seq', seq, 'generation', generation)
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
-redis.call('PUBLISH', ARGV[8], 'p' .. offset .. ':' .. epoch .. ':' .. data)
+redis.call(PUBLISH, ARGV[8], 'p' .. offset .. ':' .. epoch .. ':' .. data)
 return 1

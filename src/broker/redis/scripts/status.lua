@@ -99,7 +99,7 @@ local function settle(it)
     redis.call('ZREM', KEYS[1], it.user)
   end
   if news then
-    redis.call('PUBLISH', LIVE .. it.user .. '}', 'v' .. text(it.version) .. ':' .. it.status .. ':' .. it.last)
+    redis.call(PUBLISH, LIVE .. it.user .. '}', 'v' .. text(it.version) .. ':' .. it.status .. ':' .. it.last)
   end
 end
 

@@ -1,0 +1,244 @@
+//! A broker in a Redis Cluster: everything on its slot's node, and what happens when slots move and nodes die.
+
+use crate::harness::cluster::Cluster;
+use crate::harness::redis::Redis;
+use crate::{PREFIX, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
+use konvert_gateway::broker::redis::RedisBroker;
+use konvert_gateway::broker::status::{Choice, Lease, StatusStore};
+use konvert_gateway::broker::{Broker, Entry, HistoryQuery};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+async fn connect(cluster: &Cluster) -> Arc<RedisBroker> {
+    RedisBroker::connect(&cluster.url(), PREFIX, generous()).await.unwrap()
+}
+
+fn live(channel: &str) -> String {
+    format!("{PREFIX}:live:{{{channel}}}")
+}
+
+/// Publishes one after the other, each until it is taken.
+async fn publish_all(broker: &RedisBroker, entries: &[Entry]) {
+    for entry in entries {
+        until("the publication to be taken", async || broker.publish(std::slice::from_ref(entry)).await.ok()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_on_all_nodes_over_two_links_to_each() {
+    let cluster = Cluster::start();
+    let clients = |node: &Redis| {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut node.client()).unwrap();
+        list.lines().count()
+    };
+    let before: Vec<usize> = cluster.nodes.iter().map(clients).collect();
+    let (a, b) = (connect(&cluster).await, connect(&cluster).await);
+    let (at_a, at_b) = (Recorder::listen(&*a).await, Recorder::listen(&*b).await);
+    let channels: Vec<String> = (0..60).map(|n| format!("room:{n}")).collect();
+    let owners: HashSet<usize> = channels.iter().map(|channel| cluster.owner(&live(channel))).collect();
+    assert_eq!(owners.len(), 3, "the channels are on all nodes");
+    for channel in &channels {
+        a.subscribe(channel).await.unwrap();
+        b.subscribe(channel).await.unwrap();
+    }
+    a.begin(mark(0)).await.unwrap();
+    // One batch for all nodes.
+    let batch: Vec<Entry> = (1..=300).map(|seq| entry(&channels[seq as usize % 60], seq)).collect();
+    assert_eq!(a.publish(&batch).await.unwrap(), 300);
+    assert_eq!(b.publish(&batch).await.unwrap(), 0);
+    for recorder in [&at_a, &at_b] {
+        for channel in &channels {
+            let of_it = batch.iter().filter(|entry| entry.channel == *channel).map(|entry| entry.seq);
+            assert_eq!(brief(&recorder.wait(channel, 5).await), numbered(of_it));
+        }
+        assert_eq!(recorder.gaps(), 0);
+    }
+    b.signal("room:7", payload("{}"), client("u", "c")).await.unwrap();
+    until("the signal", async || (at_a.signals.lock().unwrap().len() == 1).then_some(())).await;
+
+    let leases: Vec<Lease> = (0..100)
+        .map(|n| Lease {
+            user: format!("u{n}").into(),
+            client: "c".into(),
+            idle: false,
+            age: Duration::ZERO,
+            choice: Choice::default(),
+        })
+        .collect();
+    for lease in &leases {
+        b.subscribe(&format!("status:{}", lease.user)).await.unwrap();
+    }
+    a.lease(&leases).await.unwrap();
+    for lease in &leases {
+        until("the status", async || (at_b.states(&lease.user).len() == 1).then_some(())).await;
+    }
+
+    assert_eq!(cluster.calls("publish") + cluster.calls("subscribe"), 0, "sharded pub/sub alone");
+    assert!(cluster.calls("spublish") >= 401);
+    for (node, before) in cluster.nodes.iter().zip(&before) {
+        assert_eq!(clients(node), before + 4, "two links of each gateway");
+    }
+    drop((a, b));
+    let ended = async || cluster.nodes.iter().map(clients).eq(before.iter().copied()).then_some(());
+    until("the links' end", ended).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_belongs_to_a_cluster_says_how_it_is_named() {
+    let cluster = Cluster::start();
+    let broker = RedisBroker::connect(&cluster.nodes[0].url(), PREFIX, generous()).await.unwrap();
+    let mut refused = Vec::new();
+    for n in 0..20 {
+        refused.extend(broker.publish(&[entry(&format!("c{n}"), 1)]).await.err());
+    }
+    assert!(!refused.is_empty());
+    for error in refused {
+        assert!(error.to_string().contains("redis-cluster://"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_no_cluster_says_so() {
+    let redis = Redis::start();
+    let url = format!("redis-cluster://127.0.0.1:{}", redis.port());
+    let broker = RedisBroker::connect(&url, PREFIX, generous()).await.unwrap();
+    for error in [broker.check().await.unwrap_err(), broker.subscribe("c").await.unwrap_err()] {
+        assert!(error.to_string().contains("no cluster"), "{error}");
+    }
+    for wrong in ["redis-cluster://", "redis-cluster://a:1,", "redis-cluster://:secret@a:1/2", "redis-cluster://a:x"] {
+        let error = RedisBroker::connect(wrong, PREFIX, generous()).await.err().unwrap().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+/// One that is named is dead, the other a replica.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_is_enough_to_find_the_others() {
+    let mut cluster = Cluster::start_with(3, 1);
+    let ports: Vec<u16> = cluster.nodes.iter().map(Redis::port).collect();
+    let dead = ports[0];
+    cluster.nodes[0].kill();
+    let url = format!("redis-cluster://127.0.0.1:{dead},127.0.0.1:{}", ports[5]);
+    let broker = RedisBroker::connect(&url, PREFIX, generous()).await.unwrap();
+    until("the others to be found", async || broker.check().await.ok()).await;
+    for n in 0..20 {
+        publish_all(&broker, &[entry(&format!("c{n}"), 1)]).await;
+    }
+}
+
+/// Slots move to and fro while messages flow: all of them are in the history once, in order and in one epoch; what a
+/// subscriber did not hear is announced as a gap, and it goes on hearing what comes next.
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_move_while_messages_flow() {
+    let cluster = Arc::new(Cluster::start());
+    let (publisher, subscriber) = (connect(&cluster).await, connect(&cluster).await);
+    let recorder = Recorder::listen(&*subscriber).await;
+    for channel in ["moves", "stays"] {
+        subscriber.subscribe(channel).await.unwrap();
+    }
+    publisher.begin(mark(0)).await.unwrap();
+    let home = cluster.owner(&live("moves"));
+    let moving = tokio::task::spawn_blocking({
+        let cluster = Arc::clone(&cluster);
+        move || {
+            for step in [1, 2, 3] {
+                std::thread::sleep(Duration::from_millis(300));
+                cluster.migrate(&live("moves"), (home + step) % 3, Duration::from_millis(100));
+            }
+        }
+    });
+    let mut seq = 0;
+    while !moving.is_finished() {
+        let batch = [entry("moves", seq + 1), entry("stays", seq + 2), entry("moves", seq + 3)];
+        until("a batch to be taken", async || publisher.publish(&batch).await.ok()).await;
+        seq += 3;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    moving.await.unwrap();
+    assert!(seq > 100, "it took {seq} messages only");
+    until("the subscriber to be ready", async || subscriber.check().await.ok()).await;
+    publish_all(&publisher, &[entry("moves", seq + 1)]).await;
+    let last = payload((seq + 1).to_string());
+    until("what came after", async || recorder.of("moves").iter().any(|p| p.data == last).then_some(())).await;
+
+    let of_it: Vec<u64> = (1..=seq + 1).filter(|n| n % 3 != 2 || *n == seq + 1).collect();
+    let history = subscriber.history("moves", HistoryQuery { limit: None, ..HistoryQuery::default() }).await.unwrap();
+    let kept = history.publications.len();
+    let all = numbered(of_it.iter().copied());
+    assert_eq!(brief(&history.publications), all[all.len() - kept..]);
+    assert_eq!(history.position.offset as usize, all.len());
+    let heard = brief(&recorder.of("moves"));
+    assert!(heard.is_sorted_by_key(|(offset, _)| *offset), "{heard:?}");
+    assert!(heard.iter().all(|one| all.contains(one)));
+    assert!(recorder.gaps() > 0 && heard.len() > all.len() / 4);
+    assert_eq!(recorder.epochs("moves").len(), 1);
+    let others = recorder.of("stays").len();
+    assert_eq!(brief(&recorder.of("stays")), numbered((1..=seq).filter(|n| n % 3 == 2)), "{others}");
+}
+
+/// A subscriber that has nothing to do with the move finds out in time, also when nobody publishes meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_subscription_follows_its_slot() {
+    let cluster = Cluster::start();
+    let (publisher, subscriber) = (connect(&cluster).await, connect(&cluster).await);
+    let recorder = Recorder::listen(&*subscriber).await;
+    subscriber.subscribe("c").await.unwrap();
+    publisher.publish(&[entry("c", 1)]).await.unwrap();
+    recorder.wait("c", 1).await;
+    let to = (cluster.owner(&live("c")) + 1) % 3;
+    cluster.migrate(&live("c"), to, Duration::ZERO);
+    until("the gap", async || (recorder.gaps() > 0).then_some(())).await;
+    until("the subscriber to be ready", async || subscriber.check().await.ok()).await;
+    publish_all(&publisher, &[entry("c", 2)]).await;
+    assert_eq!(brief(&recorder.wait("c", 2).await), numbered([1, 2]));
+    // Also one that was unsubscribed from meanwhile, and one that is new.
+    subscriber.unsubscribe("c").await.unwrap();
+    subscriber.subscribe("d").await.unwrap();
+    publish_all(&publisher, &[entry("c", 3), entry("d", 4)]).await;
+    recorder.wait("d", 1).await;
+    assert_eq!(recorder.of("c").len(), 2);
+}
+
+/// A replica that is silent confirms nothing; when it is known to be dead the master goes on alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_replica_has_does_not_count_as_published() {
+    let cluster = Cluster::start_with(3, 1);
+    let broker = connect(&cluster).await;
+    broker.publish(&[entry("c", 1)]).await.unwrap();
+    let replica = &cluster.nodes[cluster.replica_of(cluster.owner(&live("c")))];
+    replica.pause();
+    let error = broker.publish(&[entry("c", 2)]).await.unwrap_err();
+    assert!(error.to_string().contains("no replica"), "{error}");
+    publish_all(&broker, &[entry("c", 2), entry("c", 3)]).await;
+    let history = broker.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!(brief(&history.publications), numbered(1..=3));
+    replica.resume();
+}
+
+/// What was acknowledged is there when a replica has taken over, under the same numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_dies_and_its_replica_takes_over() {
+    let mut cluster = Cluster::start_with(3, 1);
+    let (publisher, subscriber) = (connect(&cluster).await, connect(&cluster).await);
+    let recorder = Recorder::listen(&*subscriber).await;
+    subscriber.subscribe("c").await.unwrap();
+    publisher.begin(mark(0)).await.unwrap();
+    publish_all(&publisher, &entries("c", 1..=200)).await;
+    let before = recorder.wait("c", 200).await;
+    assert_eq!(brief(&before), numbered(1..=200));
+
+    let master = cluster.owner(&live("c"));
+    cluster.nodes[master].kill();
+    publish_all(&publisher, &entries("c", 201..=400)).await;
+    assert_ne!(cluster.owner(&live("c")), master);
+    let gaps = async || (recorder.gaps() > 0).then_some(());
+    until("the gap", gaps).await;
+    until("the subscriber to be ready", async || subscriber.check().await.ok()).await;
+    publish_all(&publisher, &entries("c", [401])).await;
+    let history = subscriber.history("c", HistoryQuery::default()).await.unwrap();
+    assert_eq!(brief(&history.publications), numbered(1..=401));
+    until("what came after", async || recorder.of("c").iter().any(|p| p.offset == 401).then_some(())).await;
+    assert!(brief(&recorder.of("c")).iter().all(|one| *one == (one.0, one.0.to_string())));
+    assert_eq!(recorder.epochs("c").len(), 1);
+}

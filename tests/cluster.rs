@@ -1,0 +1,75 @@
+//! Two gateways beside a real PocketBase, on a Redis Cluster: clients get everything once and in order, whatever happens
+//! to the slot of their room.
+
+mod harness;
+
+use harness::World;
+use harness::client::Client;
+use harness::cluster::Cluster;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn live(room: &str) -> String {
+    format!("konvert:live:{{room:{room}}}")
+}
+
+async fn all_in_order(client: &mut Client, count: usize) {
+    for i in 0..count {
+        assert_eq!(client.message().await, format!("message {i}"));
+    }
+    assert_eq!(client.message().await, "the last");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_move_and_clients_get_everything() {
+    let cluster = Arc::new(Cluster::start());
+    // More than is written while a slot moves: what a history no longer holds, clients are told to reload.
+    let settings = [("GATEWAY_REDIS_URL", &*cluster.url()), ("GATEWAY_HISTORY_SIZE", "100000")];
+    let world = World::start_beside(2, &settings).await;
+    let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
+    let mut bob = world.subscriber(0, &users[1], &room).await;
+    let mut carol = world.subscriber(1, &users[2], &room).await;
+    let home = cluster.owner(&live(&room));
+    let moving = tokio::task::spawn_blocking({
+        let (cluster, room) = (Arc::clone(&cluster), room.clone());
+        move || {
+            for step in [1, 2, 3] {
+                std::thread::sleep(Duration::from_millis(300));
+                cluster.migrate(&live(&room), (home + step) % 3, Duration::from_millis(200));
+            }
+        }
+    });
+    let mut count = 0;
+    while !moving.is_finished() {
+        world.pocketbase.write(&room, &users[0], &format!("message {count}")).await;
+        count += 1;
+    }
+    moving.await.unwrap();
+    world.pocketbase.write(&room, &users[0], "the last").await;
+    assert!(count > 50, "{count} messages only");
+    all_in_order(&mut bob, count).await;
+    all_in_order(&mut carol, count).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_dies_and_clients_get_everything() {
+    let mut cluster = Cluster::start_with(3, 1);
+    let world = World::start_beside(2, &[("GATEWAY_REDIS_URL", &cluster.url())]).await;
+    let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
+    let mut bob = world.subscriber(0, &users[1], &room).await;
+    let mut carol = world.subscriber(1, &users[2], &room).await;
+    let count = 100;
+    for i in 0..count {
+        if i == 50 {
+            let master = cluster.owner(&live(&room));
+            cluster.nodes[master].kill();
+        }
+        world.pocketbase.write(&room, &users[0], &format!("message {i}")).await;
+    }
+    world.pocketbase.write(&room, &users[0], "the last").await;
+    all_in_order(&mut bob, count).await;
+    all_in_order(&mut carol, count).await;
+    for gateway in &world.gateways {
+        assert_eq!(gateway.metric("gateway_session_panics_total").await, 0.0);
+    }
+}

@@ -1,0 +1,175 @@
+//! A Redis Cluster of one test's own: masters, each with as many replicas as wanted, on free ports.
+//!
+//! Each node's bus port is a free one too: by default it would be the port + 10000, which need not be free.
+
+use super::process::free_port;
+use super::redis::Redis;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// For whatever the cluster is waited for.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// After how many milliseconds of silence a node is taken for dead.
+const NODE_TIMEOUT: &str = "1000";
+
+pub struct Cluster {
+    /// The first ones begin as masters.
+    pub nodes: Vec<Redis>,
+}
+
+impl Cluster {
+    /// Three masters.
+    pub fn start() -> Self {
+        Self::start_with(3, 0)
+    }
+
+    pub fn start_with(masters: usize, replicas: usize) -> Self {
+        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node()).collect();
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port()));
+        let arguments = ["--cluster", "create"].map(str::to_owned).into_iter().chain(addresses);
+        let more = ["--cluster-replicas", &replicas.to_string(), "--cluster-yes"].map(str::to_owned);
+        cli(&arguments.chain(more).collect::<Vec<_>>());
+        let cluster = Self { nodes };
+        let all = cluster.nodes.len();
+        cluster.wait("every node to know all", |cluster| {
+            let known = |node: &Redis| {
+                let links_up = field(node, "REPLICATION", "master_link_status").is_none_or(|status| status == "up");
+                info(node, "cluster_state").as_deref() == Some("ok")
+                    && info(node, "cluster_known_nodes") == Some(all.to_string())
+                    && links_up
+            };
+            // Also who replicates whom.
+            let ranges = |node: &Redis| -> Vec<Vec<redis::Value>> {
+                redis::cmd("CLUSTER").arg("SLOTS").query(&mut node.client()).expect("it answers")
+            };
+            let full = |node: &Redis| ranges(node).iter().all(|range| range.len() == 3 + replicas);
+            cluster.nodes.iter().all(known) && cluster.nodes.iter().all(full)
+        });
+        cluster
+    }
+
+    /// One node is enough for finding the others.
+    pub fn url(&self) -> String {
+        format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port())
+    }
+
+    /// Which of the nodes owns the slot of this key.
+    pub fn owner(&self, key: &str) -> usize {
+        let slot = self.slot(key);
+        let asked = self.nodes.iter().find(|node| !node.is_killed()).expect("one lives");
+        let answer = redis::cmd("CLUSTER").arg("SLOTS").query(&mut asked.client()).expect("it answers");
+        let redis::Value::Array(ranges) = answer else { panic!("no ranges") };
+        let number = |value: &redis::Value| redis::from_redis_value::<u16>(value.clone()).expect("a number");
+        let port = ranges.iter().find_map(|range| {
+            let redis::Value::Array(parts) = range else { panic!("no range") };
+            let redis::Value::Array(master) = &parts[2] else { panic!("no node") };
+            (number(&parts[0])..=number(&parts[1])).contains(&slot).then(|| number(&master[1]))
+        });
+        let port = port.expect("somebody owns it");
+        self.nodes.iter().position(|node| node.port() == port).expect("one of ours")
+    }
+
+    pub fn replica_of(&self, master: usize) -> usize {
+        let port = self.nodes[master].port().to_string();
+        let replicates = |node: &Redis| field(node, "REPLICATION", "master_port").as_ref() == Some(&port);
+        self.nodes.iter().position(replicates).expect("it has one")
+    }
+
+    pub fn slot(&self, key: &str) -> u16 {
+        let asked = self.nodes.iter().find(|node| !node.is_killed()).expect("one lives");
+        redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query(&mut asked.client()).expect("it answers")
+    }
+
+    /// Moves the slot of this key, with all its keys, from its owner to another node, as `redis-cli` does when it
+    /// reshards. Between two keys it waits for `pause`.
+    pub fn migrate(&self, key: &str, to: usize, pause: Duration) {
+        let (slot, from) = (self.slot(key), self.owner(key));
+        assert_ne!(from, to);
+        let [source, target] = [&self.nodes[from], &self.nodes[to]];
+        let [source_id, target_id] = [source, target].map(id);
+        let set = |node: &Redis, what: &str, other: &str| {
+            redis::cmd("CLUSTER")
+                .arg("SETSLOT")
+                .arg(slot)
+                .arg(&[what, other])
+                .exec(&mut node.client())
+                .expect("SETSLOT is carried out");
+        };
+        set(target, "IMPORTING", &source_id);
+        set(source, "MIGRATING", &target_id);
+        loop {
+            let get = redis::cmd("CLUSTER").arg("GETKEYSINSLOT").arg(slot).arg(1).query(&mut source.client());
+            let keys: Vec<String> = get.expect("it answers");
+            let Some(key) = keys.first() else { break };
+            let port = target.port();
+            redis::cmd("MIGRATE")
+                .arg("127.0.0.1")
+                .arg(port)
+                .arg(key)
+                .arg(0)
+                .arg(5000)
+                .exec(&mut source.client())
+                .expect("the key moves");
+            std::thread::sleep(pause);
+        }
+        std::thread::sleep(pause);
+        for node in [target, source] {
+            set(node, "NODE", &target_id);
+        }
+        for node in &self.nodes {
+            if !node.is_killed() && ![from, to].iter().any(|&one| std::ptr::eq(node, &self.nodes[one])) {
+                set(node, "NODE", &target_id);
+            }
+        }
+    }
+
+    /// All commands that the nodes have carried out, by their names.
+    pub fn calls(&self, command: &str) -> u64 {
+        self.nodes.iter().filter(|node| !node.is_killed()).map(|node| node.calls(command)).sum()
+    }
+
+    pub fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn node() -> Redis {
+    // The bus port is chosen anew with every attempt, as the port is.
+    Redis::start_with_ports(|| {
+        let bus = free_port().to_string();
+        let arguments = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-node-timeout"];
+        let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
+        arguments.push(NODE_TIMEOUT.into());
+        arguments.extend(["--cluster-port".into(), bus]);
+        (free_port(), arguments)
+    })
+}
+
+fn id(node: &Redis) -> String {
+    redis::cmd("CLUSTER").arg("MYID").query(&mut node.client()).expect("it has one")
+}
+
+fn info(node: &Redis, name: &str) -> Option<String> {
+    let text: String = redis::cmd("CLUSTER").arg("INFO").query(&mut node.client()).ok()?;
+    line(&text, name)
+}
+
+fn field(node: &Redis, section: &str, name: &str) -> Option<String> {
+    let text: String = redis::cmd("INFO").arg(section).query(&mut node.client()).ok()?;
+    line(&text, name)
+}
+
+fn line(text: &str, name: &str) -> Option<String> {
+    text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+}
+
+fn cli(arguments: &[String]) {
+    let program = std::env::var_os("REDIS_CLI").unwrap_or_else(|| "redis-cli".into());
+    let output = Command::new(&program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run {program:?}: {error}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
