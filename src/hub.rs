@@ -448,8 +448,13 @@ impl Hub {
         tokio::spawn(async move {
             tokio::time::sleep(LINGER).await;
             let mut link = channel.link.lock().await;
-            if !channel.state().is_idle() {
-                return;
+            {
+                let mut state = channel.state();
+                if !state.is_idle() {
+                    return;
+                }
+                // Before the broker is asked: whoever comes meanwhile finds it not live, and waits for the link.
+                state.flow = Flow::of(&channel.name);
             }
             if *link == Link::Attached {
                 if let Err(error) = me.broker.unsubscribe(&channel.name).await {
@@ -457,7 +462,6 @@ impl Hub {
                     tracing::debug!(%error, "unsubscribing from the broker failed");
                 }
                 *link = Link::Detached;
-                channel.state().flow = Flow::of(&channel.name);
             }
             let removed = me.channels.remove_if(&channel.name, |_, found| {
                 let mut state = found.state();

@@ -5,6 +5,9 @@ mod harness;
 use harness::client::{Client, Place};
 use harness::redis::Redis;
 use harness::{World, until};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::sleep;
 
 const MESSAGES: usize = 60;
 
@@ -62,4 +65,24 @@ async fn history_is_read_only_for_who_comes_back() {
     clients.clear();
     drop(back);
     until("nobody to be subscribed", async || (subscribed(&channel).1 == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_the_gateway_leaves_the_channel_misses_nothing() {
+    let world = World::start(1, true, &[]).await;
+    let redis = world.redis.as_ref().unwrap();
+    let (room, users) = world.room(&["alice", "bob"]).await;
+    let channel = format!("room:{room}");
+    let mut alice = world.subscriber(0, &users[0], &room).await;
+    alice.call("unsubscribe", json!({"channel": channel})).await;
+    // Two seconds after the last subscriber it leaves, and has to wait for the answer.
+    sleep(Duration::from_millis(1500)).await;
+    redis.pause();
+    sleep(Duration::from_secs(1)).await;
+    alice.send(&json!({"id": 99, "subscribe": {"channel": channel}}).to_string()).await;
+    sleep(Duration::from_millis(300)).await;
+    redis.resume();
+    assert!(alice.reply(99).await["subscribe"].is_object());
+    world.pocketbase.write(&room, &users[0], "hello").await;
+    assert_eq!(alice.message().await, "hello");
 }

@@ -281,12 +281,13 @@ impl Keeper {
             .collect()
     }
 
-    /// Carries out requests in their order: of those about one channel the last one counts.
+    /// Carries out requests in their order: of those about one channel the last one counts. Who has given up waiting
+    /// does not want it any more.
     async fn carry_out(&self, link: &mut PubSub, batch: Vec<Request>) -> Result<(), String> {
         let state = &self.common.state;
         let batch: Vec<(Request, String)> = batch
             .into_iter()
-            .filter(|request| !request.done.is_closed())
+            .filter(|request| !request.wanted || !request.done.is_closed())
             .map(|request| {
                 let name = state.keys.live(&request.channel);
                 (request, name)
