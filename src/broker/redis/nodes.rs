@@ -250,16 +250,13 @@ impl Nodes {
                 }
             }
             left.sort_unstable();
-            in_vain = if left.len() == before { in_vain + 1 } else { 0 };
             unloaded.dedup_by(|a, b| Arc::ptr_eq(a, b));
-            match script {
-                Some(script) if in_vain < ATTEMPTS || unloaded.is_empty() => {
-                    for node in unloaded {
-                        node.link.load(script).await?;
-                    }
-                }
-                _ if unloaded.is_empty() => {}
-                _ => return Err(unavailable("Redis keeps losing its scripts")),
+            in_vain = if left.len() == before { in_vain + usize::from(!unloaded.is_empty()) } else { 0 };
+            for node in unloaded {
+                let Some(script) = script.filter(|_| in_vain < ATTEMPTS) else {
+                    return Err(unavailable("Redis keeps losing its scripts"));
+                };
+                node.link.load(script).await?;
             }
             if moved {
                 if Instant::now() > deadline {
