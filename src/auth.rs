@@ -13,7 +13,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
@@ -235,17 +235,21 @@ impl Auth {
     }
 }
 
+static VALIDATION: LazyLock<Validation> = LazyLock::new(|| {
+    let mut validation = Validation::new(Algorithm::HS256);
+    // Checked by `check` against the clock that was passed in, and without leeway.
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation
+});
+
 /// Checks signature, kind and time of a token against its user's key.
 fn check(token: &str, account: &Account, now: SystemTime) -> Result<Identity, AuthError> {
     let key = account.key.expose_secret().as_bytes();
     if key.len() < KEY_MIN {
         return Err(AuthError::Invalid("unusable key"));
     }
-    let mut validation = Validation::new(Algorithm::HS256);
-    // Checked below against the clock that was passed in, and without leeway.
-    validation.validate_exp = false;
-    validation.validate_aud = false;
-    let claims = match jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(key), &validation) {
+    let claims = match jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(key), &VALIDATION) {
         Ok(token) => token.claims,
         Err(error) => {
             return Err(AuthError::Invalid(match error.kind() {

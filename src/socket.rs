@@ -40,8 +40,10 @@ enum End {
     Disconnect(Disconnect),
     /// The client broke the WebSocket protocol itself: a close code below 3000.
     Violation(CloseCode, &'static str),
-    /// The client closed, or is gone.
+    /// The client closed.
     Client,
+    /// The connection has ended: there is nobody to tell.
+    Gone,
 }
 
 impl From<Disconnect> for End {
@@ -85,7 +87,7 @@ fn count(end: &End, services: &Services) {
     let code = match end {
         End::Disconnect(reason) => reason.code.to_string(),
         End::Violation(code, _) => u16::from(*code).to_string(),
-        End::Client => "client".to_owned(),
+        End::Client | End::Gone => "client".to_owned(),
     };
     services.metrics.disconnects.with_label_values(&[&code]).inc();
 }
@@ -284,7 +286,7 @@ impl Outgoing {
     async fn attend(&self) -> Result<(), End> {
         let outbox = &self.outbox;
         match outbox.standing() {
-            Standing::Over(reason) => Err(reason.map_or(End::Client, End::from)),
+            Standing::Over(reason) => Err(reason.map_or(End::Gone, End::from)),
             Standing::Open => {
                 outbox.changed().await;
                 Ok(())
@@ -299,7 +301,7 @@ impl Outgoing {
         tokio::select! {
             writable = stream.writable() => match writable {
                 Ok(()) => outbox.flush(),
-                Err(_) => return Err(End::Client),
+                Err(_) => return Err(End::Gone),
             },
             () = outbox.changed() => {}
             () = sleep_until(since + self.write_timeout) => return Err(codes::SLOW.into()),
@@ -312,9 +314,9 @@ fn broken(error: &Error, services: &Services) -> End {
     let (kind, end) = match error {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => ("too_big", codes::FRAME_TOO_BIG.into()),
         Error::Utf8(_) => ("utf8", End::Violation(CloseCode::Invalid, "text that is not UTF-8")),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Client,
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Gone,
         Error::Protocol(_) => ("websocket", End::Violation(CloseCode::Protocol, "WebSocket protocol violated")),
-        _ => return End::Client,
+        _ => return End::Gone,
     };
     services.metrics.bad_frames.with_label_values(&[kind]).inc();
     end
@@ -326,6 +328,7 @@ async fn close(mut incoming: Incoming, end: End) {
     // What the client was told before the end, such as an error reply, still leaves.
     outbox.close(codes::SHUTDOWN);
     let told = match end {
+        End::Gone => return outbox.hang_up(),
         // The answer to the client's own close frame waits to be written.
         End::Client => {
             let (reader, through) = incoming.parts();
