@@ -20,6 +20,7 @@ pub mod current;
 mod delivery;
 pub mod feed;
 mod flow;
+mod liveness;
 mod statuses;
 pub mod suspension;
 mod sync;
