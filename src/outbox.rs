@@ -243,8 +243,8 @@ impl Outbox {
         self.budget().give_back(self.write(&mut self.lock(), Instant::now));
     }
 
-    /// For the writer: writes what is queued and returns the bytes that are queued no longer, for it to count; or `None`
-    /// if something was written after `quiet_since`.
+    /// For the writer: writes what is queued and returns the bytes that are queued no longer, for it to count; or
+    /// `None` if something was written after `quiet_since`.
     pub fn write_if_due(&self, quiet_since: Option<Instant>, now: Instant) -> Option<usize> {
         let mut state = self.lock();
         if quiet_since.is_some_and(|since| state.last_write.is_some_and(|last| last > since)) {
