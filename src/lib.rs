@@ -7,9 +7,9 @@
 //!
 //! Follow a client: [`server`] answers the handshake, [`socket`] reads frames, [`session`] understands them as
 //! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
-//! [`pocketbase`]; a [`connection`] is what others see of it, [`presence`] keeps it visible to clients, [`status`] makes
-//! its user online; [`limits`] says how much of each there may be. How access ends: [`revocation`]. How it all ends:
-//! [`shutdown`].
+//! [`pocketbase`]; a [`connection`] is what others see of it, [`presence`] keeps it visible to clients, [`status`]
+//! makes its user online; [`limits`] says how much of each there may be. How access ends: [`revocation`]. How it all
+//! ends: [`shutdown`].
 //!
 //! A [`channel`]'s kind says what it carries and how it is subscribed to: numbered publications with a history, or the
 //! newest state alone; or what each subscriber may see of all records of a collection, which is [`updates`]' work.

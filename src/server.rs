@@ -50,8 +50,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Sockets that the kernel keeps until they are accepted, if it allows as many. When thousands come back at once, whoever
-/// finds no place is left to try again after a second.
+/// Sockets that the kernel keeps until they are accepted, if it allows as many. When thousands come back at once,
+/// whoever finds no place is left to try again after a second.
 const BACKLOG: u32 = 4096;
 /// Lines of a request's head; beyond them the answer is 431.
 const HEADERS_MAX: usize = 100;

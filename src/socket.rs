@@ -1,6 +1,6 @@
 //! One WebSocket: the only module that knows tungstenite, which reads it. Frames from the client go to its
-//! [`Session`]. What goes out passes through its [`Outbox`], also tungstenite's own answers; this task writes it while it
-//! works for its client and when the socket was full, and otherwise the outbox's writer does.
+//! [`Session`]. What goes out passes through its [`Outbox`], also tungstenite's own answers; this task writes it while
+//! it works for its client and when the socket was full, and otherwise the outbox's writer does.
 
 use crate::outbox::{Outbox, Standing};
 use crate::protocol::codes::{self, Disconnect};
@@ -188,8 +188,8 @@ async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Resu
 struct Through {
     stream: Arc<TcpStream>,
     outbox: Arc<Outbox>,
-    /// Bytes that tungstenite has read and that are in no message yet; or more, where frames were longer than they had to
-    /// be. 0: there is nothing in its buffer.
+    /// Bytes that tungstenite has read and that are in no message yet; or more, where frames were longer than they had
+    /// to be. 0: there is nothing in its buffer.
     unread: usize,
 }
 

@@ -1,5 +1,5 @@
-//! The promises of [`Broker`], the same for every broker (`delivery`, `history`, `presence`, `status`), and what a broker in
-//! Redis does and lives through besides (`nodes`, `faults`, `cluster`).
+//! The promises of [`Broker`], the same for every broker (`delivery`, `history`, `presence`, `status`), and what a
+//! broker in Redis does and lives through besides (`nodes`, `faults`, `cluster`).
 
 // In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
 #![allow(clippy::unwrap_used)]

@@ -1,5 +1,5 @@
-//! Two gateways beside a real PocketBase, on a Redis Cluster: clients get everything once and in order, whatever happens
-//! to the slot of their room.
+//! Two gateways beside a real PocketBase, on a Redis Cluster: clients get everything once and in order, whatever
+//! happens to the slot of their room.
 
 mod harness;
 

@@ -40,6 +40,11 @@ pub enum Source {
     Rest,
 }
 
+/// [`LANES`] of them.
+fn lanes<L: Lane + 'static>(lane: impl Fn() -> L) -> Vec<Box<dyn Lane>> {
+    (0..LANES).map(|_| Box::new(lane()) as Box<dyn Lane>).collect()
+}
+
 /// Who is going to connect: client `i` is in room `i / (clients / rooms)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Audience {

@@ -37,6 +37,13 @@ pub struct Watched {
     pub beside: Vec<u32>,
 }
 
+impl Watched {
+    /// One process, and its children.
+    pub fn alone(server: u32) -> Self {
+        Self { server: vec![server], beside: Vec::new() }
+    }
+}
+
 /// What everybody has used so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot {

@@ -9,8 +9,9 @@
 //! to it ([`keys`]). Publications go through sharded pub/sub, each on its slot's node alone. When a node dies or a slot
 //! moves, what is subscribed to follows, and the sink hears of a gap.
 //!
-//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset and last sequence number), a stream (its history) and two keys of
-//! presence; [`scripts`] change them, each atomically. If Redis comes back empty, channels begin new epochs.
+//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset and last sequence number), a stream
+//! (its history) and two keys of presence; [`scripts`] change them, each atomically. If Redis comes back empty,
+//! channels begin new epochs.
 
 mod address;
 mod delivery;
@@ -131,9 +132,9 @@ impl RedisBroker {
         self.adopt(number, answers.first())
     }
 
-    /// The connections to publish over: those that were there when the mark was read. Behind a new one Redis may have lost its
-    /// data, and other gateways may have gone on from a later mark: what this one would publish next is then long
-    /// past, and would stand alone in the new history.
+    /// The connections to publish over: those that were there when the mark was read. Behind a new one Redis may have
+    /// lost its data, and other gateways may have gone on from a later mark: what this one would publish next is then
+    /// long past, and would stand alone in the new history.
     async fn fence(&self) -> Result<Option<u64>, BrokerError> {
         let marked = self.marked.load(Ordering::Acquire);
         let Some(known) = self.known().filter(|_| marked > 0) else { return Ok(None) };

@@ -1,31 +1,14 @@
 //! The newest state of a channel that has no history, on this node, as a pure state machine: which arrival is news,
 //! and what holds after something was missed.
 
+use super::liveness::Liveness;
 use crate::broker::status::State;
 
-/// Either *live* (what arrives continues what is known) or *syncing* (the state is being read; what arrives meanwhile
-/// waits for it).
 #[derive(Debug, Default)]
 pub struct Current {
     known: Option<State>,
-    sync: Sync,
-}
-
-#[derive(Debug)]
-enum Sync {
-    Live,
-    Syncing {
-        /// The newest that has arrived since the read began.
-        held: Option<State>,
-        /// Something was missed since this read began, so that it has to be repeated.
-        stale: bool,
-    },
-}
-
-impl Default for Sync {
-    fn default() -> Self {
-        Sync::Syncing { held: None, stale: false }
-    }
+    /// While the state is read the newest that has arrived is held.
+    liveness: Liveness<Option<State>>,
 }
 
 /// What reading the state has brought.
@@ -40,19 +23,19 @@ pub enum Read {
 
 impl Current {
     pub fn is_live(&self) -> bool {
-        matches!(self.sync, Sync::Live)
+        self.liveness.is_live()
     }
 
     /// Takes a state that the broker delivered; returns whether it is to be delivered on.
     pub fn arrive(&mut self, state: State) -> bool {
-        match &mut self.sync {
-            Sync::Syncing { held, .. } => {
+        match &mut self.liveness {
+            Liveness::Syncing { held, .. } => {
                 if held.is_none_or(|held| held.version < state.version) {
                     *held = Some(state);
                 }
                 false
             }
-            Sync::Live => self.learn(state),
+            Liveness::Live => self.learn(state),
         }
     }
 
@@ -67,21 +50,11 @@ impl Current {
 
     /// Something may have been missed. Returns whether a read has to be started for it (none is under way).
     pub fn doubt(&mut self) -> bool {
-        match &mut self.sync {
-            Sync::Live => {
-                self.sync = Sync::default();
-                true
-            }
-            Sync::Syncing { stale, .. } => {
-                *stale = true;
-                false
-            }
-        }
+        self.liveness.doubt()
     }
 
     pub fn begin_read(&mut self) {
-        // What is held was published before the read, which will show it.
-        self.sync = Sync::default();
+        self.liveness.begin();
     }
 
     /// Takes what was read since [`Current::begin_read`]; `None`: the broker does not know yet.
@@ -89,14 +62,7 @@ impl Current {
     /// What is read counts, whatever its version, against everything that had arrived before the read began: where it
     /// is lower, another Redis has taken over.
     pub fn finish_read(&mut self, read: Option<State>) -> Read {
-        let (held, stale) = match std::mem::replace(&mut self.sync, Sync::Live) {
-            Sync::Syncing { held, stale } => (held, stale),
-            Sync::Live => (None, false),
-        };
-        if stale {
-            self.sync = Sync::Syncing { held, stale: false };
-            return Read::Again;
-        }
+        let Some(held) = self.liveness.finish() else { return Read::Again };
         let before = self.known.unwrap_or_default();
         // Who is still offline was last seen when he was, also where the broker has forgotten it.
         let read = read.filter(|read| read.last_seen.is_some() || !read.is_told_by(&before));

@@ -4,6 +4,7 @@
 //! A feed is either *live* (its position is known and what arrives continues it) or *syncing* (history is being
 //! read; what arrives meanwhile is held back). No I/O and no clock: the hub does the reading.
 
+use super::liveness::Liveness;
 use crate::broker::History;
 use crate::protocol::{Position, Publication, SubscribeReply};
 use std::collections::VecDeque;
@@ -23,23 +24,8 @@ pub struct Feed {
     /// The last publications up to `position`, ascending and without a hole.
     recent: VecDeque<Publication>,
     recent_bytes: usize,
-    sync: Sync,
-}
-
-#[derive(Debug)]
-enum Sync {
-    Live,
-    Syncing {
-        held: Vec<(String, Publication)>,
-        /// Something was missed since this read began, so that it has to be repeated.
-        stale: bool,
-    },
-}
-
-impl Default for Sync {
-    fn default() -> Self {
-        Sync::Syncing { held: Vec::new(), stale: false }
-    }
+    /// While history is read, what has arrived is held, each with its epoch.
+    liveness: Liveness<Vec<(String, Publication)>>,
 }
 
 /// What becomes of a publication that has arrived.
@@ -79,7 +65,7 @@ pub enum Join {
 
 impl Feed {
     pub fn is_live(&self) -> bool {
-        matches!(self.sync, Sync::Live)
+        self.liveness.is_live()
     }
 
     /// Whether the broker, at `top`, has something that was not delivered here.
@@ -89,7 +75,7 @@ impl Feed {
 
     /// Takes a publication that the broker delivered.
     pub fn arrive(&mut self, epoch: &str, publication: &Publication) -> Arrival {
-        if let Sync::Syncing { held, stale } = &mut self.sync {
+        if let Liveness::Syncing { held, stale } = &mut self.liveness {
             if held.len() < HELD_MAX {
                 held.push((epoch.to_owned(), publication.clone()));
             } else {
@@ -104,7 +90,7 @@ impl Feed {
                 Arrival::Deliver
             }
             _ => {
-                self.sync = Sync::default();
+                self.liveness.doubt();
                 Arrival::Gap
             }
         }
@@ -112,16 +98,7 @@ impl Feed {
 
     /// Something may have been missed. Returns whether a sync has to be started for it (none is under way).
     pub fn doubt(&mut self) -> bool {
-        match &mut self.sync {
-            Sync::Live => {
-                self.sync = Sync::default();
-                true
-            }
-            Sync::Syncing { stale, .. } => {
-                *stale = true;
-                false
-            }
-        }
+        self.liveness.doubt()
     }
 
     /// Whoever comes from now on gets what was before from the broker, if it still has it.
@@ -131,18 +108,15 @@ impl Feed {
     }
 
     /// Begins a read of history; returns the position after which to read, `None` when only the newest position
-    /// is wanted. What was held so far can be dropped: a publication is in the history before anyone sees it.
+    /// is wanted.
     pub fn begin_sync(&mut self) -> Option<u64> {
-        self.sync = Sync::default();
+        self.liveness.begin();
         self.position.as_ref().map(|at| at.offset)
     }
 
     /// Takes what was read since [`Feed::begin_sync`].
     pub fn finish_sync(&mut self, history: History) -> Synced {
-        let (held, stale) = match std::mem::replace(&mut self.sync, Sync::Live) {
-            Sync::Syncing { held, stale } => (held, stale),
-            Sync::Live => (Vec::new(), false),
-        };
+        let Some(held) = self.liveness.finish() else { return Synced::Again };
         let History { publications, position: top } = history;
         let continues = match &self.position {
             // Nobody has been served yet, so there is nothing to lose.
@@ -151,7 +125,7 @@ impl Feed {
         };
         let mut next = if self.position.is_some() && continues { publications } else { Vec::new() };
         let mut reached = top.offset;
-        let mut hole = stale;
+        let mut hole = false;
         for (epoch, publication) in held {
             if epoch != top.epoch || publication.offset > reached + 1 {
                 hole = true;
@@ -162,7 +136,7 @@ impl Feed {
         }
         if hole {
             // Nothing has been applied yet: the next read begins where this one did.
-            self.sync = Sync::default();
+            self.liveness.begin();
             return Synced::Again;
         }
         if !continues {

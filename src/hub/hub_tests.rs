@@ -2,16 +2,18 @@
 //! told that this node is not subscribed.
 
 use super::suspension::{HELD_MAX, Standing};
+use super::sync::LINGER;
 use super::*;
 use crate::access::changes::Cause;
 use crate::auth::Account;
 use crate::broker::memory::MemoryBroker;
-use crate::broker::{Entry, Retention};
+use crate::broker::{Entry, Retention, Sink};
 use crate::connection::ConnectionId;
 use crate::outbox::Outbox;
-use crate::protocol::{ClientInfo, Payload, Reply};
+use crate::protocol::{ClientInfo, Payload, Reply, codes};
 use bytes::Bytes;
 use serde_json::Value;
+use std::time::Duration;
 
 const CHANNEL: &str = "room:a";
 

@@ -42,7 +42,8 @@ impl Subscriber {
         &self.outbox
     }
 
-    /// Not those of users whom it blocks, nor its own if it does not want them, nor any that come while it is suspended.
+    /// Not those of users whom it blocks, nor its own if it does not want them, nor any that come while it is
+    /// suspended.
     pub(super) fn wants_signal(&self, sender: Option<&ClientInfo>) -> bool {
         let unwanted = |sender: &ClientInfo| {
             self.connection.blocks(&sender.user) || (!self.echo && sender.client == self.connection.client)

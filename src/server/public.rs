@@ -76,7 +76,8 @@ pub struct Public {
 }
 
 impl Public {
-    /// `connections`: how many there may be; `addresses`: those of all sockets; `hooks`, `clients`: what a stop waits for.
+    /// `connections`: how many there may be; `addresses`: those of all sockets; `hooks`, `clients`: what a stop waits
+    /// for.
     pub fn new(
         services: Arc<Services>,
         connections: usize,

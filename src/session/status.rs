@@ -1,16 +1,14 @@
 //! What clients ask about users' statuses, as rpc methods.
 
-use super::{Failure, Session, Verdicts};
+use super::{Failure, Session};
 use crate::access::changes::Moment;
 use crate::broker::status::{Mode, State};
 use crate::channel;
-use crate::hub::SubscribeError;
 use crate::protocol::codes;
-use crate::protocol::{Payload, Reply, Subscribe, json};
+use crate::protocol::{Payload, Reply};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 /// Users asked about in one call.
@@ -91,39 +89,6 @@ impl Session {
         let still = |(user, moment): &(String, Moment)| access.holds(*moment, me, &channel::status_of(user));
         let statuses = allowed.iter().zip(states).filter(|(user, _)| still(user));
         Ok(answer(&Answer { statuses: statuses.map(|((user, _), state)| (user.as_str(), state)).collect() }))
-    }
-
-    pub(super) async fn subscribe_status(
-        &self,
-        id: u32,
-        Subscribe { channel, .. }: Subscribe,
-        deadline: Instant,
-        verdicts: &mut Verdicts,
-    ) -> Result<(), Failure> {
-        let connection = self.connection()?;
-        let name: Arc<str> = channel.as_str().into();
-        let mut verdict = verdicts.remove(&channel);
-        loop {
-            let allowed = self.allowed(&name, verdict.take(), deadline).await?;
-            let accept = |state: State| {
-                let still = self.services.access.holds(allowed, &connection.user, &channel);
-                if still {
-                    let reply = json::reply(id, &Reply::SubscribeState(state.payload()));
-                    connection.outbox.push_reply_of(&name, reply);
-                }
-                still
-            };
-            let joined = self.services.hub.subscribe_status(&channel, connection, accept);
-            match timeout_at(deadline, joined).await {
-                Ok(Ok(true)) => return Ok(()),
-                // Something has changed since PocketBase was asked.
-                Ok(Ok(false)) => {}
-                Ok(Err(SubscribeError::Broker(error))) => return Err(self.broker_failed("subscribe", &error).into()),
-                Ok(Err(SubscribeError::AlreadySubscribed)) => return Err(codes::ALREADY_SUBSCRIBED.into()),
-                Ok(Err(SubscribeError::OtherKind)) => return Err(codes::UNKNOWN_CHANNEL.into()),
-                Err(_) => return Err(codes::INTERNAL.into()),
-            }
-        }
     }
 }
 

@@ -111,8 +111,8 @@ async fn signatures(arena: &mut Arena) {
     }
 }
 
-/// Whoever has the secret may publish. His garbage is refused, and what is past or far ahead makes nobody miss anything:
-/// the message behind each attack still arrives.
+/// Whoever has the secret may publish. His garbage is refused, and what is past or far ahead makes nobody miss
+/// anything: the message behind each attack still arrives.
 async fn with_the_secret(arena: &mut Arena) {
     let channel = arena.channel();
     let event = |seq: Value| json!({"seq": seq, "channels": [channel], "data": {"forged": true}});

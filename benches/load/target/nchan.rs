@@ -1,16 +1,15 @@
 //! nchan, a module of nginx: a WebSocket for each subscriber, a POST for each message.
 
-use super::peer::{Gentle, configuration, install, local, wait_for};
-use super::{Audience, Cores, LANES, Server};
+use super::peer::{Gentle, Post, configuration, install, local};
+use super::{Audience, Cores, Server, lanes, peer};
 use crate::dialect::Ticket;
 use crate::dialect::websocket::Subscriber;
-use crate::harness::process::{Process, free_port};
-use crate::publish::{Http, Lane, Message};
-use crate::usage::{Watched, pin};
+use crate::harness::process::free_port;
+use crate::publish::Http;
+use crate::usage::Watched;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use md5::{Digest, Md5};
-use std::io::Error;
 use std::process::Command;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -25,39 +24,19 @@ pub fn start(audience: Audience, cores: &Cores) -> Server {
     std::fs::write(&file, configuration("nchan.conf", &values)).expect("its configuration can be written");
     let mut command = Command::new(install("nchan"));
     command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-    pin(&cores.server);
-    let mut process = Process::start("nchan", &mut command);
-    wait_for(local(port), &mut process);
+    let process = peer::start("nchan", &mut command, local(port), cores);
     let tickets = audience.tickets(|_, room| {
         let proof = URL_SAFE_NO_PAD.encode(Md5::digest(format!("room{room} of the benchmark")));
         Ticket { room, channel: format!("/subscribe/room{room}?proof={proof}"), ..Ticket::default() }
     });
-    let lane = || Box::new(NchanLane(Http::new(local(port)))) as Box<dyn Lane>;
     Server {
-        watched: Watched { server: vec![process.pid()], beside: Vec::new() },
+        watched: Watched::alone(process.pid()),
         address: local(port),
         dialect: Arc::new(Subscriber),
         tickets,
-        lanes: std::iter::repeat_with(lane).take(LANES).collect(),
+        lanes: lanes(|| Post { server: "nchan", http: Http::new(local(port)) }),
         calls: None,
         // The process ends before its folder.
         _running: Box::new((Gentle(process), folder)),
-    }
-}
-
-struct NchanLane(Http);
-
-impl Lane for NchanLane {
-    fn publish(&mut self, messages: &[Message]) -> std::io::Result<()> {
-        for message in messages {
-            let mut body = Vec::new();
-            message.json(&mut body);
-            match self.0.post(&format!("/publish/room{}", message.room), "", &body)? {
-                // 202: nobody was there.
-                200..300 => {}
-                status => return Err(Error::other(format!("nchan answered {status}"))),
-            }
-        }
-        Ok(())
     }
 }

@@ -1,7 +1,11 @@
 //! What the servers of others have in common: they are installed into a folder under target/, get a configuration of
 //! `benches/load/peers`, and have to be ended gently, since some have processes of their own.
 
+use super::Cores;
 use crate::harness::process::Process;
+use crate::publish::{Http, Lane, Message};
+use crate::usage::pin;
+use std::io::Error;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -58,12 +62,36 @@ pub fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Until something listens there.
-pub fn wait_for(address: SocketAddr, process: &mut Process) {
+/// Starts a server on its cores; returns when it listens.
+pub fn start(name: &str, command: &mut Command, address: SocketAddr, cores: &Cores) -> Process {
+    pin(&cores.server);
+    let mut process = Process::start(name, command);
     let deadline = Instant::now() + STARTING;
     while TcpStream::connect(address).is_err() {
         assert!(!process.has_ended(), "the server ended:\n{}", process.log());
         assert!(Instant::now() < deadline, "nothing listens on {address}:\n{}", process.log());
         std::thread::sleep(Duration::from_millis(10));
+    }
+    process
+}
+
+/// Posts each message as it is to `/publish/room…`.
+pub struct Post {
+    pub server: &'static str,
+    pub http: Http,
+}
+
+impl Lane for Post {
+    fn publish(&mut self, messages: &[Message]) -> std::io::Result<()> {
+        for message in messages {
+            let mut body = Vec::new();
+            message.json(&mut body);
+            match self.http.post(&format!("/publish/room{}", message.room), "", &body)? {
+                // 202 of nchan: nobody was there.
+                200..300 => {}
+                status => return Err(Error::other(format!("{} answered {status}", self.server))),
+            }
+        }
+        Ok(())
     }
 }

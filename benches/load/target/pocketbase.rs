@@ -1,12 +1,12 @@
 //! PocketBase's own realtime: server-sent events.
 
 use super::crowd::Crowd;
-use super::peer::{file, local, wait_for};
-use super::{Audience, Cores, LANES, Server};
+use super::peer::{file, local};
+use super::{Audience, Cores, LANES, Server, lanes, peer};
 use crate::dialect::Ticket;
 use crate::dialect::sse::Realtime;
 use crate::harness::pocketbase::{PocketBase, program};
-use crate::harness::process::{Process, free_port};
+use crate::harness::process::free_port;
 use crate::publish::{Http, Lane, Message};
 use crate::usage::{Watched, pin};
 use serde_json::json;
@@ -28,9 +28,7 @@ pub fn start(audience: Audience, cores: &Cores) -> Server {
     command.arg("serve").arg("--dir").arg(at("data")).arg("--hooksDir").arg(at("hooks")).arg("--publicDir");
     command.arg(at("public")).arg("--migrationsDir").arg(file("pocketbase")).arg("--automigrate=false");
     command.args(["--http", &format!("127.0.0.1:{port}")]);
-    pin(&cores.server);
-    let mut process = Process::start("PocketBase", &mut command);
-    wait_for(local(port), &mut process);
+    let process = peer::start("PocketBase", &mut command, local(port), cores);
     let collection = if audience.rooms == 1 { "messages" } else { "messages_in_rooms" };
     let tickets = audience.tickets(|_, room| {
         let query = format!("%7B%22query%22%3A%7B%22room%22%3A%22room{room}%22%7D%7D");
@@ -49,11 +47,11 @@ pub fn start(audience: Audience, cores: &Cores) -> Server {
         rooms: Arc::clone(&rooms),
     };
     Server {
-        watched: Watched { server: vec![process.pid()], beside: Vec::new() },
+        watched: Watched::alone(process.pid()),
         address: local(port),
         dialect: Arc::new(Realtime),
         tickets,
-        lanes: std::iter::repeat_with(|| Box::new(lane()) as Box<dyn Lane>).take(LANES).collect(),
+        lanes: lanes(lane),
         calls: None,
         _running: Box::new((process, folder)),
     }
@@ -75,7 +73,7 @@ pub fn start_with_rules(audience: Audience, cores: &Cores) -> Server {
         token: crowd.users[client].token.clone(),
     });
     Server {
-        watched: Watched { server: vec![pocketbase.process.pid()], beside: Vec::new() },
+        watched: Watched::alone(pocketbase.process.pid()),
         address: local(pocketbase.port),
         dialect: Arc::new(Realtime),
         tickets,

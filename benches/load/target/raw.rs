@@ -1,13 +1,13 @@
 //! The ceiling, in a process of its own.
 
-use super::peer::{local, wait_for};
-use super::{Audience, Cores, LANES, Server};
+use super::peer::local;
+use super::{Audience, Cores, Server, lanes, peer};
 use crate::dialect::Ticket;
 use crate::dialect::raw::Raw;
-use crate::harness::process::{Process, free_port};
+use crate::harness::process::free_port;
 use crate::publish::{Lane, Message};
 use crate::raw_server::{PUBLISH, READY};
-use crate::usage::{Watched, pin};
+use crate::usage::Watched;
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -17,13 +17,17 @@ pub fn start(arguments: &[&str], audience: Audience, cores: &Cores) -> Server {
     let address = local(free_port());
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.args(["serve-raw", &address.port().to_string()]).args(arguments);
-    pin(&cores.server);
-    let mut process = Process::start("raw", &mut command);
-    wait_for(address, &mut process);
+    let process = peer::start("raw", &mut command, address, cores);
     let tickets = audience.tickets(|_, room| Ticket { room, ..Ticket::default() });
-    let lanes = (0..LANES).map(|_| Box::new(RawLane { address, stream: None }) as Box<dyn Lane>).collect();
-    let watched = Watched { server: vec![process.pid()], beside: Vec::new() };
-    Server { watched, address, dialect: Arc::new(Raw), tickets, lanes, calls: None, _running: Box::new(process) }
+    Server {
+        watched: Watched::alone(process.pid()),
+        address,
+        dialect: Arc::new(Raw),
+        tickets,
+        lanes: lanes(|| RawLane { address, stream: None }),
+        calls: None,
+        _running: Box::new(process),
+    }
 }
 
 struct RawLane {

@@ -1,12 +1,12 @@
 //! sockudo, a Pusher-compatible server in Rust: private channels, a signed POST for each message.
 
-use super::peer::{configuration, install, local, wait_for};
-use super::{Audience, Cores, LANES, Server};
+use super::peer::{configuration, install, local};
+use super::{Audience, Cores, Server, lanes, peer};
 use crate::dialect::Ticket;
 use crate::dialect::pusher::{Pusher, hmac_sha256};
-use crate::harness::process::{Process, free_port};
+use crate::harness::process::free_port;
 use crate::publish::{Http, Lane, Message};
-use crate::usage::{Watched, pin};
+use crate::usage::Watched;
 use md5::{Digest, Md5};
 use serde_json::json;
 use std::io::Error;
@@ -27,18 +27,15 @@ pub fn start(audience: Audience, cores: &Cores) -> Server {
     std::fs::write(&file, text).expect("its configuration can be written");
     let mut command = Command::new(install("sockudo"));
     command.arg("--config").arg(&file).current_dir(folder.path()).env("LOG_LEVEL", "warn").env("RUST_LOG", "warn");
-    pin(&cores.server);
-    let mut process = Process::start("sockudo", &mut command);
-    wait_for(local(port), &mut process);
+    let process = peer::start("sockudo", &mut command, local(port), cores);
     let tickets =
         audience.tickets(|_, room| Ticket { room, channel: format!("private-room{room}"), ..Ticket::default() });
-    let lane = || Box::new(SockudoLane(Http::new(local(port)))) as Box<dyn Lane>;
     Server {
-        watched: Watched { server: vec![process.pid()], beside: Vec::new() },
+        watched: Watched::alone(process.pid()),
         address: local(port),
         dialect: Arc::new(Pusher { key: KEY, secret: SECRET }),
         tickets,
-        lanes: std::iter::repeat_with(lane).take(LANES).collect(),
+        lanes: lanes(|| SockudoLane(Http::new(local(port)))),
         calls: None,
         _running: Box::new((process, folder)),
     }

@@ -1,9 +1,9 @@
 //! What is written into Redis and read back: pub/sub messages and a channel's history.
 //!
 //! A publication is `p{offset}:{epoch}:{data}`, written by `publish.lua`; a signal `s{length}:{info}{data}` with
-//! the length of the JSON `info`; a client's coming `j{info}` and going `l{info}`, written by the scripts of presence; a
-//! status `v{version}:{status}:{last seen}`, written by `status.lua`. Anybody with access to Redis can write something
-//! else; that is never trusted further than its shape.
+//! the length of the JSON `info`; a client's coming `j{info}` and going `l{info}`, written by the scripts of presence;
+//! a status `v{version}:{status}:{last seen}`, written by `status.lua`. Anybody with access to Redis can write
+//! something else; that is never trusted further than its shape.
 
 use crate::broker::status::{Choice, Mode, State};
 use crate::broker::{BrokerError, History, Mark};

@@ -1,0 +1,100 @@
+//! From the broker to the subscribers: what has arrived is put into its place, and handed out if it is its turn.
+
+use super::feed::Arrival;
+use super::{Channel, Hub, State, Watcher};
+use crate::broker::Sink;
+use crate::broker::status::State as Status;
+use crate::protocol::frame::Frame;
+use crate::protocol::{ClientInfo, Movement, Publication, json};
+use std::sync::Arc;
+
+impl Sink for Hub {
+    fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
+        let Some(channel) = self.find(channel) else { return };
+        let mut state = channel.state();
+        let Some(feed) = state.flow.feed() else { return };
+        match feed.arrive(epoch, &publication) {
+            Arrival::Deliver => self.deliver(&channel, &state, &publication),
+            Arrival::Repeat => self.metrics.publication_repeats.inc(),
+            Arrival::Held => {}
+            Arrival::Gap => {
+                drop(state);
+                self.resync(channel);
+            }
+        }
+    }
+
+    fn signal(&self, channel: &str, publication: Publication) {
+        if let Some(channel) = self.find(channel) {
+            self.deliver(&channel, &channel.state(), &publication);
+        }
+    }
+
+    fn movement(&self, channel: &str, movement: Movement, info: ClientInfo) {
+        if let Some(channel) = self.find(channel) {
+            self.deliver_movement(&channel, movement, &info);
+        }
+    }
+
+    fn status(&self, channel: &str, status: Status) {
+        if let Some(channel) = self.find(channel) {
+            let mut state = channel.state();
+            if state.flow.current().is_some_and(|current| current.arrive(status)) {
+                self.deliver_status(&channel, &mut state, status);
+            }
+        }
+    }
+
+    fn gap(&self) {
+        let doubtful: Vec<Arc<Channel>> = self.channels.iter().map(|entry| Arc::clone(entry.value())).collect();
+        let doubtful = doubtful.into_iter().filter(|channel| channel.state().flow.doubt()).collect();
+        self.sync_later(doubtful);
+    }
+}
+
+impl Hub {
+    /// Encodes once, for everybody. The caller holds the channel's state, which keeps the order.
+    pub(super) fn deliver(&self, channel: &Channel, state: &State, publication: &Publication) {
+        if let Some(watcher) = self.watcher_of(channel) {
+            watcher.publication(&publication.data);
+        }
+        if state.subscribers.is_empty() {
+            return;
+        }
+        let frame = json::publication_push(&channel.name, publication);
+        self.metrics.publications.inc();
+        if publication.offset > 0 {
+            state.subscribers.hand(&frame, publication.offset);
+        } else {
+            self.deliver_signal(state, &frame, publication.info.as_ref());
+        }
+    }
+
+    /// What is not kept gives way to what is, where a client reads slowly.
+    fn deliver_signal(&self, state: &State, frame: &Frame, sender: Option<&ClientInfo>) {
+        state.subscribers.each(|subscriber| {
+            if !subscriber.wants_signal(sender) {
+            } else if subscriber.outbox().push_if_roomy(frame.clone()) {
+                self.metrics.deliveries.inc();
+            } else {
+                self.metrics.signals_dropped.inc();
+            }
+        });
+    }
+
+    /// To those who asked for it, and not to that client itself.
+    fn deliver_movement(&self, channel: &Channel, movement: Movement, info: &ClientInfo) {
+        let mut frame = None;
+        channel.state().subscribers.each(|subscriber| {
+            if subscriber.movements && subscriber.held.is_none() && subscriber.connection.client != info.client {
+                let frame = frame.get_or_insert_with(|| json::movement_push(&channel.name, movement, info));
+                self.metrics.deliveries.inc_by(u64::from(subscriber.outbox().push(frame.clone())));
+            }
+        });
+    }
+
+    pub(super) fn watcher_of(&self, channel: &Channel) -> Option<Arc<dyn Watcher>> {
+        let watched = self.watched.get()?;
+        if std::ptr::eq(&*watched.channel, channel) { watched.watcher.upgrade() } else { None }
+    }
+}

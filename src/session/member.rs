@@ -1,0 +1,105 @@
+//! What those who are in a channel may do there: send signals, read its history, and ask who is present.
+
+use super::{Failure, Session};
+use crate::broker::HistoryQuery;
+use crate::channel::Kind;
+use crate::hub::suspension::Standing;
+use crate::protocol::codes::{self, ErrorCode};
+use crate::protocol::{ClientInfo, HistoryRequest, Payload, Publication, Reply, json};
+use serde_json::value::RawValue;
+use std::time::SystemTime;
+use tokio::time::Instant;
+
+impl Session {
+    /// A member's short-lived signal, such as typing. Everything that lasts is written through PocketBase.
+    pub(super) async fn publish(&self, channel: &str, data: &RawValue, deadline: Instant) -> Result<Reply, Failure> {
+        /// Of two fields `type`, another parser than ours could take the other one.
+        #[derive(serde::Deserialize)]
+        struct Signal<'a> {
+            #[serde(rename = "type", borrow)]
+            kind: std::borrow::Cow<'a, str>,
+        }
+        if data.get().len() > self.services.config.max_signal_size {
+            return Err(codes::LIMIT_EXCEEDED.into());
+        }
+        has_members(channel)?;
+        let connection = self.connection()?;
+        // Read whole, since it reaches other clients: what is nested beyond 128 levels, or holds half of a surrogate
+        // pair, is more than the parsers of some SDKs take.
+        let whole: serde_json::Value = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
+        if !whole.is_object() {
+            return Err(codes::BAD_REQUEST.into());
+        }
+        let signal: Signal = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
+        require(self.services.hub.standing(channel, self.id))?;
+        if !self.services.config.signals.contains(&signal.kind) {
+            return Err(codes::PERMISSION_DENIED.into());
+        }
+        if connection.account().is_muted(SystemTime::now()) {
+            return Err(codes::MUTED.into());
+        }
+        self.admit_signal(&connection.user, channel)?;
+        let signal = self.services.broker.signal(channel, Payload::from_raw(data), connection.info());
+        self.ask_broker("publish", deadline, signal).await?;
+        Ok(Reply::Publish)
+    }
+
+    pub(super) async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
+        has_members(&request.channel)?;
+        require(self.services.hub.standing(&request.channel, self.id))?;
+        let query = HistoryQuery {
+            since: request.since.as_ref().map(|since| since.offset),
+            limit: usize::try_from(request.limit).ok(),
+            reverse: request.reverse,
+        };
+        let mut history =
+            self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
+        if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
+            return Err(codes::UNRECOVERABLE_POSITION.into());
+        }
+        truncate(&mut history.publications, self.services.config.max_queue_size / 2);
+        let reply = Reply::History { publications: history.publications, position: history.position };
+        self.reply_to_subscriber(id, &request.channel, &reply)
+    }
+
+    pub(super) async fn presence(&self, channel: &str, deadline: Instant) -> Result<Vec<ClientInfo>, Failure> {
+        has_members(channel)?;
+        require(self.services.hub.standing(channel, self.id))?;
+        self.ask_broker("presence", deadline, self.services.broker.presence(channel)).await
+    }
+
+    /// Replies with what only subscribers may see, if this connection still is one.
+    pub(super) fn reply_to_subscriber(&self, id: u32, channel: &str, reply: &Reply) -> Result<(), Failure> {
+        let frame = json::reply(id, reply);
+        Ok(require(self.services.hub.reply_to_subscriber(channel, self.connection()?, frame))?)
+    }
+}
+
+/// For what statuses and updates do not have: a history, a presence, and members who publish.
+fn has_members(channel: &str) -> Result<(), ErrorCode> {
+    match Kind::of(channel) {
+        Kind::Feed => Ok(()),
+        Kind::Status | Kind::Updates => Err(codes::NOT_AVAILABLE),
+    }
+}
+
+/// For what only subscribers may do.
+fn require(standing: Standing) -> Result<(), ErrorCode> {
+    match standing {
+        Standing::Subscribed => Ok(()),
+        // It will be known in a moment.
+        Standing::Suspended => Err(codes::INTERNAL),
+        Standing::Out => Err(codes::PERMISSION_DENIED),
+    }
+}
+
+/// Keeps as many publications from the front as fit into `limit` bytes, and at least one.
+fn truncate(publications: &mut Vec<Publication>, limit: usize) {
+    let mut size = 0;
+    let fitting = publications.iter().take_while(|publication| {
+        size += publication.data.len();
+        size <= limit
+    });
+    let count = fitting.count().max(1);
+    publications.truncate(count);
+}
