@@ -53,6 +53,9 @@ use tokio_util::task::TaskTracker;
 /// Sockets that the kernel keeps until they are accepted, if it allows as many. When thousands come back at once,
 /// whoever finds no place is left to try again after a second.
 const BACKLOG: u32 = 4096;
+/// How much the kernel may hold of a connection that it has not sent yet. Without a bound it takes up to 4 MiB for each
+/// client that does not read, in none of our figures, before we notice anything.
+const KERNEL_BUFFER: u32 = 128 * 1024;
 /// Lines of a request's head; beyond them the answer is 431.
 const HEADERS_MAX: usize = 100;
 /// Sockets of the admin listener. Operators and Prometheus need a few.
@@ -173,10 +176,23 @@ fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Sta
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // So that a restart need not wait for connections of before.
         socket.set_reuseaddr(true)?;
+        // What is accepted takes these over.
+        socket.set_nodelay(true)?;
+        bound_kernel_buffer(&socket);
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
     bind().map_err(|cause| StartError::Listen { setting, address, cause })
+}
+
+/// Where the system does not offer it, its own bounds hold.
+fn bound_kernel_buffer(socket: &TcpSocket) {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(KERNEL_BUFFER) {
+        tracing::debug!(%error, "the kernel's buffers stay unbounded");
+    }
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    let _ = (socket, KERNEL_BUFFER);
 }
 
 async fn build(config: Config) -> Result<Arc<Services>, StartError> {
@@ -301,7 +317,6 @@ async fn serve_http<F, A>(
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Answer>,
 {
-    let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
         wait.renew();
         let answered = answer(request);
@@ -340,5 +355,21 @@ async fn serve_http<F, A>(
         };
         door.count(reason);
         tracing::debug!(%error, "an HTTP connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn accepted_sockets_are_set_up_as_their_listener_is() {
+        let listener = listen("listen", "127.0.0.1:0".parse().unwrap()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let socket = socket2::SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), KERNEL_BUFFER);
     }
 }

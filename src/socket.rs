@@ -28,9 +28,6 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext}
 const READ_BUFFER: usize = 1024;
 /// The library's buffer for what it writes itself, which is at once in the outbox.
 const WRITE_BUFFER: usize = 1024;
-/// How much the kernel may hold that it has not sent yet. Without a bound it takes up to 4 MiB for each client that
-/// does not read, in none of our figures, before we notice anything.
-const KERNEL_BUFFER: u32 = 128 * 1024;
 /// How long a closing connection may take to take note of it.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -65,7 +62,6 @@ pub fn serve(
     shutdown: Arc<Shutdown>,
     held: impl Send,
 ) -> impl Future<Output = ()> + Send {
-    bound_kernel_buffer(&stream);
     let (unread, max_frame_size) = (early.len(), services.config.max_frame_size);
     // A copy: what hyper read them into would become the buffer of the connection, and has 8 KiB.
     let reader = Some(reader(early.to_vec(), max_frame_size));
@@ -375,16 +371,6 @@ async fn close(mut incoming: Incoming, end: End) {
 fn say(incoming: &mut Incoming, frame: CloseFrame) -> Result<(), Error> {
     let (reader, through) = incoming.parts();
     reader.close(through, Some(frame))
-}
-
-/// Where the system does not offer it, its own bounds hold.
-fn bound_kernel_buffer(stream: &TcpStream) {
-    #[cfg(any(target_os = "android", target_os = "linux"))]
-    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(KERNEL_BUFFER) {
-        tracing::debug!(%error, "the kernel's buffer stays unbounded");
-    }
-    #[cfg(not(any(target_os = "android", target_os = "linux")))]
-    let _ = (stream, KERNEL_BUFFER);
 }
 
 #[cfg(test)]
