@@ -155,8 +155,8 @@ pub trait Broker: StatusStore + 'static {
     /// neither where the channel has more clients than `Retention::join_leave_max`.
     async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError>;
 
-    /// Also announced, where the client was present.
-    async fn remove_presence(&self, channel: &str, client: &str) -> Result<(), BrokerError>;
+    /// Takes clients out of channels; each is given as both. Also announced, where the client was present.
+    async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError>;
 
     /// Who is in the channel, on all nodes, each client once, in no particular order.
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError>;

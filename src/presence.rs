@@ -7,6 +7,7 @@ use crate::protocol::ClientInfo;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 /// Leases renewed in one call to the broker.
@@ -17,8 +18,15 @@ pub struct Presence {
     local: Mutex<Local>,
     /// Users whom nobody shall see.
     hidden: Mutex<HashSet<String, foldhash::fast::RandomState>>,
-    /// What the broker is being told in the background.
-    leaving: TaskTracker,
+    /// Whom the broker is being shown again.
+    showing: TaskTracker,
+    leavers: mpsc::UnboundedSender<Leaver>,
+}
+
+enum Leaver {
+    Client(Arc<str>, Arc<str>),
+    /// Nobody, but wants to know when the broker knows of all before.
+    Last(oneshot::Sender<()>),
 }
 
 /// This node's clients, by their names.
@@ -32,7 +40,35 @@ struct Present {
 
 impl Presence {
     pub fn new(broker: Arc<dyn Broker>) -> Arc<Self> {
-        Arc::new(Self { broker, local: Mutex::default(), hidden: Mutex::default(), leaving: TaskTracker::new() })
+        let (leavers, leaving) = mpsc::unbounded_channel();
+        let (local, hidden, showing) = (Mutex::default(), Mutex::default(), TaskTracker::new());
+        let presence = Arc::new(Self { broker, local, hidden, showing, leavers });
+        tokio::spawn(Self::tell(Arc::downgrade(&presence), leaving));
+        presence
+    }
+
+    /// Tells the broker who has left: in one call all who did while it was told of those before.
+    async fn tell(presence: Weak<Self>, mut leaving: mpsc::UnboundedReceiver<Leaver>) {
+        let mut batch = Vec::new();
+        while leaving.recv_many(&mut batch, CHUNK).await > 0 {
+            let Some(presence) = presence.upgrade() else { return };
+            let (mut gone, mut told) = (Vec::with_capacity(batch.len()), Vec::new());
+            for leaver in batch.drain(..) {
+                match leaver {
+                    // Who is back already has not left.
+                    Leaver::Client(channel, client) if presence.is_seen(&channel, &client) => {}
+                    Leaver::Client(channel, client) => gone.push((channel, client)),
+                    Leaver::Last(waiting) => told.push(waiting),
+                }
+            }
+            if let Err(error) = presence.broker.remove_presence(&gone).await {
+                tracing::debug!(%error, "removing clients' presence failed; their leases run out");
+            }
+            for waiting in told {
+                // Whoever has given up waiting needs no answer.
+                let _ = waiting.send(());
+            }
+        }
     }
 
     /// Renews all leases three times within each one's length, for as long as `presence` lives.
@@ -40,7 +76,7 @@ impl Presence {
         loop {
             tokio::time::sleep(lease / 3).await;
             let Some(presence) = presence.upgrade() else { return };
-            let all = presence.select(|channel, info| presence.shows(channel, info));
+            let all = presence.select(|channel, info| presence.shows(channel, &info.user));
             for chunk in all.chunks(CHUNK) {
                 if let Err(error) = presence.broker.add_presence(chunk).await {
                     tracing::warn!(%error, "renewing presence failed");
@@ -57,7 +93,7 @@ impl Presence {
         info: &ClientInfo,
     ) -> Result<(), crate::broker::BrokerError> {
         self.note(channel, info);
-        if !self.shows(channel, info) {
+        if !self.shows(channel, &info.user) {
             return Ok(());
         }
         let client = [(Arc::clone(channel), info.clone())];
@@ -79,7 +115,7 @@ impl Presence {
             return;
         }
         let me = Arc::clone(self);
-        self.leaving.spawn(async move {
+        self.showing.spawn(async move {
             match me.broker.add_presence(&clients).await {
                 Ok(()) => me.leave_again(&clients),
                 Err(error) => tracing::debug!(%error, "showing clients failed; their renewal does it"),
@@ -92,8 +128,8 @@ impl Presence {
         self.hidden().remove(user);
     }
 
-    fn shows(&self, channel: &str, info: &ClientInfo) -> bool {
-        channel.starts_with(INTERNAL) || !self.hidden().contains(&*info.user)
+    fn shows(&self, channel: &str, user: &str) -> bool {
+        channel.starts_with(INTERNAL) || !self.hidden().contains(user)
     }
 
     fn select(&self, which: impl Fn(&str, &ClientInfo) -> bool) -> Vec<(Arc<str>, ClientInfo)> {
@@ -118,8 +154,11 @@ impl Presence {
         }
     }
 
-    fn is_in(&self, channel: &str, client: &str) -> bool {
-        self.local().get(client).is_some_and(|present| present.channels.iter().any(|it| **it == *channel))
+    /// Whether the client is in the channel, and not hidden.
+    fn is_seen(&self, channel: &str, client: &str) -> bool {
+        let local = self.local();
+        let present = local.get(client).filter(|present| present.channels.iter().any(|it| **it == *channel));
+        present.is_some_and(|present| self.shows(channel, &present.user))
     }
 
     /// Returns the names where the client was in the channel.
@@ -159,13 +198,9 @@ impl Presence {
         }
     }
 
-    fn tell_of_leaving(self: &Arc<Self>, channel: Arc<str>, client: Arc<str>) {
-        let me = Arc::clone(self);
-        self.leaving.spawn(async move {
-            if let Err(error) = me.broker.remove_presence(&channel, &client).await {
-                tracing::debug!(%error, "removing a client's presence failed; its lease runs out");
-            }
-        });
+    fn tell_of_leaving(&self, channel: Arc<str>, client: Arc<str>) {
+        // Fails only without the task that tells, short of a panic there.
+        let _ = self.leavers.send(Leaver::Client(channel, client));
     }
 
     /// For the end of the process: takes out whoever is left, and returns once the broker knows of all who left.
@@ -173,14 +208,18 @@ impl Presence {
         for (channel, info) in self.select(|_, _| true) {
             self.leave(&channel, &info.client);
         }
-        self.leaving.close();
-        self.leaving.wait().await;
+        self.showing.close();
+        self.showing.wait().await;
+        let (last, told) = oneshot::channel();
+        if self.leavers.send(Leaver::Last(last)).is_ok() {
+            let _ = told.await;
+        }
     }
 
     /// Takes out whom a call has brought back, since they left, or hid, while it was under way.
     fn leave_again(self: &Arc<Self>, renewed: &[(Arc<str>, ClientInfo)]) {
         for (channel, info) in renewed {
-            if !self.is_in(channel, &info.client) || !self.shows(channel, info) {
+            if !self.is_seen(channel, &info.client) {
                 self.tell_of_leaving(Arc::clone(channel), Arc::clone(&info.client));
             }
         }

@@ -261,9 +261,11 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
-    async fn remove_presence(&self, name: &str, client: &str) -> Result<(), BrokerError> {
-        let channel = self.channel(name);
-        self.evict(name, &mut lock(&channel), Some(client));
+    async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {
+        for (name, client) in clients {
+            let channel = self.channel(Arc::clone(name));
+            self.evict(name, &mut lock(&channel), Some(client));
+        }
         Ok(())
     }
 

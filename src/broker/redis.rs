@@ -47,6 +47,8 @@ use tokio::time::{sleep, timeout};
 
 /// How long [`RedisBroker::connect`] waits for a Redis that may not be there.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
+/// Clients in one call of a script about presence: few enough that one crowded channel does not hold up all others.
+const PRESENCE_CHUNK: usize = 256;
 /// Redis takes no expiry beyond its calendar: ten years stand for ever.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -177,6 +179,32 @@ impl RedisBroker {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Calls the script for each channel with what `write` makes of its items.
+    async fn change_presence<T: Sync>(
+        &self,
+        script: &redis::Script,
+        items: &[(Arc<str>, T)],
+        write: impl Fn(&mut Cmd, &[&T]),
+    ) -> Result<(), BrokerError> {
+        let mut channels: HashMap<&str, Vec<&T>> = HashMap::new();
+        for (channel, item) in items {
+            channels.entry(channel).or_default().push(item);
+        }
+        let commands: Vec<Cmd> = channels
+            .iter()
+            .flat_map(|(channel, items)| items.chunks(PRESENCE_CHUNK).map(move |items| (channel, items)))
+            .map(|(channel, items)| {
+                let mut command = self.presence_call(script, channel);
+                write(&mut command, items);
+                command
+            })
+            .collect();
+        for commands in commands.chunks(link::MAX_COMMANDS) {
+            self.nodes.call(script, commands).await?;
+        }
+        Ok(())
+    }
+
     fn presence_call(&self, script: &redis::Script, channel: &str) -> Cmd {
         let mut command = call(script, &[self.keys().presence(channel), self.keys().leases(channel)]);
         command.arg(self.keys().live(channel)).arg(self.retention.join_leave_max);
@@ -286,34 +314,23 @@ impl Broker for RedisBroker {
     }
 
     async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError> {
-        let mut channels: HashMap<&str, Vec<&ClientInfo>> = HashMap::new();
-        for (channel, info) in clients {
-            channels.entry(channel).or_default().push(info);
-        }
         let ttl = millis(self.retention.presence_ttl).max(1);
-        // Few enough clients per call that one crowded channel does not hold up all others.
-        let commands: Vec<Cmd> = channels
-            .iter()
-            .flat_map(|(channel, infos)| infos.chunks(256).map(move |infos| (channel, infos)))
-            .map(|(channel, infos)| {
-                let mut command = self.presence_call(&self.scripts.add_presence, channel);
-                command.arg(ttl);
-                for info in infos {
-                    command.arg(&*info.client).arg(wire::info_json(info));
-                }
-                command
-            })
-            .collect();
-        for commands in commands.chunks(link::MAX_COMMANDS) {
-            self.nodes.call(&self.scripts.add_presence, commands).await?;
-        }
-        Ok(())
+        let write = |command: &mut Cmd, infos: &[&ClientInfo]| {
+            command.arg(ttl);
+            for info in infos {
+                command.arg(&*info.client).arg(wire::info_json(info));
+            }
+        };
+        self.change_presence(&self.scripts.add_presence, clients, write).await
     }
 
-    async fn remove_presence(&self, channel: &str, client: &str) -> Result<(), BrokerError> {
-        let mut command = self.presence_call(&self.scripts.remove_presence, channel);
-        command.arg(client);
-        self.call_one(&self.scripts.remove_presence, command).await.map(drop)
+    async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {
+        let write = |command: &mut Cmd, clients: &[&Arc<str>]| {
+            for client in clients {
+                command.arg(&***client);
+            }
+        };
+        self.change_presence(&self.scripts.remove_presence, clients, write).await
     }
 
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError> {

@@ -187,7 +187,7 @@ async fn lost_scripts_are_loaded_again() {
         flush();
         assert_eq!(broker.presence("c").await.unwrap().len(), 1);
         flush();
-        broker.remove_presence("c", "c").await.unwrap();
+        broker.remove_presence(&[("c".into(), "c".into())]).await.unwrap();
         flush();
         assert_eq!(broker.advance(mark(round + 1)).await.unwrap().seq, round + 1);
     }

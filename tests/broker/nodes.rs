@@ -27,7 +27,7 @@ async fn two_nodes_share_everything() {
     a.add_presence(&[("c".into(), client("u", "at a"))]).await.unwrap();
     b.add_presence(&[("c".into(), client("v", "at b"))]).await.unwrap();
     assert_eq!(a.presence("c").await.unwrap().len(), 2);
-    b.remove_presence("c", "at a").await.unwrap();
+    b.remove_presence(&[("c".into(), "at a".into())]).await.unwrap();
     assert_eq!(a.presence("c").await.unwrap(), [client("v", "at b")]);
 
     assert_eq!((a.begin(mark(5)).await.unwrap().seq, b.begin(mark(9)).await.unwrap().seq), (5, 5));

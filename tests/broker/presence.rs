@@ -26,8 +26,8 @@ pub async fn clients_are_added_renewed_and_removed(factory: &impl Factory) {
     broker.add_presence(&[]).await.unwrap();
     assert_eq!(present(&*broker, "c").await, [one.clone(), two.clone()]);
 
-    broker.remove_presence("c", "1").await.unwrap();
-    broker.remove_presence("c", "nobody").await.unwrap();
+    broker.remove_presence(&[("c".into(), "1".into())]).await.unwrap();
+    broker.remove_presence(&[("c".into(), "nobody".into())]).await.unwrap();
     assert_eq!(present(&*broker, "c").await, [two]);
     assert_eq!(present(&*broker, "d").await, [one]);
 
@@ -67,8 +67,8 @@ pub async fn who_comes_and_goes_is_told_once(factory: &impl Factory) {
     for client in [&goes, &lost, &goes] {
         broker.add_presence(std::slice::from_ref(client)).await.unwrap();
     }
-    broker.remove_presence("c", "goes").await.unwrap();
-    broker.remove_presence("c", "goes").await.unwrap();
+    broker.remove_presence(&[("c".into(), "goes".into())]).await.unwrap();
+    broker.remove_presence(&[("c".into(), "goes".into())]).await.unwrap();
     until("the end of the one that is not renewed", async || {
         broker.add_presence(std::slice::from_ref(&stays)).await.unwrap();
         (broker.presence("c").await.unwrap().len() == 1).then_some(())
@@ -85,7 +85,7 @@ pub async fn a_crowd_comes_and_goes_unannounced(factory: &impl Factory) {
         broker.add_presence(&[("c".into(), client("u", id))]).await.unwrap();
     }
     for id in ["3", "2"] {
-        broker.remove_presence("c", id).await.unwrap();
+        broker.remove_presence(&[("c".into(), id.into())]).await.unwrap();
     }
     let heard = heard(&*broker, &recorder, "c").await;
     // Whether the first one's coming is told, whom nobody can hear, is left open.

@@ -1,3 +1,5 @@
--- ARGV[3]: client
-remove(ARGV[3])
+-- ARGV from 3: clients
+for i = 3, #ARGV do
+  remove(ARGV[i])
+end
 return 1
