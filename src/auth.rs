@@ -13,6 +13,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -182,25 +183,17 @@ impl Auth {
     }
 
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Verified, AuthError> {
-        if token.len() > TOKEN_MAX {
-            return Err(AuthError::Invalid("too long"));
-        }
-        // Only to find the key; nothing of it is believed before the signature is.
-        let claims: Claims =
-            jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_| AuthError::Invalid("malformed"))?;
-        if claims.id.is_empty() || claims.id.len() > USER_ID_MAX {
-            return Err(AuthError::Invalid("malformed"));
-        }
-        let remembered =
-            self.known.get(&claims.id).map(|known| known.clone()).filter(|known| self.is_fresh(known, &claims.id));
+        let unproven = Unproven::read(token)?;
+        let user = &unproven.claims.id;
+        let remembered = self.known.get(user).map(|known| known.clone()).filter(|known| self.is_fresh(known, user));
         if let Some(known) = remembered {
-            match check(token, &known.account, now) {
+            match unproven.check(&known.account, now) {
                 Err(AuthError::Invalid(_)) if known.account.at.elapsed() > REFETCH_AFTER => {}
                 checked => return checked.map(|identity| known.verified(identity)),
             }
         }
-        let known = self.fetch(&claims.id).await?.ok_or(AuthError::Invalid("unknown user"))?;
-        check(token, &known.account, now).map(|identity| known.verified(identity))
+        let known = self.fetch(user).await?.ok_or(AuthError::Invalid("unknown user"))?;
+        unproven.check(&known.account, now).map(|identity| known.verified(identity))
     }
 
     /// What PocketBase says of the user after everything that has changed so far; `None`: there is no such user.
@@ -237,46 +230,67 @@ impl Auth {
 
 static VALIDATION: LazyLock<Validation> = LazyLock::new(|| {
     let mut validation = Validation::new(Algorithm::HS256);
-    // Checked by `check` against the clock that was passed in, and without leeway.
+    // Checked by [`Unproven::check`] against the clock that was passed in, and without leeway.
     validation.validate_exp = false;
     validation.validate_aud = false;
     validation
 });
 
-/// Checks signature, kind and time of a token against its user's key.
-fn check(token: &str, account: &Account, now: SystemTime) -> Result<Identity, AuthError> {
-    let key = account.key.expose_secret().as_bytes();
-    if key.len() < KEY_MIN {
-        return Err(AuthError::Invalid("unusable key"));
-    }
-    let claims = match jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(key), &VALIDATION) {
-        Ok(token) => token.claims,
-        Err(error) => {
-            return Err(AuthError::Invalid(match error.kind() {
-                ErrorKind::InvalidSignature => "wrong signature",
-                ErrorKind::InvalidAlgorithm => "wrong algorithm",
-                _ => "malformed",
-            }));
+/// A token that says whose it is, to find the key by; nothing of it is believed before its signature is.
+struct Unproven<'a> {
+    token: &'a str,
+    claims: Claims,
+}
+
+impl<'a> Unproven<'a> {
+    fn read(token: &'a str) -> Result<Self, AuthError> {
+        if token.len() > TOKEN_MAX {
+            return Err(AuthError::Invalid("too long"));
         }
-    };
-    if claims.kind != "auth" {
-        return Err(AuthError::Invalid("not an auth token"));
+        let claims: Claims =
+            jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_| AuthError::Invalid("malformed"))?;
+        if claims.id.is_empty() || claims.id.len() > USER_ID_MAX {
+            return Err(AuthError::Invalid("malformed"));
+        }
+        Ok(Self { token, claims })
     }
-    if claims.collection != *account.collection {
-        return Err(AuthError::Invalid("of another collection"));
+
+    /// Checks signature, kind and time against its user's account.
+    fn check(&self, account: &Account, now: SystemTime) -> Result<Identity, AuthError> {
+        let key = account.key.expose_secret().as_bytes();
+        if key.len() < KEY_MIN {
+            return Err(AuthError::Invalid("unusable key"));
+        }
+        // What is signed has been read already.
+        jsonwebtoken::decode::<IgnoredAny>(self.token, &DecodingKey::from_secret(key), &VALIDATION).map_err(
+            |error| {
+                AuthError::Invalid(match error.kind() {
+                    ErrorKind::InvalidSignature => "wrong signature",
+                    ErrorKind::InvalidAlgorithm => "wrong algorithm",
+                    _ => "malformed",
+                })
+            },
+        )?;
+        let Claims { id, kind, collection, exp } = &self.claims;
+        if kind != "auth" {
+            return Err(AuthError::Invalid("not an auth token"));
+        }
+        if *collection != *account.collection {
+            return Err(AuthError::Invalid("of another collection"));
+        }
+        let expires_at = UNIX_EPOCH.checked_add(Duration::from_secs(*exp)).ok_or(AuthError::Invalid("malformed"))?;
+        if expires_at <= now {
+            return Err(AuthError::Expired);
+        }
+        Ok(Identity { user: id.clone(), expires_at })
     }
-    let expires_at = UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp)).ok_or(AuthError::Invalid("malformed"))?;
-    if expires_at <= now {
-        return Err(AuthError::Expired);
-    }
-    Ok(Identity { user: claims.id, expires_at })
 }
 
 /// As [`Auth::verify`], with the key at hand; for the fuzz targets in `tests/fuzz`.
 #[doc(hidden)]
 pub fn check_with(key: &str, collection: &str, token: &str, now: SystemTime) -> Result<Identity, AuthError> {
     let user = UserKey { key: key.into(), banned_until: 0, muted_until: 0, blocked: Vec::new() };
-    check(token, &Account::new(user, &collection.into(), Instant::now()), now)
+    Unproven::read(token)?.check(&Account::new(user, &collection.into(), Instant::now()), now)
 }
 
 #[cfg(test)]
