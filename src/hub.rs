@@ -4,7 +4,7 @@
 //! next, is encoded once, and is handed to the [writers](crate::writer), each of which puts it into the outboxes of
 //! its own connections. A subscriber comes in through [`Hub::subscribe`], which puts its reply into its outbox in the
 //! same instant from which live publications follow, so that none falls between. What the broker has not brought is
-//! read from it ([`sync`]).
+//! read from it ([`sync`]), and what a subscriber has missed ([`recovery`]).
 //!
 //! One channel of the broker's is the gateways' own, watched by a [`Watcher`]: it says whose access may have ended
 //! ([`suspension`]). It is brought up to date before any other channel goes on, so that nobody gets what was published
@@ -21,11 +21,12 @@ mod delivery;
 pub mod feed;
 mod flow;
 mod liveness;
+mod recovery;
 mod statuses;
 pub mod suspension;
 mod sync;
 
-use crate::broker::{Broker, BrokerError, HistoryQuery};
+use crate::broker::{Broker, BrokerError};
 use crate::connection::Connection;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -35,6 +36,7 @@ use audience::Audience;
 use dashmap::DashMap;
 use feed::Join;
 use flow::Flow;
+use recovery::Reads;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use suspension::Held;
 
@@ -72,6 +74,7 @@ struct Channel {
     name: Arc<str>,
     link: tokio::sync::Mutex<Link>,
     state: Mutex<State>,
+    reads: Reads,
 }
 
 /// Whether the broker delivers this channel to this node.
@@ -203,7 +206,7 @@ impl Hub {
                 }
             };
             match read {
-                Some(after) => history = Some(self.history(name, HistoryQuery::after(after)).await?),
+                Some(after) => history = Some(self.missed(channel, after).await?),
                 // Others may depend on the sync that this doubt calls for, should this subscribe be given up.
                 None => self.sync_later(vec![Arc::clone(channel)]),
             }
@@ -287,7 +290,7 @@ impl Hub {
                 Arc::clone(&self.channels.entry(Arc::clone(&name)).or_insert_with(|| {
                     self.metrics.channels.inc();
                     let (link, state) = (tokio::sync::Mutex::new(Link::Detached), Mutex::new(State::new(&name)));
-                    Arc::new(Channel { name, link, state })
+                    Arc::new(Channel { name, link, state, reads: Reads::default() })
                 }))
             });
             let mut state = channel.state();

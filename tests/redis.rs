@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 const MESSAGES: usize = 60;
+const RETURNING: u64 = 20;
 
 fn history_reads(redis: &Redis) -> u64 {
     redis.calls("xrange") + redis.calls("xrevrange")
@@ -85,4 +86,43 @@ async fn who_comes_while_the_gateway_leaves_the_channel_misses_nothing() {
     assert!(alice.reply(99).await["subscribe"].is_object());
     world.pocketbase.write(&room, &users[0], "hello").await;
     assert_eq!(alice.message().await, "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_come_back_together_share_a_read_of_history() {
+    let world = World::start(2, true, &[]).await;
+    let redis = world.redis.as_ref().unwrap();
+    let (room, users) = world.room(&["alice", "bob", "nobody"]).await;
+    let channel = format!("room:{room}");
+    let mut alice = world.subscriber(0, &users[0], &room).await;
+    let place = alice.history_position(&channel).await;
+    for n in 0..MESSAGES {
+        world.pocketbase.write(&room, &users[0], &n.to_string()).await;
+    }
+    // The other gateway has the channel, and nothing of what was before.
+    let _bob = world.subscriber(1, &users[1], &room).await;
+    let mut back = Vec::new();
+    for _ in 0..RETURNING {
+        back.push(Client::connect(&world.gateways[1], &users[0].token).await);
+    }
+    let before = history_reads(redis);
+    redis.pause();
+    let recover = json!({"channel": channel, "recover": true, "offset": place.offset, "epoch": place.epoch});
+    for client in &mut back {
+        client.send(&json!({"id": 99, "subscribe": recover}).to_string()).await;
+    }
+    sleep(Duration::from_millis(300)).await;
+    redis.resume();
+    for client in &mut back {
+        let reply = client.reply(99).await;
+        let publications = reply["subscribe"]["publications"].as_array().unwrap_or_else(|| panic!("{reply}"));
+        assert_eq!((&reply["subscribe"]["recovered"], publications.len()), (&json!(true), MESSAGES), "{reply}");
+    }
+    let reads = history_reads(redis) - before;
+    assert!((1..RETURNING / 2).contains(&reads), "{reads} reads");
+    // What follows reaches them all.
+    world.pocketbase.write(&room, &users[0], "hello").await;
+    for client in &mut back {
+        assert_eq!(client.message().await, "hello");
+    }
 }
