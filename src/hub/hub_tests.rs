@@ -7,7 +7,7 @@ use super::*;
 use crate::access::changes::Cause;
 use crate::auth::Account;
 use crate::broker::memory::MemoryBroker;
-use crate::broker::{Entry, Retention, Sink};
+use crate::broker::{Entry, HistoryQuery, Retention, Sink};
 use crate::connection::ConnectionId;
 use crate::outbox::Outbox;
 use crate::protocol::{ClientInfo, Payload, Reply, codes};
