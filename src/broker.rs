@@ -155,6 +155,15 @@ pub trait Broker: StatusStore + 'static {
     /// neither where the channel has more clients than `Retention::join_leave_max`.
     async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError>;
 
+    /// As [`Broker::add_presence`] for one client, unless so many others are in the channel already: then it stays out,
+    /// and the answer is false.
+    async fn add_presence_if_room(
+        &self,
+        channel: &Arc<str>,
+        client: &ClientInfo,
+        limit: usize,
+    ) -> Result<bool, BrokerError>;
+
     /// Takes clients out of channels; each is given as both. Also announced, where the client was present.
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError>;
 

@@ -1,7 +1,7 @@
 //! Which of this node's clients are in which channel: keeps their leases in the broker alive. Clients of users who are
 //! invisible are kept from it.
 
-use crate::broker::Broker;
+use crate::broker::{Broker, BrokerError};
 use crate::event::INTERNAL;
 use crate::protocol::ClientInfo;
 use std::collections::{HashMap, HashSet};
@@ -87,11 +87,7 @@ impl Presence {
         }
     }
 
-    pub async fn enter(
-        self: &Arc<Self>,
-        channel: &Arc<str>,
-        info: &ClientInfo,
-    ) -> Result<(), crate::broker::BrokerError> {
+    pub async fn enter(self: &Arc<Self>, channel: &Arc<str>, info: &ClientInfo) -> Result<(), BrokerError> {
         self.note(channel, info);
         if !self.shows(channel, &info.user) {
             return Ok(());
@@ -174,21 +170,21 @@ impl Presence {
     }
 
     /// As `enter`, where the channel may hold so many clients on all nodes; false where it holds as many already, and
-    /// this one has not entered. Entry and question leave together, the entry first, so that those who come at the
-    /// same time see each other; only while a broker begins anew may a few too many get in.
+    /// this one has not entered. Only while a broker begins anew may a few too many get in.
     pub async fn enter_if_room(
         self: &Arc<Self>,
         channel: &Arc<str>,
         info: &ClientInfo,
         limit: usize,
-    ) -> Result<bool, crate::broker::BrokerError> {
-        let (entered, present) = tokio::join!(self.enter(channel, info), self.broker.presence(channel));
-        entered?;
-        let others = present?.iter().filter(|other| other.client != info.client).count();
-        if others >= limit {
+    ) -> Result<bool, BrokerError> {
+        self.note(channel, info);
+        let entered = self.broker.add_presence_if_room(channel, info, limit).await?;
+        if !entered {
             self.leave(channel, &info.client);
+        } else if !self.is_seen(channel, &info.client) {
+            self.tell_of_leaving(Arc::clone(channel), Arc::clone(&info.client));
         }
-        Ok(others < limit)
+        Ok(entered)
     }
 
     /// Returns at once; the broker is told in the background, and where that fails the lease runs out.

@@ -150,6 +150,22 @@ impl MemoryBroker {
         Arc::clone(&self.channels.entry(name.into()).or_default())
     }
 
+    /// Whether there was room: `limit` others at most may be there already.
+    fn add(&self, name: &Arc<str>, info: &ClientInfo, limit: Option<usize>) -> bool {
+        let channel = self.channel(Arc::clone(name));
+        let mut channel = lock(&channel);
+        self.evict(name, &mut channel, None);
+        let others = |crowd: &Crowd| crowd.len() - usize::from(crowd.has(&info.client));
+        if limit.is_some_and(|limit| others(&channel.presence) >= limit) {
+            return false;
+        }
+        let new = channel.presence.see(info.clone(), Instant::now());
+        if new && channel.presence.len() <= self.retention.join_leave_max {
+            self.tell_movement(name, Movement::Join, info.clone());
+        }
+        true
+    }
+
     /// Takes clients out of the presence whose time has run out, and this one.
     fn evict(&self, name: &str, channel: &mut Channel, client: Option<&str>) {
         for info in channel.evict(Instant::now(), &self.retention, client) {
@@ -250,15 +266,18 @@ impl Broker for MemoryBroker {
 
     async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError> {
         for (name, info) in clients {
-            let channel = self.channel(Arc::clone(name));
-            let mut channel = lock(&channel);
-            self.evict(name, &mut channel, None);
-            let new = channel.presence.see(info.clone(), Instant::now());
-            if new && channel.presence.len() <= self.retention.join_leave_max {
-                self.tell_movement(name, Movement::Join, info.clone());
-            }
+            self.add(name, info, None);
         }
         Ok(())
+    }
+
+    async fn add_presence_if_room(
+        &self,
+        channel: &Arc<str>,
+        client: &ClientInfo,
+        limit: usize,
+    ) -> Result<bool, BrokerError> {
+        Ok(self.add(channel, client, Some(limit)))
     }
 
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {

@@ -205,6 +205,15 @@ impl RedisBroker {
         Ok(())
     }
 
+    /// `limit`: of others that may be there.
+    fn write_entry(&self, command: &mut Cmd, infos: &[&ClientInfo], limit: Option<usize>) {
+        command.arg(millis(self.retention.presence_ttl).max(1));
+        command.arg(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)));
+        for info in infos {
+            command.arg(&*info.client).arg(wire::info_json(info));
+        }
+    }
+
     fn presence_call(&self, script: &redis::Script, channel: &str) -> Cmd {
         let mut command = call(script, &[self.keys().presence(channel), self.keys().leases(channel)]);
         command.arg(self.keys().live(channel)).arg(self.retention.join_leave_max);
@@ -314,14 +323,19 @@ impl Broker for RedisBroker {
     }
 
     async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError> {
-        let ttl = millis(self.retention.presence_ttl).max(1);
-        let write = |command: &mut Cmd, infos: &[&ClientInfo]| {
-            command.arg(ttl);
-            for info in infos {
-                command.arg(&*info.client).arg(wire::info_json(info));
-            }
-        };
+        let write = |command: &mut Cmd, infos: &[&ClientInfo]| self.write_entry(command, infos, None);
         self.change_presence(&self.scripts.add_presence, clients, write).await
+    }
+
+    async fn add_presence_if_room(
+        &self,
+        channel: &Arc<str>,
+        client: &ClientInfo,
+        limit: usize,
+    ) -> Result<bool, BrokerError> {
+        let mut command = self.presence_call(&self.scripts.add_presence, channel);
+        self.write_entry(&mut command, &[client], Some(limit));
+        Ok(self.call_one(&self.scripts.add_presence, command).await? == Value::Int(1))
     }
 
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {

@@ -65,6 +65,13 @@ impl Crowd {
         self.len() == 0
     }
 
+    pub fn has(&self, client: &str) -> bool {
+        match &self.clients {
+            Clients::Few(few) => few.iter().any(|present| *present.info.client == *client),
+            Clients::Many(many) => many.contains(client),
+        }
+    }
+
     /// Notes that this client has been seen; returns whether it is new.
     pub fn see(&mut self, info: ClientInfo, now: Instant) -> bool {
         self.oldest.get_or_insert(now);
