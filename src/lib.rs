@@ -44,5 +44,6 @@ pub mod shutdown;
 pub mod signature;
 pub mod socket;
 pub mod status;
+mod turns;
 pub mod updates;
 pub mod writer;

@@ -4,6 +4,7 @@
 use crate::broker::{Broker, BrokerError};
 use crate::event::INTERNAL;
 use crate::protocol::ClientInfo;
+use crate::turns::Turns;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -73,15 +74,21 @@ impl Presence {
 
     /// Renews all leases three times within each one's length, for as long as `presence` lives.
     pub async fn renew(presence: Weak<Self>, lease: Duration) {
+        let mut turns = Turns::new(lease / 3);
+        let mut failing = false;
         loop {
-            tokio::time::sleep(lease / 3).await;
+            turns.next().await;
             let Some(presence) = presence.upgrade() else { return };
-            let all = presence.select(|channel, info| presence.shows(channel, &info.user));
-            for chunk in all.chunks(CHUNK) {
+            let due = presence.select(|channel, info| turns.is_of(&info.client) && presence.shows(channel, &info.user));
+            for chunk in due.chunks(CHUNK) {
                 if let Err(error) = presence.broker.add_presence(chunk).await {
-                    tracing::warn!(%error, "renewing presence failed");
+                    // Once per outage: what follows says nothing new.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "renewing presence failed, trying on");
+                    }
                     break;
                 }
+                failing = false;
                 presence.leave_again(chunk);
             }
         }

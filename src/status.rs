@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
+use crate::turns::Turns;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -82,7 +83,8 @@ impl Statuses {
         let look = (me.lease / 30).min(Duration::from_secs(1));
         let lease = me.lease;
         drop(me);
-        tokio::spawn(Self::look(statuses.clone(), look, lease / 3));
+        tokio::spawn(Self::look(statuses.clone(), look));
+        tokio::spawn(Self::renew(statuses.clone(), Turns::new(lease / 3)));
         while let Some(me) = statuses.upgrade() {
             match timeout(look, me.changed.notified()).await {
                 Ok(()) => me.tell().await,
@@ -91,22 +93,27 @@ impl Statuses {
         }
     }
 
-    /// Renews all leases once in a while, looks for connections that have fallen silent, and sweeps.
-    async fn look(statuses: Weak<Self>, pause: Duration, renewal: Duration) {
-        let (mut renewed, mut failed) = (Instant::now(), false);
+    /// Has each lease renewed in its turn.
+    async fn renew(statuses: Weak<Self>, mut turns: Turns) {
+        loop {
+            turns.next().await;
+            let Some(me) = statuses.upgrade() else { return };
+            me.tell_again(|client| turns.is_of(client));
+        }
+    }
+
+    /// Looks for connections that have fallen silent, and sweeps.
+    async fn look(statuses: Weak<Self>, pause: Duration) {
+        let mut failed = false;
         loop {
             sleep(pause).await;
             let Some(me) = statuses.upgrade() else { return };
             me.look_for_silence();
-            if renewed.elapsed() >= renewal {
-                me.renew();
-                renewed = Instant::now();
-            }
             match me.store.sweep().await {
                 Ok(()) if failed => {
                     // It may have lost its data.
-                    me.renew();
-                    (renewed, failed) = (Instant::now(), false);
+                    me.tell_again(|_| true);
+                    failed = false;
                 }
                 Ok(()) => {}
                 Err(error) => {
@@ -219,10 +226,11 @@ impl Statuses {
         left.iter().for_each(|connection| self.leave(connection, true));
     }
 
-    fn renew(&self) {
+    fn tell_again(&self, which: impl Fn(&str) -> bool) {
         let mut local = self.local();
         let Local { connections, due, .. } = &mut *local;
-        due.leases.extend(connections.iter().filter(|(_, held)| !held.lost).map(|(client, _)| Arc::clone(client)));
+        let these = connections.iter().filter(|(client, held)| !held.lost && which(client));
+        due.leases.extend(these.map(|(client, _)| Arc::clone(client)));
         drop(local);
         self.changed.notify_one();
     }
