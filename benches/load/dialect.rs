@@ -59,4 +59,10 @@ pub trait Dialect: Send + Sync {
     fn ping(&self) -> Option<(&'static [u8], Vec<u8>)> {
         None
     }
+
+    /// How the server says that it ends a subscription, as where the client has to reload. No message may hold these
+    /// bytes.
+    fn farewell(&self) -> Option<&'static [u8]> {
+        None
+    }
 }

@@ -42,4 +42,8 @@ impl Dialect for Json {
     fn ping(&self) -> Option<(&'static [u8], Vec<u8>)> {
         Some((b"{}", text("{}")))
     }
+
+    fn farewell(&self) -> Option<&'static [u8]> {
+        Some(br#""unsubscribe":{"code":"#)
+    }
 }

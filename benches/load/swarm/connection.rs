@@ -12,12 +12,15 @@ use std::sync::atomic::Ordering;
 /// Room in front of the read buffer for what was left of the read before.
 const CARRY: usize = LENGTH;
 const BUFFER: usize = 256 * 1024;
+/// So many bytes at the end of what was read are searched for the end of the subscription.
+const FAREWELL: usize = 256;
 
 /// What reading needs besides the connection; one for all of a thread.
 pub struct Reader {
     buffer: Vec<u8>,
     search: Search,
     ping: Option<(Finder<'static>, Vec<u8>)>,
+    farewell: Option<Finder<'static>>,
     pub tally: Option<Tally>,
 }
 
@@ -61,7 +64,8 @@ pub struct Seat {
 impl Reader {
     pub fn new(dialect: &dyn Dialect) -> Self {
         let ping = dialect.ping().map(|(ping, pong)| (Finder::new(ping), pong));
-        Self { buffer: vec![0; CARRY + BUFFER], search: Search::new(), ping, tally: None }
+        let farewell = dialect.farewell().map(Finder::new);
+        Self { buffer: vec![0; CARRY + BUFFER], search: Search::new(), ping, farewell, tally: None }
     }
 }
 
@@ -104,7 +108,7 @@ impl Connection {
 
     /// Looks at the `count` bytes that are in the buffer.
     fn take(&mut self, count: usize, seat: Seat, reader: &mut Reader, shared: &Shared) -> Result<(), String> {
-        let Reader { buffer, search, ping, tally } = reader;
+        let Reader { buffer, search, ping, farewell, tally } = reader;
         let begin = CARRY - self.carried;
         buffer[begin..CARRY].copy_from_slice(&self.carry[..self.carried]);
         let bytes = &buffer[begin..CARRY + count];
@@ -118,6 +122,11 @@ impl Connection {
         shared.seen.fetch_add(self.received - received, Ordering::Relaxed);
         if arrived > 0 {
             shared.arrived.fetch_add(arrived, Ordering::Relaxed);
+        }
+        // Nothing but pings comes after it.
+        let last = &bytes[bytes.len().saturating_sub(FAREWELL)..];
+        if let Some(at) = farewell.as_ref().and_then(|farewell| farewell.find(last)) {
+            return Err(String::from_utf8_lossy(&last[at..]).into_owned());
         }
         if let Some((ping, pong)) = ping {
             // Those that end in what was carried were answered before.
