@@ -9,9 +9,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
 use tokio_util::task::TaskTracker;
 
-/// Leases renewed in one call to the broker.
+/// Clients who have left, told in one call to the broker.
 const CHUNK: usize = 500;
 
 pub struct Presence {
@@ -78,10 +79,13 @@ impl Presence {
         let mut failing = false;
         loop {
             turns.next().await;
-            let Some(presence) = presence.upgrade() else { return };
-            let due = presence.select(|channel, info| turns.is_of(&info.client) && presence.shows(channel, &info.user));
-            for chunk in due.chunks(CHUNK) {
-                if let Err(error) = presence.broker.add_presence(chunk).await {
+            let Some(due) = presence.upgrade().map(|it| it.select(|_, info| turns.is_of(&info.client))) else { return };
+            for (at, part) in turns.parts(&due) {
+                sleep_until(at).await;
+                let Some(presence) = presence.upgrade() else { return };
+                let seen = |(channel, info): &&(Arc<str>, ClientInfo)| presence.is_seen(channel, &info.client);
+                let part: Vec<_> = part.iter().filter(seen).cloned().collect();
+                if let Err(error) = presence.broker.add_presence(&part).await {
                     // Once per outage: what follows says nothing new.
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(%error, "renewing presence failed, trying on");
@@ -89,7 +93,7 @@ impl Presence {
                     break;
                 }
                 failing = false;
-                presence.leave_again(chunk);
+                presence.leave_again(&part);
             }
         }
     }

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// Leases or ends told in one call to the broker.
 const BATCH: usize = 500;
@@ -97,8 +97,12 @@ impl Statuses {
     async fn renew(statuses: Weak<Self>, mut turns: Turns) {
         loop {
             turns.next().await;
-            let Some(me) = statuses.upgrade() else { return };
-            me.tell_again(|client| turns.is_of(client));
+            let Some(due) = statuses.upgrade().map(|me| me.clients(|client| turns.is_of(client))) else { return };
+            for (at, part) in turns.parts(&due) {
+                sleep_until(at).await;
+                let Some(me) = statuses.upgrade() else { return };
+                me.tell_again(part);
+            }
         }
     }
 
@@ -112,7 +116,7 @@ impl Statuses {
             match me.store.sweep().await {
                 Ok(()) if failed => {
                     // It may have lost its data.
-                    me.tell_again(|_| true);
+                    me.tell_again(&me.clients(|_| true));
                     failed = false;
                 }
                 Ok(()) => {}
@@ -226,11 +230,16 @@ impl Statuses {
         left.iter().for_each(|connection| self.leave(connection, true));
     }
 
-    fn tell_again(&self, which: impl Fn(&str) -> bool) {
+    fn clients(&self, which: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        self.local().connections.keys().filter(|client| which(client)).cloned().collect()
+    }
+
+    /// Has the leases of those renewed who are still there.
+    fn tell_again(&self, clients: &[Arc<str>]) {
         let mut local = self.local();
         let Local { connections, due, .. } = &mut *local;
-        let these = connections.iter().filter(|(client, held)| !held.lost && which(client));
-        due.leases.extend(these.map(|(client, _)| Arc::clone(client)));
+        let there = clients.iter().filter(|&client| connections.get(client).is_some_and(|held| !held.lost));
+        due.leases.extend(there.cloned());
         drop(local);
         self.changed.notify_one();
     }

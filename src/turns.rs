@@ -1,17 +1,23 @@
 //! Doing something for many clients again and again, evenly spread over time: whoever is behind it never has to take
-//! all of them at once, and let others wait meanwhile.
+//! many of them at once, and let others wait meanwhile.
 
 use std::hash::BuildHasher;
 use std::time::Duration;
-use tokio::time::{Interval, interval};
+use tokio::time::{Instant, Interval, interval};
 
-/// Turns in a round.
-const TURNS: u64 = 256;
+/// Turns in a round, in each of which all clients are looked through once.
+const TURNS: u32 = 64;
+/// Parts of a turn, at most: so many calls in a round can be waited for one after the other, however many clients.
+const PARTS: usize = 16;
+/// Fewer than this need no further division.
+const FEW: usize = 16;
 
 /// Each client has its turn once in a round, always the same one.
 pub struct Turns {
+    length: Duration,
     // What came late is made up for at once, so that rounds take no longer.
     ticks: Interval,
+    begun: Instant,
     current: u64,
     hasher: foldhash::fast::RandomState,
 }
@@ -19,38 +25,61 @@ pub struct Turns {
 impl Turns {
     /// `round`: how often each client has its turn.
     pub fn new(round: Duration) -> Self {
-        let pause = (round / TURNS as u32).max(Duration::from_millis(1));
-        Self { ticks: interval(pause), current: 0, hasher: foldhash::fast::RandomState::default() }
+        let length = (round / TURNS).max(Duration::from_millis(1));
+        let hasher = foldhash::fast::RandomState::default();
+        Self { length, ticks: interval(length), begun: Instant::now(), current: 0, hasher }
     }
 
     /// Waits for the next turn.
     pub async fn next(&mut self) {
-        self.ticks.tick().await;
-        self.current = (self.current + 1) % TURNS;
+        self.begun = self.ticks.tick().await;
+        self.current = (self.current + 1) % u64::from(TURNS);
     }
 
     pub fn is_of(&self, client: &str) -> bool {
-        self.hasher.hash_one(client) % TURNS == self.current
+        self.hasher.hash_one(client) % u64::from(TURNS) == self.current
+    }
+
+    /// Cuts what is due in this turn into parts, each with the time for it.
+    pub fn parts<'a, T>(&self, due: &'a [T]) -> impl Iterator<Item = (Instant, &'a [T])> + use<'a, T> {
+        let parts = due.len().div_ceil(FEW).clamp(1, PARTS);
+        let (begun, pause) = (self.begun, self.length / parts as u32);
+        let part = move |(number, part)| (begun + pause * number, part);
+        (0..).zip(due.chunks(due.len().div_ceil(parts).max(1))).map(part)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
     async fn each_has_its_turn_once_in_a_round_and_none_is_crowded() {
         let clients: Vec<String> = (0..6400).map(|number| format!("client {number}")).collect();
-        let (round, begin) = (Duration::from_secs(20), Instant::now());
+        let round = Duration::from_secs(20);
         let mut turns = Turns::new(round);
         let mut had = vec![Vec::new(); clients.len()];
+        let mut last = Instant::now();
         for _ in 0..2 * TURNS {
             turns.next().await;
             let its: Vec<usize> = (0..clients.len()).filter(|&i| turns.is_of(&clients[i])).collect();
-            assert!(its.len() < 100, "{} of 6400 at once", its.len());
-            its.into_iter().for_each(|i| had[i].push(begin.elapsed()));
+            assert!(its.len() < 200, "{} of 6400 at once", its.len());
+            for (at, part) in turns.parts(&its) {
+                assert!(part.len() <= FEW && at >= last && at < turns.begun + turns.length);
+                last = at;
+                part.iter().for_each(|&i| had[i].push(turns.begun));
+            }
         }
         assert!(had.iter().all(|had| had.len() == 2 && had[1] - had[0] == round));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_is_cut_into_so_many_parts_and_no_more() {
+        let turns = Turns::new(Duration::from_secs(20));
+        for (due, parts) in [(0, 0), (1, 1), (FEW, 1), (FEW + 1, 2), (PARTS * FEW, PARTS), (100_000, PARTS)] {
+            let due: Vec<usize> = (0..due).collect();
+            assert_eq!(turns.parts(&due).count(), parts, "of {}", due.len());
+            assert_eq!(turns.parts(&due).flat_map(|(_, part)| part).count(), due.len());
+        }
     }
 }
