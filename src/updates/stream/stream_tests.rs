@@ -452,6 +452,8 @@ impl Stage {
         }
         let deadline = Instant::now() + Duration::from_secs(600);
         loop {
+            // So that what has come by now is of some age.
+            tokio::time::sleep(Duration::from_millis(50)).await;
             self.read().await;
             let wrong = {
                 let world = self.world.lock().unwrap();
@@ -474,7 +476,6 @@ impl Stage {
                 self.stream.behind(),
                 &self.steps[self.steps.len().saturating_sub(60)..]
             );
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let mut world = self.world.lock().unwrap();
         self.clients.iter_mut().for_each(|client| client.uncertain.clear());
