@@ -40,6 +40,12 @@ struct Present {
     channels: Vec<Arc<str>>,
 }
 
+/// How many users these clients are of. Guests are clients and no users.
+pub fn users(clients: &[ClientInfo]) -> usize {
+    let users: HashSet<&str> = clients.iter().map(|client| &*client.user).filter(|user| !user.is_empty()).collect();
+    users.len()
+}
+
 impl Presence {
     pub fn new(broker: Arc<dyn Broker>) -> Arc<Self> {
         let (leavers, leaving) = mpsc::unbounded_channel();
