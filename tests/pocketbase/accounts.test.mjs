@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -62,7 +63,6 @@ describe("keys", () => {
     const [member, staff, superuser] = await ask(`${ids.members}/${SAME}`, `${ids.staff}/${SAME}`, `${ids._superusers}/${root.id}`);
     assert.deepEqual([member.user, staff.user, superuser.user], [SAME, `staff/${SAME}`, `_superusers/${root.id}`]);
     assert.equal(new Set([member.key, staff.key, superuser.key]).size, 3);
-    const { createHmac } = await import("node:crypto");
     for (const [{ token }, { key }] of [[ann, member], [tom, staff], [root, superuser]]) {
       const [head, body, signature] = token.split(".");
       assert.equal(createHmac("sha256", key).update(`${head}.${body}`).digest("base64url"), signature);

@@ -238,6 +238,15 @@ export class PocketBase {
     return { status: response.status, body: await response.json() };
   }
 
+  /** What the keys route says of those who have logged in. */
+  async accounts(...users) {
+    const names = users.map(({ token }) => {
+      const { collectionId, id } = JSON.parse(Buffer.from(token.split(".")[1], "base64url"));
+      return `${collectionId}/${id}`;
+    });
+    return (await this.gateway("POST", "/api/gateway/keys", { users: names })).body.keys;
+  }
+
   async events(after = 0, limit = 1000) {
     return (await this.gateway("GET", `/api/gateway/events?after=${after}&limit=${limit}`)).body;
   }
