@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 /** The gateway's own PocketBase files. */
 export const GATEWAY = path.join(ROOT, "deploy/pocketbase");
 /** Folders with an application's own pb_hooks and pb_migrations, which are laid over the gateway's. */
@@ -123,8 +123,8 @@ function flags(folder) {
 }
 
 /** Runs a command to its end: {status, output}. */
-export function run(folder, args, env = {}) {
-  const ended = spawnSync(POCKETBASE, [...args, ...flags(folder)], {
+export function run(folder, args, env = {}, binary = POCKETBASE) {
+  const ended = spawnSync(binary, [...args, ...flags(folder)], {
     env: { ...process.env, GATEWAY_SECRET: SECRET, ...env },
     encoding: "utf8",
     input: "y\n", // migrate down asks
@@ -135,16 +135,16 @@ export function run(folder, args, env = {}) {
 }
 
 export class PocketBase {
-  static async start({ gatewayUrl = "http://127.0.0.1:1", application, prepare, folder = install(prepare, application), arguments: more = [] } = {}) {
+  static async start({ gatewayUrl = "http://127.0.0.1:1", application, prepare, folder = install(prepare, application), arguments: more = [], binary } = {}) {
     const pb = new PocketBase();
     pb.folder = folder;
-    const created = run(folder, ["superuser", "upsert", ...SUPERUSER]);
+    const created = run(folder, ["superuser", "upsert", ...SUPERUSER], {}, binary);
     if (created.status !== 0) throw new Error(`superuser: ${created.output}`);
 
     const port = await freePort();
     pb.url = `http://127.0.0.1:${port}`;
     pb.output = "";
-    pb.process = spawn(POCKETBASE, ["serve", "--http", `127.0.0.1:${port}`, ...flags(folder), ...more], {
+    pb.process = spawn(binary ?? POCKETBASE, ["serve", "--http", `127.0.0.1:${port}`, ...flags(folder), ...more], {
       env: { ...process.env, GATEWAY_SECRET: SECRET, GATEWAY_URL: gatewayUrl },
     });
     for (const stream of [pb.process.stdout, pb.process.stderr]) {
