@@ -129,7 +129,7 @@ export class Lab {
     return `redis://127.0.0.1:${port}`;
   }
 
-  /** PocketBase with our hooks and the chat, or another application; the hooks deliver to `gatewayUrl`. */
+  /** PocketBase with the gateway's hooks and an application's files, the chat's by default; it delivers to `gatewayUrl`. */
   async pocketbase(gatewayUrl, application) {
     const pocketbase = await PocketBase.start({ gatewayUrl, application });
     pocketbase.name = "pocketbase";
