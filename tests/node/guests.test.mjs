@@ -1,4 +1,4 @@
-// The published `centrifuge` package without a token: a guest, who logs in later.
+// The published `centrifuge` package without a token, as a guest, and then with a token.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
