@@ -37,7 +37,8 @@ impl Admin {
         self.services.metrics.render()
     }
 
-    /// 200 while this node can serve clients; else 503 and what is missing.
+    /// 200 while this node can serve clients, else 503 with its `problems`. `warnings` name parts of the config that do
+    /// not work; the others do, so these gateways stay in service.
     async fn ready(&self) -> Answer {
         let mut problems = Vec::new();
         if self.shutdown.is_asked() {
@@ -54,6 +55,7 @@ impl Admin {
             format!("updates: {channel} is {} s behind; PocketBase answers too slowly", age.as_secs())
         }));
         let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        json(status, &serde_json::json!({"ready": problems.is_empty(), "problems": problems}))
+        let warnings = self.services.relay.warnings();
+        json(status, &serde_json::json!({"ready": problems.is_empty(), "problems": problems, "warnings": warnings}))
     }
 }

@@ -1,4 +1,4 @@
-//! A real PocketBase with the hooks and migrations of `deploy/pocketbase`, its data in a temporary folder.
+//! A real PocketBase with the gateway's hooks and an application's own, its data in a temporary folder.
 
 use super::http::{Http, Response};
 use super::process::{Process, free_port};
@@ -28,9 +28,19 @@ pub struct PocketBase {
 
 struct Settings {
     gateway_url: String,
-    hooks: PathBuf,
+    /// Folder of the application's own `pb_hooks` and `pb_migrations`.
+    application: PathBuf,
+    /// Hooks in place of the installed ones.
+    hooks: Option<PathBuf>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+}
+
+impl Settings {
+    fn of(application: PathBuf, gateway_url: &str) -> Self {
+        let (arguments, environment) = (Vec::new(), Vec::new());
+        Self { gateway_url: gateway_url.to_owned(), application, hooks: None, arguments, environment }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -40,26 +50,33 @@ pub struct User {
 }
 
 impl PocketBase {
+    /// The chat's PocketBase.
     pub async fn start(gateway_url: &str) -> Self {
-        Self::start_with(gateway_url, &deployed("pb_hooks"), &[]).await
+        Self::begin(Settings::of(chat(), gateway_url)).await
     }
 
-    /// With other hooks than those of `deploy/pocketbase`, and more arguments for `serve`.
+    /// Another application's PocketBase.
+    pub async fn start_application(application: PathBuf, gateway_url: &str) -> Self {
+        Self::begin(Settings::of(application, gateway_url)).await
+    }
+
+    /// The chat's PocketBase with other hooks, and more arguments for `serve`.
     pub async fn start_with(gateway_url: &str, hooks: &Path, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (gateway_url, hooks, environment) = (gateway_url.to_owned(), hooks.to_owned(), Vec::new());
-        Self::begin(Settings { gateway_url, hooks, arguments, environment }).await
+        Self::begin(Settings { hooks: Some(hooks.to_owned()), arguments, ..Settings::of(chat(), gateway_url) }).await
     }
 
-    /// With this in its environment.
+    /// The chat's PocketBase with more variables in its environment.
     pub async fn start_in(gateway_url: &str, environment: &[(&str, &str)]) -> Self {
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let (gateway_url, hooks, arguments) = (gateway_url.to_owned(), deployed("pb_hooks"), Vec::new());
-        Self::begin(Settings { gateway_url, hooks, arguments, environment }).await
+        Self::begin(Settings { environment, ..Settings::of(chat(), gateway_url) }).await
     }
 
     async fn begin(settings: Settings) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
+        for part in ["pb_hooks", "pb_migrations"] {
+            install(&settings.application, part, &directory.path().join(part));
+        }
         let created = command(directory.path(), &settings).args(["superuser", "upsert", SUPERUSER, PASSWORD]).output();
         let created = created.expect("PocketBase runs");
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
@@ -159,15 +176,24 @@ impl PocketBase {
     }
 
     pub async fn user(&self, name: &str) -> User {
+        self.account("users", name).await
+    }
+
+    /// A new record of an auth collection, logged in.
+    pub async fn account(&self, collection: &str, name: &str) -> User {
         let email = format!("{name}@example.com");
         let record = json!({"email": email, "password": PASSWORD, "passwordConfirm": PASSWORD, "verified": true});
-        self.as_superuser("POST", "collections/users/records", &record).await;
-        self.log_in_again(name).await
+        self.as_superuser("POST", &format!("collections/{collection}/records"), &record).await;
+        self.log_in_again_to(collection, name).await
     }
 
     /// A user who is there already.
     pub async fn log_in_again(&self, name: &str) -> User {
-        let answer = self.log_in("users", &format!("{name}@example.com")).await;
+        self.log_in_again_to("users", name).await
+    }
+
+    pub async fn log_in_again_to(&self, collection: &str, name: &str) -> User {
+        let answer = self.log_in(collection, &format!("{name}@example.com")).await;
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         User { id: text(&answer["record"]["id"]), token: text(&answer["token"]) }
     }
@@ -196,6 +222,27 @@ db.commit()";
         let (keys, collection) = tokens::signing_keys(self, &ids).await;
         let token = |id: &str, key: &str| tokens::sign(Algorithm::HS256, &tokens::claims(id, &collection), key);
         ids.into_iter().zip(keys).map(|(id, key)| User { token: token(&id, &key), id }).collect()
+    }
+
+    /// Gives a record another id past PocketBase, which sees to it that no two auth collections share one.
+    pub fn change_id(&self, collection: &str, from: &str, to: &str) {
+        const SCRIPT: &str = r"
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=30)
+db.execute('UPDATE `%s` SET id = ? WHERE id = ?' % sys.argv[2], (sys.argv[4], sys.argv[3]))
+db.commit()";
+        let mut command = Command::new("python3");
+        command.args(["-c", SCRIPT]).arg(self.database()).args([collection, from, to]);
+        let output = command.output().expect("python3 runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Replaces a text in `gateway.config.js`, for the next start.
+    pub fn edit_config(&self, from: &str, to: &str) {
+        let path = self.directory.path().join("pb_hooks/gateway.config.js");
+        let config = std::fs::read_to_string(&path).expect("it is there");
+        assert!(config.contains(from), "{from} is not in {config}");
+        std::fs::write(&path, config.replace(from, to)).expect("it can be written");
     }
 
     /// A private room of this user's.
@@ -247,9 +294,32 @@ pub fn program() -> &'static str {
     })
 }
 
-/// A folder of `deploy/pocketbase`.
-pub fn deployed(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pocketbase").join(name)
+/// Folder of the chat's own PocketBase files.
+pub fn chat() -> PathBuf {
+    project("deploy/konvert/pocketbase")
+}
+
+/// Copies a part (`pb_hooks` or `pb_migrations`) of the gateway's files into this folder, and the application's over it.
+pub fn install(application: &Path, part: &str, into: &Path) {
+    for from in [project("deploy/pocketbase"), application.to_owned()] {
+        copy(&from.join(part), into);
+    }
+}
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("a file can be copied");
+        }
+    }
 }
 
 fn command(data: &Path, settings: &Settings) -> Command {
@@ -258,9 +328,9 @@ fn command(data: &Path, settings: &Settings) -> Command {
         .arg("--dir")
         .arg(data.join("pb_data"))
         .arg("--hooksDir")
-        .arg(&settings.hooks)
+        .arg(settings.hooks.clone().unwrap_or_else(|| data.join("pb_hooks")))
         .arg("--migrationsDir")
-        .arg(deployed("pb_migrations"))
+        .arg(data.join("pb_migrations"))
         .arg("--publicDir")
         .arg(data.join("pb_public"))
         .arg("--automigrate=false")
