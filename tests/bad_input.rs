@@ -191,6 +191,66 @@ async fn refused_hooks_are_told_why_and_counted() {
     arena.end_undisturbed().await;
 }
 
+/// Rows that no hook of ours would write: not JSON at all, JSON that ends its row or the whole answer, or parts that are
+/// not what they should be.
+const UNREADABLE: &[&str] = &[
+    "",
+    "{",
+    "}",
+    "not JSON",
+    r#"{"channels":["room:x"],"data":"cut off"#,
+    r#"{"a":1},{"seq":1,"channels":[],"data":1}"#,
+    r#"{"a":1}],"last":1}"#,
+    r#"{"a":1}],"more":[{}"#,
+    r#"{"channels":"room:x","data":1}"#,
+    r#"{"channels":["no channel"],"data":1}"#,
+    r#"{"channels":["$access"],"data":{"access":[{"cause":"deleted"}]}}"#,
+    r#"{"channels":[]}"#,
+    r#"{"channels":[],"data":1,"access":{}}"#,
+    r#"{"channels":[],"data":1,"updates":1}"#,
+];
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_hold_up_nothing() {
+    let mut arena = Arena::new(&[("GATEWAY_PULL_INTERVAL", "1")]).await;
+    let channel = format!("room:{}", arena.room);
+    let many = format!(r#"{{"channels":[{}"room:x"],"data":1}}"#, r#""room:x","#.repeat(1000));
+    let odd: Vec<&str> = UNREADABLE.iter().copied().chain([many.as_str()]).collect();
+    let good = |name: &str| {
+        let record = json!({"id": "m", "content": name});
+        json!({"channels": [channel], "data": {"action": "create", "collection": "messages", "record": record}})
+    };
+    // One at a time, all together, and each between good ones.
+    let mut names = Vec::new();
+    for (i, row) in odd.iter().enumerate() {
+        let name = format!("after {i}");
+        arena.world.pocketbase.append_to_outbox(&[(*row).to_owned(), good(&name).to_string()]);
+        arena.world.pocketbase.write(&arena.room, &arena.users[0], &format!("posted {i}")).await;
+        names.extend([name, format!("posted {i}")]);
+    }
+    let together: Vec<String> = odd.iter().map(|row| (*row).to_owned()).chain([good("the last").to_string()]).collect();
+    arena.world.pocketbase.append_to_outbox(&together);
+    names.push("the last".into());
+    for name in &names {
+        assert_eq!(&arena.honest.message().await, name, "in order and exactly once");
+    }
+    let unreadable = r#"gateway_events_total{outcome="unreadable"}"#;
+    arena.gateway().metric_reaches(unreadable, 2.0 * odd.len() as f64).await;
+    assert_eq!(arena.gateway().metric(unreadable).await, 2.0 * odd.len() as f64);
+    let log = arena.gateway().process.log();
+    assert!(log.contains("a row of PocketBase's outbox is unreadable") && !log.contains("cut off\""), "{log}");
+
+    // Access goes on, and ends where PocketBase ends it.
+    arena.world.pocketbase.write(&arena.room, &arena.users[0], "still here").await;
+    assert_eq!(arena.honest.message().await, "still here");
+    let members = arena.world.pocketbase.as_superuser("GET", "collections/room_members/records", &Value::Null).await;
+    let bob = members["items"].as_array().unwrap().iter().find(|member| member["user"] == json!(arena.users[1].id));
+    let path = format!("collections/room_members/records/{}", bob.unwrap()["id"].as_str().unwrap());
+    arena.world.pocketbase.append_to_outbox(&together[..odd.len()]);
+    arena.world.pocketbase.as_superuser("DELETE", &path, &Value::Null).await;
+    assert_eq!(arena.honest.unsubscribed().await["code"], 2100);
+}
+
 #[tokio::test]
 async fn requests_that_lead_nowhere_are_told_why() {
     let arena = Arena::new(&[]).await;

@@ -10,6 +10,7 @@
 const access = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
+const { event } = require(`${__hooks}/gateway/export.js`);
 const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
 const TABLE = "_gateway_outbox";
@@ -96,7 +97,7 @@ function collectionRestored(e) {
 function append(e, tx, changes, scopes, told) {
   const rows = changes
     .filter(([names], i) => names.length > 0 || (told && i === 0))
-    .map(([names, ...change]) => [names, json(...change)]);
+    .map(([names, ...change]) => [names, event(tx, ...change)]);
   if (rows.length === 0 && scopes.length > 0) rows.push([[], "null"]);
   rows.forEach(([names, data], i) => {
     const access = i === 0 && scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
@@ -105,19 +106,13 @@ function append(e, tx, changes, scopes, told) {
   });
 }
 
-/** What subscribers get. The fresh copy has nothing of what other hooks may have unhidden or expanded. */
-function json(action, record) {
-  const collection = record.collection().name;
-  return `{"action":"${action}","collection":"${collection}","record":${JSON.stringify(record.fresh())}}`;
-}
-
-function insert(e, tx, event) {
+function insert(e, tx, row) {
   let seq;
   try {
     seq = tx
       .nonconcurrentDB()
       .newQuery(`INSERT INTO ${TABLE} (created, event) VALUES ({:created}, {:event})`)
-      .bind({ created: Date.now(), event })
+      .bind({ created: Date.now(), event: row })
       .execute()
       .lastInsertId();
   } catch (err) {
@@ -125,7 +120,7 @@ function insert(e, tx, event) {
     throw err;
   }
   tx.store().set(NEWEST, seq);
-  e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${event.slice(1)}` });
+  e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${row.slice(1)}` });
 }
 
 /** The (last) row that this event wrote, as {seq, event}; null if it wrote none. */

@@ -1,0 +1,46 @@
+// The record of an event: what PocketBase itself would send of it to an anonymous reader.
+//
+// All subscribers of a channel get the same bytes, so the reader is nobody in particular: hidden fields, passwords and
+// e-mail addresses that are not public are left out for the record's owner too, and onRecordEnrich hooks run without
+// `auth`. PocketBase's own encoder writes the JSON, which keeps numbers as they were stored.
+
+const config = require(`${__hooks}/gateway.config.js`);
+const { warn } = require(`${__hooks}/gateway/notice.js`);
+
+/** The largest record that goes out whole, in bytes, unless the config has another number. */
+const MAX_BYTES = 256 * 1024;
+const maxBytes = (config.outbox && config.outbox.maxEventBytes) || MAX_BYTES;
+
+/**
+ * {json, truncated}: the record's state after a save that is done. `truncated`: the JSON has the id alone, since the
+ * record is too large for an event or an onRecordEnrich hook failed.
+ */
+function record(app, record) {
+  try {
+    const copy = record.fresh(); // without what other hooks may have unhidden, added or expanded
+    for (const field of record.collection().fields) {
+      if (field.type() === "password") copy.set(field.getName(), ""); // the plain text, until the row is read again
+    }
+    if ($app.onRecordEnrich().length() > 0) $apis.enrichRecord(anonymousRead(app), copy);
+    const json = copy.marshalJSON();
+    if (json.length <= maxBytes) return { json: toString(json), truncated: false };
+  } catch (err) {
+    warn(app, `export.${record.tableName()}`, "a record cannot be sent whole: subscribers get its id alone",
+      "collection", record.tableName(), "record", record.id, "reason", String(err));
+  }
+  return { json: JSON.stringify({ id: record.id }), truncated: true };
+}
+
+/** The request that onRecordEnrich hooks see. */
+function anonymousRead(app) {
+  return { app, auth: null, request: { method: "GET", url: { path: "/api/realtime" }, header: {} } };
+}
+
+/** The data of an event: {"action","collection","record"}, with "truncated":true behind it where it is. */
+function event(app, action, changed) {
+  const { json, truncated } = record(app, changed);
+  const end = truncated ? `,"truncated":true}` : "}"; // the gateway counts data that ends like this
+  return `{"action":"${action}","collection":"${changed.tableName()}","record":${json}${end}`;
+}
+
+module.exports = { MAX_BYTES, record, event };
