@@ -3,13 +3,19 @@
 const config = require(`${__hooks}/gateway.config.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 
-/** "room:{message.room}" → {before: "room:", path: ["message", "room"], after: ""} */
+/** As the gateway has it: visible ASCII, and so many characters at most. */
+const NAME = /^[!-~]{1,255}$/;
+/** Begins the names of channels that are the gateway's own. */
+const INTERNAL = "$";
+
+/** "room:{message.room}" → {template, namespace: "room", before: "room:", path: ["message", "room"], after: ""} */
 function parse(template) {
   const parts = /^([^{}]*)\{([\w.]+)\}([^{}]*)$/.exec(template);
   if (!parts) {
     throw new Error(`"${template}" is not a channel template; it should look like "room:{field}"`);
   }
-  return { before: parts[1], path: parts[2].split("."), after: parts[3] };
+  const [, before, path, after] = parts;
+  return { template, namespace: before.split(":")[0], before, path: path.split("."), after };
 }
 
 const templates = new Map();
@@ -18,23 +24,16 @@ for (const collection in config.relay) {
 }
 
 /** The values at the end of a path; none where a relation is empty or leads to a record that is gone. */
-function follow(app, record, path) {
+function follow(relations, record, path) {
   const [field, ...rest] = path;
   if (rest.length === 0) {
     return field === "id" ? [record.id] : record.getStringSlice(field);
   }
-  const relation = record.collection().fields.getByName(field);
-  const values = [];
-  for (const id of record.getStringSlice(field)) {
-    let next;
-    try {
-      next = app.findRecordById(relation.collectionId, id);
-    } catch {
-      continue;
-    }
-    values.push(...follow(app, next, rest));
-  }
-  return values;
+  const { collectionId } = record.collection().fields.getByName(field);
+  return record.getStringSlice(field).flatMap((id) => {
+    const next = relations.find(collectionId, id);
+    return next ? follow(relations, next, rest) : [];
+  });
 }
 
 /** Whether changes of this collection are relayed. */
@@ -42,15 +41,24 @@ function relays(collection) {
   return templates.has(collection);
 }
 
-/** The channels that a change of this record goes to; none where its collection is not relayed. */
-function of(app, record) {
+/**
+ * The channels that a change of this record goes to; none where its collection is not relayed. `refuse(template, name)`
+ * is called for each name that no channel can have.
+ */
+function of(relations, record, refuse) {
   const names = new Set();
-  for (const { before, path, after } of templates.get(record.tableName()) || []) {
-    for (const value of follow(app, record, path)) {
-      names.add(before + value + after);
+  for (const { template, namespace, before, path, after } of templates.get(record.tableName()) || []) {
+    for (const value of follow(relations, record, path)) {
+      const name = before + value + after;
+      if (isPossible(name, namespace)) names.add(name);
+      else refuse(template, name);
     }
   }
   return [...names];
+}
+
+function isPossible(name, namespace) {
+  return NAME.test(name) && name[0] !== INTERNAL && name.startsWith(`${namespace}:`);
 }
 
 /** Whether an update touched a field that decides about the channels. */
@@ -58,4 +66,4 @@ function moved(record, original) {
   return templates.get(record.tableName()).some(({ path: [field] }) => touched(record, original, field));
 }
 
-module.exports = { parse, relays, of, moved };
+module.exports = { parse, templates, follow, relays, of, isPossible, moved };

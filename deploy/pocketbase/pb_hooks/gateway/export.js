@@ -36,8 +36,12 @@ function anonymousRead(app) {
   return { app, auth: null, request: { method: "GET", url: { path: "/api/realtime" }, header: {} } };
 }
 
-/** The data of an event: {"action","collection","record"}, with "truncated":true behind it where it is. */
+/**
+ * The data of an event: {"action","collection","record"}, with "truncated":true behind it where it is. "reload" concerns
+ * a whole collection instead of one record, by its name.
+ */
 function event(app, action, changed) {
+  if (action === "reload") return `{"action":"reload","collection":"${changed}","record":{"id":""}}`;
   const { json, truncated } = record(app, changed);
   const end = truncated ? `,"truncated":true}` : "}"; // the gateway counts data that ends like this
   return `{"action":"${action}","collection":"${changed.tableName()}","record":${json}${end}`;

@@ -37,11 +37,11 @@ function tells(collection) {
   return told.has(collection);
 }
 
-/** What the gateway gets beside a change of such a record; `users`: whom it names, before or after the change. */
-function of(record) {
+/** What the gateway gets beside a change of such a record; `users`: whom it names, after the change or before it. */
+function of(record, original) {
   const users = new Set();
   for (const { name } of relationsToUsers(record.collection())) {
-    for (const version of [record, record.original()]) version.getStringSlice(name).forEach((id) => users.add(id));
+    for (const version of original ? [record, original] : [record]) version.getStringSlice(name).forEach((id) => users.add(id));
   }
   return { channels: told.get(record.tableName()).channels, users: [...users] };
 }
