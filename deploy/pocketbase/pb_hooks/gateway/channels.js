@@ -1,26 +1,18 @@
 // Turns the channel templates of the config into channel names for one record.
 
-const config = require(`${__hooks}/gateway.config.js`);
+const schema = require(`${__hooks}/gateway/schema.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 
 /** As the gateway has it: visible ASCII, and so many characters at most. */
 const NAME = /^[!-~]{1,255}$/;
 /** Begins the names of channels that are the gateway's own. */
 const INTERNAL = "$";
+const NONE = [];
 
-/** "room:{message.room}" → {template, namespace: "room", before: "room:", path: ["message", "room"], after: ""} */
-function parse(template) {
-  const parts = /^([^{}]*)\{([\w.]+)\}([^{}]*)$/.exec(template);
-  if (!parts) {
-    throw new Error(`"${template}" is not a channel template; it should look like "room:{field}"`);
-  }
-  const [, before, path, after] = parts;
-  return { template, namespace: before.split(":")[0], before, path: path.split("."), after };
-}
-
-const templates = new Map();
-for (const collection in config.relay) {
-  templates.set(collection, config.relay[collection].map(parse));
+/** The templates of a collection, by today's names (see schema.js). */
+function templates(app, collection) {
+  const { relay } = schema.current(app);
+  return Object.hasOwn(relay, collection) ? relay[collection] : NONE;
 }
 
 /** The values at the end of a path; none where a relation is empty or leads to a record that is gone. */
@@ -37,8 +29,8 @@ function follow(relations, record, path) {
 }
 
 /** Whether changes of this collection are relayed. */
-function relays(collection) {
-  return templates.has(collection);
+function relays(app, collection) {
+  return templates(app, collection).length > 0;
 }
 
 /**
@@ -47,11 +39,11 @@ function relays(collection) {
  */
 function of(relations, record, refuse) {
   const names = new Set();
-  for (const { template, namespace, before, path, after } of templates.get(record.tableName()) || []) {
+  for (const { namespace, before, path, after } of templates(relations.app, record.tableName())) {
     for (const value of follow(relations, record, path)) {
       const name = before + value + after;
       if (isPossible(name, namespace)) names.add(name);
-      else refuse(template, name);
+      else refuse(`${before}{${path.join(".")}}${after}`, name);
     }
   }
   return [...names];
@@ -62,8 +54,8 @@ function isPossible(name, namespace) {
 }
 
 /** Whether an update touched a field that decides about the channels. */
-function moved(record, original) {
-  return templates.get(record.tableName()).some(({ path: [field] }) => touched(record, original, field));
+function moved(app, record, original) {
+  return templates(app, record.tableName()).some(({ path: [field] }) => touched(record, original, field));
 }
 
-module.exports = { parse, templates, follow, relays, of, isPossible, moved };
+module.exports = { follow, relays, of, isPossible, moved };

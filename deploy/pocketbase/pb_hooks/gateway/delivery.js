@@ -4,7 +4,7 @@
 // One write at a time posts, for all that wait. Writes that commit meanwhile leave a note and go on,
 // so a gateway that hangs holds up one write for one timeout, however many there are.
 
-const config = require(`${__hooks}/gateway.config.js`);
+const config = require(`${__hooks}/gateway/config.js`).get();
 const outbox = require(`${__hooks}/gateway/outbox.js`);
 const { signed } = require(`${__hooks}/gateway/signature.js`);
 
@@ -46,6 +46,12 @@ function committed(e) {
     // The record is saved; an exception from here would tell the caller that it is not.
     e.app.logger().error("gateway: delivery failed", "error", String(err));
   }
+}
+
+/** After the commit of a change of a collection. */
+function collectionCommitted(e) {
+  committed(e);
+  outbox.collectionCommitted(e);
 }
 
 /** How far the gateway is, if the caller shall post; null if it need not or must not. */
@@ -110,4 +116,4 @@ function gatewayHas(app, seq) {
   settle(app, { posted: Math.min(seq, outbox.last(app)) }, false);
 }
 
-module.exports = { committed, gatewayHas };
+module.exports = { committed, collectionCommitted, gatewayHas };

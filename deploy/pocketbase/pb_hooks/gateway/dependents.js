@@ -2,6 +2,7 @@
 // moves to another board, its comments leave the old board's channel and enter the new one's.
 
 const channels = require(`${__hooks}/gateway/channels.js`);
+const schema = require(`${__hooks}/gateway/schema.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 const { Relations } = require(`${__hooks}/gateway/relations.js`);
 
@@ -9,30 +10,31 @@ const { Relations } = require(`${__hooks}/gateway/relations.js`);
 const MAX_MOVED = 1000;
 const NONE = [];
 
-/** Collection name → the places where paths of templates lead through its records. */
-let known = { version: null, steps: new Map() };
+/** Collection id → its steps; of the schema for which they were derived. */
+let known = { schema: null, steps: new Map() };
 
 /**
- * The places where templates lead through records of this collection, most often none:
+ * The places where templates lead through records of this one's collection, most often none:
  *
  *   collection  relayed, with the template "before{path}after"
  *   prefix      the part of the path that leads to the records of this collection
  *   rest        the part that follows; its first field is one of theirs
  */
-function steps(app, collection, version) {
-  if (known.version !== version) known = { version, steps: derive(app) };
-  return known.steps.get(collection) || NONE;
+function steps(app, record) {
+  const now = schema.current(app);
+  if (known.schema !== now) known = { schema: now, steps: derive(app, now) };
+  return (known.steps.size > 0 && known.steps.get(record.collection().id)) || NONE;
 }
 
-function derive(app) {
+function derive(app, { relay }) {
   const steps = new Map();
-  for (const [collection, templates] of channels.templates) {
-    for (const template of templates) {
-      let at = app.findCachedCollectionByNameOrId(collection);
+  for (const collection in relay) {
+    for (const template of relay[collection]) {
+      let at = collection;
       template.path.slice(0, -1).forEach((name, i) => {
-        at = app.findCachedCollectionByNameOrId(at.fields.getByName(name).collectionId);
+        at = app.findCachedCollectionByNameOrId(at).fields.getByName(name).collectionId;
         const [prefix, rest] = [template.path.slice(0, i + 1), template.path.slice(i + 1)];
-        steps.set(at.name, [...(steps.get(at.name) || NONE), { ...template, collection, prefix, rest }]);
+        steps.set(at, [...(steps.get(at) || NONE), { ...template, collection, prefix, rest }]);
       });
     }
   }

@@ -4,12 +4,8 @@
 // e-mail addresses that are not public are left out for the record's owner too, and onRecordEnrich hooks run without
 // `auth`. PocketBase's own encoder writes the JSON, which keeps numbers as they were stored.
 
-const config = require(`${__hooks}/gateway.config.js`);
+const config = require(`${__hooks}/gateway/config.js`).get();
 const { warn } = require(`${__hooks}/gateway/notice.js`);
-
-/** The largest record that goes out whole, in bytes, unless the config has another number. */
-const MAX_BYTES = 256 * 1024;
-const maxBytes = (config.outbox && config.outbox.maxEventBytes) || MAX_BYTES;
 
 /**
  * {json, truncated}: the record's state after a save that is done. `truncated`: the JSON has the id alone, since the
@@ -23,7 +19,7 @@ function record(app, record) {
     }
     if ($app.onRecordEnrich().length() > 0) $apis.enrichRecord(anonymousRead(app), copy);
     const json = copy.marshalJSON();
-    if (json.length <= maxBytes) return { json: toString(json), truncated: false };
+    if (json.length <= config.outbox.maxEventBytes) return { json: toString(json), truncated: false };
   } catch (err) {
     warn(app, `export.${record.tableName()}`, "a record cannot be sent whole: subscribers get its id alone",
       "collection", record.tableName(), "record", record.id, "reason", String(err));
@@ -47,4 +43,4 @@ function event(app, action, changed) {
   return `{"action":"${action}","collection":"${changed.tableName()}","record":${json}${end}`;
 }
 
-module.exports = { MAX_BYTES, record, event };
+module.exports = { record, event };

@@ -10,6 +10,7 @@
 const access = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
 const dependents = require(`${__hooks}/gateway/dependents.js`);
+const schema = require(`${__hooks}/gateway/schema.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
 const { event } = require(`${__hooks}/gateway/export.js`);
 const { warn } = require(`${__hooks}/gateway/notice.js`);
@@ -38,7 +39,7 @@ function create(e) {
     e.next();
     const { record } = e;
     const changes = relayed || told ? [[channels.of(new Relations(tx), record, refused.add), "create", record]] : [];
-    append(e, tx, changes, { scopes: access.created(triggers, record), told: told && updates.of(record), refused });
+    append(e, tx, changes, { scopes: access.created(triggers, record), told: told && updates.of(tx, record), refused });
   });
 }
 
@@ -54,7 +55,7 @@ function update(e) {
     if (told && (changes.length !== 1 || changes[0][1] !== "update")) changes.unshift([[], "update", record]);
     if (steps.length > 0) changes.push(...dependents.moved(tx, steps, record, original, refused.add));
     const scopes = access.updated(triggers, record, original);
-    append(e, tx, changes, { scopes, told: told && updates.of(record, original), refused });
+    append(e, tx, changes, { scopes, told: told && updates.of(tx, record, original), refused });
   });
 }
 
@@ -67,17 +68,18 @@ function remove(e) {
     if (steps.length > 0) whileDeleting(tx, record, () => e.next());
     else e.next();
     const changes = relayed || told ? [[names, "delete", record]] : [];
-    append(e, tx, changes, { scopes: access.deleted(triggers, record), told: told && updates.of(record), refused });
+    append(e, tx, changes, { scopes: access.deleted(triggers, record), told: told && updates.of(tx, record), refused });
   });
 }
 
 /** Goes on with a record event: by `work`, in a transaction, if the gateway could want to know of it. */
 function write(e, work) {
+  notice(e.app);
   const collection = e.record.tableName(); // its name, for less than record.collection().name costs
-  const relayed = channels.relays(collection);
+  const relayed = channels.relays(e.app, collection);
   const triggers = access.triggers(e.app, collection);
-  const told = updates.tells(collection);
-  const steps = dependents.steps(e.app, collection, access.version(e.app));
+  const told = updates.tells(e.app, collection);
+  const steps = dependents.steps(e.app, e.record);
   if (!relayed && !told && triggers.length === 0 && steps.length === 0) return e.next();
   joinTransaction(e, (tx) => work(tx, { relayed, triggers, told, steps }, new Refused(tx, collection)));
 }
@@ -94,7 +96,7 @@ function stored(tx, record) {
 /** A record that moved vanishes from the channels that it left and appears in the new ones. */
 function moves(tx, record, original, refused) {
   const now = channels.of(new Relations(tx), record, refused.add);
-  if (!channels.moved(record, original)) return [[now, "update", record]];
+  if (!channels.moved(tx, record, original)) return [[now, "update", record]];
   const before = channels.of(new Relations(tx, [original]), original, refused.add);
   return [
     [before.filter((name) => !now.includes(name)), "delete", original],
@@ -117,21 +119,37 @@ class Refused {
   }
 }
 
-/** Goes on with a change of a collection. */
+/**
+ * Writes a row that has everything checked anew if another process has changed collections, as `pocketbase migrate up`
+ * does: what is written after it is then seen only by those whom the new rules let in.
+ */
+function notice(app) {
+  if (!schema.isUntold(app)) return;
+  insert(app, `{"channels":[],"data":null,"access":${JSON.stringify(access.EVERYTHING)}}`);
+  // A transaction may be rolled back, and this row with it: then the next write tells of it once more.
+  if (!app.isTransactional()) schema.told(app);
+}
+
+/** Goes on with a change of a collection by this process. */
 function collection(e) {
   const concerned = access.concerns(e.app, e.collection);
   joinTransaction(e, (tx) => {
     e.next();
-    access.forget(tx);
+    schema.forget(tx);
     if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) {
       append(e, tx, [], { scopes: access.EVERYTHING });
     }
   });
 }
 
-/** A change of a collection was rolled back. */
+/** A change of a collection by this process is committed; its row is there. */
+function collectionCommitted(e) {
+  schema.told(e.app);
+}
+
+/** A change of a collection by this process was rolled back. */
 function collectionRestored(e) {
-  access.forget(e.app);
+  schema.forget(e.app);
   return e.next();
 }
 
@@ -152,7 +170,7 @@ function append(e, tx, changes, { scopes, told, refused }) {
     const access = i === 0 && scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
     const updated = i === 0 && told ? `,"updates":${JSON.stringify(told)}` : "";
     const left = i === 0 && dropped > 0 ? `,"dropped":${dropped}` : "";
-    insert(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}${updated}${left}}`);
+    keep(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}${updated}${left}}`);
   });
 }
 
@@ -163,7 +181,14 @@ function parts(names) {
   return Array.from({ length: count }, (_, i) => names.slice(i * MAX_CHANNELS, (i + 1) * MAX_CHANNELS));
 }
 
-function insert(e, tx, row) {
+/** Keeps a row for the delivery after the commit. */
+function keep(e, tx, row) {
+  const seq = insert(tx, row);
+  if (seq !== null) e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${row.slice(1)}` });
+}
+
+/** Appends a row and returns its number; null before the table exists. */
+function insert(tx, row) {
   let seq;
   try {
     seq = tx
@@ -173,11 +198,11 @@ function insert(e, tx, row) {
       .execute()
       .lastInsertId();
   } catch (err) {
-    if (!tx.hasTable(TABLE)) return; // its migration has not run yet; PocketBase is not serving either
+    if (!tx.hasTable(TABLE)) return null; // its migration has not run yet; PocketBase is not serving either
     throw err;
   }
   tx.store().set(NEWEST, seq);
-  e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${row.slice(1)}` });
+  return seq;
 }
 
 /** The (last) row that this event wrote, as {seq, event}; null if it wrote none. */
@@ -240,4 +265,19 @@ function trim(app, seq, createdBefore) {
     .rowsAffected();
 }
 
-module.exports = { TABLE, create, update, remove, collection, collectionRestored, rowOf, isNewest, after, last, boot, trim };
+module.exports = {
+  TABLE,
+  create,
+  update,
+  remove,
+  notice,
+  collection,
+  collectionCommitted,
+  collectionRestored,
+  rowOf,
+  isNewest,
+  after,
+  last,
+  boot,
+  trim,
+};
