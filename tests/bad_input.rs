@@ -248,7 +248,9 @@ async fn rows_that_cannot_be_read_hold_up_nothing() {
     let path = format!("collections/room_members/records/{}", bob.unwrap()["id"].as_str().unwrap());
     arena.world.pocketbase.append_to_outbox(&together[..odd.len()]);
     arena.world.pocketbase.as_superuser("DELETE", &path, &Value::Null).await;
-    assert_eq!(arena.honest.unsubscribed().await["code"], 2100);
+    // "Removed", or "rules changed" where a check of everything came first.
+    let code = arena.honest.unsubscribed().await["code"].clone();
+    assert!(code == 2100 || code == 2103, "{code}");
 }
 
 #[tokio::test]
