@@ -5,6 +5,7 @@
 // `auth`. PocketBase's own encoder writes the JSON, which keeps numbers as they were stored.
 
 const config = require(`${__hooks}/gateway/config.js`).get();
+const schema = require(`${__hooks}/gateway/schema.js`);
 const { warn } = require(`${__hooks}/gateway/notice.js`);
 
 /**
@@ -14,9 +15,8 @@ const { warn } = require(`${__hooks}/gateway/notice.js`);
 function record(app, record) {
   try {
     const copy = record.fresh(); // without what other hooks may have unhidden, added or expanded
-    for (const field of record.collection().fields) {
-      if (field.type() === "password") copy.set(field.getName(), ""); // the plain text, until the row is read again
-    }
+    // They hold the plain text until the row is read again.
+    for (const name of passwords(app, record)) copy.set(name, "");
     if ($app.onRecordEnrich().length() > 0) $apis.enrichRecord(anonymousRead(app), copy);
     const json = copy.marshalJSON();
     if (json.length <= config.outbox.maxEventBytes) return { json: toString(json), truncated: false };
@@ -25,6 +25,20 @@ function record(app, record) {
       "collection", record.tableName(), "record", record.id, "reason", String(err));
   }
   return { json: JSON.stringify({ id: record.id }), truncated: true };
+}
+
+/** Collection → names of its password fields; of the schema for which they were looked up. */
+let known = { schema: null, passwords: new Map() };
+
+function passwords(app, record) {
+  const now = schema.current(app);
+  if (known.schema !== now) known = { schema: now, passwords: new Map() };
+  const collection = record.tableName();
+  if (!known.passwords.has(collection)) {
+    const fields = record.collection().fields.filter((field) => field.type() === "password");
+    known.passwords.set(collection, fields.map((field) => field.name));
+  }
+  return known.passwords.get(collection);
 }
 
 /** The request that onRecordEnrich hooks see. */

@@ -21,6 +21,8 @@ const TABLE = "_gateway_outbox";
 
 /** The most that leaves in one request or answer; a single row may be larger. */
 const MAX_BYTES = 4 * 1024 * 1024;
+/** Larger rows, as older versions of these hooks could write them, cannot be handed over in time. */
+const MAX_ROW_BYTES = 16 * 1024 * 1024;
 
 /** Channels of one row; more are split over several. The gateway takes 1,000, of 255 bytes each. */
 const MAX_CHANNELS = 500;
@@ -215,7 +217,11 @@ function isNewest(app, seq) {
   return app.store().get(NEWEST) === seq;
 }
 
-/** The rows after `seq`, oldest first, as many as fit into `limit` and MAX_BYTES but at least one: {last: the highest number or 0, events: their JSON, comma-separated}. */
+/**
+ * The rows after `seq`, oldest first, as many as fit into `limit` and MAX_BYTES but at least one:
+ * {last: the highest number or 0, events: their JSON, comma-separated}. Of a row above MAX_ROW_BYTES only the number
+ * is given, in a form that the gateway cannot read: it skips the row and checks all access anew.
+ */
 function after(app, seq, limit) {
   const rows = new DynamicModel({ last: 0, events: "" });
   app
@@ -224,10 +230,10 @@ function after(app, seq, limit) {
       `SELECT coalesce(max(seq), 0) last,
               coalesce(group_concat('{"seq":' || seq || ',' || substr(event, 2), ',' ORDER BY seq), '') events
        FROM (SELECT seq, event, octet_length(event) own, sum(octet_length(event)) OVER (ORDER BY seq) size
-             FROM (SELECT seq, event FROM ${TABLE} WHERE seq > {:seq} ORDER BY seq LIMIT {:limit}))
+             FROM (SELECT seq, iif(octet_length(event) <= {:row}, event, '{"access":"too large"}') event FROM ${TABLE} WHERE seq > {:seq} ORDER BY seq LIMIT {:limit}))
        WHERE size <= {:bytes} OR size = own`,
     )
-    .bind({ seq, limit, bytes: MAX_BYTES })
+    .bind({ seq, limit, bytes: MAX_BYTES, row: MAX_ROW_BYTES })
     .one(rows);
   return rows;
 }
