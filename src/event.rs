@@ -6,6 +6,8 @@
 
 mod row;
 
+pub use row::truncated_data;
+
 use crate::protocol::{Payload, json};
 use serde::Deserialize;
 use serde_json::value::RawValue;

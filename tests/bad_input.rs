@@ -253,6 +253,59 @@ async fn rows_that_cannot_be_read_hold_up_nothing() {
     assert!(code == 2100 || code == 2103, "{code}");
 }
 
+/// A record that no subscriber's queue could hold reaches every gateway, the history and updates channels as its id.
+#[tokio::test]
+async fn a_record_too_large_for_an_event_disturbs_nobody() {
+    let world = World::start(2, true, &[]).await;
+    let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut clients = Vec::new();
+    for (gateway, user) in world.gateways.iter().zip(&users[1..3]) {
+        let mut client = Client::connect(gateway, &user.token).await;
+        let place = client.subscribe(&channel).await;
+        client.subscribe("room-updates").await;
+        clients.push((client, place, gateway, user));
+    }
+    // From the hooks: 60,000 characters of six bytes each. From rows of older hooks: more than any queue holds.
+    let large = world.pocketbase.write(&room, &users[0], &"\u{1}".repeat(60_000)).await;
+    let row = |collection: &str, id: &str, bytes: usize| {
+        let record = json!({"id": id, "content": "x".repeat(bytes)});
+        let data = json!({"action": "update", "collection": collection, "record": record});
+        json!({"channels": [channel], "data": data, "updates": {"channels": ["room-updates"], "users": []}}).to_string()
+    };
+    world.pocketbase.append_to_outbox(&[row("rooms", &room, 600_000), row("rooms", &room, 12_000_000)]);
+    world.pocketbase.write(&room, &users[0], "after").await;
+    let short = |action: &str, collection: &str, id: &str| json!({"action": action, "collection": collection, "record": {"id": id}, "truncated": true});
+    let create = short("create", "messages", large["id"].as_str().unwrap());
+    let update = short("update", "rooms", &room);
+    let due = [&create, &update, &update];
+    for (client, place, gateway, user) in &mut clients {
+        let (mut messages, mut updates) = (Vec::new(), 0);
+        while messages.len() < 4 || updates < 2 {
+            let push = client.push().await["push"].take();
+            if push["channel"] == "room-updates" {
+                assert_eq!(push["pub"]["data"], update);
+                updates += 1;
+            } else {
+                messages.push(push["pub"]["data"].clone());
+            }
+        }
+        assert_eq!(messages[..3].iter().collect::<Vec<_>>(), due);
+        assert_eq!(messages[3]["record"]["content"], "after");
+        let mut late = Client::connect(gateway, &user.token).await;
+        let recovered = late.recover(&channel, place).await;
+        assert_eq!(recovered["recovered"], true, "{recovered}");
+        let publications = recovered["publications"].as_array().unwrap();
+        assert_eq!(publications[..3].iter().map(|it| &it["data"]).collect::<Vec<_>>(), due);
+        assert_eq!(gateway.metric("gateway_disconnects_total{code=\"3008\"}").await, 0.0);
+    }
+    let mut counted = 0.0;
+    for gateway in &world.gateways {
+        counted += gateway.metric("gateway_events_total{outcome=\"truncated\"}").await;
+    }
+    assert!(counted >= 3.0, "{counted}");
+}
+
 #[tokio::test]
 async fn requests_that_lead_nowhere_are_told_why() {
     let arena = Arena::new(&[]).await;

@@ -80,7 +80,7 @@ impl Row<'_> {
     }
 }
 
-/// The data of an event whose record is too large, with the record's id alone.
+/// The same event with the record's id alone.
 fn truncated(data: &RawValue) -> Option<Payload> {
     #[derive(Deserialize)]
     struct Record<'a> {
@@ -96,12 +96,16 @@ fn truncated(data: &RawValue) -> Option<Payload> {
         #[serde(borrow)]
         record: Record<'a>,
     }
-    let Data { action, collection, record: Record { id } } = serde_json::from_str(data.get()).ok()?;
-    let text = |text: &str| serde_json::to_string(text).ok();
-    let (action, collection, id) = (text(&action)?, text(&collection)?, text(&id)?);
-    let mut short = format!(r#"{{"action":{action},"collection":{collection},"record":{{"id":{id}"#).into_bytes();
-    short.extend_from_slice(TRUNCATED);
-    Some(Payload::trusted(short.into()))
+    let Data { action, collection, record } = serde_json::from_str(data.get()).ok()?;
+    Some(truncated_data(&action, &collection, &record.id))
+}
+
+/// The data of an event whose record is too large: the client fetches it by this id.
+pub fn truncated_data(action: &str, collection: &str, id: &str) -> Payload {
+    let [action, collection, id] = [action, collection, id].map(|text| serde_json::Value::from(text).to_string());
+    let mut data = format!(r#"{{"action":{action},"collection":{collection},"record":{{"id":{id}"#).into_bytes();
+    data.extend_from_slice(TRUNCATED);
+    Payload::trusted(data.into())
 }
 
 /// An event in the place of a row that cannot be read.

@@ -21,9 +21,10 @@ function follow(relations, record, path) {
   if (rest.length === 0) {
     return field === "id" ? [record.id] : record.getStringSlice(field);
   }
-  const { collectionId } = record.collection().fields.getByName(field);
+  const relation = record.collection().fields.getByName(field);
+  if (!relation) return []; // removed just now
   return record.getStringSlice(field).flatMap((id) => {
-    const next = relations.find(collectionId, id);
+    const next = relations.find(relation.collectionId, id);
     return next ? follow(relations, next, rest) : [];
   });
 }
@@ -58,4 +59,10 @@ function moved(app, record, original) {
   return templates(app, record.tableName()).some(({ path: [field] }) => touched(record, original, field));
 }
 
-module.exports = { follow, relays, of, isPossible, moved };
+/** Those of `names` that `others` lacks. */
+function without(names, others) {
+  const known = new Set(others);
+  return names.filter((name) => !known.has(name));
+}
+
+module.exports = { follow, relays, of, isPossible, moved, without };

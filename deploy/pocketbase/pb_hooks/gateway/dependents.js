@@ -32,7 +32,9 @@ function derive(app, { relay }) {
     for (const template of relay[collection]) {
       let at = collection;
       template.path.slice(0, -1).forEach((name, i) => {
-        at = app.findCachedCollectionByNameOrId(at).fields.getByName(name).collectionId;
+        const relation = at && app.findCachedCollectionByNameOrId(at).fields.getByName(name);
+        at = relation && relation.collectionId;
+        if (!at) return; // removed just now
         const [prefix, rest] = [template.path.slice(0, i + 1), template.path.slice(i + 1)];
         steps.set(at, [...(steps.get(at) || NONE), { ...template, collection, prefix, rest }]);
       });
@@ -55,8 +57,8 @@ function moved(tx, steps, record, original, refuse) {
       const then = channels.of(before, dependent, refuse);
       const names = channels.of(now, dependent, refuse);
       return [
-        [then.filter((name) => !names.includes(name)), "delete", dependent],
-        [names.filter((name) => !then.includes(name)), "create", dependent],
+        [channels.without(then, names), "delete", dependent],
+        [channels.without(names, then), "create", dependent],
       ];
     });
   });

@@ -100,10 +100,11 @@ function moves(tx, record, original, refused) {
   const now = channels.of(new Relations(tx), record, refused.add);
   if (!channels.moved(tx, record, original)) return [[now, "update", record]];
   const before = channels.of(new Relations(tx, [original]), original, refused.add);
+  const entered = channels.without(now, before);
   return [
-    [before.filter((name) => !now.includes(name)), "delete", original],
-    [now.filter((name) => before.includes(name)), "update", record],
-    [now.filter((name) => !before.includes(name)), "create", record],
+    [channels.without(before, now), "delete", original],
+    [channels.without(now, entered), "update", record],
+    [entered, "create", record],
   ];
 }
 
