@@ -98,6 +98,9 @@ struct EventsFrame<'a> {
     last: u64,
     #[serde(default)]
     boot: String,
+    /// Only in the route's answer.
+    #[serde(default)]
+    problems: Vec<String>,
 }
 
 /// Some events in ascending order.
@@ -108,6 +111,8 @@ pub struct Events {
     pub last: u64,
     /// Stands for the run of PocketBase that they come from: its data may be others after a restart.
     pub boot: u64,
+    /// Sentences about `gateway.config.js` that no longer fits PocketBase's schema.
+    pub problems: Vec<String>,
 }
 
 /// Why a body of events cannot be used.
@@ -141,7 +146,7 @@ impl Events {
             before = event.seq;
             events.push(event);
         }
-        Ok(Self { events, last: frame.last, boot: boot_of(&frame.boot) })
+        Ok(Self { events, last: frame.last, boot: boot_of(&frame.boot), problems: frame.problems })
     }
 
     /// Reads the outbox route's answer to a question for at most `limit` rows. `None`: one of several rows makes the
@@ -167,7 +172,7 @@ impl Events {
             return None;
         }
         let events = vec![row::unreadable(seq, Payload::NULL, row::everything())];
-        Some(Self { events, last, boot: boot_of(std::str::from_utf8(boot).ok()?) })
+        Some(Self { events, last, boot: boot_of(std::str::from_utf8(boot).ok()?), problems: Vec::new() })
     }
 }
 

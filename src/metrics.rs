@@ -38,6 +38,7 @@ pub struct Metrics {
     pub relay_events: IntCounterVec,
     pub events: IntCounterVec,
     pub relay_cursor: IntGauge,
+    pub config_problems: IntGauge,
     pub relay_pulls: IntCounterVec,
     pub relay_restarts: IntCounter,
     pub api_requests: IntCounterVec,
@@ -169,6 +170,11 @@ impl Metrics {
                 "gateway_events_total",
                 "Outbox events that did not go out as written: 'unreadable' (skipped), 'truncated' (the record's id alone), 'impossible_channel' (one for each channel that was left out for its name)",
                 "outcome",
+            )?,
+            config_problems: gauge(
+                &r,
+                "gateway_config_problems",
+                "Parts of gateway.config.js that do not work because PocketBase's schema has changed; /readyz names them",
             )?,
             relay_cursor: gauge(
                 &r,
