@@ -103,6 +103,14 @@ struct EventsFrame<'a> {
     problems: Vec<String>,
 }
 
+/// The end of the outbox route's answer, behind its events.
+#[derive(Deserialize)]
+struct End {
+    last: u64,
+    #[serde(default)]
+    problems: Vec<String>,
+}
+
 /// Some events in ascending order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Events {
@@ -163,16 +171,17 @@ impl Events {
     /// The number of an answer's only row, and what stands before and behind it. `None`: not an answer of that route.
     fn salvage(answer: &[u8]) -> Option<Self> {
         let position = |text: &[u8]| answer.windows(text.len()).position(|part| part == text);
-        let last = answer.windows(row::LAST.len()).rposition(|part| part == row::LAST)?;
-        let last = row::number(&answer[last + row::LAST.len()..])?;
+        let end = answer.windows(row::LAST.len()).rposition(|part| part == row::LAST)?;
+        let End { last, problems } = serde_json::from_slice(&[b"{", &answer[end + 2..]].concat()).ok()?;
         let first = position(row::FIRST)?;
         let seq = row::number(&answer[first + row::FIRST.len()..])?;
         let boot = answer[..first].strip_prefix(br#"{"boot":""#)?.strip_suffix(br#"","#)?;
         if seq == 0 || seq > last || last > SEQ_MAX {
             return None;
         }
+        let boot = boot_of(std::str::from_utf8(boot).ok()?);
         let events = vec![row::unreadable(seq, Payload::NULL, row::everything())];
-        Some(Self { events, last, boot: boot_of(std::str::from_utf8(boot).ok()?), problems: Vec::new() })
+        Some(Self { events, last, boot, problems })
     }
 }
 
@@ -211,7 +220,10 @@ mod tests {
         };
         assert_eq!(notice(""), None);
         assert_eq!(notice(r#","access":[{"cause":"rules"}]"#).unwrap(), r#"{"access":[{"cause":"rules"}]}"#);
-        assert_eq!(notice(r#","updates":{"channels":[],"users":[]}"#).unwrap(), r#"{"updates":{"channels":[],"users":[]},"data":{"n":1}}"#);
+        assert_eq!(
+            notice(r#","updates":{"channels":[],"users":[]}"#).unwrap(),
+            r#"{"updates":{"channels":[],"users":[]},"data":{"n":1}}"#
+        );
         let all = r#"{"access":[{"cause":"rules"}],"updates":{"channels":["x"],"users":[]},"data":{"n":1}}"#;
         let more = r#","updates":{"channels":["x"],"users":[]},"access":[{"cause":"rules"}]"#;
         assert_eq!(notice(more).unwrap(), all);
@@ -287,12 +299,16 @@ mod tests {
             format!(r#"{{"action":"create","collection":"c","record":{{"big":{content},"id":"a\"b"}}}}"#)
         };
         let read = |data: &str| {
-            let body = format!(r#"{{"events":[{{"seq":1,"channels":["a"],"data":{data},"updates":{{"channels":[],"users":[]}}}}]}}"#);
+            let body = format!(
+                r#"{{"events":[{{"seq":1,"channels":["a"],"data":{data},"updates":{{"channels":[],"users":[]}}}}]}}"#
+            );
             Events::parse(body.as_bytes()).unwrap().events.remove(0)
         };
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         assert_eq!(read(&data(&deep)).completeness, Completeness::Whole);
-        for large in [format!("\"{}\"", "x".repeat(DATA_MAX)), format!("{}{}", "[".repeat(DATA_MAX), "]".repeat(DATA_MAX))] {
+        for large in
+            [format!("\"{}\"", "x".repeat(DATA_MAX)), format!("{}{}", "[".repeat(DATA_MAX), "]".repeat(DATA_MAX))]
+        {
             let event = read(&data(&large));
             assert_eq!(event.completeness, Completeness::Truncated);
             let short = r#"{"action":"create","collection":"c","record":{"id":"a\"b"},"truncated":true}"#;

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 /// How the hooks and the outbox route begin a body's first row, with its number behind it.
 pub(super) const FIRST: &[u8] = br#""events":[{"seq":"#;
-/// How the outbox route ends an answer, with a number and a brace behind it.
+/// How the outbox route goes on behind an answer's rows, with the highest number behind it.
 pub(super) const LAST: &[u8] = br#"],"last":"#;
 /// How the hooks end the data of a record that was too large.
 const TRUNCATED: &[u8] = br#"},"truncated":true}"#;

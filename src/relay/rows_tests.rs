@@ -30,7 +30,7 @@ fn rows(outbox: &Outbox, after: u64, limit: usize) -> (Vec<u8>, u64) {
 }
 
 fn body(rows: &[u8], last: u64) -> Vec<u8> {
-    [br#"{"boot":"b","events":["#, rows, format!(r#"],"last":{last}}}"#).as_bytes()].concat()
+    [br#"{"boot":"b","events":["#, rows, format!(r#"],"last":{last},"problems":[]}}"#).as_bytes()].concat()
 }
 
 fn read(outbox: &Outbox, after: u64, mut limit: u16) -> Events {
