@@ -123,7 +123,8 @@ export function run(folder, args, env = {}) {
 }
 
 export class PocketBase {
-  static async start({ gatewayUrl = "http://127.0.0.1:1", prepare, folder = install(prepare) } = {}) {
+  /** `args`: further arguments of `pocketbase serve`. */
+  static async start({ gatewayUrl = "http://127.0.0.1:1", prepare, folder = install(prepare), args = [] } = {}) {
     const pb = new PocketBase();
     pb.folder = folder;
     const created = run(folder, ["superuser", "upsert", ...SUPERUSER]);
@@ -132,7 +133,7 @@ export class PocketBase {
     const port = await freePort();
     pb.url = `http://127.0.0.1:${port}`;
     pb.output = "";
-    pb.process = spawn(POCKETBASE, ["serve", "--http", `127.0.0.1:${port}`, ...flags(folder)], {
+    pb.process = spawn(POCKETBASE, ["serve", "--http", `127.0.0.1:${port}`, ...args, ...flags(folder)], {
       env: { ...process.env, GATEWAY_SECRET: SECRET, GATEWAY_URL: gatewayUrl },
     });
     for (const stream of [pb.process.stdout, pb.process.stderr]) {
