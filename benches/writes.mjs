@@ -7,7 +7,7 @@
 // with them and a real gateway behind. In each round every kind of write runs on one server, then on the other, for a
 // few seconds each; the server that begins changes from round to round. Each writer is a user on a connection of its
 // own and sends its next write once it has the answer to the last (closed loop). `--also` (repeatable) measures other
-// hooks by turns with these: FOLDER is a copy of deploy/pocketbase.
+// versions of the hooks by turns with these: FOLDER is a copy of deploy/pocketbase.
 //
 //   relayed    creates in `messages`, which go to a channel
 //   unrelated  creates in `notes`, a collection that is neither relayed nor named in a rule that decides about access
@@ -131,11 +131,9 @@ function withoutHooks(folder) {
 
 /** Leaves out the example of push notifications, and installs the hooks of another folder where one is given. */
 const withHooks = (other) => (folder) => {
-  if (other) {
-    for (const part of ["pb_hooks", "pb_migrations"]) {
-      rmSync(path.join(folder, part), { recursive: true });
-      cpSync(path.join(other, part), path.join(folder, part), { recursive: true });
-    }
+  for (const part of other ? ["pb_hooks/gateway", "pb_hooks/gateway.pb.js"] : []) {
+    rmSync(path.join(folder, part), { recursive: true });
+    cpSync(path.join(other, part), path.join(folder, part), { recursive: true });
   }
   rmSync(path.join(folder, "pb_hooks/push.pb.js"));
 };

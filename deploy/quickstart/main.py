@@ -30,6 +30,8 @@ UNASSIGNED = range(10_000, 32_000)
 SUPERUSER = "admin@example.com"
 READY_WITHIN = 30  # seconds; on a machine that is not overloaded it takes two or three
 STOP_WITHIN = 10  # seconds for a server to end by itself before it is killed
+# The folders beside pb_data that make up an application on PocketBase.
+PARTS = ["pb_hooks", "pb_migrations"]
 # What becomes of node_modules in the folder of static files that PocketBase serves.
 BROWSER_BUILDS = ["centrifuge/dist/centrifuge.js", "pocketbase/dist/pocketbase.es.mjs"]
 
@@ -224,6 +226,12 @@ class Site:
         public.mkdir(exist_ok=True)
         for source in [DEPLOY / "demo" / "index.html"] + [packages / build for build in BROWSER_BUILDS]:
             shutil.copyfile(source, public / source.name)
+        # The gateway's hooks and migrations, and over them the chat's own. Copies: automigrate and the dashboard would
+        # otherwise write into the source tree.
+        for part in PARTS:
+            shutil.rmtree(self.data / part, ignore_errors=True)
+            for source in (DEPLOY / "pocketbase", DEPLOY / "konvert" / "pocketbase"):
+                shutil.copytree(source / part, self.data / part, dirs_exist_ok=True)
         # Applies the migrations too.
         upsert = [*self._pocketbase(pocketbase_binary), "superuser", "upsert", *self.superuser.values()]
         done = subprocess.run(upsert, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -262,13 +270,11 @@ class Site:
         (self.data / "pb_public" / "config.json").write_text(json.dumps(page, indent=2))
 
     def _pocketbase(self, binary):
-        # Schema and hooks are used where they stand; automigrate would write the dashboard's changes into the source tree.
-        folders = DEPLOY / "pocketbase"
         return [
             binary,
             f"--dir={self.data / 'pb_data'}",
-            f"--hooksDir={folders / 'pb_hooks'}",
-            f"--migrationsDir={folders / 'pb_migrations'}",
+            f"--hooksDir={self.data / 'pb_hooks'}",
+            f"--migrationsDir={self.data / 'pb_migrations'}",
             "--hooksWatch=false",
             "--hooksPool=100",
             "--automigrate=false",

@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::record::Epochs;
 use crate::harness::gateway::Gateway;
 use crate::harness::http::Http;
-use crate::harness::pocketbase::{PocketBase, User, deployed};
+use crate::harness::pocketbase::{PocketBase, User, chat, install};
 use crate::harness::process::free_port;
 use crate::harness::proxy::Proxy;
 use crate::harness::redis::Redis;
@@ -258,26 +258,14 @@ fn tail(text: &str) -> String {
 /// The deployed hooks, with an outbox that is never trimmed: it is the truth that the run is compared with.
 fn hooks_for_tests() -> TempDir {
     let folder = TempDir::new().expect("a temporary directory");
-    copy(&deployed("pb_hooks"), folder.path());
+    install(&chat(), "pb_hooks", folder.path());
     let config = folder.path().join("gateway.config.js");
     let text = std::fs::read_to_string(&config).expect("the hooks' config");
-    let kept = text.replace("keepSeconds: 600", "keepSeconds: 10000000");
-    assert_ne!(text, kept, "gateway.config.js keeps confirmed changes for 600 s");
+    let kept = text.replace("module.exports = {", "module.exports = {\n  outbox: { keepSeconds: 10000000 },");
+    assert_ne!(text, kept, "gateway.config.js exports an object");
     std::fs::write(&config, kept).expect("the config can be written");
     std::fs::write(folder.path().join("faults.pb.js"), include_str!("harness.pb.js")).expect("a hook");
     folder
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            std::fs::create_dir(&target).expect("a folder");
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).expect("a file can be copied");
-        }
-    }
 }
 
 async fn people(pocketbase: &PocketBase, rooms: usize, users: usize) -> (Vec<Room>, Vec<User>) {

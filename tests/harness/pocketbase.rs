@@ -1,4 +1,4 @@
-//! A real PocketBase with the hooks and migrations of `deploy/pocketbase`, its data in a temporary folder.
+//! A real PocketBase with the gateway's hooks and an application's own, its data in a temporary folder.
 
 use super::http::{Http, Response};
 use super::process::{Process, free_port};
@@ -28,9 +28,19 @@ pub struct PocketBase {
 
 struct Settings {
     gateway_url: String,
-    hooks: PathBuf,
+    /// Folder of the application's own `pb_hooks` and `pb_migrations`.
+    application: PathBuf,
+    /// Hooks in place of the installed ones.
+    hooks: Option<PathBuf>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+}
+
+impl Settings {
+    fn of(application: PathBuf, gateway_url: &str) -> Self {
+        let (arguments, environment) = (Vec::new(), Vec::new());
+        Self { gateway_url: gateway_url.to_owned(), application, hooks: None, arguments, environment }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -40,26 +50,33 @@ pub struct User {
 }
 
 impl PocketBase {
+    /// The chat's PocketBase.
     pub async fn start(gateway_url: &str) -> Self {
-        Self::start_with(gateway_url, &deployed("pb_hooks"), &[]).await
+        Self::begin(Settings::of(chat(), gateway_url)).await
     }
 
-    /// With other hooks than those of `deploy/pocketbase`, and more arguments for `serve`.
+    /// Another application's PocketBase.
+    pub async fn start_application(application: PathBuf, gateway_url: &str) -> Self {
+        Self::begin(Settings::of(application, gateway_url)).await
+    }
+
+    /// The chat's PocketBase with other hooks, and more arguments for `serve`.
     pub async fn start_with(gateway_url: &str, hooks: &Path, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (gateway_url, hooks, environment) = (gateway_url.to_owned(), hooks.to_owned(), Vec::new());
-        Self::begin(Settings { gateway_url, hooks, arguments, environment }).await
+        Self::begin(Settings { hooks: Some(hooks.to_owned()), arguments, ..Settings::of(chat(), gateway_url) }).await
     }
 
-    /// With this in its environment.
+    /// The chat's PocketBase with more variables in its environment.
     pub async fn start_in(gateway_url: &str, environment: &[(&str, &str)]) -> Self {
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let (gateway_url, hooks, arguments) = (gateway_url.to_owned(), deployed("pb_hooks"), Vec::new());
-        Self::begin(Settings { gateway_url, hooks, arguments, environment }).await
+        Self::begin(Settings { environment, ..Settings::of(chat(), gateway_url) }).await
     }
 
     async fn begin(settings: Settings) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
+        for part in ["pb_hooks", "pb_migrations"] {
+            install(&settings.application, part, &directory.path().join(part));
+        }
         let created = command(directory.path(), &settings).args(["superuser", "upsert", SUPERUSER, PASSWORD]).output();
         let created = created.expect("PocketBase runs");
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
@@ -247,9 +264,32 @@ pub fn program() -> &'static str {
     })
 }
 
-/// A folder of `deploy/pocketbase`.
-pub fn deployed(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/pocketbase").join(name)
+/// Folder of the chat's own PocketBase files.
+pub fn chat() -> PathBuf {
+    project("deploy/konvert/pocketbase")
+}
+
+/// Copies a part (`pb_hooks` or `pb_migrations`) of the gateway's files into this folder, and the application's over it.
+pub fn install(application: &Path, part: &str, into: &Path) {
+    for from in [project("deploy/pocketbase"), application.to_owned()] {
+        copy(&from.join(part), into);
+    }
+}
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("a file can be copied");
+        }
+    }
 }
 
 fn command(data: &Path, settings: &Settings) -> Command {
@@ -258,9 +298,9 @@ fn command(data: &Path, settings: &Settings) -> Command {
         .arg("--dir")
         .arg(data.join("pb_data"))
         .arg("--hooksDir")
-        .arg(&settings.hooks)
+        .arg(settings.hooks.clone().unwrap_or_else(|| data.join("pb_hooks")))
         .arg("--migrationsDir")
-        .arg(deployed("pb_migrations"))
+        .arg(data.join("pb_migrations"))
         .arg("--publicDir")
         .arg(data.join("pb_public"))
         .arg("--automigrate=false")

@@ -267,7 +267,7 @@ describe("other rules", () => {
       assert.equal(answer.status, 200, JSON.stringify(answer.body));
       return answer.body;
     };
-    const teams = await make({ name: "teams", fields: [{ type: "text", name: "level" }, { type: "text", name: "motto" }] });
+    const teams = await make({ name: "teams", fields: [{ type: "text", name: "level" }, { type: "text", name: "motto" }, relation("leader", users)] });
     await make({
       name: "teams_of_rooms",
       fields: [relation("team", teams), relation("rooms", rooms, 99), relation("leads", users, 99), { type: "text", name: "note" }],
@@ -285,14 +285,14 @@ describe("other rules", () => {
     message = await pb.create("messages", { room: other.id, author: bob.id, content: "x", type: "text" });
   });
 
-  /** Under this viewRule of rooms, each write adds these scopes. */
-  const under = (name, viewRule, body) =>
+  /** Under this rule of rooms, each write adds these scopes. */
+  const under = (name, viewRule, body, listRule = viewRule) =>
     test(name, async () => {
-      await collection("rooms", { viewRule });
+      await collection("rooms", { viewRule, listRule });
       try {
         await body();
       } finally {
-        await collection("rooms", { viewRule: rule });
+        await collection("rooms", { viewRule: rule, listRule: rule });
       }
     });
   const change = (name, { id }, data) => () => pb.update(name, id, data);
@@ -390,10 +390,41 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
   });
 
-  under("or of anything that the record leads to", `teams_of_rooms_via_rooms.leads.id ?= @request.auth.id`, async () => {
+  under("the id of a user is the user", `teams_of_rooms_via_rooms.leads.id ?= @request.auth.id`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), member(other, bob));
+    await gives(() => pb.remove("teams_of_rooms", made.id), member(other, bob));
+  });
+
+  under("or of anything that the record leads to", `teams_of_rooms_via_rooms.leads.role ?= "admin"`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), related(other));
     await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
   });
+
+  under("memberships of what the room belongs to concern their user alone", `parent.teams_of_rooms_via_rooms.leads ?= @request.auth.id`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), user(bob));
+    await gives(change("teams_of_rooms", made, { leads: [ann.id] }), user(bob), user(ann));
+    await gives(change("teams_of_rooms", made, { rooms: [room.id] }), user(ann));
+    await gives(change("teams_of_rooms", made, { note: "n" }));
+    await gives(() => pb.remove("teams_of_rooms", made.id), user(ann));
+  });
+
+  under("unless more is asked of them", `parent.teams_of_rooms_via_rooms.leads ?= @request.auth.id && parent.teams_of_rooms_via_rooms.note ?= "x"`, async () => {
+    await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), anyRoom);
+    await gives(() => pb.remove("teams_of_rooms", made.id), anyRoom);
+  });
+
+  under("the owner of what the room belongs to", `parent.team.leader = @request.auth.id || parent.team.level = "open"`, async () => {
+    await gives(make("teams", { leader: ann.id }));
+    const team = made;
+    await gives(change("teams", team, { leader: bob.id }), user(ann), user(bob));
+    await gives(change("teams", team, { level: "open" }), anyRoom);
+    await gives(change("teams", team, { motto: "m" }));
+    await gives(() => pb.remove("teams", team.id));
+  });
+
+  under("what the listRule alone looks at, since an updates channel tells of rooms", "", async () => {
+    await gives(change("rooms", other, { name: "listed" }), record(other));
+  }, `name != "unlisted"`);
 
   under("seen from the account, with more asked", `@request.auth.teams_of_rooms_via_leads.rooms ?= id && @request.auth.teams_of_rooms_via_leads.note ?= "x"`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), user(bob));

@@ -10,7 +10,12 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-const DEPLOY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../deploy/pocketbase");
+const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+/** The gateway's own PocketBase files. */
+const GATEWAY = path.join(ROOT, "deploy/pocketbase");
+/** Folders with an application's own pb_hooks and pb_migrations, which are laid over the gateway's. */
+export const CHAT = path.join(ROOT, "deploy/konvert/pocketbase");
+export const KANBAN = path.join(ROOT, "tests/kanban/pocketbase");
 const POCKETBASE = process.env.POCKETBASE || "pocketbase";
 export const SECRET = "a secret of the tests, long enough to pass";
 
@@ -93,10 +98,14 @@ export class Intake {
 
 // ---- PocketBase
 
-/** A data folder with hooks and migrations; `prepare(folder)` may change them before the start. */
-export function install(prepare = () => {}) {
+/** A data folder with the gateway's files and an application's; `prepare(folder)` may change them before the start. */
+export function install(prepare = () => {}, application = CHAT) {
   const folder = mkdtempSync(path.join(tmpdir(), "konvert-pocketbase-"));
-  cpSync(DEPLOY, folder, { recursive: true });
+  for (const from of [GATEWAY, application].filter(Boolean)) {
+    for (const part of ["pb_hooks", "pb_migrations"]) {
+      cpSync(path.join(from, part), path.join(folder, part), { recursive: true });
+    }
+  }
   prepare(folder);
   return folder;
 }
@@ -124,7 +133,9 @@ export function run(folder, args, env = {}) {
 
 export class PocketBase {
   /** `args`: further arguments of `pocketbase serve`. */
-  static async start({ gatewayUrl = "http://127.0.0.1:1", prepare, folder = install(prepare), args = [] } = {}) {
+  static async start(options = {}) {
+    const { gatewayUrl = "http://127.0.0.1:1", application, prepare, args = [] } = options;
+    const { folder = install(prepare, application) } = options;
     const pb = new PocketBase();
     pb.folder = folder;
     const created = run(folder, ["superuser", "upsert", ...SUPERUSER]);

@@ -1,65 +1,74 @@
-// What the gateway should know about your schema. This is the only file to edit.
-// PocketBase refuses to start when something named here does not exist.
+// What the gateway should know about your application. This is the only file to edit; PocketBase does not start while
+// something in it is wrong, and says what. It is read once, when PocketBase starts.
 module.exports = {
-  users: {
-    // The auth collection whose tokens the gateway accepts.
-    collection: "users",
-    // Until when a user is banned or muted (date fields), and whom he blocks (a relation to the users).
-    // Leave out what your schema does not have.
-    bannedUntil: "banned_until",
-    mutedUntil: "muted_until",
-    blocked: "blocked",
-  },
-
-  // Which channels there are, and who may subscribe. With `room: { guard: "rooms" }` the channel
-  // "room:ID" is open to every user whom the viewRule of the collection `rooms` lets view record ID.
-  // A locked (admin-only) viewRule closes the channel to everyone.
+  // The auth collection whose tokens the gateway accepts. With more settings, or with several collections:
   //
-  // What the rule looks at is read from the rule itself, so subscribers are checked anew whenever one of
-  // those records or fields changes, and when the rule does. `perUser` makes that cheaper: "a record of
-  // room_members concerns only the access of the user in its field `user`". Without it everybody in the
-  // room is checked, unless the rule itself says so clearly (`room_members_via_room.user ?= @request.auth.id`,
-  // or `@request.auth.room_members_via_user.room ?= id`, and nothing else about room_members).
-  // Writes that bypass PocketBase's hooks, such as plain SQL, are not noticed.
+  //   users: [
+  //     {
+  //       collection: "users",
+  //       bannedUntil: "banned_until", // a date field: until then, the user may not connect
+  //       mutedUntil: "muted_until",   // a date field: until then, the user may listen but not publish signals
+  //       blocked: "blocked",          // a relation to users: whose signals this user does not want
+  //     },
+  //     "staff",        // this collection's users are called "staff/ID" in the gateway
+  //     "_superusers",  // may listen everywhere, as in PocketBase
+  //   ],
+  users: "users",
+
+  // Whether a connection without a token is let in, as a guest who may listen wherever your rules ask for no login.
+  guests: false,
+
+  // The kinds of channels, and who may subscribe.
   channels: {
-    room: { guard: "rooms", perUser: { room_members: "user" } },
-    // The personal channel: "user:ID" is open to the user with this ID and to nobody else.
+    // "user:ID" is open to the user with this id alone.
     user: { own: true },
-    // Who is online. Whoever may view a user's record may see it; nothing is relayed here.
+
+    // "status:ID" tells who is online; open to everybody whom the viewRule of "users" lets view this user.
     status: { guard: "users" },
+
+    // "room:ID" would be open to everybody whom the viewRule of the collection "rooms" lets view the record ID:
+    //
+    //   room: { guard: "rooms" },
+    //
+    // What the rule looks at is read from the rule itself: subscribers are checked anew whenever such a record changes,
+    // and when the rule does. `perUser` makes that cheaper where the rule does not say it clearly: "a record of
+    // room_members concerns only the access of the user in its field user":
+    //
+    //   room: { guard: "rooms", perUser: { room_members: "user" } },
+    //
+    // The gateway asks without headers, query and body. Where a rule looks at these, say that this is meant:
+    //
+    //   room: { guard: "rooms", emptyRequest: true },
   },
 
-  // Channels that tell every user of the records that he may view, and of no other: "room-updates" of
-  // all records of the guard of `room`. Their names have no colon.
-  updates: { "room-updates": "room" },
+  // Channels that tell each user of all records of a guard that they may list and view, and of no others:
+  //
+  //   updates: { "room-updates": "room" },
+  updates: {},
 
-  // Which changes are sent, and to which channels. Every create, update and delete in the collection on
-  // the left goes to the channels on the right. {braces} hold a field of the changed record; a dot follows
-  // a relation: {message.room} is the room of the message that a reaction belongs to.
-  relay: {
-    messages: ["room:{room}"],
-    reactions: ["room:{message.room}"],
-    rooms: ["room:{id}"],
-    room_members: ["room:{room}"],
-    friend_requests: ["user:{from}", "user:{to}"],
-    room_keys: ["user:{user}"],
-    achievements: ["user:{user}"],
-  },
+  // Which changes are sent, and to which channels. Every create, update and delete in the collection on the left goes
+  // to the channels on the right. {braces} hold a field of the changed record; a dot follows a relation:
+  //
+  //   relay: {
+  //     messages: ["room:{room}"],
+  //     reactions: ["room:{message.room}"],
+  //   },
+  //
+  // Everybody who may listen to the channel must be allowed to view the record as well. PocketBase does not start where
+  // the two viewRules do not show that, unless you vouch for it:
+  //
+  //   messages: { to: ["room:{room}"], trusted: true },
+  relay: {},
 
-  outbox: {
-    // How long a change is kept after the gateway confirmed it, in seconds. Gateways that
-    // were away for less than this continue where they stopped.
-    keepSeconds: 600,
-  },
-
-  delivery: {
-    // How long a write may wait for the gateway, in whole seconds.
-    timeoutSeconds: 1,
-    // After a failure the gateway is left alone for the first pause, then for twice as long
-    // each time, up to the last. It fetches by itself what it missed.
-    firstPauseSeconds: 1,
-    lastPauseSeconds: 30,
-    // The most changes that one request carries.
-    batch: 100,
-  },
+  // These have defaults:
+  //
+  //   outbox: {
+  //     keepSeconds: 600,      // how long a change is kept after the gateway has confirmed it
+  //   },
+  //   delivery: {
+  //     timeoutSeconds: 1,     // how long a write may wait for the gateway
+  //     firstPauseSeconds: 1,  // after a failure the gateway is left alone for so long, then for twice as long
+  //     lastPauseSeconds: 30,  //   each time, up to this
+  //     batch: 100,            // changes in one request, at most
+  //   },
 };

@@ -7,7 +7,7 @@
 // PocketBase runs each handler in a JavaScript engine of its own, where nothing of this file exists;
 // that is why each of them starts with a require.
 
-require(`${__hooks}/gateway/startup.js`).load();
+require(`${__hooks}/gateway/startup.js`).load(); // first PocketBase's version, then the environment and the config
 
 onBootstrap((e) => {
   e.next();
@@ -28,9 +28,9 @@ onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collect
 onCollectionUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
 onCollectionDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
 
-onCollectionAfterCreateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
-onCollectionAfterUpdateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
-onCollectionAfterDeleteSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
+onCollectionAfterCreateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).collectionCommitted(e));
+onCollectionAfterUpdateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).collectionCommitted(e));
+onCollectionAfterDeleteSuccess((e) => require(`${__hooks}/gateway/delivery.js`).collectionCommitted(e));
 
 // Rolled back: PocketBase has read the collections anew, and so do we.
 onCollectionAfterCreateError((e) => require(`${__hooks}/gateway/outbox.js`).collectionRestored(e));
@@ -39,12 +39,17 @@ onCollectionAfterDeleteError((e) => require(`${__hooks}/gateway/outbox.js`).coll
 
 // The gateway calls every few seconds; its calls that succeed are not worth a line in the request log.
 const quiet = $apis.skipSuccessActivityLog();
-// Its questions are far smaller. Whoever is not the gateway finds that out only after his body has been read.
+// Its questions are far smaller. A caller who is not the gateway is found out only after the body has been read.
 const small = $apis.bodyLimit(1 << 20);
+// All gateways call from a few addresses, which PocketBase's rate limits would take for one busy client. A handler with
+// the limiter's own id stands in its place on these routes.
+const unlimited = $apis.skipSuccessActivityLog();
+unlimited.id = "pbRateLimit";
+unlimited.priority = -1000;
 
-routerAdd("POST", "/api/gateway/keys", (e) => require(`${__hooks}/gateway/routes.js`).keys(e), quiet, small);
-routerAdd("POST", "/api/gateway/authorize", (e) => require(`${__hooks}/gateway/routes.js`).authorize(e), quiet, small);
-routerAdd("POST", "/api/gateway/visible", (e) => require(`${__hooks}/gateway/routes.js`).visible(e), quiet, small);
-routerAdd("POST", "/api/gateway/view", (e) => require(`${__hooks}/gateway/routes.js`).view(e), quiet, small);
-routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), quiet, small);
-routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), quiet, small);
+routerAdd("POST", "/api/gateway/keys", (e) => require(`${__hooks}/gateway/routes.js`).keys(e), quiet, small, unlimited);
+routerAdd("POST", "/api/gateway/authorize", (e) => require(`${__hooks}/gateway/routes.js`).authorize(e), quiet, small, unlimited);
+routerAdd("POST", "/api/gateway/visible", (e) => require(`${__hooks}/gateway/routes.js`).visible(e), quiet, small, unlimited);
+routerAdd("POST", "/api/gateway/view", (e) => require(`${__hooks}/gateway/routes.js`).view(e), quiet, small, unlimited);
+routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), quiet, small, unlimited);
+routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), quiet, small, unlimited);

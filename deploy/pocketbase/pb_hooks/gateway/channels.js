@@ -1,20 +1,14 @@
 // Turns the channel templates of the config into channel names for one record.
 
-const config = require(`${__hooks}/gateway.config.js`);
+const schema = require(`${__hooks}/gateway/schema.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 
-/** "room:{message.room}" → {before: "room:", path: ["message", "room"], after: ""} */
-function parse(template) {
-  const parts = /^([^{}]*)\{([\w.]+)\}([^{}]*)$/.exec(template);
-  if (!parts) {
-    throw new Error(`"${template}" is not a channel template; it should look like "room:{field}"`);
-  }
-  return { before: parts[1], path: parts[2].split("."), after: parts[3] };
-}
+const NONE = [];
 
-const templates = new Map();
-for (const collection in config.relay) {
-  templates.set(collection, config.relay[collection].map(parse));
+/** The templates of a collection, by today's names (see schema.js). */
+function templates(app, collection) {
+  const { relay } = schema.current(app);
+  return Object.hasOwn(relay, collection) ? relay[collection] : NONE;
 }
 
 /** The values at the end of a path; none where a relation is empty or leads to a record that is gone. */
@@ -38,14 +32,14 @@ function follow(app, record, path) {
 }
 
 /** Whether changes of this collection are relayed. */
-function relays(collection) {
-  return templates.has(collection);
+function relays(app, collection) {
+  return templates(app, collection).length > 0;
 }
 
 /** The channels that a change of this record goes to; none where its collection is not relayed. */
 function of(app, record) {
   const names = new Set();
-  for (const { before, path, after } of templates.get(record.tableName()) || []) {
+  for (const { before, path, after } of templates(app, record.tableName())) {
     for (const value of follow(app, record, path)) {
       names.add(before + value + after);
     }
@@ -54,8 +48,8 @@ function of(app, record) {
 }
 
 /** Whether an update touched a field that decides about the channels. */
-function moved(record, original) {
-  return templates.get(record.tableName()).some(({ path: [field] }) => touched(record, original, field));
+function moved(app, record, original) {
+  return templates(app, record.tableName()).some(({ path: [field] }) => touched(record, original, field));
 }
 
-module.exports = { parse, relays, of, moved };
+module.exports = { relays, of, moved };

@@ -9,6 +9,7 @@
 
 const access = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
+const schema = require(`${__hooks}/gateway/schema.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
 const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
@@ -51,10 +52,11 @@ function remove(e) {
 
 /** Goes on with a record event, and with `then` in the same transaction if the gateway could want to know of it. */
 function write(e, then) {
+  notice(e.app);
   const collection = e.record.tableName(); // its name, for less than record.collection().name costs
-  const relayed = channels.relays(collection);
+  const relayed = channels.relays(e.app, collection);
   const triggers = access.triggers(e.app, collection);
-  const told = updates.tells(collection);
+  const told = updates.tells(e.app, collection);
   if (!relayed && !told && triggers.length === 0) return e.next();
   const original = e.record.original();
   inTransaction(e, (tx) => then(tx, { relayed, triggers, told, original }));
@@ -63,7 +65,7 @@ function write(e, then) {
 /** A record that moved vanishes from the channels that it left and appears in the new ones. */
 function moves(tx, record, original) {
   const now = channels.of(tx, record);
-  if (!channels.moved(record, original)) return [[now, "update", record]];
+  if (!channels.moved(tx, record, original)) return [[now, "update", record]];
   const before = channels.of(tx, original);
   return [
     [before.filter((name) => !now.includes(name)), "delete", original],
@@ -72,20 +74,36 @@ function moves(tx, record, original) {
   ];
 }
 
-/** Goes on with a change of a collection. */
+/**
+ * Writes a row that has everything checked anew if another process has changed collections, as `pocketbase migrate up`
+ * does: what is written after it is then seen only by those whom the new rules let in.
+ */
+function notice(app) {
+  if (!schema.isUntold(app)) return;
+  insert(app, `{"channels":[],"data":null,"access":${JSON.stringify(access.EVERYTHING)}}`);
+  // A transaction may be rolled back, and this row with it: then the next write tells of it once more.
+  if (!app.isTransactional()) schema.told(app);
+}
+
+/** Goes on with a change of a collection by this process. */
 function collection(e) {
   const concerned = access.concerns(e.app, e.collection);
   inTransaction(e, (tx) => {
-    access.forget(tx);
+    schema.forget(tx);
     if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) {
       append(e, tx, [], access.EVERYTHING);
     }
   });
 }
 
-/** A change of a collection was rolled back. */
+/** A change of a collection by this process is committed; its row is there. */
+function collectionCommitted(e) {
+  schema.told(e.app);
+}
+
+/** A change of a collection by this process was rolled back. */
 function collectionRestored(e) {
-  access.forget(e.app);
+  schema.forget(e.app);
   return e.next();
 }
 
@@ -100,8 +118,8 @@ function append(e, tx, changes, scopes, told) {
   if (rows.length === 0 && scopes.length > 0) rows.push([[], "null"]);
   rows.forEach(([names, data], i) => {
     const access = i === 0 && scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
-    const updated = i === 0 && told ? `,"updates":${JSON.stringify(updates.of(e.record))}` : "";
-    insert(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}${updated}}`);
+    const updated = i === 0 && told ? `,"updates":${JSON.stringify(updates.of(tx, e.record))}` : "";
+    keep(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}${updated}}`);
   });
 }
 
@@ -111,7 +129,14 @@ function json(action, record) {
   return `{"action":"${action}","collection":"${collection}","record":${JSON.stringify(record.fresh())}}`;
 }
 
-function insert(e, tx, event) {
+/** Keeps a row for the delivery after the commit. */
+function keep(e, tx, event) {
+  const seq = insert(tx, event);
+  if (seq !== null) e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${event.slice(1)}` });
+}
+
+/** Appends a row and returns its number; null before the table exists. */
+function insert(tx, event) {
   let seq;
   try {
     seq = tx
@@ -121,11 +146,11 @@ function insert(e, tx, event) {
       .execute()
       .lastInsertId();
   } catch (err) {
-    if (!tx.hasTable(TABLE)) return; // its migration has not run yet; PocketBase is not serving either
+    if (!tx.hasTable(TABLE)) return null; // its migration has not run yet; PocketBase is not serving either
     throw err;
   }
   tx.store().set(NEWEST, seq);
-  e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${event.slice(1)}` });
+  return seq;
 }
 
 /** The (last) row that this event wrote, as {seq, event}; null if it wrote none. */
@@ -188,4 +213,19 @@ function trim(app, seq, createdBefore) {
     .rowsAffected();
 }
 
-module.exports = { TABLE, create, update, remove, collection, collectionRestored, rowOf, isNewest, after, last, boot, trim };
+module.exports = {
+  TABLE,
+  create,
+  update,
+  remove,
+  notice,
+  collection,
+  collectionCommitted,
+  collectionRestored,
+  rowOf,
+  isNewest,
+  after,
+  last,
+  boot,
+  trim,
+};

@@ -1,13 +1,13 @@
 // What the gateway asks PocketBase. Every request is signed; every answer is JSON.
 
-const config = require(`${__hooks}/gateway.config.js`);
+const config = require(`${__hooks}/gateway/config.js`).get();
+const { STATUS } = require(`${__hooks}/gateway/config.js`);
 const outbox = require(`${__hooks}/gateway/outbox.js`);
 const delivery = require(`${__hooks}/gateway/delivery.js`);
+const schema = require(`${__hooks}/gateway/schema.js`);
 const signature = require(`${__hooks}/gateway/signature.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
-
-/** The namespaces of personal channels. */
-const own = new Set(Object.keys(config.channels).filter((namespace) => config.channels[namespace].own));
+const { GUEST, accountOf, byKey } = require(`${__hooks}/gateway/users.js`);
 
 const MAX_ENTRIES = 500;
 const MAX_EVENTS = 1000;
@@ -25,6 +25,8 @@ function answer(e, respond) {
   const problem = signature.problem(e.request, body);
   if (problem) return refuse(e, 401, problem.code, problem.message);
   try {
+    // An answer by rules that another process has changed must not come before the gateway knows of the change.
+    outbox.notice(e.app);
     return respond(body);
   } catch (err) {
     if (err instanceof BadRequest) return refuse(e, 400, "bad_request", err.message);
@@ -74,8 +76,8 @@ function recordsById(app, collection, ids) {
 function keys(e) {
   return answer(e, (body) => {
     const ids = list(parse(body).users, "users", (id) => typeof id === "string");
-    const { bannedUntil, mutedUntil, blocked } = config.users;
-    const collection = e.app.findCachedCollectionByNameOrId(config.users.collection);
+    const [{ id, bannedUntil, mutedUntil, blocked }] = schema.current(e.app).users;
+    const collection = e.app.findCachedCollectionByNameOrId(id);
     const users = recordsById(e.app, collection, ids);
     const account = (user) => ({
       key: user.tokenKey() + collection.authToken.secret,
@@ -102,21 +104,22 @@ function authorize(e) {
 
   return answer(e, (body) => {
     const checks = list(parse(body).checks, "checks", valid);
-    const users = recordsById(e.app, config.users.collection, checks.map((check) => check.user));
+    const users = byKey(e.app, checks.map((check) => check.user));
     const infos = new Map();
-    for (const [id, auth] of users) infos.set(id, new RequestInfo({ auth, method: "GET" }));
+    for (const [key, auth] of users) infos.set(key, new RequestInfo({ auth, method: "GET" }));
 
     const guards = guardedRecords(e.app, checks);
     const results = checks.map(({ user, channel }) => {
+      const info = infos.get(user);
+      if (updates.serves(e.app, channel)) return info ? "allowed" : "denied";
       const { namespace, id } = split(channel);
-      if (own.has(namespace)) return id === user && infos.has(user) ? "allowed" : "denied";
-      if (updates.serves(channel)) return infos.has(user) ? "allowed" : "denied";
       const guard = guards.get(namespace);
       if (!guard) return "unknown";
-      const info = infos.get(user);
+      const auth = users.get(user);
+      if (guard.own) return auth && auth.id === id && auth.collection().id === guard.own ? "allowed" : "denied";
       const record = guard.records.get(id);
       if (!info || !record) return "denied";
-      return e.app.canAccessRecord(record, info, guard.rule) ? "allowed" : "denied";
+      return e.app.canAccessRecord(record, info, record.collection().viewRule) ? "allowed" : "denied";
     });
     return e.json(200, { results });
   });
@@ -124,23 +127,35 @@ function authorize(e) {
 
 /** "room:abc" → {namespace: "room", id: "abc"}; nothing where there is no colon. */
 function split(channel) {
-  const [, namespace, id] = /^([^:]*):([^]*)$/.exec(channel) || [];
+  const [, namespace = "", id] = /^([^:]*):([^]*)$/.exec(channel) || [];
   return { namespace, id };
 }
 
-/** namespace → its guard's rule, and those of the records asked for that exist. */
+/** namespace → {own} or {records: those that the checks ask for and that exist, by their id in the channel's name}. */
 function guardedRecords(app, checks) {
-  const guards = new Map();
-  for (const namespace in config.channels) {
-    if (own.has(namespace)) continue;
-    const collection = app.findCachedCollectionByNameOrId(config.channels[namespace].guard);
-    const ids = checks.map((check) => split(check.channel)).filter((c) => c.namespace === namespace);
-    guards.set(namespace, {
-      rule: collection.viewRule,
-      records: recordsById(app, collection, ids.map((c) => c.id)),
-    });
+  const { channels } = schema.current(app);
+  const asked = new Map();
+  for (const { channel } of checks) {
+    const { namespace, id } = split(channel);
+    if (!Object.hasOwn(channels, namespace)) continue;
+    if (!asked.has(namespace)) asked.set(namespace, []);
+    asked.get(namespace).push(id);
   }
-  return guards;
+  const found = new Map();
+  for (const [namespace, ids] of asked) {
+    const { guards, own } = channels[namespace];
+    if (!own && guards.length === 0) continue; // its guard is gone, as /readyz says
+    if (own) found.set(namespace, { own });
+    else found.set(namespace, { records: namespace === STATUS ? owners(app, guards, ids) : recordsById(app, guards[0].id, ids) });
+  }
+  return found;
+}
+
+/** KEY → record of the users of these auth collections. */
+function owners(app, guards, keys) {
+  const { users } = schema.current(app);
+  const isGuarded = (key) => key !== GUEST && guards.some(({ id }) => id === (accountOf(users, key) || {}).id);
+  return byKey(app, keys.filter(isGuarded));
 }
 
 /** POST /api/gateway/visible: which records of an updates channel these users may view (see updates.js). */
@@ -148,8 +163,8 @@ function visible(e) {
   return answer(e, (body) => {
     const { channel, users } = parse(body);
     const ids = list(users, "users", (id) => typeof id === "string");
-    if (!updates.serves(channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
-    return e.json(200, updates.visible(e.app, channel, recordsById(e.app, config.users.collection, ids), ids));
+    if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
+    return e.json(200, updates.visible(e.app, channel, byKey(e.app, ids), ids));
   });
 }
 
@@ -161,9 +176,9 @@ function view(e) {
   return answer(e, (body) => {
     const { channel, checks } = parse(body);
     list(checks, "checks", valid);
-    if (!updates.serves(channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
+    if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
     const users = checks.map(({ user }) => user.replace(/^~/, ""));
-    return e.json(200, updates.view(e.app, channel, recordsById(e.app, config.users.collection, users), checks));
+    return e.json(200, updates.view(e.app, channel, byKey(e.app, users), checks));
   });
 }
 
@@ -177,7 +192,9 @@ function events(e) {
     const last = outbox.last(e.app);
     const rows = outbox.after(e.app, seq, limit);
     delivery.gatewayHas(e.app, seq);
-    const json = `{"boot":"${outbox.boot(e.app)}","events":[${rows.events}],"last":${Math.max(last, rows.last)}}`;
+    const { problems } = schema.current(e.app);
+    const about = `"last":${Math.max(last, rows.last)},"problems":${JSON.stringify(problems)}`;
+    const json = `{"boot":"${outbox.boot(e.app)}","events":[${rows.events}],${about}}`;
     return e.blob(200, "application/json", toBytes(json));
   });
 }

@@ -1,4 +1,4 @@
-// Reads a PocketBase rule as far as its operands: what it names, and what that is compared with.
+// Reads PocketBase's rules: their operands, and their structure of conditions.
 
 // In this order: comment, text, function, name, number, sign, join, brackets and commas.
 const TOKEN =
@@ -30,4 +30,66 @@ function substitute(rule, replacement) {
   return rule.replace(TOKEN, (whole, text, call, name) => (name && replacement(name)) || whole);
 }
 
-module.exports = { operands, substitute };
+/**
+ * The rule as a tree: {and: [trees]}, {or: [trees]}, or {left, sign, right} for a condition, whose sides are
+ * {name}, {call: text of a function call} or {value: text}. `rename(name)` gives the names that stand in it. An empty
+ * rule is {and: []}, which always holds. Null where the rule cannot be read.
+ */
+function tree(rule, rename = (name) => name) {
+  const tokens = [];
+  for (const [whole, text, call, name, number, sign, mark] of rule.matchAll(TOKEN)) {
+    if (name) tokens.push(isValue(name) ? { value: name } : { name: rename(name) });
+    else if (sign) tokens.push({ sign });
+    else if (mark) tokens.push({ mark });
+    else if (call) tokens.push({ call });
+    else if (text) tokens.push({ value: JSON.stringify(text.slice(1, -1)) });
+    else if (number) tokens.push({ value: whole });
+  }
+  if (tokens.length === 0) return { and: [] };
+  let at = 0;
+  const mark = (wanted) => tokens[at] && tokens[at].mark === wanted && ++at;
+  const list = (kind, joint, part) => {
+    const parts = [part()];
+    while (mark(joint)) parts.push(part());
+    return parts.length === 1 ? parts[0] : { [kind]: parts };
+  };
+  const either = () => list("or", "||", both);
+  const both = () => list("and", "&&", unit);
+  const unit = () => {
+    if (mark("(")) {
+      const inner = either();
+      if (!mark(")")) throw new SyntaxError("a bracket is not closed");
+      return inner;
+    }
+    const left = side();
+    const { sign } = tokens[at++] || {};
+    if (!sign) throw new SyntaxError("a condition has no sign");
+    return { left, sign, right: side() };
+  };
+  const side = () => {
+    const token = tokens[at++];
+    if (!token || token.sign || token.mark) throw new SyntaxError("a condition has a side too few");
+    if (!token.call) return token;
+    let text = token.call;
+    for (let open = 1; open > 0; at++) {
+      const inner = tokens[at];
+      if (!inner) throw new SyntaxError("a function is not closed");
+      open += inner.call || inner.mark === "(" ? 1 : inner.mark === ")" ? -1 : 0;
+      text += inner.name || inner.value || inner.call || inner.mark || inner.sign;
+    }
+    return { call: text };
+  };
+  try {
+    const whole = either();
+    return at === tokens.length ? whole : null;
+  } catch (err) {
+    if (err instanceof SyntaxError) return null;
+    throw err;
+  }
+}
+
+function isValue(name) {
+  return ["true", "false", "null"].includes(name.toLowerCase());
+}
+
+module.exports = { operands, substitute, tree };

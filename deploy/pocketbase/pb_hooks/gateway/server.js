@@ -1,7 +1,7 @@
 // Asks the gateway, from hooks of your own: require(`${__hooks}/gateway/server.js`).call("statuses", { users }).
 // The methods: proto/server-api.md.
 
-const config = require(`${__hooks}/gateway.config.js`);
+const config = require(`${__hooks}/gateway/config.js`).get();
 const { signed } = require(`${__hooks}/gateway/signature.js`);
 
 const BASE = ($os.getenv("GATEWAY_URL") || "http://127.0.0.1:8000").replace(/\/+$/, "");

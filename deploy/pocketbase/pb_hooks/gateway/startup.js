@@ -1,29 +1,66 @@
-// What must be right before the server listens. Where it is not, PocketBase says so and does not start.
+// What must be right before the server listens: PocketBase's version, the environment, the config, the schema. Where
+// something is not, PocketBase says so and does not start.
+
+const config = require(`${__hooks}/gateway/config.js`);
 
 const MIN_SECRET = 32;
-const NUMBERS = {
-  outbox: ["keepSeconds"],
-  delivery: ["timeoutSeconds", "firstPauseSeconds", "lastPauseSeconds", "batch"],
-};
+/** The oldest PocketBase that passes this project's tests, and the newest that was tried. */
+const OLDEST = "0.37.2";
+const NEWEST = "0.40.6";
+
+/** In PocketBase's data folder: the last config that was in force, and the process that it was in force in. */
+const LAST_GOOD = "gateway.config.last.json";
 
 // Other commands (superuser, migrate) load the hooks too, and need none of this.
 function serving() {
   return $os.args.includes("serve");
 }
 
-/** Run while the hooks load: the config, if it and the environment are in order. */
+/** Run while the hooks load: reads the config, if it and the environment are in order. */
 function load() {
   try {
-    if (serving()) checkEnvironment();
-    const config = require(`${__hooks}/gateway.config.js`);
-    checkShape(config);
-    return config;
+    if (serving()) {
+      checkVersion();
+      checkEnvironment();
+    }
+  } catch (err) {
+    refuse(err);
+  }
+  try {
+    config.set(config.checked(require(`${__hooks}/gateway.config.js`)));
   } catch (err) {
     if (!serving()) throw err;
-    // PocketBase would print the exception, leave our hooks out and start all the same.
-    console.error(`gateway: ${err.message}`);
-    $os.exit(1);
+    if (!goOnWithLastGood(err)) refuse(err);
   }
+}
+
+/** PocketBase would print an exception, leave our hooks out and start all the same. */
+function refuse(err) {
+  console.error(`gateway: ${err.message}`);
+  $os.exit(1);
+}
+
+function checkVersion() {
+  const { version } = $app.rootCmd || {};
+  const parts = /^v?(\d+)\.(\d+)\.(\d+)/.exec(version || "");
+  if (!parts) {
+    console.log("gateway: this PocketBase does not tell its version; the hooks were made for 0.40 and need " + OLDEST);
+    return;
+  }
+  const now = number(parts.slice(1));
+  if (now < number(OLDEST.split("."))) {
+    throw new Error(
+      `PocketBase ${version} is too old for the gateway's hooks, which need ${OLDEST} or newer. ` +
+        `Update it ("pocketbase update") and start it again.`,
+    );
+  }
+  if (now > number(NEWEST.split("."))) {
+    console.log(`gateway: PocketBase ${version} is newer than ${NEWEST}, the newest that the gateway's hooks were tried with`);
+  }
+}
+
+function number([major, minor, patch]) {
+  return (Number(major) * 1000 + Number(minor)) * 1000 + Number(patch);
 }
 
 function checkEnvironment() {
@@ -41,112 +78,74 @@ function checkEnvironment() {
   }
 }
 
-function checkShape(config) {
-  for (const section of ["users", "channels", "relay", "outbox", "delivery"]) {
-    if (!config[section]) fail(section, "is missing");
-  }
-  if (!config.users.collection) fail("users.collection", "is missing");
-  for (const section in NUMBERS) {
-    for (const name of NUMBERS[section]) {
-      const value = config[section][name];
-      if (!Number.isInteger(value) || value < 1) fail(`${section}.${name}`, `${value} is not a whole number above 0`);
-    }
-  }
-}
-
 /** Run after bootstrap: the outbox, and the collections and fields that the config names. */
 function checkSchema(app) {
-  if (!serving()) return;
+  const schema = require(`${__hooks}/gateway/schema.js`);
+  if (!serving()) {
+    schema.bind(app);
+    schema.told(app);
+    return;
+  }
   // The server is about to do this anyway; what a new migration makes must be there when we look.
   app.runAllMigrations();
 
-  const config = require(`${__hooks}/gateway.config.js`);
-  const { parse } = require(`${__hooks}/gateway/channels.js`);
   const { TABLE } = require(`${__hooks}/gateway/outbox.js`);
-
   if (!app.hasTable(TABLE)) {
     throw new Error(`gateway: there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`);
   }
-  const users = checkUsers(app, config.users);
-  for (const namespace in config.channels) {
-    const { own, guard, perUser = {} } = config.channels[namespace];
-    if (own) {
-      if (own !== true || guard) fail(`channels.${namespace}`, "has either a guard or own: true");
-      continue;
-    }
-    collection(app, guard, `channels.${namespace}.guard`);
-    for (const name in perUser) {
-      const where = `channels.${namespace}.perUser.${name}`;
-      checkPointsTo(users, collection(app, name, where), perUser[name], where);
-    }
-  }
-  for (const [name, namespace] of Object.entries(config.updates || {})) {
-    if (!/^[^$:\s][^:\s]*$/.test(name)) fail("updates", `"${name}" is not the name of a channel without a colon`);
-    const guarded = config.channels[namespace] && config.channels[namespace].guard;
-    if (!guarded) fail(`updates.${name}`, `there is no channel "${namespace}" with a guard`);
-    if (collection(app, guarded, `updates.${name}`).isView()) {
-      fail(`updates.${name}`, `"${guarded}" is a view, which has no changes of its own`);
-    }
-  }
-  for (const name in config.relay) {
-    const where = `relay.${name}`;
-    const relayed = collection(app, name, where);
-    if (relayed.isView()) fail(where, "is a view, which has no changes of its own");
-    for (const template of config.relay[name]) {
-      const { before, path } = parse(template);
-      const namespace = before.split(":")[0];
-      if (!config.channels[namespace]) fail(`${where}, "${template}"`, `there is no channel "${namespace}"`);
-      checkPath(app, relayed, path, `${where}, "${template}"`);
-    }
-  }
-}
-
-function checkUsers(app, config) {
-  const users = collection(app, config.collection, "users.collection");
-  if (!users.isAuth()) fail("users.collection", `"${users.name}" is not an auth collection`);
-  for (const name of ["bannedUntil", "mutedUntil"]) {
-    if (config[name] === undefined) continue;
-    if (fieldOf(users, config[name], `users.${name}`).type() !== "date") {
-      fail(`users.${name}`, `"${config[name]}" of "${users.name}" is not a date`);
-    }
-  }
-  if (config.blocked !== undefined) checkPointsTo(users, users, config.blocked, "users.blocked");
-  return users;
-}
-
-function checkPointsTo(users, collection, name, where) {
-  const field = fieldOf(collection, name, where);
-  if (field.type() !== "relation" || field.collectionId !== users.id) {
-    fail(where, `"${name}" of "${collection.name}" is not a relation to "${users.name}"`);
-  }
-}
-
-function fieldOf(collection, name, where) {
-  const field = collection.fields.getByName(name);
-  if (!field) fail(where, `the collection "${collection.name}" has no field "${name}"`);
-  return field;
-}
-
-function checkPath(app, start, path, where) {
-  let at = start;
-  path.forEach((name, i) => {
-    const field = fieldOf(at, name, where);
-    if (i === path.length - 1) return;
-    if (field.type() !== "relation") fail(where, `"${name}" of "${at.name}" is not a relation`);
-    at = collection(app, field.collectionId, where);
-  });
-}
-
-function collection(app, name, where) {
   try {
-    return app.findCachedCollectionByNameOrId(name);
-  } catch {
-    fail(where, `there is no collection "${name}"`);
+    require(`${__hooks}/gateway/schema_check.js`).check(app, config.get());
+    keepAsLastGood();
+  } catch (err) {
+    if (!goOnWithLastGood(err)) throw err;
+  }
+  schema.bind(app);
+  schema.told(app);
+}
+
+// ---- a config that is broken while PocketBase runs
+
+// When a file in pb_hooks changes, PocketBase restarts itself in place. A config that is broken at that moment must not
+// end a server that was running well: the last good one stays in force. At any other start it is refused.
+
+function keepAsLastGood() {
+  const text = JSON.stringify({ process: thisProcess(), config: config.get() });
+  try {
+    $os.writeFile(`${$app.dataDir()}/${LAST_GOOD}`, toBytes(text), 0o600);
+  } catch (err) {
+    console.error(`gateway: ${LAST_GOOD} could not be written: ${err}`);
   }
 }
 
-function fail(where, what) {
-  throw new Error(`gateway.config.js: ${where}: ${what}`);
+function goOnWithLastGood(err) {
+  let last;
+  try {
+    last = JSON.parse(toString($os.readFile(`${$app.dataDir()}/${LAST_GOOD}`)));
+  } catch {
+    return false;
+  }
+  if (!last.process || last.process !== thisProcess()) return false;
+  console.error(`gateway: ${err.message}`);
+  console.error("gateway: the config before this change stays in force; mend gateway.config.js, or the next start will fail");
+  config.set(last.config);
+  return true;
+}
+
+/** Names the process through restarts in place: its number and when it began; empty where the system does not tell. */
+function thisProcess() {
+  try {
+    const stat = toString($os.readFile("/proc/self/stat"));
+    // The name, in brackets, may hold blanks.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return `${stat.split(" ")[0]} ${fields[19]}`;
+  } catch {
+    // no Linux
+  }
+  try {
+    return toString($os.cmd("sh", "-c", "ps -o pid=,lstart= -p $PPID").output()).trim();
+  } catch {
+    return "";
+  }
 }
 
 module.exports = { load, checkSchema };

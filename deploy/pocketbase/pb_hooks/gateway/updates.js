@@ -5,8 +5,8 @@
 // does not see, comes from records that name him: memberships, or the guarded record itself. Where the rule asks for
 // more than that, there are no classes, and every record is looked at for every user.
 
-const config = require(`${__hooks}/gateway.config.js`);
 const access = require(`${__hooks}/gateway/access.js`);
+const schema = require(`${__hooks}/gateway/schema.js`);
 const { operands, substitute } = require(`${__hooks}/gateway/rule.js`);
 
 const ME = "@request.auth.id";
@@ -18,41 +18,39 @@ const SCALARS = ["text", "email", "url", "editor", "date", "autodate", "select",
 /** Records that are looked at in one query. */
 const PAGE = 500;
 
-const channels = config.updates || {};
-
-/** Collection name → {namespace, channels: the updates channels that tell of it}. */
-const told = new Map();
-for (const name in channels) {
-  const { guard } = config.channels[channels[name]] || {};
-  if (!told.has(guard)) told.set(guard, { namespace: channels[name], channels: [] });
-  told.get(guard).channels.push(name);
+function serves(app, channel) {
+  return typeof channel === "string" && Object.hasOwn(schema.current(app).updates, channel);
 }
 
-function serves(channel) {
-  return typeof channel === "string" && Object.keys(channels).includes(channel);
+/** The updates channels that tell of this collection's records. */
+function telling(app, collection) {
+  const { channels, updates } = schema.current(app);
+  return Object.keys(updates).filter((name) => channels[updates[name]].guards.some((guard) => guard.name === collection));
 }
 
 /** Whether a channel of updates tells of this collection. */
-function tells(collection) {
-  return told.has(collection);
+function tells(app, collection) {
+  return telling(app, collection).length > 0;
 }
 
-/** What the gateway gets beside a change of such a record; `users`: whom it names, before or after the change. */
-function of(record) {
+/** What the gateway gets beside a change of such a record; `users`: the KEYs of those whom it names, before or after. */
+function of(app, record) {
   const users = new Set();
-  for (const { name } of relationsToUsers(record.collection())) {
-    for (const version of [record, record.original()]) version.getStringSlice(name).forEach((id) => users.add(id));
+  for (const { name, key } of relationsToUsers(app, record.collection())) {
+    for (const version of [record, record.original()]) version.getStringSlice(name).forEach((id) => users.add(key + id));
   }
-  return { channels: told.get(record.tableName()).channels, users: [...users] };
+  return { channels: telling(app, record.tableName()), users: [...users] };
 }
 
-function relationsToUsers(collection) {
-  const users = usersCollection();
-  return collection.fields.filter((field) => field.type() === "relation" && field.collectionId === users.id);
-}
-
-function usersCollection() {
-  return $app.findCachedCollectionByNameOrId(config.users.collection);
+/** The fields of a collection that point to users, {name, id: of the auth collection, key}. */
+function relationsToUsers(app, collection) {
+  const { users } = schema.current(app);
+  const fields = [];
+  for (const field of collection.fields) {
+    const account = field.type() === "relation" && users.find(({ id }) => id === field.collectionId);
+    if (account) fields.push({ name: field.name, id: account.id, key: account.key });
+  }
+  return fields;
 }
 
 /**
@@ -67,16 +65,17 @@ function visible(app, channel, users, ids) {
   const guard = guardOf(app, channel);
   const classes = {};
   const answers = ids.map((id) => {
+    if (!users.has(id)) return null;
     const user = users.get(id);
-    if (!user) return null;
+    const sharing = sharingOf(app, guard, user);
     const info = new RequestInfo({ auth: user, method: "GET" });
-    const linked = linkedAndVisible(app, guard, user);
+    const linked = linkedAndVisible(app, { ...guard, sharing }, user);
     const mayView = (record) => linked.has(record.id) || app.canAccessRecord(record, info, guard.rule);
-    if (!guard.sharing) return { class: null, yes: all(app, guard, mayView), no: [] };
-    const { key, values } = classOf(guard, user);
-    if (!classes[key]) classes[key] = ofClass(app, guard, values);
+    if (!sharing) return { class: null, yes: all(app, guard, mayView), no: [] };
+    const { key, values } = classOf(sharing, user);
+    if (!classes[key]) classes[key] = ofClass(app, { ...guard, sharing }, values);
     const [yes, no] = [[], []];
-    for (const record of naming(app, guard, user)) (mayView(record) ? yes : no).push(record.id);
+    for (const record of naming(app, { ...guard, sharing }, user)) (mayView(record) ? yes : no).push(record.id);
     return { class: key, yes, no };
   });
   return { namespace: guard.namespace, collection: guard.collection.name, users: answers, classes };
@@ -94,8 +93,9 @@ function view(app, channel, users, checks) {
   const seen = {};
   const results = checks.map((check) => {
     const record = records.get(check.record);
-    const user = users.get(check.user.replace(/^~/, ""));
-    if (!record || !user || !mayView(app, guard, user, check.user[0] === "~", record)) return false;
+    const key = check.user.replace(/^~/, "");
+    const user = users.get(key);
+    if (!record || !users.has(key) || !mayView(app, guard, user, check.user[0] === "~", record)) return false;
     seen[record.id] = record.fresh();
     return true;
   });
@@ -104,24 +104,31 @@ function view(app, channel, users, checks) {
 
 function mayView(app, guard, user, asClass, record) {
   if (!asClass) return app.canAccessRecord(record, new RequestInfo({ auth: user, method: "GET" }), guard.rule);
-  if (!guard.sharing) return false;
-  return ofClass(app, guard, classOf(guard, user).values, record.id).length > 0;
+  const sharing = sharingOf(app, guard, user);
+  if (!sharing) return false;
+  return ofClass(app, { ...guard, sharing }, classOf(sharing, user).values, record.id).length > 0;
 }
 
 function guardOf(app, channel) {
-  const namespace = channels[channel];
-  const collection = app.findCachedCollectionByNameOrId(config.channels[namespace].guard);
-  return { namespace, collection, rule: collection.viewRule, sharing: sharing(app, namespace, collection) };
+  const { channels, updates } = schema.current(app);
+  const namespace = updates[channel];
+  const [guard] = channels[namespace].guards;
+  if (!guard) throw new Error(`gateway: the guard of "${namespace}" is gone`);
+  const collection = app.findCachedCollectionByNameOrId(guard.id);
+  return { namespace, collection, rule: collection.viewRule };
 }
 
-let known = { version: -1, sharing: {} };
+let known = { version: null, sharing: {} };
 
-/** As `analysed`, remembered until a collection changes. */
-function sharing(app, namespace, collection) {
-  const version = access.version(app);
+/** As `analysed`, remembered until a collection changes; null for guests. */
+function sharingOf(app, { namespace, collection }, user) {
+  if (!user || user.isSuperuser()) return null;
+  const { version } = schema.current(app);
   if (known.version !== version) known = { version, sharing: {} };
-  if (!(namespace in known.sharing)) known.sharing[namespace] = analysed(app, namespace, collection);
-  return known.sharing[namespace];
+  const users = user.collection();
+  const place = `${namespace} ${users.id}`;
+  if (!(place in known.sharing)) known.sharing[place] = analysed(app, namespace, collection, users);
+  return known.sharing[place];
 }
 
 /**
@@ -133,9 +140,8 @@ function sharing(app, namespace, collection) {
  *   quick   whether the only link is one that the rule looks at from the account's side, and it looks at nothing that
  *           points to the guarded record
  */
-function analysed(app, namespace, collection) {
-  const users = usersCollection();
-  const named = relationsToUsers(collection).map((field) => field.name);
+function analysed(app, namespace, collection, users) {
+  const named = relationsToUsers(app, collection).filter(({ id }) => id === users.id).map(({ name }) => name);
   const [fields, links] = [new Set(), new Map()];
   let [fromAccount, fromGuard] = [false, false];
 
@@ -176,12 +182,12 @@ function analysed(app, namespace, collection) {
   return { fields: [...fields].sort(), links: [...links.values()], named, quick };
 }
 
-function classOf({ sharing }, user) {
+function classOf(sharing, user) {
   const values = sharing.fields.map((field) => {
     const value = user.get(field);
     return ["boolean", "number", "string"].includes(typeof value) ? value : user.getString(field);
   });
-  return { key: $security.sha256(JSON.stringify(values)).slice(0, 16), values };
+  return { key: $security.sha256(JSON.stringify([user.collection().id, values])).slice(0, 16), values };
 }
 
 /** The IDs of the records (or of this one, if it is among them) that users of a class see whom no record names. */
@@ -198,7 +204,7 @@ function ofClass(app, guard, values, id) {
 function linkedAndVisible(app, guard, user) {
   if (!guard.sharing || !guard.sharing.quick) return new Set();
   const [link] = guard.sharing.links;
-  const { values } = classOf(guard, user);
+  const { values } = classOf(guard.sharing, user);
   const isLinked = `${link.collection}_via_${link.channel}.${link.user} ?= {:me}`;
   return new Set(find(app, guard, { me: user.id, values, linked: "id" }, isLinked));
 }

@@ -1,0 +1,202 @@
+// The application's gateway.config.js: read and checked once at the start, completed with defaults, and kept in the
+// app's store, so that every JavaScript engine works by the same config whatever happens to the file meanwhile.
+//
+//   users     [{collection, key, bannedUntil, mutedUntil, blocked}]; `key` begins the gateway's name for such a user
+//   guests    whether a connection without a token is let in
+//   channels  namespace → {guard: [collection], own: collection or null, perUser: {collection: field}, emptyRequest}
+//   updates   channel → namespace
+//   relay     collection → {to: [{template, before, path, after, namespace}], trusted}
+//   outbox, delivery: as in the file
+
+const KEY = "gateway.config";
+
+const DEFAULTS = {
+  outbox: { keepSeconds: 600 },
+  delivery: { timeoutSeconds: 1, firstPauseSeconds: 1, lastPauseSeconds: 30, batch: 100 },
+};
+const SECTIONS = ["users", "guests", "channels", "updates", "relay", "outbox", "delivery"];
+const ACCOUNT = ["collection", "bannedUntil", "mutedUntil", "blocked"];
+const CHANNEL = ["guard", "own", "perUser", "emptyRequest"];
+const RELAY = ["to", "trusted"];
+/** Carries who is online; nothing can be relayed there. */
+const STATUS = "status";
+
+/** Visible ASCII without a colon, not beginning with "$", which is the gateway's own. */
+const NAME = /^(?!\$)[!-9;-~]{1,64}$/;
+const TEMPLATE = /^([!-z|~]*)\{([\w.]+)\}([!-z|~]*)$/;
+
+let read = { text: null, config: null };
+
+/** The checked config of this process. */
+function get() {
+  const text = $app.store().get(KEY);
+  if (read.text !== text) read = { text, config: JSON.parse(text) };
+  return read.config;
+}
+
+function set(config) {
+  $app.store().set(KEY, JSON.stringify(config));
+}
+
+/** The content of gateway.config.js, checked and completed; throws an error that names the key. */
+function checked(file) {
+  if (!isObject(file)) fail("module.exports", "is not an object");
+  checkKeys(file, SECTIONS, "");
+  const users = accounts(file.users);
+  const channels = entries(file.channels, "channels", (entry, at, name) => channel(entry, at, name, users));
+  const named = (name, at) => {
+    if (!Object.hasOwn(channels, name)) fail(at, `there is no channel ${quoted(name)}${nearest(name, Object.keys(channels))}`);
+    return channels[name];
+  };
+  const updates = entries(file.updates || {}, "updates", (namespace, at, name) => {
+    if (!NAME.test(name)) fail(at, "is not the name of a channel: visible ASCII without a colon is needed");
+    if (named(text(namespace, at), at).own) fail(at, `${quoted(namespace)} has no guard`);
+    if (namespace === STATUS) fail(at, `"${STATUS}" carries who is online; choose the channel of another guard`);
+    return namespace;
+  });
+  const relay = entries(file.relay || {}, "relay", (entry, at) => relayed(entry, at, named));
+  const guests = file.guests === undefined ? false : bool(file.guests, "guests");
+  return { users, guests, channels, updates, relay, outbox: numbers("outbox"), delivery: numbers("delivery") };
+
+  function numbers(section) {
+    const given = file[section] === undefined ? {} : file[section];
+    if (!isObject(given)) fail(section, "is not an object");
+    checkKeys(given, Object.keys(DEFAULTS[section]), section);
+    const all = { ...DEFAULTS[section], ...given };
+    for (const name in all) {
+      if (!Number.isInteger(all[name]) || all[name] < 1) {
+        fail(`${section}.${name}`, `${JSON.stringify(all[name])} is not a whole number above 0`);
+      }
+    }
+    return all;
+  }
+}
+
+function accounts(users) {
+  if (users === undefined) fail("users", 'is missing; name the auth collection, as in users: "users"');
+  const list = Array.isArray(users) ? users : [users];
+  if (list.length === 0) fail("users", "names no auth collection");
+  const all = list.map((entry, i) => {
+    const at = Array.isArray(users) ? `users[${i}]` : "users";
+    const account = typeof entry === "string" ? { collection: entry } : entry;
+    if (!isObject(account)) fail(at, "is neither the name of an auth collection nor an object with one");
+    checkKeys(account, ACCOUNT, at);
+    if (account.collection === undefined) fail(`${at}.collection`, "is missing");
+    for (const name in account) text(account[name], `${at}.${name}`);
+    return { ...account, key: i === 0 ? "" : `${account.collection}/` };
+  });
+  const names = all.map(({ collection }) => collection);
+  names.forEach((name, i) => {
+    if (names.indexOf(name) < i) fail("users", `names ${quoted(name)} twice`);
+  });
+  return all;
+}
+
+function channel(entry, at, name, users) {
+  if (!NAME.test(name)) fail(at, "is not a channel's kind: visible ASCII without a colon, at most 64 characters");
+  if (!isObject(entry)) fail(at, 'is not an object such as { guard: "rooms" } or { own: true }');
+  checkKeys(entry, CHANNEL, at);
+  if ((entry.guard === undefined) === (entry.own === undefined)) {
+    fail(at, "needs either a guard (a collection whose viewRule decides) or own: true");
+  }
+  const perUser = entry.perUser === undefined ? {} : entries(entry.perUser, `${at}.perUser`, text);
+  const emptyRequest = entry.emptyRequest === undefined ? false : bool(entry.emptyRequest, `${at}.emptyRequest`);
+  if (entry.own !== undefined) {
+    if (name === STATUS) fail(at, `"${STATUS}" carries who is online; its guard is the users' collection`);
+    if (entry.perUser !== undefined || entry.emptyRequest !== undefined) fail(at, "has a guard or own, and no more beside own");
+    const own = entry.own === true ? users[0].collection : text(entry.own, `${at}.own`);
+    const known = users.map(({ collection }) => collection);
+    if (!known.includes(own)) fail(`${at}.own`, `${quoted(own)} is not one of users${nearest(own, known)}`);
+    return { guard: [], own, perUser, emptyRequest };
+  }
+  const guard = name === STATUS && Array.isArray(entry.guard) ? entry.guard : [entry.guard];
+  guard.forEach((collection) => text(collection, `${at}.guard`));
+  if (name === STATUS) {
+    const known = users.map(({ collection }) => collection);
+    for (const collection of guard) {
+      if (known.includes(collection)) continue;
+      fail(`${at}.guard`, `"${STATUS}" carries who is online, and ${quoted(collection)} is not one of users${nearest(collection, known)}`);
+    }
+  }
+  return { guard, own: null, perUser, emptyRequest };
+}
+
+function relayed(entry, at, named) {
+  const templates = isObject(entry) ? entry.to : entry;
+  if (isObject(entry)) checkKeys(entry, RELAY, at);
+  if (!Array.isArray(templates)) fail(at, `a list of channels is needed, as in ["room:{id}"]; this is ${JSON.stringify(templates)}`);
+  const trusted = isObject(entry) && entry.trusted !== undefined ? bool(entry.trusted, `${at}.trusted`) : false;
+  return { to: templates.map((template) => parsed(template, at, named)), trusted };
+}
+
+/** "room:{message.room}" → {before: "room:", path: ["message", "room"], after: "", namespace: "room"} */
+function parsed(template, at, named) {
+  const where = `${at}, ${JSON.stringify(template)}`;
+  const [, before, path, after] = (typeof template === "string" && TEMPLATE.exec(template)) || [];
+  if (path === undefined) fail(where, 'is not a channel template; it should look like "room:{field}" and hold no blanks');
+  const [, namespace] = /^([^:]*):/.exec(before) || [];
+  if (namespace === undefined) fail(where, "names no kind of channel before a colon");
+  named(namespace, where);
+  if (namespace === STATUS) fail(where, `"${STATUS}" carries who is online; nothing can be relayed there`);
+  return { template, before, path: path.split("."), after, namespace };
+}
+
+// ---- what the checks have in common
+
+function isObject(value) {
+  return value !== null && typeof value === "object" && !Array.isArray(value);
+}
+
+function entries(object, at, check) {
+  if (!isObject(object)) fail(at, object === undefined ? "is missing" : "is not an object");
+  const all = {};
+  for (const name in object) all[name] = check(object[name], `${at}.${name}`, name);
+  return all;
+}
+
+function text(value, at) {
+  if (typeof value !== "string" || value === "") fail(at, `${JSON.stringify(value)} is not a name`);
+  return value;
+}
+
+function bool(value, at) {
+  if (typeof value !== "boolean") fail(at, `${JSON.stringify(value)} is neither true nor false`);
+  return value;
+}
+
+function checkKeys(object, known, at) {
+  for (const name in object) {
+    if (!known.includes(name)) fail(at ? `${at}.${name}` : name, `is not a setting${nearest(name, known)}`);
+  }
+}
+
+function quoted(name) {
+  return JSON.stringify(name);
+}
+
+/** "; did you mean …?" with the name that differs least from this one, or all names where none is near. */
+function nearest(name, names) {
+  const near = names.map((other) => [distance(name.toLowerCase(), other.toLowerCase()), other]).sort((a, b) => a[0] - b[0]);
+  if (near.length === 0) return "";
+  const [differences, best] = near[0];
+  return differences <= Math.max(2, name.length / 3) ? `; did you mean ${quoted(best)}?` : `; there are ${names.map(quoted).join(", ")}`;
+}
+
+/** Single-character edits between two texts (Levenshtein). */
+function distance(a, b) {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length];
+}
+
+function fail(where, problem) {
+  throw new Error(`gateway.config.js: ${where}: ${problem}`);
+}
+
+module.exports = { STATUS, get, set, checked, fail, nearest };

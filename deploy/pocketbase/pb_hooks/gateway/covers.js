@@ -1,0 +1,109 @@
+// Whether everybody who may listen to a channel may view the records that are relayed there: a proof from the two
+// viewRules, which finds the common cases and otherwise says no.
+
+const { tree } = require(`${__hooks}/gateway/rule.js`);
+
+const ME = "@request.auth.id";
+const SIGNED_IN = { left: { name: ME }, sign: "!=", right: { value: '""' } };
+/** The two sides may change places. */
+const SYMMETRIC = ["=", "!=", "?=", "?!="];
+/** Nested case distinctions that are tried. */
+const DEPTH = 6;
+
+/**
+ * A sentence about why the listeners of a template's channels may not be allowed to view the records of `collection`;
+ * nothing where it is proven that they are.
+ *
+ *   path       of the template, to the field that names the channel
+ *   guard      the collection whose viewRule opens the channel; null for the personal channel of a user
+ *   listeners  {users, guests} of the config: who can be connected at all
+ */
+function uncovered(app, collection, path, guard, listeners) {
+  const { viewRule } = collection;
+  const fields = fieldsOf(app, collection, path);
+  if (viewRule === "" || (guard && guard.viewRule === null)) return; // to superusers alone, who may view everything
+  if (viewRule === null) return `the viewRule of "${collection.name}" is locked`;
+  const goal = tree(viewRule);
+  const facts = guard ? factsOfGuard(guard, fields) : factsOfOwner(fields);
+  facts.push(...factsOfListeners(listeners, guard));
+  if (goal && proves(flat(facts), goal, DEPTH)) return;
+  const who = guard ? `whoever may view "${guard.name}"` : "the user whom the channel belongs to";
+  return `${who} would hear of these records, but may not be allowed to view them: the viewRule of "${collection.name}" is ${viewRule}`;
+}
+
+/** What is known of everybody who is connected: a login, and no ban, unless guests are let in. */
+function factsOfListeners({ users, guests }, guard) {
+  if (guests && guard) return [];
+  const [{ bannedUntil }] = users;
+  const isBan = bannedUntil !== undefined && users.every((account) => account.bannedUntil === bannedUntil);
+  const isOver = { left: { name: `@request.auth.${bannedUntil}` }, sign: "<=", right: { name: "@now" } };
+  return isBan ? [SIGNED_IN, isOver] : [SIGNED_IN];
+}
+
+/** The fields along a path, as {name, many: whether it holds several values}. */
+function fieldsOf(app, start, path) {
+  let at = start;
+  return path.map((name) => {
+    const field = at.fields.getByName(name);
+    if (field.type() === "relation") at = app.findCachedCollectionByNameOrId(field.collectionId);
+    return { name, many: field.type() === "relation" && field.maxSelect > 1 };
+  });
+}
+
+/** Of the guard's rule, what is known of a relayed record: the guard's names begin with the path that leads there. */
+function factsOfGuard({ viewRule }, fields) {
+  const path = fields.map(({ name }) => name).filter((name, i) => name !== "id" || i < fields.length - 1);
+  const rename = (name) => (name[0] === "@" ? name : [...path, name].join("."));
+  const rule = viewRule === null ? null : tree(viewRule, rename);
+  if (!rule) return [];
+  // Where the path leads to several guards, one of them let the listener in: only conditions on any of them hold.
+  return fields.some(({ many }) => many) ? [anyOf(rule)] : [rule];
+}
+
+function anyOf(rule) {
+  if (rule.or) return { or: rule.or.map(anyOf) };
+  if (rule.and) return { and: rule.and.map(anyOf) };
+  const names = [rule.left.name, rule.right.name].filter(Boolean);
+  return rule.sign[0] === "?" || names.every((name) => name[0] === "@") ? rule : { and: [] };
+}
+
+/** The template's field holds the user who listens. */
+function factsOfOwner(fields) {
+  const path = fields.map(({ name }) => name).join(".");
+  const names = fields[fields.length - 1].name === "id" ? [path] : [path, `${path}.id`];
+  const signs = fields.some(({ many }) => many) ? ["?="] : ["=", "?="];
+  return names.flatMap((name) => signs.map((sign) => ({ left: { name }, sign, right: { name: ME } })));
+}
+
+/** {conditions: texts that hold, cases: alternatives of which one holds} */
+function flat(facts) {
+  const known = { conditions: new Set(), cases: [] };
+  const take = (fact) => {
+    if (fact.and) fact.and.forEach(take);
+    else if (fact.or) known.cases.push(fact.or);
+    else known.conditions.add(text(fact));
+  };
+  facts.forEach(take);
+  return known;
+}
+
+function proves({ conditions, cases }, goal, depth) {
+  if (goal.and) return goal.and.every((part) => proves({ conditions, cases }, part, depth));
+  if (goal.or ? goal.or.some((part) => proves({ conditions, cases }, part, 0)) : conditions.has(text(goal))) return true;
+  if (depth === 0) return false;
+  return cases.some((alternatives, i) => {
+    const others = cases.filter((_, j) => j !== i);
+    return alternatives.every((one) => {
+      const more = flat([one]);
+      const known = { conditions: new Set([...conditions, ...more.conditions]), cases: [...others, ...more.cases] };
+      return proves(known, goal, depth - 1);
+    });
+  });
+}
+
+function text({ left, sign, right }) {
+  const sides = [left, right].map((side) => JSON.stringify(side));
+  return (SYMMETRIC.includes(sign) ? sides.sort() : sides).join(sign);
+}
+
+module.exports = { uncovered };
