@@ -142,13 +142,13 @@ const withHooks = (other) => (folder) => {
 async function withGateway(lab, name, folder) {
   const port = await freePort();
   const gatewayUrl = `http://127.0.0.1:${port}`;
-  const pb = await PocketBase.start({ prepare: withHooks(folder), args: ARGS, gatewayUrl });
+  const pb = await PocketBase.start({ prepare: withHooks(folder), arguments: ARGS, gatewayUrl });
   lab.defer(() => pb.stop());
   return { name, pb, gateway: await lab.gateway(name, { port, pocketbase: pb }) };
 }
 
 async function withoutGateway(lab, name) {
-  const pb = await PocketBase.start({ prepare: withoutHooks, args: ARGS });
+  const pb = await PocketBase.start({ prepare: withoutHooks, arguments: ARGS });
   lab.defer(() => pb.stop());
   return { name, pb };
 }

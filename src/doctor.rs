@@ -23,7 +23,7 @@ impl Finding {
 
 /// Tries PocketBase with the real secret, and Redis where one is configured.
 pub async fn examine(config: &Config, metrics: Metrics) -> Vec<Finding> {
-    let mut findings = vec![examine_pocketbase(config, metrics).await];
+    let mut findings = examine_pocketbase(config, metrics).await;
     findings.push(match &config.redis_url {
         Some(url) => Finding::new("Redis", examine_redis(url.expose(), config).await.err()),
         None => Finding::new("no Redis configured: one node, everything in this process", None),
@@ -31,14 +31,16 @@ pub async fn examine(config: &Config, metrics: Metrics) -> Vec<Finding> {
     findings
 }
 
-async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Finding {
+async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Vec<Finding> {
     let url = &config.pocketbase_url.0;
     let advice = match PocketBase::new(config, metrics).events(0, 1).await {
         Ok(events) => {
-            return Finding::new(
-                format!("PocketBase at {url}: hooks and secret are right; {} changes so far", events.last),
-                None,
-            );
+            let works = format!("PocketBase at {url}: hooks and secret are right; {} changes so far", events.last);
+            let advice = "Mend gateway.config.js or the schema, and restart PocketBase.";
+            let misfits = events.problems.into_iter().map(|problem| {
+                Finding::new("gateway.config.js and PocketBase's schema", Some(format!("{problem}\n    {advice}")))
+            });
+            return std::iter::once(Finding::new(works, None)).chain(misfits).collect();
         }
         Err(error @ PocketBaseError::Refused { status: 401, .. }) => {
             format!(
@@ -55,7 +57,7 @@ async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Finding {
         }
         Err(error) => error.to_string(),
     };
-    Finding::new(format!("PocketBase at {url}"), Some(advice))
+    vec![Finding::new(format!("PocketBase at {url}"), Some(advice))]
 }
 
 async fn examine_redis(url: &str, config: &Config) -> Result<(), String> {

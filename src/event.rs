@@ -83,6 +83,9 @@ struct EventsFrame<'a> {
     last: u64,
     #[serde(default)]
     boot: String,
+    /// Only in the route's answer.
+    #[serde(default)]
+    problems: Vec<String>,
 }
 
 /// Some events in ascending order.
@@ -93,6 +96,8 @@ pub struct Events {
     pub last: u64,
     /// Stands for the run of PocketBase that they come from: its data may be others after a restart.
     pub boot: u64,
+    /// Sentences about `gateway.config.js` that no longer fits PocketBase's schema.
+    pub problems: Vec<String>,
 }
 
 /// Why a body of events cannot be used.
@@ -129,7 +134,8 @@ impl Events {
         if frame.last > SEQ_MAX {
             return Err(EventsError::Order(frame.last));
         }
-        Ok(Self { events, last: frame.last, boot: digest([frame.boot.as_bytes()]) })
+        let boot = digest([frame.boot.as_bytes()]);
+        Ok(Self { events, last: frame.last, boot, problems: frame.problems })
     }
 }
 

@@ -37,6 +37,7 @@ pub struct Metrics {
     pub recoveries: IntCounterVec,
     pub relay_events: IntCounterVec,
     pub relay_cursor: IntGauge,
+    pub config_problems: IntGauge,
     pub relay_pulls: IntCounterVec,
     pub relay_restarts: IntCounter,
     pub api_requests: IntCounterVec,
@@ -162,6 +163,11 @@ impl Metrics {
                 "gateway_relay_events_total",
                 "Outbox events, by how they came ('hook', 'pull') and whether they were new",
                 "outcome",
+            )?,
+            config_problems: gauge(
+                &r,
+                "gateway_config_problems",
+                "Parts of gateway.config.js that do not work because PocketBase's schema has changed; /readyz names them",
             )?,
             relay_cursor: gauge(
                 &r,

@@ -49,6 +49,7 @@ pub struct Relay {
     offered: Arc<AtomicU64>,
     settled: watch::Receiver<u64>,
     failure: Arc<Mutex<Option<String>>>,
+    warnings: Arc<Mutex<Vec<String>>>,
     metrics: Metrics,
 }
 
@@ -59,17 +60,19 @@ impl Relay {
         let (start, started) = watch::channel(false);
         let (settle, settled) = watch::channel(0);
         let failure = Arc::new(Mutex::new(Some("the outbox has not been read yet".to_owned())));
+        let warnings = Arc::<Mutex<Vec<String>>>::default();
         let driver = Driver {
             machine: Machine::default(),
             pocketbase,
             broker,
             metrics: metrics.clone(),
             failure: Arc::clone(&failure),
+            warnings: Arc::clone(&warnings),
             start,
             settled: settle,
         };
         tokio::spawn(driver.run(posted, config.pull_interval));
-        Self { intake, started, offered: Arc::default(), settled, failure, metrics }
+        Self { intake, started, offered: Arc::default(), settled, failure, warnings, metrics }
     }
 
     /// Takes ascending events from a hook. Never waits: with the queue full they are dropped here, stay in the
@@ -101,15 +104,21 @@ impl Relay {
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Sentences about parts of `gateway.config.js` that PocketBase's schema no longer has; the rest works.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
-/// Carries out what the machine decides.
+/// Carries out the machine's actions.
 struct Driver {
     machine: Machine,
     pocketbase: PocketBase,
     broker: Arc<dyn Broker>,
     metrics: Metrics,
     failure: Arc<Mutex<Option<String>>>,
+    warnings: Arc<Mutex<Vec<String>>>,
     start: watch::Sender<bool>,
     settled: watch::Sender<u64>,
 }
@@ -180,7 +189,11 @@ impl Driver {
             Action::Begin(mark) => Input::Mark(self.broker.begin(mark).await?),
             Action::Advance(mark) => Input::Mark(self.broker.advance(mark).await?),
             Action::Restart(mark) => Input::Mark(self.broker.restart(mark).await?),
-            Action::Read { after, limit } => Input::Page(self.pocketbase.events(after, limit).await?),
+            Action::Read { after, limit } => {
+                let mut page = self.pocketbase.events(after, limit).await?;
+                self.note_warnings(std::mem::take(&mut page.problems));
+                Input::Page(page)
+            }
             Action::Publish(run) => {
                 let deleted = deleted(&run);
                 let timer = self.metrics.publish_seconds.start_timer();
@@ -203,6 +216,22 @@ impl Driver {
                 Input::Confirmed
             }
         })
+    }
+
+    /// Keeps what PocketBase says of its config, and logs each change.
+    fn note_warnings(&self, now: Vec<String>) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if *warnings == now {
+            return;
+        }
+        for warning in now.iter().filter(|warning| !warnings.contains(warning)) {
+            tracing::warn!("gateway.config.js: {warning}");
+        }
+        if now.is_empty() {
+            tracing::info!("gateway.config.js fits PocketBase's schema again");
+        }
+        self.metrics.config_problems.set(i64::try_from(now.len()).unwrap_or(i64::MAX));
+        *warnings = now;
     }
 
     /// Tells logs and metrics what has happened.

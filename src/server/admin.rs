@@ -32,7 +32,8 @@ impl Admin {
         }
     }
 
-    /// 200 while this node can serve clients; else 503 and what is missing.
+    /// 200 while this node can serve clients, else 503 with its `problems`. `warnings` name parts of the config that do
+    /// not work; the others do, so these gateways stay in service.
     async fn ready(&self) -> Answer {
         let mut problems = Vec::new();
         if self.shutdown.is_asked() {
@@ -45,6 +46,7 @@ impl Admin {
         }
         problems.extend(self.services.relay.failure().map(|problem| format!("relay: {problem}")));
         let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        json(status, &serde_json::json!({"ready": problems.is_empty(), "problems": problems}))
+        let warnings = self.services.relay.warnings();
+        json(status, &serde_json::json!({"ready": problems.is_empty(), "problems": problems, "warnings": warnings}))
     }
 }

@@ -12,7 +12,7 @@ const ROUNDS = Number(process.env.ROUNDS || 300);
 
 function withoutMessages(folder) {
   const file = path.join(folder, "pb_hooks/gateway.config.js");
-  writeFileSync(file, readFileSync(file, "utf8").replace(/^ +messages: \{.*$/m, ""));
+  writeFileSync(file, readFileSync(file, "utf8").replace(/^ +messages: \[.*$/m, ""));
 }
 
 test("cost of a create", async () => {

@@ -10,9 +10,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 /** The gateway's own PocketBase files. */
-const GATEWAY = path.join(ROOT, "deploy/pocketbase");
+export const GATEWAY = path.join(ROOT, "deploy/pocketbase");
 /** Folders with an application's own pb_hooks and pb_migrations, which are laid over the gateway's. */
 export const CHAT = path.join(ROOT, "deploy/konvert/pocketbase");
 export const KANBAN = path.join(ROOT, "tests/kanban/pocketbase");
@@ -98,10 +98,13 @@ export class Intake {
 
 // ---- PocketBase
 
-/** A data folder with the gateway's files and an application's; `prepare(folder)` may change them before the start. */
+/**
+ * A data folder with the gateway's files and an application's, or an empty one without an application;
+ * `prepare(folder)` may change them before the start.
+ */
 export function install(prepare = () => {}, application = CHAT) {
   const folder = mkdtempSync(path.join(tmpdir(), "konvert-pocketbase-"));
-  for (const from of [GATEWAY, application].filter(Boolean)) {
+  for (const from of application ? [GATEWAY, application] : []) {
     for (const part of ["pb_hooks", "pb_migrations"]) {
       cpSync(path.join(from, part), path.join(folder, part), { recursive: true });
     }
@@ -120,8 +123,8 @@ function flags(folder) {
 }
 
 /** Runs a command to its end: {status, output}. */
-export function run(folder, args, env = {}) {
-  const ended = spawnSync(POCKETBASE, [...args, ...flags(folder)], {
+export function run(folder, args, env = {}, binary = POCKETBASE) {
+  const ended = spawnSync(binary, [...args, ...flags(folder)], {
     env: { ...process.env, GATEWAY_SECRET: SECRET, ...env },
     encoding: "utf8",
     input: "y\n", // migrate down asks
@@ -132,19 +135,16 @@ export function run(folder, args, env = {}) {
 }
 
 export class PocketBase {
-  /** `args`: further arguments of `pocketbase serve`. */
-  static async start(options = {}) {
-    const { gatewayUrl = "http://127.0.0.1:1", application, prepare, args = [] } = options;
-    const { folder = install(prepare, application) } = options;
+  static async start({ gatewayUrl = "http://127.0.0.1:1", application, prepare, folder = install(prepare, application), arguments: more = [], binary } = {}) {
     const pb = new PocketBase();
     pb.folder = folder;
-    const created = run(folder, ["superuser", "upsert", ...SUPERUSER]);
+    const created = run(folder, ["superuser", "upsert", ...SUPERUSER], {}, binary);
     if (created.status !== 0) throw new Error(`superuser: ${created.output}`);
 
     const port = await freePort();
     pb.url = `http://127.0.0.1:${port}`;
     pb.output = "";
-    pb.process = spawn(POCKETBASE, ["serve", "--http", `127.0.0.1:${port}`, ...args, ...flags(folder)], {
+    pb.process = spawn(binary ?? POCKETBASE, ["serve", "--http", `127.0.0.1:${port}`, ...flags(folder), ...more], {
       env: { ...process.env, GATEWAY_SECRET: SECRET, GATEWAY_URL: gatewayUrl },
     });
     for (const stream of [pb.process.stdout, pb.process.stderr]) {

@@ -426,7 +426,7 @@ describe("other configurations", () => {
   });
 
   test("a record moves by one of several values", async () => {
-    const pb = await PocketBase.start({ prepare: edit(CONFIG, 'messages: { to: ["room:{room}"]', 'messages: { to: ["room:{mentions}"]') });
+    const pb = await PocketBase.start({ prepare: edit(CONFIG, 'messages: ["room:{room}"]', 'messages: { to: ["room:{mentions}"], trusted: true }') });
     try {
       const { ann, bob, room } = await people(pb);
       const { id } = await pb.create("messages", { ...text(room, ann), mentions: [ann.id] }, ann);
@@ -486,7 +486,7 @@ describe("other configurations", () => {
   });
 
   test("a locked view rule closes the channel", async () => {
-    const lock = edit("pb_migrations/1795219260_konvert_schema.js", 'viewRule: `${signedIn} && ${visible}`', "viewRule: null");
+    const lock = edit("pb_migrations/1795219260_konvert_schema.js", 'viewRule: `${signedIn} && ${visible("")}`', "viewRule: null");
     const pb = await PocketBase.start({ prepare: lock });
     try {
       const { ann, room } = await people(pb);

@@ -16,11 +16,9 @@ module.exports = {
   updates: { "room-updates": "room" },
 
   relay: {
-    // Anybody may listen to a public room, and joins it to read what was said before: the rules of these collections
-    // ask for a membership, the channel of a public room does not.
-    messages: { to: ["room:{room}"], trusted: true },
-    reactions: { to: ["room:{message.room}"], trusted: true },
-    room_members: { to: ["room:{room}"], trusted: true },
+    messages: ["room:{room}"],
+    reactions: ["room:{message.room}"],
+    room_members: ["room:{room}"],
     rooms: ["room:{id}"],
     friend_requests: ["user:{from}", "user:{to}"],
     room_keys: ["user:{user}"],

@@ -19,6 +19,9 @@ migrate(
 
     // `at` is the way from the collection to the room: "" for rooms, "room." for messages.
     const member = (at) => `${at}room_members_via_room.user ?= ${me}`;
+    // Whoever may see a room may read it: everybody who is signed in for a public one, its members for any other. Asked
+    // from the user's side, who is in fewer rooms than a large room has members.
+    const visible = (at) => `(${at}type = "public" || @request.auth.room_members_via_user.room ?= ${at}id)`;
     const owner = (at) => `(${member(at)} && ${at}room_members_via_room.role ?= "owner")`;
     const moderator = (at) =>
       `(${member(at)} && (${at}room_members_via_room.role ?= "owner" || ${at}room_members_via_room.role ?= "moderator"))`;
@@ -101,8 +104,8 @@ migrate(
       ],
     });
     Object.assign(roomMembers, {
-      listRule: `${signedIn} && ${member("room.")}`,
-      viewRule: `${signedIn} && ${member("room.")}`,
+      listRule: `${signedIn} && ${visible("room.")}`,
+      viewRule: `${signedIn} && ${visible("room.")}`,
       // Into a public room by oneself; into any other by a moderator, with no more power than his own.
       createRule:
         `${signedIn} && ((user = ${me} && role = "member" && room.type = "public") || ` +
@@ -134,8 +137,8 @@ migrate(
       ],
       indexes: ["CREATE INDEX `idx_messages_room_created` ON `messages` (`room`, `created`)"],
       rules: {
-        listRule: `${signedIn} && ${member("room.")}`,
-        viewRule: `${signedIn} && ${member("room.")}`,
+        listRule: `${signedIn} && ${visible("room.")}`,
+        viewRule: `${signedIn} && ${visible("room.")}`,
         createRule: `${signedIn} && ${notMuted} && author = ${me} && ${member("room.")}`,
         updateRule: `${signedIn} && ${notMuted} && ${unchanged("room", "author")} && ${mayEdit}`,
         deleteRule: `${signedIn} && ${mayEdit}`,
@@ -155,11 +158,9 @@ migrate(
     rooms.fields.add(new RelationField({ name: "pinned_message", collectionId: messages.id, maxSelect: 1 }));
     rooms.indexes = ["CREATE INDEX `idx_rooms_pinned_message` ON `rooms` (`pinned_message`)"];
     app.save(rooms);
-    // Asked from the user's side, who is in fewer rooms than a large room has members.
-    const visible = `(type = "public" || @request.auth.room_members_via_user.room ?= id)`;
     Object.assign(rooms, {
-      listRule: `${signedIn} && ${visible}`,
-      viewRule: `${signedIn} && ${visible}`,
+      listRule: `${signedIn} && ${visible("")}`,
+      viewRule: `${signedIn} && ${visible("")}`,
       createRule: `${signedIn} && owner = ${me} && pinned_message = ""`,
       // A private conversation must not become public later, so the type is for good.
       updateRule:
@@ -176,8 +177,8 @@ migrate(
         "CREATE INDEX `idx_reactions_user` ON `reactions` (`user`)",
       ],
       rules: {
-        listRule: `${signedIn} && ${member("message.room.")}`,
-        viewRule: `${signedIn} && ${member("message.room.")}`,
+        listRule: `${signedIn} && ${visible("message.room.")}`,
+        viewRule: `${signedIn} && ${visible("message.room.")}`,
         createRule: `${signedIn} && ${notMuted} && user = ${me} && ${member("message.room.")}`,
         updateRule: null, // taken back and given anew
         deleteRule: `${signedIn} && user = ${me}`,

@@ -56,13 +56,19 @@ function write(e, then) {
   const { app } = e;
   notice(app);
   const collection = e.record.tableName(); // its name, for less than record.collection().name costs
+  const interest = schema.remembered(app, collection, () => interestIn(app, collection));
+  if (interest === null) return e.next();
+  listening.ensure(app, collection);
+  const original = e.record.original();
+  inTransaction(e, (tx) => then(tx, { ...interest, original }));
+}
+
+/** What the gateway could want to know of writes in a collection; null if nothing. */
+function interestIn(app, collection) {
   const relayed = channels.relays(app, collection);
   const triggers = access.triggers(app, collection);
   const told = updates.tells(app, collection);
-  if (!relayed && !told && triggers.length === 0) return e.next();
-  listening.ensure(e.app, collection);
-  const original = e.record.original();
-  inTransaction(e, (tx) => then(tx, { relayed, triggers, told, original }));
+  return relayed || told || triggers.length > 0 ? { relayed, triggers, told } : null;
 }
 
 /** A record that moved vanishes from the channels that it left and appears in the new ones. */

@@ -25,6 +25,8 @@ const BOUND = "gateway.bound";
 const CURRENT = "gateway.schema";
 /** Counts the collection changes of this process. */
 const CHANGES = "gateway.changes";
+/** The last look at the collections by any engine: {version, at}. */
+const LOOKED = "gateway.looked";
 /** The version that the gateway was last told of. */
 const TOLD = "gateway.told";
 
@@ -39,7 +41,15 @@ let known = null;
 function current(app) {
   const changes = store.get(CHANGES) || 0;
   const now = Date.now();
-  if (known && known.changes === changes && now >= known.looked && now - known.looked < LOOK_HOLDS) return known;
+  if (known && known.changes === changes) {
+    if (isFresh(known.looked, now)) return known;
+    // Another engine's look counts as well, since a busy server has a hundred of them.
+    const look = store.get(LOOKED);
+    if (look && look.version === known.version && isFresh(look.at, now)) {
+      known.looked = look.at;
+      return known;
+    }
+  }
   if (!isToday(app, known, changes)) {
     const shared = store.get(CURRENT);
     known = shared ? JSON.parse(shared) : null;
@@ -51,9 +61,23 @@ function current(app) {
     }
     known.triggers = new Map(known.triggers);
     known.told = false;
+    known.interests = new Map();
   }
   known.looked = now;
+  store.set(LOOKED, { version: known.version, at: now });
   return known;
+}
+
+function isFresh(looked, now) {
+  return now >= looked && now - looked < LOOK_HOLDS;
+}
+
+/** What `find()` gives about a collection (its name), remembered until any collection changes. */
+function remembered(app, collection, find) {
+  const { interests } = current(app);
+  let interest = interests.get(collection);
+  if (interest === undefined) interests.set(collection, (interest = find()));
+  return interest;
 }
 
 function isToday(app, schema, changes) {
@@ -148,4 +172,4 @@ function find(app, nameOrId) {
   }
 }
 
-module.exports = { current, forget, isUntold, told, bind };
+module.exports = { current, remembered, forget, isUntold, told, bind };

@@ -5,7 +5,7 @@ const config = require(`${__hooks}/gateway/config.js`);
 
 const MIN_SECRET = 32;
 /** The oldest PocketBase that passes this project's tests, and the newest that was tried. */
-const OLDEST = "0.37.2";
+const OLDEST = "0.34.2";
 const NEWEST = "0.40.6";
 
 /** In PocketBase's data folder: the last config that was in force, and the process that it was in force in. */

@@ -1,0 +1,303 @@
+// gateway.config.js: what is refused and in which words, and what becomes of it while PocketBase's schema changes.
+
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import test, { after, before, describe } from "node:test";
+import { KANBAN, PASSWORD, PocketBase, install, run, until } from "./harness.mjs";
+
+const HOOKS = "../../deploy/pocketbase/pb_hooks";
+const require = createRequire(import.meta.url);
+const CONFIG = "pb_hooks/gateway.config.js";
+
+/** A function that replaces text in an installed file. */
+const edit = (file, from, to) => (folder) => {
+  const name = path.join(folder, file);
+  const text = readFileSync(name, "utf8");
+  const changed = text.replaceAll(from, to);
+  assert.notEqual(changed, text, `${file} has no ${from}`);
+  writeFileSync(name, changed);
+};
+
+describe("the file itself", () => {
+  const { checked } = require(`${HOOKS}/gateway/config.js`);
+  const good = () => ({
+    users: "users",
+    channels: { room: { guard: "rooms" }, user: { own: true }, status: { guard: "users" } },
+    updates: { "room-updates": "room" },
+    relay: { messages: ["room:{room}"] },
+  });
+  const bad = [
+    ["a section in another spelling", { chanels: {} }, `chanels: is not a setting; did you mean "channels"?`],
+    ["a section in another letter case", { Relay: {} }, `Relay: is not a setting; did you mean "relay"?`],
+    ["no users", { users: undefined }, `users: is missing; name the auth collection, as in users: "users"`],
+    ["users in a list without an entry", { users: [] }, "users: names no auth collection"],
+    ["a user setting in another spelling", { users: { collection: "users", banned_until: "x" } }, `users.banned_until: is not a setting; did you mean "bannedUntil"?`],
+    ["one collection twice", { users: ["users", "users"] }, `users: names "users" twice`],
+    ["guests that are neither", { guests: "yes" }, `guests: "yes" is neither true nor false`],
+    ["a kind of channel with a blank", { channels: { "my room": { guard: "rooms" } } }, "channels.my room: is not a channel's kind"],
+    ["a kind of channel with a colon", { channels: { "a:b": { guard: "rooms" } } }, "channels.a:b: is not a channel's kind"],
+    ["a kind of channel like the gateway's own", { channels: { $access: { guard: "rooms" } } }, "channels.$access: is not a channel's kind"],
+    ["a guard that is an object", { channels: { room: { guard: {} } } }, "channels.room.guard: {} is not a name"],
+    ["neither guard nor own", { channels: { room: {} } }, "channels.room: needs either a guard"],
+    ["both guard and own", { channels: { room: { guard: "rooms", own: true } } }, "channels.room: needs either a guard"],
+    ["the own channel of nobody's collection", { channels: { user: { own: "stuff" } } }, `channels.user.own: "stuff" is not one of users`],
+    ["statuses of what is no user", { channels: { status: { guard: "rooms" } } }, `channels.status.guard: "status" carries who is online, and "rooms" is not one of users`],
+    ["a status of one's own", { channels: { status: { own: true } } }, "channels.status: \"status\" carries who is online"],
+    ["perUser as a text", { channels: { room: { guard: "rooms", perUser: "user" } } }, "channels.room.perUser: is not an object"],
+    ["a text in place of a list", { relay: { messages: "room:{room}" } }, `relay.messages: a list of channels is needed, as in ["room:{id}"]; this is "room:{room}"`],
+    ["a template without a field", { relay: { messages: ["room:all"] } }, "is not a channel template"],
+    ["a template with a blank", { relay: { messages: ["room: {room}"] } }, "is not a channel template"],
+    ["a template without a kind", { relay: { messages: ["{room}"] } }, "names no kind of channel"],
+    ["a template for a kind that is not there", { relay: { messages: ["rom:{room}"] } }, `there is no channel "rom"; did you mean "room"?`],
+    ["a template like an object's own property", { relay: { messages: ["constructor:{room}"] } }, `there is no channel "constructor"`],
+    ["a template for statuses", { relay: { users: ["status:{id}"] } }, "nothing can be relayed there"],
+    ["trust in a text", { relay: { messages: { to: ["room:{room}"], trusted: "yes" } } }, `relay.messages.trusted: "yes" is neither true nor false`],
+    ["updates of a kind that is not there", { updates: { "room-updates": "rooms" } }, `updates.room-updates: there is no channel "rooms"; did you mean "room"?`],
+    ["updates of own channels", { updates: { all: "user" } }, `updates.all: "user" has no guard`],
+    ["updates with a colon", { updates: { "a:b": "room" } }, "updates.a:b: is not the name of a channel"],
+    ["no time to keep", { outbox: { keepSeconds: 0 } }, "outbox.keepSeconds: 0 is not a whole number above 0"],
+    ["half a batch", { delivery: { batch: 0.5 } }, "delivery.batch: 0.5 is not a whole number above 0"],
+    ["a delivery setting in another spelling", { delivery: { timeout: 1 } }, `delivery.timeout: is not a setting`],
+  ];
+  for (const [what, change, says] of bad) {
+    test(`is refused with ${what}`, () => {
+      const config = { ...good(), ...change };
+      assert.throws(() => checked(config), (error) => {
+        assert.ok(error.message.startsWith("gateway.config.js: ") && error.message.includes(says), error.message);
+        return true;
+      });
+    });
+  }
+
+  test("outbox and delivery have defaults", () => {
+    const { outbox, delivery } = checked(good());
+    assert.deepEqual(outbox, { keepSeconds: 600 });
+    assert.deepEqual(delivery, { timeoutSeconds: 1, firstPauseSeconds: 1, lastPauseSeconds: 30, batch: 100 });
+  });
+});
+
+describe("and the schema", () => {
+  /** PocketBase's last words. */
+  const refused = (prepare) => {
+    const folder = install(prepare, KANBAN);
+    const { status, output } = run(folder, ["serve", "--http", "127.0.0.1:0"]);
+    assert.equal(status, 1, output);
+    return output;
+  };
+  const change = (from, to) => edit(CONFIG, from, to);
+  const cases = [
+    ["a collection in another letter case", change("lists: {", "Lists: {"), [`relay.Lists: there is no collection "Lists"; did you mean "lists"?`]],
+    ["a guard in another letter case", change(`board: { guard: "boards" }`, `board: { guard: "Boards" }`), [`channels.board.guard`, `did you mean "boards"?`]],
+    ["a field in another letter case", change("{board}", "{Board}"), [`has no field "Board"; did you mean "board"?`]],
+    ["the own channel of another collection", change("crew:{owner}", "member:{owner}"), [`the channel belongs to users of "members", and the path does not lead to one`]],
+    [
+      "records whose rule is narrower than the guard's",
+      change(`boards: ["board:{id}"]`, `boards: ["board:{id}", "workspace:{workspace}"]`),
+      [`relay.boards, "workspace:{workspace}"`, `whoever may view "workspaces"`, `the viewRule of "boards" is @request.auth.id`, "trusted: true"],
+    ],
+    ["records that are for superusers", change(`{ to: ["topic:{what}"], trusted: true }`, `["topic:{what}"]`), [`the viewRule of "audit" is locked`]],
+    ["records that only a plan may view", change(`card_comments: { to: ["board:{card.board}"], trusted: true }`, `card_comments: ["board:{card.board}"]`), [`the viewRule of "card_comments"`]],
+    [
+      "rules that look at headers",
+      edit("pb_migrations/1795219260_kanban_schema.js", `viewRule: "published = true" }`, `viewRule: "published = true && @request.headers.x_tenant = 'a'" }`),
+      ["channels.notice", "looks at @request.headers.x_tenant", "emptyRequest: true"],
+    ],
+  ];
+  for (const [what, prepare, says] of cases) {
+    test(`PocketBase does not start with ${what}`, () => {
+      const output = refused(prepare);
+      for (const text of says) assert.ok(output.includes(text), `${text}\n${output}`);
+    });
+  }
+
+  test("what the rules show to be viewable, or the config vouches for, is relayed", async () => {
+    const prepare = (folder) => {
+      change(`boards: ["board:{id}"]`, `boards: { to: ["board:{id}", "workspace:{workspace}"], trusted: true }`)(folder);
+      change(`notice: { guard: "notices" }`, `notice: { guard: "notices", emptyRequest: true }`)(folder);
+      edit("pb_migrations/1795219260_kanban_schema.js", `viewRule: "published = true" }`, `viewRule: "published = true && @request.query.x = ''" }`)(folder);
+    };
+    const pb = await PocketBase.start({ application: KANBAN, prepare });
+    try {
+      const { workspace, board } = await team(pb);
+      const { last } = await pb.events();
+      await pb.update("boards", board.id, { title: "B2" });
+      assert.deepEqual((await pb.events(last)).events[0].channels, [`board:${board.id}`, `workspace:${workspace.id}`]);
+    } finally {
+      await pb.stop();
+    }
+  });
+});
+
+/** A member, their workspace with a board and a list. */
+async function team(pb) {
+  const data = { email: "ann@example.com", password: PASSWORD, passwordConfirm: PASSWORD };
+  await pb.create("members", data);
+  const ann = await pb.login(data.email, PASSWORD, "members");
+  const workspace = await pb.create("workspaces", { name: "W", owner: ann.id });
+  const board = await pb.create("boards", { workspace: workspace.id, title: "B", visibility: "workspace" });
+  const list = await pb.create("lists", { board: board.id, title: "L" });
+  return { ann, workspace, board, list };
+}
+
+describe("while PocketBase runs", () => {
+  let pb, ann, workspace, board;
+  before(async () => {
+    pb = await PocketBase.start({ application: KANBAN });
+    ({ ann, workspace, board } = await team(pb));
+  });
+  after(() => pb.stop());
+
+  const change = async (name, edit) => {
+    const { body } = await pb.call("GET", `/api/collections/${name}`, undefined, pb.root);
+    const answer = await pb.call("PATCH", `/api/collections/${name}`, edit(body), pb.root);
+    assert.equal(answer.status, 200, JSON.stringify(answer.body));
+  };
+  const rename = (from, to) => ({ fields }) => ({ fields: fields.map((f) => (f.name === from ? { ...f, name: to } : f)) });
+  /** The channels and collections of the events that a write gives. */
+  const told = async (write) => {
+    const { last } = await pb.events();
+    await write();
+    return (await pb.events(last)).events.filter(({ data }) => data).map(({ channels, data }) => [channels, data.collection]);
+  };
+  const may = async (...channels) => {
+    const checks = channels.map((channel) => ({ user: ann.id, channel }));
+    return (await pb.gateway("POST", "/api/gateway/authorize", { checks })).body.results;
+  };
+  const labels = (data, name = "labels") => () => pb.create(name, { board: board.id, ...data });
+
+  test("a renamed field of a template is followed", async () => {
+    await change("labels", rename("board", "panel"));
+    assert.deepEqual(await told(() => pb.create("labels", { panel: board.id })), [[[`board:${board.id}`], "labels"]]);
+    await change("labels", rename("panel", "board"));
+    assert.deepEqual((await pb.events()).problems, []);
+  });
+
+  test("a renamed collection is followed, and called by its new name", async () => {
+    await change("labels", () => ({ name: "tags" }));
+    assert.deepEqual(await told(labels({}, "tags")), [[[`board:${board.id}`], "tags"]]);
+    await change("tags", () => ({ name: "labels" }));
+    assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
+  });
+
+  test("a renamed guard is followed, for all that depends on it", async () => {
+    await change("boards", () => ({ name: "panels" }));
+    assert.deepEqual(await may(`board:${board.id}`, `workspace:${workspace.id}`), ["allowed", "allowed"]);
+    assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
+    const { last } = await pb.events();
+    await pb.update("panels", board.id, { title: "renamed" });
+    const [event] = (await pb.events(last)).events;
+    assert.deepEqual(event.updates.channels, ["board-updates"]);
+    assert.deepEqual((await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", users: [ann.id] })).status, 200);
+    await change("panels", () => ({ name: "boards" }));
+  });
+
+  test("renamed users are followed", async () => {
+    await change("members", () => ({ name: "people" }));
+    assert.deepEqual(await may(`board:${board.id}`), ["allowed"]);
+    await change("people", () => ({ name: "members" }));
+  });
+
+  test("a field that is deleted is named, and nothing else stops", async () => {
+    await change("tickets", ({ fields }) => ({ viewRule: "", listRule: "", fields: fields.filter(({ name }) => name !== "owner") }));
+    const { problems } = await pb.events();
+    assert.deepEqual(problems, [`relay.tickets, "crew:{owner}": the field "owner" of "tickets" is gone`]);
+    assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
+  });
+
+  test("a guard that is deleted closes its channels, and no others", async () => {
+    assert.equal((await pb.call("DELETE", "/api/collections/notices", undefined, pb.root)).status, 204);
+    const { problems } = await pb.events();
+    assert.ok(problems.includes(`channels.notice: the collection "notices" is gone`), problems.join("\n"));
+    assert.deepEqual(await may("notice:x", `board:${board.id}`), ["unknown", "allowed"]);
+    const { status, body } = await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", users: [ann.id] });
+    assert.equal(status, 200, JSON.stringify(body));
+  });
+
+  test("records that the channel's listeners may no longer view are relayed no more", async () => {
+    const { id: staff } = (await pb.call("GET", "/api/collections/staff", undefined, pb.root)).body;
+    await change("tickets", ({ fields }) => ({ fields: [...fields, { type: "relation", name: "owner", collectionId: staff, maxSelect: 1 }] }));
+    await change("tickets", () => ({ viewRule: "owner = @request.auth.id", listRule: null }));
+    assert.ok(!(await pb.events()).problems.some((problem) => problem.includes("relay.tickets")));
+    const data = { email: "sam@example.com", password: PASSWORD, passwordConfirm: PASSWORD };
+    const sam = await pb.create("staff", data);
+    const write = () => pb.create("tickets", { owner: sam.id });
+    assert.deepEqual(await told(write), [[[`crew:${sam.id}`], "tickets"]]);
+    await change("tickets", () => ({ viewRule: `owner = @request.auth.id && subject = "told"` }));
+    assert.deepEqual(await told(write), []);
+    const { problems } = await pb.events();
+    assert.ok(problems.some((problem) => problem.includes(`relay.tickets, "crew:{owner}": nothing is relayed there now`)), problems.join("\n"));
+  });
+});
+
+test("rules that another process changes count before the next event", async () => {
+  const pb = await PocketBase.start({ application: KANBAN });
+  try {
+    const { ann, board } = await team(pb);
+    const rule = `migrate((app) => { const b = app.findCollectionByNameOrId("boards"); b.viewRule = 'title ~ "open"'; app.save(b); });`;
+    writeFileSync(path.join(pb.folder, "pb_migrations/1900000000_rule.js"), rule);
+    const { last } = await pb.events();
+    const { status, output } = run(pb.folder, ["migrate", "up"]);
+    assert.equal(status, 0, output);
+    // PocketBase itself goes by the new rule from here on.
+    await until(async () => (await pb.call("GET", `/api/collections/boards/records/${board.id}`, undefined, ann)).status === 404, "the new rule");
+    await pb.update("boards", board.id, { title: "closed" });
+    const access = (await pb.events(last)).events.flatMap(({ access }) => access ?? []);
+    assert.deepEqual(access[0], { cause: "rules" });
+    const closed = { cause: "record", channel: `board:${board.id}` };
+    assert.ok(access.some((change) => JSON.stringify(change) === JSON.stringify(closed)), `the title decides now: ${JSON.stringify(access)}`);
+  } finally {
+    await pb.stop();
+  }
+});
+
+test("PocketBase's rate limits leave the gateway alone", async () => {
+  const pb = await PocketBase.start({ application: KANBAN });
+  try {
+    const rules = [{ label: "/api/", maxRequests: 5, duration: 60 }];
+    const answer = await pb.call("PATCH", "/api/settings", { rateLimits: { enabled: true, rules } }, pb.root);
+    assert.equal(answer.status, 200, JSON.stringify(answer.body));
+    const others = await Promise.all(Array.from({ length: 10 }, () => pb.call("GET", "/api/health")));
+    assert.ok(others.some(({ status }) => status === 429), "the limits are on");
+    for (let i = 0; i < 20; i++) {
+      assert.equal((await pb.gateway("GET", `/api/gateway/events?after=0&limit=${i + 1}`)).status, 200);
+    }
+  } finally {
+    await pb.stop();
+  }
+});
+
+describe("broken while PocketBase runs", () => {
+  const BROKEN = ["module.exports = {", "module.exports = {{"];
+
+  test("does not matter to engines that begin later", async () => {
+    const pb = await PocketBase.start({ application: KANBAN, arguments: ["--hooksWatch=false"] });
+    try {
+      const { board } = await team(pb);
+      edit(CONFIG, ...BROKEN)(pb.folder);
+      const { last } = await pb.events();
+      // More at once than there are engines.
+      await Promise.all(Array.from({ length: 60 }, () => pb.create("labels", { board: board.id })));
+      assert.equal((await pb.events(last)).last, last + 60);
+    } finally {
+      await pb.stop();
+    }
+  });
+
+  test("leaves the last good one in force when PocketBase restarts itself, and is refused at the next start", async () => {
+    const pb = await PocketBase.start({ application: KANBAN });
+    const { board } = await team(pb);
+    const { boot, last } = await pb.events();
+    edit(CONFIG, ...BROKEN)(pb.folder);
+    const restarted = async () => (await pb.events().catch(() => ({}))).boot;
+    await until(async () => ![undefined, boot].includes(await restarted()), "PocketBase to restart itself", 15_000);
+    assert.match(pb.output, /gateway: SyntaxError|gateway: .*gateway\.config\.js/);
+    assert.match(pb.output, /the config before this change stays in force/);
+    await pb.create("labels", { board: board.id });
+    assert.equal((await pb.events(last)).events.at(-1).channels[0], `board:${board.id}`);
+    await pb.stop({ keep: true });
+    const { status, output } = run(pb.folder, ["serve", "--http", "127.0.0.1:0"]);
+    assert.equal(status, 1, output);
+  });
+});
