@@ -43,7 +43,7 @@ function committed(e) {
       const pause = Math.max(1, Math.min(turns.GATHER, turn.after.started + turns.GATHER - Date.now()));
       sleep(pause);
       slept += pause;
-      turn = change(e.app, (state) => turns.waited(state, row.seq, slept, Date.now()));
+      turn = change(e.app, (state) => turns.waited(state, slept, Date.now()));
     }
     const since = Date.now();
     while (turn.answer === turns.POST) turn = ended(e.app, turn.after.turn, post(e.app, turn.after.posted, row), since);
@@ -59,13 +59,13 @@ function collectionCommitted(e) {
   outbox.collectionCommitted(e);
 }
 
-/** Posts what comes after `posted`: {posted: how far that went} or {error}. */
+/** Posts what comes after `posted`: {posted: how far that went, null if there is nothing} or {error}. */
 function post(app, posted, row) {
   try {
     // Most often the caller's own row is all there is, and needs no query.
     const alone = row && row.seq === posted + 1 && outbox.isNewest(app, row.seq);
     const rows = alone ? { last: row.seq, events: row.event } : outbox.after(app, posted, batch);
-    if (rows.last === 0) return { posted };
+    if (rows.last === 0) return { posted: null };
 
     const body = `{"boot":"${outbox.boot(app)}","events":[${rows.events}]}`;
     const headers = signed("POST", TARGET, body);
