@@ -67,7 +67,7 @@ function post(app, posted, row) {
     const rows = alone ? { last: row.seq, events: row.event } : outbox.after(app, posted, batch);
     if (rows.last === 0) return { posted: null };
 
-    const body = `{"boot":"${outbox.boot(app)}","events":[${rows.events}]}`;
+    const body = `{"boot":"${outbox.boot(app)}","events":[${rows.events}],"last":${rows.last}}`;
     const headers = signed("POST", TARGET, body);
     // Posting twice does no harm. Saying so lets the HTTP client try again by itself
     // when the gateway closed the idle connection at this very moment.
