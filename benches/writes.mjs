@@ -162,7 +162,7 @@ async function prepare(lab, server) {
   if (status !== 200) throw new Error(`creating the collection "notes": ${status}`);
   server.writers = await Promise.all(Array.from({ length: writers }, (_, i) => writer(server, i)));
   lab.defer(async () => server.writers.forEach(({ connection }) => connection.close()));
-  for (const kind of kinds) await load(server, kind, 1);
+  for (const kind of kinds) await load(server, kind, 3);
 }
 
 /** The values of a gateway's counter by its only label: {hook: 5, repeat: 1}. */
