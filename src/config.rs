@@ -75,9 +75,10 @@ settings! {
     max_connections: Option<usize> = "", "count", "WebSocket connections; past it new ones get 503; unset: nine tenths of what `ulimit -n` allows, which is raised to its hard limit at the start";
     max_connections_per_ip: Limit = "1000", "count or 0", "Sockets from one address (IPv6: one /64), also those that are no WebSocket yet; past it new ones get 429; 0: no limit";
     max_connections_per_user: Limit = "50", "count or 0", "Connections of one user, on all gateways that share a Redis; past it new ones are closed with 3504; 0: no limit";
+    max_guests_per_ip: Limit = "100", "count or 0", "Guests, that is connections without a token, from one address (IPv6: one /64), where the hooks' config allows guests; past it new ones are closed with 4002; 0: no limit";
     max_unauthenticated: usize = "2000", "count", "Connections that have not sent their token yet; past it new ones get 503";
     max_pending: usize = "5000", "count", "Sockets that are no WebSocket yet, but no more than a tenth of `ulimit -n`; past it the one that has waited longest is closed";
-    trusted_proxies: Networks = "", "comma-separated networks", "Proxies whose Forwarded or X-Forwarded-For is believed, so that max_connections_per_ip counts clients and not the proxy";
+    trusted_proxies: Networks = "", "comma-separated networks", "Proxies whose Forwarded or X-Forwarded-For is believed, so that max_connections_per_ip and max_guests_per_ip count clients and not the proxy";
     allowed_origins: Origins = "", "comma-separated origins", "Web pages that may connect, such as https://chat.example.org or https://*.example.org; others get 403; unset: all";
     max_head_size: HeadSize = "16384", "bytes", "Largest head of a request, its first line included; past it: 431";
     max_commands_per_second: Limit = "50", "count or 0", "Commands of one connection in the long run; past it they fail with error 111, and who goes on regardless is closed with 3013; 0: no limit";

@@ -3,8 +3,10 @@
 
 use crate::auth::Account;
 use crate::outbox::Outbox;
+use crate::pocketbase::AccountId;
 use crate::protocol::ClientInfo;
 use dashmap::DashMap;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +17,7 @@ pub type ConnectionId = u64;
 
 pub struct Connection {
     pub id: ConnectionId,
+    /// The user's key; empty for guests.
     pub user: Arc<str>,
     /// The connection's name towards clients.
     pub client: Arc<str>,
@@ -30,7 +33,7 @@ pub struct Connection {
 impl Connection {
     pub fn new(
         id: ConnectionId,
-        user: &str,
+        user: impl Into<Arc<str>>,
         client: impl Into<Arc<str>>,
         outbox: &Arc<Outbox>,
         account: Arc<Account>,
@@ -60,6 +63,10 @@ impl Connection {
     /// When it last did.
     pub fn seen(&self) -> Instant {
         self.opened + Duration::from_millis(self.seen.load(Ordering::Relaxed))
+    }
+
+    pub fn is_guest(&self) -> bool {
+        self.user.is_empty()
     }
 
     /// The user's account, as it was last heard of.
@@ -131,9 +138,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All authenticated connections of this node, by user.
+/// Register of this node's authenticated connections, by the user's key.
 #[derive(Default)]
 pub struct Connections {
+    /// Sorted by connection id, for a fast removal: guests, maybe thousands, share a key.
     users: DashMap<Arc<str>, Vec<Arc<Connection>>, foldhash::fast::RandomState>,
 }
 
@@ -144,18 +152,26 @@ impl Connections {
             // A growing list would have room for four at once, and most users have one.
             connections.reserve_exact(1);
         }
-        connections.push(Arc::clone(connection));
+        let at = connections.partition_point(|other| other.id < connection.id);
+        connections.insert(at, Arc::clone(connection));
     }
 
     pub fn remove(&self, connection: &Connection) {
         self.users.remove_if_mut(&connection.user, |_, connections| {
-            connections.retain(|other| other.id != connection.id);
+            if let Ok(at) = connections.binary_search_by_key(&connection.id, |other| other.id) {
+                connections.remove(at);
+            }
             connections.is_empty()
         });
     }
 
     pub fn of(&self, user: &str) -> Vec<Arc<Connection>> {
         self.users.get(user).map(|connections| connections.clone()).unwrap_or_default()
+    }
+
+    /// The accounts of a user's connections: a single account, except just after a config that moved the key.
+    pub fn accounts_of(&self, user: &str) -> HashSet<AccountId> {
+        self.of(user).iter().map(|connection| connection.account().id.clone()).collect()
     }
 
     pub fn users(&self) -> Vec<Arc<str>> {
@@ -177,5 +193,20 @@ mod tests {
         assert_eq!((channels.len(), channels.is_empty()), (2, false));
         assert_eq!(channels.take(), ["a", "c"].map(Arc::<str>::from));
         assert!(channels.is_empty());
+    }
+
+    #[test]
+    fn connections_of_one_key_come_and_go_in_any_order() {
+        let all = Connections::default();
+        let connection = |id| Connection::new(id, "", "c", &Outbox::alone(1000), Account::blocking(&[]));
+        let made: Vec<Arc<Connection>> = [3, 1, 2, 5, 4].map(connection).into();
+        made.iter().for_each(|connection| all.add(connection));
+        let ids = || all.of("").iter().map(|connection| connection.id).collect::<Vec<_>>();
+        assert_eq!(ids(), [1, 2, 3, 4, 5]);
+        [0, 3, 1].iter().for_each(|&i| all.remove(&made[i]));
+        all.remove(&made[0]);
+        assert_eq!((ids(), all.accounts_of("").len()), (vec![2, 4], 1));
+        [2, 4].iter().for_each(|&i| all.remove(&made[i]));
+        assert!(all.users().is_empty());
     }
 }

@@ -14,6 +14,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     pub connections_total: IntCounter,
     pub unauthenticated: IntGauge,
+    pub guests: IntGauge,
+    pub guests_refused: IntCounterVec,
     pub sockets_refused: IntCounterVec,
     pub handshakes_refused: IntCounterVec,
     pub disconnects: IntCounterVec,
@@ -64,6 +66,13 @@ impl Metrics {
                 &r,
                 "gateway_unauthenticated_connections",
                 "WebSocket connections that have not sent their token yet; at max_unauthenticated new ones are refused",
+            )?,
+            guests: gauge(&r, "gateway_guests", "Connections without a token that are open now")?,
+            guests_refused: counters(
+                &r,
+                "gateway_guests_refused_total",
+                "Connections without a token that were refused: 'not_allowed' (error 101), 'max_guests_per_ip' (4002)",
+                "reason",
             )?,
             sockets_refused: counters(
                 &r,

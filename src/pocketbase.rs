@@ -60,7 +60,27 @@ pub enum Verdict {
     Unknown,
 }
 
-/// A user who wants to subscribe to a channel.
+/// Identifies an account in PocketBase: `COLLECTIONID/ID`, both from a token's claims; empty for guests.
+#[derive(Clone, Debug, Default, Hash, PartialEq, Eq, Serialize)]
+pub struct AccountId(Arc<str>);
+
+impl AccountId {
+    /// `None` for an empty part, or a slash in the collection's id: then two accounts could share an `AccountId`.
+    pub fn new(collection: &str, id: &str) -> Option<Self> {
+        let clear = !collection.is_empty() && !collection.contains('/') && !id.is_empty();
+        clear.then(|| Self(format!("{collection}/{id}").into()))
+    }
+
+    pub fn guest() -> Self {
+        Self::default()
+    }
+
+    pub fn is_guest(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A user, by key, who wants to subscribe to a channel; the empty key is a guest's.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct Check {
     pub user: Arc<str>,
@@ -105,27 +125,37 @@ pub struct Sees {
     pub no: Vec<Arc<str>>,
 }
 
-/// What users' tokens are signed with and what else concerns their connections, in the order asked; `None` for
-/// users that do not exist.
+/// The accounts in the order of the question; `None` for unknown records, collections outside the hooks' config, and
+/// guests where the config allows none.
 #[derive(Deserialize)]
-pub struct Keys {
-    pub keys: Vec<Option<UserKey>>,
-    /// The id of the auth collection that they are of.
-    pub collection: String,
+struct Keys {
+    keys: Vec<Option<UserKey>>,
 }
 
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserKey {
+    /// The user's key: the user's name everywhere in the gateway. The record's id for the first auth collection,
+    /// `COLLECTION/ID` for further auth collections, empty for guests.
+    pub user: Arc<str>,
+    /// The signing key of the user's tokens; absent for guests.
+    #[serde(default)]
     pub key: SecretString,
     /// Unix milliseconds; 0: not at all.
     #[serde(default)]
     pub banned_until: u64,
     #[serde(default)]
     pub muted_until: u64,
-    /// The users whose signals this one does not want.
+    /// The keys of blocked users.
     #[serde(default)]
     pub blocked: Vec<String>,
+}
+
+impl UserKey {
+    /// A user with nothing but a signing key.
+    pub fn signing(user: &str, key: &str) -> Self {
+        Self { user: user.into(), key: key.into(), banned_until: 0, muted_until: 0, blocked: Vec::new() }
+    }
 }
 
 impl PocketBase {
@@ -138,12 +168,13 @@ impl PocketBase {
         Self { client, url, signer, timeout: config.pocketbase_timeout, metrics }
     }
 
-    pub async fn keys(&self, users: &[String]) -> Result<Keys, PocketBaseError> {
+    /// Accounts with signing keys, bans, mutes and blocked users, in the order of the question.
+    pub async fn keys(&self, users: &[AccountId]) -> Result<Vec<Option<UserKey>>, PocketBaseError> {
         #[derive(Serialize)]
         struct Question<'a> {
-            users: &'a [String],
+            users: &'a [AccountId],
         }
-        self.post("keys", &Question { users }).await
+        Ok(self.post::<Keys>("keys", &Question { users }).await?.keys)
     }
 
     /// One verdict for each check, in order.

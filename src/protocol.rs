@@ -202,8 +202,8 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct ConnectReply {
     pub client: String,
-    /// Seconds after which the client should refresh its token.
-    pub ttl: u32,
+    /// Seconds after which the client should refresh its token; `None` for guests, who have none.
+    pub ttl: Option<u32>,
     /// Seconds between the server's pings.
     pub ping: u32,
 }

@@ -18,6 +18,7 @@ use crate::event::INTERNAL;
 use crate::hub::suspension::Subscription;
 use crate::hub::{Hub, Watcher};
 use crate::metrics::Metrics;
+use crate::pocketbase::AccountId;
 use crate::presence::Presence;
 use crate::protocol::Payload;
 use crate::protocol::codes::{self, Disconnect};
@@ -26,7 +27,7 @@ use crate::updates::{Told, Updates};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -54,7 +55,7 @@ pub struct Revocation {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// End a user's connections.
+    /// End a user's connections; the empty key is that of all guests.
     Disconnect { user: String, reconnect: bool },
     /// End a user's subscriptions to a channel.
     Unsubscribe { user: String, channel: String },
@@ -105,19 +106,21 @@ impl Revocation {
             let accounts = futures_util::stream::iter(users).for_each_concurrent(CONCURRENCY, |user| {
                 let me = &me;
                 async move {
-                    if let Ok(account) = me.auth.account(&user).await {
-                        me.judge(&user, account.as_ref(), Cause::User);
+                    for id in me.connections.accounts_of(&user) {
+                        if let Ok(account) = me.auth.account(&id, &user).await {
+                            me.judge(&user, &id, account.as_ref(), Cause::User);
+                        }
                     }
                 }
             });
             accounts.await;
-            let all = me.hub.subscriptions(&me.hub.channel_names(), |_, _| true);
-            let checks = futures_util::stream::iter(all).for_each_concurrent(CONCURRENCY, |(channel, connection)| {
-                let me = &me;
+            let all = questions(me.hub.subscriptions(&me.hub.channel_names(), |_, _| true));
+            let checks = futures_util::stream::iter(all).for_each_concurrent(CONCURRENCY, |(question, connections)| {
+                let (me, (channel, user)) = (&me, question);
                 async move {
-                    if let Ok((false, asked)) = me.access.ask_anew(&connection.user, &channel).await {
-                        let still = || me.access.holds(asked, &connection.user, &channel);
-                        me.revoke(&channel, &connection, Cause::Related, still);
+                    if let Ok((false, asked)) = me.access.ask_anew(&user, &channel).await {
+                        let still = || me.access.holds(asked, &user, &channel);
+                        connections.iter().for_each(|it| me.revoke(&channel, it, Cause::Related, still));
                     }
                 }
             });
@@ -140,11 +143,11 @@ impl Revocation {
                 if connections.is_empty() {
                     continue;
                 }
-                let suspended = connections.iter().flat_map(|connection| {
-                    let channels = connection.channels().to_vec();
-                    self.hub.suspend(&channels, change.cause, |_, other| other.id == connection.id)
-                });
-                let suspended = suspended.collect();
+                // Deduplicated: thousands of guests may share a channel.
+                let channels: HashSet<Arc<str>> =
+                    connections.iter().flat_map(|connection| connection.channels().to_vec()).collect();
+                let channels: Vec<Arc<str>> = channels.into_iter().collect();
+                let suspended = self.hub.suspend(&channels, change.cause, |_, other| other.user == user);
                 tokio::spawn(Arc::clone(&me).settle_account(user, suspended, change.cause));
             }
         } else {
@@ -165,28 +168,36 @@ impl Revocation {
         }
     }
 
-    /// Looks at a user's account, then at his subscriptions.
+    /// Looks at a user's account, then at the user's subscriptions.
     async fn settle_account(self: Arc<Self>, user: Arc<str>, suspended: Vec<Subscription>, cause: Cause) {
-        let mut pause = RETRY.start;
-        let account = loop {
-            match self.auth.account(&user).await {
-                Ok(account) => break account,
-                Err(error) => rest(&mut pause, &error).await,
-            }
-        };
-        self.judge(&user, account.as_ref(), cause);
+        for id in self.connections.accounts_of(&user) {
+            let mut pause = RETRY.start;
+            let account = loop {
+                match self.auth.account(&id, &user).await {
+                    Ok(account) => break account,
+                    Err(error) => rest(&mut pause, &error).await,
+                }
+            };
+            self.judge(&user, &id, account.as_ref(), cause);
+        }
         self.settle(suspended, cause).await;
     }
 
-    /// Ends the user's connections for which this account gives a reason.
-    fn judge(&self, user: &str, account: Option<&Arc<Account>>, cause: Cause) {
+    /// Ends the user's connections with this account where the account's newest state requires it.
+    fn judge(&self, user: &str, id: &AccountId, account: Option<&Arc<Account>>, cause: Cause) {
         for connection in self.connections.of(user) {
             let known = connection.account();
+            if known.id != *id {
+                continue;
+            }
             let reason = match account {
+                None if id.is_guest() => codes::GUESTS_NOT_ALLOWED,
                 None => codes::USER_DELETED,
                 // It has come meanwhile, perhaps with a newer key.
                 Some(account) if account.is_older_than(&known) => continue,
                 Some(account) if account.is_banned(SystemTime::now()) => codes::BANNED,
+                // A new config gave the account another key.
+                Some(account) if account.user != connection.user => codes::RECONNECT,
                 Some(account) if account.has_key_of(&known) => {
                     connection.set_account(Arc::clone(account));
                     continue;
@@ -223,13 +234,9 @@ impl Revocation {
 
     /// Asks PocketBase about each of these subscriptions until it has answered.
     async fn settle(self: Arc<Self>, suspended: Vec<Subscription>, cause: Cause) {
-        // Two connections of one user have one answer.
-        let mut questions: HashMap<Question, Vec<Arc<Connection>>> = HashMap::new();
-        for (channel, connection) in suspended {
-            questions.entry((channel, Arc::clone(&connection.user))).or_default().push(connection);
-        }
-        let settling =
-            futures_util::stream::iter(questions).for_each_concurrent(CONCURRENCY, |((channel, user), connections)| {
+        let settling = futures_util::stream::iter(questions(suspended)).for_each_concurrent(
+            CONCURRENCY,
+            |((channel, user), connections)| {
                 let me = &self;
                 async move {
                     let mut pause = RETRY.start;
@@ -251,7 +258,8 @@ impl Revocation {
                         }
                     }
                 }
-            });
+            },
+        );
         settling.await;
     }
 
@@ -262,6 +270,15 @@ impl Revocation {
             tracing::info!(user = &*connection.user, channel, cause = cause.name(), "a subscription was revoked");
         }
     }
+}
+
+/// Groups subscriptions by question: connections of a user share the answer for a channel, and so do guests.
+fn questions(subscriptions: Vec<Subscription>) -> HashMap<Question, Vec<Arc<Connection>>> {
+    let mut questions: HashMap<Question, Vec<Arc<Connection>>> = HashMap::new();
+    for (channel, connection) in subscriptions {
+        questions.entry((channel, Arc::clone(&connection.user))).or_default().push(connection);
+    }
+    questions
 }
 
 async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {

@@ -34,7 +34,7 @@ use crate::shutdown::Shutdown;
 use crate::status::Statuses;
 use crate::updates::Updates;
 use admin::Admin;
-use door::{Door, Guest};
+use door::{Caller, Door};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -126,8 +126,8 @@ impl Server {
         let front = Arc::new(front);
         let operators = Arc::new(Admin::new(Arc::clone(&services), shutdown.clone()));
         let listeners = [
-            tokio::spawn(accept(public, front_door, reading, end.clone(), move |request, guest| {
-                Arc::clone(&front).answer(request, guest)
+            tokio::spawn(accept(public, front_door, reading, end.clone(), move |request, caller| {
+                Arc::clone(&front).answer(request, caller)
             })),
             tokio::spawn(accept(admin, back_door, reading, end.clone(), move |request, _| {
                 Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
@@ -242,7 +242,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     let watcher: Weak<Revocation> = Arc::downgrade(&revocation);
     hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
     tokio::spawn(Revocation::recheck(watcher, config.recheck_interval));
-    let limits = Limits::new(&config);
+    let limits = Limits::new(&config, metrics.guests.clone());
     tokio::spawn(SignalRates::sweep(Arc::downgrade(&limits.signals)));
     let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());
     Ok(Arc::new(Services {
@@ -273,7 +273,7 @@ struct Reading {
 /// Accepts connections and answers their requests until `end`. Each runs in a task of its own.
 async fn accept<F, A>(listener: TcpListener, door: Door, reading: Reading, end: CancellationToken, answer: F)
 where
-    F: Fn(Request<Incoming>, Arc<Guest>) -> A + Clone + Send + Sync + 'static,
+    F: Fn(Request<Incoming>, Arc<Caller>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
     let door = Arc::new(door);
@@ -284,10 +284,10 @@ where
         };
         match accepted {
             Ok((stream, address)) => match door.admit(address.ip()) {
-                Some((guest, wait, made_room)) => {
+                Some((caller, wait, made_room)) => {
                     let (door, end, answer) = (Arc::clone(&door), end.clone(), answer.clone());
                     tokio::spawn(async move {
-                        let answer = |request| answer(request, Arc::clone(&guest));
+                        let answer = |request| answer(request, Arc::clone(&caller));
                         serve_http(stream, reading, &door, wait, end, answer).await;
                     });
                     if made_room {

@@ -3,37 +3,38 @@
 //! The socket hands in each frame with [`Session::handle`]; replies and publications go into the connection's
 //! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
 //!
-//! Here: how a client proves who it is, and which part takes which command: [`subscriptions`], what a [`member`] may do
-//! in a channel, users' [`status`]; all within [`limits`].
+//! Here: which part takes which command: [`login`] authenticates the client, [`subscriptions`] takes it into channels
+//! and out of them, [`member`] is what it may do there, [`status`] is about users' statuses; all within [`limits`].
 
 mod limits;
+mod login;
 mod member;
 mod status;
 mod subscriptions;
 pub mod timing;
 
 use crate::access::Access;
-use crate::auth::{Auth, AuthError, Verified};
+use crate::auth::Auth;
 use crate::broker::{Broker, BrokerError};
 use crate::channel::Kind;
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::Hub;
 use crate::limits::Limits;
+use crate::limits::guests::GuestPlace;
 use crate::limits::places::Place;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::presence::Presence;
+use crate::presence::{self, Presence};
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
-use crate::protocol::{Command, ConnectReply, Reply, Request};
+use crate::protocol::{Command, Reply, Request};
 use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::status::Statuses;
 use limits::Pace;
-use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 use subscriptions::Verdicts;
 use timing::{Due, Pings, Timing};
 use tokio::time::{Instant, timeout_at};
@@ -63,8 +64,12 @@ pub struct Session {
     outbox: Arc<Outbox>,
     timing: Timing,
     pace: Pace,
-    /// Held until the client has proved who it is.
+    /// The client's network address, for the limit of guests.
+    address: IpAddr,
+    /// Held until the client is authenticated.
     newcomer: Option<Place>,
+    /// Held by a guest.
+    guest: Option<GuestPlace>,
     state: State,
     /// The client has not answered a ping.
     lost: bool,
@@ -98,11 +103,18 @@ impl From<Disconnect> for Failure {
 
 impl Session {
     /// `newcomer`: its place among those that have not sent their token yet.
-    pub fn new(id: ConnectionId, services: Arc<Services>, outbox: Arc<Outbox>, newcomer: Option<Place>) -> Self {
+    pub fn new(
+        id: ConnectionId,
+        services: Arc<Services>,
+        outbox: Arc<Outbox>,
+        address: IpAddr,
+        newcomer: Option<Place>,
+    ) -> Self {
         let now = Instant::now();
         let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
         let client = crate::random::token::<16>().into();
-        Self { id, client, services, outbox, timing, pace, newcomer, state: State::New, lost: false }
+        let state = State::New;
+        Self { id, client, services, outbox, timing, pace, address, newcomer, guest: None, state, lost: false }
     }
 
     pub fn id(&self) -> ConnectionId {
@@ -220,7 +232,7 @@ impl Session {
             }
             Request::PresenceStats { channel } => {
                 let clients = self.presence(&channel, deadline).await?;
-                let users = clients.iter().map(|info| &*info.user).collect::<HashSet<&str>>().len();
+                let users = presence::users(&clients);
                 self.reply_to_subscriber(id, &channel, &Reply::PresenceStats { clients: clients.len(), users })?;
                 None
             }
@@ -238,79 +250,6 @@ impl Session {
             self.reply(id, &reply);
         }
         Ok(())
-    }
-
-    async fn connect(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
-        if matches!(self.state, State::Connected(_)) {
-            return Err(codes::BAD_REQUEST_FRAME.into());
-        }
-        self.state = State::Failed;
-        if token.is_empty() {
-            return Err(codes::UNAUTHORIZED.into());
-        }
-        let authenticated = self.authenticate(token, deadline).await;
-        let ttl = authenticated.inspect_err(|_| self.fail())?;
-        self.settle(deadline).await?;
-        self.services.statuses.enter(self.connection()?, deadline).await;
-        let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
-        Ok(Reply::Connect(ConnectReply { client: self.client.to_string(), ttl, ping }))
-    }
-
-    fn fail(&mut self) {
-        if let State::Connected(connection) = std::mem::replace(&mut self.state, State::Failed) {
-            self.services.connections.remove(&connection);
-        }
-    }
-
-    async fn refresh(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
-        let ttl = self.authenticate(token, deadline).await?;
-        Ok(Reply::Refresh { client: self.client.to_string(), ttl })
-    }
-
-    /// Verifies the token and takes over what it proves; returns its seconds left.
-    async fn authenticate(&mut self, token: &str, deadline: Instant) -> Result<u32, Failure> {
-        let mut verified = self.verify(token, deadline).await?;
-        let connection = match &self.state {
-            State::Connected(connection) => Arc::clone(connection),
-            State::New | State::Failed => {
-                let (user, account) = (&verified.identity.user, Arc::clone(&verified.account));
-                let connection = Connection::new(self.id, user, Arc::clone(&self.client), &self.outbox, account);
-                self.services.connections.add(&connection);
-                self.state = State::Connected(Arc::clone(&connection));
-                connection
-            }
-        };
-        // From here on it hears of changes of its user; of those before it could not.
-        while !self.services.auth.holds(&verified) {
-            verified = self.verify(token, deadline).await?;
-        }
-        let Verified { identity, account, .. } = verified;
-        if *connection.user != *identity.user {
-            return Err(codes::INVALID_TOKEN.into());
-        }
-        connection.set_account(account);
-        let now = SystemTime::now();
-        let valid = identity.expires_at.duration_since(now).unwrap_or_default() + self.services.config.token_grace;
-        self.timing.authenticated(Instant::now(), Pings::of(&self.services.config), valid);
-        Ok(identity.ttl(now))
-    }
-
-    async fn verify(&self, token: &str, deadline: Instant) -> Result<Verified, Failure> {
-        let now = SystemTime::now();
-        match timeout_at(deadline, self.services.auth.verify(token, now)).await {
-            Ok(Ok(verified)) if verified.account.is_banned(now) => Err(codes::BANNED.into()),
-            Ok(Ok(verified)) => Ok(verified),
-            Ok(Err(AuthError::Expired)) => Err(codes::TOKEN_EXPIRED.into()),
-            Ok(Err(error @ AuthError::Invalid(_))) => {
-                tracing::debug!(%error, client = &*self.client, "refused");
-                Err(codes::INVALID_TOKEN.into())
-            }
-            Ok(Err(AuthError::Unavailable(error))) => {
-                tracing::warn!(%error, "fetching a key failed; the client is told to try again");
-                Err(codes::INTERNAL.into())
-            }
-            Err(_) => Err(codes::INTERNAL.into()),
-        }
     }
 
     async fn ask_broker<T>(

@@ -48,7 +48,7 @@ table! {
     ERRORS: ErrorCode {
         /// Something behind the gateway failed (PocketBase or Redis out of reach).
         INTERNAL = code 100, message "internal server error", temporary true;
-        /// `connect` without a token.
+        /// `connect` without a token, where guests are not allowed.
         UNAUTHORIZED = code 101, message "unauthorized", temporary false;
         /// No such kind of channel is configured.
         UNKNOWN_CHANNEL = code 102, message "unknown channel", temporary false;
@@ -120,8 +120,10 @@ table! {
         CONNECTION_LIMIT = code 3504, reason "connection limit";
         /// A revocation met a reply that could not be taken back; what the client may see it gets after coming back.
         ACCESS_CHANGED = code 4000, reason "access changed";
-        /// A back end asked for it; the client may come back.
+        /// A back end asked for it, or the account has another key; the client may come back.
         RECONNECT = code 4001, reason "reconnect";
+        /// As many guests as `max_guests_per_ip` are connected from this address; one of them may leave.
+        GUEST_LIMIT = code 4002, reason "guest limit";
         /// The user was deleted.
         USER_DELETED = code 4500, reason "user deleted";
         /// The user is banned, until `banned_until`.
@@ -132,6 +134,8 @@ table! {
         ALL_TOKENS_REVOKED = code 4503, reason "all tokens revoked";
         /// A back end asked for it.
         DISCONNECTED = code 4504, reason "disconnected by the server";
+        /// The hooks' config no longer allows guests.
+        GUESTS_NOT_ALLOWED = code 4505, reason "guests not allowed";
     }
 }
 
@@ -162,6 +166,6 @@ mod tests {
     #[test]
     fn clients_come_back_exactly_where_coming_back_can_help() {
         let staying_away: Vec<u16> = DISCONNECTS.iter().filter(|d| !d.reconnects()).map(|d| d.code).collect();
-        assert_eq!(staying_away, [1009, 3500, 3501, 3502, 3504, 4500, 4501, 4502, 4503, 4504]);
+        assert_eq!(staying_away, [1009, 3500, 3501, 3502, 3504, 4500, 4501, 4502, 4503, 4504, 4505]);
     }
 }

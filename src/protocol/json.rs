@@ -272,14 +272,16 @@ fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
             struct Connect<'a> {
                 client: &'a str,
                 version: &'static str,
+                #[serde(skip_serializing_if = "std::ops::Not::not")]
                 expires: bool,
-                ttl: u32,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                ttl: Option<u32>,
                 ping: u32,
                 pong: bool,
             }
             out.extend_from_slice(br#""connect":"#);
             let &super::ConnectReply { ref client, ttl, ping } = connect;
-            write_json(out, &Connect { client, version: VERSION, expires: true, ttl, ping, pong: true });
+            write_json(out, &Connect { client, version: VERSION, expires: ttl.is_some(), ttl, ping, pong: true });
         }
         Reply::Subscribe(subscribe) => {
             out.extend_from_slice(br#""subscribe":{"recoverable":true,"positioned":true,"epoch":"#);
@@ -455,7 +457,11 @@ mod tests {
             Reply::Subscribe(SubscribeReply { position: position(7), recovered, publications })
         };
         let made: Vec<(&str, Frame)> = vec![
-            ("connect", reply(1, &Reply::Connect(ConnectReply { client: "c1".into(), ttl: 3600, ping: 25 }))),
+            ("connect", reply(1, &Reply::Connect(ConnectReply { client: "c1".into(), ttl: Some(3600), ping: 25 }))),
+            (
+                "connect as a guest",
+                reply(1, &Reply::Connect(ConnectReply { client: "c1".into(), ttl: None, ping: 25 })),
+            ),
             ("subscribe", reply(2, &subscribe(None, vec![]))),
             ("subscribe recovered", reply(3, &subscribe(Some(true), vec![message()]))),
             ("subscribe not recovered", reply(4, &subscribe(Some(false), vec![]))),

@@ -5,6 +5,7 @@ use crate::access::is_well_formed;
 use crate::broker::BrokerError;
 use crate::channel::Kind;
 use crate::event::ACCESS;
+use crate::presence;
 use crate::protocol::{ClientInfo, Payload};
 use crate::revocation::Order;
 use crate::session::Services;
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use tokio::time::timeout;
 
 /// Begins the addresses of all methods.
@@ -97,8 +98,7 @@ impl Method {
                 }
                 Method::PresenceStats => {
                     let clients = present(services, body).await?;
-                    let users: HashSet<&str> = clients.iter().map(|client| &*client.user).collect();
-                    Ok(json!({"clients": clients.len(), "users": users.len()}))
+                    Ok(json!({"clients": clients.len(), "users": presence::users(&clients)}))
                 }
                 Method::Statuses => statuses(services, body).await,
                 Method::Disconnect => disconnect(services, body).await,

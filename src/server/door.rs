@@ -3,21 +3,20 @@
 use super::pending::{Pending, Wait};
 use crate::config::Networks;
 use crate::limits::addresses::{AddressPlace, Addresses};
+use crate::limits::seldom::Seldom;
 use prometheus::IntCounterVec;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How many are told at the same time that they are too many; who comes beyond that is cut off without a word.
 const TOLD: usize = 64;
 /// How long it may take them to take note of it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two lines in the log about addresses with too many sockets.
-const LOG_PAUSE: Duration = Duration::from_secs(60);
 /// The answer to an address with too many sockets; here to be sent without reading what it wants.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
 content-type: application/json\r\n\
@@ -31,12 +30,12 @@ pub struct Door {
     addresses: Arc<Addresses>,
     trusted: Networks,
     told: Arc<Semaphore>,
-    logged: Mutex<Option<Instant>>,
+    log: Seldom,
     refused: IntCounterVec,
 }
 
 /// A socket that came in, for as long as it is open.
-pub struct Guest {
+pub struct Caller {
     /// The other end of the socket: the client, or a proxy.
     pub peer: IpAddr,
     /// Whether its word is taken for whom it speaks; then it is not counted itself.
@@ -47,19 +46,19 @@ pub struct Guest {
 impl Door {
     pub fn new(pending: usize, addresses: Arc<Addresses>, trusted: Networks, refused: IntCounterVec) -> Self {
         let told = Arc::new(Semaphore::new(TOLD));
-        Self { pending: Pending::new(pending), addresses, trusted, told, logged: Mutex::default(), refused }
+        Self { pending: Pending::new(pending), addresses, trusted, told, log: Seldom::default(), refused }
     }
 
     /// `None` for a socket that is one too many of its address: to be handed to [`Door::turn_away`].
     /// Says also whether another socket had to make room.
-    pub fn admit(&self, peer: IpAddr) -> Option<(Arc<Guest>, Wait, bool)> {
+    pub fn admit(&self, peer: IpAddr) -> Option<(Arc<Caller>, Wait, bool)> {
         let is_trusted_proxy = self.trusted.contain(peer);
         let place = if is_trusted_proxy { None } else { Some(self.addresses.take(peer)?) };
         let (wait, made_room) = self.pending.enter();
         if made_room {
             self.count("pending");
         }
-        Some((Arc::new(Guest { peer, is_trusted_proxy, _place: place }), wait, made_room))
+        Some((Arc::new(Caller { peer, is_trusted_proxy, _place: place }), wait, made_room))
     }
 
     /// Answers 429, in the background.
@@ -77,12 +76,9 @@ impl Door {
         self.refused.with_label_values(&[reason]).inc();
     }
 
-    /// Once in a while: a flood must not fill the log, and a forgotten setting must be found.
+    /// So that a forgotten setting is found.
     fn log(&self, peer: IpAddr) {
-        let now = Instant::now();
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.is_none_or(|before| now - before >= LOG_PAUSE) {
-            *logged = Some(now);
+        if self.log.passes() {
             tracing::warn!(%peer, "an address has max_connections_per_ip sockets; if it is a proxy of yours, name it in trusted_proxies");
         }
     }

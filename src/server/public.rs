@@ -1,7 +1,7 @@
 //! The public listener: the WebSocket handshake, the hooks' intake, and the server API.
 
 use super::api;
-use super::door::Guest;
+use super::door::Caller;
 use super::forwarded;
 use super::handshake;
 use super::respond::{Answer, error, json};
@@ -25,6 +25,7 @@ use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use prometheus::IntCounter;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -105,12 +106,12 @@ impl Public {
         }
     }
 
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, guest: Arc<Guest>) -> Answer {
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
         let mut answer = match (request.method(), request.uri().path()) {
             _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => {
                 error(StatusCode::URI_TOO_LONG, "uri_too_long", &format!("an address has {URI_MAX} bytes at most"))
             }
-            (&Method::GET, WEBSOCKET) => self.handshake(request, guest),
+            (&Method::GET, WEBSOCKET) => self.handshake(request, caller),
             (&Method::POST, HOOKS) => self.take_events(request).await,
             (&Method::POST, path) if let Some(method) = api::Method::of(path) => self.serve_api(method, request).await,
             (_, path) if matches!(path, WEBSOCKET | HOOKS) || api::Method::of(path).is_some() => {
@@ -137,7 +138,7 @@ impl Public {
         error(status, reason, message)
     }
 
-    fn handshake(self: &Arc<Self>, mut request: Request<Incoming>, guest: Arc<Guest>) -> Answer {
+    fn handshake(self: &Arc<Self>, mut request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
         if self.shutdown.is_intake_closed() {
             return come_back(self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, STOPPING), STOPPED_PAUSE);
         }
@@ -162,7 +163,7 @@ impl Public {
                 "pages of this origin may not connect (allowed_origins)",
             );
         }
-        let places = match self.find_places(&request, guest) {
+        let places = match self.find_places(&request, caller) {
             Ok(places) => places,
             Err(full) => return *full,
         };
@@ -184,7 +185,7 @@ impl Public {
     fn serve(
         &self,
         upgraded: hyper::Result<Upgraded>,
-        (open, newcomer): (Open, Place),
+        (open, newcomer, address): (Open, Place, IpAddr),
     ) -> OptionFuture<impl Future<Output = ()> + Send + use<>> {
         // Only its TCP stream is of use from here on; hyper's buffer would stay for the connection's life.
         let parts = upgraded.ok().and_then(|it| it.downcast::<TokioIo<TcpStream>>().ok());
@@ -195,7 +196,7 @@ impl Public {
             let stream = Arc::new(parts.io.into_inner());
             let outbox = Outbox::new(services.config.max_queue_size, stream.clone(), self.writers.next());
             let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
-            let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), Some(newcomer));
+            let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), address, Some(newcomer));
             socket::serve(stream, parts.read_buf, session, outbox, services, Arc::clone(&self.shutdown), held)
         });
         serving.into()
@@ -208,18 +209,23 @@ impl Public {
         allowed.allow_all() || origins.all(|origin| origin.to_str().is_ok_and(|origin| allowed.allow(origin)))
     }
 
-    /// A connection's places: what it holds for as long as it is open, and until it has sent its token.
-    fn find_places(&self, request: &Request<Incoming>, guest: Arc<Guest>) -> Result<(Open, Place), Box<Answer>> {
+    /// A connection's places: what it holds for as long as it is open, and until it has sent its token; and the client's
+    /// address.
+    fn find_places(
+        &self,
+        request: &Request<Incoming>,
+        caller: Arc<Caller>,
+    ) -> Result<(Open, Place, IpAddr), Box<Answer>> {
         let full = |reason, status, message| Box::new(come_back(self.refuse(reason, status, message), FULL_PAUSE));
-        let client = if guest.is_trusted_proxy {
-            let client = forwarded::client(request.headers(), guest.peer, &self.services.config.trusted_proxies);
-            let place = self.addresses.take(client);
-            Some(place.ok_or_else(|| {
+        let (address, client) = if caller.is_trusted_proxy {
+            let address = forwarded::client(request.headers(), caller.peer, &self.services.config.trusted_proxies);
+            let place = self.addresses.take(address).ok_or_else(|| {
                 let message = "this address has as many connections here as one may have at once";
                 full("max_connections_per_ip", StatusCode::TOO_MANY_REQUESTS, message)
-            })?)
+            })?;
+            (address, Some(place))
         } else {
-            None
+            (caller.peer, None)
         };
         let unavailable = |reason| {
             let message = "this gateway has as many connections as it may have; another one may have room";
@@ -227,7 +233,7 @@ impl Public {
         };
         let newcomer = self.unauthenticated.take().ok_or_else(|| unavailable("max_unauthenticated"))?;
         let connection = self.open.take().ok_or_else(|| unavailable("max_connections"))?;
-        Ok((Open { _connection: connection, _client: client, _guest: guest }, newcomer))
+        Ok((Open { _connection: connection, _client: client, _caller: caller }, newcomer, address))
     }
 
     async fn take_events(&self, request: Request<Incoming>) -> Answer {
@@ -391,7 +397,7 @@ struct Open {
     _connection: Place,
     /// For the client behind a trusted proxy.
     _client: Option<AddressPlace>,
-    _guest: Arc<Guest>,
+    _caller: Arc<Caller>,
 }
 
 /// Notices when a bug ends a connection's task, which ends nothing else.

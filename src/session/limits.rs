@@ -88,10 +88,13 @@ impl Session {
         Err(codes::TOO_MANY_REQUESTS.into())
     }
 
-    /// The client has proved who it is: it no longer counts as one that has not, but as one of its user's. While the
-    /// broker does not answer nobody is kept out: a limit must not be what ends the service.
+    /// Moves an authenticated client from `max_unauthenticated` to the limit of the user's connections, or of guests
+    /// per address. If the broker does not answer, the client is let in: a limit must not end the service.
     pub(super) async fn settle(&mut self, deadline: Instant) -> Result<(), Failure> {
         self.newcomer = None;
+        if self.connection()?.is_guest() {
+            return self.settle_guest();
+        }
         let limit = self.services.config.max_connections_per_user.0;
         if limit == 0 {
             return Ok(());
@@ -107,6 +110,15 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    fn settle_guest(&mut self) -> Result<(), Failure> {
+        self.guest = self.services.limits.guests.take(self.address);
+        if self.guest.is_some() {
+            return Ok(());
+        }
+        self.services.metrics.guests_refused.with_label_values(&["max_guests_per_ip"]).inc();
+        Err(codes::GUEST_LIMIT.into())
     }
 
     /// The counterpart of [`Session::settle`], at the end.

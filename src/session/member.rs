@@ -24,6 +24,9 @@ impl Session {
         }
         has_members(channel)?;
         let connection = self.connection()?;
+        if connection.is_guest() {
+            return Err(codes::PERMISSION_DENIED.into());
+        }
         // Read whole, since it reaches other clients: what is nested beyond 128 levels, or holds half of a surrogate
         // pair, is more than the parsers of some SDKs take.
         let whole: serde_json::Value = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;

@@ -18,6 +18,8 @@ impl Session {
     pub(super) async fn rpc(&self, method: &str, data: Option<&RawValue>, deadline: Instant) -> Result<Reply, Failure> {
         let data = data.map_or("{}", RawValue::get);
         match method {
+            // Guests have no status, but may read the status of users, as far as the rules allow.
+            "status.set" | "status.idle" if self.connection()?.is_guest() => Err(codes::PERMISSION_DENIED.into()),
             "status.set" => self.set_status(data, deadline).await,
             "status.idle" => self.set_idle(data),
             "status.get" => self.get_statuses(data, deadline).await,

@@ -5,6 +5,8 @@ use crate::protocol::codes::{self, Disconnect};
 use std::time::Duration;
 use tokio::time::Instant;
 
+const YEAR: Duration = Duration::from_secs(31_536_000);
+
 /// Alike for all connections, so that none of them holds it.
 #[derive(Clone, Copy)]
 pub struct Pings {
@@ -21,8 +23,8 @@ impl Pings {
 }
 
 pub struct Timing {
-    /// Until when the client has to say who it is, and later to refresh its token; past it, `ended_by`.
-    end: Instant,
+    /// Deadline for `connect`, and later for a fresh token; past it, `ended_by`. Guests have none.
+    end: Option<Instant>,
     ended_by: Disconnect,
     next_ping: Option<Instant>,
     pong_due: Option<Instant>,
@@ -38,13 +40,13 @@ pub enum Due {
 
 impl Timing {
     pub fn new(config: &Config, now: Instant) -> Self {
-        Self { end: now + config.connect_timeout, ended_by: codes::STALE, next_ping: None, pong_due: None }
+        Self { end: Some(now + config.connect_timeout), ended_by: codes::STALE, next_ping: None, pong_due: None }
     }
 
-    /// The client has proved who it is, for as long as `valid`.
-    pub fn authenticated(&mut self, now: Instant, pings: Pings, valid: Duration) {
+    /// The client is authenticated for as long as `valid`; `None`: without end.
+    pub fn authenticated(&mut self, now: Instant, pings: Pings, valid: Option<Duration>) {
         // A year at most: a token may be valid for longer than an instant can reach.
-        self.end = now + valid.min(Duration::from_secs(31_536_000));
+        self.end = valid.map(|valid| now + valid.min(YEAR));
         self.ended_by = codes::EXPIRED;
         self.next_ping.get_or_insert(now + pings.interval);
     }
@@ -56,11 +58,13 @@ impl Timing {
 
     /// When [`Timing::due`] should be asked next.
     pub fn next(&self) -> Instant {
-        [self.next_ping, self.pong_due].into_iter().flatten().fold(self.end, Instant::min)
+        // Never empty: an end before `connect`, a next ping afterwards.
+        let next = [self.end, self.next_ping, self.pong_due].into_iter().flatten().min();
+        next.unwrap_or_else(|| Instant::now() + YEAR)
     }
 
     pub fn due(&mut self, now: Instant, pings: Pings) -> Due {
-        if now >= self.end {
+        if self.end.is_some_and(|end| now >= end) {
             Due::End(self.ended_by)
         } else if self.pong_due.is_some_and(|due| now >= due) {
             Due::End(codes::NO_PONG)
@@ -81,7 +85,7 @@ mod tests {
     const PINGS: Pings = Pings { interval: Duration::from_secs(25), timeout: Duration::from_secs(10) };
 
     fn timing(now: Instant) -> Timing {
-        Timing { end: now + Duration::from_secs(10), ended_by: codes::STALE, next_ping: None, pong_due: None }
+        Timing { end: Some(now + Duration::from_secs(10)), ended_by: codes::STALE, next_ping: None, pong_due: None }
     }
 
     #[test]
@@ -98,7 +102,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = timing(start);
-        timing.authenticated(start, PINGS, Duration::from_secs(3600));
+        timing.authenticated(start, PINGS, Some(Duration::from_secs(3600)));
         assert_eq!((timing.next(), timing.due(at(25), PINGS)), (at(25), Due::Ping));
         assert_eq!(timing.next(), at(35));
         assert!(timing.pong());
@@ -112,12 +116,24 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = timing(start);
-        timing.authenticated(start, PINGS, Duration::from_secs(30));
-        timing.authenticated(at(20), PINGS, Duration::from_secs(30));
+        timing.authenticated(start, PINGS, Some(Duration::from_secs(30)));
+        timing.authenticated(at(20), PINGS, Some(Duration::from_secs(30)));
         assert_eq!(timing.due(at(25), PINGS), Due::Ping);
         assert!(timing.pong());
         assert_eq!(timing.due(at(49), PINGS), Due::Nothing);
         assert_eq!(timing.due(at(50), PINGS), Due::End(codes::EXPIRED));
-        timing.authenticated(start, PINGS, Duration::MAX);
+        timing.authenticated(start, PINGS, Some(Duration::MAX));
+    }
+
+    #[test]
+    fn a_guest_stays_for_as_long_as_it_answers() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timing = timing(start);
+        timing.authenticated(start, PINGS, None);
+        assert_eq!((timing.next(), timing.due(at(25), PINGS)), (at(25), Due::Ping));
+        assert!(timing.pong());
+        assert_eq!((timing.next(), timing.due(at(40_000_000), PINGS)), (at(50), Due::Ping));
+        assert_eq!(timing.due(at(40_000_010), PINGS), Due::End(codes::NO_PONG));
     }
 }

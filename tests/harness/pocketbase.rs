@@ -176,15 +176,24 @@ impl PocketBase {
     }
 
     pub async fn user(&self, name: &str) -> User {
+        self.account("users", name).await
+    }
+
+    /// A new record of an auth collection, logged in.
+    pub async fn account(&self, collection: &str, name: &str) -> User {
         let email = format!("{name}@example.com");
         let record = json!({"email": email, "password": PASSWORD, "passwordConfirm": PASSWORD, "verified": true});
-        self.as_superuser("POST", "collections/users/records", &record).await;
-        self.log_in_again(name).await
+        self.as_superuser("POST", &format!("collections/{collection}/records"), &record).await;
+        self.log_in_again_to(collection, name).await
     }
 
     /// A user who is there already.
     pub async fn log_in_again(&self, name: &str) -> User {
-        let answer = self.log_in("users", &format!("{name}@example.com")).await;
+        self.log_in_again_to("users", name).await
+    }
+
+    pub async fn log_in_again_to(&self, collection: &str, name: &str) -> User {
+        let answer = self.log_in(collection, &format!("{name}@example.com")).await;
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         User { id: text(&answer["record"]["id"]), token: text(&answer["token"]) }
     }
@@ -213,6 +222,27 @@ db.commit()";
         let (keys, collection) = tokens::signing_keys(self, &ids).await;
         let token = |id: &str, key: &str| tokens::sign(Algorithm::HS256, &tokens::claims(id, &collection), key);
         ids.into_iter().zip(keys).map(|(id, key)| User { token: token(&id, &key), id }).collect()
+    }
+
+    /// Gives a record another id past PocketBase, which sees to it that no two auth collections share one.
+    pub fn change_id(&self, collection: &str, from: &str, to: &str) {
+        const SCRIPT: &str = r"
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=30)
+db.execute('UPDATE `%s` SET id = ? WHERE id = ?' % sys.argv[2], (sys.argv[4], sys.argv[3]))
+db.commit()";
+        let mut command = Command::new("python3");
+        command.args(["-c", SCRIPT]).arg(self.database()).args([collection, from, to]);
+        let output = command.output().expect("python3 runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Replaces a text in `gateway.config.js`, for the next start.
+    pub fn edit_config(&self, from: &str, to: &str) {
+        let path = self.directory.path().join("pb_hooks/gateway.config.js");
+        let config = std::fs::read_to_string(&path).expect("it is there");
+        assert!(config.contains(from), "{from} is not in {config}");
+        std::fs::write(&path, config.replace(from, to)).expect("it can be written");
     }
 
     /// A private room of this user's.

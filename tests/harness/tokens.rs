@@ -5,27 +5,34 @@ use super::pocketbase::PocketBase;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use konvert_gateway::config::{Config, Sources};
 use konvert_gateway::metrics::Metrics;
+use konvert_gateway::pocketbase::{AccountId, UserKey};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What these users' tokens are signed with, asked for as a gateway would, and the id of their collection.
+/// The signing keys of the tokens of these users, asked for as a gateway would, and the id of their collection.
 pub async fn signing_keys(pocketbase: &PocketBase, users: &[String]) -> (Vec<String>, String) {
+    let collection = pocketbase.as_superuser("GET", "collections/users", &Value::Null).await["id"].take();
+    let collection = collection.as_str().expect("an id").to_owned();
+    let accounts = users.iter().map(|user| AccountId::new(&collection, user).expect("no empty ids"));
+    let keys = accounts_of(pocketbase, &accounts.collect::<Vec<_>>()).await;
+    let keys = keys.iter().map(|user| user.as_ref().expect("the user exists").key.expose_secret().to_owned());
+    (keys.collect(), collection)
+}
+
+/// What PocketBase answers about accounts.
+pub async fn accounts_of(pocketbase: &PocketBase, accounts: &[AccountId]) -> Vec<Option<UserKey>> {
     let environment = vec![
         ("GATEWAY_SECRET".to_owned(), SECRET.to_owned()),
         ("GATEWAY_POCKETBASE_URL".to_owned(), pocketbase.url.clone()),
     ];
     let config = Config::load(&Sources { environment, ..Sources::default() }).expect("a configuration");
     let client = konvert_gateway::pocketbase::PocketBase::new(&config, Metrics::new().expect("metrics"));
-    let (mut keys, mut collection) = (Vec::new(), String::new());
-    for users in users.chunks(500) {
-        let answer = client.keys(users).await.expect("PocketBase answers");
-        keys.extend(
-            answer.keys.iter().map(|key| key.as_ref().expect("the user exists").key.expose_secret().to_owned()),
-        );
-        collection = answer.collection;
+    let mut answers = Vec::new();
+    for accounts in accounts.chunks(500) {
+        answers.extend(client.keys(accounts).await.expect("PocketBase answers"));
     }
-    (keys, collection)
+    answers
 }
 
 pub async fn signing_key(pocketbase: &PocketBase, user: &str) -> (String, String) {

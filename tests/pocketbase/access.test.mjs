@@ -142,7 +142,7 @@ describe("users", () => {
 
   test("a new password, a new e-mail address, logged out everywhere", async () => {
     const eve = await pb.user("eve2");
-    const key = async () => (await pb.gateway("POST", "/api/gateway/keys", { users: [eve.id] })).body.keys[0].key;
+    const key = async () => (await pb.accounts(eve))[0].key;
     let old = await key();
     for (const data of [
       { password: "password-456", passwordConfirm: "password-456" },
@@ -190,7 +190,7 @@ describe("collections", () => {
     assert.deepEqual([row.channels, row.data], [[], null]);
     assert.deepEqual(intake.events.at(-1), row);
     ann = await pb.login(ann.email, "password-123");
-    const { keys } = (await pb.gateway("POST", "/api/gateway/keys", { users: [ann.id] })).body;
+    const keys = await pb.accounts(ann);
     assert.ok(keys[0].key.endsWith(secret));
     const all = JSON.stringify([await pb.events(), intake.posts]);
     for (const { key } of keys) assert.ok(!all.includes(secret) && !all.includes(key.slice(0, -50)));

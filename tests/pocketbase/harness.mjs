@@ -16,6 +16,7 @@ export const GATEWAY = path.join(ROOT, "deploy/pocketbase");
 /** Folders with an application's own pb_hooks and pb_migrations, which are laid over the gateway's. */
 export const CHAT = path.join(ROOT, "deploy/konvert/pocketbase");
 export const KANBAN = path.join(ROOT, "tests/kanban/pocketbase");
+export const ACCOUNTS = path.join(ROOT, "tests/accounts/pocketbase");
 const POCKETBASE = process.env.POCKETBASE || "pocketbase";
 export const SECRET = "a secret of the tests, long enough to pass";
 
@@ -238,6 +239,15 @@ export class PocketBase {
       body: method === "GET" ? undefined : text,
     });
     return { status: response.status, body: await response.json() };
+  }
+
+  /** What the keys route says of those who have logged in. */
+  async accounts(...users) {
+    const names = users.map(({ token }) => {
+      const { collectionId, id } = JSON.parse(Buffer.from(token.split(".")[1], "base64url"));
+      return `${collectionId}/${id}`;
+    });
+    return (await this.gateway("POST", "/api/gateway/keys", { users: names })).body.keys;
   }
 
   async events(after = 0, limit = 1000) {

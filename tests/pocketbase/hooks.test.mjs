@@ -315,20 +315,21 @@ describe("routes", () => {
   });
 
   test("keys verify the tokens that PocketBase gives out", async () => {
-    const { body } = await pb.gateway("POST", "/api/gateway/keys", { users: [ann.id, "nobody", bob.id, ann.id] });
-    assert.equal(body.keys[1], null);
-    assert.deepEqual(body.keys[0], body.keys[3]);
-    for (const [user, { key }] of [[ann, body.keys[0]], [bob, body.keys[2]]]) {
+    const answers = await pb.accounts(ann, bob, ann);
+    assert.deepEqual(answers[0], answers[2]);
+    for (const [user, answer] of [[ann, answers[0]], [bob, answers[1]]]) {
       const [head, payload, signature] = user.token.split(".");
-      assert.equal(createHmac("sha256", key).update(`${head}.${payload}`).digest("base64url"), signature);
-      assert.equal(JSON.parse(Buffer.from(payload, "base64url")).collectionId, body.collection);
+      assert.equal(createHmac("sha256", answer.key).update(`${head}.${payload}`).digest("base64url"), signature);
+      assert.equal(answer.user, user.id);
     }
+    const { body } = await pb.gateway("POST", "/api/gateway/keys", { users: [ann.id, "", "nowhere/nobody"] });
+    assert.deepEqual(body, { keys: [null, null, null] });
   });
 
   test("keys come with what restricts a user", async () => {
     const eve = await pb.user("eve");
     const account = async () => {
-      const { key, ...rest } = (await pb.gateway("POST", "/api/gateway/keys", { users: [eve.id] })).body.keys[0];
+      const [{ key, user, ...rest }] = await pb.accounts(eve);
       return rest;
     };
     assert.deepEqual(await account(), { bannedUntil: 0, mutedUntil: 0, blocked: [] });
@@ -447,8 +448,8 @@ describe("other configurations", () => {
     const pb = await PocketBase.start({ prepare: (folder) => [without, vouched].forEach((change) => change(folder)) });
     try {
       const ann = await pb.user("ann");
-      const { keys } = (await pb.gateway("POST", "/api/gateway/keys", { users: [ann.id] })).body;
-      assert.deepEqual({ ...keys[0], key: null }, { key: null, bannedUntil: 0, mutedUntil: 0, blocked: [] });
+      const [account] = await pb.accounts(ann);
+      assert.deepEqual({ ...account, key: null }, { user: ann.id, key: null, bannedUntil: 0, mutedUntil: 0, blocked: [] });
     } finally {
       await pb.stop();
     }

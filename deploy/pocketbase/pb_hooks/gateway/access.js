@@ -46,9 +46,9 @@ function scopes(triggers, records) {
   return found.size > MAX_SCOPES ? EVERYTHING : [...found.values()];
 }
 
-function expand({ cause, namespace, channel, prefix, user, key }, record) {
+function expand({ cause, namespace, channel, prefix, user, keys }, record) {
   const values = (field) => (field === "id" ? [record.id] : record.getStringSlice(field));
-  const users = user && values(user).map((id) => key + id);
+  const users = user && values(user).flatMap((id) => keys.map((key) => key + id));
   if (!channel) return users ? users.map((user) => ({ cause, user })) : [{ cause, namespace }];
   const channels = values(channel).map((id) => prefix + id);
   if (!users) return channels.map((channel) => ({ cause, channel }));
@@ -60,10 +60,11 @@ function concerns(app, { id }) {
   return schema.current(app).deciding.includes(id);
 }
 
-/** Whether there are users whose access could change. */
+/** Whether there are users, or guests, whose access could change. */
 function isAnybodyThere(app) {
   try {
-    return schema.current(app).users.some(({ id }) => app.countRecords(id) > 0);
+    const { users, guests } = schema.current(app);
+    return guests || users.some(({ id }) => app.countRecords(id) > 0);
   } catch {
     return true; // a users' own collection is on its way out
   }

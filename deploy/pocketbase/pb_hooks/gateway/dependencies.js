@@ -10,7 +10,8 @@
 //   channel   the field whose values are the ids of the channels concerned; "id": the record's own
 //   prefix    begins the names of these channels, as in "room:"
 //   user      the field whose values are the ids of the users concerned; "id": the record's own
-//   key       begins the KEYs of these users (see users.js)
+//   keys      what begins the KEYs of these users (see users.js): of one auth collection, or of all where the rule
+//             compares ids, since records of two collections may have the same
 //   namespace of the channels; none where all of a user's are meant
 
 const { operands } = require(`${__hooks}/gateway/rule.js`);
@@ -43,7 +44,7 @@ function derive(app, schema) {
   const accounts = schema.users.map((account) => ({ ...account, collection: find(app, account.id) }));
   for (const { collection, key, bannedUntil, mutedUntil, blocked } of accounts) {
     const fields = ["tokenKey", bannedUntil, mutedUntil, blocked].filter(Boolean);
-    fires(collection, { fields, deleted: true, ...ofUser("id", key) });
+    fires(collection, { fields, deleted: true, ...ofUser("id", [key]) });
   }
   const told = new Set(Object.values(schema.updates));
   for (const namespace in schema.channels) {
@@ -83,7 +84,7 @@ function unanswerable(rules) {
 
 /** The triggers of a collection with one more; those with the same outcome become one. */
 function merged(triggers, more) {
-  const outcome = ({ cause, channel, prefix, user, key, namespace }) => JSON.stringify([cause, channel, prefix, user, key, namespace]);
+  const outcome = ({ cause, channel, prefix, user, keys, namespace }) => JSON.stringify([cause, channel, prefix, user, keys, namespace]);
   const same = triggers.find((trigger) => outcome(trigger) === outcome(more));
   if (!same) return [...triggers, more];
   same.fields = same.fields && more.fields && [...new Set([...same.fields, ...more.fields])];
@@ -95,15 +96,15 @@ function merged(triggers, more) {
 /** What a touch means, as triggers. `hint`: the field with the only user whom a record of this collection concerns. */
 function outcomes({ collection, at, via, fields, created, ends }, guard, accounts, hint) {
   const lives = { created, deleted: created };
-  const hinted = hint && ofUser(hint, keyOfField(collection, hint, accounts));
+  const hinted = hint && ofUser(hint, allKeys(accounts));
   switch (at) {
     case "user":
-      return [{ fields, ...ofUser("id", keyOf(collection, accounts)) }];
+      return [{ fields, ...ofUser("id", [keyOf(collection, accounts)]) }];
     case "guard":
       return [{ fields, cause: "record", channel: "id" }];
     case "ofUser": {
       const channel = only(ends, "id", (end) => end.pointsTo === guard.id);
-      const user = ofUser(via, keyOfField(collection, via, accounts));
+      const user = ofUser(via, [keyOfField(collection, via, accounts)]);
       return [{ fields, ...lives, ...(channel ? inChannel(channel, user) : user) }];
     }
     case "ofGuard": {
@@ -138,13 +139,13 @@ function far(fields, lives, ends, accounts) {
 }
 
 /** Everything that a user is subscribed to, whatever its namespace. */
-function ofUser(field, key) {
-  return { cause: "user", user: field, key, namespace: undefined };
+function ofUser(field, keys) {
+  return { cause: "user", user: field, keys, namespace: undefined };
 }
 
 /** This user in the channels that a field names. */
-function inChannel(channel, { user, key }) {
-  return { cause: "member", channel, user, key };
+function inChannel(channel, { user, keys }) {
+  return { cause: "member", channel, user, keys };
 }
 
 /** What begins the KEYs of an auth collection's users. */
@@ -161,10 +162,12 @@ function keyOfField(collection, name, accounts) {
 
 /** The user in the one field that these comparisons look at, if each asks only whether it is the user who asks. */
 function onlyUser(ends, accounts, signs) {
-  let account;
-  const isAccount = (end) => (account = accounts.find(({ id }) => id === end.pointsTo)) !== undefined;
-  const field = only(ends, ME, isAccount, signs);
-  return field ? ofUser(field, account.key) : null;
+  const field = only(ends, ME, (end) => accounts.some(({ id }) => id === end.pointsTo), signs);
+  return field ? ofUser(field, allKeys(accounts)) : null;
+}
+
+function allKeys(accounts) {
+  return accounts.map(({ key }) => key);
 }
 
 /**

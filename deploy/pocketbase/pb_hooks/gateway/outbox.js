@@ -132,14 +132,19 @@ class Refused {
 }
 
 /**
- * Writes a row that has everything checked anew if another process has changed collections, as `pocketbase migrate up`
+ * Has everything checked anew if another process has changed collections, as `pocketbase migrate up`
  * does: what is written after it is then seen only by those whom the new rules let in.
  */
 function notice(app) {
   if (!schema.isUntold(app)) return;
-  insert(app, `{"channels":[],"data":null,"access":${JSON.stringify(access.EVERYTHING)}}`);
+  everything(app);
   // A transaction may be rolled back, and this row with it: then the next write tells of it once more.
   if (!app.isTransactional()) schema.told(app);
+}
+
+/** Writes a row that has everybody's access checked anew. */
+function everything(app) {
+  insert(app, `{"channels":[],"data":null,"access":${JSON.stringify(access.EVERYTHING)}}`);
 }
 
 /** Goes on with a change of a collection by this process. */
@@ -283,6 +288,7 @@ function trim(app, seq, createdBefore) {
 
 module.exports = {
   TABLE,
+  everything,
   create,
   update,
   remove,

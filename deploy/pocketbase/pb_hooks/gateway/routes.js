@@ -7,7 +7,7 @@ const delivery = require(`${__hooks}/gateway/delivery.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const signature = require(`${__hooks}/gateway/signature.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
-const { GUEST, accountOf, byKey } = require(`${__hooks}/gateway/users.js`);
+const { GUEST, accountOf, byKey, byToken } = require(`${__hooks}/gateway/users.js`);
 
 const MAX_ENTRIES = 500;
 const MAX_EVENTS = 1000;
@@ -70,26 +70,29 @@ function recordsById(app, collection, ids) {
 }
 
 /**
- * POST /api/gateway/keys: of each user, what his tokens are signed with, until when he is banned and muted
- * (unix ms; 0: he is not), and whom he blocks.
+ * POST /api/gateway/keys: for each "COLLECTIONID/ID" the user's KEY (see users.js), the signing key of the user's tokens,
+ * the ends of a ban and of a mute (unix ms; 0: there is none), and the KEYs of those whom the user blocks. "" asks for
+ * guests, who have no signing key. null: there is no such user, or the config does not let it in.
  */
 function keys(e) {
   return answer(e, (body) => {
-    const ids = list(parse(body).users, "users", (id) => typeof id === "string");
-    const [{ id, bannedUntil, mutedUntil, blocked }] = schema.current(e.app).users;
-    const collection = e.app.findCachedCollectionByNameOrId(id);
-    const users = recordsById(e.app, collection, ids);
-    const account = (user) => ({
-      key: user.tokenKey() + collection.authToken.secret,
-      bannedUntil: milliseconds(user, bannedUntil),
-      mutedUntil: milliseconds(user, mutedUntil),
-      blocked: blocked ? user.getStringSlice(blocked) : [],
-    });
-    return e.json(200, {
-      keys: ids.map((id) => (users.has(id) ? account(users.get(id)) : null)),
-      collection: collection.id,
-    });
+    const names = list(parse(body).users, "users", (name) => typeof name === "string");
+    const found = byToken(e.app, names);
+    const { guests } = schema.current(e.app);
+    const guest = guests ? { user: GUEST, bannedUntil: 0, mutedUntil: 0, blocked: [] } : null;
+    const answers = names.map((name) => (name === GUEST ? guest : found.has(name) ? accountFor(found.get(name)) : null));
+    return e.json(200, { keys: answers });
   });
+}
+
+function accountFor({ record, account: { key, bannedUntil, mutedUntil, blocked } }) {
+  return {
+    user: key + record.id,
+    key: record.tokenKey() + record.collection().authToken.secret,
+    bannedUntil: milliseconds(record, bannedUntil),
+    mutedUntil: milliseconds(record, mutedUntil),
+    blocked: blocked ? record.getStringSlice(blocked).map((id) => key + id) : [],
+  };
 }
 
 function milliseconds(record, field) {
@@ -97,7 +100,7 @@ function milliseconds(record, field) {
   return date && !date.isZero() ? date.time().unixMilli() : 0;
 }
 
-/** POST /api/gateway/authorize: may this user subscribe to this channel. */
+/** POST /api/gateway/authorize: may the user with this KEY subscribe to this channel; "" is a guest. */
 function authorize(e) {
   const valid = (check) =>
     check !== null && typeof check === "object" && typeof check.user === "string" && typeof check.channel === "string";

@@ -95,12 +95,21 @@ function checkSchema(app) {
   }
   try {
     require(`${__hooks}/gateway/schema_check.js`).check(app, config.get());
-    keepAsLastGood();
   } catch (err) {
     if (!goOnWithLastGood(err)) throw err;
   }
   schema.bind(app);
   schema.told(app);
+  tellOfNewConfig(app);
+}
+
+/** Whoever is connected may owe that to the former config: another auth collection, guests, other guards. */
+function tellOfNewConfig(app) {
+  const { config: last } = lastGood() || {};
+  if (JSON.stringify(last) === JSON.stringify(config.get())) return keepAsLastGood();
+  // First the row, then the note that it is written.
+  if (require(`${__hooks}/gateway/access.js`).isAnybodyThere(app)) require(`${__hooks}/gateway/outbox.js`).everything(app);
+  keepAsLastGood();
 }
 
 // ---- a config that is broken while PocketBase runs
@@ -118,17 +127,20 @@ function keepAsLastGood() {
 }
 
 function goOnWithLastGood(err) {
-  let last;
-  try {
-    last = JSON.parse(toString($os.readFile(`${$app.dataDir()}/${LAST_GOOD}`)));
-  } catch {
-    return false;
-  }
-  if (!last.process || last.process !== thisProcess()) return false;
+  const last = lastGood();
+  if (!last || !last.process || last.process !== thisProcess()) return false;
   console.error(`gateway: ${err.message}`);
   console.error("gateway: the config before this change stays in force; mend gateway.config.js, or the next start will fail");
   config.set(last.config);
   return true;
+}
+
+function lastGood() {
+  try {
+    return JSON.parse(toString($os.readFile(`${$app.dataDir()}/${LAST_GOOD}`)));
+  } catch {
+    return null;
+  }
 }
 
 /** Names the process through restarts in place: its number and when it began; empty where the system does not tell. */

@@ -29,11 +29,32 @@ function byKey(app, keys) {
 
 /** The account settings (see schema.js) of the auth collection that a KEY belongs to. */
 function accountOf(users, key) {
-  const other = users.find((account) => account.key && key.startsWith(account.key));
-  if (other) return other;
-  // With several collections an id with a slash could pass for a record of another one.
-  const first = users.find((account) => !account.key);
-  return first && (users.length === 1 || !key.includes("/")) ? first : undefined;
+  const account = users.find((account) => account.key && key.startsWith(account.key)) || users.find((account) => !account.key);
+  return account && isClear(users, key.slice(account.key.length)) ? account : undefined;
 }
 
-module.exports = { GUEST, byKey, accountOf };
+/** False for ids with a slash where there are several collections: such an id could read as another collection's KEY. */
+function isClear(users, id) {
+  return users.length === 1 || !id.includes("/");
+}
+
+/**
+ * "COLLECTIONID/ID", from a token's claims → {record, account: settings of the auth collection}; only existing records of
+ * the config's auth collections. One query per auth collection.
+ */
+function byToken(app, names) {
+  const { users } = schema.current(app);
+  const asked = new Map(users.map((account) => [account.id, { account, ids: new Set() }]));
+  for (const name of names) {
+    const [, collection, id] = /^([^/]+)\/([^]+)$/.exec(name) || [];
+    if (asked.has(collection) && isClear(users, id)) asked.get(collection).ids.add(id);
+  }
+  const found = new Map();
+  for (const [collection, { account, ids }] of asked) {
+    if (ids.size === 0) continue;
+    for (const record of app.findRecordsByIds(collection, [...ids])) found.set(`${collection}/${record.id}`, { record, account });
+  }
+  return found;
+}
+
+module.exports = { GUEST, byKey, byToken, accountOf };

@@ -17,17 +17,16 @@ fn token(algorithm: Algorithm, claims: &Value, key: &str) -> String {
 }
 
 fn checked(token: &str, key: &str) -> Result<Identity, AuthError> {
-    let user = UserKey { key: key.into(), banned_until: 0, muted_until: 0, blocked: Vec::new() };
-    Unproven::read(token)?.check(&Account::new(user, &"users1".into(), Instant::now()), now())
+    check_with(key, "users1", token, now())
 }
 
 #[test]
 fn a_token_of_pocketbase_proves_its_user() {
     let identity = checked(&token(Algorithm::HS256, &claims(), KEY), KEY).unwrap();
-    assert_eq!(identity.user, "u1");
-    assert_eq!(identity.ttl(now()), 75);
-    assert_eq!(identity.ttl(now() - Duration::from_secs(900)), 970);
-    assert_eq!(identity.ttl(now() + Duration::from_secs(500)), 1);
+    assert_eq!(&*identity.user, "u1");
+    assert_eq!(identity.ttl(now()), Some(75));
+    assert_eq!(identity.ttl(now() - Duration::from_secs(900)), Some(970));
+    assert_eq!(identity.ttl(now() + Duration::from_secs(500)), Some(1));
 }
 
 #[test]
@@ -53,7 +52,11 @@ fn everything_else_is_refused_for_what_it_is() {
         (format!("{rs256}.{payload}.{signature}"), AuthError::Invalid("wrong algorithm")),
         (format!("{header}.{payload}."), AuthError::Invalid("wrong signature")),
         (with("type", json!("file")), AuthError::Invalid("not an auth token")),
-        (with("collectionId", json!("_superusers")), AuthError::Invalid("of another collection")),
+        (with("collectionId", json!("_superusers")), AuthError::Invalid("of another account")),
+        (with("collectionId", json!("users1/x")), AuthError::Invalid("malformed")),
+        (with("collectionId", json!("")), AuthError::Invalid("malformed")),
+        (with("collectionId", json!("c".repeat(65))), AuthError::Invalid("malformed")),
+        (with("id", json!("")), AuthError::Invalid("malformed")),
         (with("exp", json!(1_800_000_000u64)), AuthError::Expired),
         (with("exp", json!(u64::MAX)), AuthError::Invalid("malformed")),
         (with("exp", json!("soon")), AuthError::Invalid("malformed")),
@@ -78,11 +81,14 @@ fn an_empty_key_lets_nobody_in() {
 }
 
 #[test]
-fn bans_and_mutes_end_by_themselves() {
-    let user = UserKey { key: KEY.into(), banned_until: 2_000, muted_until: 3_000, blocked: vec!["eve".into()] };
-    let account = Account::new(user, &"users1".into(), Instant::now());
-    let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
-    assert!(account.is_banned(at(1_999)) && !account.is_banned(at(2_000)));
-    assert!(account.is_muted(at(2_999)) && !account.is_muted(at(3_000)));
-    assert!(account.blocks("eve") && !account.blocks("bob"));
+fn a_token_is_valid_for_the_account_that_it_names_alone() {
+    let token = token(Algorithm::HS256, &claims(), KEY);
+    let checked = |collection: &str, id: &str| {
+        let id = AccountId::new(collection, id).unwrap();
+        Unproven::read(&token)?.check(&Account::new(id, UserKey::signing("staff/u1", KEY), Instant::now()), now())
+    };
+    assert_eq!(&*checked("users1", "u1").unwrap().user, "staff/u1");
+    for (collection, id) in [("staff1", "u1"), ("users1", "u2"), ("users1", "u1/"), ("users", "1/u1")] {
+        assert_eq!(checked(collection, id), Err(AuthError::Invalid("of another account")), "{collection} {id}");
+    }
 }
