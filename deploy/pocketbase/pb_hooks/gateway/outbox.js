@@ -10,6 +10,7 @@
 const access = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
 const dependents = require(`${__hooks}/gateway/dependents.js`);
+const listening = require(`${__hooks}/gateway/listening.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
 const { event } = require(`${__hooks}/gateway/export.js`);
@@ -76,14 +77,22 @@ function remove(e) {
 
 /** Goes on with a record event: by `work`, in a transaction, if the gateway could want to know of it. */
 function write(e, work) {
-  notice(e.app);
-  const collection = e.record.tableName(); // its name, for less than record.collection().name costs
-  const relayed = channels.relays(e.app, collection);
-  const triggers = access.triggers(e.app, collection);
-  const told = updates.tells(e.app, collection);
-  const steps = dependents.steps(e.app, e.record);
-  if (!relayed && !told && triggers.length === 0 && steps.length === 0) return e.next();
-  joinTransaction(e, (tx) => work(tx, { relayed, triggers, told, steps }, new Refused(tx, collection)));
+  const { app, record } = e;
+  notice(app);
+  const collection = record.tableName(); // its name, for less than record.collection().name costs
+  const interest = schema.remembered(app, collection, () => interestIn(app, record, collection));
+  if (interest === null) return e.next();
+  listening.ensure(app, collection);
+  joinTransaction(e, (tx) => work(tx, interest, new Refused(tx, collection)));
+}
+
+/** What the gateway could want to know of writes in this record's collection; null if nothing. */
+function interestIn(app, record, collection) {
+  const relayed = channels.relays(app, collection);
+  const triggers = access.triggers(app, collection);
+  const told = updates.tells(app, collection);
+  const steps = dependents.steps(app, record);
+  return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, triggers, told, steps } : null;
 }
 
 /** The record's row as it is in this transaction; null if there is none. */
