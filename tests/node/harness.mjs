@@ -147,7 +147,8 @@ export class Lab {
     const server = this.start(name, gatewayBinary, args, { env });
     server.port = port;
     server.websocket = websocketOn(port);
-    const readyz = `http://127.0.0.1:${adminPort}/readyz`;
+    server.admin = `http://127.0.0.1:${adminPort}`;
+    const readyz = `${server.admin}/readyz`;
     await server.ready(() =>
       fetch(readyz).then(
         (reply) => reply.ok,

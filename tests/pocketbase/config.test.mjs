@@ -73,7 +73,7 @@ describe("the file itself", () => {
 
   test("outbox and delivery have defaults", () => {
     const { outbox, delivery } = checked(good());
-    assert.deepEqual(outbox, { keepSeconds: 600 });
+    assert.deepEqual(outbox, { keepSeconds: 600, maxEventBytes: 256 * 1024 });
     assert.deepEqual(delivery, { timeoutSeconds: 1, firstPauseSeconds: 1, lastPauseSeconds: 30, batch: 100 });
   });
 });

@@ -65,6 +65,8 @@ module.exports = {
   //
   //   outbox: {
   //     keepSeconds: 600,      // how long a confirmed change is kept
+  //     maxEventBytes: 262144, // a larger record goes out as its id alone; at most a quarter of each gateway's
+  //                            //   max_queue_size (1 MiB by default)
   //   },
   //   delivery: {
   //     timeoutSeconds: 1,     // how long a write may wait for the gateway

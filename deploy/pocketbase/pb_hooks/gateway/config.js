@@ -11,9 +11,11 @@
 const KEY = "gateway.config";
 
 const DEFAULTS = {
-  outbox: { keepSeconds: 600 },
+  outbox: { keepSeconds: 600, maxEventBytes: 256 * 1024 },
   delivery: { timeoutSeconds: 1, firstPauseSeconds: 1, lastPauseSeconds: 30, batch: 100 },
 };
+/** What the gateway takes of one event (`DATA_MAX`), and the least that leaves room for ids. */
+const EVENT_BYTES = { min: 1024, max: 512 * 1024 };
 const SECTIONS = ["users", "guests", "channels", "updates", "relay", "outbox", "delivery"];
 const ACCOUNT = ["collection", "bannedUntil", "mutedUntil", "blocked"];
 const CHANNEL = ["guard", "own", "perUser", "emptyRequest"];
@@ -67,6 +69,10 @@ function checked(file) {
       if (!Number.isInteger(all[name]) || all[name] < 1) {
         fail(`${section}.${name}`, `${JSON.stringify(all[name])} is not a whole number above 0`);
       }
+    }
+    const { maxEventBytes: bytes } = all;
+    if (bytes < EVENT_BYTES.min || bytes > EVENT_BYTES.max) {
+      fail(`${section}.maxEventBytes`, `${bytes} is not from ${EVENT_BYTES.min} to ${EVENT_BYTES.max}`);
     }
     return all;
   }

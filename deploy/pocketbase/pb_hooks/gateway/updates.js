@@ -29,13 +29,13 @@ function tells(app, collection) {
   return telling(app, collection).length > 0;
 }
 
-/** What the gateway gets beside a change of such a record; `users`: the KEYs of those whom it names, before or after. */
-function of(app, record) {
+/** What the gateway gets beside a change of such a record; `users`: the KEYs of those whom it names, now or in `original`. */
+function of(app, record, original) {
   const users = new Set();
   for (const { id, key } of schema.current(app).users) {
-    const accounts = { id };
-    for (const name of sharing.relationsTo(record.collection(), accounts)) {
-      for (const version of [record, record.original()]) version.getStringSlice(name).forEach((id) => users.add(key + id));
+    for (const name of sharing.relationsTo(record.collection(), { id })) {
+      const ids = [record, original].flatMap((version) => (version ? version.getStringSlice(name) : []));
+      ids.forEach((id) => users.add(key + id));
     }
   }
   return { channels: telling(app, record.tableName()), users: [...users] };
