@@ -140,8 +140,8 @@ impl World {
     }
 
     fn view(&self, checks: &[View]) -> Views {
-        let mut views =
-            Views { results: vec![], records: Default::default(), own: Default::default(), per_reader: self.per_reader };
+        let (records, own, truncated, per_reader) = (Default::default(), Default::default(), vec![], self.per_reader);
+        let mut views = Views { results: vec![], records, own, per_reader, truncated };
         for (i, View { user, record }) in checks.iter().enumerate() {
             let exists = self.notes.contains_key(&**record);
             let sees = match user.strip_prefix('~') {

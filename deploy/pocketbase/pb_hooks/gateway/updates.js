@@ -4,6 +4,7 @@
 // Here are the gateway's two questions: all that a user or a class (see sharing.js) may view, page by page, and who may
 // view single records. Both stop after a fraction of a second and answer as much as they have.
 
+const config = require(`${__hooks}/gateway/config.js`).get();
 const schema = require(`${__hooks}/gateway/schema.js`);
 const sharing = require(`${__hooks}/gateway/sharing.js`);
 const sight = require(`${__hooks}/gateway/sight.js`);
@@ -128,14 +129,20 @@ function named(app, guard, shared, user, after, rows) {
 /**
  * {results: of each of the first checks, whether the user may view the record, or null if there is none; records: id →
  * what it is now, of those that anybody may view; own: index of a check → the record as its reader gets it, in place of
- * `records` where `perReader` says that readers may get different fields}. "~NAME" asks for a class in place of a user:
+ * `records` where `perReader` says that readers may get different fields; truncated: IDs of records that are too large
+ * for an event, and of which only the ID is there}. "~NAME" asks for a class in place of a user:
  * whether those in it may view the record whom it does not name.
  */
 function view(app, channel, users, checks) {
   const guard = guardOf(app, channel);
   const perReader = sight.isPerReader(app, guard);
   const exist = sight.existing(app, guard, [...new Set(checks.map((check) => check.record))]);
-  const [results, records, own] = [[], {}, {}];
+  const [results, records, own, truncated] = [[], {}, {}, new Set()];
+  const body = (record) => {
+    if (record.marshalJSON().length <= config.outbox.maxEventBytes) return record;
+    truncated.add(record.id);
+    return { id: record.id };
+  };
   const end = Date.now() + BUDGET;
   while (results.length < checks.length && (results.length === 0 || Date.now() < end)) {
     const first = results.length;
@@ -147,11 +154,11 @@ function view(app, channel, users, checks) {
     ids.forEach((id, i) => {
       results.push(exist.has(id) ? seen.has(id) : null);
       if (!seen.has(id) || (perReader && key[0] === "~")) return;
-      if (perReader) own[first + i] = sight.asReader(app, users.get(key), seen.get(id));
-      else if (!records[id]) records[id] = seen.get(id);
+      if (perReader) own[first + i] = body(sight.asReader(app, users.get(key), seen.get(id)));
+      else if (!records[id]) records[id] = body(seen.get(id));
     });
   }
-  return { results, records, own, perReader };
+  return { results, records, own, perReader, truncated: [...truncated] };
 }
 
 /** id → record, of those that a user or class may view. */

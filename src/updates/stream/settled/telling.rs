@@ -102,25 +102,26 @@ impl Settled {
             return Some(frame.clone());
         }
         if matches!(action, "create" | "join") {
+            let is_whole = !answers.truncated.contains(record);
             let own = View { user: Arc::clone(user), record: Arc::clone(record) };
             if answers.per_reader {
-                return answers.own.get(&own).map(|body| self.encode(self.data(action, body.as_bytes())));
+                return answers.own.get(&own).map(|body| self.encode(self.data(action, body.as_bytes(), is_whole)));
             }
-            let frame = self.encode(self.data(action, answers.records.get(record)?.as_bytes()));
+            let frame = self.encode(self.data(action, answers.records.get(record)?.as_bytes(), is_whole));
             frames.insert(key, frame.clone());
             return Some(frame);
         }
         let id = serde_json::json!({"id": record}).to_string();
-        let frame = self.encode(self.data(action, id.as_bytes()));
+        let frame = self.encode(self.data(action, id.as_bytes(), true));
         frames.insert(key, frame.clone());
         Some(frame)
     }
 
-    fn data(&self, action: &str, record: &[u8]) -> Payload {
+    fn data(&self, action: &str, record: &[u8], is_whole: bool) -> Payload {
         let collection = self.place.as_ref().map_or("", |place| place.collection.as_str());
         let mut data = format!(r#"{{"action":"{action}","collection":"{collection}","record":"#).into_bytes();
         data.extend_from_slice(record);
-        data.push(b'}');
+        data.extend_from_slice(if is_whole { b"}" } else { br#","truncated":true}"# });
         Payload::trusted(data.into())
     }
 
