@@ -105,25 +105,25 @@ function named(app, guard, shared, user, after, rows) {
   const ofClass = sharing.filterOfClass(app, guard, name);
   const ofUser = sharing.filterOfUser(guard.rule, user);
   let last = null;
-  // The IDs of records at which one of the paths finds the user; those after `last` are for the next page.
-  const find = (filter) => {
+  // The IDs of records at which one of these paths finds the user; those after `last` are for the next page.
+  const find = (filter, paths) => {
     const found = new Set();
-    for (const path of shared.paths) {
+    for (const path of paths) {
       const ids = sight.firstAfter(app, guard, filter, `${path} ?= {:pageUser}`, { pageUser: user.id }, after, rows);
       if (ids.length === rows && (last === null || ids[rows - 1] < last)) last = ids[rows - 1];
       ids.forEach((id) => found.add(id));
     }
     return found;
   };
-  const any = { text: "", values: {} };
-  const candidates = ofUser ? find(ofUser) : find(any);
-  const shown = find(ofClass);
+  const { paths } = shared;
+  const linked = ofUser ? null : sharing.filterOfLinked(guard, shared, user);
+  const shown = find(ofClass, paths);
+  const seen = ofUser ? find(ofUser, paths) : linked ? find(linked.filter, [linked.path]) : new Set();
+  const unknown = ofUser ? new Set() : find({ text: "", values: {} }, linked ? paths.filter((path) => path !== linked.path) : paths);
   const here = (id) => last === null || id <= last;
-  const yes = ofUser
-    ? [...candidates].filter(here)
-    : sight.visibleOf(app, guard, user, [...candidates].filter(here)).map((record) => record.id);
-  const seen = new Set(yes);
-  return { class: name, yes, no: [...shown].filter((id) => here(id) && !seen.has(id)), next: last };
+  const open = [...unknown].filter((id) => here(id) && !seen.has(id));
+  for (const { id } of sight.visibleOf(app, guard, user, open)) seen.add(id);
+  return { class: name, yes: [...seen].filter(here), no: [...shown].filter((id) => here(id) && !seen.has(id)), next: last };
 }
 
 /**
