@@ -22,7 +22,7 @@ impl Admin {
 
     pub async fn answer(self: Arc<Self>, method: Method, path: String) -> Answer {
         match (&method, path.as_str()) {
-            (&Method::GET, "/metrics") => match self.services.metrics.render() {
+            (&Method::GET, "/metrics") => match self.metrics() {
                 Ok(body) => text(StatusCode::OK, "text/plain; version=0.0.4", body),
                 Err(bad) => error(StatusCode::INTERNAL_SERVER_ERROR, "metrics", &bad.to_string()),
             },
@@ -30,6 +30,11 @@ impl Admin {
             (&Method::GET, "/readyz") => self.ready().await,
             _ => error(StatusCode::NOT_FOUND, "not_found", "there is /metrics, /livez and /readyz"),
         }
+    }
+
+    fn metrics(&self) -> Result<Vec<u8>, prometheus::Error> {
+        self.services.revocation.updates.report();
+        self.services.metrics.render()
     }
 
     /// 200 while this node can serve clients, else 503 with its `problems`. `warnings` name parts of the config that do
@@ -45,6 +50,10 @@ impl Admin {
             Err(_) => problems.push("broker: no answer within a second".to_owned()),
         }
         problems.extend(self.services.relay.failure().map(|problem| format!("relay: {problem}")));
+        let behind = self.services.revocation.updates.behind();
+        problems.extend(behind.into_iter().map(|(channel, age)| {
+            format!("updates: {channel} is {} s behind; PocketBase answers too slowly", age.as_secs())
+        }));
         let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let warnings = self.services.relay.warnings();
         json(status, &serde_json::json!({"ready": problems.is_empty(), "problems": problems, "warnings": warnings}))
