@@ -101,11 +101,12 @@ impl Inquiry {
         let chunks: Vec<Vec<View>> = views.chunks(CHECKS).map(<[View]>::to_vec).collect();
         let asking = futures_util::stream::iter(chunks.into_iter().map(|chunk| self.chunk(chunk)));
         let asking = asking.buffer_unordered(CALLS);
-        asking.fold(Answers::default(), async |mut all, some| {
-            all.extend(some);
-            all
-        })
-        .await
+        asking
+            .fold(Answers::default(), async |mut all, some| {
+                all.extend(some);
+                all
+            })
+            .await
     }
 
     async fn chunk(&self, mut open: Vec<View>) -> Answers {
