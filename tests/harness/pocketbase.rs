@@ -162,14 +162,6 @@ impl PocketBase {
         self.done(method, path, &self.superuser, body).await
     }
 
-    /// A route of the application's own, such as "/kanban/boards", as a superuser.
-    pub async fn own_route(&self, path: &str, body: &Value) {
-        let headers = [("authorization", self.superuser.as_str()), ("content-type", "application/json")];
-        let sent = self.http.send("POST", &format!("{}{path}", self.url), &headers, body.to_string()).await;
-        let response = sent.expect("PocketBase answers");
-        assert_eq!(response.status, 200, "{path}");
-    }
-
     pub fn superuser_token(&self) -> &str {
         &self.superuser
     }
