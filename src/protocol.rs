@@ -125,6 +125,11 @@ pub enum Request<'a> {
     Ping,
     /// The answer to the server's ping: an empty command.
     Pong,
+    /// A known command whose content is not of the expected shape, or that asks for a feature that is not offered.
+    Refused {
+        command: &'static str,
+        error: ErrorCode,
+    },
 }
 
 impl Request<'_> {
@@ -144,6 +149,7 @@ impl Request<'_> {
             Request::SubRefresh { .. } => "sub_refresh",
             Request::Ping => "ping",
             Request::Pong => "pong",
+            Request::Refused { command, .. } => command,
         }
     }
 }
@@ -151,7 +157,7 @@ impl Request<'_> {
 #[derive(Debug)]
 pub struct Subscribe {
     pub channel: String,
-    /// The position up to which the client has everything; `None` for a first subscribe.
+    /// The position up to which the client has everything, with an empty epoch for any; `None` for a first subscribe.
     pub recover: Option<Position>,
     /// Answer an unrecoverable position with error 112 instead of `recovered:false`.
     pub reject_unrecovered: bool,
@@ -208,9 +214,20 @@ pub struct ConnectReply {
 
 #[derive(Debug)]
 pub struct SubscribeReply {
-    /// The position that the client has reached with this reply, its publications included.
+    /// The channel's position with all of `publications` applied; live publications follow it.
     pub position: Position,
     /// `None` where the client did not ask to recover.
     pub recovered: Option<bool>,
+    /// Contiguous, oldest first, up to `position`.
     pub publications: Vec<Publication>,
+}
+
+impl SubscribeReply {
+    /// The offset that is sent: the one before `publications`, which is the one that a recovering client asked for.
+    ///
+    /// SDKs store it before they hand out the publications, and each of these then advances it. If a handler fails or
+    /// the connection ends in between, the next recovery begins after the last publication that was handed out.
+    pub fn offset(&self) -> u64 {
+        self.publications.first().map_or(self.position.offset, |first| first.offset - 1)
+    }
 }

@@ -41,7 +41,12 @@ impl Session {
         if token.is_empty() {
             return Err(codes::INVALID_TOKEN.into());
         }
-        let ttl = self.authenticate(token, deadline).await?.ok_or(codes::INVALID_TOKEN)?;
+        let ttl = match self.authenticate(token, deadline).await {
+            // SDKs take an error other than a temporary one as final here. After this close they come back, and
+            // `connect` then has them fetch a fresh token.
+            Err(Failure::Error(codes::TOKEN_EXPIRED)) => return Err(codes::EXPIRED.into()),
+            authenticated => authenticated?.ok_or(codes::INVALID_TOKEN)?,
+        };
         Ok(Reply::Refresh { client: self.client.to_string(), ttl })
     }
 

@@ -50,8 +50,9 @@ impl Session {
     pub(super) async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
         has_members(&request.channel)?;
         require(self.services.hub.standing(&request.channel, self.id))?;
+        let since = request.since.as_ref().map(|since| since.offset);
         let query = HistoryQuery {
-            since: request.since.as_ref().map(|since| since.offset),
+            since,
             limit: usize::try_from(request.limit).ok(),
             reverse: request.reverse,
         };
@@ -59,6 +60,10 @@ impl Session {
             self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
             return Err(codes::UNRECOVERABLE_POSITION.into());
+        }
+        // A client that is beyond the top has a position of some other history, and nothing here lies before it.
+        if request.reverse && since.is_some_and(|offset| offset > history.position.offset) {
+            history.publications.clear();
         }
         truncate(&mut history.publications, self.services.config.max_queue_size / 2);
         let reply = Reply::History { publications: history.publications, position: history.position };

@@ -150,11 +150,12 @@ impl Session {
         }
     }
 
-    /// Nothing is kept for clients that come back: they are told to reload.
+    /// Nothing is kept for clients that come back: they are told to reload. Also those that ask for error 112 instead:
+    /// their SDK would fetch its state, ask again, and get the same answer for ever.
     pub(super) async fn subscribe_to_updates(
         &self,
         id: u32,
-        Subscribe { channel, recover, reject_unrecovered, .. }: Subscribe,
+        Subscribe { channel, recover, .. }: Subscribe,
         deadline: Instant,
         verdicts: &mut Verdicts,
     ) -> Result<(), Failure> {
@@ -163,9 +164,6 @@ impl Session {
         let verdict = verdicts.remove(&channel);
         let channel: Arc<str> = channel.into();
         self.allowed(&channel, verdict, deadline).await?;
-        if recover.is_some() && reject_unrecovered {
-            return Err(codes::UNRECOVERABLE_POSITION.into());
-        }
         let ready = timeout_at(deadline, async {
             services.relay.started().await;
             services.hub.watched().await

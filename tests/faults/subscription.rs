@@ -77,7 +77,9 @@ impl Subscription {
         self.log.seen.push(Seen::Publication { key, offset });
     }
 
-    pub fn subscribed(&mut self, reply: Subscribed<'_>, world: &Arc<World>) {
+    /// Takes a reply as an SDK does: stores its position first, and hands out its publications afterwards, each of which
+    /// advances the position; at most `interrupted_after` of them where that is set.
+    pub fn subscribed(&mut self, reply: Subscribed<'_>, interrupted_after: Option<usize>, world: &Arc<World>) {
         self.state = State::In;
         let now = Position { epoch: reply.epoch.as_ref().into(), offset: reply.offset };
         let losses = world.losses.load(Ordering::SeqCst);
@@ -89,13 +91,9 @@ impl Subscription {
         if let Some(since) = before.clone().filter(|_| reply.recovered) {
             count(&world.counts.recovered);
             self.log.seen.push(Seen::Recovered { since: Box::new(since), now: Box::new(now.clone()) });
-            for publication in &reply.publications {
+            for publication in reply.publications.iter().take(interrupted_after.unwrap_or(usize::MAX)) {
                 self.publication(publication.data.get(), publication.offset);
                 count(&world.counts.deliveries);
-            }
-            if self.position.as_ref() != Some(&now) {
-                let (channel, to) = (&self.log.channel, &self.position);
-                world.violation(format!("{channel}: recovered {before:?} to {now:?}, but what came ends at {to:?}"));
             }
             return;
         }
