@@ -51,11 +51,7 @@ impl Session {
         has_members(&request.channel)?;
         require(self.services.hub.standing(&request.channel, self.id))?;
         let since = request.since.as_ref().map(|since| since.offset);
-        let query = HistoryQuery {
-            since,
-            limit: usize::try_from(request.limit).ok(),
-            reverse: request.reverse,
-        };
+        let query = HistoryQuery { since, limit: usize::try_from(request.limit).ok(), reverse: request.reverse };
         let mut history =
             self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {

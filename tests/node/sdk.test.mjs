@@ -275,7 +275,7 @@ for (const event of ["subscribed", "publication"]) {
     });
     subscription.on("publication", ({ data }) => {
       if (data.collection !== "messages") return;
-      if (event === "publication" && data.record.content === "c" && !wasThrown) fail();
+      if (event === "publication" && data.record.content === "b" && !wasThrown) fail();
       messages.push(data.record.content);
     });
     const live = next(subscription, "subscribed");

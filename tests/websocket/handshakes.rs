@@ -93,12 +93,7 @@ pub fn all() -> Vec<Case> {
             101,
             Some(("sec-websocket-protocol", Some("centrifuge-json"))),
         ),
-        telling(
-            "an empty subprotocol",
-            and("Sec-WebSocket-Protocol", ""),
-            101,
-            Some(("sec-websocket-protocol", None)),
-        ),
+        telling("an empty subprotocol", and("Sec-WebSocket-Protocol", ""), 101, Some(("sec-websocket-protocol", None))),
         telling(
             "a list of empty subprotocols",
             and("Sec-WebSocket-Protocol", " , ,"),

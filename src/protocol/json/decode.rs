@@ -205,8 +205,7 @@ fn subscribe(subscribe: SubscribeFrame<'_>) -> Result<Request<'_>, ErrorCode> {
     if !matches!(&*subscribe.delta, "" | "fossil") {
         return Err(codes::BAD_REQUEST);
     }
-    let data: SubscribeData =
-        subscribe.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
+    let data: SubscribeData = subscribe.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
     Ok(Request::Subscribe(Subscribe {
         echo: data.echo.unwrap_or(true),
         channel: subscribe.channel,
