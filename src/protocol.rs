@@ -125,7 +125,7 @@ pub enum Request<'a> {
     Ping,
     /// The answer to the server's ping: an empty command.
     Pong,
-    /// A known command whose content is not of the expected shape, or that asks for a feature that is not offered.
+    /// A known command with content of another shape, or with a request for a feature that is not offered.
     Refused {
         command: &'static str,
         error: ErrorCode,
@@ -223,10 +223,10 @@ pub struct SubscribeReply {
 }
 
 impl SubscribeReply {
-    /// The offset that is sent: the one before `publications`, which is the one that a recovering client asked for.
+    /// The reply's `offset`: the offset before `publications`; after a recovery the offset that the client asked for.
     ///
-    /// SDKs store it before they hand out the publications, and each of these then advances it. If a handler fails or
-    /// the connection ends in between, the next recovery begins after the last publication that was handed out.
+    /// SDKs store the reply's offset before handing out its publications, each of which advances the stored offset. If a
+    /// handler fails or the connection ends in between, the next recovery begins after the last handed-out publication.
     pub fn offset(&self) -> u64 {
         self.publications.first().map_or(self.position.offset, |first| first.offset - 1)
     }

@@ -79,8 +79,8 @@ enum State {
     /// Nothing but `connect` is taken.
     New,
     Connected(Arc<Connection>),
-    /// `connect` failed, which the client was told. What it had sent behind it is dropped: another error, or a close
-    /// code that is final for SDKs, would hide the first. It ends after `connect_timeout` at the latest.
+    /// `connect` was answered with an error. Later commands are dropped without an answer: a close code that is final
+    /// for SDKs would hide the error. The connection ends after `connect_timeout` at the latest.
     Failed,
 }
 

@@ -161,7 +161,7 @@ impl Feed {
         let Some(since) = since else {
             return ready(at.clone(), None, Vec::new());
         };
-        // A client that names no epoch takes any, as one does that has its offset from elsewhere.
+        // An empty epoch matches any: the client has its offset from elsewhere, such as an SDK's `getState`.
         let any = Position { offset: since.offset, epoch: at.epoch.clone() };
         let since = if since.epoch.is_empty() { &any } else { since };
         let Some(history) = history else {

@@ -42,8 +42,8 @@ impl Session {
             return Err(codes::INVALID_TOKEN.into());
         }
         let ttl = match self.authenticate(token, deadline).await {
-            // SDKs take an error other than a temporary one as final here. After this close they come back, and
-            // `connect` then has them fetch a fresh token.
+            // For SDKs a non-temporary error to `refresh` is final. After close code 3005 they connect again, get error
+            // 109 to `connect` and fetch a fresh token.
             Err(Failure::Error(codes::TOKEN_EXPIRED)) => return Err(codes::EXPIRED.into()),
             authenticated => authenticated?.ok_or(codes::INVALID_TOKEN)?,
         };

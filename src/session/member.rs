@@ -57,7 +57,7 @@ impl Session {
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
             return Err(codes::UNRECOVERABLE_POSITION.into());
         }
-        // A client that is beyond the top has a position of some other history, and nothing here lies before it.
+        // An offset beyond the top belongs to another history, so nothing here lies before it.
         if request.reverse && since.is_some_and(|offset| offset > history.position.offset) {
             history.publications.clear();
         }

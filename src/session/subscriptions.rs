@@ -150,8 +150,8 @@ impl Session {
         }
     }
 
-    /// Nothing is kept for clients that come back: they are told to reload. Also those that ask for error 112 instead:
-    /// their SDK would fetch its state, ask again, and get the same answer for ever.
+    /// Nothing is kept for clients that come back: they are told to reload. `reject_unrecovered` is ignored, since after
+    /// error 112 an SDK with `getState` subscribes again, and would get error 112 for ever.
     pub(super) async fn subscribe_to_updates(
         &self,
         id: u32,

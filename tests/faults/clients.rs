@@ -28,8 +28,8 @@ const PING_DELAY: Duration = Duration::from_secs(3);
 const BACKOFF: (u64, u64) = (100, 3000);
 /// How often a client looks at its deadlines.
 const TICK: Duration = Duration::from_millis(100);
-/// How many percent of the recoveries are interrupted before all publications are handed out: an application's handler
-/// fails, or the connection ends while it is awaited.
+/// Percentage of recoveries interrupted before all publications are handed out: an application's handler fails, or the
+/// connection ends while the handler is awaited.
 const INTERRUPTED: u64 = 10;
 /// Of a visitor: visits are short, and who is away when one begins is not told from one who is stuck.
 const VISITORS_ABSENCE: Duration = Duration::from_secs(5);

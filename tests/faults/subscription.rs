@@ -77,8 +77,8 @@ impl Subscription {
         self.log.seen.push(Seen::Publication { key, offset });
     }
 
-    /// Takes a reply as an SDK does: stores its position first, and hands out its publications afterwards, each of which
-    /// advances the position; at most `interrupted_after` of them where that is set.
+    /// Processes a reply as an SDK does: stores the reply's position, then hands out its publications, each of which
+    /// advances the position. `interrupted_after`: number of publications handed out before an interruption.
     pub fn subscribed(&mut self, reply: Subscribed<'_>, interrupted_after: Option<usize>, world: &Arc<World>) {
         self.state = State::In;
         let now = Position { epoch: reply.epoch.as_ref().into(), offset: reply.offset };

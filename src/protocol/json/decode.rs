@@ -1,4 +1,4 @@
-//! Reading commands: first which one it is and its id, then its content.
+//! Decoding of commands in two steps: id and command name first, then the content of the command.
 
 use super::place;
 use crate::protocol::codes::{self, ErrorCode};
@@ -65,10 +65,10 @@ struct SubscribeFrame<'a> {
     /// 0: a stream of publications; others (map, shared poll) are not offered.
     #[serde(rename = "type", default, deserialize_with = "or_default")]
     kind: i32,
-    /// A filter on the tags of publications, which have none here.
+    /// A filter on tags of publications; not offered, as publications have no tags here.
     #[serde(borrow, default)]
     tf: Option<&'a RawValue>,
-    /// The compression of publications that the client can read.
+    /// The compression of publications; `fossil` is the protocol's only algorithm.
     #[serde(default, deserialize_with = "or_default")]
     delta: String,
 }
@@ -116,8 +116,8 @@ struct RpcFrame<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// As the protocol has it: an id and one of the others; unknown fields are for later versions and ignored. The content
-/// of the one that is there is read in a second step, so that what is wrong with it can be answered under the id.
+/// A command of the protocol: an id and the content of one command. Unknown fields belong to later versions and are
+/// ignored. The content stays raw here, so that an error in it can be answered under the id.
 #[derive(Deserialize)]
 struct CommandFrame<'a> {
     #[serde(default)]
@@ -186,8 +186,8 @@ impl<'a> TryFrom<CommandFrame<'a>> for Command<'a> {
     }
 }
 
-/// The request that `make` makes of a command's content; refused with its error, or with 107 where the content is of
-/// another shape.
+/// Decodes a command's content and passes it to `make`. A content of another shape gives a refusal with error 107, an
+/// error of `make` a refusal with that error.
 fn read<'a, T: Deserialize<'a>>(
     command: &'static str,
     body: &'a RawValue,
@@ -201,7 +201,7 @@ fn subscribe(subscribe: SubscribeFrame<'_>) -> Result<Request<'_>, ErrorCode> {
     if subscribe.kind != 0 || subscribe.tf.is_some() {
         return Err(codes::NOT_AVAILABLE);
     }
-    // `fossil` is a request that a server may leave unmet: without `delta` in the reply publications come whole.
+    // A server may ignore `fossil`: a reply without `delta` announces uncompressed publications.
     if !matches!(&*subscribe.delta, "" | "fossil") {
         return Err(codes::BAD_REQUEST);
     }
