@@ -189,11 +189,7 @@ describe("while PocketBase runs", () => {
     await pb.update("panels", board.id, { title: "renamed" });
     const [event] = (await pb.events(last)).events;
     assert.deepEqual(event.updates.channels, ["board-updates"]);
-<<<<<<< Updated upstream
     assert.deepEqual((await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", user: ann.id, after: "", rows: 9 })).status, 200);
-=======
-    assert.deepEqual((await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", user: ann.id, after: "", rows: 100 })).status, 200);
->>>>>>> Stashed changes
     await change("panels", () => ({ name: "boards" }));
   });
 
@@ -215,11 +211,7 @@ describe("while PocketBase runs", () => {
     const { problems } = await pb.events();
     assert.ok(problems.includes(`channels.notice: the collection "notices" is gone`), problems.join("\n"));
     assert.deepEqual(await may("notice:x", `board:${board.id}`), ["unknown", "allowed"]);
-<<<<<<< Updated upstream
     const { status, body } = await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", user: ann.id, after: "", rows: 9 });
-=======
-    const { status, body } = await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", user: ann.id, after: "", rows: 100 });
->>>>>>> Stashed changes
     assert.equal(status, 200, JSON.stringify(body));
   });
 

@@ -298,12 +298,8 @@ describe("routes", () => {
       ["POST", "/api/gateway/authorize", { checks: many({ user: "x", channel: "room:x" }) }],
       ["POST", "/api/gateway/visible", { channel: "room", user: "x", after: "", rows: 1 }],
       ["POST", "/api/gateway/visible", { channel: "room-updates", user: 1, after: "", rows: 1 }],
-<<<<<<< Updated upstream
       ["POST", "/api/gateway/visible", { channel: "room-updates", user: "x", rows: 1 }],
       ["POST", "/api/gateway/visible", { channel: "room-updates", user: "x", after: "", rows: 1e9 }],
-=======
-      ["POST", "/api/gateway/visible", { channel: "room-updates", user: "x", after: "", rows: 0 }],
->>>>>>> Stashed changes
       ["POST", "/api/gateway/view", { channel: "constructor", checks: [] }],
       ["POST", "/api/gateway/view", { channel: "room-updates", checks: [{ user: "x" }] }],
       ["POST", "/api/gateway/confirm", { seq: "1" }],
