@@ -227,3 +227,7 @@ impl Stream {
 #[cfg(test)]
 #[path = "stream/stream_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "stream/loads_tests.rs"]
+mod loads_tests;
