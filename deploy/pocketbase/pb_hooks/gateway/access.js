@@ -37,6 +37,7 @@ function deleted(triggers, record) {
 }
 
 function scopes(triggers, records) {
+  if (triggers.length === 0) return NONE;
   const found = new Map();
   for (const trigger of triggers) {
     for (const record of records) {

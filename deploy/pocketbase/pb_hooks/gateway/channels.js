@@ -29,25 +29,20 @@ function follow(relations, record, path) {
   });
 }
 
-/** Whether changes of this collection are relayed. */
-function relays(app, collection) {
-  return templates(app, collection).length > 0;
-}
-
 /**
  * The channels that a change of this record goes to; none where its collection is not relayed. `refuse(template, name)`
- * is called for each name that no channel can have.
+ * is called for each name that no channel can have. `its`: the templates of its collection.
  */
-function of(relations, record, refuse) {
-  const names = new Set();
-  for (const { namespace, before, path, after } of templates(relations.app, record.tableName())) {
-    for (const value of follow(relations, record, path)) {
+function of(relations, record, refuse, its = templates(relations.app, record.tableName())) {
+  const names = [];
+  its.forEach(({ namespace, before, path, after }) => {
+    follow(relations, record, path).forEach((value) => {
       const name = before + value + after;
-      if (isPossible(name, namespace)) names.add(name);
+      if (isPossible(name, namespace)) names.push(name);
       else refuse(`${before}{${path.join(".")}}${after}`, name);
-    }
-  }
-  return [...names];
+    });
+  });
+  return names.length > 1 ? [...new Set(names)] : names;
 }
 
 function isPossible(name, namespace) {
@@ -65,4 +60,4 @@ function without(names, others) {
   return names.filter((name) => !known.has(name));
 }
 
-module.exports = { follow, relays, of, isPossible, moved, without };
+module.exports = { templates, follow, of, isPossible, moved, without };

@@ -34,15 +34,19 @@ const ROW = "gateway.row";
 /** Under this key the app's store has the name of this run. */
 const BOOT = "gateway.boot";
 
-/** Under this key the app's store has the number of the row that was written last, committed or not. */
+/** Under this key the app's store has the number of the newest row, or of one just before it. */
 const NEWEST = "gateway.newest";
 
+/** The app's store, which transactions share. */
+const store = $app.store();
+
 function create(e) {
-  write(e, (tx, { relayed, triggers, told }, refused) => {
+  write(e, (tx, { relayed, templates, triggers, told }, refused) => {
     e.next();
     const { record } = e;
-    const changes = relayed || told ? [[channels.of(new Relations(tx), record, refused.add), "create", record]] : [];
-    append(e, tx, changes, { scopes: access.created(triggers, record), told: told && updates.of(tx, record), refused });
+    const names = channels.of(new Relations(tx), record, refused.add, templates);
+    const changes = relayed || told ? [[names, "create", record]] : [];
+    append(tx, changes, { scopes: access.created(triggers, record), told: told && updates.of(tx, record), refused });
   });
 }
 
@@ -58,7 +62,7 @@ function update(e) {
     if (told && (changes.length !== 1 || changes[0][1] !== "update")) changes.unshift([[], "update", record]);
     if (steps.length > 0) changes.push(...dependents.moved(tx, steps, record, original, refused.add));
     const scopes = access.updated(triggers, record, original);
-    append(e, tx, changes, { scopes, told: told && updates.of(tx, record, original), refused });
+    append(tx, changes, { scopes, told: told && updates.of(tx, record, original), refused });
   });
 }
 
@@ -71,7 +75,7 @@ function remove(e) {
     if (steps.length > 0) whileDeleting(tx, record, () => e.next());
     else e.next();
     const changes = relayed || told ? [[names, "delete", record]] : [];
-    append(e, tx, changes, { scopes: access.deleted(triggers, record), told: told && updates.of(tx, record), refused });
+    append(tx, changes, { scopes: access.deleted(triggers, record), told: told && updates.of(tx, record), refused });
   });
 }
 
@@ -82,16 +86,29 @@ function write(e, work) {
   const collection = record.tableName(); // its name, for less than record.collection().name costs
   const interest = schema.remembered(app, collection, () => interestIn(app, record.collection()));
   if (interest === null) return e.next();
-  joinTransaction(e, (tx) => work(tx, interest, new Refused(tx, collection)));
+  joinAndKeep(e, (tx) => schema.holding(tx, () => work(tx, interest, new Refused(tx, collection))));
+}
+
+/** The last row that this engine has written in the transaction under way. */
+let kept = null;
+
+/** Joins a transaction, and keeps its last row for the delivery after the commit. */
+function joinAndKeep(e, work) {
+  kept = null;
+  joinTransaction(e, work);
+  if (kept === null) return;
+  e.context = new Context(e.context, ROW, kept);
+  store.set(NEWEST, kept.seq);
 }
 
 /** What the gateway could want to know of writes in a collection; null if nothing. */
 function interestIn(app, { id, name }) {
-  const relayed = channels.relays(app, name);
+  const templates = channels.templates(app, name);
+  const relayed = templates.length > 0;
   const triggers = access.triggers(app, name);
   const told = updates.tells(app, name);
   const steps = dependents.steps(app, id);
-  return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, triggers, told, steps } : null;
+  return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, templates, triggers, told, steps } : null;
 }
 
 /** Has the writes of all collections of interest pass through our hooks; to be called when a collection has changed. */
@@ -156,12 +173,12 @@ function everything(app) {
 /** Goes on with a change of a collection by this process. */
 function collection(e) {
   const concerned = access.concerns(e.app, e.collection);
-  joinTransaction(e, (tx) => {
+  joinAndKeep(e, (tx) => {
     e.next();
     schema.forget(tx);
     listen(tx);
     if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) {
-      append(e, tx, [], { scopes: access.EVERYTHING });
+      append(tx, [], { scopes: access.EVERYTHING });
     }
   });
 }
@@ -181,7 +198,7 @@ function collectionRestored(e) {
  * Writes rows for each change, [channels, action, record], that goes anywhere. The scopes are in the first, so that
  * who has lost his access gets none of them; and so is, where updates channels are `told` of the record, what they need.
  */
-function append(e, tx, changes, { scopes, told, refused }) {
+function append(tx, changes, { scopes, told, refused }) {
   const rows = changes
     .filter(([names], i) => names.length > 0 || (told && i === 0))
     .flatMap(([names, ...change]) => {
@@ -194,7 +211,7 @@ function append(e, tx, changes, { scopes, told, refused }) {
     const access = i === 0 && scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
     const updated = i === 0 && told ? `,"updates":${JSON.stringify(told)}` : "";
     const left = i === 0 && dropped > 0 ? `,"dropped":${dropped}` : "";
-    keep(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}${updated}${left}}`);
+    keep(tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}${updated}${left}}`);
   });
 }
 
@@ -206,16 +223,15 @@ function parts(names) {
 }
 
 /** Keeps a row for the delivery after the commit. */
-function keep(e, tx, row) {
+function keep(tx, row) {
   const seq = insert(tx, row);
-  if (seq !== null) e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${row.slice(1)}` });
+  if (seq !== null) kept = { seq, event: `{"seq":${seq},${row.slice(1)}` };
 }
 
 /** Appends a row and returns its number; null before the table exists. */
 function insert(tx, row) {
-  let seq;
   try {
-    seq = tx
+    return tx
       .nonconcurrentDB()
       .newQuery(`INSERT INTO ${TABLE} (created, event) VALUES ({:created}, {:event})`)
       .bind({ created: Date.now(), event: row })
@@ -225,8 +241,6 @@ function insert(tx, row) {
     if (!tx.hasTable(TABLE)) return null; // its migration has not run yet; PocketBase is not serving either
     throw err;
   }
-  tx.store().set(NEWEST, seq);
-  return seq;
 }
 
 /** The (last) row that this event wrote, as {seq, event}; null if it wrote none. */
@@ -234,9 +248,14 @@ function rowOf(e) {
   return e.context.value(ROW);
 }
 
-/** Whether no row has been written after this one. */
-function isNewest(app, seq) {
-  return app.store().get(NEWEST) === seq;
+/** Whether there is most likely no row after this one. */
+function isNewest(seq) {
+  return newest() === seq;
+}
+
+/** The number of the newest row, or of one just before it; 0 before the first row of this run. */
+function newest() {
+  return store.get(NEWEST) || 0;
 }
 
 /**
@@ -306,6 +325,7 @@ module.exports = {
   collectionRestored,
   rowOf,
   isNewest,
+  newest,
   after,
   last,
   boot,

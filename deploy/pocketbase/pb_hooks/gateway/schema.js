@@ -38,8 +38,11 @@ const LOOK_HOLDS = 50;
 const store = $app.store();
 
 let known = null;
+/** Whether `known` holds, whatever becomes of the collections meanwhile. */
+let held = false;
 
 function current(app) {
+  if (held) return known;
   const changes = store.get(CHANGES) || 0;
   const now = Date.now();
   if (known && known.changes === changes) {
@@ -66,6 +69,17 @@ function current(app) {
   known.looked = now;
   store.set(LOOK, { version: known.version, at: now });
   return known;
+}
+
+/** Runs `work` with one and the same schema: inside a transaction, where nobody else can change a collection. */
+function holding(app, work) {
+  current(app);
+  held = true;
+  try {
+    work();
+  } finally {
+    held = false;
+  }
 }
 
 function isFresh(looked, now) {
@@ -169,4 +183,4 @@ function find(app, nameOrId) {
   }
 }
 
-module.exports = { current, remembered, forget, isUntold, told, bind };
+module.exports = { current, holding, remembered, forget, isUntold, told, bind };
