@@ -45,7 +45,8 @@ function committed(e) {
       const pause = Math.max(2, Math.min(turns.GATHER, turn.after.started + turns.GATHER - Date.now()));
       sleep(pause);
       slept += pause;
-      turn = change(e.app, (state) => turns.waited(state, slept, Date.now(), outbox.newest()));
+      const newest = outbox.newest(); // not within a change, which holds the store's lock
+      turn = change(e.app, (state) => turns.waited(state, slept, Date.now(), newest));
     }
     const since = Date.now();
     while (turn.answer === turns.POST) turn = ended(e.app, turn.after.turn, post(e.app, turn.after.posted, row), since);
