@@ -108,6 +108,9 @@ pub struct Views {
     /// Whether that is so.
     #[serde(default)]
     pub per_reader: bool,
+    /// Records that are too large for an event: of these there is only the id.
+    #[serde(default)]
+    pub truncated: Vec<Arc<str>>,
 }
 
 /// A page of the records of an updates channel that a user or a class may view.

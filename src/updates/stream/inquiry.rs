@@ -6,7 +6,7 @@ use crate::protocol::Payload;
 use crate::updates::sight::Ids;
 use crate::updates::source::Source;
 use futures_util::StreamExt;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -69,6 +69,8 @@ pub(super) struct Answers {
     pub own: HashMap<View, Payload>,
     /// Whether readers of one record may get different fields.
     pub per_reader: bool,
+    /// Records of which there is only the id.
+    pub truncated: HashSet<Arc<str>>,
 }
 
 impl Answers {
@@ -77,6 +79,7 @@ impl Answers {
         self.records.extend(more.records);
         self.own.extend(more.own);
         self.per_reader |= more.per_reader;
+        self.truncated.extend(more.truncated);
     }
 }
 
@@ -98,11 +101,12 @@ impl Inquiry {
         let chunks: Vec<Vec<View>> = views.chunks(CHECKS).map(<[View]>::to_vec).collect();
         let asking = futures_util::stream::iter(chunks.into_iter().map(|chunk| self.chunk(chunk)));
         let asking = asking.buffer_unordered(CALLS);
-        asking.fold(Answers::default(), async |mut all, some| {
-            all.extend(some);
-            all
-        })
-        .await
+        asking
+            .fold(Answers::default(), async |mut all, some| {
+                all.extend(some);
+                all
+            })
+            .await
     }
 
     async fn chunk(&self, mut open: Vec<View>) -> Answers {
@@ -119,6 +123,7 @@ impl Inquiry {
                     let rest = open.split_off(views.results.len().min(asked));
                     let done = std::mem::replace(&mut open, rest);
                     answers.per_reader |= views.per_reader;
+                    answers.truncated.extend(views.truncated);
                     answers.records.extend(views.records.into_iter().map(|(id, it)| (id, Payload::from_raw(&it))));
                     let own = views.own.into_iter().filter_map(|(i, it)| Some((done.get(i)?.clone(), it)));
                     answers.own.extend(own.map(|(view, it)| (view, Payload::from_raw(&it))));

@@ -72,8 +72,7 @@ impl Loads {
     /// Begins to read, in place of what is under way for the same user or class.
     pub fn begin(&mut self, who: Who, batch: u64, recheck: bool) {
         self.last += 1;
-        let (number, inquiry, finish, asked) =
-            (self.last, Arc::clone(&self.inquiry), self.finish.clone(), who.clone());
+        let (number, inquiry, finish, asked) = (self.last, Arc::clone(&self.inquiry), self.finish.clone(), who.clone());
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             let whole = inquiry.whole(&asked.name(), recheck).await;
             // It fails at the end of the stream only.

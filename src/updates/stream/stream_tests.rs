@@ -120,7 +120,8 @@ impl World {
         let later: Vec<&String> = self.notes.keys().filter(|id| id.as_str() > after).collect();
         let next = later.get(rows).map(|_| later[rows - 1].as_str().into());
         let ids = later.iter().take(rows);
-        let some = |sees: &dyn Fn(&str) -> bool| ids.clone().filter(|id| sees(id)).map(|id| id.as_str().into()).collect();
+        let some =
+            |sees: &dyn Fn(&str) -> bool| ids.clone().filter(|id| sees(id)).map(|id| id.as_str().into()).collect();
         let page = match who.strip_prefix('~') {
             Some(class) => self.class(class).map(|is_suspended| Page {
                 class: Some(class.into()),
@@ -140,8 +141,13 @@ impl World {
     }
 
     fn view(&self, checks: &[View]) -> Views {
-        let mut views =
-            Views { results: vec![], records: Default::default(), own: Default::default(), per_reader: self.per_reader };
+        let mut views = Views {
+            results: vec![],
+            records: Default::default(),
+            own: Default::default(),
+            per_reader: self.per_reader,
+            truncated: vec![],
+        };
         for (i, View { user, record }) in checks.iter().enumerate() {
             let exists = self.notes.contains_key(&**record);
             let sees = match user.strip_prefix('~') {

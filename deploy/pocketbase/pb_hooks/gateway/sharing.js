@@ -23,6 +23,7 @@ let known = { version: null, of: {} };
  *
  *   fields  of the account
  *   paths   from the guarded record to the users whom it names, as in a rule
+ *   linked  those of them that the rule looks at from the account's side
  */
 function sharingOf(app, guard, users) {
   if (!users || users.name === "_superusers") return null;
@@ -35,15 +36,19 @@ function sharingOf(app, guard, users) {
 
 function analysed(app, { namespace, collection, rule }, users) {
   const named = relationsTo(collection, users);
-  const [fields, paths] = [new Set(), new Set(named)];
+  const [fields, paths, linked] = [new Set(), new Set(), new Set()];
 
   // What points to the user or to the guarded record has to concern only the two.
-  const link = (segment) => {
+  const link = (segment, isFromAccount = false) => {
     const [, from] = /^(\w+)_via_\w+$/.exec(segment) || [];
     const concerned = ({ namespace: of, cause }) => of === namespace || cause === "user";
     const triggers = from ? access.triggers(app, from).filter(concerned) : [];
     if (triggers.length === 0 || triggers.some(({ cause }) => cause !== "member")) return false;
-    for (const { user, channel } of triggers) paths.add(channel === "id" ? user : `${from}_via_${channel}.${user}`);
+    for (const { user, channel } of triggers) {
+      const path = channel === "id" ? user : `${from}_via_${channel}.${user}`;
+      paths.add(path);
+      if (isFromAccount) linked.add(path);
+    }
     return true;
   };
   const isOfClass = ({ name, sign, other }) => {
@@ -51,10 +56,14 @@ function analysed(app, { namespace, collection, rule }, users) {
     if (name === ME) {
       if (!other) return false; // compared with a certain user's
       const [first, ...rest] = other.split(".");
-      return rest.length === 0 ? named.includes(first.replace(/:each$/, "")) : link(first);
+      if (rest.length > 0) return link(first);
+      const field = first.replace(/:each$/, "");
+      if (!named.includes(field)) return false;
+      paths.add(field);
+      return true;
     }
     if (name.startsWith(AUTH)) {
-      if (path.length > 3) return sign !== undefined && sign[0] === "?" && link(path[2]);
+      if (path.length > 3) return sign !== undefined && sign[0] === "?" && link(path[2], true);
       const single = isScalar(users, path[2]);
       if (single) fields.add(path[2]);
       return single;
@@ -65,7 +74,7 @@ function analysed(app, { namespace, collection, rule }, users) {
     return !from || !access.triggers(app, from).some(({ cause }) => cause === "member") || link(path[0]);
   };
   const all = operands(rule.replace(SIGNED_IN, "true = true"));
-  return all.every(isOfClass) ? { fields: [...fields].sort(), paths: [...paths] } : null;
+  return all.every(isOfClass) ? { fields: [...fields].sort(), paths: [...paths], linked: [...linked] } : null;
 }
 
 /** The names of the collection's fields that point to users of this auth collection. */
@@ -112,13 +121,29 @@ function filterOfClass(app, guard, name) {
 }
 
 /**
+ * {path, filter: {text, values}}: a filter for those records that the user may view among those at which this path finds
+ * the user. What the rule asks of the link from the account's side holds for all of these, since it asks no more than
+ * that there be one. Null unless there is exactly one such path.
+ */
+function filterOfLinked(guard, { fields, linked }, user) {
+  if (linked.length !== 1) return null;
+  const filter = filterOfUser(guard.rule, user, (operand) =>
+    operand.startsWith(AUTH) && operand !== ME && !fields.includes(operand.slice(AUTH.length)) ? "id" : null,
+  );
+  return filter && { path: linked[0], filter };
+}
+
+/**
  * A filter, {text, values}, that holds for the records that this user may view, for rules that ask nothing of the
  * request but plain fields of the account; null for others.
+ * `replaced(name)` gives the text that stands for a name instead.
  */
-function filterOfUser(rule, user) {
+function filterOfUser(rule, user, replaced = () => null) {
   const values = {};
   const text = substitute(rule, (operand) => {
     if (!operand.startsWith("@request.")) return null;
+    const other = replaced(operand);
+    if (other) return other;
     const field = user && operand.startsWith(AUTH) ? operand.slice(AUTH.length) : "";
     if (field !== "id" && !(field && isScalar(user.collection(), field))) {
       values.impossible = true;
@@ -131,4 +156,4 @@ function filterOfUser(rule, user) {
   return values.impossible ? null : { text, values };
 }
 
-module.exports = { sharingOf, classOf, filterOfClass, filterOfUser, relationsTo };
+module.exports = { sharingOf, classOf, filterOfClass, filterOfLinked, filterOfUser, relationsTo };

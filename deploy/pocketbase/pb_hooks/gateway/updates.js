@@ -4,6 +4,7 @@
 // Here are the gateway's two questions: all that a user or a class (see sharing.js) may view, page by page, and who may
 // view single records. Both stop after a fraction of a second and answer as much as they have.
 
+const config = require(`${__hooks}/gateway/config.js`).get();
 const schema = require(`${__hooks}/gateway/schema.js`);
 const sharing = require(`${__hooks}/gateway/sharing.js`);
 const sight = require(`${__hooks}/gateway/sight.js`);
@@ -104,38 +105,44 @@ function named(app, guard, shared, user, after, rows) {
   const ofClass = sharing.filterOfClass(app, guard, name);
   const ofUser = sharing.filterOfUser(guard.rule, user);
   let last = null;
-  // The IDs of records at which one of the paths finds the user; those after `last` are for the next page.
-  const find = (filter) => {
+  // The IDs of records at which one of these paths finds the user; those after `last` are for the next page.
+  const find = (filter, paths) => {
     const found = new Set();
-    for (const path of shared.paths) {
+    for (const path of paths) {
       const ids = sight.firstAfter(app, guard, filter, `${path} ?= {:pageUser}`, { pageUser: user.id }, after, rows);
       if (ids.length === rows && (last === null || ids[rows - 1] < last)) last = ids[rows - 1];
       ids.forEach((id) => found.add(id));
     }
     return found;
   };
-  const any = { text: "", values: {} };
-  const candidates = ofUser ? find(ofUser) : find(any);
-  const shown = find(ofClass);
+  const { paths } = shared;
+  const linked = ofUser ? null : sharing.filterOfLinked(guard, shared, user);
+  const shown = find(ofClass, paths);
+  const seen = ofUser ? find(ofUser, paths) : linked ? find(linked.filter, [linked.path]) : new Set();
+  const unknown = ofUser ? new Set() : find({ text: "", values: {} }, linked ? paths.filter((path) => path !== linked.path) : paths);
   const here = (id) => last === null || id <= last;
-  const yes = ofUser
-    ? [...candidates].filter(here)
-    : sight.visibleOf(app, guard, user, [...candidates].filter(here)).map((record) => record.id);
-  const seen = new Set(yes);
-  return { class: name, yes, no: [...shown].filter((id) => here(id) && !seen.has(id)), next: last };
+  const open = [...unknown].filter((id) => here(id) && !seen.has(id));
+  for (const { id } of sight.visibleOf(app, guard, user, open)) seen.add(id);
+  return { class: name, yes: [...seen].filter(here), no: [...shown].filter((id) => here(id) && !seen.has(id)), next: last };
 }
 
 /**
  * {results: of each of the first checks, whether the user may view the record, or null if there is none; records: id →
  * what it is now, of those that anybody may view; own: index of a check → the record as its reader gets it, in place of
- * `records` where `perReader` says that readers may get different fields}. "~NAME" asks for a class in place of a user:
+ * `records` where `perReader` says that readers may get different fields; truncated: IDs of records that are too large
+ * for an event, and of which only the ID is there}. "~NAME" asks for a class in place of a user:
  * whether those in it may view the record whom it does not name.
  */
 function view(app, channel, users, checks) {
   const guard = guardOf(app, channel);
   const perReader = sight.isPerReader(app, guard);
   const exist = sight.existing(app, guard, [...new Set(checks.map((check) => check.record))]);
-  const [results, records, own] = [[], {}, {}];
+  const [results, records, own, truncated] = [[], {}, {}, new Set()];
+  const body = (record) => {
+    if (record.marshalJSON().length <= config.outbox.maxEventBytes) return record;
+    truncated.add(record.id);
+    return { id: record.id };
+  };
   const end = Date.now() + BUDGET;
   while (results.length < checks.length && (results.length === 0 || Date.now() < end)) {
     const first = results.length;
@@ -147,11 +154,11 @@ function view(app, channel, users, checks) {
     ids.forEach((id, i) => {
       results.push(exist.has(id) ? seen.has(id) : null);
       if (!seen.has(id) || (perReader && key[0] === "~")) return;
-      if (perReader) own[first + i] = sight.asReader(app, users.get(key), seen.get(id));
-      else if (!records[id]) records[id] = seen.get(id);
+      if (perReader) own[first + i] = body(sight.asReader(app, users.get(key), seen.get(id)));
+      else if (!records[id]) records[id] = body(seen.get(id));
     });
   }
-  return { results, records, own, perReader };
+  return { results, records, own, perReader, truncated: [...truncated] };
 }
 
 /** id → record, of those that a user or class may view. */

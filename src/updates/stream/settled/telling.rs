@@ -3,6 +3,7 @@
 
 use super::verdicts::{Told, Turns};
 use super::{Seat, Settled};
+use crate::event::{DATA_MAX, truncated_data};
 use crate::pocketbase::View;
 use crate::protocol::frame::Frame;
 use crate::protocol::{Payload, Publication, json};
@@ -104,9 +105,9 @@ impl Settled {
         if matches!(action, "create" | "join") {
             let own = View { user: Arc::clone(user), record: Arc::clone(record) };
             if answers.per_reader {
-                return answers.own.get(&own).map(|body| self.encode(self.data(action, body.as_bytes())));
+                return answers.own.get(&own).map(|body| self.encode(self.whole(action, record, body, answers)));
             }
-            let frame = self.encode(self.data(action, answers.records.get(record)?.as_bytes()));
+            let frame = self.encode(self.whole(action, record, answers.records.get(record)?, answers));
             frames.insert(key, frame.clone());
             return Some(frame);
         }
@@ -116,8 +117,21 @@ impl Settled {
         Some(frame)
     }
 
+    /// A record as PocketBase has it now, or its id where the record is too large for an event or for a queue.
+    fn whole(&self, action: &str, id: &str, record: &Payload, answers: &Answers) -> Payload {
+        if record.len() > DATA_MAX || answers.truncated.contains(id) {
+            truncated_data(action, self.collection(), id)
+        } else {
+            self.data(action, record.as_bytes())
+        }
+    }
+
+    fn collection(&self) -> &str {
+        self.place.as_ref().map_or("", |place| place.collection.as_str())
+    }
+
     fn data(&self, action: &str, record: &[u8]) -> Payload {
-        let collection = self.place.as_ref().map_or("", |place| place.collection.as_str());
+        let collection = self.collection();
         let mut data = format!(r#"{{"action":"{action}","collection":"{collection}","record":"#).into_bytes();
         data.extend_from_slice(record);
         data.push(b'}');
@@ -138,7 +152,8 @@ impl Settled {
     /// still waited for.
     pub(super) fn go_on(&mut self, inbox: &Inbox) {
         self.seats.retain(|_, seat| seat.owed.is_none() || !seat.connections.is_empty());
-        let owed = self.seats.iter().filter(|(_, seat)| seat.owed.is_some()).map(|(user, _)| Who::User(Arc::clone(user)));
+        let owed =
+            self.seats.iter().filter(|(_, seat)| seat.owed.is_some()).map(|(user, _)| Who::User(Arc::clone(user)));
         for who in owed.collect::<Vec<_>>() {
             if self.loads.get(&who).is_none() {
                 self.loads.begin(who, self.batch, false);

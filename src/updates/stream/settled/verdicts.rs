@@ -3,12 +3,12 @@
 use super::{Owed, Seat, Settled};
 use crate::pocketbase::View;
 use crate::updates::sight::{Ids, Viewer};
+use crate::updates::stream::Action;
 use crate::updates::stream::Inbox;
 use crate::updates::stream::inquiry::{Answers, Whole};
 use crate::updates::stream::loads::{Load, Who};
 use crate::updates::stream::log::{Entry, Happened};
 use crate::updates::stream::questions::Questions;
-use crate::updates::stream::Action;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ fn class_name(class: &str) -> Arc<str> {
 impl Settled {
     /// Begins to read the sights that subscribes and other loads wait for.
     pub(super) fn begin_loads(&mut self) {
-        let users: Vec<Arc<str>> = self.waiting.keys().filter(|user| !self.seats.contains_key(*user)).cloned().collect();
+        let users: Vec<Arc<str>> =
+            self.waiting.keys().filter(|user| !self.seats.contains_key(*user)).cloned().collect();
         let users = users.into_iter().map(Who::User);
         let classes: HashSet<Who> = self.loads.iter().filter_map(|(_, load)| self.missing_class(load)).collect();
         for who in users.chain(classes).collect::<Vec<_>>() {
@@ -255,7 +256,11 @@ impl Settled {
         let owed = load.again.map(|from| Owed { from, since: Instant::now() });
         let Some(seat) = self.seats.get_mut(user) else {
             if viewer.own() + self.seats.values().map(|seat| seat.viewer.own()).sum::<usize>() > SIGHTS {
-                tracing::error!(user = &**user, channel = &*self.channel, "too many records are visible to too many users");
+                tracing::error!(
+                    user = &**user,
+                    channel = &*self.channel,
+                    "too many records are visible to too many users"
+                );
                 self.waiting.remove(user);
                 return;
             }
@@ -273,7 +278,11 @@ impl Settled {
 
     fn bound_gains(&mut self, user: &Arc<str>, turns: &mut Turns, inbox: &Inbox) {
         if turns.values().filter(|users| users.get(user) == Some(&true)).count() > GAINS {
-            tracing::info!(user = &**user, channel = &*self.channel, "much has become visible at once; the user reloads");
+            tracing::info!(
+                user = &**user,
+                channel = &*self.channel,
+                "much has become visible at once; the user reloads"
+            );
             turns.values_mut().for_each(|users| _ = users.remove(user));
             self.end(user, inbox);
         }
