@@ -24,6 +24,7 @@ function triggers(app, collection) {
 }
 
 function created(triggers, record) {
+  if (triggers.length === 0) return NONE;
   return scopes(triggers.filter((trigger) => trigger.created), [record]);
 }
 
@@ -37,7 +38,6 @@ function deleted(triggers, record) {
 }
 
 function scopes(triggers, records) {
-  if (triggers.length === 0) return NONE;
   const found = new Map();
   for (const trigger of triggers) {
     for (const record of records) {

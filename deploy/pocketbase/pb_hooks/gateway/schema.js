@@ -64,34 +64,26 @@ function current(app) {
       store.set(CURRENT, JSON.stringify(known));
     }
     known.triggers = new Map(known.triggers);
-    known.interests = new Map();
+    known.interests = new Map(); // for outbox.js
   }
   known.looked = now;
   store.set(LOOK, { version: known.version, at: now });
   return known;
 }
 
-/** Runs `work` with one and the same schema: inside a transaction, where nobody else can change a collection. */
-function holding(app, work) {
-  current(app);
+/** The schema, which stays the same until `release`: inside a transaction nobody else can change a collection. */
+function hold(app) {
+  const schema = current(app);
   held = true;
-  try {
-    work();
-  } finally {
-    held = false;
-  }
+  return schema;
+}
+
+function release() {
+  held = false;
 }
 
 function isFresh(looked, now) {
   return now >= looked && now - looked < LOOK_HOLDS;
-}
-
-/** What `find()` gives about a collection (its name), null if nothing; remembered until any collection changes. */
-function remembered(app, collection, find) {
-  const { interests } = current(app);
-  let interest = interests.get(collection);
-  if (interest === undefined) interests.set(collection, (interest = find()));
-  return interest;
 }
 
 function isToday(app, schema, changes) {
@@ -183,4 +175,4 @@ function find(app, nameOrId) {
   }
 }
 
-module.exports = { current, holding, remembered, forget, isUntold, told, bind };
+module.exports = { current, hold, release, forget, isUntold, told, bind };
