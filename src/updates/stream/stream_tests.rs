@@ -222,12 +222,15 @@ struct Client {
     told: Vec<String>,
 }
 
+/// A row of the outbox: its time, the access changes and the event.
+type Row = (u64, Vec<Change>, Option<(Told, Payload)>);
+
 struct Stage {
     world: Arc<Mutex<World>>,
     stream: Arc<Stream>,
     clients: Vec<Client>,
     /// The outbox: what the stream has not been told yet.
-    pending: VecDeque<(u64, Vec<Change>, Option<(Told, Payload)>)>,
+    pending: VecDeque<Row>,
     /// The time of the newest row that it has been told.
     relayed: u64,
     dice: Dice,
