@@ -47,7 +47,7 @@ class Server {
   *write() {
     const seq = ++this.rows;
     yield 0;
-    if (turns.isCovered(this.state, this.now, TIMEOUT)) return this.waits.push(0);
+    if (turns.isCovered(this.state, seq, this.now)) return this.waits.push(0);
     yield 0;
     let answer = this.change((state) => turns.committed(state, seq, this.now, TIMEOUT));
     let slept = 0;

@@ -23,8 +23,7 @@ const { planned } = require(`${__hooks}/gateway/plan.js`);
 /** Keys in the app's store. Engines share only text, since an object belongs to one of them. */
 const BOUND = "gateway.bound";
 const CURRENT = "gateway.schema";
-/** The version that the gateway was last told of. */
-const TOLD = "gateway.told";
+const { TOLD } = require(`${__hooks}/gateway/write.js`);
 
 /** Counts the collection changes of this process. */
 const CHANGES = "gateway.changes";
@@ -38,11 +37,8 @@ const LOOK_HOLDS = 50;
 const store = $app.store();
 
 let known = null;
-/** Whether `known` holds, whatever becomes of the collections meanwhile. */
-let held = false;
 
 function current(app) {
-  if (held) return known;
   const changes = store.get(CHANGES) || 0;
   const now = Date.now();
   if (known && known.changes === changes) {
@@ -69,17 +65,6 @@ function current(app) {
   known.looked = now;
   store.set(LOOK, { version: known.version, at: now });
   return known;
-}
-
-/** The schema, which stays the same until `release`: inside a transaction nobody else can change a collection. */
-function hold(app) {
-  const schema = current(app);
-  held = true;
-  return schema;
-}
-
-function release() {
-  held = false;
 }
 
 function isFresh(looked, now) {
@@ -175,4 +160,4 @@ function find(app, nameOrId) {
   }
 }
 
-module.exports = { current, hold, release, forget, isUntold, told, bind };
+module.exports = { current, forget, isUntold, told, bind };

@@ -17,16 +17,19 @@
 //   until    when the open breaker lets the next attempt through (unix ms)
 const INITIAL = { posted: -1, wanted: 0, turn: 0, busy: false, next: false, slow: false, started: 0, pause: 0, until: 0 };
 
+/** Under this key the app's store has the state for all JavaScript engines. */
+const STATE = "gateway.delivery";
+
 /** Milliseconds from the begin of one post to the next one's, while writes keep coming: more rows share a post. */
-const GATHER = 5;
+const GATHER = 10;
 /** Milliseconds that a write waits for its turn at most. */
 const PATIENCE = 50;
 /** Milliseconds beyond the timeout of a post after which a turn is lost: an exception ended its engine. */
 const LOST = 5000;
 
-/** Whether the next post, which has not begun yet, will carry a row that is committed now. */
-function isCovered(state, now, timeout) {
-  return state.next && now - state.started <= timeout + LOST;
+/** Whether a row that is committed now has arrived, or the next post, which has not begun yet, will carry it. */
+function isCovered(state, seq, now) {
+  return seq <= state.posted || (state.next && now - state.started <= LOST);
 }
 
 // Each of these returns [state, answer]; the answer is one of:
@@ -95,4 +98,4 @@ function isOpen({ pause, until }, now) {
   return pause > 0 && now < until;
 }
 
-module.exports = { INITIAL, GATHER, PATIENCE, LOST, LEAVE, WAIT, POST, isCovered, committed, waited, done, failed, has };
+module.exports = { STATE, INITIAL, GATHER, PATIENCE, LOST, LEAVE, WAIT, POST, isCovered, committed, waited, done, failed, has };

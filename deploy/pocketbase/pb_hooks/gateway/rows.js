@@ -1,0 +1,102 @@
+// The outbox's table: rows are appended in the transaction of the change that they tell of, read by their numbers, and
+// trimmed once the gateway has confirmed them.
+
+const TABLE = "_gateway_outbox";
+
+/** The most that leaves in one request or answer; a single row may be larger. */
+const MAX_BYTES = 4 * 1024 * 1024;
+/** Larger rows, as older versions of these hooks could write them, cannot be handed over in time. */
+const MAX_ROW_BYTES = 16 * 1024 * 1024;
+
+/** Under this key the app's store has the name of this run. */
+const BOOT = "gateway.boot";
+
+/** Under this key the app's store has the number of the newest row, which may yet be rolled back. */
+const NEWEST = "gateway.newest";
+
+/** The app's store, which transactions share. */
+const store = $app.store();
+
+/** Appends a row and returns its number; null before the table exists. */
+function insert(tx, row) {
+  let seq;
+  try {
+    seq = tx
+      .nonconcurrentDB()
+      .newQuery(`INSERT INTO ${TABLE} (created, event) VALUES ({:created}, {:event})`)
+      .bind({ created: Date.now(), event: row })
+      .execute()
+      .lastInsertId();
+  } catch (err) {
+    if (!tx.hasTable(TABLE)) return null; // its migration has not run yet; PocketBase is not serving either
+    throw err;
+  }
+  store.set(NEWEST, seq);
+  return seq;
+}
+
+/** Whether no row has been written after this one. */
+function isNewest(seq) {
+  return newest() === seq;
+}
+
+/** The number of the newest row; 0 before the first row of this run. */
+function newest() {
+  return store.get(NEWEST) || 0;
+}
+
+/**
+ * The rows after `seq`, oldest first, as many as fit into `limit` and MAX_BYTES but at least one:
+ * {last: the highest number or 0, events: their JSON, comma-separated}. Of a row above MAX_ROW_BYTES only the number
+ * is given, in a form that the gateway cannot read: it skips the row and checks all access anew.
+ */
+function after(app, seq, limit) {
+  const rows = new DynamicModel({ last: 0, events: "" });
+  app
+    .db()
+    .newQuery(
+      `SELECT coalesce(max(seq), 0) last,
+              coalesce(group_concat('{"seq":' || seq || ',' || substr(event, 2), ',' ORDER BY seq), '') events
+       FROM (SELECT seq, event, octet_length(event) own, sum(octet_length(event)) OVER (ORDER BY seq) size
+             FROM (SELECT seq, iif(octet_length(event) <= {:row}, event, '{"access":"too large"}') event FROM ${TABLE} WHERE seq > {:seq} ORDER BY seq LIMIT {:limit}))
+       WHERE size <= {:bytes} OR size = own`,
+    )
+    .bind({ seq, limit, bytes: MAX_BYTES, row: MAX_ROW_BYTES })
+    .one(rows);
+  return rows;
+}
+
+/** The highest number ever given, trimmed rows included. */
+function last(app) {
+  const row = new DynamicModel({ seq: 0 });
+  app
+    .db()
+    .newQuery("SELECT coalesce(max(seq), 0) seq FROM sqlite_sequence WHERE name = {:table}")
+    .bind({ table: TABLE })
+    .one(row);
+  return row.seq;
+}
+
+/** Names this run of PocketBase: after a restart the data may be others, restored from a backup. */
+function boot(app) {
+  return app.store().getOrSet(BOOT, () => $security.randomString(16));
+}
+
+/**
+ * Deletes what is confirmed and old enough, and says how many rows that were. The row at `seq` stays: by it
+ * the gateway recognises the outbox.
+ */
+function trim(app, seq, createdBefore) {
+  // Rows grow older with falling numbers, so the first young one ends the search.
+  return app
+    .nonconcurrentDB()
+    .newQuery(
+      `DELETE FROM ${TABLE} WHERE seq < {:seq} AND seq < coalesce(
+         (SELECT seq FROM ${TABLE} WHERE created >= {:young} ORDER BY seq LIMIT 1), {:seq})`,
+    )
+    .bind({ seq, young: createdBefore })
+    .execute()
+    .rowsAffected();
+}
+
+module.exports = { TABLE, insert, isNewest, newest, after, last, boot, trim };
