@@ -14,26 +14,20 @@ onBootstrap((e) => {
   require(`${__hooks}/gateway/startup.js`).checkSchema(e.app);
 });
 
-// Register the hooks of one collection (see gateway/listening.js). The first three run in an engine of the write's own
-// and keep what they require, since looking up a file takes longer than most of them; the next three in this one here.
+// Register the hooks of one collection (see gateway/listening.js). They are called for every write in it, hence keep
+// what they require: looking up a file takes longer than most of them.
 const listening = require(`${__hooks}/gateway/listening.js`);
-let rows;
-const outbox = () => (rows ??= require(`${__hooks}/gateway/outbox.js`));
 
 $app.store().set(listening.REGISTER, (id) => {
-  onRecordCreateExecute((e) => (globalThis.gatewayWrite ??= require(`${__hooks}/gateway/write.js`)).write(e), id);
-  onRecordUpdateExecute((e) => (globalThis.gatewayWrite ??= require(`${__hooks}/gateway/write.js`)).write(e), id);
-  onRecordDeleteExecute((e) => (globalThis.gatewayWrite ??= require(`${__hooks}/gateway/write.js`)).write(e), id);
-
-  $app.onRecordCreateExecute(id).bindFunc((e) => outbox().create(e));
-  $app.onRecordUpdateExecute(id).bindFunc((e) => outbox().update(e));
-  $app.onRecordDeleteExecute(id).bindFunc((e) => outbox().remove(e));
+  onRecordCreateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).create(e), id);
+  onRecordUpdateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).update(e), id);
+  onRecordDeleteExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).remove(e), id);
 });
 
 $app.store().set(listening.REGISTER_AFTER, (collection) => {
-  onRecordAfterCreateSuccess((e) => (globalThis.gatewayWrite ??= require(`${__hooks}/gateway/write.js`)).committed(e), collection);
-  onRecordAfterUpdateSuccess((e) => (globalThis.gatewayWrite ??= require(`${__hooks}/gateway/write.js`)).committed(e), collection);
-  onRecordAfterDeleteSuccess((e) => (globalThis.gatewayWrite ??= require(`${__hooks}/gateway/write.js`)).committed(e), collection);
+  onRecordAfterCreateSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
+  onRecordAfterUpdateSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
+  onRecordAfterDeleteSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
 });
 
 onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));

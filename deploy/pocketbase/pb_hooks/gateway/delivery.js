@@ -28,33 +28,43 @@ function change(app, step) {
   return taken;
 }
 
-/** Posts a committed row, {seq, event}, with all others that wait, unless another write does. */
-function deliver(app, row) {
+/**
+ * Posts the committed row with this number and all others that wait, unless another write does. `own`: the row, as
+ * {seq, event}, if it is most likely the only one.
+ */
+function deliver(app, seq, own) {
   try {
     const now = Date.now();
-    let turn = change(app, (state) => turns.committed(state, row.seq, now, TIMEOUT));
+    let turn = change(app, (state) => turns.committed(state, seq, now, TIMEOUT));
     for (let slept = 0; turn.answer === turns.WAIT; ) {
       const pause = Math.max(2, Math.min(turns.GATHER, turn.after.started + turns.GATHER - Date.now()));
       sleep(pause);
       slept += pause;
-      const newest = rows.newest(); // not within a change, which holds the store's lock
-      turn = change(app, (state) => turns.waited(state, slept, Date.now(), newest));
+      own = null;
+      turn = change(app, (state) => turns.waited(state, slept, Date.now()));
     }
     const since = Date.now();
-    while (turn.answer === turns.POST) turn = ended(app, turn.after.turn, post(app, turn.after.posted, row), since);
+    while (turn.answer === turns.POST) {
+      const outcome = post(app, turn.after.posted, own);
+      turn = ended(app, turn.after.turn, outcome, since);
+      own = null;
+    }
   } catch (err) {
     // The record is saved; an exception from here would tell the caller that it is not.
     app.logger().error("gateway: delivery failed", "error", String(err));
   }
 }
 
-/** Posts what comes after `posted`: {posted: how far that went, null if there is nothing} or {error}. */
-function post(app, posted, row) {
+/**
+ * Posts what comes after `posted`, which is `own` if that is the next row: {posted: how far that went, null if there is
+ * nothing; newest: the newest row that was seen} or {error}.
+ */
+function post(app, posted, own) {
   try {
-    // Most often the caller's own row is all there is, and needs no query.
-    const alone = row && row.seq === posted + 1 && rows.isNewest(row.seq);
-    const waiting = alone ? { last: row.seq, events: row.event } : rows.after(app, posted, batch);
-    if (waiting.last === 0) return { posted: null };
+    const isNext = own !== null && own.seq === posted + 1;
+    const waiting = isNext ? { last: own.seq, newest: own.seq, events: own.event } : rows.after(app, posted, batch);
+    const { newest } = waiting;
+    if (waiting.last === 0) return { posted: null, newest };
 
     const body = `{"boot":"${rows.boot(app)}","events":[${waiting.events}],"last":${waiting.last}}`;
     const headers = signed("POST", TARGET, body);
@@ -66,14 +76,15 @@ function post(app, posted, row) {
     if (response.statusCode !== 202 && response.statusCode !== 409) {
       return { error: `the gateway answered ${response.statusCode}` };
     }
-    return { posted: waiting.last };
+    return { posted: waiting.last, newest };
   } catch (err) {
     return { error: String(err) };
   }
 }
 
-/** Takes in what became of the post of a turn, {posted} or {error}. */
-function ended(app, turn, { posted, error }, since) {
+/** Takes in the outcome of the post of a turn. */
+function ended(app, turn, outcome, since) {
+  const { error } = outcome;
   const now = Date.now();
   if (error) {
     const pauses = [firstPauseSeconds * 1000, lastPauseSeconds * 1000];
@@ -81,7 +92,7 @@ function ended(app, turn, { posted, error }, since) {
     app.logger().warn("gateway: delivery paused", "seconds", taken.after.pause / 1000, "reason", error);
     return taken;
   }
-  return resumed(app, change(app, (state) => turns.done(state, turn, posted, since, now, TIMEOUT)));
+  return resumed(app, change(app, (state) => turns.done(state, turn, outcome, since, now, TIMEOUT)));
 }
 
 function resumed(app, taken) {

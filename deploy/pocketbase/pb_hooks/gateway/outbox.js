@@ -7,21 +7,17 @@
 // is relayed, there are no channels and `data` is null. `updates` is there if the record is one of which updates
 // channels tell (see updates.js). `dropped` counts channels that were left out since none can have such a name.
 
-// Record events come here in one JavaScript engine, the one that loads pb_hooks/*.pb.js, instead of the one that each
-// write has: what lies between begin and commit holds up all other writes, and runs several times faster where its code
-// and data are in the processor's cache. Only one transaction writes at a time, so the engine has one caller at a time.
-
 const access = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
 const dependents = require(`${__hooks}/gateway/dependents.js`);
 const listening = require(`${__hooks}/gateway/listening.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
-const { ROW, committed } = require(`${__hooks}/gateway/write.js`);
 const { event } = require(`${__hooks}/gateway/export.js`);
 const { warn } = require(`${__hooks}/gateway/notice.js`);
 const { Relations, whileDeleting } = require(`${__hooks}/gateway/relations.js`);
 const { insert } = require(`${__hooks}/gateway/rows.js`);
+const { delivered, committed } = require(`${__hooks}/gateway/after.js`);
 const { joinTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
 /** Channels of one row; more are split over several. The gateway takes 1,000, of 255 bytes each. */
@@ -33,9 +29,11 @@ const create = (e) => write(e, created);
 const update = (e) => write(e, updated);
 const remove = (e) => write(e, removed);
 
-// Each of these goes on with the event and writes its rows.
+// Each of these goes on with the event and writes its rows. Plain loops and functions, here and in what they call:
+// PocketBase's JavaScript engine takes far longer for closures and iterators, and all other writes wait meanwhile.
 
-function created(e, tx, { relayed, templates, triggers, told }) {
+function created(e, tx, interest) {
+  const { relayed, templates, triggers, told } = interest;
   e.next();
   const { record } = e;
   const names = relayed ? channels.of(new Relations(tx), record, refuse, templates) : NONE;
@@ -43,54 +41,52 @@ function created(e, tx, { relayed, templates, triggers, told }) {
   append(tx, changes, access.created(triggers, record), told && updates.of(tx, record));
 }
 
-function updated(e, tx, { relayed, triggers, told, steps }) {
+function updated(e, tx, { relayed, templates, triggers, told, steps }) {
   // Not record.original(), which is stale in an instance that is saved a second time.
   const original = stored(tx, e.record);
   e.next();
   if (!original) return; // nothing was there to be updated
   const { record } = e;
-  const changes = relayed ? moves(tx, record, original) : [];
+  const changes = relayed ? moves(tx, record, original, templates) : [];
   // A row of its own where the record left channels: what it says of them is no update.
   if (told && (changes.length !== 1 || changes[0][1] !== "update")) changes.unshift([[], "update", record]);
   if (steps.length > 0) changes.push(...dependents.moved(tx, steps, record, original, refuse));
   append(tx, changes, access.updated(triggers, record, original), told && updates.of(tx, record, original));
 }
 
-function removed(e, tx, { relayed, triggers, told, steps }) {
+function removed(e, tx, { relayed, templates, triggers, told, steps }) {
   const record = stored(tx, e.record);
   if (!record) return e.next(); // somebody else has deleted it before
   // Before the cascade, which takes away what the paths lead through.
-  const names = relayed ? channels.of(new Relations(tx, NONE), record, refuse) : NONE;
+  const names = relayed ? channels.of(new Relations(tx, NONE), record, refuse, templates) : NONE;
   if (steps.length > 0) whileDeleting(tx, record, () => e.next());
   else e.next();
   const changes = relayed || told ? [[names, "delete", record]] : NONE;
   append(tx, changes, access.deleted(triggers, record), told && updates.of(tx, record));
 }
 
-/** The write under way: {app, collection, refused, kept}. A cascade begins others in the middle of it. */
+/** The write under way in this JavaScript engine, never more than one: {app, collection, refused, kept}. */
 let under = null;
 
-/** Goes on with a record event by `work`; in a transaction, as write.js has seen to. */
+/** Goes on with a record event: by `work`, in a transaction, if the gateway could want to know of it. */
 function write(e, work) {
-  const { app: tx, record } = e;
-  const outer = under;
-  under = { app: tx, collection: record.tableName(), refused: null, kept: null };
+  const { app, record } = e;
+  notice(app);
+  const collection = record.tableName(); // its name, for less than record.collection().name costs
+  const { interests } = schema.current(app);
+  let interest = interests.get(collection);
+  if (interest === undefined) interests.set(collection, (interest = interestIn(app, record.collection())));
+  if (interest === null) return e.next();
+  under = { app, collection, refused: null, kept: null };
   try {
-    const told = notice(tx);
-    const { interests } = schema.current(tx);
-    let interest = interests.get(under.collection);
-    if (interest === undefined) interests.set(under.collection, (interest = interestIn(tx, record.collection())));
-    if (interest === null) e.next();
-    else work(e, tx, interest);
-    handOver(e, told);
+    app.runInTransaction((tx) => {
+      e.app = tx;
+      work(e, tx, interest);
+    });
   } finally {
-    under = outer;
+    e.app = app; // what comes after the commit must not use the finished transaction
   }
-}
-
-/** Hands the last row over to the delivery; `told`: the schema's version that the gateway is told of once this is committed. */
-function handOver(e, told) {
-  if (under.kept) e.context = new Context(e.context, ROW, { ...under.kept, told });
+  if (under.kept) delivered(e, app, collection, under.kept);
 }
 
 /** Names that no channel can have are left out, counted for the gateway, and logged. */
@@ -130,10 +126,10 @@ function stored(tx, record) {
 }
 
 /** A record that moved vanishes from the channels that it left and appears in the new ones. */
-function moves(tx, record, original) {
-  const now = channels.of(new Relations(tx), record, refuse);
+function moves(tx, record, original, templates) {
+  const now = channels.of(new Relations(tx), record, refuse, templates);
   if (!channels.moved(tx, record, original)) return [[now, "update", record]];
-  const before = channels.of(new Relations(tx, [original]), original, refuse);
+  const before = channels.of(new Relations(tx, [original]), original, refuse, templates);
   const entered = channels.without(now, before);
   return [
     [channels.without(before, now), "delete", original],
@@ -144,21 +140,17 @@ function moves(tx, record, original) {
 
 /**
  * Has everything checked anew if another process has changed collections, as `pocketbase migrate up` does: what is
- * written after it is then seen only by those whom the new rules let in. Inside a transaction. Returns the version of
- * the schema that the gateway is told of with the commit; null if it knows already.
+ * written after it is then seen only by those whom the new rules let in.
  */
-function notice(tx) {
-  if (!schema.isUntold(tx)) return null;
-  listen(tx);
-  everything(tx);
-  return schema.current(tx).version;
-}
-
-/** The same, in a transaction of its own. */
-function noticeNow(app) {
+function notice(app) {
   if (!schema.isUntold(app)) return;
-  app.runInTransaction((tx) => notice(tx));
-  schema.told(app);
+  // In a transaction, for listen.
+  app.runInTransaction((tx) => {
+    listen(tx);
+    everything(tx);
+  });
+  // The transaction of somebody else may be rolled back, and this row with it: then the next write tells of it once more.
+  if (!app.isTransactional()) schema.told(app);
 }
 
 /** Writes a row that has everybody's access checked anew. */
@@ -175,8 +167,8 @@ function collection(e) {
     schema.forget(tx);
     listen(tx);
     if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) append(tx, NONE, access.EVERYTHING, false);
-    handOver(e, null);
   });
+  if (under.kept) delivered(e, e.app, null, under.kept);
 }
 
 /** A change of a collection by this process is committed; its row is there. */
@@ -224,11 +216,11 @@ function parts(names) {
   return Array.from({ length: count }, (_, i) => names.slice(i * MAX_CHANNELS, (i + 1) * MAX_CHANNELS));
 }
 
-/** Writes a row, and keeps it for the delivery. */
+/** Writes a row, and keeps it for the delivery after the commit. */
 function keep(tx, names, data, besides) {
   const row = `"channels":${JSON.stringify(names)},"data":${data}${besides}}`;
   const seq = insert(tx, `{${row}`);
   if (seq !== null) under.kept = { seq, event: `{"seq":${seq},${row}` };
 }
 
-module.exports = { create, update, remove, listen, noticeNow, everything, collection, collectionCommitted, collectionRestored };
+module.exports = { create, update, remove, listen, notice, everything, collection, collectionCommitted, collectionRestored };

@@ -28,7 +28,7 @@ function answer(e, respond) {
   if (problem) return refuse(e, 401, problem.code, problem.message);
   try {
     // An answer by rules that another process has changed must not come before the gateway knows of the change.
-    outbox.noticeNow(e.app);
+    outbox.notice(e.app);
     return respond(body);
   } catch (err) {
     if (err instanceof BadRequest) return refuse(e, 400, "bad_request", err.message);

@@ -11,17 +11,10 @@ const MAX_ROW_BYTES = 16 * 1024 * 1024;
 /** Under this key the app's store has the name of this run. */
 const BOOT = "gateway.boot";
 
-/** Under this key the app's store has the number of the newest row, which may yet be rolled back. */
-const NEWEST = "gateway.newest";
-
-/** The app's store, which transactions share. */
-const store = $app.store();
-
 /** Appends a row and returns its number; null before the table exists. */
 function insert(tx, row) {
-  let seq;
   try {
-    seq = tx
+    return tx
       .nonconcurrentDB()
       .newQuery(`INSERT INTO ${TABLE} (created, event) VALUES ({:created}, {:event})`)
       .bind({ created: Date.now(), event: row })
@@ -31,31 +24,20 @@ function insert(tx, row) {
     if (!tx.hasTable(TABLE)) return null; // its migration has not run yet; PocketBase is not serving either
     throw err;
   }
-  store.set(NEWEST, seq);
-  return seq;
-}
-
-/** Whether no row has been written after this one. */
-function isNewest(seq) {
-  return newest() === seq;
-}
-
-/** The number of the newest row; 0 before the first row of this run. */
-function newest() {
-  return store.get(NEWEST) || 0;
 }
 
 /**
  * The rows after `seq`, oldest first, as many as fit into `limit` and MAX_BYTES but at least one:
- * {last: the highest number or 0, events: their JSON, comma-separated}. Of a row above MAX_ROW_BYTES only the number
+ * {last: the highest number or 0, events: their JSON, comma-separated, newest: the number of the table's newest row}. Of a row above MAX_ROW_BYTES only the number
  * is given, in a form that the gateway cannot read: it skips the row and checks all access anew.
  */
 function after(app, seq, limit) {
-  const rows = new DynamicModel({ last: 0, events: "" });
+  const rows = new DynamicModel({ last: 0, newest: 0, events: "" });
   app
     .db()
     .newQuery(
       `SELECT coalesce(max(seq), 0) last,
+              (SELECT coalesce(max(seq), 0) FROM ${TABLE}) newest,
               coalesce(group_concat('{"seq":' || seq || ',' || substr(event, 2), ',' ORDER BY seq), '') events
        FROM (SELECT seq, event, octet_length(event) own, sum(octet_length(event)) OVER (ORDER BY seq) size
              FROM (SELECT seq, iif(octet_length(event) <= {:row}, event, '{"access":"too large"}') event FROM ${TABLE} WHERE seq > {:seq} ORDER BY seq LIMIT {:limit}))
@@ -99,4 +81,4 @@ function trim(app, seq, createdBefore) {
     .rowsAffected();
 }
 
-module.exports = { TABLE, insert, isNewest, newest, after, last, boot, trim };
+module.exports = { TABLE, insert, after, last, boot, trim };

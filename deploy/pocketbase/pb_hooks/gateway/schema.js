@@ -23,7 +23,8 @@ const { planned } = require(`${__hooks}/gateway/plan.js`);
 /** Keys in the app's store. Engines share only text, since an object belongs to one of them. */
 const BOUND = "gateway.bound";
 const CURRENT = "gateway.schema";
-const { TOLD } = require(`${__hooks}/gateway/write.js`);
+/** The version that the gateway was last told of. */
+const TOLD = "gateway.told";
 
 /** Counts the collection changes of this process. */
 const CHANGES = "gateway.changes";
@@ -61,6 +62,7 @@ function current(app) {
     }
     known.triggers = new Map(known.triggers);
     known.interests = new Map(); // for outbox.js
+    known.told = false;
   }
   known.looked = now;
   store.set(LOOK, { version: known.version, at: now });
@@ -92,7 +94,10 @@ function updated(app, idOrName) {
 
 /** Whether the collections differ from those that the gateway was last told of: another process has changed them. */
 function isUntold(app) {
-  return store.get(TOLD) !== current(app).version;
+  const schema = current(app);
+  // Once it is told, it stays so until another one takes its place.
+  if (!schema.told) schema.told = store.get(TOLD) === schema.version;
+  return !schema.told;
 }
 
 /** Notes that the gateway knows of, or will read, all changes up to now. */
