@@ -2,8 +2,7 @@
 // a hook takes a JavaScript engine, which slows a busy server down by a fifth even if the hook does nothing.
 //
 // A changed rule may make any collection one of interest, while PocketBase registers hooks only from the engine that
-// loads pb_hooks/*.pb.js. So that engine leaves two functions in the app's store, which the others call. It must have
-// one caller at a time: they are called inside a transaction that writes, or while PocketBase starts.
+// loads pb_hooks/*.pb.js. So that engine leaves two functions in the app's store, which the others call.
 
 /** Under this key the app's store has the function that registers the hooks of one collection, by its id. */
 const REGISTER = "gateway.register";
@@ -32,12 +31,12 @@ function ensureAfter(collection) {
 
 function once(key, known, name) {
   if (known.has(name)) return;
-  let isNew = false;
+  const register = store.get(key);
+  // Inside setFunc, which holds the store's lock: the engine that `register` belongs to must have one caller at a time.
   store.setFunc(`${key} ${name}`, (there) => {
-    isNew = !there;
+    if (!there) register(name);
     return true;
   });
-  if (isNew) store.get(key)(name);
   known.add(name);
 }
 

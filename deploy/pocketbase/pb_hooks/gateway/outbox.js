@@ -32,8 +32,7 @@ const remove = (e) => write(e, removed);
 // Each of these goes on with the event and writes its rows. Plain loops and functions, here and in what they call:
 // PocketBase's JavaScript engine takes far longer for closures and iterators, and all other writes wait meanwhile.
 
-function created(e, tx, interest) {
-  const { relayed, templates, triggers, told } = interest;
+function created(e, tx, { relayed, templates, triggers, told }) {
   e.next();
   const { record } = e;
   const names = relayed ? channels.of(new Relations(tx), record, refuse, templates) : NONE;
@@ -144,11 +143,8 @@ function moves(tx, record, original, templates) {
  */
 function notice(app) {
   if (!schema.isUntold(app)) return;
-  // In a transaction, for listen.
-  app.runInTransaction((tx) => {
-    listen(tx);
-    everything(tx);
-  });
+  listen(app);
+  everything(app);
   // The transaction of somebody else may be rolled back, and this row with it: then the next write tells of it once more.
   if (!app.isTransactional()) schema.told(app);
 }

@@ -27,9 +27,12 @@ const PATIENCE = 50;
 /** Milliseconds beyond the timeout of a post after which a turn is lost: an exception ended its engine. */
 const LOST = 5000;
 
-/** Whether a row that is committed now has arrived, or the next post, which has not begun yet, will carry it. */
+/**
+ * Whether nothing needs to be done for a row that is committed now: it has arrived, or the next post, which has not
+ * begun yet, will carry it, or nobody may post.
+ */
 function isCovered(state, seq, now) {
-  return seq <= state.posted || (state.next && now - state.started <= LOST);
+  return seq <= state.posted || (state.next && now - state.started <= LOST) || isOpen(state, now);
 }
 
 // Each of these returns [state, answer]; the answer is one of:
