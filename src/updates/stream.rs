@@ -130,6 +130,15 @@ impl Inbox {
 }
 
 impl Waiting {
+    /// Queued changes of whole accounts, or of everything.
+    fn doubts(&self) -> impl Iterator<Item = &Change> {
+        let changes = self.inputs.iter().filter_map(|(_, input)| match input {
+            Input::Change(change) => Some(change),
+            _ => None,
+        });
+        changes.filter(|change| change.channel.is_none())
+    }
+
     fn push(&mut self, input: Input) {
         if let Input::Event(event) = &input {
             self.bytes += event.data.len();

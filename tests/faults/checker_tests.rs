@@ -56,7 +56,7 @@ fn a_whole_history_is_whole() {
         start(at("one", 4), 8, None),
         event(10, 5),
         event(12, 6),
-        recovered(at("one", 6), at("one", 7)),
+        recovered(at("one", 6), at("one", 6)),
         event(14, 7),
         event(16, 8),
     ];

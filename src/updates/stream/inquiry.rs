@@ -1,13 +1,14 @@
 //! The questions of a stream to PocketBase, in calls of bounded time. Partial answers are kept, and the rest is asked
 //! again.
 
-use crate::pocketbase::{Page, PocketBaseError, View, Visible};
+use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};
 use crate::protocol::Payload;
 use crate::updates::sight::Ids;
 use crate::updates::source::Source;
 use futures_util::StreamExt;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -60,25 +61,69 @@ pub(super) struct Whole {
 /// Answers to [`View`] questions.
 #[derive(Default)]
 pub(super) struct Answers {
-    /// True where the record is visible; `None` where the record does not exist.
-    pub results: HashMap<View, Option<bool>>,
-    /// Record bodies, equal for all readers.
-    pub records: HashMap<Arc<str>, Payload>,
+    results: HashMap<View, Answer>,
+    /// Record bodies by record and call, equal for all readers. A user gets the body of the call with the user's verdict,
+    /// since another call's body may be newer than the user's access.
+    bodies: HashMap<(Arc<str>, u64), Payload>,
     /// Record bodies for one reader.
-    pub own: HashMap<View, Payload>,
+    own: HashMap<View, Payload>,
     /// True where the body depends on the reader.
-    pub per_reader: bool,
+    per_reader: bool,
     /// Records too large for an event; the body is the id alone.
     pub truncated: HashSet<Arc<str>>,
 }
 
+/// A verdict: true where the record is visible, `None` where the record does not exist.
+#[derive(Clone, Copy)]
+struct Answer {
+    sees: Option<bool>,
+    call: u64,
+}
+
+/// A record body, and the call that the body is from; `None`: the body is for one reader.
+pub(super) type Body<'a> = (&'a Payload, Option<u64>);
+
 impl Answers {
     pub fn extend(&mut self, more: Self) {
         self.results.extend(more.results);
-        self.records.extend(more.records);
+        self.bodies.extend(more.bodies);
         self.own.extend(more.own);
         self.per_reader |= more.per_reader;
         self.truncated.extend(more.truncated);
+    }
+
+    /// Whether the record is visible; `None`: not asked.
+    pub fn sees(&self, view: &View) -> Option<bool> {
+        self.results.get(view).map(|answer| answer.sees == Some(true))
+    }
+
+    pub fn sees_all(&self) -> impl Iterator<Item = (&View, Option<bool>)> {
+        self.results.iter().map(|(view, answer)| (view, answer.sees))
+    }
+
+    /// The record's body for a user who may view the record, by a verdict for the user or for the user's class.
+    pub fn body(&self, user: &View, class: Option<&View>) -> Option<Body<'_>> {
+        if self.per_reader {
+            return self.own.get(user).map(|body| (body, None));
+        }
+        let view = [Some(user), class].into_iter().flatten().find(|view| self.results.contains_key(*view))?;
+        let Answer { call, .. } = self.results.get(view)?;
+        let body = self.bodies.get(&(Arc::clone(&view.record), *call))?;
+        Some((body, Some(*call)))
+    }
+
+    /// Takes the answers to the first of these checks. Returns the number of answers.
+    fn take(&mut self, call: u64, checks: &[View], views: Views) -> usize {
+        self.per_reader |= views.per_reader;
+        self.truncated.extend(views.truncated);
+        let bodies = views.records.into_iter().map(|(id, body)| ((id, call), Payload::from_raw(&body)));
+        self.bodies.extend(bodies);
+        let own = views.own.into_iter().filter_map(|(i, body)| Some((checks.get(i)?.clone(), body)));
+        self.own.extend(own.map(|(view, body)| (view, Payload::from_raw(&body))));
+        let count = views.results.len().min(checks.len());
+        let answers = views.results.into_iter().map(|sees| Answer { sees, call });
+        self.results.extend(checks.iter().cloned().zip(answers));
+        count
     }
 }
 
@@ -86,11 +131,13 @@ pub(super) struct Inquiry {
     channel: Arc<str>,
     source: Arc<dyn Source>,
     turns: Turns,
+    /// Number of the last call about single records.
+    call: AtomicU64,
 }
 
 impl Inquiry {
     pub fn new(channel: &Arc<str>, source: Arc<dyn Source>, turns: Turns) -> Self {
-        Self { channel: Arc::clone(channel), source, turns }
+        Self { channel: Arc::clone(channel), source, turns, call: AtomicU64::new(0) }
     }
 
     /// Asks until all questions are answered.
@@ -119,14 +166,9 @@ impl Inquiry {
             };
             match answered {
                 Ok(views) if !views.results.is_empty() => {
-                    let rest = open.split_off(views.results.len().min(asked));
-                    let done = std::mem::replace(&mut open, rest);
-                    answers.per_reader |= views.per_reader;
-                    answers.truncated.extend(views.truncated);
-                    answers.records.extend(views.records.into_iter().map(|(id, it)| (id, Payload::from_raw(&it))));
-                    let own = views.own.into_iter().filter_map(|(i, it)| Some((done.get(i)?.clone(), it)));
-                    answers.own.extend(own.map(|(view, it)| (view, Payload::from_raw(&it))));
-                    answers.results.extend(done.into_iter().zip(views.results));
+                    let call = self.call.fetch_add(1, Ordering::Relaxed);
+                    let done = answers.take(call, &open[..asked], views);
+                    open.drain(..done);
                     attempt.succeed();
                 }
                 Ok(_) => self.rest(&mut attempt, &PocketBaseError::Abandoned).await,
@@ -138,7 +180,7 @@ impl Inquiry {
                         channel = &*self.channel,
                         "PocketBase cannot say in time whether this user may view this record; it is not shown"
                     );
-                    answers.results.insert(View { user, record }, Some(false));
+                    answers.results.insert(View { user, record }, Answer { sees: Some(false), call: u64::MAX });
                     attempt.succeed();
                 }
                 Err(error) => self.rest(&mut attempt, &error).await,

@@ -116,8 +116,9 @@ impl Settled {
         self.begin_loads();
         let ready = self.ready();
         let mut answers = self.inquiry.views(self.views_to_ask(&questions, &ready)).await;
-        let (mut turns, told) = self.take_in(&questions, ready, &mut answers, inbox);
-        self.complete(&questions, &mut turns, &mut answers).await;
+        let (mut turns, mut told) = self.take_in(&questions, ready, &mut answers, inbox);
+        self.complete(&questions, &told, &mut turns, &mut answers).await;
+        self.hold_back(&mut turns, &mut told, inbox);
         self.tell(&questions, &turns, &told, &answers);
         self.let_in();
         self.go_on(inbox);

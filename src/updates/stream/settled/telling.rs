@@ -1,7 +1,7 @@
 //! Delivery: events of visible records, bodies of records that entered a sight, and ids of records that left a sight.
 
 use super::verdicts::{Told, Turns};
-use super::{Seat, Settled};
+use super::{Owed, Seat, Settled};
 use crate::event::{DATA_MAX, truncated_data};
 use crate::pocketbase::View;
 use crate::protocol::frame::Frame;
@@ -14,14 +14,39 @@ use crate::updates::stream::{Action, Inbox};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Records that entered (true) or left the sight of one user.
 type Turned<'a> = HashMap<&'a Arc<str>, bool>;
 
-/// Encoded publications, shared by all subscribers.
-type Frames = HashMap<(Arc<str>, &'static str), Frame>;
+/// Encoded publications by record, action, and the call that the body is from.
+type Frames = HashMap<(Arc<str>, &'static str, u64), Frame>;
 
 impl Settled {
+    /// Suspends delivery to users with a queued change of their whole access: answers for a class may be newer than the
+    /// user's membership in the class.
+    pub(super) fn hold_back(&mut self, turns: &mut Turns, told: &mut Told, inbox: &Inbox) {
+        let mut users: HashSet<Arc<str>> = HashSet::new();
+        for change in inbox.lock().doubts() {
+            match &change.user {
+                Some(user) => drop(users.insert(user.as_str().into())),
+                None if change.namespace.as_deref().is_some_and(|namespace| self.is_elsewhere(namespace)) => {}
+                None => users.extend(self.seats.keys().cloned()),
+            }
+        }
+        for user in users {
+            let Some(seat) = self.seats.get_mut(&user).filter(|seat| !seat.connections.is_empty()) else { continue };
+            for (record, turned) in turns.iter_mut() {
+                if let Some(sees) = turned.remove(&user) {
+                    seat.viewer.set(record, !sees, &self.classes);
+                }
+            }
+            let from = told.remove(&user).map_or(self.batch, |batches| batches.start);
+            let owed = seat.owed.get_or_insert_with(|| Owed { from, since: Instant::now() });
+            owed.from = owed.from.min(from);
+        }
+    }
+
     pub(super) fn tell(&self, questions: &Questions, turns: &Turns, told: &Told, answers: &Answers) {
         let mut of_user: HashMap<&Arc<str>, Turned> = HashMap::new();
         for (record, users) in turns {
@@ -30,7 +55,7 @@ impl Settled {
             }
         }
         let mut gone: HashSet<&Arc<str>> = questions.gone.iter().collect();
-        let absent = answers.results.iter().filter(|(_, sees)| sees.is_none());
+        let absent = answers.sees_all().filter(|(_, sees)| sees.is_none());
         gone.extend(absent.map(|(view, _)| &view.record));
         let mut frames = Frames::new();
         for (user, seat) in &self.seats {
@@ -97,23 +122,22 @@ impl Settled {
         answers: &Answers,
         frames: &mut Frames,
     ) -> Option<Frame> {
-        let key = (Arc::clone(record), action);
-        if let Some(frame) = frames.get(&key) {
-            return Some(frame.clone());
+        let has_body = matches!(action, "create" | "join");
+        let own = View { user: Arc::clone(user), record: Arc::clone(record) };
+        let (body, call) = if has_body {
+            let (body, call) = answers.body(&own, self.class_view(&own).as_ref())?;
+            (Some(body), call)
+        } else {
+            (None, Some(0))
+        };
+        let encode = || match body {
+            Some(body) => self.encode(self.whole(action, record, body, answers)),
+            None => self.encode(self.data(action, serde_json::json!({"id": record}).to_string().as_bytes())),
+        };
+        match call {
+            Some(call) => Some(frames.entry((Arc::clone(record), action, call)).or_insert_with(encode).clone()),
+            None => Some(encode()),
         }
-        if matches!(action, "create" | "join") {
-            let own = View { user: Arc::clone(user), record: Arc::clone(record) };
-            if answers.per_reader {
-                return answers.own.get(&own).map(|body| self.encode(self.whole(action, record, body, answers)));
-            }
-            let frame = self.encode(self.whole(action, record, answers.records.get(record)?, answers));
-            frames.insert(key, frame.clone());
-            return Some(frame);
-        }
-        let id = serde_json::json!({"id": record}).to_string();
-        let frame = self.encode(self.data(action, id.as_bytes()));
-        frames.insert(key, frame.clone());
-        Some(frame)
     }
 
     /// The data with the record's current body, or with the id alone where the record is too large for an event or queue.

@@ -168,7 +168,7 @@ impl Settled {
         let name = class_name(class);
         for record in dirty {
             let view = View { user: Arc::clone(&name), record: Arc::clone(record) };
-            if answers.results.get(&view) == Some(&Some(true)) {
+            if answers.sees(&view) == Some(true) {
                 ids.insert(Arc::clone(record));
             } else {
                 ids.remove(record);
@@ -196,7 +196,7 @@ impl Settled {
         let names: Vec<(Arc<str>, Arc<str>)> = classes.names().into_iter().map(|it| (class_name(&it), it)).collect();
         let verdict = |user: &Arc<str>, record: &Arc<str>| {
             let view = View { user: Arc::clone(user), record: Arc::clone(record) };
-            answers.results.get(&view).map(|sees| *sees == Some(true))
+            answers.sees(&view)
         };
         let mut decide = |record: &Arc<str>, concerned: Vec<(&Arc<str>, &mut Seat)>, is_open: bool| {
             let gone = questions.gone.contains(record);
@@ -251,7 +251,7 @@ impl Settled {
         let mut viewer = Viewer::new(whole.class, &yes, &no, &self.classes);
         for record in dirty {
             let view = View { user: Arc::clone(user), record: Arc::clone(record) };
-            viewer.set(record, answers.results.get(&view) == Some(&Some(true)), &self.classes);
+            viewer.set(record, answers.sees(&view) == Some(true), &self.classes);
         }
         let owed = load.again.map(|from| Owed { from, since: Instant::now() });
         let Some(seat) = self.seats.get_mut(user) else {
@@ -308,18 +308,24 @@ impl Settled {
 
     /// Fetches the bodies of records that entered a sight, and checks the existence of records that left a sight. A
     /// newer refusal cancels the delivery.
-    pub(super) async fn complete(&mut self, questions: &Questions, turns: &mut Turns, answers: &mut Answers) {
+    pub(super) async fn complete(
+        &mut self,
+        questions: &Questions,
+        told: &Told,
+        turns: &mut Turns,
+        answers: &mut Answers,
+    ) {
         let mut asked = HashSet::new();
-        for round in 0.. {
-            let views = missing(turns, questions, answers, round == 0, &asked);
+        loop {
+            let views = self.missing(turns, questions, told, answers, &asked);
             if views.is_empty() {
                 return;
             }
             asked.extend(views.iter().cloned());
             let more = self.inquiry.views(views).await;
-            for (View { user, record }, sees) in &more.results {
+            for (View { user, record }, sees) in more.sees_all() {
                 let Some(users) = turns.get_mut(record) else { continue };
-                let sees = *sees == Some(true);
+                let sees = sees == Some(true);
                 if users.get(user).is_some_and(|turned| *turned != sees) {
                     users.remove(user);
                     if let Some(seat) = self.seats.get_mut(user) {
@@ -330,33 +336,39 @@ impl Settled {
             answers.extend(more);
         }
     }
-}
 
-/// The questions still open before delivery.
-fn missing(
-    turns: &Turns,
-    questions: &Questions,
-    answers: &Answers,
-    is_first: bool,
-    asked: &HashSet<View>,
-) -> Vec<View> {
-    let mut views = Vec::new();
-    let exists: HashSet<&Arc<str>> = answers.results.keys().map(|view| &view.record).collect();
-    for (record, users) in turns {
-        let of = |sees: bool| {
-            let users = users.iter().filter(move |(_, turned)| **turned == sees);
-            users.map(|(user, _)| View { user: Arc::clone(user), record: Arc::clone(record) })
-        };
-        let open = of(true).filter(|view| !asked.contains(view));
-        if answers.per_reader {
-            views.extend(open.filter(|view| !answers.own.contains_key(view)));
-        } else if !answers.records.contains_key(record) {
-            // Mostly the first user may view the record, and the body is the same for all users.
-            views.extend(open.take(if is_first { 1 } else { usize::MAX }));
+    /// The questions still open before delivery: bodies, and the existence of records that left a sight.
+    fn missing(
+        &self,
+        turns: &Turns,
+        questions: &Questions,
+        told: &Told,
+        answers: &Answers,
+        asked: &HashSet<View>,
+    ) -> Vec<View> {
+        let mut views = Vec::new();
+        let exists: HashSet<&Arc<str>> = answers.sees_all().map(|(view, _)| &view.record).collect();
+        for (record, users) in turns {
+            let of = |sees: bool| {
+                let users = users.iter().filter(move |(_, turned)| **turned == sees);
+                users.map(|(user, _)| View { user: Arc::clone(user), record: Arc::clone(record) })
+            };
+            let is_open = |view: &View| {
+                // A whole sight has pages, and the set of a class, from different times: each record is asked about.
+                let class = self.class_view(view).filter(|_| !told.contains_key(&view.user));
+                !asked.contains(view) && answers.body(view, class.as_ref()).is_none()
+            };
+            views.extend(of(true).filter(is_open));
+            if !questions.gone.contains(record) && !exists.contains(record) {
+                views.extend(of(false).take(1));
+            }
         }
-        if !questions.gone.contains(record) && !exists.contains(record) {
-            views.extend(of(false).take(1));
-        }
+        views
     }
-    views
+
+    /// The same question for the user's class.
+    pub(super) fn class_view(&self, View { user, record }: &View) -> Option<View> {
+        let class = self.seats.get(user)?.viewer.class.as_ref()?;
+        Some(View { user: class_name(class), record: Arc::clone(record) })
+    }
 }
