@@ -27,9 +27,10 @@ function insert(tx, row) {
 }
 
 /**
- * The rows after `seq`, oldest first, as many as fit into `limit` and MAX_BYTES but at least one:
- * {last: the highest number or 0, events: their JSON, comma-separated, newest: the number of the table's newest row}. Of a row above MAX_ROW_BYTES only the number
- * is given, in a form that the gateway cannot read: it skips the row and checks all access anew.
+ * Rows after the number `seq`, oldest first: as many as fit into `limit` rows and MAX_BYTES, but at least one. Returns
+ * {last: the highest number among them or 0, newest: the highest number in the table, events: their JSON, separated by
+ * commas}. A row above MAX_ROW_BYTES is given as its number alone, in a form that the gateway cannot read: the gateway
+ * skips the row and checks all access anew.
  */
 function after(app, seq, limit) {
   const rows = new DynamicModel({ last: 0, newest: 0, events: "" });
