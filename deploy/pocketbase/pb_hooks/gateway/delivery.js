@@ -4,7 +4,7 @@
 // turns.js decides which write posts, and for which others.
 
 const config = require(`${__hooks}/gateway/config.js`).get();
-const outbox = require(`${__hooks}/gateway/outbox.js`);
+const rows = require(`${__hooks}/gateway/rows.js`);
 const { signed } = require(`${__hooks}/gateway/signature.js`);
 const turns = require(`${__hooks}/gateway/turns.js`);
 
@@ -13,16 +13,13 @@ const URL = ($os.getenv("GATEWAY_URL") || "http://127.0.0.1:8000").replace(/\/+$
 const { timeoutSeconds, firstPauseSeconds, lastPauseSeconds, batch } = config.delivery;
 const TIMEOUT = timeoutSeconds * 1000;
 
-/**
- * Under this key the app's store has the state of turns.js for all JavaScript engines, as one object that is replaced
- * and never changed: two engines that touched the same one would bring the process down.
- */
-const STATE = "gateway.delivery";
+// The state of turns.js is one object in the app's store, which is replaced and never changed: two engines that touched
+// the same one would bring the process down.
 
 /** Replaces the state by what `step(state)` returns, [state, answer]; returns {before, after, answer}. */
 function change(app, step) {
   let taken;
-  app.store().setFunc(STATE, (shared) => {
+  app.store().setFunc(turns.STATE, (shared) => {
     const before = shared ? { ...shared } : turns.INITIAL;
     const [after, answer] = step(before);
     taken = { before, after, answer };
@@ -31,63 +28,63 @@ function change(app, step) {
   return taken;
 }
 
-/** After a commit: posts the event's row with all others that wait, unless another write does. */
-function committed(e) {
-  e.next();
-  const row = outbox.rowOf(e);
-  if (!row) return;
+/**
+ * Posts the committed row with this number and all others that wait, unless another write does. `own`: the row, as
+ * {seq, event}, if it is most likely the only one.
+ */
+function deliver(app, seq, own) {
   try {
     const now = Date.now();
-    const state = e.app.store().get(STATE); // looked at first, which is cheaper than a change
-    if (state && turns.isCovered(state, now, TIMEOUT)) return;
-    let turn = change(e.app, (state) => turns.committed(state, row.seq, now, TIMEOUT));
+    let turn = change(app, (state) => turns.committed(state, seq, now, TIMEOUT));
     for (let slept = 0; turn.answer === turns.WAIT; ) {
       const pause = Math.max(2, Math.min(turns.GATHER, turn.after.started + turns.GATHER - Date.now()));
       sleep(pause);
       slept += pause;
-      const newest = outbox.newest(); // not within a change, which holds the store's lock
-      turn = change(e.app, (state) => turns.waited(state, slept, Date.now(), newest));
+      own = null;
+      turn = change(app, (state) => turns.waited(state, slept, Date.now()));
     }
     const since = Date.now();
-    while (turn.answer === turns.POST) turn = ended(e.app, turn.after.turn, post(e.app, turn.after.posted, row), since);
+    while (turn.answer === turns.POST) {
+      const outcome = post(app, turn.after.posted, own);
+      turn = ended(app, turn.after.turn, outcome, since);
+      own = null;
+    }
   } catch (err) {
     // The record is saved; an exception from here would tell the caller that it is not.
-    e.app.logger().error("gateway: delivery failed", "error", String(err));
+    app.logger().error("gateway: delivery failed", "error", String(err));
   }
 }
 
-/** After the commit of a change of a collection. */
-function collectionCommitted(e) {
-  committed(e);
-  outbox.collectionCommitted(e);
-}
-
-/** Posts what comes after `posted`: {posted: how far that went, null if there is nothing} or {error}. */
-function post(app, posted, row) {
+/**
+ * Posts what comes after `posted`, which is `own` if that is the next row: {posted: how far that went, null if there is
+ * nothing; newest: the newest row that was seen} or {error}.
+ */
+function post(app, posted, own) {
   try {
-    // Most often the caller's own row is all there is, and needs no query.
-    const alone = row && row.seq === posted + 1 && outbox.isNewest(row.seq);
-    const rows = alone ? { last: row.seq, events: row.event } : outbox.after(app, posted, batch);
-    if (rows.last === 0) return { posted: null };
+    const isNext = own !== null && own.seq === posted + 1;
+    const waiting = isNext ? { last: own.seq, newest: own.seq, events: own.event } : rows.after(app, posted, batch);
+    const { newest } = waiting;
+    if (waiting.last === 0) return { posted: null, newest };
 
-    const body = `{"boot":"${outbox.boot(app)}","events":[${rows.events}],"last":${rows.last}}`;
+    const body = `{"boot":"${rows.boot(app)}","events":[${waiting.events}],"last":${waiting.last}}`;
     const headers = signed("POST", TARGET, body);
     // Posting twice does no harm. Saying so lets the HTTP client try again by itself
     // when the gateway closed the idle connection at this very moment.
-    headers["Idempotency-Key"] = String(rows.last);
+    headers["Idempotency-Key"] = String(waiting.last);
     const response = $http.send({ method: "POST", url: URL, headers, body, timeout: timeoutSeconds });
     // 409: such a second try, of a request that had arrived.
     if (response.statusCode !== 202 && response.statusCode !== 409) {
       return { error: `the gateway answered ${response.statusCode}` };
     }
-    return { posted: rows.last };
+    return { posted: waiting.last, newest };
   } catch (err) {
     return { error: String(err) };
   }
 }
 
-/** Takes in what became of the post of a turn, {posted} or {error}. */
-function ended(app, turn, { posted, error }, since) {
+/** Takes in the outcome of the post of a turn. */
+function ended(app, turn, outcome, since) {
+  const { error } = outcome;
   const now = Date.now();
   if (error) {
     const pauses = [firstPauseSeconds * 1000, lastPauseSeconds * 1000];
@@ -95,7 +92,7 @@ function ended(app, turn, { posted, error }, since) {
     app.logger().warn("gateway: delivery paused", "seconds", taken.after.pause / 1000, "reason", error);
     return taken;
   }
-  return resumed(app, change(app, (state) => turns.done(state, turn, posted, since, now, TIMEOUT)));
+  return resumed(app, change(app, (state) => turns.done(state, turn, outcome, since, now, TIMEOUT)));
 }
 
 function resumed(app, taken) {
@@ -106,8 +103,8 @@ function resumed(app, taken) {
 /** The gateway called, and has everything up to `seq`: it is there, so the next write is posted. */
 function gatewayHas(app, seq) {
   // A gateway that is ahead of this database (restored from a backup) must not silence the delivery.
-  const posted = Math.min(seq, outbox.last(app));
+  const posted = Math.min(seq, rows.last(app));
   resumed(app, change(app, (state) => [turns.has(state, posted), turns.LEAVE]));
 }
 
-module.exports = { committed, collectionCommitted, gatewayHas };
+module.exports = { deliver, gatewayHas };

@@ -19,13 +19,19 @@ function record(app, record, collection = record.tableName()) {
     const { passwords, enriched } = knowledge(app, collection, record);
     for (const name of passwords) copy.set(name, "");
     if (enriched) $apis.enrichRecord(anonymousRead(app), copy);
-    const json = copy.marshalJSON();
-    if (json.length <= config.outbox.maxEventBytes) return { json: toString(json), truncated: false };
+    const json = toString(copy.marshalJSON());
+    if (isSmall(json)) return { json, truncated: false };
   } catch (err) {
     warn(app, `export.${collection}`, "a record cannot be sent whole: subscribers get its id alone",
       "collection", collection, "record", record.id, "reason", String(err));
   }
   return { json: JSON.stringify({ id: record.id }), truncated: true };
+}
+
+/** Whether a text is within the bound of an event in UTF-8, where a unit of it takes three bytes at most. */
+function isSmall(text) {
+  const { maxEventBytes } = config.outbox;
+  return text.length * 3 <= maxEventBytes || (text.length <= maxEventBytes && toBytes(text).length <= maxEventBytes);
 }
 
 /** Collection → {passwords: names of such fields, enriched: whether there are onRecordEnrich hooks}; of this schema. */
