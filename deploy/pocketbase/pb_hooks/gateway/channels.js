@@ -27,6 +27,12 @@ function follow(relations, record, path, at = 0) {
   });
 }
 
+/** The value of a field with one value at most, for less than its slice costs. */
+function plain(record, field) {
+  const value = field === "id" ? record.id : record.getString(field);
+  return value === "" ? NONE : [value];
+}
+
 /**
  * The channels that a change of this record goes to; none where its collection is not relayed. `refuse(template, name)`
  * is called for each name that no channel can have. `its`: the templates of its collection.
@@ -36,8 +42,8 @@ function of(relations, record, refuse, its = templates(relations.app, record.tab
   // Loops by index, here and in outbox.js: PocketBase's JavaScript engine takes far longer for closures and iterators,
   // and all other writes wait meanwhile.
   for (let i = 0; i < its.length; i++) {
-    const { namespace, before, path, after } = its[i];
-    const values = follow(relations, record, path);
+    const { namespace, before, path, after, isPlain } = its[i];
+    const values = isPlain ? plain(record, path[0]) : follow(relations, record, path);
     for (let j = 0; j < values.length; j++) {
       const name = before + values[j] + after;
       if (isPossible(name, namespace)) names.push(name);

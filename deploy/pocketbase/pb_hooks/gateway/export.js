@@ -17,7 +17,7 @@ function record(app, record, collection = record.tableName()) {
     const copy = record.fresh(); // without what other hooks may have unhidden, added or expanded
     // They hold the plain text until the row is read again.
     const { passwords, enriched } = knowledge(app, collection, record);
-    for (const name of passwords) copy.set(name, "");
+    for (let i = 0; i < passwords.length; i++) copy.set(passwords[i], "");
     if (enriched) $apis.enrichRecord(anonymousRead(app), copy);
     const json = toString(copy.marshalJSON());
     if (isSmall(json)) return { json, truncated: false };
@@ -38,7 +38,7 @@ function isSmall(text) {
 let known = { schema: null, collections: new Map() };
 
 function knowledge(app, collection, record) {
-  const now = schema.current(app);
+  const now = schema.latest(app);
   if (known.schema !== now) known = { schema: now, collections: new Map() };
   let found = known.collections.get(collection);
   if (!found) {

@@ -72,7 +72,7 @@ function write(e, work) {
   const { app, record } = e;
   notice(app);
   const collection = record.tableName(); // its name, for less than record.collection().name costs
-  const { interests } = schema.current(app);
+  const { interests } = schema.latest(app);
   let interest = interests.get(collection);
   if (interest === undefined) interests.set(collection, (interest = interestIn(app, record.collection())));
   if (interest === null) return e.next();

@@ -112,9 +112,15 @@ function templatesOf(names, config, { users, channels }, name, collection) {
     const guard = own ? null : names.find(guards[0].id);
     const why = trusted ? undefined : uncovered(names.app, collection, path, guard, { users, guests: config.guests });
     if (why) names.problems.push(`${where}: nothing is relayed there now, since ${why}`);
-    else templates.push({ before, path, after, namespace });
+    else templates.push({ before, path, after, namespace, isPlain: isPlain(collection, path) });
   }
   return templates;
+}
+
+/** Whether a path is a field of the record itself with one value at most. */
+function isPlain(collection, [name, ...more]) {
+  const field = collection.fields.getByName(name);
+  return more.length === 0 && (field.type() === "text" || (field.type() === "relation" && !field.isMultiple()));
 }
 
 module.exports = { planned };

@@ -9,7 +9,7 @@
 //   channels  namespace → {guards: [{id, name, key}], own: id or null, perUser: {collection: field}}; `key` begins the
 //             ids of the guard's channels (only where a status channel has several auth collections)
 //   updates   channel → namespace
-//   relay     collection → [{before, path, after, namespace}]
+//   relay     collection → [{before, path, after, namespace, isPlain}]
 //   triggers  Map of collection → which writes change whose access (see dependencies.js)
 //   deciding  ids of the collections that access depends on
 //   collections  ids of all collections whose change may matter, and names of those that are gone
@@ -67,6 +67,11 @@ function current(app) {
   known.looked = now;
   store.set(LOOK, { version: known.version, at: now });
   return known;
+}
+
+/** The schema of the last look at it in this JavaScript engine: for the rest of a write that began with a look. */
+function latest(app) {
+  return known || current(app);
 }
 
 function isFresh(looked, now) {
@@ -165,4 +170,4 @@ function find(app, nameOrId) {
   }
 }
 
-module.exports = { current, forget, isUntold, told, bind };
+module.exports = { current, latest, forget, isUntold, told, bind };
