@@ -1,23 +1,23 @@
-// What follows the commit of a row: its delivery to the gateway. It loads little, since PocketBase makes an engine for a
-// single hook when those of its pool are busy.
+// Delivery of an outbox row after its commit. This module loads little code: PocketBase creates a JavaScript engine for a
+// single call while the engines of the pool are busy.
 
 const listening = require(`${__hooks}/gateway/listening.js`);
 const turns = require(`${__hooks}/gateway/turns.js`);
 
-/** Under this key an event's context carries the number of its last row, where others will commit it. */
+/** Key in an event's context: the number of the event's last row, inside a transaction of the application. */
 const ROW = "gateway.row";
 
-/** The app's store, which transactions share. */
+/** The store of the app, the same for all transactions. */
 const store = $app.store();
 
-/** An event has left a row, {seq, event}: posts it now, or after the commit where it is in somebody else's transaction. */
+/** Posts an event's row, {seq, event}; inside a transaction of the application only after its commit. */
 function delivered(e, app, collection, row) {
   if (!app.isTransactional()) return deliver(app, row.seq, row);
   if (collection) listening.ensureAfter(collection);
   e.context = new Context(e.context, ROW, row.seq);
 }
 
-/** After the commit of a transaction that somebody else has opened. */
+/** Called after the commit of a transaction of the application. */
 function committed(e) {
   e.next();
   const seq = e.context.value(ROW);

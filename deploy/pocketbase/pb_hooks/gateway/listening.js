@@ -1,29 +1,29 @@
-// Which collections' writes pass through the gateway's hooks: those of interest to it, and no other. Each passage through
-// a hook takes a JavaScript engine, which slows a busy server down by a fifth even if the hook does nothing.
+// Registration of record hooks, for the collections of interest to the gateway alone. Each hook call occupies a
+// JavaScript engine: a hook without work still slows a busy server by a fifth.
 //
-// A changed rule may make any collection one of interest, while PocketBase registers hooks only from the engine that
-// loads pb_hooks/*.pb.js. So that engine leaves two functions in the app's store, which the others call.
+// A changed rule may add a collection of interest, but PocketBase registers hooks only from the engine that loads
+// pb_hooks/*.pb.js. Therefore this engine puts two functions into the app's store, and other engines call them.
 
-/** Under this key the app's store has the function that registers the hooks of one collection, by its id. */
+/** Key in the app's store: the function that registers the hooks of a collection id. */
 const REGISTER = "gateway.register";
-/** The same for the hooks after the commit, by the collection's name. */
+/** Key in the app's store: the function that registers the hooks after the commit, by collection name. */
 const REGISTER_AFTER = "gateway.register.after";
 
-/** What this JavaScript engine knows to be there. */
+/** Collections with hooks, as known to this JavaScript engine. */
 const known = new Set();
 const knownAfter = new Set();
 
-/** The app's store, which transactions share. */
+/** The store of the app, the same for all transactions. */
 const store = $app.store();
 
-/** Makes sure that these collections (ids) have their hooks. They keep them until PocketBase ends. */
+/** Registers the hooks of these collections (ids), once; they stay registered until PocketBase ends. */
 function ensure(ids) {
   ids.forEach((id) => once(REGISTER, known, id));
 }
 
 /**
- * Makes sure that writes in this collection (its name) are posted after a transaction that the application opened, as a
- * batch does. Others need no hook for that.
+ * Registers the hooks after the commit for a collection (name), once. Only transactions of the application, such as a
+ * batch, need these hooks.
  */
 function ensureAfter(collection) {
   once(REGISTER_AFTER, knownAfter, collection);
@@ -32,7 +32,7 @@ function ensureAfter(collection) {
 function once(key, known, name) {
   if (known.has(name)) return;
   const register = store.get(key);
-  // Inside setFunc, which holds the store's lock: the engine that `register` belongs to must have one caller at a time.
+  // Inside setFunc, under the store's lock: the engine of `register` may have one caller at a time.
   store.setFunc(`${key} ${name}`, (there) => {
     if (!there) register(name);
     return true;

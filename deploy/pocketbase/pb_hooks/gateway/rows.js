@@ -1,14 +1,14 @@
-// The outbox's table: rows are appended in the transaction of the change that they tell of, read by their numbers, and
-// trimmed once the gateway has confirmed them.
+// The table of the outbox. Rows are appended in the transaction of their change, read by number, and trimmed after the
+// gateway's confirmation.
 
 const TABLE = "_gateway_outbox";
 
-/** The most that leaves in one request or answer; a single row may be larger. */
+/** Bytes in one request or answer; a single row may be larger. */
 const MAX_BYTES = 4 * 1024 * 1024;
-/** Larger rows, as older versions of these hooks could write them, cannot be handed over in time. */
+/** Bytes of a row. Larger rows, from older versions of these hooks, would exceed the gateway's timeout. */
 const MAX_ROW_BYTES = 16 * 1024 * 1024;
 
-/** Under this key the app's store has the name of this run. */
+/** Key in the app's store: the name of this run. */
 const BOOT = "gateway.boot";
 
 /** Appends a row and returns its number; null before the table exists. */
@@ -21,7 +21,7 @@ function insert(tx, row) {
       .execute()
       .lastInsertId();
   } catch (err) {
-    if (!tx.hasTable(TABLE)) return null; // its migration has not run yet; PocketBase is not serving either
+    if (!tx.hasTable(TABLE)) return null; // before the migration; PocketBase is not serving yet
     throw err;
   }
 }
@@ -49,7 +49,7 @@ function after(app, seq, limit) {
   return rows;
 }
 
-/** The highest number ever given, trimmed rows included. */
+/** The highest row number ever given, trimmed rows included. */
 function last(app) {
   const row = new DynamicModel({ seq: 0 });
   app
@@ -60,17 +60,17 @@ function last(app) {
   return row.seq;
 }
 
-/** Names this run of PocketBase: after a restart the data may be others, restored from a backup. */
+/** The name of this run of PocketBase. After a restart the data may be older, restored from a backup. */
 function boot(app) {
   return app.store().getOrSet(BOOT, () => $security.randomString(16));
 }
 
 /**
- * Deletes what is confirmed and old enough, and says how many rows that were. The row at `seq` stays: by it
- * the gateway recognises the outbox.
+ * Deletes confirmed rows of sufficient age and returns their count. The row `seq` stays: the gateway recognises the
+ * outbox by this row.
  */
 function trim(app, seq, createdBefore) {
-  // Rows grow older with falling numbers, so the first young one ends the search.
+  // Age grows with falling numbers, so the first young row ends the search.
   return app
     .nonconcurrentDB()
     .newQuery(
