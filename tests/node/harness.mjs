@@ -129,9 +129,9 @@ export class Lab {
     return `redis://127.0.0.1:${port}`;
   }
 
-  /** PocketBase with our migrations and hooks; the hooks deliver to `gatewayUrl`. */
-  async pocketbase(gatewayUrl) {
-    const pocketbase = await PocketBase.start({ gatewayUrl });
+  /** PocketBase with the gateway's hooks and an application's files, the chat's by default; it delivers to `gatewayUrl`. */
+  async pocketbase(gatewayUrl, application) {
+    const pocketbase = await PocketBase.start({ gatewayUrl, application });
     pocketbase.name = "pocketbase";
     this.#servers.push(pocketbase);
     this.defer(() => pocketbase.stop());
@@ -147,7 +147,8 @@ export class Lab {
     const server = this.start(name, gatewayBinary, args, { env });
     server.port = port;
     server.websocket = websocketOn(port);
-    const readyz = `http://127.0.0.1:${adminPort}/readyz`;
+    server.admin = `http://127.0.0.1:${adminPort}`;
+    const readyz = `${server.admin}/readyz`;
     await server.ready(() =>
       fetch(readyz).then(
         (reply) => reply.ok,

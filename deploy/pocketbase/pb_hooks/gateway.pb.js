@@ -16,13 +16,16 @@ onBootstrap((e) => {
 
 // Of all collections, since a rule may mention any of them, and may be edited at any time. Most writes are of no
 // interest, and leave again at once.
-onRecordCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).create(e));
-onRecordUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).update(e));
-onRecordDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).remove(e));
+onRecordCreateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).create(e));
+onRecordUpdateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).update(e));
+onRecordDeleteExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).remove(e));
 
-onRecordAfterCreateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
-onRecordAfterUpdateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
-onRecordAfterDeleteSuccess((e) => require(`${__hooks}/gateway/delivery.js`).committed(e));
+// Called with a collection's name when the first of its writes leaves a row (see gateway/listening.js).
+$app.store().set(require(`${__hooks}/gateway/listening.js`).REGISTER, (collection) => {
+  onRecordAfterCreateSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), collection);
+  onRecordAfterUpdateSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), collection);
+  onRecordAfterDeleteSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), collection);
+});
 
 onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
 onCollectionUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));

@@ -9,6 +9,7 @@
 
 const access = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
+const listening = require(`${__hooks}/gateway/listening.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
 const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
@@ -52,14 +53,22 @@ function remove(e) {
 
 /** Goes on with a record event, and with `then` in the same transaction if the gateway could want to know of it. */
 function write(e, then) {
-  notice(e.app);
+  const { app } = e;
+  notice(app);
   const collection = e.record.tableName(); // its name, for less than record.collection().name costs
-  const relayed = channels.relays(e.app, collection);
-  const triggers = access.triggers(e.app, collection);
-  const told = updates.tells(e.app, collection);
-  if (!relayed && !told && triggers.length === 0) return e.next();
+  const interest = schema.remembered(app, collection, () => interestIn(app, collection));
+  if (interest === null) return e.next();
+  listening.ensure(app, collection);
   const original = e.record.original();
-  inTransaction(e, (tx) => then(tx, { relayed, triggers, told, original }));
+  inTransaction(e, (tx) => then(tx, { ...interest, original }));
+}
+
+/** What the gateway could want to know of writes in a collection; null if nothing. */
+function interestIn(app, collection) {
+  const relayed = channels.relays(app, collection);
+  const triggers = access.triggers(app, collection);
+  const told = updates.tells(app, collection);
+  return relayed || told || triggers.length > 0 ? { relayed, triggers, told } : null;
 }
 
 /** A record that moved vanishes from the channels that it left and appears in the new ones. */

@@ -25,31 +25,59 @@ const BOUND = "gateway.bound";
 const CURRENT = "gateway.schema";
 /** Counts the collection changes of this process. */
 const CHANGES = "gateway.changes";
+/** The last look at the collections by any engine: {version, at}. */
+const LOOKED = "gateway.looked";
 /** The version that the gateway was last told of. */
 const TOLD = "gateway.told";
 
 /** Milliseconds for which a look at the collections holds; PocketBase itself takes longer to notice another process. */
 const LOOK_HOLDS = 50;
 
+/** The app's store, which transactions share; looked up once, since every write of PocketBase comes by here. */
+const store = $app.store();
+
 let known = null;
 
 function current(app) {
-  const changes = app.store().get(CHANGES) || 0;
+  const changes = store.get(CHANGES) || 0;
   const now = Date.now();
-  if (known && known.changes === changes && now >= known.looked && now - known.looked < LOOK_HOLDS) return known;
+  if (known && known.changes === changes) {
+    if (isFresh(known.looked, now)) return known;
+    // Another engine's look counts as well, since a busy server has a hundred of them.
+    const look = store.get(LOOKED);
+    if (look && look.version === known.version && isFresh(look.at, now)) {
+      known.looked = look.at;
+      return known;
+    }
+  }
   if (!isToday(app, known, changes)) {
-    const shared = app.store().get(CURRENT);
+    const shared = store.get(CURRENT);
     known = shared ? JSON.parse(shared) : null;
     if (!isToday(app, known, changes)) {
       known = made(app);
       known.changes = changes;
       known.version = version(app, known.collections);
-      app.store().set(CURRENT, JSON.stringify(known));
+      store.set(CURRENT, JSON.stringify(known));
     }
     known.triggers = new Map(known.triggers);
+    known.told = false;
+    known.interests = new Map();
   }
   known.looked = now;
+  store.set(LOOKED, { version: known.version, at: now });
   return known;
+}
+
+function isFresh(looked, now) {
+  return now >= looked && now - looked < LOOK_HOLDS;
+}
+
+/** What `find()` gives about a collection (its name), remembered until any collection changes. */
+function remembered(app, collection, find) {
+  const { interests } = current(app);
+  let interest = interests.get(collection);
+  if (interest === undefined) interests.set(collection, (interest = find()));
+  return interest;
 }
 
 function isToday(app, schema, changes) {
@@ -58,7 +86,7 @@ function isToday(app, schema, changes) {
 
 /** To be called when this process has changed a collection, or has changed it back. */
 function forget(app) {
-  app.store().setFunc(CHANGES, (count) => (count || 0) + 1);
+  store.setFunc(CHANGES, (count) => (count || 0) + 1);
 }
 
 /** Text that differs after a change of any of these collections, in this process or another one. */
@@ -73,12 +101,15 @@ function updated(app, idOrName) {
 
 /** Whether the collections differ from those that the gateway was last told of: another process has changed them. */
 function isUntold(app) {
-  return app.store().get(TOLD) !== current(app).version;
+  const schema = current(app);
+  // Told once, it stays so until another one takes its place.
+  if (!schema.told) schema.told = store.get(TOLD) === schema.version;
+  return !schema.told;
 }
 
 /** Notes that the gateway knows of, or will read, all changes up to now. */
 function told(app) {
-  app.store().set(TOLD, current(app).version);
+  store.set(TOLD, current(app).version);
 }
 
 // ---- names to ids
@@ -119,12 +150,12 @@ function bind(app) {
       }
     }
   }
-  app.store().set(BOUND, JSON.stringify(bound));
+  store.set(BOUND, JSON.stringify(bound));
 }
 
 /** From the ids to today's names, with what follows from the rules. */
 function made(app) {
-  const bound = app.store().get(BOUND);
+  const bound = store.get(BOUND);
   const { gone, ...plan } = planned(app, readConfig(), bound ? JSON.parse(bound) : { collections: {}, fields: {} });
   // Until the start has looked everything up, migrations may still have to make it.
   for (const problem of bound ? plan.problems : []) app.logger().warn(`gateway: ${problem}`);
@@ -141,4 +172,4 @@ function find(app, nameOrId) {
   }
 }
 
-module.exports = { current, forget, isUntold, told, bind };
+module.exports = { current, remembered, forget, isUntold, told, bind };

@@ -1,0 +1,87 @@
+// Turns at posting: which write posts to the gateway, and for which other writes. A pure state machine; delivery.js
+// keeps its state and carries out what it says.
+//
+// At most one post is under way in a PocketBase process. While it is, the first write that commits becomes the next
+// in turn and waits; all later ones leave at once, since the next post carries their rows too. So each post carries
+// all rows that wait, no row is posted twice except after a failure, and a write waits for two posts at most: the one
+// that is under way and its own.
+//
+//   posted   the highest number that the gateway has; -1: not known yet
+//   wanted   the highest number of a committed row
+//   turn     counts the posts; a post that ends late, after its turn was taken for lost, changes nothing
+//   busy     whether a post is under way
+//   next     whether a write waits for the next turn
+//   slow     whether a waiting write gave up during the post that is under way; then no other one waits
+//   started  when the last turn began (unix ms)
+//   pause    for how long the circuit breaker is open, in milliseconds; 0: it is closed
+//   until    when the open breaker lets the next attempt through (unix ms)
+const INITIAL = { posted: -1, wanted: 0, turn: 0, busy: false, next: false, slow: false, started: 0, pause: 0, until: 0 };
+
+/** Milliseconds from the begin of one post to the next one's, while writes keep coming: more rows share a post. */
+const GATHER = 5;
+/** Milliseconds that a write waits for its turn at most. */
+const PATIENCE = 50;
+/** Milliseconds beyond the timeout of a post after which a turn is lost: an exception ended its engine. */
+const LOST = 5000;
+
+// Each of these returns [state, answer]; the answer is one of:
+const LEAVE = "leave"; // nothing to do
+const WAIT = "wait"; // sleep, then call `waited`
+const POST = "post"; // post what comes after state.posted, then call `done`
+
+/** A row was committed. */
+function committed(state, seq, now, timeout) {
+  if (seq <= state.posted) return [state, LEAVE];
+  const noted = { ...state, wanted: Math.max(state.wanted, seq) };
+  if (isOpen(noted, now)) return [noted, LEAVE];
+  if ((noted.busy || noted.next) && now - noted.started > timeout + LOST) return begun(noted, seq, now);
+  if (noted.next) return [noted, LEAVE];
+  if (!noted.busy) return begun(noted, seq, now);
+  return noted.slow ? [noted, LEAVE] : [{ ...noted, next: true }, WAIT];
+}
+
+/** The next in turn has slept; `slept`: for how many milliseconds in all. */
+function waited(state, seq, slept, now) {
+  // All rows were posted meanwhile (not only its own: others left in reliance on it); or the turn went to somebody else.
+  if (state.wanted <= state.posted || isOpen(state, now) || !state.next) return [{ ...state, next: false }, LEAVE];
+  if (state.busy) return slept < PATIENCE ? [state, WAIT] : [{ ...state, next: false, slow: true }, LEAVE];
+  // A clock that was set back must not keep it waiting.
+  const soon = now >= state.started && now < state.started + GATHER;
+  return soon && slept < PATIENCE ? [state, WAIT] : begun(state, seq, now);
+}
+
+function begun(state, seq, now) {
+  // The first write after a start does not post what may have piled up before.
+  const posted = state.posted < 0 ? seq - 1 : state.posted;
+  return [{ ...state, posted, turn: state.turn + 1, busy: true, next: false, slow: false, started: now }, POST];
+}
+
+/**
+ * The post of this turn has ended: `posted` is how far the gateway is now. Goes on with the rows that were left behind
+ * meanwhile if nobody is next, until `since` (when the write began its first post) is a timeout ago.
+ */
+function done(state, turn, posted, since, now, timeout) {
+  const further = posted > state.posted;
+  const reached = has(state, posted);
+  if (state.turn !== turn) return [reached, LEAVE];
+  if (further && !state.next && state.wanted > posted && now - since < timeout) return begun(reached, posted, now);
+  return [{ ...reached, busy: false, slow: false }, LEAVE];
+}
+
+/** The post of this turn has failed: the breaker opens, for twice as long each time. */
+function failed(state, turn, now, firstPause, lastPause) {
+  const pause = Math.min(state.pause * 2 || firstPause, lastPause);
+  const paused = { ...state, pause, until: now + pause };
+  return [state.turn === turn ? { ...paused, busy: false, slow: false } : paused, LEAVE];
+}
+
+/** The gateway has everything up to this number, and answers. */
+function has(state, posted) {
+  return { ...state, posted: Math.max(state.posted, posted), pause: 0 };
+}
+
+function isOpen({ pause, until }, now) {
+  return pause > 0 && now < until;
+}
+
+module.exports = { INITIAL, LEAVE, WAIT, POST, committed, waited, done, failed, has };
