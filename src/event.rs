@@ -86,6 +86,29 @@ struct EventsFrame<'a> {
     /// Only in the route's answer.
     #[serde(default)]
     problems: Vec<String>,
+    /// Only in the route's answer.
+    #[serde(default)]
+    delivery: Option<Delivery>,
+}
+
+/// How PocketBase's hooks call the gateway, and how their last request went.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct Delivery {
+    /// `GATEWAY_URL` in PocketBase's environment, without a password.
+    pub url: String,
+    /// Why the last request failed; empty if it did not.
+    pub error: String,
+}
+
+impl Delivery {
+    /// What is wrong and how to mend it; only where there is an error.
+    pub fn advice(&self) -> String {
+        format!(
+            "PocketBase's hooks do not reach the gateway at {} ({}), so changes arrive late: set GATEWAY_URL in PocketBase's \
+             environment to the address at which it reaches the gateway's public listener, and restart PocketBase",
+            self.url, self.error
+        )
+    }
 }
 
 /// Some events in ascending order.
@@ -98,6 +121,8 @@ pub struct Events {
     pub boot: u64,
     /// Sentences about `gateway.config.js` that no longer fits PocketBase's schema.
     pub problems: Vec<String>,
+    /// How the hooks' last request to the gateway went; `None` where not told.
+    pub delivery: Option<Delivery>,
 }
 
 /// Why a body of events cannot be used.
@@ -135,7 +160,7 @@ impl Events {
             return Err(EventsError::Order(frame.last));
         }
         let boot = digest([frame.boot.as_bytes()]);
-        Ok(Self { events, last: frame.last, boot, problems: frame.problems })
+        Ok(Self { events, last: frame.last, boot, problems: frame.problems, delivery: frame.delivery })
     }
 }
 

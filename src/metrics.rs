@@ -4,7 +4,8 @@
 //! fixed when the process starts, but for codes.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 /// Handles to all metrics of one gateway. Cloning shares them.
@@ -44,6 +45,8 @@ pub struct Metrics {
     pub relay_restarts: IntCounter,
     pub api_requests: IntCounterVec,
     pub hooks_refused: IntCounterVec,
+    pub hooks_failing: IntGauge,
+    pub hook_last_arrival: Gauge,
     pub pocketbase_failures: IntCounterVec,
     pub pocketbase_seconds: HistogramVec,
     pub broker_errors: IntCounterVec,
@@ -206,6 +209,16 @@ impl Metrics {
                 "Requests of hooks and of the server API answered with an HTTP error",
                 "reason",
             )?,
+            hooks_failing: gauge(
+                &r,
+                "gateway_hooks_failing",
+                "1 while the last request of PocketBase's hooks to the gateway failed (GATEWAY_URL): changes arrive late",
+            )?,
+            hook_last_arrival: seconds(
+                &r,
+                "gateway_hook_last_arrival_timestamp_seconds",
+                "When PocketBase's hooks last posted to this gateway, in Unix seconds; 0: not yet",
+            )?,
             pocketbase_failures: counters(
                 &r,
                 "gateway_pocketbase_failures_total",
@@ -248,6 +261,12 @@ impl Metrics {
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     let metric = IntGauge::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    let metric = Gauge::new(name, help)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }

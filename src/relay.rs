@@ -13,6 +13,7 @@
 //! [`machine`] decides, this file carries out.
 
 pub mod machine;
+mod reach;
 
 use crate::access::changes::{Cause, Change};
 use crate::broker::{Broker, BrokerError, Entry};
@@ -21,6 +22,7 @@ use crate::event::{ACCESS, Event, Events};
 use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
 use machine::{Action, Input, Machine, Note};
+use reach::Reach;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,6 +52,7 @@ pub struct Relay {
     settled: watch::Receiver<u64>,
     failure: Arc<Mutex<Option<String>>>,
     warnings: Arc<Mutex<Vec<String>>>,
+    reach: Reach,
     metrics: Metrics,
 }
 
@@ -61,6 +64,7 @@ impl Relay {
         let (settle, settled) = watch::channel(0);
         let failure = Arc::new(Mutex::new(Some("the outbox has not been read yet".to_owned())));
         let warnings = Arc::<Mutex<Vec<String>>>::default();
+        let reach = Reach::new(pocketbase.clone(), metrics.clone());
         let driver = Driver {
             machine: Machine::default(),
             pocketbase,
@@ -68,11 +72,12 @@ impl Relay {
             metrics: metrics.clone(),
             failure: Arc::clone(&failure),
             warnings: Arc::clone(&warnings),
+            reach: reach.clone(),
             start,
             settled: settle,
         };
         tokio::spawn(driver.run(posted, config.pull_interval));
-        Self { intake, started, offered: Arc::default(), settled, failure, warnings, metrics }
+        Self { intake, started, offered: Arc::default(), settled, failure, warnings, reach, metrics }
     }
 
     /// Takes ascending events from a hook. Never waits: with the queue full they are dropped here, stay in the
@@ -105,9 +110,11 @@ impl Relay {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sentences about parts of `gateway.config.js` that PocketBase's schema no longer has; the rest works.
+    /// Sentences about what does not work while the rest does: parts of `gateway.config.js` that PocketBase's schema no
+    /// longer has, and hooks that do not reach the gateway.
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let config = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        config.into_iter().chain(self.reach.warning()).collect()
     }
 }
 
@@ -119,6 +126,7 @@ struct Driver {
     metrics: Metrics,
     failure: Arc<Mutex<Option<String>>>,
     warnings: Arc<Mutex<Vec<String>>>,
+    reach: Reach,
     start: watch::Sender<bool>,
     settled: watch::Sender<u64>,
 }
@@ -192,6 +200,9 @@ impl Driver {
             Action::Read { after, limit } => {
                 let mut page = self.pocketbase.events(after, limit).await?;
                 self.note_warnings(std::mem::take(&mut page.problems));
+                if let Some(delivery) = page.delivery.take() {
+                    self.reach.reported(delivery);
+                }
                 Input::Page(page)
             }
             Action::Publish(run) => {

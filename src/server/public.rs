@@ -28,7 +28,7 @@ use prometheus::IntCounter;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -252,7 +252,12 @@ impl Public {
         match read.and_then(|body| self.verified(&parts, &body)) {
             Ok(events) => {
                 let accepted = events.events.len();
-                self.services.relay.offer(events);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.services.metrics.hook_last_arrival.set(now.as_secs_f64());
+                // Without events it only tries whether it arrives.
+                if accepted > 0 {
+                    self.services.relay.offer(events);
+                }
                 json(StatusCode::ACCEPTED, &serde_json::json!({"accepted": accepted}))
             }
             Err(answer) => *answer,

@@ -62,10 +62,10 @@ function begun(state, seq, now) {
  */
 function done(state, turn, posted, since, now, timeout) {
   const further = posted > state.posted;
-  const reached = has(state, posted);
-  if (state.turn !== turn) return [reached, LEAVE];
-  if (further && !state.next && state.wanted > posted && now - since < timeout) return begun(reached, posted, now);
-  return [{ ...reached, busy: false, slow: false }, LEAVE];
+  const after = has(reached(state), posted);
+  if (state.turn !== turn) return [after, LEAVE];
+  if (further && !state.next && state.wanted > posted && now - since < timeout) return begun(after, posted, now);
+  return [{ ...after, busy: false, slow: false }, LEAVE];
 }
 
 /** The post of this turn has failed: the breaker opens, for twice as long each time. */
@@ -75,13 +75,18 @@ function failed(state, turn, now, firstPause, lastPause) {
   return [state.turn === turn ? { ...paused, busy: false, slow: false } : paused, LEAVE];
 }
 
-/** The gateway has everything up to this number, and answers. */
+/** The gateway has everything up to this number. */
 function has(state, posted) {
-  return { ...state, posted: Math.max(state.posted, posted), pause: 0 };
+  return { ...state, posted: Math.max(state.posted, posted) };
+}
+
+/** A request has reached the gateway: the breaker closes. */
+function reached(state) {
+  return { ...state, pause: 0 };
 }
 
 function isOpen({ pause, until }, now) {
   return pause > 0 && now < until;
 }
 
-module.exports = { INITIAL, LEAVE, WAIT, POST, committed, waited, done, failed, has };
+module.exports = { INITIAL, LEAVE, WAIT, POST, committed, waited, done, failed, has, reached };
