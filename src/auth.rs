@@ -1,10 +1,10 @@
-//! Authentication: a PocketBase auth token, or the lack of one, becomes an [`Identity`], without a call to PocketBase
-//! for each.
+//! Authentication: from a PocketBase auth token, or a missing token, to an [`Identity`], mostly without a call to
+//! PocketBase.
 //!
-//! A token is HS256, signed with a key that belongs to its user and changes when the password does. Keys come
-//! from PocketBase as part of the user's [`Account`], stay in memory for `key_ttl` or until [`Changes`] says that
-//! the user has changed, and are never logged. Accounts are remembered by the collection and the record that a token
-//! names, so that a token is never checked against a record of the same id in another collection.
+//! A token is a JWT (HS256). The signing key belongs to the user and changes with the password. Keys come from
+//! PocketBase as part of the user's [`Account`], stay in memory for `key_ttl` or until [`Changes`] reports a change of
+//! the user, and are never logged. Accounts are cached by collection and record, so a token is never checked against
+//! a record of another collection with the same id.
 
 mod account;
 mod token;
@@ -21,9 +21,9 @@ use token::Unproven;
 pub use token::check_with;
 use tokio::time::Instant;
 
-/// How long before its token's end a client is asked to refresh; for short-lived tokens a quarter of their life.
+/// Time between the request for a fresh token and the old token's end; a quarter of the lifetime for short-lived tokens.
 const REFRESH_EARLY: Duration = Duration::from_secs(30);
-/// A key that does not fit a token may have been changed since; it is not fetched again more often than this.
+/// Shortest time between two fetches of a key after a failed signature check: the key may have changed meanwhile.
 const REFETCH_AFTER: Duration = Duration::from_secs(2);
 
 /// The user of a valid token, or a guest.
@@ -31,13 +31,13 @@ const REFETCH_AFTER: Duration = Duration::from_secs(2);
 pub struct Identity {
     /// The user's key; empty for guests.
     pub user: Arc<str>,
-    /// The end of the token; guests have none.
+    /// The end of the token; `None` for guests.
     pub expires_at: Option<SystemTime>,
 }
 
 impl Identity {
-    /// Seconds after which the client should bring a fresh token, at least 1: somewhat before this one expires, since
-    /// PocketBase renews no token that has.
+    /// Seconds until the client should bring a fresh token, at least 1. Before the end of the token, since PocketBase
+    /// does not renew expired tokens.
     pub fn ttl(&self, now: SystemTime) -> Option<u32> {
         let left = self.expires_at?.duration_since(now).unwrap_or_default().as_secs();
         let early = (left / 4).min(REFRESH_EARLY.as_secs());
@@ -47,7 +47,7 @@ impl Identity {
 
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum AuthError {
-    /// Forged, foreign, malformed, or of a user that does not exist. The word says which, for the logs.
+    /// Forged, foreign, malformed, or of an unknown user; with the reason, for the logs.
     #[error("invalid token: {0}")]
     Invalid(&'static str),
     #[error("token expired")]
@@ -78,7 +78,7 @@ impl Known {
     }
 }
 
-/// An identity and its account, as of a moment that [`Auth::holds`] compares with later changes.
+/// An identity with the account, and the moment of the question to PocketBase, for [`Auth::holds`].
 pub struct Verified {
     pub identity: Identity,
     pub account: Arc<Account>,
@@ -131,8 +131,8 @@ impl Auth {
         Ok(known.verified(Identity { user: Arc::clone(&known.account.user), expires_at: None }))
     }
 
-    /// PocketBase's answer about an account after all changes so far of the user with this key; `None`: there is no
-    /// such account any more.
+    /// PocketBase's answer about an account, newer than every change so far of the user with this key; `None` for a
+    /// deleted account.
     pub async fn account(&self, id: &AccountId, user: &str) -> Result<Option<Arc<Account>>, PocketBaseError> {
         loop {
             let asked = self.changes.now();
@@ -166,7 +166,7 @@ impl Auth {
     }
 }
 
-/// The account of an answer. Only guests have the empty key: a user with it would pass for one of them.
+/// The account of an answer. The empty key belongs to guests alone: a user with the empty key would act as a guest.
 fn accepted(id: &AccountId, user: UserKey, at: Instant) -> Option<Arc<Account>> {
     if user.user.is_empty() != id.is_guest() {
         tracing::error!("PocketBase's hooks gave a user the key of guests, or guests that of a user; nobody is let in");

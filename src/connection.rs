@@ -138,10 +138,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All authenticated connections of this node, by the user's key.
+/// Register of this node's authenticated connections, by the user's key.
 #[derive(Default)]
 pub struct Connections {
-    /// Those of each user in the order of their ids: all guests share a key, and may be thousands.
+    /// Sorted by connection id, for a fast removal: guests, maybe thousands, share a key.
     users: DashMap<Arc<str>, Vec<Arc<Connection>>, foldhash::fast::RandomState>,
 }
 
@@ -169,7 +169,7 @@ impl Connections {
         self.users.get(user).map(|connections| connections.clone()).unwrap_or_default()
     }
 
-    /// The accounts of a user's connections: one, unless the hooks' config has just given the key to another account.
+    /// The accounts of a user's connections: a single account, except just after a config that moved the key.
     pub fn accounts_of(&self, user: &str) -> HashSet<AccountId> {
         self.of(user).iter().map(|connection| connection.account().id.clone()).collect()
     }

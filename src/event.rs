@@ -1,4 +1,12 @@
-//! What PocketBase's outbox says: one change, its number, and the channels it goes to.
+//! Events of PocketBase's outbox: one change each, with its number and the channels that it goes to.
+//!
+//! A body of events (a post of the hooks, or an answer of the outbox route) is refused only where its rows' numbers
+//! cannot be made out. A single row that cannot be read becomes an empty event that keeps the row's place in the order;
+//! see [`row`].
+
+mod row;
+
+pub use row::truncated_data;
 
 use crate::protocol::{Payload, json};
 use serde::Deserialize;
@@ -6,6 +14,11 @@ use serde_json::value::RawValue;
 
 /// Channels that one event may go to.
 const CHANNELS_MAX: usize = 1000;
+/// Bytes of one event's `data`. Larger ones are truncated to the record's id, since a subscriber's queue
+/// (`max_queue_size`, 1 MiB by default) has to take them beside others. The same on every gateway: two gateways that
+/// published different content under one number would look like two outboxes. PocketBase's hooks truncate earlier
+/// (`outbox.maxEventBytes`), so this concerns rows of older hooks only.
+pub const DATA_MAX: usize = 512 * 1024;
 /// SQLite's largest number: what is above was never given, and could not be counted on from.
 const SEQ_MAX: u64 = i64::MAX as u64;
 /// Bytes of a channel's name.
@@ -14,6 +27,17 @@ pub const CHANNEL_NAME_MAX: usize = 255;
 pub const INTERNAL: char = '$';
 /// Carries, to every gateway, what events say of access.
 pub const ACCESS: &str = "$access";
+
+/// How much of a row its event holds.
+#[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
+pub enum Completeness {
+    #[default]
+    Whole,
+    /// The record was too large: the event has its id alone, and `"truncated":true`.
+    Truncated,
+    /// The row could not be read: the event goes to no channel, and `data` is the row itself.
+    Unreadable,
+}
 
 #[derive(Clone, Debug, Hash, PartialEq)]
 pub struct Event {
@@ -26,6 +50,9 @@ pub struct Event {
     pub access: Option<Payload>,
     /// If updates channels tell of it: what they need beside it, a [`Told`](crate::updates::Told).
     pub updates: Option<Payload>,
+    pub completeness: Completeness,
+    /// Channels that the hooks left out because no channel can have such a name.
+    pub dropped: u64,
 }
 
 impl Event {
@@ -61,24 +88,12 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     u64::from_le_bytes(context.finish().as_ref().first_chunk().copied().unwrap_or_default()).max(1)
 }
 
-#[derive(Deserialize)]
-struct EventFrame<'a> {
-    seq: u64,
-    channels: Vec<String>,
-    #[serde(borrow)]
-    data: &'a RawValue,
-    #[serde(borrow, default)]
-    access: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    updates: Option<&'a RawValue>,
-}
-
 /// `{"events":[…]}`, as the hooks post it and as the outbox route answers it.
 #[derive(Deserialize)]
 struct EventsFrame<'a> {
     #[serde(borrow)]
-    events: Vec<EventFrame<'a>>,
-    /// The highest number ever given; only in the route's answer.
+    events: Vec<&'a RawValue>,
+    /// The route: the highest number ever given. A post: its last event's.
     #[serde(default)]
     last: u64,
     #[serde(default)]
@@ -111,11 +126,21 @@ impl Delivery {
     }
 }
 
+/// The end of the outbox route's answer, behind its events.
+#[derive(Deserialize)]
+struct End {
+    last: u64,
+    #[serde(default)]
+    problems: Vec<String>,
+    #[serde(default)]
+    delivery: Option<Delivery>,
+}
+
 /// Some events in ascending order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Events {
     pub events: Vec<Event>,
-    /// The highest number that the outbox has ever given; 0 where not told.
+    /// In the route's answer, the highest number that the outbox has ever given; 0 where not told.
     pub last: u64,
     /// Stands for the run of PocketBase that they come from: its data may be others after a restart.
     pub boot: u64,
@@ -130,43 +155,71 @@ pub struct Events {
 pub enum EventsError {
     #[error("not a body of events: {}", json::place(.0))]
     Json(#[from] serde_json::Error),
-    #[error("event {0}: a number from 1 to {SEQ_MAX} is expected, each above the one before")]
+    #[error("event {0} of the body: it has no number (\"seq\")")]
+    NoNumber(usize),
+    #[error("event {0}: a number from 1 to {SEQ_MAX} is expected, each above the one before and none above \"last\"")]
     Order(u64),
-    #[error(
-        "event {0}: too many channels, or a channel name that is empty, longer than {CHANNEL_NAME_MAX} bytes, or begins with {INTERNAL}"
-    )]
-    Channels(u64),
+    #[error("more than the {0} events that were asked for")]
+    TooMany(u16),
 }
 
 impl Events {
+    /// Reads a body. Rows that cannot be read become [`Completeness::Unreadable`] events.
     pub fn parse(body: &[u8]) -> Result<Self, EventsError> {
         let frame: EventsFrame = serde_json::from_slice(body)?;
-        let mut before = 0;
-        let mut events = Vec::with_capacity(frame.events.len());
-        for EventFrame { seq, channels, data, access, updates } in frame.events {
-            if seq <= before || seq > SEQ_MAX {
-                return Err(EventsError::Order(seq));
-            }
-            let named =
-                |name: &String| !name.is_empty() && name.len() <= CHANNEL_NAME_MAX && !name.starts_with(INTERNAL);
-            if channels.len() > CHANNELS_MAX || !channels.iter().all(named) {
-                return Err(EventsError::Channels(seq));
-            }
-            before = seq;
-            let (access, updates) = (access.map(Payload::from_raw), updates.map(Payload::from_raw));
-            events.push(Event { seq, channels, data: Payload::from_raw(data), access, updates });
-        }
         if frame.last > SEQ_MAX {
             return Err(EventsError::Order(frame.last));
         }
-        let boot = digest([frame.boot.as_bytes()]);
-        Ok(Self { events, last: frame.last, boot, problems: frame.problems, delivery: frame.delivery })
+        let highest = if frame.last == 0 { SEQ_MAX } else { frame.last };
+        let mut before = 0;
+        let mut events = Vec::with_capacity(frame.events.len());
+        for (i, row) in frame.events.into_iter().enumerate() {
+            let event = row::read(row).ok_or(EventsError::NoNumber(i + 1))?;
+            if event.seq <= before || event.seq > highest {
+                return Err(EventsError::Order(event.seq));
+            }
+            before = event.seq;
+            events.push(event);
+        }
+        Ok(Self { events, last: frame.last, boot: boot_of(&frame.boot), problems: frame.problems, delivery: frame.delivery })
     }
+
+    /// Reads the outbox route's answer to a question for at most `limit` rows. `None`: one of several rows makes the
+    /// answer unreadable, as when it is not JSON; ask for fewer. A row that does so alone becomes an unreadable event.
+    pub fn page(answer: &[u8], limit: u16) -> Result<Option<Self>, EventsError> {
+        let unreadable = match Self::parse(answer) {
+            Ok(events) if events.events.len() <= usize::from(limit) => return Ok(Some(events)),
+            Ok(_) => EventsError::TooMany(limit),
+            Err(error) => error,
+        };
+        if limit > 1 { Ok(None) } else { Self::salvage(answer).map(Some).ok_or(unreadable) }
+    }
+
+    /// The number of an answer's only row, and what stands before and behind it. `None`: not an answer of that route.
+    fn salvage(answer: &[u8]) -> Option<Self> {
+        let position = |text: &[u8]| answer.windows(text.len()).position(|part| part == text);
+        let end = answer.windows(row::LAST.len()).rposition(|part| part == row::LAST)?;
+        let End { last, problems, delivery } = serde_json::from_slice(&[b"{", &answer[end + 2..]].concat()).ok()?;
+        let first = position(row::FIRST)?;
+        let seq = row::number(&answer[first + row::FIRST.len()..])?;
+        let boot = answer[..first].strip_prefix(br#"{"boot":""#)?.strip_suffix(br#"","#)?;
+        if seq == 0 || seq > last || last > SEQ_MAX {
+            return None;
+        }
+        let boot = boot_of(std::str::from_utf8(boot).ok()?);
+        let events = vec![row::unreadable(seq, Payload::NULL, row::everything())];
+        Some(Self { events, last, boot, problems, delivery })
+    }
+}
+
+fn boot_of(name: &str) -> u64 {
+    digest([name.as_bytes()])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::changes::Change;
 
     #[test]
     fn payloads_stay_as_they_came() {
@@ -179,7 +232,7 @@ mod tests {
 
     #[test]
     fn why_a_body_is_refused_does_not_repeat_it() {
-        for bad in [r#"{"events":"private"}"#, r#"{"events":[{"seq":"private"}]}"#, r#"{"events":private}"#] {
+        for bad in [r#"{"events":"private"}"#, r#"{"events":private}"#] {
             let why = Events::parse(bad.as_bytes()).unwrap_err().to_string();
             assert!(why.contains("line 1, column") && !why.contains("private"), "{why}");
         }
@@ -193,32 +246,104 @@ mod tests {
             notice.map(|notice| String::from_utf8(notice.as_bytes().to_vec()).unwrap())
         };
         assert_eq!(notice(""), None);
-        assert_eq!(notice(r#","access":[2]"#).unwrap(), r#"{"access":[2]}"#);
-        assert_eq!(notice(r#","updates":{"a":3}"#).unwrap(), r#"{"updates":{"a":3},"data":{"n":1}}"#);
-        let all = r#"{"access":[2],"updates":{},"data":{"n":1}}"#;
-        assert_eq!(notice(r#","updates":{},"access":[2]"#).unwrap(), all);
+        assert_eq!(notice(r#","access":[{"cause":"rules"}]"#).unwrap(), r#"{"access":[{"cause":"rules"}]}"#);
+        assert_eq!(
+            notice(r#","updates":{"channels":[],"users":[]}"#).unwrap(),
+            r#"{"updates":{"channels":[],"users":[]},"data":{"n":1}}"#
+        );
+        let all = r#"{"access":[{"cause":"rules"}],"updates":{"channels":["x"],"users":[]},"data":{"n":1}}"#;
+        let more = r#","updates":{"channels":["x"],"users":[]},"access":[{"cause":"rules"}]"#;
+        assert_eq!(notice(more).unwrap(), all);
     }
 
     #[test]
-    fn bodies_that_cannot_be_used_are_refused() {
-        let event = |seq: u64, channel: &str| format!(r#"{{"seq":{seq},"channels":["{channel}"],"data":1}}"#);
+    fn bodies_whose_numbers_cannot_be_made_out_are_refused() {
+        let event = |seq: u64| format!(r#"{{"seq":{seq},"channels":["a"],"data":1}}"#);
         let body = |events: &[String]| format!(r#"{{"events":[{}]}}"#, events.join(","));
         for bad in [
             String::new(),
             "[]".into(),
             "{}".into(),
-            body(&[event(0, "a")]),
-            body(&[event(2, "a"), event(2, "a")]),
-            body(&[event(2, "a"), event(1, "a")]),
-            body(&[event(i64::MAX as u64 + 1, "a")]),
+            body(&[event(0)]),
+            body(&[event(2), event(2)]),
+            body(&[event(2), event(1)]),
+            body(&[event(i64::MAX as u64 + 1)]),
+            body(&[event(1), "{}".into()]),
+            body(&[event(1), "7".into()]),
             r#"{"events":[],"last":18446744073709551615}"#.into(),
-            body(&[event(1, "")]),
-            body(&[event(1, &"x".repeat(256))]),
-            body(&[event(1, ACCESS)]),
-            r#"{"events":[{"seq":1,"channels":[]}]}"#.into(),
             r#"{"events":[{"seq":-1,"channels":[],"data":1}]}"#.into(),
+            r#"{"events":[{"seq":2,"channels":[],"data":1}],"last":1}"#.into(),
         ] {
             assert!(Events::parse(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    /// What becomes of a row between two good ones: the access changes that are left of it.
+    fn access_of(row: &str) -> Option<String> {
+        let good = |seq| format!(r#"{{"seq":{seq},"channels":["a"],"data":1}}"#);
+        let body = format!(r#"{{"events":[{},{{"seq":2,{row}}},{}]}}"#, good(1), good(3));
+        let events = Events::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{row}: {error}")).events;
+        assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3], "{row}");
+        assert_eq!([&events[0].channels, &events[2].channels], [&["a"], &["a"]]);
+        assert_eq!(events[1].completeness, Completeness::Unreadable, "{row}");
+        assert!(events[1].channels.is_empty() && events[1].updates.is_none(), "{row}");
+        events[1].access.as_ref().map(|access| String::from_utf8(access.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_keeps_its_place() {
+        let many = vec!["\"a\""; CHANNELS_MAX + 1].join(",");
+        let long = "x".repeat(CHANNEL_NAME_MAX + 1);
+        for row in [
+            r#""channels":["a"]"#.to_owned(),
+            r#""data":1"#.into(),
+            r#""channels":"a","data":1"#.into(),
+            r#""channels":[1],"data":1"#.into(),
+            r#""channels":[""],"data":1"#.into(),
+            r#""channels":["with space"],"data":1"#.into(),
+            r#""channels":["ümlaut"],"data":1"#.into(),
+            format!(r#""channels":["{ACCESS}"],"data":1"#),
+            format!(r#""channels":["{long}"],"data":1"#),
+            format!(r#""channels":[{many}],"data":1"#),
+            r#""channels":["a"],"channels":["a"],"data":1"#.into(),
+            r#""channels":["a"],"data":1,"updates":7"#.into(),
+            r#""channels":["a"],"data":1,"dropped":-1"#.into(),
+            r#""channels":["a"],"data":1,"seq":5"#.into(),
+        ] {
+            assert_eq!(access_of(&row), None, "{row}");
+            let changes = r#"[{"cause":"user","user":"u"}]"#;
+            assert_eq!(access_of(&format!(r#"{row},"access":{changes}"#)).as_deref(), Some(changes), "{row}");
+            for broken in ["7", r#"[{"cause":7}]"#, r#"{"cause":"user"}"#, r#"[],"access":[]"#] {
+                let all = access_of(&format!(r#"{row},"access":{broken}"#)).unwrap();
+                assert_eq!(serde_json::from_str::<Vec<Change>>(&all).unwrap(), [Change::EVERYTHING], "{row} {broken}");
+            }
+        }
+    }
+
+    #[test]
+    fn data_that_is_too_large_is_truncated_to_the_id() {
+        let data = |content: &str| {
+            format!(r#"{{"action":"create","collection":"c","record":{{"big":{content},"id":"a\"b"}}}}"#)
+        };
+        let read = |data: &str| {
+            let body = format!(
+                r#"{{"events":[{{"seq":1,"channels":["a"],"data":{data},"updates":{{"channels":[],"users":[]}}}}]}}"#
+            );
+            Events::parse(body.as_bytes()).unwrap().events.remove(0)
+        };
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(read(&data(&deep)).completeness, Completeness::Whole);
+        for large in
+            [format!("\"{}\"", "x".repeat(DATA_MAX)), format!("{}{}", "[".repeat(DATA_MAX), "]".repeat(DATA_MAX))]
+        {
+            let event = read(&data(&large));
+            assert_eq!(event.completeness, Completeness::Truncated);
+            let short = r#"{"action":"create","collection":"c","record":{"id":"a\"b"},"truncated":true}"#;
+            assert_eq!(event.data.as_bytes(), short.as_bytes());
+            assert!(event.updates.is_some());
+            assert_eq!(read(short).completeness, Completeness::Truncated);
+        }
+        let nothing_to_fetch = read(&format!("\"{}\"", "x".repeat(DATA_MAX)));
+        assert_eq!(nothing_to_fetch.completeness, Completeness::Unreadable);
     }
 }

@@ -39,6 +39,7 @@ pub struct Metrics {
     pub updates_lost: IntCounter,
     pub recoveries: IntCounterVec,
     pub relay_events: IntCounterVec,
+    pub events: IntCounterVec,
     pub relay_cursor: IntGauge,
     pub config_problems: IntGauge,
     pub relay_pulls: IntCounterVec,
@@ -176,6 +177,12 @@ impl Metrics {
                 "Outbox events, by how they came ('hook', 'pull') and whether they were new",
                 "outcome",
             )?,
+            events: counters(
+                &r,
+                "gateway_events_total",
+                "Outbox events that did not go out as written: 'unreadable' (skipped), 'truncated' (the record's id alone), 'impossible_channel' (one for each channel that was left out for its name)",
+                "outcome",
+            )?,
             config_problems: gauge(
                 &r,
                 "gateway_config_problems",
@@ -293,4 +300,26 @@ fn histograms(registry: &Registry, name: &str, help: &str, label: &str) -> Resul
     let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), &[label])?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    /// The names of metrics in a text, without what histograms add to theirs.
+    fn names(text: &str) -> Vec<&str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let names = words.filter(|word| word.starts_with("gateway_"));
+        names.map(|name| name.trim_end_matches("_bucket").trim_end_matches("_count").trim_end_matches("_sum")).collect()
+    }
+
+    #[test]
+    fn alerts_and_readme_name_real_metrics() {
+        let (registered, _) = include_str!("metrics.rs").split_once("fn render").expect("the metrics come first");
+        for text in [include_str!("../deploy/prometheus/alerts.yml"), include_str!("../README.md")] {
+            let named = names(text);
+            assert!(named.len() > 5, "{named:?}");
+            for name in named {
+                assert!(registered.contains(&format!("\"{name}\",")), "there is no metric {name}");
+            }
+        }
+    }
 }

@@ -60,12 +60,12 @@ pub enum Verdict {
     Unknown,
 }
 
-/// PocketBase's own name of an account: `COLLECTIONID/ID` of an auth record, as tokens have both; empty for guests.
+/// Identifies an account in PocketBase: `COLLECTIONID/ID`, both from a token's claims; empty for guests.
 #[derive(Clone, Debug, Default, Hash, PartialEq, Eq, Serialize)]
 pub struct AccountId(Arc<str>);
 
 impl AccountId {
-    /// Neither part may be empty, and the collection's id has no slash, so that no two accounts share a name.
+    /// `None` for an empty part, or a slash in the collection's id: then two accounts could share an `AccountId`.
     pub fn new(collection: &str, id: &str) -> Option<Self> {
         let clear = !collection.is_empty() && !collection.contains('/') && !id.is_empty();
         clear.then(|| Self(format!("{collection}/{id}").into()))
@@ -125,8 +125,8 @@ pub struct Sees {
     pub no: Vec<Arc<str>>,
 }
 
-/// The accounts in the order asked; `None` for those that do not exist, that the hooks' config does not let in, or for
-/// guests where it allows none.
+/// The accounts in the order of the question; `None` for unknown records, collections outside the hooks' config, and
+/// guests where the config allows none.
 #[derive(Deserialize)]
 struct Keys {
     keys: Vec<Option<UserKey>>,
@@ -135,10 +135,10 @@ struct Keys {
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserKey {
-    /// The user's key: the one name of the user everywhere in the gateway. The record's id, or `COLLECTION/ID` for all
-    /// auth collections but the first; empty for guests.
+    /// The user's key: the user's name everywhere in the gateway. The record's id for the first auth collection,
+    /// `COLLECTION/ID` for further auth collections, empty for guests.
     pub user: Arc<str>,
-    /// The signing key of the user's tokens; guests have none.
+    /// The signing key of the user's tokens; absent for guests.
     #[serde(default)]
     pub key: SecretString,
     /// Unix milliseconds; 0: not at all.
@@ -146,7 +146,7 @@ pub struct UserKey {
     pub banned_until: u64,
     #[serde(default)]
     pub muted_until: u64,
-    /// The keys of the users whose signals this one does not want.
+    /// The keys of blocked users.
     #[serde(default)]
     pub blocked: Vec<String>,
 }
@@ -168,7 +168,7 @@ impl PocketBase {
         Self { client, url, signer, timeout: config.pocketbase_timeout, metrics }
     }
 
-    /// The signing keys of accounts, and whatever else concerns their connections, in order.
+    /// Accounts with signing keys, bans, mutes and blocked users, in the order of the question.
     pub async fn keys(&self, users: &[AccountId]) -> Result<Vec<Option<UserKey>>, PocketBaseError> {
         #[derive(Serialize)]
         struct Question<'a> {
@@ -212,9 +212,20 @@ impl PocketBase {
     }
 
     /// The outbox after `after`, `limit` events at most (1 to 1000; PocketBase sends fewer where they are large).
+    ///
+    /// A row that is not JSON makes the whole answer unreadable. Then fewer are asked for, down to that row alone,
+    /// which becomes an unreadable event.
     pub async fn events(&self, after: u64, limit: u16) -> Result<Events, PocketBaseError> {
-        let body = self.call("events", Method::GET, &format!("?after={after}&limit={limit}"), Bytes::new()).await?;
-        Events::parse(&body).map_err(|error| PocketBaseError::Unreadable(error.to_string()))
+        let mut limit = limit;
+        loop {
+            let query = format!("?after={after}&limit={limit}");
+            let body = self.call("events", Method::GET, &query, Bytes::new()).await?;
+            match Events::page(&body, limit) {
+                Ok(Some(events)) => return Ok(events),
+                Ok(None) => limit /= 2,
+                Err(error) => return Err(PocketBaseError::Unreadable(error.to_string())),
+            }
+        }
     }
 
     /// Says that everything up to `seq` has been published, so that PocketBase may trim its outbox.

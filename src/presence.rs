@@ -40,7 +40,7 @@ struct Present {
     channels: Vec<Arc<str>>,
 }
 
-/// How many users these clients are of. Guests are clients and no users.
+/// Number of distinct users among clients. Guests are not counted.
 pub fn users(clients: &[ClientInfo]) -> usize {
     let users: HashSet<&str> = clients.iter().map(|client| &*client.user).filter(|user| !user.is_empty()).collect();
     users.len()

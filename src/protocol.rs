@@ -22,6 +22,8 @@ use std::sync::Arc;
 pub struct Payload(Bytes);
 
 impl Payload {
+    pub const NULL: Self = Self(Bytes::from_static(b"null"));
+
     pub fn from_raw(raw: &RawValue) -> Self {
         let text = raw.get();
         if text.bytes().any(|b| matches!(b, b'\n' | b'\r')) {

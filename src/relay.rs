@@ -13,6 +13,7 @@
 //! [`machine`] decides, this file carries out.
 
 pub mod machine;
+mod oddities;
 mod reach;
 
 use crate::access::changes::{Cause, Change};
@@ -22,6 +23,7 @@ use crate::event::{ACCESS, Event, Events};
 use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
 use machine::{Action, Input, Machine, Note};
+use oddities::Oddities;
 use reach::Reach;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,6 +71,7 @@ impl Relay {
             machine: Machine::default(),
             pocketbase,
             broker,
+            oddities: Oddities::new(metrics.clone()),
             metrics: metrics.clone(),
             failure: Arc::clone(&failure),
             warnings: Arc::clone(&warnings),
@@ -124,6 +127,7 @@ struct Driver {
     pocketbase: PocketBase,
     broker: Arc<dyn Broker>,
     metrics: Metrics,
+    oddities: Oddities,
     failure: Arc<Mutex<Option<String>>>,
     warnings: Arc<Mutex<Vec<String>>>,
     reach: Reach,
@@ -192,7 +196,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn act(&self, action: Action) -> Result<Input, RelayError> {
+    async fn act(&mut self, action: Action) -> Result<Input, RelayError> {
         Ok(match action {
             Action::Begin(mark) => Input::Mark(self.broker.begin(mark).await?),
             Action::Advance(mark) => Input::Mark(self.broker.advance(mark).await?),
@@ -206,7 +210,7 @@ impl Driver {
                 Input::Page(page)
             }
             Action::Publish(run) => {
-                let deleted = deleted(&run);
+                let (deleted, odd) = (deleted(&run), oddities::of(&run));
                 let timer = self.metrics.publish_seconds.start_timer();
                 let published = self.broker.publish(&entries(run)).await;
                 timer.observe_duration();
@@ -218,6 +222,7 @@ impl Driver {
                         for (channel, seq) in deleted {
                             self.broker.forget(&channel, seq).await?;
                         }
+                        self.oddities.note(&odd);
                         Input::Published
                     }
                 }
@@ -329,3 +334,7 @@ fn entries(run: Vec<Event>) -> Vec<Entry> {
     };
     run.into_iter().flat_map(each).collect()
 }
+
+#[cfg(test)]
+#[path = "relay/rows_tests.rs"]
+mod tests;

@@ -143,7 +143,7 @@ impl Revocation {
                 if connections.is_empty() {
                     continue;
                 }
-                // Each channel once, however many of the user's connections are in it: of guests there may be thousands.
+                // Deduplicated: thousands of guests may share a channel.
                 let channels: HashSet<Arc<str>> =
                     connections.iter().flat_map(|connection| connection.channels().to_vec()).collect();
                 let channels: Vec<Arc<str>> = channels.into_iter().collect();
@@ -183,7 +183,7 @@ impl Revocation {
         self.settle(suspended, cause).await;
     }
 
-    /// Ends those of the user's connections, as this account, for which its newest state gives a reason.
+    /// Ends the user's connections with this account where the account's newest state requires it.
     fn judge(&self, user: &str, id: &AccountId, account: Option<&Arc<Account>>, cause: Cause) {
         for connection in self.connections.of(user) {
             let known = connection.account();
@@ -196,7 +196,7 @@ impl Revocation {
                 // It has come meanwhile, perhaps with a newer key.
                 Some(account) if account.is_older_than(&known) => continue,
                 Some(account) if account.is_banned(SystemTime::now()) => codes::BANNED,
-                // The hooks' config names the account by another key now.
+                // A new config gave the account another key.
                 Some(account) if account.user != connection.user => codes::RECONNECT,
                 Some(account) if account.has_key_of(&known) => {
                     connection.set_account(Arc::clone(account));
@@ -272,7 +272,7 @@ impl Revocation {
     }
 }
 
-/// Two connections of one user to a channel have one answer, as have those of all guests.
+/// Groups subscriptions by question: connections of a user share the answer for a channel, and so do guests.
 fn questions(subscriptions: Vec<Subscription>) -> HashMap<Question, Vec<Arc<Connection>>> {
     let mut questions: HashMap<Question, Vec<Arc<Connection>>> = HashMap::new();
     for (channel, connection) in subscriptions {

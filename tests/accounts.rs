@@ -1,5 +1,5 @@
-//! Several auth collections, superusers and guests: each user has one key everywhere, a token acts for its own record
-//! alone, and guests are let in, bounded and shut out like anybody else.
+//! Several auth collections, superusers and guests: one key per user, tokens bound to their record, and the rules and
+//! limits for guests.
 
 mod harness;
 

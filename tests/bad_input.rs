@@ -191,6 +191,121 @@ async fn refused_hooks_are_told_why_and_counted() {
     arena.end_undisturbed().await;
 }
 
+/// Rows that no hook of ours would write: not JSON at all, JSON that ends its row or the whole answer, or parts that are
+/// not what they should be.
+const UNREADABLE: &[&str] = &[
+    "",
+    "{",
+    "}",
+    "not JSON",
+    r#"{"channels":["room:x"],"data":"cut off"#,
+    r#"{"a":1},{"seq":1,"channels":[],"data":1}"#,
+    r#"{"a":1}],"last":1}"#,
+    r#"{"a":1}],"more":[{}"#,
+    r#"{"channels":"room:x","data":1}"#,
+    r#"{"channels":["no channel"],"data":1}"#,
+    r#"{"channels":["$access"],"data":{"access":[{"cause":"deleted"}]}}"#,
+    r#"{"channels":[]}"#,
+    r#"{"channels":[],"data":1,"access":{}}"#,
+    r#"{"channels":[],"data":1,"updates":1}"#,
+];
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_hold_up_nothing() {
+    let mut arena = Arena::new(&[("GATEWAY_PULL_INTERVAL", "1")]).await;
+    let channel = format!("room:{}", arena.room);
+    let many = format!(r#"{{"channels":[{}"room:x"],"data":1}}"#, r#""room:x","#.repeat(1000));
+    let odd: Vec<&str> = UNREADABLE.iter().copied().chain([many.as_str()]).collect();
+    let good = |name: &str| {
+        let record = json!({"id": "m", "content": name});
+        json!({"channels": [channel], "data": {"action": "create", "collection": "messages", "record": record}})
+    };
+    // One at a time, all together, and each between good ones.
+    let mut names = Vec::new();
+    for (i, row) in odd.iter().enumerate() {
+        let name = format!("after {i}");
+        arena.world.pocketbase.append_to_outbox(&[(*row).to_owned(), good(&name).to_string()]);
+        arena.world.pocketbase.write(&arena.room, &arena.users[0], &format!("posted {i}")).await;
+        names.extend([name, format!("posted {i}")]);
+    }
+    let together: Vec<String> = odd.iter().map(|row| (*row).to_owned()).chain([good("the last").to_string()]).collect();
+    arena.world.pocketbase.append_to_outbox(&together);
+    names.push("the last".into());
+    for name in &names {
+        assert_eq!(&arena.honest.message().await, name, "in order and exactly once");
+    }
+    let unreadable = r#"gateway_events_total{outcome="unreadable"}"#;
+    arena.gateway().metric_reaches(unreadable, 2.0 * odd.len() as f64).await;
+    assert_eq!(arena.gateway().metric(unreadable).await, 2.0 * odd.len() as f64);
+    let log = arena.gateway().process.log();
+    assert!(log.contains("a row of PocketBase's outbox is unreadable") && !log.contains("cut off\""), "{log}");
+
+    // Access goes on, and ends where PocketBase ends it.
+    arena.world.pocketbase.write(&arena.room, &arena.users[0], "still here").await;
+    assert_eq!(arena.honest.message().await, "still here");
+    let members = arena.world.pocketbase.as_superuser("GET", "collections/room_members/records", &Value::Null).await;
+    let bob = members["items"].as_array().unwrap().iter().find(|member| member["user"] == json!(arena.users[1].id));
+    let path = format!("collections/room_members/records/{}", bob.unwrap()["id"].as_str().unwrap());
+    arena.world.pocketbase.append_to_outbox(&together[..odd.len()]);
+    arena.world.pocketbase.as_superuser("DELETE", &path, &Value::Null).await;
+    // "Removed", or "rules changed" where a check of everything came first.
+    let code = arena.honest.unsubscribed().await["code"].clone();
+    assert!(code == 2100 || code == 2103, "{code}");
+}
+
+/// A record that no subscriber's queue could hold reaches every gateway, the history and updates channels as its id.
+#[tokio::test]
+async fn a_record_too_large_for_an_event_disturbs_nobody() {
+    let world = World::start(2, true, &[]).await;
+    let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut clients = Vec::new();
+    for (gateway, user) in world.gateways.iter().zip(&users[1..3]) {
+        let mut client = Client::connect(gateway, &user.token).await;
+        let place = client.subscribe(&channel).await;
+        client.subscribe("room-updates").await;
+        clients.push((client, place, gateway, user));
+    }
+    // From the hooks: 60,000 characters of six bytes each. From rows of older hooks: more than any queue holds.
+    let large = world.pocketbase.write(&room, &users[0], &"\u{1}".repeat(60_000)).await;
+    let row = |collection: &str, id: &str, bytes: usize| {
+        let record = json!({"id": id, "content": "x".repeat(bytes)});
+        let data = json!({"action": "update", "collection": collection, "record": record});
+        json!({"channels": [channel], "data": data, "updates": {"channels": ["room-updates"], "users": []}}).to_string()
+    };
+    world.pocketbase.append_to_outbox(&[row("rooms", &room, 600_000), row("rooms", &room, 12_000_000)]);
+    world.pocketbase.write(&room, &users[0], "after").await;
+    let short = |action: &str, collection: &str, id: &str| json!({"action": action, "collection": collection, "record": {"id": id}, "truncated": true});
+    let create = short("create", "messages", large["id"].as_str().unwrap());
+    let update = short("update", "rooms", &room);
+    let due = [&create, &update, &update];
+    for (client, place, gateway, user) in &mut clients {
+        let (mut messages, mut updates) = (Vec::new(), 0);
+        while messages.len() < 4 || updates < 2 {
+            let push = client.push().await["push"].take();
+            if push["channel"] == "room-updates" {
+                assert_eq!(push["pub"]["data"], update);
+                updates += 1;
+            } else {
+                messages.push(push["pub"]["data"].clone());
+            }
+        }
+        assert_eq!(messages[..3].iter().collect::<Vec<_>>(), due);
+        assert_eq!(messages[3]["record"]["content"], "after");
+        let mut late = Client::connect(gateway, &user.token).await;
+        let recovered = late.recover(&channel, place).await;
+        assert_eq!(recovered["recovered"], true, "{recovered}");
+        let publications = recovered["publications"].as_array().unwrap();
+        assert_eq!(publications[..3].iter().map(|it| &it["data"]).collect::<Vec<_>>(), due);
+        assert_eq!(gateway.metric("gateway_disconnects_total{code=\"3008\"}").await, 0.0);
+    }
+    let mut counted = 0.0;
+    for gateway in &world.gateways {
+        counted += gateway.metric("gateway_events_total{outcome=\"truncated\"}").await;
+    }
+    assert!(counted >= 3.0, "{counted}");
+}
+
 #[tokio::test]
 async fn requests_that_lead_nowhere_are_told_why() {
     let arena = Arena::new(&[]).await;

@@ -74,7 +74,7 @@ prepare_node() {
   need_npm_packages
   build_gateway
 }
-run_node() { run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/sdk.test.mjs tests/node/kanban.test.mjs tests/node/cost.test.mjs; }
+run_node() { run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/sdk.test.mjs tests/node/guests.test.mjs tests/node/kanban.test.mjs tests/node/cost.test.mjs; }
 count_node() { count_tap "$@"; }
 
 prepare_quickstart() {

@@ -1,4 +1,4 @@
-//! The account of a user, or of all guests: what PocketBase's hooks answer about it, as of one moment.
+//! The account of a user, or of all guests: the answer of PocketBase's hooks, as of one moment.
 
 use crate::pocketbase::{AccountId, UserKey};
 use secrecy::SecretString;
@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 pub struct Account {
     pub id: AccountId,
-    /// The user's key, which names the user everywhere in the gateway; empty for guests.
+    /// The user's key: the user's name everywhere in the gateway; empty for guests.
     pub user: Arc<str>,
-    /// The signing key of the user's tokens; empty for guests, who have none.
+    /// The signing key of the user's tokens; empty for guests.
     pub(super) key: SecretString,
     banned_until: SystemTime,
     muted_until: SystemTime,
-    /// The keys of the users whose signals this user does not want, sorted.
+    /// The keys of blocked users, sorted: signals from them are left out.
     blocked: Box<[String]>,
     /// When PocketBase was asked.
     pub(super) at: Instant,
@@ -55,7 +55,7 @@ impl Account {
         self.at < other.at
     }
 
-    /// Whether a token that was valid for `self` is still valid for `other`.
+    /// Whether both accounts have the same signing key.
     pub fn has_key_of(&self, other: &Self) -> bool {
         use secrecy::ExposeSecret;
         self.key.expose_secret() == other.key.expose_secret()
@@ -64,7 +64,7 @@ impl Account {
 
 #[cfg(test)]
 impl Account {
-    /// The account of a user who blocks these users.
+    /// The account of a user, with blocked users.
     pub fn blocking(blocked: &[&str]) -> Arc<Self> {
         let blocked = blocked.iter().map(|&user| user.to_owned()).collect();
         let user = UserKey { blocked, ..UserKey::signing("u", "a key for tests") };

@@ -1,4 +1,4 @@
-//! PocketBase's auth tokens: reading the claims, and checking them against the account that they name.
+//! PocketBase's auth tokens: the claims, and the check against the account.
 
 use super::{Account, AuthError, Identity};
 use crate::pocketbase::{AccountId, UserKey};
@@ -11,12 +11,12 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// The longest token that is looked at; PocketBase's have about 300 characters.
+/// Maximum length of a token, in bytes; PocketBase's have about 300.
 const TOKEN_MAX: usize = 4096;
-/// The longest id of a record or collection; PocketBase's have 15 characters unless configured otherwise.
+/// Maximum length of a record's or collection's id; PocketBase's have 15 characters unless configured otherwise.
 const ID_MAX: usize = 64;
-/// PocketBase's keys have 80 to 100 characters. A short one would mean that something is wrong with the answer,
-/// and an empty one would let everybody in.
+/// Minimum length of a signing key. PocketBase's have 80 to 100 characters; a short key means a wrong answer, and an
+/// empty key would make every forged token valid.
 const KEY_MIN: usize = 32;
 
 #[derive(Deserialize)]
@@ -32,17 +32,17 @@ struct Claims {
 
 static VALIDATION: LazyLock<Validation> = LazyLock::new(|| {
     let mut validation = Validation::new(Algorithm::HS256);
-    // Checked by [`Unproven::check`] against the clock that was passed in, and without leeway.
+    // [`Unproven::check`] compares with the caller's clock, without leeway.
     validation.validate_exp = false;
     validation.validate_aud = false;
     validation
 });
 
-/// A token whose signature has not been checked: its claims serve to find the account, and are not believed before.
+/// A token before the check of the signature. The claims serve to find the account, and for nothing else.
 pub struct Unproven<'a> {
     token: &'a str,
     claims: Claims,
-    /// The account that the claims name.
+    /// The account in the claims.
     pub account: AccountId,
 }
 

@@ -1,4 +1,4 @@
-//! Guests, that is connections without a token: how many are open, in all and from each network address.
+//! Limit of guests (connections without a token) per network address, and the count of open guest connections.
 
 use super::addresses::{AddressPlace, Addresses};
 use super::seldom::Seldom;
@@ -18,7 +18,7 @@ impl Guests {
         Self { addresses: Addresses::new(per_address), open, log: Seldom::default() }
     }
 
-    /// `None` where as many guests are connected from this address as may be.
+    /// A place for a guest from this address; `None` at the limit.
     pub fn take(&self, address: IpAddr) -> Option<GuestPlace> {
         let place = self.addresses.take(address);
         if place.is_none() && self.log.passes() {
@@ -30,7 +30,7 @@ impl Guests {
     }
 }
 
-/// Given back by its drop.
+/// A guest's place, given back on drop.
 pub struct GuestPlace {
     _place: AddressPlace,
     open: IntGauge,

@@ -1,4 +1,4 @@
-//! Log lines that a flood of clients could repeat without end: one a minute passes.
+//! Rate limit for log lines that a flood of clients could repeat: one line a minute.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

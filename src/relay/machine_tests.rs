@@ -3,6 +3,7 @@
 //! atomic, as it is in Redis and in PocketBase; a publish of several events can be interrupted between any two.
 
 use super::*;
+use crate::event::Completeness;
 use crate::protocol::Payload;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -58,7 +59,8 @@ fn channel(seq: u64) -> usize {
 
 fn event(seq: u64, run: u8) -> Event {
     let data = Payload::parse(&format!("\"{seq} of {run}\"")).unwrap();
-    Event { seq, channels: vec![channel(seq).to_string()], data, access: None, updates: None }
+    let channels = vec![channel(seq).to_string()];
+    Event { seq, channels, data, access: None, updates: None, completeness: Completeness::Whole, dropped: 0 }
 }
 
 fn run_of(event: &Event) -> u8 {
@@ -69,7 +71,7 @@ fn run_of(event: &Event) -> u8 {
 fn page(log: &Log, boot: u8, after: u64, limit: usize) -> Events {
     let events =
         (1..).zip(log).filter(|(seq, _)| *seq > after).take(limit).map(|(seq, run)| event(seq, *run)).collect();
-    Events { events, last: log.len() as u64, boot: boot.into() }
+    Events { events, last: log.len() as u64, boot: boot.into(), ..Events::default() }
 }
 
 impl Broker {

@@ -88,9 +88,8 @@ impl Session {
         Err(codes::TOO_MANY_REQUESTS.into())
     }
 
-    /// The client is authenticated: it no longer counts against `max_unauthenticated`, but as one of its user's, or as
-    /// a guest of its address. While the broker does not answer nobody is kept out: a limit must not be what ends the
-    /// service.
+    /// Moves an authenticated client from `max_unauthenticated` to the limit of the user's connections, or of guests
+    /// per address. If the broker does not answer, the client is let in: a limit must not end the service.
     pub(super) async fn settle(&mut self, deadline: Instant) -> Result<(), Failure> {
         self.newcomer = None;
         if self.connection()?.is_guest() {

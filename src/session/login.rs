@@ -1,4 +1,4 @@
-//! Authentication of a connection: `connect` with a PocketBase token, or without one as a guest, and `refresh`.
+//! Authentication of a connection: `connect` with a PocketBase token, `connect` as a guest without a token, `refresh`.
 
 use super::{Failure, Session, State};
 use crate::auth::{AuthError, Verified};
@@ -33,7 +33,7 @@ impl Session {
         }
     }
 
-    /// A fresh token of the same user. A guest has nothing to refresh: whoever logs in connects anew.
+    /// Takes a fresh token of the same user. Guests get an error: to log in, a client connects anew.
     pub(super) async fn refresh(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
         if self.connection()?.is_guest() {
             return Err(codes::NOT_AVAILABLE.into());
@@ -45,7 +45,7 @@ impl Session {
         Ok(Reply::Refresh { client: self.client.to_string(), ttl })
     }
 
-    /// Verifies the token and takes over its account; returns its seconds left. Without a token, those of a guest.
+    /// Verifies the token and takes over the account; returns the seconds until a refresh. An empty token: a guest.
     async fn authenticate(&mut self, token: &str, deadline: Instant) -> Result<Option<u32>, Failure> {
         let mut verified = self.verify(token, deadline).await?;
         let connection = match &self.state {
@@ -58,12 +58,12 @@ impl Session {
                 connection
             }
         };
-        // From here on it hears of changes of its user; of those before it could not.
+        // From here on the connection is told of changes of the user; earlier changes are found here.
         while !self.services.auth.holds(&verified) {
             verified = self.verify(token, deadline).await?;
         }
         let Verified { identity, account, .. } = verified;
-        // The same key is not enough: it may have been given to another account meanwhile.
+        // Beside the key, the account is compared: a new config may have given the key to another account.
         if connection.user != identity.user || connection.account().id != account.id {
             return Err(codes::INVALID_TOKEN.into());
         }

@@ -18,7 +18,7 @@ impl Session {
     pub(super) async fn rpc(&self, method: &str, data: Option<&RawValue>, deadline: Instant) -> Result<Reply, Failure> {
         let data = data.map_or("{}", RawValue::get);
         match method {
-            // Guests have no status, and may ask for those of users whom the rules let them view.
+            // Guests have no status, but may read the status of users, as far as the rules allow.
             "status.set" | "status.idle" if self.connection()?.is_guest() => Err(codes::PERMISSION_DENIED.into()),
             "status.set" => self.set_status(data, deadline).await,
             "status.idle" => self.set_idle(data),

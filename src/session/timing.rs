@@ -58,7 +58,7 @@ impl Timing {
 
     /// When [`Timing::due`] should be asked next.
     pub fn next(&self) -> Instant {
-        // Before `connect` there is an end, and after it a next ping.
+        // Never empty: an end before `connect`, a next ping afterwards.
         let next = [self.end, self.next_ping, self.pong_due].into_iter().flatten().min();
         next.unwrap_or_else(|| Instant::now() + YEAR)
     }

@@ -1,4 +1,4 @@
-//! Connections without a token: what they may, how many there may be, and how they end.
+//! Guests, connections without a token: permissions, limits, and the end of the connection.
 
 use super::stage::{Stage, how_answered, how_connected, subscribe};
 use crate::harness::client::Client;
@@ -17,7 +17,7 @@ async fn a_guest_listens_where_the_rules_ask_for_no_login_and_does_nothing_else(
     let mut guest = Client::open(&stage.gateway().websocket()).await;
     let reply = guest.call("connect", json!({})).await;
     assert!(reply["connect"]["ttl"].is_null() && reply["connect"]["expires"].is_null(), "{reply}");
-    // The second guest is not the second connection of one user.
+    // Guests do not count against max_connections_per_user.
     let mut other = stage.guest().await;
     for client in [&mut guest, &mut other] {
         assert_eq!([subscribe(client, &public).await, subscribe(client, &members).await], ["ok", "103"]);
@@ -111,7 +111,7 @@ async fn guests_are_bounded_per_address_and_others_are_not() {
     assert_eq!(how_connected(stage.gateway(), "").await, "4002");
     assert_eq!(stage.gateway().metric(REFUSED).await, 1.0);
     assert_eq!(stage.gateway().metric("gateway_guests").await, 2.0);
-    // Those who log in, and guests from elsewhere, have places of their own.
+    // Users, and guests from another address, do not count.
     assert_eq!(how_connected(stage.gateway(), &ann.token).await, "ok");
     assert_eq!(from(&stage, Ipv4Addr::new(127, 0, 0, 9), &[]).await.1, "ok");
     first.cut();
@@ -137,7 +137,7 @@ async fn behind_a_trusted_proxy_its_clients_are_counted() {
         (proxy, "192.0.2.2", "ok"),
         (proxy, "2001:db8:1:2::1", "ok"),
         (proxy, "2001:db8:1:2:ffff::9", "4002"),
-        // Nobody else's word is taken.
+        // The header of an untrusted peer is ignored.
         (stranger, "192.0.2.3", "ok"),
         (stranger, "192.0.2.4", "4002"),
     ] {
@@ -162,7 +162,7 @@ async fn a_crowd_of_guests_costs_one_question() {
         assert_eq!(subscribe(&mut guest, &room).await, "ok");
         guests.push(guest);
     }
-    // PocketBase may have told of something in between, such as the room, after which it is asked once more.
+    // A change in between, such as the room's creation, costs one more question.
     for (route, before) in ["keys", "authorize"].into_iter().zip(before) {
         let asked = calls(route).await - before;
         assert!((1.0..=3.0).contains(&asked), "{route}: {asked} calls for 200 guests");
@@ -175,7 +175,7 @@ async fn a_crowd_of_guests_costs_one_question() {
     assert!(asked <= 6.0, "{asked} calls to shut 200 guests out");
 }
 
-/// A guest from this address, with these headers; and how its `connect` ended.
+/// A guest from an address, with headers, and the outcome of `connect`.
 async fn from(stage: &Stage, address: Ipv4Addr, headers: &[(&str, &str)]) -> (Client, String) {
     let mut client = Client::open_from(stage.gateway(), address, headers).await.expect("the handshake succeeds");
     client.send(&json!({"id": 1, "connect": {}}).to_string()).await;

@@ -1,4 +1,4 @@
-//! Users of several auth collections: told apart by their keys, though their ids may be the same.
+//! Users of several auth collections, with keys that differ where the ids do not.
 
 use super::stage::{Stage, how_connected, subscribe};
 use crate::harness::client::Client;
@@ -86,7 +86,7 @@ async fn presence_signals_statuses_and_orders_name_users_by_their_keys() {
         }
     }
 
-    // Whoever has the same id in another collection has another status.
+    // Records with the same id in two collections have two statuses.
     staff.call("rpc", json!({"method": "status.set", "data": {"status": "dnd"}})).await;
     for (key, status) in [(&tom_key, "dnd"), (&ann.id, "online")] {
         let reply = admin.call("subscribe", json!({"channel": format!("status:{key}")})).await;
@@ -96,15 +96,14 @@ async fn presence_signals_statuses_and_orders_name_users_by_their_keys() {
     let of = |key: &str| statuses["statuses"][key]["status"].clone();
     assert_eq!([of(&tom_key), of(&ann.id), of("")], ["dnd", "online", "offline"]);
 
-    // An order to the staff does not reach the member, and one to guests reaches them alone.
+    // An order for the staff user leaves the member alone; an order for guests leaves users alone.
     call_api(&stage, "disconnect", &json!({"user": tom_key})).await;
     assert_eq!(staff.closed().await.0, 4504);
     call_api(&stage, "unsubscribe", &json!({"user": "", "channel": room})).await;
     assert_eq!(guest.unsubscribed().await["code"], 2105);
-    until("the others alone", async || {
-        (present(&mut member, &room).await == [ann.id.clone(), root_key.clone()]).then_some(())
-    })
-    .await;
+    let mut left = vec![ann.id.clone(), root_key.clone()];
+    left.sort();
+    until("the others alone", async || (present(&mut member, &room).await == left).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +132,7 @@ async fn rules_and_personal_channels_hold_for_the_record_of_the_right_collection
             assert_eq!(subscribe(client, &channel).await, outcome, "{channel}");
         }
     }
-    // Superusers get the same content as everybody.
+    // Superusers get events too.
     let id = vault.strip_prefix("vault:").expect("its name").to_owned();
     stage.update("vaults", &id, &json!({"name": "silver"})).await;
     let [_, _, admin, _] = &mut clients;
@@ -151,7 +150,7 @@ async fn a_token_acts_for_its_own_record_and_for_no_other_of_the_same_id() {
     let made = |id: &str, collection: &str| sign(Algorithm::HS256, &claims(id, collection), &key);
     assert_eq!(how_connected(stage.gateway(), &made(&tom.id, &staff)).await, "ok", "the key is the right one");
 
-    // What the staff's key signs is worth nothing for the member of the same id, remembered or not.
+    // Tokens signed with the staff user's key are invalid for the member with the same id, cached or not.
     drop(stage.connect(&ann).await);
     for (id, collection) in [
         (ann.id.clone(), members.clone()),
@@ -166,12 +165,12 @@ async fn a_token_acts_for_its_own_record_and_for_no_other_of_the_same_id() {
         assert_eq!(how_connected(stage.gateway(), &made(&id, &collection)).await, "3500", "{collection} {id}");
     }
 
-    // Nor is a refresh with the other's token.
+    // A refresh with the staff user's token ends the member's connection.
     let mut client = stage.connect(&ann).await;
     client.send(&json!({"id": 9, "refresh": {"token": tom.token}}).to_string()).await;
     assert_eq!(client.closed().await.0, 3500);
 
-    // A member whose id looks like the key of the staff is nobody, even with a genuine token.
+    // A genuine token of a member is refused if the id looks like the staff user's key.
     let eve = pocketbase.account("members", "eve").await;
     let key = signing_key(pocketbase, &members, &eve.id).await;
     let fake = format!("staff/{}", tom.id);
@@ -227,7 +226,7 @@ async fn each_kind_of_account_is_revoked_by_itself() {
     }
 }
 
-/// A rule that compares ids lets in the users of that id in all collections, so all of them are shut out with it.
+/// PocketBase's rule compares ids alone, and so lets in the users with this id of every collection.
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_a_comparison_of_ids_has_let_in_it_shuts_out() {
     let stage = Stage::new(&[]).await;
@@ -243,7 +242,7 @@ async fn whom_a_comparison_of_ids_has_let_in_it_shuts_out() {
         assert_eq!(client.unsubscribed().await["code"], 2100);
     }
 
-    // The end of one of the two is not the other's.
+    // Deleting the staff user leaves the member's connection open.
     stage.delete("staff", &tom.id).await;
     let [member, staff] = &mut clients;
     assert_eq!(staff.closed().await.0, 4500);

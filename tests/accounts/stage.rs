@@ -1,4 +1,4 @@
-//! The application of `tests/accounts/pocketbase`, with gateways beside it.
+//! PocketBase with the application of `tests/accounts/pocketbase`, and gateways.
 
 use crate::harness::client::Client;
 use crate::harness::gateway::Gateway;
@@ -19,7 +19,7 @@ impl Stage {
         Self::start(1, None, settings).await
     }
 
-    /// Two gateways that share a Redis.
+    /// Two gateways with one Redis.
     pub async fn pair() -> Self {
         Self::start(2, Some(Redis::start()), &[]).await
     }
@@ -62,7 +62,7 @@ impl Stage {
         format!("room:{}", self.create("rooms", &json!({"visibility": visibility})).await)
     }
 
-    /// A member and one of the staff who have the same id.
+    /// A member and a staff user with the same id.
     pub async fn twins(&self) -> (User, User) {
         let member = self.pocketbase.account("members", "ann").await;
         let staff = self.pocketbase.account("staff", "tom").await;
@@ -90,14 +90,14 @@ pub async fn subscribe(client: &mut Client, channel: &str) -> String {
     reply["error"]["code"].as_u64().map_or("ok".to_owned(), |code| code.to_string())
 }
 
-/// How `connect` with this token ends: `ok`, the code of an error, or that of the connection's end.
+/// The outcome of `connect` with a token: `ok`, an error code, or a close code.
 pub async fn how_connected(gateway: &Gateway, token: &str) -> String {
     let mut client = Client::open(&gateway.websocket()).await;
     client.send(&json!({"id": 1, "connect": {"token": token}}).to_string()).await;
     how_answered(&mut client).await
 }
 
-/// The same of the reply that comes next.
+/// The outcome in the next reply.
 pub async fn how_answered(client: &mut Client) -> String {
     match client.text().await {
         Ok(text) => {

@@ -1,5 +1,5 @@
-// Several auth collections, superusers and guests, as the hooks answer about them: users by their KEYs, and never a
-// record of one collection in place of another one's.
+// Several auth collections, superusers and guests in the hooks' answers: users by KEY, and records of two collections
+// with the same id kept apart.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -22,7 +22,7 @@ async function account(collection, name, fields = {}) {
   return pb.login(email, PASSWORD, collection);
 }
 
-/** Gives a record another id, past PocketBase, which takes care that ids of auth collections differ only as it saves. */
+/** Changes a record's id with SQL, since PocketBase refuses to save an id of another auth collection. */
 function rename(collection, from, to) {
   const sql = `import sqlite3,sys
 db = sqlite3.connect(sys.argv[1], timeout=30)
@@ -37,7 +37,7 @@ const authorize = async (...checks) => {
   return (await pb.gateway("POST", "/api/gateway/authorize", body)).body.results;
 };
 
-/** All scopes that `action` adds to the outbox. */
+/** The scopes in the outbox rows of `action`. */
 async function scopes(action) {
   const { last } = await pb.events();
   await action();
@@ -93,7 +93,7 @@ describe("keys", () => {
     const fake = `staff/${SAME}`;
     rename("members", eve.id, fake);
     assert.deepEqual(await ask(`${ids.members}/${fake}`), [null]);
-    // The KEY is that of the staff's record.
+    // The KEY belongs to the staff record.
     assert.deepEqual(await authorize([fake, `crew:${SAME}`], [fake, `user:${SAME}`], [fake, `user:${fake}`]), ["allowed", "denied", "denied"]);
     assert.deepEqual(await authorize([`staff/${fake}`, `crew:${SAME}`], [`staff/a/b`, `crew:a/b`]), ["denied", "denied"]);
   });

@@ -92,13 +92,14 @@ describe("outbox", () => {
     assert.deepEqual(kinds, []);
   });
 
-  test("a dotted path leads to the room, until a cascade has removed it", async () => {
+  test("a dotted path leads to the room, also in a cascade that has removed the message", async () => {
     const message = await pb.create("messages", text(room, ann), ann);
     const reaction = await added(() => pb.create("reactions", { message: message.id, user: ann.id, emoji: "🎉" }, ann));
     assert.deepEqual(reaction.events[0].channels, [`room:${room.id}`]);
 
     const removed = await added(() => pb.remove("messages", message.id, ann));
-    assert.deepEqual(removed.kinds, ["delete messages"]);
+    assert.deepEqual(removed.kinds, ["delete reactions", "delete messages"]);
+    assert.deepEqual(removed.events.map((e) => e.channels), [[`room:${room.id}`], [`room:${room.id}`]]);
   });
 
   test("deleting a room deletes what is in it, in one transaction", async () => {
@@ -189,9 +190,22 @@ describe("delivery", () => {
     intake.mode = "answer";
   });
 
-  test("a call of the gateway ends the pause, and what it has already is not posted again", async () => {
-    const { last } = await pb.events();
+  test("a call of the gateway does not end the pause, since it shows nothing of the other direction", async () => {
+    const { last, delivery } = await pb.events();
+    assert.deepEqual(delivery, { url: intake.url, error: "the gateway answered 500" });
+    const posts = intake.posts.length;
     await pb.events(last); // "I have everything up to `last`"
+    await pb.create("messages", text(room, ann), ann);
+    assert.equal(intake.posts.length, posts, "the breaker is open");
+  });
+
+  test("a probe that arrives ends the pause, and what the gateway has already is not posted again", async () => {
+    const { last } = await pb.events();
+    await pb.events(last);
+    const { body } = await pb.gateway("POST", "/api/gateway/probe", {});
+    assert.deepEqual(body, { url: intake.url, error: "" });
+    assert.deepEqual(intake.posts.at(-1), { events: [], signed: true, target: "/hooks/pocketbase" });
+    assert.deepEqual((await pb.events()).delivery, body);
     await pb.create("messages", text(room, ann), ann);
     assert.deepEqual(intake.posts.at(-1).events.map((e) => e.seq), [last + 1]);
   });
@@ -214,8 +228,13 @@ describe("delivery", () => {
     assert.equal(slow.length, 1, `of ${times.map(Math.round)}`);
     assert.ok(slow[0] < 2000);
     for (let i = 0; i < 20; i++) assert.ok((await timed()) < 500, "while the breaker is open");
+    const failed = (await pb.gateway("POST", "/api/gateway/probe", {})).body;
+    assert.match(failed.error, /^Post "http:.*(deadline exceeded|Timeout)[^]*$/);
+    assert.ok(failed.error.length < 200 && !failed.error.includes("GoError"), failed.error);
+    assert.deepEqual((await pb.events()).delivery, failed);
     intake.mode = "answer";
     await pb.events((await pb.events()).last);
+    assert.equal((await pb.gateway("POST", "/api/gateway/probe", {})).body.error, "");
   });
 
   test("the pauses are in the log, one line each", async () => {
@@ -247,6 +266,7 @@ describe("routes", () => {
     ["POST", "/api/gateway/view", { channel: "room-updates", checks: [] }],
     ["GET", "/api/gateway/events?after=0&limit=1"],
     ["POST", "/api/gateway/confirm", { seq: 0 }],
+    ["POST", "/api/gateway/probe", {}],
   ];
 
   for (const [method, target, body] of routes) {
@@ -394,13 +414,13 @@ describe("routes", () => {
 
   test("a page of large events ends early, but has one", async () => {
     const { last: before } = await pb.events(0, 1);
-    const large = "\u0001".repeat(65_000); // six bytes each in JSON
-    for (let i = 0; i < 14; i++) await pb.create("messages", text(room, ann, large), ann);
+    const large = "\u0001".repeat(40_000); // six bytes each in JSON
+    for (let i = 0; i < 22; i++) await pb.create("messages", text(room, ann, large), ann);
     const { events, last } = await pb.events(before);
-    assert.equal(last, before + 14);
-    assert.ok(events.length > 5 && events.length < 14, `${events.length} events`);
+    assert.equal(last, before + 22);
+    assert.ok(events.length > 10 && events.length < 22, `${events.length} events`);
     const rest = await pb.events(events.at(-1).seq);
-    assert.deepEqual([...events, ...rest.events].map((e) => e.seq), Array.from({ length: 14 }, (_, i) => before + 1 + i));
+    assert.deepEqual([...events, ...rest.events].map((e) => e.seq), Array.from({ length: 22 }, (_, i) => before + 1 + i));
   });
 });
 

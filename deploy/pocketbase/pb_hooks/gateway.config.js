@@ -1,21 +1,21 @@
-// What the gateway should know about your application. This is the only file to edit; PocketBase does not start while
-// something in it is wrong, and says what. It is read once, when PocketBase starts.
+// Your application's settings for the gateway, and the only file to edit. PocketBase reads the file at its start, and
+// refuses to start with a sentence about the first mistake in the file.
 module.exports = {
-  // The auth collection whose tokens the gateway accepts. With more settings, or with several collections:
+  // The auth collection of the accepted tokens. With more settings, or with several collections:
   //
   //   users: [
   //     {
   //       collection: "users",
   //       bannedUntil: "banned_until", // a date field: until then, the user may not connect
   //       mutedUntil: "muted_until",   // a date field: until then, the user may listen but not publish signals
-  //       blocked: "blocked",          // a relation to users: whose signals this user does not want
+  //       blocked: "blocked",          // a relation to users: the user gets no signals from these
   //     },
-  //     "staff",        // this collection's users are called "staff/ID" in the gateway
+  //     "staff",        // users of this collection are called "staff/ID" in the gateway
   //     "_superusers",  // may listen everywhere, as in PocketBase
   //   ],
   users: "users",
 
-  // Whether a connection without a token is let in, as a guest who may listen wherever your rules ask for no login.
+  // Whether a connection without a token is accepted, as a guest with access wherever your rules ask for no login.
   guests: false,
 
   // The kinds of channels, and who may subscribe.
@@ -23,39 +23,40 @@ module.exports = {
     // "user:ID" is open to the user with this id alone.
     user: { own: true },
 
-    // "status:ID" tells who is online; open to everybody whom the viewRule of "users" lets view this user.
+    // "status:ID" carries a user's online status, for all users with permission (viewRule of "users") to view that user.
     status: { guard: "users" },
 
-    // "room:ID" would be open to everybody whom the viewRule of the collection "rooms" lets view the record ID:
+    // "room:ID" would be open to all users with permission (viewRule of "rooms") to view the record ID:
     //
     //   room: { guard: "rooms" },
     //
-    // What the rule looks at is read from the rule itself: subscribers are checked anew whenever such a record changes,
-    // and when the rule does. `perUser` makes that cheaper where the rule does not say it clearly: "a record of
-    // room_members concerns only the access of the user in its field user":
+    // The hooks read from the rule which records access depends on: subscribers are checked again when such a record or
+    // the rule changes. `perUser` limits the check to one user where the rule alone does not show the limit: "a record
+    // of room_members only concerns the user in the field user":
     //
     //   room: { guard: "rooms", perUser: { room_members: "user" } },
     //
-    // The gateway asks without headers, query and body. Where a rule looks at these, say that this is meant:
+    // The gateway asks without headers, query and body. For a rule with @request.headers, @request.query or
+    // @request.body, confirm that empty values are intended:
     //
     //   room: { guard: "rooms", emptyRequest: true },
   },
 
-  // Channels that tell each user of all records of a guard that they may list and view, and of no others:
+  // Channels with the changes of all records that a user may list and view:
   //
   //   updates: { "room-updates": "room" },
   updates: {},
 
-  // Which changes are sent, and to which channels. Every create, update and delete in the collection on the left goes
-  // to the channels on the right. {braces} hold a field of the changed record; a dot follows a relation:
+  // Collections and the channels of their changes. Every create, update and delete in the collection on the left goes to
+  // the channels on the right. {braces} hold a field of the changed record; a dot follows a relation:
   //
   //   relay: {
   //     messages: ["room:{room}"],
   //     reactions: ["room:{message.room}"],
   //   },
   //
-  // Everybody who may listen to the channel must be allowed to view the record as well. PocketBase does not start where
-  // the two viewRules do not show that, unless you vouch for it:
+  // Every listener of the channel must also be allowed to view the record. PocketBase does not start where the two
+  // viewRules do not prove this, unless you vouch for the listeners:
   //
   //   messages: { to: ["room:{room}"], trusted: true },
   relay: {},
@@ -63,12 +64,14 @@ module.exports = {
   // These have defaults:
   //
   //   outbox: {
-  //     keepSeconds: 600,      // how long a change is kept after the gateway has confirmed it
+  //     keepSeconds: 600,      // how long a confirmed change is kept
+  //     maxEventBytes: 262144, // a larger record goes out as its id alone; at most a quarter of each gateway's
+  //                            //   max_queue_size (1 MiB by default)
   //   },
   //   delivery: {
   //     timeoutSeconds: 1,     // how long a write may wait for the gateway
-  //     firstPauseSeconds: 1,  // after a failure the gateway is left alone for so long, then for twice as long
-  //     lastPauseSeconds: 30,  //   each time, up to this
+  //     firstPauseSeconds: 1,  // pause in the posts after a failure; doubled after each further failure
+  //     lastPauseSeconds: 30,  // longest pause
   //     batch: 100,            // changes in one request, at most
   //   },
 };

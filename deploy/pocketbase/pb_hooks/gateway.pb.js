@@ -16,9 +16,9 @@ onBootstrap((e) => {
 
 // Of all collections, since a rule may mention any of them, and may be edited at any time. Most writes are of no
 // interest, and leave again at once.
-onRecordCreateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).create(e));
-onRecordUpdateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).update(e));
-onRecordDeleteExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).remove(e));
+onRecordCreateExecute((e) => (globalThis.gatewayPass ??= require(`${__hooks}/gateway/pass.js`)).create(e));
+onRecordUpdateExecute((e) => (globalThis.gatewayPass ??= require(`${__hooks}/gateway/pass.js`)).update(e));
+onRecordDeleteExecute((e) => (globalThis.gatewayPass ??= require(`${__hooks}/gateway/pass.js`)).remove(e));
 
 // Called with a collection's name when the first of its writes leaves a row (see gateway/listening.js).
 $app.store().set(require(`${__hooks}/gateway/listening.js`).REGISTER, (collection) => {

@@ -2,7 +2,7 @@
 
 use konvert_gateway::access::changes::{Change, Changes};
 use konvert_gateway::broker::Mark;
-use konvert_gateway::event::{CHANNEL_NAME_MAX, Events, INTERNAL};
+use konvert_gateway::event::{CHANNEL_NAME_MAX, Completeness, Event, Events, INTERNAL};
 use konvert_gateway::protocol::Publication;
 use konvert_gateway::protocol::json::publication_push;
 use konvert_gateway::relay::machine::{Action, Input, Machine};
@@ -12,6 +12,12 @@ use serde_json::value::RawValue;
 pub fn check(input: &[u8]) {
     // Several bodies, one after the other.
     let bodies: Vec<Events> = input.split(|byte| *byte == 0).filter_map(|body| Events::parse(body).ok()).collect();
+    // As answers of the outbox route: one row alone is skipped where it is the fault.
+    for body in input.split(|byte| *byte == 0) {
+        if let Ok(Some(Events { events, .. })) = Events::page(body, 1) {
+            assert!(events.len() <= 1);
+        }
+    }
     for events in &bodies {
         is_in_order(events);
         comes_back(events);
@@ -66,7 +72,11 @@ fn comes_back(events: &Events) {
     });
     let body = format!(r#"{{"events":[{}],"last":{}}}"#, each.collect::<Vec<_>>().join(","), events.last);
     let again = Events::parse(body.as_bytes()).expect("what was read can be read again");
-    assert_eq!((&again.events, again.last), (&events.events, events.last));
+    // Without what was not written, and what a row of an unreadable one's parts would be.
+    let written =
+        |event: &Event| Event { updates: None, dropped: 0, completeness: Completeness::Whole, ..event.clone() };
+    let all = |events: &Events| events.events.iter().map(written).collect::<Vec<_>>();
+    assert_eq!((all(&again), again.last), (all(events), events.last));
 }
 
 /// The relay takes them as posts and as pages of the outbox, in turn. It comes to an end, and publishes nothing but

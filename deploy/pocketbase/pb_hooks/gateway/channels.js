@@ -3,6 +3,10 @@
 const schema = require(`${__hooks}/gateway/schema.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 
+/** As the gateway has it: visible ASCII, and so many characters at most. */
+const NAME = /^[!-~]{1,255}$/;
+/** Begins the names of channels that are the gateway's own. */
+const INTERNAL = "$";
 const NONE = [];
 
 /** The templates of a collection, by today's names (see schema.js). */
@@ -12,23 +16,17 @@ function templates(app, collection) {
 }
 
 /** The values at the end of a path; none where a relation is empty or leads to a record that is gone. */
-function follow(app, record, path) {
+function follow(relations, record, path) {
   const [field, ...rest] = path;
   if (rest.length === 0) {
     return field === "id" ? [record.id] : record.getStringSlice(field);
   }
   const relation = record.collection().fields.getByName(field);
-  const values = [];
-  for (const id of record.getStringSlice(field)) {
-    let next;
-    try {
-      next = app.findRecordById(relation.collectionId, id);
-    } catch {
-      continue;
-    }
-    values.push(...follow(app, next, rest));
-  }
-  return values;
+  if (!relation) return []; // removed just now
+  return record.getStringSlice(field).flatMap((id) => {
+    const next = relations.find(relation.collectionId, id);
+    return next ? follow(relations, next, rest) : [];
+  });
 }
 
 /** Whether changes of this collection are relayed. */
@@ -36,15 +34,24 @@ function relays(app, collection) {
   return templates(app, collection).length > 0;
 }
 
-/** The channels that a change of this record goes to; none where its collection is not relayed. */
-function of(app, record) {
+/**
+ * The channels that a change of this record goes to; none where its collection is not relayed. `refuse(template, name)`
+ * is called for each name that no channel can have.
+ */
+function of(relations, record, refuse) {
   const names = new Set();
-  for (const { before, path, after } of templates(app, record.tableName())) {
-    for (const value of follow(app, record, path)) {
-      names.add(before + value + after);
+  for (const { namespace, before, path, after } of templates(relations.app, record.tableName())) {
+    for (const value of follow(relations, record, path)) {
+      const name = before + value + after;
+      if (isPossible(name, namespace)) names.add(name);
+      else refuse(`${before}{${path.join(".")}}${after}`, name);
     }
   }
   return [...names];
+}
+
+function isPossible(name, namespace) {
+  return NAME.test(name) && name[0] !== INTERNAL && name.startsWith(`${namespace}:`);
 }
 
 /** Whether an update touched a field that decides about the channels. */
@@ -52,4 +59,10 @@ function moved(app, record, original) {
   return templates(app, record.tableName()).some(({ path: [field] }) => touched(record, original, field));
 }
 
-module.exports = { relays, of, moved };
+/** Those of `names` that `others` lacks. */
+function without(names, others) {
+  const known = new Set(others);
+  return names.filter((name) => !known.has(name));
+}
+
+module.exports = { follow, relays, of, isPossible, moved, without };

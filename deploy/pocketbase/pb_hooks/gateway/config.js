@@ -1,8 +1,8 @@
 // The application's gateway.config.js: read and checked once at the start, completed with defaults, and kept in the
-// app's store, so that every JavaScript engine works by the same config whatever happens to the file meanwhile.
+// app's store. Every JavaScript engine works by the stored config, whatever happens to the file later.
 //
-//   users     [{collection, key, bannedUntil, mutedUntil, blocked}]; `key` begins the gateway's name for such a user
-//   guests    whether a connection without a token is let in
+//   users     [{collection, key, bannedUntil, mutedUntil, blocked}]; `key` is the prefix of these users' KEYs
+//   guests    whether a connection without a token may connect
 //   channels  namespace → {guard: [collection], own: collection or null, perUser: {collection: field}, emptyRequest}
 //   updates   channel → namespace
 //   relay     collection → {to: [{template, before, path, after, namespace}], trusted}
@@ -11,23 +11,25 @@
 const KEY = "gateway.config";
 
 const DEFAULTS = {
-  outbox: { keepSeconds: 600 },
+  outbox: { keepSeconds: 600, maxEventBytes: 256 * 1024 },
   delivery: { timeoutSeconds: 1, firstPauseSeconds: 1, lastPauseSeconds: 30, batch: 100 },
 };
+/** What the gateway takes of one event (`DATA_MAX`), and the least that leaves room for ids. */
+const EVENT_BYTES = { min: 1024, max: 512 * 1024 };
 const SECTIONS = ["users", "guests", "channels", "updates", "relay", "outbox", "delivery"];
 const ACCOUNT = ["collection", "bannedUntil", "mutedUntil", "blocked"];
 const CHANNEL = ["guard", "own", "perUser", "emptyRequest"];
 const RELAY = ["to", "trusted"];
-/** Carries who is online; nothing can be relayed there. */
+/** The channel kind for online statuses; events cannot be relayed to such channels. */
 const STATUS = "status";
 
-/** Visible ASCII without a colon, not beginning with "$", which is the gateway's own. */
+/** Visible ASCII without a colon; a leading "$" is reserved for the gateway. */
 const NAME = /^(?!\$)[!-9;-~]{1,64}$/;
 const TEMPLATE = /^([!-z|~]*)\{([\w.]+)\}([!-z|~]*)$/;
 
 let read = { text: null, config: null };
 
-/** The checked config of this process. */
+/** The checked config of the process. */
 function get() {
   const text = $app.store().get(KEY);
   if (read.text !== text) read = { text, config: JSON.parse(text) };
@@ -67,6 +69,10 @@ function checked(file) {
       if (!Number.isInteger(all[name]) || all[name] < 1) {
         fail(`${section}.${name}`, `${JSON.stringify(all[name])} is not a whole number above 0`);
       }
+    }
+    const { maxEventBytes: bytes } = all;
+    if (bytes < EVENT_BYTES.min || bytes > EVENT_BYTES.max) {
+      fail(`${section}.maxEventBytes`, `${bytes} is not from ${EVENT_BYTES.min} to ${EVENT_BYTES.max}`);
     }
     return all;
   }
@@ -141,7 +147,7 @@ function parsed(template, at, named) {
   return { template, before, path: path.split("."), after, namespace };
 }
 
-// ---- what the checks have in common
+// ---- parts of the checks
 
 function isObject(value) {
   return value !== null && typeof value === "object" && !Array.isArray(value);
@@ -174,7 +180,7 @@ function quoted(name) {
   return JSON.stringify(name);
 }
 
-/** "; did you mean …?" with the name that differs least from this one, or all names where none is near. */
+/** "; did you mean …?" with the most similar name, or a list of all names where every name differs much. */
 function nearest(name, names) {
   const near = names.map((other) => [distance(name.toLowerCase(), other.toLowerCase()), other]).sort((a, b) => a[0] - b[0]);
   if (near.length === 0) return "";

@@ -1,27 +1,27 @@
-// Whether everybody who may listen to a channel may view the records that are relayed there: a proof from the two
-// viewRules, which finds the common cases and otherwise says no.
+// Proof from two viewRules that all listeners of a channel may view the records relayed into the channel. Common cases
+// are found; the answer is no for all cases without a proof.
 
 const { tree } = require(`${__hooks}/gateway/rule.js`);
 
 const ME = "@request.auth.id";
 const SIGNED_IN = { left: { name: ME }, sign: "!=", right: { value: '""' } };
-/** The two sides may change places. */
+/** Signs with interchangeable sides. */
 const SYMMETRIC = ["=", "!=", "?=", "?!="];
-/** Nested case distinctions that are tried. */
+/** Maximum depth of nested case distinctions. */
 const DEPTH = 6;
 
 /**
- * A sentence about why the listeners of a template's channels may not be allowed to view the records of `collection`;
- * nothing where it is proven that they are.
+ * A sentence with the reason why listeners of a template's channels may be forbidden to view records of `collection`;
+ * undefined where a proof was found that they may.
  *
  *   path       of the template, to the field that names the channel
  *   guard      the collection whose viewRule opens the channel; null for the personal channel of a user
- *   listeners  {users, guests} of the config: who can be connected at all
+ *   listeners  {users, guests} of the config: the possible connections
  */
 function uncovered(app, collection, path, guard, listeners) {
   const { viewRule } = collection;
   const fields = fieldsOf(app, collection, path);
-  if (viewRule === "" || (guard && guard.viewRule === null)) return; // to superusers alone, who may view everything
+  if (viewRule === "" || (guard && guard.viewRule === null)) return; // a locked guard lets in superusers, and they may view everything
   if (viewRule === null) return `the viewRule of "${collection.name}" is locked`;
   const goal = tree(viewRule);
   const facts = guard ? factsOfGuard(guard, fields) : factsOfOwner(fields);
@@ -31,7 +31,7 @@ function uncovered(app, collection, path, guard, listeners) {
   return `${who} would hear of these records, but may not be allowed to view them: the viewRule of "${collection.name}" is ${viewRule}`;
 }
 
-/** What is known of everybody who is connected: a login, and no ban, unless guests are let in. */
+/** Facts about every connection: a login and no current ban, unless guests are let in. */
 function factsOfListeners({ users, guests }, guard) {
   if (guests && guard) return [];
   const [{ bannedUntil }] = users;
@@ -50,13 +50,13 @@ function fieldsOf(app, start, path) {
   });
 }
 
-/** Of the guard's rule, what is known of a relayed record: the guard's names begin with the path that leads there. */
+/** The guard's rule as facts about a relayed record: each field name is prefixed with the path to the guard. */
 function factsOfGuard({ viewRule }, fields) {
   const path = fields.map(({ name }) => name).filter((name, i) => name !== "id" || i < fields.length - 1);
   const rename = (name) => (name[0] === "@" ? name : [...path, name].join("."));
   const rule = viewRule === null ? null : tree(viewRule, rename);
   if (!rule) return [];
-  // Where the path leads to several guards, one of them let the listener in: only conditions on any of them hold.
+  // A path to several guards: one guard let the listener in, so only the any-of conditions (`?=`) hold.
   return fields.some(({ many }) => many) ? [anyOf(rule)] : [rule];
 }
 
@@ -67,7 +67,7 @@ function anyOf(rule) {
   return rule.sign[0] === "?" || names.every((name) => name[0] === "@") ? rule : { and: [] };
 }
 
-/** The template's field holds the user who listens. */
+/** Facts about a record in a personal channel: the template's field holds the listener. */
 function factsOfOwner(fields) {
   const path = fields.map(({ name }) => name).join(".");
   const names = fields[fields.length - 1].name === "id" ? [path] : [path, `${path}.id`];
@@ -75,7 +75,7 @@ function factsOfOwner(fields) {
   return names.flatMap((name) => signs.map((sign) => ({ left: { name }, sign, right: { name: ME } })));
 }
 
-/** {conditions: texts that hold, cases: alternatives of which one holds} */
+/** {conditions: texts of true conditions, cases: lists of alternatives, at least one true in each list} */
 function flat(facts) {
   const known = { conditions: new Set(), cases: [] };
   const take = (fact) => {

@@ -48,7 +48,7 @@ function committed(e) {
       const pause = Math.max(1, Math.min(turns.GATHER, turn.after.started + turns.GATHER - Date.now()));
       sleep(pause);
       slept += pause;
-      turn = change(e.app, (state) => turns.waited(state, row.seq, slept, Date.now()));
+      turn = change(e.app, (state) => turns.waited(state, slept, Date.now()));
     }
     const since = Date.now();
     while (turn.answer === turns.POST) turn = ended(e.app, turn.after.turn, post(e.app, turn.after.posted, row), since);
@@ -64,13 +64,13 @@ function collectionCommitted(e) {
   outbox.collectionCommitted(e);
 }
 
-/** Posts what comes after `posted`: {posted: how far that went} or {error}. */
+/** Posts what comes after `posted`: {posted: how far that went, null if there is nothing} or {error}. */
 function post(app, posted, row) {
   try {
     // Most often the caller's own row is all there is, and needs no query.
     const alone = row && row.seq === posted + 1 && outbox.isNewest(app, row.seq);
     const rows = alone ? { last: row.seq, events: row.event } : outbox.after(app, posted, batch);
-    if (rows.last === 0) return { posted };
+    if (rows.last === 0) return { posted: null };
 
     const error = send(app, rows.last, rows.events);
     return error ? { error } : { posted: rows.last };
@@ -81,7 +81,7 @@ function post(app, posted, row) {
 
 /** Posts events (JSON, up to the number `last`). Returns the reason if the gateway did not take them, else "". */
 function send(app, last, events) {
-  const body = `{"boot":"${outbox.boot(app)}","events":[${events}]}`;
+  const body = `{"boot":"${outbox.boot(app)}","events":[${events}],"last":${last}}`;
   const headers = signed("POST", TARGET, body);
   // Posting twice does no harm. Saying so lets the HTTP client try again by itself
   // when the gateway closed the idle connection at this very moment.
@@ -104,7 +104,7 @@ function reason(err) {
   return address.masked(text).slice(0, MAX_REASON);
 }
 
-/** Takes in what became of the post of a turn, {posted} or {error}. */
+/** Takes in what became of the post of a turn, {posted} (null: there was nothing to post) or {error}. */
 function ended(app, turn, { posted, error }, since) {
   const now = Date.now();
   if (error) {
@@ -115,7 +115,7 @@ function ended(app, turn, { posted, error }, since) {
     return taken;
   }
   const taken = change(app, (state) => turns.done(state, turn, posted, since, now, TIMEOUT));
-  succeeded(app);
+  if (posted !== null) succeeded(app);
   return taken;
 }
 

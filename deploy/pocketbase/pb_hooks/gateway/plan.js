@@ -1,5 +1,5 @@
-// The config by today's names: the ids that the start has kept, looked up in the schema as it is now. See schema.js for
-// the shape. A part whose collection or field is gone is left out, and named in `problems`.
+// The config with current names: the ids kept at the start, looked up in the current schema. schema.js describes the
+// shape. A part with a missing collection or field is left out and named in `problems`.
 
 const { STATUS } = require(`${__hooks}/gateway/config.js`);
 const { uncovered } = require(`${__hooks}/gateway/covers.js`);
@@ -20,7 +20,7 @@ function planned(app, config, bound) {
   return { users, guests: config.guests, channels, updates: config.updates, relay, problems, gone };
 }
 
-/** Finds what the config names; notes what is gone. */
+/** Lookup of the config's names; collects the missing names. */
 class Names {
   problems = [];
   gone = [];
@@ -44,7 +44,7 @@ class Names {
     return found || null;
   }
 
-  /** A path of fields by today's names; null where a step is gone. */
+  /** A path of fields by current names; null where a field is missing. */
   path(collection, path, where) {
     const names = [];
     let at = collection;
@@ -100,7 +100,7 @@ function channelOf(names, config, namespace, users) {
   return { guards, own: owners ? owners.id : null, perUser: hints };
 }
 
-/** The templates whose channels still exist and whose listeners may view what goes there. */
+/** The templates with an existing guard and a proof that listeners may view the records, or a config that vouches for them. */
 function templatesOf(names, config, { users, channels }, name, collection) {
   const { to, trusted } = config.relay[name];
   const templates = [];

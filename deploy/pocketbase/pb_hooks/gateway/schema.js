@@ -18,22 +18,16 @@
 
 const { get: readConfig } = require(`${__hooks}/gateway/config.js`);
 const { derive } = require(`${__hooks}/gateway/dependencies.js`);
+const pass = require(`${__hooks}/gateway/pass.js`);
 const { planned } = require(`${__hooks}/gateway/plan.js`);
 
 /** Keys in the app's store. Engines share only text, since an object belongs to one of them. */
 const BOUND = "gateway.bound";
 const CURRENT = "gateway.schema";
-/** Counts the collection changes of this process. */
-const CHANGES = "gateway.changes";
-/** The last look at the collections by any engine: {version, at}. */
-const LOOKED = "gateway.looked";
 /** The version that the gateway was last told of. */
 const TOLD = "gateway.told";
 
-/** Milliseconds for which a look at the collections holds; PocketBase itself takes longer to notice another process. */
-const LOOK_HOLDS = 50;
-
-/** The app's store, which transactions share; looked up once, since every write of PocketBase comes by here. */
+const { CHANGES, LOOK_HOLDS } = pass;
 const store = $app.store();
 
 let known = null;
@@ -42,11 +36,11 @@ function current(app) {
   const changes = store.get(CHANGES) || 0;
   const now = Date.now();
   if (known && known.changes === changes) {
-    if (isFresh(known.looked, now)) return known;
+    if (now >= known.looked && now - known.looked < LOOK_HOLDS) return known;
     // Another engine's look counts as well, since a busy server has a hundred of them.
-    const look = store.get(LOOKED);
-    if (look && look.version === known.version && isFresh(look.at, now)) {
-      known.looked = look.at;
+    const last = pass.look();
+    if (last && last.version === known.version) {
+      known.looked = last.at;
       return known;
     }
   }
@@ -60,23 +54,19 @@ function current(app) {
       store.set(CURRENT, JSON.stringify(known));
     }
     known.triggers = new Map(known.triggers);
-    known.told = false;
     known.interests = new Map();
   }
   known.looked = now;
-  store.set(LOOKED, { version: known.version, at: now });
+  pass.looked(changes, known.version, store.get(TOLD) === known.version);
   return known;
 }
 
-function isFresh(looked, now) {
-  return now >= looked && now - looked < LOOK_HOLDS;
-}
-
-/** What `find()` gives about a collection (its name), remembered until any collection changes. */
+/** What `find()` gives about a collection (its name), null if nothing; remembered until any collection changes. */
 function remembered(app, collection, find) {
-  const { interests } = current(app);
+  const { interests, changes, version } = current(app);
   let interest = interests.get(collection);
   if (interest === undefined) interests.set(collection, (interest = find()));
+  if (interest === null) pass.idle(collection, changes, version);
   return interest;
 }
 
@@ -101,15 +91,14 @@ function updated(app, idOrName) {
 
 /** Whether the collections differ from those that the gateway was last told of: another process has changed them. */
 function isUntold(app) {
-  const schema = current(app);
-  // Told once, it stays so until another one takes its place.
-  if (!schema.told) schema.told = store.get(TOLD) === schema.version;
-  return !schema.told;
+  return store.get(TOLD) !== current(app).version;
 }
 
 /** Notes that the gateway knows of, or will read, all changes up to now. */
 function told(app) {
-  store.set(TOLD, current(app).version);
+  const { changes, version } = current(app);
+  store.set(TOLD, version);
+  pass.looked(changes, version, true);
 }
 
 // ---- names to ids

@@ -1,5 +1,5 @@
-// What PocketBase's schema must have for the config, checked before the server listens. A config that does not fit ends
-// in an error that names the key.
+// Check of the config against PocketBase's schema, before the server listens. A mismatch throws an error with the
+// config's key and a suggestion.
 
 const { fail, nearest } = require(`${__hooks}/gateway/config.js`);
 const { rulesOf, unanswerable } = require(`${__hooks}/gateway/dependencies.js`);
@@ -83,7 +83,7 @@ function fieldOf(collection, name, where) {
   return field;
 }
 
-/** By its exact name or id; PocketBase itself takes upper and lower case for the same, but its events do not. */
+/** The collection with exactly this name or id. PocketBase's lookup ignores letter case, but PocketBase's events do not. */
 function collection(app, name, where) {
   try {
     const found = app.findCachedCollectionByNameOrId(name);

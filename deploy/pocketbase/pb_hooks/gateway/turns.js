@@ -41,15 +41,16 @@ function committed(state, seq, now, timeout) {
 }
 
 /** The next in turn has slept; `slept`: for how many milliseconds in all. */
-function waited(state, seq, slept, now) {
+function waited(state, slept, now) {
   // All rows were posted meanwhile (not only its own: others left in reliance on it); or the turn went to somebody else.
   if (state.wanted <= state.posted || isOpen(state, now) || !state.next) return [{ ...state, next: false }, LEAVE];
   if (state.busy) return slept < PATIENCE ? [state, WAIT] : [{ ...state, next: false, slow: true }, LEAVE];
   // A clock that was set back must not keep it waiting.
   const soon = now >= state.started && now < state.started + GATHER;
-  return soon && slept < PATIENCE ? [state, WAIT] : begun(state, seq, now);
+  return soon && slept < PATIENCE ? [state, WAIT] : begun(state, state.posted + 1, now);
 }
 
+/** A new turn; `seq` is the row of the write that begins it. */
 function begun(state, seq, now) {
   // The first write after a start does not post what may have piled up before.
   const posted = state.posted < 0 ? seq - 1 : state.posted;
@@ -57,14 +58,15 @@ function begun(state, seq, now) {
 }
 
 /**
- * The post of this turn has ended: `posted` is how far the gateway is now. Goes on with the rows that were left behind
- * meanwhile if nobody is next, until `since` (when the write began its first post) is a timeout ago.
+ * The post of this turn has ended: `posted` is how far the gateway is now, null if there was no row to post. Goes on
+ * with rows that were left behind meanwhile if nobody is next, until `since` (when the write began its first post) is
+ * a timeout ago.
  */
 function done(state, turn, posted, since, now, timeout) {
-  const further = posted > state.posted;
-  const after = has(reached(state), posted);
+  const after = posted === null ? state : has(reached(state), posted);
   if (state.turn !== turn) return [after, LEAVE];
-  if (further && !state.next && state.wanted > posted && now - since < timeout) return begun(after, posted, now);
+  const isMore = posted !== null && after.wanted > after.posted;
+  if (isMore && !state.next && now - since < timeout) return begun(after, after.posted + 1, now);
   return [{ ...after, busy: false, slow: false }, LEAVE];
 }
 
@@ -89,4 +91,4 @@ function isOpen({ pause, until }, now) {
   return pause > 0 && now < until;
 }
 
-module.exports = { INITIAL, LEAVE, WAIT, POST, committed, waited, done, failed, has, reached };
+module.exports = { INITIAL, GATHER, PATIENCE, LOST, LEAVE, WAIT, POST, committed, waited, done, failed, has, reached };

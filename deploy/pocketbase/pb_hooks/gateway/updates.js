@@ -33,11 +33,12 @@ function tells(app, collection) {
   return telling(app, collection).length > 0;
 }
 
-/** What the gateway gets beside a change of such a record; `users`: the KEYs of those whom it names, before or after. */
-function of(app, record) {
+/** What the gateway gets beside a change of such a record; `users`: the KEYs of those whom it names, now or in `original`. */
+function of(app, record, original) {
   const users = new Set();
   for (const { name, key } of relationsToUsers(app, record.collection())) {
-    for (const version of [record, record.original()]) version.getStringSlice(name).forEach((id) => users.add(key + id));
+    const ids = [record, original].flatMap((version) => (version ? version.getStringSlice(name) : []));
+    ids.forEach((id) => users.add(key + id));
   }
   return { channels: telling(app, record.tableName()), users: [...users] };
 }

@@ -33,14 +33,14 @@ function accountOf(users, key) {
   return account && isClear(users, key.slice(account.key.length)) ? account : undefined;
 }
 
-/** With several collections an id with a slash could pass for a record of another one. */
+/** False for ids with a slash where there are several collections: such an id could read as another collection's KEY. */
 function isClear(users, id) {
   return users.length === 1 || !id.includes("/");
 }
 
 /**
- * "COLLECTIONID/ID", as tokens have both → {record, account: its settings} of those that exist and that the config lets
- * in; one query for each auth collection.
+ * "COLLECTIONID/ID", from a token's claims → {record, account: settings of the auth collection}; only existing records of
+ * the config's auth collections. One query per auth collection.
  */
 function byToken(app, names) {
   const { users } = schema.current(app);

@@ -1,0 +1,136 @@
+//! One row of the outbox, read as an [`Event`].
+//!
+//! A row that cannot be read must not hold up the next ones. Its event goes to no channel, and keeps what can still be
+//! read of the row's access changes; where even that is not possible, all access is checked anew.
+
+use super::{CHANNELS_MAX, Completeness, DATA_MAX, Event};
+use crate::access::changes::Change;
+use crate::access::is_well_formed;
+use crate::protocol::Payload;
+use crate::updates::Told;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// How the hooks and the outbox route begin a body's first row, with its number behind it.
+pub(super) const FIRST: &[u8] = br#""events":[{"seq":"#;
+/// How the outbox route goes on behind an answer's rows, with the highest number behind it.
+pub(super) const LAST: &[u8] = br#"],"last":"#;
+/// How the hooks end the data of a record that was too large.
+const TRUNCATED: &[u8] = br#"},"truncated":true}"#;
+
+#[derive(Deserialize)]
+struct Row<'a> {
+    seq: u64,
+    channels: Vec<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(borrow, default)]
+    access: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    updates: Option<&'a RawValue>,
+    #[serde(default)]
+    dropped: u64,
+}
+
+/// Reads a row. `None`: it has no number.
+pub(super) fn read(row: &RawValue) -> Option<Event> {
+    let seq = seq(row)?;
+    let event = serde_json::from_str::<Row>(row.get()).ok().and_then(Row::event).filter(|event| event.seq == seq);
+    Some(event.unwrap_or_else(|| unreadable(seq, Payload::from_raw(row), access(row))))
+}
+
+/// The number of a row. The outbox route writes it first, whatever follows.
+fn seq(row: &RawValue) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        seq: u64,
+    }
+    let first = row.get().strip_prefix(r#"{"seq":"#).and_then(|rest| number(rest.as_bytes()));
+    first.or_else(|| Some(serde_json::from_str::<Numbered>(row.get()).ok()?.seq))
+}
+
+/// The whole number that this text begins with and that a comma or a brace ends.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit())?;
+    matches!(text[end], b',' | b'}').then(|| std::str::from_utf8(&text[..end]).ok()?.parse().ok()).flatten()
+}
+
+impl Row<'_> {
+    /// `None`: a part is not what it should be.
+    fn event(self) -> Option<Event> {
+        let Self { seq, channels, data, access, updates, dropped } = self;
+        let possible = channels.len() <= CHANNELS_MAX && channels.iter().all(|name| is_well_formed(name));
+        let readable = possible
+            && access.is_none_or(|access| serde_json::from_str::<Vec<Change>>(access.get()).is_ok())
+            && updates.is_none_or(|updates| serde_json::from_str::<Told>(updates.get()).is_ok());
+        if !readable {
+            return None;
+        }
+        let (data, completeness) = if data.get().len() > DATA_MAX {
+            (truncated(data)?, Completeness::Truncated)
+        } else if data.get().as_bytes().ends_with(TRUNCATED) {
+            (Payload::from_raw(data), Completeness::Truncated)
+        } else {
+            (Payload::from_raw(data), Completeness::Whole)
+        };
+        let (access, updates) = (access.map(Payload::from_raw), updates.map(Payload::from_raw));
+        Some(Event { seq, channels, data, access, updates, completeness, dropped })
+    }
+}
+
+/// The same event with the record's id alone.
+fn truncated(data: &RawValue) -> Option<Payload> {
+    #[derive(Deserialize)]
+    struct Record<'a> {
+        #[serde(borrow)]
+        id: Cow<'a, str>,
+    }
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        action: Cow<'a, str>,
+        #[serde(borrow)]
+        collection: Cow<'a, str>,
+        #[serde(borrow)]
+        record: Record<'a>,
+    }
+    let Data { action, collection, record } = serde_json::from_str(data.get()).ok()?;
+    Some(truncated_data(&action, &collection, &record.id))
+}
+
+/// The data of an event whose record is too large: the client fetches it by this id.
+pub fn truncated_data(action: &str, collection: &str, id: &str) -> Payload {
+    let [action, collection, id] = [action, collection, id].map(|text| serde_json::Value::from(text).to_string());
+    let mut data = format!(r#"{{"action":{action},"collection":{collection},"record":{{"id":{id}"#).into_bytes();
+    data.extend_from_slice(TRUNCATED);
+    Payload::trusted(data.into())
+}
+
+/// An event in the place of a row that cannot be read.
+pub(super) fn unreadable(seq: u64, row: Payload, access: Option<Payload>) -> Event {
+    let completeness = Completeness::Unreadable;
+    Event { seq, channels: Vec::new(), data: row, access, updates: None, completeness, dropped: 0 }
+}
+
+/// The access changes of a row whose other parts cannot be read.
+fn access(row: &RawValue) -> Option<Payload> {
+    #[derive(Deserialize)]
+    struct Part<'a> {
+        #[serde(borrow, default)]
+        access: Option<&'a RawValue>,
+    }
+    match serde_json::from_str::<Part>(row.get()) {
+        Ok(Part { access: None }) => None,
+        Ok(Part { access: Some(access) }) if serde_json::from_str::<Vec<Change>>(access.get()).is_ok() => {
+            Some(Payload::from_raw(access))
+        }
+        _ => everything(),
+    }
+}
+
+/// The access changes of a row that may have held any.
+pub(super) fn everything() -> Option<Payload> {
+    Some(Payload::trusted(Bytes::from_static(br#"[{"cause":"rules"}]"#)))
+}
