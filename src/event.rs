@@ -181,7 +181,13 @@ impl Events {
             before = event.seq;
             events.push(event);
         }
-        Ok(Self { events, last: frame.last, boot: boot_of(&frame.boot), problems: frame.problems, delivery: frame.delivery })
+        Ok(Self {
+            events,
+            last: frame.last,
+            boot: boot_of(&frame.boot),
+            problems: frame.problems,
+            delivery: frame.delivery,
+        })
     }
 
     /// Reads the outbox route's answer to a question for at most `limit` rows. `None`: one of several rows makes the

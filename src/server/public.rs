@@ -5,6 +5,7 @@ use super::door::Caller;
 use super::forwarded;
 use super::handshake;
 use super::respond::{Answer, error, json};
+use crate::config::BasePath;
 use crate::event::Events;
 use crate::limits::addresses::{AddressPlace, Addresses};
 use crate::limits::places::{Place, Places};
@@ -88,7 +89,7 @@ impl Public {
     ) -> Self {
         let (config, metrics) = (&services.config, &services.metrics);
         Self {
-            signer: Signer::new(&config.secret),
+            signer: Signer::new(&config.secret).accepting(&config.secret_second),
             writers: Writers::start(
                 config.write_hold.0,
                 &Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone()),
@@ -107,7 +108,8 @@ impl Public {
     }
 
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
-        let mut answer = match (request.method(), request.uri().path()) {
+        let path = route(&self.services.config.base_path, request.uri().path());
+        let mut answer = match (request.method(), path) {
             _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => {
                 error(StatusCode::URI_TOO_LONG, "uri_too_long", &format!("an address has {URI_MAX} bytes at most"))
             }
@@ -121,8 +123,9 @@ impl Public {
                 StatusCode::NOT_FOUND,
                 "not_found",
                 &format!(
-                    "there is {WEBSOCKET} for clients, {HOOKS} for PocketBase's hooks, {}… for back ends",
-                    api::PREFIX
+                    "there is {base}{WEBSOCKET} for clients, {base}{HOOKS} for PocketBase's hooks, {base}{}… for back ends",
+                    api::PREFIX,
+                    base = self.services.config.base_path.as_str(),
                 ),
             ),
         };
@@ -343,7 +346,9 @@ impl Public {
 
     fn signed(&self, parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Verified, Box<Answer>> {
         let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        // Signed without the base path: a proxy may cut it off or not, and the signer need not know.
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        let target = self.services.config.base_path.strip(target).unwrap_or(target);
         let (signature, request) = ((header(TIMESTAMP), header(SIGNATURE)), (parts.method.as_str(), target, body));
         self.signer.verify(SystemTime::now(), signature, request).map_err(|refusal| {
             Box::new(self.refuse_hook(StatusCode::UNAUTHORIZED, refusal.code(), &refusal.to_string()))
@@ -363,6 +368,13 @@ impl Public {
         tracing::warn!(reason, message, "a request was refused");
         error(status, reason, message)
     }
+}
+
+/// The part of a path that decides where a request goes: what follows the base path, without a slash at its end. Empty
+/// where the path does not begin with the base path.
+fn route<'a>(base: &BasePath, path: &'a str) -> &'a str {
+    let path = base.strip(path).unwrap_or_default();
+    path.strip_suffix('/').unwrap_or(path)
 }
 
 /// Seconds after which a request comes again to a gateway that stops: whoever spreads requests over several gateways
