@@ -43,6 +43,8 @@ pub enum Completeness {
 pub struct Event {
     /// From 1, without gaps, in commit order.
     pub seq: u64,
+    /// When the row was written, by PocketBase's clock in Unix milliseconds; 0 where not told.
+    pub at: u64,
     pub channels: Vec<String>,
     /// `{"action","collection","record"}`, passed on as it came.
     pub data: Payload,

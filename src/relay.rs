@@ -12,6 +12,7 @@
 //!
 //! [`machine`] decides, this file carries out.
 
+mod lag;
 pub mod machine;
 mod oddities;
 mod reach;
@@ -203,6 +204,8 @@ impl Driver {
             Action::Restart(mark) => Input::Mark(self.broker.restart(mark).await?),
             Action::Read { after, limit } => {
                 let mut page = self.pocketbase.events(after, limit).await?;
+                self.metrics.pocketbase_up.set(1);
+                lag::read(&self.metrics, &page, self.machine.mark().map_or(0, |mark| mark.seq));
                 self.note_warnings(std::mem::take(&mut page.problems));
                 if let Some(delivery) = page.delivery.take() {
                     self.reach.reported(delivery);
@@ -211,6 +214,7 @@ impl Driver {
             }
             Action::Publish(run) => {
                 let (deleted, odd) = (deleted(&run), oddities::of(&run));
+                let times: Vec<u64> = run.iter().map(|event| event.at).collect();
                 let timer = self.metrics.publish_seconds.start_timer();
                 let published = self.broker.publish(&entries(run)).await;
                 timer.observe_duration();
@@ -223,6 +227,7 @@ impl Driver {
                             self.broker.forget(&channel, seq).await?;
                         }
                         self.oddities.note(&odd);
+                        lag::published(&self.metrics, &times);
                         Input::Published
                     }
                 }
@@ -276,6 +281,9 @@ impl Driver {
     }
 
     fn fail(&self, error: &RelayError) {
+        if matches!(error, RelayError::PocketBase(_)) {
+            self.metrics.pocketbase_up.set(0);
+        }
         if matches!(error, RelayError::Broker(_)) {
             self.metrics.broker_errors.with_label_values(&["relay"]).inc();
         }

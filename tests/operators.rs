@@ -8,7 +8,7 @@ use harness::http::Http;
 use harness::pocketbase::PocketBase;
 use harness::process::free_port;
 use harness::{SECRET, World, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::Command;
 
 const NEW_SECRET: &str = "another secret for tests of 32 characters or more";
@@ -142,7 +142,7 @@ async fn a_gateway_behind_a_path_serves_everything_below_it() {
         let answer = http.get(&world.gateway().url(path)).await.expect("it answers");
         assert_eq!(answer.status, status, "{path}: {}", answer.text);
     }
-    let question = serde_json::json!({"channel": format!("room:{room}")}).to_string();
+    let question = json!({"channel": format!("room:{room}")}).to_string();
     let (timestamp, signature) = konvert_gateway::signature::Signer::new(&SECRET.into()).sign(
         std::time::SystemTime::now(),
         "POST",
@@ -153,4 +153,98 @@ async fn a_gateway_behind_a_path_serves_everything_below_it() {
     let answer = http.send("POST", &world.gateway().url("/realtime/api/presence_stats"), &headers, question).await;
     let answer: Value = answer.expect("it answers").json();
     assert_eq!(answer["clients"], 1, "{answer}");
+}
+
+#[tokio::test]
+async fn the_log_says_why_a_user_was_refused_and_a_flood_does_not_fill_it() {
+    let settings = [("GATEWAY_LOG_LEVEL", "debug,hyper=off"), ("GATEWAY_MAX_COMMANDS_BURST", "1000")];
+    let world = World::start(1, false, &settings).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let (member, stranger) = (&users[1], &users[2]);
+    let log = || world.gateway().process.log();
+    let mut client = world.subscriber(0, member, &room).await;
+    let lines = |words: &[&str]| log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
+    let accepted = ["DEBUG", "accepted", "command=\"subscribe\"", &room, &member.id];
+    assert_eq!(lines(&accepted), 1, "{}", log());
+    assert!(
+        client.call("publish", json!({"channel": format!("room:{room}"), "data": {"type": "hunter2"}})).await["error"]
+            .is_object()
+    );
+
+    let mut eve = Client::connect(world.gateway(), &stranger.token).await;
+    for _ in 0..200 {
+        let reply = eve.call("subscribe", json!({"channel": format!("room:{room}")})).await;
+        assert_eq!(reply["error"]["code"], 103);
+    }
+    let refused = ["INFO", "refused", "command=\"subscribe\"", &room, &stranger.id, "code=103", "permission denied"];
+    until("a sum", async || (lines(&["refused commands", "count="]) > 0).then_some(())).await;
+    assert!((1..200).contains(&lines(&refused)), "{}", lines(&refused));
+
+    let mut forger = Client::open(&world.gateway().websocket()).await;
+    let forged = format!("{}x", member.token);
+    assert!(forger.call("connect", json!({"token": forged})).await["error"].is_object());
+    assert_eq!(lines(&["INFO", "refused", "command=\"connect\"", "invalid token: ", "127.0.0.1"]), 1, "{}", log());
+
+    let http = Http::new();
+    for _ in 0..100 {
+        let answer = http.send("POST", &world.gateway().url("/hooks/pocketbase"), &[], "{}").await.expect("it answers");
+        assert_eq!(answer.status, 401);
+    }
+    assert_eq!(lines(&["WARN", "missing_signature", "peer=127.0.0.1"]), 10, "{}", log());
+    for secret in ["hunter2", &member.token, &stranger.token, &forged] {
+        assert!(!log().contains(secret));
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_refusal() {
+    let settings = [("GATEWAY_REQUEST_TIMEOUT", "1"), ("GATEWAY_PULL_INTERVAL", "1")];
+    let mut world = World::start(1, true, &settings).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let text = Http::new().get(&world.gateway().admin("metrics")).await.expect("it answers").text;
+    for line in [
+        "gateway_gaps_total{outcome=\"lost\"} 0",
+        "gateway_disconnects_total{code=\"3008\"} 0",
+        "gateway_hooks_refused_total{reason=\"bad_signature\"} 0",
+        "gateway_sockets_refused_total{reason=\"request_timeout\"} 0",
+        "gateway_broker_errors_total{operation=\"relay\"} 0",
+        "gateway_pocketbase_failures_total{route=\"authorize\"} 0",
+        "gateway_pocketbase_up 1",
+        "gateway_redis_up 1",
+        "gateway_outbox_lag_rows 0",
+        concat!("gateway_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
+    }
+    // PocketBase keeps the connection of its post; the gateway closes it after request_timeout.
+    let times = world.gateway().metric("gateway_outbox_seconds_count").await;
+    world.pocketbase.write(&room, &users[0], "posted").await;
+    world.gateway().metric_reaches("gateway_outbox_seconds_count", times + 1.0).await;
+    let mut silent = tokio::net::TcpStream::connect(("127.0.0.1", world.gateway().port)).await.expect("a connection");
+    let read = tokio::io::AsyncReadExt::read(&mut silent, &mut [0; 64]).await;
+    assert_eq!(read.unwrap_or(0), 0, "closed by the gateway, later than PocketBase's");
+    world.gateway().metric_reaches("gateway_sockets_refused_total{reason=\"request_timeout\"}", 1.0).await;
+    assert_eq!(world.gateway().metric_sum("gateway_sockets_refused_total").await, 1.0, "the silent one alone");
+
+    world.pocketbase.process.kill();
+    let down = async |name| (world.gateway().metric(name).await == 0.0).then_some(());
+    until("PocketBase to be missed", async || down("gateway_pocketbase_up").await).await;
+    let redis = world.redis.take();
+    drop(redis);
+    until("Redis to be missed", async || (world.gateway().metric("gateway_redis_up").await == 0.0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_that_names_no_client_is_told_of_once() {
+    let pocketbase = PocketBase::start("http://127.0.0.1:1").await;
+    let settings = [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1")];
+    let gateway = Gateway::start(free_port(), &pocketbase.url, &settings).await;
+    let told = || gateway.process.log().matches("sends neither Forwarded nor X-Forwarded-For").count();
+    let from = std::net::Ipv4Addr::LOCALHOST;
+    assert!(Client::open_from(&gateway, from, &[("x-forwarded-for", "192.0.2.1")]).await.is_ok());
+    assert_eq!(told(), 0);
+    for _ in 0..3 {
+        assert!(Client::open_from(&gateway, from, &[]).await.is_ok());
+    }
+    assert_eq!(told(), 1, "{}", gateway.process.log());
 }

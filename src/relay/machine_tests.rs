@@ -60,7 +60,7 @@ fn channel(seq: u64) -> usize {
 fn event(seq: u64, run: u8) -> Event {
     let data = Payload::parse(&format!("\"{seq} of {run}\"")).unwrap();
     let channels = vec![channel(seq).to_string()];
-    Event { seq, channels, data, access: None, updates: None, completeness: Completeness::Whole, dropped: 0 }
+    Event { seq, at: 0, channels, data, access: None, updates: None, completeness: Completeness::Whole, dropped: 0 }
 }
 
 fn run_of(event: &Event) -> u8 {

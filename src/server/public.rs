@@ -8,6 +8,7 @@ use super::respond::{Answer, error, json};
 use crate::config::BasePath;
 use crate::event::Events;
 use crate::limits::addresses::{AddressPlace, Addresses};
+use crate::limits::lines::Lines;
 use crate::limits::places::{Place, Places};
 use crate::limits::replays::Replays;
 use crate::outbox::{Budget, Outbox};
@@ -27,8 +28,8 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use prometheus::IntCounter;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -55,6 +56,10 @@ const BODY_UNIT: usize = 1024;
 /// Seconds after which a full gateway may be tried again.
 const FULL_PAUSE: &str = "10";
 
+/// Log lines about refused requests, within a minute: enough to find a wrong setting by.
+const REFUSALS: u32 = 10;
+const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
+
 /// Of a body that is refused, how much is read all the same, and for how long.
 const DISCARDED: usize = 32 * 1024 * 1024;
 const DISCARDING: Duration = Duration::from_secs(1);
@@ -70,6 +75,8 @@ pub struct Public {
     unauthenticated: Places,
     addresses: Arc<Addresses>,
     replays: Replays,
+    refusals: Lines,
+    silent_proxy: Once,
     bodies: Semaphore,
     /// What a stop waits for: requests of hooks, and the connections' tasks.
     hooks: TaskTracker,
@@ -99,6 +106,8 @@ impl Public {
             unauthenticated: Places::new(config.max_unauthenticated, metrics.unauthenticated.clone()),
             addresses,
             replays: Replays::default(),
+            refusals: Lines::new("refused requests", REFUSALS, REFUSALS_PERIOD),
+            silent_proxy: Once::new(),
             bodies: Semaphore::new(body_units(config.max_hook_size) * BODIES),
             hooks,
             connections: clients,
@@ -113,7 +122,7 @@ impl Public {
             _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => {
                 error(StatusCode::URI_TOO_LONG, "uri_too_long", &format!("an address has {URI_MAX} bytes at most"))
             }
-            (&Method::GET, WEBSOCKET) => self.handshake(request, caller),
+            (&Method::GET, WEBSOCKET) => self.handshake(request, Arc::clone(&caller)),
             (&Method::POST, HOOKS) => self.take_events(request).await,
             (&Method::POST, path) if let Some(method) = api::Method::of(path) => self.serve_api(method, request).await,
             (_, path) if matches!(path, WEBSOCKET | HOOKS) || api::Method::of(path).is_some() => {
@@ -129,6 +138,11 @@ impl Public {
                 ),
             ),
         };
+        if let Some(Refused { reason, message }) = answer.extensions_mut().remove()
+            && self.refusals.passes()
+        {
+            tracing::warn!(peer = %caller.peer, reason, message, "a request was refused");
+        }
         if answer.status().is_client_error() || answer.status().is_server_error() {
             // Whoever is refused begins anew with a new connection, which is counted.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -138,7 +152,7 @@ impl Public {
 
     fn refuse(&self, reason: &'static str, status: StatusCode, message: &str) -> Answer {
         self.services.metrics.handshakes_refused.with_label_values(&[reason]).inc();
-        error(status, reason, message)
+        refused(status, reason, message)
     }
 
     fn handshake(self: &Arc<Self>, mut request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
@@ -221,6 +235,15 @@ impl Public {
     ) -> Result<(Open, Place, IpAddr), Box<Answer>> {
         let full = |reason, status, message| Box::new(come_back(self.refuse(reason, status, message), FULL_PAUSE));
         let (address, client) = if caller.is_trusted_proxy {
+            if forwarded::is_silent(request.headers()) {
+                self.silent_proxy.call_once(|| {
+                    tracing::warn!(
+                        proxy = %caller.peer,
+                        "a proxy of trusted_proxies sends neither Forwarded nor X-Forwarded-For: all its clients count as \
+                         one address; have it send one of them"
+                    );
+                });
+            }
             let address = forwarded::client(request.headers(), caller.peer, &self.services.config.trusted_proxies);
             let place = self.addresses.take(address).ok_or_else(|| {
                 let message = "this address has as many connections here as one may have at once";
@@ -365,9 +388,21 @@ impl Public {
 
     fn refuse_hook(&self, status: StatusCode, reason: &'static str, message: &str) -> Answer {
         self.services.metrics.hooks_refused.with_label_values(&[reason]).inc();
-        tracing::warn!(reason, message, "a request was refused");
-        error(status, reason, message)
+        refused(status, reason, message)
     }
+}
+
+/// Kept with an answer until it is logged, where it is known from whom the request came.
+#[derive(Clone)]
+struct Refused {
+    reason: &'static str,
+    message: String,
+}
+
+fn refused(status: StatusCode, reason: &'static str, message: &str) -> Answer {
+    let mut answer = error(status, reason, message);
+    answer.extensions_mut().insert(Refused { reason, message: message.to_owned() });
+    answer
 }
 
 /// The part of a path that decides where a request goes: what follows the base path, without a slash at its end. Empty

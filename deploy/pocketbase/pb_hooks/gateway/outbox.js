@@ -1,9 +1,9 @@
 // The outbox: one row per change, written in the transaction of the change itself. A change that was
 // committed has its row, one that was rolled back has none, and the row's number has no gaps.
 //
-//   {"channels":[…],"data":{"action","collection","record"},"access":[…],"updates":{…},"dropped":n}
+//   {"at":…,"channels":[…],"data":{"action","collection","record"},"access":[…],"updates":{…},"dropped":n}
 //
-// `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
+// `at` is the time of the row in Unix milliseconds. `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
 // is relayed, there are no channels and `data` is null. `updates` is there if the record is one of which updates
 // channels tell (see updates.js). `dropped` counts channels that were left out since none can have such a name.
 
@@ -199,7 +199,8 @@ function parts(names) {
 }
 
 /** Keeps a row for the delivery after the commit. */
-function keep(e, tx, row) {
+function keep(e, tx, event) {
+  const row = `{"at":${Date.now()},${event.slice(1)}`;
   const seq = insert(tx, row);
   if (seq !== null) e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${row.slice(1)}` });
 }
