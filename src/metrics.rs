@@ -316,8 +316,8 @@ impl Metrics {
 
     /// Makes the labels that alerts are about, since an alert on growth misses what begins at 1.
     fn begin_at_zero(&self) {
-        for (counter, labels) in [
-            (&self.guests_refused, &["not_allowed", "max_guests_per_ip"][..]),
+        let alerted: [(&IntCounterVec, &[&str]); 12] = [
+            (&self.guests_refused, &["not_allowed", "max_guests_per_ip"]),
             (&self.sockets_refused, SOCKET_REASONS),
             (&self.handshakes_refused, HANDSHAKE_REASONS),
             (&self.hooks_refused, HOOK_REASONS),
@@ -329,7 +329,8 @@ impl Metrics {
             (&self.relay_pulls, &["timer", "gap"]),
             (&self.pocketbase_failures, &["keys", "authorize", "visible", "view", "events", "confirm", "probe"]),
             (&self.broker_errors, &["subscribe", "publish", "history", "presence", "relay", "connect", "status"]),
-        ] {
+        ];
+        for (counter, labels) in alerted {
             for label in labels {
                 counter.with_label_values(&[label]);
             }
