@@ -1,10 +1,10 @@
 //! Every metric's name and help in one place.
 //!
-//! No label ever holds a channel, a user or anything else that a client chooses: the number of time series is
-//! fixed when the process starts, but for codes.
+//! No label ever holds a user, or a channel that a client chooses: the number of time series is fixed when the process
+//! starts, but for codes and for the updates channels, which the hooks' configuration names.
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
     Registry, TextEncoder,
 };
 
@@ -37,6 +37,7 @@ pub struct Metrics {
     pub gaps: IntCounterVec,
     pub signals_dropped: IntCounter,
     pub updates_lost: IntCounter,
+    pub updates_behind: GaugeVec,
     pub recoveries: IntCounterVec,
     pub relay_events: IntCounterVec,
     pub events: IntCounterVec,
@@ -196,6 +197,12 @@ impl Metrics {
                 "gateway_updates_lost_total",
                 "Times that an updates channel fell too far behind, or PocketBase was out of reach for too long: its subscribers were told to reload",
             )?,
+            updates_behind: gauges(
+                &r,
+                "gateway_updates_behind_seconds",
+                "Age of the oldest change or subscribe of an updates channel that is not settled yet, in seconds; /readyz tells from 5 on",
+                "channel",
+            )?,
             recoveries: counters(
                 &r,
                 "gateway_recoveries_total",
@@ -310,7 +317,7 @@ impl Metrics {
         metrics.begin_at_zero();
         gauges(&metrics.registry, "gateway_build_info", "Always 1; the version is in the label", "version")?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
+            .set(1.0);
         Ok(metrics)
     }
 
@@ -355,8 +362,8 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, promet
     Ok(metric)
 }
 
-fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> Result<IntGaugeVec, prometheus::Error> {
-    let metric = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> Result<GaugeVec, prometheus::Error> {
+    let metric = GaugeVec::new(Opts::new(name, help), &[label])?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }

@@ -87,42 +87,53 @@ pub struct Check {
     pub channel: Arc<str>,
 }
 
-/// A user, or "~" and a user for the others of his class, who may view a record.
+/// A user, or "~" and a class of users, and a record.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct View {
-    pub user: String,
+    pub user: Arc<str>,
     pub record: Arc<str>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Views {
-    /// The records' collection.
-    pub collection: String,
-    /// Of each check, in order.
-    pub results: Vec<bool>,
-    /// Those that anybody may view, as they are now, by their ids.
+    /// Of the first checks, in order, at least one: whether the record may be viewed; `None`: there is no such record.
+    pub results: Vec<Option<bool>>,
+    /// The records that somebody may view, as they are now, by their ids.
+    #[serde(default)]
     pub records: HashMap<Arc<str>, Box<RawValue>>,
+    /// Where readers of one record may get different fields: the record as its reader gets it, by the check's index.
+    #[serde(default)]
+    pub own: HashMap<usize, Box<RawValue>>,
+    /// Whether that is so.
+    #[serde(default)]
+    pub per_reader: bool,
+    /// Records that are too large for an event: of these there is only the id.
+    #[serde(default)]
+    pub truncated: Vec<Arc<str>>,
 }
 
-/// Who sees which records of an updates channel.
+/// A page of the records of an updates channel that a user or a class may view.
 #[derive(Deserialize)]
 pub struct Visible {
     /// The records' namespace as channels.
     pub namespace: String,
     pub collection: String,
-    /// In the order asked; `None` for users that do not exist.
-    pub users: Vec<Option<Sees>>,
-    /// What the users of each class see whom no record names.
-    pub classes: HashMap<Arc<str>, Vec<Arc<str>>>,
+    /// `None`: there is no such user or class.
+    pub page: Option<Page>,
 }
 
-#[derive(Clone, Deserialize)]
-pub struct Sees {
+#[derive(Clone, Debug, Deserialize)]
+pub struct Page {
+    /// The user's class; `None`: users of this channel share nothing.
     pub class: Option<Arc<str>>,
-    /// Of the records that name the user, or of all where there are no classes: those that he sees, and those that he
-    /// does not.
+    /// Of a user with a class: the records that name the user, which the user may view and may not. Else: all that the
+    /// user (or the class) may view, and nothing.
     pub yes: Vec<Arc<str>>,
+    #[serde(default)]
     pub no: Vec<Arc<str>>,
+    /// The id after which the next page begins, if there is one.
+    pub next: Option<Arc<str>>,
 }
 
 /// The accounts in the order of the question; `None` for unknown records, collections outside the hooks' config, and
@@ -190,18 +201,27 @@ impl PocketBase {
         Ok(self.post::<Answer>("authorize", &Question { checks }).await?.results)
     }
 
-    /// What these users see of an updates channel's records.
-    pub async fn visible(&self, channel: &str, users: &[Arc<str>]) -> Result<Visible, PocketBaseError> {
+    /// One page of the records that a user, or a class ("~" and its name), may view in an updates channel, after this
+    /// id: PocketBase looks at `rows` records at a time, for a fraction of a second.
+    pub async fn visible(
+        &self,
+        channel: &str,
+        user: &str,
+        after: &str,
+        rows: usize,
+    ) -> Result<Visible, PocketBaseError> {
         #[derive(Serialize)]
         struct Question<'a> {
             channel: &'a str,
-            users: Vec<&'a str>,
+            user: &'a str,
+            after: &'a str,
+            rows: usize,
         }
-        let users = users.iter().map(|user| &**user).collect();
-        self.post("visible", &Question { channel, users }).await
+        self.post("visible", &Question { channel, user, after, rows }).await
     }
 
-    /// Who may view which of an updates channel's records, and what those are now.
+    /// Who may view which of an updates channel's records, and the records themselves. PocketBase answers as many of
+    /// the first checks as it can in a fraction of a second.
     pub async fn view(&self, channel: &str, checks: &[View]) -> Result<Views, PocketBaseError> {
         #[derive(Serialize)]
         struct Question<'a> {

@@ -127,6 +127,11 @@ pub enum Request<'a> {
     Ping,
     /// The answer to the server's ping: an empty command.
     Pong,
+    /// A known command with content of another shape, or with a request for a feature that is not offered.
+    Refused {
+        command: &'static str,
+        error: ErrorCode,
+    },
 }
 
 impl Request<'_> {
@@ -146,6 +151,7 @@ impl Request<'_> {
             Request::SubRefresh { .. } => "sub_refresh",
             Request::Ping => "ping",
             Request::Pong => "pong",
+            Request::Refused { command, .. } => command,
         }
     }
 }
@@ -153,7 +159,7 @@ impl Request<'_> {
 #[derive(Debug)]
 pub struct Subscribe {
     pub channel: String,
-    /// The position up to which the client has everything; `None` for a first subscribe.
+    /// The position up to which the client has everything, with an empty epoch for any; `None` for a first subscribe.
     pub recover: Option<Position>,
     /// Answer an unrecoverable position with error 112 instead of `recovered:false`.
     pub reject_unrecovered: bool,
@@ -210,9 +216,20 @@ pub struct ConnectReply {
 
 #[derive(Debug)]
 pub struct SubscribeReply {
-    /// The position that the client has reached with this reply, its publications included.
+    /// The channel's position with all of `publications` applied; live publications follow it.
     pub position: Position,
     /// `None` where the client did not ask to recover.
     pub recovered: Option<bool>,
+    /// Contiguous, oldest first, up to `position`.
     pub publications: Vec<Publication>,
+}
+
+impl SubscribeReply {
+    /// The reply's `offset`: the offset before `publications`; after a recovery the offset that the client asked for.
+    ///
+    /// SDKs store the reply's offset before handing out its publications, each of which advances the stored offset. If a
+    /// handler fails or the connection ends in between, the next recovery begins after the last handed-out publication.
+    pub fn offset(&self) -> u64 {
+        self.publications.first().map_or(self.position.offset, |first| first.offset - 1)
+    }
 }

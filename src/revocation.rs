@@ -300,12 +300,14 @@ impl Watcher for Revocation {
             Err(error) => {
                 let error = json::place(&error);
                 tracing::error!(error, "what the hooks say of access is unreadable: everything is checked anew");
-                self.apply(&Change::EVERYTHING);
+                self.lost();
             }
         }
     }
 
     fn lost(&self) {
         self.apply(&Change::EVERYTHING);
+        // What has happened to the records is lost as well.
+        self.updates.lost();
     }
 }

@@ -236,7 +236,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         Arc::clone(&hub),
         (Arc::clone(&auth), Arc::clone(&access)),
         Arc::clone(&connections),
-        (Arc::clone(&presence), Updates::new(pocketbase.clone(), metrics.clone())),
+        (Arc::clone(&presence), Updates::new(Arc::new(pocketbase.clone()), metrics.clone())),
         changes,
         metrics.clone(),
     );

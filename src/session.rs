@@ -84,7 +84,8 @@ enum State {
     /// Nothing but `connect` is taken.
     New,
     Connected(Arc<Connection>),
-    /// `connect` failed, which the client was told; nothing more is taken.
+    /// `connect` was answered with an error. Later commands are dropped without an answer: a close code that is final
+    /// for SDKs would hide the error. The connection ends after `connect_timeout` at the latest.
     Failed,
 }
 
@@ -223,7 +224,8 @@ impl Session {
     ) -> Result<(), Failure> {
         match (&self.state, &request) {
             (State::New, Request::Connect { .. }) | (State::Connected(_), _) => {}
-            (State::New | State::Failed, _) => return Err(codes::BAD_REQUEST_FRAME.into()),
+            (State::Failed, _) => return Ok(()),
+            (State::New, _) => return Err(codes::BAD_REQUEST_FRAME.into()),
         }
         let reply = match request {
             Request::Connect { token } => Some(self.connect(&token, deadline).await?),
@@ -261,6 +263,7 @@ impl Session {
             Request::Rpc { method, data } => Some(self.rpc(&method, data, deadline).await?),
             // Subscriptions have no tokens of their own here.
             Request::SubRefresh { .. } => return Err(codes::NOT_AVAILABLE.into()),
+            Request::Refused { error, .. } => return Err(error.into()),
             // Nobody here listens to messages without a reply; they are counted and dropped.
             Request::Send => None,
             Request::Pong if self.timing.pong() => None,

@@ -1,32 +1,36 @@
-//! Channels of updates, such as `room-updates`: each user is told of all records of a guard collection that he may
+//! Channels of updates, such as `room-updates`: each user is told of all records of a guard collection that they may
 //! view, and of none other.
 //!
-//! What happens to the records comes through the hub's watched channel, beside the changes of access and in one order
-//! with them: one message of the broker for each event, however many may see it. Each updates channel has a
-//! [`stream`], which knows what each of this node's subscribers sees ([`sight`]). It takes what has come, asks
-//! PocketBase about those records and users whose access may have changed, and only then hands out what is now each
-//! one's: so nobody gets an event of a record whose access is in doubt. Who no longer sees a record is told no more
-//! than its id.
+//! Changes of the records come through the hub's watched channel, beside the changes of access and in one order with
+//! them: one message of the broker for each event, however many may view the record. Each updates channel has a
+//! [`stream`], which knows the records that each of this node's subscribers may view ([`sight`]). It takes the inputs,
+//! asks PocketBase ([`source`]) about those records and users whose access may have changed, and only then delivers: so
+//! nobody gets an event of a record whose access is in doubt. Who may no longer view a record gets no more than its id.
 //!
-//! There is no history for clients: what one of them has missed depends on what he could see meanwhile. Whoever
+//! There is no history for clients: what a client has missed depends on what its user could see meanwhile. Whoever
 //! subscribes again is told `recovered: false`, and reloads.
 
 mod sight;
+pub mod source;
 mod stream;
 
 use crate::access::changes::Change;
 use crate::connection::Connection;
 use crate::metrics::Metrics;
-use crate::pocketbase::PocketBase;
 use crate::protocol::Payload;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::frame::Frame;
 use dashmap::DashMap;
 use serde::Deserialize;
+use source::Source;
 use std::sync::Arc;
-use stream::{Input, Join, Stream};
+use std::time::Duration;
+use stream::{Input, Join, Stream, Turns};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
+
+/// From this age of its oldest unsettled input on, a channel counts as behind.
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// What the hooks say of a change of a guarded record.
 #[derive(Deserialize)]
@@ -38,15 +42,16 @@ pub struct Told {
 }
 
 pub struct Updates {
-    pocketbase: PocketBase,
+    source: Arc<dyn Source>,
+    turns: Turns,
     /// Few: only channels that PocketBase has confirmed.
     streams: DashMap<Arc<str>, Stream, foldhash::fast::RandomState>,
     metrics: Metrics,
 }
 
 impl Updates {
-    pub fn new(pocketbase: PocketBase, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { pocketbase, streams: DashMap::default(), metrics })
+    pub fn new(source: Arc<dyn Source>, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { source, turns: Turns::default(), streams: DashMap::default(), metrics })
     }
 
     /// Takes in what may have changed who sees what. Called in the order of the outbox, as is [`Updates::event`].
@@ -65,9 +70,31 @@ impl Updates {
         }
     }
 
-    /// Looks at everything anew, for what no change tells of, such as the time.
+    /// Looks at everything anew, for what no change tells of, such as the time. Events go on meanwhile.
     pub fn recheck(&self) {
-        self.change(&Change::EVERYTHING);
+        for stream in &self.streams {
+            stream.push(|| Input::Recheck);
+        }
+    }
+
+    /// Changes or events were lost: all subscribers are told to reload.
+    pub fn lost(&self) {
+        for stream in &self.streams {
+            stream.push(|| Input::Lost);
+        }
+    }
+
+    /// Sets the metric of how far each channel is behind.
+    pub fn report(&self) {
+        for stream in &self.streams {
+            self.metrics.updates_behind.with_label_values(&[&**stream.key()]).set(stream.behind().as_secs_f64());
+        }
+    }
+
+    /// The channels that are too far behind, with the age of their oldest unsettled input.
+    pub fn behind(&self) -> Vec<(Arc<str>, Duration)> {
+        let all = self.streams.iter().map(|stream| (Arc::clone(stream.key()), stream.behind()));
+        all.filter(|(_, age)| *age >= BEHIND).collect()
     }
 
     /// Subscribes to a channel that PocketBase has confirmed; `reply` is what the client gets before anything of it.
@@ -80,10 +107,12 @@ impl Updates {
         deadline: Instant,
     ) -> bool {
         let (joined, mut answer) = oneshot::channel();
-        let join = Join { connection: Arc::clone(connection), reply, joined };
+        let join = Join { connection: Arc::clone(connection), reply, joined, at: Instant::now() };
         self.streams
             .entry(Arc::clone(channel))
-            .or_insert_with(|| Stream::start(channel, self.pocketbase.clone(), self.metrics.clone()))
+            .or_insert_with(|| {
+                Stream::start(channel, Arc::clone(&self.source), self.turns.clone(), self.metrics.clone())
+            })
             .join(join);
         match timeout_at(deadline, &mut answer).await {
             Ok(answer) => answer.is_ok(),

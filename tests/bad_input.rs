@@ -127,19 +127,69 @@ async fn commands_that_cannot_be_done_are_counted_by_their_code() {
 }
 
 #[tokio::test]
-async fn a_connect_that_failed_is_final_and_a_refresh_lengthens_the_stay() {
+async fn a_command_that_is_not_understood_or_not_offered_is_refused_alone() {
     let arena = Arena::new(&[]).await;
+    let room = format!("room:{}", arena.room);
+    let mut client = Client::connect(arena.gateway(), &arena.users[0].token).await;
+    client.subscribe(&room).await;
+    for (command, request, code) in [
+        ("publish", json!({"channel": room}), 107),
+        ("publish", json!({"channel": room, "data": null}), 107),
+        ("publish", json!({"channel": room, "data": {"type": "typing"}, "type": 1, "key": "k"}), 108),
+        ("subscribe", json!({}), 107),
+        ("subscribe", json!({"channel": 7}), 107),
+        ("subscribe", json!({"channel": room, "flag": "2"}), 107),
+        ("subscribe", json!({"channel": room, "recover": true, "offset": -1}), 107),
+        ("subscribe", json!({"channel": room, "delta": "bsdiff"}), 107),
+        ("subscribe", json!({"channel": room, "type": 1}), 108),
+        ("subscribe", json!({"channel": room, "type": 4}), 108),
+        ("subscribe", json!({"channel": room, "tf": {"key": "a", "cmp": "eq", "val": "b"}}), 108),
+        ("history", json!({"channel": room, "limit": "all"}), 107),
+        ("rpc", json!({"method": ["status.get"]}), 107),
+        ("presence", json!([]), 107),
+        ("sub_refresh", json!({"token": "t"}), 107),
+    ] {
+        let reply = client.call(command, request.clone()).await;
+        assert_eq!(reply["error"]["code"], code, "{command} {request}: {reply}");
+    }
+    client.call("unsubscribe", json!({"channel": room})).await;
+    for request in [
+        json!({"channel": room, "recover": null, "epoch": null, "offset": null, "flag": null, "data": null}),
+        json!({"channel": room, "type": null, "tf": null, "delta": null, "join_leave": null}),
+        json!({"channel": room, "flag": -1}),
+        json!({"channel": room, "delta": "fossil"}),
+    ] {
+        let reply = client.call("subscribe", request.clone()).await;
+        assert!(reply["subscribe"].is_object() && reply["subscribe"]["delta"].is_null(), "{request}: {reply}");
+        client.call("unsubscribe", json!({"channel": room})).await;
+    }
+    arena.end_undisturbed().await;
+}
+
+#[tokio::test]
+async fn a_connect_that_failed_is_final_and_a_refresh_lengthens_the_stay() {
+    let arena = Arena::new(&[("GATEWAY_CONNECT_TIMEOUT", "2")]).await;
     let alice = &arena.users[0];
+    let room = format!("room:{}", arena.room);
     let (key, collection) = signing_key(&arena.world.pocketbase, &alice.id).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let claims = |exp: u64| json!({"id": alice.id, "type": "auth", "collectionId": collection, "exp": exp});
-    for (token, code) in [(String::new(), 101), (sign(Algorithm::HS256, &claims(now - 1), &key), 109)] {
+    let expired = sign(Algorithm::HS256, &claims(now - 1), &key);
+    for (token, code) in [("", 101), (&expired, 109)] {
+        // In the same frame and in a later one, as SDKs send their subscribes: the error is all that is answered.
         let mut client = Client::open(&arena.gateway().websocket()).await;
-        let reply = client.call("connect", json!({"token": token})).await;
-        assert_eq!(reply["error"]["code"], code, "{reply}");
-        client.send(r#"{"id":2,"ping":{}}"#).await;
-        assert_eq!(client.closed().await.0, 3501, "nothing more is taken after a failed connect");
+        let connect = json!({"id": 1, "connect": {"token": token}});
+        client.send(&format!("{connect}\n{}", json!({"id": 2, "subscribe": {"channel": room}}))).await;
+        client.send(&json!({"id": 3, "subscribe": {"channel": room}}).to_string()).await;
+        let only = client.text().await.expect("an answer");
+        let reply: Value = serde_json::from_str(&only).unwrap();
+        assert_eq!((&reply["id"], &reply["error"]["code"]), (&json!(1), &json!(code)), "{only}");
+        let end = client.text().await.expect_err("no other answer").expect("a close frame");
+        assert_eq!(u16::from(end.code), 3502, "an SDK has closed by then");
     }
+    let mut client = Client::connect(arena.gateway(), &sign(Algorithm::HS256, &claims(now + 60), &key)).await;
+    client.send(&json!({"id": 9, "refresh": {"token": expired}}).to_string()).await;
+    assert_eq!(client.closed().await, (3005, "connection expired".into()), "SDKs come back, unlike after an error");
     let mut client = Client::connect(arena.gateway(), &sign(Algorithm::HS256, &claims(now + 60), &key)).await;
     let refreshed = client.call("refresh", json!({"token": alice.token})).await;
     assert!(refreshed["refresh"]["ttl"].as_u64() > Some(60), "{refreshed}");

@@ -87,7 +87,7 @@ async fn away_for_ten_seconds(world: &World, back_at: usize) {
 
     let mut bob = Client::connect(&world.gateways[back_at], &users[1].token).await;
     let result = bob.recover(&channel, &place).await;
-    assert_eq!(result["recovered"], true, "{result}");
+    assert_eq!((&result["recovered"], &result["offset"]), (&json!(true), &json!(place.offset)), "{result}");
     let contents: Vec<&str> = result["publications"]
         .as_array()
         .unwrap()
@@ -107,6 +107,69 @@ async fn who_was_away_for_ten_seconds_gets_exactly_what_was_missed() {
 #[tokio::test]
 async fn also_from_the_other_gateway() {
     away_for_ten_seconds(&World::start(2, true, &[]).await, 1).await;
+}
+
+/// SDKs store the reply's position and hand out its publications afterwards. Who is interrupted in between asks from
+/// there.
+#[tokio::test]
+async fn a_recovery_that_was_not_handed_out_is_repeated_by_the_next() {
+    let world = World::single().await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut watcher = world.subscriber(0, &users[0], &room).await;
+    let mut bob = Client::connect(world.gateway(), &users[1].token).await;
+    world.pocketbase.write(&room, &users[0], "seen").await;
+    assert_eq!(watcher.message().await, "seen");
+    let mut place = bob.subscribe(&channel).await;
+    bob.cut();
+    // More than a gateway keeps at hand (32), so that the broker's history is read as well.
+    for count in [3, 40] {
+        for i in 0..count {
+            world.pocketbase.write(&room, &users[0], &i.to_string()).await;
+            watcher.message().await;
+        }
+        let mut missed = Vec::new();
+        for epoch in [place.epoch.clone(), place.epoch.clone(), String::new()] {
+            let mut bob = Client::connect(world.gateway(), &users[1].token).await;
+            let result = bob.recover(&channel, &Place { epoch, ..place }).await;
+            assert_eq!(result["recovered"], true, "{result}");
+            assert_eq!((&result["offset"], &result["epoch"]), (&json!(place.offset), &json!(place.epoch)), "{result}");
+            place = Place::of(&result);
+            missed.push(result["publications"].as_array().unwrap().clone());
+            bob.cut();
+        }
+        assert!(missed.iter().all(|again| *again == missed[0] && again.len() == count), "{missed:?}");
+        place.offset += count as u64;
+    }
+}
+
+#[tokio::test]
+async fn a_position_without_an_epoch_holds_in_any() {
+    let world = World::start(1, false, &[("GATEWAY_HISTORY_SIZE", "5")]).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut watcher = world.subscriber(0, &users[0], &room).await;
+    for i in 0..40 {
+        world.pocketbase.write(&room, &users[0], &i.to_string()).await;
+        assert_eq!(watcher.message().await, i.to_string());
+    }
+    let mut bob = Client::connect(world.gateway(), &users[1].token).await;
+    let top = bob.subscribe(&channel).await.offset;
+    let mut history = async |since: u64, reverse: bool| {
+        let request = json!({"channel": channel, "limit": -1, "since": {"offset": since}, "reverse": reverse});
+        bob.call("history", request).await["history"]["publications"].as_array().map(Vec::len)
+    };
+    assert_eq!(history(top, true).await, Some(4), "before the newest");
+    assert_eq!(history(top + 1, true).await, Some(0), "nothing lies before what was never there");
+    assert_eq!(history(u64::MAX, true).await, Some(0));
+    assert_eq!(history(top - 2, false).await, Some(2));
+    bob.call("unsubscribe", json!({"channel": channel})).await;
+    // The gateway keeps 32 at hand, which is more than this history does.
+    for (offset, recovered) in [(top - 32, true), (top, true), (top - 33, false), (top + 1, false)] {
+        let result = bob.recover(&channel, &Place { offset, epoch: String::new() }).await;
+        assert_eq!(result["recovered"], json!(recovered), "from {offset} of {top}: {result}");
+        bob.call("unsubscribe", json!({"channel": channel})).await;
+    }
 }
 
 #[tokio::test]

@@ -64,3 +64,79 @@ async fn a_restored_pocketbase_is_noticed_and_clients_are_told_to_reload() {
         assert_eq!(arrived, contents);
     }
 }
+
+const UPDATES: &str = "room-updates";
+
+/// A client of an updates channel on each gateway, with its own list of rooms.
+struct Listeners {
+    clients: Vec<Client>,
+}
+
+impl Listeners {
+    async fn subscribe(world: &World, token: &str) -> Self {
+        let mut clients = Vec::new();
+        for gateway in &world.gateways {
+            let mut client = Client::connect(gateway, token).await;
+            client.subscribe(UPDATES).await;
+            clients.push(client);
+        }
+        Self { clients }
+    }
+
+    /// Each is told to reload, subscribes again, and goes on.
+    async fn reload(&mut self, world: &World) {
+        for client in &mut self.clients {
+            let told = client.unsubscribed().await;
+            assert_eq!((&told["code"], &told["reason"]), (&json!(2500), &json!("insufficient state")), "{told}");
+            client.subscribe(UPDATES).await;
+        }
+        self.hear(world, "after it").await;
+    }
+
+    async fn hear(&mut self, world: &World, name: &str) {
+        let room = json!({"name": name, "type": "public"});
+        world.pocketbase.as_superuser("POST", "collections/rooms/records", &room).await;
+        for client in &mut self.clients {
+            while client.publication().await["data"]["record"]["name"] != name {}
+        }
+    }
+}
+
+async fn listeners_of_updates_reload_after_a_restore(mut world: World) {
+    let user = world.pocketbase.user("ann").await;
+    let mut listeners = Listeners::subscribe(&world, &user.token).await;
+    listeners.hear(&world, "in the backup").await;
+    let backup = world.pocketbase.back_up().await;
+    listeners.hear(&world, "undone").await;
+    world.pocketbase.restore(&backup).await;
+    listeners.reload(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_of_updates_reload_after_a_restore_with_redis() {
+    listeners_of_updates_reload_after_a_restore(World::start(2, true, &[("GATEWAY_PULL_INTERVAL", "1")]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_of_updates_reload_after_a_restore_without_redis() {
+    listeners_of_updates_reload_after_a_restore(World::start(1, false, &[("GATEWAY_PULL_INTERVAL", "1")]).await).await;
+}
+
+/// Redis comes back empty, or is emptied while it runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_of_updates_reload_when_redis_has_lost_its_data() {
+    let mut world = World::start(2, true, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
+    let user = world.pocketbase.user("ann").await;
+    let mut listeners = Listeners::subscribe(&world, &user.token).await;
+    listeners.hear(&world, "before").await;
+    let redis = world.redis.as_mut().unwrap();
+    redis.kill();
+    redis.restart();
+    listeners.reload(&world).await;
+    let mut redis = world.redis.as_ref().unwrap().client();
+    let _: () = redis::cmd("FLUSHALL").query(&mut redis).expect("Redis can be emptied");
+    // The next event shows it; without one it would take some seconds.
+    let room = json!({"name": "lost", "type": "public"});
+    world.pocketbase.as_superuser("POST", "collections/rooms/records", &room).await;
+    listeners.reload(&world).await;
+}

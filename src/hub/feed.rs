@@ -161,6 +161,9 @@ impl Feed {
         let Some(since) = since else {
             return ready(at.clone(), None, Vec::new());
         };
+        // An empty epoch matches any: the client has its offset from elsewhere, such as an SDK's `getState`.
+        let any = Position { offset: since.offset, epoch: at.epoch.clone() };
+        let since = if since.epoch.is_empty() { &any } else { since };
         let Some(history) = history else {
             return match self.missed(at, since) {
                 Some(publications) => ready(at.clone(), Some(true), publications),

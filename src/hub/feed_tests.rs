@@ -110,6 +110,16 @@ fn a_short_absence_is_served_from_the_last_publications() {
 }
 
 #[test]
+fn an_empty_epoch_stands_for_any() {
+    let mut feed = live_at("e", 5);
+    feed.arrive("e", &publication(6));
+    assert_eq!(joined(&feed, Some(position("", 5)), None), (6, Some(true), vec![6]));
+    assert_eq!(joined(&feed, Some(position("", 3)), Some(history("e", 6, 6, 3))), (6, Some(true), vec![4, 5, 6]));
+    assert_eq!(joined(&feed, Some(position("", 0)), Some(history("e", 6, 2, 0))), (6, Some(false), vec![]));
+    assert_eq!(joined(&feed, Some(position("", 9)), Some(history("e", 6, 6, 9))), (6, Some(false), vec![]));
+}
+
+#[test]
 fn another_epoch_or_a_position_from_the_future_is_not_recovered() {
     let feed = live_at("e", 5);
     let read = || Some(history("e", 5, 5, 0));
@@ -193,7 +203,9 @@ proptest! {
         if reply.recovered == Some(true) {
             prop_assert_eq!(offsets(&reply.publications), (since.offset + 1..=reply.position.offset).collect::<Vec<_>>());
             prop_assert!(reply.position.offset >= top + extra);
+            prop_assert_eq!(reply.offset(), since.offset, "the publications advance the client from where it was");
         } else {
+            prop_assert_eq!(reply.offset(), reply.position.offset);
             prop_assert!(since.offset > top || since.offset + kept < top + extra);
             prop_assert!(reply.publications.is_empty());
         }

@@ -102,7 +102,7 @@ table! {
         FRAME_TOO_BIG = code 1009, reason "message size limit exceeded";
         /// This node stops; another one takes over.
         SHUTDOWN = code 3001, reason "shutdown";
-        /// The token's time was over and no fresh one came within the grace period.
+        /// No fresh token came within the grace period, or a `refresh` brought an expired one.
         EXPIRED = code 3005, reason "connection expired";
         /// The client reads too slowly: its queue of unsent bytes is full.
         SLOW = code 3008, reason "slow";

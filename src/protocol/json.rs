@@ -1,29 +1,20 @@
-//! The JSON encoding: one object per command or reply, several separated by line feeds in one text frame.
+//! The JSON encoding: one object per command or reply, several separated by line feeds in one text frame. Here replies
+//! and pushes are written; [`decode`](mod@decode) reads commands.
+
+mod decode;
+
+pub use decode::{DecodeError, decode};
 
 use super::codes::ErrorCode;
 use super::frame::{Frame, Text};
-use super::{ClientInfo, Command, HistoryRequest, Movement, Payload, Position, Publication, Reply, Request, Subscribe};
+use super::{ClientInfo, Movement, Payload, Publication, Reply};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 /// The server's ping, and the client's answer to it: an empty object.
 pub const PING: Frame = Frame::from_static(b"\x81\x02{}");
-
-/// Bit of `subscribe.flag`: the client wants error 112 rather than `recovered:false`.
-const FLAG_REJECT_UNRECOVERED: u64 = 2;
-
-/// Why a frame could not be read. The SDKs never send such a frame, so the connection ends with 3501.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    #[error("not the JSON of a command: {}", place(.0))]
-    Json(#[from] serde_json::Error),
-    #[error("a command without an id")]
-    NoId,
-    #[error("an unknown command")]
-    UnknownCommand,
-}
 
 /// What is wrong with a JSON text and where, without what stands there: serde_json's own words may repeat a whole
 /// string, and so bring keys or messages into logs.
@@ -34,165 +25,6 @@ pub fn place(error: &serde_json::Error) -> String {
         Category::Data => "not of the expected shape",
     };
     format!("{what} at line {}, column {}", error.line(), error.column())
-}
-
-/// The commands of one text frame, in order, up to and including the first that is malformed.
-pub fn decode(frame: &str) -> impl Iterator<Item = Result<Command<'_>, DecodeError>> {
-    let mut commands = serde_json::Deserializer::from_str(frame).into_iter::<CommandFrame>();
-    let mut failed = false;
-    std::iter::from_fn(move || {
-        let command = commands.next().filter(|_| !failed)?.map_err(DecodeError::from).and_then(Command::try_from);
-        failed = command.is_err();
-        Some(command)
-    })
-}
-
-#[derive(Deserialize)]
-struct TokenFrame {
-    #[serde(default)]
-    token: String,
-}
-
-#[derive(Deserialize)]
-struct ChannelFrame {
-    channel: String,
-}
-
-#[derive(Deserialize)]
-struct SubscribeFrame<'a> {
-    channel: String,
-    #[serde(default)]
-    recover: bool,
-    #[serde(default)]
-    epoch: String,
-    #[serde(default)]
-    offset: u64,
-    #[serde(default)]
-    flag: u64,
-    #[serde(default)]
-    join_leave: bool,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-}
-
-/// What this gateway reads in a subscribe's `data`; applications may have more, or something else, in theirs.
-#[derive(Default, Deserialize)]
-struct SubscribeData {
-    #[serde(default)]
-    echo: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct PublishFrame<'a> {
-    channel: String,
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct HistoryFrame {
-    channel: String,
-    #[serde(default)]
-    limit: i32,
-    since: Option<PositionFrame>,
-    #[serde(default)]
-    reverse: bool,
-}
-
-#[derive(Deserialize)]
-struct PositionFrame {
-    #[serde(default)]
-    offset: u64,
-    #[serde(default)]
-    epoch: String,
-}
-
-#[derive(Deserialize)]
-struct RpcFrame<'a> {
-    #[serde(default)]
-    method: String,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct EmptyFrame {}
-
-/// As the protocol has it: an id and one of the others; unknown fields are for later versions and ignored.
-#[derive(Deserialize)]
-struct CommandFrame<'a> {
-    #[serde(default)]
-    id: u32,
-    connect: Option<TokenFrame>,
-    #[serde(borrow)]
-    subscribe: Option<SubscribeFrame<'a>>,
-    unsubscribe: Option<ChannelFrame>,
-    #[serde(borrow)]
-    publish: Option<PublishFrame<'a>>,
-    presence: Option<ChannelFrame>,
-    presence_stats: Option<ChannelFrame>,
-    history: Option<HistoryFrame>,
-    ping: Option<EmptyFrame>,
-    send: Option<EmptyFrame>,
-    #[serde(borrow)]
-    rpc: Option<RpcFrame<'a>>,
-    refresh: Option<TokenFrame>,
-    sub_refresh: Option<ChannelFrame>,
-}
-
-impl<'a> TryFrom<CommandFrame<'a>> for Command<'a> {
-    type Error = DecodeError;
-
-    fn try_from(frame: CommandFrame<'a>) -> Result<Self, DecodeError> {
-        let id = frame.id;
-        let request = if let Some(TokenFrame { token }) = frame.connect {
-            Request::Connect { token }
-        } else if let Some(subscribe) = frame.subscribe {
-            let data: SubscribeData =
-                subscribe.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
-            Request::Subscribe(Subscribe {
-                echo: data.echo.unwrap_or(true),
-                channel: subscribe.channel,
-                recover: subscribe.recover.then_some(Position { offset: subscribe.offset, epoch: subscribe.epoch }),
-                reject_unrecovered: subscribe.flag & FLAG_REJECT_UNRECOVERED != 0,
-                join_leave: subscribe.join_leave,
-            })
-        } else if let Some(ChannelFrame { channel }) = frame.unsubscribe {
-            Request::Unsubscribe { channel }
-        } else if let Some(PublishFrame { channel, data }) = frame.publish {
-            Request::Publish { channel, data }
-        } else if let Some(ChannelFrame { channel }) = frame.presence {
-            Request::Presence { channel }
-        } else if let Some(ChannelFrame { channel }) = frame.presence_stats {
-            Request::PresenceStats { channel }
-        } else if let Some(history) = frame.history {
-            Request::History(HistoryRequest {
-                channel: history.channel,
-                limit: history.limit,
-                since: history.since.map(|PositionFrame { offset, epoch }| Position { offset, epoch }),
-                reverse: history.reverse,
-            })
-        } else if frame.ping.is_some() {
-            Request::Ping
-        } else if frame.send.is_some() {
-            return Ok(Command { id, request: Request::Send });
-        } else if let Some(RpcFrame { method, data }) = frame.rpc {
-            Request::Rpc { method, data }
-        } else if let Some(TokenFrame { token }) = frame.refresh {
-            Request::Refresh { token }
-        } else if let Some(ChannelFrame { channel }) = frame.sub_refresh {
-            Request::SubRefresh { channel }
-        } else if id == 0 {
-            Request::Pong
-        } else {
-            return Err(DecodeError::UnknownCommand);
-        };
-        match (id, &request) {
-            (0, Request::Pong) => Ok(Command { id, request }),
-            (0, _) => Err(DecodeError::NoId),
-            _ => Ok(Command { id, request }),
-        }
-    }
 }
 
 /// One publication on its way to a channel's subscribers: encoded once, shared by all of them.
@@ -287,7 +119,7 @@ fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
             out.extend_from_slice(br#""subscribe":{"recoverable":true,"positioned":true,"epoch":"#);
             write_json(out, &subscribe.position.epoch);
             out.extend_from_slice(br#","offset":"#);
-            write_json(out, &subscribe.position.offset);
+            write_json(out, &subscribe.offset());
             if let Some(recovered) = subscribe.recovered {
                 out.extend_from_slice(br#","was_recovering":true,"recovered":"#);
                 write_json(out, &recovered);
@@ -402,8 +234,8 @@ impl Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::codes;
-    use crate::protocol::{ConnectReply, SubscribeReply};
+    use crate::protocol::{Command, ConnectReply, Position, SubscribeReply, codes};
+    use serde::Deserialize;
 
     /// One line of `proto/golden/*.ndjson`: the frame, and what it means in this crate's Debug words.
     #[derive(Deserialize)]

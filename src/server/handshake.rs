@@ -2,10 +2,13 @@
 
 use super::respond::Answer;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{StatusCode, header::HeaderName};
+
+/// The one subprotocol that may be named; without any, JSON is spoken too.
+pub const SUBPROTOCOL: &str = "centrifuge-json";
 
 /// Why a handshake is refused: a word for error bodies and metrics, and a sentence.
 pub struct Fault {
@@ -33,6 +36,28 @@ pub fn fault(headers: &HeaderMap) -> Option<Fault> {
         fault("unsupported_version", StatusCode::UPGRADE_REQUIRED, "WebSocket is spoken in version 13 only")
     } else {
         None
+    }
+}
+
+/// Which subprotocols a client offers.
+#[derive(Debug, PartialEq)]
+pub enum Subprotocols {
+    None,
+    WithOurs,
+    OnlyOthers,
+}
+
+/// Reads all `Sec-WebSocket-Protocol` headers as one list, in which empty elements do not count (RFC 9110, section
+/// 5.6.1): some clients send the header without a value when they offer nothing.
+pub fn subprotocols(headers: &HeaderMap) -> Subprotocols {
+    let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offered = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    match offered.try_fold(Subprotocols::None, |so_far, one| match one {
+        b"" => Ok(so_far),
+        ours if ours == SUBPROTOCOL.as_bytes() => Err(Subprotocols::WithOurs),
+        _ => Ok(Subprotocols::OnlyOthers),
+    }) {
+        Ok(offers) | Err(offers) => offers,
     }
 }
 

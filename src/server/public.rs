@@ -3,7 +3,7 @@
 use super::api;
 use super::door::Caller;
 use super::forwarded;
-use super::handshake;
+use super::handshake::{self, SUBPROTOCOL, Subprotocols};
 use super::respond::{Answer, error, json};
 use crate::config::BasePath;
 use crate::event::Events;
@@ -39,9 +39,6 @@ use tungstenite::handshake::server::create_response_with_body;
 
 pub const WEBSOCKET: &str = "/connection/websocket";
 pub const HOOKS: &str = "/hooks/pocketbase";
-
-/// The one subprotocol that may be named; without any, JSON is spoken too.
-const SUBPROTOCOL: &str = "centrifuge-json";
 
 /// The longest address that is looked at, in bytes.
 const URI_MAX: usize = 2048;
@@ -162,11 +159,8 @@ impl Public {
         if let Some(handshake::Fault { reason, status, message }) = handshake::fault(request.headers()) {
             return handshake::invite(self.refuse(reason, status, message));
         }
-        let offered = request
-            .headers()
-            .get(SEC_WEBSOCKET_PROTOCOL)
-            .map(|offered| offered.to_str().unwrap_or_default().to_owned());
-        if offered.as_ref().is_some_and(|offered| !offered.split(',').any(|one| one.trim() == SUBPROTOCOL)) {
+        let subprotocols = handshake::subprotocols(request.headers());
+        if subprotocols == Subprotocols::OnlyOthers {
             return self.refuse(
                 "unsupported_subprotocol",
                 StatusCode::BAD_REQUEST,
@@ -190,7 +184,7 @@ impl Public {
             Ok(response) => response,
             Err(bad) => return self.refuse("bad_handshake", StatusCode::BAD_REQUEST, &bad.to_string()),
         };
-        if offered.is_some() {
+        if subprotocols == Subprotocols::WithOurs {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
         let me = Arc::clone(self);

@@ -41,7 +41,12 @@ impl Session {
         if token.is_empty() {
             return Err(codes::INVALID_TOKEN.into());
         }
-        let ttl = self.authenticate(token, deadline).await?.ok_or(codes::INVALID_TOKEN)?;
+        let ttl = match self.authenticate(token, deadline).await {
+            // For SDKs a non-temporary error to `refresh` is final. After close code 3005 they connect again, get error
+            // 109 to `connect` and fetch a fresh token.
+            Err(Failure::Error(codes::TOKEN_EXPIRED)) => return Err(codes::EXPIRED.into()),
+            authenticated => authenticated?.ok_or(codes::INVALID_TOKEN)?,
+        };
         Ok(Reply::Refresh { client: self.client.to_string(), ttl })
     }
 

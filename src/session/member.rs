@@ -50,15 +50,16 @@ impl Session {
     pub(super) async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
         has_members(&request.channel)?;
         require(self.services.hub.standing(&request.channel, self.id))?;
-        let query = HistoryQuery {
-            since: request.since.as_ref().map(|since| since.offset),
-            limit: usize::try_from(request.limit).ok(),
-            reverse: request.reverse,
-        };
+        let since = request.since.as_ref().map(|since| since.offset);
+        let query = HistoryQuery { since, limit: usize::try_from(request.limit).ok(), reverse: request.reverse };
         let mut history =
             self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
             return Err(codes::UNRECOVERABLE_POSITION.into());
+        }
+        // An offset beyond the top belongs to another history, so nothing here lies before it.
+        if request.reverse && since.is_some_and(|offset| offset > history.position.offset) {
+            history.publications.clear();
         }
         truncate(&mut history.publications, self.services.config.max_queue_size / 2);
         let reply = Reply::History { publications: history.publications, position: history.position };

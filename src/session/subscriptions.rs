@@ -150,11 +150,12 @@ impl Session {
         }
     }
 
-    /// Nothing is kept for clients that come back: they are told to reload.
+    /// Nothing is kept for clients that come back: they are told to reload. `reject_unrecovered` is ignored, since after
+    /// error 112 an SDK with `getState` subscribes again, and would get error 112 for ever.
     pub(super) async fn subscribe_to_updates(
         &self,
         id: u32,
-        Subscribe { channel, recover, reject_unrecovered, .. }: Subscribe,
+        Subscribe { channel, recover, .. }: Subscribe,
         deadline: Instant,
         verdicts: &mut Verdicts,
     ) -> Result<(), Failure> {
@@ -163,9 +164,6 @@ impl Session {
         let verdict = verdicts.remove(&channel);
         let channel: Arc<str> = channel.into();
         self.allowed(&channel, verdict, deadline).await?;
-        if recover.is_some() && reject_unrecovered {
-            return Err(codes::UNRECOVERABLE_POSITION.into());
-        }
         let ready = timeout_at(deadline, async {
             services.relay.started().await;
             services.hub.watched().await

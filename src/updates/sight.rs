@@ -1,48 +1,68 @@
-//! Who sees which records, kept small: users of one class share a set, and each has only what differs from it.
+//! Sets of records that users may view: users of a class share one set, and each user has only the differences from it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub type Ids = HashSet<Arc<str>, foldhash::fast::RandomState>;
 
-/// What one user sees.
+/// The records that one user may view.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Viewer {
-    /// What is shared; `None`: nothing is.
+    /// The class whose set is shared; `None`: nothing is shared.
     pub class: Option<Arc<str>>,
-    /// Beyond the class.
+    /// Records that the user may view and the class may not.
     plus: Ids,
-    /// Of the class, but not for this user.
+    /// Records that the class may view and the user may not.
     minus: Ids,
 }
 
-/// What the classes see whose users are here.
+/// The records that each class may view, for the classes of this node's subscribers.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
-    of: HashMap<Arc<str>, Ids, foldhash::fast::RandomState>,
+    of: HashMap<Arc<str>, Class, foldhash::fast::RandomState>,
+}
+
+#[derive(Clone, Debug)]
+struct Class {
+    ids: Ids,
+    /// The batch from which on this set is in doubt; `None`: it is up to date.
+    doubtful_from: Option<u64>,
 }
 
 impl Classes {
-    pub fn knows(&self, class: &str) -> bool {
-        self.of.contains_key(class)
-    }
-
     pub fn names(&self) -> Vec<Arc<str>> {
         self.of.keys().cloned().collect()
     }
 
-    pub fn insert(&mut self, class: Arc<str>, ids: Ids) {
-        self.of.insert(class, ids);
+    /// Whether the set of this class holds for all batches before `end`.
+    pub fn hold_before(&self, class: &str, end: u64) -> bool {
+        self.of.get(class).is_some_and(|class| class.doubtful_from.is_none_or(|from| end <= from))
     }
 
-    /// Keeps those that `wanted` names.
+    /// Marks all sets as doubtful from this batch on.
+    pub fn doubt(&mut self, batch: u64) {
+        self.of.values_mut().for_each(|class| {
+            class.doubtful_from.get_or_insert(batch);
+        });
+    }
+
+    /// Puts a newly read set in place of the old one. Returns the records in which the two differ, for
+    /// [`Viewer::rebase`].
+    pub fn replace(&mut self, class: &Arc<str>, ids: Ids, doubtful_from: Option<u64>) -> Vec<Arc<str>> {
+        let old = self.of.remove(class).map(|class| class.ids).unwrap_or_default();
+        let changed = ids.symmetric_difference(&old).cloned().collect();
+        self.of.insert(Arc::clone(class), Class { ids, doubtful_from });
+        changed
+    }
+
+    /// Keeps the classes that `wanted` names.
     pub fn retain(&mut self, wanted: &HashSet<Arc<str>>) {
         self.of.retain(|class, _| wanted.contains(class));
     }
 
-    /// Notes that a class sees this record from now on, or no longer.
+    /// Adds a record to the set of a class, or takes it out.
     pub fn set(&mut self, class: &str, record: &Arc<str>, sees: bool) {
-        let Some(ids) = self.of.get_mut(class) else { return };
+        let Some(Class { ids, .. }) = self.of.get_mut(class) else { return };
         if sees {
             ids.insert(Arc::clone(record));
         } else {
@@ -51,32 +71,35 @@ impl Classes {
     }
 
     fn ids(&self, class: Option<&Arc<str>>) -> Option<&Ids> {
-        self.of.get(class?)
+        self.of.get(class?).map(|class| &class.ids)
+    }
+
+    fn share(&self, class: Option<&Arc<str>>, record: &str) -> bool {
+        self.ids(class).is_some_and(|ids| ids.contains(record))
     }
 }
 
 impl Viewer {
-    /// One of this class who, of the records that name him, sees `yes` and does not see `no`.
-    pub fn new(class: Option<Arc<str>>, yes: Vec<Arc<str>>, no: Vec<Arc<str>>, classes: &Classes) -> Self {
+    /// A user of this class who may view `yes` beside what the class may, and may not view `no`.
+    pub fn new(class: Option<Arc<str>>, yes: &Ids, no: &Ids, classes: &Classes) -> Self {
         let mut viewer = Self { class, ..Self::default() };
-        for id in &yes {
-            viewer.set(id, true, classes);
-        }
-        for id in &no {
-            viewer.set(id, false, classes);
-        }
+        yes.iter().for_each(|id| viewer.set(id, true, classes));
+        no.iter().for_each(|id| viewer.set(id, false, classes));
         viewer
     }
 
-    pub fn sees(&self, record: &str, classes: &Classes) -> bool {
-        self.plus.contains(record)
-            || (classes.ids(self.class.as_ref()).is_some_and(|ids| ids.contains(record))
-                && !self.minus.contains(record))
+    /// The number of records that are kept for this user alone.
+    pub fn own(&self) -> usize {
+        self.plus.len() + self.minus.len()
     }
 
-    /// Notes whether this user sees the record; the class is right already.
+    pub fn sees(&self, record: &str, classes: &Classes) -> bool {
+        self.plus.contains(record) || (classes.share(self.class.as_ref(), record) && !self.minus.contains(record))
+    }
+
+    /// Notes whether the user may view the record; the set of the class is right already.
     pub fn set(&mut self, record: &Arc<str>, sees: bool, classes: &Classes) {
-        let shared = classes.ids(self.class.as_ref()).is_some_and(|ids| ids.contains(record));
+        let shared = classes.share(self.class.as_ref(), record);
         if sees && !shared {
             self.plus.insert(Arc::clone(record));
         } else {
@@ -89,20 +112,31 @@ impl Viewer {
         }
     }
 
-    /// What has come into the user's sight (true) or gone out of it since `then`, when the classes were `before`.
-    pub fn difference(&self, classes: &Classes, then: &Self, before: &Classes) -> Vec<(Arc<str>, bool)> {
-        if self == then && classes.ids(self.class.as_ref()) == before.ids(then.class.as_ref()) {
-            return Vec::new();
+    /// Keeps for the user what was so before the set of the class was replaced; `changed` is what
+    /// [`Classes::replace`] returned.
+    pub fn rebase(&mut self, changed: &[Arc<str>], classes: &Classes) {
+        for record in changed {
+            let shared_before = !classes.share(self.class.as_ref(), record);
+            let saw = self.plus.contains(record) || (shared_before && !self.minus.contains(record));
+            self.set(record, saw, classes);
         }
-        let (now, then) = (self.all(classes), then.all(before));
-        let come = now.difference(&then).map(|id| (Arc::clone(id), true));
-        come.chain(then.difference(&now).map(|id| (Arc::clone(id), false))).collect()
     }
 
-    /// Everything that the user sees.
-    fn all(&self, classes: &Classes) -> Ids {
-        let shared = classes.ids(self.class.as_ref()).into_iter().flatten();
-        shared.filter(|id| !self.minus.contains(*id)).chain(&self.plus).cloned().collect()
+    /// The records that the user may view now and could not view `then` (true), and the reverse (false). Both are
+    /// relative to the same `classes`.
+    pub fn difference(&self, then: &Self, classes: &Classes) -> Vec<(Arc<str>, bool)> {
+        let mut candidates = Ids::default();
+        for viewer in [self, then] {
+            candidates.extend(viewer.plus.iter().chain(&viewer.minus).cloned());
+            if self.class != then.class {
+                candidates.extend(classes.ids(viewer.class.as_ref()).into_iter().flatten().cloned());
+            }
+        }
+        let turned = |id: Arc<str>| {
+            let now = self.sees(&id, classes);
+            (now != then.sees(&id, classes)).then_some((id, now))
+        };
+        candidates.into_iter().filter_map(turned).collect()
     }
 }
 
@@ -115,11 +149,28 @@ mod tests {
         format!("record{number}").into()
     }
 
+    fn ids(numbers: impl IntoIterator<Item = u8>) -> Ids {
+        numbers.into_iter().map(id).collect()
+    }
+
+    fn classes(class: &str, numbers: impl IntoIterator<Item = u8>) -> Classes {
+        let mut classes = Classes::default();
+        classes.replace(&class.into(), ids(numbers), None);
+        classes
+    }
+
+    /// Everything that the user may view.
+    fn all(viewer: &Viewer, classes: &Classes) -> Ids {
+        (0..255).map(id).filter(|id| viewer.sees(id, classes)).collect()
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
-        /// A record, and what the class and each of two users of it now see.
+        /// A record, and whether the class and each of two users of it may view it now.
         Everybody(u8, bool, [bool; 2]),
         One(u8, usize, bool),
+        /// The set of the class is read anew.
+        Replace(Vec<u8>),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -127,17 +178,18 @@ mod tests {
             (0..4u8, any::<bool>(), any::<[bool; 2]>())
                 .prop_map(|(id, class, users)| Step::Everybody(id, class, users)),
             (0..4u8, 0..2usize, any::<bool>()).prop_map(|(id, user, sees)| Step::One(id, user, sees)),
+            prop::collection::vec(0..4u8, 0..4).prop_map(Step::Replace),
         ]
     }
 
     proptest! {
-        /// However they come about, a user's exceptions add up to what he was said to see.
+        /// However the differences come about, they add up to the last word on each record.
         #[test]
         fn a_user_sees_what_was_said_last(steps in prop::collection::vec(step(), 0..40)) {
             let class: Arc<str> = "class".into();
-            let mut classes = Classes::default();
-            classes.insert(Arc::clone(&class), Ids::default());
-            let mut viewers = [0, 1].map(|_| Viewer::new(Some(Arc::clone(&class)), vec![], vec![], &classes));
+            let mut classes = classes("class", []);
+            let nothing = Ids::default();
+            let mut viewers = [0, 1].map(|_| Viewer::new(Some(Arc::clone(&class)), &nothing, &nothing, &classes));
             let mut truth = [Ids::default(), Ids::default()];
             for step in steps {
                 let (record, said) = match step {
@@ -146,16 +198,18 @@ mod tests {
                         (id(record), vec![(0, users[0]), (1, users[1])])
                     }
                     Step::One(record, user, sees) => (id(record), vec![(user, sees)]),
+                    Step::Replace(numbers) => {
+                        let changed = classes.replace(&class, ids(numbers), None);
+                        viewers.iter_mut().for_each(|viewer| viewer.rebase(&changed, &classes));
+                        (id(0), vec![])
+                    }
                 };
                 for (user, sees) in said {
                     viewers[user].set(&record, sees, &classes);
                     if sees { truth[user].insert(Arc::clone(&record)); } else { truth[user].remove(&record); }
                 }
                 for (viewer, truth) in viewers.iter().zip(&truth) {
-                    prop_assert_eq!(&viewer.all(&classes), truth);
-                    for record in (0..4).map(id) {
-                        prop_assert_eq!(viewer.sees(&record, &classes), truth.contains(&record));
-                    }
+                    prop_assert_eq!(&all(viewer, &classes), truth);
                     prop_assert!(viewer.plus.is_disjoint(&viewer.minus));
                 }
             }
@@ -163,30 +217,40 @@ mod tests {
     }
 
     #[test]
-    fn what_a_class_shares_is_kept_once() {
-        let class: Arc<str> = "class".into();
-        let mut classes = Classes::default();
-        classes.insert(Arc::clone(&class), (0..100).map(id).collect());
-        let viewer = Viewer::new(Some(class), (90..110).map(id).collect(), (0..10).map(id).collect(), &classes);
-        assert_eq!((viewer.plus.len(), viewer.minus.len()), (10, 10));
-        assert_eq!(viewer.all(&classes), (10..110).map(id).collect());
+    fn a_set_that_a_class_shares_is_kept_once() {
+        let classes = classes("class", 0..100);
+        let viewer = Viewer::new(Some("class".into()), &ids(90..110), &ids(0..10), &classes);
+        assert_eq!((viewer.plus.len(), viewer.minus.len(), viewer.own()), (10, 10, 20));
+        assert_eq!(all(&viewer, &classes), ids(10..110));
     }
 
     #[test]
     fn a_difference_holds_what_came_and_what_went() {
-        let class = |ids: std::ops::Range<u8>| {
-            let mut classes = Classes::default();
-            classes.insert("class".into(), ids.map(id).collect());
-            classes
+        let mut classes = classes("class", 0..4);
+        classes.replace(&"other".into(), ids(1..5), None);
+        let viewer = |class: &str, yes: &[u8], no: &[u8]| {
+            Viewer::new(Some(class.into()), &ids(yes.iter().copied()), &ids(no.iter().copied()), &classes)
         };
-        let (before, after) = (class(0..3), class(1..4));
-        let viewer = |yes: &[u8], classes: &Classes| {
-            Viewer::new(Some("class".into()), yes.iter().copied().map(id).collect(), vec![], classes)
+        let difference = |now: &Viewer, then: &Viewer| {
+            let mut difference = now.difference(then, &classes);
+            difference.sort();
+            difference
         };
-        let (then, now) = (viewer(&[7, 8], &before), viewer(&[0, 8], &after));
-        let mut difference = now.difference(&after, &then, &before);
-        difference.sort();
-        assert_eq!(difference, [(id(3), true), (id(7), false)]);
-        assert_eq!(now.difference(&after, &now, &after), []);
+        let (then, now) = (viewer("class", &[7, 8], &[1]), viewer("class", &[8, 9], &[0]));
+        assert_eq!(difference(&now, &then), [(id(0), false), (id(1), true), (id(7), false), (id(9), true)]);
+        let other = viewer("other", &[7, 8], &[]);
+        assert_eq!(difference(&other, &then), [(id(0), false), (id(1), true), (id(4), true)]);
+        assert_eq!(difference(&now, &now), []);
+    }
+
+    #[test]
+    fn a_doubtful_set_holds_for_what_was_before_the_doubt() {
+        let mut classes = classes("class", 0..4);
+        assert!(classes.hold_before("class", 9) && !classes.hold_before("unknown", 9));
+        classes.doubt(7);
+        classes.doubt(8);
+        assert!(classes.hold_before("class", 7) && !classes.hold_before("class", 8));
+        classes.replace(&"class".into(), ids(0..4), Some(8));
+        assert!(classes.hold_before("class", 8) && !classes.hold_before("class", 9));
     }
 }

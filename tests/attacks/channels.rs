@@ -89,7 +89,7 @@ async fn names(arena: &mut Arena) {
     ] {
         let mut client = Client::connect(arena.gateway(), &arena.eve.token).await;
         let seen = arena.command(&mut client, "subscribe", &json!({"channel": channel})).await;
-        arena.score(name, "3501", &seen).await;
+        arena.score(name, "error 107", &seen).await;
     }
 }
 
@@ -164,7 +164,7 @@ async fn positions(arena: &mut Arena) {
         let subscribe = format!(r#"{{"id":9,"subscribe":{{"channel":"{channel}","recover":true,"offset":{offset}}}}}"#);
         client.send(&subscribe).await;
         let seen = outcome(&mut client, 9).await;
-        arena.score(&format!("an offset that is {name}"), "3501", &seen).await;
+        arena.score(&format!("an offset that is {name}"), "error 107", &seen).await;
     }
     let mut client = arena.world.subscriber(0, &arena.bob, &arena.room).await;
     let history = |since: Value| json!({"channel": channel, "limit": -1, "since": since});
@@ -178,7 +178,7 @@ async fn positions(arena: &mut Arena) {
             "ok",
         ),
         ("history of -2^31 entries, which are all,", "history", json!({"channel": channel, "limit": i32::MIN}), "ok"),
-        ("history of 2^31 entries", "history", json!({"channel": channel, "limit": 2_147_483_648_u64}), "3501"),
+        ("history of 2^31 entries", "history", json!({"channel": channel, "limit": 2_147_483_648_u64}), "error 107"),
     ] {
         let seen = arena.command(&mut client, command, &request).await;
         arena.score(name, expected, &seen).await;

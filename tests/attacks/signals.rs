@@ -46,18 +46,21 @@ async fn contents(arena: &mut Arena) {
         let seen = outcome(&mut client, 77).await;
         arena.score(name, expected, &seen).await;
     }
-    for (name, command) in [
-        ("no data", format!(r#"{{"id":77,"publish":{{"channel":"{channel}"}}}}"#)),
+    for (name, expected, command) in [
+        ("no data", "error 107", format!(r#"{{"id":77,"publish":{{"channel":"{channel}"}}}}"#)),
         (
             "data twice",
+            "error 107",
             format!(r#"{{"id":77,"publish":{{"channel":"{channel}","data":{{}},"data":{{"type":"typing"}}}}}}"#),
         ),
         (
             "channel twice",
+            "error 107",
             format!(r#"{{"id":77,"publish":{{"channel":"room:x","channel":"{channel}","data":{{"type":"typing"}}}}}}"#),
         ),
         (
             "a second frame hidden in it",
+            "3501",
             format!(
                 "{{\"id\":77,\"publish\":{{\"channel\":\"{channel}\",\"data\":{{\"type\":\"typing\",\"x\":\"\n{{}}\"}}}}}}"
             ),
@@ -66,7 +69,7 @@ async fn contents(arena: &mut Arena) {
         let mut client = arena.world.subscriber(0, &arena.alice, &arena.room).await;
         client.send(&command).await;
         let seen = outcome(&mut client, 77).await;
-        arena.score(name, "3501", &seen).await;
+        arena.score(name, expected, &seen).await;
     }
 }
 

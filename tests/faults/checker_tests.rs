@@ -95,7 +95,7 @@ fn one_lost_where_a_recovery_says_that_nothing_is() {
     let seen = vec![
         start(at("one", 0), 0, None),
         event(2, 1),
-        recovered(at("one", 1), at("one", 2)),
+        recovered(at("one", 1), at("one", 1)),
         event(6, 3), // neither the recovery nor what came live had offset 2
     ];
     assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 1, 0]);
@@ -168,6 +168,27 @@ fn one_unexplained() {
 }
 
 #[test]
+fn a_reply_with_the_top_before_its_publications_and_an_interruption() {
+    let to_the_top = || vec![start(at("one", 0), 0, None), event(2, 1), recovered(at("one", 1), at("one", 3))];
+    let mut handed_out = to_the_top();
+    handed_out.extend([event(4, 2), event(6, 3)]);
+    assert_eq!(counts(&check(6, handed_out)), [0, 0, 0, 0, 1, 0], "nothing is lost yet");
+    let mut interrupted = to_the_top();
+    interrupted.extend([recovered(at("one", 3), at("one", 3)), event(8, 4)]);
+    assert_eq!(counts(&check(8, interrupted)), [2, 0, 0, 0, 3, 0]);
+    let right = vec![
+        start(at("one", 0), 0, None),
+        event(2, 1),
+        recovered(at("one", 1), at("one", 1)),
+        event(4, 2), // and then interrupted
+        recovered(at("one", 2), at("one", 2)),
+        event(6, 3),
+        event(8, 4),
+    ];
+    assert_eq!(counts(&check(8, right)), [0; 6]);
+}
+
+#[test]
 fn a_recovery_into_another_epoch() {
     let seen = vec![start(at("one", 0), 0, None), event(2, 1), recovered(at("one", 1), at("two", 1)), event(4, 2)];
     assert_eq!(counts(&check(4, seen)), [0, 0, 0, 0, 1, 0]);
@@ -188,7 +209,7 @@ fn a_visitor_sees_all_until_the_removal_and_later_what_came_between() {
     assert_eq!(check_visitor(20, &[(0, Some(9))], first()).bad(), 0, "where the end is cut off matters to nobody");
     assert_eq!(check_visitor(20, &[], vec![]).bad(), 0, "never let in");
     let mut seen = first();
-    seen.extend([recovered(at("one", 2), at("one", 4)), event(6, 3), event(8, 4)]);
+    seen.extend([recovered(at("one", 2), at("one", 2)), event(6, 3), event(8, 4)]);
     assert_eq!(check_visitor(20, &[(0, Some(5)), (3, Some(9))], seen).bad(), 0, "recovered in the next visit");
     let mut seen = first();
     seen.extend([start(at("one", 5), 10, None), event(12, 6)]);

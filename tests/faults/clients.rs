@@ -28,6 +28,9 @@ const PING_DELAY: Duration = Duration::from_secs(3);
 const BACKOFF: (u64, u64) = (100, 3000);
 /// How often a client looks at its deadlines.
 const TICK: Duration = Duration::from_millis(100);
+/// Percentage of recoveries interrupted before all publications are handed out: an application's handler fails, or the
+/// connection ends while the handler is awaited.
+const INTERRUPTED: u64 = 10;
 /// Of a visitor: visits are short, and who is away when one begins is not told from one who is stuck.
 const VISITORS_ABSENCE: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,8 @@ pub struct Client {
     token: String,
     world: Arc<World>,
     rng: Rng,
+    /// For interruptions alone, so that the other decisions of a seed do not depend on how often one recovers.
+    interruptions: Rng,
     shared: Shared,
     places: HashMap<Arc<str>, usize>,
     next_id: u32,
@@ -81,8 +86,19 @@ impl Client {
         let places = subscriptions.iter().enumerate().map(|(i, it)| (Arc::clone(&it.log.channel), i)).collect();
         let shared = Arc::new(Mutex::new(subscriptions));
         let (world, settle) = (Arc::clone(world), settle.clone());
-        let log = Arc::clone(&shared);
-        let client = Self { number, token, world, rng, shared: log, places, next_id: 1, longest_absence, settle };
+        let interruptions = rng.fork(1);
+        let client = Self {
+            number,
+            token,
+            world,
+            rng,
+            interruptions,
+            shared: Arc::clone(&shared),
+            places,
+            next_id: 1,
+            longest_absence,
+            settle,
+        };
         tokio::spawn(client.live());
         shared
     }
@@ -289,9 +305,17 @@ impl Client {
         if let Some(reply) = frame.subscribe {
             let mut subscriptions = lock(&self.shared);
             let asked = |it: &&mut Subscription| matches!(it.state, State::Asked(id, _) if id == frame.id);
-            match subscriptions.iter_mut().find(asked) {
-                Some(subscription) => subscription.subscribed(reply, &self.world),
-                None => self.world.violation(format!("client {} got a reply that nobody waits for", self.number)),
+            let Some(subscription) = subscriptions.iter_mut().find(asked) else {
+                self.world.violation(format!("client {} got a reply that nobody waits for", self.number));
+                return Ok(None);
+            };
+            let missed = reply.publications.len();
+            let interrupted = missed > 0 && !self.settle.is_cancelled() && self.interruptions.chance(INTERRUPTED);
+            let interrupted_after = interrupted.then(|| self.interruptions.below(missed));
+            subscription.subscribed(reply, interrupted_after, &self.world);
+            if interrupted {
+                count(&self.world.counts.interrupted);
+                return Err(None);
             }
             return Ok(None);
         }

@@ -22,7 +22,7 @@ pub struct Log {
 pub enum Seen {
     /// A subscription without a past: from here on nothing may be missing. Boxed, as it is rare.
     Start(Box<Start>),
-    /// `recovered: true`: what follows continues what came before.
+    /// `recovered: true`: what follows continues what came before. `now` is the reply's position, which is `since`.
     Recovered { since: Box<Position>, now: Box<Position> },
     /// One publication: what it said, as [`key`] of its data, and its number.
     Publication { key: u64, offset: u64 },

@@ -73,7 +73,10 @@ impl Report {
             ("ends of connections, by code (0: silent, 1006: torn)", closes.join(", ")),
             ("temporary errors (100)", get(&counts.refusals).to_string()),
             ("unsubscribes with 2500", get(&counts.insufficient).to_string()),
-            ("recovered", get(&counts.recovered).to_string()),
+            (
+                "recovered (interrupted before all was handed out)",
+                format!("{} ({})", get(&counts.recovered), get(&counts.interrupted)),
+            ),
             ("not recovered: history exceeded", found.exceeded.to_string()),
             ("not recovered: Redis lost its data", found.redis_lost.to_string()),
             ("**not recovered: unexplained**", found.unexplained.to_string()),

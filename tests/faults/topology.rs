@@ -84,6 +84,8 @@ pub struct Counts {
     pub deliveries: AtomicU64,
     pub fresh: AtomicU64,
     pub recovered: AtomicU64,
+    /// Recoveries of which not all publications were handed out.
+    pub interrupted: AtomicU64,
     pub unrecovered: AtomicU64,
     pub insufficient: AtomicU64,
     pub refusals: AtomicU64,

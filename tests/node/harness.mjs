@@ -148,6 +148,11 @@ export class Lab {
     server.port = port;
     server.websocket = websocketOn(port);
     server.admin = `http://127.0.0.1:${adminPort}`;
+    /** The value of a metric without labels. */
+    server.metric = async (name) => {
+      const text = await (await fetch(`${server.admin}/metrics`)).text();
+      return Number(new RegExp(`^${name} (\\S+)$`, "m").exec(text)?.[1]);
+    };
     const readyz = `${server.admin}/readyz`;
     await server.ready(() =>
       fetch(readyz).then(

@@ -201,6 +201,38 @@ describe("access ends within a second, for whom it ends alone", () => {
   });
 });
 
+describe("records that depend on others, and records that are large", () => {
+  check("a card that moves takes its comments along; what is deleted with it is told", async (t) => {
+    const { workspace, board, list } = await team();
+    const other = await pb.create("boards", { workspace: workspace.id, title: "B2", visibility: "workspace" });
+    const card = await pb.create("cards", { list: list.id, board: board.id, title: "C" });
+    const comment = await pb.create("card_comments", { card: card.id, text: "1" });
+    await pb.create("card_comments", { card: card.id, text: "2", parent: comment.id });
+    const [from, to] = [await listen(t, people.ben, `board:${board.id}`), await listen(t, people.ben, `board:${other.id}`)];
+    await pb.update("cards", card.id, { board: other.id });
+    await pb.remove("cards", card.id);
+    await until(() => to.events.length >= 6, "all of it");
+    assert.deepEqual(from.events.map(short), ["delete cards", "delete card_comments", "delete card_comments"]);
+    const moved = ["create cards", "create card_comments", "create card_comments"];
+    assert.deepEqual(to.events.map(short), [...moved, "delete card_comments", "delete card_comments", "delete cards"]);
+    assert.deepEqual([from.joins, to.joins], [1, 1]);
+  });
+
+  check("a record that no queue can hold comes as its id, and throws nobody off", async (t) => {
+    const { workspace, board } = await team();
+    const [it, list] = [await listen(t, people.ben, `board:${board.id}`), await listen(t, people.ben, "board-updates")];
+    const title = "x".repeat(1_500_000);
+    const large = await pb.create("boards", { workspace: workspace.id, title, visibility: "workspace" });
+    await pb.update("boards", board.id, { title });
+    await pb.update("boards", board.id, { title: "small again" });
+    await until(() => it.events.length >= 2 && list.events.length >= 3, "what follows", 15_000);
+    const id = (action, id) => ({ action, collection: "boards", record: { id }, truncated: true });
+    assert.deepEqual([it.events[0], it.events[1].record.title], [id("update", board.id), "small again"]);
+    assert.deepEqual(list.events.slice(0, 2), [id("create", large.id), id("update", board.id)]);
+    assert.deepEqual([it.joins, list.joins, it.end, list.end], [1, 1, null, null]);
+  });
+});
+
 describe("what changes beneath it", () => {
   check("a guard that is renamed, and renamed back", async (t) => {
     const { board } = await team();

@@ -249,6 +249,134 @@ check("who was cut off gets exactly what was missed, in order", async (t) => {
   assert.deepEqual(subscription.messages, ["m0", ...missed, "live again"]);
 });
 
+for (const event of ["subscribed", "publication"]) {
+  check(`a handler of "${event}" that throws while a recovery is handed out loses nothing`, async (t) => {
+    // The SDK lets the error go: it reaches nobody but the process.
+    const thrown = [];
+    const previous = process.listeners("unhandledRejection");
+    process.removeAllListeners("unhandledRejection");
+    process.on("unhandledRejection", (error) => thrown.push(error));
+    t.after(() => {
+      process.removeAllListeners("unhandledRejection");
+      for (const listener of previous) process.on("unhandledRejection", listener);
+    });
+    const into = await newRoom(alice, bob);
+    const it = client(t, a.websocket, { token: alice.token });
+    const subscription = it.newSubscription(`room:${into}`);
+    const messages = [];
+    let [subscriptions, wasThrown] = [0, false];
+    const fail = () => {
+      wasThrown = true;
+      throw new Error("a bug of the application");
+    };
+    subscription.on("subscribed", () => {
+      subscriptions += 1;
+      if (event === "subscribed" && subscriptions === 2) fail();
+    });
+    subscription.on("publication", ({ data }) => {
+      if (data.collection !== "messages") return;
+      if (event === "publication" && data.record.content === "b" && !wasThrown) fail();
+      messages.push(data.record.content);
+    });
+    const live = next(subscription, "subscribed");
+    subscription.subscribe();
+    await live;
+    await write(bob, "a", into);
+    await until(() => messages.includes("a"), "the first message");
+    it.disconnect();
+    for (const content of ["b", "c", "d"]) await write(bob, content, into);
+    it.connect();
+    await until(() => wasThrown, "the error");
+    it.disconnect();
+    it.connect();
+    await write(bob, "e", into);
+    await until(() => messages.includes("e"), `the last message; there are ${messages}`);
+    assert.deepEqual(messages, ["a", "b", "c", "d", "e"]);
+    assert.equal(thrown.length, 1);
+  });
+}
+
+check("getState subscribes, with or without an epoch, also to updates channels", async (t) => {
+  const into = await newRoom(alice);
+  await write(alice, "before", into);
+  const it = client(t, a.websocket, { token: alice.token });
+  const history = await until(async () => {
+    const first = await subscribe(it, `room:${into}`);
+    const { publications } = await first.history({ limit: 100 });
+    first.unsubscribe();
+    it.removeSubscription(first);
+    return publications.some(({ data }) => data.collection === "messages") && publications;
+  }, "the message in the history");
+  for (const [channel, position, expected] of [
+    [`room:${into}`, { offset: 0, epoch: "" }, history.length],
+    [`room:${into}`, { offset: history.length, epoch: "" }, 0],
+    ["room-updates", { offset: 0, epoch: "" }, 0],
+    ["room-updates", { offset: 0, epoch: "of another subscription" }, 0],
+  ]) {
+    let calls = 0;
+    const received = [];
+    const getState = async () => {
+      calls += 1;
+      return position;
+    };
+    const subscription = it.newSubscription(channel, { getState, minResubscribeDelay: 50, maxResubscribeDelay: 100 });
+    subscription.on("publication", ({ offset }) => received.push(offset));
+    const live = next(subscription, "subscribed");
+    subscription.subscribe();
+    const { wasRecovering, recovered } = await live;
+    assert.deepEqual([wasRecovering, recovered], [true, channel !== "room-updates"], channel);
+    await it.rpc("status.set", {}); // what the reply holds has been handed out by then
+    assert.deepEqual([calls, received.length], [1, expected], channel);
+    subscription.unsubscribe();
+    it.removeSubscription(subscription);
+  }
+});
+
+check("kinds of subscriptions that are not offered are error 108", async (t) => {
+  const it = client(t, a.websocket, { token: alice.token });
+  for (const kind of ["newMapSubscription", "newMapClientsSubscription", "newSharedPollSubscription"]) {
+    const subscription = it[kind](`room:${room}`, {});
+    const refused = next(subscription, "unsubscribed");
+    subscription.subscribe();
+    assert.equal((await refused).code, 108, kind);
+    it.removeSubscription(subscription);
+  }
+  const filtered = it.newSubscription(`room:${room}`, { tagsFilter: { key: "a", cmp: "eq", val: "b" } });
+  const refused = next(filtered, "unsubscribed");
+  filtered.subscribe();
+  assert.equal((await refused).code, 108);
+});
+
+check("a command that says nothing is error 107, and the connection goes on", async (t) => {
+  const subscription = await subscribe(client(t, a.websocket, { token: alice.token }));
+  for (const nothing of [undefined, null]) await assert.rejects(subscription.publish(nothing), { code: 107 });
+  await subscription.publish({ type: "typing" });
+});
+
+check("a token that has expired, to connect or to refresh, is followed by a fresh one", async (t) => {
+  const impersonate = async (duration) => {
+    const path = `/api/collections/users/impersonate/${alice.id}`;
+    const answer = await pocketbase.call("POST", path, { duration }, pocketbase.root);
+    assert.equal(answer.status, 200);
+    return answer.body.token;
+  };
+  const expired = await impersonate(1);
+  const expiry = JSON.parse(Buffer.from(expired.split(".")[1], "base64url")).exp * 1000;
+  await until(() => Date.now() > expiry + 1_000, "the token to expire");
+
+  // First to connect, with subscribes in the same frame; and later, at the first refresh.
+  const tokens = [await impersonate(4), expired, await impersonate(600)];
+  const it = client(t, a.websocket, { token: expired, getToken: async () => tokens.shift() });
+  const ends = [];
+  it.on("disconnected", ({ code }) => ends.push(code));
+  const closed = next(it, "connecting", ({ code }) => code === 3005, 20_000);
+  const subscription = await subscribe(it);
+  await closed;
+  const back = next(subscription, "subscribed");
+  await back;
+  assert.deepEqual([ends, tokens], [[], []]);
+});
+
 check("a connection outlives its token, because the SDK fetches a new one in time", async (t) => {
   const answer = await pocketbase.call(
     "PATCH",

@@ -237,9 +237,9 @@ describe("migrations", () => {
       app.save(users);
       app.delete(app.findAuthRecordByEmail("users", "x@example.com"));`;
     const later = `
-      const rooms = app.findCollectionByNameOrId("rooms");
-      rooms.viewRule = "name = 1";
-      app.save(rooms);`;
+      const users = app.findCollectionByNameOrId("users");
+      users.viewRule = "name = 1";
+      app.save(users);`;
 
     let pb = await PocketBase.start({ prepare: migration("1700000000_early.js", early) });
     try {

@@ -73,7 +73,7 @@ describe("the file itself", () => {
 
   test("outbox and delivery have defaults", () => {
     const { outbox, delivery } = checked(good());
-    assert.deepEqual(outbox, { keepSeconds: 600 });
+    assert.deepEqual(outbox, { keepSeconds: 600, maxEventBytes: 256 * 1024 });
     assert.deepEqual(delivery, { timeoutSeconds: 1, firstPauseSeconds: 1, lastPauseSeconds: 30, batch: 100 });
   });
 });
@@ -189,7 +189,7 @@ describe("while PocketBase runs", () => {
     await pb.update("panels", board.id, { title: "renamed" });
     const [event] = (await pb.events(last)).events;
     assert.deepEqual(event.updates.channels, ["board-updates"]);
-    assert.deepEqual((await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", users: [ann.id] })).status, 200);
+    assert.deepEqual((await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", user: ann.id, after: "", rows: 9 })).status, 200);
     await change("panels", () => ({ name: "boards" }));
   });
 
@@ -211,7 +211,7 @@ describe("while PocketBase runs", () => {
     const { problems } = await pb.events();
     assert.ok(problems.includes(`channels.notice: the collection "notices" is gone`), problems.join("\n"));
     assert.deepEqual(await may("notice:x", `board:${board.id}`), ["unknown", "allowed"]);
-    const { status, body } = await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", users: [ann.id] });
+    const { status, body } = await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", user: ann.id, after: "", rows: 9 });
     assert.equal(status, 200, JSON.stringify(body));
   });
 

@@ -165,10 +165,12 @@ export class PocketBase {
 
   /** Stops the process; the folder goes too unless `keep`. */
   async stop({ keep = false } = {}) {
-    const ended = new Promise((resolve) => this.process.once("exit", resolve));
-    this.process.kill();
-    await ended;
-    if (!keep) rmSync(this.folder, { recursive: true });
+    if (this.process.exitCode === null && this.process.signalCode === null) {
+      const ended = new Promise((resolve) => this.process.once("exit", resolve));
+      this.process.kill();
+      await ended;
+    }
+    if (!keep) rmSync(this.folder, { recursive: true, force: true });
   }
 
   /** One call: {status, body}. `as` is what login or user gave; nobody if left out. */

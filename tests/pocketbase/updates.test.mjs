@@ -28,25 +28,49 @@ const ask = async (route, question) => {
   return body;
 };
 
-/** What each user sees, as the gateway adds it up: sorted IDs. */
-async function seen(...users) {
-  const { users: answers, classes, ...rest } = await ask("visible", { users: users.map(({ id }) => id) });
-  assert.deepEqual(rest, { namespace: "room", collection: "rooms" });
-  return answers.map(({ class: key, yes, no }) => {
-    const all = new Set(key === null ? [] : classes[key]);
-    yes.forEach((id) => all.add(id));
-    no.forEach((id) => all.delete(id));
-    return [...all].sort();
-  });
+/** All pages of a user or class, as the gateway adds them up: {class, yes, no}, or null where there is nobody. */
+async function whole(who, rows = 3) {
+  const all = { class: null, yes: [], no: [] };
+  for (let after = ""; after !== null; ) {
+    const { page, ...rest } = await ask("visible", { user: who, after, rows });
+    assert.deepEqual(rest, { namespace: "room", collection: "rooms" });
+    if (page === null) return null;
+    assert.ok([...page.yes, ...page.no].every((id) => id > after && (page.next === null || id <= page.next)), page);
+    all.class = page.class;
+    all.yes.push(...page.yes);
+    all.no.push(...page.no);
+    after = page.next;
+  }
+  assert.deepEqual([all.yes.length, all.no.length], [new Set(all.yes).size, new Set(all.no).size]);
+  return all;
 }
 
-/** What each user sees, by PocketBase's own answer for each room. */
-async function truth(...users) {
-  const { items } = await pb.list("rooms");
-  return Promise.all(users.map(async (user) => {
-    const { results } = await ask("view", { checks: items.map(({ id }) => ({ user: user.id, record: id })) });
-    return items.map(({ id }) => id).filter((_, i) => results[i]).sort();
-  }));
+/** What a user sees, as the gateway adds it up: sorted IDs. */
+async function seen({ id }, rows) {
+  const { class: name, yes, no } = await whole(id, rows);
+  const all = new Set(name === null ? [] : (await whole(`~${name}`, rows)).yes);
+  yes.forEach((id) => all.add(id));
+  no.forEach((id) => all.delete(id));
+  return [...all].sort();
+}
+
+/** What a user sees, by PocketBase's own list and views: sorted IDs. */
+async function truth(user) {
+  const { status, body } = await pb.call("GET", "/api/collections/rooms/records?perPage=500", undefined, user);
+  if (status !== 200) return [];
+  const ids = body.items.map(({ id }) => id);
+  const views = await Promise.all(ids.map((id) => pb.call("GET", `/api/collections/rooms/records/${id}`, undefined, user)));
+  return ids.filter((_, i) => views[i].status === 200).sort();
+}
+
+/** Which of these records `who` may view, by single questions. */
+async function views(who, ids) {
+  const results = [];
+  while (results.length < ids.length) {
+    const checks = ids.slice(results.length).map((record) => ({ user: who, record }));
+    results.push(...(await ask("view", { checks })).results);
+  }
+  return ids.filter((_, i) => results[i]);
 }
 
 describe("personal channels", () => {
@@ -86,8 +110,9 @@ describe("what the outbox says of a guarded record", () => {
 });
 
 describe("who sees what", () => {
-  const setRule = async (viewRule) => {
-    const { status, body } = await pb.call("PATCH", "/api/collections/rooms", { viewRule }, pb.root);
+  let ids;
+  const setRules = async (listRule, viewRule) => {
+    const { status, body } = await pb.call("PATCH", "/api/collections/rooms", { listRule, viewRule }, pb.root);
     assert.equal(status, 200, JSON.stringify(body));
   };
   before(async () => {
@@ -97,9 +122,13 @@ describe("who sees what", () => {
     const shared = await roomOf(ann, "private");
     await pb.create("room_members", { room: shared.id, user: bob.id, role: "moderator" });
     await pb.update("users", eve.id, { role: "admin" });
+    ids = (await pb.list("rooms")).items.map(({ id }) => id).sort();
   });
 
-  // Each with whether users share what they see.
+  const owned = () => `owner = @request.auth.id`;
+  const moderated = () =>
+    `@request.auth.room_members_via_user.room ?= id && @request.auth.room_members_via_user.role ?= "moderator"`;
+  // The viewRule, whether users share what they see, and the listRule where it is another one.
   const rules = [
     ["as it is", () => rule, true],
     ["seen from the room", () => `@request.auth.id != "" && (type = "public" || room_members_via_room.user ?= @request.auth.id)`, true],
@@ -108,45 +137,58 @@ describe("who sees what", () => {
     ["a field of the account", () => `@request.auth.role = "admin" || owner.id = @request.auth.id`, false],
     ["a field of the account alone", () => `@request.auth.role = "admin" || type = "public"`, true],
     ["open", () => "", true],
-    ["locked", () => null, true],
+    ["locked", () => null, false],
     ["more asked of the membership", () => `room_members_via_room.user ?= @request.auth.id && room_members_via_room.role ?= "moderator"`, true],
-    ["and of the account's side", () => `@request.auth.room_members_via_user.room ?= id && @request.auth.room_members_via_user.role ?= "moderator"`, false],
+    ["and of the account's side", moderated, false],
     ["something of the request", () => `@request.context = "default" && @request.auth.id != ""`, false],
+    ["the request, and the account's side", () => `@request.context != "expand" && ${moderated()}`, false],
     ["any collection", () => `@collection.room_members.room ?= id && @collection.room_members.user ?= @request.auth.id`, false],
     ["a certain user", () => `${rule} && @request.auth.id != "${bob.id}"`, false],
-    ["text that is no name", () => `name != "@request.auth.id != ''" && @request.auth.name != "ann" // @request.auth.id`, true],
+    ["text that is no name", () => `name != "@request.auth.id != ''" && @request.auth.name != "ann" // @request.auth.id)`, true],
+    ["through a relation", () => `owner.room_members_via_user.user ?= @request.auth.id`, false],
+    ["open, but listed for the owner", () => "", true, owned],
+    ["viewed by the owner, listed openly", owned, true, () => ""],
+    ["listed with the locked rule", () => "", false, () => null],
+    ["listed and viewed by different rules", () => `${rule} // all members`, true, () => `type != "public" // others`],
+    ["two rules, one from the account's side", moderated, false, owned],
+    ["two rules, the other from the account's side", owned, false, moderated],
   ];
-  for (const [name, make, sharing] of rules) {
+  for (const [name, view, sharing, list = view] of rules) {
     test(name, async () => {
-      await setRule(make());
+      await setRules(list(), view());
       try {
-        const { users } = await ask("visible", { users: [ann.id] });
-        assert.equal(users[0].class !== null, sharing);
-        assert.deepEqual(await seen(ann, bob, eve), await truth(ann, bob, eve));
+        assert.equal((await whole(ann.id)).class !== null, sharing);
+        for (const user of [ann, bob, eve]) {
+          for (const rows of [3, 1000]) assert.deepEqual(await seen(user, rows), await truth(user), user.record?.name);
+          assert.deepEqual(await views(user.id, ids), await truth(user));
+        }
+        if (!sharing) return;
         // The class, of single records and as a whole.
-        const { items } = await pb.list("rooms");
-        const { results } = await ask("view", { checks: items.map(({ id }) => ({ user: `~${bob.id}`, record: id })) });
-        const { users: [bobs], classes } = await ask("visible", { users: [bob.id] });
-        const expected = sharing ? classes[bobs.class] : [];
-        assert.deepEqual(items.map(({ id }) => id).filter((_, i) => results[i]).sort(), [...expected].sort());
+        const of = await whole(bob.id);
+        assert.deepEqual(await views(`~${of.class}`, ids), [...(await whole(`~${of.class}`)).yes].sort());
       } finally {
-        await setRule(rule);
+        await setRules(rule, rule);
       }
     });
   }
 
-  test("a user whom nothing names sees what his class does; there is nobody and nothing", async () => {
+  test("a user whom nothing names sees what the class does; there is nobody and nothing", async () => {
     const carl = await pb.user("carl");
-    const { users: [carls, nobody], classes } = await ask("visible", { users: [carl.id, "nobody"] });
-    assert.deepEqual([carls.yes, carls.no, nobody], [[], [], null]);
-    assert.deepEqual([[...classes[carls.class]].sort()], await truth(carl));
-    assert.deepEqual((await ask("view", { checks: [{ user: "nobody", record: classes[carls.class][0] }, { user: carl.id, record: "nothing" }] })).results, [false, false]);
+    const { class: name, yes, no } = await whole(carl.id);
+    assert.deepEqual([yes, no], [[], []]);
+    assert.deepEqual([...(await whole(`~${name}`)).yes].sort(), await truth(carl));
+    assert.equal(await whole("nobody"), null);
+    const other = JSON.stringify([JSON.parse(name)[0], [["role", "user"]]]);
+    assert.equal(await whole(`~${other}`), null, "a class of an earlier rule");
+    const checks = [{ user: "nobody", record: ids[0] }, { user: carl.id, record: "nothing" }, { user: `~${other}`, record: ids[0] }];
+    assert.deepEqual((await ask("view", { checks })).results, [false, null, false]);
   });
 
   test("a view comes with the record as it is, and nothing of those that nobody may view", async () => {
     const { items } = await pb.list("rooms");
     const [open, closed] = ["public", "private"].map((type) => items.find((room) => room.type === type));
     const checks = [{ user: eve.id, record: open.id }, { user: eve.id, record: closed.id }];
-    assert.deepEqual(await ask("view", { checks }), { collection: "rooms", results: [true, false], records: { [open.id]: open } });
+    const expected = { results: [true, false], records: { [open.id]: open }, own: {}, perReader: false, truncated: [] };
+    assert.deepEqual(await ask("view", { checks }), expected);
   });
 });

@@ -14,17 +14,16 @@ onBootstrap((e) => {
   require(`${__hooks}/gateway/startup.js`).checkSchema(e.app);
 });
 
-// Of all collections, since a rule may mention any of them, and may be edited at any time. Most writes are of no
-// interest, and leave again at once.
-onRecordCreateExecute((e) => (globalThis.gatewayPass ??= require(`${__hooks}/gateway/pass.js`)).create(e));
-onRecordUpdateExecute((e) => (globalThis.gatewayPass ??= require(`${__hooks}/gateway/pass.js`)).update(e));
-onRecordDeleteExecute((e) => (globalThis.gatewayPass ??= require(`${__hooks}/gateway/pass.js`)).remove(e));
+// Registers the hooks of one collection (see gateway/listening.js). They are called for every write in it, hence keep
+// what they require: looking up a file takes longer than most of them.
+$app.store().set(require(`${__hooks}/gateway/listening.js`).REGISTER, (id) => {
+  onRecordCreateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).create(e), id);
+  onRecordUpdateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).update(e), id);
+  onRecordDeleteExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).remove(e), id);
 
-// Called with a collection's name when the first of its writes leaves a row (see gateway/listening.js).
-$app.store().set(require(`${__hooks}/gateway/listening.js`).REGISTER, (collection) => {
-  onRecordAfterCreateSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), collection);
-  onRecordAfterUpdateSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), collection);
-  onRecordAfterDeleteSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), collection);
+  onRecordAfterCreateSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), id);
+  onRecordAfterUpdateSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), id);
+  onRecordAfterDeleteSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), id);
 });
 
 onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));

@@ -1,195 +1,242 @@
-//! Asking PocketBase, until it answers, what a batch leaves open.
+//! The questions of one stream to PocketBase, each in calls of bounded time: what is answered is kept, the rest is
+//! asked again after a pause.
 
-use crate::pocketbase::batch::Batcher;
-use crate::pocketbase::{PocketBase, PocketBaseError, Sees, View, Visible};
+use crate::pocketbase::{Page, PocketBaseError, View, Visible};
 use crate::protocol::Payload;
 use crate::updates::sight::Ids;
-use futures_util::{StreamExt, TryStreamExt};
+use crate::updates::source::Source;
+use futures_util::StreamExt;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
-/// Questions that are open at once; they are asked in batches.
-const CONCURRENCY: usize = 2000;
-/// Users whose whole sight is asked for in one call, which may have to look at thousands of records of each; and calls
-/// at once.
-const USERS: usize = 16;
+/// Calls about single records at once, of all streams of a node. Those about pages are one fewer.
 const CALLS: usize = 4;
+/// Checks in one call; PocketBase takes up to 500.
+const CHECKS: usize = 200;
+/// Records that PocketBase looks at for one page, at first; a page that does not come in time is halved down to the
+/// second number.
+const ROWS: usize = 4_000;
+const ROWS_MIN: usize = 50;
+/// Calls about one page or one check that may time out in a row before the question is given up.
+const TIMEOUTS: u32 = 10;
+/// Times that a user's class may change while the pages are read before that is given up.
+const RESTARTS: u32 = 10;
 /// Bounds of the pause while PocketBase gives no answer.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
 
-/// For whom, a class or none, and a user (who stands for the class); and about which record.
-pub(super) type Question = (Option<Arc<str>>, Arc<str>, Arc<str>);
-
-/// What a batch leaves open.
-#[derive(Default)]
-pub(super) struct Questions {
-    /// Records to be looked at for everybody.
-    pub records: HashSet<Arc<str>>,
-    /// New records, with those users whom they name: to be looked at for these and for each class.
-    pub created: HashMap<Arc<str>, HashSet<Arc<str>>>,
-    /// A user and a record.
-    pub pairs: HashSet<(Arc<str>, Arc<str>)>,
-    /// Users whose whole sight is asked for.
-    pub users: HashSet<Arc<str>>,
-    pub everybody: bool,
-    pub gone: HashSet<Arc<str>>,
-    /// All records that were named, in the order in which they first were.
-    pub order: Vec<Arc<str>>,
-    pub named: HashSet<Arc<str>>,
+/// Calls to PocketBase at once, of all streams of this node. Each waits for its turn before every call, so that a
+/// user with many pages does not hold up the others.
+#[derive(Clone)]
+pub struct Turns {
+    views: Arc<Semaphore>,
+    pages: Arc<Semaphore>,
+    /// Pages of the regular recheck, which may take its time: one at once.
+    rechecks: Arc<Semaphore>,
 }
 
-impl Questions {
-    pub fn name(&mut self, record: &Arc<str>) {
-        if self.named.insert(Arc::clone(record)) {
-            self.order.push(Arc::clone(record));
-        }
+impl Default for Turns {
+    fn default() -> Self {
+        let turns = |count| Arc::new(Semaphore::new(count));
+        Self { views: turns(CALLS), pages: turns(CALLS - 1), rechecks: turns(1) }
     }
 }
 
-/// What PocketBase has answered.
+/// The guarded records' namespace as channels, and their collection.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Place {
+    pub namespace: String,
+    pub collection: String,
+}
+
+/// All that a user or a class may view.
+pub(super) struct Whole {
+    pub class: Option<Arc<str>>,
+    pub yes: Ids,
+    pub no: Ids,
+    pub place: Place,
+}
+
+/// Answers to [`View`]s.
 #[derive(Default)]
 pub(super) struct Answers {
-    pub verdicts: HashMap<Arc<str>, Verdicts>,
-    /// Records that somebody may view, as they are now.
+    /// Whether the record may be viewed; `None`: there is no such record.
+    pub results: HashMap<View, Option<bool>>,
+    /// Records as every reader gets them.
     pub records: HashMap<Arc<str>, Payload>,
-    pub sights: HashMap<Arc<str>, Sees>,
-    pub classes: HashMap<Arc<str>, Ids>,
-    /// The records' namespace and collection.
-    pub place: Option<(String, String)>,
+    /// Records as this reader gets them.
+    pub own: HashMap<View, Payload>,
+    /// Whether readers of one record may get different fields.
+    pub per_reader: bool,
+    /// Records of which there is only the id.
+    pub truncated: HashSet<Arc<str>>,
 }
 
-/// Who may view one record.
-#[derive(Default)]
-pub(super) struct Verdicts {
-    pub users: HashMap<Arc<str>, bool>,
-    pub classes: HashMap<Arc<str>, bool>,
-    /// It was deleted.
-    pub gone: bool,
+impl Answers {
+    pub fn extend(&mut self, more: Self) {
+        self.results.extend(more.results);
+        self.records.extend(more.records);
+        self.own.extend(more.own);
+        self.per_reader |= more.per_reader;
+        self.truncated.extend(more.truncated);
+    }
 }
-
-/// A record, and those asked before the first who may view it.
-type Fetched = (Arc<str>, Option<Payload>, Vec<Arc<str>>);
 
 pub(super) struct Inquiry {
     channel: Arc<str>,
-    pocketbase: PocketBase,
-    /// What a record is now, if the user may view it.
-    views: Batcher<View, Option<Payload>>,
+    source: Arc<dyn Source>,
+    turns: Turns,
 }
 
 impl Inquiry {
-    pub fn new(channel: &Arc<str>, pocketbase: PocketBase) -> Arc<Self> {
-        let (asked, client) = (Arc::clone(channel), pocketbase.clone());
-        let views = Batcher::start(move |checks: Arc<[View]>| {
-            let (pocketbase, channel) = (client.clone(), Arc::clone(&asked));
-            async move { view(&pocketbase, &channel, &checks).await }
-        });
-        Arc::new(Self { channel: Arc::clone(channel), pocketbase, views })
+    pub fn new(channel: &Arc<str>, source: Arc<dyn Source>, turns: Turns) -> Self {
+        Self { channel: Arc::clone(channel), source, turns }
     }
 
-    /// Asks for these views, and for all that the users in question and the newcomers see.
-    pub async fn answers(
-        self: &Arc<Self>,
-        questions: &Questions,
-        views: &[Question],
-        newcomers: &HashSet<Arc<str>>,
-    ) -> Answers {
-        let mut pause = RETRY.start;
-        loop {
-            match self.try_for_answers(questions, views, newcomers).await {
-                Ok(answers) => return answers,
-                Err(error) => self.rest(&mut pause, &error).await,
-            }
-        }
+    /// Answers to all of these, whenever PocketBase has given them.
+    pub async fn views(&self, mut views: Vec<View>) -> Answers {
+        // Those of one user side by side: PocketBase answers them together.
+        views.sort_unstable_by(|a, b| (&a.user, &a.record).cmp(&(&b.user, &b.record)));
+        let chunks: Vec<Vec<View>> = views.chunks(CHECKS).map(<[View]>::to_vec).collect();
+        let asking = futures_util::stream::iter(chunks.into_iter().map(|chunk| self.chunk(chunk)));
+        let asking = asking.buffer_unordered(CALLS);
+        asking
+            .fold(Answers::default(), async |mut all, some| {
+                all.extend(some);
+                all
+            })
+            .await
     }
 
-    async fn try_for_answers(
-        self: &Arc<Self>,
-        questions: &Questions,
-        views: &[Question],
-        newcomers: &HashSet<Arc<str>>,
-    ) -> Result<Answers, PocketBaseError> {
+    async fn chunk(&self, mut open: Vec<View>) -> Answers {
         let mut answers = Answers::default();
-        for record in &questions.gone {
-            answers.verdicts.insert(Arc::clone(record), Verdicts { gone: true, ..Verdicts::default() });
-        }
-        let asking: Vec<_> = views.iter().map(|view| Arc::clone(self).ask(view.clone())).collect();
-        let mut asking = futures_util::stream::iter(asking).buffer_unordered(CONCURRENCY);
-        while let Some((class, user, record, seen)) = asking.try_next().await? {
-            let verdicts = answers.verdicts.entry(Arc::clone(&record)).or_default();
-            match class {
-                Some(class) => verdicts.classes.insert(class, seen.is_some()),
-                None => verdicts.users.insert(user, seen.is_some()),
+        let mut attempt = Attempt::new(open.len(), 1);
+        while !open.is_empty() {
+            let asked = attempt.size.min(open.len());
+            let answered = {
+                let _turn = self.turns.views.acquire().await;
+                self.source.view(&self.channel, &open[..asked]).await
             };
-            answers.records.extend(seen.map(|seen| (record, seen)));
-        }
-        let whole: Vec<Arc<str>> = questions.users.union(newcomers).cloned().collect();
-        let asking: Vec<_> = whole.chunks(USERS).map(|users| Arc::clone(self).sights(users.to_vec())).collect();
-        let mut asking = futures_util::stream::iter(asking).buffer_unordered(CALLS);
-        while let Some((users, visible)) = asking.try_next().await? {
-            answers.classes.extend(visible.classes.into_iter().map(|(class, ids)| (class, ids.into_iter().collect())));
-            for (user, sees) in users.iter().zip(visible.users) {
-                let nothing = || Sees { class: None, yes: Vec::new(), no: Vec::new() };
-                answers.sights.insert(Arc::clone(user), sees.unwrap_or_else(nothing));
-            }
-            answers.place = Some((visible.namespace, visible.collection));
-        }
-        Ok(answers)
-    }
-
-    async fn ask(
-        self: Arc<Self>,
-        (class, user, record): Question,
-    ) -> Result<(Option<Arc<str>>, Arc<str>, Arc<str>, Option<Payload>), PocketBaseError> {
-        let asked = if class.is_some() { format!("~{user}") } else { user.to_string() };
-        let seen = self.views.ask(View { user: asked, record: Arc::clone(&record) }).await?;
-        Ok((class, user, record, seen))
-    }
-
-    async fn sights(self: Arc<Self>, users: Vec<Arc<str>>) -> Result<(Vec<Arc<str>>, Visible), PocketBaseError> {
-        let visible = self.pocketbase.visible(&self.channel, &users).await?;
-        Ok((users, visible))
-    }
-
-    /// Gets each record as the first of its users may view it; also returns those asked before him.
-    pub async fn records(self: &Arc<Self>, wanted: Vec<(Arc<str>, Vec<Arc<str>>)>) -> Vec<Fetched> {
-        let fetching: Vec<_> =
-            wanted.into_iter().map(|(record, users)| Arc::clone(self).fetch(record, users)).collect();
-        futures_util::stream::iter(fetching).buffer_unordered(CONCURRENCY).collect().await
-    }
-
-    async fn fetch(self: Arc<Self>, record: Arc<str>, users: Vec<Arc<str>>) -> Fetched {
-        let mut refused = Vec::new();
-        let mut pause = RETRY.start;
-        for user in users {
-            let view = View { user: user.to_string(), record: Arc::clone(&record) };
-            loop {
-                match self.views.ask(view.clone()).await {
-                    Ok(Some(found)) => return (record, Some(found), refused),
-                    Ok(None) => break refused.push(Arc::clone(&user)),
-                    Err(error) => self.rest(&mut pause, &error).await,
+            match answered {
+                Ok(views) if !views.results.is_empty() => {
+                    let rest = open.split_off(views.results.len().min(asked));
+                    let done = std::mem::replace(&mut open, rest);
+                    answers.per_reader |= views.per_reader;
+                    answers.truncated.extend(views.truncated);
+                    answers.records.extend(views.records.into_iter().map(|(id, it)| (id, Payload::from_raw(&it))));
+                    let own = views.own.into_iter().filter_map(|(i, it)| Some((done.get(i)?.clone(), it)));
+                    answers.own.extend(own.map(|(view, it)| (view, Payload::from_raw(&it))));
+                    answers.results.extend(done.into_iter().zip(views.results));
+                    attempt.succeed();
                 }
+                Ok(_) => self.rest(&mut attempt, &PocketBaseError::Abandoned).await,
+                Err(error) if attempt.is_futile(&error) => {
+                    let View { user, record } = open.remove(0);
+                    tracing::error!(
+                        user = &*user,
+                        record = &*record,
+                        channel = &*self.channel,
+                        "PocketBase cannot say in time whether this user may view this record; it is not shown"
+                    );
+                    answers.results.insert(View { user, record }, Some(false));
+                    attempt.succeed();
+                }
+                Err(error) => self.rest(&mut attempt, &error).await,
             }
         }
-        (record, None, refused)
+        answers
     }
 
-    async fn rest(&self, pause: &mut Duration, error: &PocketBaseError) {
-        tracing::warn!(%error, channel = &*self.channel, "who sees what is not known; updates wait");
-        tokio::time::sleep(*pause).await;
-        *pause = (*pause * 2).min(RETRY.end);
+    /// All that a user or a class ("~" and its name) may view, page by page; `None`: it is given up. `recheck`: it may
+    /// take its time.
+    pub async fn whole(&self, who: &str, recheck: bool) -> Option<Whole> {
+        let mut whole: Option<Whole> = None;
+        let mut after: Arc<str> = "".into();
+        let (mut attempt, mut restarts) = (Attempt::new(ROWS, ROWS_MIN), 0);
+        loop {
+            match self.page(who, &after, attempt.size, recheck).await {
+                Ok(Visible { namespace, collection, page }) => {
+                    attempt.succeed();
+                    let Page { class, yes, no, next } =
+                        page.unwrap_or(Page { class: None, yes: Vec::new(), no: Vec::new(), next: None });
+                    let place = Place { namespace, collection };
+                    if whole.as_ref().is_some_and(|whole| whole.class != class || whole.place != place) {
+                        // The account or the rule has changed between two pages.
+                        restarts += 1;
+                        if restarts > RESTARTS {
+                            return None;
+                        }
+                        (whole, after) = (None, "".into());
+                        continue;
+                    }
+                    let all = whole.get_or_insert_with(|| {
+                        let (yes, no) = Default::default();
+                        Whole { class, yes, no, place }
+                    });
+                    all.yes.extend(yes);
+                    all.no.extend(no);
+                    match next {
+                        Some(next) => after = next,
+                        None => return whole,
+                    }
+                }
+                Err(error) if attempt.is_futile(&error) => {
+                    tracing::error!(who, channel = &*self.channel, "PocketBase does not list in time what is visible");
+                    return None;
+                }
+                Err(error) => self.rest(&mut attempt, &error).await,
+            }
+        }
+    }
+
+    async fn page(&self, who: &str, after: &str, rows: usize, recheck: bool) -> Result<Visible, PocketBaseError> {
+        let _patience = if recheck { Some(self.turns.rechecks.acquire().await) } else { None };
+        let _turn = self.turns.pages.acquire().await;
+        self.source.visible(&self.channel, who, after, rows).await
+    }
+
+    async fn rest(&self, attempt: &mut Attempt, error: &PocketBaseError) {
+        let pause = attempt.fail(error);
+        tracing::warn!(
+            %error,
+            channel = &*self.channel,
+            "PocketBase did not say who may view what; updates wait, and it is asked again in {pause:?}"
+        );
+        tokio::time::sleep(pause).await;
     }
 }
 
-async fn view(
-    pocketbase: &PocketBase,
-    channel: &str,
-    checks: &[View],
-) -> Result<Vec<Option<Payload>>, PocketBaseError> {
-    let answer = pocketbase.view(channel, checks).await?;
-    let records: HashMap<&Arc<str>, Payload> =
-        answer.records.iter().map(|(id, record)| (id, Payload::from_raw(record))).collect();
-    let seen = checks.iter().zip(&answer.results).map(|(check, &sees)| records.get(&check.record).filter(|_| sees));
-    Ok(seen.map(|record| record.cloned()).collect())
+/// The size of the next call, and the pause after a failed one.
+struct Attempt {
+    size: usize,
+    range: (usize, usize),
+    pause: Duration,
+    timeouts: u32,
+}
+
+impl Attempt {
+    fn new(size: usize, least: usize) -> Self {
+        Self { size, range: (least, size), pause: RETRY.start, timeouts: 0 }
+    }
+
+    fn succeed(&mut self) {
+        self.size = (self.size * 2).min(self.range.1);
+        (self.pause, self.timeouts) = (RETRY.start, 0);
+    }
+
+    /// Returns the pause. A call that took too long asks for less next time.
+    fn fail(&mut self, error: &PocketBaseError) -> Duration {
+        if *error == PocketBaseError::Timeout {
+            self.size = (self.size / 2).max(self.range.0);
+            self.timeouts += 1;
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(RETRY.end);
+        pause
+    }
+
+    fn is_futile(&self, error: &PocketBaseError) -> bool {
+        *error == PocketBaseError::Timeout && self.size <= self.range.0 && self.timeouts >= TIMEOUTS
+    }
 }

@@ -1,20 +1,43 @@
-//! Who sees what after all that was taken in so far, and handing out accordingly.
+//! Which user may view which record after all events so far; takes each batch of inputs, and delivers accordingly.
 
-use super::inquiry::{Answers, Inquiry, Question, Questions, Verdicts};
+mod telling;
+mod verdicts;
+
+use super::inquiry::{Inquiry, Place};
+use super::loads::{Loads, Who};
+use super::log::{Happened, Log};
+use super::questions::Questions;
 use super::{Action, Event, Inbox, Input, Join, Leave};
 use crate::access::changes::{Cause, Change};
-use crate::connection::{Connection, ConnectionId};
+use crate::connection::Connection;
 use crate::metrics::Metrics;
-use crate::pocketbase::{PocketBase, Sees};
-use crate::protocol::{Payload, Publication, codes, json};
-use crate::updates::sight::{Classes, Viewer};
-use std::collections::{HashMap, HashSet};
+use crate::protocol::codes::UnsubscribeCode;
+use crate::protocol::{codes, json};
+use crate::updates::sight::{Classes, Ids, Viewer};
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long the sight of a user is kept whose subscribe took too long: the next attempt finds it ready.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A subscribed user.
 struct Seat {
+    /// What the user has been told, or could see when subscribing.
     viewer: Viewer,
     connections: Vec<Arc<Connection>>,
+    /// While the user's access is in doubt: since when nothing is delivered.
+    owed: Option<Owed>,
+    /// Since when there has been no connection.
+    empty_since: Option<Instant>,
+}
+
+struct Owed {
+    /// The first batch that was not delivered.
+    from: u64,
+    since: Instant,
 }
 
 type Seats = HashMap<Arc<str>, Seat, foldhash::fast::RandomState>;
@@ -23,326 +46,265 @@ pub(super) struct Settled {
     channel: Arc<str>,
     inquiry: Arc<Inquiry>,
     metrics: Metrics,
-    /// The guarded records' namespace as channels, and their collection; known as soon as somebody is here.
-    place: Option<(String, String)>,
+    /// Known as soon as somebody is here.
+    place: Option<Place>,
     classes: Classes,
     seats: Seats,
+    /// Subscribes under way.
+    waiting: HashMap<Arc<str>, Vec<Join>>,
+    loads: Loads,
+    log: Log,
+    /// The number of the batch at hand.
+    batch: u64,
+    /// Ids of records, each kept once for all users who may view it.
+    names: Ids,
+    /// How many of them were in use when that was last looked at.
+    names_in_use: usize,
 }
 
-/// Record → users for whom it has come into sight (true) or gone out of it.
-type Turns = HashMap<Arc<str>, HashMap<Arc<str>, bool>>;
-
 impl Settled {
-    pub fn new(channel: &Arc<str>, pocketbase: PocketBase, metrics: Metrics) -> Self {
-        let (channel, inquiry) = (Arc::clone(channel), Inquiry::new(channel, pocketbase));
-        Self { channel, inquiry, metrics, place: None, classes: Classes::default(), seats: HashMap::default() }
+    pub fn new(channel: &Arc<str>, inquiry: Inquiry, metrics: Metrics) -> Self {
+        let inquiry = Arc::new(inquiry);
+        Self {
+            channel: Arc::clone(channel),
+            loads: Loads::new(Arc::clone(&inquiry)),
+            inquiry,
+            metrics,
+            place: None,
+            classes: Classes::default(),
+            seats: Seats::default(),
+            waiting: HashMap::new(),
+            log: Log::default(),
+            batch: 0,
+            names: Ids::default(),
+            names_in_use: 1024,
+        }
     }
 
-    /// Takes a batch: asks what it leaves open, and then gives each what is his.
+    /// Returns when there is something to settle beside new inputs: a whole sight has been read, or nobody has wanted
+    /// one for a while. Cancelling it loses nothing.
+    pub async fn due(&mut self) {
+        if !self.ready().is_empty() {
+            // Another load was waited for, which is settled now.
+            return;
+        }
+        let idle = self.seats.values().filter_map(|seat| seat.empty_since).min();
+        tokio::select! {
+            () = self.loads.done() => {}
+            () = async { tokio::time::sleep_until(idle.unwrap_or_else(Instant::now) + IDLE).await }, if idle.is_some() => {}
+        }
+    }
+
+    /// Takes a batch: asks PocketBase what it leaves open, and then gives each subscriber what is theirs.
     pub async fn settle(&mut self, inputs: Vec<Input>, inbox: &Inbox) {
-        let (mut joins, mut events) = (HashMap::<ConnectionId, Join>::new(), Vec::new());
+        self.batch += 1;
+        self.loads.collect();
         let mut questions = Questions::default();
         for input in inputs {
             match input {
-                Input::Join(join) => drop(joins.insert(join.connection.id, join)),
-                Input::Leave(leave) => {
-                    self.leave(&leave);
-                    joins.remove(&leave.connection);
-                }
+                Input::Join(join) => self.waiting.entry(Arc::clone(&join.connection.user)).or_default().push(join),
+                Input::Leave(leave) => self.leave(&leave),
                 Input::Change(change) => self.take_change(&change, &mut questions),
-                Input::Event(event) => {
-                    self.take_event(&event, &mut questions);
-                    events.push(event);
-                }
+                Input::Event(event) => self.take_event(event, &mut questions),
+                Input::Recheck => self.recheck(),
                 Input::Lost => {
                     self.end_all(inbox);
-                    (events, questions) = (Vec::new(), Questions::default());
+                    questions = Questions::default();
                 }
             }
         }
         self.tidy();
-        if questions.everybody {
-            questions.users.extend(self.seats.keys().cloned());
-        }
-        questions.users.retain(|user| self.seats.contains_key(user));
-        joins.retain(|_, join| !join.joined.is_closed());
-        let newcomers = joins.values().map(|join| Arc::clone(&join.connection.user));
-        let newcomers: HashSet<Arc<str>> = newcomers.filter(|user| !self.seats.contains_key(user)).collect();
+        self.begin_loads();
+        let ready = self.ready();
+        let mut answers = self.inquiry.views(self.views_to_ask(&questions, &ready)).await;
+        let (mut turns, told) = self.take_in(&questions, ready, &mut answers, inbox);
+        self.complete(&questions, &mut turns, &mut answers).await;
+        self.tell(&questions, &turns, &told, &answers);
+        self.let_in();
+        self.go_on(inbox);
+    }
 
-        let views = self.views_to_ask(&questions);
-        let mut answers = self.inquiry.answers(&questions, &views, &newcomers).await;
-        self.place = answers.place.take().or(self.place.take());
-        let turns = self.take_in(&questions, &mut answers).await;
-        self.hand_out(&events, &turns, &questions, &answers);
-        for join in joins.into_values() {
-            self.join(join, &mut answers);
+    fn namespace(&self) -> Option<&str> {
+        self.place.as_ref().map(|place| place.namespace.as_str())
+    }
+
+    fn is_elsewhere(&self, namespace: &str) -> bool {
+        self.namespace().is_some_and(|here| here != namespace)
+    }
+
+    fn take_change(&mut self, change: &Change, questions: &mut Questions) {
+        match (&change.channel, &change.user) {
+            (Some(channel), user) => {
+                let Some((namespace, id)) = channel.split_once(':') else { return };
+                if self.is_elsewhere(namespace) {
+                    return;
+                }
+                let record: Arc<str> = id.into();
+                let user: Option<Arc<str>> = user.as_deref().map(Arc::from);
+                let happened = match user {
+                    None if change.cause == Cause::Deleted => {
+                        questions.delete(&record);
+                        Happened::Deleted
+                    }
+                    None => {
+                        questions.records.insert(Arc::clone(&record));
+                        Happened::Touched(None)
+                    }
+                    Some(user) => {
+                        if self.seats.contains_key(&user) {
+                            questions.pairs.insert((Arc::clone(&user), Arc::clone(&record)));
+                        }
+                        Happened::Touched(Some(user))
+                    }
+                };
+                self.log.push(self.batch, &record, happened);
+            }
+            (None, Some(user)) => self.doubt(&user.as_str().into()),
+            (None, None) => {
+                if !change.namespace.as_deref().is_some_and(|namespace| self.is_elsewhere(namespace)) {
+                    self.doubt_all();
+                }
+            }
+        }
+    }
+
+    fn take_event(&mut self, Event { action, record, data, users }: Event, questions: &mut Questions) {
+        match action {
+            Action::Create => {
+                let users = users.iter().map(|user| user.as_str().into());
+                questions.create(&record, users);
+            }
+            Action::Update => {}
+            Action::Delete => {
+                questions.delete(&record);
+                self.log.push(self.batch, &record, Happened::Deleted);
+            }
+        }
+        self.log.push(self.batch, &record, Happened::Event { action, data, frame: OnceCell::new() });
+    }
+
+    /// The access of this user to all records is in doubt: nothing is delivered until it has been read.
+    fn doubt(&mut self, user: &Arc<str>) {
+        let who = Who::User(Arc::clone(user));
+        if let Some(seat) = self.seats.get_mut(user) {
+            seat.owed.get_or_insert_with(|| Owed { from: self.batch, since: Instant::now() });
+            if seat.connections.is_empty() {
+                // Whoever comes now has no earlier state that events could continue.
+                self.seats.remove(user);
+            }
+        } else if self.loads.get(&who).is_none() {
+            return;
+        }
+        self.loads.doubt(who, self.batch);
+    }
+
+    fn doubt_all(&mut self) {
+        self.classes.doubt(self.batch);
+        let classes = self.classes.names().into_iter().map(Who::Class);
+        let loading: Vec<Who> = classes.chain(self.loads.iter().map(|(who, _)| who.clone())).collect();
+        let users: Vec<Arc<str>> = self.seats.keys().cloned().collect();
+        users.iter().for_each(|user| self.doubt(user));
+        loading.into_iter().for_each(|who| self.loads.doubt(who, self.batch));
+    }
+
+    /// Begins to read everything anew while events go on: for what no change tells of, such as the time.
+    fn recheck(&mut self) {
+        if self.loads.iter().any(|(_, load)| load.recheck) {
+            return;
+        }
+        let classes = self.classes.names().into_iter().map(Who::Class);
+        let all: Vec<Who> = self.seats.keys().cloned().map(Who::User).chain(classes).collect();
+        for who in all {
+            if self.loads.get(&who).is_none() {
+                self.loads.begin(who, self.batch, true);
+            }
         }
     }
 
     /// Ends all subscriptions; their clients subscribe again.
     fn end_all(&mut self, inbox: &Inbox) {
-        let channel = &self.channel;
+        tracing::warn!(channel = &*self.channel, "events of an updates channel were lost; its subscribers reload");
+        let users: Vec<Arc<str>> = self.seats.keys().cloned().collect();
         self.metrics.updates_lost.inc();
-        tracing::warn!(channel = &**channel, "an updates channel fell behind; its subscribers are told to reload");
-        for connection in self.seats.drain().flat_map(|(_, seat)| seat.connections) {
+        users.iter().for_each(|user| self.end(user, inbox));
+        self.loads.clear();
+        self.classes = Classes::default();
+        self.log.trim(self.batch + 1);
+    }
+
+    /// Tells a user's clients to subscribe again, and to reload.
+    fn end(&mut self, user: &Arc<str>, inbox: &Inbox) {
+        self.loads.remove(&Who::User(Arc::clone(user)));
+        let Some(seat) = self.seats.remove(user) else { return };
+        for connection in seat.connections {
             inbox.lock().wanted.remove(&connection.id);
-            connection.channels().remove(channel);
-            self.metrics.subscriptions.dec();
-            connection.outbox.push(json::unsubscribe_push(channel, codes::INSUFFICIENT_STATE));
+            // Otherwise the client has just left by itself.
+            let is_there = connection.channels().remove(&self.channel);
+            self.unsubscribed(&connection, is_there.then_some(codes::INSUFFICIENT_STATE));
+        }
+    }
+
+    fn unsubscribed(&self, connection: &Connection, code: Option<UnsubscribeCode>) {
+        self.metrics.subscriptions.dec();
+        if let Some(code) = code {
+            connection.outbox.push(json::unsubscribe_push(&self.channel, code));
         }
     }
 
     fn leave(&mut self, Leave { user, connection, code }: &Leave) {
+        if let Some(joins) = self.waiting.get_mut(user) {
+            joins.retain(|join| join.connection.id != *connection);
+        }
         let Some(seat) = self.seats.get_mut(user) else { return };
         let Some(place) = seat.connections.iter().position(|other| other.id == *connection) else { return };
         let left = seat.connections.swap_remove(place);
         if seat.connections.is_empty() {
             self.seats.remove(user);
+            self.loads.remove(&Who::User(Arc::clone(user)));
         }
-        self.metrics.subscriptions.dec();
-        if let Some(code) = code {
-            left.outbox.push(json::unsubscribe_push(&self.channel, *code));
-        }
+        self.unsubscribed(&left, *code);
     }
 
-    /// Forgets what no subscriber shares any more: nobody would keep it right.
+    /// Forgets what nobody needs any more.
     fn tidy(&mut self) {
-        let wanted = self.seats.values().filter_map(|seat| seat.viewer.class.clone()).collect();
+        self.waiting.retain(|_, joins| {
+            joins.retain(|join| !join.joined.is_closed());
+            !joins.is_empty()
+        });
+        let loads = &mut self.loads;
+        self.seats.retain(|user, seat| {
+            let stays = seat.empty_since.is_none_or(|since| since.elapsed() < IDLE);
+            if !stays {
+                loads.remove(&Who::User(Arc::clone(user)));
+            }
+            stays
+        });
+        let read = self.loads.iter().filter_map(|(_, load)| load.result.as_ref()?.as_ref()?.class.clone());
+        let wanted = self.seats.values().filter_map(|seat| seat.viewer.class.clone()).chain(read).collect();
         self.classes.retain(&wanted);
+        if self.names.len() > 2 * self.names_in_use {
+            self.names.retain(|name| Arc::strong_count(name) > 1);
+            self.names_in_use = self.names.len().max(1024);
+        }
     }
 
-    fn namespace(&self) -> Option<&str> {
-        self.place.as_ref().map(|(namespace, _)| namespace.as_str())
-    }
-
-    fn take_change(&self, change: &Change, questions: &mut Questions) {
-        let seated = |user: &str| self.seats.get_key_value(user).map(|(user, _)| Arc::clone(user));
-        match (&change.channel, &change.user) {
-            (Some(channel), user) => {
-                let Some((namespace, id)) = channel.split_once(':') else { return };
-                if self.namespace() != Some(namespace) {
-                    return;
-                }
-                let record: Arc<str> = id.into();
-                questions.name(&record);
-                match user {
-                    Some(user) => questions.pairs.extend(seated(user).map(|user| (user, record))),
-                    None if change.cause == Cause::Deleted => {
-                        questions.gone.insert(record);
-                    }
-                    None => {
-                        questions.records.insert(record);
-                    }
+    /// Adds those who wait and whose sight is known.
+    fn let_in(&mut self) {
+        let Self { waiting, seats, metrics, .. } = self;
+        waiting.retain(|user, joins| {
+            // In doubt, but without connections: seated with this very batch.
+            let known = |seat: &&mut Seat| seat.owed.is_none() || seat.connections.is_empty();
+            let Some(seat) = seats.get_mut(user).filter(known) else { return true };
+            for Join { connection, reply, joined, .. } in joins.drain(..) {
+                // Unless it has given up waiting.
+                if joined.send(()).is_ok() {
+                    metrics.subscriptions.inc();
+                    connection.outbox.push(reply);
+                    seat.connections.push(connection);
+                    seat.empty_since = None;
                 }
             }
-            (None, Some(user)) => questions.users.extend(seated(user)),
-            (None, None) => {
-                questions.everybody |= change.namespace.is_none() || change.namespace.as_deref() == self.namespace();
-            }
-        }
-    }
-
-    fn take_event(&self, event: &Event, questions: &mut Questions) {
-        questions.name(&event.record);
-        match event.action {
-            Action::Create => {
-                questions.gone.remove(&event.record);
-                let named = event.users.iter().filter_map(|user| self.seats.get_key_value(user.as_str()));
-                let asked = questions.created.entry(Arc::clone(&event.record)).or_default();
-                asked.extend(named.map(|(user, _)| Arc::clone(user)));
-            }
-            Action::Update => {}
-            Action::Delete => {
-                questions.gone.insert(Arc::clone(&event.record));
-            }
-        }
-    }
-
-    /// Each with a class if the user stands for it.
-    fn views_to_ask(&self, questions: &Questions) -> Vec<Question> {
-        let (mut classes, mut alone) = (HashMap::new(), Vec::new());
-        for (user, seat) in &self.seats {
-            match &seat.viewer.class {
-                Some(class) => drop(classes.insert(class, user)),
-                None => alone.push(user),
-            }
-        }
-        let mut users: HashSet<(&Arc<str>, &Arc<str>)> =
-            questions.pairs.iter().map(|(u, record)| (u, record)).collect();
-        for record in &questions.records {
-            users.extend(self.seats.keys().map(|user| (user, record)));
-        }
-        for (record, named) in &questions.created {
-            users.extend(named.iter().chain(alone.iter().copied()).map(|user| (user, record)));
-        }
-        let users = users.into_iter().filter(|(user, _)| !questions.users.contains(*user));
-        let users = users.map(|(user, record)| (None, user, record));
-        let records: HashSet<&Arc<str>> = questions.records.iter().chain(questions.created.keys()).collect();
-        let records = records.into_iter().filter(|_| !questions.everybody);
-        let shared = records.flat_map(|record| classes.iter().map(move |(class, user)| (Some(*class), *user, record)));
-        let views = users.chain(shared).filter(|(_, _, record)| !questions.gone.contains(*record));
-        views.map(|(class, user, record)| (class.cloned(), Arc::clone(user), Arc::clone(record))).collect()
-    }
-
-    /// Notes who sees what now, and returns for whom that is another than before.
-    async fn take_in(&mut self, questions: &Questions, answers: &mut Answers) -> Turns {
-        let mut turns = Turns::new();
-        let before = (!questions.users.is_empty()).then(|| self.classes.clone());
-        for (record, verdicts) in &answers.verdicts {
-            let turned = self.take_verdicts(record, verdicts, &questions.users);
-            turns.entry(Arc::clone(record)).or_default().extend(turned);
-        }
-        if questions.everybody {
-            self.classes = Classes::default();
-        }
-        for (class, ids) in answers.classes.drain() {
-            // What is known already is kept right by the changes.
-            if !self.classes.knows(&class) {
-                self.classes.insert(class, ids);
-            }
-        }
-        if let Some(before) = before {
-            for user in &questions.users {
-                let (Some(seat), Some(Sees { class, yes, no })) =
-                    (self.seats.get_mut(user), answers.sights.remove(user))
-                else {
-                    continue;
-                };
-                let now = Viewer::new(class, yes, no, &self.classes);
-                let then = std::mem::replace(&mut seat.viewer, now);
-                for (record, sees) in seat.viewer.difference(&self.classes, &then, &before) {
-                    turns.entry(record).or_default().insert(Arc::clone(user), sees);
-                }
-            }
-        }
-        self.fetch_records(&mut turns, answers).await;
-        turns
-    }
-
-    /// Notes what PocketBase says of one record, except for users of whom it has said everything.
-    fn take_verdicts(
-        &mut self,
-        record: &Arc<str>,
-        verdicts: &Verdicts,
-        except: &HashSet<Arc<str>>,
-    ) -> Vec<(Arc<str>, bool)> {
-        let Self { classes, seats, .. } = self;
-        let everybody = verdicts.gone || !verdicts.classes.is_empty();
-        let concerned: Vec<(&Arc<str>, &mut Seat)> = if everybody {
-            seats.iter_mut().collect()
-        } else {
-            seats.iter_mut().filter(|(user, _)| verdicts.users.contains_key(*user)).collect()
-        };
-        let decided = concerned.into_iter().map(|(user, seat)| {
-            let before = seat.viewer.sees(record, classes);
-            let shared = || seat.viewer.class.as_ref().and_then(|class| verdicts.classes.get(class));
-            let verdict = verdicts.users.get(user).or_else(shared).copied().unwrap_or(before);
-            (user, seat, before, verdict && !verdicts.gone)
+            false
         });
-        let decided: Vec<_> = decided.collect();
-        for class in classes.names() {
-            if let Some(sees) = verdicts.classes.get(&class).copied().or(verdicts.gone.then_some(false)) {
-                classes.set(&class, record, sees);
-            }
-        }
-        let mut turned = Vec::new();
-        for (user, seat, before, now) in decided {
-            seat.viewer.set(record, now, classes);
-            if now != before && !except.contains(user) {
-                turned.push((Arc::clone(user), now));
-            }
-        }
-        turned
-    }
-
-    /// Gets those records that have come into somebody's sight. Who may not view one after all, since something has
-    /// changed again that is still to come, does not get it.
-    async fn fetch_records(&mut self, turns: &mut Turns, answers: &mut Answers) {
-        let missing = turns.iter().filter(|(record, _)| !answers.records.contains_key(*record));
-        let missing = missing.map(|(record, users)| {
-            let gained: Vec<Arc<str>> =
-                users.iter().filter(|(_, sees)| **sees).map(|(user, _)| Arc::clone(user)).collect();
-            (Arc::clone(record), gained)
-        });
-        let missing = missing.filter(|(_, gained)| !gained.is_empty()).collect();
-        for (record, found, refused) in self.inquiry.records(missing).await {
-            for user in refused {
-                turns.entry(Arc::clone(&record)).or_default().remove(&user);
-                if let Some(seat) = self.seats.get_mut(&user) {
-                    seat.viewer.set(&record, false, &self.classes);
-                }
-            }
-            answers.records.extend(found.map(|found| (record, found)));
-        }
-    }
-
-    /// Gives each subscriber what is his: of a record that came into sight, the record; of one that went out of it,
-    /// its id; of any other that he sees, each event.
-    fn hand_out(&self, events: &[Event], turns: &Turns, questions: &Questions, answers: &Answers) {
-        let nobody = HashMap::new();
-        let mut by_record: HashMap<&Arc<str>, Vec<&Event>> = HashMap::new();
-        for event in events.iter().filter(|event| event.action != Action::Delete) {
-            by_record.entry(&event.record).or_default().push(event);
-        }
-        let others = turns.keys().filter(|record| !questions.named.contains(*record));
-        for record in questions.order.iter().chain(others) {
-            let turned = turns.get(record).unwrap_or(&nobody);
-            for event in by_record.get(record).into_iter().flatten() {
-                let audience = self
-                    .seats
-                    .iter()
-                    .filter(|(user, seat)| !turned.contains_key(*user) && seat.viewer.sees(record, &self.classes));
-                self.send(audience.map(|(_, seat)| seat), || event.data.clone());
-            }
-            let of = |sees: bool| {
-                let users = turned.iter().filter(move |(_, now)| **now == sees);
-                users.filter_map(|(user, _)| self.seats.get(user))
-            };
-            let come = if questions.created.contains_key(record) { "create" } else { "join" };
-            if let Some(found) = answers.records.get(record) {
-                self.send(of(true), || self.data(come, found.as_bytes()));
-            }
-            let gone = if questions.gone.contains(record) { "delete" } else { "leave" };
-            self.send(of(false), || self.data(gone, serde_json::json!({"id": record}).to_string().as_bytes()));
-        }
-    }
-
-    /// Encodes once, if there is anybody to get it.
-    fn send<'a>(&self, audience: impl Iterator<Item = &'a Seat>, data: impl FnOnce() -> Payload) {
-        let mut audience = audience.flat_map(|seat| &seat.connections).peekable();
-        if audience.peek().is_none() {
-            return;
-        }
-        let publication = Publication { offset: 0, data: data(), info: None };
-        let frame = json::publication_push(&self.channel, &publication);
-        let delivered = audience.filter(|connection| connection.outbox.push(frame.clone())).count();
-        self.metrics.publications.inc();
-        self.metrics.deliveries.inc_by(delivered as u64);
-    }
-
-    fn data(&self, action: &str, record: &[u8]) -> Payload {
-        let collection = self.place.as_ref().map_or("", |(_, collection)| collection);
-        let mut data = format!(r#"{{"action":"{action}","collection":"{collection}","record":"#).into_bytes();
-        data.extend_from_slice(record);
-        data.push(b'}');
-        Payload::trusted(data.into())
-    }
-
-    /// Adds a subscriber, unless it has given up waiting.
-    fn join(&mut self, Join { connection, reply, joined }: Join, answers: &mut Answers) {
-        let user = Arc::clone(&connection.user);
-        if !self.seats.contains_key(&user) {
-            let Some(Sees { class, yes, no }) = answers.sights.remove(&user) else { return };
-            let viewer = Viewer::new(class, yes, no, &self.classes);
-            self.seats.insert(Arc::clone(&user), Seat { viewer, connections: Vec::new() });
-        }
-        let Some(seat) = self.seats.get_mut(&user) else { return };
-        if joined.send(()).is_ok() {
-            self.metrics.subscriptions.inc();
-            connection.outbox.push(reply);
-            seat.connections.push(connection);
-        } else if seat.connections.is_empty() {
-            self.seats.remove(&user);
-        }
     }
 }

@@ -64,6 +64,11 @@ fn comes_back(id: u32, request: &Request) {
         }
         Request::Send | Request::Ping => json!({}),
         Request::Pong => return same(id, request, "{}"),
+        // Its content is not kept; it is answered with this error, and nothing of it is passed on.
+        Request::Refused { error, .. } => {
+            assert!([codes::BAD_REQUEST, codes::NOT_AVAILABLE].contains(error), "{request:?}");
+            return;
+        }
     };
     same(id, request, &json!({"id": id, request.name(): body}).to_string());
 }

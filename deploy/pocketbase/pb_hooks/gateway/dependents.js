@@ -20,10 +20,10 @@ let known = { schema: null, steps: new Map() };
  *   prefix      the part of the path that leads to the records of this collection
  *   rest        the part that follows; its first field is one of theirs
  */
-function steps(app, record) {
+function steps(app, id) {
   const now = schema.current(app);
   if (known.schema !== now) known = { schema: now, steps: derive(app, now) };
-  return (known.steps.size > 0 && known.steps.get(record.collection().id)) || NONE;
+  return known.steps.get(id) || NONE;
 }
 
 function derive(app, { relay }) {

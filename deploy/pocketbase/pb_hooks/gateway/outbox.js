@@ -80,19 +80,24 @@ function write(e, work) {
   const { app, record } = e;
   notice(app);
   const collection = record.tableName(); // its name, for less than record.collection().name costs
-  const interest = schema.remembered(app, collection, () => interestIn(app, record, collection));
+  const interest = schema.remembered(app, collection, () => interestIn(app, record.collection()));
   if (interest === null) return e.next();
-  listening.ensure(app, collection);
   joinTransaction(e, (tx) => work(tx, interest, new Refused(tx, collection)));
 }
 
-/** What the gateway could want to know of writes in this record's collection; null if nothing. */
-function interestIn(app, record, collection) {
-  const relayed = channels.relays(app, collection);
-  const triggers = access.triggers(app, collection);
-  const told = updates.tells(app, collection);
-  const steps = dependents.steps(app, record);
+/** What the gateway could want to know of writes in a collection; null if nothing. */
+function interestIn(app, { id, name }) {
+  const relayed = channels.relays(app, name);
+  const triggers = access.triggers(app, name);
+  const told = updates.tells(app, name);
+  const steps = dependents.steps(app, id);
   return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, triggers, told, steps } : null;
+}
+
+/** Has the writes of all collections of interest pass through our hooks; to be called when a collection has changed. */
+function listen(app) {
+  const wanted = app.findAllCollections().filter((collection) => interestIn(app, collection) !== null);
+  listening.ensure(app, wanted.map(({ id }) => id));
 }
 
 /** The record's row as it is in this transaction; null if there is none. */
@@ -137,6 +142,7 @@ class Refused {
  */
 function notice(app) {
   if (!schema.isUntold(app)) return;
+  listen(app);
   everything(app);
   // A transaction may be rolled back, and this row with it: then the next write tells of it once more.
   if (!app.isTransactional()) schema.told(app);
@@ -153,6 +159,7 @@ function collection(e) {
   joinTransaction(e, (tx) => {
     e.next();
     schema.forget(tx);
+    listen(tx);
     if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) {
       append(e, tx, [], { scopes: access.EVERYTHING });
     }
@@ -293,6 +300,7 @@ module.exports = {
   create,
   update,
   remove,
+  listen,
   notice,
   collection,
   collectionCommitted,

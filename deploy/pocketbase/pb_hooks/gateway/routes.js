@@ -11,6 +11,7 @@ const { GUEST, accountOf, byKey, byToken } = require(`${__hooks}/gateway/users.j
 
 const MAX_ENTRIES = 500;
 const MAX_EVENTS = 1000;
+const MAX_ROWS = 10000;
 
 function refuse(e, status, code, message) {
   return e.json(status, { error: { code, message } });
@@ -161,13 +162,16 @@ function owners(app, guards, keys) {
   return byKey(app, keys.filter(isGuarded));
 }
 
-/** POST /api/gateway/visible: which records of an updates channel these users may view (see updates.js). */
+/** POST /api/gateway/visible: a page of the records of an updates channel that a user may view (see updates.js). */
 function visible(e) {
   return answer(e, (body) => {
-    const { channel, users } = parse(body);
-    const ids = list(users, "users", (id) => typeof id === "string");
+    const { channel, user, after, rows } = parse(body);
+    for (const [name, value] of Object.entries({ user, after })) {
+      if (typeof value !== "string") throw new BadRequest(`"${name}" is not a text.`);
+    }
+    number(rows, "rows", 1, MAX_ROWS);
     if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
-    return e.json(200, updates.visible(e.app, channel, byKey(e.app, ids), ids));
+    return e.json(200, updates.visible(e.app, channel, byKey(e.app, isClass(user) ? [] : [user]), user, after, rows));
   });
 }
 
@@ -180,9 +184,14 @@ function view(e) {
     const { channel, checks } = parse(body);
     list(checks, "checks", valid);
     if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
-    const users = checks.map(({ user }) => user.replace(/^~/, ""));
+    const users = checks.map(({ user }) => user).filter((user) => !isClass(user));
     return e.json(200, updates.view(e.app, channel, byKey(e.app, users), checks));
   });
+}
+
+/** Whether a name in place of a user's KEY is that of a class (see updates.js). */
+function isClass(user) {
+  return user[0] === "~";
 }
 
 /** GET /api/gateway/events?after=N&limit=M: the outbox. */

@@ -30,6 +30,11 @@ function substitute(rule, replacement) {
   return rule.replace(TOKEN, (whole, text, call, name) => (name && replacement(name)) || whole);
 }
 
+/** The rule without its comments, so that more can stand behind it. */
+function withoutComments(rule) {
+  return rule.replace(TOKEN, (whole) => (whole.startsWith("//") ? "" : whole));
+}
+
 /**
  * The rule as a tree: {and: [trees]}, {or: [trees]}, or {left, sign, right} for a condition, whose sides are
  * {name}, {call: text of a function call} or {value: text}. `rename(name)` gives the names that stand in it. An empty
@@ -92,4 +97,4 @@ function isValue(name) {
   return ["true", "false", "null"].includes(name.toLowerCase());
 }
 
-module.exports = { operands, substitute, tree };
+module.exports = { operands, substitute, withoutComments, tree };

@@ -18,7 +18,6 @@
 
 const { get: readConfig } = require(`${__hooks}/gateway/config.js`);
 const { derive } = require(`${__hooks}/gateway/dependencies.js`);
-const pass = require(`${__hooks}/gateway/pass.js`);
 const { planned } = require(`${__hooks}/gateway/plan.js`);
 
 /** Keys in the app's store. Engines share only text, since an object belongs to one of them. */
@@ -27,7 +26,15 @@ const CURRENT = "gateway.schema";
 /** The version that the gateway was last told of. */
 const TOLD = "gateway.told";
 
-const { CHANGES, LOOK_HOLDS } = pass;
+/** Counts the collection changes of this process. */
+const CHANGES = "gateway.changes";
+/** The last look at the collections by any engine, {version, at}: an object that is replaced and never changed. */
+const LOOK = "gateway.look";
+
+/** Milliseconds for which a look at the collections holds; PocketBase itself takes longer to notice another process. */
+const LOOK_HOLDS = 50;
+
+/** The app's store, which transactions share. */
 const store = $app.store();
 
 let known = null;
@@ -36,11 +43,11 @@ function current(app) {
   const changes = store.get(CHANGES) || 0;
   const now = Date.now();
   if (known && known.changes === changes) {
-    if (now >= known.looked && now - known.looked < LOOK_HOLDS) return known;
+    if (isFresh(known.looked, now)) return known;
     // Another engine's look counts as well, since a busy server has a hundred of them.
-    const last = pass.look();
-    if (last && last.version === known.version) {
-      known.looked = last.at;
+    const look = store.get(LOOK);
+    if (look && look.version === known.version && isFresh(look.at, now)) {
+      known.looked = look.at;
       return known;
     }
   }
@@ -57,16 +64,19 @@ function current(app) {
     known.interests = new Map();
   }
   known.looked = now;
-  pass.looked(changes, known.version, store.get(TOLD) === known.version);
+  store.set(LOOK, { version: known.version, at: now });
   return known;
+}
+
+function isFresh(looked, now) {
+  return now >= looked && now - looked < LOOK_HOLDS;
 }
 
 /** What `find()` gives about a collection (its name), null if nothing; remembered until any collection changes. */
 function remembered(app, collection, find) {
-  const { interests, changes, version } = current(app);
+  const { interests } = current(app);
   let interest = interests.get(collection);
   if (interest === undefined) interests.set(collection, (interest = find()));
-  if (interest === null) pass.idle(collection, changes, version);
   return interest;
 }
 
@@ -96,9 +106,7 @@ function isUntold(app) {
 
 /** Notes that the gateway knows of, or will read, all changes up to now. */
 function told(app) {
-  const { changes, version } = current(app);
-  store.set(TOLD, version);
-  pass.looked(changes, version, true);
+  store.set(TOLD, current(app).version);
 }
 
 // ---- names to ids

@@ -74,6 +74,8 @@ function checkEnvironment() {
 /** Run after bootstrap: the outbox, and the collections and fields that the config names. */
 function checkSchema(app) {
   const schema = require(`${__hooks}/gateway/schema.js`);
+  const outbox = require(`${__hooks}/gateway/outbox.js`);
+  outbox.listen(app); // migrations may write records, and be the ones that make what the config names
   if (!serving()) {
     schema.bind(app);
     schema.told(app);
@@ -82,9 +84,8 @@ function checkSchema(app) {
   // The server is about to do this anyway; what a new migration makes must be there when we look.
   app.runAllMigrations();
 
-  const { TABLE } = require(`${__hooks}/gateway/outbox.js`);
-  if (!app.hasTable(TABLE)) {
-    throw new Error(`gateway: there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`);
+  if (!app.hasTable(outbox.TABLE)) {
+    throw new Error(`gateway: there is no table ${outbox.TABLE}; copy pb_migrations/*_gateway_outbox.js as well`);
   }
   try {
     require(`${__hooks}/gateway/schema_check.js`).check(app, config.get());
@@ -92,6 +93,7 @@ function checkSchema(app) {
     if (!goOnWithLastGood(err)) throw err;
   }
   schema.bind(app);
+  outbox.listen(app);
   schema.told(app);
   tellOfNewConfig(app);
 }

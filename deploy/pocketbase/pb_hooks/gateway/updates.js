@@ -1,22 +1,19 @@
-// Channels of updates: each tells a user of all records of a guard that he may view, and of no other.
+// Channels of updates: each tells a user of all records of a guard that they may view, and of no other. As with
+// PocketBase's own topic for a whole collection, that takes the listRule, and the viewRule too.
 //
-// What the gateway has to know is which these are. Most users see much the same, so it keeps that once: a *class* is
-// all users with the same values in those fields that the rule asks of the account. What one of them sees beyond, or
-// does not see, comes from records that name him: memberships, or the guarded record itself. Where the rule asks for
-// more than that, there are no classes, and every record is looked at for every user.
+// Here are the gateway's two questions: all that a user or a class (see sharing.js) may view, page by page, and who may
+// view single records. Both stop after a fraction of a second and answer as much as they have.
 
-const access = require(`${__hooks}/gateway/access.js`);
+const config = require(`${__hooks}/gateway/config.js`).get();
 const schema = require(`${__hooks}/gateway/schema.js`);
-const { operands, substitute } = require(`${__hooks}/gateway/rule.js`);
+const sharing = require(`${__hooks}/gateway/sharing.js`);
+const sight = require(`${__hooks}/gateway/sight.js`);
+const { operands } = require(`${__hooks}/gateway/rule.js`);
 
-const ME = "@request.auth.id";
-const AUTH = "@request.auth.";
-/** Holds for whoever asks. */
-const SIGNED_IN = /@request\.auth\.id\s*!=\s*(""|'')/g;
-/** Fields whose value stands in a rule as it is. */
-const SCALARS = ["text", "email", "url", "editor", "date", "autodate", "select", "bool", "number"];
-/** Records that are looked at in one query. */
-const PAGE = 500;
+/** Milliseconds after which an answer takes no further page or check. */
+const BUDGET = 100;
+/** Checks of one user that are answered together. */
+const CHECKS = 100;
 
 function serves(app, channel) {
   return typeof channel === "string" && Object.hasOwn(schema.current(app).updates, channel);
@@ -36,78 +33,13 @@ function tells(app, collection) {
 /** What the gateway gets beside a change of such a record; `users`: the KEYs of those whom it names, now or in `original`. */
 function of(app, record, original) {
   const users = new Set();
-  for (const { name, key } of relationsToUsers(app, record.collection())) {
-    const ids = [record, original].flatMap((version) => (version ? version.getStringSlice(name) : []));
-    ids.forEach((id) => users.add(key + id));
+  for (const { id, key } of schema.current(app).users) {
+    for (const name of sharing.relationsTo(record.collection(), { id })) {
+      const ids = [record, original].flatMap((version) => (version ? version.getStringSlice(name) : []));
+      ids.forEach((id) => users.add(key + id));
+    }
   }
   return { channels: telling(app, record.tableName()), users: [...users] };
-}
-
-/** The fields of a collection that point to users, {name, id: of the auth collection, key}. */
-function relationsToUsers(app, collection) {
-  const { users } = schema.current(app);
-  const fields = [];
-  for (const field of collection.fields) {
-    const account = field.type() === "relation" && users.find(({ id }) => id === field.collectionId);
-    if (account) fields.push({ name: field.name, id: account.id, key: account.key });
-  }
-  return fields;
-}
-
-/**
- * {namespace, collection, users: of each asked user, or null if there is none, {class, yes, no}, classes}.
- *
- *   class    names the user's class; null: there are no classes
- *   yes, no  those records that he sees and that he does not see, of all that name him, or of all where there are
- *            no classes, `no` being left out
- *   classes  class → what its users see, whom no record names
- */
-function visible(app, channel, users, ids) {
-  const guard = guardOf(app, channel);
-  const classes = {};
-  const answers = ids.map((id) => {
-    if (!users.has(id)) return null;
-    const user = users.get(id);
-    const sharing = sharingOf(app, guard, user);
-    const info = new RequestInfo({ auth: user, method: "GET" });
-    const linked = linkedAndVisible(app, { ...guard, sharing }, user);
-    const mayView = (record) => linked.has(record.id) || app.canAccessRecord(record, info, guard.rule);
-    if (!sharing) return { class: null, yes: all(app, guard, mayView), no: [] };
-    const { key, values } = classOf(sharing, user);
-    if (!classes[key]) classes[key] = ofClass(app, { ...guard, sharing }, values);
-    const [yes, no] = [[], []];
-    for (const record of naming(app, { ...guard, sharing }, user)) (mayView(record) ? yes : no).push(record.id);
-    return { class: key, yes, no };
-  });
-  return { namespace: guard.namespace, collection: guard.collection.name, users: answers, classes };
-}
-
-/**
- * {collection, results: of each check whether the user may view the record, records: id → what it is now, of those
- * that anybody may}. "~ID" asks for the class of the user instead: for those in it whom the record does not name.
- */
-function view(app, channel, users, checks) {
-  const guard = guardOf(app, channel);
-  const records = new Map();
-  const ids = [...new Set(checks.map((check) => check.record))];
-  for (const record of app.findRecordsByIds(guard.collection.name, ids)) records.set(record.id, record);
-  const seen = {};
-  const results = checks.map((check) => {
-    const record = records.get(check.record);
-    const key = check.user.replace(/^~/, "");
-    const user = users.get(key);
-    if (!record || !users.has(key) || !mayView(app, guard, user, check.user[0] === "~", record)) return false;
-    seen[record.id] = record.fresh();
-    return true;
-  });
-  return { collection: guard.collection.name, results, records: seen };
-}
-
-function mayView(app, guard, user, asClass, record) {
-  if (!asClass) return app.canAccessRecord(record, new RequestInfo({ auth: user, method: "GET" }), guard.rule);
-  const sharing = sharingOf(app, guard, user);
-  if (!sharing) return false;
-  return ofClass(app, { ...guard, sharing }, classOf(sharing, user).values, record.id).length > 0;
 }
 
 function guardOf(app, channel) {
@@ -116,146 +48,129 @@ function guardOf(app, channel) {
   const [guard] = channels[namespace].guards;
   if (!guard) throw new Error(`gateway: the guard of "${namespace}" is gone`);
   const collection = app.findCachedCollectionByNameOrId(guard.id);
-  return { namespace, collection, rule: collection.viewRule };
-}
-
-let known = { version: null, sharing: {} };
-
-/** As `analysed`, remembered until a collection changes; null for guests. */
-function sharingOf(app, { namespace, collection }, user) {
-  if (!user || user.isSuperuser()) return null;
-  const { version } = schema.current(app);
-  if (known.version !== version) known = { version, sharing: {} };
-  const users = user.collection();
-  const place = `${namespace} ${users.id}`;
-  if (!(place in known.sharing)) known.sharing[place] = analysed(app, namespace, collection, users);
-  return known.sharing[place];
+  const rule = sight.combined([collection.listRule, collection.viewRule]);
+  const looksAtContext = operands(rule || "").some(({ name }) => name.startsWith("@request.context"));
+  return { namespace, collection, rule, looksAtContext };
 }
 
 /**
- * How the rule depends on who asks, if that is no more than classes can express; else null.
+ * {namespace, collection, page: {class, yes, no, next}} for the user with this KEY, or for a class ("~" and its name);
+ * `page` is null where there is no such user or class.
  *
- *   fields  of the account
- *   links   {collection, user, channel}: records that bring a user and a guarded record together
- *   named   fields of the guarded record that point to users
- *   quick   whether the only link is one that the rule looks at from the account's side, and it looks at nothing that
- *           points to the guarded record
+ *   class  the name of the user's class; null: there are no classes
+ *   yes    without classes, or for a class: the IDs after `after` of what the user or the class may view; else only of
+ *          those records that name the user
+ *   no     the IDs of records that name the user and that the class may view, but the user may not
+ *   next   the ID after which the next page begins; null: this was the last one
  */
-function analysed(app, namespace, collection, users) {
-  const named = relationsToUsers(app, collection).filter(({ id }) => id === users.id).map(({ name }) => name);
-  const [fields, links] = [new Set(), new Map()];
-  let [fromAccount, fromGuard] = [false, false];
-
-  // What points to the user or to the guarded record has to concern only the two.
-  const link = (segment) => {
-    const [, from] = /^(\w+)_via_\w+$/.exec(segment) || [];
-    const triggers = from ? access.triggers(app, from).filter((trigger) => trigger.namespace === namespace || trigger.cause === "user") : [];
-    if (triggers.length === 0 || triggers.some(({ cause }) => cause !== "member")) return false;
-    for (const { user, channel } of triggers) links.set(`${from} ${user} ${channel}`, { collection: from, user, channel });
-    return true;
-  };
-  const isOfClass = ({ name, sign, other }) => {
-    const path = name.split(".");
-    if (name === ME) {
-      if (!other) return false; // compared with a certain user's
-      const [first, ...rest] = other.split(".");
-      return rest.length === 0 ? named.includes(first.replace(/:each$/, "")) : link(first);
+function visible(app, channel, users, key, after, rows) {
+  const guard = guardOf(app, channel);
+  const next = pages(app, guard, users, key, rows);
+  const answer = { namespace: guard.namespace, collection: guard.collection.name, page: null };
+  const end = Date.now() + BUDGET;
+  while (next) {
+    const { yes, no = [], ...page } = next(after);
+    if (answer.page) {
+      answer.page = { ...page, yes: answer.page.yes.concat(yes), no: answer.page.no.concat(no) };
+    } else {
+      answer.page = { ...page, yes, no };
     }
-    if (name.startsWith(AUTH)) {
-      if (path.length > 3) {
-        fromAccount = true;
-        return sign !== undefined && sign[0] === "?" && link(path[2]);
-      }
-      const field = users.fields.getByName(path[2]);
-      const single = field && SCALARS.includes(field.type()) && !(field.maxSelect > 1);
-      if (single) fields.add(path[2]);
-      return single;
-    }
-    if (name.startsWith("@request.")) return false;
-    if (name[0] === "@" || path.length === 1) return true;
-    fromGuard = true;
-    const [, from] = /^(\w+)_via_\w+$/.exec(path[0]) || [];
-    return !from || !access.triggers(app, from).some(({ cause }) => cause === "member") || link(path[0]);
-  };
-  const all = operands((collection.viewRule || "").replace(SIGNED_IN, "true = true"));
-  if (!all.every(isOfClass)) return null;
-  const quick = links.size === 1 && fromAccount && !fromGuard;
-  return { fields: [...fields].sort(), links: [...links.values()], named, quick };
+    after = page.next;
+    if (after === null || Date.now() >= end) break;
+  }
+  return answer;
 }
 
-function classOf(sharing, user) {
-  const values = sharing.fields.map((field) => {
-    const value = user.get(field);
-    return ["boolean", "number", "string"].includes(typeof value) ? value : user.getString(field);
-  });
-  return { key: $security.sha256(JSON.stringify([user.collection().id, values])).slice(0, 16), values };
+/** A function that gives the page after an ID; null where there is no such user or class. */
+function pages(app, guard, users, key, rows) {
+  const ranges = (name, seen) => (after) => {
+    const range = sight.rangeAfter(app, guard, after, rows);
+    return { class: name, yes: range ? seen(range) : [], next: range && range.next ? range.last : null };
+  };
+  if (key[0] === "~") {
+    const name = key.slice(1);
+    const filter = guard.rule !== null && sharing.filterOfClass(app, guard, name);
+    return filter ? ranges(name, (range) => sight.inRange(app, guard, filter, range)) : null;
+  }
+  if (!users.has(key)) return null;
+  const user = users.get(key);
+  const shared = user && sharing.sharingOf(app, guard, user.collection());
+  if (!shared) return ranges(null, (range) => sight.visibleIn(app, guard, user, range));
+  return (after) => named(app, guard, shared, user, after, rows);
 }
 
-/** The IDs of the records (or of this one, if it is among them) that users of a class see whom no record names. */
-function ofClass(app, guard, values, id) {
-  // Nothing points to such a user.
-  return find(app, guard, { me: $security.randomString(15), values, linked: "null" }, id && "id = {:id}", id);
+/** A page of the records that name a user. */
+function named(app, guard, shared, user, after, rows) {
+  const name = sharing.classOf(shared, user);
+  const ofClass = sharing.filterOfClass(app, guard, name);
+  const ofUser = sharing.filterOfUser(guard.rule, user);
+  let last = null;
+  // The IDs of records at which one of these paths finds the user; those after `last` are for the next page.
+  const find = (filter, paths) => {
+    const found = new Set();
+    for (const path of paths) {
+      const ids = sight.firstAfter(app, guard, filter, `${path} ?= {:pageUser}`, { pageUser: user.id }, after, rows);
+      if (ids.length === rows && (last === null || ids[rows - 1] < last)) last = ids[rows - 1];
+      ids.forEach((id) => found.add(id));
+    }
+    return found;
+  };
+  const { paths } = shared;
+  const linked = ofUser ? null : sharing.filterOfLinked(guard, shared, user);
+  const shown = find(ofClass, paths);
+  const seen = ofUser ? find(ofUser, paths) : linked ? find(linked.filter, [linked.path]) : new Set();
+  const unknown = ofUser ? new Set() : find({ text: "", values: {} }, linked ? paths.filter((path) => path !== linked.path) : paths);
+  const here = (id) => last === null || id <= last;
+  const open = [...unknown].filter((id) => here(id) && !seen.has(id));
+  for (const { id } of sight.visibleOf(app, guard, user, open)) seen.add(id);
+  return { class: name, yes: [...seen].filter(here), no: [...shown].filter((id) => here(id) && !seen.has(id)), next: last };
 }
 
 /**
- * The IDs of records that a link brings together with the user and that he may view: in one query, where the rule
- * allows it. What it asks of the link from the account's side holds for all of these, since it asks for no more
- * than that there be one.
+ * {results: of each of the first checks, whether the user may view the record, or null if there is none; records: id →
+ * what it is now, of those that anybody may view; own: index of a check → the record as its reader gets it, in place of
+ * `records` where `perReader` says that readers may get different fields; truncated: IDs of records that are too large
+ * for an event, and of which only the ID is there}. "~NAME" asks for a class in place of a user:
+ * whether those in it may view the record whom it does not name.
  */
-function linkedAndVisible(app, guard, user) {
-  if (!guard.sharing || !guard.sharing.quick) return new Set();
-  const [link] = guard.sharing.links;
-  const { values } = classOf(guard.sharing, user);
-  const isLinked = `${link.collection}_via_${link.channel}.${link.user} ?= {:me}`;
-  return new Set(find(app, guard, { me: user.id, values, linked: "id" }, isLinked));
+function view(app, channel, users, checks) {
+  const guard = guardOf(app, channel);
+  const perReader = sight.isPerReader(app, guard);
+  const exist = sight.existing(app, guard, [...new Set(checks.map((check) => check.record))]);
+  const [results, records, own, truncated] = [[], {}, {}, new Set()];
+  const body = (record) => {
+    if (record.marshalJSON().length <= config.outbox.maxEventBytes) return record;
+    truncated.add(record.id);
+    return { id: record.id };
+  };
+  const end = Date.now() + BUDGET;
+  while (results.length < checks.length && (results.length === 0 || Date.now() < end)) {
+    const first = results.length;
+    const { user: key } = checks[first];
+    const some = checks.slice(first, first + CHECKS);
+    const others = some.findIndex((check) => check.user !== key);
+    const ids = (others < 0 ? some : some.slice(0, others)).map((check) => check.record);
+    const seen = seenOf(app, guard, users, key, ids.filter((id) => exist.has(id)));
+    ids.forEach((id, i) => {
+      results.push(exist.has(id) ? seen.has(id) : null);
+      if (!seen.has(id) || (perReader && key[0] === "~")) return;
+      if (perReader) own[first + i] = body(sight.asReader(app, users.get(key), seen.get(id)));
+      else if (!records[id]) records[id] = body(seen.get(id));
+    });
+  }
+  return { results, records, own, perReader, truncated: [...truncated] };
 }
 
-/** The IDs of what a user sees for whom the rule's names stand for these values, `linked` for what points to him. */
-function find(app, { collection, rule, sharing }, { me, values, linked }, condition, id = "") {
-  if (rule === null) return [];
-  const parameters = { me, id };
-  values.forEach((value, i) => (parameters[`v${i}`] = value));
-  const mine = substitute(rule, (name) => {
-    if (name === ME) return "{:me}";
-    if (!name.startsWith(AUTH)) return null;
-    const i = sharing.fields.indexOf(name.slice(AUTH.length));
-    return i < 0 ? linked : `{:v${i}}`;
-  });
-  const filter = [mine && `(${mine})`, condition].filter(Boolean).join(" && ");
-  return app.findRecordsByFilter(collection.name, filter, "", 0, 0, parameters).map((record) => record.id);
-}
-
-/** The guarded records that name the user, or that others bring together with him. */
-function naming(app, { collection, sharing }, user) {
-  const ids = new Set();
-  for (const link of sharing.links) {
-    const found = app.findRecordsByFilter(link.collection, `${link.user} ?= {:user}`, "", 0, 0, { user: user.id });
-    for (const record of found) {
-      const values = link.channel === "id" ? [record.id] : record.getStringSlice(link.channel);
-      values.forEach((id) => ids.add(id));
-    }
+/** id → record, of those that a user or class may view. */
+function seenOf(app, guard, users, key, ids) {
+  let found = [];
+  if (key[0] === "~") {
+    const filter = guard.rule !== null && sharing.filterOfClass(app, guard, key.slice(1));
+    if (filter) found = sight.withIds(app, guard, filter, ids);
+  } else if (users.has(key)) {
+    found = sight.visibleOf(app, guard, users.get(key), ids);
   }
-  const records = ids.size > 0 ? [...app.findRecordsByIds(collection.name, [...ids])] : [];
-  for (const field of sharing.named) {
-    const found = app.findRecordsByFilter(collection.name, `${field} ?= {:user}`, "", 0, 0, { user: user.id });
-    for (const record of found) {
-      if (!ids.has(record.id)) records.push(record);
-      ids.add(record.id);
-    }
-  }
-  return records;
-}
-
-/** The IDs of all records of which `wanted(record)` holds. */
-function all(app, { collection }, wanted) {
-  const found = [];
-  let last = "";
-  for (;;) {
-    const page = app.findRecordsByFilter(collection.name, "id > {:last}", "id", PAGE, 0, { last });
-    for (const record of page) if (wanted(record)) found.push(record.id);
-    if (page.length < PAGE) return found;
-    last = page[page.length - 1].id;
-  }
+  return new Map(found.map((record) => [record.id, record]));
 }
 
 module.exports = { serves, tells, of, visible, view };

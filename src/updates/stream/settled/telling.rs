@@ -1,0 +1,189 @@
+//! Delivering: each subscriber gets the events of records that they see, whatever came into sight, and the ids of what
+//! went out of it.
+
+use super::verdicts::{Told, Turns};
+use super::{Seat, Settled};
+use crate::event::{DATA_MAX, truncated_data};
+use crate::pocketbase::View;
+use crate::protocol::frame::Frame;
+use crate::protocol::{Payload, Publication, json};
+use crate::updates::stream::inquiry::Answers;
+use crate::updates::stream::loads::Who;
+use crate::updates::stream::log::{Entry, Happened};
+use crate::updates::stream::questions::Questions;
+use crate::updates::stream::{Action, Inbox};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a user has to be told of one record.
+type Turned<'a> = HashMap<&'a Arc<str>, bool>;
+
+/// Publications that were encoded for the first subscriber who gets them.
+type Frames = HashMap<(Arc<str>, &'static str), Frame>;
+
+impl Settled {
+    pub(super) fn tell(&self, questions: &Questions, turns: &Turns, told: &Told, answers: &Answers) {
+        let mut of_user: HashMap<&Arc<str>, Turned> = HashMap::new();
+        for (record, users) in turns {
+            for (user, sees) in users {
+                of_user.entry(user).or_default().insert(record, *sees);
+            }
+        }
+        let mut gone: HashSet<&Arc<str>> = questions.gone.iter().collect();
+        let absent = answers.results.iter().filter(|(_, sees)| sees.is_none());
+        gone.extend(absent.map(|(view, _)| &view.record));
+        let mut frames = Frames::new();
+        for (user, seat) in &self.seats {
+            let batches = match told.get(user) {
+                Some(batches) => batches.clone(),
+                None if seat.owed.is_some() || seat.connections.is_empty() => continue,
+                None => self.batch..self.batch + 1,
+            };
+            let turned = of_user.remove(user).unwrap_or_default();
+            self.tell_user((user, seat), batches, turned, &gone, answers, &mut frames);
+        }
+    }
+
+    fn tell_user(
+        &self,
+        (user, seat): (&Arc<str>, &Seat),
+        batches: Range<u64>,
+        mut turned: Turned,
+        gone: &HashSet<&Arc<str>>,
+        answers: &Answers,
+        frames: &mut Frames,
+    ) {
+        let (mut created, mut deleted) = (HashSet::new(), HashSet::new());
+        if !turned.is_empty() {
+            for Entry { record, happened, .. } in self.log.of(batches.clone()) {
+                match happened {
+                    Happened::Event { action: Action::Create, .. } => drop(created.insert(record)),
+                    Happened::Deleted => drop(deleted.insert(record)),
+                    Happened::Event { .. } | Happened::Touched(_) => {}
+                }
+            }
+        }
+        let mut tell_turn = |record: &Arc<str>, sees: bool| {
+            let action = match sees {
+                true if created.contains(record) => "create",
+                true => "join",
+                false if deleted.contains(record) || gone.contains(record) => "delete",
+                false => "leave",
+            };
+            let frame = self.turn(user, record, action, answers, frames);
+            frame.into_iter().for_each(|frame| self.push(seat, &frame));
+        };
+        let mut settled = HashSet::new();
+        for Entry { record, happened, .. } in self.log.of(batches) {
+            if let Some(sees) = turned.remove(record) {
+                tell_turn(record, sees);
+                settled.insert(record);
+            }
+            let Happened::Event { action, data, frame } = happened else { continue };
+            if *action == Action::Delete || settled.contains(record) || !seat.viewer.sees(record, &self.classes) {
+                continue;
+            }
+            self.push(seat, frame.get_or_init(|| self.encode(data.clone())));
+        }
+        turned.into_iter().for_each(|(record, sees)| tell_turn(record, sees));
+    }
+
+    /// The publication of a record that came into a user's sight, or went out of it.
+    fn turn(
+        &self,
+        user: &Arc<str>,
+        record: &Arc<str>,
+        action: &'static str,
+        answers: &Answers,
+        frames: &mut Frames,
+    ) -> Option<Frame> {
+        let key = (Arc::clone(record), action);
+        if let Some(frame) = frames.get(&key) {
+            return Some(frame.clone());
+        }
+        if matches!(action, "create" | "join") {
+            let own = View { user: Arc::clone(user), record: Arc::clone(record) };
+            if answers.per_reader {
+                return answers.own.get(&own).map(|body| self.encode(self.whole(action, record, body, answers)));
+            }
+            let frame = self.encode(self.whole(action, record, answers.records.get(record)?, answers));
+            frames.insert(key, frame.clone());
+            return Some(frame);
+        }
+        let id = serde_json::json!({"id": record}).to_string();
+        let frame = self.encode(self.data(action, id.as_bytes()));
+        frames.insert(key, frame.clone());
+        Some(frame)
+    }
+
+    /// A record as PocketBase has it now, or its id where the record is too large for an event or for a queue.
+    fn whole(&self, action: &str, id: &str, record: &Payload, answers: &Answers) -> Payload {
+        if record.len() > DATA_MAX || answers.truncated.contains(id) {
+            truncated_data(action, self.collection(), id)
+        } else {
+            self.data(action, record.as_bytes())
+        }
+    }
+
+    fn collection(&self) -> &str {
+        self.place.as_ref().map_or("", |place| place.collection.as_str())
+    }
+
+    fn data(&self, action: &str, record: &[u8]) -> Payload {
+        let collection = self.collection();
+        let mut data = format!(r#"{{"action":"{action}","collection":"{collection}","record":"#).into_bytes();
+        data.extend_from_slice(record);
+        data.push(b'}');
+        Payload::trusted(data.into())
+    }
+
+    fn encode(&self, data: Payload) -> Frame {
+        self.metrics.publications.inc();
+        json::publication_push(&self.channel, &Publication { offset: 0, data, info: None })
+    }
+
+    fn push(&self, seat: &Seat, frame: &Frame) {
+        let delivered = seat.connections.iter().filter(|connection| connection.outbox.push(frame.clone())).count();
+        self.metrics.deliveries.inc_by(delivered as u64);
+    }
+
+    /// Begins the loads that have to be repeated, forgets the part of the log that nobody needs, and says what is
+    /// still waited for.
+    pub(super) fn go_on(&mut self, inbox: &Inbox) {
+        self.seats.retain(|_, seat| seat.owed.is_none() || !seat.connections.is_empty());
+        let owed =
+            self.seats.iter().filter(|(_, seat)| seat.owed.is_some()).map(|(user, _)| Who::User(Arc::clone(user)));
+        for who in owed.collect::<Vec<_>>() {
+            if self.loads.get(&who).is_none() {
+                self.loads.begin(who, self.batch, false);
+            }
+        }
+        self.begin_loads();
+        let since = self.loads.iter().map(|(_, load)| load.since + 1);
+        let from = self.seats.values().filter_map(|seat| seat.owed.as_ref().map(|owed| owed.from));
+        self.log.trim(since.chain(from).min().unwrap_or(self.batch + 1));
+        self.drop_those_behind(inbox);
+        let owed = self.seats.values().filter_map(|seat| seat.owed.as_ref().map(|owed| owed.since));
+        let waiting = self.waiting.values().flatten().map(|join| join.at);
+        let mut inbox = inbox.lock();
+        inbox.unsettled = owed.chain(waiting).min();
+        inbox.is_needed = !self.seats.is_empty() || !self.loads.is_empty();
+    }
+
+    /// Too much has happened since some loads began for all of it to be kept.
+    fn drop_those_behind(&mut self, inbox: &Inbox) {
+        let behind = |seat: &Seat| seat.owed.as_ref().is_some_and(|owed| !self.log.reaches(owed.from));
+        let users = self.seats.iter().filter(|(_, seat)| behind(seat)).map(|(user, _)| Arc::clone(user));
+        let users: Vec<Arc<str>> = users.collect();
+        if !users.is_empty() {
+            tracing::warn!(users = users.len(), channel = &*self.channel, "updates fell behind; these users reload");
+            self.metrics.updates_lost.inc();
+        }
+        users.iter().for_each(|user| self.end(user, inbox));
+        let late = self.loads.iter().filter(|(_, load)| !self.log.reaches(load.since + 1));
+        for (who, recheck) in late.map(|(who, load)| (who.clone(), load.recheck)).collect::<Vec<_>>() {
+            self.loads.begin(who, self.batch, recheck);
+        }
+    }
+}
