@@ -64,7 +64,10 @@ fn comes_back(config: &Config) {
     let again = again.unwrap_or_else(|error| panic!("{error}\n{file}"));
     let lines = |config: &Config| -> Vec<String> {
         let all = config.effective();
-        all.lines().filter(|line| !line.starts_with("redis_url") && !line.starts_with("secret_second")).map(str::to_owned).collect()
+        all.lines()
+            .filter(|line| !line.starts_with("redis_url") && !line.starts_with("secret_second"))
+            .map(str::to_owned)
+            .collect()
     };
     assert_eq!(lines(&again), lines(config));
 }
