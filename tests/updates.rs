@@ -6,7 +6,11 @@ mod harness;
 
 use futures_util::future::join_all;
 use harness::client::Client;
-use harness::pocketbase::User;
+use harness::gateway::Gateway;
+use harness::http::Http;
+use harness::pocketbase::{PocketBase, User};
+use harness::process::free_port;
+use harness::proxy::{Proxy, Weather};
 use harness::{World, until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -354,4 +358,36 @@ async fn a_new_room_is_asked_about_once_for_all_who_are_alike() {
     }
     // The first got the public room next, so the others got nothing of the private one either.
     assert_eq!(clients[0].publication().await["data"]["record"]["name"], "public");
+}
+
+/// PocketBase's events reach the gateway, and the gateway's questions do not reach PocketBase.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_falls_behind_is_named_and_catches_up() {
+    let port = free_port();
+    let pocketbase = PocketBase::start(&format!("http://127.0.0.1:{port}")).await;
+    let proxy = Proxy::start(pocketbase.port).await;
+    let gateway = Gateway::start(port, &format!("http://127.0.0.1:{}", proxy.port), &[]).await;
+    let ann = pocketbase.user("ann").await;
+    let mut client = Client::connect(&gateway, &ann.token).await;
+    client.subscribe(CHANNEL).await;
+    let behind = format!("gateway_updates_behind_seconds{{channel=\"{CHANNEL}\"}}");
+    assert_eq!(gateway.metric(&behind).await, 0.0);
+
+    proxy.set(Weather::Cut);
+    let room = json!({"name": "late", "type": "public", "owner": ann.id});
+    pocketbase.as_superuser("POST", "collections/rooms/records", &room).await;
+    let (http, ready) = (Http::new(), gateway.admin("readyz"));
+    until("the channel to be named", async || {
+        let text = http.get(&ready).await.expect("an answer").text;
+        text.contains(&format!("updates: {CHANNEL} is ")).then_some(())
+    })
+    .await;
+    assert!(gateway.metric(&behind).await >= 5.0);
+    assert!(client.waiting().is_none());
+
+    proxy.set(Weather::Clear);
+    let told = client.publication().await;
+    assert_eq!((&told["data"]["action"], &told["data"]["record"]["name"]), (&json!("create"), &json!("late")));
+    until("the channel to be settled", async || (gateway.metric(&behind).await == 0.0).then_some(())).await;
+    assert!(!http.get(&ready).await.expect("an answer").text.contains("updates:"));
 }

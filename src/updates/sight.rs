@@ -1,4 +1,4 @@
-//! Sets of records that users may view: users of a class share one set, and each user has only the differences from it.
+//! Sets of visible records: users of a class share one set, and each user has only the differences from the set.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,18 +1,17 @@
-//! One updates channel on this node: takes inputs in order, settles with PocketBase who may view what now, and delivers
-//! to each subscriber what is theirs.
+//! One updates channel on this node: takes inputs in order, asks PocketBase about access, and delivers to subscribers.
 //!
-//! It goes batch by batch: all inputs that came while PocketBase was asked are the next batch. PocketBase's answers are
-//! at least as new as all of the batch, so of each record and user it is enough to compare before and after.
+//! Work goes in batches: all inputs that arrive during a round of questions are the next batch. PocketBase's answers are
+//! at least as new as the batch, so comparing the sight before and after the batch is enough.
 //!
-//! The whole sight of a user (all records that they may view: for a subscribe, or when anything about the account has
-//! changed) is read beside that, page by page ([`loads`]), and settled with the batch that follows its last page:
-//! records that have changed since it began are then asked about once more. Meanwhile nothing is delivered to this
-//! user, and the [`log`] keeps what has to be delivered afterwards.
+//! The whole sight of a user (all visible records: for a subscribe, or after a change of the account) is loaded in
+//! pages beside the stream ([`loads`]), and settled in the batch after the last page; records that changed during the
+//! load are asked about again. Until then delivery to this user is suspended, and the [`log`] keeps the events to
+//! deliver later.
 //!
 //! Bounds of memory: the inbox holds [`INBOX`] inputs and [`INBOX_BYTES`] of payloads, the log about as much; past
-//! either, subscribers are told to reload. The sights of all users together are bounded too (see `verdicts`).
+//! either bound subscribers are told to reload. The sights of all users together are bounded too (see `verdicts`).
 //!
-//! Here: the inbox. [`settled`] takes a batch, leaves it to [`inquiry`] to ask PocketBase, and delivers.
+//! This file has the inbox. [`settled`] settles a batch with the answers of [`inquiry`].
 
 mod inquiry;
 mod loads;
@@ -55,7 +54,7 @@ pub enum Input {
     Leave(Leave),
     Change(Change),
     Event(Event),
-    /// Everything is to be looked at anew, without haste.
+    /// A regular recheck of everything, at low priority.
     Recheck,
     /// Inputs were lost.
     Lost,
@@ -63,26 +62,26 @@ pub enum Input {
 
 pub struct Join {
     pub connection: Arc<Connection>,
-    /// What the client gets before anything of the channel.
+    /// The subscribe reply, sent before any publication.
     pub reply: Frame,
     pub joined: oneshot::Sender<()>,
-    /// When it was asked for.
+    /// Time of the subscribe command.
     pub at: Instant,
 }
 
 pub struct Leave {
     user: Arc<str>,
     connection: ConnectionId,
-    /// Told to the client, if there is one.
+    /// Sent to the client in an unsubscribe push; `None`: the client unsubscribed by command.
     code: Option<UnsubscribeCode>,
 }
 
-/// What happened to a guarded record.
+/// A change of a guarded record.
 pub struct Event {
     action: Action,
     record: Arc<str>,
     data: Payload,
-    /// The users whom the record names.
+    /// The users that the record names.
     users: Vec<String>,
 }
 
@@ -103,17 +102,17 @@ struct Inbox {
 
 #[derive(Default)]
 struct Waiting {
-    /// Each with the time of its arrival.
+    /// Inputs with arrival times.
     inputs: VecDeque<(Instant, Input)>,
-    /// Of their payloads.
+    /// Total size of queued payloads.
     bytes: usize,
-    /// Connections that are subscribed or about to be.
+    /// Connections with a subscription or a pending subscribe.
     wanted: HashSet<ConnectionId>,
-    /// Whether sights are kept or read, for whomever. Otherwise, and with nobody wanted, inputs are of no interest.
+    /// True while sights are kept or loaded. Without sights and connections, inputs are dropped.
     is_needed: bool,
-    /// The arrival of the oldest input of the batch at hand.
+    /// Arrival of the oldest input of the current batch.
     settling: Option<Instant>,
-    /// Since when the users have waited whose sight is being read.
+    /// Start of the oldest pending load of a subscribed or subscribing user.
     unsettled: Option<Instant>,
 }
 
@@ -138,7 +137,7 @@ impl Waiting {
         self.inputs.push_back((Instant::now(), input));
     }
 
-    /// Gives up what is there, but for who comes and goes.
+    /// Drops all inputs but joins and leaves.
     fn lose(&mut self) {
         self.inputs.retain(|(_, input)| matches!(input, Input::Join(_) | Input::Leave(_)));
         self.bytes = 0;
@@ -165,7 +164,7 @@ impl Stream {
         Self { inbox, _task: task }
     }
 
-    /// The age of the oldest input that has not been settled yet.
+    /// The age of the oldest unsettled input.
     pub fn behind(&self) -> Duration {
         let waiting = self.inbox.lock();
         let newest = waiting.inputs.front().map(|(at, _)| *at);
@@ -173,7 +172,7 @@ impl Stream {
         oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed())
     }
 
-    /// Takes in what `input` gives, if anybody is there to hear of it.
+    /// Queues an input, unless the channel has no subscribers.
     pub fn push(&self, input: impl FnOnce() -> Input) {
         let mut waiting = self.inbox.lock();
         if waiting.wanted.is_empty() && !waiting.is_needed {
@@ -228,3 +227,7 @@ impl Stream {
 #[cfg(test)]
 #[path = "stream/stream_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "stream/loads_tests.rs"]
+mod loads_tests;

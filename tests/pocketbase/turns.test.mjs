@@ -47,6 +47,8 @@ class Server {
   *write() {
     const seq = ++this.rows;
     yield 0;
+    if (turns.isCovered(this.state, this.now, TIMEOUT)) return this.waits.push(0);
+    yield 0;
     let answer = this.change((state) => turns.committed(state, seq, this.now, TIMEOUT));
     let slept = 0;
     this.waiting += answer === turns.WAIT;
@@ -55,7 +57,7 @@ class Server {
     while (answer === turns.WAIT) {
       slept += 1;
       yield 1;
-      answer = this.change((state) => turns.waited(state, slept, this.now));
+      answer = this.change((state) => turns.waited(state, slept, this.now, this.rows));
     }
     this.waiting -= waits;
     this.waits.push(slept);
@@ -180,7 +182,7 @@ test("once a write has waited in vain for a post, no other one waits for it", ()
   let [state, answer] = turns.committed(turns.INITIAL, 1, 0, TIMEOUT);
   [state, answer] = turns.committed(state, 2, 1, TIMEOUT);
   assert.equal(answer, turns.WAIT);
-  [state, answer] = turns.waited(state, turns.PATIENCE, 1 + turns.PATIENCE);
+  [state, answer] = turns.waited(state, turns.PATIENCE, 1 + turns.PATIENCE, 2);
   assert.equal(answer, turns.LEAVE);
   [state, answer] = turns.committed(state, 3, 2 + turns.PATIENCE, TIMEOUT);
   assert.equal(answer, turns.LEAVE);

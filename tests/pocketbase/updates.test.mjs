@@ -1,6 +1,8 @@
 // Personal channels, and what the hooks tell the gateway of who sees which records.
 
 import assert from "node:assert/strict";
+import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { PocketBase } from "./harness.mjs";
 
@@ -190,5 +192,60 @@ describe("who sees what", () => {
     const checks = [{ user: eve.id, record: open.id }, { user: eve.id, record: closed.id }];
     const expected = { results: [true, false], records: { [open.id]: open }, own: {}, perReader: false, truncated: [] };
     assert.deepEqual(await ask("view", { checks }), expected);
+  });
+});
+
+describe("records that differ by reader, and large ones", () => {
+  let small;
+  before(async () => {
+    await pb.stop();
+    const hook = `
+onRecordEnrich((e) => {
+  e.record.withCustomData(true);
+  e.record.set("reader", e.requestInfo.auth ? e.requestInfo.auth.id : "nobody");
+  e.next();
+}, "rooms");
+`;
+    const prepare = (folder) => {
+      const config = path.join(folder, "pb_hooks/gateway.config.js");
+      const text = readFileSync(config, "utf8").replace("relay: {", "outbox: { maxEventBytes: 1024 },\n  relay: {");
+      writeFileSync(config, text);
+      appendFileSync(path.join(folder, "pb_hooks/enrich.pb.js"), hook);
+    };
+    pb = await PocketBase.start({ prepare });
+    [ann, bob] = [await pb.user("ann"), await pb.user("bob")];
+    small = await roomOf(ann, "public");
+  });
+
+  test("each reader gets a record as PocketBase shows it to them, and a superuser's fields are nobody's", async () => {
+    const checks = [ann, bob].map(({ id }) => ({ user: id, record: small.id }));
+    const { results, records, own, perReader } = await ask("view", { checks });
+    assert.deepEqual([results, records, perReader], [[true, true], {}, true]);
+    for (const [i, user] of [ann, bob].entries()) {
+      const { body } = await pb.call("GET", `/api/collections/rooms/records/${small.id}`, undefined, user);
+      assert.equal(body.reader, user.id);
+      assert.deepEqual(own[i], body);
+    }
+  });
+
+  test("with hooks too, all that a user may view is found", async () => {
+    const { body: { viewRule, listRule } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
+    const rule = `@request.auth.room_members_via_user.room ?= id && @request.auth.room_members_via_user.role != "x"`;
+    for (let i = 0; i < 25; i++) await roomOf(ann, "private");
+    for (const rules of [{ viewRule, listRule }, { viewRule: rule, listRule: rule }]) {
+      assert.equal((await pb.call("PATCH", "/api/collections/rooms", rules, pb.root)).status, 200);
+      for (const user of [ann, bob]) assert.deepEqual(await seen(user, 1000), await truth(user));
+    }
+    await pb.call("PATCH", "/api/collections/rooms", { viewRule, listRule }, pb.root);
+  });
+
+  test("of a record that is too large for an event there is the ID alone", async () => {
+    await pb.call("PATCH", "/api/collections/rooms", { viewRule: "", listRule: "" }, pb.root);
+    const { body: { fields } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
+    fields.push({ type: "text", name: "about", max: 5000 });
+    assert.equal((await pb.call("PATCH", "/api/collections/rooms", { fields }, pb.root)).status, 200);
+    const large = await roomOf(ann, "public", { about: "x".repeat(2000) });
+    const { results, own, truncated } = await ask("view", { checks: [{ user: ann.id, record: large.id }] });
+    assert.deepEqual([results, own, truncated], [[true], { 0: { id: large.id } }, [large.id]]);
   });
 });

@@ -1,5 +1,5 @@
-//! The questions of one stream to PocketBase, each in calls of bounded time: what is answered is kept, the rest is
-//! asked again after a pause.
+//! The questions of a stream to PocketBase, in calls of bounded time. Partial answers are kept, and the rest is asked
+//! again.
 
 use crate::pocketbase::{Page, PocketBaseError, View, Visible};
 use crate::protocol::Payload;
@@ -11,28 +11,27 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Calls about single records at once, of all streams of a node. Those about pages are one fewer.
+/// Concurrent calls about single records, for all streams of a node; calls about pages: one fewer.
 const CALLS: usize = 4;
 /// Checks in one call; PocketBase takes up to 500.
 const CHECKS: usize = 200;
-/// Records that PocketBase looks at for one page, at first; a page that does not come in time is halved down to the
-/// second number.
+/// Rows per page at first, and the least number: a timeout halves the size of the next page.
 const ROWS: usize = 4_000;
 const ROWS_MIN: usize = 50;
-/// Calls about one page or one check that may time out in a row before the question is given up.
+/// Timeouts in a row, at the least size of a call, before a question is given up.
 const TIMEOUTS: u32 = 10;
-/// Times that a user's class may change while the pages are read before that is given up.
+/// Class changes during one load before the load is given up.
 const RESTARTS: u32 = 10;
-/// Bounds of the pause while PocketBase gives no answer.
+/// Bounds of the pause after a failed call.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
 
-/// Calls to PocketBase at once, of all streams of this node. Each waits for its turn before every call, so that a
-/// user with many pages does not hold up the others.
+/// Limits of concurrent calls to PocketBase, for all streams of a node. A load waits in the queue before every page, so
+/// a user with many pages does not hold up the others.
 #[derive(Clone)]
 pub struct Turns {
     views: Arc<Semaphore>,
     pages: Arc<Semaphore>,
-    /// Pages of the regular recheck, which may take its time: one at once.
+    /// Low priority: one page at a time for the regular recheck.
     rechecks: Arc<Semaphore>,
 }
 
@@ -50,7 +49,7 @@ pub(super) struct Place {
     pub collection: String,
 }
 
-/// All that a user or a class may view.
+/// The whole sight of a user or class.
 pub(super) struct Whole {
     pub class: Option<Arc<str>>,
     pub yes: Ids,
@@ -58,18 +57,18 @@ pub(super) struct Whole {
     pub place: Place,
 }
 
-/// Answers to [`View`]s.
+/// Answers to [`View`] questions.
 #[derive(Default)]
 pub(super) struct Answers {
-    /// Whether the record may be viewed; `None`: there is no such record.
+    /// True where the record is visible; `None` where the record does not exist.
     pub results: HashMap<View, Option<bool>>,
-    /// Records as every reader gets them.
+    /// Record bodies, equal for all readers.
     pub records: HashMap<Arc<str>, Payload>,
-    /// Records as this reader gets them.
+    /// Record bodies for one reader.
     pub own: HashMap<View, Payload>,
-    /// Whether readers of one record may get different fields.
+    /// True where the body depends on the reader.
     pub per_reader: bool,
-    /// Records of which there is only the id.
+    /// Records too large for an event; the body is the id alone.
     pub truncated: HashSet<Arc<str>>,
 }
 
@@ -94,9 +93,9 @@ impl Inquiry {
         Self { channel: Arc::clone(channel), source, turns }
     }
 
-    /// Answers to all of these, whenever PocketBase has given them.
+    /// Asks until all questions are answered.
     pub async fn views(&self, mut views: Vec<View>) -> Answers {
-        // Those of one user side by side: PocketBase answers them together.
+        // Sorted by user: PocketBase answers a user's questions in one query.
         views.sort_unstable_by(|a, b| (&a.user, &a.record).cmp(&(&b.user, &b.record)));
         let chunks: Vec<Vec<View>> = views.chunks(CHECKS).map(<[View]>::to_vec).collect();
         let asking = futures_util::stream::iter(chunks.into_iter().map(|chunk| self.chunk(chunk)));
@@ -148,8 +147,8 @@ impl Inquiry {
         answers
     }
 
-    /// All that a user or a class ("~" and its name) may view, page by page; `None`: it is given up. `recheck`: it may
-    /// take its time.
+    /// Loads the whole sight of a user or a class ("~" and the name of the class), page by page. `None`: given up.
+    /// `recheck`: at low priority.
     pub async fn whole(&self, who: &str, recheck: bool) -> Option<Whole> {
         let mut whole: Option<Whole> = None;
         let mut after: Arc<str> = "".into();
@@ -207,7 +206,7 @@ impl Inquiry {
     }
 }
 
-/// The size of the next call, and the pause after a failed one.
+/// Size of the next call, and the backoff after failures.
 struct Attempt {
     size: usize,
     range: (usize, usize),
@@ -225,7 +224,7 @@ impl Attempt {
         (self.pause, self.timeouts) = (RETRY.start, 0);
     }
 
-    /// Returns the pause. A call that took too long asks for less next time.
+    /// Returns the pause before the next call. A timeout halves the size of the call.
     fn fail(&mut self, error: &PocketBaseError) -> Duration {
         if *error == PocketBaseError::Timeout {
             self.size = (self.size / 2).max(self.range.0);

@@ -1,4 +1,4 @@
-//! Reading all that a user or a class may view, beside the stream: each in a task of its own, page by page.
+//! Loads of whole sights: one task per user or class, page by page, beside the stream.
 
 use super::inquiry::{Inquiry, Whole};
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Whose sight is read.
+/// The user or class of a load.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub(super) enum Who {
     User(Arc<str>),
@@ -24,21 +24,21 @@ impl Who {
 }
 
 pub(super) struct Load {
-    /// The batch with which it began: its answers are at least as new as all inputs up to there.
+    /// The batch at the start: answers are at least as new as all inputs of earlier batches and of this batch.
     pub since: u64,
-    /// The first later batch that put the whole of it in doubt: it holds for what was before, and then has to be
-    /// repeated.
+    /// The first later batch with a change of the user's or class's whole access. The load is valid for earlier batches,
+    /// and has to be repeated.
     pub again: Option<u64>,
-    /// Part of the regular recheck, for which nothing is held back.
+    /// A regular recheck: delivery goes on meanwhile.
     pub recheck: bool,
-    /// Read to the end. `None` inside: given up.
+    /// Set at the end of the load; `None` inside: given up.
     pub result: Option<Option<Whole>>,
     number: u64,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Load {
-    /// The first batch for which it does not hold, if it is settled with batch `now`.
+    /// The first batch for which the load is not valid, when settled in batch `now`.
     pub fn end(&self, now: u64) -> u64 {
         self.again.unwrap_or(now + 1)
     }
@@ -69,19 +69,19 @@ impl Loads {
         self.of.is_empty()
     }
 
-    /// Begins to read, in place of what is under way for the same user or class.
+    /// Starts a load, in place of an earlier load of the same user or class.
     pub fn begin(&mut self, who: Who, batch: u64, recheck: bool) {
         self.last += 1;
         let (number, inquiry, finish, asked) = (self.last, Arc::clone(&self.inquiry), self.finish.clone(), who.clone());
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             let whole = inquiry.whole(&asked.name(), recheck).await;
-            // It fails at the end of the stream only.
+            // Fails only at the end of the stream.
             let _ = finish.send((asked, number, whole));
         }));
         self.of.insert(who, Load { since: batch, again: None, recheck, result: None, number, _task: task });
     }
 
-    /// Everything about this user or class is in doubt with this batch.
+    /// Marks the whole access of this user or class as doubtful from this batch on.
     pub fn doubt(&mut self, who: Who, batch: u64) {
         match self.of.get_mut(&who) {
             Some(load) if load.recheck => self.begin(who, batch, false),
@@ -105,15 +105,15 @@ impl Loads {
         self.of.iter()
     }
 
-    /// Returns when a load has come to its end. Cancelling it loses nothing.
+    /// Returns when a load has finished. Safe to cancel.
     pub async fn done(&mut self) {
-        // There is always a sender: this one's own.
+        // The channel never closes: `self` holds a sender.
         if let Some(done) = self.done.recv().await {
             self.take(done);
         }
     }
 
-    /// Takes in what has come to its end by now.
+    /// Takes the results of all finished loads.
     pub fn collect(&mut self) {
         while let Ok(done) = self.done.try_recv() {
             self.take(done);

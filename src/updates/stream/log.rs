@@ -1,5 +1,5 @@
-//! What has happened to records lately, batch by batch: for users whose access is being read, and who are told of it
-//! afterwards.
+//! Recent events and access changes, batch by batch: for records that changed during a load, and for delivery after a
+//! suspension.
 
 use super::Action;
 use crate::protocol::Payload;
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Entries that are kept, and bytes of their payloads. Who would need older ones is told to reload.
+/// Bounds of entries and of payload bytes. Users with a suspension older than the log are told to reload.
 const ENTRIES: usize = 20_000;
 const BYTES: usize = 32 * 1024 * 1024;
 
@@ -23,12 +23,12 @@ pub(super) enum Happened {
     Event {
         action: Action,
         data: Payload,
-        /// The publication, encoded for the first subscriber who gets it.
+        /// The encoded publication, made for the first subscriber.
         frame: OnceCell<Frame>,
     },
-    /// Access to the record may have changed, for this user or for everybody.
+    /// A change of access to the record, for one user or for all (`None`).
     Touched(Option<Arc<str>>),
-    /// The record is gone.
+    /// The record was deleted.
     Deleted,
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Happened {
 pub(super) struct Log {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// The first batch whose entries are all here.
+    /// The oldest batch without dropped entries.
     whole_from: u64,
 }
 
@@ -55,12 +55,12 @@ impl Log {
         self.entries.range(begin..end.max(begin))
     }
 
-    /// Whether no entry of this batch or a later one has been dropped.
+    /// False where entries of this batch or a later batch were dropped.
     pub fn reaches(&self, batch: u64) -> bool {
         batch >= self.whole_from
     }
 
-    /// Drops the entries before this batch, and more where there are too many.
+    /// Drops entries before this batch, and the oldest entries past the bounds.
     pub fn trim(&mut self, before: u64) {
         while let Some(oldest) = self.entries.front() {
             let too_many = self.entries.len() > ENTRIES || self.bytes > BYTES;

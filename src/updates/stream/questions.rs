@@ -1,17 +1,17 @@
-//! What one batch of inputs leaves open.
+//! Records and users with open questions in one batch.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 #[derive(Default)]
 pub(super) struct Questions {
-    /// Records whose access is in doubt for everybody.
+    /// Records with a change of access for all users.
     pub records: HashSet<Arc<str>>,
-    /// New records with the users whom they name: in doubt for these users, for each class, and for all without a class.
+    /// New records with the users that the record names: open for these users, all classes, and all users without a class.
     pub created: HashMap<Arc<str>, HashSet<Arc<str>>>,
-    /// Users and records whose access is in doubt for that user.
+    /// Users and records with a change of access for this user alone.
     pub pairs: HashSet<(Arc<str>, Arc<str>)>,
-    /// Records that are gone.
+    /// Deleted records.
     pub gone: HashSet<Arc<str>>,
 }
 
@@ -26,12 +26,12 @@ impl Questions {
         self.gone.insert(Arc::clone(record));
     }
 
-    /// Records that concern everybody.
+    /// Records with a question for all users.
     pub fn open(&self) -> HashSet<&Arc<str>> {
         self.records.iter().chain(self.created.keys()).filter(|record| !self.gone.contains(*record)).collect()
     }
 
-    /// Users and records whose access is in doubt for that user alone.
+    /// Pairs of user and record with a question for this user alone.
     pub fn open_pairs(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
         self.pairs.iter().filter(|(_, record)| !self.gone.contains(record))
     }

@@ -1,4 +1,4 @@
-//! Which user may view which record after all events so far; takes each batch of inputs, and delivers accordingly.
+//! The state of a stream: which user may view which record after all settled batches.
 
 mod telling;
 mod verdicts;
@@ -20,22 +20,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long the sight of a user is kept whose subscribe took too long: the next attempt finds it ready.
+/// How long the sight of a user without connections is kept. A subscribe after a timeout then needs no new load.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A subscribed user.
 struct Seat {
-    /// What the user has been told, or could see when subscribing.
+    /// The records that the user's clients know.
     viewer: Viewer,
     connections: Vec<Arc<Connection>>,
-    /// While the user's access is in doubt: since when nothing is delivered.
+    /// Set while the user's access is in doubt and delivery is suspended.
     owed: Option<Owed>,
-    /// Since when there has been no connection.
+    /// The time when the last connection left.
     empty_since: Option<Instant>,
 }
 
 struct Owed {
-    /// The first batch that was not delivered.
+    /// The first batch without delivery.
     from: u64,
     since: Instant,
 }
@@ -46,19 +46,19 @@ pub(super) struct Settled {
     channel: Arc<str>,
     inquiry: Arc<Inquiry>,
     metrics: Metrics,
-    /// Known as soon as somebody is here.
+    /// Known after the first load.
     place: Option<Place>,
     classes: Classes,
     seats: Seats,
-    /// Subscribes under way.
+    /// Subscribes that wait for a sight, by user.
     waiting: HashMap<Arc<str>, Vec<Join>>,
     loads: Loads,
     log: Log,
-    /// The number of the batch at hand.
+    /// Number of the current batch.
     batch: u64,
-    /// Ids of records, each kept once for all users who may view it.
+    /// Interned record ids.
     names: Ids,
-    /// How many of them were in use when that was last looked at.
+    /// Number of interned ids after the last purge.
     names_in_use: usize,
 }
 
@@ -81,11 +81,10 @@ impl Settled {
         }
     }
 
-    /// Returns when there is something to settle beside new inputs: a whole sight has been read, or nobody has wanted
-    /// one for a while. Cancelling it loses nothing.
+    /// Returns when a load is finished, or an idle seat is due for removal. Safe to cancel.
     pub async fn due(&mut self) {
         if !self.ready().is_empty() {
-            // Another load was waited for, which is settled now.
+            // A load was waiting for another load, now settled.
             return;
         }
         let idle = self.seats.values().filter_map(|seat| seat.empty_since).min();
@@ -95,7 +94,7 @@ impl Settled {
         }
     }
 
-    /// Takes a batch: asks PocketBase what it leaves open, and then gives each subscriber what is theirs.
+    /// Settles a batch: applies the inputs, asks PocketBase about open records, and delivers.
     pub async fn settle(&mut self, inputs: Vec<Input>, inbox: &Inbox) {
         self.batch += 1;
         self.loads.collect();
@@ -183,13 +182,13 @@ impl Settled {
         self.log.push(self.batch, &record, Happened::Event { action, data, frame: OnceCell::new() });
     }
 
-    /// The access of this user to all records is in doubt: nothing is delivered until it has been read.
+    /// Suspends delivery to a user until a new load of the user's whole sight is settled.
     fn doubt(&mut self, user: &Arc<str>) {
         let who = Who::User(Arc::clone(user));
         if let Some(seat) = self.seats.get_mut(user) {
             seat.owed.get_or_insert_with(|| Owed { from: self.batch, since: Instant::now() });
             if seat.connections.is_empty() {
-                // Whoever comes now has no earlier state that events could continue.
+                // A new connection starts from a new sight.
                 self.seats.remove(user);
             }
         } else if self.loads.get(&who).is_none() {
@@ -207,7 +206,8 @@ impl Settled {
         loading.into_iter().for_each(|who| self.loads.doubt(who, self.batch));
     }
 
-    /// Begins to read everything anew while events go on: for what no change tells of, such as the time.
+    /// Starts loads for all users and classes without suspending delivery: for rules that depend on the
+    /// time, and for writes past the hooks.
     fn recheck(&mut self) {
         if self.loads.iter().any(|(_, load)| load.recheck) {
             return;
@@ -221,7 +221,7 @@ impl Settled {
         }
     }
 
-    /// Ends all subscriptions; their clients subscribe again.
+    /// Ends all subscriptions after a loss of inputs; clients subscribe again.
     fn end_all(&mut self, inbox: &Inbox) {
         tracing::warn!(channel = &*self.channel, "events of an updates channel were lost; its subscribers reload");
         let users: Vec<Arc<str>> = self.seats.keys().cloned().collect();
@@ -232,13 +232,13 @@ impl Settled {
         self.log.trim(self.batch + 1);
     }
 
-    /// Tells a user's clients to subscribe again, and to reload.
+    /// Ends the subscriptions of a user with code 2500, so that clients subscribe again and reload.
     fn end(&mut self, user: &Arc<str>, inbox: &Inbox) {
         self.loads.remove(&Who::User(Arc::clone(user)));
         let Some(seat) = self.seats.remove(user) else { return };
         for connection in seat.connections {
             inbox.lock().wanted.remove(&connection.id);
-            // Otherwise the client has just left by itself.
+            // False: the client has just unsubscribed.
             let is_there = connection.channels().remove(&self.channel);
             self.unsubscribed(&connection, is_there.then_some(codes::INSUFFICIENT_STATE));
         }
@@ -265,7 +265,7 @@ impl Settled {
         self.unsubscribed(&left, *code);
     }
 
-    /// Forgets what nobody needs any more.
+    /// Drops abandoned subscribes, idle seats, unused classes and unused ids.
     fn tidy(&mut self) {
         self.waiting.retain(|_, joins| {
             joins.retain(|join| !join.joined.is_closed());
@@ -288,15 +288,15 @@ impl Settled {
         }
     }
 
-    /// Adds those who wait and whose sight is known.
+    /// Answers the waiting subscribes of all users with a known sight.
     fn let_in(&mut self) {
         let Self { waiting, seats, metrics, .. } = self;
         waiting.retain(|user, joins| {
-            // In doubt, but without connections: seated with this very batch.
+            // A seat in doubt without connections is new in this batch.
             let known = |seat: &&mut Seat| seat.owed.is_none() || seat.connections.is_empty();
             let Some(seat) = seats.get_mut(user).filter(known) else { return true };
             for Join { connection, reply, joined, .. } in joins.drain(..) {
-                // Unless it has given up waiting.
+                // False: the subscribe has timed out.
                 if joined.send(()).is_ok() {
                     metrics.subscriptions.inc();
                     connection.outbox.push(reply);

@@ -24,6 +24,7 @@ function triggers(app, collection) {
 }
 
 function created(triggers, record) {
+  if (triggers.length === 0) return NONE;
   return scopes(triggers.filter((trigger) => trigger.created), [record]);
 }
 

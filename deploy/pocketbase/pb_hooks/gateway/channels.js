@@ -15,43 +15,40 @@ function templates(app, collection) {
   return Object.hasOwn(relay, collection) ? relay[collection] : NONE;
 }
 
-/** The values at the end of a path; none where a relation is empty or leads to a record that is gone. */
-function follow(relations, record, path) {
-  const [field, ...rest] = path;
-  if (rest.length === 0) {
-    return field === "id" ? [record.id] : record.getStringSlice(field);
-  }
+/** The values at the end of a path, from step `at` on; none where a relation is empty or leads to a record that is gone. */
+function follow(relations, record, path, at = 0) {
+  const field = path[at];
+  if (at === path.length - 1) return field === "id" ? [record.id] : record.getStringSlice(field);
   const relation = record.collection().fields.getByName(field);
   if (!relation) return []; // removed just now
   return record.getStringSlice(field).flatMap((id) => {
     const next = relations.find(relation.collectionId, id);
-    return next ? follow(relations, next, rest) : [];
+    return next ? follow(relations, next, path, at + 1) : [];
   });
-}
-
-/** Whether changes of this collection are relayed. */
-function relays(app, collection) {
-  return templates(app, collection).length > 0;
 }
 
 /**
  * The channels that a change of this record goes to; none where its collection is not relayed. `refuse(template, name)`
- * is called for each name that no channel can have.
+ * is called for each name that no channel can have. `its`: the templates of its collection.
  */
-function of(relations, record, refuse) {
-  const names = new Set();
-  for (const { namespace, before, path, after } of templates(relations.app, record.tableName())) {
-    for (const value of follow(relations, record, path)) {
-      const name = before + value + after;
-      if (isPossible(name, namespace)) names.add(name);
+function of(relations, record, refuse, its = templates(relations.app, record.tableName())) {
+  const names = [];
+  // Loops by index, here and in outbox.js: PocketBase's JavaScript engine takes far longer for closures and iterators,
+  // and all other writes wait meanwhile.
+  for (let i = 0; i < its.length; i++) {
+    const { namespace, before, path, after } = its[i];
+    const values = follow(relations, record, path);
+    for (let j = 0; j < values.length; j++) {
+      const name = before + values[j] + after;
+      if (isPossible(name, namespace)) names.push(name);
       else refuse(`${before}{${path.join(".")}}${after}`, name);
     }
   }
-  return [...names];
+  return names.length > 1 ? [...new Set(names)] : names;
 }
 
 function isPossible(name, namespace) {
-  return NAME.test(name) && name[0] !== INTERNAL && name.startsWith(`${namespace}:`);
+  return name.startsWith(`${namespace}:`) && name[0] !== INTERNAL && NAME.test(name);
 }
 
 /** Whether an update touched a field that decides about the channels. */
@@ -65,4 +62,4 @@ function without(names, others) {
   return names.filter((name) => !known.has(name));
 }
 
-module.exports = { follow, relays, of, isPossible, moved, without };
+module.exports = { templates, follow, of, isPossible, moved, without };

@@ -43,12 +43,15 @@ function committed(e) {
   if (!row) return;
   try {
     const now = Date.now();
+    const state = e.app.store().get(STATE); // looked at first, which is cheaper than a change
+    if (state && turns.isCovered(state, now, TIMEOUT)) return;
     let turn = change(e.app, (state) => turns.committed(state, row.seq, now, TIMEOUT));
     for (let slept = 0; turn.answer === turns.WAIT; ) {
-      const pause = Math.max(1, Math.min(turns.GATHER, turn.after.started + turns.GATHER - Date.now()));
+      const pause = Math.max(2, Math.min(turns.GATHER, turn.after.started + turns.GATHER - Date.now()));
       sleep(pause);
       slept += pause;
-      turn = change(e.app, (state) => turns.waited(state, slept, Date.now()));
+      const newest = outbox.newest(); // not within a change, which holds the store's lock
+      turn = change(e.app, (state) => turns.waited(state, slept, Date.now(), newest));
     }
     const since = Date.now();
     while (turn.answer === turns.POST) turn = ended(e.app, turn.after.turn, post(e.app, turn.after.posted, row), since);
@@ -68,7 +71,7 @@ function collectionCommitted(e) {
 function post(app, posted, row) {
   try {
     // Most often the caller's own row is all there is, and needs no query.
-    const alone = row && row.seq === posted + 1 && outbox.isNewest(app, row.seq);
+    const alone = row && row.seq === posted + 1 && outbox.isNewest(row.seq);
     const rows = alone ? { last: row.seq, events: row.event } : outbox.after(app, posted, batch);
     if (rows.last === 0) return { posted: null };
 

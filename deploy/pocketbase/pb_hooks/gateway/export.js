@@ -12,33 +12,35 @@ const { warn } = require(`${__hooks}/gateway/notice.js`);
  * {json, truncated}: the record's state after a save that is done. `truncated`: the JSON has the id alone, since the
  * record is too large for an event or an onRecordEnrich hook failed.
  */
-function record(app, record) {
+function record(app, record, collection = record.tableName()) {
   try {
     const copy = record.fresh(); // without what other hooks may have unhidden, added or expanded
     // They hold the plain text until the row is read again.
-    for (const name of passwords(app, record)) copy.set(name, "");
-    if ($app.onRecordEnrich().length() > 0) $apis.enrichRecord(anonymousRead(app), copy);
+    const { passwords, enriched } = knowledge(app, collection, record);
+    for (const name of passwords) copy.set(name, "");
+    if (enriched) $apis.enrichRecord(anonymousRead(app), copy);
     const json = copy.marshalJSON();
     if (json.length <= config.outbox.maxEventBytes) return { json: toString(json), truncated: false };
   } catch (err) {
-    warn(app, `export.${record.tableName()}`, "a record cannot be sent whole: subscribers get its id alone",
-      "collection", record.tableName(), "record", record.id, "reason", String(err));
+    warn(app, `export.${collection}`, "a record cannot be sent whole: subscribers get its id alone",
+      "collection", collection, "record", record.id, "reason", String(err));
   }
   return { json: JSON.stringify({ id: record.id }), truncated: true };
 }
 
-/** Collection → names of its password fields; of the schema for which they were looked up. */
-let known = { schema: null, passwords: new Map() };
+/** Collection → {passwords: names of such fields, enriched: whether there are onRecordEnrich hooks}; of this schema. */
+let known = { schema: null, collections: new Map() };
 
-function passwords(app, record) {
+function knowledge(app, collection, record) {
   const now = schema.current(app);
-  if (known.schema !== now) known = { schema: now, passwords: new Map() };
-  const collection = record.tableName();
-  if (!known.passwords.has(collection)) {
+  if (known.schema !== now) known = { schema: now, collections: new Map() };
+  let found = known.collections.get(collection);
+  if (!found) {
     const fields = record.collection().fields.filter((field) => field.type() === "password");
-    known.passwords.set(collection, fields.map((field) => field.name));
+    found = { passwords: fields.map((field) => field.name), enriched: $app.onRecordEnrich().length() > 0 };
+    known.collections.set(collection, found);
   }
-  return known.passwords.get(collection);
+  return found;
 }
 
 /** The request that onRecordEnrich hooks see. */
@@ -52,9 +54,10 @@ function anonymousRead(app) {
  */
 function event(app, action, changed) {
   if (action === "reload") return `{"action":"reload","collection":"${changed}","record":{"id":""}}`;
-  const { json, truncated } = record(app, changed);
+  const collection = changed.tableName();
+  const { json, truncated } = record(app, changed, collection);
   const end = truncated ? `,"truncated":true}` : "}"; // the gateway counts data that ends like this
-  return `{"action":"${action}","collection":"${changed.tableName()}","record":${json}${end}`;
+  return `{"action":"${action}","collection":"${collection}","record":${json}${end}`;
 }
 
 module.exports = { record, event };

@@ -34,45 +34,49 @@ const ROW = "gateway.row";
 /** Under this key the app's store has the name of this run. */
 const BOOT = "gateway.boot";
 
-/** Under this key the app's store has the number of the row that was written last, committed or not. */
+/** Under this key the app's store has the number of the newest row, or of one just before it. */
 const NEWEST = "gateway.newest";
 
-function create(e) {
-  write(e, (tx, { relayed, triggers, told }, refused) => {
-    e.next();
-    const { record } = e;
-    const changes = relayed || told ? [[channels.of(new Relations(tx), record, refused.add), "create", record]] : [];
-    append(e, tx, changes, { scopes: access.created(triggers, record), told: told && updates.of(tx, record), refused });
-  });
+/** The app's store, which transactions share. */
+const store = $app.store();
+const NONE = [];
+
+const create = (e) => write(e, created);
+const update = (e) => write(e, updated);
+const remove = (e) => write(e, removed);
+
+// Each of these goes on with the event and writes its rows.
+
+function created(e, tx, { relayed, templates, triggers, told }) {
+  e.next();
+  const { record } = e;
+  const names = relayed ? channels.of(new Relations(tx), record, refuse, templates) : NONE;
+  const changes = relayed || told ? [[names, "create", record]] : NONE;
+  append(tx, changes, access.created(triggers, record), told && updates.of(tx, record));
 }
 
-function update(e) {
-  write(e, (tx, { relayed, triggers, told, steps }, refused) => {
-    // Not record.original(), which is stale in an instance that is saved a second time.
-    const original = stored(tx, e.record);
-    e.next();
-    if (!original) return; // nothing was there to be updated
-    const { record } = e;
-    const changes = relayed ? moves(tx, record, original, refused) : [];
-    // A row of its own where the record left channels: what it says of them is no update.
-    if (told && (changes.length !== 1 || changes[0][1] !== "update")) changes.unshift([[], "update", record]);
-    if (steps.length > 0) changes.push(...dependents.moved(tx, steps, record, original, refused.add));
-    const scopes = access.updated(triggers, record, original);
-    append(e, tx, changes, { scopes, told: told && updates.of(tx, record, original), refused });
-  });
+function updated(e, tx, { relayed, triggers, told, steps }) {
+  // Not record.original(), which is stale in an instance that is saved a second time.
+  const original = stored(tx, e.record);
+  e.next();
+  if (!original) return; // nothing was there to be updated
+  const { record } = e;
+  const changes = relayed ? moves(tx, record, original) : [];
+  // A row of its own where the record left channels: what it says of them is no update.
+  if (told && (changes.length !== 1 || changes[0][1] !== "update")) changes.unshift([[], "update", record]);
+  if (steps.length > 0) changes.push(...dependents.moved(tx, steps, record, original, refuse));
+  append(tx, changes, access.updated(triggers, record, original), told && updates.of(tx, record, original));
 }
 
-function remove(e) {
-  write(e, (tx, { relayed, triggers, told, steps }, refused) => {
-    const record = stored(tx, e.record);
-    if (!record) return e.next(); // somebody else has deleted it before
-    // Before the cascade, which takes away what the paths lead through.
-    const names = relayed ? channels.of(new Relations(tx, []), record, refused.add) : [];
-    if (steps.length > 0) whileDeleting(tx, record, () => e.next());
-    else e.next();
-    const changes = relayed || told ? [[names, "delete", record]] : [];
-    append(e, tx, changes, { scopes: access.deleted(triggers, record), told: told && updates.of(tx, record), refused });
-  });
+function removed(e, tx, { relayed, triggers, told, steps }) {
+  const record = stored(tx, e.record);
+  if (!record) return e.next(); // somebody else has deleted it before
+  // Before the cascade, which takes away what the paths lead through.
+  const names = relayed ? channels.of(new Relations(tx, NONE), record, refuse) : NONE;
+  if (steps.length > 0) whileDeleting(tx, record, () => e.next());
+  else e.next();
+  const changes = relayed || told ? [[names, "delete", record]] : NONE;
+  append(tx, changes, access.deleted(triggers, record), told && updates.of(tx, record));
 }
 
 /** Goes on with a record event: by `work`, in a transaction, if the gateway could want to know of it. */
@@ -80,18 +84,64 @@ function write(e, work) {
   const { app, record } = e;
   notice(app);
   const collection = record.tableName(); // its name, for less than record.collection().name costs
-  const interest = schema.remembered(app, collection, () => interestIn(app, record.collection()));
+  const { interests } = schema.current(app);
+  let interest = interests.get(collection);
+  if (interest === undefined) interests.set(collection, (interest = interestIn(app, record.collection())));
   if (interest === null) return e.next();
-  joinTransaction(e, (tx) => work(tx, interest, new Refused(tx, collection)));
+  begin(app, collection);
+  try {
+    app.runInTransaction((tx) => {
+      e.app = tx;
+      schema.hold(tx);
+      work(e, tx, interest);
+    });
+  } finally {
+    schema.release();
+    e.app = app; // what comes after the commit must not use the finished transaction
+  }
+  handOver(e);
+}
+
+// The write under way in this JavaScript engine; never more than one.
+
+/** Where it goes on, and its collection. */
+let under = { app: null, collection: null };
+/** Names that no channel can have. They are left out, counted for the gateway, and logged. */
+let refused = null;
+/** Its last row, as {seq, event}. */
+let kept = null;
+
+function begin(app, collection) {
+  under = { app, collection };
+  refused = null;
+  kept = null;
+}
+
+/** Hands the last row over to the delivery, after the commit. */
+function handOver(e) {
+  if (kept === null) return;
+  e.context = new Context(e.context, ROW, kept);
+  store.set(NEWEST, kept.seq);
+}
+
+function refuse(template, name) {
+  refused ??= new Set();
+  if (refused.has(name)) return;
+  refused.add(name);
+  const { app, collection } = under;
+  warn(app, `channel.${collection}.${template}`, "a channel template yields a name that no channel can have: " +
+    "it needs the template's namespace and a colon, and at most 255 characters of visible ASCII",
+    "collection", collection, "template", template);
 }
 
 /** What the gateway could want to know of writes in a collection; null if nothing. */
 function interestIn(app, { id, name }) {
-  const relayed = channels.relays(app, name);
+  const templates = channels.templates(app, name);
+  const relayed = templates.length > 0;
   const triggers = access.triggers(app, name);
   const told = updates.tells(app, name);
   const steps = dependents.steps(app, id);
-  return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, triggers, told, steps } : null;
+  return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, templates, triggers, told, steps } : null;
 }
 
 /** Has the writes of all collections of interest pass through our hooks; to be called when a collection has changed. */
@@ -110,30 +160,16 @@ function stored(tx, record) {
 }
 
 /** A record that moved vanishes from the channels that it left and appears in the new ones. */
-function moves(tx, record, original, refused) {
-  const now = channels.of(new Relations(tx), record, refused.add);
+function moves(tx, record, original) {
+  const now = channels.of(new Relations(tx), record, refuse);
   if (!channels.moved(tx, record, original)) return [[now, "update", record]];
-  const before = channels.of(new Relations(tx, [original]), original, refused.add);
+  const before = channels.of(new Relations(tx, [original]), original, refuse);
   const entered = channels.without(now, before);
   return [
     [channels.without(before, now), "delete", original],
     [channels.without(now, entered), "update", record],
     [entered, "create", record],
   ];
-}
-
-/** The names of one write that no channel can have. They are left out, counted for the gateway, and logged. */
-class Refused {
-  constructor(app, collection) {
-    this.names = new Set();
-    this.add = (template, name) => {
-      if (this.names.has(name)) return;
-      this.names.add(name);
-      warn(app, `channel.${collection}.${template}`, "a channel template yields a name that no channel can have: " +
-        "it needs the template's namespace and a colon, and at most 255 characters of visible ASCII",
-        "collection", collection, "template", template);
-    };
-  }
 }
 
 /**
@@ -156,14 +192,14 @@ function everything(app) {
 /** Goes on with a change of a collection by this process. */
 function collection(e) {
   const concerned = access.concerns(e.app, e.collection);
+  begin(e.app, e.collection.name);
   joinTransaction(e, (tx) => {
     e.next();
     schema.forget(tx);
     listen(tx);
-    if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) {
-      append(e, tx, [], { scopes: access.EVERYTHING });
-    }
+    if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) append(tx, NONE, access.EVERYTHING, false);
   });
+  handOver(e);
 }
 
 /** A change of a collection by this process is committed; its row is there. */
@@ -181,21 +217,26 @@ function collectionRestored(e) {
  * Writes rows for each change, [channels, action, record], that goes anywhere. The scopes are in the first, so that
  * who has lost his access gets none of them; and so is, where updates channels are `told` of the record, what they need.
  */
-function append(e, tx, changes, { scopes, told, refused }) {
-  const rows = changes
-    .filter(([names], i) => names.length > 0 || (told && i === 0))
-    .flatMap(([names, ...change]) => {
-      const data = event(tx, ...change);
-      return parts(names).map((part) => [part, data]);
-    });
-  const dropped = refused ? refused.names.size : 0;
-  if (rows.length === 0 && (scopes.length > 0 || dropped > 0)) rows.push([[], "null"]);
-  rows.forEach(([names, data], i) => {
-    const access = i === 0 && scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
-    const updated = i === 0 && told ? `,"updates":${JSON.stringify(told)}` : "";
-    const left = i === 0 && dropped > 0 ? `,"dropped":${dropped}` : "";
-    keep(e, tx, `{"channels":${JSON.stringify(names)},"data":${data}${access}${updated}${left}}`);
-  });
+function append(tx, changes, scopes, told) {
+  let first = true;
+  for (let i = 0; i < changes.length; i++) {
+    const [names, action, record] = changes[i];
+    if (names.length === 0 && !(told && i === 0)) continue;
+    const data = event(tx, action, record);
+    const rows = parts(names);
+    for (let j = 0; j < rows.length; j++) {
+      keep(tx, rows[j], data, first ? besides(scopes, told) : "");
+      first = false;
+    }
+  }
+  if (first && (scopes.length > 0 || refused)) keep(tx, NONE, "null", besides(scopes, told));
+}
+
+/** What the first row of a write has besides channels and data. */
+function besides(scopes, told) {
+  const access = scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
+  const updated = told ? `,"updates":${JSON.stringify(told)}` : "";
+  return access + updated + (refused ? `,"dropped":${refused.size}` : "");
 }
 
 /** Channels in parts that one row may have. */
@@ -205,18 +246,17 @@ function parts(names) {
   return Array.from({ length: count }, (_, i) => names.slice(i * MAX_CHANNELS, (i + 1) * MAX_CHANNELS));
 }
 
-/** Keeps a row for the delivery after the commit. */
-function keep(e, tx, event) {
-  const row = `{"at":${Date.now()},${event.slice(1)}`;
-  const seq = insert(tx, row);
-  if (seq !== null) e.context = new Context(e.context, ROW, { seq, event: `{"seq":${seq},${row.slice(1)}` });
+/** Writes a row, and keeps it for the delivery after the commit. */
+function keep(tx, names, data, besides) {
+  const row = `"at":${Date.now()},"channels":${JSON.stringify(names)},"data":${data}${besides}}`;
+  const seq = insert(tx, `{${row}`);
+  if (seq !== null) kept = { seq, event: `{"seq":${seq},${row}` };
 }
 
 /** Appends a row and returns its number; null before the table exists. */
 function insert(tx, row) {
-  let seq;
   try {
-    seq = tx
+    return tx
       .nonconcurrentDB()
       .newQuery(`INSERT INTO ${TABLE} (created, event) VALUES ({:created}, {:event})`)
       .bind({ created: Date.now(), event: row })
@@ -226,8 +266,6 @@ function insert(tx, row) {
     if (!tx.hasTable(TABLE)) return null; // its migration has not run yet; PocketBase is not serving either
     throw err;
   }
-  tx.store().set(NEWEST, seq);
-  return seq;
 }
 
 /** The (last) row that this event wrote, as {seq, event}; null if it wrote none. */
@@ -235,9 +273,14 @@ function rowOf(e) {
   return e.context.value(ROW);
 }
 
-/** Whether no row has been written after this one. */
-function isNewest(app, seq) {
-  return app.store().get(NEWEST) === seq;
+/** Whether there is most likely no row after this one. */
+function isNewest(seq) {
+  return newest() === seq;
+}
+
+/** The number of the newest row, or of one just before it; 0 before the first row of this run. */
+function newest() {
+  return store.get(NEWEST) || 0;
 }
 
 /**
@@ -307,6 +350,7 @@ module.exports = {
   collectionRestored,
   rowOf,
   isNewest,
+  newest,
   after,
   last,
   boot,

@@ -13,19 +13,22 @@ class Relations {
   /** `before`: rows as they were before the write, [record …]; else the rows as they are now. */
   constructor(app, before) {
     this.app = app;
-    this.isBefore = before !== undefined;
-    this.found = new Map((before || []).map((record) => [keyOf(record.collection().id, record.id), record]));
+    this.before = before;
+    this.found = null; // made when it is needed: most paths lead through no other record
   }
 
   /** `null` where there is none. */
   find(collectionId, id) {
     const key = keyOf(collectionId, id);
+    if (!this.found) {
+      this.found = new Map((this.before || []).map((record) => [keyOf(record.collection().id, record.id), record]));
+    }
     if (!this.found.has(key)) this.found.set(key, this.deleted(key) || this.stored(collectionId, id));
     return this.found.get(key);
   }
 
   deleted(key) {
-    return this.isBefore ? this.app.store().get(DELETED + key) : null;
+    return this.before ? this.app.store().get(DELETED + key) : null;
   }
 
   stored(collectionId, id) {

@@ -38,8 +38,11 @@ const LOOK_HOLDS = 50;
 const store = $app.store();
 
 let known = null;
+/** Whether `known` holds, whatever becomes of the collections meanwhile. */
+let held = false;
 
 function current(app) {
+  if (held) return known;
   const changes = store.get(CHANGES) || 0;
   const now = Date.now();
   if (known && known.changes === changes) {
@@ -61,23 +64,26 @@ function current(app) {
       store.set(CURRENT, JSON.stringify(known));
     }
     known.triggers = new Map(known.triggers);
-    known.interests = new Map();
+    known.interests = new Map(); // for outbox.js
   }
   known.looked = now;
   store.set(LOOK, { version: known.version, at: now });
   return known;
 }
 
-function isFresh(looked, now) {
-  return now >= looked && now - looked < LOOK_HOLDS;
+/** The schema, which stays the same until `release`: inside a transaction nobody else can change a collection. */
+function hold(app) {
+  const schema = current(app);
+  held = true;
+  return schema;
 }
 
-/** What `find()` gives about a collection (its name), null if nothing; remembered until any collection changes. */
-function remembered(app, collection, find) {
-  const { interests } = current(app);
-  let interest = interests.get(collection);
-  if (interest === undefined) interests.set(collection, (interest = find()));
-  return interest;
+function release() {
+  held = false;
+}
+
+function isFresh(looked, now) {
+  return now >= looked && now - looked < LOOK_HOLDS;
 }
 
 function isToday(app, schema, changes) {
@@ -169,4 +175,4 @@ function find(app, nameOrId) {
   }
 }
 
-module.exports = { current, remembered, forget, isUntold, told, bind };
+module.exports = { current, hold, release, forget, isUntold, told, bind };

@@ -1,8 +1,8 @@
-// Classes: users who may view the same records of a guard, so that the gateway keeps those once for all of them.
+// Classes: groups of users with the same visible records, so that the gateway keeps a set once for all of a class.
 //
-// A class is all users with the same values in those account fields that the rule looks at. A record may also name a
-// user: by a relation of its own, or through a link such as a membership; that user may then view it although the
-// class may not, or the reverse. Where a rule asks for more than such fields and links, there are no classes.
+// A class is all users with the same values in the account fields that the rule looks at. A record may also name a
+// user, by a relation of the record or through a link such as a membership; the user may then view the record although
+// the class may not, or the reverse. Rules that ask for more than fields and links have no classes.
 
 const access = require(`${__hooks}/gateway/access.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
@@ -10,20 +10,20 @@ const { operands, substitute } = require(`${__hooks}/gateway/rule.js`);
 
 const ME = "@request.auth.id";
 const AUTH = "@request.auth.";
-/** Holds for whoever asks. */
+/** True for every login. */
 const SIGNED_IN = /@request\.auth\.id\s*!=\s*(""|'')/g;
-/** Types of fields with one value, which can stand in a filter in place of the field's name. */
+/** Types of fields with a single value, usable as a parameter of a filter. */
 const SCALARS = ["text", "email", "url", "editor", "date", "autodate", "select", "bool", "number"];
 
 let known = { version: null, of: {} };
 
 /**
- * How the guard's rule depends on who asks, if that is no more than classes can express; else null. Remembered until a
+ * The parts of the guard's rule that depend on the user, if classes can express them; else null. Cached until a
  * collection changes.
  *
  *   fields  of the account
- *   paths   from the guarded record to the users whom it names, as in a rule
- *   linked  those of them that the rule looks at from the account's side
+ *   paths   from the guarded record to the named users, as in a rule
+ *   linked  the paths that the rule looks at from the account's side
  */
 function sharingOf(app, guard, users) {
   if (!users || users.name === "_superusers") return null;
@@ -38,7 +38,7 @@ function analysed(app, { namespace, collection, rule }, users) {
   const named = relationsTo(collection, users);
   const [fields, paths, linked] = [new Set(), new Set(), new Set()];
 
-  // What points to the user or to the guarded record has to concern only the two.
+  // Links must concern only the user and the guarded record.
   const link = (segment, isFromAccount = false) => {
     const [, from] = /^(\w+)_via_\w+$/.exec(segment) || [];
     const concerned = ({ namespace: of, cause }) => of === namespace || cause === "user";
@@ -88,27 +88,27 @@ function isScalar(users, name) {
   return Boolean(field) && SCALARS.includes(field.type()) && !(field.maxSelect > 1);
 }
 
-/** The value of an account's field as it can be bound to a filter. */
+/** The value of an account's field as a parameter of a filter. */
 function scalar(user, name) {
   const value = user.get(name);
   return ["boolean", "number", "string"].includes(typeof value) ? value : user.getString(name);
 }
 
-/** The name of a user's class: text that says all about it, for the functions below. */
+/** The name of a user's class, with all values of the class. */
 function classOf(sharing, user) {
   return JSON.stringify([user.collection().id, sharing.fields.map((field) => [field, scalar(user, field)])]);
 }
 
 /**
- * A filter, {text, values}, for the records that users of this class may view, if these do not name them. Null where
- * the rule has changed so that there is no such class any more.
+ * A filter, {text, values}, for the records visible to users of this class whom the record does not name. Null for a
+ * class of an earlier rule.
  */
 function filterOfClass(app, guard, name) {
   const [collectionId, fields] = JSON.parse(name);
   const account = schema.current(app).users.find(({ id }) => id === collectionId);
   const sharing = account && sharingOf(app, guard, app.findCachedCollectionByNameOrId(collectionId));
   if (!sharing || JSON.stringify(fields.map(([field]) => field)) !== JSON.stringify(sharing.fields)) return null;
-  // Nothing points to such a user.
+  // A random user, without any links.
   const values = { me: $security.randomString(15) };
   fields.forEach(([, value], i) => (values[`v${i}`] = value));
   const text = substitute(guard.rule, (operand) => {
@@ -121,9 +121,9 @@ function filterOfClass(app, guard, name) {
 }
 
 /**
- * {path, filter: {text, values}}: a filter for those records that the user may view among those at which this path finds
- * the user. What the rule asks of the link from the account's side holds for all of these, since it asks no more than
- * that there be one. Null unless there is exactly one such path.
+ * {path, filter: {text, values}}: a filter for the visible records among those that name the user by this path. The rule
+ * asks for no more than the existence of the link, so the condition on the link is true for all of these records. Null
+ * unless there is exactly one such path.
  */
 function filterOfLinked(guard, { fields, linked }, user) {
   if (linked.length !== 1) return null;
@@ -134,9 +134,8 @@ function filterOfLinked(guard, { fields, linked }, user) {
 }
 
 /**
- * A filter, {text, values}, that holds for the records that this user may view, for rules that ask nothing of the
- * request but plain fields of the account; null for others.
- * `replaced(name)` gives the text that stands for a name instead.
+ * A filter, {text, values}, for the records visible to this user; null for rules that ask for more of the request than
+ * plain fields of the account. `replaced(name)` gives an alternative text for a name.
  */
 function filterOfUser(rule, user, replaced = () => null) {
   const values = {};

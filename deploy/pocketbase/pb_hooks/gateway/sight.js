@@ -1,52 +1,52 @@
-// Which records of a guard a user may view, asked of PocketBase for many records at once.
+// The records of a guard that a user may view, read from PocketBase in sets.
 //
-// Where the rule asks nothing of the request but plain fields of the account, it is a filter itself. For all other
-// rules PocketBase's own expand answers: a record in memory points to the records in question and is expanded as the
-// user, which applies the viewRule. Both look at the same rows in the database as a list does.
+// A rule that asks nothing of the request but plain fields of the account is used as a filter. For other rules
+// PocketBase's expand decides: a record in memory points to the records in question and is expanded as the user, and
+// expand applies the viewRule. Rules about @request.context, which is different in an expand, are checked per record.
 
 const { filterOfUser } = require(`${__hooks}/gateway/sharing.js`);
 const { withoutComments } = require(`${__hooks}/gateway/rule.js`);
 
-/** Records that are expanded at once. With hooks in JavaScript each of them takes an engine of its own. */
+/** Records per expand. An onRecordEnrich hook in JavaScript takes an engine for every record of an expand. */
 const EXPANDED = 1000;
 const EXPANDED_WITH_HOOKS = 20;
-/** IDs in one filter, which may have 200 conditions. */
+/** IDs per filter; PocketBase allows 200 conditions. */
 const NAMED = 50;
-/** Stands before the names of parameters that are not the rule's. */
+/** Prefix of the parameters beside the rule's parameters. */
 const PAGE = "page";
 
-/** One text for several rules that all have to hold; null where one of them lets nobody in. */
+/** The rules joined with &&; null where a rule is locked. */
 function combined(rules) {
   if (rules.includes(null)) return null;
   const texts = [...new Set(rules.map((rule) => withoutComments(rule).trim()).filter(Boolean))];
   return texts.length > 1 ? texts.map((text) => `(${text})`).join(" && ") : texts[0] || "";
 }
 
-/** The rule of the guard for this user: superusers may view everything. */
+/** The guard's rule for this user: superusers may view everything. */
 function ruleFor(guard, user) {
   return user && user.isSuperuser() ? "" : guard.rule;
 }
 
-/** Records that the filter {text, values}, and the condition with its `more` parameters, hold for. */
+/** Records with a match for the filter {text, values} and the condition; `more` are the condition's parameters. */
 function filtered(app, guard, filter, condition, more, limit = 0) {
   const text = [filter.text, condition].filter(Boolean).map((part) => `(${part})`).join(" && ");
   return app.findRecordsByFilter(guard.collection, text, limit ? "id" : "", limit, 0, { ...filter.values, ...more });
 }
 
-/** The IDs of the records of this range that the filter holds for. */
+/** IDs of the range's records with a match for the filter. */
 function inRange(app, guard, filter, { after, last }) {
   const condition = `id > {:${PAGE}After} && id <= {:${PAGE}Last}`;
   const more = { [`${PAGE}After`]: after, [`${PAGE}Last`]: last };
   return filtered(app, guard, filter, condition, more).map((record) => record.id);
 }
 
-/** The first `limit` IDs after this one of the records that the filter and the condition hold for. */
+/** The first `limit` IDs after `after` with a match for the filter and the condition. */
 function firstAfter(app, guard, filter, condition, more, after, limit) {
   const all = `(${condition}) && id > {:${PAGE}After}`;
   return filtered(app, guard, filter, all, { ...more, [`${PAGE}After`]: after }, limit).map((record) => record.id);
 }
 
-/** The records of these IDs that the filter holds for. */
+/** The records of these IDs with a match for the filter. */
 function withIds(app, guard, filter, ids) {
   const found = [];
   for (let i = 0; i < ids.length; i += NAMED) {
@@ -59,7 +59,7 @@ function withIds(app, guard, filter, ids) {
   return found;
 }
 
-/** The range of the next `rows` records after this ID, {after, last, next: whether there may be more}; null: none. */
+/** The range of the next `rows` records after an ID: {after, last, next: true if more may follow}; null: no records. */
 function rangeAfter(app, { collection }, after, rows) {
   const found = new DynamicModel({ last: "", count: 0 });
   app
@@ -73,12 +73,12 @@ function rangeAfter(app, { collection }, after, rows) {
   return found.count > 0 ? { after, last: found.last, next: found.count === rows } : null;
 }
 
-/** The IDs of all records in a range. */
+/** IDs of all records in a range. */
 function idsOf(app, { collection }, { after, last }) {
   return idsWhere(app, collection, "id > {:after} AND id <= {:last}", { after, last });
 }
 
-/** Those of these IDs that there are records of. */
+/** The IDs with an existing record. */
 function existing(app, { collection }, ids) {
   const parameters = { ids: JSON.stringify(ids) };
   return new Set(idsWhere(app, collection, "id IN (SELECT value FROM json_each({:ids}))", parameters));
@@ -94,7 +94,7 @@ function idsWhere(app, collection, condition, parameters) {
   return JSON.parse(found.ids);
 }
 
-/** The IDs of the records of this range that the user (null: a guest) may view. */
+/** IDs of the range's records that the user (null: a guest) may view. */
 function visibleIn(app, guard, user, range) {
   const rule = ruleFor(guard, user);
   if (rule === null) return [];
@@ -129,13 +129,13 @@ function expanded(app, guard, user, ids) {
     $apis.enrichRecord(eventOf(app, user), record, "items");
     found.push(...record.expandedAll("items"));
   }
-  // Expanding obeys the viewRule.
+  // The expand has applied the viewRule.
   if (guard.rule === withoutComments(collection.viewRule).trim()) return found;
   const info = new RequestInfo({ auth: user, method: "GET" });
   return found.filter((record) => app.canAccessRecord(record, info, collection.listRule));
 }
 
-/** A request of this user, as PocketBase's functions want it. */
+/** A request event of this user. */
 function eventOf(app, user) {
   return { app, auth: user, request: { method: "GET", url: { path: "/api/realtime" }, header: {} } };
 }
@@ -144,16 +144,19 @@ function hasEnrichHooks(app) {
   return app.onRecordEnrich().length() > 0;
 }
 
-/** Whether readers of one record may get different fields. */
+/** True where the fields of a record depend on the reader. */
 function isPerReader(app, { collection }) {
   return collection.isAuth() || hasEnrichHooks(app);
 }
 
-/** The record as this user gets it. */
+/** The record's fields for this reader; superusers get the fields of an anonymous reader, as in all events. */
 function asReader(app, user, record) {
-  const [fresh] = [record.fresh()];
-  $apis.enrichRecord(eventOf(app, user), fresh);
+  const fresh = record.fresh();
+  $apis.enrichRecord(eventOf(app, user && user.isSuperuser() ? null : user), fresh);
   return fresh;
 }
 
-module.exports = { combined, ruleFor, inRange, firstAfter, withIds, rangeAfter, existing, visibleIn, visibleOf, isPerReader, asReader };
+module.exports = {
+  ...{ combined, inRange, firstAfter, withIds, rangeAfter, existing },
+  ...{ visibleIn, visibleOf, isPerReader, asReader },
+};

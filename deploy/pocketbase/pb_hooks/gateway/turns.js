@@ -24,6 +24,11 @@ const PATIENCE = 50;
 /** Milliseconds beyond the timeout of a post after which a turn is lost: an exception ended its engine. */
 const LOST = 5000;
 
+/** Whether the next post, which has not begun yet, will carry a row that is committed now. */
+function isCovered(state, now, timeout) {
+  return state.next && now - state.started <= timeout + LOST;
+}
+
 // Each of these returns [state, answer]; the answer is one of:
 const LEAVE = "leave"; // nothing to do
 const WAIT = "wait"; // sleep, then call `waited`
@@ -40,8 +45,12 @@ function committed(state, seq, now, timeout) {
   return noted.slow ? [noted, LEAVE] : [{ ...noted, next: true }, WAIT];
 }
 
-/** The next in turn has slept; `slept`: for how many milliseconds in all. */
-function waited(state, slept, now) {
+/**
+ * The next in turn has slept; `slept`: for how many milliseconds in all. `newest`: the newest row, for which `committed`
+ * need not have been called, since isCovered held.
+ */
+function waited(before, slept, now, newest) {
+  const state = { ...before, wanted: Math.max(before.wanted, newest) };
   // All rows were posted meanwhile (not only its own: others left in reliance on it); or the turn went to somebody else.
   if (state.wanted <= state.posted || isOpen(state, now) || !state.next) return [{ ...state, next: false }, LEAVE];
   if (state.busy) return slept < PATIENCE ? [state, WAIT] : [{ ...state, next: false, slow: true }, LEAVE];
@@ -91,4 +100,7 @@ function isOpen({ pause, until }, now) {
   return pause > 0 && now < until;
 }
 
-module.exports = { INITIAL, GATHER, PATIENCE, LOST, LEAVE, WAIT, POST, committed, waited, done, failed, has, reached };
+module.exports = {
+  ...{ INITIAL, GATHER, PATIENCE, LOST, LEAVE, WAIT, POST },
+  ...{ isCovered, committed, waited, done, failed, has, reached },
+};

@@ -1,8 +1,8 @@
-// Channels of updates: each tells a user of all records of a guard that they may view, and of no other. As with
-// PocketBase's own topic for a whole collection, that takes the listRule, and the viewRule too.
+// Updates channels: each user hears of all records of a guard that the user may list and view, as with PocketBase's own
+// topic for a whole collection.
 //
-// Here are the gateway's two questions: all that a user or a class (see sharing.js) may view, page by page, and who may
-// view single records. Both stop after a fraction of a second and answer as much as they have.
+// The gateway has two questions: the whole sight of a user or a class (see sharing.js), page by page, and access to
+// single records. Both answers stop after a fraction of a second; the gateway asks again for the rest.
 
 const config = require(`${__hooks}/gateway/config.js`).get();
 const schema = require(`${__hooks}/gateway/schema.js`);
@@ -10,9 +10,9 @@ const sharing = require(`${__hooks}/gateway/sharing.js`);
 const sight = require(`${__hooks}/gateway/sight.js`);
 const { operands } = require(`${__hooks}/gateway/rule.js`);
 
-/** Milliseconds after which an answer takes no further page or check. */
+/** Milliseconds for one answer; the page or check at hand is completed. */
 const BUDGET = 100;
-/** Checks of one user that are answered together. */
+/** Checks of a user per query. */
 const CHECKS = 100;
 
 function serves(app, channel) {
@@ -22,7 +22,8 @@ function serves(app, channel) {
 /** The updates channels that tell of this collection's records. */
 function telling(app, collection) {
   const { channels, updates } = schema.current(app);
-  return Object.keys(updates).filter((name) => channels[updates[name]].guards.some((guard) => guard.name === collection));
+  const tellsOf = (name) => channels[updates[name]].guards.some((guard) => guard.name === collection);
+  return Object.keys(updates).filter(tellsOf);
 }
 
 /** Whether a channel of updates tells of this collection. */
@@ -30,7 +31,7 @@ function tells(app, collection) {
   return telling(app, collection).length > 0;
 }
 
-/** What the gateway gets beside a change of such a record; `users`: the KEYs of those whom it names, now or in `original`. */
+/** The part of an event for updates channels; `users`: KEYs of the users that the record or `original` names. */
 function of(app, record, original) {
   const users = new Set();
   for (const { id, key } of schema.current(app).users) {
@@ -57,11 +58,10 @@ function guardOf(app, channel) {
  * {namespace, collection, page: {class, yes, no, next}} for the user with this KEY, or for a class ("~" and its name);
  * `page` is null where there is no such user or class.
  *
- *   class  the name of the user's class; null: there are no classes
- *   yes    without classes, or for a class: the IDs after `after` of what the user or the class may view; else only of
- *          those records that name the user
- *   no     the IDs of records that name the user and that the class may view, but the user may not
- *   next   the ID after which the next page begins; null: this was the last one
+ *   class  name of the user's class; null: the rule has no classes
+ *   yes    IDs of visible records after `after`: for a user with a class only of the records that name the user
+ *   no     IDs of records that name the user, visible to the class but not to the user
+ *   next   the ID before the next page; null after the last page
  */
 function visible(app, channel, users, key, after, rows) {
   const guard = guardOf(app, channel);
@@ -81,7 +81,7 @@ function visible(app, channel, users, key, after, rows) {
   return answer;
 }
 
-/** A function that gives the page after an ID; null where there is no such user or class. */
+/** A function for the page after an ID; null where there is no such user or class. */
 function pages(app, guard, users, key, rows) {
   const ranges = (name, seen) => (after) => {
     const range = sight.rangeAfter(app, guard, after, rows);
@@ -99,13 +99,13 @@ function pages(app, guard, users, key, rows) {
   return (after) => named(app, guard, shared, user, after, rows);
 }
 
-/** A page of the records that name a user. */
+/** A page of the records that name the user. */
 function named(app, guard, shared, user, after, rows) {
   const name = sharing.classOf(shared, user);
   const ofClass = sharing.filterOfClass(app, guard, name);
   const ofUser = sharing.filterOfUser(guard.rule, user);
   let last = null;
-  // The IDs of records at which one of these paths finds the user; those after `last` are for the next page.
+  // IDs of records that name the user by these paths; IDs after `last` belong to the next page.
   const find = (filter, paths) => {
     const found = new Set();
     for (const path of paths) {
@@ -119,19 +119,22 @@ function named(app, guard, shared, user, after, rows) {
   const linked = ofUser ? null : sharing.filterOfLinked(guard, shared, user);
   const shown = find(ofClass, paths);
   const seen = ofUser ? find(ofUser, paths) : linked ? find(linked.filter, [linked.path]) : new Set();
-  const unknown = ofUser ? new Set() : find({ text: "", values: {} }, linked ? paths.filter((path) => path !== linked.path) : paths);
+  const others = linked ? paths.filter((path) => path !== linked.path) : paths;
+  const unknown = ofUser ? new Set() : find({ text: "", values: {} }, others);
   const here = (id) => last === null || id <= last;
   const open = [...unknown].filter((id) => here(id) && !seen.has(id));
   for (const { id } of sight.visibleOf(app, guard, user, open)) seen.add(id);
-  return { class: name, yes: [...seen].filter(here), no: [...shown].filter((id) => here(id) && !seen.has(id)), next: last };
+  const no = [...shown].filter((id) => here(id) && !seen.has(id));
+  return { class: name, yes: [...seen].filter(here), no, next: last };
 }
 
 /**
- * {results: of each of the first checks, whether the user may view the record, or null if there is none; records: id →
- * what it is now, of those that anybody may view; own: index of a check → the record as its reader gets it, in place of
- * `records` where `perReader` says that readers may get different fields; truncated: IDs of records that are too large
- * for an event, and of which only the ID is there}. "~NAME" asks for a class in place of a user:
- * whether those in it may view the record whom it does not name.
+ * {results, records, own, perReader, truncated} for the first checks, {user: KEY or "~" and a class, record}.
+ *
+ *   results    true where the user may view the record (or users of the class whom the record does not name); null where
+ *              the record does not exist
+ *   records    ID → body of visible records; own: index of a check → body for this reader, where `perReader` is true
+ *   truncated  IDs of records too large for an event; the body is the ID alone
  */
 function view(app, channel, users, checks) {
   const guard = guardOf(app, channel);
@@ -161,7 +164,7 @@ function view(app, channel, users, checks) {
   return { results, records, own, perReader, truncated: [...truncated] };
 }
 
-/** id → record, of those that a user or class may view. */
+/** ID → record, for the records visible to a user or class. */
 function seenOf(app, guard, users, key, ids) {
   let found = [];
   if (key[0] === "~") {

@@ -1,5 +1,4 @@
-//! Delivering: each subscriber gets the events of records that they see, whatever came into sight, and the ids of what
-//! went out of it.
+//! Delivery: events of visible records, bodies of records that entered a sight, and ids of records that left a sight.
 
 use super::verdicts::{Told, Turns};
 use super::{Seat, Settled};
@@ -16,10 +15,10 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What a user has to be told of one record.
+/// Records that entered (true) or left the sight of one user.
 type Turned<'a> = HashMap<&'a Arc<str>, bool>;
 
-/// Publications that were encoded for the first subscriber who gets them.
+/// Encoded publications, shared by all subscribers.
 type Frames = HashMap<(Arc<str>, &'static str), Frame>;
 
 impl Settled {
@@ -89,7 +88,7 @@ impl Settled {
         turned.into_iter().for_each(|(record, sees)| tell_turn(record, sees));
     }
 
-    /// The publication of a record that came into a user's sight, or went out of it.
+    /// The publication for a record that entered or left a user's sight.
     fn turn(
         &self,
         user: &Arc<str>,
@@ -117,7 +116,7 @@ impl Settled {
         Some(frame)
     }
 
-    /// A record as PocketBase has it now, or its id where the record is too large for an event or for a queue.
+    /// The data with the record's current body, or with the id alone where the record is too large for an event or queue.
     fn whole(&self, action: &str, id: &str, record: &Payload, answers: &Answers) -> Payload {
         if record.len() > DATA_MAX || answers.truncated.contains(id) {
             truncated_data(action, self.collection(), id)
@@ -148,8 +147,7 @@ impl Settled {
         self.metrics.deliveries.inc_by(delivered as u64);
     }
 
-    /// Begins the loads that have to be repeated, forgets the part of the log that nobody needs, and says what is
-    /// still waited for.
+    /// Ends the batch: restarts loads where necessary, trims the log, and updates the inbox's view of pending work.
     pub(super) fn go_on(&mut self, inbox: &Inbox) {
         self.seats.retain(|_, seat| seat.owed.is_none() || !seat.connections.is_empty());
         let owed =
@@ -171,7 +169,7 @@ impl Settled {
         inbox.is_needed = !self.seats.is_empty() || !self.loads.is_empty();
     }
 
-    /// Too much has happened since some loads began for all of it to be kept.
+    /// Ends subscriptions and restarts loads where the log no longer reaches back far enough.
     fn drop_those_behind(&mut self, inbox: &Inbox) {
         let behind = |seat: &Seat| seat.owed.as_ref().is_some_and(|owed| !self.log.reaches(owed.from));
         let users = self.seats.iter().filter(|(_, seat)| behind(seat)).map(|(user, _)| Arc::clone(user));

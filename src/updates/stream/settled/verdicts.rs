@@ -1,4 +1,4 @@
-//! From PocketBase's answers to who may view what now, and in what that differs from before.
+//! Applies PocketBase's answers to the sights of users and classes, and compares sights before and after.
 
 use super::{Owed, Seat, Settled};
 use crate::pocketbase::View;
@@ -14,16 +14,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Records that may come into a user's sight at once. Past that their clients reload.
+/// Records that may enter a user's sight at once. Past this bound the user's clients reload.
 const GAINS: usize = 2_000;
-/// Records that are kept for single users, all users of one channel together; about 40 bytes each. Past that nobody
-/// can subscribe any more.
+/// Record ids kept for single users, for all users of a channel together; about 40 bytes per id. Past this bound new
+/// subscribes are refused.
 const SIGHTS: usize = 20_000_000;
 
-/// Record → users for whom it has come into sight (true) or gone out of it.
+/// Record → users, with true where the record entered the user's sight and false where the record left.
 pub(super) type Turns = HashMap<Arc<str>, HashMap<Arc<str>, bool>>;
 
-/// Users whose whole sight was settled with this batch → the batches of which they are told now.
+/// Users with a whole sight settled in this batch → the batches to deliver now.
 pub(super) type Told = HashMap<Arc<str>, Range<u64>>;
 
 fn class_name(class: &str) -> Arc<str> {
@@ -31,7 +31,7 @@ fn class_name(class: &str) -> Arc<str> {
 }
 
 impl Settled {
-    /// Begins to read the sights that subscribes and other loads wait for.
+    /// Starts loads for new subscribers, and for classes without a current set.
     pub(super) fn begin_loads(&mut self) {
         let users: Vec<Arc<str>> =
             self.waiting.keys().filter(|user| !self.seats.contains_key(*user)).cloned().collect();
@@ -44,21 +44,21 @@ impl Settled {
         }
     }
 
-    /// The class whose set this load waits for, if it is not known or too old.
+    /// The class of a finished load, if the set of the class is unknown or too old for the load.
     fn missing_class(&self, load: &Load) -> Option<Who> {
         let class = load.result.as_ref()?.as_ref()?.class.as_ref()?;
         let known = self.classes.hold_before(class, load.end(self.batch));
         (!known).then(|| Who::Class(Arc::clone(class)))
     }
 
-    /// The loads that can be settled with this batch.
+    /// The loads to settle in this batch.
     pub(super) fn ready(&self) -> Vec<Who> {
         let is_ready = |(who, load): &(&Who, &Load)| {
             let Some(result) = &load.result else { return false };
             let (Who::User(_), Some(class)) = (who, result.as_ref().and_then(|whole| whole.class.clone())) else {
                 return true;
             };
-            // A subscribe does not wait for the regular recheck of its class.
+            // A subscribe does not wait for the regular recheck of the user's class.
             let other = self.loads.get(&Who::Class(Arc::clone(&class)));
             match other.filter(|other| load.recheck || !other.recheck) {
                 Some(other) => other.result.is_some() && load.end(self.batch) <= other.end(self.batch),
@@ -68,7 +68,7 @@ impl Settled {
         self.loads.iter().filter(is_ready).map(|(who, _)| who.clone()).collect()
     }
 
-    /// Records that may have changed for this user or class since the load began.
+    /// Records with a possible change for this user or class since the start of the load.
     fn dirty(&self, who: &Who, load: &Load) -> HashSet<Arc<str>> {
         let concerns = |entry: &&Entry| match (&entry.happened, who) {
             (Happened::Touched(Some(user)), Who::User(me)) => user == me,
@@ -109,7 +109,7 @@ impl Settled {
         views.into_iter().collect()
     }
 
-    /// Notes who may view what now. Returns what has changed for whom, and who is told of which batches.
+    /// Applies all answers. Returns the records that entered or left each user's sight, and the batches to deliver.
     pub(super) fn take_in(
         &mut self,
         questions: &Questions,
@@ -179,7 +179,7 @@ impl Settled {
         seats.for_each(|seat| seat.viewer.rebase(&changed, &self.classes));
     }
 
-    /// Notes what PocketBase says of single records, for those of whom not everything was read anew.
+    /// Applies the answers about single records to all users without a finished load.
     fn take_verdicts(
         &mut self,
         questions: &Questions,
@@ -288,7 +288,7 @@ impl Settled {
         }
     }
 
-    /// PocketBase cannot say in time what this user may view.
+    /// Ends the subscriptions of a user after too many timeouts of PocketBase.
     fn give_up(&mut self, user: &Arc<str>, inbox: &Inbox) {
         self.metrics.updates_lost.inc();
         self.waiting.remove(user);
@@ -306,9 +306,8 @@ impl Settled {
         ids.into_iter().map(one).collect()
     }
 
-    /// Asks for what is still missing: the records that came into sight, and of those that went out of it, whether they
-    /// exist. Who may not view a record after all, since something has changed again that is still to come, does not
-    /// get it.
+    /// Fetches the bodies of records that entered a sight, and checks the existence of records that left a sight. A
+    /// newer refusal cancels the delivery.
     pub(super) async fn complete(&mut self, questions: &Questions, turns: &mut Turns, answers: &mut Answers) {
         let mut asked = HashSet::new();
         for round in 0.. {
@@ -333,7 +332,7 @@ impl Settled {
     }
 }
 
-/// What has to be asked so that all turns can be told.
+/// The questions still open before delivery.
 fn missing(
     turns: &Turns,
     questions: &Questions,
@@ -352,7 +351,7 @@ fn missing(
         if answers.per_reader {
             views.extend(open.filter(|view| !answers.own.contains_key(view)));
         } else if !answers.records.contains_key(record) {
-            // Mostly the first may view it, and all get the same.
+            // Mostly the first user may view the record, and the body is the same for all users.
             views.extend(open.take(if is_first { 1 } else { usize::MAX }));
         }
         if !questions.gone.contains(record) && !exists.contains(record) {

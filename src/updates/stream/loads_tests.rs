@@ -1,0 +1,163 @@
+//! Loads of whole sights: fair, bounded in time, and not begun anew after each failure.
+
+use super::*;
+use crate::auth::Account;
+use crate::outbox::Outbox;
+use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};
+use async_trait::async_trait;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const CHANNEL: &str = "note-updates";
+/// The time of a page.
+const PAGE: Duration = Duration::from_millis(50);
+/// Longer than a page, shorter than many.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Every record is visible to every user; users called "many N" have N records, all others one.
+#[derive(Default)]
+struct Pages {
+    /// Pages of more rows than this time out.
+    rows: Mutex<Option<usize>>,
+    /// Rows of the page that was answered last.
+    answered: AtomicUsize,
+    calls: AtomicUsize,
+}
+
+#[async_trait]
+impl Source for Pages {
+    async fn visible(&self, _: &str, who: &str, after: &str, rows: usize) -> Result<Visible, PocketBaseError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(PAGE).await;
+        if self.rows.lock().unwrap().is_some_and(|most| rows > most) {
+            return Err(PocketBaseError::Timeout);
+        }
+        self.answered.store(rows, Ordering::Relaxed);
+        let count: usize = who.strip_prefix("many ").map_or(1, |count| count.parse().unwrap());
+        let first: usize = if after.is_empty() { 0 } else { after.parse::<usize>().unwrap() + 1 };
+        let id = |number: usize| Arc::<str>::from(format!("{number:08}"));
+        let last = (first + rows).min(count);
+        let next = (last < count).then(|| id(last - 1));
+        let page = Page { class: None, yes: (first..last).map(id).collect(), no: vec![], next };
+        Ok(Visible { namespace: "note".to_owned(), collection: "notes".to_owned(), page: Some(page) })
+    }
+
+    async fn view(&self, _: &str, checks: &[View]) -> Result<Views, PocketBaseError> {
+        let results = vec![Some(true); checks.len()];
+        let (records, own) = (Default::default(), Default::default());
+        Ok(Views { results, records, own, per_reader: false, truncated: vec![] })
+    }
+}
+
+struct Stage {
+    source: Arc<Pages>,
+    stream: Stream,
+    connections: u64,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let source = Arc::<Pages>::default();
+        let asked = Arc::clone(&source) as Arc<dyn Source>;
+        let stream = Stream::start(&CHANNEL.into(), asked, Turns::default(), Metrics::new().unwrap());
+        Self { source, stream, connections: 0 }
+    }
+
+    /// Subscribes; the receiver is answered, or closed where the load is given up.
+    fn subscribe(&mut self, user: &str) -> (Arc<Connection>, oneshot::Receiver<()>) {
+        self.connections += 1;
+        let outbox = Outbox::alone(1 << 20);
+        let connection = Connection::new(self.connections, user, "client", &outbox, Account::blocking(&[]));
+        connection.channels().insert(CHANNEL.into());
+        let (joined, answer) = oneshot::channel();
+        let reply = Frame::from_static(b"\x81\x02{}");
+        self.stream.join(Join { connection: Arc::clone(&connection), reply, joined, at: Instant::now() });
+        (connection, answer)
+    }
+
+    /// As a session that waits for so long.
+    async fn try_to_subscribe(&mut self, user: &str) -> bool {
+        let (connection, answer) = self.subscribe(user);
+        let joined = tokio::time::timeout(PATIENCE, answer).await.is_ok();
+        if !joined {
+            self.stream.leave(&connection, None);
+        }
+        joined
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_with_many_records_does_not_hold_up_the_others() {
+    let mut stage = Stage::new();
+    let large: Vec<_> = (0..20).map(|n| stage.subscribe(&format!("many {}", 1_000_000 + n))).collect();
+    tokio::time::sleep(PATIENCE).await;
+    let begun = Instant::now();
+    let (_connection, answer) = stage.subscribe("few");
+    answer.await.unwrap();
+    // The queue before it has one page of each other user.
+    assert!(begun.elapsed() <= PAGE * 12, "{:?}", begun.elapsed());
+    drop(large);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscribe_that_took_too_long_goes_on_from_what_is_there() {
+    let mut stage = Stage::new();
+    let pages = 2 * (PATIENCE.as_millis() / PAGE.as_millis()) as usize;
+    let user = format!("many {}", pages * 4_000);
+    let mut attempts = 1;
+    while !stage.try_to_subscribe(&user).await {
+        attempts += 1;
+        assert!(attempts < 10, "each attempt begins anew");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(attempts > 1, "it was too fast to show anything");
+    assert!(stage.source.calls.load(Ordering::Relaxed) <= pages + 1);
+    assert_eq!(stage.stream.behind(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_subscribe_that_was_given_up() {
+    let mut stage = Stage::new();
+    let (connection, answer) = stage.subscribe("many 100000000");
+    tokio::time::sleep(PATIENCE).await;
+    assert!(stage.stream.behind() >= PATIENCE);
+    drop(answer);
+    stage.stream.leave(&connection, None);
+    tokio::time::sleep(PAGE).await;
+    assert_eq!(stage.stream.behind(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_time_out_become_smaller() {
+    let mut stage = Stage::new();
+    *stage.source.rows.lock().unwrap() = Some(700);
+    let (_connection, answer) = stage.subscribe("many 5000");
+    answer.await.unwrap();
+    assert!(stage.source.answered.load(Ordering::Relaxed) <= 700);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_never_comes_in_time_is_given_up() {
+    let mut stage = Stage::new();
+    *stage.source.rows.lock().unwrap() = Some(0);
+    let (_connection, answer) = stage.subscribe("many 5000");
+    assert!(answer.await.is_err(), "it was answered");
+    let calls = stage.source.calls.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.source.calls.load(Ordering::Relaxed), calls, "it is asked for ever");
+    assert_eq!(stage.stream.behind(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_one_user_costs_that_user_s_pages() {
+    let mut stage = Stage::new();
+    for user in ["ann", "bob", "cat"] {
+        let (_connection, answer) = stage.subscribe(user);
+        answer.await.unwrap();
+    }
+    let before = stage.source.calls.load(Ordering::Relaxed);
+    let change = serde_json::from_str::<Change>(r#"{"cause":"user","user":"bob"}"#).unwrap();
+    stage.stream.push(|| Input::Change(change));
+    tokio::time::sleep(PAGE * 10).await;
+    assert_eq!(stage.source.calls.load(Ordering::Relaxed), before + 1);
+    assert_eq!(stage.stream.behind(), Duration::ZERO);
+}
