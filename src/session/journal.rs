@@ -21,7 +21,7 @@ impl Subject {
         let (mut channel, mut method) = (None, None);
         match request {
             Request::Ping | Request::Pong | Request::Send => return None,
-            Request::Connect { .. } | Request::Refresh { .. } => {}
+            Request::Connect { .. } | Request::Refresh { .. } | Request::Refused { .. } => {}
             Request::Subscribe(Subscribe { channel: name, .. })
             | Request::History(HistoryRequest { channel: name, .. })
             | Request::Unsubscribe { channel: name }
