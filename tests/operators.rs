@@ -96,8 +96,11 @@ async fn a_new_secret_takes_the_place_of_the_old_one_without_a_refused_request()
         let hooks = r#"gateway_relay_events_total{outcome="hook"}"#;
         let before = world.gateway().metric(hooks).await;
         let mut client = world.subscriber(0, &users[1], &room).await;
-        world.pocketbase.write(&room, &users[0], &format!("after step {i}")).await;
-        assert_eq!(client.message().await, format!("after step {i}"));
+        // By the first one after a restart of PocketBase, the gateway notices that, and reads the outbox.
+        for text in [format!("first after step {i}"), format!("second after step {i}")] {
+            world.pocketbase.write(&room, &users[0], &text).await;
+            assert_eq!(client.message().await, text);
+        }
         world.gateway().metric_reaches(hooks, before + 1.0).await;
         assert_eq!(world.gateway().metric_sum("gateway_hooks_refused_total").await, 0.0, "step {i}");
         let log = world.gateway().process.log();
@@ -133,8 +136,8 @@ async fn a_gateway_behind_a_path_serves_everything_below_it() {
     world.gateway().metric_reaches(r#"gateway_relay_events_total{outcome="hook"}"#, 1.0).await;
     let http = Http::new();
     for (path, status) in [
-        ("/realtime/connection/websocket", 400),
-        ("/realtime/connection/websocket/", 400),
+        ("/realtime/connection/websocket", 426),
+        ("/realtime/connection/websocket/", 426),
         ("/connection/websocket", 404),
         ("/realtimeconnection/websocket", 404),
         ("/realtime", 404),
@@ -182,7 +185,8 @@ async fn the_log_says_why_a_user_was_refused_and_a_flood_does_not_fill_it() {
 
     let mut forger = Client::open(&world.gateway().websocket()).await;
     let forged = format!("{}x", member.token);
-    assert!(forger.call("connect", json!({"token": forged})).await["error"].is_object());
+    forger.send(&json!({"id": 1, "connect": {"token": forged}}).to_string()).await;
+    assert_eq!(forger.closed().await.0, 3500);
     assert_eq!(lines(&["INFO", "refused", "command=\"connect\"", "invalid token: ", "127.0.0.1"]), 1, "{}", log());
 
     let http = Http::new();
@@ -220,9 +224,8 @@ async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_
     let times = world.gateway().metric("gateway_outbox_seconds_count").await;
     world.pocketbase.write(&room, &users[0], "posted").await;
     world.gateway().metric_reaches("gateway_outbox_seconds_count", times + 1.0).await;
-    let mut silent = tokio::net::TcpStream::connect(("127.0.0.1", world.gateway().port)).await.expect("a connection");
-    let read = tokio::io::AsyncReadExt::read(&mut silent, &mut [0; 64]).await;
-    assert_eq!(read.unwrap_or(0), 0, "closed by the gateway, later than PocketBase's");
+    // Closed later than PocketBase's, since it came later.
+    let _silent = tokio::net::TcpStream::connect(("127.0.0.1", world.gateway().port)).await.expect("a connection");
     world.gateway().metric_reaches("gateway_sockets_refused_total{reason=\"request_timeout\"}", 1.0).await;
     assert_eq!(world.gateway().metric_sum("gateway_sockets_refused_total").await, 1.0, "the silent one alone");
 

@@ -18,19 +18,22 @@ impl LogLevel {
 
 impl Value for LogLevel {
     fn parse(text: &str) -> Result<Self, String> {
+        let mut text = text.to_owned();
         // Inside brackets, where fields of spans are listed, a comma separates no directives.
         if !text.contains(['[', '{']) {
-            for directive in text.split(',').map(str::trim) {
-                let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+            let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+            for directive in &directives {
+                let level = directive.rsplit_once('=').map_or(*directive, |(_, level)| level);
                 if level.is_empty() || level.parse::<LevelFilter>().is_err() {
                     return Err(format!(
                         "{level:?} is no log level: {LEVELS}; a module takes one as in info,konvert_gateway::relay=debug"
                     ));
                 }
             }
+            text = directives.join(",");
         }
-        EnvFilter::try_new(text).map_err(|error| format!("{error}; levels are {LEVELS}"))?;
-        Ok(Self(text.to_owned()))
+        EnvFilter::try_new(&text).map_err(|error| format!("{error}; levels are {LEVELS}"))?;
+        Ok(Self(text))
     }
 
     fn show(&self) -> String {

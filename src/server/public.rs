@@ -138,7 +138,7 @@ impl Public {
         if let Some(Refused { reason, message }) = answer.extensions_mut().remove()
             && self.refusals.passes()
         {
-            tracing::warn!(peer = %caller.peer, reason, message, "a request was refused");
+            tracing::warn!(peer = %caller.peer, reason, cause = message, "a request was refused");
         }
         if answer.status().is_client_error() || answer.status().is_server_error() {
             // Whoever is refused begins anew with a new connection, which is counted.
@@ -399,11 +399,12 @@ fn refused(status: StatusCode, reason: &'static str, message: &str) -> Answer {
     answer
 }
 
-/// The part of a path that decides where a request goes: what follows the base path, without a slash at its end. Empty
-/// where the path does not begin with the base path.
+/// The part of a path that decides where a request goes: what follows the base path; empty where the path does not begin
+/// with that. A slash at the end of the clients' path does not matter. The private paths have one spelling alone, so that
+/// a proxy that blocks it blocks them.
 fn route<'a>(base: &BasePath, path: &'a str) -> &'a str {
     let path = base.strip(path).unwrap_or_default();
-    path.strip_suffix('/').unwrap_or(path)
+    path.strip_suffix('/').filter(|path| *path == WEBSOCKET).unwrap_or(path)
 }
 
 /// Seconds after which a request comes again to a gateway that stops: whoever spreads requests over several gateways
