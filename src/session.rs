@@ -4,8 +4,10 @@
 //! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
 //!
 //! Here: which part takes which command: [`login`] authenticates the client, [`subscriptions`] takes it into channels
-//! and out of them, [`member`] is what it may do there, [`status`] is about users' statuses; all within [`limits`].
+//! and out of them, [`member`] is what it may do there, [`status`] is about users' statuses; all within [`limits`]; [`journal`]
+//! logs how commands ended.
 
+mod journal;
 mod limits;
 mod login;
 mod member;
@@ -32,6 +34,7 @@ use crate::protocol::{Command, Reply, Request};
 use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::status::Statuses;
+use journal::Subject;
 use limits::Pace;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,6 +74,8 @@ pub struct Session {
     /// Held by a guest.
     guest: Option<GuestPlace>,
     state: State,
+    /// Why the command at hand is refused, where the log may know more than the client.
+    detail: Option<String>,
     /// The client has not answered a ping.
     lost: bool,
 }
@@ -115,7 +120,20 @@ impl Session {
         let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
         let client = crate::random::token::<16>().into();
         let state = State::New;
-        Self { id, client, services, outbox, timing, pace, address, newcomer, guest: None, state, lost: false }
+        Self {
+            id,
+            client,
+            services,
+            outbox,
+            timing,
+            pace,
+            address,
+            newcomer,
+            guest: None,
+            state,
+            detail: None,
+            lost: false,
+        }
     }
 
     pub fn id(&self) -> ConnectionId {
@@ -154,10 +172,12 @@ impl Session {
             is_empty = false;
             let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
             self.services.metrics.commands.with_label_values(&[request.name()]).inc();
+            let subject = Subject::of(&request);
             let done = match self.admit(&request) {
                 Ok(()) => self.dispatch(id, request, deadline, &mut verdicts).await,
                 refused => refused,
             };
+            self.note(subject, &done);
             match done {
                 Ok(()) => {}
                 // What expects no reply gets none.

@@ -1,9 +1,9 @@
 // The outbox: one row per change, written in the transaction of the change itself. A change that was
 // committed has its row, one that was rolled back has none, and the row's number has no gaps.
 //
-//   {"channels":[…],"data":{"action","collection","record"},"access":[…],"updates":{…},"dropped":n}
+//   {"at":…,"channels":[…],"data":{"action","collection","record"},"access":[…],"updates":{…},"dropped":n}
 //
-// `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
+// `at` is the time of the row in Unix milliseconds. `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
 // is relayed, there are no channels and `data` is null. `updates` is there if the record is one of which updates
 // channels tell (see updates.js). `dropped` counts channels that were left out since none can have such a name.
 
@@ -248,7 +248,7 @@ function parts(names) {
 
 /** Writes a row, and keeps it for the delivery after the commit. */
 function keep(tx, names, data, besides) {
-  const row = `"channels":${JSON.stringify(names)},"data":${data}${besides}}`;
+  const row = `"at":${Date.now()},"channels":${JSON.stringify(names)},"data":${data}${besides}}`;
   const seq = insert(tx, `{${row}`);
   if (seq !== null) kept = { seq, event: `{"seq":${seq},${row}` };
 }

@@ -205,7 +205,8 @@ function events(e) {
     const rows = outbox.after(e.app, seq, limit);
     delivery.gatewayHas(e.app, seq);
     const { problems } = schema.current(e.app);
-    const about = `"last":${Math.max(last, rows.last)},"problems":${JSON.stringify(problems)}`;
+    const report = JSON.stringify(delivery.report(e.app));
+    const about = `"last":${Math.max(last, rows.last)},"problems":${JSON.stringify(problems)},"delivery":${report}`;
     const json = `{"boot":"${outbox.boot(e.app)}","events":[${rows.events}],${about}}`;
     return e.blob(200, "application/json", toBytes(json));
   });
@@ -225,4 +226,9 @@ function confirm(e) {
   });
 }
 
-module.exports = { keys, authorize, visible, view, events, confirm };
+/** POST /api/gateway/probe: calls the gateway, and answers how ("url") and why that failed ("error"; "" if it did not). */
+function probe(e) {
+  return answer(e, () => e.json(200, delivery.probe(e.app)));
+}
+
+module.exports = { keys, authorize, visible, view, events, confirm, probe };
