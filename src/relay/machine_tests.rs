@@ -69,7 +69,7 @@ fn run_of(event: &Event) -> u8 {
 fn page(log: &Log, boot: u8, after: u64, limit: usize) -> Events {
     let events =
         (1..).zip(log).filter(|(seq, _)| *seq > after).take(limit).map(|(seq, run)| event(seq, *run)).collect();
-    Events { events, last: log.len() as u64, boot: boot.into() }
+    Events { events, last: log.len() as u64, boot: boot.into(), ..Events::default() }
 }
 
 impl Broker {
