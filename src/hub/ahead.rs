@@ -1,37 +1,37 @@
-//! Preparation of a subscribe: what takes a round trip to the broker, without its effect. A client's subscribes are
-//! prepared together and then take effect in their order, without waiting for the broker again.
+//! Preparation of a subscribe: the round trips to the broker, without any effect for the client. All subscribes of a
+//! frame are prepared together; they then take effect in order and without further round trips.
 
 use super::feed::Join;
 use super::{Hub, Joining};
 use crate::broker::{BrokerError, History};
 use crate::protocol::Position;
 
-/// Keeps a channel linked to the broker until it is dropped.
+/// A linked channel. The link lasts at least as long as this value.
 pub struct Prepared<'a> {
-    _joining: Joining<'a>,
-    /// The history after the position to recover from, if the broker was needed for it. For [`Hub::subscribe`], which
-    /// adds what came in since it was read.
+    joining: Joining<'a>,
+    /// Publications after the client's position, if the broker was asked for them. [`Hub::subscribe`] adds later ones.
     pub history: Option<History>,
 }
 
 impl Hub {
-    /// Links the channel and brings it up to date; with `recover`, reads what was published since.
-    pub async fn prepare(&self, name: &str, recover: Option<&Position>) -> Result<Prepared<'_>, BrokerError> {
+    /// Links the channel and brings it up to date.
+    pub async fn prepare(&self, name: &str) -> Result<Prepared<'_>, BrokerError> {
         let joining = self.hold(name);
-        let channel = &joining.channel;
-        self.make_live(channel).await?;
-        let missing = recover.and_then(|since| {
+        self.make_live(&joining.channel).await?;
+        Ok(Prepared { joining, history: None })
+    }
+
+    /// Reads the publications after `since`, if this node does not have them.
+    pub async fn read_ahead(&self, prepared: &mut Prepared<'_>, since: &Position) -> Result<(), BrokerError> {
+        let channel = &prepared.joining.channel;
+        let missed_after = {
             let mut state = channel.state();
-            let feed = state.flow.feed().filter(|feed| feed.is_live())?;
-            match feed.join(Some(since), None) {
-                Join::ReadHistory(after) => Some(after),
-                Join::Ready(_) | Join::Behind => None,
+            match state.flow.feed().filter(|feed| feed.is_live()).map(|feed| feed.join(Some(since), None)) {
+                Some(Join::ReadHistory(after)) => after,
+                Some(Join::Ready(_) | Join::Behind) | None => return Ok(()),
             }
-        });
-        let history = match missing {
-            Some(after) => Some(self.missed(channel, after).await?),
-            None => None,
         };
-        Ok(Prepared { _joining: joining, history })
+        prepared.history = Some(self.missed(channel, missed_after).await?);
+        Ok(())
     }
 }

@@ -1,9 +1,8 @@
-//! Work ahead for the subscribes of one frame.
+//! Preparation of all subscribes of one frame.
 //!
-//! SDKs send `connect` and all their subscribes in one frame. Commands are answered in order, but what each subscribe
-//! needs from PocketBase and the broker (access, presence, the channel's link, missed publications) is asked for
-//! together, before the first subscribe of the frame. Each subscribe then takes effect in its turn with what is there,
-//! and asks by itself for what is missing.
+//! SDKs send `connect` and all subscribes in one frame. Access, presence, the channels' links and missed publications
+//! are requested for all subscribes together, before the first subscribe of the frame. Each subscribe then takes effect
+//! and is answered in its turn, and requests the missing parts itself.
 
 use super::Session;
 use crate::access::changes::Moment;
@@ -13,7 +12,7 @@ use crate::connection::Connection;
 use crate::hub::ahead::Prepared;
 use crate::pocketbase::batch::Asker;
 use crate::presence::Presence;
-use crate::protocol::codes::{self, ErrorCode};
+use crate::protocol::codes::ErrorCode;
 use crate::protocol::{ClientInfo, Command, Position, Request, Subscribe, json};
 use crate::session::Services;
 use futures_util::StreamExt;
@@ -22,17 +21,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::{Instant, timeout_at};
 
-/// Channels of one frame that are linked, or whose history is read, at once.
-const CONCURRENCY: usize = 64;
+/// Channels of a frame that are linked concurrently.
+const LINKS: usize = 256;
+/// Histories of a frame that are read concurrently: each may be several MB in memory.
+const READS: usize = 4;
 
-/// What is there already for the subscribes of a frame, by channel.
+/// Prepared parts of a frame's subscribes, by channel.
 #[derive(Default)]
 pub(super) struct Ahead<'a> {
     done: bool,
     channels: HashMap<Arc<str>, Groundwork<'a>>,
 }
 
-/// What is there already for one subscribe. Dropping it undoes it.
+/// Prepared parts of one subscribe. Dropping the parts undoes the preparation.
 #[derive(Default)]
 pub(super) struct Groundwork<'a> {
     pub verdict: Option<Result<Moment, ErrorCode>>,
@@ -51,46 +52,44 @@ impl<'a> Ahead<'a> {
         self.channels.remove(channel).unwrap_or_default()
     }
 
-    /// Prepares the subscribes of `frame` if this was not done yet. Fails nowhere: what could not be had by `deadline`
-    /// is missing.
+    /// Prepares the subscribes of `frame`, once per frame. Never fails: parts that are missing at `deadline` are requested
+    /// again by the subscribe in its turn.
     pub async fn prepare(&mut self, session: &Session, services: &'a Services, frame: &str, deadline: Instant) {
         if std::mem::replace(&mut self.done, true) || frame.matches("\"subscribe\"").nth(1).is_none() {
-            // One subscribe alone gains nothing.
+            // A single subscribe gains nothing.
             return;
         }
         let Ok(connection) = session.connection() else { return };
         let wanted = wanted(frame, connection, services.config.max_subscriptions.min(session.commands_left()));
         let names: Vec<Arc<str>> = wanted.iter().map(|(name, _)| Arc::clone(name)).collect();
-        let asker = Asker(connection.id);
-        let check = services.access.check_all(asker, &connection.user, &names);
-        let Ok(verdicts) = timeout_at(deadline, check).await else {
-            let unknown = |name| (name, Groundwork { verdict: Some(Err(codes::INTERNAL)), ..Groundwork::default() });
-            self.channels = names.into_iter().map(unknown).collect();
-            return;
-        };
-        // Updates channels have their own way in.
-        let may_link = |(name, verdict): (&Arc<str>, &Result<Moment, ErrorCode>)| {
-            verdict.is_ok() && Kind::of(name) != Kind::Updates
-        };
-        let may_link: Vec<bool> = names.iter().zip(&verdicts).map(may_link).collect();
-        let linking: Vec<Wanted> = wanted.into_iter().zip(may_link).filter(|it| it.1).map(|it| it.0).collect();
-        let has_presence = |name: &&Arc<str>| Kind::of(name) == Kind::Feed;
-        let entering: Vec<Arc<str>> = linking.iter().map(|(name, _)| name).filter(has_presence).cloned().collect();
-        let ready = timeout_at(deadline, services.relay.started()).await.is_ok();
-        self.channels = names
-            .into_iter()
-            .zip(verdicts)
-            .map(|(name, verdict)| (name, Groundwork { verdict: Some(verdict), ..Groundwork::default() }))
-            .collect();
-        if !ready {
-            return;
+        let check = services.access.check_all(Asker(connection.id), &connection.user, &names);
+        let Ok(verdicts) = timeout_at(deadline, check).await else { return };
+        let mut allowed = Vec::new();
+        for (channel, verdict) in wanted.into_iter().zip(verdicts) {
+            let groundwork = Groundwork { verdict: Some(verdict), ..Groundwork::default() };
+            self.channels.insert(Arc::clone(&channel.0), groundwork);
+            // Updates channels are not channels of the broker.
+            if verdict.is_ok() && Kind::of(&channel.0) != Kind::Updates {
+                allowed.push(channel);
+            }
         }
-        let info = connection.info();
-        let (present, linked) = futures_util::future::join(
-            timeout_at(deadline, enter(&services.presence, entering, &info)),
-            link(services, linking, deadline),
-        )
-        .await;
+        if timeout_at(deadline, services.relay.started()).await.is_ok() {
+            self.join(services, connection, allowed, deadline).await;
+        }
+    }
+
+    /// Enters the channels' presence and links the channels, concurrently.
+    async fn join(
+        &mut self,
+        services: &'a Services,
+        connection: &Connection,
+        channels: Vec<Wanted>,
+        deadline: Instant,
+    ) {
+        let with_presence = channels.iter().map(|(name, _)| name).filter(|name| Kind::of(name) == Kind::Feed);
+        let (with_presence, info) = (with_presence.cloned().collect(), connection.info());
+        let entering = timeout_at(deadline, enter(&services.presence, with_presence, &info));
+        let (present, linked) = futures_util::future::join(entering, link(services, channels, deadline)).await;
         for (name, present) in present.ok().and_then(Result::ok).into_iter().flatten() {
             self.channels.entry(name).or_default().present = Some(present);
         }
@@ -103,16 +102,19 @@ impl<'a> Ahead<'a> {
 /// A channel to subscribe to, and the position to recover from.
 type Wanted = (Arc<str>, Option<Position>);
 
-/// The channels of a frame's subscribes, each once, at most `limit`, without those that the connection is in.
+/// The distinct channels of a frame's subscribes, at most `limit`, without the connection's present subscriptions.
 fn wanted(frame: &str, connection: &Connection, limit: usize) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for command in json::decode(frame) {
+        if wanted.len() == limit {
+            break;
+        }
         let Ok(Command { request: Request::Subscribe(Subscribe { channel, recover, .. }), .. }) = command else {
             continue;
         };
         let channel: Arc<str> = channel.into();
-        if wanted.len() < limit && !connection.channels().contains(&channel) && seen.insert(Arc::clone(&channel)) {
+        if !connection.channels().contains(&channel) && seen.insert(Arc::clone(&channel)) {
             wanted.push((channel, recover));
         }
     }
@@ -124,38 +126,45 @@ async fn enter(
     channels: Vec<Arc<str>>,
     info: &ClientInfo,
 ) -> Result<Vec<(Arc<str>, Entering)>, BrokerError> {
-    // First, so that whoever is not subscribed in the end leaves again, also if the call fails.
+    // Before the call: a failed or abandoned call is undone.
     let entering = channels.iter().map(|channel| Entering::new(presence, channel, &info.client));
     let entering: Vec<Entering> = entering.collect();
     presence.enter_all(&channels, info).await?;
     Ok(channels.into_iter().zip(entering).collect())
 }
 
-/// Publications that are read ahead are kept up to half of what the connection may hold unsent.
+/// Links channels and reads missed publications. At most `max_queue_size` / 2 bytes of publications are kept; further
+/// subscribes read again in their turn.
 async fn link(services: &Services, channels: Vec<Wanted>, deadline: Instant) -> Vec<(Arc<str>, Prepared<'_>)> {
-    let (limit, read) = (services.config.max_queue_size / 2, AtomicUsize::new(0));
-    let linking = channels.into_iter().map(|(name, recover)| {
-        let read = &read;
-        async move {
-            let recover = recover.as_ref().filter(|_| read.load(Ordering::Relaxed) < limit);
-            let mut prepared = timeout_at(deadline, services.hub.prepare(&name, recover)).await.ok()?.ok()?;
+    let linking = channels.into_iter().map(|(name, recover)| async move {
+        let prepared = timeout_at(deadline, services.hub.prepare(&name)).await.ok()?.ok()?;
+        Some((name, recover, prepared))
+    });
+    let linked = futures_util::stream::iter(linking).buffer_unordered(LINKS);
+    let linked: Vec<_> = linked.filter_map(std::future::ready).collect().await;
+
+    let (limit, kept) = (services.config.max_queue_size / 2, AtomicUsize::new(0));
+    let kept = &kept;
+    let reading = linked.into_iter().map(|(name, recover, mut prepared)| async move {
+        if let Some(since) = recover.filter(|_| kept.load(Ordering::Relaxed) < limit)
+            && timeout_at(deadline, services.hub.read_ahead(&mut prepared, &since)).await.is_ok()
+        {
             let size = prepared.history.as_ref().map_or(0, size);
-            if read.fetch_add(size, Ordering::Relaxed) + size > limit {
+            if kept.fetch_add(size, Ordering::Relaxed) + size > limit {
                 prepared.history = None;
             }
-            Some((name, prepared))
         }
+        (name, prepared)
     });
-    let linked = futures_util::stream::iter(linking).buffer_unordered(CONCURRENCY);
-    linked.filter_map(std::future::ready).collect().await
+    futures_util::stream::iter(reading).buffer_unordered(READS).collect().await
 }
 
 fn size(history: &History) -> usize {
     history.publications.iter().map(|publication| publication.data.len()).sum()
 }
 
-/// A client that is present in a channel before it is subscribed. Unless it [`stays`](Entering::stays), it is taken
-/// out again when this is dropped.
+/// Presence of a client before its subscription. Dropping the guard ends the presence, unless [`stays`](Entering::stays)
+/// is set.
 pub(super) struct Entering {
     presence: Arc<Presence>,
     channel: Arc<str>,
