@@ -142,6 +142,11 @@ impl Outbox {
         held <= self.limit / 2 && self.has_room_for(held) && self.queue(state, queued)
     }
 
+    /// Whether more than half of what this connection may hold waits to be written.
+    pub fn is_half_full(&self) -> bool {
+        self.lock().queued > self.limit / 2
+    }
+
     /// As [`Outbox::push`], for a reply that holds what only the channel's subscribers may see.
     pub fn push_reply_of(self: &Arc<Self>, channel: &Arc<str>, frame: Frame) -> bool {
         self.queue(self.lock(), Queued { frame, reply_of: Some(Arc::clone(channel)) })
