@@ -17,7 +17,7 @@ mod queue;
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::frame::Frame;
 use crate::writer::Writer;
-pub use budget::Budget;
+pub use budget::{Budget, Held};
 use bytes::Bytes;
 use queue::{Queue, Queued};
 use rustix::io::Errno;

@@ -21,8 +21,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// Requests that may wait for the batching task; further callers wait for a free place.
 const REQUESTS: usize = 256;
-/// Questions that the batching task holds. Above this number no further requests are taken in.
-const QUEUE: usize = 16_384;
+/// Questions that the batching task holds, about 200 bytes each. Above this number no further requests are taken in, and
+/// callers are served in the order of their requests. Below it askers take turns, so it is large: all questions of 1,000
+/// full connections.
+const QUEUE: usize = 256 * 1024;
 /// Calls to PocketBase at once. More would only queue there.
 const IN_FLIGHT: usize = 4;
 /// Questions in one call: all subscriptions that a connection may have by default. PocketBase takes up to 500.

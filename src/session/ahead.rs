@@ -10,6 +10,7 @@ use crate::broker::{BrokerError, History};
 use crate::channel::Kind;
 use crate::connection::Connection;
 use crate::hub::ahead::Prepared;
+use crate::outbox::{Budget, Held};
 use crate::pocketbase::batch::Asker;
 use crate::presence::Presence;
 use crate::protocol::codes::ErrorCode;
@@ -23,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 /// Channels of a frame that are linked concurrently.
 const LINKS: usize = 256;
-/// Histories of a frame that are read concurrently: each may be several MB in memory.
+/// Histories of a frame that are read concurrently: each may be several MB in memory until its size is known.
 const READS: usize = 4;
 
 /// Prepared parts of a frame's subscribes, by channel.
@@ -39,6 +40,8 @@ pub(super) struct Groundwork<'a> {
     pub verdict: Option<Result<Moment, ErrorCode>>,
     pub present: Option<Entering>,
     pub channel: Option<Prepared<'a>>,
+    /// The size of `channel`'s publications in `max_total_queue_size`.
+    _held: Option<Held>,
 }
 
 impl<'a> Groundwork<'a> {
@@ -89,12 +92,14 @@ impl<'a> Ahead<'a> {
         let with_presence = channels.iter().map(|(name, _)| name).filter(|name| Kind::of(name) == Kind::Feed);
         let (with_presence, info) = (with_presence.cloned().collect(), connection.info());
         let entering = timeout_at(deadline, enter(&services.presence, with_presence, &info));
-        let (present, linked) = futures_util::future::join(entering, link(services, channels, deadline)).await;
+        let linking = link(services, &connection.outbox.writer().budget, channels, deadline);
+        let (present, linked) = futures_util::future::join(entering, linking).await;
         for (name, present) in present.ok().and_then(Result::ok).into_iter().flatten() {
             self.channels.entry(name).or_default().present = Some(present);
         }
-        for (name, channel) in linked {
-            self.channels.entry(name).or_default().channel = Some(channel);
+        for (name, channel, held) in linked {
+            let groundwork = self.channels.entry(name).or_default();
+            (groundwork.channel, groundwork._held) = (Some(channel), held);
         }
     }
 }
@@ -133,29 +138,40 @@ async fn enter(
     Ok(channels.into_iter().zip(entering).collect())
 }
 
-/// Links channels and reads missed publications. At most `max_queue_size` / 2 bytes of publications are kept; further
-/// subscribes read again in their turn.
-async fn link(services: &Services, channels: Vec<Wanted>, deadline: Instant) -> Vec<(Arc<str>, Prepared<'_>)> {
+/// Links channels and reads missed publications. At most `max_queue_size` / 2 bytes of publications are kept, and none
+/// while `max_total_queue_size` is used up, in which they are counted; further subscribes read again in their turn.
+async fn link<'a>(
+    services: &'a Services,
+    budget: &Budget,
+    channels: Vec<Wanted>,
+    deadline: Instant,
+) -> Vec<(Arc<str>, Prepared<'a>, Option<Held>)> {
     let linking = channels.into_iter().map(|(name, recover)| async move {
         let prepared = timeout_at(deadline, services.hub.prepare(&name)).await.ok()?.ok()?;
         Some((name, recover, prepared))
     });
+    // Collected before the await: a future that holds the closures is not recognised as `Send`.
+    let linking: Vec<_> = linking.collect();
     let linked = futures_util::stream::iter(linking).buffer_unordered(LINKS);
     let linked: Vec<_> = linked.filter_map(std::future::ready).collect().await;
 
     let (limit, kept) = (services.config.max_queue_size / 2, AtomicUsize::new(0));
     let kept = &kept;
     let reading = linked.into_iter().map(|(name, recover, mut prepared)| async move {
-        if let Some(since) = recover.filter(|_| kept.load(Ordering::Relaxed) < limit)
-            && timeout_at(deadline, services.hub.read_ahead(&mut prepared, &since)).await.is_ok()
-        {
-            let size = prepared.history.as_ref().map_or(0, size);
-            if kept.fetch_add(size, Ordering::Relaxed) + size > limit {
-                prepared.history = None;
-            }
+        let may_read = || kept.load(Ordering::Relaxed) < limit && !budget.is_used_up();
+        if let Some(since) = recover.filter(|_| may_read()) {
+            // After a failure the subscribe reads in its turn.
+            let _ = timeout_at(deadline, services.hub.read_ahead(&mut prepared, &since)).await;
         }
-        (name, prepared)
+        let size = prepared.history.as_ref().map_or(0, size);
+        let fits = size > 0 && kept.fetch_add(size, Ordering::Relaxed) + size <= limit;
+        let held = if fits { budget.hold(size) } else { None };
+        if size > 0 && held.is_none() {
+            prepared.history = None;
+        }
+        (name, prepared, held)
     });
+    let reading: Vec<_> = reading.collect();
     futures_util::stream::iter(reading).buffer_unordered(READS).collect().await
 }
 
