@@ -25,7 +25,7 @@ const MAX_BYTES = 4 * 1024 * 1024;
 /** Larger rows, as older versions of these hooks could write them, cannot be handed over in time. */
 const MAX_ROW_BYTES = 16 * 1024 * 1024;
 
-/** Channels of one row; more are split over several. The gateway takes 1,000, of 255 bytes each. */
+/** Channels of one row; more are split over several. The gateway takes 1,000, of 1,024 bytes each. */
 const MAX_CHANNELS = 500;
 
 /** Under this key an event's context carries its row from here to the delivery. */
@@ -130,7 +130,7 @@ function refuse(template, name) {
   refused.add(name);
   const { app, collection } = under;
   warn(app, `channel.${collection}.${template}`, "a channel template yields a name that no channel can have: " +
-    "it needs the template's namespace and a colon, and at most 255 characters of visible ASCII",
+    "it needs the template's namespace and a colon, at most 1,024 bytes, and no blanks or control characters",
     "collection", collection, "template", template);
 }
 
