@@ -75,7 +75,7 @@ prepare_node() {
   need_npm_packages
   build_gateway
 }
-run_node() { run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/sdk.test.mjs tests/node/guests.test.mjs tests/node/kanban.test.mjs tests/node/cost.test.mjs; }
+run_node() { run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/{sdk,guests,kanban,writes,cost}.test.mjs; }
 count_node() { count_tap "$@"; }
 
 prepare_quickstart() {
@@ -84,7 +84,7 @@ prepare_quickstart() {
   need_npm_packages
   build_gateway
 }
-run_quickstart() { run_node_tests "$1" tests/node/quickstart.test.mjs tests/node/demo.test.mjs; }
+run_quickstart() { run_node_tests "$1" tests/node/{quickstart,demo}.test.mjs; }
 count_quickstart() { count_tap "$@"; }
 
 # One file after the other, since some of them measure; written for people to stdout, for counting to the log $1.

@@ -31,10 +31,14 @@ function record(app, record, collection = record.tableName()) {
 
 /** The record's JSON; null if it is too large or nested too deep for an event. */
 function textOf(app, record, collection = record.tableName()) {
-  const json = record.marshalJSON();
-  if (json.length > config.outbox.maxEventBytes) return null;
-  const text = toString(json);
-  return knowledge(app, collection, record).nested && isTooDeep(text) ? null : text;
+  const json = toString(record.marshalJSON());
+  return isSmall(json) && !(knowledge(app, collection, record).nested && isTooDeep(json)) ? json : null;
+}
+
+/** Whether a text is within the bound of an event in UTF-8, where a unit of it takes three bytes at most. */
+function isSmall(text) {
+  const { maxEventBytes } = config.outbox;
+  return text.length * 3 <= maxEventBytes || (text.length <= maxEventBytes && toBytes(text).length <= maxEventBytes);
 }
 
 /**

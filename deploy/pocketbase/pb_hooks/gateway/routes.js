@@ -3,6 +3,7 @@
 const config = require(`${__hooks}/gateway/config.js`).get();
 const { STATUS } = require(`${__hooks}/gateway/config.js`);
 const outbox = require(`${__hooks}/gateway/outbox.js`);
+const rows = require(`${__hooks}/gateway/rows.js`);
 const delivery = require(`${__hooks}/gateway/delivery.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const signature = require(`${__hooks}/gateway/signature.js`);
@@ -196,13 +197,13 @@ function events(e) {
     const seq = number(wholeNumber(query.get("after")), "after", 0, Number.MAX_SAFE_INTEGER);
     const limit = number(wholeNumber(query.get("limit")), "limit", 1, MAX_EVENTS);
     // `last` is read first: whatever is committed between the two is then in the events.
-    const last = outbox.last(e.app);
-    const rows = outbox.after(e.app, seq, limit);
+    const last = rows.last(e.app);
+    const page = rows.after(e.app, seq, limit);
     delivery.gatewayHas(e.app, seq);
     const { problems } = schema.current(e.app);
     const report = JSON.stringify(delivery.report(e.app));
-    const about = `"last":${Math.max(last, rows.last)},"problems":${JSON.stringify(problems)},"delivery":${report}`;
-    const json = `{"boot":"${outbox.boot(e.app)}","events":[${rows.events}],${about}}`;
+    const about = `"last":${Math.max(last, page.last)},"problems":${JSON.stringify(problems)},"delivery":${report}`;
+    const json = `{"boot":"${rows.boot(e.app)}","events":[${page.events}],${about}}`;
     return e.blob(200, "application/json", toBytes(json));
   });
 }
@@ -215,7 +216,7 @@ function wholeNumber(text) {
 function confirm(e) {
   return answer(e, (body) => {
     const seq = number(parse(body).seq, "seq", 0, Number.MAX_SAFE_INTEGER);
-    const trimmed = outbox.trim(e.app, seq, Date.now() - config.outbox.keepSeconds * 1000);
+    const trimmed = rows.trim(e.app, seq, Date.now() - config.outbox.keepSeconds * 1000);
     delivery.gatewayHas(e.app, seq);
     return e.json(200, { trimmed });
   });
