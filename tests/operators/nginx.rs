@@ -103,17 +103,18 @@ async fn the_snippet_passes_on_addresses_and_messages_and_nothing_private() {
     assert!(!log.contains("sends neither Forwarded nor X-Forwarded-For"), "{log}");
 }
 
-/// The proxy's read time-out, here 3 seconds, is longer than the gateway's `ping_interval`, here one.
+/// The proxy's read time-out, here 5 seconds, is longer than the gateway's `ping_interval`, here 2.
 #[tokio::test]
 async fn an_idle_client_outlives_the_proxy_s_read_timeout() {
-    let settings = [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1"), ("GATEWAY_PING_INTERVAL", "1")];
+    let pings = [("GATEWAY_PING_INTERVAL", "2"), ("GATEWAY_PONG_TIMEOUT", "1")];
+    let settings = [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1"), pings[0], pings[1]];
     let world = World::start(1, false, &settings).await;
     let (_, users) = world.room(&["alice", "bob", "eve"]).await;
-    let nginx = Nginx::start(world.gateway().port, "3s").await;
+    let nginx = Nginx::start(world.gateway().port, "5s").await;
     let mut bob = Client::open_at(&nginx.websocket(), Ipv4Addr::LOCALHOST, &[]).await.expect("nginx lets it in");
     bob.log_in(&users[1].token).await;
     // Answers pings meanwhile.
-    let ended = timeout(Duration::from_secs(5), bob.text()).await;
+    let ended = timeout(Duration::from_secs(8), bob.text()).await;
     assert!(ended.is_err(), "{ended:?} {}", nginx.process.log());
     assert!(bob.call("presence", json!({"channel": "room:x"})).await["error"].is_object(), "it still answers");
 }
