@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-const README: &str = include_str!("../../README.md");
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 
 /// A running nginx that serves the snippet for one gateway.
 struct Nginx {
@@ -25,7 +25,8 @@ struct Nginx {
 impl Nginx {
     async fn start(gateway: u16, read_timeout: &str) -> Self {
         let (folder, port) = (TempDir::new().expect("a folder"), free_port());
-        let snippet = README.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the snippet");
+        let readme = std::fs::read_to_string(README).expect("the README");
+        let snippet = readme.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the snippet");
         let mut server = snippet.to_owned();
         for (from, to) in [("127.0.0.1:8000", format!("127.0.0.1:{gateway}")), ("60s", read_timeout.to_owned())] {
             assert!(server.contains(from), "{from} is not in {server}");
