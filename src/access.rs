@@ -1,33 +1,52 @@
 //! May this user use this channel: PocketBase's own rules decide, through the hooks' `authorize` route.
 //!
-//! Answers are remembered for a while. What [`changes`] says of a user or a channel makes those before it void, and
-//! also those that are still under way: whoever acts on an answer has to see that it [`still holds`](Access::holds)
-//! in the very moment in which it takes effect.
+//! Answers are cached for a while. A cached refusal is asked anew before a client is told of it, since access may have
+//! been granted meanwhile; a client that asks in a loop is told the cached one ([`ASK_AGAIN_RATE`]). A change of a user or
+//! a channel ([`changes`]) makes earlier answers void, and those under way too: callers check that an answer
+//! [`still holds`](Access::holds) in the very moment in which it takes effect.
 
 pub mod changes;
 
 use crate::config::Config;
 use crate::event::{CHANNEL_NAME_MAX, INTERNAL};
+use crate::limits::bucket::{Bucket, Rate};
 use crate::metrics::Metrics;
-use crate::pocketbase::batch::Batcher;
+use crate::pocketbase::batch::{Asker, Batcher};
 use crate::pocketbase::{Check, PocketBase, PocketBaseError, Verdict};
 use crate::protocol::codes::{self, ErrorCode};
 use changes::{Changes, Moment};
-use quick_cache::UnitWeighter;
+use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A refusal is remembered for this long at most: time alone, such as a ban's end, may let somebody in.
+/// How often a cached refusal of one user in one channel may be asked anew, per second in the long run; and as long as
+/// that a refusal is cached at most: time alone, such as a ban's end, may let somebody in.
+const ASK_AGAIN_RATE: usize = 1;
 const DENIED_TTL: Duration = Duration::from_secs(1);
+/// How often at once after a quiet time. Past it clients are told the cached refusal.
+const ASK_AGAIN_BURST: usize = 3;
+/// How often one check asks PocketBase, where something that a refusal may depend on changes while it is asked.
+const ATTEMPTS: usize = 2;
 
 pub struct Access {
     questions: Batcher<Check, Verdict>,
-    known: Cache<Check, Known, UnitWeighter, foldhash::fast::RandomState>,
+    known: Cache<Check, Known, ByName, foldhash::fast::RandomState>,
     changes: Arc<Changes>,
     ttl: Duration,
+    again: Option<Rate>,
     metrics: Metrics,
+}
+
+/// Weighs a cached answer: one, and one more for each 256 bytes of the channel's name, which clients choose.
+#[derive(Clone)]
+struct ByName;
+
+impl Weighter<Check, Known> for ByName {
+    fn weight(&self, check: &Check, _: &Known) -> u64 {
+        1 + (check.channel.len() / 256) as u64
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -35,6 +54,8 @@ struct Known {
     verdict: Verdict,
     asked: Moment,
     at: Instant,
+    /// How often a refusal may still be asked anew.
+    again: Bucket,
 }
 
 impl Known {
@@ -54,8 +75,9 @@ impl Access {
             async move { pocketbase.authorize(&checks).await }
         });
         let (size, hasher) = (config.access_cache_size, foldhash::fast::RandomState::default());
-        let known = Cache::with(size, size as u64, UnitWeighter, hasher, DefaultLifecycle::default());
-        Self { questions, known, changes, ttl: config.access_ttl, metrics }
+        let known = Cache::with(size, size as u64, ByName, hasher, DefaultLifecycle::default());
+        let again = Rate::new(ASK_AGAIN_RATE, ASK_AGAIN_BURST);
+        Self { questions, known, changes, ttl: config.access_ttl, again, metrics }
     }
 
     /// Forgets answers that are past their time, for as long as `access` lives.
@@ -70,21 +92,46 @@ impl Access {
     }
 
     /// Whether the user may subscribe, and the moment for [`Access::holds`]; the error is what the client is told.
-    pub async fn check(&self, user: &Arc<str>, channel: &Arc<str>) -> Result<Moment, ErrorCode> {
-        if !is_well_formed(channel) {
-            return Err(codes::UNKNOWN_CHANNEL);
-        }
-        let check = Check { user: Arc::clone(user), channel: Arc::clone(channel) };
-        if let Some(known) = self.known.get(&check).filter(|known| self.is_fresh(known, &check)) {
-            self.count("remembered");
-            return known.permit();
-        }
-        self.ask(check).await.map_err(|_| codes::INTERNAL)?.permit()
+    pub async fn check(&self, asker: Asker, user: &Arc<str>, channel: &Arc<str>) -> Result<Moment, ErrorCode> {
+        let channels = std::slice::from_ref(channel);
+        self.check_all(asker, user, channels).await.pop().unwrap_or(Err(codes::INTERNAL))
     }
 
-    /// What PocketBase says now, whatever is remembered: whether the user may, as of a moment for [`Access::holds`].
-    pub async fn ask_anew(&self, user: &Arc<str>, channel: &Arc<str>) -> Result<(bool, Moment), PocketBaseError> {
-        let known = self.ask(Check { user: Arc::clone(user), channel: Arc::clone(channel) }).await?;
+    /// As [`Access::check`] for each of these channels, in order: PocketBase is asked about all of them at once.
+    pub async fn check_all(
+        &self,
+        asker: Asker,
+        user: &Arc<str>,
+        channels: &[Arc<str>],
+    ) -> Vec<Result<Moment, ErrorCode>> {
+        let check = |channel: &Arc<str>| Check { user: Arc::clone(user), channel: Arc::clone(channel) };
+        let mut verdicts: Vec<_> = channels.iter().map(|channel| self.cached(&check(channel))).collect();
+        let mut open: Vec<usize> = (0..channels.len()).filter(|&i| verdicts[i].is_none()).collect();
+        for _ in 0..ATTEMPTS {
+            let answers = self.ask(asker, open.iter().map(|&i| check(&channels[i])).collect()).await;
+            let mut outdated = Vec::new();
+            for (i, answer) in std::mem::take(&mut open).into_iter().zip(answers) {
+                if let Ok(Known { verdict: Verdict::Denied | Verdict::Unknown, asked, .. }) = answer
+                    && !self.holds(asked, user, &channels[i])
+                {
+                    outdated.push(i);
+                }
+                verdicts[i] = Some(answer.map_err(|_| codes::INTERNAL).and_then(Known::permit));
+            }
+            open = outdated;
+        }
+        verdicts.into_iter().map(|verdict| verdict.unwrap_or(Err(codes::INTERNAL))).collect()
+    }
+
+    /// What PocketBase says now, whatever is cached: whether the user may, as of a moment for [`Access::holds`].
+    pub async fn ask_anew(
+        &self,
+        asker: Asker,
+        user: &Arc<str>,
+        channel: &Arc<str>,
+    ) -> Result<(bool, Moment), PocketBaseError> {
+        let check = Check { user: Arc::clone(user), channel: Arc::clone(channel) };
+        let known = self.ask(asker, vec![check]).await.pop().unwrap_or(Err(PocketBaseError::Abandoned))?;
         Ok((known.verdict == Verdict::Allowed, known.asked))
     }
 
@@ -93,19 +140,54 @@ impl Access {
         self.changes.none_since(moment, user, Some(channel))
     }
 
-    async fn ask(&self, check: Check) -> Result<Known, PocketBaseError> {
-        let asked = self.changes.now();
-        let answer = self.questions.ask(check.clone()).await;
-        self.count(if answer.is_ok() { "asked" } else { "failed" });
-        let verdict = answer.inspect_err(|error| tracing::warn!(%error, "asking PocketBase for access failed"))?;
-        let known = Known { verdict, asked, at: Instant::now() };
-        self.known.insert(check, known);
-        Ok(known)
+    /// The verdict without asking PocketBase; `None` where it has to be asked.
+    fn cached(&self, check: &Check) -> Option<Result<Moment, ErrorCode>> {
+        if !is_well_formed(&check.channel) {
+            return Some(Err(codes::UNKNOWN_CHANNEL));
+        }
+        let mut known = self.known.get(check)?;
+        if !self.holds(known.asked, &check.user, &check.channel) {
+            return None;
+        }
+        let age = known.at.elapsed();
+        if known.verdict == Verdict::Allowed {
+            if age >= self.ttl {
+                return None;
+            }
+            self.count("remembered");
+            return Some(Ok(known.asked));
+        }
+        let may_ask = self.again.is_none_or(|rate| known.again.take(&rate, Instant::now()));
+        if may_ask || age >= DENIED_TTL.min(self.ttl) {
+            // Before the answer is there: who asks meanwhile finds one token less.
+            self.known.insert(check.clone(), known);
+            return None;
+        }
+        self.count("remembered");
+        Some(known.permit())
     }
 
-    fn is_fresh(&self, known: &Known, check: &Check) -> bool {
-        let ttl = if known.verdict == Verdict::Allowed { self.ttl } else { DENIED_TTL.min(self.ttl) };
-        known.at.elapsed() < ttl && self.holds(known.asked, &check.user, &check.channel)
+    /// Asks PocketBase and caches the answers.
+    async fn ask(&self, asker: Asker, checks: Vec<Check>) -> Vec<Result<Known, PocketBaseError>> {
+        if checks.is_empty() {
+            return Vec::new();
+        }
+        let asked = self.changes.now();
+        let answers = self.questions.ask_all(asker, checks.iter().cloned()).await;
+        let keep = |(check, answer): (Check, Result<Verdict, PocketBaseError>)| {
+            self.count(if answer.is_ok() { "asked" } else { "failed" });
+            let verdict = answer?;
+            let at = Instant::now();
+            let again = self.known.get(&check).map_or(Bucket::full(at), |known| known.again);
+            let known = Known { verdict, asked, at, again };
+            self.known.insert(check, known);
+            Ok(known)
+        };
+        let answers: Vec<Result<Known, PocketBaseError>> = checks.into_iter().zip(answers).map(keep).collect();
+        if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
+            tracing::warn!(%error, "asking PocketBase for access failed");
+        }
+        answers
     }
 
     fn count(&self, outcome: &str) {
@@ -113,10 +195,12 @@ impl Access {
     }
 }
 
-/// Channel names are visible ASCII: what PocketBase's record ids consist of, and what looks the same everywhere.
+/// Channel names may hold all characters that a collection's settings may allow in ids: letters of any language, but no
+/// white space and no control characters. Names are compared byte by byte, as ids in PocketBase's database.
 pub fn is_well_formed(channel: &str) -> bool {
     !channel.is_empty()
         && channel.len() <= CHANNEL_NAME_MAX
         && !channel.starts_with(INTERNAL)
-        && channel.bytes().all(|byte| byte.is_ascii_graphic())
+        && (channel.bytes().all(|byte| byte.is_ascii_graphic())
+            || !channel.contains(|c: char| c.is_control() || c.is_whitespace()))
 }

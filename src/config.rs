@@ -5,10 +5,16 @@
 //! so that tests never touch the process's own environment. An unknown name or an impossible value is an error
 //! that says what would be right.
 
+mod base_path;
+mod environment;
+mod log_level;
 mod networks;
 mod origins;
 mod value;
 
+pub use base_path::BasePath;
+pub use environment::unknown_variables;
+pub use log_level::LogLevel;
 pub use networks::Networks;
 pub use origins::Origins;
 use secrecy::{ExposeSecret, SecretString};
@@ -61,8 +67,10 @@ settings! {
     redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways, redis://host:port, or a Redis Cluster, redis-cluster://host:port,host:port; unset: one node, everything in this process";
     redis_prefix: String = "konvert", "text", "Begins every Redis key and channel name; differs between deployments that share a Redis";
     secret: SecretString = "", "text", "Shared with PocketBase's hooks, at least 32 characters; has no flag, since flags can be seen by other users of the machine";
+    secret_second: SecretString = "", "text", "A second secret that is accepted beside `secret` and signs nothing: one replaces the other without a refused request; has no flag";
+    base_path: BasePath = "", "path", "Begins all paths of the public listener, as in /realtime/connection/websocket, for a proxy that forwards one path and does not cut it off";
     threads: Threads = "", "count", "Worker threads; unset: half of the machine's cores, since PocketBase and Redis need theirs";
-    log_level: String = "info", "filter", "error, warn, info, debug or trace; also per module, as in info,konvert_gateway::relay=debug";
+    log_level: LogLevel = "info", "filter", "error, warn, info, debug or trace; also per module, as in info,konvert_gateway::relay=debug";
     log_format: LogFormat = "text", "text|json", "Format of the logs on standard error";
     ping_interval: Duration = "25", "seconds", "Between the server's pings to a client";
     pong_timeout: Duration = "10", "seconds", "How long a client may take to answer a ping";
@@ -79,7 +87,7 @@ settings! {
     max_unauthenticated: usize = "2000", "count", "Connections that have not sent their token yet; past it new ones get 503";
     max_pending: usize = "5000", "count", "Sockets that are no WebSocket yet, but no more than a tenth of `ulimit -n`; past it the one that has waited longest is closed";
     trusted_proxies: Networks = "", "comma-separated networks", "Proxies whose Forwarded or X-Forwarded-For is believed, so that max_connections_per_ip and max_guests_per_ip count clients and not the proxy";
-    allowed_origins: Origins = "", "comma-separated origins", "Web pages that may connect, such as https://chat.example.org or https://*.example.org; others get 403; unset: all";
+    allowed_origins: Origins = "", "comma-separated origins", "Web pages that may connect, such as https://chat.example.org, https://*.example.org, capacitor://localhost, file:// or null; others get 403; unset: all";
     max_head_size: HeadSize = "16384", "bytes", "Largest head of a request, its first line included; past it: 431";
     max_commands_per_second: Limit = "50", "count or 0", "Commands of one connection in the long run; past it they fail with error 111, and who goes on regardless is closed with 3013; 0: no limit";
     max_commands_burst: usize = "500", "count", "Commands that a connection may send at once; SDKs subscribe again to all their channels after a reconnect";
@@ -156,14 +164,7 @@ impl Config {
                 config.set(path, name, &text)?;
             }
         }
-        for (variable, text) in &sources.environment {
-            let Some(name) = variable.strip_prefix("GATEWAY_") else { continue };
-            if !is_foreign(name) {
-                config
-                    .set("environment", &name.to_lowercase(), text)
-                    .map_err(|error| error.in_environment(variable))?;
-            }
-        }
+        config.set_from_environment(&sources.environment)?;
         for (name, text) in &sources.flags {
             config.set("flags", name, text)?;
         }
@@ -173,7 +174,7 @@ impl Config {
 
     fn set(&mut self, source: &str, name: &str, text: &str) -> Result<(), ConfigError> {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-            let suggestion = value::nearest(name, SETTINGS.iter().map(|setting| setting.name));
+            let suggestion = value::nearest(name, SETTINGS.iter().map(|setting| setting.name), 3);
             return Err(ConfigError::Unknown { source_name: source.into(), name: name.into(), suggestion });
         };
         (setting.set)(self, text).map_err(|why| ConfigError::bad(source, name, &why))
@@ -189,8 +190,12 @@ impl Config {
                 ),
             );
         }
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
-            return bad("log_level", &error.to_string());
+        let second = self.secret_second.expose_secret();
+        if !second.is_empty() && second.chars().count() < SECRET_MIN {
+            return bad(
+                "secret_second",
+                &format!("set GATEWAY_SECRET_SECOND to at least {SECRET_MIN} characters, or to none"),
+            );
         }
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             return bad("admin_listen", "must differ from `listen`");
@@ -217,27 +222,6 @@ impl Config {
     pub fn effective(&self) -> String {
         SETTINGS.iter().map(|setting| format!("{} = {}\n", setting.name, (setting.show)(self))).collect()
     }
-}
-
-impl ConfigError {
-    /// Says the variable's name as it was written.
-    fn in_environment(self, variable: &str) -> Self {
-        match self {
-            Self::Unknown { source_name, suggestion, .. } => Self::Unknown {
-                source_name,
-                name: variable.into(),
-                suggestion: suggestion.map(|name| format!("GATEWAY_{}", name.to_uppercase())),
-            },
-            Self::Bad { source_name, why, .. } => Self::Bad { source_name, name: variable.into(), why },
-            other => other,
-        }
-    }
-}
-
-/// `GATEWAY_…` variables that are not ours: the hooks' own URL, and what Kubernetes sets for a service that is
-/// called "gateway".
-fn is_foreign(name: &str) -> bool {
-    name == "URL" || name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_")
 }
 
 #[cfg(test)]
@@ -304,6 +288,9 @@ mod tests {
             ("redis_url = \"redis-cluster://\"", "redis_url", "redis-cluster://"),
             ("redis_url = \"redis-cluster://a:1,\"", "redis_url", "redis-cluster://"),
             ("redis_url = \"redis-cluster://a:1/3\"", "redis_url", "redis-cluster://"),
+            ("log_level = \"verbose\"", "log_level", "error, warn, info, debug, trace"),
+            ("base_path = \"realtime\"", "base_path", "/realtime"),
+            ("secret_second = \"short\"", "secret_second", "32"),
             ("log_format = \"xml\"", "log_format", "text"),
             ("signals = [1]", "signals", "array of strings"),
             ("listen = { port = 1 }", "listen", "string"),
@@ -333,8 +320,13 @@ mod tests {
     }
 
     #[test]
-    fn foreign_variables_are_left_alone() {
-        load("", &[("GATEWAY_URL", "x"), ("GATEWAY_PORT_8000_TCP", "x"), ("GATEWAY_SERVICE_HOST", "x")], &[]).unwrap();
+    fn a_password_for_pocketbase_is_refused_and_not_repeated() {
+        for url in ["http://user:hunter2@a:1", "http://user:hunter2@a:1/#x", "ftp://user:hunter2@a", "http://hunter2@a"]
+        {
+            let told = error(&format!("pocketbase_url = \"{url}\""), &[], &[]);
+            assert!(told.contains("`pocketbase_url`") && !told.contains("hunter2"), "{told}");
+        }
+        assert!(error("pocketbase_url = \"http://u:p@a\"", &[], &[]).contains("signs its requests"));
     }
 
     #[test]
@@ -351,7 +343,7 @@ mod tests {
     fn what_check_config_prints_can_be_read_back() {
         let text = load("", &[], &[]).unwrap().effective();
         let without_secret: String =
-            text.lines().filter(|l| !l.starts_with("secret")).map(|l| format!("{l}\n")).collect();
+            text.lines().filter(|l| !l.starts_with("secret =")).map(|l| format!("{l}\n")).collect();
         assert_eq!(load(&without_secret, &[], &[]).unwrap().effective(), text);
     }
 

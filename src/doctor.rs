@@ -6,6 +6,7 @@ use crate::broker::{Broker, Retention};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// One thing that was tried.
@@ -33,14 +34,16 @@ pub async fn examine(config: &Config, metrics: Metrics) -> Vec<Finding> {
 
 async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Vec<Finding> {
     let url = &config.pocketbase_url.0;
-    let advice = match PocketBase::new(config, metrics).events(0, 1).await {
+    let pocketbase = PocketBase::new(config, metrics);
+    let advice = match pocketbase.events(0, 1).await {
         Ok(events) => {
+            let way = examine_hooks(&pocketbase, config).await;
             let works = format!("PocketBase at {url}: hooks and secret are right; {} changes so far", events.last);
             let advice = "Mend gateway.config.js or the schema, and restart PocketBase.";
             let misfits = events.problems.into_iter().map(|problem| {
                 Finding::new("gateway.config.js and PocketBase's schema", Some(format!("{problem}\n    {advice}")))
             });
-            return std::iter::once(Finding::new(works, None)).chain(misfits).collect();
+            return [Finding::new(works, None)].into_iter().chain(misfits).chain(way).collect();
         }
         Err(error @ PocketBaseError::Refused { status: 401, .. }) => {
             format!(
@@ -58,6 +61,38 @@ async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Vec<Finding> {
         Err(error) => error.to_string(),
     };
     vec![Finding::new(format!("PocketBase at {url}"), Some(advice))]
+}
+
+/// Has PocketBase call the gateway. While no gateway runs here, that PocketBase is refused says nothing.
+async fn examine_hooks(pocketbase: &PocketBase, config: &Config) -> Option<Finding> {
+    let what = "the way from PocketBase's hooks to the gateway";
+    let delivery = match pocketbase.probe().await {
+        Ok(delivery) => delivery,
+        Err(PocketBaseError::Refused { status: 404, .. }) => {
+            let advice =
+                "these hooks are older than this gateway: copy deploy/pocketbase/pb_hooks anew and restart PocketBase";
+            return Some(Finding::new(what, Some(advice.to_owned())));
+        }
+        Err(error) => return Some(Finding::new(what, Some(error.to_string()))),
+    };
+    let url = &delivery.url;
+    Some(if delivery.error.is_empty() {
+        Finding::new(format!("{what}: PocketBase reaches it at {url}"), None)
+    } else if is_served(config.listen).await {
+        Finding::new(what, Some(delivery.advice()))
+    } else {
+        let later = format!("no gateway runs at {} now; when it does, PocketBase calls {url}", config.listen);
+        Finding::new(format!("{what} is not tried: {later}"), None)
+    })
+}
+
+/// Whether something listens on an address that a gateway would listen on.
+async fn is_served(mut address: SocketAddr) -> bool {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let connecting = tokio::net::TcpStream::connect(address);
+    matches!(tokio::time::timeout(Duration::from_secs(1), connecting).await, Ok(Ok(_)))
 }
 
 async fn examine_redis(url: &str, config: &Config) -> Result<(), String> {

@@ -21,8 +21,8 @@ const CHANNELS_MAX: usize = 1000;
 pub const DATA_MAX: usize = 512 * 1024;
 /// SQLite's largest number: what is above was never given, and could not be counted on from.
 const SEQ_MAX: u64 = i64::MAX as u64;
-/// Bytes of a channel's name.
-pub const CHANNEL_NAME_MAX: usize = 255;
+/// Bytes of a channel's name. PocketBase's ids have 15 characters unless configured otherwise.
+pub const CHANNEL_NAME_MAX: usize = 1024;
 /// Begins the names of channels that are the gateways' own.
 pub const INTERNAL: char = '$';
 /// Carries, to every gateway, what events say of access.
@@ -43,6 +43,8 @@ pub enum Completeness {
 pub struct Event {
     /// From 1, without gaps, in commit order.
     pub seq: u64,
+    /// When the row was written, by PocketBase's clock in Unix milliseconds; 0 where not told.
+    pub at: u64,
     pub channels: Vec<String>,
     /// `{"action","collection","record"}`, passed on as it came.
     pub data: Payload,
@@ -101,6 +103,29 @@ struct EventsFrame<'a> {
     /// Only in the route's answer.
     #[serde(default)]
     problems: Vec<String>,
+    /// Only in the route's answer.
+    #[serde(default)]
+    delivery: Option<Delivery>,
+}
+
+/// How PocketBase's hooks call the gateway, and how their last request went.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct Delivery {
+    /// `GATEWAY_URL` in PocketBase's environment, without a password.
+    pub url: String,
+    /// Why the last request failed; empty if it did not.
+    pub error: String,
+}
+
+impl Delivery {
+    /// What is wrong and how to mend it; only where there is an error.
+    pub fn advice(&self) -> String {
+        format!(
+            "PocketBase's hooks do not reach the gateway at {} ({}), so changes arrive late: set GATEWAY_URL in PocketBase's \
+             environment to the address at which it reaches the gateway's public listener, and restart PocketBase",
+            self.url, self.error
+        )
+    }
 }
 
 /// The end of the outbox route's answer, behind its events.
@@ -109,6 +134,8 @@ struct End {
     last: u64,
     #[serde(default)]
     problems: Vec<String>,
+    #[serde(default)]
+    delivery: Option<Delivery>,
 }
 
 /// Some events in ascending order.
@@ -121,6 +148,8 @@ pub struct Events {
     pub boot: u64,
     /// Sentences about `gateway.config.js` that no longer fits PocketBase's schema.
     pub problems: Vec<String>,
+    /// How the hooks' last request to the gateway went; `None` where not told.
+    pub delivery: Option<Delivery>,
 }
 
 /// Why a body of events cannot be used.
@@ -154,7 +183,13 @@ impl Events {
             before = event.seq;
             events.push(event);
         }
-        Ok(Self { events, last: frame.last, boot: boot_of(&frame.boot), problems: frame.problems })
+        Ok(Self {
+            events,
+            last: frame.last,
+            boot: boot_of(&frame.boot),
+            problems: frame.problems,
+            delivery: frame.delivery,
+        })
     }
 
     /// Reads the outbox route's answer to a question for at most `limit` rows. `None`: one of several rows makes the
@@ -172,7 +207,7 @@ impl Events {
     fn salvage(answer: &[u8]) -> Option<Self> {
         let position = |text: &[u8]| answer.windows(text.len()).position(|part| part == text);
         let end = answer.windows(row::LAST.len()).rposition(|part| part == row::LAST)?;
-        let End { last, problems } = serde_json::from_slice(&[b"{", &answer[end + 2..]].concat()).ok()?;
+        let End { last, problems, delivery } = serde_json::from_slice(&[b"{", &answer[end + 2..]].concat()).ok()?;
         let first = position(row::FIRST)?;
         let seq = row::number(&answer[first + row::FIRST.len()..])?;
         let boot = answer[..first].strip_prefix(br#"{"boot":""#)?.strip_suffix(br#"","#)?;
@@ -181,7 +216,7 @@ impl Events {
         }
         let boot = boot_of(std::str::from_utf8(boot).ok()?);
         let events = vec![row::unreadable(seq, Payload::NULL, row::everything())];
-        Some(Self { events, last, boot, problems })
+        Some(Self { events, last, boot, problems, delivery })
     }
 }
 
@@ -274,7 +309,8 @@ mod tests {
             r#""channels":[1],"data":1"#.into(),
             r#""channels":[""],"data":1"#.into(),
             r#""channels":["with space"],"data":1"#.into(),
-            r#""channels":["ümlaut"],"data":1"#.into(),
+            r#""channels":["no-break\u00a0space"],"data":1"#.into(),
+            r#""channels":["control\u0085"],"data":1"#.into(),
             format!(r#""channels":["{ACCESS}"],"data":1"#),
             format!(r#""channels":["{long}"],"data":1"#),
             format!(r#""channels":[{many}],"data":1"#),

@@ -15,6 +15,7 @@
 //! registry's shard lock is taken before `state`, never after. The watched channel's `state` comes before all of
 //! these: it is never removed from the registry, so nobody takes it with a shard locked.
 
+pub mod ahead;
 mod audience;
 pub mod current;
 mod delivery;
@@ -26,7 +27,7 @@ mod statuses;
 pub mod suspension;
 mod sync;
 
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, History};
 use crate::connection::Connection;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -166,17 +167,18 @@ impl Hub {
     /// publications follow it there, beginning after the position that the reply names), or declines with false,
     /// and nobody is added. Returns what it returned.
     ///
-    /// With `recover` the reply holds what was published since, or `recovered: Some(false)`.
+    /// With `recover` the reply holds what was published since, or `recovered: Some(false)`. `history`: what was read
+    /// for it already, see [`Hub::prepare`].
     pub async fn subscribe(
         &self,
         name: &str,
         connection: &Arc<Connection>,
         recover: Option<&Position>,
+        mut history: Option<History>,
         accept: impl FnOnce(SubscribeReply) -> bool + Send,
     ) -> Result<bool, SubscribeError> {
         let joining = self.hold(name);
         let channel = &joining.channel;
-        let mut history = None;
         loop {
             self.make_live(channel).await?;
             let read = {

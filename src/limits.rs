@@ -2,7 +2,7 @@
 //!
 //! [`bucket`] is how often, [`places`] how many at once, [`addresses`] how many from one network address, [`guests`]
 //! how many of those without a token;
-//! [`signals`] and [`replays`] are tables of bounded size; [`seldom`] spares the log; [`descriptors`] is what the system
+//! [`signals`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] spare the log; [`descriptors`] is what the system
 //! allows.
 //! [`crate::server`] and [`crate::session`] ask them and answer with the codes.
 
@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod bucket;
 pub mod descriptors;
 pub mod guests;
+pub mod lines;
 pub mod places;
 pub mod replays;
 pub mod seldom;
@@ -18,9 +19,11 @@ pub mod signals;
 use crate::config::Config;
 use bucket::Rate;
 use guests::Guests;
+use lines::Lines;
 use prometheus::IntGauge;
 use signals::SignalRates;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What all sessions ask.
 pub struct Limits {
@@ -28,7 +31,12 @@ pub struct Limits {
     pub commands: Option<Rate>,
     pub signals: Arc<SignalRates>,
     pub guests: Guests,
+    /// Of log lines about commands that were refused.
+    pub refusals: Lines,
 }
+
+/// Log lines per second about refused commands.
+const REFUSALS: u32 = 20;
 
 impl Limits {
     /// `guests`: the gauge of guests that are connected.
@@ -37,6 +45,7 @@ impl Limits {
             commands: Rate::new(config.max_commands_per_second.0, config.max_commands_burst),
             signals: Arc::new(SignalRates::new(config.max_signals_per_second.0, config.max_signals_burst)),
             guests: Guests::new(config.max_guests_per_ip.0, guests),
+            refusals: Lines::new("refused commands", REFUSALS, Duration::from_secs(1)),
         }
     }
 }

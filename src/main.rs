@@ -2,19 +2,21 @@
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command};
-use konvert_gateway::config::{Config, LogFormat, SETTINGS, Sources};
+use konvert_gateway::config::{self, Config, LogFormat, SETTINGS, Sources};
 use konvert_gateway::doctor;
 use konvert_gateway::metrics::Metrics;
 use konvert_gateway::server::Server;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+
+/// Other users of the machine can see a program's flags.
+const HAVE_NO_FLAG: &[&str] = &["secret", "secret_second"];
 
 fn command() -> Command {
     let config =
         Arg::new("config").long("config").value_name("FILE").help("TOML file with settings by name").global(true);
-    let settings = SETTINGS.iter().filter(|setting| setting.name != "secret").map(|setting| {
+    let settings = SETTINGS.iter().filter(|setting| !HAVE_NO_FLAG.contains(&setting.name)).map(|setting| {
         let default = if setting.default.is_empty() { "none" } else { setting.default };
         let variable = setting.name.to_uppercase();
         let help = format!("{} [default: {default}] [env: GATEWAY_{variable}]", setting.help);
@@ -23,8 +25,8 @@ fn command() -> Command {
     Command::new("konvert-gateway")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A realtime WebSocket gateway beside PocketBase")
-        .after_help("Without a command it serves. Settings: built-in defaults < --config FILE < environment < flags.\nGATEWAY_SECRET is required: at least 32 characters, the same as for PocketBase's hooks.")
-        .subcommand(Command::new("serve").about("Serve clients until SIGINT or SIGTERM (the default)"))
+        .after_help("Without a command it serves. Settings: built-in defaults < --config FILE < environment < flags.\nGATEWAY_SECRET is required: at least 32 characters, the same as for PocketBase's hooks.\nGATEWAY_SECRET_FILE, GATEWAY_REDIS_URL_FILE and GATEWAY_POCKETBASE_URL_FILE name files with the value.")
+        .subcommand(Command::new("serve").about("Serve clients until SIGINT, SIGTERM or SIGHUP (the default)"))
         .subcommand(Command::new("check-config").about("Print the effective configuration, secrets masked"))
         .subcommand(Command::new("doctor").about("Try PocketBase, its hooks and Redis, and say what is wrong"))
         .arg(config)
@@ -44,12 +46,19 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let config = load(arguments.subcommand().map_or(arguments, |(_, inner)| inner))?;
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let unknown: Vec<String> = config::unknown_variables(&environment).into_iter().map(str::to_owned).collect();
+    let config = load(arguments.subcommand().map_or(arguments, |(_, inner)| inner), environment)?;
     if name == "check-config" {
         print!("{}", config.effective());
         return Ok(ExitCode::SUCCESS);
     }
-    log_to_stderr(&config)?;
+    log_to_stderr(&config);
+    for variable in unknown {
+        tracing::warn!(variable, "this environment variable begins as settings do, but is none; ignored");
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads.count()).enable_all().build()?;
     let code = match name {
@@ -61,29 +70,25 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     code
 }
 
-fn load(arguments: &ArgMatches) -> anyhow::Result<Config> {
+fn load(arguments: &ArgMatches, environment: Vec<(String, String)>) -> anyhow::Result<Config> {
     let path = arguments.get_one::<String>("config");
     let text =
         path.map(|path| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))).transpose()?;
     let flag = |name: &str| Some((name.to_owned(), arguments.try_get_one::<String>(name).ok()??.clone()));
     let sources = Sources {
         file: path.map(String::as_str).zip(text.as_deref()),
-        environment: std::env::vars_os()
-            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-            .collect(),
+        environment,
         flags: SETTINGS.iter().filter_map(|setting| flag(setting.name)).collect(),
     };
     Ok(Config::load(&sources)?)
 }
 
-fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log_level).context("`log_level`")?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+fn log_to_stderr(config: &Config) {
+    let log = tracing_subscriber::fmt().with_env_filter(config.log_level.filter()).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    Ok(())
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
@@ -91,6 +96,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     tracing::info!(public = %server.public_address()?, admin = %server.admin_address()?, "konvert-gateway {} listens", env!("CARGO_PKG_VERSION"));
     let shutdown = CancellationToken::new();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
     let asked = shutdown.clone();
     let mut serving = std::pin::pin!(server.run(shutdown));
     loop {
@@ -98,6 +104,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             () = &mut serving => return Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
         }
         if asked.is_cancelled() {
             tracing::warn!("a second signal: clients that are left are cut off");

@@ -4,8 +4,8 @@
 //! starts, but for codes and for the updates channels, which the hooks' configuration names.
 
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 /// Handles to all metrics of one gateway. Cloning shares them.
@@ -47,6 +47,13 @@ pub struct Metrics {
     pub relay_restarts: IntCounter,
     pub api_requests: IntCounterVec,
     pub hooks_refused: IntCounterVec,
+    pub hooks_failing: IntGauge,
+    pub pocketbase_up: IntGauge,
+    pub redis_up: IntGauge,
+    pub outbox_lag_rows: IntGauge,
+    pub outbox_lag_seconds: Gauge,
+    pub outbox_seconds: Histogram,
+    pub hook_last_arrival: Gauge,
     pub pocketbase_failures: IntCounterVec,
     pub pocketbase_seconds: HistogramVec,
     pub broker_errors: IntCounterVec,
@@ -55,6 +62,32 @@ pub struct Metrics {
 
 /// Seconds; calls to PocketBase and Redis on the same machine take from a few hundred microseconds.
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+const SOCKET_REASONS: &[&str] =
+    &["pending", "max_connections_per_ip", "request_timeout", "too_large", "malformed", "broken"];
+const HANDSHAKE_REASONS: &[&str] = &[
+    "bad_handshake",
+    "unsupported_subprotocol",
+    "origin",
+    "draining",
+    "max_connections",
+    "max_connections_per_ip",
+    "max_unauthenticated",
+];
+const HOOK_REASONS: &[&str] = &[
+    "missing_signature",
+    "bad_signature",
+    "stale_timestamp",
+    "replayed",
+    "bad_request",
+    "too_many_events",
+    "too_large",
+    "busy",
+    "incomplete",
+    "request_timeout",
+    "draining",
+    "unavailable",
+];
 
 impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
@@ -221,6 +254,41 @@ impl Metrics {
                 "Requests of hooks and of the server API answered with an HTTP error",
                 "reason",
             )?,
+            pocketbase_up: gauge(
+                &r,
+                "gateway_pocketbase_up",
+                "1 if the last reading of PocketBase's outbox succeeded",
+            )?,
+            redis_up: gauge(
+                &r,
+                "gateway_redis_up",
+                "1 if Redis answers while these metrics are collected, or none is configured",
+            )?,
+            outbox_lag_rows: gauge(
+                &r,
+                "gateway_outbox_lag_rows",
+                "Rows of the outbox that were not published when it was last read",
+            )?,
+            outbox_lag_seconds: seconds(
+                &r,
+                "gateway_outbox_lag_seconds",
+                "Age of the oldest row of the outbox that was not published when it was last read",
+            )?,
+            outbox_seconds: histogram(
+                &r,
+                "gateway_outbox_seconds",
+                "Time from the writing of an outbox row to its being published, by the clocks of both machines",
+            )?,
+            hooks_failing: gauge(
+                &r,
+                "gateway_hooks_failing",
+                "1 while the last request of PocketBase's hooks to the gateway failed (GATEWAY_URL): changes arrive late",
+            )?,
+            hook_last_arrival: seconds(
+                &r,
+                "gateway_hook_last_arrival_timestamp_seconds",
+                "When PocketBase's hooks last posted to this gateway, in Unix seconds; 0: not yet",
+            )?,
             pocketbase_failures: counters(
                 &r,
                 "gateway_pocketbase_failures_total",
@@ -246,7 +314,34 @@ impl Metrics {
             )?,
             registry: r,
         };
+        metrics.begin_at_zero();
+        gauges(&metrics.registry, "gateway_build_info", "Always 1; the version is in the label", "version")?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
         Ok(metrics)
+    }
+
+    /// Makes the labels that alerts are about, since an alert on growth misses what begins at 1.
+    fn begin_at_zero(&self) {
+        let alerted: [(&IntCounterVec, &[&str]); 12] = [
+            (&self.guests_refused, &["not_allowed", "max_guests_per_ip"]),
+            (&self.sockets_refused, SOCKET_REASONS),
+            (&self.handshakes_refused, HANDSHAKE_REASONS),
+            (&self.hooks_refused, HOOK_REASONS),
+            (&self.disconnects, &["client", "3008", "3012", "3013", "3504"]),
+            (&self.rate_limited, &["commands", "signals"]),
+            (&self.access_checks, &["remembered", "asked", "failed"]),
+            (&self.gaps, &["filled", "lost"]),
+            (&self.relay_events, &["hook", "pull", "repeat", "dropped"]),
+            (&self.relay_pulls, &["timer", "gap"]),
+            (&self.pocketbase_failures, &["keys", "authorize", "visible", "view", "events", "confirm", "probe"]),
+            (&self.broker_errors, &["subscribe", "publish", "history", "presence", "relay", "connect", "status"]),
+        ];
+        for (counter, labels) in alerted {
+            for label in labels {
+                counter.with_label_values(&[label]);
+            }
+        }
     }
 
     pub fn count_events(&self, outcome: &str, count: usize) {
@@ -269,6 +364,12 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, promet
 
 fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> Result<GaugeVec, prometheus::Error> {
     let metric = GaugeVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    let metric = Gauge::new(name, help)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }

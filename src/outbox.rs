@@ -17,7 +17,7 @@ mod queue;
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::frame::Frame;
 use crate::writer::Writer;
-pub use budget::Budget;
+pub use budget::{Budget, Held};
 use bytes::Bytes;
 use queue::{Queue, Queued};
 use rustix::io::Errno;
@@ -140,6 +140,11 @@ impl Outbox {
         let queued = Queued { frame, reply_of: None };
         let held = state.queued + queued.cost();
         held <= self.limit / 2 && self.has_room_for(held) && self.queue(state, queued)
+    }
+
+    /// Whether more than half of what this connection may hold waits to be written.
+    pub fn is_half_full(&self) -> bool {
+        self.lock().queued > self.limit / 2
     }
 
     /// As [`Outbox::push`], for a reply that holds what only the channel's subscribers may see.

@@ -4,7 +4,7 @@
 pub mod batch;
 
 use crate::config::Config;
-use crate::event::Events;
+use crate::event::{Delivery, Events};
 use crate::metrics::Metrics;
 use crate::protocol::json;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
@@ -258,6 +258,11 @@ impl PocketBase {
         struct Answer {}
         self.post::<Answer>("confirm", &Confirmation { seq }).await?;
         Ok(())
+    }
+
+    /// Has PocketBase call the gateway, as its hooks do. Says how that went.
+    pub async fn probe(&self) -> Result<Delivery, PocketBaseError> {
+        self.post("probe", &serde_json::json!({})).await
     }
 
     async fn post<A: DeserializeOwned>(

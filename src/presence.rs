@@ -105,13 +105,19 @@ impl Presence {
     }
 
     pub async fn enter(self: &Arc<Self>, channel: &Arc<str>, info: &ClientInfo) -> Result<(), BrokerError> {
-        self.note(channel, info);
-        if !self.shows(channel, &info.user) {
+        self.enter_all(std::slice::from_ref(channel), info).await
+    }
+
+    /// Enters several channels in one call to the broker.
+    pub async fn enter_all(self: &Arc<Self>, channels: &[Arc<str>], info: &ClientInfo) -> Result<(), BrokerError> {
+        channels.iter().for_each(|channel| self.note(channel, info));
+        let shown = channels.iter().filter(|channel| self.shows(channel, &info.user));
+        let clients: Vec<(Arc<str>, ClientInfo)> = shown.map(|channel| (Arc::clone(channel), info.clone())).collect();
+        if clients.is_empty() {
             return Ok(());
         }
-        let client = [(Arc::clone(channel), info.clone())];
-        self.broker.add_presence(&client).await?;
-        self.leave_again(&client);
+        self.broker.add_presence(&clients).await?;
+        self.leave_again(&clients);
         Ok(())
     }
 

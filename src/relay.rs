@@ -12,8 +12,10 @@
 //!
 //! [`machine`] decides, this file carries out.
 
+mod lag;
 pub mod machine;
 mod oddities;
+mod reach;
 
 use crate::access::changes::{Cause, Change};
 use crate::broker::{Broker, BrokerError, Entry};
@@ -23,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
 use machine::{Action, Input, Machine, Note};
 use oddities::Oddities;
+use reach::Reach;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,6 +55,7 @@ pub struct Relay {
     settled: watch::Receiver<u64>,
     failure: Arc<Mutex<Option<String>>>,
     warnings: Arc<Mutex<Vec<String>>>,
+    reach: Reach,
     metrics: Metrics,
 }
 
@@ -63,6 +67,7 @@ impl Relay {
         let (settle, settled) = watch::channel(0);
         let failure = Arc::new(Mutex::new(Some("the outbox has not been read yet".to_owned())));
         let warnings = Arc::<Mutex<Vec<String>>>::default();
+        let reach = Reach::new(pocketbase.clone(), metrics.clone());
         let driver = Driver {
             machine: Machine::default(),
             pocketbase,
@@ -71,11 +76,12 @@ impl Relay {
             metrics: metrics.clone(),
             failure: Arc::clone(&failure),
             warnings: Arc::clone(&warnings),
+            reach: reach.clone(),
             start,
             settled: settle,
         };
         tokio::spawn(driver.run(posted, config.pull_interval));
-        Self { intake, started, offered: Arc::default(), settled, failure, warnings, metrics }
+        Self { intake, started, offered: Arc::default(), settled, failure, warnings, reach, metrics }
     }
 
     /// Takes ascending events from a hook. Never waits: with the queue full they are dropped here, stay in the
@@ -108,9 +114,11 @@ impl Relay {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sentences about parts of `gateway.config.js` that PocketBase's schema no longer has; the rest works.
+    /// Sentences about what does not work while the rest does: parts of `gateway.config.js` that PocketBase's schema no
+    /// longer has, and hooks that do not reach the gateway.
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let config = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        config.into_iter().chain(self.reach.warning()).collect()
     }
 }
 
@@ -123,6 +131,7 @@ struct Driver {
     oddities: Oddities,
     failure: Arc<Mutex<Option<String>>>,
     warnings: Arc<Mutex<Vec<String>>>,
+    reach: Reach,
     start: watch::Sender<bool>,
     settled: watch::Sender<u64>,
 }
@@ -195,11 +204,17 @@ impl Driver {
             Action::Restart(mark) => Input::Mark(self.broker.restart(mark).await?),
             Action::Read { after, limit } => {
                 let mut page = self.pocketbase.events(after, limit).await?;
+                self.metrics.pocketbase_up.set(1);
+                lag::read(&self.metrics, &page, self.machine.mark().map_or(0, |mark| mark.seq));
                 self.note_warnings(std::mem::take(&mut page.problems));
+                if let Some(delivery) = page.delivery.take() {
+                    self.reach.reported(delivery);
+                }
                 Input::Page(page)
             }
             Action::Publish(run) => {
                 let (deleted, odd) = (deleted(&run), oddities::of(&run));
+                let times: Vec<u64> = run.iter().map(|event| event.at).collect();
                 let timer = self.metrics.publish_seconds.start_timer();
                 let published = self.broker.publish(&entries(run)).await;
                 timer.observe_duration();
@@ -212,6 +227,7 @@ impl Driver {
                             self.broker.forget(&channel, seq).await?;
                         }
                         self.oddities.note(&odd);
+                        lag::published(&self.metrics, &times);
                         Input::Published
                     }
                 }
@@ -265,6 +281,9 @@ impl Driver {
     }
 
     fn fail(&self, error: &RelayError) {
+        if matches!(error, RelayError::PocketBase(_)) {
+            self.metrics.pocketbase_up.set(0);
+        }
         if matches!(error, RelayError::Broker(_)) {
             self.metrics.broker_errors.with_label_values(&["relay"]).inc();
         }

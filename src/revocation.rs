@@ -19,6 +19,7 @@ use crate::hub::suspension::Subscription;
 use crate::hub::{Hub, Watcher};
 use crate::metrics::Metrics;
 use crate::pocketbase::AccountId;
+use crate::pocketbase::batch::Asker;
 use crate::presence::Presence;
 use crate::protocol::Payload;
 use crate::protocol::codes::{self, Disconnect};
@@ -118,7 +119,7 @@ impl Revocation {
             let checks = futures_util::stream::iter(all).for_each_concurrent(CONCURRENCY, |(question, connections)| {
                 let (me, (channel, user)) = (&me, question);
                 async move {
-                    if let Ok((false, asked)) = me.access.ask_anew(&user, &channel).await {
+                    if let Ok((false, asked)) = me.access.ask_anew(asker(&connections), &user, &channel).await {
                         let still = || me.access.holds(asked, &user, &channel);
                         connections.iter().for_each(|it| me.revoke(&channel, it, Cause::Related, still));
                     }
@@ -241,7 +242,7 @@ impl Revocation {
                 async move {
                     let mut pause = RETRY.start;
                     loop {
-                        let answer = me.access.ask_anew(&user, &channel).await;
+                        let answer = me.access.ask_anew(asker(&connections), &user, &channel).await;
                         let still = |asked| me.access.holds(asked, &user, &channel);
                         match answer {
                             Ok((true, asked)) => {
@@ -279,6 +280,11 @@ fn questions(subscriptions: Vec<Subscription>) -> HashMap<Question, Vec<Arc<Conn
         questions.entry((channel, Arc::clone(&connection.user))).or_default().push(connection);
     }
     questions
+}
+
+/// In PocketBase's queue these questions count as the connection's own.
+fn asker(connections: &[Arc<Connection>]) -> Asker {
+    Asker(connections.first().map_or(0, |connection| connection.id))
 }
 
 async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {

@@ -44,6 +44,7 @@ use public::Public;
 use respond::Answer;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -317,8 +318,10 @@ async fn serve_http<F, A>(
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Answer>,
 {
+    let has_asked = AtomicBool::new(false);
     let service = service_fn(|request| {
         wait.renew();
+        has_asked.store(true, Ordering::Relaxed);
         let answered = answer(request);
         async { Ok::<_, Infallible>(answered.await) }
     });
@@ -353,7 +356,10 @@ async fn serve_http<F, A>(
         } else {
             "broken"
         };
-        door.count(reason);
+        // After a request, an end is the idle end of a connection that was kept for more.
+        if !has_asked.load(Ordering::Relaxed) || matches!(reason, "too_large" | "malformed") {
+            door.count(reason);
+        }
         tracing::debug!(%error, "an HTTP connection broke off");
     }
 }

@@ -4,8 +4,11 @@
 //! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
 //!
 //! Here: which part takes which command: [`login`] authenticates the client, [`subscriptions`] takes it into channels
-//! and out of them, [`member`] is what it may do there, [`status`] is about users' statuses; all within [`limits`].
+//! and out of them, with what [`ahead`] has prepared for a whole frame, [`member`] is what it may do there, [`status`] is
+//! about users' statuses; all within [`limits`]; [`journal`] logs how commands ended.
 
+mod ahead;
+mod journal;
 mod limits;
 mod login;
 mod member;
@@ -32,12 +35,17 @@ use crate::protocol::{Command, Reply, Request};
 use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::status::Statuses;
+use ahead::Ahead;
+use journal::Subject;
 use limits::Pace;
 use std::net::IpAddr;
 use std::sync::Arc;
-use subscriptions::Verdicts;
+use std::time::Duration;
 use timing::{Due, Pings, Timing};
 use tokio::time::{Instant, timeout_at};
+
+/// How often it is looked at whether a queue that was half full has room again.
+const DRAIN_CHECK: Duration = Duration::from_millis(2);
 
 /// What sessions work with, shared by all of them.
 pub struct Services {
@@ -71,6 +79,8 @@ pub struct Session {
     /// Held by a guest.
     guest: Option<GuestPlace>,
     state: State,
+    /// Why the command at hand is refused, where the log may know more than the client.
+    detail: Option<String>,
     /// The client has not answered a ping.
     lost: bool,
 }
@@ -115,7 +125,20 @@ impl Session {
         let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
         let client = crate::random::token::<16>().into();
         let state = State::New;
-        Self { id, client, services, outbox, timing, pace, address, newcomer, guest: None, state, lost: false }
+        Self {
+            id,
+            client,
+            services,
+            outbox,
+            timing,
+            pace,
+            address,
+            newcomer,
+            guest: None,
+            state,
+            detail: None,
+            lost: false,
+        }
     }
 
     pub fn id(&self) -> ConnectionId {
@@ -147,17 +170,23 @@ impl Session {
     pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
         self.show_life();
-        let mut verdicts = self.check_access(frame, deadline).await;
+        let services = Arc::clone(&self.services);
+        let mut ahead = Ahead::default();
         let mut is_empty = true;
         // One by one: all commands of a frame together may take fifty times its size.
         for command in json::decode(frame) {
             is_empty = false;
             let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
             self.services.metrics.commands.with_label_values(&[request.name()]).inc();
+            let subject = Subject::of(&request);
+            if matches!(request, Request::Subscribe(_)) {
+                ahead.prepare(self, &services, frame, deadline).await;
+            }
             let done = match self.admit(&request) {
-                Ok(()) => self.dispatch(id, request, deadline, &mut verdicts).await,
+                Ok(()) => self.dispatch(id, request, deadline, &mut ahead).await,
                 refused => refused,
             };
+            self.note(subject, &done);
             match done {
                 Ok(()) => {}
                 // What expects no reply gets none.
@@ -165,8 +194,17 @@ impl Session {
                 Err(Failure::Error(error)) => self.reply_error(id, error),
                 Err(Failure::Disconnect(reason)) => return Err(reason),
             }
+            self.make_room(deadline).await;
         }
         if is_empty { self.count_frame() } else { Ok(()) }
+    }
+
+    /// Waits while more than half of the client's queue is unsent, so that the replies of one frame, which may all be
+    /// there at once, do not fill it. A client that does not read is ended by others.
+    async fn make_room(&self, deadline: Instant) {
+        while self.outbox.is_half_full() && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_CHECK).await;
+        }
     }
 
     /// Something has come from the client, be it its farewell.
@@ -200,7 +238,7 @@ impl Session {
         id: u32,
         request: Request<'_>,
         deadline: Instant,
-        verdicts: &mut Verdicts,
+        ahead: &mut Ahead<'_>,
     ) -> Result<(), Failure> {
         match (&self.state, &request) {
             (State::New, Request::Connect { .. }) | (State::Connected(_), _) => {}
@@ -211,10 +249,11 @@ impl Session {
             Request::Connect { token } => Some(self.connect(&token, deadline).await?),
             Request::Subscribe(subscribe) => {
                 self.may_subscribe(&subscribe.channel)?;
+                let groundwork = ahead.take(&subscribe.channel);
                 match Kind::of(&subscribe.channel) {
-                    Kind::Feed => self.subscribe(id, subscribe, deadline, verdicts).await?,
-                    Kind::Status => self.subscribe_status(id, subscribe, deadline, verdicts).await?,
-                    Kind::Updates => self.subscribe_to_updates(id, subscribe, deadline, verdicts).await?,
+                    Kind::Feed => self.subscribe(id, subscribe, deadline, groundwork).await?,
+                    Kind::Status => self.subscribe_status(id, subscribe, deadline, groundwork).await?,
+                    Kind::Updates => self.subscribe_to_updates(id, subscribe, deadline, groundwork).await?,
                 }
                 None
             }

@@ -14,10 +14,12 @@ pub const TIMESTAMP: &str = "x-gateway-timestamp";
 pub const SIGNATURE: &str = "x-gateway-signature";
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
 
-/// Signs and verifies with one secret. The key does not print.
+/// Signs and verifies with one secret, and verifies with a second one while the first is being replaced. The keys do
+/// not print.
 #[derive(Clone)]
 pub struct Signer {
     key: hmac::Key,
+    second: Option<hmac::Key>,
 }
 
 /// Why a request was refused.
@@ -55,7 +57,13 @@ impl Refusal {
 
 impl Signer {
     pub fn new(secret: &SecretString) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes()) }
+        Self { key: key_of(secret), second: None }
+    }
+
+    /// Accepts what is signed with this secret too; empty: none.
+    #[must_use]
+    pub fn accepting(self, second: &SecretString) -> Self {
+        Self { second: (!second.expose_secret().is_empty()).then(|| key_of(second)), ..self }
     }
 
     /// The two header values for a request that leaves now.
@@ -78,7 +86,11 @@ impl Signer {
     ) -> Result<Verified, Refusal> {
         let (timestamp, signature) = timestamp.zip(signature).ok_or(Refusal::Missing)?;
         let signature = from_hex(signature).ok_or(Refusal::Bad)?;
-        hmac::verify(&self.key, &message(timestamp, method, target, body), &signature).map_err(|_| Refusal::Bad)?;
+        let message = message(timestamp, method, target, body);
+        let holds = |key: &hmac::Key| hmac::verify(key, &message, &signature).is_ok();
+        if !holds(&self.key) && !self.second.as_ref().is_some_and(holds) {
+            return Err(Refusal::Bad);
+        }
         let sent: u64 = timestamp.parse().map_err(|_| Refusal::Stale)?;
         let (now, skew) = (unix_seconds(now), MAX_SKEW.as_secs());
         if sent.abs_diff(now) > skew {
@@ -87,6 +99,10 @@ impl Signer {
         let signature = u128::from_le_bytes(signature.first_chunk().copied().ok_or(Refusal::Bad)?);
         Ok(Verified { timestamp: sent, signature, oldest: now.saturating_sub(skew) })
     }
+}
+
+fn key_of(secret: &SecretString) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes())
 }
 
 fn unix_seconds(time: SystemTime) -> u64 {
@@ -135,6 +151,20 @@ mod tests {
         assert_eq!(verify(&ours, early, &signed, b"body"), Err(Refusal::Stale));
         let other_target = ours.sign(now, "POST", "/api/gateway/keys", b"body");
         assert_eq!(verify(&ours, now, &other_target, b"body"), Err(Refusal::Bad));
+    }
+
+    #[test]
+    fn a_second_secret_is_accepted_and_does_not_sign() {
+        let now = SystemTime::now();
+        let (old, new) = ("0123456789abcdef0123456789abcdef", "another secret of 32 characters!");
+        let both = signer(old).accepting(&new.into());
+        for secret in [old, new] {
+            assert_eq!(verify(&both, now, &signer(secret).sign(now, "POST", "/hooks/pocketbase", b""), b""), Ok(()));
+        }
+        let signed = both.sign(now, "POST", "/hooks/pocketbase", b"");
+        assert_eq!(verify(&signer(new), now, &signed, b""), Err(Refusal::Bad));
+        let empty = signer("").sign(now, "POST", "/hooks/pocketbase", b"");
+        assert_eq!(verify(&signer(old).accepting(&"".into()), now, &empty, b""), Err(Refusal::Bad));
     }
 
     #[test]

@@ -288,7 +288,7 @@ async fn until_the_drain_delay_is_over_everybody_is_served_and_then_told_where_t
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let settings = [("GATEWAY_SHUTDOWN_SPREAD", "300"), ("GATEWAY_SHUTDOWN_TIMEOUT", "301")];
-    for (first, second) in [("TERM", "TERM"), ("INT", "TERM")] {
+    for (first, second) in [("TERM", "TERM"), ("INT", "TERM"), ("HUP", "TERM")] {
         let mut world = World::start(1, false, &settings).await;
         let (room, users) = world.room(&["alice", "bob", "eve"]).await;
         let _client = world.subscriber(0, &users[1], &room).await;

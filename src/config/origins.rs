@@ -2,8 +2,8 @@
 
 use super::value::{Value, quote};
 
-/// Exact origins (`https://chat.example.org`) and all subdomains of a domain (`https://*.example.org`), separated by
-/// commas. None listed: every origin may connect, since it takes a token, which no browser adds by itself.
+/// Exact origins (`https://chat.example.org`), all subdomains of a domain (`https://*.example.org`), and what pages of
+/// apps send (`capacitor://localhost`, `file://`, `null`), separated by commas. None listed: every origin may connect, since it takes a token, which no browser adds by itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Origins(Vec<String>);
 
@@ -32,6 +32,10 @@ fn matches(pattern: &str, origin: &str) -> bool {
 
 /// An origin as browsers write it, with `*.` before a domain where that is wanted.
 fn is_pattern(text: &str) -> bool {
+    // Pages from files and sandboxed frames have no host, and browsers call the origin of most of them "null".
+    if matches!(text, "null" | "file://") {
+        return true;
+    }
     let Some((scheme, host)) = text.split_once("://") else { return false };
     let host = host.strip_prefix("*.").unwrap_or(host);
     let origin: Option<hyper::Uri> = format!("{scheme}://{host}").parse().ok();
@@ -49,7 +53,8 @@ impl Value for Origins {
                 Ok(word)
             } else {
                 Err(format!(
-                    "{word:?} is no origin such as https://chat.example.org or https://*.example.org, without a path"
+                    "{word:?} is no origin such as https://chat.example.org or https://*.example.org, without a path; apps \
+                     send capacitor://localhost, file:// or null"
                 ))
             }
         };
@@ -99,6 +104,18 @@ mod tests {
     }
 
     #[test]
+    fn apps_and_files() {
+        let listed = ["null", "file://", "capacitor://localhost", "ionic://localhost", "tauri://localhost"];
+        let origins = Origins::parse(&listed.join(",")).unwrap();
+        assert!(listed.iter().all(|origin| origins.allow(origin)));
+        for other in ["", "file:///etc/passwd", "capacitor://evil.example", "https://null", "nulls", "http://localhost"]
+        {
+            assert!(!origins.allow(other), "{other:?}");
+        }
+        assert_eq!(Origins::parse(origins.show().trim_matches('"')).unwrap(), origins);
+    }
+
+    #[test]
     fn none_listed_is_all_allowed() {
         assert!(Origins::default().allow("https://anywhere.example") && Origins::default().allow("null"));
     }
@@ -113,7 +130,8 @@ mod tests {
             "*",
             "https://*",
             "https://a.*.org",
-            "null",
+            "file:///srv/page.html",
+            "nil",
         ] {
             let error = Origins::parse(text).unwrap_err();
             assert!(error.contains("https://*.example.org"), "{text}: {error}");

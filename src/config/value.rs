@@ -150,11 +150,18 @@ impl Value for HttpUrl {
         let url = text.trim_end_matches('/');
         // As the routes will follow it. A fragment would swallow them without a word.
         match format!("{url}/").parse::<hyper::Uri>() {
+            // Not repeated here, since it may be a password.
+            Ok(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => Err(
+                "a user name or password in this URL would not be sent: the gateway signs its requests with `secret` \
+                     instead; leave out what stands before the @"
+                    .into(),
+            ),
             Ok(uri) if uri.scheme_str() == Some("http") && uri.query().is_none() && !url.contains('#') => {
                 Ok(Self(url.to_owned()))
             }
             _ => Err(format!(
-                "{text:?} is no http:// URL such as http://127.0.0.1:8090 (TLS to PocketBase is not offered: keep both in one network)"
+                "{:?} is no http:// URL such as http://127.0.0.1:8090 (TLS to PocketBase is not offered: keep both in one network)",
+                text.rsplit('@').next().unwrap_or(text)
             )),
         }
     }
@@ -306,11 +313,11 @@ pub fn from_toml(value: &toml::Value) -> Result<String, String> {
     }
 }
 
-/// The candidate that differs least from `name`, if it is near enough to have been meant.
-pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+/// The candidate that differs least from `name`, if it differs by at most `furthest` letters.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>, furthest: usize) -> Option<String> {
     candidates
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
         .min()
-        .filter(|(distance, _)| *distance <= 3)
+        .filter(|(distance, _)| *distance <= furthest)
         .map(|(_, candidate)| candidate.to_owned())
 }

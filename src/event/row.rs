@@ -23,6 +23,8 @@ const TRUNCATED: &[u8] = br#"},"truncated":true}"#;
 #[derive(Deserialize)]
 struct Row<'a> {
     seq: u64,
+    #[serde(default)]
+    at: u64,
     channels: Vec<String>,
     #[serde(borrow)]
     data: &'a RawValue,
@@ -60,7 +62,7 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
 impl Row<'_> {
     /// `None`: a part is not what it should be.
     fn event(self) -> Option<Event> {
-        let Self { seq, channels, data, access, updates, dropped } = self;
+        let Self { seq, at, channels, data, access, updates, dropped } = self;
         let possible = channels.len() <= CHANNELS_MAX && channels.iter().all(|name| is_well_formed(name));
         let readable = possible
             && access.is_none_or(|access| serde_json::from_str::<Vec<Change>>(access.get()).is_ok())
@@ -76,7 +78,7 @@ impl Row<'_> {
             (Payload::from_raw(data), Completeness::Whole)
         };
         let (access, updates) = (access.map(Payload::from_raw), updates.map(Payload::from_raw));
-        Some(Event { seq, channels, data, access, updates, completeness, dropped })
+        Some(Event { seq, at, channels, data, access, updates, completeness, dropped })
     }
 }
 
@@ -111,7 +113,7 @@ pub fn truncated_data(action: &str, collection: &str, id: &str) -> Payload {
 /// An event in the place of a row that cannot be read.
 pub(super) fn unreadable(seq: u64, row: Payload, access: Option<Payload>) -> Event {
     let completeness = Completeness::Unreadable;
-    Event { seq, channels: Vec::new(), data: row, access, updates: None, completeness, dropped: 0 }
+    Event { seq, at: 0, channels: Vec::new(), data: row, access, updates: None, completeness, dropped: 0 }
 }
 
 /// The access changes of a row whose other parts cannot be read.

@@ -62,7 +62,7 @@ impl Node {
 
     async fn subscribe_with(&self, connection: Arc<Connection>, recover: Option<&Position>) -> Subscribed {
         let accept = |reply| connection.outbox.push(json::reply(1, &Reply::Subscribe(reply)));
-        assert!(self.hub.subscribe(CHANNEL, &connection, recover, accept).await.unwrap());
+        assert!(self.hub.subscribe(CHANNEL, &connection, recover, None, accept).await.unwrap());
         let outbox = Arc::clone(&connection.outbox);
         let mut subscribed = Subscribed { connection, outbox, reply: Value::Null };
         subscribed.reply = subscribed.frames(1).await.remove(0)["subscribe"].take();
@@ -123,7 +123,7 @@ async fn the_reply_comes_first_and_everything_later_follows_in_order() {
 async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
     let node = Node::with_history(100).await;
     let subscribed = node.subscribe(1, None).await;
-    let again = node.hub.subscribe(CHANNEL, &subscribed.connection, None, |_| true).await;
+    let again = node.hub.subscribe(CHANNEL, &subscribed.connection, None, None, |_| true).await;
     assert!(matches!(again, Err(SubscribeError::AlreadySubscribed)));
     assert!(node.hub.unsubscribe(CHANNEL, &subscribed.connection));
     assert!(!node.hub.unsubscribe(CHANNEL, &subscribed.connection));
@@ -136,7 +136,7 @@ async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
 #[tokio::test]
 async fn a_declined_subscribe_leaves_nothing_behind() {
     let node = Node::with_history(100).await;
-    assert!(!node.hub.subscribe(CHANNEL, &connection(1, 1000), None, |_| false).await.unwrap());
+    assert!(!node.hub.subscribe(CHANNEL, &connection(1, 1000), None, None, |_| false).await.unwrap());
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Out);
 }
 
@@ -366,7 +366,7 @@ async fn joining_leaving_and_publishing_at_once_loses_nothing() {
                 let outbox = &connection.outbox;
                 let accept = |reply| outbox.push(json::reply(1, &Reply::Subscribe(reply)));
                 let recover = since.clone().unwrap_or(Position { offset: 0, epoch: hub_epoch(&hub).await });
-                hub.subscribe(CHANNEL, &connection, Some(&recover), accept).await.unwrap();
+                hub.subscribe(CHANNEL, &connection, Some(&recover), None, accept).await.unwrap();
                 tokio::task::yield_now().await;
                 hub.unsubscribe(CHANNEL, &connection);
                 outbox.close(codes::SHUTDOWN);

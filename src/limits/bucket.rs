@@ -49,6 +49,11 @@ impl Bucket {
         usize::try_from(held.as_nanos() / rate.interval.as_nanos().max(1)).unwrap_or(usize::MAX)
     }
 
+    /// The instant from which on it holds so many tokens, unless some are taken before; may lie in the past.
+    pub fn holds_at(&self, rate: &Rate, tokens: u32) -> Instant {
+        (self.full_at + rate.interval * tokens).checked_sub(rate.depth).unwrap_or(self.full_at)
+    }
+
     /// Whether it could be forgotten and made anew without any difference.
     pub fn is_full(&self, now: Instant) -> bool {
         self.full_at <= now

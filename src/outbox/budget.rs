@@ -32,6 +32,15 @@ impl Budget {
         }
     }
 
+    /// Counts bytes outside of the queues, which are still to become frames, until the value is dropped. `None` while the
+    /// budget is used up.
+    pub fn hold(&self, bytes: usize) -> Option<Held> {
+        (!self.is_used_up()).then(|| {
+            self.add(bytes);
+            Held { budget: self.clone(), bytes }
+        })
+    }
+
     #[cfg(test)]
     pub fn held(&self) -> i64 {
         self.held.get()
@@ -40,5 +49,35 @@ impl Budget {
     #[cfg(test)]
     pub fn unlimited() -> Self {
         Self::new(usize::MAX, IntGauge::new("held", "for a test").unwrap())
+    }
+}
+
+/// Bytes that are counted in a budget until the value is dropped.
+pub struct Held {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_bytes_count_until_they_are_dropped_and_none_are_held_past_the_limit() {
+        let budget = Budget::new(100, IntGauge::new("held", "for a test").unwrap());
+        let first = budget.hold(60).unwrap();
+        let second = budget.hold(60).unwrap();
+        assert_eq!(budget.held(), 120);
+        assert!(budget.hold(1).is_none());
+        drop(first);
+        assert_eq!(budget.held(), 60);
+        drop((second, budget.hold(1)));
+        assert_eq!(budget.held(), 0);
     }
 }

@@ -1,29 +1,64 @@
-//! Many questions, few calls: what is asked while calls are under way goes into the next one together. While there is
-//! much to ask, calls that are not full keep a distance, so that their number does not depend on that of the askers.
+//! Batching of questions to PocketBase: many questions become few calls.
+//!
+//! Questions that arrive while calls are under way share the next call. Calls that are not full are paced by a token
+//! bucket ([`RATE`], [`BURST`]): the number of calls does not grow with the number of askers. The last [`RESERVE`] tokens
+//! are kept for askers without a call in the last second, so a busy asker's pauses do not delay other askers.
+//!
+//! Each asker has its own queue, and a call takes from all queues in turn: many questions of one asker do not hold up
+//! the single question of another.
+
+mod queue;
 
 use super::PocketBaseError;
+use crate::limits::bucket::{Bucket, Rate};
+use queue::FairQueue;
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-/// Questions that may wait for a call. Whoever asks beyond that waits for a place.
-const QUEUE: usize = 4096;
+/// Requests that may wait for the batching task; further callers wait for a free place.
+const REQUESTS: usize = 256;
+/// Questions that the batching task holds, about 200 bytes each. Above this number no further requests are taken in, and
+/// callers are served in the order of their requests. Below it askers take turns, so it is large: all questions of 1,000
+/// full connections.
+const QUEUE: usize = 256 * 1024;
 /// Calls to PocketBase at once. More would only queue there.
 const IN_FLIGHT: usize = 4;
-/// Questions in one call; PocketBase takes up to 500.
-const BATCH: usize = 200;
-/// Between the beginnings of two calls, unless the second is full. Who asks after a longer pause does not wait.
-const DISTANCE: Duration = Duration::from_millis(50);
+/// Questions in one call: all subscriptions that a connection may have by default. PocketBase takes up to 500.
+const BATCH: usize = 256;
+/// Calls per second in the long run. Full calls are not counted.
+const RATE: usize = 20;
+/// Calls that may go out at once after a quiet time.
+const BURST: usize = 4;
+/// Tokens that are kept for askers without a recent call.
+const RESERVE: u32 = 2;
+/// How long a call of an asker counts as recent.
+const RECENT: Duration = Duration::from_secs(1);
 
 type Answer<V> = Result<V, PocketBaseError>;
 
-/// Asks PocketBase in batches. The same question asked twice goes out once. Cloning shares the queue; when the
+/// The client on whose behalf a question is asked, usually a connection's id; the unit of fairness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Asker(pub u64);
+
+/// Asks PocketBase in batches. Equal questions in a batch go out once. Cloning shares the queue; when the
 /// last clone is dropped, its task ends.
 pub struct Batcher<K, V> {
-    questions: mpsc::Sender<(K, oneshot::Sender<Answer<V>>)>,
+    requests: mpsc::Sender<Request<K, V>>,
+    hasher: foldhash::fast::RandomState,
+}
+
+struct Request<K, V> {
+    asker: Asker,
+    questions: Vec<Question<K, V>>,
+}
+
+struct Question<K, V> {
+    key: K,
+    answer: oneshot::Sender<Answer<V>>,
 }
 
 impl<K, V> Batcher<K, V>
@@ -37,20 +72,90 @@ where
         F: Fn(Arc<[K]>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<V>, PocketBaseError>> + Send + 'static,
     {
-        let (questions, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(run(receiver, Arc::new(call)));
-        Self { questions }
+        let (requests, receiver) = mpsc::channel(REQUESTS);
+        tokio::spawn(run(receiver, call));
+        Self { requests, hasher: foldhash::fast::RandomState::default() }
     }
 
+    /// One question, as an asker of its own.
     pub async fn ask(&self, key: K) -> Answer<V> {
-        let (answer, answered) = oneshot::channel();
-        // Neither fails while `self` lives, short of a panic in the batch's task.
-        self.questions.send((key, answer)).await.map_err(|_| PocketBaseError::Abandoned)?;
-        answered.await.map_err(|_| PocketBaseError::Abandoned)?
+        let asker = Asker(self.hasher.hash_one(&key));
+        self.ask_all(asker, [key]).await.pop().unwrap_or(Err(PocketBaseError::Abandoned))
+    }
+
+    /// Several questions of one asker, in as few calls as possible. Returns the answers in order.
+    pub async fn ask_all(&self, asker: Asker, keys: impl IntoIterator<Item = K>) -> Vec<Answer<V>> {
+        let (questions, answers): (Vec<_>, Vec<_>) = keys
+            .into_iter()
+            .map(|key| {
+                let (answer, answered) = oneshot::channel();
+                (Question { key, answer }, answered)
+            })
+            .unzip();
+        // Fails only after a panic in the batching task; then the answers fail as well.
+        let _ = self.requests.send(Request { asker, questions }).await;
+        let mut results = Vec::with_capacity(answers.len());
+        for answered in answers {
+            results.push(answered.await.unwrap_or(Err(PocketBaseError::Abandoned)));
+        }
+        results
     }
 }
 
-async fn run<K, V, F, Fut>(mut questions: mpsc::Receiver<(K, oneshot::Sender<Answer<V>>)>, call: Arc<F>)
+/// Questions without a call, and the token bucket of calls.
+struct Pending<K, V> {
+    queue: FairQueue<Question<K, V>>,
+    rate: Option<Rate>,
+    calls: Bucket,
+    /// Each asker's last call.
+    recent: HashMap<Asker, Instant, foldhash::fast::RandomState>,
+    /// Time of the last pruning of `recent`.
+    pruned: Instant,
+}
+
+impl<K, V> Pending<K, V> {
+    fn new(now: Instant) -> Self {
+        let (queue, rate, recent) = (FairQueue::default(), Rate::new(RATE, BURST), HashMap::default());
+        Self { queue, rate, calls: Bucket::full(now), recent, pruned: now }
+    }
+
+    fn add(&mut self, Request { asker, questions }: Request<K, V>) {
+        questions.into_iter().for_each(|question| self.queue.push(asker, question));
+    }
+
+    /// Start time of the next call, as of the questions now in the queue.
+    fn due(&self, now: Instant) -> Instant {
+        let Some(rate) = self.rate.as_ref().filter(|_| self.queue.len() < BATCH) else { return now };
+        let is_recent = |asker| self.recent.get(&asker).is_some_and(|at| now - *at < RECENT);
+        let needed = if self.queue.askers().all(is_recent) { RESERVE + 1 } else { 1 };
+        self.calls.holds_at(rate, needed)
+    }
+
+    /// Takes the questions of the next call.
+    fn take(&mut self, now: Instant) -> Vec<Question<K, V>> {
+        if now - self.pruned >= RECENT {
+            self.recent.retain(|_, at| now - *at < RECENT);
+            self.pruned = now;
+        }
+        let mut taken = Vec::with_capacity(self.queue.len().min(BATCH));
+        while taken.len() < BATCH
+            && let Some((asker, question)) = self.queue.pop()
+        {
+            // The caller has given up.
+            if question.answer.is_closed() {
+                continue;
+            }
+            self.recent.insert(asker, now);
+            taken.push(question);
+        }
+        if let Some(rate) = self.rate.as_ref().filter(|_| (1..BATCH).contains(&taken.len())) {
+            self.calls.take(rate, now);
+        }
+        taken
+    }
+}
+
+async fn run<K, V, F, Fut>(mut requests: mpsc::Receiver<Request<K, V>>, call: F)
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + 'static,
@@ -58,42 +163,66 @@ where
     Fut: Future<Output = Result<Vec<V>, PocketBaseError>> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
-    let mut asked = Vec::new();
-    let mut next = Instant::now();
+    let mut pending = Pending::new(Instant::now());
     loop {
         // First a free slot, then the questions: what arrives meanwhile joins the batch.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        if questions.recv_many(&mut asked, BATCH).await == 0 {
-            return;
+        if pending.queue.is_empty() {
+            let Some(request) = requests.recv().await else { return };
+            pending.add(request);
         }
-        while asked.len() < BATCH {
-            let room = BATCH - asked.len();
-            let more = timeout_at(next, questions.recv_many(&mut asked, room)).await;
-            if !matches!(more, Ok(1..)) {
-                break;
-            }
+        while pending.queue.len() < QUEUE
+            && let Ok(request) = requests.try_recv()
+        {
+            pending.add(request);
         }
-        next = Instant::now() + DISTANCE;
-        let mut waiting: HashMap<K, Vec<oneshot::Sender<Answer<V>>>> = HashMap::new();
-        for (key, answer) in asked.drain(..) {
-            waiting.entry(key).or_default().push(answer);
+        while let now = Instant::now()
+            && let due = pending.due(now)
+            && due > now
+            && let Ok(Some(request)) = timeout_at(due, requests.recv()).await
+        {
+            pending.add(request);
         }
-        let call = Arc::clone(&call);
+        let questions = pending.take(Instant::now());
+        if questions.is_empty() {
+            continue;
+        }
+        let (keys, waiting) = merged(questions);
+        let answers = call(Arc::clone(&keys));
         tokio::spawn(async move {
-            let keys: Arc<[K]> = waiting.keys().cloned().collect();
-            let answers = call(Arc::clone(&keys)).await;
-            for (i, key) in keys.iter().enumerate() {
-                let answer = match &answers {
-                    Ok(values) => values.get(i).cloned().ok_or(PocketBaseError::Abandoned),
-                    Err(error) => Err(error.clone()),
-                };
-                for waiter in waiting.remove(key).into_iter().flatten() {
-                    // Whoever gave up waiting needs no answer.
-                    let _ = waiter.send(answer.clone());
-                }
-            }
+            deliver(&keys, waiting, answers.await);
             drop(slot);
         });
+    }
+}
+
+/// Callers by question.
+type Waiting<K, V> = HashMap<K, Vec<oneshot::Sender<Answer<V>>>>;
+
+/// Removes duplicate questions and keeps the order.
+fn merged<K: Clone + Eq + Hash, V>(questions: Vec<Question<K, V>>) -> (Arc<[K]>, Waiting<K, V>) {
+    let mut keys = Vec::with_capacity(questions.len());
+    let mut waiting = Waiting::with_capacity(questions.len());
+    for Question { key, answer } in questions {
+        let waiters = waiting.entry(key.clone()).or_default();
+        if waiters.is_empty() {
+            keys.push(key);
+        }
+        waiters.push(answer);
+    }
+    (keys.into(), waiting)
+}
+
+fn deliver<K: Eq + Hash, V: Clone>(keys: &[K], mut waiting: Waiting<K, V>, answers: Answer<Vec<V>>) {
+    for (i, key) in keys.iter().enumerate() {
+        let answer = match &answers {
+            Ok(values) => values.get(i).cloned().ok_or(PocketBaseError::Abandoned),
+            Err(error) => Err(error.clone()),
+        };
+        for waiter in waiting.remove(key).into_iter().flatten() {
+            // Whoever gave up waiting needs no answer.
+            let _ = waiter.send(answer.clone());
+        }
     }
 }
 
@@ -147,6 +276,79 @@ mod tests {
         }
         assert!(answered[0] < start + Duration::from_millis(5));
         assert!((15..=25).contains(&calls.load(Ordering::Relaxed)), "{calls:?} calls within a second");
+    }
+
+    /// Answers each call after 10 ms, and counts calls.
+    fn slow(calls: &Arc<AtomicUsize>) -> Arc<Batcher<usize, usize>> {
+        let calls = Arc::clone(calls);
+        Arc::new(Batcher::start(move |keys: Arc<[usize]>| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Ok(keys.to_vec())
+            }
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_questions_of_a_full_connection_take_one_call() {
+        let calls = Arc::default();
+        let start = Instant::now();
+        let answers = slow(&calls).ask_all(Asker(1), 0..BATCH).await;
+        assert!(answers.into_iter().eq((0..BATCH).map(Ok)));
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        assert!(start.elapsed() < Duration::from_millis(20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_questions_of_one_asker_do_not_hold_up_another_s_single_one() {
+        let calls = Arc::default();
+        let batcher = slow(&calls);
+        let greedy = Arc::clone(&batcher);
+        let all = tokio::spawn(async move { greedy.ask_all(Asker(1), 0..100 * BATCH).await.len() });
+        tokio::task::yield_now().await;
+        let start = Instant::now();
+        assert_eq!(batcher.ask_all(Asker(2), [1_000_000]).await, [Ok(1_000_000)]);
+        // The calls under way, and the next one.
+        assert!(start.elapsed() <= Duration::from_millis(21), "{:?}", start.elapsed());
+        assert_eq!(all.await.unwrap(), 100 * BATCH);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_asker_without_pause_does_not_impose_its_pauses_on_others() {
+        let calls = Arc::default();
+        let batcher = slow(&calls);
+        let looping = Arc::clone(&batcher);
+        let asking = tokio::spawn(async move {
+            for i in 0.. {
+                let _ = looping.ask_all(Asker(1), [i]).await;
+            }
+        });
+        let begin = Instant::now();
+        for i in 0..10 {
+            // Every now and then another one asks.
+            tokio::time::sleep(Duration::from_millis(333)).await;
+            let start = Instant::now();
+            assert_eq!(batcher.ask_all(Asker(100 + i), [usize::MAX]).await, [Ok(usize::MAX)]);
+            assert!(start.elapsed() <= Duration::from_millis(11), "{:?}", start.elapsed());
+        }
+        asking.abort();
+        let per_second = calls.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64();
+        assert!(per_second < 22.0, "{per_second} calls per second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_given_up_costs_no_call() {
+        let calls = Arc::default();
+        let batcher = slow(&calls);
+        for i in 0..BURST + 5 {
+            let waiting = Arc::clone(&batcher);
+            // Answered while there are tokens, given up afterwards.
+            let _ = tokio::time::timeout(Duration::from_millis(11), waiting.ask_all(Asker(1), [i])).await;
+        }
+        let before = calls.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(calls.load(Ordering::Relaxed), before);
     }
 
     #[tokio::test]

@@ -60,7 +60,7 @@ fn channel(seq: u64) -> usize {
 fn event(seq: u64, run: u8) -> Event {
     let data = Payload::parse(&format!("\"{seq} of {run}\"")).unwrap();
     let channels = vec![channel(seq).to_string()];
-    Event { seq, channels, data, access: None, updates: None, completeness: Completeness::Whole, dropped: 0 }
+    Event { seq, at: 0, channels, data, access: None, updates: None, completeness: Completeness::Whole, dropped: 0 }
 }
 
 fn run_of(event: &Event) -> u8 {
@@ -71,7 +71,7 @@ fn run_of(event: &Event) -> u8 {
 fn page(log: &Log, boot: u8, after: u64, limit: usize) -> Events {
     let events =
         (1..).zip(log).filter(|(seq, _)| *seq > after).take(limit).map(|(seq, run)| event(seq, *run)).collect();
-    Events { events, last: log.len() as u64, boot: boot.into(), problems: Vec::new() }
+    Events { events, last: log.len() as u64, boot: boot.into(), ..Events::default() }
 }
 
 impl Broker {

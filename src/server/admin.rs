@@ -22,7 +22,7 @@ impl Admin {
 
     pub async fn answer(self: Arc<Self>, method: Method, path: String) -> Answer {
         match (&method, path.as_str()) {
-            (&Method::GET, "/metrics") => match self.metrics() {
+            (&Method::GET, "/metrics") => match self.metrics().await {
                 Ok(body) => text(StatusCode::OK, "text/plain; version=0.0.4", body),
                 Err(bad) => error(StatusCode::INTERNAL_SERVER_ERROR, "metrics", &bad.to_string()),
             },
@@ -32,9 +32,12 @@ impl Admin {
         }
     }
 
-    fn metrics(&self) -> Result<Vec<u8>, prometheus::Error> {
+    async fn metrics(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let metrics = &self.services.metrics;
+        let answered = tokio::time::timeout(CHECK, self.services.broker.check()).await;
+        metrics.redis_up.set(i64::from(matches!(answered, Ok(Ok(())))));
         self.services.revocation.updates.report();
-        self.services.metrics.render()
+        metrics.render()
     }
 
     /// 200 while this node can serve clients, else 503 with its `problems`. `warnings` name parts of the config that do

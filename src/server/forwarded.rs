@@ -23,6 +23,11 @@ pub fn client(headers: &HeaderMap, peer: IpAddr, trusted: &Networks) -> IpAddr {
     }
 }
 
+/// Whether a request has neither header: its proxy is not set up to tell whose it is.
+pub fn is_silent(headers: &HeaderMap) -> bool {
+    !headers.contains_key(&FORWARDED) && !headers.contains_key(&X_FORWARDED_FOR)
+}
+
 /// All lines of one header as one list; `None` where there is none.
 fn lines(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));

@@ -5,8 +5,10 @@ use super::door::Caller;
 use super::forwarded;
 use super::handshake::{self, SUBPROTOCOL, Subprotocols};
 use super::respond::{Answer, error, json};
+use crate::config::BasePath;
 use crate::event::Events;
 use crate::limits::addresses::{AddressPlace, Addresses};
+use crate::limits::lines::Lines;
 use crate::limits::places::{Place, Places};
 use crate::limits::replays::Replays;
 use crate::outbox::{Budget, Outbox};
@@ -26,9 +28,9 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use prometheus::IntCounter;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Once};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -51,6 +53,10 @@ const BODY_UNIT: usize = 1024;
 /// Seconds after which a full gateway may be tried again.
 const FULL_PAUSE: &str = "10";
 
+/// Log lines about refused requests, within a minute: enough to find a wrong setting by.
+const REFUSALS: u32 = 10;
+const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
+
 /// Of a body that is refused, how much is read all the same, and for how long.
 const DISCARDED: usize = 32 * 1024 * 1024;
 const DISCARDING: Duration = Duration::from_secs(1);
@@ -66,6 +72,8 @@ pub struct Public {
     unauthenticated: Places,
     addresses: Arc<Addresses>,
     replays: Replays,
+    refusals: Lines,
+    silent_proxy: Once,
     bodies: Semaphore,
     /// What a stop waits for: requests of hooks, and the connections' tasks.
     hooks: TaskTracker,
@@ -85,7 +93,7 @@ impl Public {
     ) -> Self {
         let (config, metrics) = (&services.config, &services.metrics);
         Self {
-            signer: Signer::new(&config.secret),
+            signer: Signer::new(&config.secret).accepting(&config.secret_second),
             writers: Writers::start(
                 config.write_hold.0,
                 &Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone()),
@@ -95,6 +103,8 @@ impl Public {
             unauthenticated: Places::new(config.max_unauthenticated, metrics.unauthenticated.clone()),
             addresses,
             replays: Replays::default(),
+            refusals: Lines::new("refused requests", REFUSALS, REFUSALS_PERIOD),
+            silent_proxy: Once::new(),
             bodies: Semaphore::new(body_units(config.max_hook_size) * BODIES),
             hooks,
             connections: clients,
@@ -104,11 +114,12 @@ impl Public {
     }
 
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
-        let mut answer = match (request.method(), request.uri().path()) {
+        let path = route(&self.services.config.base_path, request.uri().path());
+        let mut answer = match (request.method(), path) {
             _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => {
                 error(StatusCode::URI_TOO_LONG, "uri_too_long", &format!("an address has {URI_MAX} bytes at most"))
             }
-            (&Method::GET, WEBSOCKET) => self.handshake(request, caller),
+            (&Method::GET, WEBSOCKET) => self.handshake(request, Arc::clone(&caller)),
             (&Method::POST, HOOKS) => self.take_events(request).await,
             (&Method::POST, path) if let Some(method) = api::Method::of(path) => self.serve_api(method, request).await,
             (_, path) if matches!(path, WEBSOCKET | HOOKS) || api::Method::of(path).is_some() => {
@@ -118,11 +129,17 @@ impl Public {
                 StatusCode::NOT_FOUND,
                 "not_found",
                 &format!(
-                    "there is {WEBSOCKET} for clients, {HOOKS} for PocketBase's hooks, {}… for back ends",
-                    api::PREFIX
+                    "there is {base}{WEBSOCKET} for clients, {base}{HOOKS} for PocketBase's hooks, {base}{}… for back ends",
+                    api::PREFIX,
+                    base = self.services.config.base_path.as_str(),
                 ),
             ),
         };
+        if let Some(Refused { reason, message }) = answer.extensions_mut().remove()
+            && self.refusals.passes()
+        {
+            tracing::warn!(peer = %caller.peer, reason, cause = message, "a request was refused");
+        }
         if answer.status().is_client_error() || answer.status().is_server_error() {
             // Whoever is refused begins anew with a new connection, which is counted.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -132,7 +149,7 @@ impl Public {
 
     fn refuse(&self, reason: &'static str, status: StatusCode, message: &str) -> Answer {
         self.services.metrics.handshakes_refused.with_label_values(&[reason]).inc();
-        error(status, reason, message)
+        refused(status, reason, message)
     }
 
     fn handshake(self: &Arc<Self>, mut request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
@@ -212,6 +229,15 @@ impl Public {
     ) -> Result<(Open, Place, IpAddr), Box<Answer>> {
         let full = |reason, status, message| Box::new(come_back(self.refuse(reason, status, message), FULL_PAUSE));
         let (address, client) = if caller.is_trusted_proxy {
+            if forwarded::is_silent(request.headers()) {
+                self.silent_proxy.call_once(|| {
+                    tracing::warn!(
+                        proxy = %caller.peer,
+                        "a proxy of trusted_proxies sends neither Forwarded nor X-Forwarded-For: all its clients count as \
+                         one address; have it send one of them"
+                    );
+                });
+            }
             let address = forwarded::client(request.headers(), caller.peer, &self.services.config.trusted_proxies);
             let place = self.addresses.take(address).ok_or_else(|| {
                 let message = "this address has as many connections here as one may have at once";
@@ -246,7 +272,12 @@ impl Public {
         match read.and_then(|body| self.verified(&parts, &body)) {
             Ok(events) => {
                 let accepted = events.events.len();
-                self.services.relay.offer(events);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.services.metrics.hook_last_arrival.set(now.as_secs_f64());
+                // Without events it only tries whether it arrives.
+                if accepted > 0 {
+                    self.services.relay.offer(events);
+                }
                 json(StatusCode::ACCEPTED, &serde_json::json!({"accepted": accepted}))
             }
             Err(answer) => *answer,
@@ -332,7 +363,9 @@ impl Public {
 
     fn signed(&self, parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Verified, Box<Answer>> {
         let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        // Signed without the base path: a proxy may cut it off or not, and the signer need not know.
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        let target = self.services.config.base_path.strip(target).unwrap_or(target);
         let (signature, request) = ((header(TIMESTAMP), header(SIGNATURE)), (parts.method.as_str(), target, body));
         self.signer.verify(SystemTime::now(), signature, request).map_err(|refusal| {
             Box::new(self.refuse_hook(StatusCode::UNAUTHORIZED, refusal.code(), &refusal.to_string()))
@@ -349,9 +382,29 @@ impl Public {
 
     fn refuse_hook(&self, status: StatusCode, reason: &'static str, message: &str) -> Answer {
         self.services.metrics.hooks_refused.with_label_values(&[reason]).inc();
-        tracing::warn!(reason, message, "a request was refused");
-        error(status, reason, message)
+        refused(status, reason, message)
     }
+}
+
+/// Kept with an answer until it is logged, where it is known from whom the request came.
+#[derive(Clone)]
+struct Refused {
+    reason: &'static str,
+    message: String,
+}
+
+fn refused(status: StatusCode, reason: &'static str, message: &str) -> Answer {
+    let mut answer = error(status, reason, message);
+    answer.extensions_mut().insert(Refused { reason, message: message.to_owned() });
+    answer
+}
+
+/// The part of a path that decides where a request goes: what follows the base path; empty where the path does not begin
+/// with that. A slash at the end of the clients' path does not matter. The private paths have one spelling alone, so that
+/// a proxy that blocks it blocks them.
+fn route<'a>(base: &BasePath, path: &'a str) -> &'a str {
+    let path = base.strip(path).unwrap_or_default();
+    path.strip_suffix('/').filter(|path| *path == WEBSOCKET).unwrap_or(path)
 }
 
 /// Seconds after which a request comes again to a gateway that stops: whoever spreads requests over several gateways

@@ -80,9 +80,9 @@ impl Session {
         Ok(identity.ttl(now))
     }
 
-    async fn verify(&self, token: &str, deadline: Instant) -> Result<Verified, Failure> {
+    async fn verify(&mut self, token: &str, deadline: Instant) -> Result<Verified, Failure> {
         let now = SystemTime::now();
-        let auth = &self.services.auth;
+        let auth = Arc::clone(&self.services.auth);
         let verifying = async { if token.is_empty() { auth.guest().await } else { auth.verify(token, now).await } };
         match timeout_at(deadline, verifying).await {
             Ok(Ok(verified)) if verified.account.is_banned(now) => Err(codes::BANNED.into()),
@@ -93,14 +93,17 @@ impl Session {
                 Err(codes::UNAUTHORIZED.into())
             }
             Ok(Err(error @ AuthError::Invalid(_))) => {
-                tracing::debug!(%error, client = &*self.client, "refused");
+                self.detail = Some(error.to_string());
                 Err(codes::INVALID_TOKEN.into())
             }
             Ok(Err(AuthError::Unavailable(error))) => {
                 tracing::warn!(%error, "fetching a key failed; the client is told to try again");
                 Err(codes::INTERNAL.into())
             }
-            Err(_) => Err(codes::INTERNAL.into()),
+            Err(_) => {
+                self.detail = Some("no answer within command_timeout".to_owned());
+                Err(codes::INTERNAL.into())
+            }
         }
     }
 }

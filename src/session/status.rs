@@ -4,11 +4,13 @@ use super::{Failure, Session};
 use crate::access::changes::Moment;
 use crate::broker::status::{Mode, State};
 use crate::channel;
+use crate::pocketbase::batch::Asker;
 use crate::protocol::codes;
 use crate::protocol::{Payload, Reply};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 /// Users asked about in one call.
@@ -71,8 +73,8 @@ impl Session {
         }
         let me = &self.connection()?.user;
         let access = &self.services.access;
-        let checks = users.iter().map(|user| async move { access.check(me, &channel::status_of(user).into()).await });
-        let verdicts = timeout_at(deadline, futures_util::future::join_all(checks)).await;
+        let channels: Vec<Arc<str>> = users.iter().map(|user| channel::status_of(user).into()).collect();
+        let verdicts = timeout_at(deadline, access.check_all(Asker(self.id), me, &channels)).await;
         let mut allowed: Vec<(String, Moment)> = Vec::new();
         for (user, verdict) in users.into_iter().zip(verdicts.map_err(|_| codes::INTERNAL)?) {
             match verdict {

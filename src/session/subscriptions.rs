@@ -1,5 +1,6 @@
 //! Into a channel of any kind, once PocketBase allows it, and out of it again.
 
+use super::ahead::{Entering, Groundwork};
 use super::{Failure, Session, State};
 use crate::access::changes::Moment;
 use crate::broker::status::State as Status;
@@ -7,40 +8,13 @@ use crate::channel::Kind;
 use crate::connection::Connection;
 use crate::hub::SubscribeError;
 use crate::hub::suspension::Standing;
-use crate::presence::Presence;
+use crate::pocketbase::batch::Asker;
 use crate::protocol::codes::{self, ErrorCode};
-use crate::protocol::{Command, Position, Publication, Reply, Request, Subscribe, SubscribeReply, json};
-use std::collections::{HashMap, HashSet};
+use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply, json};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
-/// What PocketBase has said already of channels that a frame names.
-pub(super) type Verdicts = HashMap<String, Result<Moment, ErrorCode>>;
-
 impl Session {
-    /// Asks for all subscribes of a frame at once, so that a client with many channels waits once.
-    pub(super) async fn check_access(&self, frame: &str, deadline: Instant) -> Verdicts {
-        let State::Connected(connection) = &self.state else { return HashMap::new() };
-        if frame.matches("\"subscribe\"").nth(1).is_none() {
-            // One alone is asked about in its turn.
-            return HashMap::new();
-        }
-        let channels: HashSet<String> = json::decode(frame)
-            .filter_map(|command| match command {
-                Ok(Command { request: Request::Subscribe(Subscribe { channel, .. }), .. }) => Some(channel),
-                _ => None,
-            })
-            .filter(|channel| !connection.channels().contains(channel))
-            .take(self.services.config.max_subscriptions.min(self.commands_left()))
-            .collect();
-        let checks = channels.into_iter().map(|channel| async move {
-            let name: Arc<str> = channel.as_str().into();
-            let verdict = timeout_at(deadline, self.services.access.check(&connection.user, &name)).await;
-            (channel, verdict.unwrap_or(Err(codes::INTERNAL)))
-        });
-        futures_util::future::join_all(checks).await.into_iter().collect()
-    }
-
     pub(super) fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
         if self.services.hub.standing(channel, self.id) != Standing::Out {
             return Err(codes::ALREADY_SUBSCRIBED);
@@ -57,16 +31,15 @@ impl Session {
         id: u32,
         Subscribe { channel, recover, reject_unrecovered, join_leave, echo }: Subscribe,
         deadline: Instant,
-        verdicts: &mut Verdicts,
+        mut groundwork: Groundwork<'_>,
     ) -> Result<(), Failure> {
         let connection = Arc::clone(self.connection()?);
-        let mut entering =
-            Entering { presence: &self.services.presence, channel: &channel, client: &self.client, stays: false };
         let limit = self.services.config.max_queue_size / 2;
         let name: Arc<str> = channel.as_str().into();
-        let mut verdict = verdicts.remove(&channel);
+        let mut present = groundwork.present.take();
         loop {
-            let allowed = self.allowed(&name, verdict.take(), deadline).await?;
+            let allowed = self.allowed(&name, groundwork.verdict.take(), deadline).await?;
+            let history = groundwork.take_history();
             let mut stale = false;
             let accept = |mut reply: SubscribeReply| {
                 if !self.services.access.holds(allowed, &connection.user, &channel) {
@@ -92,12 +65,15 @@ impl Session {
             };
             let joined = timeout_at(deadline, async {
                 self.services.relay.started().await;
-                self.services.presence.enter(&name, &connection.info()).await?;
-                self.services.hub.subscribe(&channel, &connection, recover.as_ref(), accept).await
+                if present.is_none() {
+                    present = Some(Entering::new(&self.services.presence, &name, &self.client));
+                    self.services.presence.enter(&name, &connection.info()).await?;
+                }
+                self.services.hub.subscribe(&channel, &connection, recover.as_ref(), history, accept).await
             });
             let failure = match joined.await {
                 Ok(Ok(true)) => {
-                    entering.stays = true;
+                    present.iter_mut().for_each(|present| present.stays = true);
                     if join_leave {
                         self.services.hub.tell_movements(&channel, &connection);
                     }
@@ -122,13 +98,12 @@ impl Session {
         id: u32,
         Subscribe { channel, .. }: Subscribe,
         deadline: Instant,
-        verdicts: &mut Verdicts,
+        mut groundwork: Groundwork<'_>,
     ) -> Result<(), Failure> {
         let connection = self.connection()?;
         let name: Arc<str> = channel.as_str().into();
-        let mut verdict = verdicts.remove(&channel);
         loop {
-            let allowed = self.allowed(&name, verdict.take(), deadline).await?;
+            let allowed = self.allowed(&name, groundwork.verdict.take(), deadline).await?;
             let accept = |state: Status| {
                 let still = self.services.access.holds(allowed, &connection.user, &channel);
                 if still {
@@ -157,13 +132,12 @@ impl Session {
         id: u32,
         Subscribe { channel, recover, .. }: Subscribe,
         deadline: Instant,
-        verdicts: &mut Verdicts,
+        mut groundwork: Groundwork<'_>,
     ) -> Result<(), Failure> {
         let connection = self.connection()?;
         let services = &self.services;
-        let verdict = verdicts.remove(&channel);
         let channel: Arc<str> = channel.into();
-        self.allowed(&channel, verdict, deadline).await?;
+        self.allowed(&channel, groundwork.verdict.take(), deadline).await?;
         let ready = timeout_at(deadline, async {
             services.relay.started().await;
             services.hub.watched().await
@@ -199,7 +173,7 @@ impl Session {
         if let Some(verdict) = verdict {
             return Ok(verdict?);
         }
-        let check = self.services.access.check(&self.connection()?.user, channel);
+        let check = self.services.access.check(Asker(self.id), &self.connection()?.user, channel);
         Ok(timeout_at(deadline, check).await.unwrap_or(Err(codes::INTERNAL))?)
     }
 
@@ -212,23 +186,6 @@ impl Session {
         self.services.hub.unsubscribe(channel, connection);
         // Of those that have no presence it knows nothing.
         self.services.presence.leave(channel, &self.client);
-    }
-}
-
-/// A client that is present in a channel before it is subscribed. Should it not be in the end, or be gone in the
-/// midst of it, it is taken out again.
-struct Entering<'a> {
-    presence: &'a Arc<Presence>,
-    channel: &'a str,
-    client: &'a str,
-    stays: bool,
-}
-
-impl Drop for Entering<'_> {
-    fn drop(&mut self) {
-        if !self.stays {
-            self.presence.leave(self.channel, self.client);
-        }
     }
 }
 

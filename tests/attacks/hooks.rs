@@ -141,7 +141,7 @@ async fn with_the_secret(arena: &mut Arena) {
         // Rows that cannot be read are skipped, so that no row holds up the next.
         ("an event for $access", forged_access(arena), "202"),
         ("a channel without a name", channels(json!([""])), "202"),
-        ("a channel's name of 256 bytes", channels(json!(["x".repeat(256)])), "202"),
+        ("a channel's name of 1,025 bytes", channels(json!(["x".repeat(1025)])), "202"),
         ("1,001 channels", channels(json!(many)), "202"),
         ("a channel that is a number", channels(json!([7])), "202"),
         ("2 MB", far(7).replace("forged\":true", &format!("forged\":\"{}\"", "x".repeat(2_000_000))), "413 too_large"),

@@ -52,7 +52,7 @@ async fn requests(arena: &mut Arena) {
         ("a path with ..", port, socket("/connection/websocket/.."), "404"),
         ("a path with .. in it", port, socket("/x/../connection/websocket"), "404"),
         ("a path with //", port, socket("//connection/websocket"), "404"),
-        ("a slash behind", port, socket("/connection/websocket/"), "404"),
+        ("a slash behind", port, socket("/connection/websocket/"), "101"),
         ("%2e%2e", port, socket("/connection/%2e%2e/connection/websocket"), "404"),
         ("a percent-encoded letter", port, socket("/connection/%77ebsocket"), "404"),
         ("a percent-encoded slash", port, socket("/connection%2fwebsocket"), "404"),

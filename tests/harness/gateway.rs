@@ -35,14 +35,21 @@ impl Gateway {
         it
     }
 
-    /// Begins again on the same ports, after its process has ended.
+    /// Begins again on the same ports; ends the process first where it still runs.
     pub async fn restart(&mut self) {
         self.launch();
         self.ready().await;
     }
 
+    /// Changes its environment, from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(given, _)| given != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     /// As `restart`, without waiting until it is ready.
     pub fn launch(&mut self) {
+        self.process.kill();
         self.process = launch(&self.program, self.port, self.admin_port, &self.pocketbase_url, &self.settings);
     }
 
@@ -57,7 +64,8 @@ impl Gateway {
     }
 
     pub fn websocket(&self) -> String {
-        format!("ws://127.0.0.1:{}/connection/websocket", self.port)
+        let base = self.settings.iter().find(|(name, _)| name == "GATEWAY_BASE_PATH").map_or("", |(_, path)| path);
+        format!("ws://127.0.0.1:{}{}/connection/websocket", self.port, base.trim_end_matches('/'))
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -57,7 +57,7 @@ impl Node {
             length = frame.len();
             outbox.push(frame)
         };
-        assert!(self.hub.subscribe(channel, &connection, None, accept).await.expect("the broker answers"));
+        assert!(self.hub.subscribe(channel, &connection, None, None, accept).await.expect("the broker answers"));
         self.connections.push(connection);
         length
     }

@@ -96,6 +96,13 @@ impl PocketBase {
         self.ready().await;
     }
 
+    /// Changes its environment, from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let environment = &mut self.settings.environment;
+        environment.retain(|(given, _)| given != name);
+        environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// The file with its data, for when it is not running.
     pub fn database(&self) -> std::path::PathBuf {
         self.directory.path().join("pb_data/data.db")

@@ -139,12 +139,12 @@ export class Lab {
   }
 
   /** A gateway that is ready; with Redis if there is a `redisUrl`, and with further settings in `env`. */
-  async gateway(name, { port, pocketbase, redisUrl, env: settings }) {
+  async gateway(name, { port, pocketbase, redisUrl, env: settings, program = gatewayBinary }) {
     const adminPort = await freePort();
     const args = ["serve", `--listen=127.0.0.1:${port}`, `--admin-listen=127.0.0.1:${adminPort}`];
     const env = { GATEWAY_SECRET: SECRET, GATEWAY_POCKETBASE_URL: pocketbase.url, ...settings };
     if (redisUrl) env.GATEWAY_REDIS_URL = redisUrl;
-    const server = this.start(name, gatewayBinary, args, { env });
+    const server = this.start(name, program, args, { env });
     server.port = port;
     server.websocket = websocketOn(port);
     server.admin = `http://127.0.0.1:${adminPort}`;

@@ -79,6 +79,31 @@ const both = async (t) => [
 
 // ── The tests ───────────────────────────────────────────────────────────────
 
+check("a page with a hundred rooms is subscribed to all of them at once, on either gateway", async (t) => {
+  const rooms = [];
+  for (let i = 0; i < 100; i++) rooms.push(await newRoom(alice));
+  for (const [name, { websocket }] of Object.entries({ a, b })) {
+    const it = new Centrifuge(websocket, { websocket: WebSocket, token: alice.token });
+    t.after(() => it.disconnect());
+    const errors = [];
+    const subscribed = rooms.map((id) => {
+      const subscription = it.newSubscription(`room:${id}`);
+      subscription.on("error", ({ error }) => errors.push(error.message));
+      const live = next(subscription, "subscribed", () => true, 30_000);
+      subscription.subscribe();
+      return live;
+    });
+    const begin = performance.now();
+    it.connect();
+    await Promise.all(subscribed);
+    const took = performance.now() - begin;
+    t.diagnostic(`gateway ${name}: ${took.toFixed()} ms from connect() to the last subscribe reply`);
+    assert.deepEqual(errors, []);
+    // More than ten times the usual; one call to PocketBase per room, 50 ms apart, took more than 5 s.
+    assert.ok(took < 3000, `${took} ms`);
+  }
+});
+
 check("a message that is created by REST reaches subscribers on both gateways", async (t) => {
   const subscriptions = await both(t);
   const record = await write(alice, "to both");

@@ -190,9 +190,22 @@ describe("delivery", () => {
     intake.mode = "answer";
   });
 
-  test("a call of the gateway ends the pause, and what it has already is not posted again", async () => {
-    const { last } = await pb.events();
+  test("a call of the gateway does not end the pause, since it shows nothing of the other direction", async () => {
+    const { last, delivery } = await pb.events();
+    assert.deepEqual(delivery, { url: intake.url, error: "the gateway answered 500" });
+    const posts = intake.posts.length;
     await pb.events(last); // "I have everything up to `last`"
+    await pb.create("messages", text(room, ann), ann);
+    assert.equal(intake.posts.length, posts, "the breaker is open");
+  });
+
+  test("a probe that arrives ends the pause, and what the gateway has already is not posted again", async () => {
+    const { last } = await pb.events();
+    await pb.events(last);
+    const { body } = await pb.gateway("POST", "/api/gateway/probe", {});
+    assert.deepEqual(body, { url: intake.url, error: "" });
+    assert.deepEqual(intake.posts.at(-1), { events: [], signed: true, target: "/hooks/pocketbase" });
+    assert.deepEqual((await pb.events()).delivery, body);
     await pb.create("messages", text(room, ann), ann);
     assert.deepEqual(intake.posts.at(-1).events.map((e) => e.seq), [last + 1]);
   });
@@ -215,17 +228,24 @@ describe("delivery", () => {
     assert.equal(slow.length, 1, `of ${times.map(Math.round)}`);
     assert.ok(slow[0] < 2000);
     for (let i = 0; i < 20; i++) assert.ok((await timed()) < 500, "while the breaker is open");
+    const failed = (await pb.gateway("POST", "/api/gateway/probe", {})).body;
+    assert.match(failed.error, /^Post "http:.*(deadline exceeded|Timeout)[^]*$/);
+    assert.ok(failed.error.length < 200 && !failed.error.includes("GoError"), failed.error);
+    assert.deepEqual((await pb.events()).delivery, failed);
     intake.mode = "answer";
     await pb.events((await pb.events()).last);
+    assert.equal((await pb.gateway("POST", "/api/gateway/probe", {})).body.error, "");
   });
 
   test("the pauses are in the log, one line each", async () => {
     const lines = await until(async () => {
       const { body } = await pb.call("GET", `/api/logs?filter=${encodeURIComponent("message~'gateway:'")}`, undefined, pb.root);
-      return body.totalItems >= 4 && body.items;
+      return body.totalItems >= 4 && body.items.length % 2 === 0 && body.items;
     }, "the log to be written", 10_000);
-    assert.equal(lines.length, 4, JSON.stringify(lines)); // refused, back, hung, back
-    assert.ok(lines.every((line) => line.level === 4));
+    const kinds = lines.toSorted((a, b) => a.created.localeCompare(b.created)).map((line) => line.message);
+    const pairs = kinds.map((_, i) => `gateway: delivery ${i % 2 === 0 ? "paused" : "works again"}`);
+    assert.deepEqual(kinds, pairs); // refused, back, hung, back
+    assert.ok(lines.every((line) => line.level === 4 && line.data.url === intake.url));
   });
 
   test("after a restart nothing old is posted", async () => {
@@ -248,6 +268,7 @@ describe("routes", () => {
     ["POST", "/api/gateway/view", { channel: "room-updates", checks: [] }],
     ["GET", "/api/gateway/events?after=0&limit=1"],
     ["POST", "/api/gateway/confirm", { seq: 0 }],
+    ["POST", "/api/gateway/probe", {}],
   ];
 
   for (const [method, target, body] of routes) {
@@ -379,6 +400,19 @@ describe("routes", () => {
     await pb.update("users", bob.id, { banned_until: "" });
   });
 
+  test("authorize asks in the context of PocketBase's realtime", async () => {
+    const { body: { viewRule } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
+    const results = [];
+    for (const sign of ["=", "!="]) {
+      const rule = { viewRule: `@request.context ${sign} "realtime"` };
+      assert.equal((await pb.call("PATCH", "/api/collections/rooms", rule, pb.root)).status, 200);
+      const checks = [{ user: ann.id, channel: `room:${room.id}` }];
+      results.push(...(await pb.gateway("POST", "/api/gateway/authorize", { checks })).body.results);
+    }
+    await pb.call("PATCH", "/api/collections/rooms", { viewRule }, pb.root);
+    assert.deepEqual(results, ["allowed", "denied"]);
+  });
+
   test("500 checks in one call", async () => {
     const checks = Array(500).fill({ user: ann.id, channel: `room:${room.id}` });
     const { body } = await pb.gateway("POST", "/api/gateway/authorize", { checks });
@@ -391,7 +425,7 @@ describe("routes", () => {
     const { events } = await pb.events(last - 3, 2);
     assert.deepEqual(events.map((e) => e.seq), [last - 2, last - 1]);
     const { boot, ...rest } = await pb.events(last);
-    assert.deepEqual(rest, { events: [], last, problems: [] });
+    assert.deepEqual(rest, { events: [], last, problems: [], delivery: { url: intake.url, error: "" } });
     assert.match(boot, /^\w{16}$/);
   });
 
@@ -514,6 +548,9 @@ describe("other configurations", () => {
 
   const refusals = [
     ["no secret", { env: { GATEWAY_SECRET: "" }, says: "GATEWAY_SECRET is not set" }],
+    ["a short second secret", { env: { GATEWAY_SECRET_SECOND: "short" }, says: "GATEWAY_SECRET_SECOND has 5 characters" }],
+    ["a secret and a file of it", { env: { GATEWAY_SECRET_FILE: "/dev/null" }, says: "unset one of the two" }],
+    ["a secret's file that is not there", { env: { GATEWAY_SECRET: "", GATEWAY_SECRET_FILE: "/does/not/exist" }, says: "/does/not/exist" }],
     ["a short secret", { env: { GATEWAY_SECRET: "x".repeat(31) }, says: "GATEWAY_SECRET has 31 characters" }],
     ["an impossible address", { env: { GATEWAY_URL: "localhost:8000" }, says: "GATEWAY_URL" }],
     ["a collection that is not there", { change: ["messages:", "mesages:"], says: '"mesages"' }],

@@ -212,7 +212,7 @@ test("a turn whose engine ended without a word is taken over, and its late end c
   assert.equal(state.busy, true);
 });
 
-test("the pauses grow from the first to the last, and an answer ends them", () => {
+test("the pauses grow from the first to the last, and only a request that arrives ends them", () => {
   let state = turns.INITIAL;
   const pauses = [];
   for (let i = 0; i < 5; i++) {
@@ -223,5 +223,9 @@ test("the pauses grow from the first to the last, and an answer ends them", () =
     assert.equal(answer, turns.LEAVE, "the breaker is open");
   }
   assert.deepEqual(pauses, [20, 40, 80, 100, 100]);
-  assert.equal(turns.has(state, 3).pause, 0);
+  assert.equal(turns.has(state, 3).pause, 100, "a call of the gateway shows nothing of the other direction");
+  assert.equal(turns.reached(state).pause, 0);
+  const [busy] = turns.committed(state, 100, state.until, TIMEOUT);
+  assert.equal(turns.done(busy, busy.turn, { posted: null, newest: 0 }, 0, 1, TIMEOUT)[0].pause, 100, "nothing was sent");
+  assert.equal(turns.done(busy, busy.turn, { posted: 100, newest: 100 }, 0, 1, TIMEOUT)[0].pause, 0);
 });

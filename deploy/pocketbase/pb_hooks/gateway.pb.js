@@ -59,3 +59,4 @@ routerAdd("POST", "/api/gateway/visible", (e) => require(`${__hooks}/gateway/rou
 routerAdd("POST", "/api/gateway/view", (e) => require(`${__hooks}/gateway/routes.js`).view(e), quiet, small, unlimited);
 routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), quiet, small, unlimited);
 routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), quiet, small, unlimited);
+routerAdd("POST", "/api/gateway/probe", (e) => require(`${__hooks}/gateway/routes.js`).probe(e), quiet, small, unlimited);

@@ -4,17 +4,22 @@
 // turns.js decides which write posts, and for which others.
 
 const config = require(`${__hooks}/gateway/config.js`).get();
+const address = require(`${__hooks}/gateway/address.js`);
 const rows = require(`${__hooks}/gateway/rows.js`);
 const { signed } = require(`${__hooks}/gateway/signature.js`);
 const turns = require(`${__hooks}/gateway/turns.js`);
 
 const TARGET = "/hooks/pocketbase";
-const URL = ($os.getenv("GATEWAY_URL") || "http://127.0.0.1:8000").replace(/\/+$/, "") + TARGET;
 const { timeoutSeconds, firstPauseSeconds, lastPauseSeconds, batch } = config.delivery;
 const TIMEOUT = timeoutSeconds * 1000;
 
 // The state of turns.js is one object in the app's store, which is replaced and never changed: two engines that touched
 // the same one would bring the process down.
+
+/** Under this key the app's store has the reason why the last request to the gateway failed; "" if it succeeded. */
+const FAILURE = "gateway.delivery.failure";
+/** Characters of such a reason. */
+const MAX_REASON = 300;
 
 /** Replaces the state by what `step(state)` returns, [state, answer]; returns {before, after, answer}. */
 function change(app, step) {
@@ -66,20 +71,36 @@ function post(app, posted, own) {
     const { newest } = waiting;
     if (waiting.last === 0) return { posted: null, newest };
 
-    const body = `{"boot":"${rows.boot(app)}","events":[${waiting.events}],"last":${waiting.last}}`;
-    const headers = signed("POST", TARGET, body);
-    // Posting twice does no harm. Saying so lets the HTTP client try again by itself
-    // when the gateway closed the idle connection at this very moment.
-    headers["Idempotency-Key"] = String(waiting.last);
-    const response = $http.send({ method: "POST", url: URL, headers, body, timeout: timeoutSeconds });
-    // 409: such a second try, of a request that had arrived.
-    if (response.statusCode !== 202 && response.statusCode !== 409) {
-      return { error: `the gateway answered ${response.statusCode}` };
-    }
-    return { posted: waiting.last, newest };
+    const error = send(app, waiting.last, waiting.events);
+    return error ? { error } : { posted: waiting.last, newest };
   } catch (err) {
     return { error: String(err) };
   }
+}
+
+/** Posts events (JSON, up to the number `last`). Returns the reason if the gateway did not take them, else "". */
+function send(app, last, events) {
+  const body = `{"boot":"${rows.boot(app)}","events":[${events}],"last":${last}}`;
+  const headers = signed("POST", TARGET, body);
+  // Posting twice does no harm. Saying so lets the HTTP client try again by itself
+  // when the gateway closed the idle connection at this very moment.
+  headers["Idempotency-Key"] = String(last);
+  let response;
+  try {
+    response = $http.send({ method: "POST", url: address.base + TARGET, headers, body, timeout: timeoutSeconds });
+  } catch (err) {
+    return reason(err);
+  }
+  // 409: such a second try, of a request that had arrived.
+  if (response.statusCode === 202 || response.statusCode === 409) return "";
+  const { message } = (response.json && response.json.error) || {};
+  return `the gateway answered ${response.statusCode}${message ? `: ${message}` : ""}`.slice(0, MAX_REASON);
+}
+
+/** One line about an exception of $http.send, without JavaScript's own words and without the password of a URL. */
+function reason(err) {
+  const text = String((err && err.message) || err).replace(/^GoError: /, "").replace(/ at github\.com\/[^]*$/, "");
+  return address.masked(text).slice(0, MAX_REASON);
 }
 
 /** Takes in the outcome of the post of a turn. */
@@ -89,22 +110,58 @@ function ended(app, turn, outcome, since) {
   if (error) {
     const pauses = [firstPauseSeconds * 1000, lastPauseSeconds * 1000];
     const taken = change(app, (state) => turns.failed(state, turn, now, ...pauses));
-    app.logger().warn("gateway: delivery paused", "seconds", taken.after.pause / 1000, "reason", error);
+    replaceFailure(app, error);
+    app.logger().warn("gateway: delivery paused", "seconds", taken.after.pause / 1000, "url", address.shown, "reason", error);
     return taken;
   }
-  return resumed(app, change(app, (state) => turns.done(state, turn, outcome, since, now, TIMEOUT)));
-}
-
-function resumed(app, taken) {
-  if (taken.before.pause > 0) app.logger().warn("gateway: delivery works again");
+  const taken = change(app, (state) => turns.done(state, turn, outcome, since, now, TIMEOUT));
+  if (outcome.posted !== null) succeeded(app);
   return taken;
 }
 
-/** The gateway called, and has everything up to `seq`: it is there, so the next write is posted. */
+/** A request has reached the gateway, which alone shows that the next ones will. */
+function succeeded(app) {
+  if (failure(app) && replaceFailure(app, "")) app.logger().warn("gateway: delivery works again", "url", address.shown);
+}
+
+function failure(app) {
+  return app.store().get(FAILURE) || "";
+}
+
+function replaceFailure(app, now) {
+  let before;
+  app.store().setFunc(FAILURE, (old) => {
+    before = old || "";
+    return now;
+  });
+  return before;
+}
+
+/**
+ * The gateway has everything up to `seq`. It has called, which does not show that it can be called: the breaker stays as
+ * it is.
+ */
 function gatewayHas(app, seq) {
   // A gateway that is ahead of this database (restored from a backup) must not silence the delivery.
   const posted = Math.min(seq, rows.last(app));
-  resumed(app, change(app, (state) => [turns.has(state, posted), turns.LEAVE]));
+  change(app, (state) => [turns.has(state, posted), turns.LEAVE]);
 }
 
-module.exports = { deliver, gatewayHas };
+/** For the gateway: {url, error}, how PocketBase calls it, and why the last call failed; "" if it did not. */
+function report(app) {
+  return { url: address.shown, error: failure(app) };
+}
+
+/** Posts no events, to see whether the gateway can be reached. If so, the next write is posted at once. */
+function probe(app) {
+  const error = send(app, 0, "");
+  if (error) {
+    if (!replaceFailure(app, error)) app.logger().warn("gateway: out of reach", "url", address.shown, "reason", error);
+  } else {
+    change(app, (state) => [turns.reached(state), turns.LEAVE]);
+    succeeded(app);
+  }
+  return { url: address.shown, error };
+}
+
+module.exports = { deliver, gatewayHas, report, probe };

@@ -1,9 +1,9 @@
 // The outbox: one row per change, written in the transaction of the change itself. A change that was
 // committed has its row, one that was rolled back has none, and the row's number has no gaps.
 //
-//   {"channels":[…],"data":{"action","collection","record"},"access":[…],"updates":{…},"dropped":n}
+//   {"at":…,"channels":[…],"data":{"action","collection","record"},"access":[…],"updates":{…},"dropped":n}
 //
-// `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
+// `at` is the time of the row in Unix milliseconds. `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
 // is relayed, there are no channels and `data` is null. `updates` is there if the record is one of which updates
 // channels tell (see updates.js). `dropped` counts channels that were left out since none can have such a name.
 
@@ -20,7 +20,7 @@ const { insert } = require(`${__hooks}/gateway/rows.js`);
 const { delivered, committed } = require(`${__hooks}/gateway/after.js`);
 const { joinTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
-/** Channels of one row; more are split over several. The gateway takes 1,000, of 255 bytes each. */
+/** Channels of one row; more are split over several. The gateway takes 1,000, of 1,024 bytes each. */
 const MAX_CHANNELS = 500;
 
 const NONE = [];
@@ -95,7 +95,7 @@ function refuse(template, name) {
   if (under.refused.has(name)) return;
   under.refused.add(name);
   warn(app, `channel.${collection}.${template}`, "a channel template yields a name that no channel can have: " +
-    "it needs the template's namespace and a colon, and at most 255 characters of visible ASCII",
+    "it needs the template's namespace and a colon, at most 1,024 bytes, and no blanks or control characters",
     "collection", collection, "template", template);
 }
 
@@ -214,7 +214,7 @@ function parts(names) {
 
 /** Writes a row, and keeps it for the delivery after the commit. */
 function keep(tx, names, data, besides) {
-  const row = `"channels":${JSON.stringify(names)},"data":${data}${besides}}`;
+  const row = `"at":${Date.now()},"channels":${JSON.stringify(names)},"data":${data}${besides}}`;
   const seq = insert(tx, `{${row}`);
   if (seq !== null) under.kept = { seq, event: `{"seq":${seq},${row}` };
 }

@@ -8,7 +8,7 @@ const delivery = require(`${__hooks}/gateway/delivery.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const signature = require(`${__hooks}/gateway/signature.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
-const { GUEST, accountOf, byKey, byToken } = require(`${__hooks}/gateway/users.js`);
+const { GUEST, accountOf, byKey, byToken, requestOf } = require(`${__hooks}/gateway/users.js`);
 
 const MAX_ENTRIES = 500;
 const MAX_EVENTS = 1000;
@@ -111,7 +111,7 @@ function authorize(e) {
     const checks = list(parse(body).checks, "checks", valid);
     const users = byKey(e.app, checks.map((check) => check.user));
     const infos = new Map();
-    for (const [key, auth] of users) infos.set(key, new RequestInfo({ auth, method: "GET" }));
+    for (const [key, auth] of users) infos.set(key, requestOf(auth));
 
     const guards = guardedRecords(e.app, checks);
     const results = checks.map(({ user, channel }) => {
@@ -172,7 +172,7 @@ function visible(e) {
     }
     number(rows, "rows", 1, MAX_ROWS);
     if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
-    return e.json(200, updates.visible(e.app, channel, byKey(e.app, isClass(user) ? [] : [user]), user, after, rows));
+    return e.json(200, updates.visible(e.app, channel, byKey(e.app, updates.isClass(user) ? [] : [user]), user, after, rows));
   });
 }
 
@@ -185,14 +185,9 @@ function view(e) {
     const { channel, checks } = parse(body);
     list(checks, "checks", valid);
     if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
-    const users = checks.map(({ user }) => user).filter((user) => !isClass(user));
+    const users = checks.map(({ user }) => user).filter((user) => !updates.isClass(user));
     return e.json(200, updates.view(e.app, channel, byKey(e.app, users), checks));
   });
-}
-
-/** Whether a name in place of a user's KEY is that of a class (see updates.js). */
-function isClass(user) {
-  return user[0] === "~";
 }
 
 /** GET /api/gateway/events?after=N&limit=M: the outbox. */
@@ -206,7 +201,8 @@ function events(e) {
     const page = rows.after(e.app, seq, limit);
     delivery.gatewayHas(e.app, seq);
     const { problems } = schema.current(e.app);
-    const about = `"last":${Math.max(last, page.last)},"problems":${JSON.stringify(problems)}`;
+    const report = JSON.stringify(delivery.report(e.app));
+    const about = `"last":${Math.max(last, page.last)},"problems":${JSON.stringify(problems)},"delivery":${report}`;
     const json = `{"boot":"${rows.boot(e.app)}","events":[${page.events}],${about}}`;
     return e.blob(200, "application/json", toBytes(json));
   });
@@ -226,4 +222,9 @@ function confirm(e) {
   });
 }
 
-module.exports = { keys, authorize, visible, view, events, confirm };
+/** POST /api/gateway/probe: calls the gateway, and answers how ("url") and why that failed ("error"; "" if it did not). */
+function probe(e) {
+  return answer(e, () => e.json(200, delivery.probe(e.app)));
+}
+
+module.exports = { keys, authorize, visible, view, events, confirm, probe };

@@ -2,9 +2,8 @@
 // The methods: proto/server-api.md.
 
 const config = require(`${__hooks}/gateway/config.js`).get();
+const { base } = require(`${__hooks}/gateway/address.js`);
 const { signed } = require(`${__hooks}/gateway/signature.js`);
-
-const BASE = ($os.getenv("GATEWAY_URL") || "http://127.0.0.1:8000").replace(/\/+$/, "");
 
 /** What the gateway answers; throws where it does not, after delivery.timeoutSeconds at the latest. */
 function call(method, question) {
@@ -12,7 +11,7 @@ function call(method, question) {
   const target = `/api/${method}?${$security.randomString(10)}`;
   const body = JSON.stringify(question);
   const headers = signed("POST", target, body);
-  const response = $http.send({ method: "POST", url: BASE + target, headers, body, timeout: config.delivery.timeoutSeconds });
+  const response = $http.send({ method: "POST", url: base + target, headers, body, timeout: config.delivery.timeoutSeconds });
   if (response.statusCode === 200) return response.json;
   const { message } = (response.json && response.json.error) || {};
   throw new Error(`gateway: ${method}: ${message || `answered ${response.statusCode}`}`);

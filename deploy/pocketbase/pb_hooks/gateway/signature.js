@@ -1,14 +1,15 @@
-// Signs what the hooks send and checks what the gateway sends. Both know GATEWAY_SECRET.
+// Signs what the hooks send and checks what the gateway sends. Both know the secrets (see secrets.js).
 //
 //   X-Gateway-Timestamp: unix seconds
 //   X-Gateway-Signature: hex HMAC-SHA256 of TIMESTAMP \n METHOD \n TARGET \n BODY
 //
 // TARGET is the path with its query, so a captured request cannot be turned into another one.
 
+const secrets = require(`${__hooks}/gateway/secrets.js`);
+
 const MAX_SKEW_SECONDS = 300;
 
-function signature(timestamp, method, target, body) {
-  const secret = $os.getenv("GATEWAY_SECRET");
+function signature(secret, timestamp, method, target, body) {
   return $security.hs256(`${timestamp}\n${method}\n${target}\n${body}`, secret);
 }
 
@@ -18,7 +19,7 @@ function signed(method, target, body) {
   return {
     "Content-Type": "application/json",
     "X-Gateway-Timestamp": timestamp,
-    "X-Gateway-Signature": signature(timestamp, method, target, body),
+    "X-Gateway-Signature": signature(secrets.own(), timestamp, method, target, body),
   };
 }
 
@@ -33,8 +34,9 @@ function problem(request, body) {
     };
   }
 
-  const expected = signature(timestamp, request.method, request.requestURI, body);
-  if (!$security.equal(given, expected)) {
+  const signedWith = (secret) =>
+    $security.equal(given, signature(secret, timestamp, request.method, request.requestURI, body));
+  if (!secrets.accepted().some(signedWith)) {
     return {
       code: "bad_signature",
       message: "The signature does not match. Give PocketBase and the gateway the same GATEWAY_SECRET.",

@@ -3,7 +3,6 @@
 
 const config = require(`${__hooks}/gateway/config.js`);
 
-const MIN_SECRET = 32;
 /** The oldest PocketBase that passes this project's tests, and the newest that was tried. */
 const OLDEST = "0.34.2";
 const NEWEST = "0.40.6";
@@ -64,17 +63,11 @@ function number([major, minor, patch]) {
 }
 
 function checkEnvironment() {
-  const secret = $os.getenv("GATEWAY_SECRET");
-  if (secret.length < MIN_SECRET) {
-    const now = secret ? `has ${secret.length} characters` : "is not set";
-    throw new Error(
-      `GATEWAY_SECRET ${now}; it needs at least ${MIN_SECRET}. ` +
-        `Make one with "openssl rand -hex 32" and give the same to the gateway.`,
-    );
-  }
+  require(`${__hooks}/gateway/secrets.js`).load();
   const url = $os.getenv("GATEWAY_URL");
   if (url && !/^https?:\/\/[^/]/.test(url)) {
-    throw new Error(`GATEWAY_URL is "${url}"; it should look like "http://127.0.0.1:8000".`);
+    const { masked } = require(`${__hooks}/gateway/address.js`);
+    throw new Error(`GATEWAY_URL is "${masked(url)}"; it should look like "http://127.0.0.1:8000".`);
   }
 }
 

@@ -74,11 +74,11 @@ function begun(state, seq, now) {
  * began its first post) is a timeout ago.
  */
 function done(state, turn, { posted, newest }, since, now, timeout) {
-  const reached = has(state, posted === null ? state.posted : posted);
-  if (state.turn !== turn) return [reached, LEAVE];
-  const isMore = posted !== null && Math.max(reached.wanted, newest) > reached.posted;
-  if (isMore && !state.next && now - since < timeout) return begun(reached, reached.posted + 1, now);
-  return [{ ...reached, wanted: 0, busy: false, slow: false }, LEAVE];
+  const after = posted === null ? state : has(reached(state), posted);
+  if (state.turn !== turn) return [after, LEAVE];
+  const isMore = posted !== null && Math.max(after.wanted, newest) > after.posted;
+  if (isMore && !state.next && now - since < timeout) return begun(after, after.posted + 1, now);
+  return [{ ...after, wanted: 0, busy: false, slow: false }, LEAVE];
 }
 
 /** The post of this turn has failed: the breaker opens, for twice as long each time. */
@@ -88,13 +88,21 @@ function failed(state, turn, now, firstPause, lastPause) {
   return [state.turn === turn ? { ...paused, busy: false, slow: false } : paused, LEAVE];
 }
 
-/** The gateway has everything up to this number, and answers. */
+/** The gateway has everything up to this number. */
 function has(state, posted) {
-  return { ...state, posted: Math.max(state.posted, posted), pause: 0 };
+  return { ...state, posted: Math.max(state.posted, posted) };
+}
+
+/** A request has reached the gateway: the breaker closes. */
+function reached(state) {
+  return { ...state, pause: 0 };
 }
 
 function isOpen({ pause, until }, now) {
   return pause > 0 && now < until;
 }
 
-module.exports = { STATE, INITIAL, GATHER, PATIENCE, LOST, LEAVE, WAIT, POST, isCovered, committed, waited, done, failed, has };
+module.exports = {
+  ...{ STATE, INITIAL, GATHER, PATIENCE, LOST, LEAVE, WAIT, POST },
+  ...{ isCovered, committed, waited, done, failed, has, reached },
+};

@@ -1,0 +1,54 @@
+// The secrets that PocketBase shares with the gateway: GATEWAY_SECRET signs and is accepted, GATEWAY_SECRET_SECOND is
+// accepted too, while one replaces the other. Each may stand in a file instead, which GATEWAY_SECRET_FILE or
+// GATEWAY_SECRET_SECOND_FILE names.
+
+/** Under this key the app's store has {own, second}; read from the environment once, when PocketBase starts. */
+const KEY = "gateway.secrets";
+const MIN_LENGTH = 32;
+
+/** Reads and checks them; the error says what to set. */
+function load() {
+  const own = read("GATEWAY_SECRET");
+  const second = read("GATEWAY_SECRET_SECOND");
+  if (own.length < MIN_LENGTH) {
+    const now = own ? `has ${own.length} characters` : "is not set";
+    throw new Error(
+      `GATEWAY_SECRET ${now}; it needs at least ${MIN_LENGTH}. ` +
+        `Make one with "openssl rand -hex 32" and give the same to the gateway.`,
+    );
+  }
+  if (second && second.length < MIN_LENGTH) {
+    throw new Error(`GATEWAY_SECRET_SECOND has ${second.length} characters; it needs at least ${MIN_LENGTH}, or none.`);
+  }
+  $app.store().set(KEY, { own, second });
+}
+
+function read(name) {
+  const value = $os.getenv(name);
+  const file = $os.getenv(`${name}_FILE`);
+  if (!file) return value;
+  if (value) throw new Error(`${name} and ${name}_FILE are both set; unset one of the two.`);
+  try {
+    return toString($os.readFile(file)).replace(/\r?\n$/, "");
+  } catch (err) {
+    throw new Error(`${name}_FILE: ${file} cannot be read: ${err}`);
+  }
+}
+
+/** {own, second}. Commands other than `serve` check nothing, but may write records too. */
+function current() {
+  return $app.store().get(KEY) || { own: read("GATEWAY_SECRET"), second: read("GATEWAY_SECRET_SECOND") };
+}
+
+/** The one that signs. */
+function own() {
+  return current().own;
+}
+
+/** All that are accepted. */
+function accepted() {
+  const { own, second } = current();
+  return [own, second].filter((secret) => secret);
+}
+
+module.exports = { load, own, accepted };

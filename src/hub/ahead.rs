@@ -1,0 +1,37 @@
+//! Preparation of a subscribe: the round trips to the broker, without any effect for the client. All subscribes of a
+//! frame are prepared together; they then take effect in order and without further round trips.
+
+use super::feed::Join;
+use super::{Hub, Joining};
+use crate::broker::{BrokerError, History};
+use crate::protocol::Position;
+
+/// A linked channel. The link lasts at least as long as this value.
+pub struct Prepared<'a> {
+    joining: Joining<'a>,
+    /// Publications after the client's position, if the broker was asked for them. [`Hub::subscribe`] adds later ones.
+    pub history: Option<History>,
+}
+
+impl Hub {
+    /// Links the channel and brings it up to date.
+    pub async fn prepare(&self, name: &str) -> Result<Prepared<'_>, BrokerError> {
+        let joining = self.hold(name);
+        self.make_live(&joining.channel).await?;
+        Ok(Prepared { joining, history: None })
+    }
+
+    /// Reads the publications after `since`, if this node does not have them.
+    pub async fn read_ahead(&self, prepared: &mut Prepared<'_>, since: &Position) -> Result<(), BrokerError> {
+        let channel = &prepared.joining.channel;
+        let missed_after = {
+            let mut state = channel.state();
+            match state.flow.feed().filter(|feed| feed.is_live()).map(|feed| feed.join(Some(since), None)) {
+                Some(Join::ReadHistory(after)) => after,
+                Some(Join::Ready(_) | Join::Behind) | None => return Ok(()),
+            }
+        };
+        prepared.history = Some(self.missed(channel, missed_after).await?);
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! The log's answer to "why was this user refused?": a line for each command that was refused, at `info`, and for each
+//! that was accepted, at `debug`. Neither holds a token, a key or content.
+
+use super::{Failure, Session, State};
+use crate::protocol::{HistoryRequest, Request, Subscribe};
+
+/// Characters of a channel or method as clients name it; more are cut off in the log.
+const NAME_MAX: usize = 255;
+
+/// What is logged of a command.
+pub(super) struct Subject {
+    command: &'static str,
+    channel: Option<String>,
+    /// Of an `rpc`.
+    method: Option<String>,
+}
+
+impl Subject {
+    /// `None` for what is not worth a line: pings, pongs and messages that nobody hears.
+    pub fn of(request: &Request) -> Option<Self> {
+        let (mut channel, mut method) = (None, None);
+        match request {
+            Request::Ping | Request::Pong | Request::Send => return None,
+            Request::Connect { .. } | Request::Refresh { .. } | Request::Refused { .. } => {}
+            Request::Subscribe(Subscribe { channel: name, .. })
+            | Request::History(HistoryRequest { channel: name, .. })
+            | Request::Unsubscribe { channel: name }
+            | Request::Publish { channel: name, .. }
+            | Request::Presence { channel: name }
+            | Request::PresenceStats { channel: name }
+            | Request::SubRefresh { channel: name } => channel = Some(shortened(name)),
+            Request::Rpc { method: name, .. } => method = Some(shortened(name)),
+        }
+        Some(Self { command: request.name(), channel, method })
+    }
+}
+
+fn shortened(name: &str) -> String {
+    name.chars().take(NAME_MAX).collect()
+}
+
+impl Session {
+    /// Logs how a command ended.
+    pub(super) fn note(&mut self, subject: Option<Subject>, done: &Result<(), Failure>) {
+        let detail = self.detail.take();
+        let Some(Subject { command, channel, method }) = subject else { return };
+        let (code, cause) = match done {
+            Ok(()) => {
+                tracing::debug!(command, channel, method, user = self.user(), client = &*self.client, "accepted");
+                return;
+            }
+            Err(Failure::Error(error)) => (error.code, error.message),
+            Err(Failure::Disconnect(disconnect)) => (disconnect.code, disconnect.reason),
+        };
+        if self.services.limits.refusals.passes() {
+            let (user, client, address) = (self.user(), &*self.client, self.address);
+            let cause = detail.as_deref().unwrap_or(cause);
+            tracing::info!(command, channel, method, user, client, %address, code, cause, "refused");
+        }
+    }
+
+    /// The user's key; empty for guests and before `connect` has succeeded.
+    fn user(&self) -> &str {
+        if let State::Connected(connection) = &self.state { &connection.user } else { "" }
+    }
+}
