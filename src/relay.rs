@@ -34,6 +34,8 @@ use tokio::time::Instant;
 
 /// Posted batches that may wait. Beyond that they are dropped and read from the outbox.
 const INTAKE: usize = 1024;
+/// Pull intervals between two readings while the hooks post.
+const POSTPONED: u32 = 4;
 /// Bounds of the pause after a failure.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(3);
 
@@ -139,7 +141,7 @@ struct Driver {
 impl Driver {
     async fn run(mut self, mut posted: mpsc::Receiver<Events>, pull_interval: Duration) {
         let mut pause = RETRY.start;
-        let mut next_tick = Instant::now();
+        let (mut next_tick, mut last_tick) = (Instant::now(), Instant::now());
         // With the broker out of reach there is no point in taking what is posted: it stays in the outbox.
         let mut broker_down = false;
         loop {
@@ -159,11 +161,18 @@ impl Driver {
                     }
                 },
                 () = tokio::time::sleep_until(next_tick) => {
-                    next_tick = Instant::now() + pull_interval;
+                    last_tick = Instant::now();
+                    next_tick = last_tick + pull_interval;
                     self.metrics.relay_pulls.with_label_values(&["timer"]).inc();
                     Input::Tick
                 }
             };
+            if matches!(input, Input::Posted(_)) && pause == RETRY.start {
+                // A post that continues the mark shows that nothing before it is missing. A reading now would bring rows
+                // that are on their way here in the next post.
+                let latest = last_tick + POSTPONED * pull_interval;
+                next_tick = next_tick.max(latest.min(Instant::now() + pull_interval));
+            }
             let result = self.carry_out(input).await;
             self.settled.send_modify(|settled| *settled += batches);
             match result {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
-import { PASSWORD, PocketBase } from "./harness.mjs";
+import { KANBAN, PASSWORD, PocketBase } from "./harness.mjs";
 
 const CHANNEL = "room-updates";
 let pb, ann, bob, eve, rule;
@@ -219,6 +219,79 @@ describe("who sees what", () => {
     const expected = { results: [true, false], records: { [open.id]: open }, own: {}, perReader: false, truncated: [] };
     assert.deepEqual(await ask("view", { checks }), expected);
   });
+});
+
+describe("links to a parent of the record", () => {
+  const MEMBER = "workspace.memberships_via_workspace.member ?= @request.auth.id";
+  let kanban, people, boards;
+  before(async () => {
+    kanban = await PocketBase.start({ application: KANBAN });
+    people = [];
+    for (const name of ["ann", "ben", "cat"]) {
+      const account = { email: `${name}@example.com`, password: PASSWORD, passwordConfirm: PASSWORD, name, plan: "free" };
+      await kanban.create("members", account);
+      people.push({ name, ...(await kanban.login(account.email, PASSWORD, "members")) });
+    }
+    const [ann, ben, cat] = people;
+    // Of three workspaces Ann owns the first, Ben is in the first and the second, Cat is nowhere but a guest.
+    const workspaces = [];
+    for (const owner of [ann, cat, cat]) workspaces.push(await kanban.create("workspaces", { name: "W", owner: owner.id }));
+    await kanban.create("memberships", { workspace: workspaces[0].id, member: ben.id, role: "viewer" });
+    await kanban.create("memberships", { workspace: workspaces[0].id, member: ann.id, role: "editor" });
+    await kanban.create("memberships", { workspace: workspaces[1].id, member: ben.id, role: "editor" });
+    for (const { id } of workspaces) {
+      for (const visibility of ["workspace", "private"]) {
+        await kanban.create("boards", { workspace: id, title: "B", visibility });
+        await kanban.create("boards", { workspace: id, title: MEMBER, visibility, guests: [cat.id] });
+      }
+    }
+    boards = (await kanban.list("boards")).items.map(({ id }) => id).sort();
+  });
+  after(() => kanban?.stop());
+
+  const ask = async (route, question) => {
+    const { status, body } = await kanban.gateway("POST", `/api/gateway/${route}`, { channel: "board-updates", ...question });
+    assert.equal(status, 200, JSON.stringify(body));
+    return body;
+  };
+  /** What a user sees, as the gateway adds it up: sorted IDs. */
+  const seenBy = async ({ id }) => {
+    const of = async (user) => (await ask("visible", { user, after: "", rows: 1000 })).page;
+    const { class: name, yes, no } = await of(id);
+    const all = new Set(name === null ? [] : (await of(`~${name}`)).yes);
+    yes.forEach((id) => all.add(id));
+    no.forEach((id) => all.delete(id));
+    return [...all].sort();
+  };
+  const rules = {
+    "alone": MEMBER,
+    "beside others": `(visibility = "workspace" && ${MEMBER}) || guests.id ?= @request.auth.id || workspace.owner = @request.auth.id`,
+    "twice": `(${MEMBER} && visibility = "private") || (guests.id ?= @request.auth.id && ${MEMBER})`,
+    "with more asked of the same link": `${MEMBER} && workspace.memberships_via_workspace.role ?= "editor"`,
+    "with more asked of any link": `${MEMBER} || workspace.memberships_via_workspace.role ?= "viewer" && visibility = "private"`,
+    "the other way round": "@request.auth.id ?= workspace.memberships_via_workspace.member",
+    "every link": MEMBER.replace("?=", "="),
+    "none of the links": MEMBER.replace("?=", "?!="),
+    "also as text": `${MEMBER} && title != "${MEMBER}"`,
+    "as text alone": `title = "${MEMBER}"`,
+  };
+  for (const [name, rule] of Object.entries(rules)) {
+    test(name, async () => {
+      const rules = { listRule: rule, viewRule: rule };
+      assert.equal((await kanban.call("PATCH", "/api/collections/boards", rules, kanban.root)).status, 200);
+      const counts = [];
+      for (const user of people) {
+        const { body } = await kanban.call("GET", "/api/collections/boards/records?perPage=500", undefined, user);
+        const truth = body.items.map(({ id }) => id).sort();
+        assert.deepEqual(await seenBy(user), truth, user.name);
+        const { results } = await ask("view", { checks: boards.map((record) => ({ user: user.id, record })) });
+        assert.deepEqual(boards.filter((_, i) => results[i]), truth, user.name);
+        counts.push(truth.length);
+      }
+      // Else the test would show nothing.
+      assert.ok(new Set(counts).size > 1 || name === "as text alone", `the rule tells users apart: ${counts}`);
+    });
+  }
 });
 
 describe("records that differ by reader, and large ones", () => {

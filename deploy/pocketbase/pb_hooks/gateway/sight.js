@@ -5,7 +5,7 @@
 // expand applies the viewRule. Rules about @request.context, which is different in an expand, are checked per record.
 
 const { requestOf } = require(`${__hooks}/gateway/users.js`);
-const { filterOfUser } = require(`${__hooks}/gateway/sharing.js`);
+const { filtersOfUser } = require(`${__hooks}/gateway/parents.js`);
 const { withoutComments } = require(`${__hooks}/gateway/rule.js`);
 
 /** Records per expand. An onRecordEnrich hook in JavaScript takes an engine for every record of an expand. */
@@ -60,6 +60,16 @@ function withIds(app, guard, filter, ids) {
   return found;
 }
 
+/** The records of these IDs with a match for any of the filters. */
+function withIdsOfAny(app, guard, filters, ids) {
+  const found = new Map();
+  for (const filter of filters) {
+    const open = found.size > 0 ? ids.filter((id) => !found.has(id)) : ids;
+    for (const record of withIds(app, guard, filter, open)) found.set(record.id, record);
+  }
+  return [...found.values()];
+}
+
 /** The range of the next `rows` records after an ID: {after, last, next: true if more may follow}; null: no records. */
 function rangeAfter(app, { collection }, after, rows) {
   const found = new DynamicModel({ last: "", count: 0 });
@@ -99,8 +109,8 @@ function idsWhere(app, collection, condition, parameters) {
 function visibleIn(app, guard, user, range) {
   const rule = ruleFor(guard, user);
   if (rule === null) return [];
-  const filter = filterOfUser(rule, user);
-  if (filter) return inRange(app, guard, filter, range);
+  const filters = filtersOfUser(app, guard, rule, user);
+  if (filters) return [...new Set(filters.flatMap((filter) => inRange(app, guard, filter, range)))];
   return visibleOf(app, guard, user, idsOf(app, guard, range)).map((record) => record.id);
 }
 
@@ -108,8 +118,8 @@ function visibleIn(app, guard, user, range) {
 function visibleOf(app, guard, user, ids) {
   const rule = ruleFor(guard, user);
   if (rule === null || ids.length === 0) return [];
-  const filter = filterOfUser(rule, user);
-  if (filter) return withIds(app, guard, filter, ids);
+  const filters = filtersOfUser(app, guard, rule, user);
+  if (filters) return withIdsOfAny(app, guard, filters, ids);
   return guard.looksAtContext ? oneByOne(app, guard, user, ids) : expanded(app, guard, user, ids);
 }
 
