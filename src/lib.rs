@@ -44,6 +44,8 @@ pub mod shutdown;
 pub mod signature;
 pub mod socket;
 pub mod status;
+pub mod stream;
+pub mod tls;
 mod turns;
 pub mod updates;
 pub mod writer;
