@@ -84,10 +84,12 @@ pub fn problem(error: &(dyn StdError + 'static), peer: &str) -> Option<String> {
     }
 }
 
-/// An I/O error may hold one of TLS without calling it its source.
+/// An I/O error may hold one of TLS, or another I/O error, without calling it its source.
 fn tls_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
-    let within = |error: &'a io::Error| error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    cause.downcast_ref::<Error>().or_else(|| cause.downcast_ref::<io::Error>().and_then(within))
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().and_then(|inner| tls_error(inner)),
+        None => cause.downcast_ref::<Error>(),
+    }
 }
 
 fn explain(error: &Error, peer: &str) -> String {
@@ -129,10 +131,11 @@ mod tests {
     fn an_error_of_tls_is_found_wherever_it_is_and_says_what_helps() {
         let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let within = io::Error::new(io::ErrorKind::InvalidData, unknown());
-        for error in [&unknown() as &(dyn StdError + 'static), &within, &io::Error::other(within.to_string())] {
-            assert!(reason(error, "redis").contains("UnknownIssuer"), "{error}");
+        let twice = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, unknown()));
+        for error in [&unknown() as &(dyn StdError + 'static), &within, &twice] {
+            let told = reason(error, "pocketbase");
+            assert!(told.contains("UnknownIssuer") && told.contains("`pocketbase_ca_file`"), "{told}");
         }
-        assert!(reason(&within, "pocketbase").contains("`pocketbase_ca_file`"));
         let alert = Error::AlertReceived(AlertDescription::CertificateRequired);
         assert!(reason(&alert, "redis").contains("`redis_cert_file`"));
         assert_eq!(reason(&io::Error::other("Connection refused"), "redis"), "Connection refused");

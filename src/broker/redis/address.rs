@@ -9,10 +9,18 @@ use crate::tls::{self, Tls};
 use futures_util::future::select_ok;
 use redis::RedisConnectionInfo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, split};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, split};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// Of TLS; less than connecting as a whole may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// How to reach one node, and how to log in to it.
 #[derive(Clone)]
@@ -66,26 +74,30 @@ impl Endpoint {
 
     /// Takes as long as the network likes. The error says why, and what to do about it.
     pub async fn connect(&self) -> Result<Socket, String> {
-        let failed = |error: std::io::Error| tls::reason(&error, "redis");
+        let failed = |error: io::Error| tls::reason(&error, "redis");
         match (&self.place, &self.tls) {
             (Place::Unix(path), _) => UnixStream::connect(path).await.map(Socket::Unix).map_err(failed),
             (Place::Tcp(host, port), None) => connect_tcp(host, *port).await.map(Socket::Tcp).map_err(failed),
             (Place::Tcp(host, port), Some(tls)) => {
                 let name = ServerName::try_from(host.clone()).map_err(|_| format!("TLS: {host} is no host name"))?;
                 let stream = connect_tcp(host, *port).await.map_err(failed)?;
-                let connected = TlsConnector::from(tls.config()).connect(name, stream).await;
-                connected.map(|stream| Socket::Tls(Box::new(stream))).map_err(failed)
+                let connected =
+                    timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(tls.config()).connect(name, stream)).await;
+                // A Redis without TLS waits for the end of a line.
+                let connected =
+                    connected.map_err(|_| "no answer in time: what is there speaks no TLS, or is silent")?;
+                connected.map(|stream| Socket::Tls(Explained(Box::new(stream)))).map_err(failed)
             }
         }
     }
 }
 
 /// To the first of the host's addresses that answers.
-async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = tokio::net::lookup_host((host, port)).await?;
     let attempts: Vec<_> = addresses.map(|address| Box::pin(TcpStream::connect(address))).collect();
     if attempts.is_empty() {
-        return Err(std::io::Error::other("the host has no address"));
+        return Err(io::Error::other("the host has no address"));
     }
     let (stream, _) = select_ok(attempts).await?;
     stream.set_nodelay(true)?;
@@ -94,8 +106,43 @@ async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
 
 pub enum Socket {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Explained),
     Unix(UnixStream),
+}
+
+/// A TLS stream whose errors say what to do. Some come after the handshake, as when a client certificate is missing, and
+/// lose their cause on their way through the `redis` crate.
+pub struct Explained(Box<TlsStream<TcpStream>>);
+
+impl Explained {
+    fn explain<T>(polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        polled.map_err(|error| match (error.kind(), tls::problem(&error, "redis")) {
+            (kind, Some(problem)) => io::Error::new(kind, problem),
+            // A peer that dies says no farewell; that is no attack on what follows, since nothing does.
+            (io::ErrorKind::UnexpectedEof, _) => io::ErrorKind::UnexpectedEof.into(),
+            _ => error,
+        })
+    }
+}
+
+impl AsyncRead for Explained {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Self::explain(Pin::new(&mut self.0).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Explained {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Self::explain(Pin::new(&mut self.0).poll_write(cx, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::explain(Pin::new(&mut self.0).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::explain(Pin::new(&mut self.0).poll_shutdown(cx))
+    }
 }
 
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
@@ -110,7 +157,7 @@ impl Socket {
     pub fn whole(self) -> Box<dyn Duplex> {
         match self {
             Self::Tcp(stream) => Box::new(stream),
-            Self::Tls(stream) => stream,
+            Self::Tls(stream) => Box::new(stream),
             Self::Unix(stream) => Box::new(stream),
         }
     }
@@ -126,7 +173,7 @@ impl Socket {
                 (Box::new(reader), Box::new(writer))
             }
             Self::Tls(stream) => {
-                let (reader, writer) = split(*stream);
+                let (reader, writer) = split(stream);
                 (Box::new(reader), Box::new(writer))
             }
         }

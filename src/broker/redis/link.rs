@@ -7,7 +7,6 @@
 use super::address::Endpoint;
 use super::task::Task;
 use crate::broker::BrokerError;
-use crate::tls;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Script, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -190,7 +189,7 @@ async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<Task
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let attempt = async {
         let socket = endpoint.connect().await?.whole();
-        let failed = |error: RedisError| tls::reason(&error, "redis");
+        let failed = |error: RedisError| error.to_string();
         let connecting = MultiplexedConnection::new_with_config(&endpoint.login, socket, config);
         let (mut connection, driver) = connecting.await.map_err(failed)?;
         let driver = Arc::new(Task::spawn(driver));

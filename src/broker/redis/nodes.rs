@@ -431,12 +431,13 @@ impl Shared {
             Ok([Value::ServerError(error)]) => Err(error.to_string()),
             Ok([role]) => sentinels::followers(role).ok_or_else(|| "it says that it is none".to_owned()),
             Ok(_) => Err("it answered something else".to_owned()),
+            Err(BrokerError::Unavailable(why)) => Err(why.clone()),
             Err(error) => Err(error.to_string()),
         };
         match followers {
             // A replica that is silent follows for a minute yet, and is down for the sentinels earlier.
             Ok(followers) => self.adopt(SlotMap::all_of_master(name, has_replica && followers > 0)),
-            Err(why) => self.set_trouble(format!("the sentinels call {name} the master: {why}")),
+            Err(why) => self.set_trouble(format!("the sentinels name {name}: {why}")),
         }
     }
 

@@ -7,7 +7,6 @@
 use super::address::{Endpoint, Reader, Writer};
 use super::delivery::Queue;
 use super::task::Task;
-use crate::tls;
 use redis::{Cmd, PushKind, Value, parse_redis_value_async};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,9 +78,9 @@ impl PubSub {
         bytes.extend(redis::cmd("PING").arg(self.pings).get_packed_command());
         self.seen().refused = None;
         let exchanged = async {
-            self.writer.write_all(&bytes).await.map_err(|error| tls::reason(&error, "redis"))?;
+            self.writer.write_all(&bytes).await.map_err(|error| error.to_string())?;
             // What TLS has encrypted may wait in its own buffer.
-            self.writer.flush().await.map_err(|error| tls::reason(&error, "redis"))?;
+            self.writer.flush().await.map_err(|error| error.to_string())?;
             loop {
                 {
                     let mut seen = self.seen();
@@ -192,7 +191,7 @@ async fn read(reader: Reader, shared: Arc<Shared>, queue: Arc<Queue>) {
     let reason = loop {
         match parse_redis_value_async(&mut decoder, &mut reader).await {
             Ok(value) => shared.take(value, &queue),
-            Err(error) => break tls::reason(&error, "redis"),
+            Err(error) => break error.to_string(),
         }
     };
     shared.seen().ended = Some(reason);

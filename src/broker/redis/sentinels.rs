@@ -6,6 +6,7 @@
 
 use super::address::Endpoint;
 use super::link::Link;
+use crate::broker::BrokerError;
 use futures_util::future::join_all;
 use redis::{Cmd, RedisConnectionInfo, Value};
 use std::collections::HashMap;
@@ -60,8 +61,13 @@ impl Sentinels {
         let commands: Vec<&Cmd> = commands.iter().collect();
         let answers = self.sentinels.iter().map(async |(endpoint, link)| {
             let asked = timeout(TIMEOUT, link.attempt(None, &commands, false)).await;
-            let answers = asked.map_err(|_| "it did not answer in time".to_owned());
-            let report = answers.and_then(|answers| self.report(&answers.map_err(|error| error.to_string())?));
+            let answers = match asked {
+                Ok(Ok(answers)) => Ok(answers),
+                Ok(Err(BrokerError::Unavailable(why))) => Err(advised(why)),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("it did not answer in time".to_owned()),
+            };
+            let report = answers.and_then(|answers| self.report(&answers));
             report.map(|report| (report, endpoint)).map_err(|why| format!("sentinel {}: {why}", endpoint.name()))
         });
         let mut best: Option<(Report, &Endpoint)> = None;
@@ -82,7 +88,7 @@ impl Sentinels {
         let [master, replicas] = answers else { return Err("it answered something else".into()) };
         if let Value::ServerError(error) = master {
             return Err(match error.code() {
-                "NOAUTH" | "WRONGPASS" | "NOPERM" => format!("{error}; see sentinel_pass in `redis_url`"),
+                "NOAUTH" | "WRONGPASS" | "NOPERM" => advised(error.to_string()),
                 _ if error.details().is_some_and(|text| text.contains("unknown command")) => {
                     "it is Redis itself and no sentinel, whose port is 26379 by default".into()
                 }
@@ -91,6 +97,12 @@ impl Sentinels {
         }
         read(master, replicas).ok_or_else(|| "it answered something unreadable".to_owned())
     }
+}
+
+/// Sentinels have passwords of their own.
+fn advised(why: String) -> String {
+    let is_about_login = ["NOAUTH", "WRONGPASS", "NOPERM", "uthentication"].iter().any(|word| why.contains(word));
+    if is_about_login { format!("{why}; see sentinel_user and sentinel_pass in `redis_url`") } else { why }
 }
 
 /// Reads the answers of `SENTINEL MASTER` and `SENTINEL REPLICAS`.
