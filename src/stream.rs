@@ -1,4 +1,4 @@
-//! A client's connection, over TCP or a Unix socket, from which WebSockets are read without a copy in between.
+//! Stream of a client's connection, over TCP or a Unix socket.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,7 +12,7 @@ pub enum ClientStream {
     Unix(UnixStream),
 }
 
-/// Calls a method that both kinds have.
+/// Calls a method of the stream inside.
 macro_rules! either {
     ($self:expr, $stream:ident => $call:expr) => {
         match $self {
@@ -39,7 +39,7 @@ impl ClientStream {
         either!(self, stream => stream.try_read(buffer))
     }
 
-    /// An `operation` that would block makes tokio wait until the stream is ready for it.
+    /// When `operation` would block, tokio marks the stream as not ready.
     pub fn try_io<R>(&self, interest: Interest, operation: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         either!(self, stream => stream.try_io(interest, operation))
     }
@@ -92,5 +92,17 @@ impl AsyncWrite for ClientStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every open connection holds a stream, so the size counts.
+    #[test]
+    fn it_takes_no_more_memory_than_the_wider_of_both_and_a_word() {
+        let word = size_of::<usize>();
+        assert!(size_of::<ClientStream>() <= size_of::<TcpStream>().max(size_of::<UnixStream>()) + word);
     }
 }

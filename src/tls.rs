@@ -1,5 +1,5 @@
-//! TLS towards Redis and PocketBase: rustls, with the cryptography of aws-lc-rs. Clients of the gateway get theirs from
-//! the proxy in front.
+//! TLS towards Redis and PocketBase: rustls, with the cryptography of aws-lc-rs. Clients get TLS from the proxy in
+//! front of the gateway.
 
 use crate::config::{Authorities, Identity};
 use rustls::crypto::aws_lc_rs;
@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 
-/// Trusted certificate authorities and, where there is one, the client certificate. Cheap to clone.
+/// Trusted certificate authorities and an optional client certificate. Cheap to clone.
 #[derive(Clone)]
 pub struct Tls(Arc<ClientConfig>);
 
@@ -21,7 +21,7 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// Trusts `authorities`, or those of the system where none are given; `setting` names them in the error.
+    /// Trusts `authorities`, by default the system's. `setting`: the setting's name for the error.
     pub fn new(
         authorities: Option<&Authorities>,
         identity: Option<Identity<'_>>,
@@ -34,7 +34,7 @@ impl Tls {
         Self::trusting(roots, identity)
     }
 
-    /// For connectors that want a configuration and make no connection with it.
+    /// Placeholder for a connector without TLS: every handshake fails.
     pub fn trusting_nobody() -> Result<Self, TlsError> {
         Self::trusting(Arc::new(RootCertStore::empty()), None)
     }
@@ -68,12 +68,13 @@ fn system_roots(setting: &'static str) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(roots))
 }
 
-/// Why a connection failed. An error of TLS says which of the peer's settings (`redis_…`, `pocketbase_…`) would help.
+/// Reason of a failed connection. TLS errors come with the setting to change, whose name begins with `peer`: `redis` or
+/// `pocketbase`.
 pub fn reason(error: &(dyn StdError + 'static), peer: &str) -> String {
     problem(error, peer).unwrap_or_else(|| error.to_string())
 }
 
-/// As [`reason`], if it is an error of TLS, or stems from one.
+/// As [`reason`] for a TLS error at any depth of the causes, else `None`.
 pub fn problem(error: &(dyn StdError + 'static), peer: &str) -> Option<String> {
     let mut cause = error;
     loop {
@@ -84,7 +85,7 @@ pub fn problem(error: &(dyn StdError + 'static), peer: &str) -> Option<String> {
     }
 }
 
-/// An I/O error may hold one of TLS, or another I/O error, without calling it its source.
+/// I/O errors wrap a TLS error without naming the wrapped error as their source.
 fn tls_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     match cause.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().and_then(|inner| tls_error(inner)),

@@ -1,5 +1,4 @@
-//! Gateways on a Redis whose master is watched by three real sentinels: a master that is killed by its pid, replicas that
-//! fall silent, sentinels that are away or wrong.
+//! Gateways on Redis with three real sentinels: killed masters, a silent replica, absent sentinels, wrong URLs.
 
 mod harness;
 
@@ -46,7 +45,7 @@ async fn connect(url: &str) -> std::sync::Arc<RedisBroker> {
     RedisBroker::connect(url, "test", retention()).await.expect("a URL of ours")
 }
 
-/// Publishes one after the other, each until it is taken.
+/// Publishes in sequence, with retries until success.
 async fn publish_all(broker: &RedisBroker, entries: Range<u64>) {
     for seq in entries {
         until("the publication to be taken", async || broker.publish(&[entry(seq)]).await.ok()).await;
@@ -85,7 +84,7 @@ async fn masters_die_and_clients_get_everything() {
         count += 60;
         sentinels.wait("another master", |it| it.master().is_some_and(|now| now != master));
         if round == 0 {
-            // The former master comes back empty, as a replica, and has everything when it is its turn again.
+            // The former master returns empty, as a replica, and is the next to be promoted.
             sentinels.nodes[master].restart();
             sentinels.wait("it to follow", |it| it.sentinels.iter().all(|sentinel| sentinel.followers() == 1));
         }
@@ -101,7 +100,7 @@ async fn masters_die_and_clients_get_everything() {
     }
 }
 
-/// What was acknowledged is there when a replica has taken over, under the same numbers.
+/// Acknowledged publications survive a failover, with the same offsets.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_counts_as_published_is_there_after_a_failover() {
     let mut sentinels = Sentinels::start(2);
@@ -114,7 +113,7 @@ async fn what_counts_as_published_is_there_after_a_failover() {
     until("the other gateway to be ready", async || other.check().await.ok()).await;
     assert_eq!(history(&other).await, numbered(1..401));
 
-    // One of the two that are left falls silent. It confirms nothing; the sentinels find it down, and it goes on alone.
+    // The last replica falls silent: publications fail until the sentinels mark the replica as down.
     let now = sentinels.master().expect("there is one");
     assert_ne!(now, master);
     sentinels.wait("the other replica to follow", |it| it.sentinels.iter().all(|sentinel| sentinel.followers() == 1));
@@ -141,7 +140,7 @@ async fn sentinels_may_be_away() {
     let broker = connect(&sentinels.url()).await;
     broker.check().await.expect("two sentinels are enough");
     publish_all(&broker, 1..11).await;
-    // Their loss is no loss of Redis.
+    // The known master stays in use without sentinels.
     for sentinel in &mut sentinels.sentinels {
         sentinel.process.kill();
     }

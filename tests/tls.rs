@@ -1,5 +1,5 @@
-//! TLS and Unix sockets, beside the real thing: a Redis and a cluster that speak TLS, PocketBase behind an nginx with a
-//! certificate, a gateway behind an nginx on Unix sockets.
+//! TLS and Unix sockets with real servers: Redis and a cluster with TLS, PocketBase behind nginx with a certificate, a
+//! gateway on Unix sockets behind nginx.
 
 mod harness;
 
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 const PASSWORD: &str = "not-to-be-seen";
 
-/// A Redis with a password that speaks TLS on the second port, beside its own.
+/// A Redis with a password, and the number of a second port with TLS.
 fn tls_redis(certificates: &Certificates, certificate: &str, auth_clients: &str) -> (Redis, u16) {
     let port = Cell::new(0);
     let redis = Redis::start_with_ports(|| {
@@ -32,7 +32,7 @@ fn tls_redis(certificates: &Certificates, certificate: &str, auth_clients: &str)
     (redis, port.get())
 }
 
-/// Messages written in turn, each of which comes to both clients, once and in order.
+/// Writes messages and checks that both clients get every message once and in order.
 async fn chat(world: &World, round: usize) {
     let names = ["alice", "bob", "carol", "eve"].map(|name| format!("{name}{round}"));
     let (room, users) = world.room(&names.each_ref().map(String::as_str)).await;
@@ -163,7 +163,7 @@ async fn a_cluster_over_tls() {
     for round in 0..4 {
         chat(&world, round).await;
     }
-    // Four rooms may lie on two nodes, but the lease of each user adds to them.
+    // Rooms and users' leases are spread over the slots.
     let used = cluster.nodes.iter().filter(|node| node.calls("spublish") > 0).count();
     assert!(used >= 2, "{used} nodes were published on");
 }
@@ -229,7 +229,7 @@ async fn redis_and_both_listeners_on_unix_sockets() {
     chat(&world, 0).await;
     assert!(!world.gateway().process.log().contains(PASSWORD));
 
-    // The proxy's word for its clients' addresses is believed, and the proxy itself has no limit.
+    // Limits count the forwarded addresses, not the proxy.
     let user = world.pocketbase.user("dave").await;
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -240,7 +240,7 @@ async fn redis_and_both_listeners_on_unix_sockets() {
     assert_eq!(response.status, 200);
     drop(clients);
 
-    // A second one does not take the sockets away; one that was killed leaves them behind for the next.
+    // A second gateway leaves sockets in use alone; a restart replaces the files of a killed gateway.
     let second = run("serve", &[("GATEWAY_LISTEN", &listen)]);
     let printed = String::from_utf8(second.stderr).expect("text");
     assert!(second.status.code() == Some(2) && printed.contains(&listen) && printed.contains("another"), "{printed}");

@@ -13,7 +13,7 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// Whether two listeners cannot both have it. Port 0 stands for any free one.
+    /// True for a conflict between two listeners; port 0 never conflicts.
     pub fn is_same(&self, other: &Self) -> bool {
         let is_any = matches!(self, Self::Tcp(address) if address.port() == 0);
         self == other && !is_any

@@ -1,4 +1,4 @@
-//! Files in PEM format: certificates and private keys. Each is read once, when the configuration is.
+//! Files in PEM format: certificates and private keys, read once, with the configuration.
 
 use super::value::{Value, quote};
 use super::{Config, ConfigError};
@@ -11,17 +11,17 @@ use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 
-/// The largest such file, in bytes; a system's whole list of authorities has a quarter of it.
+/// Largest PEM file, in bytes; a system's list of authorities takes a quarter of the bound.
 const FILE_MAX: u64 = 1024 * 1024;
 
-/// Certificate authorities that sign a server's certificate.
+/// Certificate authorities trusted to sign a server's certificate.
 #[derive(Clone)]
 pub struct Authorities {
     path: String,
     roots: Arc<RootCertStore>,
 }
 
-/// A certificate, followed by those of its intermediate authorities if it has any.
+/// A certificate with the chain of intermediate authorities.
 #[derive(Clone)]
 pub struct Certificates {
     path: String,
@@ -35,7 +35,7 @@ pub struct PrivateKey {
     key: Arc<PrivateKeyDer<'static>>,
 }
 
-/// A client certificate with its key.
+/// A client certificate with the private key.
 #[derive(Clone, Copy)]
 pub struct Identity<'a> {
     pub certificates: &'a Certificates,
@@ -61,7 +61,7 @@ impl PrivateKey {
 }
 
 impl Identity<'_> {
-    /// Fails unless the key belongs to the certificate and is of a supported kind.
+    /// Fails for a key of another certificate or of an unsupported kind.
     fn check(&self) -> Result<(), String> {
         let chain = self.certificates.chain.clone();
         match CertifiedKey::from_der(chain, self.key.clone_key(), &aws_lc_rs::default_provider()) {
@@ -75,7 +75,7 @@ impl Identity<'_> {
 }
 
 impl Config {
-    /// A file of certificates that no connection uses would make believe that there is TLS.
+    /// Checks the certificate settings. A file without any use is an error: the link could be taken for encrypted.
     pub(super) fn check_tls(&self) -> Result<(), ConfigError> {
         let bad = |name, why: &str| Err(ConfigError::bad("configuration", name, why));
         if self.pocketbase_ca_file.is_some() && !self.pocketbase_url.is_https() {
@@ -154,7 +154,7 @@ fn certificates(path: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-/// `None` for an empty path. No part of the file gets into an error: it may be a key.
+/// Reads a PEM file; `None` for an empty path. Errors quote no content, since the file may hold a key.
 fn read(path: &str) -> Result<Option<Vec<u8>>, String> {
     if path.is_empty() {
         return Ok(None);

@@ -5,10 +5,10 @@
 //! | `redis://[user][:password@]host[:port][/database]` | one Redis |
 //! | `unix:///path[?user=…&pass=…&db=…]` | one Redis, over its Unix socket |
 //! | `redis-cluster://[user][:password@]host[:port][,host[:port] …]` | some nodes of a cluster |
-//! | `redis-sentinel://[user][:password@]host[:port][,host[:port] …]/service[/database][?sentinel_user=…&sentinel_pass=…]` | sentinels, and the service that they know the master of |
+//! | `redis-sentinel://[user][:password@]host[:port][,host[:port] …]/service[/database][?sentinel_user=…&sentinel_pass=…]` | sentinels, and the name of the watched service |
 //!
-//! With `rediss` for `redis`, TLS. The user and the password before the hosts are those of Redis itself. The parts are
-//! read by the `redis` crate, so escapes (`%40`) mean the same everywhere.
+//! `rediss` in place of `redis` means TLS. User and password before the hosts log in to Redis, not to the sentinels. The
+//! `redis` crate parses the parts, percent escapes (`%40`) included.
 
 use super::value::{Value, quote};
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
@@ -16,18 +16,18 @@ use secrecy::{ExposeSecret, SecretString};
 use std::path::PathBuf;
 
 const MASK: &str = "********";
-/// Where sentinels answer unless their port is given.
+/// Default port of sentinels.
 const SENTINEL_PORT: u16 = 26379;
 
-/// A Redis URL; it may hold passwords and so does not print whole.
+/// A Redis URL. Printing masks passwords.
 #[derive(Clone)]
 pub struct RedisUrl {
     text: SecretString,
     pub topology: Topology,
     pub tls: bool,
-    /// At least one: Redis itself, nodes of the cluster, or sentinels.
+    /// Addresses of Redis, of cluster nodes or of sentinels; at least one.
     pub places: Vec<Place>,
-    /// How to log in to Redis, the same for all nodes.
+    /// Login to Redis, the same on every node.
     pub login: RedisConnectionInfo,
 }
 
@@ -35,7 +35,7 @@ pub struct RedisUrl {
 pub enum Topology {
     Single,
     Cluster,
-    /// The service that the sentinels know the master of, and how to log in to them.
+    /// Name of the watched service, and the login to the sentinels.
     Sentinel {
         service: String,
         login: RedisConnectionInfo,
@@ -48,7 +48,7 @@ pub enum Place {
     Unix(PathBuf),
 }
 
-/// The parts of a URL, as they are written.
+/// Parts of a URL, still escaped.
 struct Parts<'a> {
     scheme: &'a str,
     credentials: &'a str,
@@ -85,7 +85,7 @@ impl<'a> Parts<'a> {
 }
 
 impl RedisUrl {
-    /// Reads a URL. The error does not repeat it: it may hold a password.
+    /// Parses a URL. Errors do not quote the URL, which may hold a password.
     pub fn read(text: &str) -> Result<Self, String> {
         let parts = Parts::of(text).ok_or_else(|| example("it has no scheme, or a fragment (#)"))?;
         let text = SecretString::from(text);
@@ -126,7 +126,7 @@ impl RedisUrl {
         Ok(Self { topology: Topology::Single, tls: false, places, login, text })
     }
 
-    /// With its passwords.
+    /// The full URL, passwords included.
     pub fn expose(&self) -> &str {
         self.text.expose_secret()
     }
@@ -136,11 +136,11 @@ impl RedisUrl {
     }
 }
 
-/// The service and the database, which begins with a slash unless it is empty.
+/// Splits a path into the service's name and the database (empty, or with a leading slash).
 fn service(path: &str) -> Result<(String, &str), String> {
     let path = path.strip_prefix('/').unwrap_or_default();
     let (service, database) = path.split_at(path.find('/').unwrap_or(path.len()));
-    // As Redis has it for `sentinel monitor`.
+    // The characters allowed by `sentinel monitor`.
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if service.is_empty() || !service.chars().all(is_name) {
         return Err(example("the name of a service, of the line `sentinel monitor NAME …`, follows the hosts"));
@@ -161,7 +161,7 @@ fn sentinel_login(query: &str) -> Result<RedisConnectionInfo, String> {
     checked(&login)
 }
 
-/// That a query has no other names than these, and each once.
+/// Refuses unknown and repeated names in a query.
 fn known(query: &str, names: &[&str]) -> Result<(), String> {
     let mut seen: Vec<&str> = Vec::new();
     for pair in query.split('&').filter(|_| !query.is_empty()) {

@@ -1,4 +1,4 @@
-//! A listening socket: TCP, or a Unix socket with its file.
+//! A listening socket: TCP, or a Unix socket with the socket file.
 
 use super::door::Peer;
 use crate::config::ListenAddress;
@@ -9,11 +9,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
-/// Sockets that the kernel keeps until they are accepted, if it allows as many. When thousands come back at once,
-/// whoever finds no place is left to try again after a second.
+/// Length of the kernel's accept queue, as far as the system allows. When thousands of clients return at once, a client
+/// without a place tries again after a second.
 const BACKLOG: u32 = 4096;
-/// How much the kernel may hold of a connection that it has not sent yet. Without a bound it takes up to 4 MiB for each
-/// client that does not read, in none of our figures, before we notice anything. A Unix socket has such a bound itself.
+/// Bound of unsent bytes in the kernel per TCP connection. The default is up to 4 MiB for a client that does not read,
+/// invisible to the queue limits and metrics. Unix sockets are bounded by their send buffer.
 const KERNEL_BUFFER: u32 = 128 * 1024;
 
 pub enum Listener {
@@ -24,7 +24,7 @@ pub enum Listener {
 /// The file of a listening Unix socket, removed on drop.
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode, in case that another process has its own socket there by then.
+    /// Device and inode, to leave the file of a later process alone.
     identity: Option<(u64, u64)>,
 }
 
@@ -36,7 +36,7 @@ impl Listener {
         }
     }
 
-    /// With the real port where 0 was asked for.
+    /// The bound address; for port 0 the chosen port.
     pub fn address(&self) -> io::Result<ListenAddress> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
@@ -57,16 +57,16 @@ impl Listener {
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // So that a restart need not wait for connections of before.
+    // Lets a restart bind while old connections are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
-    // What is accepted takes these over.
+    // Accepted sockets inherit the options.
     socket.set_nodelay(true)?;
     bound_kernel_buffer(&socket);
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Where the system does not offer it, its own bounds hold.
+/// Linux and Android only; elsewhere the system's defaults hold.
 fn bound_kernel_buffer(socket: &TcpSocket) {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(KERNEL_BUFFER) {
@@ -76,8 +76,7 @@ fn bound_kernel_buffer(socket: &TcpSocket) {
     let _ = (socket, KERNEL_BUFFER);
 }
 
-/// A socket file that a killed process left behind is replaced. One that still accepts connections, or a file of another
-/// kind, is an error.
+/// Replaces the socket file of a killed process. A socket in use, or a file of another kind, is an error.
 async fn bind_unix(path: &Path) -> io::Result<Listener> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -103,7 +102,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
-            // At worst the next start replaces it.
+            // On failure the next start replaces the file.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -135,7 +134,7 @@ mod tests {
         let (client, accepted) = tokio::join!(UnixStream::connect(&path), first.accept());
         assert!(client.is_ok() && matches!(accepted, Ok((ClientStream::Unix(_), Peer::Unix))));
 
-        // As a killed process leaves it.
+        // The state after a kill: a file without a listener.
         let Listener::Unix(socket, file) = first else { panic!("no Unix socket") };
         std::mem::forget(file);
         drop(socket);

@@ -1,4 +1,4 @@
-//! Certificates of one test's own, made by `openssl`: an authority, and what it has signed.
+//! Certificates for tests, made by `openssl`: an authority and signed certificates.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,10 +21,10 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// `ca`, `other-ca`; signed by `ca`: `server` for 127.0.0.1 and localhost, `elsewhere` for another host, `client`.
+    /// `ca`, `other-ca`; signed by `ca`: `server` for 127.0.0.1 and localhost, `elsewhere` for a foreign host, `client`.
     ///
     /// # Panics
-    /// When there is no `openssl` on `PATH`.
+    /// Without `openssl` on `PATH`.
     pub fn make() -> Self {
         let it = Self { directory: TempDir::new().expect("a temporary directory") };
         std::fs::write(it.path("config"), CONFIG).expect("it can be written");
@@ -38,7 +38,7 @@ impl Certificates {
         it
     }
 
-    /// Such as `ca.pem` or `server.key`.
+    /// Path of a file, for example `ca.pem` or `server.key`.
     pub fn path(&self, name: &str) -> String {
         self.directory.path().join(name).to_str().expect("a path in UTF-8").to_owned()
     }
@@ -47,12 +47,12 @@ impl Certificates {
         self.directory.path()
     }
 
-    /// Arguments of `redis-server` for TLS on this port, beside its other one; clients need no certificate.
+    /// Arguments of `redis-server` for a second port with TLS, without client certificates.
     pub fn redis_arguments(&self, port: u16) -> Vec<String> {
         self.redis_arguments_with("server", port)
     }
 
-    /// With another certificate.
+    /// As `redis_arguments`, with the certificate of this name.
     pub fn redis_arguments_with(&self, name: &str, port: u16) -> Vec<String> {
         let [certificate, key] = [".pem", ".key"].map(|end| self.path(&format!("{name}{end}")));
         let (port, ca) = (port.to_string(), self.path("ca.pem"));

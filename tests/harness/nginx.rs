@@ -1,4 +1,4 @@
-//! An nginx of one test's own, as the proxy in front of a server.
+//! An nginx as the proxy in front of a test's server.
 
 use super::process::Process;
 use super::until;
@@ -12,10 +12,10 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// With these `server` blocks; returns once it listens on all of these ports.
+    /// Starts nginx with `server` blocks; returns when all ports accept connections.
     ///
     /// # Panics
-    /// When there is no `nginx` on `PATH` or in /usr/sbin.
+    /// Without `nginx` on `PATH` or in /usr/sbin.
     pub async fn start(servers: &str, ports: &[u16]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -42,8 +42,8 @@ impl Nginx {
     }
 }
 
-/// A server that hands all requests on, WebSockets too, with the client's address. `listen` as in nginx, such as
-/// `127.0.0.1:80`; `to` as for `proxy_pass`, without the scheme.
+/// A `server` block that forwards all requests and WebSockets with the client's address. `listen`: as in nginx, for example
+/// `127.0.0.1:80`; `to`: as for `proxy_pass`, without the scheme.
 pub fn server(listen: &str, more: &str, to: &str) -> String {
     format!(
         "    server {{

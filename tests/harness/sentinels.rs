@@ -1,4 +1,4 @@
-//! Three Redis sentinels of one test's own, with a master and its replicas.
+//! Three Redis sentinels with a master and replicas, for one test.
 
 use super::process::{Process, free_port};
 use super::redis::Redis;
@@ -11,11 +11,11 @@ use tempfile::TempDir;
 pub const SERVICE: &str = "chat.main-1";
 pub const PASSWORD: &str = "the master's own password";
 pub const SENTINEL_PASSWORD: &str = "the sentinels' password";
-/// For whatever the sentinels are waited for.
+/// Bound of every wait for the sentinels.
 const DEADLINE: Duration = Duration::from_secs(40);
 
 pub struct Sentinels {
-    /// The first one begins as the master.
+    /// The first node begins as the master.
     pub nodes: Vec<Redis>,
     pub sentinels: Vec<Sentinel>,
 }
@@ -27,7 +27,7 @@ pub struct Sentinel {
 }
 
 impl Sentinels {
-    /// A master with so many replicas. All want passwords.
+    /// Starts a master with `replicas` replicas, with passwords everywhere.
     pub fn start(replicas: usize) -> Self {
         let mut nodes = vec![Redis::start_with(&arguments())];
         let master = nodes[0].port().to_string();
@@ -53,7 +53,7 @@ impl Sentinels {
         format!("redis-sentinel://:{password}@{}/{SERVICE}/2?sentinel_pass={of_sentinels}", hosts.join(","))
     }
 
-    /// Which of the nodes most of the living sentinels call the master.
+    /// Index of the master, by majority of the running sentinels.
     pub fn master(&self) -> Option<usize> {
         let ports: Vec<String> = self.sentinels.iter().filter_map(|it| Some(it.master()?.remove("port")?)).collect();
         let agreed = |port: &String| 2 * ports.iter().filter(|it| *it == port).count() > ports.len();
@@ -98,12 +98,12 @@ impl Sentinel {
         Self { process, port, _directory: directory }
     }
 
-    /// What it says of the master; `None` where it does not answer.
+    /// Fields of `SENTINEL MASTER`; `None` without an answer.
     pub fn master(&self) -> Option<HashMap<String, String>> {
         redis::cmd("SENTINEL").arg("MASTER").arg(SERVICE).query(&mut self.client()?).ok()
     }
 
-    /// How many replicas it sees following the master.
+    /// Number of replicas in sync with the master.
     pub fn followers(&self) -> usize {
         let asked = self.client().map(|mut client| {
             redis::cmd("SENTINEL").arg("REPLICAS").arg(SERVICE).query::<Vec<HashMap<String, String>>>(&mut client)

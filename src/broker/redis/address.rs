@@ -1,7 +1,7 @@
-//! Places where Redis answers, and connections to them: over TCP, TLS or a Unix socket.
+//! Addresses of Redis nodes, and connections over TCP, TLS or a Unix socket.
 //!
-//! The `redis` crate connects over TLS too, but reads the system's authorities anew for each connection and keeps its
-//! sockets to itself, which the subscribing link reads from. So both links share the connections made here.
+//! The `redis` crate offers TLS too, but reloads the system's authorities for every connection and does not expose the
+//! socket, which the subscribing link needs. Both links therefore connect through this module.
 
 use crate::broker::BrokerError;
 use crate::config::{Place, RedisUrl, Topology};
@@ -19,10 +19,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Of TLS; less than connecting as a whole may take.
+/// Bound of the TLS handshake; shorter than the timeout of the whole connect, to give a better error.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// How to reach one node, and how to log in to it.
+/// Address and login of one node.
 #[derive(Clone)]
 pub struct Endpoint {
     place: Place,
@@ -30,17 +30,17 @@ pub struct Endpoint {
     pub login: RedisConnectionInfo,
 }
 
-/// All that a URL names.
+/// Contents of a Redis URL.
 pub struct Address {
     pub topology: Topology,
-    /// At least one: Redis itself, nodes of a cluster, or sentinels, each with its own login.
+    /// Redis, cluster nodes or sentinels, with their login; at least one.
     pub seeds: Vec<Endpoint>,
-    /// How to log in to nodes that are found by asking the seeds.
+    /// Login to nodes discovered through the seeds.
     pub login: RedisConnectionInfo,
 }
 
 impl Address {
-    /// `tls`: for URLs that want it.
+    /// `tls` is required by `rediss` URLs and ignored by the rest.
     pub fn of(url: RedisUrl, tls: Option<Tls>) -> Result<Self, BrokerError> {
         let RedisUrl { topology, tls: wants_tls, places, login, .. } = url;
         let tls = tls.filter(|_| wants_tls);
@@ -57,7 +57,7 @@ impl Address {
 }
 
 impl Endpoint {
-    /// `host:port` or a path, by which a node is known here.
+    /// Name of the node: `host:port` or a path.
     pub fn name(&self) -> String {
         match &self.place {
             Place::Tcp(host, port) => format!("{host}:{port}"),
@@ -65,14 +65,14 @@ impl Endpoint {
         }
     }
 
-    /// Another node, by its `host:port`, reached in the same way.
+    /// Endpoint of another node with the same TLS settings, from a `host:port`.
     pub fn at(&self, name: &str, login: &RedisConnectionInfo) -> Option<Self> {
         let (host, port) = name.rsplit_once(':')?;
         let place = Place::Tcp(host.to_owned(), port.parse().ok()?);
         Some(Self { place, tls: self.tls.clone(), login: login.clone() })
     }
 
-    /// Takes as long as the network likes. The error says why, and what to do about it.
+    /// Connects, without a timeout for TCP. The error gives the reason and a remedy.
     pub async fn connect(&self) -> Result<Socket, String> {
         let failed = |error: io::Error| tls::reason(&error, "redis");
         match (&self.place, &self.tls) {
@@ -83,7 +83,7 @@ impl Endpoint {
                 let stream = connect_tcp(host, *port).await.map_err(failed)?;
                 let connected =
                     timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(tls.config()).connect(name, stream)).await;
-                // A Redis without TLS waits for the end of a line.
+                // A Redis without TLS stays silent: to Redis the handshake is an unfinished line.
                 let connected =
                     connected.map_err(|_| "no answer in time: what is there speaks no TLS, or is silent")?;
                 connected.map(|stream| Socket::Tls(Explained(Box::new(stream)))).map_err(failed)
@@ -92,7 +92,7 @@ impl Endpoint {
     }
 }
 
-/// To the first of the host's addresses that answers.
+/// Connects to all addresses of a host at once; the first success wins.
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = tokio::net::lookup_host((host, port)).await?;
     let attempts: Vec<_> = addresses.map(|address| Box::pin(TcpStream::connect(address))).collect();
@@ -110,15 +110,15 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// A TLS stream whose errors say what to do. Some come after the handshake, as when a client certificate is missing, and
-/// lose their cause on their way through the `redis` crate.
+/// A TLS stream with explained errors. A missing client certificate, for example, fails after the handshake, inside the
+/// `redis` crate, where the cause is lost.
 pub struct Explained(Box<TlsStream<TcpStream>>);
 
 impl Explained {
     fn explain<T>(polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         polled.map_err(|error| match (error.kind(), tls::problem(&error, "redis")) {
             (kind, Some(problem)) => io::Error::new(kind, problem),
-            // A peer that dies says no farewell; that is no attack on what follows, since nothing does.
+            // A killed Redis sends no close_notify. Truncation is harmless here: RESP values carry their length.
             (io::ErrorKind::UnexpectedEof, _) => io::ErrorKind::UnexpectedEof.into(),
             _ => error,
         })
@@ -148,7 +148,7 @@ impl AsyncWrite for Explained {
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub type Writer = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 
-/// Both directions in one.
+/// Reader and writer in one object.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}

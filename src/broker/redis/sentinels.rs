@@ -1,8 +1,8 @@
-//! Redis Sentinel: asks all named sentinels which node is the master of a service.
+//! Redis Sentinel: discovery of a service's master, from all configured sentinels.
 //!
-//! The sentinel whose knowledge comes from the latest failover (the highest configuration epoch) is believed. The client
-//! for sentinels of the `redis` crate believes the first that answers, which after a network split may be wrong, and does
-//! not tell whether there is a replica, which decides when a publication counts as done.
+//! The answer with the highest configuration epoch (the latest failover) wins. The sentinel client of the `redis` crate
+//! takes the first answer, possibly outdated after a network split, and does not report replicas, whose confirmation a
+//! publication waits for.
 
 use super::address::Endpoint;
 use super::link::Link;
@@ -14,20 +14,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// For the answer of one sentinel; the others do not wait for it any longer.
+/// Bound of one sentinel's answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 pub struct Sentinels {
     service: String,
     sentinels: Vec<(Endpoint, Link)>,
-    /// To the master, which has another than the sentinels.
+    /// Login to the master.
     login: RedisConnectionInfo,
 }
 
-/// The master, as the sentinels know it.
+/// The master according to the sentinels.
 pub struct Master {
     pub endpoint: Endpoint,
-    /// Some replica is not known to be down.
+    /// True while at least one replica is up.
     pub has_replica: bool,
 }
 
@@ -42,7 +42,7 @@ struct Report {
 
 impl Sentinels {
     pub fn start(service: String, endpoints: Vec<Endpoint>, login: RedisConnectionInfo) -> Self {
-        // Their connections have numbers of their own: behind a new one there is no other Redis.
+        // A separate counter: a new connection to a sentinel says nothing about Redis's data.
         let counter = Arc::default();
         let start = |endpoint: Endpoint| {
             let link = Link::start(endpoint.clone(), Arc::clone(&counter), "a Redis sentinel");
@@ -51,7 +51,7 @@ impl Sentinels {
         Self { service, sentinels: endpoints.into_iter().map(start).collect(), login }
     }
 
-    /// Fails with what the last of them said when none can name the master.
+    /// Fails with the last sentinel's error when no sentinel knows the master.
     pub async fn master(&self) -> Result<Master, String> {
         let commands = ["MASTER", "REPLICAS"].map(|word| {
             let mut command = redis::cmd("SENTINEL");
@@ -99,13 +99,13 @@ impl Sentinels {
     }
 }
 
-/// Sentinels have passwords of their own.
+/// Adds advice to login errors.
 fn advised(why: String) -> String {
     let is_about_login = ["NOAUTH", "WRONGPASS", "NOPERM", "uthentication"].iter().any(|word| why.contains(word));
     if is_about_login { format!("{why}; see sentinel_user and sentinel_pass in `redis_url`") } else { why }
 }
 
-/// Reads the answers of `SENTINEL MASTER` and `SENTINEL REPLICAS`.
+/// Parses the answers of `SENTINEL MASTER` and `SENTINEL REPLICAS`.
 fn read(master: &Value, replicas: &Value) -> Option<Report> {
     let fields = fields(master)?;
     let field = |name| fields.get(name).copied();
@@ -118,7 +118,7 @@ fn read(master: &Value, replicas: &Value) -> Option<Report> {
     Some(Report { epoch: epoch.parse().ok()?, master: format!("{host}:{port}"), has_replica })
 }
 
-/// Names and values in turn.
+/// Parses a flat list of alternating names and values.
 fn fields(value: &Value) -> Option<HashMap<&str, &str>> {
     let Value::Array(items) = value else { return None };
     let text = |value| match value {
@@ -128,7 +128,7 @@ fn fields(value: &Value) -> Option<HashMap<&str, &str>> {
     items.chunks_exact(2).map(|pair| Some((text(&pair[0])?, text(&pair[1])?))).collect()
 }
 
-/// The answer of `ROLE`: how many replicas follow a master, in sync with it; `None` where it is no master.
+/// Number of replicas in sync with a master, from the answer of `ROLE`; `None` for a replica.
 pub fn followers(role: &Value) -> Option<usize> {
     match role {
         Value::Array(parts) => match parts.as_slice() {
