@@ -28,7 +28,7 @@ impl Cluster {
     }
 
     pub fn start_with(masters: usize, replicas: usize) -> Self {
-        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(|| Vec::new())).collect();
+        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(Vec::new)).collect();
         let ports: Vec<u16> = nodes.iter().map(Redis::port).collect();
         create(&ports, replicas, &[]);
         Self { nodes, tls_ports: Vec::new() }.whole(replicas)

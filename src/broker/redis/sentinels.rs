@@ -121,11 +121,14 @@ fn read(master: &Value, replicas: &Value) -> Option<Report> {
 /// Parses a flat list of alternating names and values.
 fn fields(value: &Value) -> Option<HashMap<&str, &str>> {
     let Value::Array(items) = value else { return None };
-    let text = |value| match value {
-        &Value::BulkString(ref text) => std::str::from_utf8(text).ok(),
-        _ => None,
-    };
     items.chunks_exact(2).map(|pair| Some((text(&pair[0])?, text(&pair[1])?))).collect()
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(text) => std::str::from_utf8(text).ok(),
+        _ => None,
+    }
 }
 
 /// Number of replicas in sync with a master, from the answer of `ROLE`; `None` for a replica.
