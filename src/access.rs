@@ -1,9 +1,9 @@
 //! May this user use this channel: PocketBase's own rules decide, through the hooks' `authorize` route.
 //!
 //! Answers are cached for a while. A cached refusal is asked anew before a client is told of it, since access may have
-//! been granted meanwhile; a client that asks in a loop is told the cached one ([`ASK_AGAIN_RATE`]). What [`changes`] says of a user or a channel makes those before it void, and
-//! also those that are still under way: whoever acts on an answer has to see that it [`still holds`](Access::holds)
-//! in the very moment in which it takes effect.
+//! been granted meanwhile; a client that asks in a loop is told the cached one ([`ASK_AGAIN_RATE`]). A change of a user or
+//! a channel ([`changes`]) makes earlier answers void, and those under way too: callers check that an answer
+//! [`still holds`](Access::holds) in the very moment in which it takes effect.
 
 pub mod changes;
 
@@ -15,7 +15,7 @@ use crate::pocketbase::batch::{Asker, Batcher};
 use crate::pocketbase::{Check, PocketBase, PocketBaseError, Verdict};
 use crate::protocol::codes::{self, ErrorCode};
 use changes::{Changes, Moment};
-use quick_cache::UnitWeighter;
+use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -32,11 +32,21 @@ const ATTEMPTS: usize = 2;
 
 pub struct Access {
     questions: Batcher<Check, Verdict>,
-    known: Cache<Check, Known, UnitWeighter, foldhash::fast::RandomState>,
+    known: Cache<Check, Known, ByName, foldhash::fast::RandomState>,
     changes: Arc<Changes>,
     ttl: Duration,
     again: Option<Rate>,
     metrics: Metrics,
+}
+
+/// Weighs a cached answer: one, and one more for each 256 bytes of the channel's name, which clients choose.
+#[derive(Clone)]
+struct ByName;
+
+impl Weighter<Check, Known> for ByName {
+    fn weight(&self, check: &Check, _: &Known) -> u64 {
+        1 + (check.channel.len() / 256) as u64
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -65,7 +75,7 @@ impl Access {
             async move { pocketbase.authorize(&checks).await }
         });
         let (size, hasher) = (config.access_cache_size, foldhash::fast::RandomState::default());
-        let known = Cache::with(size, size as u64, UnitWeighter, hasher, DefaultLifecycle::default());
+        let known = Cache::with(size, size as u64, ByName, hasher, DefaultLifecycle::default());
         let again = Rate::new(ASK_AGAIN_RATE, ASK_AGAIN_BURST);
         Self { questions, known, changes, ttl: config.access_ttl, again, metrics }
     }
@@ -185,10 +195,12 @@ impl Access {
     }
 }
 
-/// Channel names are visible ASCII: what PocketBase's record ids consist of, and what looks the same everywhere.
+/// Channel names may hold all characters that a collection's settings may allow in ids: letters of any language, but no
+/// white space and no control characters. Names are compared byte by byte, as ids in PocketBase's database.
 pub fn is_well_formed(channel: &str) -> bool {
     !channel.is_empty()
         && channel.len() <= CHANNEL_NAME_MAX
         && !channel.starts_with(INTERNAL)
-        && channel.bytes().all(|byte| byte.is_ascii_graphic())
+        && (channel.bytes().all(|byte| byte.is_ascii_graphic())
+            || !channel.contains(|c: char| c.is_control() || c.is_whitespace()))
 }

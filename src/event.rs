@@ -21,8 +21,8 @@ const CHANNELS_MAX: usize = 1000;
 pub const DATA_MAX: usize = 512 * 1024;
 /// SQLite's largest number: what is above was never given, and could not be counted on from.
 const SEQ_MAX: u64 = i64::MAX as u64;
-/// Bytes of a channel's name.
-pub const CHANNEL_NAME_MAX: usize = 255;
+/// Bytes of a channel's name. PocketBase's ids have 15 characters unless configured otherwise.
+pub const CHANNEL_NAME_MAX: usize = 1024;
 /// Begins the names of channels that are the gateways' own.
 pub const INTERNAL: char = '$';
 /// Carries, to every gateway, what events say of access.
@@ -309,7 +309,8 @@ mod tests {
             r#""channels":[1],"data":1"#.into(),
             r#""channels":[""],"data":1"#.into(),
             r#""channels":["with space"],"data":1"#.into(),
-            r#""channels":["ümlaut"],"data":1"#.into(),
+            r#""channels":["no-break\u00a0space"],"data":1"#.into(),
+            r#""channels":["control\u0085"],"data":1"#.into(),
             format!(r#""channels":["{ACCESS}"],"data":1"#),
             format!(r#""channels":["{long}"],"data":1"#),
             format!(r#""channels":[{many}],"data":1"#),

@@ -5,6 +5,7 @@ mod harness;
 
 mod accounts {
     pub mod guests;
+    pub mod ids;
     pub mod keys;
     pub mod stage;
 }

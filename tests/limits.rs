@@ -377,11 +377,15 @@ async fn connections_without_a_token() {
 
 #[tokio::test]
 async fn pages_of_other_origins() {
-    let arena = Arena::new(&[("GATEWAY_ALLOWED_ORIGINS", "https://chat.example.org, https://*.example.com")]).await;
+    let listed = "https://chat.example.org, https://*.example.com, capacitor://localhost, file://";
+    let arena = Arena::new(&[("GATEWAY_ALLOWED_ORIGINS", listed)]).await;
     for (origins, allowed) in [
         (vec![], true),
         (vec!["https://chat.example.org"], true),
         (vec!["https://a.example.com"], true),
+        (vec!["capacitor://localhost"], true),
+        (vec!["file://"], true),
+        (vec!["capacitor://evil.example"], false),
         (vec!["https://evil.example"], false),
         (vec!["null"], false),
         (vec!["https://chat.example.org", "https://evil.example"], false),
@@ -392,7 +396,12 @@ async fn pages_of_other_origins() {
         let expected = if allowed { Ok(()) } else { Err(Refused { status: 403, retry_after: false }) };
         assert_eq!(opened, expected, "{origins:?}");
     }
-    arena.gateway().metric_reaches(r#"gateway_handshakes_refused_total{reason="origin"}"#, 4.0).await;
+    arena.gateway().metric_reaches(r#"gateway_handshakes_refused_total{reason="origin"}"#, 5.0).await;
+    arena.end_undisturbed().await;
+
+    let arena = Arena::new(&[("GATEWAY_ALLOWED_ORIGINS", "null")]).await;
+    assert!(Client::open_from(arena.gateway(), ATTACKER, &[("origin", "null")]).await.is_ok());
+    assert!(Client::open_from(arena.gateway(), ATTACKER, &[("origin", "file://")]).await.is_err());
     arena.end_undisturbed().await;
 
     let arena = Arena::new(&[]).await;

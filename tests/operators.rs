@@ -1,6 +1,10 @@
 //! What operators see and set: the way from PocketBase to the gateway, the environment, a new secret, a base path.
 
 mod harness;
+#[path = "operators/nginx.rs"]
+mod nginx;
+#[path = "operators/startup.rs"]
+mod startup;
 
 use harness::client::Client;
 use harness::gateway::Gateway;

@@ -10,9 +10,9 @@
 #                  faults alone (tests/faults.rs), for so long and with this seed or a new one; prints the table
 #
 # Needed beforehand: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed where missing:
-# redis-server, faketime, openssl, nginx and chromium (apt-get, which wants root or sudo), PocketBase
-# (deploy/get-pocketbase.sh), npm packages. Nothing that already runs on the machine is used: the tests start servers of their own on free
-# ports. $KONVERT_GATEWAY names a gateway binary that node, quickstart and the faults test instead of building one.
+# redis-server, faketime, openssl and chromium (apt-get, which wants root or sudo), nginx (downloaded and unpacked),
+# PocketBase (deploy/get-pocketbase.sh), npm packages. Nothing that already runs on the machine is used: the tests start
+# servers of their own on free ports. $KONVERT_GATEWAY names a gateway binary that node, quickstart and the faults test instead of building one.
 # What each suite printed stays in target/test-logs/. The last line sums up: "N passed, N failed".
 set -euo pipefail
 
@@ -64,7 +64,7 @@ prepare_rust() {
   need_package redis-server redis-server
   need_package faketime faketime
   need_package openssl openssl
-  need_package nginx nginx /usr/sbin/nginx
+  need_nginx
   need_pocketbase
 }
 run_rust() { cargo test --release --no-fail-fast 2>&1 | tee "$1"; }
@@ -76,7 +76,7 @@ prepare_node() {
   need_npm_packages
   build_gateway
 }
-run_node() { run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/sdk.test.mjs tests/node/guests.test.mjs tests/node/kanban.test.mjs tests/node/cost.test.mjs; }
+run_node() { run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/{sdk,guests,kanban,writes,cost}.test.mjs; }
 count_node() { count_tap "$@"; }
 
 prepare_quickstart() {
@@ -85,7 +85,7 @@ prepare_quickstart() {
   need_npm_packages
   build_gateway
 }
-run_quickstart() { run_node_tests "$1" tests/node/quickstart.test.mjs tests/node/demo.test.mjs; }
+run_quickstart() { run_node_tests "$1" tests/node/{quickstart,demo}.test.mjs; }
 count_quickstart() { count_tap "$@"; }
 
 # One file after the other, since some of them measure; written for people to stdout, for counting to the log $1.
@@ -126,6 +126,19 @@ need_package() {
   if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$package"; } >"$logs/apt.log" 2>&1; then
     cat "$logs/apt.log" >&2
     fail "apt-get could not install $package; the reason stands above"
+  fi
+}
+
+# Unpacked and not installed, since the package would start a server on port 80.
+need_nginx() {
+  local folder=${CARGO_TARGET_DIR:-$root/target}/tools/nginx
+  if command -v nginx >/dev/null || [[ -x /usr/sbin/nginx || -x $folder/usr/sbin/nginx ]]; then return; fi
+  command -v apt-get >/dev/null || fail "nginx is missing and there is no apt-get here; install it and run this again"
+  say "getting nginx"
+  mkdir -p "$folder"
+  if ! (cd "$folder" && apt-get -qq download nginx && dpkg -x nginx_*.deb .) >"$logs/apt.log" 2>&1; then
+    cat "$logs/apt.log" >&2
+    fail "apt-get could not download nginx; the reason stands above"
   fi
 }
 

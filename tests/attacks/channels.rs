@@ -46,9 +46,12 @@ async fn names(arena: &mut Arena) {
         ("id in capitals", format!("room:{}", room.to_uppercase()), "error 103"),
         ("Cyrillic о in room", format!("r\u{43e}om:{room}"), "error 102"),
         ("full-width colon", format!("room\u{ff1a}{room}"), "error 102"),
-        ("a combining mark behind", format!("room:{room}\u{301}"), "error 102"),
-        ("a zero-width space behind", format!("room:{room}\u{200b}"), "error 102"),
+        ("a combining mark behind", format!("room:{room}\u{301}"), "error 103"),
+        ("a zero-width space behind", format!("room:{room}\u{200b}"), "error 103"),
+        ("full-width letters", format!("room:{}", wide(&room)), "error 103"),
         ("right-to-left mark before", format!("\u{200f}room:{room}"), "error 102"),
+        ("a no-break space behind", format!("room:{room}\u{a0}"), "error 102"),
+        ("a line separator behind", format!("room:{room}\u{2028}"), "error 102"),
         ("percent-encoded colon", format!("room%3A{room}"), "error 102"),
         ("percent-encoded id", format!("room:%{:02x}{}", room.as_bytes()[0], &room[1..]), "error 103"),
         ("a space behind", format!("room:{room} "), "error 102"),
@@ -57,8 +60,9 @@ async fn names(arena: &mut Arena) {
         ("a line feed behind", format!("room:{room}\n"), "error 102"),
         ("DEL behind", format!("room:{room}\x7f"), "error 102"),
         ("10,000 characters", format!("room:{}", "x".repeat(10_000)), "error 102"),
-        ("251 characters of id", format!("room:{}", "x".repeat(251)), "error 102"),
-        ("250 characters of id", format!("room:{}", "x".repeat(250)), "error 103"),
+        ("1,020 characters of id", format!("room:{}", "x".repeat(1020)), "error 102"),
+        ("1,019 characters of id", format!("room:{}", "x".repeat(1019)), "error 103"),
+        ("510 letters of two bytes", format!("room:{}", "ü".repeat(510)), "error 102"),
         ("SQL", "room:'/**/OR/**/1=1--".to_owned(), "error 103"),
         ("SQL with an end", "room:x');DROP/**/TABLE/**/rooms;--".to_owned(), "error 103"),
         ("a filter", "room:'||true||'".to_owned(), "error 103"),
@@ -91,6 +95,11 @@ async fn names(arena: &mut Arena) {
         let seen = arena.command(&mut client, "subscribe", &json!({"channel": channel})).await;
         arena.score(name, "error 107", &seen).await;
     }
+}
+
+/// The letters and digits of an id as their full-width forms, which some software takes for the same.
+fn wide(id: &str) -> String {
+    id.chars().map(|c| char::from_u32(u32::from(c) + 0xfee0).unwrap_or(c)).collect()
 }
 
 async fn without_a_subscription(arena: &mut Arena) {

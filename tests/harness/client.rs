@@ -66,12 +66,18 @@ impl Client {
 
     /// From this address of the machine's own, with these headers; how it was refused otherwise.
     pub async fn open_from(gateway: &Gateway, from: Ipv4Addr, headers: &[(&str, &str)]) -> Result<Self, Refused> {
-        let mut request = gateway.websocket().into_client_request().expect("a URL");
+        Self::open_at(&gateway.websocket(), from, headers).await
+    }
+
+    /// As [`Client::open_from`], to a URL of this machine with a port.
+    pub async fn open_at(url: &str, from: Ipv4Addr, headers: &[(&str, &str)]) -> Result<Self, Refused> {
+        let mut request = url.into_client_request().expect("a URL");
+        let port = request.uri().port_u16().expect("a port");
         for (name, value) in headers {
             let name: HeaderName = name.parse().expect("a header");
             request.headers_mut().append(name, value.parse().expect("a value"));
         }
-        let stream = super::connect_from(from, gateway.port).await.expect("the gateway accepts");
+        let stream = super::connect_from(from, port).await.expect("the server accepts");
         match client_async(request, MaybeTlsStream::Plain(stream)).await {
             Ok((socket, _)) => Ok(Self { socket, pushes: VecDeque::new(), next_id: 1 }),
             Err(Error::Http(response)) => Err(Refused {

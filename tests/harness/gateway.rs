@@ -44,7 +44,7 @@ impl Gateway {
         it
     }
 
-    /// Begins again on the same ports, after its process has ended.
+    /// Begins again on the same ports; ends the process first where it still runs.
     pub async fn restart(&mut self) {
         self.launch();
         self.ready().await;
@@ -58,6 +58,7 @@ impl Gateway {
 
     /// As `restart`, without waiting until it is ready.
     pub fn launch(&mut self) {
+        self.process.kill();
         self.process = launch(&self.program, self.port, self.admin_port, &self.pocketbase_url, &self.settings);
     }
 

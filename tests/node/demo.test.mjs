@@ -111,6 +111,49 @@ check("who was away sees what was missed, without reading the room again", async
   assert.equal(bob.reads, reads);
 });
 
+check("one's own message is shown while the gateway is away, and once only when it is back", async (t) => {
+  const bob = await enter(t, "/?user=bob");
+  await bob.getByRole("button", { name: "Go offline" }).click();
+  await send(bob, "written offline");
+  const reads = bob.reads;
+  await bob.getByRole("button", { name: "Go online" }).click();
+  await connected(bob);
+  await send(bob, "written online");
+  assert.equal(await bob.getByRole("log").getByText("written offline", { exact: true }).count(), 1);
+  assert.equal(bob.reads, reads);
+});
+
+check("who is removed and added again is back without a reload", async (t) => {
+  const alice = await enter(t, "/?user=alice");
+  const bob = await enter(t, "/?user=bob");
+  await send(alice, "before the removal");
+  await shown(bob, "before the removal");
+  const login = { identity: facts.superuser.email, password: facts.superuser.password };
+  const { token } = await api("POST", "_superusers/auth-with-password", login);
+  const user = facts.users.find(({ email }) => email.startsWith("bob")).id;
+  const filter = encodeURIComponent(`room="${facts.room}" && user="${user}"`);
+  const { items: [membership] } = await api("GET", `room_members/records?filter=${filter}`, undefined, token);
+  await api("DELETE", `room_members/records/${membership.id}`, undefined, token);
+  await bob.getByText("Not in the room").waitFor();
+  await send(alice, "while Bob was out");
+  await api("POST", "room_members/records", { room: facts.room, user, role: "member" }, token);
+  await shown(bob, "while Bob was out");
+  await send(alice, "Bob is back");
+  await shown(bob, "Bob is back");
+});
+
+/** A call of PocketBase's API. */
+async function api(method, target, body, token) {
+  const response = await fetch(`${facts.pocketbase}/api/collections/${target}`, {
+    method,
+    headers: { "content-type": "application/json", ...(token && { authorization: token }) },
+    body: body && JSON.stringify(body),
+  });
+  const text = await response.text();
+  assert.ok(response.ok, `${method} ${target}: ${response.status} ${text}`);
+  return text ? JSON.parse(text) : null;
+}
+
 check("who comes later finds the earlier messages", async (t) => {
   const alice = await enter(t, "/?user=alice");
   await send(alice, "for later");

@@ -229,6 +229,11 @@ describe("records that depend on others, and records that are large", () => {
     const id = (action, id) => ({ action, collection: "boards", record: { id }, truncated: true });
     assert.deepEqual([it.events[0], it.events[1].record.title], [id("update", board.id), "small again"]);
     assert.deepEqual(list.events.slice(0, 2), [id("create", large.id), id("update", board.id)]);
+    const elsewhere = await pb.create("workspaces", { name: "elsewhere", owner: people.cat.id });
+    const hidden = await pb.create("boards", { workspace: elsewhere.id, title, visibility: "workspace" });
+    await pb.create("memberships", { workspace: elsewhere.id, member: people.ben.id, role: "editor" });
+    await until(() => list.events.length >= 4, "the board that comes into sight", 15_000);
+    assert.deepEqual(list.events[3], id("join", hidden.id));
     assert.deepEqual([it.joins, list.joins, it.end, list.end], [1, 1, null, null]);
   });
 });

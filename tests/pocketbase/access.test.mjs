@@ -64,7 +64,7 @@ describe("memberships", () => {
     assert.deepEqual(row.channels, [`room:${room.id}`]);
     assert.equal(row.data.action, "create");
     assert.deepEqual(row.access, [member(room, bob)]);
-    assert.deepEqual(Object.keys(row), ["seq", "channels", "data", "access"]);
+    assert.deepEqual(Object.keys(row), ["seq", "at", "channels", "data", "access"]);
     assert.deepEqual(intake.events.at(-1), row);
   });
 
@@ -134,7 +134,9 @@ describe("users", () => {
     for (const data of [{ banned_until: FUTURE }, { banned_until: "" }, { muted_until: FUTURE }, { blocked: [ann.id] }, { blocked: [] }]) {
       const [row, ...more] = await rows(change(bob, data));
       assert.deepEqual(more, []);
-      assert.deepEqual({ ...row, seq: 0 }, { seq: 0, channels: [], data: null, access: [user(bob)] }, JSON.stringify(data));
+      const { seq, at } = row;
+      assert.deepEqual(row, { seq, at, channels: [], data: null, access: [user(bob)] }, JSON.stringify(data));
+      assert.ok(Math.abs(Date.now() - at) < 60_000, `${at} is the time of the write`);
       assert.deepEqual(intake.events.at(-1), row);
     }
     assert.deepEqual(await rows(change(bob, { status_text: "hi", name: "Bob", role: "moderator" })), []);

@@ -194,27 +194,38 @@ describe("the record of an event", () => {
     assert.deepEqual(events[1].data, { action: "update", collection: "cards", record: { id }, truncated: true });
   });
 
-  test("is whole where its JSON is deep", async () => {
-    const deep = "[".repeat(9000) + "]".repeat(9000);
-    const { text } = await added(() => card({ title: "deep", meta: deep }));
-    assert.ok(text.includes(`"meta":${deep}`));
+  test("is whole up to 128 levels of JSON, and has the id alone beyond", async () => {
+    const nested = (levels, inner = "") => "[".repeat(levels) + inner + "]".repeat(levels);
+    const text = JSON.stringify(`${nested(200)}\\"${nested(200)}`);
+    const flat = `[${Array(500).fill('{"a":[]}').join()}]`;
+    // The record itself is the first level.
+    const table = [[nested(127), true], [nested(128), false], [nested(9000), false], [nested(127, text), true], [flat, true]];
+    const { text: row, events } = await added(async () => {
+      for (const [meta] of table) await card({ title: "deep", meta });
+    });
+    assert.deepEqual(events.map(({ data }) => !data.truncated), table.map(([, whole]) => whole));
+    for (const [meta, whole] of table) if (whole) assert.ok(row.includes(`"meta":${meta}`), meta);
+    const [, { data }] = events;
+    assert.deepEqual(data, { action: "create", collection: "cards", record: { id: data.record.id }, truncated: true });
+    assert.equal(data.record.id.length, 15);
   });
 });
 
 describe("the channels of an event", () => {
   test("that no channel can be are left out, counted, and logged without their content", async () => {
-    const impossible = ["x".repeat(251), "with blanks", "ümläut", "line\nfeed", "\u0000", "tab\t"];
+    const impossible = ["x".repeat(1019), "ü".repeat(510), "with blanks", "with\u00a0blanks", "line\nfeed", "\u0000", "tab\t", "\u0085"];
+    const possible = ["x".repeat(1018), "ümläut", "ü".repeat(509), "日本語", "😀"];
     const { events } = await added(async () => {
       for (const what of impossible) await pb.create("audit", { what });
       const { id } = await card({ title: "the audited" });
       await pb.create("audit", { what: "with blanks", card: id });
-      await pb.create("audit", { what: "x".repeat(249), card: id });
+      for (const what of possible) await pb.create("audit", { what });
     });
     const dropped = events.filter((event) => event.dropped);
     assert.deepEqual(dropped.map((event) => event.dropped), Array(impossible.length + 1).fill(1));
     assert.deepEqual(dropped.slice(0, -1).map(kind), impossible.map(() => [null]));
     assert.deepEqual(kind(dropped.at(-1)), ["create audit", `board:${boards[0].id}`], "the other channels get it");
-    assert.deepEqual(events.at(-1).channels, [`topic:${"x".repeat(249)}`, `board:${boards[0].id}`]);
+    assert.deepEqual(events.slice(-possible.length).map(kind), possible.map((what) => ["create audit", `topic:${what}`]));
     const logged = async () => (await pb.call("GET", `/api/logs?perPage=50&filter=${encodeURIComponent('message~"no channel can have"')}`, undefined, pb.root)).body.items;
     const [line, ...more] = await until(async () => (await logged()).length > 0 && logged(), "a line in PocketBase's log", 10_000);
     assert.deepEqual(more, [], "once, not for each");

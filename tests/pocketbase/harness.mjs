@@ -151,15 +151,20 @@ export class PocketBase {
     for (const stream of [pb.process.stdout, pb.process.stderr]) {
       stream.on("data", (chunk) => (pb.output += chunk));
     }
-    await until(
-      () => {
-        if (pb.process.exitCode !== null) throw new Error(`PocketBase ended: ${pb.output}`);
-        return fetch(`${pb.url}/api/health`).then((r) => r.ok, () => false);
-      },
-      "PocketBase to listen",
-      15_000,
-    );
-    pb.root = await pb.login(...SUPERUSER, "_superusers");
+    try {
+      await until(
+        () => {
+          if (pb.process.exitCode !== null) throw new Error(`PocketBase ended: ${pb.output}`);
+          return fetch(`${pb.url}/api/health`).then((r) => r.ok, () => false);
+        },
+        "PocketBase to listen",
+        15_000,
+      );
+      pb.root = await pb.login(...SUPERUSER, "_superusers");
+    } catch (err) {
+      await pb.stop(); // a running child would keep the test's process from ending
+      throw err;
+    }
     return pb;
   }
 

@@ -400,6 +400,19 @@ describe("routes", () => {
     await pb.update("users", bob.id, { banned_until: "" });
   });
 
+  test("authorize asks in the context of PocketBase's realtime", async () => {
+    const { body: { viewRule } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
+    const results = [];
+    for (const sign of ["=", "!="]) {
+      const rule = { viewRule: `@request.context ${sign} "realtime"` };
+      assert.equal((await pb.call("PATCH", "/api/collections/rooms", rule, pb.root)).status, 200);
+      const checks = [{ user: ann.id, channel: `room:${room.id}` }];
+      results.push(...(await pb.gateway("POST", "/api/gateway/authorize", { checks })).body.results);
+    }
+    await pb.call("PATCH", "/api/collections/rooms", { viewRule }, pb.root);
+    assert.deepEqual(results, ["allowed", "denied"]);
+  });
+
   test("500 checks in one call", async () => {
     const checks = Array(500).fill({ user: ann.id, channel: `room:${room.id}` });
     const { body } = await pb.gateway("POST", "/api/gateway/authorize", { checks });

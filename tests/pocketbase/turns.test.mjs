@@ -47,7 +47,7 @@ class Server {
   *write() {
     const seq = ++this.rows;
     yield 0;
-    if (turns.isCovered(this.state, this.now, TIMEOUT)) return this.waits.push(0);
+    if (turns.isCovered(this.state, seq, this.now)) return this.waits.push(0);
     yield 0;
     let answer = this.change((state) => turns.committed(state, seq, this.now, TIMEOUT));
     let slept = 0;
@@ -57,17 +57,24 @@ class Server {
     while (answer === turns.WAIT) {
       slept += 1;
       yield 1;
-      answer = this.change((state) => turns.waited(state, slept, this.now, this.rows));
+      answer = this.change((state) => turns.waited(state, slept, this.now));
     }
     this.waiting -= waits;
     this.waits.push(slept);
     const since = this.now;
-    for (let own = 1; answer === turns.POST; own++) {
-      this.mostPosts = Math.max(this.mostPosts, own);
+    let own = waits ? null : seq; // to begin with, its own row is posted without a look at the others
+    for (let count = 1; answer === turns.POST; count++) {
+      this.mostPosts = Math.max(this.mostPosts, count);
       const { turn, posted } = this.state;
       yield 0;
-      const last = Math.min(this.rows, posted + this.batch);
-      assert.ok(last > posted, "no post without rows");
+      const newest = own === posted + 1 ? own : this.rows;
+      const last = Math.min(newest, posted + this.batch);
+      own = null;
+      const outcome = { posted: last > posted ? last : null, newest };
+      if (last <= posted) {
+        answer = this.change((state) => turns.done(state, turn, outcome, since, this.now, TIMEOUT));
+        continue;
+      }
       const post = { first: posted + 1, last, failed: this.random() < this.trouble, ended: false };
       assert.ok(this.posts.every(({ ended }) => ended), "one post at a time");
       this.posts.push(post);
@@ -76,7 +83,7 @@ class Server {
       answer = this.change((state) =>
         post.failed
           ? turns.failed(state, turn, this.now, 20, 200)
-          : turns.done(state, turn, last, since, this.now, TIMEOUT),
+          : turns.done(state, turn, outcome, since, this.now, TIMEOUT),
       );
     }
   }
@@ -182,11 +189,11 @@ test("once a write has waited in vain for a post, no other one waits for it", ()
   let [state, answer] = turns.committed(turns.INITIAL, 1, 0, TIMEOUT);
   [state, answer] = turns.committed(state, 2, 1, TIMEOUT);
   assert.equal(answer, turns.WAIT);
-  [state, answer] = turns.waited(state, turns.PATIENCE, 1 + turns.PATIENCE, 2);
+  [state, answer] = turns.waited(state, turns.PATIENCE, 1 + turns.PATIENCE);
   assert.equal(answer, turns.LEAVE);
   [state, answer] = turns.committed(state, 3, 2 + turns.PATIENCE, TIMEOUT);
   assert.equal(answer, turns.LEAVE);
-  [state, answer] = turns.done(state, state.turn, 1, 0, 3 + turns.PATIENCE, TIMEOUT);
+  [state, answer] = turns.done(state, state.turn, { posted: 1, newest: 1 }, 0, 3 + turns.PATIENCE, TIMEOUT);
   assert.equal(answer, turns.POST, "the write that posted goes on with their rows");
 });
 
@@ -199,7 +206,7 @@ test("a turn whose engine ended without a word is taken over, and its late end c
   [state, answer] = turns.committed(state, 3, TIMEOUT + turns.LOST + 1, TIMEOUT);
   assert.equal(answer, turns.POST);
   assert.equal(state.posted, 0, "with the rows of the lost turn");
-  [state] = turns.done(state, lost, 1, 0, TIMEOUT + turns.LOST + 2, TIMEOUT);
+  [state] = turns.done(state, lost, { posted: 1, newest: 1 }, 0, TIMEOUT + turns.LOST + 2, TIMEOUT);
   assert.equal(state.busy, true);
   [state] = turns.failed(state, lost, TIMEOUT + turns.LOST + 3, 20, 200);
   assert.equal(state.busy, true);
@@ -219,6 +226,6 @@ test("the pauses grow from the first to the last, and only a request that arrive
   assert.equal(turns.has(state, 3).pause, 100, "a call of the gateway shows nothing of the other direction");
   assert.equal(turns.reached(state).pause, 0);
   const [busy] = turns.committed(state, 100, state.until, TIMEOUT);
-  assert.equal(turns.done(busy, busy.turn, null, 0, 1, TIMEOUT)[0].pause, 100, "nothing was sent");
-  assert.equal(turns.done(busy, busy.turn, 100, 0, 1, TIMEOUT)[0].pause, 0);
+  assert.equal(turns.done(busy, busy.turn, { posted: null, newest: 0 }, 0, 1, TIMEOUT)[0].pause, 100, "nothing was sent");
+  assert.equal(turns.done(busy, busy.turn, { posted: 100, newest: 100 }, 0, 1, TIMEOUT)[0].pause, 0);
 });

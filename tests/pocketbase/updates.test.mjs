@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
-import { PocketBase } from "./harness.mjs";
+import { PASSWORD, PocketBase } from "./harness.mjs";
 
 const CHANNEL = "room-updates";
 let pb, ann, bob, eve, rule;
@@ -30,6 +30,9 @@ const ask = async (route, question) => {
   return body;
 };
 
+/** The order of IDs in SQLite. */
+const isAfter = (id, other) => Buffer.compare(Buffer.from(id), Buffer.from(other)) > 0;
+
 /** All pages of a user or class, as the gateway adds them up: {class, yes, no}, or null where there is nobody. */
 async function whole(who, rows = 3) {
   const all = { class: null, yes: [], no: [] };
@@ -37,7 +40,8 @@ async function whole(who, rows = 3) {
     const { page, ...rest } = await ask("visible", { user: who, after, rows });
     assert.deepEqual(rest, { namespace: "room", collection: "rooms" });
     if (page === null) return null;
-    assert.ok([...page.yes, ...page.no].every((id) => id > after && (page.next === null || id <= page.next)), page);
+    const here = (id) => isAfter(id, after) && (page.next === null || !isAfter(id, page.next));
+    assert.ok([...page.yes, ...page.no].every(here), page);
     all.class = page.class;
     all.yes.push(...page.yes);
     all.no.push(...page.no);
@@ -142,7 +146,8 @@ describe("who sees what", () => {
     ["locked", () => null, false],
     ["more asked of the membership", () => `room_members_via_room.user ?= @request.auth.id && room_members_via_room.role ?= "moderator"`, true],
     ["and of the account's side", moderated, false],
-    ["something of the request", () => `@request.context = "default" && @request.auth.id != ""`, false],
+    ["something of the request", (context) => `@request.context = "${context}" && @request.auth.id != ""`, false],
+    ["closed to the realtime", (context) => `@request.context != "${context}" && @request.auth.id != ""`, false],
     ["the request, and the account's side", () => `@request.context != "expand" && ${moderated()}`, false],
     ["any collection", () => `@collection.room_members.room ?= id && @collection.room_members.user ?= @request.auth.id`, false],
     ["a certain user", () => `${rule} && @request.auth.id != "${bob.id}"`, false],
@@ -157,12 +162,15 @@ describe("who sees what", () => {
   ];
   for (const [name, view, sharing, list = view] of rules) {
     test(name, async () => {
-      await setRules(list(), view());
+      // PocketBase's API has another context than its realtime and the gateway's questions.
+      await setRules(list("default"), view("default"));
+      const truths = await Promise.all([ann, bob, eve].map(truth));
+      await setRules(list("realtime"), view("realtime"));
       try {
         assert.equal((await whole(ann.id)).class !== null, sharing);
-        for (const user of [ann, bob, eve]) {
-          for (const rows of [3, 1000]) assert.deepEqual(await seen(user, rows), await truth(user), user.record?.name);
-          assert.deepEqual(await views(user.id, ids), await truth(user));
+        for (const [i, user] of [ann, bob, eve].entries()) {
+          for (const rows of [3, 1000]) assert.deepEqual(await seen(user, rows), truths[i], user.record?.name);
+          assert.deepEqual(await views(user.id, ids), truths[i]);
         }
         if (!sharing) return;
         // The class, of single records and as a whole.
@@ -184,6 +192,24 @@ describe("who sees what", () => {
     assert.equal(await whole(`~${other}`), null, "a class of an earlier rule");
     const checks = [{ user: "nobody", record: ids[0] }, { user: carl.id, record: "nothing" }, { user: `~${other}`, record: ids[0] }];
     assert.deepEqual((await ask("view", { checks })).results, [false, null, false]);
+  });
+
+  test("ids of any letters are found, page by page, whatever their order in JavaScript", async () => {
+    const { body: { fields } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
+    const { body: { fields: ofUsers } } = await pb.call("GET", "/api/collections/users", undefined, pb.root);
+    for (const id of [fields, ofUsers].map((fields) => fields.find(({ name }) => name === "id"))) {
+      Object.assign(id, { pattern: "^[^ ]+$", min: 0, max: 1000 });
+    }
+    assert.equal((await pb.call("PATCH", "/api/collections/rooms", { fields }, pb.root)).status, 200);
+    assert.equal((await pb.call("PATCH", "/api/collections/users", { fields: ofUsers }, pb.root)).status, 200);
+    const made = { email: "tilde@example.com", password: PASSWORD, passwordConfirm: PASSWORD };
+    await pb.create("users", { ...made, id: "~[ü" });
+    const user = await pb.login("tilde@example.com", PASSWORD);
+    for (const id of ["zü", "ａ1", "ａ2", "😀1", "😀2", "ｚ", "日本", "~x", "x".repeat(1000)]) await roomOf(user, "private", { id });
+    for (const rows of [1, 2, 3, 1000]) assert.deepEqual(await seen(user, rows), await truth(user));
+    assert.deepEqual(await views(user.id, await truth(user)), await truth(user));
+    const checks = ["room:ａ1", "room:nü", `user:${user.id}`].map((channel) => ({ user: user.id, channel }));
+    assert.deepEqual((await ask("authorize", { checks })).results, ["allowed", "denied", "allowed"]);
   });
 
   test("a view comes with the record as it is, and nothing of those that nobody may view", async () => {
@@ -239,13 +265,16 @@ onRecordEnrich((e) => {
     await pb.call("PATCH", "/api/collections/rooms", { viewRule, listRule }, pb.root);
   });
 
-  test("of a record that is too large for an event there is the ID alone", async () => {
+  test("of a record that is too large or too deep for an event there is the ID alone", async () => {
     await pb.call("PATCH", "/api/collections/rooms", { viewRule: "", listRule: "" }, pb.root);
     const { body: { fields } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
-    fields.push({ type: "text", name: "about", max: 5000 });
+    fields.push({ type: "text", name: "about", max: 5000 }, { type: "json", name: "tree" });
     assert.equal((await pb.call("PATCH", "/api/collections/rooms", { fields }, pb.root)).status, 200);
     const large = await roomOf(ann, "public", { about: "x".repeat(2000) });
     const { results, own, truncated } = await ask("view", { checks: [{ user: ann.id, record: large.id }] });
     assert.deepEqual([results, own, truncated], [[true], { 0: { id: large.id } }, [large.id]]);
+    const deep = await roomOf(ann, "public", { tree: "[".repeat(128) + "]".repeat(128) });
+    const view = await ask("view", { checks: [{ user: ann.id, record: deep.id }] });
+    assert.deepEqual([view.own, view.truncated], [{ 0: { id: deep.id } }, [deep.id]]);
   });
 });

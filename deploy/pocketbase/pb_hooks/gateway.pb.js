@@ -14,25 +14,29 @@ onBootstrap((e) => {
   require(`${__hooks}/gateway/startup.js`).checkSchema(e.app);
 });
 
-// Registers the hooks of one collection (see gateway/listening.js). They are called for every write in it, hence keep
+// Register the hooks of one collection (see gateway/listening.js). They are called for every write in it, hence keep
 // what they require: looking up a file takes longer than most of them.
-$app.store().set(require(`${__hooks}/gateway/listening.js`).REGISTER, (id) => {
+const listening = require(`${__hooks}/gateway/listening.js`);
+
+$app.store().set(listening.REGISTER, (id) => {
   onRecordCreateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).create(e), id);
   onRecordUpdateExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).update(e), id);
   onRecordDeleteExecute((e) => (globalThis.gatewayOutbox ??= require(`${__hooks}/gateway/outbox.js`)).remove(e), id);
+});
 
-  onRecordAfterCreateSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), id);
-  onRecordAfterUpdateSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), id);
-  onRecordAfterDeleteSuccess((e) => (globalThis.gatewayDelivery ??= require(`${__hooks}/gateway/delivery.js`)).committed(e), id);
+$app.store().set(listening.REGISTER_AFTER, (collection) => {
+  onRecordAfterCreateSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
+  onRecordAfterUpdateSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
+  onRecordAfterDeleteSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
 });
 
 onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
 onCollectionUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
 onCollectionDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
 
-onCollectionAfterCreateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).collectionCommitted(e));
-onCollectionAfterUpdateSuccess((e) => require(`${__hooks}/gateway/delivery.js`).collectionCommitted(e));
-onCollectionAfterDeleteSuccess((e) => require(`${__hooks}/gateway/delivery.js`).collectionCommitted(e));
+onCollectionAfterCreateSuccess((e) => require(`${__hooks}/gateway/outbox.js`).collectionCommitted(e));
+onCollectionAfterUpdateSuccess((e) => require(`${__hooks}/gateway/outbox.js`).collectionCommitted(e));
+onCollectionAfterDeleteSuccess((e) => require(`${__hooks}/gateway/outbox.js`).collectionCommitted(e));
 
 // Rolled back: PocketBase has read the collections anew, and so do we.
 onCollectionAfterCreateError((e) => require(`${__hooks}/gateway/outbox.js`).collectionRestored(e));

@@ -17,7 +17,10 @@ pub fn check(input: &[u8]) {
     let _ = keys.channel(one);
     for name in [one, other] {
         if is_well_formed(name) {
-            assert!((1..=CHANNEL_NAME_MAX).contains(&name.len()) && !name.contains(|c: char| !c.is_ascii_graphic()));
+            assert!(
+                (1..=CHANNEL_NAME_MAX).contains(&name.len())
+                    && !name.contains(|c: char| c.is_control() || c.is_whitespace())
+            );
         }
         belong_together(&keys, name);
         let clustered = Keys::clustered(prefix);

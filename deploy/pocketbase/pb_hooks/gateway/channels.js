@@ -3,8 +3,11 @@
 const schema = require(`${__hooks}/gateway/schema.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 
-/** As the gateway has it: visible ASCII, and so many characters at most. */
-const NAME = /^[!-~]{1,255}$/;
+/** As the gateway has it: no white space and no control characters, and so many bytes of UTF-8 at most. */
+const NAME = /^[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+$/;
+const MAX_BYTES = 1024;
+/** Bytes that a UTF-16 unit may take. */
+const UNIT_BYTES = 3;
 /** Begins the names of channels that are the gateway's own. */
 const INTERNAL = "$";
 const NONE = [];
@@ -48,7 +51,8 @@ function of(relations, record, refuse, its = templates(relations.app, record.tab
 }
 
 function isPossible(name, namespace) {
-  return name.startsWith(`${namespace}:`) && name[0] !== INTERNAL && NAME.test(name);
+  const fits = name.length * UNIT_BYTES <= MAX_BYTES || toBytes(name).length <= MAX_BYTES;
+  return fits && name.startsWith(`${namespace}:`) && name[0] !== INTERNAL && NAME.test(name);
 }
 
 /** Whether an update touched a field that decides about the channels. */

@@ -5,7 +5,7 @@
 
 const config = require(`${__hooks}/gateway/config.js`).get();
 const address = require(`${__hooks}/gateway/address.js`);
-const outbox = require(`${__hooks}/gateway/outbox.js`);
+const rows = require(`${__hooks}/gateway/rows.js`);
 const { signed } = require(`${__hooks}/gateway/signature.js`);
 const turns = require(`${__hooks}/gateway/turns.js`);
 
@@ -13,11 +13,8 @@ const TARGET = "/hooks/pocketbase";
 const { timeoutSeconds, firstPauseSeconds, lastPauseSeconds, batch } = config.delivery;
 const TIMEOUT = timeoutSeconds * 1000;
 
-/**
- * Under this key the app's store has the state of turns.js for all JavaScript engines, as one object that is replaced
- * and never changed: two engines that touched the same one would bring the process down.
- */
-const STATE = "gateway.delivery";
+// The state of turns.js is one object in the app's store, which is replaced and never changed: two engines that touched
+// the same one would bring the process down.
 
 /** Under this key the app's store has the reason why the last request to the gateway failed; "" if it succeeded. */
 const FAILURE = "gateway.delivery.failure";
@@ -27,7 +24,7 @@ const MAX_REASON = 300;
 /** Replaces the state by what `step(state)` returns, [state, answer]; returns {before, after, answer}. */
 function change(app, step) {
   let taken;
-  app.store().setFunc(STATE, (shared) => {
+  app.store().setFunc(turns.STATE, (shared) => {
     const before = shared ? { ...shared } : turns.INITIAL;
     const [after, answer] = step(before);
     taken = { before, after, answer };
@@ -36,47 +33,46 @@ function change(app, step) {
   return taken;
 }
 
-/** After a commit: posts the event's row with all others that wait, unless another write does. */
-function committed(e) {
-  e.next();
-  const row = outbox.rowOf(e);
-  if (!row) return;
+/**
+ * Posts the committed row with this number and all others that wait, unless another write does. `own`: the row, as
+ * {seq, event}, if it is most likely the only one.
+ */
+function deliver(app, seq, own) {
   try {
     const now = Date.now();
-    const state = e.app.store().get(STATE); // looked at first, which is cheaper than a change
-    if (state && turns.isCovered(state, now, TIMEOUT)) return;
-    let turn = change(e.app, (state) => turns.committed(state, row.seq, now, TIMEOUT));
+    let turn = change(app, (state) => turns.committed(state, seq, now, TIMEOUT));
     for (let slept = 0; turn.answer === turns.WAIT; ) {
       const pause = Math.max(2, Math.min(turns.GATHER, turn.after.started + turns.GATHER - Date.now()));
       sleep(pause);
       slept += pause;
-      const newest = outbox.newest(); // not within a change, which holds the store's lock
-      turn = change(e.app, (state) => turns.waited(state, slept, Date.now(), newest));
+      own = null;
+      turn = change(app, (state) => turns.waited(state, slept, Date.now()));
     }
     const since = Date.now();
-    while (turn.answer === turns.POST) turn = ended(e.app, turn.after.turn, post(e.app, turn.after.posted, row), since);
+    while (turn.answer === turns.POST) {
+      const outcome = post(app, turn.after.posted, own);
+      turn = ended(app, turn.after.turn, outcome, since);
+      own = null;
+    }
   } catch (err) {
     // The record is saved; an exception from here would tell the caller that it is not.
-    e.app.logger().error("gateway: delivery failed", "error", String(err));
+    app.logger().error("gateway: delivery failed", "error", String(err));
   }
 }
 
-/** After the commit of a change of a collection. */
-function collectionCommitted(e) {
-  committed(e);
-  outbox.collectionCommitted(e);
-}
-
-/** Posts what comes after `posted`: {posted: how far that went, null if there is nothing} or {error}. */
-function post(app, posted, row) {
+/**
+ * Posts what comes after `posted`, which is `own` if that is the next row: {posted: how far that went, null if there is
+ * nothing; newest: the newest row that was seen} or {error}.
+ */
+function post(app, posted, own) {
   try {
-    // Most often the caller's own row is all there is, and needs no query.
-    const alone = row && row.seq === posted + 1 && outbox.isNewest(row.seq);
-    const rows = alone ? { last: row.seq, events: row.event } : outbox.after(app, posted, batch);
-    if (rows.last === 0) return { posted: null };
+    const isNext = own !== null && own.seq === posted + 1;
+    const waiting = isNext ? { last: own.seq, newest: own.seq, events: own.event } : rows.after(app, posted, batch);
+    const { newest } = waiting;
+    if (waiting.last === 0) return { posted: null, newest };
 
-    const error = send(app, rows.last, rows.events);
-    return error ? { error } : { posted: rows.last };
+    const error = send(app, waiting.last, waiting.events);
+    return error ? { error } : { posted: waiting.last, newest };
   } catch (err) {
     return { error: String(err) };
   }
@@ -84,7 +80,7 @@ function post(app, posted, row) {
 
 /** Posts events (JSON, up to the number `last`). Returns the reason if the gateway did not take them, else "". */
 function send(app, last, events) {
-  const body = `{"boot":"${outbox.boot(app)}","events":[${events}],"last":${last}}`;
+  const body = `{"boot":"${rows.boot(app)}","events":[${events}],"last":${last}}`;
   const headers = signed("POST", TARGET, body);
   // Posting twice does no harm. Saying so lets the HTTP client try again by itself
   // when the gateway closed the idle connection at this very moment.
@@ -107,8 +103,9 @@ function reason(err) {
   return address.masked(text).slice(0, MAX_REASON);
 }
 
-/** Takes in what became of the post of a turn, {posted} (null: there was nothing to post) or {error}. */
-function ended(app, turn, { posted, error }, since) {
+/** Takes in the outcome of the post of a turn. */
+function ended(app, turn, outcome, since) {
+  const { error } = outcome;
   const now = Date.now();
   if (error) {
     const pauses = [firstPauseSeconds * 1000, lastPauseSeconds * 1000];
@@ -117,8 +114,8 @@ function ended(app, turn, { posted, error }, since) {
     app.logger().warn("gateway: delivery paused", "seconds", taken.after.pause / 1000, "url", address.shown, "reason", error);
     return taken;
   }
-  const taken = change(app, (state) => turns.done(state, turn, posted, since, now, TIMEOUT));
-  if (posted !== null) succeeded(app);
+  const taken = change(app, (state) => turns.done(state, turn, outcome, since, now, TIMEOUT));
+  if (outcome.posted !== null) succeeded(app);
   return taken;
 }
 
@@ -146,7 +143,7 @@ function replaceFailure(app, now) {
  */
 function gatewayHas(app, seq) {
   // A gateway that is ahead of this database (restored from a backup) must not silence the delivery.
-  const posted = Math.min(seq, outbox.last(app));
+  const posted = Math.min(seq, rows.last(app));
   change(app, (state) => [turns.has(state, posted), turns.LEAVE]);
 }
 
@@ -167,4 +164,4 @@ function probe(app) {
   return { url: address.shown, error };
 }
 
-module.exports = { committed, collectionCommitted, gatewayHas, report, probe };
+module.exports = { deliver, gatewayHas, report, probe };

@@ -6,11 +6,12 @@
 
 const config = require(`${__hooks}/gateway/config.js`).get();
 const schema = require(`${__hooks}/gateway/schema.js`);
+const { isTooDeep } = require(`${__hooks}/gateway/nesting.js`);
 const { warn } = require(`${__hooks}/gateway/notice.js`);
 
 /**
  * {json, truncated}: the record's state after a save that is done. `truncated`: the JSON has the id alone, since the
- * record is too large for an event or an onRecordEnrich hook failed.
+ * record is too large or nested too deep for an event, or an onRecordEnrich hook failed.
  */
 function record(app, record, collection = record.tableName()) {
   try {
@@ -19,8 +20,8 @@ function record(app, record, collection = record.tableName()) {
     const { passwords, enriched } = knowledge(app, collection, record);
     for (const name of passwords) copy.set(name, "");
     if (enriched) $apis.enrichRecord(anonymousRead(app), copy);
-    const json = copy.marshalJSON();
-    if (json.length <= config.outbox.maxEventBytes) return { json: toString(json), truncated: false };
+    const json = textOf(app, copy, collection);
+    if (json !== null) return { json, truncated: false };
   } catch (err) {
     warn(app, `export.${collection}`, "a record cannot be sent whole: subscribers get its id alone",
       "collection", collection, "record", record.id, "reason", String(err));
@@ -28,7 +29,22 @@ function record(app, record, collection = record.tableName()) {
   return { json: JSON.stringify({ id: record.id }), truncated: true };
 }
 
-/** Collection → {passwords: names of such fields, enriched: whether there are onRecordEnrich hooks}; of this schema. */
+/** The record's JSON; null if it is too large or nested too deep for an event. */
+function textOf(app, record, collection = record.tableName()) {
+  const json = toString(record.marshalJSON());
+  return isSmall(json) && !(knowledge(app, collection, record).nested && isTooDeep(json)) ? json : null;
+}
+
+/** Whether a text is within the bound of an event in UTF-8, where a unit of it takes three bytes at most. */
+function isSmall(text) {
+  const { maxEventBytes } = config.outbox;
+  return text.length * 3 <= maxEventBytes || (text.length <= maxEventBytes && toBytes(text).length <= maxEventBytes);
+}
+
+/**
+ * Collection → {passwords: names of such fields, enriched: whether there are onRecordEnrich hooks, nested: whether a
+ * record's JSON may be deep}; of this schema.
+ */
 let known = { schema: null, collections: new Map() };
 
 function knowledge(app, collection, record) {
@@ -36,8 +52,10 @@ function knowledge(app, collection, record) {
   if (known.schema !== now) known = { schema: now, collections: new Map() };
   let found = known.collections.get(collection);
   if (!found) {
-    const fields = record.collection().fields.filter((field) => field.type() === "password");
-    found = { passwords: fields.map((field) => field.name), enriched: $app.onRecordEnrich().length() > 0 };
+    const { fields } = record.collection();
+    const passwords = fields.filter((field) => field.type() === "password").map((field) => field.name);
+    const enriched = $app.onRecordEnrich().length() > 0;
+    found = { passwords, enriched, nested: enriched || fields.some((field) => field.type() === "json") };
     known.collections.set(collection, found);
   }
   return found;
@@ -60,4 +78,4 @@ function event(app, action, changed) {
   return `{"action":"${action}","collection":"${collection}","record":${json}${end}`;
 }
 
-module.exports = { record, event };
+module.exports = { record, event, textOf };

@@ -3,11 +3,12 @@
 const config = require(`${__hooks}/gateway/config.js`).get();
 const { STATUS } = require(`${__hooks}/gateway/config.js`);
 const outbox = require(`${__hooks}/gateway/outbox.js`);
+const rows = require(`${__hooks}/gateway/rows.js`);
 const delivery = require(`${__hooks}/gateway/delivery.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const signature = require(`${__hooks}/gateway/signature.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
-const { GUEST, accountOf, byKey, byToken } = require(`${__hooks}/gateway/users.js`);
+const { GUEST, accountOf, byKey, byToken, requestOf } = require(`${__hooks}/gateway/users.js`);
 
 const MAX_ENTRIES = 500;
 const MAX_EVENTS = 1000;
@@ -110,7 +111,7 @@ function authorize(e) {
     const checks = list(parse(body).checks, "checks", valid);
     const users = byKey(e.app, checks.map((check) => check.user));
     const infos = new Map();
-    for (const [key, auth] of users) infos.set(key, new RequestInfo({ auth, method: "GET" }));
+    for (const [key, auth] of users) infos.set(key, requestOf(auth));
 
     const guards = guardedRecords(e.app, checks);
     const results = checks.map(({ user, channel }) => {
@@ -171,7 +172,7 @@ function visible(e) {
     }
     number(rows, "rows", 1, MAX_ROWS);
     if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
-    return e.json(200, updates.visible(e.app, channel, byKey(e.app, isClass(user) ? [] : [user]), user, after, rows));
+    return e.json(200, updates.visible(e.app, channel, byKey(e.app, updates.isClass(user) ? [] : [user]), user, after, rows));
   });
 }
 
@@ -184,14 +185,9 @@ function view(e) {
     const { channel, checks } = parse(body);
     list(checks, "checks", valid);
     if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
-    const users = checks.map(({ user }) => user).filter((user) => !isClass(user));
+    const users = checks.map(({ user }) => user).filter((user) => !updates.isClass(user));
     return e.json(200, updates.view(e.app, channel, byKey(e.app, users), checks));
   });
-}
-
-/** Whether a name in place of a user's KEY is that of a class (see updates.js). */
-function isClass(user) {
-  return user[0] === "~";
 }
 
 /** GET /api/gateway/events?after=N&limit=M: the outbox. */
@@ -201,13 +197,13 @@ function events(e) {
     const seq = number(wholeNumber(query.get("after")), "after", 0, Number.MAX_SAFE_INTEGER);
     const limit = number(wholeNumber(query.get("limit")), "limit", 1, MAX_EVENTS);
     // `last` is read first: whatever is committed between the two is then in the events.
-    const last = outbox.last(e.app);
-    const rows = outbox.after(e.app, seq, limit);
+    const last = rows.last(e.app);
+    const page = rows.after(e.app, seq, limit);
     delivery.gatewayHas(e.app, seq);
     const { problems } = schema.current(e.app);
     const report = JSON.stringify(delivery.report(e.app));
-    const about = `"last":${Math.max(last, rows.last)},"problems":${JSON.stringify(problems)},"delivery":${report}`;
-    const json = `{"boot":"${outbox.boot(e.app)}","events":[${rows.events}],${about}}`;
+    const about = `"last":${Math.max(last, page.last)},"problems":${JSON.stringify(problems)},"delivery":${report}`;
+    const json = `{"boot":"${rows.boot(e.app)}","events":[${page.events}],${about}}`;
     return e.blob(200, "application/json", toBytes(json));
   });
 }
@@ -220,7 +216,7 @@ function wholeNumber(text) {
 function confirm(e) {
   return answer(e, (body) => {
     const seq = number(parse(body).seq, "seq", 0, Number.MAX_SAFE_INTEGER);
-    const trimmed = outbox.trim(e.app, seq, Date.now() - config.outbox.keepSeconds * 1000);
+    const trimmed = rows.trim(e.app, seq, Date.now() - config.outbox.keepSeconds * 1000);
     delivery.gatewayHas(e.app, seq);
     return e.json(200, { trimmed });
   });

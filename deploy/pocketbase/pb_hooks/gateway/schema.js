@@ -38,11 +38,8 @@ const LOOK_HOLDS = 50;
 const store = $app.store();
 
 let known = null;
-/** Whether `known` holds, whatever becomes of the collections meanwhile. */
-let held = false;
 
 function current(app) {
-  if (held) return known;
   const changes = store.get(CHANGES) || 0;
   const now = Date.now();
   if (known && known.changes === changes) {
@@ -65,21 +62,11 @@ function current(app) {
     }
     known.triggers = new Map(known.triggers);
     known.interests = new Map(); // for outbox.js
+    known.told = false;
   }
   known.looked = now;
   store.set(LOOK, { version: known.version, at: now });
   return known;
-}
-
-/** The schema, which stays the same until `release`: inside a transaction nobody else can change a collection. */
-function hold(app) {
-  const schema = current(app);
-  held = true;
-  return schema;
-}
-
-function release() {
-  held = false;
 }
 
 function isFresh(looked, now) {
@@ -107,7 +94,10 @@ function updated(app, idOrName) {
 
 /** Whether the collections differ from those that the gateway was last told of: another process has changed them. */
 function isUntold(app) {
-  return store.get(TOLD) !== current(app).version;
+  const schema = current(app);
+  // Once it is told, it stays so until another one takes its place.
+  if (!schema.told) schema.told = store.get(TOLD) === schema.version;
+  return !schema.told;
 }
 
 /** Notes that the gateway knows of, or will read, all changes up to now. */
@@ -175,4 +165,4 @@ function find(app, nameOrId) {
   }
 }
 
-module.exports = { current, hold, release, forget, isUntold, told, bind };
+module.exports = { current, forget, isUntold, told, bind };

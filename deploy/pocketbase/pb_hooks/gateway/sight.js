@@ -4,6 +4,7 @@
 // PocketBase's expand decides: a record in memory points to the records in question and is expanded as the user, and
 // expand applies the viewRule. Rules about @request.context, which is different in an expand, are checked per record.
 
+const { requestOf } = require(`${__hooks}/gateway/users.js`);
 const { filterOfUser } = require(`${__hooks}/gateway/sharing.js`);
 const { withoutComments } = require(`${__hooks}/gateway/rule.js`);
 
@@ -113,7 +114,7 @@ function visibleOf(app, guard, user, ids) {
 }
 
 function oneByOne(app, guard, user, ids) {
-  const info = new RequestInfo({ auth: user, method: "GET" });
+  const info = requestOf(user);
   const mayView = (record) => app.canAccessRecord(record, info, guard.rule);
   return app.findRecordsByIds(guard.collection, ids).filter(mayView);
 }
@@ -131,7 +132,7 @@ function expanded(app, guard, user, ids) {
   }
   // The expand has applied the viewRule.
   if (guard.rule === withoutComments(collection.viewRule).trim()) return found;
-  const info = new RequestInfo({ auth: user, method: "GET" });
+  const info = requestOf(user);
   return found.filter((record) => app.canAccessRecord(record, info, collection.listRule));
 }
 

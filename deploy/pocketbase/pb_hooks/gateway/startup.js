@@ -84,8 +84,9 @@ function checkSchema(app) {
   // The server is about to do this anyway; what a new migration makes must be there when we look.
   app.runAllMigrations();
 
-  if (!app.hasTable(outbox.TABLE)) {
-    throw new Error(`gateway: there is no table ${outbox.TABLE}; copy pb_migrations/*_gateway_outbox.js as well`);
+  const { TABLE } = require(`${__hooks}/gateway/rows.js`);
+  if (!app.hasTable(TABLE)) {
+    throw new Error(`gateway: there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`);
   }
   try {
     require(`${__hooks}/gateway/schema_check.js`).check(app, config.get());

@@ -7,7 +7,7 @@
 // that is under way and its own.
 //
 //   posted   the highest number that the gateway has; -1: not known yet
-//   wanted   the highest number of a committed row
+//   wanted   the highest number of a row whose write left it to others; Infinity: not known
 //   turn     counts the posts; a post that ends late, after its turn was taken for lost, changes nothing
 //   busy     whether a post is under way
 //   next     whether a write waits for the next turn
@@ -17,16 +17,22 @@
 //   until    when the open breaker lets the next attempt through (unix ms)
 const INITIAL = { posted: -1, wanted: 0, turn: 0, busy: false, next: false, slow: false, started: 0, pause: 0, until: 0 };
 
+/** Under this key the app's store has the state for all JavaScript engines. */
+const STATE = "gateway.delivery";
+
 /** Milliseconds from the begin of one post to the next one's, while writes keep coming: more rows share a post. */
-const GATHER = 5;
+const GATHER = 10;
 /** Milliseconds that a write waits for its turn at most. */
 const PATIENCE = 50;
 /** Milliseconds beyond the timeout of a post after which a turn is lost: an exception ended its engine. */
 const LOST = 5000;
 
-/** Whether the next post, which has not begun yet, will carry a row that is committed now. */
-function isCovered(state, now, timeout) {
-  return state.next && now - state.started <= timeout + LOST;
+/**
+ * Whether nothing needs to be done for a row that is committed now: it has arrived, or the next post, which has not
+ * begun yet, will carry it, or nobody may post.
+ */
+function isCovered(state, seq, now) {
+  return seq <= state.posted || (state.next && now - state.started <= LOST) || isOpen(state, now);
 }
 
 // Each of these returns [state, answer]; the answer is one of:
@@ -45,18 +51,14 @@ function committed(state, seq, now, timeout) {
   return noted.slow ? [noted, LEAVE] : [{ ...noted, next: true }, WAIT];
 }
 
-/**
- * The next in turn has slept; `slept`: for how many milliseconds in all. `newest`: the newest row, for which `committed`
- * need not have been called, since isCovered held.
- */
-function waited(before, slept, now, newest) {
-  const state = { ...before, wanted: Math.max(before.wanted, newest) };
-  // All rows were posted meanwhile (not only its own: others left in reliance on it); or the turn went to somebody else.
-  if (state.wanted <= state.posted || isOpen(state, now) || !state.next) return [{ ...state, next: false }, LEAVE];
-  if (state.busy) return slept < PATIENCE ? [state, WAIT] : [{ ...state, next: false, slow: true }, LEAVE];
+/** The next in turn has slept; `slept`: for how many milliseconds in all. */
+function waited(state, slept, now) {
+  // The turn went to somebody else, or nobody can have one.
+  if (!state.next || isOpen(state, now)) return [{ ...state, next: false }, LEAVE];
+  if (state.busy && slept >= PATIENCE) return [{ ...state, next: false, slow: true, wanted: Infinity }, LEAVE];
   // A clock that was set back must not keep it waiting.
   const soon = now >= state.started && now < state.started + GATHER;
-  return soon && slept < PATIENCE ? [state, WAIT] : begun(state, state.posted + 1, now);
+  return state.busy || (soon && slept < PATIENCE) ? [state, WAIT] : begun(state, state.posted + 1, now);
 }
 
 /** A new turn; `seq` is the row of the write that begins it. */
@@ -67,16 +69,16 @@ function begun(state, seq, now) {
 }
 
 /**
- * The post of this turn has ended: `posted` is how far the gateway is now, null if there was no row to post. Goes on
- * with rows that were left behind meanwhile if nobody is next, until `since` (when the write began its first post) is
- * a timeout ago.
+ * The post of this turn has ended: `posted` is how far the gateway is now, null if there was no row to post; `newest` is
+ * the newest row that was seen. Goes on with rows that were left behind if nobody is next, until `since` (when the write
+ * began its first post) is a timeout ago.
  */
-function done(state, turn, posted, since, now, timeout) {
+function done(state, turn, { posted, newest }, since, now, timeout) {
   const after = posted === null ? state : has(reached(state), posted);
   if (state.turn !== turn) return [after, LEAVE];
-  const isMore = posted !== null && after.wanted > after.posted;
+  const isMore = posted !== null && Math.max(after.wanted, newest) > after.posted;
   if (isMore && !state.next && now - since < timeout) return begun(after, after.posted + 1, now);
-  return [{ ...after, busy: false, slow: false }, LEAVE];
+  return [{ ...after, wanted: 0, busy: false, slow: false }, LEAVE];
 }
 
 /** The post of this turn has failed: the breaker opens, for twice as long each time. */
@@ -101,6 +103,6 @@ function isOpen({ pause, until }, now) {
 }
 
 module.exports = {
-  ...{ INITIAL, GATHER, PATIENCE, LOST, LEAVE, WAIT, POST },
+  ...{ STATE, INITIAL, GATHER, PATIENCE, LOST, LEAVE, WAIT, POST },
   ...{ isCovered, committed, waited, done, failed, has, reached },
 };

@@ -4,10 +4,10 @@
 // The gateway has two questions: the whole sight of a user or a class (see sharing.js), page by page, and access to
 // single records. Both answers stop after a fraction of a second; the gateway asks again for the rest.
 
-const config = require(`${__hooks}/gateway/config.js`).get();
 const schema = require(`${__hooks}/gateway/schema.js`);
 const sharing = require(`${__hooks}/gateway/sharing.js`);
 const sight = require(`${__hooks}/gateway/sight.js`);
+const { textOf } = require(`${__hooks}/gateway/export.js`);
 const { operands } = require(`${__hooks}/gateway/rule.js`);
 
 /** Milliseconds for one answer; the page or check at hand is completed. */
@@ -15,6 +15,12 @@ const BUDGET = 100;
 /** Checks of a user per query. */
 const CHECKS = 100;
 
+/** Whether a name in place of a user's KEY is "~" and a class. No id has a quotation mark. */
+function isClass(user) {
+  return user.startsWith('~["');
+}
+
+/** Whether a channel of this name tells of a guard's records. */
 function serves(app, channel) {
   return typeof channel === "string" && Object.hasOwn(schema.current(app).updates, channel);
 }
@@ -87,7 +93,7 @@ function pages(app, guard, users, key, rows) {
     const range = sight.rangeAfter(app, guard, after, rows);
     return { class: name, yes: range ? seen(range) : [], next: range && range.next ? range.last : null };
   };
-  if (key[0] === "~") {
+  if (isClass(key)) {
     const name = key.slice(1);
     const filter = guard.rule !== null && sharing.filterOfClass(app, guard, name);
     return filter ? ranges(name, (range) => sight.inRange(app, guard, filter, range)) : null;
@@ -110,7 +116,7 @@ function named(app, guard, shared, user, after, rows) {
     const found = new Set();
     for (const path of paths) {
       const ids = sight.firstAfter(app, guard, filter, `${path} ?= {:pageUser}`, { pageUser: user.id }, after, rows);
-      if (ids.length === rows && (last === null || ids[rows - 1] < last)) last = ids[rows - 1];
+      if (ids.length === rows && (last === null || !isAfter(ids[rows - 1], last))) last = ids[rows - 1];
       ids.forEach((id) => found.add(id));
     }
     return found;
@@ -121,11 +127,19 @@ function named(app, guard, shared, user, after, rows) {
   const seen = ofUser ? find(ofUser, paths) : linked ? find(linked.filter, [linked.path]) : new Set();
   const others = linked ? paths.filter((path) => path !== linked.path) : paths;
   const unknown = ofUser ? new Set() : find({ text: "", values: {} }, others);
-  const here = (id) => last === null || id <= last;
+  const here = (id) => last === null || !isAfter(id, last);
   const open = [...unknown].filter((id) => here(id) && !seen.has(id));
   for (const { id } of sight.visibleOf(app, guard, user, open)) seen.add(id);
   const no = [...shown].filter((id) => here(id) && !seen.has(id));
   return { class: name, yes: [...seen].filter(here), no, next: last };
+}
+
+/** The order of IDs in the database, by Unicode code points; JavaScript's own is by UTF-16 units. */
+function isAfter(id, other) {
+  const [points, others] = [[...id], [...other]];
+  const i = points.findIndex((point, i) => point !== others[i]);
+  if (i < 0) return false;
+  return i >= others.length || points[i].codePointAt(0) > others[i].codePointAt(0);
 }
 
 /**
@@ -134,7 +148,7 @@ function named(app, guard, shared, user, after, rows) {
  *   results    true where the user may view the record (or users of the class whom the record does not name); null where
  *              the record does not exist
  *   records    ID → body of visible records; own: index of a check → body for this reader, where `perReader` is true
- *   truncated  IDs of records too large for an event; the body is the ID alone
+ *   truncated  IDs of records too large or nested too deep for an event; the body is the ID alone
  */
 function view(app, channel, users, checks) {
   const guard = guardOf(app, channel);
@@ -142,7 +156,7 @@ function view(app, channel, users, checks) {
   const exist = sight.existing(app, guard, [...new Set(checks.map((check) => check.record))]);
   const [results, records, own, truncated] = [[], {}, {}, new Set()];
   const body = (record) => {
-    if (record.marshalJSON().length <= config.outbox.maxEventBytes) return record;
+    if (textOf(app, record) !== null) return record;
     truncated.add(record.id);
     return { id: record.id };
   };
@@ -156,7 +170,7 @@ function view(app, channel, users, checks) {
     const seen = seenOf(app, guard, users, key, ids.filter((id) => exist.has(id)));
     ids.forEach((id, i) => {
       results.push(exist.has(id) ? seen.has(id) : null);
-      if (!seen.has(id) || (perReader && key[0] === "~")) return;
+      if (!seen.has(id) || (perReader && isClass(key))) return;
       if (perReader) own[first + i] = body(sight.asReader(app, users.get(key), seen.get(id)));
       else if (!records[id]) records[id] = body(seen.get(id));
     });
@@ -167,7 +181,7 @@ function view(app, channel, users, checks) {
 /** ID → record, for the records visible to a user or class. */
 function seenOf(app, guard, users, key, ids) {
   let found = [];
-  if (key[0] === "~") {
+  if (isClass(key)) {
     const filter = guard.rule !== null && sharing.filterOfClass(app, guard, key.slice(1));
     if (filter) found = sight.withIds(app, guard, filter, ids);
   } else if (users.has(key)) {
@@ -176,4 +190,4 @@ function seenOf(app, guard, users, key, ids) {
   return new Map(found.map((record) => [record.id, record]));
 }
 
-module.exports = { serves, tells, of, visible, view };
+module.exports = { isClass, serves, tells, of, visible, view };

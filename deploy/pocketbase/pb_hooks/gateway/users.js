@@ -57,4 +57,9 @@ function byToken(app, names) {
   return found;
 }
 
-module.exports = { GUEST, byKey, byToken, accountOf };
+/** The request of a user (null: a guest) as rules see it: the same as for a subscriber of PocketBase's own realtime. */
+function requestOf(auth) {
+  return new RequestInfo({ auth, method: "GET", context: "realtime" });
+}
+
+module.exports = { GUEST, byKey, byToken, accountOf, requestOf };
