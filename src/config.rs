@@ -7,20 +7,25 @@
 
 mod base_path;
 mod environment;
+mod listen;
 mod log_level;
 mod networks;
 mod origins;
+mod pem;
+mod redis_url;
 mod value;
 
 pub use base_path::BasePath;
 pub use environment::unknown_variables;
+pub use listen::ListenAddress;
 pub use log_level::LogLevel;
 pub use networks::Networks;
 pub use origins::Origins;
+pub use pem::{Authorities, Certificates, Identity, PrivateKey};
+pub use redis_url::{Place, RedisUrl, Topology};
 use secrecy::{ExposeSecret, SecretString};
-use std::net::SocketAddr;
 use std::time::Duration;
-pub use value::{Delay, HeadSize, HttpUrl, Limit, LogFormat, Milliseconds, RedisUrl, Threads};
+pub use value::{Delay, HeadSize, HttpUrl, Limit, LogFormat, Milliseconds, Threads};
 use value::{Value, Words};
 
 /// The shortest secret that is accepted, in characters.
@@ -61,10 +66,14 @@ macro_rules! settings {
 }
 
 settings! {
-    listen: SocketAddr = "127.0.0.1:8000", "address:port", "Public listener: WebSocket clients, PocketBase's hooks and the server API";
-    admin_listen: SocketAddr = "127.0.0.1:8001", "address:port", "Admin listener: /metrics, /livez, /readyz; keep it private";
-    pocketbase_url: HttpUrl = "http://127.0.0.1:8090", "URL", "Where PocketBase answers";
-    redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways, redis://host:port, or a Redis Cluster, redis-cluster://host:port,host:port; unset: one node, everything in this process";
+    listen: ListenAddress = "127.0.0.1:8000", "address:port or unix:///path", "Public listener: WebSocket clients, PocketBase's hooks and the server API";
+    admin_listen: ListenAddress = "127.0.0.1:8001", "address:port or unix:///path", "Admin listener: /metrics, /livez, /readyz; keep it private";
+    pocketbase_url: HttpUrl = "http://127.0.0.1:8090", "URL", "Where PocketBase answers, http:// or https://";
+    pocketbase_ca_file: Option<Authorities> = "", "path", "Certificate authorities (PEM) that PocketBase's https:// certificate may be signed by; unset: those of the system";
+    redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways: redis://host:port; unix:///path; a Redis Cluster, redis-cluster://host:port,host:port; sentinels, redis-sentinel://host:port,host:port/service; with rediss for redis over TLS; unset: one node, everything in this process";
+    redis_ca_file: Option<Authorities> = "", "path", "Certificate authorities (PEM) that Redis's certificates may be signed by; unset: those of the system";
+    redis_cert_file: Option<Certificates> = "", "path", "Client certificate (PEM) to show to Redis, followed by its intermediate authorities";
+    redis_key_file: Option<PrivateKey> = "", "path", "Private key (PEM) of redis_cert_file";
     redis_prefix: String = "konvert", "text", "Begins every Redis key and channel name; differs between deployments that share a Redis";
     secret: SecretString = "", "text", "Shared with PocketBase's hooks, at least 32 characters; has no flag, since flags can be seen by other users of the machine";
     secret_second: SecretString = "", "text", "A second secret that is accepted beside `secret` and signs nothing: one replaces the other without a refused request; has no flag";
@@ -197,9 +206,10 @@ impl Config {
                 &format!("set GATEWAY_SECRET_SECOND to at least {SECRET_MIN} characters, or to none"),
             );
         }
-        if self.listen == self.admin_listen && self.listen.port() != 0 {
+        if self.listen.is_same(&self.admin_listen) {
             return bad("admin_listen", "must differ from `listen`");
         }
+        self.check_tls()?;
         if self.pong_timeout >= self.ping_interval {
             return bad("pong_timeout", "must be shorter than `ping_interval`");
         }
@@ -279,7 +289,14 @@ mod tests {
             ("ping_interval = \"soon\"", "ping_interval", "seconds"),
             ("ping_interval = 0", "ping_interval", "at least 1"),
             ("pocketbase_url = \"ftp://x\"", "pocketbase_url", "http://"),
-            ("pocketbase_url = \"https://x\"", "pocketbase_url", "http://"),
+            ("pocketbase_url = \"https://\"", "pocketbase_url", "https://"),
+            ("pocketbase_ca_file = \"/does/not/exist\"", "pocketbase_ca_file", "/does/not/exist"),
+            ("redis_ca_file = \"/\"", "redis_ca_file", "may read"),
+            ("redis_cert_file = \"/dev/zero\"", "redis_cert_file", "more than"),
+            ("redis_key_file = \"/dev/null\"", "redis_key_file", "PRIVATE KEY"),
+            ("redis_url = \"redis-sentinel://a:1\"", "redis_url", "sentinel monitor"),
+            ("listen = \"unix://here\"", "listen", "unix:///run/gateway.sock"),
+            ("listen = \"unix:///a\"\nadmin_listen = \"unix:///a\"", "admin_listen", "differ"),
             ("pocketbase_url = \"http://x/#y\"", "pocketbase_url", "http://"),
             ("pocketbase_url = \"http://\"", "pocketbase_url", "http://"),
             ("history_size = \"9223372036854775808\"", "history_size", "whole number"),

@@ -3,10 +3,11 @@
 
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Retention};
-use crate::config::Config;
+use crate::config::{Config, ListenAddress, RedisUrl};
 use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use crate::server::redis_tls;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// One thing that was tried.
@@ -26,7 +27,7 @@ impl Finding {
 pub async fn examine(config: &Config, metrics: Metrics) -> Vec<Finding> {
     let mut findings = examine_pocketbase(config, metrics).await;
     findings.push(match &config.redis_url {
-        Some(url) => Finding::new("Redis", examine_redis(url.expose(), config).await.err()),
+        Some(url) => Finding::new("Redis", examine_redis(url, config).await.err()),
         None => Finding::new("no Redis configured: one node, everything in this process", None),
     });
     findings
@@ -34,7 +35,10 @@ pub async fn examine(config: &Config, metrics: Metrics) -> Vec<Finding> {
 
 async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Vec<Finding> {
     let url = &config.pocketbase_url.0;
-    let pocketbase = PocketBase::new(config, metrics);
+    let pocketbase = match PocketBase::new(config, metrics) {
+        Ok(pocketbase) => pocketbase,
+        Err(error) => return vec![Finding::new(format!("PocketBase at {url}"), Some(error.to_string()))],
+    };
     let advice = match pocketbase.events(0, 1).await {
         Ok(events) => {
             let way = examine_hooks(&pocketbase, config).await;
@@ -78,7 +82,7 @@ async fn examine_hooks(pocketbase: &PocketBase, config: &Config) -> Option<Findi
     let url = &delivery.url;
     Some(if delivery.error.is_empty() {
         Finding::new(format!("{what}: PocketBase reaches it at {url}"), None)
-    } else if is_served(config.listen).await {
+    } else if is_served(&config.listen).await {
         Finding::new(what, Some(delivery.advice()))
     } else {
         let later = format!("no gateway runs at {} now; when it does, PocketBase calls {url}", config.listen);
@@ -87,21 +91,36 @@ async fn examine_hooks(pocketbase: &PocketBase, config: &Config) -> Option<Findi
 }
 
 /// Whether something listens on an address that a gateway would listen on.
-async fn is_served(mut address: SocketAddr) -> bool {
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
-    }
-    let connecting = tokio::net::TcpStream::connect(address);
-    matches!(tokio::time::timeout(Duration::from_secs(1), connecting).await, Ok(Ok(_)))
+async fn is_served(address: &ListenAddress) -> bool {
+    let connecting = async {
+        match address {
+            ListenAddress::Unix(path) => tokio::net::UnixStream::connect(path).await.map(drop),
+            ListenAddress::Tcp(address) => {
+                let mut address = *address;
+                if address.ip().is_unspecified() {
+                    let v4 = address.is_ipv4();
+                    address.set_ip(if v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+                }
+                tokio::net::TcpStream::connect(address).await.map(drop)
+            }
+        }
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(1), connecting).await, Ok(Ok(())))
 }
 
-async fn examine_redis(url: &str, config: &Config) -> Result<(), String> {
-    let advice = "Is it running there, and does GATEWAY_REDIS_URL name its password? redis-cli -u URL ping should answer PONG.\n    \
-         A cluster's URL begins with redis-cluster://.";
+async fn examine_redis(url: &RedisUrl, config: &Config) -> Result<(), String> {
+    let advice = if url.tls {
+        "Is it running there with TLS on that port, and does GATEWAY_REDIS_URL name its password?\n    \
+         redis-cli -u URL --tls --cacert FILE ping should answer PONG."
+    } else {
+        "Is it running there, and does GATEWAY_REDIS_URL name its password? redis-cli -u URL ping should answer PONG.\n    \
+         A cluster's URL begins with redis-cluster://, one of sentinels with redis-sentinel://, one with TLS with rediss."
+    };
     let second = Duration::from_secs(1);
     let retention =
         Retention { size: 1, ttl: second, position_ttl: second, presence_ttl: second, ..Retention::default() };
-    let broker = RedisBroker::connect(url, &config.redis_prefix, retention)
+    let tls = redis_tls(config).map_err(|error| error.to_string())?;
+    let broker = RedisBroker::connect_with(url.clone(), tls, &config.redis_prefix, retention)
         .await
         .map_err(|error| format!("{error}\n    {advice}"))?;
     let deadline = tokio::time::Instant::now() + 3 * second;

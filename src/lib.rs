@@ -5,9 +5,9 @@
 //! numbers them per channel, keeps a bounded history, and delivers to every node's [`hub`]; the hub pushes one
 //! encoded frame into the [`outbox`] of each subscriber; the [`writer`]s write what is queued to the sockets.
 //!
-//! Follow a client: [`server`] answers the handshake, [`socket`] reads frames, [`session`] understands them as
+//! Follow a client: [`server`] answers the handshake, [`socket`] reads frames from its [`stream`], [`session`] understands them as
 //! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
-//! [`pocketbase`]; a [`connection`] is what others see of it, [`presence`] keeps it visible to clients, [`status`]
+//! [`pocketbase`] (with [`tls`] where it is set, as towards Redis); a [`connection`] is what others see of it, [`presence`] keeps it visible to clients, [`status`]
 //! makes its user online; [`limits`] says how much of each there may be. How access ends: [`revocation`]. How it all
 //! ends: [`shutdown`].
 //!
@@ -44,6 +44,8 @@ pub mod shutdown;
 pub mod signature;
 pub mod socket;
 pub mod status;
+pub mod stream;
+pub mod tls;
 mod turns;
 pub mod updates;
 pub mod writer;

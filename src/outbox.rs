@@ -16,6 +16,7 @@ mod queue;
 
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::frame::Frame;
+use crate::stream::ClientStream;
 use crate::writer::Writer;
 pub use budget::{Budget, Held};
 use bytes::Bytes;
@@ -25,7 +26,6 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -43,7 +43,7 @@ pub trait Wire: Send + Sync {
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
-impl Wire for TcpStream {
+impl Wire for ClientStream {
     /// Past tokio, which would look at what it knows of the socket before each write, until the socket is full.
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match send(self, parts) {
@@ -54,7 +54,7 @@ impl Wire for TcpStream {
     }
 }
 
-fn send(socket: &TcpStream, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+fn send(socket: &ClientStream, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     match parts {
         [one] => rustix::net::send(socket, one, flags),

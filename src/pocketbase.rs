@@ -8,9 +8,11 @@ use crate::event::{Delivery, Events};
 use crate::metrics::Metrics;
 use crate::protocol::json;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
+use crate::tls::{self, Tls, TlsError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use secrecy::SecretString;
@@ -24,10 +26,13 @@ use std::time::{Duration, SystemTime};
 /// The largest answer that is read, in bytes. The outbox route sends far less at a time.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
+/// Over TLS where the URL begins with `https`.
+type Connector = HttpsConnector<HttpConnector>;
+
 /// Cheap to clone: connections are pooled behind it.
 #[derive(Clone)]
 pub struct PocketBase {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     url: String,
     signer: Signer,
     timeout: Duration,
@@ -170,13 +175,22 @@ impl UserKey {
 }
 
 impl PocketBase {
-    pub fn new(config: &Config, metrics: Metrics) -> Self {
+    /// Fails where TLS is wanted and cannot be set up.
+    pub fn new(config: &Config, metrics: Metrics) -> Result<Self, TlsError> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.pocketbase_timeout));
+        connector.enforce_http(false);
+        // For http:// its contents do not matter, so the system's authorities are not read.
+        let tls = if config.pocketbase_url.is_https() {
+            Tls::new(config.pocketbase_ca_file.as_ref(), None, "pocketbase_ca_file")?
+        } else {
+            Tls::trusting_nobody()?
+        };
+        let connector = Connector::from((connector, tls.config()));
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
         let (url, signer) = (config.pocketbase_url.0.clone(), Signer::new(&config.secret));
-        Self { client, url, signer, timeout: config.pocketbase_timeout, metrics }
+        Ok(Self { client, url, signer, timeout: config.pocketbase_timeout, metrics })
     }
 
     /// Accounts with signing keys, bans, mutes and blocked users, in the order of the question.
@@ -295,7 +309,10 @@ impl PocketBase {
     }
 
     async fn exchange(&self, route: &str, method: Method, query: &str, body: Bytes) -> Result<Bytes, PocketBaseError> {
-        let unreachable = |error: &dyn std::error::Error| PocketBaseError::Unreachable(root_cause(error));
+        let unreachable = |error: &(dyn std::error::Error + 'static)| {
+            let problem = tls::problem(error, "pocketbase");
+            PocketBaseError::Unreachable(problem.unwrap_or_else(|| root_cause(error)))
+        };
         let target = format!("/api/gateway/{route}{query}");
         let (timestamp, signature) = self.signer.sign(SystemTime::now(), method.as_str(), &target, &body);
         let request = Request::builder()

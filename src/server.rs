@@ -5,6 +5,7 @@ mod api;
 mod door;
 mod forwarded;
 mod handshake;
+mod listener;
 mod pending;
 mod public;
 mod respond;
@@ -16,7 +17,7 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::status::StatusStore;
 use crate::broker::{Broker, BrokerError, Retention, Sink};
-use crate::config::{Config, Networks};
+use crate::config::{Config, ListenAddress, Networks};
 use crate::connection::Connections;
 use crate::event::ACCESS;
 use crate::hub::{Hub, Watcher};
@@ -32,6 +33,8 @@ use crate::revocation::Revocation;
 use crate::session::Services;
 use crate::shutdown::Shutdown;
 use crate::status::Statuses;
+use crate::stream::ClientStream;
+use crate::tls::{Tls, TlsError};
 use crate::updates::Updates;
 use admin::Admin;
 use door::{Caller, Door};
@@ -40,23 +43,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use listener::Listener;
 use public::Public;
 use respond::Answer;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Sockets that the kernel keeps until they are accepted, if it allows as many. When thousands come back at once,
-/// whoever finds no place is left to try again after a second.
-const BACKLOG: u32 = 4096;
-/// How much the kernel may hold of a connection that it has not sent yet. Without a bound it takes up to 4 MiB for each
-/// client that does not read, in none of our figures, before we notice anything.
-const KERNEL_BUFFER: u32 = 128 * 1024;
 /// Lines of a request's head; beyond them the answer is 431.
 const HEADERS_MAX: usize = 100;
 /// Sockets of the admin listener. Operators and Prometheus need a few.
@@ -72,7 +68,9 @@ const PRESENCE_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot listen on {address} (`{setting}`): {cause}")]
-    Listen { setting: &'static str, address: SocketAddr, cause: std::io::Error },
+    Listen { setting: &'static str, address: ListenAddress, cause: std::io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Broker(#[from] BrokerError),
     #[error(transparent)]
@@ -85,8 +83,8 @@ pub enum StartError {
 pub struct Server {
     services: Arc<Services>,
     shares: Shares,
-    public: TcpListener,
-    admin: TcpListener,
+    public: Listener,
+    admin: Listener,
 }
 
 impl Server {
@@ -95,19 +93,19 @@ impl Server {
         let descriptors = descriptors::raise();
         let shares = descriptors::share(descriptors, config.max_connections, config.max_pending)?;
         tracing::info!(shares.connections, shares.pending, descriptors, "room for connections");
-        let public = listen("listen", config.listen)?;
-        let admin = listen("admin_listen", config.admin_listen)?;
+        let public = listen("listen", &config.listen).await?;
+        let admin = listen("admin_listen", &config.admin_listen).await?;
         let services = build(config).await?;
         Ok(Self { services, shares, public, admin })
     }
 
     /// The public listener's address, with the real port where 0 was configured.
-    pub fn public_address(&self) -> std::io::Result<SocketAddr> {
-        self.public.local_addr()
+    pub fn public_address(&self) -> std::io::Result<ListenAddress> {
+        self.public.address()
     }
 
-    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
-        self.admin.local_addr()
+    pub fn admin_address(&self) -> std::io::Result<ListenAddress> {
+        self.admin.address()
     }
 
     /// Serves until `asked` is cancelled, and then stops in the steps of [`Shutdown`]. The admin listener answers
@@ -172,28 +170,9 @@ async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, cli
     }
 }
 
-fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let bind = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // So that a restart need not wait for connections of before.
-        socket.set_reuseaddr(true)?;
-        // What is accepted takes these over.
-        socket.set_nodelay(true)?;
-        bound_kernel_buffer(&socket);
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    bind().map_err(|cause| StartError::Listen { setting, address, cause })
-}
-
-/// Where the system does not offer it, its own bounds hold.
-fn bound_kernel_buffer(socket: &TcpSocket) {
-    #[cfg(any(target_os = "android", target_os = "linux"))]
-    if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(KERNEL_BUFFER) {
-        tracing::debug!(%error, "the kernel's buffers stay unbounded");
-    }
-    #[cfg(not(any(target_os = "android", target_os = "linux")))]
-    let _ = (socket, KERNEL_BUFFER);
+async fn listen(setting: &'static str, address: &ListenAddress) -> Result<Listener, StartError> {
+    let listener = Listener::bind(address).await;
+    listener.map_err(|cause| StartError::Listen { setting, address: address.clone(), cause })
 }
 
 async fn build(config: Config) -> Result<Arc<Services>, StartError> {
@@ -208,7 +187,10 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         join_leave_max: config.join_leave_max,
     };
     let broker: Arc<dyn Broker> = match &config.redis_url {
-        Some(url) => RedisBroker::connect(url.expose(), &config.redis_prefix, retention).await?,
+        Some(url) => {
+            let tls = redis_tls(&config)?;
+            RedisBroker::connect_with(url.clone(), tls, &config.redis_prefix, retention).await?
+        }
         None => {
             let broker = MemoryBroker::new(retention);
             tokio::spawn(MemoryBroker::sweep(Arc::downgrade(&broker)));
@@ -220,7 +202,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     broker.start(sink as Weak<dyn Sink>).await?;
     tokio::spawn(Hub::check_positions(Arc::downgrade(&hub)));
 
-    let pocketbase = PocketBase::new(&config, metrics.clone());
+    let pocketbase = PocketBase::new(&config, metrics.clone())?;
     let changes = Arc::<Changes>::default();
     let auth = Auth::new(&config, pocketbase.clone(), Arc::clone(&changes));
     tokio::spawn(Auth::sweep(Arc::downgrade(&auth)));
@@ -262,6 +244,13 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     }))
 }
 
+/// For a `redis_url` that wants TLS.
+pub fn redis_tls(config: &Config) -> Result<Option<Tls>, TlsError> {
+    let wants_tls = config.redis_url.as_ref().is_some_and(|url| url.tls);
+    let new = || Tls::new(config.redis_ca_file.as_ref(), config.redis_identity(), "redis_ca_file");
+    wants_tls.then(new).transpose()
+}
+
 /// How requests are read.
 #[derive(Clone, Copy)]
 struct Reading {
@@ -272,7 +261,7 @@ struct Reading {
 }
 
 /// Accepts connections and answers their requests until `end`. Each runs in a task of its own.
-async fn accept<F, A>(listener: TcpListener, door: Door, reading: Reading, end: CancellationToken, answer: F)
+async fn accept<F, A>(listener: Listener, door: Door, reading: Reading, end: CancellationToken, answer: F)
 where
     F: Fn(Request<Incoming>, Arc<Caller>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
@@ -284,7 +273,7 @@ where
             () = end.cancelled() => return,
         };
         match accepted {
-            Ok((stream, address)) => match door.admit(address.ip()) {
+            Ok((stream, peer)) => match door.admit(peer) {
                 Some((caller, wait, made_room)) => {
                     let (door, end, answer) = (Arc::clone(&door), end.clone(), answer.clone());
                     tokio::spawn(async move {
@@ -296,7 +285,7 @@ where
                         tokio::task::yield_now().await;
                     }
                 }
-                None => door.turn_away(stream, address.ip()),
+                None => door.turn_away(stream, peer),
             },
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
@@ -308,7 +297,7 @@ where
 
 /// Returns when the connection is over, or is a WebSocket and none of HTTP's any more.
 async fn serve_http<F, A>(
-    stream: TcpStream,
+    stream: ClientStream,
     reading: Reading,
     door: &Door,
     wait: pending::Wait,
@@ -361,21 +350,5 @@ async fn serve_http<F, A>(
             door.count(reason);
         }
         tracing::debug!(%error, "an HTTP connection broke off");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn accepted_sockets_are_set_up_as_their_listener_is() {
-        let listener = listen("listen", "127.0.0.1:0".parse().unwrap()).unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (accepted, _) = listener.accept().await.unwrap();
-        let socket = socket2::SockRef::from(&accepted);
-        assert!(socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), KERNEL_BUFFER);
     }
 }

@@ -7,6 +7,7 @@ use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::frame::Frame;
 use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
+use crate::stream::ClientStream;
 use bytes::Bytes;
 use futures_util::future::Either;
 use std::future::{poll_fn, ready as done};
@@ -15,7 +16,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 use tungstenite::Message;
@@ -54,7 +54,7 @@ impl From<Disconnect> for End {
 ///
 /// An `async fn` would have room for its arguments twice, for as long as the connection lives.
 pub fn serve(
-    stream: Arc<TcpStream>,
+    stream: Arc<ClientStream>,
     early: Bytes,
     mut session: Session,
     outbox: Arc<Outbox>,
@@ -182,7 +182,7 @@ async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Resu
 /// The socket as tungstenite sees it: what it writes goes into the outbox, so that it stands between our frames and
 /// never within one.
 struct Through {
-    stream: Arc<TcpStream>,
+    stream: Arc<ClientStream>,
     outbox: Arc<Outbox>,
     /// Bytes that tungstenite has read and that are in no message yet; or more, where frames were longer than they had
     /// to be. 0: there is nothing in its buffer.
@@ -271,7 +271,7 @@ fn least_size(message: &Message) -> usize {
 }
 
 struct Outgoing {
-    stream: Arc<TcpStream>,
+    stream: Arc<ClientStream>,
     outbox: Arc<Outbox>,
     write_timeout: Duration,
 }

@@ -1,6 +1,6 @@
 use super::*;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
@@ -18,7 +18,7 @@ async fn pair() -> (TcpStream, Incoming) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     client.set_nodelay(true).unwrap();
-    let stream = Arc::new(listener.accept().await.unwrap().0);
+    let stream = Arc::new(listener.accept().await.unwrap().0.into());
     let through = Through { stream, outbox: Outbox::alone(1 << 16), unread: 0 };
     (client, Incoming { reader: None, through, max_frame_size: 1 << 16 })
 }

@@ -8,6 +8,7 @@ use harness::pocketbase::PocketBase;
 use harness::process::free_port;
 use konvert_gateway::auth::Account;
 use konvert_gateway::protocol::{Payload, Publication, json};
+use konvert_gateway::stream::ClientStream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,7 +79,7 @@ impl Room {
         let mut expected = 0;
         for _ in 0..subscribers {
             let (stream, _) = listener.accept().await.expect("a client");
-            expected += node.subscribe(CHANNEL, Arc::new(stream)).await;
+            expected += node.subscribe(CHANNEL, Arc::new(ClientStream::from(stream))).await;
         }
         let data = Payload::trusted(format!(r#""{}""#, "x".repeat(256)).into());
         Self { node, data, subscribers, read, expected }

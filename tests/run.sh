@@ -10,9 +10,9 @@
 #                  faults alone (tests/faults.rs), for so long and with this seed or a new one; prints the table
 #
 # Needed beforehand: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed where missing:
-# redis-server, faketime and chromium (apt-get, which wants root or sudo), nginx (downloaded and unpacked), PocketBase
-# (deploy/get-pocketbase.sh), npm packages. Nothing that already runs on the machine is used: the tests start servers of their own on free
-# ports. $KONVERT_GATEWAY names a gateway binary that node, quickstart and the faults test instead of building one.
+# redis-server, faketime, openssl and chromium (apt-get, which wants root or sudo), nginx (downloaded and unpacked),
+# PocketBase (deploy/get-pocketbase.sh), npm packages. Nothing that already runs on the machine is used: the tests start
+# servers of their own on free ports. $KONVERT_GATEWAY names a gateway binary that node, quickstart and the faults test instead of building one.
 # What each suite printed stays in target/test-logs/. The last line sums up: "N passed, N failed".
 set -euo pipefail
 
@@ -63,6 +63,7 @@ prepare_rust() {
   need cargo "a Rust toolchain (rustup.rs)"
   need_package redis-server redis-server
   need_package faketime faketime
+  need_package openssl openssl
   need_nginx
   need_pocketbase
 }

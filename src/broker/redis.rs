@@ -1,4 +1,5 @@
-//! The broker of any number of gateways: everything in one Redis, or in a Redis Cluster.
+//! The broker of any number of gateways: everything in one Redis, in one whose replica takes over when sentinels say so,
+//! or in a Redis Cluster.
 //!
 //! Two links to each node of Redis. Commands go over [`link`] and fail with [`BrokerError::Unavailable`] within about
 //! two seconds when Redis is silent, within a quarter when it is known to be down. Messages come in over
@@ -7,7 +8,8 @@
 //!
 //! In a cluster all that belongs to one channel shares a slot, and so do the users of one bucket: their hash tags see
 //! to it ([`keys`]). Publications go through sharded pub/sub, each on its slot's node alone. When a node dies or a slot
-//! moves, what is subscribed to follows, and the sink hears of a gap.
+//! moves, what is subscribed to follows, and the sink hears of a gap. Where there are [`sentinels`], another master is
+//! taken as a move of all slots.
 //!
 //! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset and last sequence number), a stream
 //! (its history) and two keys of presence; [`scripts`] change them, each atomically. If Redis comes back empty,
@@ -21,6 +23,7 @@ mod link;
 mod nodes;
 mod pubsub;
 mod scripts;
+mod sentinels;
 mod slots;
 mod status;
 mod subscriber;
@@ -30,7 +33,9 @@ mod task;
 pub mod wire;
 
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
+use crate::config::{RedisUrl, Topology};
 use crate::protocol::{ClientInfo, Payload};
+use crate::tls::Tls;
 use address::Address;
 use async_trait::async_trait;
 use keys::Keys;
@@ -69,20 +74,30 @@ pub struct RedisBroker {
 }
 
 impl RedisBroker {
-    /// Connects to `redis://[user][:password@]host[:port][/database]`, Redis 7 or newer, or to the cluster of
-    /// `redis-cluster://[user][:password@]host[:port][,host[:port] …]`, of which one node that answers is enough;
-    /// `rediss://` and sockets are not supported. All keys and channels begin with `prefix`; gateways that share it
-    /// work together.
+    /// As [`RedisBroker::connect_with`], without TLS.
+    pub async fn connect(url: &str, prefix: &str, retention: Retention) -> Result<Arc<Self>, BrokerError> {
+        let url = RedisUrl::read(url).map_err(BrokerError::Unavailable)?;
+        Self::connect_with(url, None, prefix, retention).await
+    }
+
+    /// Connects to a Redis, version 7 or newer, to a cluster, of which one node that answers is enough, or to the master
+    /// that sentinels name. `tls` is for URLs that want it. All keys and channels begin with `prefix`; gateways that
+    /// share it work together.
     ///
     /// Waits three seconds at most for Redis to answer. If it does not, the broker is returned all the same:
     /// its calls fail, [`Broker::check`] says why, and it works as soon as Redis does.
     ///
     /// # Errors
     /// When `url` cannot work, whether Redis is there or not. The error does not repeat it: it may hold a password.
-    pub async fn connect(url: &str, prefix: &str, retention: Retention) -> Result<Arc<Self>, BrokerError> {
-        let address = Address::read(url)?;
-        let scripts = Scripts::new(address.clustered);
-        let nodes = Arc::new(Nodes::start(address, prefix)?);
+    pub async fn connect_with(
+        url: RedisUrl,
+        tls: Option<Tls>,
+        prefix: &str,
+        retention: Retention,
+    ) -> Result<Arc<Self>, BrokerError> {
+        let address = Address::of(url, tls)?;
+        let scripts = Scripts::new(matches!(address.topology, Topology::Cluster));
+        let nodes = Arc::new(Nodes::start(address, prefix));
         let ready = async {
             while nodes.check().await.is_err() {
                 sleep(Duration::from_millis(10)).await;

@@ -1,7 +1,6 @@
 //! The kinds of values that settings take: text in, typed value out, and back.
 
 use secrecy::{ExposeSecret, SecretString};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A kind of value.
@@ -32,16 +31,6 @@ impl Value for SecretString {
     }
     fn show(&self) -> String {
         quote(if self.expose_secret().is_empty() { "" } else { "********" })
-    }
-}
-
-impl Value for SocketAddr {
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map_err(|_| format!("{text:?} is no address:port, such as 127.0.0.1:8000, 0.0.0.0:8000 or [::]:8000"))
-    }
-    fn show(&self) -> String {
-        quote(&self.to_string())
     }
 }
 
@@ -141,9 +130,15 @@ impl Value for Milliseconds {
     }
 }
 
-/// The base URL of PocketBase: `http://host[:port][/path]`, without a trailing slash.
+/// The base URL of PocketBase: `http://host[:port][/path]` or `https://…`, without a trailing slash.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpUrl(pub String);
+
+impl HttpUrl {
+    pub fn is_https(&self) -> bool {
+        self.0.parse::<hyper::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https"))
+    }
+}
 
 impl Value for HttpUrl {
     fn parse(text: &str) -> Result<Self, String> {
@@ -156,11 +151,15 @@ impl Value for HttpUrl {
                      instead; leave out what stands before the @"
                     .into(),
             ),
-            Ok(uri) if uri.scheme_str() == Some("http") && uri.query().is_none() && !url.contains('#') => {
+            Ok(uri)
+                if matches!(uri.scheme_str(), Some("http" | "https"))
+                    && uri.query().is_none()
+                    && !url.contains('#') =>
+            {
                 Ok(Self(url.to_owned()))
             }
             _ => Err(format!(
-                "{:?} is no http:// URL such as http://127.0.0.1:8090 (TLS to PocketBase is not offered: keep both in one network)",
+                "{:?} is no URL such as http://127.0.0.1:8090 or https://pocketbase.example.org",
                 text.rsplit('@').next().unwrap_or(text)
             )),
         }
@@ -168,64 +167,6 @@ impl Value for HttpUrl {
     fn show(&self) -> String {
         quote(&self.0)
     }
-}
-
-/// A Redis URL; it may hold a password and so does not print whole.
-#[derive(Clone)]
-pub struct RedisUrl(SecretString);
-
-impl RedisUrl {
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-
-    fn masked(&self) -> String {
-        let url = self.expose();
-        match url.rsplit_once('@') {
-            Some((before, host)) => {
-                let scheme = before.split_once("://").map_or("redis", |(scheme, _)| scheme);
-                format!("{scheme}://********@{host}")
-            }
-            None => url.to_owned(),
-        }
-    }
-}
-
-impl std::fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.masked())
-    }
-}
-
-impl Value for Option<RedisUrl> {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "" => Ok(None),
-            _ if is_redis_url(text) || is_cluster_url(text) => Ok(Some(RedisUrl(text.into()))),
-            _ => Err("not a URL such as redis://127.0.0.1:6379/0, redis://user:password@host:6379 or \
-                      redis-cluster://host:6379,other:6379"
-                .into()),
-        }
-    }
-    fn show(&self) -> String {
-        quote(&self.as_ref().map(RedisUrl::masked).unwrap_or_default())
-    }
-}
-
-fn is_redis_url(text: &str) -> bool {
-    redis::parse_redis_url(text).is_some_and(|url| url.scheme() == "redis")
-}
-
-/// Some nodes of a cluster, with the credentials before the first and no number of a database.
-fn is_cluster_url(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("redis-cluster://") else { return false };
-    let (credentials, hosts) = match rest.rsplit_once('@') {
-        Some((credentials, hosts)) => (format!("{credentials}@"), hosts),
-        None => (String::new(), rest),
-    };
-    hosts
-        .split(',')
-        .all(|host| !host.is_empty() && !host.contains('/') && is_redis_url(&format!("redis://{credentials}{host}")))
 }
 
 /// More than any machine has cores; far more could not be started, and each takes memory.

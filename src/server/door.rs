@@ -4,12 +4,12 @@ use super::pending::{Pending, Wait};
 use crate::config::Networks;
 use crate::limits::addresses::{AddressPlace, Addresses};
 use crate::limits::seldom::Seldom;
+use crate::stream::ClientStream;
 use prometheus::IntCounterVec;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -34,9 +34,17 @@ pub struct Door {
     refused: IntCounterVec,
 }
 
+/// The other end of a socket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Peer {
+    Ip(IpAddr),
+    /// A process of this machine that may use the listener's socket file: a proxy.
+    Unix,
+}
+
 /// A socket that came in, for as long as it is open.
 pub struct Caller {
-    /// The other end of the socket: the client, or a proxy.
+    /// The other end of the socket: the client, or a proxy; 127.0.0.1 for a proxy on a Unix socket.
     pub peer: IpAddr,
     /// Whether its word is taken for whom it speaks; then it is not counted itself.
     pub is_trusted_proxy: bool,
@@ -51,8 +59,11 @@ impl Door {
 
     /// `None` for a socket that is one too many of its address: to be handed to [`Door::turn_away`].
     /// Says also whether another socket had to make room.
-    pub fn admit(&self, peer: IpAddr) -> Option<(Arc<Caller>, Wait, bool)> {
-        let is_trusted_proxy = self.trusted.contain(peer);
+    pub fn admit(&self, peer: Peer) -> Option<(Arc<Caller>, Wait, bool)> {
+        let (peer, is_trusted_proxy) = match peer {
+            Peer::Ip(address) => (address, self.trusted.contain(address)),
+            Peer::Unix => (Ipv4Addr::LOCALHOST.into(), true),
+        };
         let place = if is_trusted_proxy { None } else { Some(self.addresses.take(peer)?) };
         let (wait, made_room) = self.pending.enter();
         if made_room {
@@ -62,7 +73,7 @@ impl Door {
     }
 
     /// Answers 429, in the background.
-    pub fn turn_away(&self, stream: TcpStream, peer: IpAddr) {
+    pub fn turn_away(&self, stream: ClientStream, peer: Peer) {
         self.count("max_connections_per_ip");
         self.log(peer);
         let Ok(permit) = Arc::clone(&self.told).try_acquire_owned() else { return };
@@ -77,14 +88,16 @@ impl Door {
     }
 
     /// So that a forgotten setting is found.
-    fn log(&self, peer: IpAddr) {
-        if self.log.passes() {
+    fn log(&self, peer: Peer) {
+        if let Peer::Ip(peer) = peer
+            && self.log.passes()
+        {
             tracing::warn!(%peer, "an address has max_connections_per_ip sockets; if it is a proxy of yours, name it in trusted_proxies");
         }
     }
 }
 
-async fn tell(mut stream: TcpStream) -> std::io::Result<()> {
+async fn tell(mut stream: ClientStream) -> std::io::Result<()> {
     stream.write_all(TOO_MANY).await?;
     stream.shutdown().await?;
     // Unread input would turn the end into a reset, which can overtake the answer.

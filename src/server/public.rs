@@ -16,6 +16,7 @@ use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP, Verified};
 use crate::socket;
+use crate::stream::ClientStream;
 use crate::writer::Writers;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -31,7 +32,6 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -198,8 +198,8 @@ impl Public {
         upgraded: hyper::Result<Upgraded>,
         (open, newcomer, address): (Open, Place, IpAddr),
     ) -> OptionFuture<impl Future<Output = ()> + Send + use<>> {
-        // Only its TCP stream is of use from here on; hyper's buffer would stay for the connection's life.
-        let parts = upgraded.ok().and_then(|it| it.downcast::<TokioIo<TcpStream>>().ok());
+        // Only its stream is of use from here on; hyper's buffer would stay for the connection's life.
+        let parts = upgraded.ok().and_then(|it| it.downcast::<TokioIo<ClientStream>>().ok());
         let serving = parts.map(|parts| {
             let services = Arc::clone(&self.services);
             services.metrics.connections_total.inc();
@@ -233,7 +233,7 @@ impl Public {
                 self.silent_proxy.call_once(|| {
                     tracing::warn!(
                         proxy = %caller.peer,
-                        "a proxy of trusted_proxies sends neither Forwarded nor X-Forwarded-For: all its clients count as \
+                        "a trusted proxy (of trusted_proxies, or on the Unix socket) sends neither Forwarded nor X-Forwarded-For: all its clients count as \
                          one address; have it send one of them"
                     );
                 });

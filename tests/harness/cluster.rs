@@ -2,8 +2,10 @@
 //!
 //! Each node's bus port is a free one too: by default it would be the port + 10000, which need not be free.
 
+use super::certificates::Certificates;
 use super::process::free_port;
 use super::redis::Redis;
+use std::cell::Cell;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,8 @@ const NODE_TIMEOUT: &str = "1000";
 pub struct Cluster {
     /// The first ones begin as masters.
     pub nodes: Vec<Redis>,
+    /// The nodes' ports with TLS, where they have some.
+    pub tls_ports: Vec<u16>,
 }
 
 impl Cluster {
@@ -24,12 +28,33 @@ impl Cluster {
     }
 
     pub fn start_with(masters: usize, replicas: usize) -> Self {
-        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node()).collect();
-        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port()));
-        let arguments = ["--cluster", "create"].map(str::to_owned).into_iter().chain(addresses);
-        let more = ["--cluster-replicas", &replicas.to_string(), "--cluster-yes"].map(str::to_owned);
-        cli(&arguments.chain(more).collect::<Vec<_>>());
-        let cluster = Self { nodes };
+        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(Vec::new)).collect();
+        let ports: Vec<u16> = nodes.iter().map(Redis::port).collect();
+        create(&ports, replicas, &[]);
+        Self { nodes, tls_ports: Vec::new() }.whole(replicas)
+    }
+
+    /// Three masters that speak TLS with each other and with the gateways; their other ports are the test's own.
+    pub fn start_with_tls(certificates: &Certificates) -> Self {
+        let port = Cell::new(0);
+        let (nodes, tls_ports): (Vec<Redis>, Vec<u16>) = (0..3)
+            .map(|_| {
+                let node = node(|| {
+                    port.set(free_port());
+                    let mut arguments = certificates.redis_arguments(port.get());
+                    arguments.extend(["--tls-cluster", "yes", "--tls-replication", "yes"].map(str::to_owned));
+                    arguments
+                });
+                (node, port.get())
+            })
+            .unzip();
+        create(&tls_ports, 0, &["--tls".into(), "--cacert".into(), certificates.path("ca.pem")]);
+        Self { nodes, tls_ports }.whole(0)
+    }
+
+    /// Waits until it is.
+    fn whole(self, replicas: usize) -> Self {
+        let cluster = self;
         let all = cluster.nodes.len();
         cluster.wait("every node to know all", |cluster| {
             let known = |node: &Redis| {
@@ -137,14 +162,22 @@ impl Cluster {
     }
 }
 
-fn node() -> Redis {
-    // The bus port is chosen anew with every attempt, as the port is.
+fn create(ports: &[u16], replicas: usize, more: &[String]) {
+    let addresses = ports.iter().map(|port| format!("127.0.0.1:{port}"));
+    let arguments = ["--cluster", "create"].map(str::to_owned).into_iter().chain(addresses);
+    let choices = ["--cluster-replicas", &replicas.to_string(), "--cluster-yes"].map(str::to_owned);
+    cli(&more.iter().cloned().chain(arguments).chain(choices).collect::<Vec<_>>());
+}
+
+fn node(more: impl Fn() -> Vec<String>) -> Redis {
+    // The bus port is chosen anew with every attempt, as the ports are.
     Redis::start_with_ports(|| {
         let bus = free_port().to_string();
         let arguments = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-node-timeout"];
         let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
         arguments.push(NODE_TIMEOUT.into());
         arguments.extend(["--cluster-port".into(), bus]);
+        arguments.extend(more());
         (free_port(), arguments)
     })
 }

@@ -26,8 +26,17 @@ impl Gateway {
 
     /// A build of the caller's choice.
     pub async fn start_program(program: &Path, port: u16, pocketbase_url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(program, (port, free_port()), pocketbase_url, settings).await
+    }
+
+    /// Its public and its admin port; where the settings say that it listens elsewhere, a proxy has to be on these.
+    pub async fn start_on(
+        program: &Path,
+        (port, admin_port): (u16, u16),
+        pocketbase_url: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let settings = settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let admin_port = free_port();
         let process = launch(program, port, admin_port, pocketbase_url, &settings);
         let (program, pocketbase_url) = (program.to_owned(), pocketbase_url.to_owned());
         let mut it = Self { process, port, admin_port, http: Http::new(), program, pocketbase_url, settings };

@@ -4,16 +4,19 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod gateway;
 pub mod http;
+pub mod nginx;
 pub mod node;
 pub mod pocketbase;
 pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod rng;
+pub mod sentinels;
 pub mod tokens;
 
 use client::Client;

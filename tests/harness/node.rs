@@ -92,7 +92,8 @@ pub fn auth(pocketbase: &PocketBase) -> Arc<Auth> {
         ("GATEWAY_KEY_TTL".to_owned(), "3600".to_owned()),
     ];
     let config = Config::load(&Sources { environment, ..Sources::default() }).expect("a configuration");
-    let client = konvert_gateway::pocketbase::PocketBase::new(&config, Metrics::new().expect("metrics"));
+    let client =
+        konvert_gateway::pocketbase::PocketBase::new(&config, Metrics::new().expect("metrics")).expect("no TLS");
     Auth::new(&config, client, Arc::<Changes>::default())
 }
 

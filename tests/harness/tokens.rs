@@ -27,7 +27,8 @@ pub async fn accounts_of(pocketbase: &PocketBase, accounts: &[AccountId]) -> Vec
         ("GATEWAY_POCKETBASE_URL".to_owned(), pocketbase.url.clone()),
     ];
     let config = Config::load(&Sources { environment, ..Sources::default() }).expect("a configuration");
-    let client = konvert_gateway::pocketbase::PocketBase::new(&config, Metrics::new().expect("metrics"));
+    let client =
+        konvert_gateway::pocketbase::PocketBase::new(&config, Metrics::new().expect("metrics")).expect("no TLS");
     let mut answers = Vec::new();
     for accounts in accounts.chunks(500) {
         answers.extend(client.keys(accounts).await.expect("PocketBase answers"));

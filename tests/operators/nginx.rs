@@ -3,11 +3,11 @@
 use crate::harness::World;
 use crate::harness::client::{Client, Refused};
 use crate::harness::http::Http;
+use crate::harness::nginx::program;
 use crate::harness::process::{Process, free_port};
 use crate::harness::until;
 use serde_json::json;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -52,15 +52,6 @@ impl Nginx {
     fn websocket(&self) -> String {
         format!("ws://127.0.0.1:{}/connection/websocket", self.port)
     }
-}
-
-/// nginx as installed, or as `tests/run.sh` unpacks it.
-fn program() -> PathBuf {
-    let unpacked = Path::new(env!("CARGO_BIN_EXE_konvert-gateway")).join("../../tools/nginx/usr/sbin/nginx");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).map(|folder| folder.join("nginx"));
-    let found = folders.chain(["/usr/sbin/nginx".into(), unpacked]).find(|program| program.exists());
-    found.expect("nginx: `tests/run.sh rust` gets it")
 }
 
 #[tokio::test]

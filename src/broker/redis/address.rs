@@ -1,61 +1,181 @@
-//! `redis_url`: one Redis, or some nodes of a cluster.
+//! Addresses of Redis nodes, and connections over TCP, TLS or a Unix socket.
+//!
+//! The `redis` crate offers TLS too, but reloads the system's authorities for every connection and does not expose the
+//! socket, which the subscribing link needs. Both links therefore connect through this module.
 
 use crate::broker::BrokerError;
-use redis::io::tcp::TcpSettings;
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use crate::config::{Place, RedisUrl, Topology};
+use crate::tls::{self, Tls};
+use futures_util::future::select_ok;
+use redis::RedisConnectionInfo;
+use rustls::pki_types::ServerName;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, split};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-/// How to reach Redis, with the credentials, which are the same for all nodes of a cluster.
+/// Bound of the TLS handshake; shorter than the timeout of the whole connect, to give a better error.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Address and login of one node.
+#[derive(Clone)]
+pub struct Endpoint {
+    place: Place,
+    tls: Option<Tls>,
+    pub login: RedisConnectionInfo,
+}
+
+/// Contents of a Redis URL.
 pub struct Address {
-    pub clustered: bool,
-    /// At least one; of a cluster any of its nodes, by which the others are found.
-    pub nodes: Vec<ConnectionInfo>,
+    pub topology: Topology,
+    /// Redis, cluster nodes or sentinels, with their login; at least one.
+    pub seeds: Vec<Endpoint>,
+    /// Login to nodes discovered through the seeds.
+    pub login: RedisConnectionInfo,
 }
 
 impl Address {
-    /// Reads `redis://[user][:password@]host[:port][/database]` or
-    /// `redis-cluster://[user][:password@]host[:port][,host[:port] …]`.
-    pub fn read(url: &str) -> Result<Self, BrokerError> {
-        let Some(rest) = url.strip_prefix("redis-cluster://") else {
-            return Ok(Self { clustered: false, nodes: vec![node(url)?] });
-        };
-        let (credentials, hosts) = rest.rsplit_once('@').map_or(("", rest), |(before, hosts)| (before, hosts));
-        let at = if credentials.is_empty() { "" } else { "@" };
-        let nodes = hosts.split(',').map(|host| node(&format!("redis://{credentials}{at}{host}")));
-        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        if nodes.iter().any(|node| node.redis_settings().db() != 0) {
-            return Err(unusable("a cluster has no numbered databases"));
+    /// `tls` is required by `rediss` URLs and ignored by the rest.
+    pub fn of(url: RedisUrl, tls: Option<Tls>) -> Result<Self, BrokerError> {
+        let RedisUrl { topology, tls: wants_tls, places, login, .. } = url;
+        let tls = tls.filter(|_| wants_tls);
+        if wants_tls && tls.is_none() {
+            return Err(BrokerError::Unavailable("its URL wants TLS, which is not set up".into()));
         }
-        Ok(Self { clustered: true, nodes })
+        let seed_login = match &topology {
+            Topology::Sentinel { login, .. } => login.clone(),
+            _ => login.clone(),
+        };
+        let seeds = places.into_iter().map(|place| Endpoint { place, tls: tls.clone(), login: seed_login.clone() });
+        Ok(Self { seeds: seeds.collect(), topology, login })
     }
 }
 
-fn node(url: &str) -> Result<ConnectionInfo, BrokerError> {
-    // Its error does not repeat the URL, which may hold a password.
-    let info = url.into_connection_info().map_err(|error| unusable(&error.to_string()))?;
-    if !matches!(info.addr(), ConnectionAddr::Tcp(..)) {
-        return Err(unusable("Redis is reached by redis://host:port only"));
+impl Endpoint {
+    /// Name of the node: `host:port` or a path.
+    pub fn name(&self) -> String {
+        match &self.place {
+            Place::Tcp(host, port) => format!("{host}:{port}"),
+            Place::Unix(path) => path.display().to_string(),
+        }
     }
-    if u8::try_from(info.redis_settings().db()).is_err() {
-        return Err(unusable("the number of the database is out of range"));
+
+    /// Endpoint of another node with the same TLS settings, from a `host:port`.
+    pub fn at(&self, name: &str, login: &RedisConnectionInfo) -> Option<Self> {
+        let (host, port) = name.rsplit_once(':')?;
+        let place = Place::Tcp(host.to_owned(), port.parse().ok()?);
+        Some(Self { place, tls: self.tls.clone(), login: login.clone() })
     }
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-    Ok(info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+
+    /// Connects, without a timeout for TCP. The error gives the reason and a remedy.
+    pub async fn connect(&self) -> Result<Socket, String> {
+        let failed = |error: io::Error| tls::reason(&error, "redis");
+        match (&self.place, &self.tls) {
+            (Place::Unix(path), _) => UnixStream::connect(path).await.map(Socket::Unix).map_err(failed),
+            (Place::Tcp(host, port), None) => connect_tcp(host, *port).await.map(Socket::Tcp).map_err(failed),
+            (Place::Tcp(host, port), Some(tls)) => {
+                let name = ServerName::try_from(host.clone()).map_err(|_| format!("TLS: {host} is no host name"))?;
+                let stream = connect_tcp(host, *port).await.map_err(failed)?;
+                let connected =
+                    timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(tls.config()).connect(name, stream)).await;
+                // A Redis without TLS stays silent: to Redis the handshake is an unfinished line.
+                let connected =
+                    connected.map_err(|_| "no answer in time: what is there speaks no TLS, or is silent")?;
+                connected.map(|stream| Socket::Tls(Explained(Box::new(stream)))).map_err(failed)
+            }
+        }
+    }
 }
 
-fn unusable(reason: &str) -> BrokerError {
-    BrokerError::Unavailable(format!("its URL is not usable: {reason}"))
+/// Connects to all addresses of a host at once; the first success wins.
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses = tokio::net::lookup_host((host, port)).await?;
+    let attempts: Vec<_> = addresses.map(|address| Box::pin(TcpStream::connect(address))).collect();
+    if attempts.is_empty() {
+        return Err(io::Error::other("the host has no address"));
+    }
+    let (stream, _) = select_ok(attempts).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
-/// `host:port`, by which a node is known here.
-pub fn name(info: &ConnectionInfo) -> String {
-    match info.addr() {
-        ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
-        other => other.to_string(),
+pub enum Socket {
+    Tcp(TcpStream),
+    Tls(Explained),
+    Unix(UnixStream),
+}
+
+/// A TLS stream with explained errors. A missing client certificate, for example, fails after the handshake, inside the
+/// `redis` crate, where the cause is lost.
+pub struct Explained(Box<TlsStream<TcpStream>>);
+
+impl Explained {
+    fn explain<T>(polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        polled.map_err(|error| match (error.kind(), tls::problem(&error, "redis")) {
+            (kind, Some(problem)) => io::Error::new(kind, problem),
+            // A killed Redis sends no close_notify. Truncation is harmless here: RESP values carry their length.
+            (io::ErrorKind::UnexpectedEof, _) => io::ErrorKind::UnexpectedEof.into(),
+            _ => error,
+        })
     }
 }
 
-/// The same credentials for another node.
-pub fn at(info: &ConnectionInfo, name: &str) -> Option<ConnectionInfo> {
-    let (host, port) = name.rsplit_once(':')?;
-    Some(info.clone().set_addr(ConnectionAddr::Tcp(host.to_owned(), port.parse().ok()?)))
+impl AsyncRead for Explained {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Self::explain(Pin::new(&mut self.0).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Explained {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Self::explain(Pin::new(&mut self.0).poll_write(cx, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::explain(Pin::new(&mut self.0).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::explain(Pin::new(&mut self.0).poll_shutdown(cx))
+    }
+}
+
+pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
+pub type Writer = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
+/// Reader and writer in one object.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+impl Socket {
+    pub fn whole(self) -> Box<dyn Duplex> {
+        match self {
+            Self::Tcp(stream) => Box::new(stream),
+            Self::Tls(stream) => Box::new(stream),
+            Self::Unix(stream) => Box::new(stream),
+        }
+    }
+
+    pub fn split(self) -> (Reader, Writer) {
+        match self {
+            Self::Tcp(stream) => {
+                let (reader, writer) = stream.into_split();
+                (Box::new(reader), Box::new(writer))
+            }
+            Self::Unix(stream) => {
+                let (reader, writer) = stream.into_split();
+                (Box::new(reader), Box::new(writer))
+            }
+            Self::Tls(stream) => {
+                let (reader, writer) = split(stream);
+                (Box::new(reader), Box::new(writer))
+            }
+        }
+    }
 }

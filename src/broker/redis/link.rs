@@ -4,10 +4,11 @@
 //! commands wait for as long as it reconnects, and when told to retry without end goes on after its last handle
 //! was dropped; hence this one.
 
+use super::address::Endpoint;
 use super::task::Task;
 use crate::broker::BrokerError;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Script, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Script, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +41,8 @@ struct Connection {
     /// Which it is of the connections that this gateway has made to Redis, from 1.
     number: u64,
     inner: MultiplexedConnection,
+    /// Reads and writes for it, until its last user is gone.
+    _driver: Arc<Task>,
 }
 
 struct Shared {
@@ -51,15 +54,15 @@ struct Shared {
 }
 
 impl Link {
-    /// Its connections take their numbers from `counter`.
-    pub fn start(client: Client, counter: Arc<AtomicU64>) -> Self {
+    /// Its connections take their numbers from `counter`; `peer` is the word for what is there, such as "Redis".
+    pub fn start(endpoint: Endpoint, counter: Arc<AtomicU64>, peer: &'static str) -> Self {
         let shared = Arc::new(Shared {
             failed: AtomicU64::new(0),
             failure: Notify::new(),
             reason: Mutex::new("not connected yet".into()),
         });
         let (sender, up) = watch::channel(None);
-        let task = Task::spawn(keep(client, counter, Arc::clone(&shared), sender));
+        let task = Task::spawn(keep(endpoint, counter, peer, Arc::clone(&shared), sender));
         Self { shared, up, _task: task }
     }
 
@@ -144,27 +147,33 @@ impl Shared {
 }
 
 /// Connects, watches the connection until it fails, and again, for as long as the link lives.
-async fn keep(client: Client, counter: Arc<AtomicU64>, shared: Arc<Shared>, up: watch::Sender<Option<Connection>>) {
-    let address = client.get_connection_info().addr().to_string();
+async fn keep(
+    endpoint: Endpoint,
+    counter: Arc<AtomicU64>,
+    peer: &'static str,
+    shared: Arc<Shared>,
+    up: watch::Sender<Option<Connection>>,
+) {
+    let address = endpoint.name();
     let mut pause = PAUSE.0;
     let mut announced = false;
     loop {
-        match connect(&client).await {
-            Ok(inner) => {
+        match connect(&endpoint).await {
+            Ok((inner, driver)) => {
                 let number = counter.fetch_add(1, Ordering::AcqRel) + 1;
                 pause = PAUSE.0;
                 announced = false;
-                tracing::info!(%address, "the commanding link to Redis is up");
-                up.send_replace(Some(Connection { number, inner: inner.clone() }));
+                tracing::info!(%address, "the commanding link to {peer} is up");
+                up.send_replace(Some(Connection { number, inner: inner.clone(), _driver: driver }));
                 let reason = watch_over(inner, number, &shared).await;
-                tracing::warn!(%address, %reason, "the commanding link to Redis is down");
+                tracing::warn!(%address, %reason, "the commanding link to {peer} is down");
                 shared.set_reason(reason);
                 up.send_replace(None);
             }
             Err(reason) => {
                 // Once per outage: the attempts after it say nothing new.
                 if !announced {
-                    tracing::warn!(%address, %reason, "Redis is out of reach, trying on");
+                    tracing::warn!(%address, %reason, "{peer} is out of reach, trying on");
                     announced = true;
                 }
                 shared.set_reason(reason);
@@ -175,19 +184,20 @@ async fn keep(client: Client, counter: Arc<AtomicU64>, shared: Arc<Shared>, up: 
     }
 }
 
-async fn connect(client: &Client) -> Result<MultiplexedConnection, String> {
+async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<Task>), String> {
     // Timeouts are set around whole commands instead, so that the wait for room counts.
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let attempt = async {
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let socket = endpoint.connect().await?.whole();
+        let failed = |error: RedisError| error.to_string();
+        let connecting = MultiplexedConnection::new_with_config(&endpoint.login, socket, config);
+        let (mut connection, driver) = connecting.await.map_err(failed)?;
+        let driver = Arc::new(Task::spawn(driver));
         // A server that is loading its data takes connections, but no commands.
-        redis::cmd("PING").exec_async(&mut connection).await?;
-        Ok(connection)
+        redis::cmd("PING").exec_async(&mut connection).await.map_err(failed)?;
+        Ok((connection, driver))
     };
-    match timeout(CONNECT_TIMEOUT, attempt).await {
-        Ok(result) => result.map_err(|error: redis::RedisError| error.to_string()),
-        Err(_) => Err("no answer in time".into()),
-    }
+    timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_| Err("no answer in time".into()))
 }
 
 /// Returns why the connection is of no use any more.

@@ -1,20 +1,22 @@
 //! All nodes of Redis, two links to each, and which of them a command or a channel belongs to. A Redis that is no
-//! cluster is one node that owns all slots.
+//! cluster is one node that owns all slots; with sentinels, it is the node that they call the master.
 //!
 //! `redis` has a client for clusters, which neither says behind which connection an answer was made nor notices a
 //! node that is silent. Here the nodes' own links do both, and this only routes.
 
-use super::address::{self, Address};
+use super::address::{Address, Endpoint};
 use super::delivery::queue;
 use super::keys::Keys;
 use super::link::Link;
+use super::sentinels::{self, Master, Sentinels};
 use super::slots::{self, SlotMap};
 use super::subscriber::State;
 use super::subscriptions::{Common, Refusal, Subscriptions};
 use super::task::Task;
 use crate::broker::BrokerError;
+use crate::config::Topology;
 use futures_util::future::join_all;
-use redis::{Client, Cmd, ConnectionInfo, Script, Value};
+use redis::{Cmd, RedisConnectionInfo, Script, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +42,10 @@ pub struct Nodes {
 
 struct Shared {
     clustered: bool,
-    seeds: Vec<ConnectionInfo>,
+    /// Of a cluster or a single Redis.
+    seeds: Vec<Endpoint>,
+    login: RedisConnectionInfo,
+    sentinels: Option<Sentinels>,
     /// Counts connections, and changes of the slots' owners.
     counter: Arc<AtomicU64>,
     /// When the owners last changed, of that count.
@@ -75,21 +80,28 @@ enum Detour {
 }
 
 impl Nodes {
-    pub fn start(address: Address, prefix: &str) -> Result<Self, BrokerError> {
-        let Address { clustered, nodes: seeds } = address;
+    pub fn start(Address { topology, seeds, login }: Address, prefix: &str) -> Self {
+        let clustered = matches!(topology, Topology::Cluster);
         let keys = if clustered { Keys::clustered(prefix) } else { Keys::new(prefix) };
         let state = Arc::new(State::new(keys));
         let (queue, delivery) = queue();
-        let slots = match (clustered, seeds.first()) {
-            (false, Some(only)) => SlotMap::all_of(address::name(only)),
+        let slots = match (&topology, seeds.first()) {
+            (Topology::Single, Some(only)) => SlotMap::all_of(only.name()),
             _ => SlotMap::unknown(),
         };
         let (slots, receiver) = watch::channel(Arc::new(slots));
         let outdated = Arc::new(Notify::new());
         let common = Common { state: Arc::clone(&state), queue: Arc::new(queue), slots: receiver, outdated, clustered };
+        let moves = !matches!(topology, Topology::Single);
+        let (seeds, sentinels) = match topology {
+            Topology::Sentinel { service, .. } => (Vec::new(), Some(Sentinels::start(service, seeds, login.clone()))),
+            _ => (seeds, None),
+        };
         let shared = Arc::new(Shared {
             clustered,
             seeds,
+            login,
+            sentinels,
             counter: Arc::default(),
             since: AtomicU64::new(0),
             slots,
@@ -97,12 +109,12 @@ impl Nodes {
             trouble: Mutex::new("no node has answered yet".into()),
             common,
         });
-        shared.add_seeds()?;
+        shared.add_seeds();
         let mut tasks = vec![Task::spawn(delivery.run(state))];
-        if clustered {
+        if moves {
             tasks.push(Task::spawn(look_out(Arc::clone(&shared))));
         }
-        Ok(Self { shared, _tasks: tasks })
+        Self { shared, _tasks: tasks }
     }
 
     pub fn state(&self) -> &Arc<State> {
@@ -135,7 +147,7 @@ impl Nodes {
                 Err(Refusal::Failed(error)) if !moved => return Err(error),
                 Err(Refusal::Failed(error) | Refusal::Elsewhere(error)) => error,
             };
-            if !self.shared.clustered || Instant::now() > deadline {
+            if !self.shared.moves() || Instant::now() > deadline {
                 return Err(error);
             }
             self.shared.common.outdated.notify_one();
@@ -275,21 +287,24 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add_seeds(&self) -> Result<(), BrokerError> {
-        for info in &self.seeds {
-            self.add(&address::name(info), info.clone())?;
-        }
-        Ok(())
+    /// Whether what one node keeps may come to another.
+    fn moves(&self) -> bool {
+        self.clustered || self.sentinels.is_some()
     }
 
-    fn add(&self, name: &str, info: ConnectionInfo) -> Result<(), BrokerError> {
-        if !self.table().contains_key(name) {
-            let subscriptions = Subscriptions::start(name.to_owned(), info.clone(), self.common.clone());
-            let client = Client::open(info).map_err(|error| unavailable(&error.to_string()))?;
-            let link = Link::start(client, Arc::clone(&self.counter));
-            self.table().insert(name.to_owned(), Arc::new(Node { link, subscriptions }));
+    fn add_seeds(&self) {
+        for endpoint in &self.seeds {
+            self.add(endpoint);
         }
-        Ok(())
+    }
+
+    fn add(&self, endpoint: &Endpoint) -> Arc<Node> {
+        let start = || {
+            let subscriptions = Subscriptions::start(endpoint.clone(), self.common.clone());
+            let link = Link::start(endpoint.clone(), Arc::clone(&self.counter), "Redis");
+            Arc::new(Node { link, subscriptions })
+        };
+        Arc::clone(self.table().entry(endpoint.name()).or_insert_with(start))
     }
 
     fn node(&self, name: &str) -> Option<Arc<Node>> {
@@ -311,7 +326,11 @@ impl Shared {
 
     fn unknown(&self) -> BrokerError {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        BrokerError::Unavailable(format!("not all slots of the cluster are known to be kept by a node: {trouble}"))
+        BrokerError::Unavailable(if self.sentinels.is_some() {
+            format!("the master is not known: {trouble}")
+        } else {
+            format!("not all slots of the cluster are known to be kept by a node: {trouble}")
+        })
     }
 
     fn set_trouble(&self, trouble: String) {
@@ -351,6 +370,8 @@ impl Shared {
             "NOSCRIPT" => Some(Detour::LoadScript),
             "MOVED" if self.clustered => Some(Detour::Moved),
             "TRYAGAIN" | "CLUSTERDOWN" if self.clustered => Some(Detour::Wait),
+            // A former master, or one that has just lost its connection to the new one.
+            "READONLY" | "MASTERDOWN" if self.sentinels.is_some() => Some(Detour::Wait),
             "ASK" if self.clustered => {
                 let address = error.details()?.rsplit(' ').next()?;
                 // One that owns no slot yet is not known here: soon it will.
@@ -389,7 +410,34 @@ impl Shared {
         match best {
             Some((_, map)) => self.adopt(map),
             // All that were known may have gone.
-            None => drop(self.add_seeds()),
+            None => self.add_seeds(),
+        }
+    }
+
+    /// Asks the sentinels for the master, and the master whether it is one.
+    async fn look_for_master(&self, sentinels: &Sentinels) {
+        let Master { endpoint, has_replica } = match sentinels.master().await {
+            Ok(master) => master,
+            Err(why) => return self.set_trouble(why),
+        };
+        let (name, node) = (endpoint.name(), self.add(&endpoint));
+        let owner = self.slots.borrow().addresses().first().cloned();
+        // Candidates of before that were none.
+        self.table().retain(|known, _| *known == name || Some(known) == owner.as_ref());
+        let role = redis::cmd("ROLE");
+        let asked = timeout(LOOK_INTERVAL, node.link.attempt(None, &[&role], false)).await;
+        let answers = asked.unwrap_or_else(|_| Err(unavailable("it did not answer in time")));
+        let followers = match answers.as_deref() {
+            Ok([Value::ServerError(error)]) => Err(error.to_string()),
+            Ok([role]) => sentinels::followers(role).ok_or_else(|| "it says that it is none".to_owned()),
+            Ok(_) => Err("it answered something else".to_owned()),
+            Err(BrokerError::Unavailable(why)) => Err(why.clone()),
+            Err(error) => Err(error.to_string()),
+        };
+        match followers {
+            // A replica that is silent follows for a minute yet, and is down for the sentinels earlier.
+            Ok(followers) => self.adopt(SlotMap::all_of_master(name, has_replica && followers > 0)),
+            Err(why) => self.set_trouble(format!("the sentinels name {name}: {why}")),
         }
     }
 
@@ -404,15 +452,19 @@ impl Shared {
             return;
         }
         for name in map.addresses() {
-            if let Some(info) = self.seeds.first().and_then(|seed| address::at(seed, name)) {
-                let _ = self.add(name, info);
+            if let Some(endpoint) = self.seeds.first().and_then(|seed| seed.at(name, &self.login)) {
+                self.add(&endpoint);
             }
         }
-        tracing::info!(
-            nodes = map.addresses().len(),
-            complete = map.is_complete(),
-            "slots of the Redis cluster have new owners"
-        );
+        if self.sentinels.is_some() {
+            tracing::info!(address = map.addresses().first(), "Redis has a new master");
+        } else {
+            tracing::info!(
+                nodes = map.addresses().len(),
+                complete = map.is_complete(),
+                "slots of the Redis cluster have new owners"
+            );
+        }
         // Before anything goes to the new owners.
         self.since.store(self.counter.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
         let owners: HashSet<String> = map.addresses().iter().cloned().collect();
@@ -424,7 +476,10 @@ impl Shared {
 /// Keeps the owners of the slots known, for as long as the broker lives.
 async fn look_out(shared: Arc<Shared>) {
     loop {
-        shared.look().await;
+        match &shared.sentinels {
+            Some(sentinels) => shared.look_for_master(sentinels).await,
+            None => shared.look().await,
+        }
         sleep(LOOK_PAUSE).await;
         let _ = timeout(LOOK_INTERVAL, shared.common.outdated.notified()).await;
     }

@@ -4,15 +4,14 @@
 //! slot has moved away, for the answer to another command. So what is subscribed to is kept here as Redis confirms
 //! it, and a PING behind each request says when all of it has been acted on.
 
+use super::address::{Endpoint, Reader, Writer};
 use super::delivery::Queue;
 use super::task::Task;
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, PushKind, Value, parse_redis_value_async};
+use redis::{Cmd, PushKind, Value, parse_redis_value_async};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -22,7 +21,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const READ_BUFFER: usize = 64 * 1024;
 
 pub struct PubSub {
-    writer: OwnedWriteHalf,
+    writer: Writer,
     shared: Arc<Shared>,
     pings: u64,
     _reader: Task,
@@ -54,20 +53,17 @@ struct Seen {
 
 impl PubSub {
     /// Messages go into `queue`.
-    pub async fn connect(info: ConnectionInfo, queue: Arc<Queue>) -> Result<Self, String> {
-        let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err("no TCP address".into()) };
-        let connected = timeout(ANSWER_TIMEOUT, TcpStream::connect((host.as_str(), *port))).await;
-        let stream = connected.map_err(|_| silent())?.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let (reader, writer) = stream.into_split();
+    pub async fn connect(endpoint: Endpoint, queue: Arc<Queue>) -> Result<Self, String> {
+        let connected = timeout(ANSWER_TIMEOUT, endpoint.connect()).await;
+        let (reader, writer) = connected.map_err(|_| silent())??.split();
         let shared = Arc::new(Shared::default());
         let reader = Task::spawn(read(reader, Arc::clone(&shared), queue));
         let mut connection = Self { writer, shared, pings: 0, _reader: reader };
         let mut hello = redis::cmd("HELLO");
         hello.arg(3);
-        let settings = info.redis_settings();
-        if let Some(password) = settings.password() {
-            hello.arg("AUTH").arg(settings.username().unwrap_or("default")).arg(password);
+        let login = &endpoint.login;
+        if let Some(password) = login.password() {
+            hello.arg("AUTH").arg(login.username().unwrap_or("default")).arg(password);
         }
         match connection.exchange(&[hello]).await? {
             Some(refused) => Err(refused),
@@ -83,6 +79,8 @@ impl PubSub {
         self.seen().refused = None;
         let exchanged = async {
             self.writer.write_all(&bytes).await.map_err(|error| error.to_string())?;
+            // What TLS has encrypted may wait in its own buffer.
+            self.writer.flush().await.map_err(|error| error.to_string())?;
             loop {
                 {
                     let mut seen = self.seen();
@@ -187,7 +185,7 @@ impl Shared {
     }
 }
 
-async fn read(reader: OwnedReadHalf, shared: Arc<Shared>, queue: Arc<Queue>) {
+async fn read(reader: Reader, shared: Arc<Shared>, queue: Arc<Queue>) {
     let mut reader = BufReader::with_capacity(READ_BUFFER, reader);
     let mut decoder = Default::default();
     let reason = loop {

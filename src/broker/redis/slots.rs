@@ -49,6 +49,12 @@ impl SlotMap {
         Self { owners: vec![0; SLOTS], addresses: vec![address], replicated: BTreeSet::new() }
     }
 
+    /// As [`SlotMap::all_of`], of a master that has a replica which lives, or none.
+    pub fn all_of_master(address: String, has_replica: bool) -> Self {
+        let replicated = has_replica.then(|| address.clone()).into_iter().collect();
+        Self { replicated, ..Self::all_of(address) }
+    }
+
     /// The answer of `CLUSTER SLOTS`, which names no host, or `?`, where it is the one that was asked.
     pub fn read(answer: &Value, asked: &str) -> Option<Self> {
         let mut map = Self::unknown();

@@ -1,13 +1,14 @@
 //! The subscribing link to one node: those wanted channels whose slots the node owns, subscribed to again after
 //! each reconnection and each move of a slot, of which the sink is told as a gap.
 
+use super::address::Endpoint;
 use super::delivery::Queue;
 use super::pubsub::{ANSWER_TIMEOUT, PubSub};
 use super::slots::{self, SlotMap};
 use super::subscriber::State;
 use super::task::Task;
 use crate::broker::BrokerError;
-use redis::{Cmd, ConnectionInfo};
+use redis::Cmd;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,12 +65,12 @@ pub struct Common {
 }
 
 impl Subscriptions {
-    /// On the node that is known as `name`.
-    pub fn start(name: String, info: ConnectionInfo, common: Common) -> Self {
+    pub fn start(endpoint: Endpoint, common: Common) -> Self {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let health =
             Arc::new(Health { whole: AtomicBool::new(false), trouble: Mutex::new("not connected yet".into()) });
-        let keeper = Keeper { name, info, common, requests: queue, health: Arc::clone(&health) };
+        let name = endpoint.name();
+        let keeper = Keeper { name, endpoint, common, requests: queue, health: Arc::clone(&health) };
         Self { requests, health, _task: Task::spawn(keeper.keep()) }
     }
 
@@ -106,7 +107,7 @@ impl Health {
 /// The one task that subscribes on this node, so that requests and reconnections cannot overtake one another.
 struct Keeper {
     name: String,
-    info: ConnectionInfo,
+    endpoint: Endpoint,
     common: Common,
     requests: mpsc::Receiver<Request>,
     health: Arc<Health>,
@@ -117,7 +118,7 @@ impl Keeper {
         let mut pause = PAUSE.0;
         let mut announced = false;
         loop {
-            let connecting = PubSub::connect(self.info.clone(), Arc::clone(&self.common.queue));
+            let connecting = PubSub::connect(self.endpoint.clone(), Arc::clone(&self.common.queue));
             let reason = match self.refusing(connecting).await {
                 Ok(mut link) => {
                     let begin = Instant::now();
