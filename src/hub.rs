@@ -31,6 +31,7 @@ use crate::broker::{Broker, BrokerError, History};
 use crate::connection::Connection;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::presence::Presence;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::{Payload, Position, SubscribeReply, json};
 use audience::Audience;
@@ -54,6 +55,7 @@ pub enum SubscribeError {
 pub struct Hub {
     me: Weak<Hub>,
     broker: Arc<dyn Broker>,
+    presence: Arc<Presence>,
     channels: DashMap<Arc<str>, Arc<Channel>, foldhash::fast::RandomState>,
     metrics: Metrics,
     watched: OnceLock<Watched>,
@@ -144,10 +146,10 @@ impl Drop for Joining<'_> {
 }
 
 impl Hub {
-    pub fn new(broker: Arc<dyn Broker>, metrics: Metrics) -> Arc<Self> {
+    pub fn new(broker: Arc<dyn Broker>, presence: Arc<Presence>, metrics: Metrics) -> Arc<Self> {
         Arc::new_cyclic(|me| {
             let (me, channels, watched) = (me.clone(), DashMap::default(), OnceLock::new());
-            Self { me, broker, channels, metrics, watched }
+            Self { me, broker, presence, channels, metrics, watched }
         })
     }
 
@@ -194,11 +196,7 @@ impl Hub {
                     Join::Ready(reply) => {
                         self.count_recovery(reply.recovered);
                         let from = reply.position.offset;
-                        let accepted = accept(reply);
-                        if accepted {
-                            self.add(channel, &mut state, connection, from);
-                        }
-                        return Ok(accepted);
+                        return Ok(self.add(channel, &mut state, connection, from, || accept(reply)));
                     }
                     Join::ReadHistory(after) => Some(after),
                     Join::Behind => {
@@ -215,7 +213,22 @@ impl Hub {
         }
     }
 
-    fn add(&self, channel: &Channel, state: &mut State, connection: &Arc<Connection>, from: u64) {
+    /// Adds a subscriber unless `accept` declines; returns the answer of `accept`.
+    fn add(
+        &self,
+        channel: &Channel,
+        state: &mut State,
+        connection: &Arc<Connection>,
+        from: u64,
+        accept: impl FnOnce() -> bool,
+    ) -> bool {
+        // Before `accept` looks at the user's access: a later change of the account finds the channel in this list, and
+        // then waits for the state.
+        connection.channels().insert(Arc::clone(&channel.name));
+        if !accept() {
+            connection.channels().remove(&channel.name);
+            return false;
+        }
         let subscriber = Subscriber {
             connection: Arc::clone(connection),
             outbox: Arc::clone(&connection.outbox),
@@ -225,8 +238,8 @@ impl Hub {
             held: None,
         };
         state.subscribers.insert(subscriber, &self.metrics.deliveries);
-        connection.channels().insert(Arc::clone(&channel.name));
         self.metrics.subscriptions.inc();
+        true
     }
 
     fn count_recovery(&self, recovered: Option<bool>) {
@@ -256,8 +269,7 @@ impl Hub {
             (state.subscribers.remove(connection.id).is_some(), state.is_idle())
         };
         if removed {
-            connection.channels().remove(&channel.name);
-            self.metrics.subscriptions.dec();
+            self.left(&channel, connection);
             if idle {
                 self.detach_later(channel);
             }
@@ -265,11 +277,29 @@ impl Hub {
         removed
     }
 
-    /// Tells a connection that was taken out of the channel's subscribers why.
-    fn end(&self, channel: &Channel, connection: &Connection, code: UnsubscribeCode) {
+    /// Ends subscriptions that were taken out of the channel's subscribers, with an unsubscribe push to each. A channel
+    /// without subscribers is detached from the broker.
+    fn end<'a>(
+        &self,
+        channel: &Arc<Channel>,
+        state: &State,
+        gone: impl IntoIterator<Item = &'a Connection>,
+        code: UnsubscribeCode,
+    ) {
+        for connection in gone {
+            self.left(channel, connection);
+            connection.outbox.push(json::unsubscribe_push(&channel.name, code));
+        }
+        if state.is_idle() {
+            self.detach_later(Arc::clone(channel));
+        }
+    }
+
+    /// The common part of all ends of a subscription.
+    fn left(&self, channel: &Channel, connection: &Connection) {
         self.metrics.subscriptions.dec();
         connection.channels().remove(&channel.name);
-        connection.outbox.push(json::unsubscribe_push(&channel.name, code));
+        self.presence.leave(&channel.name, &connection.client);
     }
 
     /// Keeps nothing of the channel's history here, since its record is gone and the broker keeps nothing either.

@@ -15,12 +15,11 @@ use crate::auth::{Account, Auth};
 use crate::channel::Kind;
 use crate::connection::{Connection, Connections};
 use crate::event::INTERNAL;
-use crate::hub::suspension::Subscription;
+use crate::hub::suspension::{Revoked, Subscription};
 use crate::hub::{Hub, Watcher};
 use crate::metrics::Metrics;
 use crate::pocketbase::AccountId;
 use crate::pocketbase::batch::Asker;
-use crate::presence::Presence;
 use crate::protocol::Payload;
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::json;
@@ -28,7 +27,7 @@ use crate::updates::{Told, Updates};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -46,7 +45,6 @@ pub struct Revocation {
     pub auth: Arc<Auth>,
     pub access: Arc<Access>,
     pub connections: Arc<Connections>,
-    pub presence: Arc<Presence>,
     pub updates: Arc<Updates>,
     changes: Arc<Changes>,
     metrics: Metrics,
@@ -90,12 +88,12 @@ impl Revocation {
         hub: Arc<Hub>,
         (auth, access): (Arc<Auth>, Arc<Access>),
         connections: Arc<Connections>,
-        (presence, updates): (Arc<Presence>, Arc<Updates>),
+        updates: Arc<Updates>,
         changes: Arc<Changes>,
         metrics: Metrics,
     ) -> Arc<Self> {
         let me = |me: &Weak<Self>| me.clone();
-        Arc::new_cyclic(|it| Self { me: me(it), hub, auth, access, connections, presence, updates, changes, metrics })
+        Arc::new_cyclic(|it| Self { me: me(it), hub, auth, access, connections, updates, changes, metrics })
     }
 
     /// Checks everything once in a while, for as long as `revocation` lives.
@@ -121,7 +119,7 @@ impl Revocation {
                 async move {
                     if let Ok((false, asked)) = me.access.ask_anew(asker(&connections), &user, &channel).await {
                         let still = || me.access.holds(asked, &user, &channel);
-                        connections.iter().for_each(|it| me.revoke(&channel, it, Cause::Related, still));
+                        connections.iter().for_each(|it| _ = me.revoke(&channel, it, Cause::Related, still));
                     }
                 }
             });
@@ -135,20 +133,7 @@ impl Revocation {
         self.updates.change(change);
         let Some(me) = self.me.upgrade() else { return };
         if change.concerns_accounts() {
-            let users = match &change.user {
-                Some(user) => vec![user.as_str().into()],
-                None => self.connections.users(),
-            };
-            for user in users {
-                let connections = self.connections.of(&user);
-                if connections.is_empty() {
-                    continue;
-                }
-                // Deduplicated: thousands of guests may share a channel.
-                let channels: HashSet<Arc<str>> =
-                    connections.iter().flat_map(|connection| connection.channels().to_vec()).collect();
-                let channels: Vec<Arc<str>> = channels.into_iter().collect();
-                let suspended = self.hub.suspend(&channels, change.cause, |_, other| other.user == user);
+            for (user, suspended) in self.suspend_accounts(change) {
                 tokio::spawn(Arc::clone(&me).settle_account(user, suspended, change.cause));
             }
         } else {
@@ -167,6 +152,22 @@ impl Revocation {
                 tokio::spawn(me.settle(suspended, change.cause));
             }
         }
+    }
+
+    /// Suspends all subscriptions of the users of a change, or of everybody. Returns the users that have connections here,
+    /// with their subscriptions.
+    fn suspend_accounts(&self, change: &Change) -> HashMap<Arc<str>, Vec<Subscription>> {
+        if let Some(user) = &change.user {
+            let connections = self.connections.of(user);
+            let subscriptions = self.hub.suspend_all_of(&connections, change.cause);
+            return connections.first().map(|it| (Arc::clone(&it.user), subscriptions)).into_iter().collect();
+        }
+        let mut suspended: HashMap<Arc<str>, Vec<Subscription>> =
+            self.connections.users().into_iter().map(|user| (user, Vec::new())).collect();
+        for subscription in self.hub.suspend(&self.hub.channel_names(), change.cause, |_, _| true) {
+            suspended.entry(Arc::clone(&subscription.1.user)).or_default().push(subscription);
+        }
+        suspended
     }
 
     /// Looks at a user's account, then at the user's subscriptions.
@@ -220,7 +221,7 @@ impl Revocation {
                 for connection in self.connections.of(user) {
                     match Kind::of(channel) {
                         Kind::Updates => self.updates.end(channel, &connection, codes::BY_SERVER),
-                        Kind::Feed | Kind::Status => self.revoke(channel, &connection, Cause::Server, || true),
+                        Kind::Feed | Kind::Status => _ = self.revoke(channel, &connection, Cause::Server, || true),
                     }
                 }
             }
@@ -251,9 +252,9 @@ impl Revocation {
                                 }
                             }
                             Ok((false, asked)) => {
-                                // Where something has changed meanwhile, that is settled by itself.
-                                connections.iter().for_each(|it| me.revoke(&channel, it, cause, || still(asked)));
-                                return;
+                                if connections.iter().all(|it| me.revoke(&channel, it, cause, || still(asked))) {
+                                    return;
+                                }
                             }
                             Err(error) => rest(&mut pause, &error).await,
                         }
@@ -264,12 +265,15 @@ impl Revocation {
         settling.await;
     }
 
-    fn revoke(&self, channel: &str, connection: &Connection, cause: Cause, still: impl FnOnce() -> bool) {
-        if let Some(cause) = self.hub.revoke(channel, connection, cause, still) {
-            self.presence.leave(channel, &connection.client);
+    /// Ends a subscription, unless the refusal is no longer valid: then returns false, and PocketBase has to be asked
+    /// anew.
+    fn revoke(&self, channel: &str, connection: &Connection, cause: Cause, still: impl FnOnce() -> bool) -> bool {
+        let outcome = self.hub.revoke(channel, connection, cause, still);
+        if let Revoked::Ended(cause) = outcome {
             self.metrics.revocations.with_label_values(&[cause.name()]).inc();
             tracing::info!(user = &*connection.user, channel, cause = cause.name(), "a subscription was revoked");
         }
+        outcome != Revoked::Overtaken
     }
 }
 

@@ -197,7 +197,9 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
             broker
         }
     };
-    let hub = Hub::new(Arc::clone(&broker), metrics.clone());
+    let presence = Presence::new(Arc::clone(&broker));
+    tokio::spawn(Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
+    let hub = Hub::new(Arc::clone(&broker), Arc::clone(&presence), metrics.clone());
     let sink: Weak<Hub> = Arc::downgrade(&hub);
     broker.start(sink as Weak<dyn Sink>).await?;
     tokio::spawn(Hub::check_positions(Arc::downgrade(&hub)));
@@ -206,8 +208,6 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     let changes = Arc::<Changes>::default();
     let auth = Auth::new(&config, pocketbase.clone(), Arc::clone(&changes));
     tokio::spawn(Auth::sweep(Arc::downgrade(&auth)));
-    let presence = Presence::new(Arc::clone(&broker));
-    tokio::spawn(Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
     let store = Arc::clone(&broker) as Arc<dyn StatusStore>;
     let statuses = Statuses::new(&config, store, Arc::clone(&presence), metrics.clone());
     tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
@@ -218,7 +218,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         Arc::clone(&hub),
         (Arc::clone(&auth), Arc::clone(&access)),
         Arc::clone(&connections),
-        (Arc::clone(&presence), Updates::new(Arc::new(pocketbase.clone()), metrics.clone())),
+        Updates::new(Arc::new(pocketbase.clone()), metrics.clone()),
         changes,
         metrics.clone(),
     );

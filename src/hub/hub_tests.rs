@@ -1,7 +1,7 @@
 //! The hub on the real in-process broker. What it would miss behind a cut link is published while the broker is
 //! told that this node is not subscribed.
 
-use super::suspension::{HELD_MAX, Standing};
+use super::suspension::{HELD_MAX, Revoked, Standing};
 use super::sync::LINGER;
 use super::*;
 use crate::access::changes::Cause;
@@ -9,8 +9,9 @@ use crate::auth::Account;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Entry, HistoryQuery, Retention, Sink};
 use crate::connection::ConnectionId;
-use crate::outbox::Outbox;
+use crate::outbox::{Budget, Outbox};
 use crate::protocol::{ClientInfo, Payload, Reply, codes};
+use crate::writer::Writer;
 use bytes::Bytes;
 use serde_json::Value;
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl Node {
             ..Retention::default()
         });
         let metrics = Metrics::new().unwrap();
-        let hub = Hub::new(broker.clone(), metrics.clone());
+        let hub = Hub::new(broker.clone(), Presence::new(broker.clone()), metrics.clone());
         let sink: Weak<Hub> = Arc::downgrade(&hub);
         broker.start(sink).await.unwrap();
         Self { broker, hub, metrics, seq: 0.into() }
@@ -237,10 +238,10 @@ async fn suspend_and_end(behind: [bool; 2]) {
     assert!(!node.hub.resume(CHANNEL, &stays.connection, || false), "not in this moment");
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
     assert!(node.hub.resume(CHANNEL, &stays.connection, || true));
-    assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || false), None, "not in this moment");
-    let cause = node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || true);
-    assert_eq!(cause, Some(Cause::Deleted), "the more telling one");
-    assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || true), None);
+    assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || false), Revoked::Overtaken);
+    let outcome = node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || true);
+    assert_eq!(outcome, Revoked::Ended(Cause::Deleted), "the stronger cause");
+    assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || true), Revoked::Absent);
     node.publish(1).await;
     assert_eq!(stays.offsets(4).await, [1, 2, 3, 4]);
     // Not even what was queued before.
@@ -250,6 +251,84 @@ async fn suspend_and_end(behind: [bool; 2]) {
     assert_eq!(goes.outbox.take(&mut Vec::new()).await, Err(codes::SHUTDOWN));
     assert!(goes.connection.channels().is_empty());
     assert_eq!(node.metrics.subscriptions.get(), 1);
+}
+
+/// A change of the account reads the connection's channels, and then takes the lock of each: a subscribe with a verdict
+/// from before the change must be among them.
+#[tokio::test]
+async fn a_subscribe_under_way_is_among_the_channels_of_its_connection() {
+    let node = Node::with_history(100).await;
+    let connection = connection(1, 1 << 20);
+    let seen = |accepted: bool| {
+        let connection = &connection;
+        move |_| {
+            assert!(connection.channels().contains(CHANNEL), "listed while the verdict is looked at");
+            accepted
+        }
+    };
+    assert!(!node.hub.subscribe(CHANNEL, &connection, None, None, seen(false)).await.unwrap());
+    assert!(connection.channels().is_empty(), "not after a refusal");
+    assert!(node.hub.subscribe(CHANNEL, &connection, None, None, seen(true)).await.unwrap());
+    assert_eq!(node.hub.suspend_all_of(std::slice::from_ref(&connection), Cause::User).len(), 1);
+    assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
+}
+
+/// However a subscription ends, the client leaves the presence, and an empty channel is detached from the broker.
+#[tokio::test(start_paused = true)]
+async fn each_end_of_a_subscription_leaves_the_presence_and_the_channel() {
+    for end in ["unsubscribed", "revoked", "suspended for too long", "history lost"] {
+        let node = Node::with_history(2).await;
+        let it = node.subscribe(1, None).await;
+        let connections = std::slice::from_ref(&it.connection);
+        node.hub.presence.enter(&CHANNEL.into(), &it.connection.info()).await.unwrap();
+        match end {
+            "unsubscribed" => assert!(node.hub.unsubscribe(CHANNEL, &it.connection)),
+            "revoked" => {
+                let outcome = node.hub.revoke(CHANNEL, &it.connection, Cause::User, || true);
+                assert_eq!(outcome, Revoked::Ended(Cause::User));
+            }
+            "suspended for too long" => {
+                assert_eq!(node.hub.suspend_all_of(connections, Cause::User).len(), 1);
+                node.publish(HELD_MAX as u64 + 5).await;
+                it.write();
+                assert!(node.hub.resume(CHANNEL, &it.connection, || true));
+            }
+            _ => {
+                node.publish_unheard(10).await;
+                node.hub.gap();
+            }
+        }
+        let left = async || {
+            while !node.broker.presence(CHANNEL).await.unwrap().is_empty() || node.metrics.channels.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(3 * LINGER, left()).await.unwrap_or_else(|_| panic!("{end}: a ghost"));
+        assert_eq!((node.metrics.subscriptions.get(), it.connection.channels().len()), (0, 0), "{end}");
+    }
+}
+
+/// A new rule concerns everybody: the cost grows with the subscriptions, not with their square.
+#[tokio::test]
+async fn all_subscriptions_of_many_users_are_suspended_at_once() {
+    const COUNT: u64 = 20_000;
+    let node = Node::with_history(100).await;
+    let (writer, mut connections) = (Writer::idle(Budget::unlimited()), Vec::new());
+    for id in 0..COUNT {
+        let outbox = Outbox::beside(1000, &writer);
+        let connection = Connection::new(id, format!("u{id}"), "c", &outbox, Account::blocking(&[]));
+        assert!(node.hub.subscribe(CHANNEL, &connection, None, None, |_| true).await.unwrap());
+        connections.push(connection);
+    }
+    let start = std::time::Instant::now();
+    assert_eq!(node.hub.suspend_all_of(&connections, Cause::Rules).len() as u64, COUNT);
+    let by_connection = start.elapsed();
+    assert_eq!(node.hub.suspend(&node.hub.channel_names(), Cause::Rules, |_, _| true).len() as u64, COUNT);
+    println!(
+        "{COUNT} suspended by connection in {by_connection:?}, by channel in {:?}",
+        start.elapsed() - by_connection
+    );
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

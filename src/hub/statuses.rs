@@ -31,11 +31,8 @@ impl Hub {
             }
             let current = state.flow.current().ok_or(SubscribeError::OtherKind)?;
             if current.is_live() {
-                let accepted = accept(current.state());
-                if accepted {
-                    self.add(channel, &mut state, connection, 0);
-                }
-                return Ok(accepted);
+                let status = current.state();
+                return Ok(self.add(channel, &mut state, connection, 0, || accept(status)));
             }
         }
     }

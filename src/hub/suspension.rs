@@ -24,6 +24,17 @@ pub(super) struct Held {
     overflowed: bool,
 }
 
+/// Outcome of [`Hub::revoke`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// The subscription was ended, for this cause: the strongest of the given cause and the causes of the suspension.
+    Ended(Cause),
+    /// There was no such subscription.
+    Absent,
+    /// The refusal was no longer valid; nothing was changed.
+    Overtaken,
+}
+
 /// How a connection stands to a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -36,6 +47,11 @@ pub enum Standing {
 impl Subscriber {
     fn standing(&self) -> Standing {
         if self.held.is_none() { Standing::Subscribed } else { Standing::Suspended }
+    }
+
+    fn suspend(&mut self, cause: Cause) {
+        let held = self.held.get_or_insert_with(|| Box::new(Held { cause, frames: Vec::new(), overflowed: false }));
+        held.cause = held.cause.max(cause);
     }
 
     pub(super) fn outbox(&self) -> &Arc<Outbox> {
@@ -115,12 +131,26 @@ impl Hub {
         self.select(channels, |name, subscriber| {
             let concerned = which(name, &subscriber.connection);
             if concerned {
-                let held = || Box::new(Held { cause, frames: Vec::new(), overflowed: false });
-                let held = subscriber.held.get_or_insert_with(held);
-                held.cause = held.cause.max(cause);
+                subscriber.suspend(cause);
             }
             concerned
         })
+    }
+
+    /// Suspends all subscriptions of these connections, at a cost that does not depend on other subscribers. As after
+    /// [`Hub::suspend`], each has to be resumed or revoked.
+    pub fn suspend_all_of(&self, connections: &[Arc<Connection>], cause: Cause) -> Vec<Subscription> {
+        let mut suspended = Vec::new();
+        for connection in connections {
+            let names = connection.channels().to_vec();
+            for channel in names.iter().filter_map(|name| self.find(name)) {
+                let suspend = |subscriber: &mut Subscriber| subscriber.suspend(cause);
+                if channel.state().subscribers.with(connection.id, suspend).is_some() {
+                    suspended.push((Arc::clone(&channel.name), Arc::clone(connection)));
+                }
+            }
+        }
+        suspended
     }
 
     fn select(&self, channels: &[Arc<str>], mut which: impl FnMut(&str, &mut Subscriber) -> bool) -> Vec<Subscription> {
@@ -158,35 +188,23 @@ impl Hub {
         };
         if state.subscribers.with(connection.id, deliver) == Some(true) {
             state.subscribers.remove(connection.id);
-            self.end(&channel, connection, codes::INSUFFICIENT_STATE);
+            self.end(&channel, &state, [connection], codes::INSUFFICIENT_STATE);
         }
         true
     }
 
-    /// Ends a subscription for want of access, if that is `still` so in this very moment: what is queued of the
-    /// channel is not written any more. Returns the cause, perhaps a more telling one that it was suspended for;
-    /// `None` if nothing was ended.
-    pub fn revoke(
-        &self,
-        name: &str,
-        connection: &Connection,
-        cause: Cause,
-        still: impl FnOnce() -> bool,
-    ) -> Option<Cause> {
-        let channel = self.find(name)?;
+    /// Ends a subscription for want of access, if the refusal is `still` valid under the channel's lock. Queued
+    /// publications of the channel are withdrawn.
+    pub fn revoke(&self, name: &str, connection: &Connection, cause: Cause, still: impl FnOnce() -> bool) -> Revoked {
+        let Some(channel) = self.find(name) else { return Revoked::Absent };
         let mut state = channel.state();
         if !still() {
-            return None;
+            return Revoked::Overtaken;
         }
-        let held = state.subscribers.remove(connection.id)?.held;
-        let cause = held.map_or(cause, |held| held.cause.max(cause));
+        let Some(subscriber) = state.subscribers.remove(connection.id) else { return Revoked::Absent };
+        let cause = subscriber.held.map_or(cause, |held| held.cause.max(cause));
         connection.outbox.withdraw(name, &json::push_begin(name));
-        self.end(&channel, connection, cause.code());
-        let idle = state.is_idle();
-        drop(state);
-        if idle {
-            self.detach_later(channel);
-        }
-        Some(cause)
+        self.end(&channel, &state, [connection], cause.code());
+        Revoked::Ended(cause)
     }
 }

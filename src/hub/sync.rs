@@ -38,12 +38,12 @@ impl Hub {
 
     /// Links the channel to the broker and reads its history as far as its feed needs, unless both are done. The
     /// watched channel comes first.
-    pub(super) async fn make_live(&self, channel: &Channel) -> Result<(), BrokerError> {
+    pub(super) async fn make_live(&self, channel: &Arc<Channel>) -> Result<(), BrokerError> {
         self.watched().await?;
         self.make_this_live(channel).await
     }
 
-    async fn make_this_live(&self, channel: &Channel) -> Result<(), BrokerError> {
+    async fn make_this_live(&self, channel: &Arc<Channel>) -> Result<(), BrokerError> {
         if channel.state().flow.is_live() {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl Hub {
     }
 
     /// Reads history until the feed is live again. The caller holds the channel's link.
-    async fn sync(&self, channel: &Channel) -> Result<(), BrokerError> {
+    async fn sync(&self, channel: &Arc<Channel>) -> Result<(), BrokerError> {
         if let Some(user) = channel::user_of_status(&channel.name) {
             return self.read_status(channel, user).await;
         }
@@ -118,9 +118,9 @@ impl Hub {
                         subscribers = state.subscribers.len(),
                         "a channel's history was lost; its subscribers are told"
                     );
-                    for subscriber in state.subscribers.drain() {
-                        self.end(channel, &subscriber.connection, codes::INSUFFICIENT_STATE);
-                    }
+                    let gone = state.subscribers.drain();
+                    let gone = gone.iter().map(|subscriber| &*subscriber.connection);
+                    self.end(channel, &state, gone, codes::INSUFFICIENT_STATE);
                     if let Some(watcher) = self.watcher_of(channel) {
                         watcher.lost();
                     }

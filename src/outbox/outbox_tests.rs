@@ -8,7 +8,12 @@ use std::time::Duration;
 impl Outbox {
     /// One with a budget of its own that is never used up, whose client takes what a test asks for.
     pub fn alone(limit: usize) -> Arc<Self> {
-        Self::new(limit, Arc::new(Paper::default()), Writer::idle(Budget::unlimited()))
+        Self::beside(limit, &Writer::idle(Budget::unlimited()))
+    }
+
+    /// The same, with a writer that others share.
+    pub fn beside(limit: usize, writer: &Arc<Writer>) -> Arc<Self> {
+        Self::new(limit, Arc::new(Paper::default()), Arc::clone(writer))
     }
 
     /// Appends the texts of what is queued, waiting until there is some. Once it is empty and closed, returns why.

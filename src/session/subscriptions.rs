@@ -184,8 +184,6 @@ impl Session {
             return;
         }
         self.services.hub.unsubscribe(channel, connection);
-        // Of those that have no presence it knows nothing.
-        self.services.presence.leave(channel, &self.client);
     }
 }
 

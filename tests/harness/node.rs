@@ -12,6 +12,7 @@ use konvert_gateway::connection::Connection;
 use konvert_gateway::hub::Hub;
 use konvert_gateway::metrics::Metrics;
 use konvert_gateway::outbox::{Budget, Outbox, Wire};
+use konvert_gateway::presence::Presence;
 use konvert_gateway::protocol::{Payload, Reply, json};
 use konvert_gateway::writer::Writers;
 use std::sync::{Arc, Weak};
@@ -38,7 +39,7 @@ impl Node {
         let day = Duration::from_secs(86_400);
         let retention = Retention { size: 500, ttl: day, position_ttl: day, presence_ttl: day, ..Retention::default() };
         let (broker, metrics) = (MemoryBroker::new(retention), Metrics::new().expect("metrics"));
-        let hub = Hub::new(broker.clone(), metrics.clone());
+        let hub = Hub::new(broker.clone(), Presence::new(broker.clone()), metrics.clone());
         let sink: Weak<Hub> = Arc::downgrade(&hub);
         broker.start(sink).await.expect("a first start");
         // Nothing is held back: who waits for a timer is not measured.
