@@ -47,7 +47,8 @@ test(`${WRITERS} writers: every event is posted, none twice`, async () => {
     assert.equal(await posted(), WRITERS * WRITES);
     const { repeat = 0, pull = 0, dropped = 0 } = await events();
     assert.deepEqual({ repeat, pull: pull - (before.pull ?? 0), dropped }, { repeat: 0, pull: 0, dropped: 0 });
-    assert.deepEqual(await counters(gateway, "gateway_hooks_refused_total"), {}, "no post was refused");
+    const refused = Object.values(await counters(gateway, "gateway_hooks_refused_total"));
+    assert.ok(refused.length > 0 && refused.every((count) => count === 0), `no post was refused: ${refused}`);
   } finally {
     await lab.stop();
     await pb.stop();

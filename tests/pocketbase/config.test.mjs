@@ -98,6 +98,29 @@ describe("and the schema", () => {
       [`relay.boards, "workspace:{workspace}"`, `whoever may view "workspaces"`, `the viewRule of "boards" is @request.auth.id`, "trusted: true"],
     ],
     ["records that are for superusers", change(`{ to: ["topic:{what}"], trusted: true }`, `["topic:{what}"]`), [`the viewRule of "audit" is locked`]],
+    [
+      "records that lead to another collection than the guard's, by rules that look alike",
+      (folder) => {
+        const schema = `migrate((app) => {
+          const members = app.findCollectionByNameOrId("members");
+          const link = (name, { id }) => ({ type: "relation", name, collectionId: id, maxSelect: 1 });
+          const make = (name, field, viewRule) => {
+            const collection = new Collection({ type: "base", name, fields: [field] });
+            app.save(collection);
+            collection.viewRule = viewRule;
+            app.save(collection);
+            return collection;
+          };
+          make("wards", link("owner", members), "owner = @request.auth.id");
+          const diaries = make("diaries", link("owner", members), "owner = @request.auth.id");
+          make("entries", link("diary", diaries), "diary.owner = @request.auth.id");
+        });`;
+        writeFileSync(path.join(folder, "pb_migrations/1795219271_diaries.js"), schema);
+        change("  channels: {", `  channels: {\n    ward: { guard: "wards" },`)(folder);
+        change("  relay: {", `  relay: {\n    entries: ["ward:{diary}"],`)(folder);
+      },
+      [`relay.entries, "ward:{diary}"`, `whoever may view "wards" would hear of these records`],
+    ],
     ["records that only a plan may view", change(`card_comments: { to: ["board:{card.board}"], trusted: true }`, `card_comments: ["board:{card.board}"]`), [`the viewRule of "card_comments"`]],
     [
       "rules that look at headers",

@@ -24,7 +24,9 @@ function uncovered(app, collection, path, guard, listeners) {
   if (viewRule === "" || (guard && guard.viewRule === null)) return; // a locked guard lets in superusers, and they may view everything
   if (viewRule === null) return `the viewRule of "${collection.name}" is locked`;
   const goal = tree(viewRule);
-  const facts = guard ? factsOfGuard(guard, fields) : factsOfOwner(fields);
+  // The id of a record of another collection may be the id of a guarded record by chance, or by somebody's choice.
+  const isAtGuard = guard && target(app, collection, path) === guard.id;
+  const facts = guard ? (isAtGuard ? factsOfGuard(guard, fields) : []) : factsOfOwner(fields);
   facts.push(...factsOfListeners(listeners, guard));
   if (goal && proves(flat(facts), goal, DEPTH)) return;
   const who = guard ? `whoever may view "${guard.name}"` : "the user whom the channel belongs to";
@@ -48,6 +50,18 @@ function fieldsOf(app, start, path) {
     if (field.type() === "relation") at = app.findCachedCollectionByNameOrId(field.collectionId);
     return { name, many: field.type() === "relation" && field.maxSelect > 1 };
   });
+}
+
+/** The id of the collection whose records a path names; null where the last field is no relation. */
+function target(app, start, path) {
+  let at = start;
+  for (const name of path) {
+    if (name === "id") return at.id;
+    const field = at.fields.getByName(name);
+    if (field.type() !== "relation") return null;
+    at = app.findCachedCollectionByNameOrId(field.collectionId);
+  }
+  return at.id;
 }
 
 /** The guard's rule as facts about a relayed record: each field name is prefixed with the path to the guard. */
