@@ -72,15 +72,15 @@ function write(e, work) {
   const { app, record } = e;
   notice(app);
   const collection = record.tableName(); // its name, for less than record.collection().name costs
-  const { interests } = schema.latest(app);
-  let interest = interests.get(collection);
-  if (interest === undefined) interests.set(collection, (interest = interestIn(app, record.collection())));
-  if (interest === null) return e.next();
+  if (interestOf(app, schema.latest(app), collection, record) === null) return e.next();
   under = { app, collection, refused: null, kept: null };
   try {
     app.runInTransaction((tx) => {
       e.app = tx;
-      work(e, tx, interest);
+      // Looked up anew: a rule may have been edited while this write waited for its transaction.
+      const interest = interestOf(tx, schema.current(tx), collection, record);
+      if (interest === null) e.next();
+      else work(e, tx, interest);
     });
   } finally {
     e.app = app; // what comes after the commit must not use the finished transaction
@@ -97,6 +97,13 @@ function refuse(template, name) {
   warn(app, `channel.${collection}.${template}`, "a channel template yields a name that no channel can have: " +
     "it needs the template's namespace and a colon, at most 1,024 bytes, and no blanks or control characters",
     "collection", collection, "template", template);
+}
+
+/** The same as interestIn, kept with the schema. */
+function interestOf(app, { interests }, collection, record) {
+  let interest = interests.get(collection);
+  if (interest === undefined) interests.set(collection, (interest = interestIn(app, record.collection())));
+  return interest;
 }
 
 /** What the gateway could want to know of writes in a collection; null if nothing. */
