@@ -274,6 +274,8 @@ describe("links to a parent of the record", () => {
     "none of the links": MEMBER.replace("?=", "?!="),
     "also as text": `${MEMBER} && title != "${MEMBER}"`,
     "as text alone": `title = "${MEMBER}"`,
+    "none, and a relation with several values": "guests ~ @request.auth.id",
+    "none, and each value of such a relation": `guests:each ~ @request.auth.id || visibility = "private"`,
   };
   for (const [name, rule] of Object.entries(rules)) {
     test(name, async () => {

@@ -59,7 +59,8 @@ function analysed(app, { namespace, collection, rule }, users) {
       if (rest.length > 0) return link(first);
       const field = first.replace(/:each$/, "");
       if (!named.includes(field)) return false;
-      paths.add(field);
+      // A relation with several values is stored as a list: its own text never equals an id.
+      paths.add(collection.fields.getByName(field).isMultiple() ? `${field}.id` : field);
       return true;
     }
     if (name.startsWith(AUTH)) {
