@@ -13,12 +13,12 @@ function load() {
   if (own.length < MIN_LENGTH) {
     const now = own ? `has ${own.length} characters` : "is not set";
     throw new Error(
-      `GATEWAY_SECRET ${now}; it needs at least ${MIN_LENGTH}. ` +
+      `GATEWAY_SECRET ${now}; it needs at least ${MIN_LENGTH} characters. ` +
         `Make one with "openssl rand -hex 32" and give the same to the gateway.`,
     );
   }
   if (second && second.length < MIN_LENGTH) {
-    throw new Error(`GATEWAY_SECRET_SECOND has ${second.length} characters; it needs at least ${MIN_LENGTH}, or none.`);
+    throw new Error(`GATEWAY_SECRET_SECOND has ${second.length} characters; it needs at least ${MIN_LENGTH}, or leave it unset.`);
   }
   $app.store().set(KEY, { own, second });
 }
