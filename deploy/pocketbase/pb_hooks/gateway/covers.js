@@ -25,7 +25,7 @@ function uncovered(app, collection, path, guard, listeners) {
   if (viewRule === null) return `the viewRule of "${collection.name}" is locked`;
   const goal = tree(viewRule);
   // The id of a record of another collection may be the id of a guarded record by chance, or by somebody's choice.
-  const isAtGuard = guard && target(app, collection, path) === guard.id;
+  const isAtGuard = guard && fields[fields.length - 1].leadsTo === guard.id;
   const facts = guard ? (isAtGuard ? factsOfGuard(guard, fields) : []) : factsOfOwner(fields);
   facts.push(...factsOfListeners(listeners, guard));
   if (goal && proves(flat(facts), goal, DEPTH)) return;
@@ -42,26 +42,18 @@ function factsOfListeners({ users, guests }, guard) {
   return isBan ? [SIGNED_IN, isOver] : [SIGNED_IN];
 }
 
-/** The fields along a path, as {name, many: whether it holds several values}. */
+/**
+ * The fields along a path, as {name, many: whether it holds several values, leadsTo: id of the collection of the records
+ * that the values are ids of, or null}.
+ */
 function fieldsOf(app, start, path) {
   let at = start;
   return path.map((name) => {
     const field = at.fields.getByName(name);
-    if (field.type() === "relation") at = app.findCachedCollectionByNameOrId(field.collectionId);
-    return { name, many: field.type() === "relation" && field.maxSelect > 1 };
+    const isRelation = field.type() === "relation";
+    if (isRelation) at = app.findCachedCollectionByNameOrId(field.collectionId);
+    return { name, many: isRelation && field.maxSelect > 1, leadsTo: isRelation || name === "id" ? at.id : null };
   });
-}
-
-/** The id of the collection whose records a path names; null where the last field is no relation. */
-function target(app, start, path) {
-  let at = start;
-  for (const name of path) {
-    if (name === "id") return at.id;
-    const field = at.fields.getByName(name);
-    if (field.type() !== "relation") return null;
-    at = app.findCachedCollectionByNameOrId(field.collectionId);
-  }
-  return at.id;
 }
 
 /** The guard's rule as facts about a relayed record: each field name is prefixed with the path to the guard. */

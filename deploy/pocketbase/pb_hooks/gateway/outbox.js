@@ -74,17 +74,12 @@ function write(e, work) {
   const collection = record.tableName(); // its name, for less than record.collection().name costs
   if (interestOf(app, schema.latest(app), collection, record) === null) return e.next();
   under = { app, collection, refused: null, kept: null };
-  try {
-    app.runInTransaction((tx) => {
-      e.app = tx;
-      // Looked up anew: a rule may have been edited while this write waited for its transaction.
-      const interest = interestOf(tx, schema.current(tx), collection, record);
-      if (interest === null) e.next();
-      else work(e, tx, interest);
-    });
-  } finally {
-    e.app = app; // what comes after the commit must not use the finished transaction
-  }
+  joinTransaction(e, (tx) => {
+    // Looked up anew: a rule may have been edited while this write waited for its transaction.
+    const interest = interestOf(tx, schema.current(tx), collection, record);
+    if (interest === null) e.next();
+    else work(e, tx, interest);
+  });
   if (under.kept) delivered(e, app, collection, under.kept);
 }
 
@@ -187,8 +182,8 @@ function collectionRestored(e) {
 }
 
 /**
- * Writes rows for each change, [channels, action, record], that goes anywhere. The scopes are in the first, so that
- * who has lost his access gets none of them; and so is, where updates channels are `told` of the record, what they need.
+ * Writes rows for each change, [channels, action, record], that goes anywhere. The first row has the scopes, so that
+ * users without access any more get none of the rows, and the part for updates channels, if these are `told`.
  */
 function append(tx, changes, scopes, told) {
   let first = true;
