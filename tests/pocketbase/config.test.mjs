@@ -49,7 +49,8 @@ describe("the file itself", () => {
     ["a text in place of a list", { relay: { messages: "room:{room}" } }, `relay.messages: a list of channels is needed, as in ["room:{id}"]; this is "room:{room}"`],
     ["a template without a field", { relay: { messages: ["room:all"] } }, "is not a channel template"],
     ["a template with a blank", { relay: { messages: ["room: {room}"] } }, "is not a channel template"],
-    ["a template without a kind", { relay: { messages: ["{room}"] } }, "names no kind of channel"],
+    ["a template without a kind", { relay: { messages: ["{room}"] } }, `names no kind of channel before a colon; it should look like "room:{id}"`],
+    ["a slash in place of the colon", { relay: { messages: ["room/{room}"] } }, `it should look like "room:{id}"`],
     ["a template for a kind that is not there", { relay: { messages: ["rom:{room}"] } }, `there is no channel "rom"; did you mean "room"?`],
     ["a template like an object's own property", { relay: { messages: ["constructor:{room}"] } }, `there is no channel "constructor"`],
     ["a template for statuses", { relay: { users: ["status:{id}"] } }, "nothing can be relayed there"],
@@ -70,6 +71,10 @@ describe("the file itself", () => {
       });
     });
   }
+
+  test("is refused without settings", () => {
+    assert.throws(() => checked({}), /module\.exports: is missing or empty/);
+  });
 
   test("outbox and delivery have defaults", () => {
     const { outbox, delivery } = checked(good());
@@ -315,7 +320,7 @@ describe("broken while PocketBase runs", () => {
     edit(CONFIG, ...BROKEN)(pb.folder);
     const restarted = async () => (await pb.events().catch(() => ({}))).boot;
     await until(async () => ![undefined, boot].includes(await restarted()), "PocketBase to restart itself", 15_000);
-    assert.match(pb.output, /gateway: SyntaxError|gateway: .*gateway\.config\.js/);
+    assert.match(pb.output, /gateway: gateway\.config\.js is not valid JavaScript: SyntaxError/);
     assert.match(pb.output, /the config before this change stays in force/);
     await pb.create("labels", { board: board.id });
     assert.equal((await pb.events(last)).events.at(-1).channels[0], `board:${board.id}`);

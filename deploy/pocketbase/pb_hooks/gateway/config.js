@@ -43,6 +43,7 @@ function set(config) {
 /** The content of gateway.config.js, checked and completed; throws an error that names the key. */
 function checked(file) {
   if (!isObject(file)) fail("module.exports", "is not an object");
+  if (Object.keys(file).length === 0) fail("module.exports", "is missing or empty; the file has to say module.exports = { users: …, channels: …, relay: … }");
   checkKeys(file, SECTIONS, "");
   const users = accounts(file.users);
   const channels = entries(file.channels, "channels", (entry, at, name) => channel(entry, at, name, users));
@@ -56,7 +57,7 @@ function checked(file) {
     if (namespace === STATUS) fail(at, `"${STATUS}" carries who is online; choose the channel of another guard`);
     return namespace;
   });
-  const relay = entries(file.relay || {}, "relay", (entry, at) => relayed(entry, at, named));
+  const relay = entries(file.relay || {}, "relay", (entry, at) => relayed(entry, at, named, Object.keys(channels)));
   const guests = file.guests === undefined ? false : bool(file.guests, "guests");
   return { users, guests, channels, updates, relay, outbox: numbers("outbox"), delivery: numbers("delivery") };
 
@@ -127,21 +128,22 @@ function channel(entry, at, name, users) {
   return { guard, own: null, perUser, emptyRequest };
 }
 
-function relayed(entry, at, named) {
+function relayed(entry, at, named, kinds) {
   const templates = isObject(entry) ? entry.to : entry;
   if (isObject(entry)) checkKeys(entry, RELAY, at);
   if (!Array.isArray(templates)) fail(at, `a list of channels is needed, as in ["room:{id}"]; this is ${JSON.stringify(templates)}`);
   const trusted = isObject(entry) && entry.trusted !== undefined ? bool(entry.trusted, `${at}.trusted`) : false;
-  return { to: templates.map((template) => parsed(template, at, named)), trusted };
+  return { to: templates.map((template) => parsed(template, at, named, kinds)), trusted };
 }
 
 /** "room:{message.room}" → {before: "room:", path: ["message", "room"], after: "", namespace: "room"} */
-function parsed(template, at, named) {
+function parsed(template, at, named, kinds) {
   const where = `${at}, ${JSON.stringify(template)}`;
+  const example = quoted(`${kinds[0] ?? "room"}:{id}`);
   const [, before, path, after] = (typeof template === "string" && TEMPLATE.exec(template)) || [];
-  if (path === undefined) fail(where, 'is not a channel template; it should look like "room:{field}" and hold no blanks');
+  if (path === undefined) fail(where, `is not a channel template; it should look like ${example}, with one field in braces, and hold no blanks`);
   const [, namespace] = /^([^:]*):/.exec(before) || [];
-  if (namespace === undefined) fail(where, "names no kind of channel before a colon");
+  if (namespace === undefined) fail(where, `names no kind of channel before a colon; it should look like ${example}`);
   named(namespace, where);
   if (namespace === STATUS) fail(where, `"${STATUS}" carries who is online; nothing can be relayed there`);
   return { template, before, path: path.split("."), after, namespace };

@@ -26,10 +26,19 @@ function load() {
     refuse(err);
   }
   try {
-    config.set(config.checked(require(`${__hooks}/gateway.config.js`)));
+    config.set(config.checked(readConfig()));
   } catch (err) {
     if (!serving()) throw err;
     if (!goOnWithLastGood(err)) refuse(err);
+  }
+}
+
+function readConfig() {
+  try {
+    return require(`${__hooks}/gateway.config.js`);
+  } catch (err) {
+    const missing = String(err).includes("Invalid module");
+    throw new Error(missing ? "gateway.config.js is missing: copy it into pb_hooks as well" : `gateway.config.js is not valid JavaScript: ${String(err).replace(/^GoError: /, "")}`);
   }
 }
 
@@ -64,10 +73,10 @@ function number([major, minor, patch]) {
 
 function checkEnvironment() {
   require(`${__hooks}/gateway/secrets.js`).load();
-  const url = $os.getenv("GATEWAY_URL");
-  if (url && !/^https?:\/\/[^/]/.test(url)) {
-    const { masked } = require(`${__hooks}/gateway/address.js`);
-    throw new Error(`GATEWAY_URL is "${masked(url)}"; it should look like "http://127.0.0.1:8000".`);
+  const { bases, masked } = require(`${__hooks}/gateway/address.js`);
+  for (const url of bases) {
+    if (/^https?:\/\/[^/]/.test(url)) continue;
+    throw new Error(`GATEWAY_URL has "${masked(url)}"; it should look like "http://127.0.0.1:8000", or like several of these with commas between them.`);
   }
 }
 
@@ -86,17 +95,21 @@ function checkSchema(app) {
 
   const { TABLE } = require(`${__hooks}/gateway/rows.js`);
   if (!app.hasTable(TABLE)) {
-    throw new Error(`gateway: there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`);
+    refuse(new Error(`there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`));
   }
   try {
     require(`${__hooks}/gateway/schema_check.js`).check(app, config.get());
   } catch (err) {
-    if (!goOnWithLastGood(err)) throw err;
+    if (!goOnWithLastGood(err)) refuse(err);
   }
   schema.bind(app);
   outbox.listen(app);
   schema.told(app);
   tellOfNewConfig(app);
+  const { relay, updates } = config.get();
+  if (Object.keys(relay).length + Object.keys(updates).length === 0) {
+    console.log("gateway: gateway.config.js relays nothing yet: name collections under `relay`, or channels under `updates`");
+  }
 }
 
 /** Whoever is connected may owe that to the former config: another auth collection, guests, other guards. */
