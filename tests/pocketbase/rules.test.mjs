@@ -377,6 +377,8 @@ describe("people", () => {
     const key = (who) => ({ room: room.id, user: id(who), encrypted_key: "k", key_version: 1 });
     await mayNot("eve", "POST", "room_keys/records", key("eve"));
     await mayNot("eve", "POST", "room_keys/records", key("bob"));
+    await mayNot("bob", "POST", "room_keys/records", key("eve")); // who is no member: an event in anybody's own channel
+    await pb.create("room_members", { room: room.id, user: id("eve"), role: "member" });
     await may("bob", "POST", "room_keys/records", key("eve"));
     const { items } = await pb.list("room_keys", people.eve);
     assert.equal(items.length, 1);

@@ -90,6 +90,7 @@ describe("personal channels", () => {
     assert.deepEqual(await channels(() => pb.remove("friend_requests", result.id, bob)), both);
 
     const room = await roomOf(ann, "private");
+    await pb.create("room_members", { room: room.id, user: bob.id, role: "member" }, ann);
     const key = { room: room.id, user: bob.id, encrypted_key: "k", key_version: 1 };
     assert.deepEqual(await channels(() => pb.create("room_keys", key, ann)), [`user:${bob.id}`]);
     const achievement = { user: eve.id, achievement: "first", progress: 1 };

@@ -217,8 +217,9 @@ migrate(
       rules: {
         listRule: `${signedIn} && user = ${me}`,
         viewRule: `${signedIn} && user = ${me}`,
-        // A member encrypts the room's key for whom he invites; only that one can read it.
-        createRule: `${signedIn} && ${member("room.")}`,
+        // A member encrypts the room's key for another member, who alone can read it. For members only: each key is
+        // an event in its user's own channel.
+        createRule: `${signedIn} && ${member("room.")} && user.room_members_via_user.room ?= room`,
         updateRule: null, // a new key is a new version
         deleteRule: `${signedIn} && user = ${me}`,
       },
