@@ -25,7 +25,10 @@ pub enum Input {
     Published,
     /// A channel holds something else under a number that was to be published.
     Conflict,
-    Confirmed,
+    /// PocketBase knows; `more`: it has more to trim than one call may, and has to be told again.
+    Confirmed {
+        more: bool,
+    },
     /// The last action failed. Nothing is lost: the next tick begins anew.
     Failed,
 }
@@ -149,8 +152,10 @@ impl Machine {
                 self.wait(Waiting::Mark { pull: false }, Action::Advance(mark))
             }
             (Waiting::Publish(_), Input::Conflict) => self.diverged(),
-            (Waiting::Confirm, Input::Confirmed) => {
-                self.confirmed = self.at.map_or(0, |at| at.seq);
+            (Waiting::Confirm, Input::Confirmed { more }) => {
+                if !more {
+                    self.confirmed = self.at.map_or(0, |at| at.seq);
+                }
                 self.rest()
             }
             _ => self.rest(),

@@ -141,7 +141,7 @@ impl World {
             Action::Read { after, limit } => {
                 return Some(Input::Page(page(&self.log, self.boot, *after, usize::from(*limit))));
             }
-            Action::Confirm(_) => return Some(Input::Confirmed),
+            Action::Confirm(_) => return Some(Input::Confirmed { more: false }),
             Action::Publish(run) => {
                 if let Err(refused) = self.broker.publish(*generation, &run[0]) {
                     return Some(refused);
@@ -303,4 +303,26 @@ fn also_when_the_broker_forgets() {
 #[test]
 fn a_restored_outbox_is_never_mixed_with_the_former() {
     assert!(explore(Budget { writes: 3, posts: 2, ticks: 3, restores: 1, ..NONE }) > 10_000);
+}
+
+#[test]
+fn an_outbox_that_is_too_long_to_be_trimmed_at_once_is_confirmed_again() {
+    let (mark, mut machine, mut answers, mut confirmed) = (Mark::default(), Machine::default(), vec![false, true], 0);
+    for _ in 0..4 {
+        let mut next = machine.step(Input::Tick);
+        while let Some(action) = next {
+            let outcome = match action {
+                Action::Begin(_) | Action::Advance(_) | Action::Restart(_) => Input::Mark(Mark { seq: 1, ..mark }),
+                Action::Read { after, limit } => Input::Page(page(&vec![0], 0, after, usize::from(limit))),
+                Action::Publish(_) => Input::Published,
+                Action::Confirm(seq) => {
+                    assert_eq!(seq, 1);
+                    confirmed += 1;
+                    Input::Confirmed { more: answers.pop().expect("no call without need") }
+                }
+            };
+            next = machine.step(outcome);
+        }
+    }
+    assert_eq!(confirmed, 2);
 }

@@ -73,7 +73,7 @@ fn relay(outbox: &Outbox, posts: &[(usize, usize)]) -> (Vec<String>, Vec<String>
                     published.extend(entries(run));
                     Input::Published
                 }
-                Action::Confirm(_) => Input::Confirmed,
+                Action::Confirm(_) => Input::Confirmed { more: false },
             };
             next = machine.step(outcome);
         }

@@ -168,12 +168,15 @@ export class PocketBase {
     return pb;
   }
 
-  /** Stops the process; the folder goes too unless `keep`. */
+  /** Stops the process; the folder goes too unless `keep`. One that does not end prints its goroutines, and is an error. */
   async stop({ keep = false } = {}) {
     if (this.process.exitCode === null && this.process.signalCode === null) {
-      const ended = new Promise((resolve) => this.process.once("exit", resolve));
+      const ended = new Promise((resolve) => this.process.once("exit", (...how) => resolve(how)));
       this.process.kill();
-      await ended;
+      const stuck = setTimeout(() => this.process.kill("SIGQUIT"), 30_000);
+      const [, signal] = await ended;
+      clearTimeout(stuck);
+      if (signal === "SIGQUIT" || this.output.includes("SIGQUIT: quit")) throw new Error(`PocketBase did not end: ${this.output}`);
     }
     if (!keep) rmSync(this.folder, { recursive: true, force: true });
   }

@@ -463,6 +463,40 @@ describe("other configurations", () => {
     }
   });
 
+  test("a long outbox is trimmed in pieces, between which others write", async () => {
+    const rows = 250_000;
+    const fill = `routerAdd("POST", "/fill", (e) => {
+      e.app.db().newQuery(\`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${rows})
+        INSERT INTO _gateway_outbox (created, event) SELECT 0, '{"channels":[],"data":null,"x":"' || hex(randomblob(200)) || '"}' FROM n\`).execute();
+      return e.json(200, {});
+    });`;
+    const pb = await PocketBase.start({ prepare: (folder) => writeFileSync(path.join(folder, "pb_hooks/fill.pb.js"), fill) });
+    try {
+      assert.equal((await pb.call("POST", "/fill")).status, 200);
+      const { ann, room } = await people(pb);
+      const { last } = await pb.events(rows);
+      let [done, writes, slowest] = [false, 0, 0];
+      const writer = (async () => {
+        for (; !done; writes++) {
+          const started = Date.now();
+          await pb.create("messages", text(room, ann), ann);
+          slowest = Math.max(slowest, Date.now() - started);
+        }
+      })();
+      const answers = [];
+      do {
+        answers.push((await pb.gateway("POST", "/api/gateway/confirm", { seq: last })).body);
+      } while (answers.at(-1).more);
+      done = true;
+      await writer;
+      assert.ok(answers.length > 1, "more than one call may take");
+      assert.ok(answers.reduce((sum, { trimmed }) => sum + trimmed, 0) >= rows - 1);
+      assert.ok(writes > answers.length && slowest < 1000, `${writes} writes, the slowest took ${slowest} ms`);
+    } finally {
+      await pb.stop();
+    }
+  });
+
   test("a record moves by one of several values", async () => {
     const pb = await PocketBase.start({ prepare: edit(CONFIG, 'messages: ["room:{room}"]', 'messages: { to: ["room:{mentions}"], trusted: true }') });
     try {

@@ -37,7 +37,7 @@ fn is_in_order(events: &Events) {
         assert_ne!(event.fingerprint(), 0);
         let data = std::str::from_utf8(event.data.as_bytes()).expect("a payload is UTF-8");
         serde_json::from_str::<&RawValue>(data).expect("a payload is JSON");
-        let publication = Publication { offset: event.seq, data: event.data.clone(), info: None };
+        let publication = Publication { offset: event.seq, at: 0, data: event.data.clone(), info: None };
         for channel in event.channels.iter().take(4) {
             let push = publication_push(channel, &publication);
             assert!(!push.text().iter().any(|byte| matches!(byte, b'\n' | b'\r')), "a frame is one line");
@@ -105,7 +105,7 @@ fn is_relayed(bodies: &[Events]) {
                         assert!(run.iter().zip(1..).all(|(event, step)| Some(event.seq) == at.seq.checked_add(step)));
                         if run.len() % 5 == 4 { Input::Conflict } else { Input::Published }
                     }
-                    Action::Confirm(_) => Input::Confirmed,
+                    Action::Confirm(_) => Input::Confirmed { more: false },
                 };
                 next = machine.step(outcome);
             }

@@ -212,13 +212,16 @@ function wholeNumber(text) {
   return /^\d+$/.test(text) ? Number(text) : NaN;
 }
 
-/** POST /api/gateway/confirm: the gateway has everything up to seq. */
+/**
+ * POST /api/gateway/confirm: the gateway has everything up to seq. Answers {trimmed, more}; with `more`, the gateway
+ * calls again at its next reading of the outbox.
+ */
 function confirm(e) {
   return answer(e, (body) => {
     const seq = number(parse(body).seq, "seq", 0, Number.MAX_SAFE_INTEGER);
     const trimmed = rows.trim(e.app, seq, Date.now() - config.outbox.keepSeconds * 1000);
     delivery.gatewayHas(e.app, seq);
-    return e.json(200, { trimmed });
+    return e.json(200, trimmed);
   });
 }
 

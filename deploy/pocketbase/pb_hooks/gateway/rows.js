@@ -8,6 +8,12 @@ const MAX_BYTES = 4 * 1024 * 1024;
 /** Bytes of a row. Larger rows, from older versions of these hooks, would exceed the gateway's timeout. */
 const MAX_ROW_BYTES = 16 * 1024 * 1024;
 
+/** Rows deleted by one statement, which holds up all writes for a few milliseconds. */
+const TRIM_ROWS = 1000;
+/** Milliseconds between two of these statements, and for one call; the gateway waits 3 s for the answer. */
+const TRIM_PAUSE_MS = 2;
+const TRIM_MS = 1000;
+
 /** Key in the app's store: the name of this run. */
 const BOOT = "gateway.boot";
 
@@ -66,20 +72,30 @@ function boot(app) {
 }
 
 /**
- * Deletes confirmed rows of sufficient age and returns their count. The row `seq` stays: the gateway recognises the
- * outbox by this row.
+ * Deletes confirmed rows of sufficient age, oldest first, in pieces of TRIM_ROWS rows for up to TRIM_MS, so that other
+ * writes get their turn in between. Returns {trimmed: the count of deleted rows, more: whether the time was too short}.
+ * The row `seq` stays: the gateway recognises the outbox by this row.
  */
 function trim(app, seq, createdBefore) {
-  // Age grows with falling numbers, so the first young row ends the search.
-  return app
-    .nonconcurrentDB()
-    .newQuery(
-      `DELETE FROM ${TABLE} WHERE seq < {:seq} AND seq < coalesce(
-         (SELECT seq FROM ${TABLE} WHERE created >= {:young} ORDER BY seq LIMIT 1), {:seq})`,
-    )
-    .bind({ seq, young: createdBefore })
-    .execute()
-    .rowsAffected();
+  const deadline = Date.now() + TRIM_MS;
+  let trimmed = 0;
+  while (Date.now() < deadline) {
+    // Numbers have no gaps, hence the bound on `seq` limits what is read, too: one bound, since SQLite would search by
+    // the first of two alone. Rows are older the lower their number.
+    const deleted = app
+      .nonconcurrentDB()
+      .newQuery(
+        `DELETE FROM ${TABLE} WHERE created < {:young}
+           AND seq < min({:seq}, (SELECT min(seq) FROM ${TABLE}) + {:rows})`,
+      )
+      .bind({ seq, young: createdBefore, rows: TRIM_ROWS })
+      .execute()
+      .rowsAffected();
+    trimmed += deleted;
+    if (deleted < TRIM_ROWS) return { trimmed, more: false };
+    sleep(TRIM_PAUSE_MS);
+  }
+  return { trimmed, more: true };
 }
 
 module.exports = { TABLE, insert, after, last, boot, trim };
