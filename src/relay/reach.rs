@@ -59,6 +59,11 @@ impl Reach {
         }
     }
 
+    /// Whether PocketBase's last request failed, so that changes arrive by reading the outbox alone.
+    pub fn is_failing(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.is_some()
+    }
+
     /// A sentence with advice while PocketBase's last request failed.
     pub fn warning(&self) -> Option<String> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.as_ref().map(Delivery::advice)

@@ -78,16 +78,44 @@ function post(app, posted, own) {
   }
 }
 
-/** Posts events (JSON, up to the number `last`). Returns the reason if the gateway did not take them, else "". */
+/**
+ * Posts events (JSON, up to the number `last`) to the gateway that took the last post, and where that fails, at once to
+ * each other one. Returns the reason if none took them, else "".
+ */
 function send(app, last, events) {
   const body = `{"boot":"${rows.boot(app)}","events":[${events}],"last":${last}}`;
+  const addresses = address.inTurn(app);
+  const failures = [];
+  for (let i = 0; i < addresses.length; i++) {
+    const error = sendTo(addresses[i], last, body);
+    if (!error) {
+      if (i > 0) {
+        const [from, to] = [addresses[0], addresses[i]].map(address.masked);
+        app.logger().warn("gateway: delivery goes on with the next gateway", "from", from, "to", to, "reason", failures[0]);
+        address.remember(app, addresses[i]);
+      }
+      return "";
+    }
+    failures.push(error);
+  }
+  return joined(addresses, failures);
+}
+
+/** One line about failures, with the addresses if there are several. */
+function joined(addresses, failures) {
+  if (addresses.length === 1) return failures[0];
+  return addresses.map((base, i) => `${address.masked(base)}: ${failures[i]}`).join("; ").slice(0, MAX_REASON);
+}
+
+/** Posts a body to one gateway. Returns the reason if the gateway did not take it, else "". */
+function sendTo(base, last, body) {
   const headers = signed("POST", TARGET, body);
   // Posting twice does no harm. Saying so lets the HTTP client try again by itself
   // when the gateway closed the idle connection at this very moment.
   headers["Idempotency-Key"] = String(last);
   let response;
   try {
-    response = $http.send({ method: "POST", url: address.base + TARGET, headers, body, timeout: timeoutSeconds });
+    response = $http.send({ method: "POST", url: base + TARGET, headers, body, timeout: timeoutSeconds });
   } catch (err) {
     return reason(err);
   }
@@ -152,16 +180,22 @@ function report(app) {
   return { url: address.shown, error: failure(app) };
 }
 
-/** Posts no events, to see whether the gateway can be reached. If so, the next write is posted at once. */
+/**
+ * Posts no events, to see whether each gateway can be reached. If any can, the next write is posted at once. Answers
+ * {url, error}: the reason why addresses were not reached, and these addresses; all of them if all or none were.
+ */
 function probe(app) {
-  const error = send(app, 0, "");
-  if (error) {
+  const body = `{"boot":"${rows.boot(app)}","events":[],"last":0}`;
+  const failing = address.bases.map((base) => [base, sendTo(base, 0, body)]).filter(([, error]) => error);
+  const works = failing.length < address.bases.length;
+  const error = failing.length === 0 ? "" : joined(failing.map(([base]) => base), failing.map(([, reason]) => reason));
+  if (error && !works) {
     if (!replaceFailure(app, error)) app.logger().warn("gateway: out of reach", "url", address.shown, "reason", error);
   } else {
     change(app, (state) => [turns.reached(state), turns.LEAVE]);
     succeeded(app);
   }
-  return { url: address.shown, error };
+  return { url: works && error ? address.masked(failing.map(([base]) => base).join(", ")) : address.shown, error };
 }
 
 module.exports = { deliver, gatewayHas, report, probe };
