@@ -2,6 +2,7 @@
 //!
 //! [`bucket`] is how often, [`places`] how many at once, [`addresses`] how many from one network address, [`guests`]
 //! how many of those without a token;
+//! [`pending`] and [`newcomers`] are those who have yet to say what they want, and make room for each other;
 //! [`signals`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] spare the log; [`descriptors`] is what the system
 //! allows.
 //! [`crate::server`] and [`crate::session`] ask them and answer with the codes.
@@ -11,6 +12,8 @@ pub mod bucket;
 pub mod descriptors;
 pub mod guests;
 pub mod lines;
+pub mod newcomers;
+pub mod pending;
 pub mod places;
 pub mod replays;
 pub mod seldom;

@@ -25,7 +25,7 @@ use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::limits::guests::GuestPlace;
-use crate::limits::places::Place;
+use crate::limits::newcomers::NewcomerPlace;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::presence::{self, Presence};
@@ -75,7 +75,7 @@ pub struct Session {
     /// The client's network address, for the limit of guests.
     address: IpAddr,
     /// Held until the client is authenticated.
-    newcomer: Option<Place>,
+    newcomer: Option<NewcomerPlace>,
     /// Held by a guest.
     guest: Option<GuestPlace>,
     state: State,
@@ -119,7 +119,7 @@ impl Session {
         services: Arc<Services>,
         outbox: Arc<Outbox>,
         address: IpAddr,
-        newcomer: Option<Place>,
+        newcomer: Option<NewcomerPlace>,
     ) -> Self {
         let now = Instant::now();
         let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));

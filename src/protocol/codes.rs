@@ -124,6 +124,8 @@ table! {
         RECONNECT = code 4001, reason "reconnect";
         /// As many guests as `max_guests_per_ip` are connected from this address; one of them may leave.
         GUEST_LIMIT = code 4002, reason "guest limit";
+        /// More than `max_unauthenticated` connections had not sent their token, and this one had waited longest.
+        DISPLACED = code 4003, reason "displaced";
         /// The user was deleted.
         USER_DELETED = code 4500, reason "user deleted";
         /// The user is banned, until `banned_until`.

@@ -1,16 +1,17 @@
 //! Which sockets a listener takes, before it knows what they want.
 
-use super::pending::{Pending, Wait};
 use crate::config::Networks;
 use crate::limits::addresses::{AddressPlace, Addresses};
+use crate::limits::pending::{Pending, Wait};
 use crate::limits::seldom::Seldom;
 use crate::stream::ClientStream;
+use crate::tasks;
 use prometheus::IntCounterVec;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 /// How many are told at the same time that they are too many; who comes beyond that is cut off without a word.
@@ -26,7 +27,7 @@ retry-after: 10\r\n\r\n\
 {\"error\":{\"code\":\"max_connections_per_ip\",\"message\":\"this address has as many connections here as one may have at once\"}}";
 
 pub struct Door {
-    pending: Arc<Pending>,
+    pending: Arc<Pending<Notify>>,
     addresses: Arc<Addresses>,
     trusted: Networks,
     told: Arc<Semaphore>,
@@ -59,13 +60,13 @@ impl Door {
 
     /// `None` for a socket that is one too many of its address: to be handed to [`Door::turn_away`].
     /// Says also whether another socket had to make room.
-    pub fn admit(&self, peer: Peer) -> Option<(Arc<Caller>, Wait, bool)> {
+    pub fn admit(&self, peer: Peer) -> Option<(Arc<Caller>, Wait<Notify>, bool)> {
         let (peer, is_trusted_proxy) = match peer {
             Peer::Ip(address) => (address, self.trusted.contain(address)),
             Peer::Unix => (Ipv4Addr::LOCALHOST.into(), true),
         };
         let place = if is_trusted_proxy { None } else { Some(self.addresses.take(peer)?) };
-        let (wait, made_room) = self.pending.enter();
+        let (wait, made_room) = self.pending.enter(Notify::new());
         if made_room {
             self.count("pending");
         }
@@ -77,10 +78,10 @@ impl Door {
         self.count("max_connections_per_ip");
         self.log(peer);
         let Ok(permit) = Arc::clone(&self.told).try_acquire_owned() else { return };
-        tokio::spawn(async move {
+        tokio::spawn(tasks::contained(async move {
             let _permit = permit;
             let _ = timeout(PATIENCE, tell(stream)).await;
-        });
+        }));
     }
 
     pub fn count(&self, reason: &str) {

@@ -1,0 +1,102 @@
+//! The WebSockets that have not sent their token yet: at most `max_unauthenticated`. One more displaces the oldest,
+//! which is closed with [`codes::DISPLACED`] and may come back.
+
+use super::pending::{Displace, Pending, Wait};
+use crate::outbox::Outbox;
+use crate::protocol::codes;
+use prometheus::IntGauge;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+pub struct Newcomers {
+    pending: Arc<Pending<Newcomer>>,
+    count: IntGauge,
+}
+
+/// One of them. It exists from the handshake on, hence before its outbox.
+#[derive(Default)]
+pub struct Newcomer(Mutex<Stage>);
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Handshake,
+    Open(Weak<Outbox>),
+    Displaced,
+}
+
+/// A newcomer's place, given back by its drop: once the token has been verified, or with the connection's end.
+pub struct NewcomerPlace {
+    wait: Wait<Newcomer>,
+    count: IntGauge,
+}
+
+impl Newcomers {
+    /// `count`: the gauge of newcomers.
+    pub fn new(limit: usize, count: IntGauge) -> Self {
+        Self { pending: Pending::new(limit), count }
+    }
+
+    /// Takes in one more, which may displace another one; see the count of disconnects with that code.
+    pub fn enter(&self) -> NewcomerPlace {
+        let (wait, _) = self.pending.enter(Newcomer::default());
+        self.count.inc();
+        NewcomerPlace { wait, count: self.count.clone() }
+    }
+}
+
+impl NewcomerPlace {
+    /// The handshake is done. Closes the outbox at once where the newcomer has been displaced meanwhile.
+    pub fn opened(&self, outbox: &Arc<Outbox>) {
+        let mut stage = self.wait.entry().0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *stage {
+            Stage::Displaced => outbox.close(codes::DISPLACED),
+            Stage::Handshake | Stage::Open(_) => *stage = Stage::Open(Arc::downgrade(outbox)),
+        }
+    }
+}
+
+impl Drop for NewcomerPlace {
+    fn drop(&mut self) {
+        self.count.dec();
+    }
+}
+
+impl Displace for Newcomer {
+    fn displace(&self) {
+        let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Stage::Open(outbox) = &*stage
+            && let Some(outbox) = outbox.upgrade()
+        {
+            outbox.close(codes::DISPLACED);
+        }
+        *stage = Stage::Displaced;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Standing;
+
+    #[test]
+    fn the_oldest_is_closed_before_and_after_its_handshake() {
+        let count = IntGauge::new("count", "for a test").unwrap();
+        let newcomers = Newcomers::new(1, count.clone());
+        let outboxes = [Outbox::alone(1000), Outbox::alone(1000), Outbox::alone(1000)];
+        let standings = || outboxes.each_ref().map(|outbox| outbox.standing());
+        let first = newcomers.enter();
+        first.opened(&outboxes[0]);
+        assert_eq!(outboxes[0].standing(), Standing::Open);
+        let second = newcomers.enter();
+        let displaced = Standing::Over(Some(codes::DISPLACED));
+        assert_eq!(standings(), [displaced, Standing::Open, Standing::Open]);
+        let third = newcomers.enter();
+        second.opened(&outboxes[1]);
+        third.opened(&outboxes[2]);
+        assert_eq!(standings(), [displaced, displaced, Standing::Open]);
+        assert_eq!(count.get(), 3, "each until its end");
+        drop((first, second, third));
+        let _fourth = newcomers.enter();
+        assert_eq!((count.get(), standings()[2]), (1, Standing::Open));
+    }
+}
