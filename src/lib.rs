@@ -9,7 +9,7 @@
 //! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
 //! [`pocketbase`] (with [`tls`] where it is set, as towards Redis); a [`connection`] is what others see of it, [`presence`] keeps it visible to clients, [`status`]
 //! makes its user online; [`limits`] says how much of each there may be. How access ends: [`revocation`]. How it all
-//! ends: [`shutdown`].
+//! ends: [`shutdown`]; which panics end the process: [`tasks`].
 //!
 //! A [`channel`]'s kind says what it carries and how it is subscribed to: numbered publications with a history, or the
 //! newest state alone; or what each subscriber may see of all records of a collection, which is [`updates`]' work.
@@ -45,6 +45,7 @@ pub mod signature;
 pub mod socket;
 pub mod status;
 pub mod stream;
+pub mod tasks;
 pub mod tls;
 mod turns;
 pub mod updates;

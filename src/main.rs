@@ -6,6 +6,7 @@ use konvert_gateway::config::{self, Config, LogFormat, SETTINGS, Sources};
 use konvert_gateway::doctor;
 use konvert_gateway::metrics::Metrics;
 use konvert_gateway::server::Server;
+use konvert_gateway::tasks;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,7 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(&config);
+    tasks::exit_on_panic();
     for variable in unknown {
         tracing::warn!(variable, "this environment variable begins as settings do, but is none; ignored");
     }

@@ -4,6 +4,7 @@
 use crate::broker::{Broker, BrokerError};
 use crate::event::INTERNAL;
 use crate::protocol::ClientInfo;
+use crate::tasks::{self, Task};
 use crate::turns::Turns;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -51,7 +52,7 @@ impl Presence {
         let (leavers, leaving) = mpsc::unbounded_channel();
         let (local, hidden, showing) = (Mutex::default(), Mutex::default(), TaskTracker::new());
         let presence = Arc::new(Self { broker, local, hidden, showing, leavers });
-        tokio::spawn(Self::tell(Arc::downgrade(&presence), leaving));
+        tasks::spawn(Task::PresenceLeavers, Self::tell(Arc::downgrade(&presence), leaving));
         presence
     }
 
@@ -147,7 +148,7 @@ impl Presence {
         self.hidden().remove(user);
     }
 
-    fn shows(&self, channel: &str, user: &str) -> bool {
+    pub(crate) fn shows(&self, channel: &str, user: &str) -> bool {
         channel.starts_with(INTERNAL) || !self.hidden().contains(user)
     }
 

@@ -12,6 +12,7 @@
 //!
 //! [`machine`] decides, this file carries out.
 
+mod intake;
 mod lag;
 pub mod machine;
 mod oddities;
@@ -23,19 +24,21 @@ use crate::config::Config;
 use crate::event::{ACCESS, Event, Events};
 use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
+use crate::tasks::{self, Task};
+use intake::{Intake, Posted};
 use machine::{Action, Input, Machine, Note};
 use oddities::Oddities;
 use reach::Reach;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Posted batches that may wait. Beyond that they are dropped and read from the outbox.
-const INTAKE: usize = 1024;
 /// Pull intervals between two readings while the hooks post.
 const POSTPONED: u32 = 4;
+/// Between two readings while rows arrive by reading alone, as when the gateway that PocketBase's hooks post to is down.
+const ALONE: Duration = Duration::from_millis(200);
 /// Bounds of the pause after a failure.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(3);
 
@@ -50,7 +53,7 @@ enum RelayError {
 /// The way in for what the hooks post, and what the rest of the gateway may know of the relay.
 #[derive(Clone)]
 pub struct Relay {
-    intake: mpsc::Sender<Events>,
+    intake: Intake,
     started: watch::Receiver<bool>,
     /// Batches taken from hooks, and how many of them are dealt with.
     offered: Arc<AtomicU64>,
@@ -64,7 +67,7 @@ pub struct Relay {
 impl Relay {
     /// Starts the relay's task, which ends when the last handle is dropped.
     pub fn start(config: &Config, pocketbase: PocketBase, broker: Arc<dyn Broker>, metrics: Metrics) -> Self {
-        let (intake, posted) = mpsc::channel(INTAKE);
+        let (intake, posted) = intake::queue();
         let (start, started) = watch::channel(false);
         let (settle, settled) = watch::channel(0);
         let failure = Arc::new(Mutex::new(Some("the outbox has not been read yet".to_owned())));
@@ -81,16 +84,17 @@ impl Relay {
             reach: reach.clone(),
             start,
             settled: settle,
+            has_pulled: false,
         };
-        tokio::spawn(driver.run(posted, config.pull_interval));
+        tasks::spawn(Task::Relay, driver.run(posted, config.pull_interval));
         Self { intake, started, offered: Arc::default(), settled, failure, warnings, reach, metrics }
     }
 
-    /// Takes ascending events from a hook. Never waits: with the queue full they are dropped here, stay in the
-    /// outbox and are read from there.
-    pub fn offer(&self, events: Events) {
+    /// Takes ascending events from a hook, from a body of so many bytes. Never waits: with the queue full they are dropped
+    /// here, stay in the outbox and are read from there.
+    pub fn offer(&self, events: Events, bytes: usize) {
         let count = events.events.len();
-        if self.intake.try_send(events).is_ok() {
+        if self.intake.offer(events, bytes) {
             self.offered.fetch_add(1, Ordering::Relaxed);
         } else {
             self.metrics.count_events("dropped", count);
@@ -136,44 +140,54 @@ struct Driver {
     reach: Reach,
     start: watch::Sender<bool>,
     settled: watch::Sender<u64>,
+    /// Whether the last reading brought rows that no post had brought.
+    has_pulled: bool,
 }
 
 impl Driver {
-    async fn run(mut self, mut posted: mpsc::Receiver<Events>, pull_interval: Duration) {
+    async fn run(mut self, mut posted: Posted, pull_interval: Duration) {
         let mut pause = RETRY.start;
         let (mut next_tick, mut last_tick) = (Instant::now(), Instant::now());
+        let mut interval = pull_interval;
         // With the broker out of reach there is no point in taking what is posted: it stays in the outbox.
         let mut broker_down = false;
         loop {
             let mut batches = 0;
             let input = tokio::select! {
-                events = posted.recv() => match events {
+                taken = posted.next() => match taken {
                     None => return,
-                    Some(events) if broker_down => {
+                    Some((events, count)) if broker_down => {
                         self.metrics.count_events("dropped", events.events.len());
-                        self.settled.send_modify(|settled| *settled += 1);
+                        self.settled.send_modify(|settled| *settled += count);
                         continue;
                     }
-                    Some(first) => {
-                        let (events, count) = with_waiting(first, &mut posted);
+                    Some((events, count)) => {
                         batches = count;
                         Input::Posted(events)
                     }
                 },
                 () = tokio::time::sleep_until(next_tick) => {
                     last_tick = Instant::now();
-                    next_tick = last_tick + pull_interval;
                     self.metrics.relay_pulls.with_label_values(&["timer"]).inc();
                     Input::Tick
                 }
             };
-            if matches!(input, Input::Posted(_)) && pause == RETRY.start {
+            let is_posted = matches!(input, Input::Posted(_));
+            if is_posted && pause == RETRY.start {
                 // A post that continues the mark shows that nothing before it is missing. A reading now would bring rows
                 // that are on their way here in the next post.
                 let latest = last_tick + POSTPONED * pull_interval;
                 next_tick = next_tick.max(latest.min(Instant::now() + pull_interval));
             }
+            self.has_pulled = false;
             let result = self.carry_out(input).await;
+            if is_posted {
+                interval = pull_interval;
+            } else {
+                let alone = self.reach.is_failing() || self.has_pulled;
+                interval = if alone { ALONE } else { 2 * interval }.min(pull_interval);
+                next_tick = last_tick + interval;
+            }
             self.settled.send_modify(|settled| *settled += batches);
             match result {
                 Ok(()) => {
@@ -223,7 +237,6 @@ impl Driver {
             }
             Action::Publish(run) => {
                 let (deleted, odd) = (deleted(&run), oddities::of(&run));
-                let times: Vec<u64> = run.iter().map(|event| event.at).collect();
                 let timer = self.metrics.publish_seconds.start_timer();
                 let published = self.broker.publish(&entries(run)).await;
                 timer.observe_duration();
@@ -236,15 +249,11 @@ impl Driver {
                             self.broker.forget(&channel, seq).await?;
                         }
                         self.oddities.note(&odd);
-                        lag::published(&self.metrics, &times);
                         Input::Published
                     }
                 }
             }
-            Action::Confirm(seq) => {
-                self.pocketbase.confirm(seq).await?;
-                Input::Confirmed
-            }
+            Action::Confirm(seq) => Input::Confirmed { more: self.pocketbase.confirm(seq).await? },
         })
     }
 
@@ -270,6 +279,7 @@ impl Driver {
             match note {
                 Note::Repeats(count) => self.metrics.count_events("repeat", count),
                 Note::Published { count, pulled } => {
+                    self.has_pulled |= pulled;
                     self.metrics.count_events(if pulled { "pull" } else { "hook" }, count);
                 }
                 Note::Gap => self.metrics.relay_pulls.with_label_values(&["gap"]).inc(),
@@ -313,22 +323,6 @@ impl Driver {
     }
 }
 
-/// Joins to a batch those that already wait behind it, so that they are published together. Batches of another run
-/// of PocketBase are left out: they are in the outbox. Returns how many batches that were.
-fn with_waiting(mut first: Events, posted: &mut mpsc::Receiver<Events>) -> (Events, u64) {
-    let mut count = 1;
-    for _ in 0..64 {
-        let Ok(more) = posted.try_recv() else { break };
-        count += 1;
-        if more.boot == first.boot {
-            first.events.extend(more.events);
-        }
-    }
-    first.events.sort_by_key(|event| event.seq);
-    first.events.dedup_by_key(|event| event.seq);
-    (first, count)
-}
-
 /// Channels whose guarded record these events deleted, each with the event's number. PocketBase lets whoever creates
 /// a record choose its id: the next one of that id may be somebody else's, who must not see this one's history.
 fn deleted(run: &[Event]) -> Vec<(String, u64)> {
@@ -342,12 +336,13 @@ fn deleted(run: &[Event]) -> Vec<(String, u64)> {
 }
 
 fn entries(run: Vec<Event>) -> Vec<Entry> {
-    let one = |seq, channel, data| Entry { seq, channel, data };
     let each = |event: Event| {
+        let Event { seq, at, .. } = event;
+        let one = move |channel, data| Entry { seq, at, channel, data };
         // First what the event says of access: who is shut out by it shall not hear of it either.
-        let notice = event.notice().map(|notice| one(event.seq, ACCESS.to_owned(), notice));
-        let Event { seq, channels, data, .. } = event;
-        notice.into_iter().chain(channels.into_iter().map(move |channel| one(seq, channel, data.clone())))
+        let notice = event.notice().map(|notice| one(ACCESS.to_owned(), notice));
+        let Event { channels, data, .. } = event;
+        notice.into_iter().chain(channels.into_iter().map(move |channel| one(channel, data.clone())))
     };
     run.into_iter().flat_map(each).collect()
 }

@@ -3,6 +3,8 @@
 mod harness;
 #[path = "operators/nginx.rs"]
 mod nginx;
+#[path = "operators/panics.rs"]
+mod panics;
 #[path = "operators/startup.rs"]
 mod startup;
 
@@ -225,9 +227,9 @@ async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_
         assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
     }
     // PocketBase keeps the connection of its post; the gateway closes it after request_timeout.
-    let times = world.gateway().metric("gateway_outbox_seconds_count").await;
+    let mut reader = world.subscriber(0, &users[1], &room).await;
     world.pocketbase.write(&room, &users[0], "posted").await;
-    world.gateway().metric_reaches("gateway_outbox_seconds_count", times + 1.0).await;
+    reader.message_publication().await;
     // Closed later than PocketBase's, since it came later.
     let _silent = tokio::net::TcpStream::connect(("127.0.0.1", world.gateway().port)).await.expect("a connection");
     world.gateway().metric_reaches("gateway_sockets_refused_total{reason=\"request_timeout\"}", 1.0).await;
@@ -239,6 +241,31 @@ async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_
     let redis = world.redis.take();
     drop(redis);
     until("Redis to be missed", async || (world.gateway().metric("gateway_redis_up").await == 0.0).then_some(())).await;
+}
+
+/// The histogram ends with the write into a socket, on a gateway that did not publish the row, too.
+#[tokio::test]
+async fn the_latency_histogram_counts_writes_into_sockets_on_every_gateway() {
+    let world = World::start(2, true, &[]).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    world.pocketbase.write(&room, &users[0], "to nobody").await;
+    let mut readers = [world.subscriber(0, &users[1], &room).await, world.subscriber(1, &users[1], &room).await];
+    let counts = async || {
+        [
+            world.gateways[0].metric("gateway_outbox_seconds_count").await,
+            world.gateways[1].metric("gateway_outbox_seconds_count").await,
+        ]
+    };
+    let before = counts().await;
+    world.pocketbase.write(&room, &users[0], "to both").await;
+    for reader in &mut readers {
+        reader.message_publication().await;
+    }
+    for (gateway, before) in world.gateways.iter().zip(before) {
+        gateway.metric_reaches("gateway_outbox_seconds_count", before + 1.0).await;
+        let sum = gateway.metric("gateway_outbox_seconds_sum").await;
+        assert!((0.0..60.0).contains(&sum), "seconds since the row, not since 1970: {sum}");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod queue;
 
 use super::PocketBaseError;
 use crate::limits::bucket::{Bucket, Rate};
+use crate::tasks::{self, Task};
 use queue::FairQueue;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
@@ -73,7 +74,7 @@ where
         Fut: Future<Output = Result<Vec<V>, PocketBaseError>> + Send + 'static,
     {
         let (requests, receiver) = mpsc::channel(REQUESTS);
-        tokio::spawn(run(receiver, call));
+        tasks::spawn(Task::Batches, run(receiver, call));
         Self { requests, hasher: foldhash::fast::RandomState::default() }
     }
 
