@@ -22,6 +22,7 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
 
 /// The largest answer that is read, in bytes. The outbox route sends far less at a time.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
@@ -29,10 +30,15 @@ const ANSWER_MAX: usize = 64 * 1024 * 1024;
 /// Over TLS where the URL begins with `https`.
 type Connector = HttpsConnector<HttpConnector>;
 
+/// Calls at once, hence connections: far more than PocketBase works on, and far fewer than descriptors.
+pub const CALLS: usize = 64;
+
 /// Cheap to clone: connections are pooled behind it.
 #[derive(Clone)]
 pub struct PocketBase {
     client: Client<Connector, Full<Bytes>>,
+    /// Of [`CALLS`].
+    calls: Arc<Semaphore>,
     url: String,
     signer: Signer,
     timeout: Duration,
@@ -188,9 +194,13 @@ impl PocketBase {
             Tls::trusting_nobody()?
         };
         let connector = Connector::from((connector, tls.config()));
-        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(CALLS)
+            .build(connector);
         let (url, signer) = (config.pocketbase_url.0.clone(), Signer::new(&config.secret));
-        Ok(Self { client, url, signer, timeout: config.pocketbase_timeout, metrics })
+        let calls = Arc::new(Semaphore::new(CALLS));
+        Ok(Self { client, calls, url, signer, timeout: config.pocketbase_timeout, metrics })
     }
 
     /// Accounts with signing keys, bans, mutes and blocked users, in the order of the question.
@@ -262,16 +272,19 @@ impl PocketBase {
         }
     }
 
-    /// Says that everything up to `seq` has been published, so that PocketBase may trim its outbox.
-    pub async fn confirm(&self, seq: u64) -> Result<(), PocketBaseError> {
+    /// Says that everything up to `seq` has been published, so that PocketBase may trim its outbox. Returns whether
+    /// rows are left that a further call would trim.
+    pub async fn confirm(&self, seq: u64) -> Result<bool, PocketBaseError> {
         #[derive(Serialize)]
         struct Confirmation {
             seq: u64,
         }
         #[derive(Deserialize)]
-        struct Answer {}
-        self.post::<Answer>("confirm", &Confirmation { seq }).await?;
-        Ok(())
+        struct Answer {
+            #[serde(default)]
+            more: bool,
+        }
+        Ok(self.post::<Answer>("confirm", &Confirmation { seq }).await?.more)
     }
 
     /// Has PocketBase call the gateway, as its hooks do. Says how that went.
@@ -323,6 +336,8 @@ impl PocketBase {
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| unreachable(&error))?;
+        // Never closed; an error would only mean no bound.
+        let _place = self.calls.acquire().await.ok();
         let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;

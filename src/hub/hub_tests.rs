@@ -10,7 +10,7 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::{Entry, HistoryQuery, Retention, Sink};
 use crate::connection::ConnectionId;
 use crate::outbox::{Budget, Outbox};
-use crate::protocol::{ClientInfo, Payload, Reply, codes};
+use crate::protocol::{ClientInfo, Movement, Payload, Reply, codes};
 use crate::writer::Writer;
 use bytes::Bytes;
 use serde_json::Value;
@@ -46,7 +46,7 @@ impl Node {
         for _ in 0..count {
             self.seq.set(self.seq.get() + 1);
             let data = Payload::parse(&self.seq.get().to_string()).unwrap();
-            self.broker.publish(&[Entry { seq: self.seq.get(), channel: CHANNEL.into(), data }]).await.unwrap();
+            self.broker.publish(&[Entry { seq: self.seq.get(), at: 0, channel: CHANNEL.into(), data }]).await.unwrap();
         }
     }
 
@@ -253,6 +253,27 @@ async fn suspend_and_end(behind: [bool; 2]) {
     assert_eq!(node.metrics.subscriptions.get(), 1);
 }
 
+#[tokio::test]
+async fn joins_and_leaves_during_a_suspension_are_held_back() {
+    let node = Node::with_history(100).await;
+    let (stays, goes) = (node.subscribe(1, None).await, node.subscribe(2, None).await);
+    for it in [&stays, &goes] {
+        node.hub.tell_movements(CHANNEL, &it.connection);
+    }
+    node.hub.suspend(&node.hub.channel_names(), Cause::Member, |_, _| true);
+    for (movement, client) in [(Movement::Join, "x"), (Movement::Leave, "y")] {
+        node.hub.movement(CHANNEL, movement, ClientInfo { user: "v".into(), client: client.into() });
+    }
+    assert!(node.hub.resume(CHANNEL, &stays.connection, || true));
+    node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || true);
+    let pushes: Vec<Value> = stays.frames(2).await.iter().map(|frame| frame["push"].clone()).collect();
+    assert_eq!(
+        (&pushes[0]["join"]["info"]["client"], &pushes[1]["leave"]["info"]["client"]),
+        (&"x".into(), &"y".into())
+    );
+    assert!(goes.frames(1).await.remove(0)["push"]["unsubscribe"].is_object(), "and nothing of whoever came");
+}
+
 /// A change of the account reads the connection's channels, and then takes the lock of each: a subscribe with a verdict
 /// from before the change must be among them.
 #[tokio::test]
@@ -367,7 +388,7 @@ async fn what_is_watched_takes_effect_before_anything_later_of_other_channels() 
     node.hub.watch("$watched", watcher);
     let subscriber = node.subscribe(1, None).await;
     let publish = async |seq: u64, channel: &str| {
-        let entry = Entry { seq, channel: channel.into(), data: Payload::parse(&seq.to_string()).unwrap() };
+        let entry = Entry { seq, at: 0, channel: channel.into(), data: Payload::parse(&seq.to_string()).unwrap() };
         node.broker.publish(&[entry]).await.unwrap();
     };
     // Neither is heard, and the room's is noticed first.
@@ -429,7 +450,7 @@ async fn joining_leaving_and_publishing_at_once_loses_nothing() {
     let publishing = tokio::spawn(async move {
         for seq in 1..=3000 {
             let data = Payload::parse(&seq.to_string()).unwrap();
-            broker.publish(&[Entry { seq, channel: CHANNEL.into(), data }]).await.unwrap();
+            broker.publish(&[Entry { seq, at: 0, channel: CHANNEL.into(), data }]).await.unwrap();
             if seq % 50 == 0 {
                 tokio::task::yield_now().await;
             }

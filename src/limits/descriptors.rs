@@ -2,9 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What is kept for everything but sockets of the public listener: the calls to PocketBase and the links to Redis,
-/// the admin listener, the listeners themselves, the logs.
-const OWN: usize = 100;
+/// Descriptors kept for what has no bound of its own: files that are read, look-ups of names, sockets that are being closed.
+const SPARE: usize = 16;
 /// Where the system sets no limit.
 const PLENTY: usize = 1 << 20;
 
@@ -18,6 +17,20 @@ pub fn raise() -> usize {
         tracing::warn!(%error, "the limit of file descriptors stays as it is");
     }
     getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(PLENTY)
+}
+
+/// Descriptors that the process has open.
+pub fn open() -> usize {
+    let entries = std::fs::read_dir("/proc/self/fd").or_else(|_| std::fs::read_dir("/dev/fd"));
+    // The directory itself is among them. Where the system has neither, this is what a start on one thread opens.
+    entries.map_or(32, |entries| entries.count().saturating_sub(1))
+}
+
+/// Descriptors to keep for everything but sockets of the public listener, once all links are there. `open`: those that
+/// are open already, above all the links to Redis, of which each may be opened anew before the old one is closed;
+/// `bounded`: those that may be opened later, by the bounds of whoever opens them.
+pub fn own(open: usize, bounded: usize) -> usize {
+    2 * open + bounded + SPARE
 }
 
 /// How many sockets of which kind the public listener may hold.
@@ -40,13 +53,13 @@ pub struct TooFew {
     descriptors: usize,
 }
 
-/// Of so many descriptors. `connections` unset: nine tenths of them, or what the others leave. `pending` gets what is
+/// Of so many descriptors, of which `own` are kept. `connections` unset: nine tenths of them, or what the others leave. `pending` gets what is
 /// asked for, but a tenth of the descriptors at most.
-pub fn share(descriptors: usize, connections: Option<usize>, pending: usize) -> Result<Shares, TooFew> {
+pub fn share(descriptors: usize, own: usize, connections: Option<usize>, pending: usize) -> Result<Shares, TooFew> {
     let pending = pending.min(descriptors / 10).max(1);
     let connections =
-        connections.unwrap_or_else(|| (descriptors / 10 * 9).min(descriptors.saturating_sub(pending + OWN)).max(1));
-    let needed = connections.saturating_add(pending + OWN);
+        connections.unwrap_or_else(|| (descriptors / 10 * 9).min(descriptors.saturating_sub(pending + own)).max(1));
+    let needed = connections.saturating_add(pending + own);
     if needed > descriptors {
         return Err(TooFew { connections, needed, descriptors });
     }
@@ -60,6 +73,7 @@ mod tests {
     #[test]
     fn what_is_not_for_clients_is_kept() {
         let shares = |connections, pending| Ok(Shares { connections, pending });
+        let share = |descriptors, connections, pending| share(descriptors, 100, connections, pending);
         assert_eq!(share(1024, None, 1000), shares(822, 102));
         assert_eq!(share(20_000, None, 1000), shares(18_000, 1000));
         assert_eq!(share(1 << 20, None, 1000), shares(943_713, 1000));
@@ -68,13 +82,23 @@ mod tests {
 
     #[test]
     fn a_setting_that_cannot_hold_is_an_error_that_says_so() {
-        let error = share(1024, Some(1000), 1000).unwrap_err().to_string();
+        let error = share(1024, 100, Some(1000), 1000).unwrap_err().to_string();
         assert!(
             error.contains("`max_connections` = 1000") && error.contains("1202") && error.contains("1024"),
             "{error}"
         );
-        assert!(share(1024, Some(usize::MAX), 1).is_err());
-        assert!(share(64, None, 1).is_err());
+        assert!(share(1024, 100, Some(usize::MAX), 1).is_err());
+        assert!(share(64, 100, None, 1).is_err());
+    }
+
+    #[test]
+    fn open_descriptors_are_counted() {
+        let before = open();
+        let held: Vec<_> = (0..10).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        // Other tests open and close theirs meanwhile.
+        assert!(before > 2 && open() + 10 > before, "{before}, {}", open());
+        drop(held);
+        assert_eq!(own(20, 80), 40 + 80 + SPARE);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! deliver later.
 //!
 //! Bounds of memory: the inbox holds [`INBOX`] inputs and [`INBOX_BYTES`] of payloads, the log about as much; past
-//! either bound subscribers are told to reload. The sights of all users together are bounded too (see `verdicts`).
+//! either bound subscribers are told to reload. Beside these the inbox holds [`JOINS`] joins, and a leave for each. The sights of all users together are bounded too (see `verdicts`).
 //!
 //! This file has the inbox. [`settled`] settles a batch with the answers of [`inquiry`].
 
@@ -42,6 +42,8 @@ use tokio_util::task::AbortOnDropHandle;
 /// reload.
 const INBOX: usize = 10_000;
 const INBOX_BYTES: usize = 32 * 1024 * 1024;
+/// Joins that may wait. Past that, subscribes get the temporary error 100.
+const JOINS: usize = 20_000;
 
 /// Feeds the channel's task, which ends with it.
 pub struct Stream {
@@ -106,6 +108,8 @@ struct Waiting {
     inputs: VecDeque<(Instant, Input)>,
     /// Total size of queued payloads.
     bytes: usize,
+    /// Joins among the inputs.
+    joins: usize,
     /// Connections with a subscription or a pending subscribe.
     wanted: HashSet<ConnectionId>,
     /// True while sights are kept or loaded. Without sights and connections, inputs are dropped.
@@ -123,7 +127,7 @@ impl Inbox {
 
     fn take(&self) -> Vec<Input> {
         let mut waiting = self.lock();
-        waiting.bytes = 0;
+        (waiting.bytes, waiting.joins) = (0, 0);
         waiting.settling = waiting.inputs.front().map(|(at, _)| *at);
         waiting.inputs.drain(..).map(|(_, input)| input).collect()
     }
@@ -216,8 +220,13 @@ impl Stream {
         });
     }
 
+    /// Queues a subscribe, or drops it where too many wait: then nobody answers `joined`.
     pub fn join(&self, join: Join) {
         let mut waiting = self.inbox.lock();
+        if waiting.joins >= JOINS {
+            return;
+        }
+        waiting.joins += 1;
         waiting.wanted.insert(join.connection.id);
         waiting.push(Input::Join(join));
         self.inbox.arrived.notify_one();

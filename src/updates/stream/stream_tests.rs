@@ -548,3 +548,22 @@ async fn clients_have_what_pocketbase_lists_where_users_share_nothing() {
 async fn clients_get_records_as_their_own_reader_does() {
     run_all(true, true).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn joins_that_wait_are_bounded() {
+    let stage = Stage::new(1, true, false);
+    let connection = Connection::new(1, "ann", "client", &Outbox::alone(1 << 20), Account::blocking(&[]));
+    // Nothing is settled before the first await.
+    let mut answers: Vec<_> = (0..JOINS + 2)
+        .map(|_| {
+            let (joined, answer) = oneshot::channel();
+            let reply = Frame::from_static(b"\x81\x02{}");
+            stage.stream.join(Join { connection: Arc::clone(&connection), reply, joined, at: Instant::now() });
+            answer
+        })
+        .collect();
+    let refused = |answer: &mut oneshot::Receiver<()>| answer.try_recv() == Err(oneshot::error::TryRecvError::Closed);
+    let refused: Vec<bool> = answers.iter_mut().map(refused).collect();
+    assert_eq!(refused.iter().filter(|refused| **refused).count(), 2);
+    assert!(refused.ends_with(&[true, true]));
+}
