@@ -78,7 +78,7 @@ fn payload(bytes: usize) -> Payload {
 }
 
 fn publication(offset: u64, data: &Payload) -> Publication {
-    Publication { offset, data: data.clone(), info: None }
+    Publication { offset, at: 0, data: data.clone(), info: None }
 }
 
 fn encode(criterion: &mut Criterion) {

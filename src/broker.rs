@@ -19,6 +19,8 @@ use std::time::Duration;
 pub struct Entry {
     /// The event's sequence number in the outbox, from 1.
     pub seq: u64,
+    /// Time of the outbox row in Unix milliseconds, by PocketBase's clock; 0: unknown. For metrics alone.
+    pub at: u64,
     pub channel: String,
     pub data: Payload,
 }
@@ -182,6 +184,10 @@ pub trait Broker: StatusStore + 'static {
     /// [`Sink::gap`]. Unless the shared mark is of this generation or a later one already, which changes nothing.
     /// Returns where the mark now stands. Other nodes take part when they next ask for the mark.
     async fn restart(&self, mark: Mark) -> Result<Mark, BrokerError>;
+
+    /// Reserves a name for this long, on all nodes. Returns false where the name is reserved already. On an error it may
+    /// or may not be reserved.
+    async fn claim(&self, name: &str, ttl: Duration) -> Result<bool, BrokerError>;
 
     /// Whether it answers, for the readiness check.
     async fn check(&self) -> Result<(), BrokerError>;

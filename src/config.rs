@@ -93,7 +93,7 @@ settings! {
     max_connections_per_ip: Limit = "1000", "count or 0", "Sockets from one address (IPv6: one /64), also those that are no WebSocket yet; past it new ones get 429; 0: no limit";
     max_connections_per_user: Limit = "50", "count or 0", "Connections of one user, on all gateways that share a Redis; past it new ones are closed with 3504; 0: no limit";
     max_guests_per_ip: Limit = "100", "count or 0", "Guests, that is connections without a token, from one address (IPv6: one /64), where the hooks' config allows guests; past it new ones are closed with 4002; 0: no limit";
-    max_unauthenticated: usize = "2000", "count", "Connections that have not sent their token yet; past it new ones get 503";
+    max_unauthenticated: usize = "2000", "count", "Connections that have not sent their token yet; past it the oldest of them is closed with 4003";
     max_pending: usize = "5000", "count", "Sockets that are no WebSocket yet, but no more than a tenth of `ulimit -n`; past it the one that has waited longest is closed";
     trusted_proxies: Networks = "", "comma-separated networks", "Proxies whose Forwarded or X-Forwarded-For is believed, so that max_connections_per_ip and max_guests_per_ip count clients and not the proxy";
     allowed_origins: Origins = "", "comma-separated origins", "Web pages that may connect, such as https://chat.example.org, https://*.example.org, capacitor://localhost, file:// or null; others get 403; unset: all";
@@ -114,14 +114,14 @@ settings! {
     history_ttl: Duration = "3600", "seconds", "How long they are kept after the channel's last publication";
     presence_ttl: Duration = "30", "seconds", "After how long a client whose gateway or network has died leaves the presence, and its user goes offline";
     status_grace: Duration = "10", "seconds", "How long users stay online after their last connection was closed, so that a page's reload goes unnoticed";
-    last_seen_ttl: Duration = "2592000", "seconds", "How long a user's last_seen, and whether he was invisible, is kept after his last connection";
+    last_seen_ttl: Duration = "2592000", "seconds", "How long a user's last_seen and invisibility are kept after the user's last connection";
     join_leave_max: usize = "200", "count", "Clients in a channel up to which joins and leaves are told";
     access_ttl: Duration = "60", "seconds", "How long PocketBase's answer to who may see what is remembered; changes in PocketBase end it at once";
     access_cache_size: usize = "100000", "count", "Such answers that are remembered";
     recheck_interval: Duration = "300", "seconds", "Between checks of all running subscriptions, for rules that depend on time and for writes past PocketBase's hooks";
     key_ttl: Duration = "60", "seconds", "How long a user's token key is remembered before PocketBase is asked again";
     pocketbase_timeout: Duration = "3", "seconds", "How long a call to PocketBase may take";
-    pull_interval: Duration = "3", "seconds", "Between reads of PocketBase's outbox, the safety net under the hooks";
+    pull_interval: Duration = "3", "seconds", "Between reads of PocketBase's outbox, the safety net under the hooks; 0.2 s while posts fail, or reads bring rows that no post has brought";
     drain_delay: Delay = "0", "seconds or 0", "How long a stop goes on serving after /readyz has begun to fail: as long as a load balancer needs to notice";
     shutdown_spread: Delay = "5", "seconds or 0", "Over how long a stop spreads its telling clients to reconnect";
     shutdown_timeout: Duration = "10", "seconds", "How long a stop may take after drain_delay; clients that are left then are cut off";

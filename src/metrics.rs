@@ -7,6 +7,7 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
     Registry, TextEncoder,
 };
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Handles to all metrics of one gateway. Cloning shares them.
 #[derive(Clone)]
@@ -65,15 +66,8 @@ const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 
 const SOCKET_REASONS: &[&str] =
     &["pending", "max_connections_per_ip", "request_timeout", "too_large", "malformed", "broken"];
-const HANDSHAKE_REASONS: &[&str] = &[
-    "bad_handshake",
-    "unsupported_subprotocol",
-    "origin",
-    "draining",
-    "max_connections",
-    "max_connections_per_ip",
-    "max_unauthenticated",
-];
+const HANDSHAKE_REASONS: &[&str] =
+    &["bad_handshake", "unsupported_subprotocol", "origin", "draining", "max_connections", "max_connections_per_ip"];
 const HOOK_REASONS: &[&str] = &[
     "missing_signature",
     "bad_signature",
@@ -100,7 +94,7 @@ impl Metrics {
             unauthenticated: gauge(
                 &r,
                 "gateway_unauthenticated_connections",
-                "WebSocket connections that have not sent their token yet; at max_unauthenticated new ones are refused",
+                "WebSocket connections that have not sent their token yet; at max_unauthenticated each new one displaces the oldest",
             )?,
             guests: gauge(&r, "gateway_guests", "Connections without a token that are open now")?,
             guests_refused: counters(
@@ -277,7 +271,7 @@ impl Metrics {
             outbox_seconds: histogram(
                 &r,
                 "gateway_outbox_seconds",
-                "Time from the writing of an outbox row to its being published, by the clocks of both machines",
+                "Time from the writing of an outbox row to the write into its subscribers' sockets, once per publication and writer",
             )?,
             hooks_failing: gauge(
                 &r,
@@ -384,6 +378,13 @@ fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Result<
     let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
+}
+
+/// Seconds since a time in Unix milliseconds, which another machine's clock may have told; 0: unknown, or in the future.
+pub fn age(at: u64) -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let now = u64::try_from(now).unwrap_or(u64::MAX);
+    if at == 0 { 0.0 } else { now.saturating_sub(at) as f64 / 1000.0 }
 }
 
 fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {

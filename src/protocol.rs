@@ -80,6 +80,8 @@ pub enum Movement {
 pub struct Publication {
     /// Its number in the channel's history; 0 for what is not kept (typing and other signals).
     pub offset: u64,
+    /// Time of the outbox row in Unix milliseconds; 0: unknown, as in a history read from Redis. Never sent to clients.
+    pub at: u64,
     pub data: Payload,
     /// The client that published it; `None` for what PocketBase published.
     pub info: Option<ClientInfo>,

@@ -6,7 +6,6 @@ mod door;
 mod forwarded;
 mod handshake;
 mod listener;
-mod pending;
 mod public;
 mod respond;
 
@@ -24,9 +23,10 @@ use crate::hub::{Hub, Watcher};
 use crate::limits::Limits;
 use crate::limits::addresses::Addresses;
 use crate::limits::descriptors::{self, Shares, TooFew};
+use crate::limits::pending::Wait;
 use crate::limits::signals::SignalRates;
 use crate::metrics::Metrics;
-use crate::pocketbase::PocketBase;
+use crate::pocketbase::{self, PocketBase};
 use crate::presence::Presence;
 use crate::relay::Relay;
 use crate::revocation::Revocation;
@@ -34,6 +34,7 @@ use crate::session::Services;
 use crate::shutdown::Shutdown;
 use crate::status::Statuses;
 use crate::stream::ClientStream;
+use crate::tasks::{self, Task};
 use crate::tls::{Tls, TlsError};
 use crate::updates::Updates;
 use admin::Admin;
@@ -50,6 +51,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -91,11 +93,13 @@ impl Server {
     /// Binds first, so that a taken port is an error before anything else happens; then builds the parts.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let descriptors = descriptors::raise();
-        let shares = descriptors::share(descriptors, config.max_connections, config.max_pending)?;
-        tracing::info!(shares.connections, shares.pending, descriptors, "room for connections");
         let public = listen("listen", &config.listen).await?;
         let admin = listen("admin_listen", &config.admin_listen).await?;
         let services = build(config).await?;
+        let own = descriptors::own(descriptors::open(), ADMIN_SOCKETS + pocketbase::CALLS);
+        let (connections, pending) = (services.config.max_connections, services.config.max_pending);
+        let shares = descriptors::share(descriptors, own, connections, pending)?;
+        tracing::info!(shares.connections, shares.pending, descriptors, own, "room for connections");
         Ok(Self { services, shares, public, admin })
     }
 
@@ -125,12 +129,18 @@ impl Server {
         let front = Arc::new(front);
         let operators = Arc::new(Admin::new(Arc::clone(&services), shutdown.clone()));
         let listeners = [
-            tokio::spawn(accept(public, front_door, reading, end.clone(), move |request, caller| {
-                Arc::clone(&front).answer(request, caller)
-            })),
-            tokio::spawn(accept(admin, back_door, reading, end.clone(), move |request, _| {
-                Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
-            })),
+            tasks::spawn(
+                Task::PublicListener,
+                accept(public, front_door, reading, end.clone(), move |request, caller| {
+                    Arc::clone(&front).answer(request, caller)
+                }),
+            ),
+            tasks::spawn(
+                Task::AdminListener,
+                accept(admin, back_door, reading, end.clone(), move |request, _| {
+                    Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
+                }),
+            ),
         ];
         shutdown.asked().await;
         stop(&services, &shutdown, &hooks, &clients).await;
@@ -193,27 +203,27 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         }
         None => {
             let broker = MemoryBroker::new(retention);
-            tokio::spawn(MemoryBroker::sweep(Arc::downgrade(&broker)));
+            tasks::spawn(Task::MemorySweep, MemoryBroker::sweep(Arc::downgrade(&broker)));
             broker
         }
     };
     let presence = Presence::new(Arc::clone(&broker));
-    tokio::spawn(Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
+    tasks::spawn(Task::PresenceRenewal, Presence::renew(Arc::downgrade(&presence), config.presence_ttl));
     let hub = Hub::new(Arc::clone(&broker), Arc::clone(&presence), metrics.clone());
     let sink: Weak<Hub> = Arc::downgrade(&hub);
     broker.start(sink as Weak<dyn Sink>).await?;
-    tokio::spawn(Hub::check_positions(Arc::downgrade(&hub)));
+    tasks::spawn(Task::PositionChecks, Hub::check_positions(Arc::downgrade(&hub)));
 
     let pocketbase = PocketBase::new(&config, metrics.clone())?;
     let changes = Arc::<Changes>::default();
     let auth = Auth::new(&config, pocketbase.clone(), Arc::clone(&changes));
-    tokio::spawn(Auth::sweep(Arc::downgrade(&auth)));
+    tasks::spawn(Task::AccountSweep, Auth::sweep(Arc::downgrade(&auth)));
     let store = Arc::clone(&broker) as Arc<dyn StatusStore>;
-    let statuses = Statuses::new(&config, store, Arc::clone(&presence), metrics.clone());
-    tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
-    let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
-    tokio::spawn(Access::sweep(Arc::downgrade(&access)));
     let connections = Arc::<Connections>::default();
+    let statuses = Statuses::new(&config, store, Arc::clone(&presence), Arc::clone(&connections), metrics.clone());
+    tasks::spawn(Task::StatusReports, Statuses::run(Arc::downgrade(&statuses)));
+    let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
+    tasks::spawn(Task::AccessSweep, Access::sweep(Arc::downgrade(&access)));
     let revocation = Revocation::new(
         Arc::clone(&hub),
         (Arc::clone(&auth), Arc::clone(&access)),
@@ -224,9 +234,9 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     );
     let watcher: Weak<Revocation> = Arc::downgrade(&revocation);
     hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
-    tokio::spawn(Revocation::recheck(watcher, config.recheck_interval));
+    tasks::spawn(Task::AccessRechecks, Revocation::recheck(watcher, config.recheck_interval));
     let limits = Limits::new(&config, metrics.guests.clone());
-    tokio::spawn(SignalRates::sweep(Arc::downgrade(&limits.signals)));
+    tasks::spawn(Task::RateSweep, SignalRates::sweep(Arc::downgrade(&limits.signals)));
     let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());
     Ok(Arc::new(Services {
         config,
@@ -276,10 +286,10 @@ where
             Ok((stream, peer)) => match door.admit(peer) {
                 Some((caller, wait, made_room)) => {
                     let (door, end, answer) = (Arc::clone(&door), end.clone(), answer.clone());
-                    tokio::spawn(async move {
+                    tokio::spawn(tasks::contained(async move {
                         let answer = |request| answer(request, Arc::clone(&caller));
                         serve_http(stream, reading, &door, wait, end, answer).await;
-                    });
+                    }));
                     if made_room {
                         // First the socket that has to go, so that they never add up.
                         tokio::task::yield_now().await;
@@ -300,7 +310,7 @@ async fn serve_http<F, A>(
     stream: ClientStream,
     reading: Reading,
     door: &Door,
-    wait: pending::Wait,
+    wait: Wait<Notify>,
     end: CancellationToken,
     answer: F,
 ) where

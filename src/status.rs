@@ -8,9 +8,10 @@
 use crate::broker::BrokerError;
 use crate::broker::status::{Choice, End, Lease, Mode, State, StatusStore};
 use crate::config::Config;
-use crate::connection::Connection;
+use crate::connection::{Connection, Connections};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
+use crate::tasks::{self, Task};
 use crate::turns::Turns;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -28,6 +29,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub struct Statuses {
     store: Arc<dyn StatusStore>,
     presence: Arc<Presence>,
+    /// Of this node, by user.
+    register: Arc<Connections>,
     metrics: Metrics,
     lease: Duration,
     /// How long a connection may be silent.
@@ -70,10 +73,16 @@ struct Ended {
 }
 
 impl Statuses {
-    pub fn new(config: &Config, store: Arc<dyn StatusStore>, presence: Arc<Presence>, metrics: Metrics) -> Arc<Self> {
+    pub fn new(
+        config: &Config,
+        store: Arc<dyn StatusStore>,
+        presence: Arc<Presence>,
+        register: Arc<Connections>,
+        metrics: Metrics,
+    ) -> Arc<Self> {
         let silence = config.presence_ttl.max(config.ping_interval + ANSWER.min(config.pong_timeout));
         let (local, changed, told) = (Mutex::default(), Notify::new(), Notify::new());
-        Arc::new(Self { store, presence, metrics, lease: config.presence_ttl, silence, local, changed, told })
+        Arc::new(Self { store, presence, register, metrics, lease: config.presence_ttl, silence, local, changed, told })
     }
 
     /// Runs for as long as `statuses` lives.
@@ -83,8 +92,8 @@ impl Statuses {
         let look = (me.lease / 30).min(Duration::from_secs(1));
         let lease = me.lease;
         drop(me);
-        tokio::spawn(Self::look(statuses.clone(), look));
-        tokio::spawn(Self::renew(statuses.clone(), Turns::new(lease / 3)));
+        tasks::spawn(Task::StatusSilence, Self::look(statuses.clone(), look));
+        tasks::spawn(Task::StatusRenewal, Self::renew(statuses.clone(), Turns::new(lease / 3)));
         while let Some(me) = statuses.upgrade() {
             match timeout(look, me.changed.notified()).await {
                 Ok(()) => me.tell().await,
@@ -165,13 +174,18 @@ impl Statuses {
         if !lost {
             local.due.ends.push(Ended::new(&connection, client, closed));
         }
-        let mut others = local.connections.values().map(|held| &held.connection.user);
-        let forget = choice.mode == Mode::Invisible && !others.any(|user| *user == connection.user);
         drop(local);
-        if forget {
+        if choice.mode == Mode::Invisible && !self.has_others(&connection) {
             self.presence.forget(&connection.user);
         }
         self.changed.notify_one();
+    }
+
+    /// Whether the user has another connection here that is held.
+    fn has_others(&self, connection: &Connection) -> bool {
+        let others = self.register.of(&connection.user);
+        let local = self.local();
+        others.iter().any(|other| other.id != connection.id && local.connections.contains_key(&other.client))
     }
 
     /// A connection's user has stopped using it, or goes on.
@@ -194,8 +208,13 @@ impl Statuses {
     /// Changes what a user has chosen to be, or with `None` only looks; returns it and what others see.
     pub async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Mode, State), BrokerError> {
         let (choice, state) = self.store.choose(user, mode).await?;
-        let of_user = |held: &&mut Held| *held.connection.user == *user;
-        let known = self.local().connections.values_mut().filter(of_user).map(|held| held.learn(choice)).last();
+        let of_user = self.register.of(user);
+        let known = {
+            let mut local = self.local();
+            let learn =
+                |connection: &Arc<Connection>| Some(local.connections.get_mut(&connection.client)?.learn(choice));
+            of_user.iter().filter_map(learn).last()
+        };
         if let Some(known) = known {
             self.presence.hide(user, known.mode == Mode::Invisible);
         }

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 struct Node {
     broker: Arc<MemoryBroker>,
     statuses: Arc<Statuses>,
+    register: Arc<Connections>,
 }
 
 impl Node {
@@ -21,14 +22,17 @@ impl Node {
         let (presence_ttl, status_grace) = (config.presence_ttl, config.status_grace);
         let broker = MemoryBroker::new(Retention { presence_ttl, status_grace, ..Retention::default() });
         let presence = Presence::new(broker.clone());
-        let statuses = Statuses::new(&config, broker.clone(), presence, Metrics::new().unwrap());
+        let register = Arc::<Connections>::default();
+        let statuses = Statuses::new(&config, broker.clone(), presence, Arc::clone(&register), Metrics::new().unwrap());
         tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
-        Self { broker, statuses }
+        Self { broker, statuses, register }
     }
 
     async fn connection(&self, client: &str) -> Arc<Connection> {
         let outbox = Outbox::alone(1 << 20);
-        let connection = Connection::new(1, "ann", client, &outbox, Account::blocking(&[]));
+        let id = self.register.of("ann").len() as u64;
+        let connection = Connection::new(id, "ann", client, &outbox, Account::blocking(&[]));
+        self.register.add(&connection);
         self.statuses.enter(&connection, Instant::now() + Duration::from_secs(5)).await;
         connection
     }
@@ -93,4 +97,17 @@ async fn an_idle_connection_beside_a_busy_one() {
     assert_eq!(node.status().await, Status::Online);
     pass(11).await;
     assert_eq!(node.status().await, Status::Offline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invisible_user_stays_hidden_until_the_last_connection_ends() {
+    let node = Node::start();
+    let [one, two] = [node.connection("1").await, node.connection("2").await];
+    node.statuses.choose("ann", Some(Mode::Invisible)).await.unwrap();
+    assert!(!node.statuses.presence.shows("room:r", "ann"));
+    for (connection, is_hidden) in [(one, true), (two, false)] {
+        node.register.remove(&connection);
+        node.statuses.leave(&connection, true);
+        assert_eq!(!node.statuses.presence.shows("room:r", "ann"), is_hidden);
+    }
 }

@@ -7,8 +7,11 @@
 //! What has come meanwhile for a client leaves in the same call; and so does what comes within the hold after a write,
 //! so that a room in which much happens costs fewer calls. The first after a pause leaves at once.
 
+use crate::metrics::age;
 use crate::outbox::{Budget, Outbox};
 use crate::protocol::frame::Frame;
+use crate::tasks::{self, Task};
+use prometheus::Histogram;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,10 +46,14 @@ struct Inbox {
     due: Vec<Arc<Outbox>>,
 }
 
-struct Delivery {
-    to: Arc<dyn Audience>,
-    frame: Frame,
-    offset: u64,
+/// A publication for the subscribers of one channel that belong to one writer.
+pub struct Delivery {
+    pub to: Arc<dyn Audience>,
+    pub frame: Frame,
+    /// The publication's number in the channel.
+    pub offset: u64,
+    /// Time of the publication's outbox row in Unix milliseconds; 0: unknown.
+    pub at: u64,
 }
 
 /// All writers of the process; they end when this is dropped.
@@ -57,11 +64,12 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// One for each of the runtime's threads.
-    pub fn start(hold: Duration, budget: &Budget) -> Self {
+    /// One for each of the runtime's threads. `latency`: seconds from a publication's outbox row to the sockets.
+    pub fn start(hold: Duration, budget: &Budget, latency: &Histogram) -> Self {
         let threads = Handle::current().metrics().num_workers();
         let writers: Vec<Arc<Writer>> = (0..threads).map(|_| Writer::idle(budget.clone())).collect();
-        let run = |writer: &Arc<Writer>| AbortOnDropHandle::new(tokio::spawn(Arc::clone(writer).run(hold)));
+        let run =
+            |writer: &Arc<Writer>| tasks::spawn_owned(Task::Writer, Arc::clone(writer).run(hold, latency.clone()));
         Self { _tasks: writers.iter().map(run).collect(), writers, next: AtomicUsize::new(0) }
     }
 
@@ -84,8 +92,8 @@ impl Writer {
     }
 
     /// Hands a publication to an audience, after all that were handed over before.
-    pub fn hand(&self, to: Arc<dyn Audience>, frame: Frame, offset: u64) {
-        self.put(|inbox| inbox.deliveries.push(Delivery { to, frame, offset }));
+    pub fn hand(&self, delivery: Delivery) {
+        self.put(|inbox| inbox.deliveries.push(delivery));
     }
 
     fn put(&self, put: impl FnOnce(&mut Inbox)) {
@@ -98,8 +106,9 @@ impl Writer {
         }
     }
 
-    async fn run(self: Arc<Self>, hold: Duration) {
+    async fn run(self: Arc<Self>, hold: Duration, latency: Histogram) {
         let (mut inbox, mut held, mut release) = (Inbox::default(), Vec::new(), None);
+        let mut times = Vec::new();
         loop {
             match release {
                 None => self.arrived.notified().await,
@@ -114,8 +123,10 @@ impl Writer {
                 self.write(&mut held, None, now, &mut Vec::new()).await;
             }
             std::mem::swap(&mut inbox, &mut *self.inbox());
+            times.extend(inbox.deliveries.iter().map(|delivery| delivery.at).filter(|at| *at > 0));
             self.queue(&mut inbox);
             self.write(&mut inbox.due, now.checked_sub(hold), now, &mut held).await;
+            times.drain(..).for_each(|at| latency.observe(age(at)));
             if !held.is_empty() {
                 release.get_or_insert(now + hold);
             }
@@ -124,7 +135,7 @@ impl Writer {
 
     /// Puts what was handed over into outboxes.
     fn queue(&self, Inbox { deliveries, due }: &mut Inbox) {
-        for Delivery { to, frame, offset } in deliveries.drain(..) {
+        for Delivery { to, frame, offset, .. } in deliveries.drain(..) {
             self.budget.add(to.queue(&frame, offset, due));
         }
     }

@@ -90,7 +90,7 @@ impl Room {
         let before = self.node.offset();
         self.node.publish(CHANNEL, &self.data, messages as u64, self.subscribers as u64).await;
         for offset in before + 1..=self.node.offset() {
-            let publication = Publication { offset, data: self.data.clone(), info: None };
+            let publication = Publication { offset, at: 0, data: self.data.clone(), info: None };
             self.expected += self.subscribers * json::publication_push(CHANNEL, &publication).len();
         }
         while self.read.load(Ordering::Relaxed) < self.expected {

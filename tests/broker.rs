@@ -122,6 +122,7 @@ for_each_broker! {
     status::strangers_are_offline
     status::whatever_happens_each_change_is_one
     presence::the_mark_only_moves_forward
+    presence::a_name_is_claimed_once_at_a_time
     presence::a_new_generation_begins_all_channels_anew
 }
 
@@ -142,7 +143,7 @@ fn payload(text: impl Into<String>) -> Payload {
 }
 
 fn entry(channel: &str, seq: u64) -> Entry {
-    Entry { seq, channel: channel.into(), data: payload(seq.to_string()) }
+    Entry { seq, at: 0, channel: channel.into(), data: payload(seq.to_string()) }
 }
 
 fn entries(channel: &str, seqs: impl IntoIterator<Item = u64>) -> Vec<Entry> {

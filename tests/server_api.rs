@@ -54,6 +54,18 @@ async fn each_method(world: World) {
         assert!(signal.get("offset").is_none());
     }
 
+    // Whoever has recorded a request cannot send it again, to any gateway.
+    let (target, notice) = ("/api/publish", json!({"channel": channel, "data": "once"}).to_string());
+    let (timestamp, signature) = Signer::new(&SECRET.into()).sign(SystemTime::now(), "POST", target, notice.as_bytes());
+    let recorded = [(TIMESTAMP, timestamp.as_str()), (SIGNATURE, signature.as_str())];
+    for (gateway, expected) in [(here, 200), (there, 409), (here, 409)] {
+        let answer = Http::new().send("POST", &gateway.url(target), &recorded, notice.clone()).await.unwrap();
+        assert_eq!(answer.status, expected, "{}", answer.text);
+    }
+    for client in [&mut first, &mut second, &mut other] {
+        assert_eq!(client.signal().await["data"], "once");
+    }
+
     let clients = call(here, "presence", json!({"channel": channel})).await;
     let mut present: Vec<&str> =
         clients["clients"].as_array().unwrap().iter().map(|client| client["user"].as_str().unwrap()).collect();

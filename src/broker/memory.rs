@@ -11,14 +11,21 @@ use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
 use crowd::Crowd;
 use dashmap::DashMap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::time::{Duration, Instant};
+
+/// Reserved names that are kept at most, some 100 bytes each.
+const CLAIMS_MAX: usize = 100_000;
+
+/// When each reserved name is free again.
+type Claims = HashMap<String, Instant, foldhash::fast::RandomState>;
 
 pub struct MemoryBroker {
     retention: Retention,
     channels: DashMap<Arc<str>, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
     mark: Mutex<Option<Mark>>,
+    claims: Mutex<Claims>,
     statuses: status::Statuses,
     sink: OnceLock<Weak<dyn Sink>>,
 }
@@ -79,13 +86,13 @@ impl Log {
         (self.epoch, self.offset, self.seq, self.history) = (new_epoch(), 0, 0, VecDeque::new());
     }
 
-    fn append(&mut self, seq: u64, data: Payload, retention: &Retention) -> Publication {
+    fn append(&mut self, entry: &Entry, retention: &Retention) -> Publication {
         let now = Instant::now();
         self.expire(now, retention);
         self.offset += 1;
-        self.seq = seq;
+        self.seq = entry.seq;
         self.published_at = now;
-        let publication = Publication { offset: self.offset, data, info: None };
+        let publication = Publication { offset: self.offset, at: entry.at, data: entry.data.clone(), info: None };
         self.history.push_back(publication.clone());
         while self.history.len() > retention.size {
             self.history.pop_front();
@@ -119,6 +126,7 @@ impl MemoryBroker {
             retention,
             channels,
             mark: Mutex::new(None),
+            claims: Mutex::default(),
             statuses: status::Statuses::default(),
             sink: OnceLock::new(),
         })
@@ -198,7 +206,8 @@ impl Broker for MemoryBroker {
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
         let sink = self.sink();
         let mut new = 0;
-        for Entry { seq, channel: name, data } in entries {
+        for entry in entries {
+            let Entry { seq, channel: name, data, .. } = entry;
             let channel = self.channel(name.as_str());
             let mut channel = lock(&channel);
             let last = channel.seq();
@@ -212,7 +221,7 @@ impl Broker for MemoryBroker {
             new += 1;
             let subscribed = channel.subscribed;
             let log = channel.log();
-            let publication = log.append(*seq, data.clone(), &self.retention);
+            let publication = log.append(entry, &self.retention);
             if subscribed && let Some(sink) = &sink {
                 sink.publication(name, &log.epoch, publication);
             }
@@ -222,7 +231,7 @@ impl Broker for MemoryBroker {
 
     async fn signal(&self, channel: &str, data: Payload, info: ClientInfo) -> Result<(), BrokerError> {
         if let Some(sink) = self.sink() {
-            sink.signal(channel, Publication { offset: 0, data, info: Some(info) });
+            sink.signal(channel, Publication { offset: 0, at: 0, data, info: Some(info) });
         }
         Ok(())
     }
@@ -327,6 +336,22 @@ impl Broker for MemoryBroker {
             sink.gap();
         }
         Ok(mark)
+    }
+
+    async fn claim(&self, name: &str, ttl: Duration) -> Result<bool, BrokerError> {
+        let now = Instant::now();
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        if claims.len() >= CLAIMS_MAX {
+            claims.retain(|_, until| *until > now);
+            if claims.len() >= CLAIMS_MAX {
+                return Err(BrokerError::Unavailable("more than 100,000 names are reserved".into()));
+            }
+        }
+        if claims.get(name).is_some_and(|until| *until > now) {
+            return Ok(false);
+        }
+        claims.insert(name.to_owned(), now + ttl);
+        Ok(true)
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

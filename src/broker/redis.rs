@@ -137,7 +137,7 @@ impl RedisBroker {
         let mut command = call(&self.scripts.publish, &keys);
         command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(new_epoch());
         command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
-        command.arg(self.keys().live(&entry.channel)).arg(self.generation());
+        command.arg(self.keys().live(&entry.channel)).arg(self.generation()).arg(entry.at);
         command
     }
 
@@ -385,6 +385,12 @@ impl Broker for RedisBroker {
     }
 
     /// All links have to be up, and all wanted channels subscribed to.
+    async fn claim(&self, name: &str, ttl: Duration) -> Result<bool, BrokerError> {
+        let mut command = redis::cmd("SET");
+        command.arg(self.keys().claim(name)).arg("").arg("NX").arg("PX").arg(millis(ttl).max(1));
+        Ok(self.nodes.send(command).await? != Value::Nil)
+    }
+
     async fn check(&self) -> Result<(), BrokerError> {
         self.nodes.check().await
     }

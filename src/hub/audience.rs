@@ -3,8 +3,9 @@
 use super::Subscriber;
 use crate::connection::ConnectionId;
 use crate::outbox::Outbox;
+use crate::protocol::Publication;
 use crate::protocol::frame::Frame;
-use crate::writer::{self, Writer};
+use crate::writer::{self, Delivery, Writer};
 use prometheus::IntCounter;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -114,9 +115,14 @@ impl Audience {
     }
 
     /// Hands a publication to the writers, who give it to everybody who is subscribed when its turn comes.
-    pub fn hand(&self, frame: &Frame, offset: u64) {
+    pub fn hand(&self, frame: &Frame, publication: &Publication) {
         for share in &self.shares {
-            share.writer.hand(Arc::clone(share) as Arc<dyn writer::Audience>, frame.clone(), offset);
+            share.writer.hand(Delivery {
+                to: Arc::clone(share) as Arc<dyn writer::Audience>,
+                frame: frame.clone(),
+                offset: publication.offset,
+                at: publication.at,
+            });
         }
     }
 }

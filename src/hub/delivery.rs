@@ -64,7 +64,7 @@ impl Hub {
         let frame = json::publication_push(&channel.name, publication);
         self.metrics.publications.inc();
         if publication.offset > 0 {
-            state.subscribers.hand(&frame, publication.offset);
+            state.subscribers.hand(&frame, publication);
         } else {
             self.deliver_signal(state, &frame, publication.info.as_ref());
         }
@@ -82,13 +82,13 @@ impl Hub {
         });
     }
 
-    /// To those who asked for it, and not to that client itself.
+    /// To those who asked for it, and not to that client itself. Held back for suspended subscriptions, as publications.
     fn deliver_movement(&self, channel: &Channel, movement: Movement, info: &ClientInfo) {
         let mut frame = None;
         channel.state().subscribers.each(|subscriber| {
-            if subscriber.movements && subscriber.held.is_none() && subscriber.connection.client != info.client {
+            if subscriber.movements && subscriber.connection.client != info.client {
                 let frame = frame.get_or_insert_with(|| json::movement_push(&channel.name, movement, info));
-                self.metrics.deliveries.inc_by(u64::from(subscriber.outbox().push(frame.clone())));
+                self.metrics.deliveries.inc_by(u64::from(subscriber.push(frame)));
             }
         });
     }

@@ -3,7 +3,7 @@ use crate::protocol::Payload;
 use proptest::prelude::*;
 
 fn publication(offset: u64) -> Publication {
-    Publication { offset, data: Payload::parse(&offset.to_string()).unwrap(), info: None }
+    Publication { offset, at: 0, data: Payload::parse(&offset.to_string()).unwrap(), info: None }
 }
 
 fn position(epoch: &str, offset: u64) -> Position {
@@ -138,7 +138,7 @@ fn the_last_publications_are_bounded_in_number_and_bytes() {
     let mut feed = live_at("e", 0);
     let big = Payload::parse(&format!("\"{}\"", "x".repeat(RECENT_BYTES / 2))).unwrap();
     for offset in 1..=5 {
-        feed.arrive("e", &Publication { offset, data: big.clone(), info: None });
+        feed.arrive("e", &Publication { offset, at: 0, data: big.clone(), info: None });
     }
     assert_eq!(feed.recent.len(), 1);
     for offset in 6..=500 {

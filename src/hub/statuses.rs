@@ -79,7 +79,7 @@ impl Hub {
         if state.subscribers.is_empty() {
             return;
         }
-        let publication = Publication { offset: 0, data: status.payload(), info: None };
+        let publication = Publication { offset: 0, at: 0, data: status.payload(), info: None };
         let frame = json::publication_push(&channel.name, &publication);
         state.subscribers.each(|it| self.metrics.deliveries.inc_by(u64::from(it.push(&frame))));
         self.metrics.status_changes.inc();

@@ -1,5 +1,6 @@
 use super::queue::FRAME_OVERHEAD;
 use super::*;
+use crate::metrics::Metrics;
 use crate::protocol::frame::Text;
 use prometheus::IntGauge;
 use proptest::prelude::*;
@@ -130,7 +131,11 @@ fn what_is_queued_leaves_in_order_and_in_one_go() {
 #[tokio::test(start_paused = true)]
 async fn the_writer_writes_each_once_and_holds_back_what_follows_at_once() {
     let papers: Vec<Arc<Paper>> = (0..100).map(|_| Arc::default()).collect();
-    let writers = crate::writer::Writers::start(Duration::from_millis(2), &Budget::unlimited());
+    let writers = crate::writer::Writers::start(
+        Duration::from_millis(2),
+        &Budget::unlimited(),
+        &Metrics::new().unwrap().outbox_seconds,
+    );
     let writer = writers.next();
     let outbox = |paper: &Arc<Paper>| Outbox::new(1 << 20, Arc::clone(paper) as Arc<dyn Wire>, writer.clone());
     let outboxes: Vec<_> = papers.iter().map(outbox).collect();

@@ -271,7 +271,7 @@ mod tests {
 
     fn publication(offset: u64, data: &str, info: Option<(&str, &str)>) -> Publication {
         let info = info.map(|(user, client)| ClientInfo { user: user.into(), client: client.into() });
-        Publication { offset, data: Payload::parse(data).unwrap(), info }
+        Publication { offset, at: 0, data: Payload::parse(data).unwrap(), info }
     }
 
     fn position(offset: u64) -> Position {
@@ -310,7 +310,7 @@ mod tests {
             ("temporary error", reply(13, &Reply::Error(codes::INTERNAL))),
             ("publication", publication_push("room:a\"b", &message())),
             ("signal", publication_push("room:a", &typing())),
-            ("status", publication_push("status:u1", &Publication { offset: 0, data: status(), info: None })),
+            ("status", publication_push("status:u1", &Publication { offset: 0, at: 0, data: status(), info: None })),
             ("join", movement_push("room:a", Movement::Join, &info("u1", "c1"))),
             ("leave", movement_push("room:a", Movement::Leave, &info("u1", "c1"))),
             ("unsubscribe push", unsubscribe_push("room:a", codes::INSUFFICIENT_STATE)),

@@ -9,14 +9,16 @@ use crate::config::BasePath;
 use crate::event::Events;
 use crate::limits::addresses::{AddressPlace, Addresses};
 use crate::limits::lines::Lines;
+use crate::limits::newcomers::{NewcomerPlace, Newcomers};
 use crate::limits::places::{Place, Places};
 use crate::limits::replays::Replays;
 use crate::outbox::{Budget, Outbox};
 use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
-use crate::signature::{SIGNATURE, Signer, TIMESTAMP, Verified};
+use crate::signature::{MAX_SKEW, SIGNATURE, Signer, TIMESTAMP, Verified};
 use crate::socket;
 use crate::stream::ClientStream;
+use crate::tasks;
 use crate::writer::Writers;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -69,7 +71,7 @@ pub struct Public {
     writers: Writers,
     next_connection: AtomicU64,
     open: Places,
-    unauthenticated: Places,
+    newcomers: Newcomers,
     addresses: Arc<Addresses>,
     replays: Replays,
     refusals: Lines,
@@ -97,10 +99,11 @@ impl Public {
             writers: Writers::start(
                 config.write_hold.0,
                 &Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone()),
+                &metrics.outbox_seconds,
             ),
             next_connection: AtomicU64::new(1),
             open: Places::new(connections, metrics.connections.clone()),
-            unauthenticated: Places::new(config.max_unauthenticated, metrics.unauthenticated.clone()),
+            newcomers: Newcomers::new(config.max_unauthenticated, metrics.unauthenticated.clone()),
             addresses,
             replays: Replays::default(),
             refusals: Lines::new("refused requests", REFUSALS, REFUSALS_PERIOD),
@@ -188,7 +191,7 @@ impl Public {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
         let me = Arc::clone(self);
-        self.connections.spawn(upgrade.then(move |upgraded| me.serve(upgraded, places)));
+        self.connections.spawn(tasks::contained(upgrade.then(move |upgraded| me.serve(upgraded, places))));
         response
     }
 
@@ -196,7 +199,7 @@ impl Public {
     fn serve(
         &self,
         upgraded: hyper::Result<Upgraded>,
-        (open, newcomer, address): (Open, Place, IpAddr),
+        (open, newcomer, address): (Open, NewcomerPlace, IpAddr),
     ) -> OptionFuture<impl Future<Output = ()> + Send + use<>> {
         // Only its stream is of use from here on; hyper's buffer would stay for the connection's life.
         let parts = upgraded.ok().and_then(|it| it.downcast::<TokioIo<ClientStream>>().ok());
@@ -206,6 +209,7 @@ impl Public {
             let held = (open, NoticedPanic(services.metrics.session_panics.clone()));
             let stream = Arc::new(parts.io.into_inner());
             let outbox = Outbox::new(services.config.max_queue_size, stream.clone(), self.writers.next());
+            newcomer.opened(&outbox);
             let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
             let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), address, Some(newcomer));
             socket::serve(stream, parts.read_buf, session, outbox, services, Arc::clone(&self.shutdown), held)
@@ -226,7 +230,7 @@ impl Public {
         &self,
         request: &Request<Incoming>,
         caller: Arc<Caller>,
-    ) -> Result<(Open, Place, IpAddr), Box<Answer>> {
+    ) -> Result<(Open, NewcomerPlace, IpAddr), Box<Answer>> {
         let full = |reason, status, message| Box::new(come_back(self.refuse(reason, status, message), FULL_PAUSE));
         let (address, client) = if caller.is_trusted_proxy {
             if forwarded::is_silent(request.headers()) {
@@ -251,8 +255,8 @@ impl Public {
             let message = "this gateway has as many connections as it may have; another one may have room";
             full(reason, StatusCode::SERVICE_UNAVAILABLE, message)
         };
-        let newcomer = self.unauthenticated.take().ok_or_else(|| unavailable("max_unauthenticated"))?;
         let connection = self.open.take().ok_or_else(|| unavailable("max_connections"))?;
+        let newcomer = self.newcomers.enter();
         Ok((Open { _connection: connection, _client: client, _caller: caller }, newcomer, address))
     }
 
@@ -269,14 +273,14 @@ impl Public {
                 Err(refused)
             }
         };
-        match read.and_then(|body| self.verified(&parts, &body)) {
-            Ok(events) => {
+        match read.and_then(|body| Ok((self.verified(&parts, &body)?, body.len()))) {
+            Ok((events, bytes)) => {
                 let accepted = events.events.len();
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.services.metrics.hook_last_arrival.set(now.as_secs_f64());
                 // Without events it only tries whether it arrives.
                 if accepted > 0 {
-                    self.services.relay.offer(events);
+                    self.services.relay.offer(events, bytes);
                 }
                 json(StatusCode::ACCEPTED, &serde_json::json!({"accepted": accepted}))
             }
@@ -299,9 +303,12 @@ impl Public {
             Ok(body) => body,
             Err(refused) => return *refused,
         };
-        let verified = self.signed(&parts, &body);
-        let verified = verified.and_then(|it| if method.is_question() { Ok(()) } else { self.first(&it) });
-        if let Err(refused) = verified {
+        let taken = match self.signed(&parts, &body) {
+            Ok(_) if method.is_question() => Ok(()),
+            Ok(verified) => self.first_anywhere(&verified).await,
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused) = taken {
             return *refused;
         }
         match method.carry_out(&self.services, &body).await {
@@ -372,12 +379,32 @@ impl Public {
         })
     }
 
-    /// That a request has not been taken before.
+    /// That this gateway has not taken a request of the hooks before. Another gateway may have: publishing is idempotent
+    /// by outbox number.
     fn first(&self, &Verified { timestamp, signature, oldest }: &Verified) -> Result<(), Box<Answer>> {
-        self.replays.note(timestamp, signature, oldest).then_some(()).ok_or_else(|| {
-            let message = "this very request was taken before; sign each one anew";
-            Box::new(self.refuse_hook(StatusCode::CONFLICT, "replayed", message))
-        })
+        self.replays.note(timestamp, signature, oldest).then_some(()).ok_or_else(|| self.replayed())
+    }
+
+    /// That no gateway has taken a request of a back end before.
+    async fn first_anywhere(&self, verified: &Verified) -> Result<(), Box<Answer>> {
+        let name = format!("{:032x}", verified.signature);
+        // As long as the timestamp is good, wherever it lies within the bounds.
+        match self.services.broker.claim(&name, 2 * MAX_SKEW).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.replayed()),
+            Err(error) => {
+                self.services.metrics.broker_errors.with_label_values(&["api"]).inc();
+                tracing::debug!(%error, "it could not be found out whether a request is a replay; it is refused");
+                let message = "the broker does not answer; sign the request anew and send it again";
+                let answer = self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+                Err(Box::new(come_back(answer, STOPPED_PAUSE)))
+            }
+        }
+    }
+
+    fn replayed(&self) -> Box<Answer> {
+        let message = "this very request was taken before; sign each one anew";
+        Box::new(self.refuse_hook(StatusCode::CONFLICT, "replayed", message))
     }
 
     fn refuse_hook(&self, status: StatusCode, reason: &'static str, message: &str) -> Answer {

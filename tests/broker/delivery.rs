@@ -106,7 +106,7 @@ pub async fn signals_are_delivered_and_not_kept(factory: &impl Factory) {
     recorder.wait("c", 1).await;
 
     until("the signal", async || (!recorder.signals.lock().unwrap().is_empty()).then_some(())).await;
-    let expected = Publication { offset: 0, data: payload("{\"typing\":true}"), info: Some(info) };
+    let expected = Publication { offset: 0, at: 0, data: payload("{\"typing\":true}"), info: Some(info) };
     assert_eq!(*recorder.signals.lock().unwrap(), [("c".to_owned(), expected)]);
     let history = broker.history("c", HistoryQuery::default()).await.unwrap();
     assert_eq!((history.position.offset, brief(&history.publications)), (1, numbered([1])));
@@ -160,7 +160,7 @@ pub async fn strange_names_do_not_collide(factory: &impl Factory) {
         for _ in 0..=count {
             seq += 1;
             broker
-                .publish(&[Entry { seq, channel: (*name).into(), data: payload(format!("{name:?}")) }])
+                .publish(&[Entry { seq, at: 0, channel: (*name).into(), data: payload(format!("{name:?}")) }])
                 .await
                 .unwrap();
         }
@@ -189,7 +189,7 @@ pub async fn payloads_pass_byte_for_byte(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
-    let entry = |(seq, text): (u64, &String)| Entry { seq, channel: "c".into(), data: payload(text.clone()) };
+    let entry = |(seq, text): (u64, &String)| Entry { seq, at: 0, channel: "c".into(), data: payload(text.clone()) };
     let batch: Vec<Entry> = (1..).zip(&payloads).map(entry).collect();
     broker.publish(&batch).await.unwrap();
     for text in &payloads {

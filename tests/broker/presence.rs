@@ -156,3 +156,14 @@ pub async fn a_new_generation_begins_all_channels_anew(factory: &impl Factory) {
     assert_eq!(broker.publish(&entries("unseen", [5])).await.unwrap(), 1);
     assert_eq!(broker.history("unseen", HistoryQuery::POSITION).await.unwrap().position.offset, 1);
 }
+
+pub async fn a_name_is_claimed_once_at_a_time(factory: &impl Factory) {
+    let broker = factory.broker(generous()).await;
+    let long = Duration::from_secs(600);
+    assert!(broker.claim("a", Duration::from_millis(200)).await.unwrap());
+    assert!(broker.claim("b", long).await.unwrap());
+    assert!(!broker.claim("b", long).await.unwrap());
+    let free = async || broker.claim("a", long).await.unwrap().then_some(());
+    until("the name to be free again", free).await;
+    assert!(!broker.claim("a", long).await.unwrap());
+}

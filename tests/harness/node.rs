@@ -43,7 +43,8 @@ impl Node {
         let sink: Weak<Hub> = Arc::downgrade(&hub);
         broker.start(sink).await.expect("a first start");
         // Nothing is held back: who waits for a timer is not measured.
-        let writers = Writers::start(Duration::ZERO, &Budget::new(BUDGET, metrics.queued_bytes.clone()));
+        let writers =
+            Writers::start(Duration::ZERO, &Budget::new(BUDGET, metrics.queued_bytes.clone()), &metrics.outbox_seconds);
         Self { broker, hub, writers, metrics, account, connections: Vec::new(), seq: 0, expected: 0 }
     }
 
@@ -71,7 +72,7 @@ impl Node {
     /// Publishes the payload so many times at once into a channel with so many subscribers, as the relay does with a
     /// run of events. Returns once all of it is written.
     pub async fn publish(&mut self, channel: &str, data: &Payload, times: u64, subscribers: u64) {
-        let entry = |seq| Entry { seq, channel: channel.to_owned(), data: data.clone() };
+        let entry = |seq| Entry { seq, at: 0, channel: channel.to_owned(), data: data.clone() };
         let entries: Vec<Entry> = (self.seq + 1..=self.seq + times).map(entry).collect();
         let new = self.broker.publish(&entries).await.expect("the broker takes it");
         assert_eq!(new as u64, times);

@@ -49,6 +49,11 @@ impl Keys {
         format!("{}:mark", self.prefix)
     }
 
+    /// A reserved name, of no channel; see [`crate::broker::Broker::claim`].
+    pub fn claim(&self, name: &str) -> String {
+        format!("{}:claim:{name}", self.prefix)
+    }
+
     /// The pub/sub channel.
     pub fn live(&self, channel: &str) -> String {
         match channel::user_of_status(channel) {

@@ -1,6 +1,6 @@
 //! What is written into Redis and read back: pub/sub messages and a channel's history.
 //!
-//! A publication is `p{offset}:{epoch}:{data}`, written by `publish.lua`; a signal `s{length}:{info}{data}` with
+//! A publication is `p{offset}:{time of the outbox row}:{epoch}:{data}`, written by `publish.lua`; a signal `s{length}:{info}{data}` with
 //! the length of the JSON `info`; a client's coming `j{info}` and going `l{info}`, written by the scripts of presence;
 //! a status `v{version}:{status}:{last seen}`, written by `status.lua`. Anybody with access to Redis can write
 //! something else; that is never trusted further than its shape.
@@ -25,10 +25,11 @@ pub fn read(message: &Bytes) -> Option<Message> {
     match kind {
         b'p' => {
             let (offset, rest) = number(rest).filter(|(offset, _)| (1..=COUNT_MAX).contains(offset))?;
+            let (at, rest) = number(rest)?;
             let colon = rest.iter().take(MAX_EPOCH + 1).position(|&b| b == b':')?;
             let epoch = epoch(&rest[..colon])?;
             let data = payload(message.slice_ref(&rest[colon + 1..]))?;
-            let publication = Publication { offset, data, info: None };
+            let publication = Publication { offset, at, data, info: None };
             Some(Message::Publication { epoch, publication })
         }
         b's' => {
@@ -36,7 +37,7 @@ pub fn read(message: &Bytes) -> Option<Message> {
             let (info, data) = rest.split_at_checked(usize::try_from(length).ok()?)?;
             let info: ClientInfo = serde_json::from_slice(info).ok()?;
             let data = payload(message.slice_ref(data))?;
-            Some(Message::Signal(Publication { offset: 0, data, info: Some(info) }))
+            Some(Message::Signal(Publication { offset: 0, at: 0, data, info: Some(info) }))
         }
         b'j' => Some(Message::Movement(Movement::Join, serde_json::from_slice(rest).ok()?)),
         b'l' => Some(Message::Movement(Movement::Leave, serde_json::from_slice(rest).ok()?)),
@@ -91,7 +92,7 @@ fn read_entry(entry: Value) -> Option<Publication> {
     let id = bytes(id)?;
     let offset = std::str::from_utf8(&id).ok()?.strip_suffix("-0")?.parse().ok()?;
     (1..=COUNT_MAX).contains(&offset).then_some(())?;
-    Some(Publication { offset, data: payload(bytes(data)?)?, info: None })
+    Some(Publication { offset, at: 0, data: payload(bytes(data)?)?, info: None })
 }
 
 /// The reply of `presence.lua`.
@@ -215,11 +216,11 @@ mod tests {
 
     #[test]
     fn a_publication_is_read_without_copying_its_payload() {
-        let message = Bytes::from_static(b"p17:0a1b2c:{\"a\":\"b:c\"}");
+        let message = Bytes::from_static(b"p17:1800000000000:0a1b2c:{\"a\":\"b:c\"}");
         let Some(Message::Publication { epoch, publication }) = read(&message) else { panic!("unreadable") };
-        assert_eq!((epoch.as_str(), publication.offset), ("0a1b2c", 17));
+        assert_eq!((epoch.as_str(), publication.offset, publication.at), ("0a1b2c", 17, 1_800_000_000_000));
         assert_eq!(publication.data, data("{\"a\":\"b:c\"}"));
-        assert_eq!(publication.data.as_bytes().as_ptr(), message[11..].as_ptr());
+        assert_eq!(publication.data.as_bytes().as_ptr(), message[25..].as_ptr());
     }
 
     #[test]
@@ -228,7 +229,7 @@ mod tests {
         let message = signal(&data("{}"), &info).into();
         assert_eq!(
             read(&message),
-            Some(Message::Signal(Publication { offset: 0, data: data("{}"), info: Some(info) }))
+            Some(Message::Signal(Publication { offset: 0, at: 0, data: data("{}"), info: Some(info) }))
         );
     }
 
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_refused() {
-        let foreign: [&[u8]; 21] = [
+        let foreign: [&[u8]; 24] = [
             b"v",
             b"v1:asleep:2",
             b"v1:online:x",
@@ -256,14 +257,17 @@ mod tests {
             b"p1",
             b"p1:",
             b"p1:abc",
-            b"p1:abc:",
-            b"p0:abc:{}",
-            b"p-1:abc:{}",
-            b"p1::{}",
-            b"p9223372036854775808:abc:{}",
-            b"p18446744073709551616:abc:{}",
-            b"p1:abc:{\n}",
-            b"p1:abc:\xff",
+            b"p1:0",
+            b"p1:0:abc",
+            b"p1:0:abc:",
+            b"p0:0:abc:{}",
+            b"p-1:0:abc:{}",
+            b"p1:0::{}",
+            b"p9223372036854775808:0:abc:{}",
+            b"p18446744073709551616:0:abc:{}",
+            b"p1:0:abc:{\n}",
+            b"p1:0:abc:\xff",
+            b"p1:x:abc:{}",
             b"s99:{}",
             b"s2:{}{}",
             b"{\"hello\":1}",

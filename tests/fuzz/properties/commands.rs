@@ -84,7 +84,7 @@ fn can_be_passed_on(channel: &str, data: &RawValue) {
     let payload = Payload::from_raw(data);
     assert_eq!(payload.len(), data.get().len(), "byte for byte, but for line breaks");
     let info = Some(ClientInfo { user: "u".into(), client: channel.into() });
-    let push = publication_push(channel, &Publication { offset: 0, data: payload, info });
+    let push = publication_push(channel, &Publication { offset: 0, at: 0, data: payload, info });
     is_one_line_of_json(push.text());
     assert!(push.len() <= data.get().len() + 2 * (6 * channel.len()) + 128, "{} bytes", push.len());
 }

@@ -163,7 +163,7 @@ impl Settled {
 
     fn encode(&self, data: Payload) -> Frame {
         self.metrics.publications.inc();
-        json::publication_push(&self.channel, &Publication { offset: 0, data, info: None })
+        json::publication_push(&self.channel, &Publication { offset: 0, at: 0, data, info: None })
     }
 
     fn push(&self, seat: &Seat, frame: &Frame) {
