@@ -76,7 +76,7 @@ prepare_node() {
   need_npm_packages
   build_gateway
 }
-run_node() { run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/{sdk,guests,kanban,writes,cost}.test.mjs; }
+run_node() { run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/{sdk,guests,kanban,failover,writes,cost}.test.mjs; }
 count_node() { count_tap "$@"; }
 
 prepare_quickstart() {
