@@ -342,10 +342,11 @@ fn deleted(run: &[Event]) -> Vec<(String, u64)> {
 }
 
 fn entries(run: Vec<Event>) -> Vec<Entry> {
-    let one = |seq, channel, data| Entry { seq, channel, data };
+    let one = |seq, channel, data| Entry { seq, channel, data, barrier: false };
     let each = |event: Event| {
         // First what the event says of access: who is shut out by it shall not hear of it either.
-        let notice = event.notice().map(|notice| one(event.seq, ACCESS.to_owned(), notice));
+        let barrier = event.access.is_some();
+        let notice = event.notice().map(|notice| Entry { barrier, ..one(event.seq, ACCESS.to_owned(), notice) });
         let Event { seq, channels, data, .. } = event;
         notice.into_iter().chain(channels.into_iter().map(move |channel| one(seq, channel, data.clone())))
     };

@@ -198,7 +198,7 @@ impl Broker for MemoryBroker {
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
         let sink = self.sink();
         let mut new = 0;
-        for Entry { seq, channel: name, data } in entries {
+        for Entry { seq, channel: name, data, .. } in entries {
             let channel = self.channel(name.as_str());
             let mut channel = lock(&channel);
             let last = channel.seq();
@@ -214,7 +214,7 @@ impl Broker for MemoryBroker {
             let log = channel.log();
             let publication = log.append(*seq, data.clone(), &self.retention);
             if subscribed && let Some(sink) = &sink {
-                sink.publication(name, &log.epoch, publication);
+                sink.publication(name, &log.epoch, publication, None);
             }
         }
         Ok(new)

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 /// For whatever the cluster is waited for.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// After how many milliseconds of silence a node is taken for dead.
-const NODE_TIMEOUT: &str = "1000";
+/// Milliseconds of silence after which a node counts as dead, unless a test chooses another time.
+const NODE_TIMEOUT: u32 = 1000;
 
 pub struct Cluster {
     /// The first ones begin as masters.
@@ -28,7 +28,16 @@ impl Cluster {
     }
 
     pub fn start_with(masters: usize, replicas: usize) -> Self {
-        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(Vec::new)).collect();
+        Self::start_with_timeout(masters, replicas, NODE_TIMEOUT)
+    }
+
+    /// Three masters that stay in office through half a minute of silence.
+    pub fn start_patient() -> Self {
+        Self::start_with_timeout(3, 0, 30_000)
+    }
+
+    pub fn start_with_timeout(masters: usize, replicas: usize, node_timeout: u32) -> Self {
+        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(node_timeout, Vec::new)).collect();
         let ports: Vec<u16> = nodes.iter().map(Redis::port).collect();
         create(&ports, replicas, &[]);
         Self { nodes, tls_ports: Vec::new() }.whole(replicas)
@@ -39,7 +48,7 @@ impl Cluster {
         let port = Cell::new(0);
         let (nodes, tls_ports): (Vec<Redis>, Vec<u16>) = (0..3)
             .map(|_| {
-                let node = node(|| {
+                let node = node(NODE_TIMEOUT, || {
                     port.set(free_port());
                     let mut arguments = certificates.redis_arguments(port.get());
                     arguments.extend(["--tls-cluster", "yes", "--tls-replication", "yes"].map(str::to_owned));
@@ -169,13 +178,13 @@ fn create(ports: &[u16], replicas: usize, more: &[String]) {
     cli(&more.iter().cloned().chain(arguments).chain(choices).collect::<Vec<_>>());
 }
 
-fn node(more: impl Fn() -> Vec<String>) -> Redis {
+fn node(timeout: u32, more: impl Fn() -> Vec<String>) -> Redis {
     // The bus port is chosen anew with every attempt, as the ports are.
     Redis::start_with_ports(|| {
         let bus = free_port().to_string();
         let arguments = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-node-timeout"];
         let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
-        arguments.push(NODE_TIMEOUT.into());
+        arguments.push(timeout.to_string());
         arguments.extend(["--cluster-port".into(), bus]);
         arguments.extend(more());
         (free_port(), arguments)
