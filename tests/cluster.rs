@@ -10,6 +10,9 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// A prefix of Redis keys for which the relays' mark and the access changes have different masters.
+const APART: &str = "chat";
+
 fn live(room: &str) -> String {
     format!("konvert:live:{{room:{room}}}")
 }
@@ -80,13 +83,16 @@ async fn a_master_dies_and_clients_get_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_removed_gets_nothing_though_the_master_of_access_changes_stands_still() {
     let cluster = Cluster::start_patient();
-    let world = World::start_beside(2, &[("GATEWAY_REDIS_URL", &cluster.url())]).await;
+    let settings = [("GATEWAY_REDIS_URL", &*cluster.url()), ("GATEWAY_REDIS_PREFIX", APART)];
+    let world = World::start_beside(2, &settings).await;
     let pocketbase = &world.pocketbase;
-    let access = cluster.owner("konvert:live:{$access}");
+    let access = cluster.owner(&format!("{APART}:live:{{$access}}"));
+    // Else the relays could not even go on from their mark.
+    assert_ne!(cluster.owner(&format!("{APART}:mark")), access);
     let [alice, bob, carol] =
         [pocketbase.user("alice").await, pocketbase.user("bob").await, pocketbase.user("carol").await];
     let mut room = pocketbase.room(&alice).await;
-    while cluster.owner(&live(&room)) == access {
+    while cluster.owner(&format!("{APART}:live:{{room:{room}}}")) == access {
         room = pocketbase.room(&alice).await;
     }
     pocketbase.join(&room, &carol).await;

@@ -37,7 +37,13 @@ impl Cluster {
     }
 
     pub fn start_with_timeout(masters: usize, replicas: usize, node_timeout: u32) -> Self {
-        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(node_timeout, Vec::new)).collect();
+        Self::start_kept(masters, replicas, node_timeout, &[])
+    }
+
+    /// With further arguments of `redis-server`, such as those that keep its data.
+    pub fn start_kept(masters: usize, replicas: usize, node_timeout: u32, more: &[&str]) -> Self {
+        let more = || more.iter().map(|&argument| argument.to_owned()).collect();
+        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(node_timeout, more)).collect();
         let ports: Vec<u16> = nodes.iter().map(Redis::port).collect();
         create(&ports, replicas, &[]);
         Self { nodes, tls_ports: Vec::new() }.whole(replicas)
@@ -61,11 +67,15 @@ impl Cluster {
         Self { nodes, tls_ports }.whole(0)
     }
 
-    /// Waits until it is.
     fn whole(self, replicas: usize) -> Self {
-        let cluster = self;
-        let all = cluster.nodes.len();
-        cluster.wait("every node to know all", |cluster| {
+        self.wait_until_whole(replicas);
+        self
+    }
+
+    /// Waits until all nodes agree, and each master has so many replicas that follow it.
+    pub fn wait_until_whole(&self, replicas: usize) {
+        let all = self.nodes.len();
+        self.wait("every node to know all", |cluster| {
             let known = |node: &Redis| {
                 let links_up = field(node, "REPLICATION", "master_link_status").is_none_or(|status| status == "up");
                 info(node, "cluster_state").as_deref() == Some("ok")
@@ -74,12 +84,21 @@ impl Cluster {
             };
             // Also who replicates whom.
             let ranges = |node: &Redis| -> Vec<Vec<redis::Value>> {
-                redis::cmd("CLUSTER").arg("SLOTS").query(&mut node.client()).expect("it answers")
+                redis::cmd("CLUSTER").arg("SLOTS").query(&mut node.client()).unwrap_or_default()
             };
-            let full = |node: &Redis| ranges(node).iter().all(|range| range.len() == 3 + replicas);
+            let full = |node: &Redis| {
+                let ranges = ranges(node);
+                !ranges.is_empty() && ranges.iter().all(|range| range.len() == 3 + replicas)
+            };
             cluster.nodes.iter().all(known) && cluster.nodes.iter().all(full)
         });
-        cluster
+    }
+
+    /// Has a replica take its master's place, without loss, and waits until it has.
+    pub fn fail_over(&self, master: usize) {
+        let replica = &self.nodes[self.replica_of(master)];
+        redis::cmd("CLUSTER").arg("FAILOVER").exec(&mut replica.client()).expect("the replica takes over");
+        self.wait("the replica to take over", |_| field(replica, "REPLICATION", "role").as_deref() == Some("master"));
     }
 
     /// One node is enough for finding the others.
