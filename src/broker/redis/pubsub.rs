@@ -124,8 +124,7 @@ impl PubSub {
 
     /// Whether each of these slots has at least so many subscriptions.
     pub fn has_at_least(&self, counts: impl IntoIterator<Item = (u16, usize)>) -> bool {
-        let seen = self.seen();
-        counts.into_iter().all(|(slot, count)| seen.on.count(slot) >= count)
+        self.seen().on.has_at_least(counts)
     }
 
     /// Waits until Redis has ended a subscription by itself, or the connection has ended, which is an error.
