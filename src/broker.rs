@@ -23,6 +23,9 @@ pub struct Entry {
     pub at: u64,
     pub channel: String,
     pub data: Payload,
+    /// Entries with a higher number must not take effect on any node before this one, whatever their channel: it may end
+    /// somebody's access. Its channel has to be [`ACCESS`](crate::event::ACCESS).
+    pub barrier: bool,
 }
 
 /// How far the outbox has been published: every event up to `seq`.
@@ -92,7 +95,10 @@ pub struct Retention {
 pub trait Sink: Send + Sync {
     /// One publication of a channel that this node is subscribed to. Those with an offset come in the
     /// channel's order unless [`Sink::gap`] says that some may be missing; repeats are possible.
-    fn publication(&self, channel: &str, epoch: &str, publication: Publication);
+    ///
+    /// `after`: the position, in the channel of barriers, of the newest barrier before it ([`Entry::barrier`]), which may
+    /// arrive later. `None`: that barrier has been handed over already, or there was none.
+    fn publication(&self, channel: &str, epoch: &str, publication: Publication, after: Option<&Position>);
     /// Something without an offset: kept nowhere, not repeated when it is lost.
     fn signal(&self, channel: &str, publication: Publication);
     /// A client's coming or going, which is not kept either.
@@ -118,7 +124,9 @@ pub enum BrokerError {
 }
 
 /// Ordering: the publications of one channel get the offsets 1, 2, 3 … of one epoch in the order in which they
-/// were published, and reach each subscribed node's [`Sink`] in that order. Between channels there is none.
+/// were published, and reach each subscribed node's [`Sink`] in that order. Between channels there is none, but for
+/// barriers ([`Entry::barrier`]): one is in its channel's history before anything later of any channel is published, and
+/// what reaches a sink before it names it.
 ///
 /// Delivery: a publication is in the history before any sink sees it. What a sink misses is announced by
 /// [`Sink::gap`] and can be read from [`Broker::history`].

@@ -7,8 +7,8 @@
 //! read from it ([`sync`]), and what a subscriber has missed ([`recovery`]).
 //!
 //! One channel of the broker's is the gateways' own, watched by a [`Watcher`]: it says whose access may have ended
-//! ([`suspension`]). It is brought up to date before any other channel goes on, so that nobody gets what was published
-//! after he was shut out.
+//! ([`suspension`]). It is brought up to date before any other channel goes on ([`barrier`]), so that nobody gets what was
+//! published after they were shut out.
 //!
 //! Locks: a channel's `link` (async, held while the broker is asked about this channel) is taken before its
 //! `state` (std, never held across an await), that before a share of its `subscribers`, and that before an outbox; the
@@ -17,6 +17,7 @@
 
 pub mod ahead;
 mod audience;
+mod barrier;
 pub mod current;
 mod delivery;
 pub mod feed;
@@ -35,6 +36,7 @@ use crate::presence::Presence;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::{Payload, Position, SubscribeReply, json};
 use audience::Audience;
+use barrier::Barriers;
 use dashmap::DashMap;
 use feed::Join;
 use flow::Flow;
@@ -71,6 +73,8 @@ pub trait Watcher: Send + Sync {
 struct Watched {
     channel: Arc<Channel>,
     watcher: Weak<dyn Watcher>,
+    // Held for a few comparisons; taken last.
+    barriers: Mutex<Barriers>,
 }
 
 struct Channel {
@@ -160,7 +164,8 @@ impl Hub {
         let channel = Arc::clone(&joining.channel);
         // It is never left again.
         std::mem::forget(joining);
-        if self.watched.set(Watched { channel: Arc::clone(&channel), watcher }).is_ok() {
+        let barriers = Mutex::default();
+        if self.watched.set(Watched { channel: Arc::clone(&channel), watcher, barriers }).is_ok() {
             self.sync_later(vec![channel]);
         }
     }

@@ -35,6 +35,7 @@ pub struct Metrics {
     pub deliveries: IntCounter,
     pub status_changes: IntCounter,
     pub publication_repeats: IntCounter,
+    pub publications_early: IntCounter,
     pub gaps: IntCounterVec,
     pub signals_dropped: IntCounter,
     pub updates_lost: IntCounter,
@@ -169,6 +170,11 @@ impl Metrics {
                 &r,
                 "gateway_status_changes_total",
                 "Changes of users' statuses that reached this node's subscribers",
+            )?,
+            publications_early: counter(
+                &r,
+                "gateway_publications_early_total",
+                "Publications that arrived before an earlier access change, and were held back until it took effect",
             )?,
             publication_repeats: counter(
                 &r,

@@ -338,9 +338,10 @@ fn deleted(run: &[Event]) -> Vec<(String, u64)> {
 fn entries(run: Vec<Event>) -> Vec<Entry> {
     let each = |event: Event| {
         let Event { seq, at, .. } = event;
-        let one = move |channel, data| Entry { seq, at, channel, data };
+        let one = move |channel, data| Entry { seq, at, channel, data, barrier: false };
         // First what the event says of access: who is shut out by it shall not hear of it either.
-        let notice = event.notice().map(|notice| one(ACCESS.to_owned(), notice));
+        let barrier = event.access.is_some();
+        let notice = event.notice().map(|notice| Entry { barrier, ..one(ACCESS.to_owned(), notice) });
         let Event { channels, data, .. } = event;
         notice.into_iter().chain(channels.into_iter().map(move |channel| one(channel, data.clone())))
     };

@@ -28,7 +28,7 @@ use konvert_gateway::broker::memory::MemoryBroker;
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::status::State;
 use konvert_gateway::broker::{Broker, Entry, Mark, Retention, Sink};
-use konvert_gateway::protocol::{ClientInfo, Movement, Payload, Publication};
+use konvert_gateway::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -143,7 +143,7 @@ fn payload(text: impl Into<String>) -> Payload {
 }
 
 fn entry(channel: &str, seq: u64) -> Entry {
-    Entry { seq, at: 0, channel: channel.into(), data: payload(seq.to_string()) }
+    Entry { seq, at: 0, channel: channel.into(), data: payload(seq.to_string()), barrier: false }
 }
 
 fn entries(channel: &str, seqs: impl IntoIterator<Item = u64>) -> Vec<Entry> {
@@ -177,11 +177,14 @@ struct Recorder {
     signals: Mutex<Vec<(String, Publication)>>,
     movements: Mutex<Vec<(String, Movement, String)>>,
     statuses: Mutex<Vec<(String, State)>>,
+    /// The barriers that publications named, each with the publication's channel.
+    barriers: Mutex<Vec<(String, Position)>>,
     gaps: AtomicUsize,
 }
 
 impl Sink for Recorder {
-    fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
+    fn publication(&self, channel: &str, epoch: &str, publication: Publication, after: Option<&Position>) {
+        self.barriers.lock().unwrap().extend(after.map(|after| (channel.to_owned(), after.clone())));
         self.publications.lock().unwrap().push((channel.into(), epoch.into(), publication));
     }
 

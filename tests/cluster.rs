@@ -6,8 +6,12 @@ mod harness;
 use harness::World;
 use harness::client::Client;
 use harness::cluster::Cluster;
+use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// A prefix of Redis keys for which the relays' mark and the access changes have different masters.
+const APART: &str = "chat";
 
 fn live(room: &str) -> String {
     format!("konvert:live:{{room:{room}}}")
@@ -71,5 +75,58 @@ async fn a_master_dies_and_clients_get_everything() {
     all_in_order(&mut carol, count).await;
     for gateway in &world.gateways {
         assert_eq!(gateway.metric("gateway_session_panics_total").await, 0.0);
+    }
+}
+
+/// A member is removed while the master of the access changes stands still, and others write on, into a room on another
+/// master: the removed member gets none of it, on whichever gateway; the others get all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_removed_gets_nothing_though_the_master_of_access_changes_stands_still() {
+    let cluster = Cluster::start_patient();
+    let settings = [("GATEWAY_REDIS_URL", &*cluster.url()), ("GATEWAY_REDIS_PREFIX", APART)];
+    let world = World::start_beside(2, &settings).await;
+    let pocketbase = &world.pocketbase;
+    let access = cluster.owner(&format!("{APART}:live:{{$access}}"));
+    // Else the relays could not even go on from their mark.
+    assert_ne!(cluster.owner(&format!("{APART}:mark")), access);
+    let [alice, bob, carol] =
+        [pocketbase.user("alice").await, pocketbase.user("bob").await, pocketbase.user("carol").await];
+    let mut room = pocketbase.room(&alice).await;
+    while cluster.owner(&format!("{APART}:live:{{room:{room}}}")) == access {
+        room = pocketbase.room(&alice).await;
+    }
+    pocketbase.join(&room, &carol).await;
+    let membership = pocketbase.join(&room, &bob).await;
+    let mut bobs = [world.subscriber(0, &bob, &room).await, world.subscriber(1, &bob, &room).await];
+    let mut carols = [world.subscriber(0, &carol, &room).await, world.subscriber(1, &carol, &room).await];
+    pocketbase.write(&room, &alice, "while he is a member").await;
+    for client in bobs.iter_mut().chain(&mut carols) {
+        assert_eq!(client.message().await, "while he is a member");
+    }
+
+    let began = Instant::now();
+    cluster.nodes[access].pause();
+    let path = format!("collections/room_members/records/{}", membership["id"].as_str().unwrap());
+    pocketbase.as_superuser("DELETE", &path, &Value::Null).await;
+    let mut count = 0;
+    while began.elapsed() < Duration::from_secs(4) {
+        pocketbase.write(&room, &alice, &format!("message {count}")).await;
+        count += 1;
+    }
+    cluster.nodes[access].resume();
+    pocketbase.write(&room, &alice, "the last").await;
+    for client in &mut carols {
+        all_in_order(client, count).await;
+    }
+    for client in &mut bobs {
+        loop {
+            let push = client.push().await["push"].take();
+            assert_ne!(push["pub"]["data"]["collection"], "messages", "{push}");
+            if push["unsubscribe"].is_object() {
+                assert_eq!(push["unsubscribe"]["code"], 2100, "{push}");
+                break;
+            }
+        }
+        assert_eq!(client.waiting(), None);
     }
 }

@@ -2,7 +2,8 @@
 //! networks cut, and a checker that compares what clients saw with PocketBase's tables. `tests/README.md` says how
 //! it works and how to replay a seed.
 //!
-//! `FAULTS_MINUTES=30 FAULTS_SEED=n cargo test --release --test faults -- --nocapture soak` runs for longer.
+//! `FAULTS_MINUTES=30 FAULTS_SEED=n cargo test --release --test faults -- --nocapture soak` runs for longer, and with
+//! `FAULTS_CLUSTER=1` on a Redis Cluster.
 
 // In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
 #![allow(clippy::unwrap_used)]
@@ -21,6 +22,7 @@ mod faults {
     pub mod run;
     #[cfg(test)]
     mod scenarios;
+    pub mod store;
     pub mod storm;
     pub mod subscription;
     pub mod topology;
@@ -31,21 +33,25 @@ mod faults {
 
 use std::time::Duration;
 
-/// Of the short run, each for [`SHORT`]: chosen since between them they catch most of the broken gateways that
-/// `tests/README.md` lists.
-const SEEDS: [u64; 2] = [2, 4];
+/// Of the short run, each for [`SHORT`], with a cluster or without: chosen since between them they catch most of the
+/// broken gateways that `tests/README.md` lists.
+const SEEDS: [(u64, bool); 3] = [(2, false), (4, false), (3, true)];
 const SHORT: Duration = Duration::from_secs(48);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn soak() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<f64>().expect("a number"));
     let seed = number("FAULTS_SEED").map(|seed| seed as u64);
+    let clustered = number("FAULTS_CLUSTER").is_some_and(|chosen| chosen != 0.0);
     let runs = match number("FAULTS_MINUTES") {
-        Some(minutes) => vec![(seed.unwrap_or_else(fresh_seed), Duration::from_secs_f64(minutes * 60.0))],
-        None => seed.map_or(SEEDS.to_vec(), |seed| vec![seed]).into_iter().map(|seed| (seed, SHORT)).collect(),
+        Some(minutes) => vec![(seed.unwrap_or_else(fresh_seed), clustered, Duration::from_secs_f64(minutes * 60.0))],
+        None => {
+            let seeds = seed.map_or(SEEDS.to_vec(), |seed| vec![(seed, clustered)]);
+            seeds.into_iter().map(|(seed, clustered)| (seed, clustered, SHORT)).collect()
+        }
     };
-    for (seed, lasts) in runs {
-        let report = faults::run::run(seed, lasts).await;
+    for (seed, clustered, lasts) in runs {
+        let report = faults::run::run(seed, clustered, lasts).await;
         assert!(report.passed(), "seed {seed}: see the findings above");
     }
 }

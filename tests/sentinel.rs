@@ -39,7 +39,7 @@ fn retention() -> Retention {
 }
 
 fn entry(seq: u64) -> Entry {
-    Entry { seq, at: 0, channel: "c".into(), data: Payload::trusted(seq.to_string().into()) }
+    Entry { seq, at: 0, channel: "c".into(), data: Payload::trusted(seq.to_string().into()), barrier: false }
 }
 
 async fn connect(url: &str) -> std::sync::Arc<RedisBroker> {

@@ -223,7 +223,7 @@ impl Broker for MemoryBroker {
             let log = channel.log();
             let publication = log.append(entry, &self.retention);
             if subscribed && let Some(sink) = &sink {
-                sink.publication(name, &log.epoch, publication);
+                sink.publication(name, &log.epoch, publication, None);
             }
         }
         Ok(new)

@@ -21,6 +21,7 @@ mod delivery;
 pub mod keys;
 mod link;
 mod nodes;
+mod publishing;
 mod pubsub;
 mod scripts;
 mod sentinels;
@@ -40,11 +41,12 @@ use address::Address;
 use async_trait::async_trait;
 use keys::Keys;
 use nodes::Nodes;
+use publishing::Known;
 use redis::{Cmd, Value};
 use scripts::{Scripts, call};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use subscriber::State;
 use task::Task;
@@ -63,11 +65,12 @@ pub struct RedisBroker {
     nodes: Arc<Nodes>,
     scripts: Scripts,
     retention: Retention,
+    clustered: bool,
     /// Of the outbox, as the shared mark last said.
     generation: AtomicU64,
     /// The shared mark, as this node last saw it: where it has to begin again should Redis lose its data.
     /// A std Mutex is enough: never held across an await.
-    known: Mutex<Option<Mark>>,
+    known: Mutex<Known>,
     /// How many connections to Redis had been made by then; 0: it was not read yet.
     marked: AtomicU64,
     _refresh: Task,
@@ -96,7 +99,8 @@ impl RedisBroker {
         retention: Retention,
     ) -> Result<Arc<Self>, BrokerError> {
         let address = Address::of(url, tls)?;
-        let scripts = Scripts::new(matches!(address.topology, Topology::Cluster));
+        let clustered = matches!(address.topology, Topology::Cluster);
+        let scripts = Scripts::new(clustered);
         let nodes = Arc::new(Nodes::start(address, prefix));
         let ready = async {
             while nodes.check().await.is_err() {
@@ -111,6 +115,7 @@ impl RedisBroker {
             nodes,
             scripts,
             retention,
+            clustered,
             generation: AtomicU64::new(0),
             known: Mutex::default(),
             marked: AtomicU64::new(0),
@@ -130,64 +135,6 @@ impl RedisBroker {
     async fn call_one(&self, script: &redis::Script, command: Cmd) -> Result<Value, BrokerError> {
         let answers = self.nodes.call(script, &[command]).await?;
         answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))
-    }
-
-    fn publication(&self, entry: &Entry, before: u64) -> Cmd {
-        let keys = [self.keys().position(&entry.channel), self.keys().stream(&entry.channel)];
-        let mut command = call(&self.scripts.publish, &keys);
-        command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(new_epoch());
-        command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
-        command.arg(self.keys().live(&entry.channel)).arg(self.generation()).arg(entry.at);
-        command
-    }
-
-    async fn move_mark(&self, script: &redis::Script, mark: Mark) -> Result<Mark, BrokerError> {
-        let mut command = call(script, &[self.keys().mark()]);
-        command.arg(wire::mark(mark));
-        let number = self.nodes.number(self.mark_slot()).await?;
-        let answers = self.nodes.call_on(Some(number), script, &[command]).await?;
-        self.adopt(number, answers.first())
-    }
-
-    /// The connections to publish over: those that were there when the mark was read. Behind a new one Redis may have
-    /// lost its data, and other gateways may have gone on from a later mark: what this one would publish next is then
-    /// long past, and would stand alone in the new history.
-    async fn fence(&self) -> Result<Option<u64>, BrokerError> {
-        let marked = self.marked.load(Ordering::Acquire);
-        let Some(known) = self.known().filter(|_| marked > 0) else { return Ok(None) };
-        if self.nodes.number(self.mark_slot()).await? == marked {
-            return Ok(Some(marked));
-        }
-        let now = self.begin(known).await?;
-        if (now.generation, now.seq) != (known.generation, known.seq) {
-            return Err(BrokerError::Unavailable("the mark has moved meanwhile".into()));
-        }
-        Ok(Some(self.marked.load(Ordering::Acquire)))
-    }
-
-    fn mark_slot(&self) -> u16 {
-        slots::of_key(self.keys().mark().as_bytes())
-    }
-
-    fn known(&self) -> Option<Mark> {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_if_missing(&self, mark: Mark) -> Cmd {
-        let mut command = redis::cmd("SETNX");
-        command.arg(self.keys().mark()).arg(wire::mark(mark));
-        command
-    }
-
-    /// Takes part in the generation that the shared mark names: from here on, positions of older ones begin anew.
-    fn adopt(&self, number: u64, answer: Option<&Value>) -> Result<Mark, BrokerError> {
-        let mark = answer.and_then(wire::read_mark).ok_or_else(|| BrokerError::Corrupt("the mark".into()))?;
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
-        self.marked.store(number, Ordering::Release);
-        if self.generation.swap(mark.generation, Ordering::AcqRel) != mark.generation {
-            self.state.gap();
-        }
-        Ok(mark)
     }
 
     fn generation(&self) -> u64 {
@@ -250,7 +197,7 @@ async fn refresh(nodes: Arc<Nodes>, state: Arc<State>, retention: Retention) {
     let pause = Duration::from_millis(ttl / 3).clamp(Duration::from_millis(50), Duration::from_secs(3600));
     loop {
         sleep(pause).await;
-        let wanted: Vec<String> = state.wanted().iter().cloned().collect();
+        let wanted: Vec<String> = state.wanted().all().cloned().collect();
         for channels in wanted.chunks(link::MAX_COMMANDS) {
             let commands: Vec<Cmd> = channels
                 .iter()
@@ -275,23 +222,7 @@ impl Broker for RedisBroker {
     }
 
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
-        let fence = self.fence().await?;
-        let mut new = 0;
-        let mut before: HashMap<&str, u64> = HashMap::new();
-        let mut commands = Vec::with_capacity(entries.len().min(link::MAX_COMMANDS));
-        let mut bytes = 0;
-        for (i, entry) in entries.iter().enumerate() {
-            let before = before.insert(&entry.channel, entry.seq).unwrap_or(0);
-            commands.push(self.publication(entry, before));
-            bytes += entry.data.len();
-            if commands.len() == link::MAX_COMMANDS || bytes >= link::MAX_BYTES || i + 1 == entries.len() {
-                let answers = self.nodes.publish(fence, &self.scripts.publish, &commands).await?;
-                new += answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
-                commands.clear();
-                bytes = 0;
-            }
-        }
-        Ok(new)
+        self.publish_in_order(entries).await
     }
 
     async fn signal(&self, channel: &str, data: Payload, info: ClientInfo) -> Result<(), BrokerError> {
@@ -325,7 +256,7 @@ impl Broker for RedisBroker {
         let mut calls = vec![command];
         // Redis may have lost its data. Then a gateway that starts just now would find no mark and set it to the
         // outbox's end, past events that whoever gets this position is waiting for: so the mark is there first.
-        calls.extend(self.known().map(|mark| self.set_if_missing(mark)));
+        calls.extend(self.known_mark().map(|mark| self.set_if_missing(mark)));
         let answers = self.nodes.call(&self.scripts.history, &calls).await?;
         let answer = answers.into_iter().next();
         wire::read_history(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
@@ -368,20 +299,17 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {
-        let set = self.set_if_missing(mark);
-        let mut get = redis::cmd("GET");
-        get.arg(self.keys().mark());
-        let number = self.nodes.number(self.mark_slot()).await?;
-        let answers = self.nodes.run_on(number, &[set, get]).await?;
-        self.adopt(number, answers.get(1))
+        self.begin_at(mark).await
     }
 
     async fn advance(&self, mark: Mark) -> Result<Mark, BrokerError> {
-        self.move_mark(&self.scripts.advance, mark).await
+        let barrier = self.known_barrier();
+        self.move_mark(&self.scripts.advance, mark, barrier).await
     }
 
     async fn restart(&self, mark: Mark) -> Result<Mark, BrokerError> {
-        self.move_mark(&self.scripts.restart, mark).await
+        // The channels begin anew, that of the barriers too.
+        self.move_mark(&self.scripts.restart, mark, None).await
     }
 
     /// All links have to be up, and all wanted channels subscribed to.

@@ -5,21 +5,24 @@ use super::{Channel, Hub, State, Watcher};
 use crate::broker::Sink;
 use crate::broker::status::State as Status;
 use crate::protocol::frame::Frame;
-use crate::protocol::{ClientInfo, Movement, Publication, json};
+use crate::protocol::{ClientInfo, Movement, Position, Publication, json};
 use std::sync::Arc;
 
 impl Sink for Hub {
-    fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
+    fn publication(&self, channel: &str, epoch: &str, publication: Publication, after: Option<&Position>) {
         let Some(channel) = self.find(channel) else { return };
+        let early = self.is_early(&channel, after);
         let mut state = channel.state();
         let Some(feed) = state.flow.feed() else { return };
+        // Held back until the channel's history was read, which waits for the watched channel.
+        let must_read = early && feed.doubt();
         match feed.arrive(epoch, &publication) {
             Arrival::Deliver => self.deliver(&channel, &state, &publication),
             Arrival::Repeat => self.metrics.publication_repeats.inc(),
-            Arrival::Held => {}
-            Arrival::Gap => {
+            Arrival::Held if !must_read => {}
+            Arrival::Held | Arrival::Gap => {
                 drop(state);
-                self.resync(channel);
+                self.sync_later(vec![channel]);
             }
         }
     }

@@ -9,9 +9,10 @@ use crate::broker::History;
 use crate::protocol::{Position, Publication, SubscribeReply};
 use std::collections::VecDeque;
 
-/// How many publications may be held back while history is read. Past that they are dropped and history is read
-/// once more.
+/// Bounds of the publications that are held back while history is read, in number and in bytes of payload. Past either
+/// of them further ones are dropped, and history is read once more.
 const HELD_MAX: usize = 1024;
+const HELD_BYTES: usize = 1 << 20;
 /// How many of the last publications are kept here, so that a short reconnect costs the broker nothing.
 const RECENT_MAX: usize = 32;
 /// And how many bytes of payload at most.
@@ -25,7 +26,13 @@ pub struct Feed {
     recent: VecDeque<Publication>,
     recent_bytes: usize,
     /// While history is read, what has arrived is held, each with its epoch.
-    liveness: Liveness<Vec<(String, Publication)>>,
+    liveness: Liveness<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    publications: Vec<(String, Publication)>,
+    bytes: usize,
 }
 
 /// What becomes of a publication that has arrived.
@@ -73,11 +80,17 @@ impl Feed {
         self.position.as_ref().is_some_and(|at| at.epoch != top.epoch || at.offset < top.offset)
     }
 
+    /// Whether everything up to `position` has been delivered here.
+    pub fn has_reached(&self, position: &Position) -> bool {
+        self.position.as_ref().is_some_and(|at| at.epoch == position.epoch && at.offset >= position.offset)
+    }
+
     /// Takes a publication that the broker delivered.
     pub fn arrive(&mut self, epoch: &str, publication: &Publication) -> Arrival {
         if let Liveness::Syncing { held, stale } = &mut self.liveness {
-            if held.len() < HELD_MAX {
-                held.push((epoch.to_owned(), publication.clone()));
+            if held.publications.len() < HELD_MAX && held.bytes < HELD_BYTES {
+                held.bytes += publication.data.len();
+                held.publications.push((epoch.to_owned(), publication.clone()));
             } else {
                 *stale = true;
             }
@@ -126,7 +139,7 @@ impl Feed {
         let mut next = if self.position.is_some() && continues { publications } else { Vec::new() };
         let mut reached = top.offset;
         let mut hole = false;
-        for (epoch, publication) in held {
+        for (epoch, publication) in held.publications {
             if epoch != top.epoch || publication.offset > reached + 1 {
                 hole = true;
             } else if publication.offset == reached + 1 {

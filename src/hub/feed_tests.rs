@@ -95,6 +95,19 @@ fn holding_back_is_bounded() {
 }
 
 #[test]
+fn holding_back_is_bounded_in_bytes_too() {
+    let mut feed = live_at("e", 0);
+    feed.doubt();
+    feed.begin_sync();
+    let large =
+        |offset| Publication { data: Payload::trusted(vec![b'1'; HELD_BYTES / 2].into()), ..publication(offset) };
+    for offset in 1..=3 {
+        assert_eq!(feed.arrive("e", &large(offset)), Arrival::Held);
+    }
+    assert_eq!(feed.finish_sync(history("e", 0, 10, 0)), Synced::Again);
+}
+
+#[test]
 fn a_first_subscribe_needs_no_history() {
     assert_eq!(joined(&live_at("e", 5), None, None), (5, None, vec![]));
 }

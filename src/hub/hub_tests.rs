@@ -10,7 +10,7 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::{Entry, HistoryQuery, Retention, Sink};
 use crate::connection::ConnectionId;
 use crate::outbox::{Budget, Outbox};
-use crate::protocol::{ClientInfo, Movement, Payload, Reply, codes};
+use crate::protocol::{ClientInfo, Movement, Payload, Publication, Reply, codes};
 use crate::writer::Writer;
 use bytes::Bytes;
 use serde_json::Value;
@@ -46,7 +46,10 @@ impl Node {
         for _ in 0..count {
             self.seq.set(self.seq.get() + 1);
             let data = Payload::parse(&self.seq.get().to_string()).unwrap();
-            self.broker.publish(&[Entry { seq: self.seq.get(), at: 0, channel: CHANNEL.into(), data }]).await.unwrap();
+            self.broker
+                .publish(&[Entry { seq: self.seq.get(), at: 0, channel: CHANNEL.into(), data, barrier: false }])
+                .await
+                .unwrap();
         }
     }
 
@@ -388,7 +391,8 @@ async fn what_is_watched_takes_effect_before_anything_later_of_other_channels() 
     node.hub.watch("$watched", watcher);
     let subscriber = node.subscribe(1, None).await;
     let publish = async |seq: u64, channel: &str| {
-        let entry = Entry { seq, at: 0, channel: channel.into(), data: Payload::parse(&seq.to_string()).unwrap() };
+        let data = Payload::parse(&seq.to_string()).unwrap();
+        let entry = Entry { seq, at: 0, channel: channel.into(), data, barrier: false };
         node.broker.publish(&[entry]).await.unwrap();
     };
     // Neither is heard, and the room's is noticed first.
@@ -450,7 +454,7 @@ async fn joining_leaving_and_publishing_at_once_loses_nothing() {
     let publishing = tokio::spawn(async move {
         for seq in 1..=3000 {
             let data = Payload::parse(&seq.to_string()).unwrap();
-            broker.publish(&[Entry { seq, at: 0, channel: CHANNEL.into(), data }]).await.unwrap();
+            broker.publish(&[Entry { seq, at: 0, channel: CHANNEL.into(), data, barrier: false }]).await.unwrap();
             if seq % 50 == 0 {
                 tokio::task::yield_now().await;
             }
@@ -496,4 +500,149 @@ async fn joining_leaving_and_publishing_at_once_loses_nothing() {
 
 async fn hub_epoch(hub: &Hub) -> String {
     hub.broker.history(CHANNEL, HistoryQuery::POSITION).await.unwrap().position.epoch
+}
+
+/// A node whose watched channel suspends everybody, with a subscriber, and the positions of both channels.
+struct Guarded {
+    node: Node,
+    strict: Arc<Strict>,
+    subscriber: Subscribed,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let node = Node::with_history(5).await;
+        let strict = Arc::new(Strict(Arc::downgrade(&node.hub), Mutex::default()));
+        let watcher: Weak<Strict> = Arc::downgrade(&strict);
+        node.hub.watch("$watched", watcher);
+        let subscriber = node.subscribe(1, None).await;
+        Self { node, strict, subscriber }
+    }
+
+    /// Appends to a channel's history what the link does not bring. Returns the publication and its channel's epoch.
+    async fn publish_unheard(&self, channel: &str) -> (Publication, String) {
+        let broker = &self.node.broker;
+        broker.unsubscribe(channel).await.unwrap();
+        self.node.seq.set(self.node.seq.get() + 1);
+        let data = Payload::parse(&self.node.seq.get().to_string()).unwrap();
+        let entry = Entry { seq: self.node.seq.get(), at: 0, channel: channel.into(), data, barrier: false };
+        broker.publish(&[entry]).await.unwrap();
+        broker.subscribe(channel).await.unwrap();
+        let history = broker.history(channel, HistoryQuery { limit: None, ..HistoryQuery::default() }).await.unwrap();
+        (history.publications.last().unwrap().clone(), history.position.epoch)
+    }
+
+    fn arrives(&self, channel: &str, (publication, epoch): &(Publication, String), after: Option<&Position>) {
+        self.node.hub.publication(channel, epoch, publication.clone(), after);
+    }
+
+    fn heard(&self) -> Vec<String> {
+        self.strict.1.lock().unwrap().clone()
+    }
+
+    fn standing(&self) -> Standing {
+        self.node.hub.standing(CHANNEL, 1)
+    }
+
+    /// Whether the subscriber has been sent anything.
+    async fn is_untouched(self) -> bool {
+        self.subscriber.outbox.close(codes::SHUTDOWN);
+        self.subscriber.outbox.take(&mut Vec::new()).await == Err(codes::SHUTDOWN)
+    }
+}
+
+fn at((publication, epoch): &(Publication, String)) -> Position {
+    Position { offset: publication.offset, epoch: epoch.clone() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_waits_for_the_barrier_that_comes_late() {
+    let it = Guarded::start().await;
+    let change = it.publish_unheard("$watched").await;
+    let message = it.publish_unheard(CHANNEL).await;
+    let began = tokio::time::Instant::now();
+    it.arrives(CHANNEL, &message, Some(&at(&change)));
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(it.standing(), Standing::Subscribed);
+    }
+    it.arrives("$watched", &change, None);
+    assert_eq!((it.standing(), it.heard()), (Standing::Suspended, vec!["1".to_owned()]));
+    while it.node.metrics.gaps.with_label_values(&["filled"]).get() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Without reading the watched channel again.
+    assert!(began.elapsed() < Duration::from_millis(100));
+    assert!(it.is_untouched().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_barrier_that_never_comes_is_read_from_history() {
+    let it = Guarded::start().await;
+    let change = it.publish_unheard("$watched").await;
+    let message = it.publish_unheard(CHANNEL).await;
+    it.arrives(CHANNEL, &message, Some(&at(&change)));
+    while it.heard().is_empty() {
+        assert_eq!(it.standing(), Standing::Subscribed);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(it.standing(), Standing::Suspended);
+    // It goes on, and so does what comes with the same barrier.
+    it.node.hub.resume(CHANNEL, &it.subscriber.connection, || true);
+    assert_eq!(it.subscriber.offsets(1).await, [1]);
+    let next = it.publish_unheard(CHANNEL).await;
+    it.arrives(CHANNEL, &next, Some(&at(&change)));
+    assert_eq!(it.subscriber.offsets(1).await, [2]);
+    assert_eq!(it.node.metrics.publications_early.get(), 1);
+}
+
+/// Of an epoch that ended when Redis lost its data: nothing is missing, which one look shows.
+#[tokio::test(start_paused = true)]
+async fn a_barrier_of_another_epoch_is_settled_once() {
+    let it = Guarded::start().await;
+    let barrier = Position { offset: 40, epoch: "before".into() };
+    for offset in 1..=3 {
+        let message = it.publish_unheard(CHANNEL).await;
+        it.arrives(CHANNEL, &message, Some(&barrier));
+        assert_eq!(it.subscriber.offsets(1).await, [offset]);
+    }
+    assert_eq!(it.node.metrics.publications_early.get(), 1);
+    assert!(it.heard().is_empty());
+}
+
+/// It was confirmed, and the master that had it is gone: everybody's access is checked anew before anything goes on.
+#[tokio::test(start_paused = true)]
+async fn a_barrier_that_is_lost_ends_in_a_check_of_everything() {
+    let it = Guarded::start().await;
+    let change = it.publish_unheard("$watched").await;
+    it.arrives("$watched", &change, None);
+    it.node.hub.resume(CHANNEL, &it.subscriber.connection, || true);
+    let lost = Position { offset: 2, ..at(&change) };
+    let began = tokio::time::Instant::now();
+    for offset in 1..=2 {
+        let message = it.publish_unheard(CHANNEL).await;
+        it.arrives(CHANNEL, &message, Some(&lost));
+        assert_eq!(it.subscriber.offsets(1).await, [offset]);
+        assert_eq!(it.heard(), ["1", "lost"]);
+        assert!(began.elapsed() > Duration::from_secs(5));
+    }
+    assert!(began.elapsed() < Duration::from_secs(6));
+}
+
+/// A single Redis names no barriers.
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_on_while_the_watched_channel_is_read() {
+    let it = Guarded::start().await;
+    it.publish_unheard("$watched").await;
+    let seen = it.publish_unheard("$watched").await;
+    let message = it.publish_unheard(CHANNEL).await;
+    it.arrives("$watched", &seen, None);
+    it.arrives(CHANNEL, &message, None);
+    assert!(it.heard().is_empty());
+    while it.heard().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((it.standing(), it.heard()), (Standing::Suspended, vec!["1".to_owned(), "2".to_owned()]));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(it.is_untouched().await);
 }

@@ -5,8 +5,8 @@
 
 use super::feed::{Feed, Synced};
 use super::flow::Flow;
-use super::{Channel, Hub, Link, Watched};
-use crate::broker::{BrokerError, History, HistoryQuery, Sink};
+use super::{Channel, Hub, Link};
+use crate::broker::{BrokerError, History, HistoryQuery};
 use crate::channel;
 use crate::protocol::codes;
 use futures_util::StreamExt;
@@ -18,10 +18,6 @@ pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// How often each channel's position is compared with the broker's. What is published reaches this node at once or
 /// its loss is noticed by the link; this is for what neither notices, such as a Redis that was emptied by hand.
 const CHECK: Duration = Duration::from_secs(15);
-/// How much later than in the history a publication of the watched channel may arrive before it counts as missed.
-const LAG: Duration = Duration::from_millis(100);
-/// How often that is looked at.
-const LAG_CHECK: Duration = Duration::from_millis(1);
 /// How many channels are read at once after the link to the broker was cut.
 const SYNC_CONCURRENCY: usize = 32;
 /// Bounds of the pause between attempts to reach the broker.
@@ -43,7 +39,7 @@ impl Hub {
         self.make_this_live(channel).await
     }
 
-    async fn make_this_live(&self, channel: &Arc<Channel>) -> Result<(), BrokerError> {
+    pub(super) async fn make_this_live(&self, channel: &Arc<Channel>) -> Result<(), BrokerError> {
         if channel.state().flow.is_live() {
             return Ok(());
         }
@@ -140,31 +136,6 @@ impl Hub {
         Ok(history)
     }
 
-    /// Returns once everything has taken effect that was published into the watched channel before: what was just read
-    /// from the broker may be ahead of what it has delivered here so far.
-    pub async fn level(&self) -> Result<(), BrokerError> {
-        if let Some(Watched { channel: watched, .. }) = self.watched.get() {
-            let top = self.broker.history(&watched.name, HistoryQuery::POSITION).await?.position;
-            let patience = tokio::time::Instant::now() + LAG;
-            while watched.state().flow.feed().is_some_and(|feed| feed.is_behind(&top)) {
-                if tokio::time::Instant::now() > patience && watched.state().flow.doubt() {
-                    self.resync(Arc::clone(watched));
-                }
-                Box::pin(self.make_this_live(watched)).await?;
-                tokio::time::sleep(LAG_CHECK).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads what was missed of this channel. Of the watched one: before any channel goes on.
-    pub(super) fn resync(&self, channel: Arc<Channel>) {
-        if self.watched.get().is_some_and(|watched| Arc::ptr_eq(&watched.channel, &channel)) {
-            self.gap();
-        }
-        self.sync_later(vec![channel]);
-    }
-
     /// Tries until these channels are live again or nobody wants them any more.
     pub(super) fn sync_later(&self, channels: Vec<Arc<Channel>>) {
         let Some(me) = self.me.upgrade() else { return };
@@ -202,7 +173,7 @@ impl Hub {
                         flow.feed().is_some_and(|feed| feed.is_behind(&history.position)) && flow.doubt()
                     };
                     if doubtful {
-                        hub.resync(channel);
+                        hub.sync_later(vec![channel]);
                     }
                 }
             });

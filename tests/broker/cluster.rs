@@ -5,7 +5,9 @@ use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::status::{Choice, Lease, StatusStore};
-use konvert_gateway::broker::{Broker, Entry, HistoryQuery};
+use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery};
+use konvert_gateway::event::ACCESS;
+use konvert_gateway::protocol::Position;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -241,4 +243,90 @@ async fn a_master_dies_and_its_replica_takes_over() {
     until("what came after", async || recorder.of("c").iter().any(|p| p.offset == 401).then_some(())).await;
     assert!(brief(&recorder.of("c")).iter().all(|one| *one == (one.0, one.0.to_string())));
     assert_eq!(recorder.epochs("c").len(), 1);
+}
+
+fn barrier(seq: u64) -> Entry {
+    Entry { barrier: true, ..entry(ACCESS, seq) }
+}
+
+/// A channel on another master than the access changes.
+fn apart(cluster: &Cluster) -> String {
+    let access = cluster.owner(&live(ACCESS));
+    let mut names = (0..).map(|n| format!("room:{n}"));
+    names.find(|name| cluster.owner(&live(name)) != access).expect("there are three masters")
+}
+
+/// While the master of the access changes stands still, nothing is published that comes after such a change.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_change_is_confirmed_before_anything_later_is_published() {
+    let cluster = Cluster::start_patient();
+    let broker = connect(&cluster).await;
+    let recorder = Recorder::listen(&*broker).await;
+    let room = apart(&cluster);
+    broker.subscribe(&room).await.unwrap();
+    let paused = &cluster.nodes[cluster.owner(&live(ACCESS))];
+    paused.pause();
+    let batch = [entry(&room, 1), barrier(2), entry(&room, 3)];
+    let failure = broker.publish(&batch).await.unwrap_err();
+    assert!(matches!(failure, BrokerError::Unavailable(_)), "{failure}");
+    let history = broker.history(&room, HistoryQuery::default()).await.unwrap();
+    assert_eq!((history.publications, recorder.of(&room)), (vec![], vec![]));
+    // What does not follow a change of access does not wait for that master.
+    assert_eq!(broker.publish(&[entry(&room, 1)]).await.unwrap(), 1);
+    paused.resume();
+    until("the batch to be taken", async || broker.publish(&batch).await.ok()).await;
+    assert_eq!(brief(&recorder.wait(&room, 2).await), numbered([1, 3]));
+}
+
+/// Publications name the newest access change before them, also those of a gateway that goes on from another's mark.
+#[tokio::test(flavor = "multi_thread")]
+async fn publications_name_the_access_change_before_them() {
+    let cluster = Cluster::start();
+    let (a, b) = (connect(&cluster).await, connect(&cluster).await);
+    let recorder = Recorder::listen(&*b).await;
+    let room = apart(&cluster);
+    for channel in [&room, ACCESS] {
+        b.subscribe(channel).await.unwrap();
+    }
+    b.begin(mark(0)).await.unwrap();
+    a.begin(mark(0)).await.unwrap();
+    a.publish(&[entry(&room, 1)]).await.unwrap();
+    a.publish(&[barrier(2), entry(&room, 3), entry(ACCESS, 4), barrier(5), entry(&room, 5)]).await.unwrap();
+    a.publish(&[entry(ACCESS, 6), entry(&room, 6)]).await.unwrap();
+    a.advance(mark(6)).await.unwrap();
+    // Only now does the other one hear of them.
+    b.begin(mark(0)).await.unwrap();
+    b.publish(&[entry(&room, 7)]).await.unwrap();
+    b.advance(mark(7)).await.unwrap();
+    // And the first one takes no older one from the other's mark.
+    a.publish(&[barrier(8)]).await.unwrap();
+    a.advance(mark(7)).await.unwrap();
+    a.publish(&[entry(&room, 9)]).await.unwrap();
+    assert_eq!(brief(&recorder.wait(&room, 6).await), numbered([1, 3, 5, 6, 7, 9]));
+    let epoch = recorder.epochs(ACCESS).remove(0);
+    let at = |offset| (room.clone(), Position { offset, epoch: epoch.clone() });
+    assert_eq!(*recorder.barriers.lock().unwrap(), [at(3), at(3), at(3), at(3), at(5)]);
+    // A new generation begins without any.
+    let mut next = mark(20);
+    next.generation = 1;
+    a.restart(next).await.unwrap();
+    b.begin(mark(0)).await.unwrap();
+    for broker in [&a, &b] {
+        broker.publish(&[entry(&room, 21)]).await.unwrap();
+    }
+    recorder.wait(&room, 7).await;
+    assert_eq!(recorder.barriers.lock().unwrap().len(), 5);
+}
+
+/// There, one link brings everything in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_redis_needs_no_barriers() {
+    let redis = Redis::start();
+    let broker = RedisBroker::connect(&redis.url(), PREFIX, generous()).await.unwrap();
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    broker.publish(&[barrier(1), entry("c", 1), entry("c", 2)]).await.unwrap();
+    recorder.wait("c", 2).await;
+    assert_eq!(redis.calls("hmget"), redis.calls("publish"), "only the script has read positions, once for each entry");
+    assert!(recorder.barriers.lock().unwrap().is_empty());
 }

@@ -3,7 +3,7 @@
 use crate::{Factory, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::status::State;
 use konvert_gateway::broker::{Entry, HistoryQuery, Sink};
-use konvert_gateway::protocol::{ClientInfo, Movement, Publication};
+use konvert_gateway::protocol::{ClientInfo, Movement, Position, Publication};
 use std::sync::Arc;
 
 pub async fn offsets_are_contiguous_and_in_order(factory: &impl Factory) {
@@ -26,7 +26,7 @@ pub async fn history_comes_before_delivery(factory: &impl Factory) {
     /// Asks for the history as soon as something is delivered.
     struct Asks(tokio::sync::mpsc::UnboundedSender<u64>);
     impl Sink for Asks {
-        fn publication(&self, _: &str, _: &str, publication: Publication) {
+        fn publication(&self, _: &str, _: &str, publication: Publication, _: Option<&Position>) {
             self.0.send(publication.offset).unwrap();
         }
         fn signal(&self, _: &str, _: Publication) {}
@@ -159,10 +159,7 @@ pub async fn strange_names_do_not_collide(factory: &impl Factory) {
     for (count, name) in names.iter().enumerate() {
         for _ in 0..=count {
             seq += 1;
-            broker
-                .publish(&[Entry { seq, at: 0, channel: (*name).into(), data: payload(format!("{name:?}")) }])
-                .await
-                .unwrap();
+            broker.publish(&[Entry { data: payload(format!("{name:?}")), ..entry(name, seq) }]).await.unwrap();
         }
         broker.add_presence(&[((*name).into(), client(name, name))]).await.unwrap();
     }
@@ -182,14 +179,14 @@ pub async fn payloads_pass_byte_for_byte(factory: &impl Factory) {
         "{\"emoji\":\"👩‍👩‍👧‍👦\",\"escaped\":\"\\n\\u0000\\ud83d\"}".to_owned(),
         "0".to_owned(),
         " { \"spaces\" : 1 } ".to_owned(),
-        "\"p1:abc:s2:{}\"".to_owned(),
+        "\"p1:abc:0:s2:{}\"".to_owned(),
         format!("\"{}\"", "ж".repeat(32 * 1024)),
         format!("\"{}\"", "x".repeat(1 << 20)),
     ];
     let broker = factory.broker(generous()).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
-    let entry = |(seq, text): (u64, &String)| Entry { seq, at: 0, channel: "c".into(), data: payload(text.clone()) };
+    let entry = |(seq, text): (u64, &String)| Entry { data: payload(text.clone()), ..entry("c", seq) };
     let batch: Vec<Entry> = (1..).zip(&payloads).map(entry).collect();
     broker.publish(&batch).await.unwrap();
     for text in &payloads {

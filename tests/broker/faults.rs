@@ -2,9 +2,11 @@
 
 use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
+use futures_util::future::join_all;
 use konvert_gateway::broker::status::State;
-use konvert_gateway::broker::{Broker, BrokerError, HistoryQuery, Sink};
-use konvert_gateway::protocol::{ClientInfo, Movement, Publication};
+use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Sink};
+use konvert_gateway::event::ACCESS;
+use konvert_gateway::protocol::{ClientInfo, Movement, Position, Publication};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -106,9 +108,9 @@ async fn a_sink_that_is_too_slow_hears_of_the_gap() {
         heard: Recorder,
     }
     impl Sink for Slow {
-        fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
+        fn publication(&self, channel: &str, epoch: &str, publication: Publication, after: Option<&Position>) {
             drop(self.gate.lock());
-            self.heard.publication(channel, epoch, publication);
+            self.heard.publication(channel, epoch, publication, after);
         }
         fn signal(&self, _: &str, _: Publication) {
             drop(self.gate.lock());
@@ -202,7 +204,7 @@ async fn garbage_in_redis_does_no_harm() {
     let mut client = redis.client();
     let live = format!("{PREFIX}:live:{{c}}");
     let garbage: [&[u8]; 8] =
-        [b"", b"p", b"\xff\xfe\0", b"p1:abc", b"p9:abc:{\n}", b"QUEUED", b"s9:{}{}", &[b'x'; 100_000]];
+        [b"", b"p", b"\xff\xfe\0", b"p1:abc:0", b"p9:abc:0:{\n}", b"QUEUED", b"s9:{}{}", &[b'x'; 100_000]];
     for message in garbage {
         redis::cmd("PUBLISH").arg(&live).arg(message).exec(&mut client).unwrap();
     }
@@ -264,4 +266,86 @@ async fn redis_falls_silent_and_wakes() {
     let history = broker.history("c", HistoryQuery::default()).await.unwrap();
     assert_eq!(brief(&history.publications), numbered(1..=3));
     broker.subscribe("d").await.unwrap();
+}
+
+/// Checks that no publication comes after an access change that was missed, unless a gap was told in between.
+#[derive(Default)]
+struct InOrder(Mutex<Order>);
+
+#[derive(Default)]
+struct Order {
+    /// The offset of the next access change; unknown at first and after a gap.
+    next: Option<u64>,
+    gaps: usize,
+    publications: usize,
+    /// Publications whose barrier, or an earlier one, was missing.
+    early: Vec<(u64, u64)>,
+}
+
+impl InOrder {
+    /// Of gaps and publications.
+    fn counts(&self) -> (usize, usize) {
+        let order = self.0.lock().unwrap();
+        (order.gaps, order.publications)
+    }
+}
+
+impl Sink for InOrder {
+    fn publication(&self, channel: &str, _: &str, publication: Publication, _: Option<&Position>) {
+        let mut order = self.0.lock().unwrap();
+        if channel == ACCESS {
+            // One that was missed shows with the next publication.
+            if order.next.is_none_or(|next| next == publication.offset) {
+                order.next = Some(publication.offset + 1);
+            }
+            return;
+        }
+        order.publications += 1;
+        // The number of the access change just before it.
+        let before: u64 = std::str::from_utf8(publication.data.as_bytes()).unwrap().parse().unwrap();
+        if let Some(next) = order.next.filter(|next| *next <= before) {
+            order.early.push((before, next));
+        }
+    }
+    fn signal(&self, _: &str, _: Publication) {}
+    fn movement(&self, _: &str, _: Movement, _: ClientInfo) {}
+    fn status(&self, _: &str, _: State) {}
+    fn gap(&self) {
+        let mut order = self.0.lock().unwrap();
+        (order.next, order.gaps) = (None, order.gaps + 1);
+    }
+}
+
+/// The subscribing link is cut again and again while access changes and publications alternate: what was published behind
+/// a missed access change comes after the gap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_cut_nothing_overtakes_the_access_changes() {
+    const ROOMS: u64 = 20_000;
+    let redis = Redis::start();
+    let (publisher, broker) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
+    let order = Arc::new(InOrder::default());
+    let sink: Arc<dyn Sink> = order.clone();
+    broker.start(Arc::downgrade(&sink)).await.unwrap();
+    let rooms: Vec<String> = (0..ROOMS).map(|n| format!("room:{n}")).collect();
+    broker.subscribe(ACCESS).await.unwrap();
+    for some in rooms.chunks(5_000) {
+        join_all(some.iter().map(async |room| broker.subscribe(room).await.unwrap())).await;
+    }
+    let mut pairs = 0;
+    for _ in 0..5 {
+        let (gaps, publications) = order.counts();
+        let _: i64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query(&mut redis.client()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while order.counts().0 == gaps || order.counts().1 < publications + 100 {
+            assert!(Instant::now() < deadline, "the link does not come back");
+            pairs += 1;
+            let access = Entry { barrier: true, ..entry(ACCESS, 2 * pairs - 1) };
+            let room = rooms[(7919 * pairs % ROOMS) as usize].clone();
+            let message = Entry { data: payload(pairs.to_string()), ..entry(&room, 2 * pairs) };
+            publisher.publish(&[access, message]).await.unwrap();
+        }
+        ready(&*broker).await;
+    }
+    let order = order.0.lock().unwrap();
+    assert_eq!(order.early, [], "(its barrier, the next access change that was expected)");
 }

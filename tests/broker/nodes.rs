@@ -62,7 +62,7 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
         }
     });
     // Large enough that Redis attends to others in the middle of a batch.
-    let large = |seq: u64| Entry { seq, at: 0, channel: "c".into(), data: payload(format!("{seq:>2000}")) };
+    let large = |seq: u64| Entry { data: payload(format!("{seq:>2000}")), ..entry("c", seq) };
     let publish_all = async || {
         let broker = connect(&redis, Retention { size: 10_000, ..generous() }).await;
         let mut new = 0;

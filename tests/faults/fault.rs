@@ -21,6 +21,9 @@ pub enum Kind {
     RedisKilled,
     RedisKilledDataLost,
     RedisHung,
+    MasterKilled,
+    MasterHung,
+    MasterReplaced,
     PocketBaseKilled,
     PocketBaseHung,
     Link(Link, Trouble),
@@ -58,6 +61,9 @@ impl fmt::Display for Kind {
                 Kind::RedisKilled => "Redis: kill -9, data kept",
                 Kind::RedisKilledDataLost => "Redis: kill -9, data lost",
                 Kind::RedisHung => "Redis: SIGSTOP, SIGCONT",
+                Kind::MasterKilled => "Redis Cluster: a master, kill -9, data kept",
+                Kind::MasterHung => "Redis Cluster: a master, SIGSTOP, SIGCONT",
+                Kind::MasterReplaced => "Redis Cluster: CLUSTER FAILOVER",
                 Kind::PocketBaseKilled => "PocketBase: kill -9",
                 Kind::PocketBaseHung => "PocketBase: SIGSTOP, SIGCONT",
                 Kind::HookEndpointSlow => "hooks → gateway: slower than the hooks' timeout",
@@ -84,20 +90,20 @@ impl fmt::Display for Kind {
     }
 }
 
-/// All kinds, some of them more than once.
-pub fn kinds() -> Vec<Kind> {
-    let mut all = [
-        Kind::GatewayKilled,
-        Kind::GatewayHung,
-        Kind::RedisKilled,
-        Kind::RedisHung,
-        Kind::PocketBaseKilled,
-        Kind::PocketBaseHung,
-    ]
-    .repeat(3);
-    // Everybody reloads after it, which forgives much: so not too often.
-    all.push(Kind::RedisKilledDataLost);
-    all.extend([Kind::GatewayKilled, Kind::RedisKilled, Kind::PocketBaseKilled]);
+/// All kinds that this topology knows, some of them more than once.
+pub fn kinds(clustered: bool) -> Vec<Kind> {
+    // The order is part of what a seed means.
+    let [killed, hung] =
+        if clustered { [Kind::MasterKilled, Kind::MasterHung] } else { [Kind::RedisKilled, Kind::RedisHung] };
+    let mut all =
+        [Kind::GatewayKilled, Kind::GatewayHung, killed, hung, Kind::PocketBaseKilled, Kind::PocketBaseHung].repeat(3);
+    if clustered {
+        all.extend([Kind::MasterReplaced, hung, hung]);
+    } else {
+        // Everybody reloads after it, which forgives much: so not too often.
+        all.push(Kind::RedisKilledDataLost);
+    }
+    all.extend([Kind::GatewayKilled, killed, Kind::PocketBaseKilled]);
     all.extend([
         Kind::GatewayRestarted,
         Kind::ClockJumped,
@@ -105,7 +111,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::HooksMoved,
         Kind::ClientsVanished,
     ]);
-    for link in [Link::Clients, Link::Redis, Link::PocketBase, Link::Hooks] {
+    let links = [Link::Clients, Link::Redis, Link::PocketBase, Link::Hooks];
+    for link in links.into_iter().filter(|link| !(clustered && *link == Link::Redis)) {
         use Trouble::{Cut, Dark, Delayed, HalfClosed, Throttled, Truncated};
         all.extend([Cut, Dark, Delayed, Throttled, HalfClosed, Truncated].map(|trouble| Kind::Link(link, trouble)));
     }
@@ -139,6 +146,8 @@ impl Fault {
     pub fn draw(kind: Kind, rng: &mut Rng) -> Self {
         let lasts = match kind {
             Kind::GatewayHung | Kind::RedisHung | Kind::PocketBaseHung => 300..6_000,
+            // Half of them longer than a replica waits before it takes over.
+            Kind::MasterKilled | Kind::MasterHung => 300..12_000,
             Kind::RedisKilled | Kind::RedisKilledDataLost | Kind::PocketBaseKilled => 50..2_000,
             Kind::Link(_, Trouble::HalfClosed | Trouble::Truncated) | Kind::HooksMoved => 100..1_000,
             // Longer than a client waits for a ping.
@@ -207,11 +216,15 @@ impl Fault {
             }
             Kind::RedisKilled | Kind::RedisKilledDataLost => self.kill_redis(topology).await,
             Kind::RedisHung => {
-                let redis = topology.redis.lock().await;
+                let mut store = topology.redis.lock().await;
+                let redis = store.single();
                 redis.pause();
                 sleep(lasts).await;
                 redis.resume();
             }
+            Kind::MasterKilled => topology.redis.lock().await.kill_master(&topology.world, lasts, &mut rng).await,
+            Kind::MasterHung => topology.redis.lock().await.stop_master(&topology.world, lasts, &mut rng).await,
+            Kind::MasterReplaced => topology.redis.lock().await.fail_over(&topology.world, &mut rng).await,
             Kind::PocketBaseKilled => {
                 let mut pocketbase = topology.pocketbase.lock().await;
                 pocketbase.process.kill();
@@ -276,7 +289,8 @@ impl Fault {
     }
 
     async fn kill_redis(&self, topology: &Topology) {
-        let mut redis = topology.redis.lock().await;
+        let mut store = topology.redis.lock().await;
+        let redis = store.single();
         let lost = self.kind == Kind::RedisKilledDataLost;
         if lost {
             remember_epochs(topology, redis.port()).await;

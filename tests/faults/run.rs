@@ -28,12 +28,13 @@ const AFTERGLOW: Duration = Duration::from_secs(4);
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Runs for about this long and says what it has found; prints the table.
-pub async fn run(seed: u64, lasts: Duration) -> Report {
-    println!("FAULTS_SEED={seed}: {} s of faults", lasts.as_secs());
+pub async fn run(seed: u64, clustered: bool, lasts: Duration) -> Report {
+    let cluster = if clustered { " FAULTS_CLUSTER=1" } else { "" };
+    println!("FAULTS_SEED={seed}{cluster}: {} s of faults", lasts.as_secs());
     let began = Instant::now();
     let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}"));
     let _ = std::fs::remove_dir_all(&logs);
-    let topology = Arc::new(Topology::start(ROOMS, USERS, &logs).await);
+    let topology = Arc::new(Topology::start(ROOMS, USERS, clustered, &logs).await);
     let world = Arc::clone(&topology.world);
     let root = Rng::new(seed);
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 async fn topology(name: &str) -> Topology {
-    Topology::start(1, 2, &Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).await
+    Topology::start(1, 2, false, &Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).await
 }
 
 /// Redis loses its data; a client subscribes to the new, empty history and reloads; something is written; and a
@@ -28,7 +28,8 @@ async fn a_gateway_that_starts_beside_an_empty_redis_skips_nothing() {
         // Long enough for the relay's pause between attempts to grow to its full length.
         links.redis[0].set(Weather::Cut);
         {
-            let mut redis = topology.redis.lock().await;
+            let mut store = topology.redis.lock().await;
+            let redis = store.single();
             redis.kill();
             redis.forget();
             tokio::task::block_in_place(|| redis.restart());

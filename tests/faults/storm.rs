@@ -37,7 +37,7 @@ impl<'a> Storm<'a> {
             let mut round = Vec::new();
             for place in 0..size {
                 if deck.is_empty() {
-                    deck = kinds();
+                    deck = kinds(self.topology.clustered);
                     self.rng.shuffle(&mut deck);
                 }
                 let fault = Fault::draw(deck.pop().expect("it was filled"), &mut self.rng);

@@ -2,12 +2,12 @@
 
 use super::clock::Clock;
 use super::record::Epochs;
+use super::store::{PREFIX, Store};
 use crate::harness::gateway::Gateway;
 use crate::harness::http::Http;
 use crate::harness::pocketbase::{PocketBase, User, chat, install};
 use crate::harness::process::free_port;
 use crate::harness::proxy::Proxy;
-use crate::harness::redis::Redis;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,8 @@ const CALL: Duration = Duration::from_secs(10);
 pub struct Topology {
     /// Each held by whoever changes the process: one fault at a time for each.
     pub pocketbase: AsyncMutex<PocketBase>,
-    pub redis: AsyncMutex<Redis>,
+    pub redis: AsyncMutex<Store>,
+    pub clustered: bool,
     pub gateways: Vec<AsyncMutex<Gateway>>,
     /// The gateways' own.
     pub clocks: Vec<Clock>,
@@ -35,7 +36,8 @@ pub struct Topology {
     _hooks: TempDir,
 }
 
-/// The proxies, by who calls whom; those of the first three once for each gateway.
+/// The proxies, by who calls whom; those of the first three once for each gateway. To a Redis Cluster there are none: its
+/// nodes tell their addresses themselves.
 pub struct Links {
     pub clients: Vec<Proxy>,
     pub redis: Vec<Proxy>,
@@ -145,10 +147,9 @@ impl World {
 }
 
 impl Topology {
-    pub async fn start(rooms: usize, users: usize, logs: &Path) -> Self {
+    pub async fn start(rooms: usize, users: usize, clustered: bool, logs: &Path) -> Self {
         std::fs::create_dir_all(logs).expect("the folder of the logs can be made");
-        let kept = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
-        let redis = tokio::task::spawn_blocking(move || Redis::start_on(free_port, &kept)).await.expect("Redis");
+        let redis = Store::start(clustered).await;
         let ports: Vec<u16> = (0..GATEWAYS).map(|_| free_port()).collect();
         let hooks = Proxy::start(ports[0]).await;
         let folder = hooks_for_tests();
@@ -158,9 +159,19 @@ impl Topology {
         let mut links = Links::new(hooks, &ports);
         let (mut gateways, mut clocks) = (Vec::new(), Vec::new());
         for port in ports {
-            let (to_redis, to_pocketbase) = (Proxy::start(redis.port()).await, Proxy::start(pocketbase.port).await);
+            let to_pocketbase = Proxy::start(pocketbase.port).await;
+            let redis_url = match &redis {
+                Store::Single(redis) => {
+                    let to_redis = Proxy::start(redis.port()).await;
+                    let url = format!("redis://127.0.0.1:{}", to_redis.port);
+                    links.redis.push(to_redis);
+                    url
+                }
+                Store::Cluster(cluster) => cluster.url(),
+            };
             let settings = [
-                ("GATEWAY_REDIS_URL", format!("redis://127.0.0.1:{}", to_redis.port)),
+                ("GATEWAY_REDIS_URL", redis_url),
+                ("GATEWAY_REDIS_PREFIX", PREFIX.into()),
                 ("GATEWAY_HISTORY_SIZE", HISTORY.to_string()),
                 ("GATEWAY_PING_INTERVAL", "5".into()),
                 ("GATEWAY_PONG_TIMEOUT", "3".into()),
@@ -175,7 +186,6 @@ impl Topology {
             let url = format!("http://127.0.0.1:{}", to_pocketbase.port);
             gateways.push(AsyncMutex::new(Gateway::start(port, &url, &settings).await));
             links.clients.push(Proxy::start(port).await);
-            links.redis.push(to_redis);
             links.pocketbase.push(to_pocketbase);
         }
         let (rooms, users) = people(&pocketbase, rooms, users).await;
@@ -198,6 +208,7 @@ impl Topology {
         Self {
             pocketbase,
             redis,
+            clustered,
             gateways,
             clocks,
             links,

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 /// For whatever the cluster is waited for.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// After how many milliseconds of silence a node is taken for dead.
-const NODE_TIMEOUT: &str = "1000";
+/// Milliseconds of silence after which a node counts as dead, unless a test chooses another time.
+const NODE_TIMEOUT: u32 = 1000;
 
 pub struct Cluster {
     /// The first ones begin as masters.
@@ -28,7 +28,22 @@ impl Cluster {
     }
 
     pub fn start_with(masters: usize, replicas: usize) -> Self {
-        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(Vec::new)).collect();
+        Self::start_with_timeout(masters, replicas, NODE_TIMEOUT)
+    }
+
+    /// Three masters that stay in office through half a minute of silence.
+    pub fn start_patient() -> Self {
+        Self::start_with_timeout(3, 0, 30_000)
+    }
+
+    pub fn start_with_timeout(masters: usize, replicas: usize, node_timeout: u32) -> Self {
+        Self::start_kept(masters, replicas, node_timeout, &[])
+    }
+
+    /// With further arguments of `redis-server`, such as those that keep its data.
+    pub fn start_kept(masters: usize, replicas: usize, node_timeout: u32, more: &[&str]) -> Self {
+        let more = || more.iter().map(|&argument| argument.to_owned()).collect();
+        let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(node_timeout, more)).collect();
         let ports: Vec<u16> = nodes.iter().map(Redis::port).collect();
         create(&ports, replicas, &[]);
         Self { nodes, tls_ports: Vec::new() }.whole(replicas)
@@ -39,7 +54,7 @@ impl Cluster {
         let port = Cell::new(0);
         let (nodes, tls_ports): (Vec<Redis>, Vec<u16>) = (0..3)
             .map(|_| {
-                let node = node(|| {
+                let node = node(NODE_TIMEOUT, || {
                     port.set(free_port());
                     let mut arguments = certificates.redis_arguments(port.get());
                     arguments.extend(["--tls-cluster", "yes", "--tls-replication", "yes"].map(str::to_owned));
@@ -52,11 +67,15 @@ impl Cluster {
         Self { nodes, tls_ports }.whole(0)
     }
 
-    /// Waits until it is.
     fn whole(self, replicas: usize) -> Self {
-        let cluster = self;
-        let all = cluster.nodes.len();
-        cluster.wait("every node to know all", |cluster| {
+        self.wait_until_whole(replicas);
+        self
+    }
+
+    /// Waits until all nodes agree, and each master has so many replicas that follow it.
+    pub fn wait_until_whole(&self, replicas: usize) {
+        let all = self.nodes.len();
+        self.wait("every node to know all", |cluster| {
             let known = |node: &Redis| {
                 let links_up = field(node, "REPLICATION", "master_link_status").is_none_or(|status| status == "up");
                 info(node, "cluster_state").as_deref() == Some("ok")
@@ -65,12 +84,21 @@ impl Cluster {
             };
             // Also who replicates whom.
             let ranges = |node: &Redis| -> Vec<Vec<redis::Value>> {
-                redis::cmd("CLUSTER").arg("SLOTS").query(&mut node.client()).expect("it answers")
+                redis::cmd("CLUSTER").arg("SLOTS").query(&mut node.client()).unwrap_or_default()
             };
-            let full = |node: &Redis| ranges(node).iter().all(|range| range.len() == 3 + replicas);
+            let full = |node: &Redis| {
+                let ranges = ranges(node);
+                !ranges.is_empty() && ranges.iter().all(|range| range.len() == 3 + replicas)
+            };
             cluster.nodes.iter().all(known) && cluster.nodes.iter().all(full)
         });
-        cluster
+    }
+
+    /// Has a replica take its master's place, without loss, and waits until it has.
+    pub fn fail_over(&self, master: usize) {
+        let replica = &self.nodes[self.replica_of(master)];
+        redis::cmd("CLUSTER").arg("FAILOVER").exec(&mut replica.client()).expect("the replica takes over");
+        self.wait("the replica to take over", |_| field(replica, "REPLICATION", "role").as_deref() == Some("master"));
     }
 
     /// One node is enough for finding the others.
@@ -169,13 +197,13 @@ fn create(ports: &[u16], replicas: usize, more: &[String]) {
     cli(&more.iter().cloned().chain(arguments).chain(choices).collect::<Vec<_>>());
 }
 
-fn node(more: impl Fn() -> Vec<String>) -> Redis {
+fn node(timeout: u32, more: impl Fn() -> Vec<String>) -> Redis {
     // The bus port is chosen anew with every attempt, as the ports are.
     Redis::start_with_ports(|| {
         let bus = free_port().to_string();
         let arguments = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-node-timeout"];
         let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
-        arguments.push(NODE_TIMEOUT.into());
+        arguments.push(timeout.to_string());
         arguments.extend(["--cluster-port".into(), bus]);
         arguments.extend(more());
         (free_port(), arguments)

@@ -72,7 +72,7 @@ impl Node {
     /// Publishes the payload so many times at once into a channel with so many subscribers, as the relay does with a
     /// run of events. Returns once all of it is written.
     pub async fn publish(&mut self, channel: &str, data: &Payload, times: u64, subscribers: u64) {
-        let entry = |seq| Entry { seq, at: 0, channel: channel.to_owned(), data: data.clone() };
+        let entry = |seq| Entry { seq, at: 0, channel: channel.to_owned(), data: data.clone(), barrier: false };
         let entries: Vec<Entry> = (self.seq + 1..=self.seq + times).map(entry).collect();
         let new = self.broker.publish(&entries).await.expect("the broker takes it");
         assert_eq!(new as u64, times);

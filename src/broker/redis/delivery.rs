@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
-/// Messages received and not yet handed over; past either bound they are dropped, which is a gap. Memory is taken
-/// only for those that are there.
+/// Bounds of the messages received and not yet handed over. Past either of them all messages are dropped until the queue
+/// is half empty, and the sink is told of a gap before it gets a later message: of two publications the earlier is never
+/// missing alone. Memory is taken only for messages that are there.
 const MAX_MESSAGES: usize = 65_536;
 const MAX_BYTES: usize = 64 << 20;
 
@@ -45,7 +46,8 @@ impl Queue {
     pub fn push(&self, name: String, message: Vec<u8>) {
         let size = name.len() + message.len();
         let fits = self.waiting.bytes.fetch_add(size, Ordering::AcqRel) + size <= MAX_BYTES;
-        if !fits || self.sender.try_send(Live { name, message }).is_err() {
+        let dropping = self.waiting.overflowed.load(Ordering::Acquire);
+        if dropping || !fits || self.sender.try_send(Live { name, message }).is_err() {
             self.waiting.bytes.fetch_sub(size, Ordering::AcqRel);
             self.waiting.overflowed.store(true, Ordering::Release);
         }
@@ -75,7 +77,9 @@ fn hand_over(live: &str, message: Bytes, state: &State) {
     let Some(sink) = state.sink() else { return };
     let Some(channel) = state.keys.channel(live) else { return };
     match wire::read(&message) {
-        Some(Message::Publication { epoch, publication }) => sink.publication(&channel, &epoch, publication),
+        Some(Message::Publication { epoch, publication, after }) => {
+            sink.publication(&channel, &epoch, publication, after.as_ref());
+        }
         Some(Message::Signal(publication)) => sink.signal(&channel, publication),
         Some(Message::Movement(movement, info)) => sink.movement(&channel, movement, info),
         Some(Message::Status(state)) => sink.status(&channel, state),
@@ -84,5 +88,62 @@ fn hand_over(live: &str, message: Bytes, state: &State) {
             message_bytes = message.len(),
             "something unreadable was published into a channel's place in Redis; it is ignored"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::Keys;
+    use super::*;
+    use crate::broker::{Sink, status};
+    use crate::protocol::{ClientInfo, Movement, Position, Publication};
+    use std::sync::{Mutex, PoisonError, Weak};
+
+    /// The offsets of publications, and 0 for a gap.
+    #[derive(Default)]
+    struct Log(Mutex<Vec<u64>>);
+
+    impl Log {
+        fn note(&self, offset: u64) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(offset);
+        }
+    }
+
+    impl Sink for Log {
+        fn publication(&self, _: &str, _: &str, publication: Publication, _: Option<&Position>) {
+            self.note(publication.offset);
+        }
+        fn signal(&self, _: &str, _: Publication) {}
+        fn movement(&self, _: &str, _: Movement, _: ClientInfo) {}
+        fn status(&self, _: &str, _: status::State) {}
+        fn gap(&self) {
+            self.note(0);
+        }
+    }
+
+    /// A large message does not fit any more. A small one behind it, which would, must not come before the gap: the
+    /// large one may have ended the access of somebody who would get the small one.
+    #[tokio::test]
+    async fn nothing_that_follows_a_dropped_message_is_handed_over_before_the_gap() {
+        let state = Arc::new(State::new(Keys::new("p")));
+        let log = Arc::new(Log::default());
+        let sink: Arc<dyn Sink> = log.clone();
+        let sink: Weak<dyn Sink> = Arc::downgrade(&sink);
+        state.set_sink(sink).unwrap();
+        let (queue, delivery) = queue();
+        let push = |offset: u64, size: usize| {
+            queue.push(state.keys.live("c"), format!("p{offset}:e:0:\"{}\"", " ".repeat(size)).into_bytes());
+        };
+        push(1, MAX_BYTES / 2);
+        push(2, MAX_BYTES / 2 + 1);
+        push(3, 1);
+        let running = tokio::spawn(delivery.run(Arc::clone(&state)));
+        while log.0.lock().unwrap().last() != Some(&0) {
+            tokio::task::yield_now().await;
+        }
+        push(4, 1);
+        drop(queue);
+        running.await.unwrap();
+        assert_eq!(*log.0.lock().unwrap(), [1, 0, 4]);
     }
 }

@@ -6,6 +6,8 @@
 
 use super::address::{Endpoint, Reader, Writer};
 use super::delivery::Queue;
+use super::slots;
+use super::subscriber::BySlot;
 use super::task::Task;
 use redis::{Cmd, PushKind, Value, parse_redis_value_async};
 use std::collections::HashSet;
@@ -38,7 +40,7 @@ struct Shared {
 #[derive(Default)]
 struct Seen {
     /// What is subscribed to, by its name in Redis.
-    on: HashSet<String>,
+    on: BySlot,
     /// What has been asked to end.
     leaving: HashSet<String>,
     /// Redis has ended a subscription by itself.
@@ -113,11 +115,16 @@ impl PubSub {
     }
 
     pub fn is_on(&self, name: &str) -> bool {
-        self.seen().on.contains(name)
+        self.seen().on.contains(slots::of_key(name.as_bytes()), name)
     }
 
-    pub fn on(&self) -> HashSet<String> {
-        self.seen().on.clone()
+    pub fn on(&self, slot: u16) -> HashSet<String> {
+        self.seen().on.of(slot).cloned().collect()
+    }
+
+    /// Whether each of these slots has at least so many subscriptions.
+    pub fn has_at_least(&self, counts: impl IntoIterator<Item = (u16, usize)>) -> bool {
+        self.seen().on.has_at_least(counts)
     }
 
     /// Waits until Redis has ended a subscription by itself, or the connection has ended, which is an error.
@@ -170,11 +177,12 @@ impl Shared {
                 }
             }
             PushKind::Subscribe | PushKind::SSubscribe => {
-                self.seen().on.insert(name);
+                let slot = slots::of_key(name.as_bytes());
+                self.seen().on.insert(slot, &name);
             }
             PushKind::Unsubscribe | PushKind::SUnsubscribe => {
                 let mut seen = self.seen();
-                seen.on.remove(&name);
+                seen.on.remove(slots::of_key(name.as_bytes()), &name);
                 if !seen.leaving.remove(&name) {
                     seen.moved = true;
                     self.changed.notify_one();

@@ -5,7 +5,7 @@
 use redis::{Arg, Cmd, Value};
 use std::collections::BTreeSet;
 
-const SLOTS: usize = 16_384;
+pub const SLOTS: usize = 16_384;
 const NOBODY: u16 = u16::MAX;
 
 /// As Redis computes it: of the hash tag alone where there is one.

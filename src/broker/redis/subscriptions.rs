@@ -8,6 +8,7 @@ use super::slots::{self, SlotMap};
 use super::subscriber::State;
 use super::task::Task;
 use crate::broker::BrokerError;
+use crate::event::ACCESS;
 use redis::Cmd;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,8 @@ const REQUESTS: usize = 1024;
 const BATCH: usize = 512;
 /// Channels that are subscribed to again before an answer is waited for: few enough for it to come in time.
 const RESTORE: usize = 8192;
+/// Channels and slots that are compared before other tasks get their turn.
+const LOOK: usize = 4096;
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Between attempts to subscribe to what the node has refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -159,7 +162,8 @@ impl Keeper {
                         let answer = if wanted {
                             Err(Refusal::Failed(self.health.down()))
                         } else {
-                            self.common.state.wanted().remove(&channel);
+                            let (_, slot) = self.common.state.live(&channel);
+                            self.common.state.wanted().remove(slot, &channel);
                             Ok(())
                         };
                         let _ = done.send(answer);
@@ -224,34 +228,57 @@ impl Keeper {
         }
     }
 
-    /// The names in Redis of all wanted channels that this node owns.
-    fn mine(&self) -> HashSet<String> {
-        let slots = self.common.slots.borrow().clone();
-        let names: Vec<String> = {
-            let wanted = self.common.state.wanted();
-            wanted.iter().map(|channel| self.common.state.keys.live(channel)).collect()
-        };
-        names.into_iter().filter(|name| self.owns(&slots, name)).collect()
+    fn owns(&self, slots: &SlotMap, slot: u16) -> bool {
+        slots.owner(slot) == Some(&self.name)
     }
 
-    fn owns(&self, slots: &SlotMap, name: &str) -> bool {
-        slots.owner(slots::of_key(name.as_bytes())) == Some(&self.name)
-    }
-
+    /// Whether everything wanted of this node is subscribed to. Compares numbers for each slot, since it is asked every
+    /// second: a link never has more than is wanted, but for a moment.
     fn is_complete(&self, link: &PubSub) -> bool {
-        self.mine().is_subset(&link.on())
+        let slots = self.common.slots.borrow().clone();
+        let wanted: Vec<(u16, usize)> = self.common.state.wanted().counts().collect();
+        link.has_at_least(wanted.into_iter().filter(|&(slot, _)| self.owns(&slots, slot)))
+    }
+
+    /// Names in Redis: of channels that are wanted of this node and not subscribed to, and the other way round.
+    async fn differences(&self, link: &PubSub) -> (Vec<String>, Vec<String>) {
+        let (state, slots) = (&self.common.state, self.common.slots.borrow().clone());
+        let (mut missing, mut more) = (Vec::new(), Vec::new());
+        let mut looked_at = 0;
+        for slot in 0..slots::SLOTS as u16 {
+            let on = link.on(slot);
+            let mine: HashSet<String> = if self.owns(&slots, slot) {
+                state.wanted().of(slot).map(|channel| state.keys.live(channel)).collect()
+            } else {
+                HashSet::new()
+            };
+            missing.extend(mine.difference(&on).cloned());
+            more.extend(on.difference(&mine).cloned());
+            looked_at += 1 + on.len() + mine.len();
+            if looked_at > LOOK {
+                looked_at = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        (missing, more)
     }
 
     /// Subscribes to everything wanted, and to no more. Returns whether something was missing.
     async fn reconcile(&self, link: &mut PubSub) -> Result<bool, String> {
-        let (mine, on) = (self.mine(), link.on());
-        let difference = |a: &HashSet<String>, b: &HashSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
-        let (missing, more) = (difference(&mine, &on), difference(&on, &mine));
+        let (mut missing, more) = self.differences(link).await;
         self.write(link, &[], &more).await?;
+        let is_missing = !missing.is_empty();
+        let (access, _) = self.common.state.live(ACCESS);
+        if let Some(place) = missing.iter().position(|name| *name == access).filter(|_| missing.len() > 1) {
+            // First, and the sink reads what was missed of it before anything of the other channels arrives: otherwise a
+            // publication could overtake an access change that was published while the link was down.
+            self.write(link, &[missing.swap_remove(place)], &[]).await?;
+            self.common.state.gap();
+        }
         for names in missing.chunks(RESTORE) {
             self.write(link, names, &[]).await?;
         }
-        Ok(!missing.is_empty())
+        Ok(is_missing)
     }
 
     async fn write(&self, link: &mut PubSub, on: &[String], off: &[String]) -> Result<Option<String>, String> {
@@ -286,45 +313,46 @@ impl Keeper {
     /// does not want it any more.
     async fn carry_out(&self, link: &mut PubSub, batch: Vec<Request>) -> Result<(), String> {
         let state = &self.common.state;
-        let batch: Vec<(Request, String)> = batch
+        let batch: Vec<(Request, (String, u16))> = batch
             .into_iter()
             .filter(|request| !request.wanted || !request.done.is_closed())
             .map(|request| {
-                let name = state.keys.live(&request.channel);
-                (request, name)
+                let live = state.live(&request.channel);
+                (request, live)
             })
             .collect();
-        let last: HashMap<&str, bool> = batch.iter().map(|(request, name)| (name.as_str(), request.wanted)).collect();
+        let last: HashMap<&str, bool> =
+            batch.iter().map(|(request, (name, _))| (name.as_str(), request.wanted)).collect();
         let changed = |wanted| {
             let changed = last.iter().filter(|&(name, &last)| last == wanted && link.is_on(name) != wanted);
             changed.map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>()
         };
         let (on, off) = (changed(true), changed(false));
         // First, so that a reconnection or a moving slot does not miss them.
-        let mut new = HashSet::new();
+        let mut new: HashMap<String, (String, u16)> = HashMap::new();
         {
             let mut wanted = state.wanted();
-            for (request, _) in &batch {
+            for (request, (name, slot)) in &batch {
                 if !request.wanted {
-                    wanted.remove(&request.channel);
+                    wanted.remove(*slot, &request.channel);
                     new.remove(&request.channel);
-                } else if wanted.insert(request.channel.clone()) {
-                    new.insert(request.channel.clone());
+                } else if wanted.insert(*slot, &request.channel) {
+                    new.insert(request.channel.clone(), (name.clone(), *slot));
                 }
             }
         }
         let result = self.write(link, &on, &off).await;
         let slots = self.common.slots.borrow().clone();
-        let answer = |wanted: bool, name: &str| match &result {
+        let answer = |wanted: bool, name: &str, slot: u16| match &result {
             _ if !wanted || !last[name] => Ok(()),
             Err(reason) => Err(Refusal::Failed(BrokerError::Unavailable(reason.clone()))),
-            Ok(_) if link.is_on(name) && self.owns(&slots, name) => Ok(()),
+            Ok(_) if link.is_on(name) && self.owns(&slots, slot) => Ok(()),
             Ok(refused) => {
                 let reason = refused.clone().unwrap_or_else(|| "the channel's slot has moved".into());
                 Err(Refusal::Elsewhere(BrokerError::Unavailable(reason)))
             }
         };
-        let answers: Vec<_> = batch.iter().map(|(request, name)| answer(request.wanted, name)).collect();
+        let answers: Vec<_> = batch.iter().map(|(request, (name, slot))| answer(request.wanted, name, *slot)).collect();
         for ((Request { channel, done, .. }, _), answer) in batch.into_iter().zip(answers) {
             let good = answer.is_ok();
             if done.send(answer).is_ok() && good {
@@ -332,12 +360,11 @@ impl Keeper {
             }
         }
         // They have failed, or nobody waited for them any more, so nobody would ever take them back.
-        if !new.is_empty() {
-            state.wanted().retain(|channel| !new.contains(channel));
+        for (channel, (_, slot)) in &new {
+            state.wanted().remove(*slot, channel);
         }
         result?;
-        let names = new.iter().map(|channel| state.keys.live(channel));
-        let unwanted: Vec<String> = names.filter(|name| link.is_on(name)).collect();
+        let unwanted: Vec<String> = new.into_values().map(|(name, _)| name).filter(|name| link.is_on(name)).collect();
         self.write(link, &[], &unwanted).await.map(drop)
     }
 }

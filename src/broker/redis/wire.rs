@@ -1,6 +1,7 @@
 //! What is written into Redis and read back: pub/sub messages and a channel's history.
 //!
-//! A publication is `p{offset}:{time of the outbox row}:{epoch}:{data}`, written by `publish.lua`; a signal `s{length}:{info}{data}` with
+//! A publication is `p{offset}:{epoch}:{time of the outbox row}:{data}`, written by `publish.lua`, in a cluster after `b{offset}:{epoch}:` with the
+//! position of the newest barrier before it; a signal `s{length}:{info}{data}` with
 //! the length of the JSON `info`; a client's coming `j{info}` and going `l{info}`, written by the scripts of presence;
 //! a status `v{version}:{status}:{last seen}`, written by `status.lua`. Anybody with access to Redis can write
 //! something else; that is never trusted further than its shape.
@@ -13,7 +14,12 @@ use redis::Value;
 
 #[derive(Debug, PartialEq)]
 pub enum Message {
-    Publication { epoch: String, publication: Publication },
+    /// `after`: position of the newest barrier before it.
+    Publication {
+        epoch: String,
+        publication: Publication,
+        after: Option<Position>,
+    },
     Signal(Publication),
     Movement(Movement, ClientInfo),
     Status(State),
@@ -23,14 +29,10 @@ pub enum Message {
 pub fn read(message: &Bytes) -> Option<Message> {
     let (kind, rest) = message.split_first()?;
     match kind {
-        b'p' => {
-            let (offset, rest) = number(rest).filter(|(offset, _)| (1..=COUNT_MAX).contains(offset))?;
-            let (at, rest) = number(rest)?;
-            let colon = rest.iter().take(MAX_EPOCH + 1).position(|&b| b == b':')?;
-            let epoch = epoch(&rest[..colon])?;
-            let data = payload(message.slice_ref(&rest[colon + 1..]))?;
-            let publication = Publication { offset, at, data, info: None };
-            Some(Message::Publication { epoch, publication })
+        b'p' => publication(message, rest, None),
+        b'b' => {
+            let (barrier, rest) = position(rest)?;
+            publication(message, rest.strip_prefix(b"p")?, Some(barrier))
         }
         b's' => {
             let (length, rest) = number(rest)?;
@@ -48,6 +50,26 @@ pub fn read(message: &Bytes) -> Option<Message> {
         }
         _ => None,
     }
+}
+
+/// What follows the `p` in a message.
+fn publication(message: &Bytes, rest: &[u8], after: Option<Position>) -> Option<Message> {
+    let (Position { offset, epoch }, rest) = position(rest)?;
+    let (at, data) = number(rest)?;
+    let data = payload(message.slice_ref(data))?;
+    Some(Message::Publication { epoch, publication: Publication { offset, at, data, info: None }, after })
+}
+
+/// Before a publication: the position of the newest barrier.
+pub fn barrier(Position { offset, epoch }: &Position) -> String {
+    format!("b{offset}:{epoch}:")
+}
+
+/// `{offset}:{epoch}:`, and what follows.
+fn position(text: &[u8]) -> Option<(Position, &[u8])> {
+    let (offset, rest) = number(text).filter(|(offset, _)| (1..=COUNT_MAX).contains(offset))?;
+    let colon = rest.iter().take(MAX_EPOCH + 1).position(|&b| b == b':')?;
+    Some((Position { offset, epoch: epoch(&rest[..colon])? }, &rest[colon + 1..]))
 }
 
 fn state(status: &str, last_seen: &str, version: u64) -> Option<State> {
@@ -151,17 +173,30 @@ pub fn read_number(value: &Value) -> Option<u64> {
     }
 }
 
-/// A [`Mark`] as Redis keeps it: generation, seq, fingerprint and boot, decimal.
-pub fn mark(Mark { generation, seq, fingerprint, boot }: Mark) -> String {
-    format!("{generation} {seq} {fingerprint} {boot}")
+/// The answer of `HMGET` for a position's offset and epoch.
+pub fn read_position(answer: &Value) -> Option<Position> {
+    let Value::Array(fields) = answer else { return None };
+    let [offset, epoch_value] = fields.as_slice() else { return None };
+    let offset = read_number(offset).filter(|offset| (1..=COUNT_MAX).contains(offset))?;
+    Some(Position { offset, epoch: epoch(text(epoch_value)?.as_bytes())? })
 }
 
-pub fn read_mark(value: &Value) -> Option<Mark> {
-    let Value::BulkString(text) = value else { return None };
-    let mut numbers = std::str::from_utf8(text).ok()?.split(' ').map(|number| number.parse().ok());
-    let mut next = || numbers.next().flatten();
+/// A [`Mark`] as Redis keeps it: generation, seq, fingerprint and boot, decimal; in a cluster also the position of the
+/// newest barrier up to it.
+pub fn mark(Mark { generation, seq, fingerprint, boot }: Mark, barrier: Option<&Position>) -> String {
+    let mark = format!("{generation} {seq} {fingerprint} {boot}");
+    barrier.map_or(mark.clone(), |Position { offset, epoch }| format!("{mark} {offset}:{epoch}:"))
+}
+
+pub fn read_mark(value: &Value) -> Option<(Mark, Option<Position>)> {
+    let mut parts = text(value)?.split(' ');
+    let mut next = || parts.next()?.parse().ok();
     let mark = Mark { generation: next()?, seq: next()?, fingerprint: next()?, boot: next()? };
-    (numbers.next().is_none() && mark.generation.max(mark.seq) <= COUNT_MAX).then_some(mark)
+    let barrier = match parts.next() {
+        None => None,
+        Some(barrier) => Some(position(barrier.as_bytes()).filter(|(_, rest)| rest.is_empty())?.0),
+    };
+    (parts.next().is_none() && mark.generation.max(mark.seq) <= COUNT_MAX).then_some((mark, barrier))
 }
 
 /// Redis counts no further, so what is above was never counted, and counting on from it could overflow.
@@ -216,11 +251,34 @@ mod tests {
 
     #[test]
     fn a_publication_is_read_without_copying_its_payload() {
-        let message = Bytes::from_static(b"p17:1800000000000:0a1b2c:{\"a\":\"b:c\"}");
-        let Some(Message::Publication { epoch, publication }) = read(&message) else { panic!("unreadable") };
+        let message = Bytes::from_static(b"p17:0a1b2c:1800000000000:{\"a\":\"b:c\"}");
+        let Some(Message::Publication { epoch, publication, after: None }) = read(&message) else {
+            panic!("unreadable")
+        };
         assert_eq!((epoch.as_str(), publication.offset, publication.at), ("0a1b2c", 17, 1_800_000_000_000));
         assert_eq!(publication.data, data("{\"a\":\"b:c\"}"));
         assert_eq!(publication.data.as_bytes().as_ptr(), message[25..].as_ptr());
+    }
+
+    #[test]
+    fn a_barrier_comes_back_with_a_publication_and_with_the_mark() {
+        let at = Position { offset: 41, epoch: "access1".into() };
+        let message = Bytes::from(format!("{}p7:epoch:0:{{}}", barrier(&at)));
+        let publication = Publication { offset: 7, at: 0, data: data("{}"), info: None };
+        let expected = Message::Publication { epoch: "epoch".into(), publication, after: Some(at.clone()) };
+        assert_eq!(read(&message), Some(expected));
+        let it = Mark { generation: 1, seq: 2, fingerprint: 3, boot: 4 };
+        for barrier in [None, Some(at.clone())] {
+            let kept = Value::BulkString(mark(it, barrier.as_ref()).into());
+            assert_eq!(read_mark(&kept), Some((it, barrier)));
+        }
+        for bad in ["1 2 3", "1 2 3 4 5", "1 2 3 4 5:e", "1 2 3 4 0:e:", "1 2 3 4 5:e: ", "1 2 3 4 5:e: 6", "1 2 3 4 "]
+        {
+            assert_eq!(read_mark(&Value::BulkString(bad.into())), None, "{bad:?}");
+        }
+        let field = |text: &str| Value::BulkString(text.into());
+        assert_eq!(read_position(&Value::Array(vec![field("41"), field("access1")])), Some(at));
+        assert_eq!(read_position(&Value::Array(vec![Value::Nil, Value::Nil])), None);
     }
 
     #[test]
@@ -246,7 +304,13 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_refused() {
-        let foreign: [&[u8]; 24] = [
+        let foreign: [&[u8]; 30] = [
+            b"b",
+            b"b5:abc:",
+            b"b5:p1:abc:0:{}",
+            b"b0:abc:p1:abc:0:{}",
+            b"b5:abc:s2:{}{}",
+            b"b5:abc:b5:abc:p1:abc:0:{}",
             b"v",
             b"v1:asleep:2",
             b"v1:online:x",
@@ -257,17 +321,17 @@ mod tests {
             b"p1",
             b"p1:",
             b"p1:abc",
-            b"p1:0",
-            b"p1:0:abc",
-            b"p1:0:abc:",
-            b"p0:0:abc:{}",
-            b"p-1:0:abc:{}",
-            b"p1:0::{}",
-            b"p9223372036854775808:0:abc:{}",
-            b"p18446744073709551616:0:abc:{}",
-            b"p1:0:abc:{\n}",
-            b"p1:0:abc:\xff",
-            b"p1:x:abc:{}",
+            b"p1:abc:0",
+            b"p1:abc:0x",
+            b"p1:abc:0:",
+            b"p0:abc:0:{}",
+            b"p-1:abc:0:{}",
+            b"p1::0:{}",
+            b"p9223372036854775808:abc:0:{}",
+            b"p18446744073709551616:abc:0:{}",
+            b"p1:abc:0:{\n}",
+            b"p1:abc:0:\xff",
+            b"p1:abc:x:{}",
             b"s99:{}",
             b"s2:{}{}",
             b"{\"hello\":1}",
@@ -284,7 +348,7 @@ mod tests {
         }
 
         #[test]
-        fn nearly_ours_does_no_harm(message in "[psvjl]?[0-9]{0,21}:?[a-f0-9:]{0,40}[{}\":\n]{0,4}") {
+        fn nearly_ours_does_no_harm(message in "(b[0-9]:[a-f]{1,3}:)?[psvjl]?[0-9]{0,21}:?[a-f0-9:]{0,40}[{}\":\n]{0,4}") {
             let _ = read(&message.into_bytes().into());
         }
     }

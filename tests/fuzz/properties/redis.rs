@@ -22,10 +22,15 @@ pub fn check(input: &[u8]) {
 
 fn message(bytes: &Bytes, feed: &mut Feed) {
     match wire::read(bytes) {
-        Some(Message::Publication { epoch, publication }) => {
+        Some(Message::Publication { epoch, publication, after }) => {
             is_sound(&publication);
             assert!(publication.offset > 0 && publication.info.is_none());
             assert!(bytes.ends_with(publication.data.as_bytes()));
+            if let Some(after) = after {
+                let message = format!("{}p1:e:0:{{}}", wire::barrier(&after)).into();
+                let again = wire::read(&message);
+                assert!(matches!(again, Some(Message::Publication { after: Some(again), .. }) if again == after));
+            }
             feed.arrive(&epoch, &publication);
         }
         Some(Message::Signal(publication)) => {
@@ -50,9 +55,9 @@ fn answer(bytes: &[u8], feed: &mut Feed) {
     let Ok(value) = redis::parse_redis_value(bytes) else { return };
     let _ = (wire::read_number(&value), wire::read_presence(value.clone()));
     let _ = (wire::read_states(&value, 1), wire::read_choices(&value, 1), wire::read_chosen(&value));
-    if let Some(mark) = wire::read_mark(&value) {
-        let again = redis::Value::BulkString(wire::mark(mark).into_bytes());
-        assert_eq!(wire::read_mark(&again), Some(mark));
+    if let Some((mark, barrier)) = wire::read_mark(&value) {
+        let again = redis::Value::BulkString(wire::mark(mark, barrier.as_ref()).into_bytes());
+        assert_eq!(wire::read_mark(&again), Some((mark, barrier)));
         assert!(mark.generation.max(mark.seq) <= i64::MAX as u64, "what cannot be counted on from: {mark:?}");
     }
     let Ok(history) = wire::read_history(value) else { return };

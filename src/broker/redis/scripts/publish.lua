@@ -1,6 +1,7 @@
 -- KEYS[1] position: generation, epoch, offset, seq; KEYS[2] stream
 -- ARGV: seq, the seq before it in the same batch and channel (0: none), data, epoch for a new history,
---       size, ttl and position ttl in milliseconds, pub/sub channel, generation, time of the outbox row
+--       size, ttl and position ttl in milliseconds, pub/sub channel, generation, time of the outbox row, in a cluster also
+--       what precedes the publication in its message
 -- Returns 1 when it was new, 0 when it was a repeat.
 local seq, before, data = ARGV[1], ARGV[2], ARGV[3]
 local generation = ARGV[9]
@@ -38,5 +39,5 @@ redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[5], offset .. '-0', 'd', data)
 redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'seq', seq, 'generation', generation)
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
-redis.call(PUBLISH, ARGV[8], 'p' .. offset .. ':' .. ARGV[10] .. ':' .. epoch .. ':' .. data)
+redis.call(PUBLISH, ARGV[8], (ARGV[11] or '') .. 'p' .. offset .. ':' .. epoch .. ':' .. ARGV[10] .. ':' .. data)
 return 1

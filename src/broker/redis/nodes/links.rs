@@ -1,0 +1,96 @@
+//! Links to all nodes, by address, and the last known owners of the slots.
+
+use super::super::address::Endpoint;
+use super::super::link::Link;
+use super::super::sentinels::Sentinels;
+use super::super::slots::SlotMap;
+use super::super::subscriptions::{Common, Subscriptions};
+use crate::broker::BrokerError;
+use redis::RedisConnectionInfo;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+pub struct Links {
+    pub clustered: bool,
+    /// Of a cluster or a single Redis.
+    pub seeds: Vec<Endpoint>,
+    pub login: RedisConnectionInfo,
+    pub sentinels: Option<Sentinels>,
+    /// Counts connections, and changes of the slots' owners.
+    pub counter: Arc<AtomicU64>,
+    /// When the owners last changed, of that count.
+    pub since: AtomicU64,
+    pub slots: watch::Sender<Arc<SlotMap>>,
+    /// By their addresses. A std Mutex is enough: never held across an await.
+    pub table: Mutex<HashMap<String, Arc<Node>>>,
+    /// Why the owners are not known.
+    pub trouble: Mutex<String>,
+    pub common: Common,
+}
+
+pub struct Node {
+    pub link: Link,
+    pub subscriptions: Subscriptions,
+}
+
+impl Links {
+    pub fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<Node>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what one node keeps may come to another.
+    pub fn moves(&self) -> bool {
+        self.clustered || self.sentinels.is_some()
+    }
+
+    pub fn add_seeds(&self) {
+        for endpoint in &self.seeds {
+            self.add(endpoint);
+        }
+    }
+
+    pub fn add(&self, endpoint: &Endpoint) -> Arc<Node> {
+        let start = || {
+            let subscriptions = Subscriptions::start(endpoint.clone(), self.common.clone());
+            let link = Link::start(endpoint.clone(), Arc::clone(&self.counter), "Redis");
+            Arc::new(Node { link, subscriptions })
+        };
+        Arc::clone(self.table().entry(endpoint.name()).or_insert_with(start))
+    }
+
+    pub fn node(&self, name: &str) -> Option<Arc<Node>> {
+        self.table().get(name).cloned()
+    }
+
+    pub fn owner(&self, slot: u16) -> Result<(String, Arc<Node>), BrokerError> {
+        let name = self.slots.borrow().owner(slot).map(str::to_owned);
+        let found = name.and_then(|name| self.node(&name).map(|node| (name, node)));
+        found.ok_or_else(|| self.unknown())
+    }
+
+    /// All nodes that own slots; fails while a slot has no owner.
+    pub fn owners(&self) -> Result<Vec<Arc<Node>>, BrokerError> {
+        let slots = self.slots.borrow().clone();
+        let nodes: Option<Vec<_>> = slots.addresses().iter().map(|name| self.node(name)).collect();
+        nodes.filter(|_| slots.is_complete()).ok_or_else(|| self.unknown())
+    }
+
+    pub fn unknown(&self) -> BrokerError {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        BrokerError::Unavailable(if self.sentinels.is_some() {
+            format!("the master is not known: {trouble}")
+        } else {
+            format!("not all slots of the cluster are known to be kept by a node: {trouble}")
+        })
+    }
+
+    pub fn set_trouble(&self, trouble: String) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+pub fn unavailable(reason: &str) -> BrokerError {
+    BrokerError::Unavailable(reason.to_owned())
+}

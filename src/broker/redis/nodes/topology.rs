@@ -1,0 +1,128 @@
+//! Owners of the slots: asked for every second, and at once after a failure, from all nodes of a cluster or from the
+//! sentinels and the master that they name.
+
+use super::super::sentinels::{self, Master, Sentinels};
+use super::super::slots::SlotMap;
+use super::links::{Links, Node, unavailable};
+use super::{LOOK_INTERVAL, LOOK_PAUSE};
+use crate::broker::BrokerError;
+use futures_util::future::join_all;
+use redis::{Cmd, Value};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::time::{sleep, timeout};
+
+impl Links {
+    /// Asks all known nodes who owns the slots. The one that knows of the latest election is believed.
+    async fn look(&self) {
+        let nodes: Vec<(String, Arc<Node>)> =
+            self.table().iter().map(|(name, node)| (name.clone(), Arc::clone(node))).collect();
+        let commands = ["INFO", "SLOTS"].map(|word| {
+            let mut command = redis::cmd("CLUSTER");
+            command.arg(word);
+            command
+        });
+        let commands: Vec<&Cmd> = commands.iter().collect();
+        let answers = join_all(nodes.iter().map(async |(name, node)| {
+            let asked = timeout(LOOK_INTERVAL, node.link.attempt(None, &commands, false)).await;
+            let answers = asked.ok()?.inspect_err(|error| self.set_trouble(error.to_string())).ok()?;
+            let [info, slots] = answers.as_slice() else { return None };
+            match info {
+                Value::ServerError(error) if error.details().is_some_and(|text| text.contains("support disabled")) => {
+                    self.set_trouble("this Redis is no cluster, so its URL has to begin with redis://".into());
+                }
+                Value::ServerError(error) => self.set_trouble(error.to_string()),
+                _ => self.set_trouble("the cluster is not complete".into()),
+            }
+            let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
+            Some((latest_epoch(info)?, SlotMap::read(slots, host)?))
+        }));
+        // News of a replica comes later than its election would.
+        let best = answers.await.into_iter().flatten().max_by_key(|(epoch, map)| (*epoch, map.replicas()));
+        match best {
+            Some((_, map)) => self.adopt(map),
+            // All that were known may have gone.
+            None => self.add_seeds(),
+        }
+    }
+
+    /// Asks the sentinels for the master, and the master whether it is one.
+    async fn look_for_master(&self, sentinels: &Sentinels) {
+        let Master { endpoint, has_replica } = match sentinels.master().await {
+            Ok(master) => master,
+            Err(why) => return self.set_trouble(why),
+        };
+        let (name, node) = (endpoint.name(), self.add(&endpoint));
+        let owner = self.slots.borrow().addresses().first().cloned();
+        // Candidates of before that were none.
+        self.table().retain(|known, _| *known == name || Some(known) == owner.as_ref());
+        let role = redis::cmd("ROLE");
+        let asked = timeout(LOOK_INTERVAL, node.link.attempt(None, &[&role], false)).await;
+        let answers = asked.unwrap_or_else(|_| Err(unavailable("it did not answer in time")));
+        let followers = match answers.as_deref() {
+            Ok([Value::ServerError(error)]) => Err(error.to_string()),
+            Ok([role]) => sentinels::followers(role).ok_or_else(|| "it says that it is none".to_owned()),
+            Ok(_) => Err("it answered something else".to_owned()),
+            Err(BrokerError::Unavailable(why)) => Err(why.clone()),
+            Err(error) => Err(error.to_string()),
+        };
+        match followers {
+            // A replica that is silent follows for a minute yet, and is down for the sentinels earlier.
+            Ok(followers) => self.adopt(SlotMap::all_of_master(name, has_replica && followers > 0)),
+            Err(why) => self.set_trouble(format!("the sentinels name {name}: {why}")),
+        }
+    }
+
+    fn adopt(&self, map: SlotMap) {
+        let current = self.slots.borrow().clone();
+        if *current == map {
+            return;
+        }
+        if current.same_owners(&map) {
+            // Only a replica has come or gone.
+            self.slots.send_replace(Arc::new(map));
+            return;
+        }
+        for name in map.addresses() {
+            if let Some(endpoint) = self.seeds.first().and_then(|seed| seed.at(name, &self.login)) {
+                self.add(&endpoint);
+            }
+        }
+        if self.sentinels.is_some() {
+            tracing::info!(address = map.addresses().first(), "Redis has a new master");
+        } else {
+            tracing::info!(
+                nodes = map.addresses().len(),
+                complete = map.is_complete(),
+                "slots of the Redis cluster have new owners"
+            );
+        }
+        // Before anything goes to the new owners.
+        self.since.store(self.counter.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
+        let owners: HashSet<String> = map.addresses().iter().cloned().collect();
+        self.slots.send_replace(Arc::new(map));
+        self.table().retain(|name, _| owners.contains(name));
+    }
+}
+
+/// Keeps the owners of the slots known, for as long as the broker lives.
+pub async fn look_out(links: Arc<Links>) {
+    loop {
+        match &links.sentinels {
+            Some(sentinels) => links.look_for_master(sentinels).await,
+            None => links.look().await,
+        }
+        sleep(LOOK_PAUSE).await;
+        let _ = timeout(LOOK_INTERVAL, links.common.outdated.notified()).await;
+    }
+}
+
+/// Of a node that takes part in the cluster: one that was cut off says so, and may not know the latest owners.
+fn latest_epoch(info: &Value) -> Option<u64> {
+    let Value::BulkString(info) = info else { return None };
+    let info = std::str::from_utf8(info).ok()?;
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    field("cluster_state").filter(|state| *state == "ok")?;
+    field("cluster_current_epoch")?.parse().ok()
+}

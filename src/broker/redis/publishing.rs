@@ -1,0 +1,182 @@
+//! Publishing, and the relays' shared mark.
+//!
+//! Order across the masters of a cluster: a subscribing link to each master brings its publications independently of the
+//! others, and a master may stand still. A *barrier* ([`Entry::barrier`], a change of access) must nevertheless take effect
+//! before any later publication. So the barriers of a batch are published first, and confirmed (by a replica too, where
+//! there is one); after that, the rest of the batch goes to all masters at once. Each publication names the position of
+//! the newest barrier before it, about 20 bytes, and a hub that has not reached this position holds the publication back
+//! (`hub/barrier.rs`). A batch without a barrier costs nothing more than before.
+//!
+//! The position is stored beside the mark. A gateway that goes on from another's mark therefore names the other's
+//! barriers: its entries continue the mark, and whoever moved the mark there had published all barriers up to it.
+//!
+//! A single Redis needs none of this: one connection brings everything in its order.
+
+use super::scripts::call;
+use super::{RedisBroker, link, millis, slots, wire};
+use crate::broker::{BrokerError, Entry, Mark, new_epoch};
+use crate::event::ACCESS;
+use crate::protocol::Position;
+use redis::{Cmd, Value};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+/// The shared mark and the newest barrier, as last seen.
+#[derive(Default)]
+pub struct Known {
+    mark: Option<Mark>,
+    /// Always `None` without a cluster.
+    barrier: Option<Position>,
+    /// The highest number of a barrier that this gateway has published in the mark's generation.
+    published: u64,
+}
+
+impl RedisBroker {
+    pub(super) async fn publish_in_order(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
+        let fence = self.fence().await?;
+        let last_barrier = entries.iter().rfind(|entry| entry.barrier);
+        let Some(last) = last_barrier.filter(|_| self.clustered) else {
+            return self.publish_at_once(fence, entries.iter(), None).await.map(|(new, _)| new);
+        };
+        // All of the barriers' channel, since its entries have to ascend.
+        let (first, rest): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.channel == ACCESS);
+        let mut position = redis::cmd("HMGET");
+        position.arg(self.keys().position(ACCESS)).arg("offset").arg("epoch");
+        let (new, answer) = self.publish_at_once(fence, first.into_iter(), Some(position)).await?;
+        let barrier = answer.as_ref().and_then(wire::read_position);
+        let barrier = barrier.ok_or_else(|| BrokerError::Corrupt("the position of the access changes".into()))?;
+        {
+            let mut known = self.known();
+            (known.barrier, known.published) = (Some(barrier), last.seq);
+        }
+        Ok(new + self.publish_at_once(fence, rest.into_iter(), None).await?.0)
+    }
+
+    /// Publishes to all nodes concurrently. Returns how many entries were new, and the answer to `question`, which is
+    /// asked after the last entry on the node of that entry.
+    async fn publish_at_once(
+        &self,
+        fence: Option<u64>,
+        entries: impl ExactSizeIterator<Item = &Entry>,
+        mut question: Option<Cmd>,
+    ) -> Result<(usize, Option<Value>), BrokerError> {
+        let (count, barrier) = (entries.len(), self.known_barrier());
+        let (mut new, mut answer) = (0, None);
+        let mut before: HashMap<&str, u64> = HashMap::new();
+        let mut commands = Vec::with_capacity(count.min(link::MAX_COMMANDS) + 1);
+        let mut bytes = 0;
+        for (i, entry) in entries.enumerate() {
+            let before = before.insert(&entry.channel, entry.seq).unwrap_or(0);
+            commands.push(self.publication(entry, before, barrier.as_ref()));
+            bytes += entry.data.len();
+            if commands.len() == link::MAX_COMMANDS || bytes >= link::MAX_BYTES || i + 1 == count {
+                let asked = question.take_if(|_| i + 1 == count);
+                let is_asked = asked.is_some();
+                commands.extend(asked);
+                let mut answers = self.nodes.publish(fence, &self.scripts.publish, &commands).await?;
+                answer = if is_asked { answers.pop() } else { None };
+                new += answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
+                commands.clear();
+                bytes = 0;
+            }
+        }
+        Ok((new, answer))
+    }
+
+    fn publication(&self, entry: &Entry, before: u64, barrier: Option<&Position>) -> Cmd {
+        let keys = [self.keys().position(&entry.channel), self.keys().stream(&entry.channel)];
+        let mut command = call(&self.scripts.publish, &keys);
+        command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(new_epoch());
+        command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
+        command.arg(self.keys().live(&entry.channel)).arg(self.generation()).arg(entry.at);
+        if let Some(barrier) = barrier.filter(|_| entry.channel != ACCESS) {
+            command.arg(wire::barrier(barrier));
+        }
+        command
+    }
+
+    pub(super) async fn begin_at(&self, mark: Mark) -> Result<Mark, BrokerError> {
+        let set = self.set_if_missing(mark);
+        let mut get = redis::cmd("GET");
+        get.arg(self.keys().mark());
+        let number = self.nodes.number(self.mark_slot()).await?;
+        let answers = self.nodes.run_on(number, &[set, get]).await?;
+        self.adopt(number, answers.get(1))
+    }
+
+    pub(super) async fn move_mark(
+        &self,
+        script: &redis::Script,
+        mark: Mark,
+        barrier: Option<Position>,
+    ) -> Result<Mark, BrokerError> {
+        let mut command = call(script, &[self.keys().mark()]);
+        command.arg(wire::mark(mark, barrier.as_ref()));
+        let number = self.nodes.number(self.mark_slot()).await?;
+        let answers = self.nodes.call_on(Some(number), script, &[command]).await?;
+        self.adopt(number, answers.first())
+    }
+
+    /// The connections to publish over: those that were there when the mark was read. Behind a new one Redis may have
+    /// lost its data, and other gateways may have gone on from a later mark: what this one would publish next is then
+    /// long past, and would stand alone in the new history.
+    async fn fence(&self) -> Result<Option<u64>, BrokerError> {
+        let marked = self.marked.load(Ordering::Acquire);
+        let Some(known) = self.known_mark().filter(|_| marked > 0) else { return Ok(None) };
+        if self.nodes.number(self.mark_slot()).await? == marked {
+            return Ok(Some(marked));
+        }
+        let now = self.begin_at(known).await?;
+        if (now.generation, now.seq) != (known.generation, known.seq) {
+            return Err(BrokerError::Unavailable("the mark has moved meanwhile".into()));
+        }
+        Ok(Some(self.marked.load(Ordering::Acquire)))
+    }
+
+    fn mark_slot(&self) -> u16 {
+        slots::of_key(self.keys().mark().as_bytes())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn known_mark(&self) -> Option<Mark> {
+        self.known().mark
+    }
+
+    pub(super) fn known_barrier(&self) -> Option<Position> {
+        self.known().barrier.clone()
+    }
+
+    pub(super) fn set_if_missing(&self, mark: Mark) -> Cmd {
+        let mut command = redis::cmd("SETNX");
+        command.arg(self.keys().mark()).arg(wire::mark(mark, self.known_barrier().as_ref()));
+        command
+    }
+
+    /// Takes part in the generation that the shared mark names: from here on, positions of older ones begin anew.
+    fn adopt(&self, number: u64, answer: Option<&Value>) -> Result<Mark, BrokerError> {
+        let answer = answer.and_then(wire::read_mark);
+        let (mark, barrier) = answer.ok_or_else(|| BrokerError::Corrupt("the mark".into()))?;
+        self.known().adopt(mark, barrier);
+        self.marked.store(number, Ordering::Release);
+        if self.generation.swap(mark.generation, Ordering::AcqRel) != mark.generation {
+            self.state.gap();
+        }
+        Ok(mark)
+    }
+}
+
+impl Known {
+    fn adopt(&mut self, mark: Mark, barrier: Option<Position>) {
+        if self.mark.is_some_and(|known| known.generation != mark.generation) {
+            (self.barrier, self.published) = (barrier, 0);
+        } else if barrier.is_some() && mark.seq >= self.published {
+            // Whoever moved the mark there knew of this gateway's barriers or had published them too.
+            self.barrier = barrier;
+        }
+        self.mark = Some(mark);
+    }
+}
