@@ -8,6 +8,7 @@ pub mod memory;
 pub mod redis;
 pub mod status;
 
+use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
 use status::{State, StatusStore};
@@ -38,7 +39,7 @@ pub struct Mark {
 /// A stretch of a channel's history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
-    /// Ascending by offset, or descending where that was asked for.
+    /// Ascending by offset, or descending where that was asked for. Ends early at [`Retention::read_bytes`].
     pub publications: Vec<Publication>,
     /// The channel's newest position, taken at the same instant.
     pub position: Position,
@@ -66,10 +67,17 @@ impl HistoryQuery {
 }
 
 /// How much is kept and for how long; of a channel's history: whichever bound is reached first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Retention {
     /// Publications per channel.
     pub size: usize,
+    /// Bytes of payload per channel. The oldest publications are dropped first; a larger one is never kept.
+    pub bytes: usize,
+    /// Bytes of payload in all channels. Past it, the channels with the most bytes lose their oldest publications: in
+    /// memory at once, in Redis about a second later.
+    pub total_bytes: usize,
+    /// Bytes of payload in one answer of [`Broker::history`], except that a single publication may be larger.
+    pub read_bytes: usize,
     /// Since the channel's last publication.
     pub ttl: Duration,
     /// How long a channel's epoch and offset outlive their last use. A client that comes back later than
@@ -83,6 +91,46 @@ pub struct Retention {
     pub last_seen_ttl: Duration,
     /// Joins and leaves are told while a channel has no more clients than this.
     pub join_leave_max: usize,
+}
+
+impl Retention {
+    /// Bytes of payload that this channel's history may have. Those of the gateways themselves, which tell whose access
+    /// has ended, may be larger than others, and are not shrunk for the sake of [`Retention::total_bytes`].
+    pub fn bytes_of(&self, channel: &str) -> usize {
+        if channel.starts_with(INTERNAL) { self.bytes.max(self.total_bytes / 4) } else { self.bytes }
+    }
+}
+
+impl Default for Retention {
+    /// Nothing is kept, without any bound in bytes.
+    fn default() -> Self {
+        Self {
+            size: 0,
+            bytes: usize::MAX,
+            total_bytes: usize::MAX,
+            read_bytes: usize::MAX,
+            ttl: Duration::ZERO,
+            position_ttl: Duration::ZERO,
+            presence_ttl: Duration::ZERO,
+            status_grace: Duration::ZERO,
+            last_seen_ttl: Duration::ZERO,
+            join_leave_max: 0,
+        }
+    }
+}
+
+/// Number of leading publications with at most `bytes` of payload together; 1 where the first alone has more.
+pub(crate) fn fitting<'a>(publications: impl IntoIterator<Item = &'a Publication>, bytes: usize) -> usize {
+    let mut left = bytes;
+    let fits = |publication: &&Publication| {
+        let size = publication.data.len();
+        let fits = size <= left;
+        left = left.saturating_sub(size);
+        fits
+    };
+    let mut publications = publications.into_iter().peekable();
+    let is_any = publications.peek().is_some();
+    publications.take_while(fits).count().max(usize::from(is_any))
 }
 
 /// Where a broker hands over what was published, implemented by the hub. Called from the broker's own tasks:
@@ -141,8 +189,12 @@ pub trait Broker: StatusStore + 'static {
     /// The counterpart; a late publication may still arrive afterwards.
     async fn unsubscribe(&self, channel: &str) -> Result<(), BrokerError>;
 
+    /// Bounds of histories and of other kept state.
+    fn retention(&self) -> &Retention;
+
     /// A stretch of history and the newest position, read in one instant. A channel that never saw a
-    /// publication has offset 0 and an epoch of its own, which its first publication keeps.
+    /// publication has offset 0 and an epoch of its own, which its first publication keeps. At most
+    /// [`Retention::read_bytes`] are returned: the rest is read with another call.
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError>;
 
     /// Drops a channel's history, and begins a new epoch with its next use, unless something with a number above `seq`
@@ -185,6 +237,21 @@ pub trait Broker: StatusStore + 'static {
 
     /// Whether it answers, for the readiness check.
     async fn check(&self) -> Result<(), BrokerError>;
+}
+
+/// The bytes that each channel may keep for all of them together to have at most `target`. Channels below this level are
+/// left alone.
+pub(crate) fn level(mut sizes: Vec<usize>, target: usize) -> usize {
+    sizes.sort_unstable();
+    let (mut left, mut channels) = (target, sizes.len());
+    for size in sizes {
+        if size > left / channels {
+            return left / channels;
+        }
+        left -= size;
+        channels -= 1;
+    }
+    usize::MAX
 }
 
 /// A name for a new history: random, so that no two histories of one channel share it.

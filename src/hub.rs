@@ -36,11 +36,12 @@ use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::{Payload, Position, SubscribeReply, json};
 use audience::Audience;
 use dashmap::DashMap;
-use feed::Join;
+use feed::{Bounds, Join};
 use flow::Flow;
 use recovery::Reads;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use suspension::Held;
+use tokio::time::Instant;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
@@ -59,6 +60,8 @@ pub struct Hub {
     channels: DashMap<Arc<str>, Arc<Channel>, foldhash::fast::RandomState>,
     metrics: Metrics,
     watched: OnceLock<Watched>,
+    /// Of the publications that each feed keeps.
+    bounds: Bounds,
 }
 
 /// Takes what is published into the watched channel: at once, in order, before anything later of any channel.
@@ -111,8 +114,8 @@ struct Subscriber {
 }
 
 impl State {
-    fn new(name: &str) -> Self {
-        Self { flow: Flow::of(name), subscribers: Audience::default(), joining: 0, closed: false }
+    fn new(name: &str, bounds: Bounds) -> Self {
+        Self { flow: Flow::of(name, bounds), subscribers: Audience::default(), joining: 0, closed: false }
     }
 
     fn is_idle(&self) -> bool {
@@ -147,9 +150,10 @@ impl Drop for Joining<'_> {
 
 impl Hub {
     pub fn new(broker: Arc<dyn Broker>, presence: Arc<Presence>, metrics: Metrics) -> Arc<Self> {
+        let bounds = Bounds::within(broker.retention());
         Arc::new_cyclic(|me| {
             let (me, channels, watched) = (me.clone(), DashMap::default(), OnceLock::new());
-            Self { me, broker, presence, channels, metrics, watched }
+            Self { me, broker, presence, channels, metrics, watched, bounds }
         })
     }
 
@@ -192,6 +196,7 @@ impl Hub {
                     continue;
                 }
                 let Some(feed) = state.flow.feed() else { return Err(SubscribeError::OtherKind) };
+                feed.expire(Instant::now());
                 match feed.join(recover, history.take()) {
                     Join::Ready(reply) => {
                         self.count_recovery(reply.recovered);
@@ -321,7 +326,8 @@ impl Hub {
                 let name: Arc<str> = name.into();
                 Arc::clone(&self.channels.entry(Arc::clone(&name)).or_insert_with(|| {
                     self.metrics.channels.inc();
-                    let (link, state) = (tokio::sync::Mutex::new(Link::Detached), Mutex::new(State::new(&name)));
+                    let (link, state) =
+                        (tokio::sync::Mutex::new(Link::Detached), Mutex::new(State::new(&name, self.bounds)));
                     Arc::new(Channel { name, link, state, reads: Reads::default() })
                 }))
             });

@@ -251,7 +251,10 @@ impl Session {
                 self.may_subscribe(&subscribe.channel)?;
                 let groundwork = ahead.take(&subscribe.channel);
                 match Kind::of(&subscribe.channel) {
-                    Kind::Feed => self.subscribe(id, subscribe, deadline, groundwork).await?,
+                    Kind::Feed => {
+                        let weight = self.subscribe(id, subscribe, deadline, groundwork).await?;
+                        self.charge_read(&Arc::clone(self.connection()?), weight);
+                    }
                     Kind::Status => self.subscribe_status(id, subscribe, deadline, groundwork).await?,
                     Kind::Updates => self.subscribe_to_updates(id, subscribe, deadline, groundwork).await?,
                 }
@@ -263,7 +266,10 @@ impl Session {
             }
             Request::Publish { channel, data } => Some(self.publish(&channel, data, deadline).await?),
             Request::History(history) => {
-                self.history(id, history, deadline).await?;
+                let connection = Arc::clone(self.connection()?);
+                self.admit_read(&connection)?;
+                let weight = self.history(id, history, deadline).await?;
+                self.charge_read(&connection, weight);
                 None
             }
             Request::Presence { channel } => {

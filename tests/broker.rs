@@ -103,6 +103,9 @@ for_each_broker! {
     delivery::concurrent_publishers_leave_no_gaps
     history::it_is_read_in_stretches
     history::it_is_bounded_in_size
+    history::it_is_bounded_in_bytes
+    history::a_read_is_bounded_in_bytes
+    history::all_histories_together_are_bounded_in_bytes
     history::it_expires_and_the_position_stays
     history::an_untouched_channel_has_a_position
     history::channels_have_epochs_of_their_own
@@ -128,6 +131,9 @@ for_each_broker! {
 fn generous() -> Retention {
     Retention {
         size: 1000,
+        bytes: 1 << 30,
+        total_bytes: 1 << 30,
+        read_bytes: 1 << 30,
         ttl: Duration::from_secs(600),
         position_ttl: Duration::from_secs(3600),
         presence_ttl: Duration::from_secs(60),

@@ -1,24 +1,26 @@
 //! The broker of any number of gateways: everything in one Redis, in one whose replica takes over when sentinels say so,
 //! or in a Redis Cluster.
 //!
-//! Two links to each node of Redis. Commands go over [`link`] and fail with [`BrokerError::Unavailable`] within about
-//! two seconds when Redis is silent, within a quarter when it is known to be down. Messages come in over
-//! [`subscriptions`], one Redis channel for each channel that this gateway wants. Both reconnect by themselves, for as
-//! long as the broker lives; [`nodes`] routes. Follow a message: [`pubsub`] → [`delivery`] → the sink.
+//! Three links to each node of Redis. Commands go over a [`link`] and fail with [`BrokerError::Unavailable`] within about
+//! two seconds when Redis is silent, within a quarter when it is known to be down. Histories and lists of who is present
+//! are read over another one, so that their bytes hold up no command. Messages come in over [`subscriptions`], one Redis
+//! channel for each channel that this gateway wants. All reconnect by themselves, for as long as the broker lives;
+//! [`nodes`] routes. Follow a message: [`pubsub`] → [`delivery`] → the sink.
 //!
 //! In a cluster all that belongs to one channel shares a slot, and so do the users of one bucket: their hash tags see
 //! to it ([`keys`]). Publications go through sharded pub/sub, each on its slot's node alone. When a node dies or a slot
 //! moves, what is subscribed to follows, and the sink hears of a gap. Where there are [`sentinels`], another master is
 //! taken as a move of all slots.
 //!
-//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset and last sequence number), a stream
-//! (its history) and two keys of presence; [`scripts`] change them, each atomically. If Redis comes back empty,
-//! channels begin new epochs.
+//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset, last sequence number and bytes), a stream
+//! (its history) and keys of presence; [`scripts`] change them, each atomically. The [`ledger`] bounds all histories
+//! together. If Redis comes back empty, channels begin new epochs.
 
 mod address;
 mod delivery;
 #[doc(hidden)] // public for the fuzz targets in tests/fuzz
 pub mod keys;
+mod ledger;
 mod link;
 mod nodes;
 mod pubsub;
@@ -39,6 +41,7 @@ use crate::tls::Tls;
 use address::Address;
 use async_trait::async_trait;
 use keys::Keys;
+use ledger::{Accounts, Ledger};
 use nodes::Nodes;
 use redis::{Cmd, Value};
 use scripts::{Scripts, call};
@@ -61,8 +64,9 @@ pub struct RedisBroker {
     /// All keys; also what this gateway is subscribed to.
     state: Arc<State>,
     nodes: Arc<Nodes>,
-    scripts: Scripts,
+    scripts: Arc<Scripts>,
     retention: Retention,
+    ledger: Arc<Ledger>,
     /// Of the outbox, as the shared mark last said.
     generation: AtomicU64,
     /// The shared mark, as this node last saw it: where it has to begin again should Redis lose its data.
@@ -70,7 +74,7 @@ pub struct RedisBroker {
     known: Mutex<Option<Mark>>,
     /// How many connections to Redis had been made by then; 0: it was not read yet.
     marked: AtomicU64,
-    _refresh: Task,
+    _tasks: [Task; 2],
 }
 
 impl RedisBroker {
@@ -96,7 +100,7 @@ impl RedisBroker {
         retention: Retention,
     ) -> Result<Arc<Self>, BrokerError> {
         let address = Address::of(url, tls)?;
-        let scripts = Scripts::new(matches!(address.topology, Topology::Cluster));
+        let scripts = Arc::new(Scripts::new(matches!(address.topology, Topology::Cluster)));
         let nodes = Arc::new(Nodes::start(address, prefix));
         let ready = async {
             while nodes.check().await.is_err() {
@@ -105,16 +109,25 @@ impl RedisBroker {
         };
         let _ = timeout(CONNECT_WAIT, ready).await;
         let state = Arc::clone(nodes.state());
-        let refresh = Task::spawn(refresh(Arc::clone(&nodes), Arc::clone(&state), retention.clone()));
+        let refresh = refresh(Arc::clone(&nodes), Arc::clone(&state), retention.clone());
+        let ledger = Arc::<Ledger>::default();
+        let accounts = Accounts {
+            ledger: Arc::clone(&ledger),
+            nodes: Arc::clone(&nodes),
+            scripts: Arc::clone(&scripts),
+            retention: retention.clone(),
+        };
+        let tasks = [Task::spawn(refresh), Task::spawn(accounts.keep())];
         Ok(Arc::new(Self {
             state,
             nodes,
             scripts,
             retention,
+            ledger,
             generation: AtomicU64::new(0),
             known: Mutex::default(),
             marked: AtomicU64::new(0),
-            _refresh: refresh,
+            _tasks: tasks,
         }))
     }
 
@@ -138,6 +151,7 @@ impl RedisBroker {
         command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(new_epoch());
         command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
         command.arg(self.keys().live(&entry.channel)).arg(self.generation());
+        command.arg(self.retention.bytes_of(&entry.channel));
         command
     }
 
@@ -286,7 +300,12 @@ impl Broker for RedisBroker {
             bytes += entry.data.len();
             if commands.len() == link::MAX_COMMANDS || bytes >= link::MAX_BYTES || i + 1 == entries.len() {
                 let answers = self.nodes.publish(fence, &self.scripts.publish, &commands).await?;
-                new += answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
+                for (entry, answer) in entries[i + 1 - commands.len()..].iter().zip(&answers) {
+                    if let Some(kept) = wire::read_number(answer) {
+                        self.ledger.note(&entry.channel, kept);
+                        new += 1;
+                    }
+                }
                 commands.clear();
                 bytes = 0;
             }
@@ -308,6 +327,10 @@ impl Broker for RedisBroker {
         self.nodes.set(channel, false).await
     }
 
+    fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let mut command = call(&self.scripts.history, &[self.keys().position(channel), self.keys().stream(channel)]);
         command.arg(new_epoch()).arg(self.position_ttl()).arg(self.generation());
@@ -316,17 +339,19 @@ impl Broker for RedisBroker {
         if limit > 0 {
             if !query.reverse {
                 if let Some(from) = query.since.unwrap_or(0).checked_add(1) {
-                    command.arg("XRANGE").arg(from).arg("+").arg(limit);
+                    command.arg("XRANGE").arg(from).arg("+").arg(limit).arg(self.retention.read_bytes);
                 }
             } else if let Some(from) = query.since.unwrap_or(u64::MAX).checked_sub(1) {
-                command.arg("XREVRANGE").arg(from).arg("-").arg(limit);
+                command.arg("XREVRANGE").arg(from).arg("-").arg(limit).arg(self.retention.read_bytes);
             }
         }
         let mut calls = vec![command];
         // Redis may have lost its data. Then a gateway that starts just now would find no mark and set it to the
         // outbox's end, past events that whoever gets this position is waiting for: so the mark is there first.
         calls.extend(self.known().map(|mark| self.set_if_missing(mark)));
-        let answers = self.nodes.call(&self.scripts.history, &calls).await?;
+        let script = &self.scripts.history;
+        let answers =
+            if limit > 0 { self.nodes.read(script, &calls).await? } else { self.nodes.call(script, &calls).await? };
         let answer = answers.into_iter().next();
         wire::read_history(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
     }

@@ -7,6 +7,7 @@ use crate::broker::status::State as Status;
 use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, Movement, Publication, json};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 impl Sink for Hub {
     fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
@@ -14,7 +15,10 @@ impl Sink for Hub {
         let mut state = channel.state();
         let Some(feed) = state.flow.feed() else { return };
         match feed.arrive(epoch, &publication) {
-            Arrival::Deliver => self.deliver(&channel, &state, &publication),
+            Arrival::Deliver => {
+                feed.renew(Instant::now());
+                self.deliver(&channel, &state, &publication);
+            }
             Arrival::Repeat => self.metrics.publication_repeats.inc(),
             Arrival::Held => {}
             Arrival::Gap => {

@@ -28,13 +28,11 @@ struct Node {
 impl Node {
     async fn with_history(size: usize) -> Self {
         let day = Duration::from_secs(86_400);
-        let broker = MemoryBroker::new(Retention {
-            size,
-            ttl: day,
-            position_ttl: day,
-            presence_ttl: day,
-            ..Retention::default()
-        });
+        Self::with(Retention { size, ttl: day, position_ttl: day, presence_ttl: day, ..Retention::default() }).await
+    }
+
+    async fn with(retention: Retention) -> Self {
+        let broker = MemoryBroker::new(retention);
         let metrics = Metrics::new().unwrap();
         let hub = Hub::new(broker.clone(), Presence::new(broker.clone()), metrics.clone());
         let sink: Weak<Hub> = Arc::downgrade(&hub);
@@ -172,6 +170,42 @@ async fn what_the_link_lost_is_filled_for_all_at_once() {
     node.hub.gap();
     assert_eq!(first.offsets(2).await, [5, 6]);
     assert_eq!(node.metrics.gaps.with_label_values(&["filled"]).get(), 2);
+}
+
+#[tokio::test]
+async fn a_gap_of_more_than_is_read_at_once_is_filled_in_parts() {
+    let day = Duration::from_secs(86_400);
+    // Five publications of one digit, or three of two.
+    let read_bytes = 6;
+    let node =
+        Node::with(Retention { size: 100, ttl: day, position_ttl: day, read_bytes, ..Retention::default() }).await;
+    let subscriber = node.subscribe(1, None).await;
+    node.publish_unheard(40).await;
+    node.publish(1).await;
+    assert_eq!(subscriber.offsets(41).await, (1..=41).collect::<Vec<_>>());
+    // One who comes back cannot take in more than that.
+    node.hub.forget(CHANNEL);
+    let back = node.subscribe(2, Some(&subscriber.position())).await;
+    assert_eq!(back.reply["recovered"], false);
+    let since = Position { offset: 38, ..subscriber.position() };
+    let back = node.subscribe(3, Some(&since)).await;
+    assert_eq!((&back.reply["recovered"], back.reply["publications"].as_array().unwrap().len()), (&true.into(), 3));
+}
+
+/// The gateway's own last publications end with the history.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_recovered_once_the_history_has_ended() {
+    let (ttl, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+    for (wait, recovered) in [(ttl, true), (ttl + Duration::from_secs(1), false)] {
+        let node = Node::with(Retention { size: 100, ttl, position_ttl: day, ..Retention::default() }).await;
+        let subscriber = node.subscribe(1, None).await;
+        node.publish(3).await;
+        tokio::time::advance(wait).await;
+        let back = node.subscribe(2, Some(&subscriber.position())).await;
+        assert_eq!(back.reply["recovered"], recovered, "after {wait:?}");
+        let position = Position { offset: 3, ..subscriber.position() };
+        assert_eq!(node.subscribe(3, Some(&position)).await.reply["recovered"], true, "it has missed nothing");
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::protocol::codes;
 use futures_util::StreamExt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a channel without subscribers stays linked to the broker, so that a page reload costs nothing.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -70,7 +71,7 @@ impl Hub {
                     return;
                 }
                 // Before the broker is asked: whoever comes meanwhile finds it not live, and waits for the link.
-                state.flow = Flow::of(&channel.name);
+                state.flow = Flow::of(&channel.name, me.bounds);
             }
             if *link == Link::Attached {
                 if let Err(error) = me.broker.unsubscribe(&channel.name).await {
@@ -101,8 +102,15 @@ impl Hub {
             let history = self.history(&channel.name, query).await?;
             let mut state = channel.state();
             let Some(feed) = state.flow.feed() else { return Ok(()) };
-            match feed.finish_sync(history) {
+            let synced = feed.finish_sync(history);
+            feed.renew(Instant::now());
+            match synced {
                 Synced::Again => {}
+                Synced::Part(publications) => {
+                    for publication in &publications {
+                        self.deliver(channel, &state, publication);
+                    }
+                }
                 Synced::Continues(publications) => {
                     if after.is_some() {
                         self.metrics.gaps.with_label_values(&["filled"]).inc();
@@ -145,9 +153,9 @@ impl Hub {
     pub async fn level(&self) -> Result<(), BrokerError> {
         if let Some(Watched { channel: watched, .. }) = self.watched.get() {
             let top = self.broker.history(&watched.name, HistoryQuery::POSITION).await?.position;
-            let patience = tokio::time::Instant::now() + LAG;
+            let patience = Instant::now() + LAG;
             while watched.state().flow.feed().is_some_and(|feed| feed.is_behind(&top)) {
-                if tokio::time::Instant::now() > patience && watched.state().flow.doubt() {
+                if Instant::now() > patience && watched.state().flow.doubt() {
                     self.resync(Arc::clone(watched));
                 }
                 Box::pin(self.make_this_live(watched)).await?;

@@ -1,11 +1,13 @@
 //! What those who are in a channel may do there: send signals, read its history, and ask who is present.
 
+use super::limits::weight;
+use super::subscriptions::total_size;
 use super::{Failure, Session};
 use crate::broker::HistoryQuery;
 use crate::channel::Kind;
 use crate::hub::suspension::Standing;
 use crate::protocol::codes::{self, ErrorCode};
-use crate::protocol::{ClientInfo, HistoryRequest, Payload, Publication, Reply, json};
+use crate::protocol::{ClientInfo, HistoryRequest, Payload, Reply, json};
 use serde_json::value::RawValue;
 use std::time::SystemTime;
 use tokio::time::Instant;
@@ -47,11 +49,15 @@ impl Session {
         Ok(Reply::Publish)
     }
 
-    pub(super) async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
+    /// Returns the weight of the answer.
+    pub(super) async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<u32, Failure> {
         has_members(&request.channel)?;
         require(self.services.hub.standing(&request.channel, self.id))?;
         let since = request.since.as_ref().map(|since| since.offset);
-        let query = HistoryQuery { since, limit: usize::try_from(request.limit).ok(), reverse: request.reverse };
+        let most = self.services.config.history_limit;
+        // A negative limit asks for everything.
+        let limit = usize::try_from(request.limit).map_or(most, |limit| limit.min(most));
+        let query = HistoryQuery { since, limit: Some(limit), reverse: request.reverse };
         let mut history =
             self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
@@ -61,9 +67,10 @@ impl Session {
         if request.reverse && since.is_some_and(|offset| offset > history.position.offset) {
             history.publications.clear();
         }
-        truncate(&mut history.publications, self.services.config.max_queue_size / 2);
+        let weight = weight(history.publications.len(), total_size(&history.publications));
         let reply = Reply::History { publications: history.publications, position: history.position };
-        self.reply_to_subscriber(id, &request.channel, &reply)
+        self.reply_to_subscriber(id, &request.channel, &reply)?;
+        Ok(weight)
     }
 
     pub(super) async fn presence(&self, channel: &str, deadline: Instant) -> Result<Vec<ClientInfo>, Failure> {
@@ -95,15 +102,4 @@ fn require(standing: Standing) -> Result<(), ErrorCode> {
         Standing::Suspended => Err(codes::INTERNAL),
         Standing::Out => Err(codes::PERMISSION_DENIED),
     }
-}
-
-/// Keeps as many publications from the front as fit into `limit` bytes, and at least one.
-fn truncate(publications: &mut Vec<Publication>, limit: usize) {
-    let mut size = 0;
-    let fitting = publications.iter().take_while(|publication| {
-        size += publication.data.len();
-        size <= limit
-    });
-    let count = fitting.count().max(1);
-    publications.truncate(count);
 }

@@ -150,7 +150,7 @@ async fn dropping_it_closes_its_connections() {
     let before = clients();
     let broker = connect(&redis, generous()).await;
     broker.subscribe("c").await.unwrap();
-    assert_eq!(clients(), before + 2);
+    assert_eq!(clients(), before + 3);
     drop(broker);
     until("its connections' end", async || (clients() == before).then_some(())).await;
 }

@@ -44,6 +44,11 @@ impl Keys {
         self.key("leases", channel)
     }
 
+    /// Of the ledger of histories, those of one bucket of channels: `sizes`, `ends` and `sum`.
+    pub fn ledger(&self, bucket: u16) -> [String; 3] {
+        ["sizes", "ends", "sum"].map(|kind| format!("{}:ledger:{{ledger:{bucket}}}:{kind}", self.prefix))
+    }
+
     /// Of the whole outbox, no channel's: it does not end with a brace, as theirs do.
     pub fn mark(&self) -> String {
         format!("{}:mark", self.prefix)

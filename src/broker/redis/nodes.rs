@@ -1,4 +1,4 @@
-//! All nodes of Redis, two links to each, and which of them a command or a channel belongs to. A Redis that is no
+//! All nodes of Redis, three links to each, and which of them a command or a channel belongs to. A Redis that is no
 //! cluster is one node that owns all slots; with sentinels, it is the node that they call the master.
 //!
 //! `redis` has a client for clusters, which neither says behind which connection an answer was made nor notices a
@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Between looks at who owns the slots. Failures, and answers that name another node, hasten the next.
@@ -29,6 +29,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// How long one that names another node, or says that it will soon, is asked again.
 const REDIRECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Reads over a node's bulk link at once. Each answer has up to half of `max_queue_size`, and all have to come in time.
+const READS: usize = 8;
 /// How long a replica may take to confirm what was published.
 const REPLICA_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often without a single call that went through, for want of the script. Two would do, were nobody flushing the
@@ -60,6 +62,10 @@ struct Shared {
 
 struct Node {
     link: Link,
+    /// For answers that may be large, so that they hold up no command.
+    bulk: Link,
+    /// Places for reads over `bulk`.
+    reads: Semaphore,
     subscriptions: Subscriptions,
 }
 
@@ -69,6 +75,13 @@ struct Group {
     asking: bool,
     replicated: bool,
     commands: Vec<usize>,
+}
+
+/// Which of a node's links commands go over.
+#[derive(Clone, Copy, PartialEq)]
+enum Lane {
+    Commands,
+    Bulk,
 }
 
 /// What to do about an answer that is none.
@@ -125,7 +138,8 @@ impl Nodes {
     pub async fn check(&self) -> Result<(), BrokerError> {
         let owners = self.shared.owners()?;
         let ping = redis::cmd("PING");
-        let answers = join_all(owners.iter().map(async |node| node.link.attempt(None, &[&ping], false).await));
+        let links = owners.iter().flat_map(|node| [&node.link, &node.bulk]);
+        let answers = join_all(links.map(async |link| link.attempt(None, &[&ping], false).await));
         for answers in answers.await {
             checked(answers?)?;
         }
@@ -165,24 +179,29 @@ impl Nodes {
 
     /// Sends one command.
     pub async fn send(&self, command: Cmd) -> Result<Value, BrokerError> {
-        let answers = self.carry_out(None, None, std::slice::from_ref(&command), false).await?;
+        let answers = self.run(std::slice::from_ref(&command)).await?;
         answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("no answer to a command".into()))
     }
 
     /// Sends commands in one go to each node. The first error among the answers is the result.
     pub async fn run(&self, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.carry_out(None, None, commands, false).await
+        self.carry_out(None, None, commands, Lane::Commands, false).await
     }
 
     /// As [`Nodes::run`], but fails unless all connections were made by the time of this number.
     pub async fn run_on(&self, number: u64, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.carry_out(Some(number), None, commands, false).await
+        self.carry_out(Some(number), None, commands, Lane::Commands, false).await
     }
 
     /// Sends calls of a script, and those again that failed because Redis had lost it or their slot was elsewhere, with
     /// all that followed about the same slot: repeating a call must be harmless.
     pub async fn call(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.carry_out(None, Some(script), calls, false).await
+        self.carry_out(None, Some(script), calls, Lane::Commands, false).await
+    }
+
+    /// As [`Nodes::call`], for answers that may be large: over a link of their own, a few at once.
+    pub async fn read(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
+        self.carry_out(None, Some(script), calls, Lane::Bulk, false).await
     }
 
     /// As [`Nodes::call`], but fails unless all connections were made by the time of this number.
@@ -192,7 +211,7 @@ impl Nodes {
         script: &Script,
         calls: &[Cmd],
     ) -> Result<Vec<Value>, BrokerError> {
-        self.carry_out(number, Some(script), calls, false).await
+        self.carry_out(number, Some(script), calls, Lane::Commands, false).await
     }
 
     /// As [`Nodes::call_on`], and returns when a replica has it as well, wherever there is one: or else a replica that
@@ -203,7 +222,7 @@ impl Nodes {
         script: &Script,
         calls: &[Cmd],
     ) -> Result<Vec<Value>, BrokerError> {
-        self.carry_out(number, Some(script), calls, true).await
+        self.carry_out(number, Some(script), calls, Lane::Commands, true).await
     }
 
     async fn carry_out(
@@ -211,6 +230,7 @@ impl Nodes {
         fence: Option<u64>,
         script: Option<&Script>,
         commands: &[Cmd],
+        lane: Lane,
         replicated: bool,
     ) -> Result<Vec<Value>, BrokerError> {
         let slots: Vec<u16> = commands.iter().map(slots::of_command).collect();
@@ -232,7 +252,7 @@ impl Nodes {
                 let mut commands: Vec<&Cmd> = group.commands.iter().map(|&i| &commands[i]).collect();
                 let wait = (replicated && group.replicated).then_some(&wait);
                 commands.extend(wait);
-                let mut answers = group.node.link.attempt(fence, &commands, group.asking).await?;
+                let mut answers = group.node.attempt(lane, fence, &commands, group.asking).await?;
                 if wait.is_some() && !matches!(answers.pop(), Some(Value::Int(1..))) {
                     return Err(unavailable("no replica has confirmed it"));
                 }
@@ -282,6 +302,25 @@ impl Nodes {
     }
 }
 
+impl Node {
+    async fn attempt(
+        &self,
+        lane: Lane,
+        fence: Option<u64>,
+        commands: &[&Cmd],
+        asking: bool,
+    ) -> Result<Vec<Value>, BrokerError> {
+        match lane {
+            Lane::Commands => self.link.attempt(fence, commands, asking).await,
+            Lane::Bulk => {
+                // Never closed.
+                let _place = self.reads.acquire().await.ok();
+                self.bulk.attempt(fence, commands, asking).await
+            }
+        }
+    }
+}
+
 impl Shared {
     fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<Node>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -302,7 +341,9 @@ impl Shared {
         let start = || {
             let subscriptions = Subscriptions::start(endpoint.clone(), self.common.clone());
             let link = Link::start(endpoint.clone(), Arc::clone(&self.counter), "Redis");
-            Arc::new(Node { link, subscriptions })
+            // Nothing is published over it, so its connections are not counted.
+            let bulk = Link::start(endpoint.clone(), Arc::default(), "Redis for large reads");
+            Arc::new(Node { link, bulk, reads: Semaphore::new(READS), subscriptions })
         };
         Arc::clone(self.table().entry(endpoint.name()).or_insert_with(start))
     }

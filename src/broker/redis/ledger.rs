@@ -1,0 +1,188 @@
+//! Ledger of the sizes of all histories in Redis, which bounds them together.
+//!
+//! Each publication into a channel returns the bytes that its history keeps. The gateway that published collects them
+//! for a second, writes them into the ledger, and reads the sums. Where they exceed the bound, the largest histories
+//! lose their oldest publications, until all have three quarters of the bound. So the bound is exceeded by what is
+//! published within about a second. The channels of the gateways themselves are not counted.
+//!
+//! In a cluster a script can touch one slot only, so the ledger has buckets of channels, each with a slot of its own.
+//! Redis may lose all of it: what is published later is counted anew.
+
+use super::keys::Keys;
+use super::nodes::Nodes;
+use super::scripts::{Scripts, call};
+use super::{millis, slots, wire};
+use crate::broker::{BrokerError, Retention, level};
+use crate::event::INTERNAL;
+use redis::{Cmd, Value};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Between two updates of the ledger.
+const INTERVAL: Duration = Duration::from_secs(1);
+const BUCKETS: u16 = 16;
+/// Sizes in one call of the script.
+const CHUNK: usize = 500;
+/// Largest histories of each bucket that are looked at in one round.
+const LARGEST: usize = 32;
+
+/// Histories that have changed since the last update: channel and bytes.
+#[derive(Default)]
+pub struct Ledger {
+    // Held for a few inserts, never across an await.
+    changed: Mutex<HashMap<String, u64>>,
+}
+
+impl Ledger {
+    pub fn note(&self, channel: &str, bytes: u64) {
+        if !channel.starts_with(INTERNAL) {
+            self.changed().insert(channel.to_owned(), bytes);
+        }
+    }
+
+    fn changed(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes to and reads from the ledger in Redis.
+pub struct Accounts {
+    pub ledger: Arc<Ledger>,
+    pub nodes: Arc<Nodes>,
+    pub scripts: Arc<Scripts>,
+    pub retention: Retention,
+}
+
+impl Accounts {
+    /// Keeps all histories within their common bound, for as long as the broker lives.
+    pub async fn keep(self) {
+        loop {
+            sleep(INTERVAL).await;
+            let changed = std::mem::take(&mut *self.ledger.changed());
+            if changed.is_empty() {
+                continue;
+            }
+            // After an error these sizes are counted with the next publications.
+            if let Err(error) = self.update(changed.into_iter().collect()).await {
+                tracing::debug!(%error, "the sizes of histories could not be counted");
+            }
+        }
+    }
+
+    async fn update(&self, changed: Vec<(String, u64)>) -> Result<(), BrokerError> {
+        let sum = self.write(&changed, true).await?;
+        let bound = self.retention.total_bytes as u64;
+        if sum <= bound {
+            return Ok(());
+        }
+        let largest = shrunk(self.largest().await?, sum - bound / 4 * 3);
+        tracing::warn!(
+            bytes = sum,
+            channels = largest.len(),
+            "all histories together exceed history_total_bytes; the largest lose their oldest publications"
+        );
+        let trimmed = self.trim(&largest).await?;
+        self.write(&trimmed, false).await.map(drop)
+    }
+
+    /// Writes sizes and returns the sum of all.
+    async fn write(&self, sizes: &[(String, u64)], published: bool) -> Result<u64, BrokerError> {
+        let mut buckets: Vec<Vec<&(String, u64)>> = vec![Vec::new(); usize::from(BUCKETS)];
+        for size in sizes {
+            buckets[usize::from(bucket(&size.0))].push(size);
+        }
+        // A call for each bucket, also without sizes, since each answers with its sum.
+        let (mut of, mut calls) = (Vec::new(), Vec::new());
+        for (bucket, sizes) in (0..).zip(buckets) {
+            let (first, more) = sizes.split_at(sizes.len().min(CHUNK));
+            for sizes in std::iter::once(first).chain(more.chunks(CHUNK)) {
+                of.push(bucket);
+                calls.push(self.entries(bucket, sizes, published));
+            }
+        }
+        let answers = self.nodes.call(&self.scripts.ledger, &calls).await?;
+        let sums: HashMap<u16, u64> = of.into_iter().zip(answers.iter().filter_map(wire::read_number)).collect();
+        Ok(sums.values().sum())
+    }
+
+    fn entries(&self, bucket: u16, sizes: &[&(String, u64)], published: bool) -> Cmd {
+        let mut command = call(&self.scripts.ledger, &self.keys().ledger(bucket));
+        command.arg(millis(self.retention.ttl).max(1)).arg(i32::from(published));
+        for (channel, bytes) in sizes {
+            command.arg(channel).arg(bytes);
+        }
+        command
+    }
+
+    /// The largest histories of each bucket.
+    async fn largest(&self) -> Result<Vec<(String, u64)>, BrokerError> {
+        let command = |bucket| {
+            let [sizes, ..] = self.keys().ledger(bucket);
+            let mut command = redis::cmd("ZREVRANGE");
+            command.arg(sizes).arg(0).arg(LARGEST - 1).arg("WITHSCORES");
+            command
+        };
+        let commands: Vec<Cmd> = (0..BUCKETS).map(command).collect();
+        let answers = self.nodes.run(&commands).await?;
+        Ok(answers.iter().flat_map(read_sizes).collect())
+    }
+
+    /// Trims each history to these bytes; returns the bytes that are left.
+    async fn trim(&self, targets: &[(String, u64)]) -> Result<Vec<(String, u64)>, BrokerError> {
+        let command = |(channel, bytes): &(String, u64)| {
+            let mut command = call(&self.scripts.trim, &[self.keys().position(channel), self.keys().stream(channel)]);
+            command.arg(bytes);
+            command
+        };
+        let commands: Vec<Cmd> = targets.iter().map(command).collect();
+        let answers = self.nodes.call(&self.scripts.trim, &commands).await?;
+        let left = |((channel, _), answer): (&(String, u64), Value)| {
+            (channel.clone(), wire::read_number(&answer).unwrap_or(0))
+        };
+        Ok(targets.iter().zip(answers).map(left).collect())
+    }
+
+    fn keys(&self) -> &Keys {
+        &self.nodes.state().keys
+    }
+}
+
+fn bucket(channel: &str) -> u16 {
+    slots::of_key(channel.as_bytes()) % BUCKETS
+}
+
+/// The sizes that these histories may have to save so many bytes; those that may stay as they are are left out.
+fn shrunk(mut sizes: Vec<(String, u64)>, excess: u64) -> Vec<(String, u64)> {
+    let bytes: Vec<usize> = sizes.iter().map(|(_, bytes)| *bytes as usize).collect();
+    let target = bytes.iter().sum::<usize>().saturating_sub(excess as usize);
+    let level = level(bytes, target) as u64;
+    sizes.retain_mut(|(_, bytes)| std::mem::replace(bytes, level) > level);
+    sizes
+}
+
+/// The answer of ZREVRANGE with scores, in RESP2 or RESP3.
+fn read_sizes(answer: &Value) -> Vec<(String, u64)> {
+    let Value::Array(items) = answer else { return Vec::new() };
+    let pairs: Vec<(&Value, &Value)> = match items.first() {
+        Some(Value::Array(_)) => items.iter().filter_map(pair).collect(),
+        _ => items.chunks_exact(2).map(|pair| (&pair[0], &pair[1])).collect(),
+    };
+    let read = |(channel, bytes): (&Value, &Value)| {
+        let Value::BulkString(channel) = channel else { return None };
+        let bytes = match bytes {
+            Value::Double(bytes) => *bytes as u64,
+            other => wire::read_number(other)?,
+        };
+        Some((String::from_utf8(channel.clone()).ok()?, bytes))
+    };
+    pairs.into_iter().filter_map(read).collect()
+}
+
+fn pair(value: &Value) -> Option<(&Value, &Value)> {
+    match value {
+        Value::Array(pair) if pair.len() == 2 => Some((&pair[0], &pair[1])),
+        _ => None,
+    }
+}
