@@ -85,6 +85,8 @@ pub struct Retention {
     pub position_ttl: Duration,
     /// How long a client stays in a channel's presence, and its user online, without being renewed.
     pub presence_ttl: Duration,
+    /// Clients that one answer of [`Broker::presence`] has at most.
+    pub presence_max: usize,
     /// How long a user stays online after the last connection was closed.
     pub status_grace: Duration,
     /// How long a user's mode and last sign of life are kept.
@@ -112,11 +114,20 @@ impl Default for Retention {
             ttl: Duration::ZERO,
             position_ttl: Duration::ZERO,
             presence_ttl: Duration::ZERO,
+            presence_max: usize::MAX,
             status_grace: Duration::ZERO,
             last_seen_ttl: Duration::ZERO,
             join_leave_max: 0,
         }
     }
+}
+
+/// Numbers of those who are in a channel, on all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PresenceStats {
+    pub clients: usize,
+    /// Distinct users; guests are not counted.
+    pub users: usize,
 }
 
 /// Number of leading publications with at most `bytes` of payload together; 1 where the first alone has more.
@@ -158,6 +169,9 @@ pub enum BrokerError {
     /// The channel's newest publication has this very number and another content: two outboxes are being published.
     #[error("another event was published under this number")]
     Conflict,
+    /// More clients than [`Retention::presence_max`] are in the channel; [`Broker::presence_stats`] counts them.
+    #[error("more clients are present than are listed")]
+    Crowded,
     /// The broker answered with something that this version does not understand.
     #[error("the broker holds something unreadable: {0}")]
     Corrupt(String),
@@ -219,8 +233,13 @@ pub trait Broker: StatusStore + 'static {
     /// Takes clients out of channels; each is given as both. Also announced, where the client was present.
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError>;
 
-    /// Who is in the channel, on all nodes, each client once, in no particular order.
+    /// Who is in the channel, on all nodes, each client once, in no particular order. Fails with
+    /// [`BrokerError::Crowded`] where there are too many to be listed.
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError>;
+
+    /// How many are in the channel, at a cost that does not depend on their number. Not for the gateways' own channels,
+    /// whose users are not counted.
+    async fn presence_stats(&self, channel: &str) -> Result<PresenceStats, BrokerError>;
 
     /// The relays' shared mark. Where none was ever set, it is set to this one. Returns where it stands. A node has
     /// one relay, which makes one call about the mark at a time.

@@ -118,6 +118,7 @@ settings! {
     history_limit: usize = "300", "count", "Publications in one answer to `history`; clients ask for more with `since`";
     history_ttl: Duration = "3600", "seconds", "How long they are kept after the channel's last publication";
     presence_ttl: Duration = "30", "seconds", "After how long a client whose gateway or network has died leaves the presence, and its user goes offline";
+    presence_max: usize = "1000", "count", "Clients that an answer to `presence` lists; where more are in the channel it fails with error 106, and `presence_stats` counts them";
     status_grace: Duration = "10", "seconds", "How long users stay online after their last connection was closed, so that a page's reload goes unnoticed";
     last_seen_ttl: Duration = "2592000", "seconds", "How long a user's last_seen, and whether he was invisible, is kept after his last connection";
     join_leave_max: usize = "200", "count", "Clients in a channel up to which joins and leaves are told";

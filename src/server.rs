@@ -185,6 +185,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         ttl: config.history_ttl,
         position_ttl: config.history_ttl.max(Duration::from_secs(24 * 3600)),
         presence_ttl: config.presence_ttl,
+        presence_max: config.presence_max,
         status_grace: config.status_grace,
         last_seen_ttl: config.last_seen_ttl,
         join_leave_max: config.join_leave_max,

@@ -28,7 +28,7 @@ use crate::limits::guests::GuestPlace;
 use crate::limits::places::Place;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::presence::{self, Presence};
+use crate::presence::Presence;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
 use crate::protocol::{Command, Reply, Request};
@@ -273,14 +273,15 @@ impl Session {
                 None
             }
             Request::Presence { channel } => {
-                let clients = self.presence(&channel, deadline).await?;
-                self.reply_to_subscriber(id, &channel, &Reply::Presence(clients))?;
+                let connection = Arc::clone(self.connection()?);
+                self.admit_read(&connection)?;
+                let weight = self.presence(id, &channel, deadline).await?;
+                self.charge_read(&connection, weight);
                 None
             }
             Request::PresenceStats { channel } => {
-                let clients = self.presence(&channel, deadline).await?;
-                let users = presence::users(&clients);
-                self.reply_to_subscriber(id, &channel, &Reply::PresenceStats { clients: clients.len(), users })?;
+                self.admit_read(self.connection()?)?;
+                self.presence_stats(id, &channel, deadline).await?;
                 None
             }
             Request::Refresh { token } => Some(self.refresh(&token, deadline).await?),

@@ -112,6 +112,8 @@ for_each_broker! {
     history::what_is_forgotten_does_not_come_back
     presence::clients_are_added_renewed_and_removed
     presence::clients_expire
+    presence::clients_and_users_are_counted
+    presence::a_crowd_is_counted_and_not_listed
     presence::who_comes_and_goes_is_told_once
     presence::a_crowd_comes_and_goes_unannounced
     status::a_user_is_online_while_one_connection_lives
@@ -137,6 +139,7 @@ fn generous() -> Retention {
         ttl: Duration::from_secs(600),
         position_ttl: Duration::from_secs(3600),
         presence_ttl: Duration::from_secs(60),
+        presence_max: 10_000,
         status_grace: Duration::from_secs(10),
         last_seen_ttl: Duration::from_secs(3600),
         join_leave_max: 200,

@@ -3,13 +3,15 @@
 mod harness;
 
 use harness::client::{Client, Place};
+use harness::http::Http;
 use harness::redis::Redis;
-use harness::{World, until};
+use harness::{SECRET, World, until};
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::{Broker, Entry, Retention};
-use konvert_gateway::protocol::Payload;
+use konvert_gateway::protocol::{ClientInfo, Payload};
+use konvert_gateway::signature::{SIGNATURE, Signer, TIMESTAMP};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::time::sleep;
 
 const MESSAGES: usize = 60;
@@ -212,6 +214,49 @@ async fn reading_a_full_history_is_bounded_and_holds_up_nobody() {
     assert!((bytes as f64) < 1.5 * budget, "{bytes} bytes, more than {budget}, of a history of {all}");
     assert_eq!(gateway.metric("gateway_broker_errors_total{operation=\"publish\"}").await, 0.0);
     assert_eq!(gateway.metric("gateway_broker_errors_total{operation=\"history\"}").await, 0.0);
+}
+
+/// A crowd is not listed, which would be more than a client's queue takes, and is counted without being read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_is_counted_and_closes_nobody() {
+    const CROWD: usize = 12_000;
+    let world = World::start(1, true, &[]).await;
+    let redis = world.redis.as_ref().unwrap();
+    let (room, users) = world.room(&["alice", "nobody"]).await;
+    let channel = format!("room:{room}");
+    let mut alice = world.subscriber(0, &users[0], &room).await;
+    let retention = Retention { presence_ttl: Duration::from_secs(3600), ..Retention::default() };
+    let other = RedisBroker::connect(&redis.url(), "konvert", retention).await.unwrap();
+    // Two connections of each user.
+    let info = |n: usize| ClientInfo { user: format!("user{:011}", n / 2).into(), client: format!("{n:032}").into() };
+    let crowd: Vec<_> = (0..CROWD).map(|n| (channel.as_str().into(), info(n))).collect();
+    other.add_presence(&crowd[..998]).await.unwrap();
+    let listed = alice.call("presence", json!({"channel": channel})).await;
+    assert_eq!(listed["presence"]["presence"].as_object().map(|clients| clients.len()), Some(999), "{listed}");
+
+    other.add_presence(&crowd[998..]).await.unwrap();
+    let before = sent(redis);
+    for _ in 0..20 {
+        let refused = alice.call("presence", json!({"channel": channel})).await;
+        assert_eq!(refused["error"], json!({"code": 106, "message": "limit exceeded"}), "{refused}");
+        let counted = alice.call("presence_stats", json!({"channel": channel})).await;
+        let expected = json!({"num_clients": CROWD + 1, "num_users": CROWD / 2 + 1});
+        assert_eq!(counted["presence_stats"], expected, "{counted}");
+    }
+    for (method, answer) in [
+        ("presence", "too_many_clients".to_owned()),
+        ("presence_stats", json!({"clients": CROWD + 1, "users": CROWD / 2 + 1}).to_string()),
+    ] {
+        let (target, body) = (format!("/api/{method}"), json!({"channel": channel}).to_string());
+        let (time, signature) = Signer::new(&SECRET.into()).sign(SystemTime::now(), "POST", &target, body.as_bytes());
+        let headers = [(TIMESTAMP, time.as_str()), (SIGNATURE, signature.as_str())];
+        let response = Http::new().send("POST", &world.gateways[0].url(&target), &headers, body).await.unwrap();
+        assert!(response.text.contains(&answer), "{method}: {}", response.text);
+    }
+    let bytes = sent(redis) - before;
+    assert!(bytes < 200_000, "{bytes} bytes of Redis for 40 answers of a few bytes");
+    world.pocketbase.write(&room, &users[0], "still here").await;
+    assert_eq!(alice.message().await, "still here");
 }
 
 /// Pages through a history that is larger than one answer.

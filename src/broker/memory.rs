@@ -6,7 +6,9 @@
 mod crowd;
 mod status;
 
-use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, fitting, level, new_epoch};
+use super::{
+    Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, fitting, level, new_epoch,
+};
 use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
@@ -354,7 +356,17 @@ impl Broker for MemoryBroker {
         let channel = self.channel(name);
         let mut channel = lock(&channel);
         self.evict(name, &mut channel, None);
+        if channel.presence.len() > self.retention.presence_max {
+            return Err(BrokerError::Crowded);
+        }
         Ok(channel.presence.infos())
+    }
+
+    async fn presence_stats(&self, name: &str) -> Result<PresenceStats, BrokerError> {
+        let channel = self.channel(name);
+        let mut channel = lock(&channel);
+        self.evict(name, &mut channel, None);
+        Ok(PresenceStats { clients: channel.presence.len(), users: channel.presence.users() })
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {

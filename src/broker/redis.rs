@@ -34,8 +34,9 @@ mod task;
 #[doc(hidden)]
 pub mod wire;
 
-use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
+use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, new_epoch};
 use crate::config::{RedisUrl, Topology};
+use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Payload};
 use crate::tls::Tls;
 use address::Address;
@@ -244,7 +245,11 @@ impl RedisBroker {
     }
 
     fn presence_call(&self, script: &redis::Script, channel: &str) -> Cmd {
-        let mut command = call(script, &[self.keys().presence(channel), self.keys().leases(channel)]);
+        let mut keys = vec![self.keys().presence(channel), self.keys().leases(channel)];
+        if !channel.starts_with(INTERNAL) {
+            keys.push(self.keys().users(channel));
+        }
+        let mut command = call(script, &keys);
         command.arg(self.keys().live(channel)).arg(self.retention.join_leave_max);
         command
     }
@@ -388,8 +393,16 @@ impl Broker for RedisBroker {
     }
 
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError> {
-        let command = self.presence_call(&self.scripts.presence, channel);
-        wire::read_presence(self.call_one(&self.scripts.presence, command).await?)
+        let mut command = self.presence_call(&self.scripts.presence, channel);
+        command.arg(self.retention.presence_max);
+        let answers = self.nodes.read(&self.scripts.presence, &[command]).await?;
+        let answer = answers.into_iter().next();
+        wire::read_presence(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
+    }
+
+    async fn presence_stats(&self, channel: &str) -> Result<PresenceStats, BrokerError> {
+        let command = self.presence_call(&self.scripts.presence_stats, channel);
+        wire::read_presence_stats(&self.call_one(&self.scripts.presence_stats, command).await?)
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {

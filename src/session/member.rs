@@ -3,10 +3,11 @@
 use super::limits::weight;
 use super::subscriptions::total_size;
 use super::{Failure, Session};
-use crate::broker::HistoryQuery;
+use crate::broker::{BrokerError, HistoryQuery, PresenceStats};
 use crate::channel::Kind;
 use crate::hub::suspension::Standing;
 use crate::protocol::codes::{self, ErrorCode};
+use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, HistoryRequest, Payload, Reply, json};
 use serde_json::value::RawValue;
 use std::time::SystemTime;
@@ -73,15 +74,43 @@ impl Session {
         Ok(weight)
     }
 
-    pub(super) async fn presence(&self, channel: &str, deadline: Instant) -> Result<Vec<ClientInfo>, Failure> {
+    /// Who is present, unless these are more than one answer lists. Returns the weight of the answer.
+    pub(super) async fn presence(&self, id: u32, channel: &str, deadline: Instant) -> Result<u32, Failure> {
         has_members(channel)?;
         require(self.services.hub.standing(channel, self.id))?;
-        self.ask_broker("presence", deadline, self.services.broker.presence(channel)).await
+        let listed = async {
+            match self.services.broker.presence(channel).await {
+                Err(BrokerError::Crowded) => Ok(None),
+                listed => listed.map(Some),
+            }
+        };
+        let listed = self.ask_broker("presence", deadline, listed).await?;
+        let clients: Vec<ClientInfo> = listed.ok_or(codes::LIMIT_EXCEEDED)?;
+        let count = clients.len();
+        let frame = json::reply(id, &Reply::Presence(clients));
+        // Keys of users may be long.
+        if frame.len() > self.services.config.max_queue_size / 2 {
+            return Err(codes::LIMIT_EXCEEDED.into());
+        }
+        let weight = weight(count, frame.len());
+        self.push_to_subscriber(channel, frame)?;
+        Ok(weight)
+    }
+
+    pub(super) async fn presence_stats(&self, id: u32, channel: &str, deadline: Instant) -> Result<(), Failure> {
+        has_members(channel)?;
+        require(self.services.hub.standing(channel, self.id))?;
+        let counting = self.services.broker.presence_stats(channel);
+        let PresenceStats { clients, users } = self.ask_broker("presence", deadline, counting).await?;
+        self.reply_to_subscriber(id, channel, &Reply::PresenceStats { clients, users })
     }
 
     /// Replies with what only subscribers may see, if this connection still is one.
-    pub(super) fn reply_to_subscriber(&self, id: u32, channel: &str, reply: &Reply) -> Result<(), Failure> {
-        let frame = json::reply(id, reply);
+    fn reply_to_subscriber(&self, id: u32, channel: &str, reply: &Reply) -> Result<(), Failure> {
+        self.push_to_subscriber(channel, json::reply(id, reply))
+    }
+
+    fn push_to_subscriber(&self, channel: &str, frame: Frame) -> Result<(), Failure> {
         Ok(require(self.services.hub.reply_to_subscriber(channel, self.connection()?, frame))?)
     }
 }

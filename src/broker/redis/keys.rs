@@ -44,6 +44,11 @@ impl Keys {
         self.key("leases", channel)
     }
 
+    /// Numbers of clients by user.
+    pub fn users(&self, channel: &str) -> String {
+        self.key("users", channel)
+    }
+
     /// Of the ledger of histories, those of one bucket of channels: `sizes`, `ends` and `sum`.
     pub fn ledger(&self, bucket: u16) -> [String; 3] {
         ["sizes", "ends", "sum"].map(|kind| format!("{}:ledger:{{ledger:{bucket}}}:{kind}", self.prefix))
@@ -151,7 +156,8 @@ mod tests {
             let position = keys.position(&name);
             let expected = tag(&position);
             prop_assert!(expected.is_some());
-            for key in [keys.stream(&name), keys.presence(&name), keys.leases(&name), keys.live(&name)] {
+            for key in [keys.stream(&name), keys.presence(&name), keys.leases(&name), keys.users(&name), keys.live(&name)]
+            {
                 prop_assert_eq!(tag(&key), expected);
                 prop_assert_ne!(&key, &keys.mark());
             }
