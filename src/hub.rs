@@ -8,7 +8,8 @@
 //!
 //! One channel of the broker's is the gateways' own, watched by a [`Watcher`]: it says whose access may have ended
 //! ([`suspension`]). It is brought up to date before any other channel goes on, so that nobody gets what was published
-//! after he was shut out.
+//! after they were shut out: what arrives for another channel meanwhile is held back, and that channel is read once more.
+//! Channels for which nothing arrives are left alone.
 //!
 //! Locks: a channel's `link` (async, held while the broker is asked about this channel) is taken before its
 //! `state` (std, never held across an await), that before a share of its `subscribers`, and that before an outbox; the
@@ -39,8 +40,11 @@ use dashmap::DashMap;
 use feed::{Bounds, Join};
 use flow::Flow;
 use recovery::Reads;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use suspension::Held;
+use sync::SYNC_CONCURRENCY;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,8 @@ pub struct Hub {
     watched: OnceLock<Watched>,
     /// Of the publications that each feed keeps.
     bounds: Bounds,
+    /// Places for channels that are brought up to date at the same time.
+    syncs: Semaphore,
 }
 
 /// Takes what is published into the watched channel: at once, in order, before anything later of any channel.
@@ -74,6 +80,9 @@ pub trait Watcher: Send + Sync {
 struct Watched {
     channel: Arc<Channel>,
     watcher: Weak<dyn Watcher>,
+    /// Something was missed that is being read: what arrives for other channels meanwhile has to wait. Written with the
+    /// channel's state locked.
+    is_behind: AtomicBool,
 }
 
 struct Channel {
@@ -153,7 +162,8 @@ impl Hub {
         let bounds = Bounds::within(broker.retention());
         Arc::new_cyclic(|me| {
             let (me, channels, watched) = (me.clone(), DashMap::default(), OnceLock::new());
-            Self { me, broker, presence, channels, metrics, watched, bounds }
+            let syncs = Semaphore::new(SYNC_CONCURRENCY);
+            Self { me, broker, presence, channels, metrics, watched, bounds, syncs }
         })
     }
 
@@ -164,7 +174,8 @@ impl Hub {
         let channel = Arc::clone(&joining.channel);
         // It is never left again.
         std::mem::forget(joining);
-        if self.watched.set(Watched { channel: Arc::clone(&channel), watcher }).is_ok() {
+        let is_behind = AtomicBool::new(false);
+        if self.watched.set(Watched { channel: Arc::clone(&channel), watcher, is_behind }).is_ok() {
             self.sync_later(vec![channel]);
         }
     }

@@ -7,13 +7,17 @@ use crate::broker::status::State as Status;
 use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, Movement, Publication, json};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 impl Sink for Hub {
     fn publication(&self, channel: &str, epoch: &str, publication: Publication) {
         let Some(channel) = self.find(channel) else { return };
+        let waits = self.waits(&channel);
         let mut state = channel.state();
         let Some(feed) = state.flow.feed() else { return };
+        // From here on it is not live, so the publication is held.
+        let is_doubtful = waits && feed.doubt();
         match feed.arrive(epoch, &publication) {
             Arrival::Deliver => {
                 feed.renew(Instant::now());
@@ -23,8 +27,12 @@ impl Sink for Hub {
             Arrival::Held => {}
             Arrival::Gap => {
                 drop(state);
-                self.resync(channel);
+                return self.resync(channel);
             }
+        }
+        drop(state);
+        if is_doubtful {
+            self.sync_later(vec![channel]);
         }
     }
 
@@ -42,9 +50,16 @@ impl Sink for Hub {
 
     fn status(&self, channel: &str, status: Status) {
         if let Some(channel) = self.find(channel) {
+            let waits = self.waits(&channel);
             let mut state = channel.state();
-            if state.flow.current().is_some_and(|current| current.arrive(status)) {
+            let Some(current) = state.flow.current() else { return };
+            let is_doubtful = waits && current.doubt();
+            if current.arrive(status) {
                 self.deliver_status(&channel, &mut state, status);
+            }
+            drop(state);
+            if is_doubtful {
+                self.sync_later(vec![channel]);
             }
         }
     }
@@ -95,6 +110,13 @@ impl Hub {
                 self.metrics.deliveries.inc_by(u64::from(subscriber.outbox().push(frame.clone())));
             }
         });
+    }
+
+    /// Whether what arrives for this channel may depend on something that the watched channel has missed.
+    fn waits(&self, channel: &Channel) -> bool {
+        self.watched.get().is_some_and(|watched| {
+            watched.is_behind.load(Ordering::Acquire) && !std::ptr::eq(&*watched.channel, channel)
+        })
     }
 
     pub(super) fn watcher_of(&self, channel: &Channel) -> Option<Arc<dyn Watcher>> {

@@ -441,6 +441,76 @@ async fn what_is_watched_takes_effect_before_anything_later_of_other_channels() 
     }
 }
 
+/// A notice that is late makes the gateway read the watched channel, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_notice_is_read_without_reading_all_channels() {
+    const CHANNELS: u64 = 1000;
+    let node = Node::with_history(100).await;
+    let strict = Arc::new(Strict(Arc::downgrade(&node.hub), Mutex::default()));
+    let watcher: Weak<Strict> = Arc::downgrade(&strict);
+    node.hub.watch("$watched", watcher);
+    let mut kept = Vec::new();
+    for id in 0..CHANNELS {
+        let connection = connection(id, 1 << 20);
+        assert!(node.hub.subscribe(&format!("room:{id}"), &connection, None, None, |_| true).await.unwrap());
+        kept.push(connection);
+    }
+    let filled = || node.metrics.gaps.with_label_values(&["filled"]).get();
+    let before = filled();
+    // It is in the history, and is never delivered.
+    node.broker.unsubscribe("$watched").await.unwrap();
+    let notice = Entry { seq: 1, channel: "$watched".into(), data: Payload::parse("1").unwrap() };
+    node.broker.publish(&[notice]).await.unwrap();
+    node.broker.subscribe("$watched").await.unwrap();
+    assert!(node.hub.subscribe("room:new", &connection(CHANNELS, 1 << 20), None, None, |_| true).await.unwrap());
+    assert_eq!(*strict.1.lock().unwrap(), ["1"], "it has taken effect before the subscribe");
+    let channels = node.hub.channels.iter().map(|entry| Arc::clone(entry.value())).collect::<Vec<_>>();
+    for channel in channels {
+        node.hub.make_live(&channel).await.unwrap();
+    }
+    println!("{} of {} channels were read anew", filled() - before, CHANNELS + 2);
+    assert_eq!(filled() - before, 1, "the watched channel alone");
+}
+
+/// What arrives while a missed notice is being read is delivered after the notice has taken effect. A channel for which
+/// nothing arrives goes on.
+#[tokio::test]
+async fn what_arrives_behind_a_missed_notice_waits_for_it() {
+    let node = Node::with_history(100).await;
+    let strict = Arc::new(Strict(Arc::downgrade(&node.hub), Mutex::default()));
+    let watcher: Weak<Strict> = Arc::downgrade(&strict);
+    node.hub.watch("$watched", watcher);
+    let subscriber = node.subscribe(1, None).await;
+    assert!(node.hub.subscribe("room:quiet", &connection(2, 1 << 20), None, None, |_| true).await.unwrap());
+    let publish = async |seq: u64, channel: &str| {
+        let entry = Entry { seq, channel: channel.into(), data: Payload::parse(&seq.to_string()).unwrap() };
+        node.broker.publish(&[entry]).await.unwrap();
+    };
+    let watched = &node.hub.watched.get().unwrap().channel;
+    let reading = watched.link.lock().await;
+    node.broker.unsubscribe("$watched").await.unwrap();
+    publish(1, "$watched").await;
+    node.broker.subscribe("$watched").await.unwrap();
+    publish(2, "$watched").await;
+    publish(3, CHANNEL).await;
+    subscriber.write();
+    assert_eq!(node.metrics.deliveries.get(), 0, "it waits");
+    assert!(node.hub.find("room:quiet").unwrap().state().flow.is_live());
+    assert!(strict.1.lock().unwrap().is_empty());
+
+    drop(reading);
+    while node.hub.standing(CHANNEL, 1) != Standing::Suspended {
+        tokio::task::yield_now().await;
+    }
+    node.hub.make_live(&node.hub.find(CHANNEL).unwrap()).await.unwrap();
+    assert_eq!(*strict.1.lock().unwrap(), ["1", "2"]);
+    assert!(!node.hub.watched.get().unwrap().is_behind.load(std::sync::atomic::Ordering::Acquire));
+    subscriber.write();
+    assert_eq!(node.metrics.deliveries.get(), 0, "the notice came first");
+    assert!(node.hub.resume(CHANNEL, &subscriber.connection, || true));
+    assert_eq!(subscriber.offsets(1).await, [1]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_abandoned_channel_is_unlinked_after_a_while_and_can_be_used_again() {
     let node = Node::with_history(5).await;

@@ -6,10 +6,11 @@
 use super::feed::{Feed, Synced};
 use super::flow::Flow;
 use super::{Channel, Hub, Link, Watched};
-use crate::broker::{BrokerError, History, HistoryQuery, Sink};
+use crate::broker::{BrokerError, History, HistoryQuery};
 use crate::channel;
 use crate::protocol::codes;
 use futures_util::StreamExt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -23,10 +24,18 @@ const CHECK: Duration = Duration::from_secs(15);
 const LAG: Duration = Duration::from_millis(100);
 /// How often that is looked at.
 const LAG_CHECK: Duration = Duration::from_millis(1);
-/// How many channels are read at once after the link to the broker was cut.
-const SYNC_CONCURRENCY: usize = 32;
+/// How many channels are brought up to date at once, for whatever reasons; subscribes under way are not counted.
+pub(super) const SYNC_CONCURRENCY: usize = 32;
 /// Bounds of the pause between attempts to reach the broker.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
+
+impl Watched {
+    /// Notes whether something is being read that was missed. With the state locked, so that the last note is right.
+    fn note(&self) {
+        let state = self.channel.state();
+        self.is_behind.store(!state.flow.is_live(), Ordering::Release);
+    }
+}
 
 impl Hub {
     /// Returns once the watched channel brings all that is published into it from now on.
@@ -55,8 +64,15 @@ impl Hub {
         }
         if !channel.state().flow.is_live() {
             self.sync(channel).await?;
+            if let Some(watched) = self.as_watched(channel) {
+                watched.note();
+            }
         }
         Ok(())
+    }
+
+    fn as_watched(&self, channel: &Arc<Channel>) -> Option<&Watched> {
+        self.watched.get().filter(|watched| Arc::ptr_eq(&watched.channel, channel))
     }
 
     /// Unlinks the channel from the broker if still nobody wants it after a while.
@@ -165,15 +181,16 @@ impl Hub {
         Ok(())
     }
 
-    /// Reads what was missed of this channel. Of the watched one: before any channel goes on.
+    /// Reads what was missed of this channel. Of the watched one: before anything that arrives from now on for another
+    /// channel is delivered.
     pub(super) fn resync(&self, channel: Arc<Channel>) {
-        if self.watched.get().is_some_and(|watched| Arc::ptr_eq(&watched.channel, &channel)) {
-            self.gap();
+        if let Some(watched) = self.as_watched(&channel) {
+            watched.note();
         }
         self.sync_later(vec![channel]);
     }
 
-    /// Tries until these channels are live again or nobody wants them any more.
+    /// Tries until these channels are live again or nobody wants them any more, a few channels at once.
     pub(super) fn sync_later(&self, channels: Vec<Arc<Channel>>) {
         let Some(me) = self.me.upgrade() else { return };
         tokio::spawn(futures_util::stream::iter(channels).for_each_concurrent(SYNC_CONCURRENCY, move |channel| {
@@ -181,7 +198,13 @@ impl Hub {
             async move {
                 let mut pause = RETRY.start;
                 while !channel.state().is_idle() {
-                    let Err(error) = me.make_live(&channel).await else { return };
+                    let synced = {
+                        // The others wait for the watched channel, so it waits for none of them.
+                        let needs_place = me.as_watched(&channel).is_none();
+                        let _place = if needs_place { me.syncs.acquire().await.ok() } else { None };
+                        me.make_live(&channel).await
+                    };
+                    let Err(error) = synced else { return };
                     me.metrics.broker_errors.with_label_values(&["history"]).inc();
                     tracing::warn!(%error, "reading history failed and is tried again");
                     tokio::time::sleep(pause).await;
