@@ -39,7 +39,7 @@ pub struct Mark {
 /// A stretch of a channel's history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
-    /// Ascending by offset, or descending where that was asked for. Ends early at [`Retention::read_bytes`].
+    /// Ascending by offset, or descending for a reverse query. Ends early at [`Retention::read_bytes`].
     pub publications: Vec<Publication>,
     /// The channel's newest position, taken at the same instant.
     pub position: Position,
@@ -71,12 +71,12 @@ impl HistoryQuery {
 pub struct Retention {
     /// Publications per channel.
     pub size: usize,
-    /// Bytes of payload per channel. The oldest publications are dropped first; a larger one is never kept.
+    /// Bytes of payload per channel. The oldest publications are dropped first; a larger publication is never kept.
     pub bytes: usize,
-    /// Bytes of payload in all channels. Past it, the channels with the most bytes lose their oldest publications: in
-    /// memory at once, in Redis about a second later.
+    /// Bytes of payload in the histories of the whole deployment. Past the bound, the largest histories lose the oldest
+    /// publications: in memory at once, in Redis about a second later.
     pub total_bytes: usize,
-    /// Bytes of payload in one answer of [`Broker::history`], except that a single publication may be larger.
+    /// Bytes of payload in an answer of [`Broker::history`]. A single publication may be larger.
     pub read_bytes: usize,
     /// Since the channel's last publication.
     pub ttl: Duration,
@@ -85,7 +85,7 @@ pub struct Retention {
     pub position_ttl: Duration,
     /// How long a client stays in a channel's presence, and its user online, without being renewed.
     pub presence_ttl: Duration,
-    /// Clients that one answer of [`Broker::presence`] has at most.
+    /// Maximum number of clients in an answer of [`Broker::presence`].
     pub presence_max: usize,
     /// How long a user stays online after the last connection was closed.
     pub status_grace: Duration,
@@ -96,15 +96,15 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Bytes of payload that this channel's history may have. Those of the gateways themselves, which tell whose access
-    /// has ended, may be larger than others, and are not shrunk for the sake of [`Retention::total_bytes`].
+    /// Maximum bytes of payload in the channel's history. Channels of the gateways themselves carry the ends of access:
+    /// a higher bound holds for them, and [`Retention::total_bytes`] does not shrink them.
     pub fn bytes_of(&self, channel: &str) -> usize {
         if channel.starts_with(INTERNAL) { self.bytes.max(self.total_bytes / 4) } else { self.bytes }
     }
 }
 
 impl Default for Retention {
-    /// Nothing is kept, without any bound in bytes.
+    /// Keeps nothing; no bound in bytes.
     fn default() -> Self {
         Self {
             size: 0,
@@ -122,7 +122,7 @@ impl Default for Retention {
     }
 }
 
-/// Numbers of those who are in a channel, on all nodes.
+/// Number of clients and users in a channel, on every node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PresenceStats {
     pub clients: usize,
@@ -169,7 +169,7 @@ pub enum BrokerError {
     /// The channel's newest publication has this very number and another content: two outboxes are being published.
     #[error("another event was published under this number")]
     Conflict,
-    /// More clients than [`Retention::presence_max`] are in the channel; [`Broker::presence_stats`] counts them.
+    /// More clients than [`Retention::presence_max`] are in the channel; [`Broker::presence_stats`] has the number.
     #[error("more clients are present than are listed")]
     Crowded,
     /// The broker answered with something that this version does not understand.
@@ -203,12 +203,12 @@ pub trait Broker: StatusStore + 'static {
     /// The counterpart; a late publication may still arrive afterwards.
     async fn unsubscribe(&self, channel: &str) -> Result<(), BrokerError>;
 
-    /// Bounds of histories and of other kept state.
+    /// Bounds of histories and of presence.
     fn retention(&self) -> &Retention;
 
     /// A stretch of history and the newest position, read in one instant. A channel that never saw a
-    /// publication has offset 0 and an epoch of its own, which its first publication keeps. At most
-    /// [`Retention::read_bytes`] are returned: the rest is read with another call.
+    /// publication has offset 0 and an epoch of its own, which its first publication keeps. Returns at most
+    /// [`Retention::read_bytes`]; another call reads the rest.
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError>;
 
     /// Drops a channel's history, and begins a new epoch with its next use, unless something with a number above `seq`
@@ -234,11 +234,11 @@ pub trait Broker: StatusStore + 'static {
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError>;
 
     /// Who is in the channel, on all nodes, each client once, in no particular order. Fails with
-    /// [`BrokerError::Crowded`] where there are too many to be listed.
+    /// [`BrokerError::Crowded`] above [`Retention::presence_max`].
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError>;
 
-    /// How many are in the channel, at a cost that does not depend on their number. Not for the gateways' own channels,
-    /// whose users are not counted.
+    /// Number of clients and users in the channel, at a constant cost. Not for the gateways' own channels: users are not
+    /// counted there.
     async fn presence_stats(&self, channel: &str) -> Result<PresenceStats, BrokerError>;
 
     /// The relays' shared mark. Where none was ever set, it is set to this one. Returns where it stands. A node has
@@ -258,8 +258,8 @@ pub trait Broker: StatusStore + 'static {
     async fn check(&self) -> Result<(), BrokerError>;
 }
 
-/// The bytes that each channel may keep for all of them together to have at most `target`. Channels below this level are
-/// left alone.
+/// Water level for histories of these sizes: cut to the level, the histories have at most `target` bytes together.
+/// Smaller histories stay untouched.
 pub(crate) fn level(mut sizes: Vec<usize>, target: usize) -> usize {
     sizes.sort_unstable();
     let (mut left, mut channels) = (target, sizes.len());

@@ -8,8 +8,8 @@
 //!
 //! One channel of the broker's is the gateways' own, watched by a [`Watcher`]: it says whose access may have ended
 //! ([`suspension`]). It is brought up to date before any other channel goes on, so that nobody gets what was published
-//! after they were shut out: what arrives for another channel meanwhile is held back, and that channel is read once more.
-//! Channels for which nothing arrives are left alone.
+//! after the end of access: publications for other channels are held back meanwhile, and those channels are read once
+//! more. Channels without a publication in the meantime are not read.
 //!
 //! Locks: a channel's `link` (async, held while the broker is asked about this channel) is taken before its
 //! `state` (std, never held across an await), that before a share of its `subscribers`, and that before an outbox; the
@@ -64,9 +64,9 @@ pub struct Hub {
     channels: DashMap<Arc<str>, Arc<Channel>, foldhash::fast::RandomState>,
     metrics: Metrics,
     watched: OnceLock<Watched>,
-    /// Of the publications that each feed keeps.
+    /// Bounds of the recent publications in a feed.
     bounds: Bounds,
-    /// Places for channels that are brought up to date at the same time.
+    /// Limits concurrent syncs.
     syncs: Semaphore,
 }
 
@@ -80,8 +80,8 @@ pub trait Watcher: Send + Sync {
 struct Watched {
     channel: Arc<Channel>,
     watcher: Weak<dyn Watcher>,
-    /// Something was missed that is being read: what arrives for other channels meanwhile has to wait. Written with the
-    /// channel's state locked.
+    /// True while missed notices are being read: publications for other channels wait. Written under the lock of the
+    /// channel's state.
     is_behind: AtomicBool,
 }
 

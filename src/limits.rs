@@ -29,9 +29,9 @@ use std::time::Duration;
 pub struct Limits {
     /// Of each connection's commands; `None`: no limit.
     pub commands: Option<Rate>,
-    /// Of each user's signals into a channel.
+    /// Signals per user and channel.
     pub signals: Arc<Buckets>,
-    /// Of each user's reads; those of guests by their address.
+    /// Reads per user; for guests, per network address.
     pub reads: Arc<Buckets>,
     pub guests: Guests,
     /// Of log lines about commands that were refused.

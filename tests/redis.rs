@@ -133,7 +133,7 @@ async fn those_who_come_back_together_share_a_read_of_history() {
     }
 }
 
-/// Puts a history into a channel as another gateway would, without PocketBase. Returns its bytes.
+/// Fills a channel's history as another gateway would, without PocketBase. Returns the bytes of payload.
 async fn fill(redis: &Redis, channel: &str, count: u64, bytes: usize) -> usize {
     let hour = Duration::from_secs(3600);
     let retention = Retention { size: 500, ttl: hour, position_ttl: hour, ..Retention::default() };
@@ -145,14 +145,14 @@ async fn fill(redis: &Redis, channel: &str, count: u64, bytes: usize) -> usize {
     count as usize * bytes
 }
 
-/// Bytes that Redis has sent.
+/// Bytes sent by Redis so far.
 fn sent(redis: &Redis) -> u64 {
     let info: String = redis::cmd("INFO").arg("stats").query(&mut redis.client()).unwrap();
     let line = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
     line.expect("Redis counts").trim().parse().expect("a number")
 }
 
-/// One user reads a full history of large publications, over many connections and as fast as they may.
+/// A user reads a full history of large publications in a loop, over many connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_a_full_history_is_bounded_and_holds_up_nobody() {
     const CONNECTIONS: usize = 12;
@@ -209,14 +209,14 @@ async fn reading_a_full_history_is_bounded_and_holds_up_nobody() {
     let (bytes, seconds) = (sent(redis) - before, begun.elapsed().as_secs_f64());
     println!("{read} histories, {refused} refused, {signals} signals, {bytes} bytes of Redis in {seconds:.1} s");
     assert!(read > 0 && refused > 0, "{read} read, {refused} refused");
-    // What all connections of a user may read: 16 KiB for each token, and what was under way when they ran out.
+    // The user's budget at 16 KiB per token, and the reads under way at its end.
     let budget = (200.0 + 20.0 * seconds) * 16_384.0 + (CONNECTIONS * 8 * 60_000) as f64;
     assert!((bytes as f64) < 1.5 * budget, "{bytes} bytes, more than {budget}, of a history of {all}");
     assert_eq!(gateway.metric("gateway_broker_errors_total{operation=\"publish\"}").await, 0.0);
     assert_eq!(gateway.metric("gateway_broker_errors_total{operation=\"history\"}").await, 0.0);
 }
 
-/// A crowd is not listed, which would be more than a client's queue takes, and is counted without being read.
+/// A list of a crowd would overflow the client's queue: error 106. Counting does not read the clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_is_counted_and_closes_nobody() {
     const CROWD: usize = 12_000;
@@ -227,7 +227,7 @@ async fn a_crowd_is_counted_and_closes_nobody() {
     let mut alice = world.subscriber(0, &users[0], &room).await;
     let retention = Retention { presence_ttl: Duration::from_secs(3600), ..Retention::default() };
     let other = RedisBroker::connect(&redis.url(), "konvert", retention).await.unwrap();
-    // Two connections of each user.
+    // Two connections per user.
     let info = |n: usize| ClientInfo { user: format!("user{:011}", n / 2).into(), client: format!("{n:032}").into() };
     let crowd: Vec<_> = (0..CROWD).map(|n| (channel.as_str().into(), info(n))).collect();
     other.add_presence(&crowd[..998]).await.unwrap();
@@ -259,7 +259,7 @@ async fn a_crowd_is_counted_and_closes_nobody() {
     assert_eq!(alice.message().await, "still here");
 }
 
-/// Pages through a history that is larger than one answer.
+/// Pages through a history larger than the limit of an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_is_read_in_pages() {
     let world = World::start(1, true, &[]).await;

@@ -94,7 +94,7 @@ impl Log {
         (self.history, self.bytes) = (VecDeque::new(), 0);
     }
 
-    /// Drops the oldest publications until no more than this is left.
+    /// Drops the oldest publications above the two bounds.
     fn trim(&mut self, size: usize, bytes: usize) {
         while self.history.len() > size || self.bytes > bytes {
             let Some(oldest) = self.history.pop_front() else { break };
@@ -102,7 +102,7 @@ impl Log {
         }
     }
 
-    /// `bytes`: those that may be kept.
+    /// `bytes`: the bound of the history.
     fn append(&mut self, seq: u64, data: Payload, retention: &Retention, bytes: usize) -> Publication {
         let now = Instant::now();
         self.expire(now, retention);
@@ -168,15 +168,15 @@ impl MemoryBroker {
         }
     }
 
-    /// Counts newly kept bytes, and shrinks the histories where all of them together may exceed their bound.
+    /// Counts newly kept bytes. Shrinks the histories when the total may exceed the bound.
     fn count_bytes(&self, added: usize) {
         if self.bytes.fetch_add(added, Ordering::AcqRel).saturating_add(added) > self.retention.total_bytes {
             self.shrink();
         }
     }
 
-    /// Drops the oldest publications of the channels with the most bytes, until all histories together have three
-    /// quarters of their bound. Looks at every channel: not needed again before a quarter of the bound was published.
+    /// Drops the oldest publications of the largest histories, down to three quarters of the total bound. Visits every
+    /// channel, but not again before a quarter of the bound was published.
     fn shrink(&self) {
         let mut channels: Vec<(usize, Arc<Mutex<Channel>>)> = Vec::new();
         for entry in self.channels.iter() {

@@ -1,20 +1,20 @@
 //! The broker of any number of gateways: everything in one Redis, in one whose replica takes over when sentinels say so,
 //! or in a Redis Cluster.
 //!
-//! Three links to each node of Redis. Commands go over a [`link`] and fail with [`BrokerError::Unavailable`] within about
-//! two seconds when Redis is silent, within a quarter when it is known to be down. Histories and lists of who is present
-//! are read over another one, so that their bytes hold up no command. Messages come in over [`subscriptions`], one Redis
-//! channel for each channel that this gateway wants. All reconnect by themselves, for as long as the broker lives;
-//! [`nodes`] routes. Follow a message: [`pubsub`] → [`delivery`] → the sink.
+//! Three links to each node of Redis. Commands go over a [`link`] and fail with [`BrokerError::Unavailable`] within
+//! about two seconds when Redis is silent, within a quarter when it is known to be down. Histories and presence lists
+//! have a separate link: large answers do not delay commands. Messages come in over [`subscriptions`], one Redis
+//! channel for each channel that this gateway wants. Every link reconnects by itself, for as long as the broker
+//! lives; [`nodes`] routes. Follow a message: [`pubsub`] → [`delivery`] → the sink.
 //!
 //! In a cluster all that belongs to one channel shares a slot, and so do the users of one bucket: their hash tags see
 //! to it ([`keys`]). Publications go through sharded pub/sub, each on its slot's node alone. When a node dies or a slot
 //! moves, what is subscribed to follows, and the sink hears of a gap. Where there are [`sentinels`], another master is
 //! taken as a move of all slots.
 //!
-//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset, last sequence number and bytes), a stream
-//! (its history) and keys of presence; [`scripts`] change them, each atomically. The [`ledger`] bounds all histories
-//! together. If Redis comes back empty, channels begin new epochs.
+//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset, last sequence number and bytes), a
+//! stream (its history) and keys of presence; [`scripts`] change them, each atomically. The [`ledger`] bounds the
+//! total of the histories. If Redis comes back empty, channels begin new epochs.
 
 mod address;
 mod delivery;

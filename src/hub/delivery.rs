@@ -16,7 +16,7 @@ impl Sink for Hub {
         let waits = self.waits(&channel);
         let mut state = channel.state();
         let Some(feed) = state.flow.feed() else { return };
-        // From here on it is not live, so the publication is held.
+        // A doubtful feed is not live and holds the publication.
         let is_doubtful = waits && feed.doubt();
         match feed.arrive(epoch, &publication) {
             Arrival::Deliver => {
@@ -112,7 +112,7 @@ impl Hub {
         });
     }
 
-    /// Whether what arrives for this channel may depend on something that the watched channel has missed.
+    /// Whether a publication for this channel has to wait for missed notices of the watched channel.
     fn waits(&self, channel: &Channel) -> bool {
         self.watched.get().is_some_and(|watched| {
             watched.is_behind.load(Ordering::Acquire) && !std::ptr::eq(&*watched.channel, channel)

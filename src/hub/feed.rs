@@ -19,7 +19,7 @@ const RECENT_MAX: usize = 32;
 /// And how many bytes of payload at most.
 const RECENT_BYTES: usize = 64 * 1024;
 
-/// Bounds of the publications that a feed keeps: never more than the broker's history.
+/// Bounds of a feed's recent publications: never more than the broker's history.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     publications: usize,
@@ -73,7 +73,7 @@ pub enum Arrival {
 pub enum Synced {
     /// These come next; the feed is live.
     Continues(Vec<Publication>),
-    /// These come next, and are not all that was missed: read on.
+    /// The next publications, but not yet up to the newest: another read has to follow.
     Part(Vec<Publication>),
     /// The subscribers' place is no longer in the history. They must be told; the feed is live at its newest
     /// position.
@@ -97,13 +97,13 @@ impl Feed {
         Self { bounds, ..Self::default() }
     }
 
-    /// Publications have just been taken in: all that are kept stay for the history's lifetime.
+    /// Restarts the lifetime of the recent publications; to be called after each publication.
     pub fn renew(&mut self, now: Instant) {
         self.expire(now);
         self.recent_until = now.checked_add(self.bounds.ttl);
     }
 
-    /// Drops the kept publications if the history's lifetime is over.
+    /// Drops the recent publications at the end of the history's lifetime.
     pub fn expire(&mut self, now: Instant) {
         if self.recent_until.is_some_and(|until| now > until) {
             self.forget();
@@ -147,7 +147,7 @@ impl Feed {
         self.liveness.doubt()
     }
 
-    /// Drops the kept publications. Later subscribers get earlier ones from the broker, if it still has them.
+    /// Drops the recent publications. Later subscribers depend on the broker's history.
     pub fn forget(&mut self) {
         self.recent_until = None;
         self.recent.clear();
@@ -166,7 +166,7 @@ impl Feed {
         let Some(held) = self.liveness.finish() else { return Synced::Again };
         let History { publications, position: top } = history;
         if self.position.as_ref().is_some_and(|at| begins(at, &publications, &top)) {
-            // What was held meanwhile is in the history, and is read with the rest.
+            // Held publications are in the history as well: the next read returns them.
             self.liveness.begin();
             for publication in &publications {
                 self.advance(publication.clone());

@@ -54,7 +54,7 @@ fn a_gap_is_filled_from_history_and_goes_on_with_what_was_held() {
     assert_eq!(feed.arrive("e", &publication(10)), Arrival::Deliver);
 }
 
-/// A broker returns so much at once and no more.
+/// A broker bounds the bytes of a read.
 #[test]
 fn a_gap_is_filled_in_parts() {
     let mut feed = live_at("e", 5);
@@ -73,7 +73,7 @@ fn a_gap_is_filled_in_parts() {
     assert_eq!(feed.begin_sync(), Some(11));
     assert_eq!(feed.finish_sync(part(11, 13)), Synced::Continues((12..=13).map(publication).collect()));
     assert_eq!(feed.arrive("e", &publication(14)), Arrival::Deliver);
-    // What the history drops meanwhile is lost all the same.
+    // Publications dropped from the history in the meantime are lost.
     feed.doubt();
     feed.begin_sync();
     assert_eq!(feed.finish_sync(part(14, 30)), Synced::Part((15..=17).map(publication).collect()));
@@ -96,7 +96,7 @@ fn no_more_is_kept_here_than_in_the_history() {
     let whole = Retention { size: 500, ttl: Duration::from_secs(60), ..Retention::default() };
     assert_eq!(kept(&whole).recent.len(), RECENT_MAX);
     assert_eq!(kept(&Retention { size: 3, ..whole.clone() }).recent.len(), 3);
-    // Of two bytes each.
+    // Two bytes per publication.
     assert_eq!(kept(&Retention { bytes: 9, ..whole.clone() }).recent.len(), 4);
 
     let (mut feed, now) = (kept(&whole), Instant::now());

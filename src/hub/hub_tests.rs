@@ -183,7 +183,7 @@ async fn a_gap_of_more_than_is_read_at_once_is_filled_in_parts() {
     node.publish_unheard(40).await;
     node.publish(1).await;
     assert_eq!(subscriber.offsets(41).await, (1..=41).collect::<Vec<_>>());
-    // One who comes back cannot take in more than that.
+    // A recovery has the same bound.
     node.hub.forget(CHANNEL);
     let back = node.subscribe(2, Some(&subscriber.position())).await;
     assert_eq!(back.reply["recovered"], false);
@@ -441,7 +441,7 @@ async fn what_is_watched_takes_effect_before_anything_later_of_other_channels() 
     }
 }
 
-/// A notice that is late makes the gateway read the watched channel, and no other.
+/// A late notice makes the gateway read the watched channel alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_notice_is_read_without_reading_all_channels() {
     const CHANNELS: u64 = 1000;
@@ -457,7 +457,7 @@ async fn a_late_notice_is_read_without_reading_all_channels() {
     }
     let filled = || node.metrics.gaps.with_label_values(&["filled"]).get();
     let before = filled();
-    // It is in the history, and is never delivered.
+    // The notice is in the history, and is never delivered.
     node.broker.unsubscribe("$watched").await.unwrap();
     let notice = Entry { seq: 1, channel: "$watched".into(), data: Payload::parse("1").unwrap() };
     node.broker.publish(&[notice]).await.unwrap();
@@ -472,8 +472,8 @@ async fn a_late_notice_is_read_without_reading_all_channels() {
     assert_eq!(filled() - before, 1, "the watched channel alone");
 }
 
-/// What arrives while a missed notice is being read is delivered after the notice has taken effect. A channel for which
-/// nothing arrives goes on.
+/// Publications during the read of a missed notice are delivered after the notice has taken effect. Channels without
+/// publications are not read.
 #[tokio::test]
 async fn what_arrives_behind_a_missed_notice_waits_for_it() {
     let node = Node::with_history(100).await;

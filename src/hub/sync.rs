@@ -24,13 +24,13 @@ const CHECK: Duration = Duration::from_secs(15);
 const LAG: Duration = Duration::from_millis(100);
 /// How often that is looked at.
 const LAG_CHECK: Duration = Duration::from_millis(1);
-/// How many channels are brought up to date at once, for whatever reasons; subscribes under way are not counted.
+/// Concurrent syncs of the hub, without subscribes under way.
 pub(super) const SYNC_CONCURRENCY: usize = 32;
 /// Bounds of the pause between attempts to reach the broker.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
 
 impl Watched {
-    /// Notes whether something is being read that was missed. With the state locked, so that the last note is right.
+    /// Updates `is_behind`, under the lock of the state.
     fn note(&self) {
         let state = self.channel.state();
         self.is_behind.store(!state.flow.is_live(), Ordering::Release);
@@ -181,8 +181,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Reads what was missed of this channel. Of the watched one: before anything that arrives from now on for another
-    /// channel is delivered.
+    /// Reads missed publications of the channel. For the watched channel: before the delivery of later publications
+    /// of other channels.
     pub(super) fn resync(&self, channel: Arc<Channel>) {
         if let Some(watched) = self.as_watched(&channel) {
             watched.note();
@@ -190,7 +190,7 @@ impl Hub {
         self.sync_later(vec![channel]);
     }
 
-    /// Tries until these channels are live again or nobody wants them any more, a few channels at once.
+    /// Syncs channels in the background, a few at a time, with retries until each is live or abandoned.
     pub(super) fn sync_later(&self, channels: Vec<Arc<Channel>>) {
         let Some(me) = self.me.upgrade() else { return };
         tokio::spawn(futures_util::stream::iter(channels).for_each_concurrent(SYNC_CONCURRENCY, move |channel| {
@@ -199,7 +199,7 @@ impl Hub {
                 let mut pause = RETRY.start;
                 while !channel.state().is_idle() {
                     let synced = {
-                        // The others wait for the watched channel, so it waits for none of them.
+                        // Other channels wait for the watched channel; a place would be a deadlock.
                         let needs_place = me.as_watched(&channel).is_none();
                         let _place = if needs_place { me.syncs.acquire().await.ok() } else { None };
                         me.make_live(&channel).await

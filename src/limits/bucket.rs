@@ -43,7 +43,7 @@ impl Bucket {
         taken
     }
 
-    /// Takes so many tokens, also where it does not hold them.
+    /// Takes tokens without a check; the bucket may go into debt.
     pub fn charge(&mut self, rate: &Rate, tokens: u32, now: Instant) {
         self.full_at = self.full_at.max(now) + rate.interval.saturating_mul(tokens);
     }

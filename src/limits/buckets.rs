@@ -1,5 +1,5 @@
-//! Table of token buckets, of bounded size: the rate of each user's signals into a channel, and of each user's reads,
-//! on this node.
+//! Table of token buckets, of bounded size: the rates of signals per user and channel, and of reads per user, on a
+//! node.
 
 use super::bucket::{Bucket, Rate};
 use dashmap::DashMap;
@@ -8,8 +8,7 @@ use std::sync::Weak;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Buckets that are kept at most, 32 bytes each. A bucket that has filled up is forgotten, so this many keys would
-/// have to be used within seconds.
+/// Maximum number of buckets, 32 bytes per bucket. Full buckets are forgotten within seconds.
 const MAX: usize = 100_000;
 /// Between two rounds of forgetting.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -28,7 +27,7 @@ impl Buckets {
         Self { rate, buckets: DashMap::default(), hasher: foldhash::quality::RandomState::default() }
     }
 
-    /// Takes a token from the bucket of this key; false where it holds none.
+    /// Takes a token from the key's bucket; false for an empty bucket.
     pub fn take(&self, key: impl Hash, now: Instant) -> bool {
         let Some(rate) = &self.rate else { return true };
         let key = self.hasher.hash_one(key);
@@ -41,7 +40,7 @@ impl Buckets {
         self.buckets.entry(key).or_insert_with(|| Bucket::full(now)).take(rate, now)
     }
 
-    /// Takes tokens that the bucket may not hold: the key has none again before all of them are refilled.
+    /// Takes tokens without a check. The key's bucket may go into debt, to be refilled before the next token.
     pub fn charge(&self, key: impl Hash, tokens: u32, now: Instant) {
         let Some(rate) = self.rate.as_ref().filter(|_| tokens > 0) else { return };
         let key = self.hasher.hash_one(key);
@@ -50,7 +49,7 @@ impl Buckets {
         }
     }
 
-    /// Whether the bucket of this key holds a token.
+    /// Whether the key's bucket holds a token.
     pub fn holds(&self, key: impl Hash, now: Instant) -> bool {
         let Some(rate) = &self.rate else { return true };
         let bucket = self.buckets.get(&self.hasher.hash_one(key));

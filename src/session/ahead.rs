@@ -71,7 +71,7 @@ impl<'a> Ahead<'a> {
         for (mut channel, verdict) in wanted.into_iter().zip(verdicts) {
             let groundwork = Groundwork { verdict: Some(verdict), ..Groundwork::default() };
             self.channels.insert(Arc::clone(&channel.0), groundwork);
-            // Refused in its turn, unless the user's reads are refilled by then.
+            // Without read tokens the subscribe will be refused; no reading ahead.
             channel.1 = channel.1.filter(|_| may_read);
             // Updates channels are not channels of the broker.
             if verdict.is_ok() && Kind::of(&channel.0) != Kind::Updates {

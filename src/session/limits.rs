@@ -10,15 +10,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
-/// Publications, and bytes of payload, that an answer may have for each command that is charged for it.
+/// Publications and bytes of payload per charged command.
 const PER_COMMAND: (usize, usize) = (30, 16 * 1024);
 
-/// Cost of an answer with so many publications and bytes, in commands, beside the one that asked for it.
+/// Cost of an answer in commands, in addition to the request itself.
 pub(super) fn weight(publications: usize, bytes: usize) -> u32 {
     u32::try_from((publications / PER_COMMAND.0).max(bytes / PER_COMMAND.1)).unwrap_or(u32::MAX)
 }
 
-/// Whose reads are counted together: a user's, or those of all guests from one network address.
+/// Key of a read budget: a user, or the guests of a network address.
 #[derive(Hash)]
 enum Reader<'a> {
     User(&'a str),
@@ -60,7 +60,7 @@ impl Pace {
         }
     }
 
-    /// Takes so many commands that were carried out already: later ones are refused until they are refilled.
+    /// Charges commands after the fact: later commands are refused until the refill.
     pub fn charge(&mut self, rate: Option<&Rate>, commands: u32, now: Instant) {
         if let Some(rate) = rate {
             self.commands.charge(rate, commands, now);
@@ -103,14 +103,14 @@ impl Session {
         self.pace.left(self.services.limits.commands.as_ref(), Instant::now())
     }
 
-    /// Counts a read of this user, on all of their connections to this gateway.
+    /// Counts a read against the user's budget, for all connections to this gateway.
     pub(super) fn admit_read(&self, connection: &Connection) -> Result<(), Failure> {
         let passes = self.services.limits.reads.take(self.reader(connection), Instant::now());
         self.pass_read(passes)
     }
 
-    /// Refuses a recovery while this user's earlier reads are not paid for. Nothing is counted: most of those who come
-    /// back have missed little, in many channels.
+    /// Refuses a recovery while the user's budget is exhausted. Counts nothing: most returning clients have missed
+    /// little, in many channels.
     pub(super) fn admit_recovery(&self, connection: &Connection) -> Result<(), Failure> {
         self.pass_read(self.may_read(connection))
     }
@@ -123,19 +123,19 @@ impl Session {
         Err(codes::TOO_MANY_REQUESTS.into())
     }
 
-    /// Whether a read of this user would pass.
+    /// Whether the user's budget allows a read.
     pub(super) fn may_read(&self, connection: &Connection) -> bool {
         self.services.limits.reads.holds(self.reader(connection), Instant::now())
     }
 
-    /// Charges what an answer has cost beyond a plain command, to the connection and to the user.
+    /// Charges the weight of an answer to the connection and to the user.
     pub(super) fn charge_read(&mut self, connection: &Connection, weight: u32) {
         let (limits, now) = (&self.services.limits, Instant::now());
         limits.reads.charge(self.reader(connection), weight, now);
         self.pace.charge(limits.commands.as_ref(), weight, now);
     }
 
-    /// Whose reads are counted together.
+    /// The connection's read budget.
     fn reader<'a>(&self, connection: &'a Connection) -> Reader<'a> {
         if connection.is_guest() { Reader::Guest(counted_as(self.address)) } else { Reader::User(&connection.user) }
     }
@@ -232,7 +232,7 @@ mod tests {
         let mut pace = Pace::new(now);
         pace.charge(rate.as_ref(), weight(3, 512 * 1024), now);
         assert_eq!(pace.take(rate.as_ref(), now), Verdict::Refuse);
-        // 22 more than it held, and one.
+        // A debt of 22, and a token.
         assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(459)), Verdict::Refuse);
         assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(460)), Verdict::Pass);
     }

@@ -74,7 +74,7 @@ impl Session {
         Ok(weight)
     }
 
-    /// Who is present, unless these are more than one answer lists. Returns the weight of the answer.
+    /// Lists present clients, up to `presence_max`. Returns the weight of the answer.
     pub(super) async fn presence(&self, id: u32, channel: &str, deadline: Instant) -> Result<u32, Failure> {
         has_members(channel)?;
         require(self.services.hub.standing(channel, self.id))?;

@@ -27,7 +27,7 @@ impl Session {
         Ok(())
     }
 
-    /// Returns the weight of what was recovered.
+    /// Returns the weight of the recovery.
     pub(super) async fn subscribe(
         &self,
         id: u32,

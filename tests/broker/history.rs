@@ -46,7 +46,7 @@ pub async fn it_is_bounded_in_size(factory: &impl Factory) {
     assert_eq!((history.publications.len(), history.position.offset), (0, 3));
 }
 
-/// An entry with so many bytes of payload.
+/// An entry with a payload of the given size.
 fn sized(channel: &str, seq: u64, bytes: usize) -> Entry {
     Entry { data: payload(format!("\"{}\"", "x".repeat(bytes - 2))), ..entry(channel, seq) }
 }
@@ -77,7 +77,7 @@ pub async fn it_is_bounded_in_bytes(factory: &impl Factory) {
         broker.publish(&[sized("c", seq, bytes)]).await.unwrap();
         assert_eq!(offsets(&*broker, "c").await, kept, "after {seq} of {bytes} bytes");
     }
-    // The same bytes that were forgotten may come again.
+    // Forgotten bytes do not count.
     broker.forget("c", 14).await.unwrap();
     broker.publish(&[sized("c", 15, 990), sized("c", 16, 10)]).await.unwrap();
     assert_eq!(offsets(&*broker, "c").await, [1, 2]);
@@ -97,7 +97,7 @@ pub async fn a_read_is_bounded_in_bytes(factory: &impl Factory) {
     assert_eq!(read("small", Some(80), None, false).await, (81..=100).collect::<Vec<_>>());
     assert_eq!(read("small", None, None, true).await, (61..=100).rev().collect::<Vec<_>>());
     assert_eq!(read("small", Some(5), Some(39), false).await, (6..=44).collect::<Vec<_>>());
-    // One at least, so that whoever reads on comes to the end.
+    // At least one publication per read: paging always comes to an end.
     assert_eq!(read("large", None, None, false).await, [1]);
     assert_eq!(read("large", Some(1), None, false).await, [2]);
     assert_eq!(read("large", None, None, true).await, [3]);
@@ -131,7 +131,7 @@ pub async fn all_histories_together_are_bounded_in_bytes(factory: &impl Factory)
     assert!(left >= 20_000, "no more goes than has to: {left}");
     assert_eq!(offsets(&*broker, "small").await, [1], "smaller ones are left alone");
     assert_eq!(offsets(&*broker, "$gateways").await, [1, 2], "so are the gateways' own");
-    // And all goes on.
+    // Publishing goes on.
     broker.publish(&[sized("one", seq + 1, 2000)]).await.unwrap();
     assert_eq!(offsets(&*broker, "one").await.last(), Some(&31));
 }

@@ -22,7 +22,7 @@ enum Clients {
     Many(Table),
 }
 
-/// Clients, and how many of them each user has; guests are not counted.
+/// Clients, and the number of clients per user. Guests have no number.
 #[derive(Default)]
 struct Table {
     clients: HashSet<Present, foldhash::fast::RandomState>,

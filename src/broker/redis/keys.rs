@@ -49,7 +49,7 @@ impl Keys {
         self.key("users", channel)
     }
 
-    /// Of the ledger of histories, those of one bucket of channels: `sizes`, `ends` and `sum`.
+    /// Keys of the ledger of histories, for a bucket of channels: `sizes`, `ends` and `sum`.
     pub fn ledger(&self, bucket: u16) -> [String; 3] {
         ["sizes", "ends", "sum"].map(|kind| format!("{}:ledger:{{ledger:{bucket}}}:{kind}", self.prefix))
     }

@@ -1,12 +1,12 @@
-//! Ledger of the sizes of all histories in Redis, which bounds them together.
+//! Ledger of history sizes in Redis: bounds the total of the histories of a deployment.
 //!
-//! Each publication into a channel returns the bytes that its history keeps. The gateway that published collects them
-//! for a second, writes them into the ledger, and reads the sums. Where they exceed the bound, the largest histories
-//! lose their oldest publications, until all have three quarters of the bound. So the bound is exceeded by what is
-//! published within about a second. The channels of the gateways themselves are not counted.
+//! A publish call returns the new size of the channel's history. The publishing gateway collects the sizes for a
+//! second, writes them into the ledger, and reads the total. Above the bound, the largest histories lose the oldest
+//! publications, down to three quarters of the bound. The overshoot is limited to about a second of publications. The
+//! gateways' own channels are not counted.
 //!
-//! In a cluster a script can touch one slot only, so the ledger has buckets of channels, each with a slot of its own.
-//! Redis may lose all of it: what is published later is counted anew.
+//! A cluster's scripts are confined to a slot; hence buckets of channels, with a slot per bucket. After a loss of the
+//! ledger, later publications rebuild it.
 
 use super::keys::Keys;
 use super::nodes::Nodes;
@@ -23,12 +23,12 @@ use tokio::time::sleep;
 /// Between two updates of the ledger.
 const INTERVAL: Duration = Duration::from_secs(1);
 const BUCKETS: u16 = 16;
-/// Sizes in one call of the script.
+/// Sizes per call of the script.
 const CHUNK: usize = 500;
-/// Largest histories of each bucket that are looked at in one round.
+/// Largest histories considered per bucket and round.
 const LARGEST: usize = 32;
 
-/// Histories that have changed since the last update: channel and bytes.
+/// Changed histories since the last update: channel and bytes.
 #[derive(Default)]
 pub struct Ledger {
     // Held for a few inserts, never across an await.
@@ -56,7 +56,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Keeps all histories within their common bound, for as long as the broker lives.
+    /// Enforces the total bound, for as long as the broker lives.
     pub async fn keep(self) {
         loop {
             sleep(INTERVAL).await;
@@ -64,7 +64,7 @@ impl Accounts {
             if changed.is_empty() {
                 continue;
             }
-            // After an error these sizes are counted with the next publications.
+            // After an error, the next publications bring the sizes again.
             if let Err(error) = self.update(changed.into_iter().collect()).await {
                 tracing::debug!(%error, "the sizes of histories could not be counted");
             }
@@ -87,13 +87,13 @@ impl Accounts {
         self.write(&trimmed, false).await.map(drop)
     }
 
-    /// Writes sizes and returns the sum of all.
+    /// Writes sizes; returns the total.
     async fn write(&self, sizes: &[(String, u64)], published: bool) -> Result<u64, BrokerError> {
         let mut buckets: Vec<Vec<&(String, u64)>> = vec![Vec::new(); usize::from(BUCKETS)];
         for size in sizes {
             buckets[usize::from(bucket(&size.0))].push(size);
         }
-        // A call for each bucket, also without sizes, since each answers with its sum.
+        // A call per bucket, also without sizes: the answer is the bucket's sum.
         let (mut of, mut calls) = (Vec::new(), Vec::new());
         for (bucket, sizes) in (0..).zip(buckets) {
             let (first, more) = sizes.split_at(sizes.len().min(CHUNK));
@@ -116,7 +116,7 @@ impl Accounts {
         command
     }
 
-    /// The largest histories of each bucket.
+    /// The largest histories per bucket.
     async fn largest(&self) -> Result<Vec<(String, u64)>, BrokerError> {
         let command = |bucket| {
             let [sizes, ..] = self.keys().ledger(bucket);
@@ -129,7 +129,7 @@ impl Accounts {
         Ok(answers.iter().flat_map(read_sizes).collect())
     }
 
-    /// Trims each history to these bytes; returns the bytes that are left.
+    /// Trims histories to the given bytes; returns the remaining bytes.
     async fn trim(&self, targets: &[(String, u64)]) -> Result<Vec<(String, u64)>, BrokerError> {
         let command = |(channel, bytes): &(String, u64)| {
             let mut command = call(&self.scripts.trim, &[self.keys().position(channel), self.keys().stream(channel)]);
@@ -153,7 +153,7 @@ fn bucket(channel: &str) -> u16 {
     slots::of_key(channel.as_bytes()) % BUCKETS
 }
 
-/// The sizes that these histories may have to save so many bytes; those that may stay as they are are left out.
+/// Target sizes for histories to save `excess` bytes. Histories below the water level are left out.
 fn shrunk(mut sizes: Vec<(String, u64)>, excess: u64) -> Vec<(String, u64)> {
     let bytes: Vec<usize> = sizes.iter().map(|(_, bytes)| *bytes as usize).collect();
     let target = bytes.iter().sum::<usize>().saturating_sub(excess as usize);

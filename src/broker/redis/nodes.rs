@@ -29,7 +29,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// How long one that names another node, or says that it will soon, is asked again.
 const REDIRECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Reads over a node's bulk link at once. Each answer has up to half of `max_queue_size`, and all have to come in time.
+/// Concurrent reads over a node's bulk link. An answer has up to half of `max_queue_size`; the command timeout covers
+/// all concurrent answers.
 const READS: usize = 8;
 /// How long a replica may take to confirm what was published.
 const REPLICA_TIMEOUT: Duration = Duration::from_millis(500);
@@ -62,7 +63,7 @@ struct Shared {
 
 struct Node {
     link: Link,
-    /// For answers that may be large, so that they hold up no command.
+    /// For large answers: keeps commands from waiting behind the bytes.
     bulk: Link,
     /// Places for reads over `bulk`.
     reads: Semaphore,
@@ -77,7 +78,7 @@ struct Group {
     commands: Vec<usize>,
 }
 
-/// Which of a node's links commands go over.
+/// Choice between a node's two links for commands.
 #[derive(Clone, Copy, PartialEq)]
 enum Lane {
     Commands,
@@ -199,7 +200,7 @@ impl Nodes {
         self.carry_out(None, Some(script), calls, Lane::Commands, false).await
     }
 
-    /// As [`Nodes::call`], for answers that may be large: over a link of their own, a few at once.
+    /// As [`Nodes::call`], for large answers: over the bulk link, a few calls at a time.
     pub async fn read(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
         self.carry_out(None, Some(script), calls, Lane::Bulk, false).await
     }
@@ -341,7 +342,7 @@ impl Shared {
         let start = || {
             let subscriptions = Subscriptions::start(endpoint.clone(), self.common.clone());
             let link = Link::start(endpoint.clone(), Arc::clone(&self.counter), "Redis");
-            // Nothing is published over it, so its connections are not counted.
+            // Carries no publications; its connections need no numbers.
             let bulk = Link::start(endpoint.clone(), Arc::default(), "Redis for large reads");
             Arc::new(Node { link, bulk, reads: Semaphore::new(READS), subscriptions })
         };

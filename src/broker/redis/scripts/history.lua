@@ -1,7 +1,7 @@
 -- KEYS[1] position: generation, epoch, offset, seq, bytes; KEYS[2] stream
 -- ARGV: epoch for a new history, position ttl in milliseconds, generation, then nothing for the position alone,
---       or XRANGE / XREVRANGE, its two ids, its count, and the bytes of payload that are returned at most
--- Returns epoch, offset, entries; the first of these whatever its size.
+--       or XRANGE / XREVRANGE, its two ids, its count, and the maximum bytes of payload to return
+-- Returns epoch, offset, entries. The first entry may exceed the maximum.
 local position = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'generation')
 local epoch, offset = position[1], position[2] or '0'
 local generation = position[3] or '0'
@@ -18,7 +18,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
 local entries = {}
 if ARGV[4] then
-  -- In pieces: what lies beyond the limit is not even looked at. The first piece tells how large entries are.
+  -- In pieces: entries beyond the maximum are not read. The size of the first piece's entries decides the next piece.
   local from, count, most, bytes, piece = ARGV[5], tonumber(ARGV[7]), tonumber(ARGV[8]), 0, 16
   while count > 0 do
     piece = math.min(piece, count)

@@ -1,12 +1,12 @@
--- The ledger of histories: their sizes, those of one bucket of channels.
--- KEYS[1] sorted set: channel -> bytes of payload; KEYS[2] sorted set: channel -> when its history ends, in
+-- Ledger of history sizes, for a bucket of channels.
+-- KEYS[1] sorted set: channel -> bytes of payload; KEYS[2] sorted set: channel -> end of the history, in
 -- milliseconds; KEYS[3] sum of the bytes
--- ARGV: a history's ttl in milliseconds, 1 if something was published into these channels (0: only trimmed), then
+-- ARGV: a history's ttl in milliseconds, 1 after publications (0: after trimming), then
 -- channel and bytes by turns. Returns the sum.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) < 3 then
-  -- One of them may have been evicted; what is left would not fit together.
+  -- Redis has evicted a key: the remaining keys do not match.
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 end
 local sum = tonumber(redis.call('GET', KEYS[3]) or '0')

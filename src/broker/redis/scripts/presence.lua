@@ -1,4 +1,4 @@
--- ARGV[3] how many clients are listed at most. Returns their infos, or their number where there are more.
+-- ARGV[3] maximum number of clients to list. Returns the infos, or above the maximum the number of clients.
 local clients = redis.call('HLEN', KEYS[1])
 if clients > tonumber(ARGV[3]) then
   return clients

@@ -1,4 +1,4 @@
--- Returns the number of clients and that of users.
+-- Returns the number of clients and the number of users.
 local clients = redis.call('HLEN', KEYS[1])
 if tonumber(redis.call('HGET', KEYS[3], '') or '0') ~= clients then
   -- Redis has lost the counts, or a gateway of an earlier version has changed the clients.

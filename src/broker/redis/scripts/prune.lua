@@ -1,6 +1,6 @@
 -- What all scripts about presence begin with.
--- KEYS[1] client -> its info; KEYS[2] client -> when its lease ends, in milliseconds; KEYS[3] user -> number of its
--- clients, and '' -> number of all clients that were counted; the gateways' own channels have no KEYS[3]
+-- KEYS[1] client -> info; KEYS[2] client -> end of the lease, in milliseconds; KEYS[3] user -> number of clients, and
+-- '' -> number of counted clients; absent for the gateways' own channels
 -- ARGV: the channel's pub/sub channel; how many clients it may have for joins and leaves to be told
 -- Redis's clock, so that the gateways' clocks need not agree.
 local time = redis.call('TIME')
@@ -12,7 +12,7 @@ local function announce(kind, info)
   end
 end
 
--- Counts a client that comes (1) or goes (-1). Guests, whose user is '', are counted as clients only.
+-- Counts a client's arrival (1) or departure (-1). Guests, with the user '', count as clients only.
 local function count(info, by)
   if not KEYS[3] then
     return

@@ -1,7 +1,7 @@
 -- KEYS[1] position: generation, epoch, offset, seq, bytes (of payload in the stream); KEYS[2] stream
 -- ARGV: seq, the seq before it in the same batch and channel (0: none), data, epoch for a new history,
---       size, ttl and position ttl in milliseconds, pub/sub channel, generation, bytes that are kept at most
--- Returns the bytes that are kept now, or -1 when it was a repeat.
+--       size, ttl and position ttl in milliseconds, pub/sub channel, generation, maximum bytes of the history
+-- Returns the bytes of the history, or -1 for a repeat.
 local seq, before, data = ARGV[1], ARGV[2], ARGV[3]
 local generation = ARGV[9]
 local position = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'seq', 'generation', 'bytes')
