@@ -8,6 +8,7 @@ pub mod memory;
 pub mod redis;
 pub mod status;
 
+use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
 use status::{State, StatusStore};
@@ -43,7 +44,7 @@ pub struct Mark {
 /// A stretch of a channel's history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
-    /// Ascending by offset, or descending where that was asked for.
+    /// Ascending by offset, or descending for a reverse query. Ends early at [`Retention::read_bytes`].
     pub publications: Vec<Publication>,
     /// The channel's newest position, taken at the same instant.
     pub position: Position,
@@ -71,10 +72,17 @@ impl HistoryQuery {
 }
 
 /// How much is kept and for how long; of a channel's history: whichever bound is reached first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Retention {
     /// Publications per channel.
     pub size: usize,
+    /// Bytes of payload per channel. The oldest publications are dropped first; a larger publication is never kept.
+    pub bytes: usize,
+    /// Bytes of payload in the histories of the whole deployment. Past the bound, the largest histories lose the oldest
+    /// publications: in memory at once, in Redis about a second later.
+    pub total_bytes: usize,
+    /// Bytes of payload in an answer of [`Broker::history`]. A single publication may be larger.
+    pub read_bytes: usize,
     /// Since the channel's last publication.
     pub ttl: Duration,
     /// How long a channel's epoch and offset outlive their last use. A client that comes back later than
@@ -82,12 +90,63 @@ pub struct Retention {
     pub position_ttl: Duration,
     /// How long a client stays in a channel's presence, and its user online, without being renewed.
     pub presence_ttl: Duration,
+    /// Maximum number of clients in an answer of [`Broker::presence`].
+    pub presence_max: usize,
     /// How long a user stays online after the last connection was closed.
     pub status_grace: Duration,
     /// How long a user's mode and last sign of life are kept.
     pub last_seen_ttl: Duration,
     /// Joins and leaves are told while a channel has no more clients than this.
     pub join_leave_max: usize,
+}
+
+impl Retention {
+    /// Maximum bytes of payload in the channel's history. Channels of the gateways themselves carry the ends of access:
+    /// a higher bound holds for them, and [`Retention::total_bytes`] does not shrink them.
+    pub fn bytes_of(&self, channel: &str) -> usize {
+        if channel.starts_with(INTERNAL) { self.bytes.max(self.total_bytes / 4) } else { self.bytes }
+    }
+}
+
+impl Default for Retention {
+    /// Keeps nothing; no bound in bytes.
+    fn default() -> Self {
+        Self {
+            size: 0,
+            bytes: usize::MAX,
+            total_bytes: usize::MAX,
+            read_bytes: usize::MAX,
+            ttl: Duration::ZERO,
+            position_ttl: Duration::ZERO,
+            presence_ttl: Duration::ZERO,
+            presence_max: usize::MAX,
+            status_grace: Duration::ZERO,
+            last_seen_ttl: Duration::ZERO,
+            join_leave_max: 0,
+        }
+    }
+}
+
+/// Number of clients and users in a channel, on every node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PresenceStats {
+    pub clients: usize,
+    /// Distinct users; guests are not counted.
+    pub users: usize,
+}
+
+/// Number of leading publications with at most `bytes` of payload together; 1 where the first alone has more.
+pub(crate) fn fitting<'a>(publications: impl IntoIterator<Item = &'a Publication>, bytes: usize) -> usize {
+    let mut left = bytes;
+    let fits = |publication: &&Publication| {
+        let size = publication.data.len();
+        let fits = size <= left;
+        left = left.saturating_sub(size);
+        fits
+    };
+    let mut publications = publications.into_iter().peekable();
+    let is_any = publications.peek().is_some();
+    publications.take_while(fits).count().max(usize::from(is_any))
 }
 
 /// Where a broker hands over what was published, implemented by the hub. Called from the broker's own tasks:
@@ -118,6 +177,9 @@ pub enum BrokerError {
     /// The channel's newest publication has this very number and another content: two outboxes are being published.
     #[error("another event was published under this number")]
     Conflict,
+    /// More clients than [`Retention::presence_max`] are in the channel; [`Broker::presence_stats`] has the number.
+    #[error("more clients are present than are listed")]
+    Crowded,
     /// The broker answered with something that this version does not understand.
     #[error("the broker holds something unreadable: {0}")]
     Corrupt(String),
@@ -151,8 +213,12 @@ pub trait Broker: StatusStore + 'static {
     /// The counterpart; a late publication may still arrive afterwards.
     async fn unsubscribe(&self, channel: &str) -> Result<(), BrokerError>;
 
+    /// Bounds of histories and of presence.
+    fn retention(&self) -> &Retention;
+
     /// A stretch of history and the newest position, read in one instant. A channel that never saw a
-    /// publication has offset 0 and an epoch of its own, which its first publication keeps.
+    /// publication has offset 0 and an epoch of its own, which its first publication keeps. Returns at most
+    /// [`Retention::read_bytes`]; another call reads the rest.
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError>;
 
     /// Drops a channel's history, and begins a new epoch with its next use, unless something with a number above `seq`
@@ -177,8 +243,13 @@ pub trait Broker: StatusStore + 'static {
     /// Takes clients out of channels; each is given as both. Also announced, where the client was present.
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError>;
 
-    /// Who is in the channel, on all nodes, each client once, in no particular order.
+    /// Who is in the channel, on all nodes, each client once, in no particular order. Fails with
+    /// [`BrokerError::Crowded`] above [`Retention::presence_max`].
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError>;
+
+    /// Number of clients and users in the channel, at a constant cost. Not for the gateways' own channels: users are not
+    /// counted there.
+    async fn presence_stats(&self, channel: &str) -> Result<PresenceStats, BrokerError>;
 
     /// The relays' shared mark. Where none was ever set, it is set to this one. Returns where it stands. A node has
     /// one relay, which makes one call about the mark at a time.
@@ -199,6 +270,21 @@ pub trait Broker: StatusStore + 'static {
 
     /// Whether it answers, for the readiness check.
     async fn check(&self) -> Result<(), BrokerError>;
+}
+
+/// Water level for histories of these sizes: cut to the level, the histories have at most `target` bytes together.
+/// Smaller histories stay untouched.
+pub(crate) fn level(mut sizes: Vec<usize>, target: usize) -> usize {
+    sizes.sort_unstable();
+    let (mut left, mut channels) = (target, sizes.len());
+    for size in sizes {
+        if size > left / channels {
+            return left / channels;
+        }
+        left -= size;
+        channels -= 1;
+    }
+    usize::MAX
 }
 
 /// A name for a new history: random, so that no two histories of one channel share it.

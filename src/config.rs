@@ -102,6 +102,8 @@ settings! {
     max_commands_burst: usize = "500", "count", "Commands that a connection may send at once; SDKs subscribe again to all their channels after a reconnect";
     max_signals_per_second: Limit = "10", "count or 0", "Signals of one user into one channel through this gateway; past it they fail with error 111; 0: no limit";
     max_signals_burst: usize = "20", "count", "Signals of one user into one channel at once";
+    max_reads_per_second: Limit = "100", "count or 0", "Reads of one user through this gateway, on all connections together: `history`, `presence`, `presence_stats`, recoveries, and one more for each 30 publications or 16384 bytes of the answer; past it they fail with error 111; 0: no limit";
+    max_reads_burst: usize = "2000", "count", "Reads of one user at once";
     max_frame_size: usize = "65536", "bytes", "Largest frame that a client may send";
     max_signal_size: usize = "4096", "bytes", "Largest payload that a client may publish";
     max_subscriptions: usize = "256", "count", "Subscriptions of one connection";
@@ -111,8 +113,12 @@ settings! {
     max_hook_events: usize = "1000", "count", "Events that the hooks may post at once";
     signals: Words = "typing", "comma-separated words", "Values of \"type\" that members may publish into a room";
     history_size: usize = "500", "count", "Publications kept per channel for clients that come back";
+    history_bytes: usize = "4194304", "bytes", "Payload kept per channel; past it the oldest publications go";
+    history_total_bytes: usize = "268435456", "bytes", "Payload kept in all channels (in Redis: by all gateways together, enforced about once a second); past it the channels with the most lose their oldest publications";
+    history_limit: usize = "300", "count", "Publications in one answer to `history`; clients ask for more with `since`";
     history_ttl: Duration = "3600", "seconds", "How long they are kept after the channel's last publication";
     presence_ttl: Duration = "30", "seconds", "After how long a client whose gateway or network has died leaves the presence, and its user goes offline";
+    presence_max: usize = "1000", "count", "Clients that an answer to `presence` lists; where more are in the channel it fails with error 106, and `presence_stats` counts them";
     status_grace: Duration = "10", "seconds", "How long users stay online after their last connection was closed, so that a page's reload goes unnoticed";
     last_seen_ttl: Duration = "2592000", "seconds", "How long a user's last_seen and invisibility are kept after the user's last connection";
     join_leave_max: usize = "200", "count", "Clients in a channel up to which joins and leaves are told";

@@ -8,7 +8,8 @@
 //!
 //! One channel of the broker's is the gateways' own, watched by a [`Watcher`]: it says whose access may have ended
 //! ([`suspension`]). It is brought up to date before any other channel goes on ([`barrier`]), so that nobody gets what was
-//! published after they were shut out.
+//! published after they were shut out. Publications that arrive meanwhile are held back, and their channels are read once
+//! more; channels without any are not read.
 //!
 //! Locks: a channel's `link` (async, held while the broker is asked about this channel) is taken before its
 //! `state` (std, never held across an await), that before a share of its `subscribers`, and that before an outbox; the
@@ -38,11 +39,14 @@ use crate::protocol::{Payload, Position, SubscribeReply, json};
 use audience::Audience;
 use barrier::Barriers;
 use dashmap::DashMap;
-use feed::Join;
+use feed::{Bounds, Join};
 use flow::Flow;
 use recovery::Reads;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use suspension::Held;
+use sync::SYNC_CONCURRENCY;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
@@ -61,6 +65,10 @@ pub struct Hub {
     channels: DashMap<Arc<str>, Arc<Channel>, foldhash::fast::RandomState>,
     metrics: Metrics,
     watched: OnceLock<Watched>,
+    /// Bounds of the recent publications in a feed.
+    bounds: Bounds,
+    /// Limits concurrent syncs.
+    syncs: Semaphore,
 }
 
 /// Takes what is published into the watched channel: at once, in order, before anything later of any channel.
@@ -115,8 +123,8 @@ struct Subscriber {
 }
 
 impl State {
-    fn new(name: &str) -> Self {
-        Self { flow: Flow::of(name), subscribers: Audience::default(), joining: 0, closed: false }
+    fn new(name: &str, bounds: Bounds) -> Self {
+        Self { flow: Flow::of(name, bounds), subscribers: Audience::default(), joining: 0, closed: false }
     }
 
     fn is_idle(&self) -> bool {
@@ -151,9 +159,11 @@ impl Drop for Joining<'_> {
 
 impl Hub {
     pub fn new(broker: Arc<dyn Broker>, presence: Arc<Presence>, metrics: Metrics) -> Arc<Self> {
+        let bounds = Bounds::within(broker.retention());
         Arc::new_cyclic(|me| {
             let (me, channels, watched) = (me.clone(), DashMap::default(), OnceLock::new());
-            Self { me, broker, presence, channels, metrics, watched }
+            let syncs = Semaphore::new(SYNC_CONCURRENCY);
+            Self { me, broker, presence, channels, metrics, watched, bounds, syncs }
         })
     }
 
@@ -197,6 +207,7 @@ impl Hub {
                     continue;
                 }
                 let Some(feed) = state.flow.feed() else { return Err(SubscribeError::OtherKind) };
+                feed.expire(Instant::now());
                 match feed.join(recover, history.take()) {
                     Join::Ready(reply) => {
                         self.count_recovery(reply.recovered);
@@ -326,7 +337,8 @@ impl Hub {
                 let name: Arc<str> = name.into();
                 Arc::clone(&self.channels.entry(Arc::clone(&name)).or_insert_with(|| {
                     self.metrics.channels.inc();
-                    let (link, state) = (tokio::sync::Mutex::new(Link::Detached), Mutex::new(State::new(&name)));
+                    let (link, state) =
+                        (tokio::sync::Mutex::new(Link::Detached), Mutex::new(State::new(&name, self.bounds)));
                     Arc::new(Channel { name, link, state, reads: Reads::default() })
                 }))
             });

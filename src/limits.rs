@@ -3,12 +3,13 @@
 //! [`bucket`] is how often, [`places`] how many at once, [`addresses`] how many from one network address, [`guests`]
 //! how many of those without a token;
 //! [`pending`] and [`newcomers`] are those who have yet to say what they want, and make room for each other;
-//! [`signals`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] spare the log; [`descriptors`] is what the system
+//! [`buckets`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] spare the log; [`descriptors`] is what the system
 //! allows.
 //! [`crate::server`] and [`crate::session`] ask them and answer with the codes.
 
 pub mod addresses;
 pub mod bucket;
+pub mod buckets;
 pub mod descriptors;
 pub mod guests;
 pub mod lines;
@@ -17,14 +18,13 @@ pub mod pending;
 pub mod places;
 pub mod replays;
 pub mod seldom;
-pub mod signals;
 
 use crate::config::Config;
 use bucket::Rate;
+use buckets::Buckets;
 use guests::Guests;
 use lines::Lines;
 use prometheus::IntGauge;
-use signals::SignalRates;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,10 @@ use std::time::Duration;
 pub struct Limits {
     /// Of each connection's commands; `None`: no limit.
     pub commands: Option<Rate>,
-    pub signals: Arc<SignalRates>,
+    /// Signals per user and channel.
+    pub signals: Arc<Buckets>,
+    /// Reads per user; for guests, per network address.
+    pub reads: Arc<Buckets>,
     pub guests: Guests,
     /// Of log lines about commands that were refused.
     pub refusals: Lines,
@@ -46,7 +49,8 @@ impl Limits {
     pub fn new(config: &Config, guests: IntGauge) -> Self {
         Self {
             commands: Rate::new(config.max_commands_per_second.0, config.max_commands_burst),
-            signals: Arc::new(SignalRates::new(config.max_signals_per_second.0, config.max_signals_burst)),
+            signals: Arc::new(Buckets::new(config.max_signals_per_second.0, config.max_signals_burst)),
+            reads: Arc::new(Buckets::new(config.max_reads_per_second.0, config.max_reads_burst)),
             guests: Guests::new(config.max_guests_per_ip.0, guests),
             refusals: Lines::new("refused commands", REFUSALS, Duration::from_secs(1)),
         }

@@ -41,12 +41,6 @@ struct Present {
     channels: Vec<Arc<str>>,
 }
 
-/// Number of distinct users among clients. Guests are not counted.
-pub fn users(clients: &[ClientInfo]) -> usize {
-    let users: HashSet<&str> = clients.iter().map(|client| &*client.user).filter(|user| !user.is_empty()).collect();
-    users.len()
-}
-
 impl Presence {
     pub fn new(broker: Arc<dyn Broker>) -> Arc<Self> {
         let (leavers, leaving) = mpsc::unbounded_channel();

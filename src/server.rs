@@ -22,9 +22,9 @@ use crate::event::ACCESS;
 use crate::hub::{Hub, Watcher};
 use crate::limits::Limits;
 use crate::limits::addresses::Addresses;
+use crate::limits::buckets::Buckets;
 use crate::limits::descriptors::{self, Shares, TooFew};
 use crate::limits::pending::Wait;
-use crate::limits::signals::SignalRates;
 use crate::metrics::Metrics;
 use crate::pocketbase::{self, PocketBase};
 use crate::presence::Presence;
@@ -189,9 +189,13 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     let metrics = Metrics::new()?;
     let retention = Retention {
         size: config.history_size,
+        bytes: config.history_bytes,
+        total_bytes: config.history_total_bytes,
+        read_bytes: config.max_queue_size / 2,
         ttl: config.history_ttl,
         position_ttl: config.history_ttl.max(Duration::from_secs(24 * 3600)),
         presence_ttl: config.presence_ttl,
+        presence_max: config.presence_max,
         status_grace: config.status_grace,
         last_seen_ttl: config.last_seen_ttl,
         join_leave_max: config.join_leave_max,
@@ -236,7 +240,9 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
     tasks::spawn(Task::AccessRechecks, Revocation::recheck(watcher, config.recheck_interval));
     let limits = Limits::new(&config, metrics.guests.clone());
-    tasks::spawn(Task::RateSweep, SignalRates::sweep(Arc::downgrade(&limits.signals)));
+    for table in [&limits.signals, &limits.reads] {
+        tasks::spawn(Task::RateSweep, Buckets::sweep(Arc::downgrade(table)));
+    }
     let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());
     Ok(Arc::new(Services {
         config,

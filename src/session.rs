@@ -28,7 +28,7 @@ use crate::limits::guests::GuestPlace;
 use crate::limits::newcomers::NewcomerPlace;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::presence::{self, Presence};
+use crate::presence::Presence;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
 use crate::protocol::{Command, Reply, Request};
@@ -251,7 +251,10 @@ impl Session {
                 self.may_subscribe(&subscribe.channel)?;
                 let groundwork = ahead.take(&subscribe.channel);
                 match Kind::of(&subscribe.channel) {
-                    Kind::Feed => self.subscribe(id, subscribe, deadline, groundwork).await?,
+                    Kind::Feed => {
+                        let weight = self.subscribe(id, subscribe, deadline, groundwork).await?;
+                        self.charge_read(&Arc::clone(self.connection()?), weight);
+                    }
                     Kind::Status => self.subscribe_status(id, subscribe, deadline, groundwork).await?,
                     Kind::Updates => self.subscribe_to_updates(id, subscribe, deadline, groundwork).await?,
                 }
@@ -263,18 +266,22 @@ impl Session {
             }
             Request::Publish { channel, data } => Some(self.publish(&channel, data, deadline).await?),
             Request::History(history) => {
-                self.history(id, history, deadline).await?;
+                let connection = Arc::clone(self.connection()?);
+                self.admit_read(&connection)?;
+                let weight = self.history(id, history, deadline).await?;
+                self.charge_read(&connection, weight);
                 None
             }
             Request::Presence { channel } => {
-                let clients = self.presence(&channel, deadline).await?;
-                self.reply_to_subscriber(id, &channel, &Reply::Presence(clients))?;
+                let connection = Arc::clone(self.connection()?);
+                self.admit_read(&connection)?;
+                let weight = self.presence(id, &channel, deadline).await?;
+                self.charge_read(&connection, weight);
                 None
             }
             Request::PresenceStats { channel } => {
-                let clients = self.presence(&channel, deadline).await?;
-                let users = presence::users(&clients);
-                self.reply_to_subscriber(id, &channel, &Reply::PresenceStats { clients: clients.len(), users })?;
+                self.admit_read(self.connection()?)?;
+                self.presence_stats(id, &channel, deadline).await?;
                 None
             }
             Request::Refresh { token } => Some(self.refresh(&token, deadline).await?),

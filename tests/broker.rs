@@ -103,12 +103,17 @@ for_each_broker! {
     delivery::concurrent_publishers_leave_no_gaps
     history::it_is_read_in_stretches
     history::it_is_bounded_in_size
+    history::it_is_bounded_in_bytes
+    history::a_read_is_bounded_in_bytes
+    history::all_histories_together_are_bounded_in_bytes
     history::it_expires_and_the_position_stays
     history::an_untouched_channel_has_a_position
     history::channels_have_epochs_of_their_own
     history::what_is_forgotten_does_not_come_back
     presence::clients_are_added_renewed_and_removed
     presence::clients_expire
+    presence::clients_and_users_are_counted
+    presence::a_crowd_is_counted_and_not_listed
     presence::who_comes_and_goes_is_told_once
     presence::a_crowd_comes_and_goes_unannounced
     status::a_user_is_online_while_one_connection_lives
@@ -129,9 +134,13 @@ for_each_broker! {
 fn generous() -> Retention {
     Retention {
         size: 1000,
+        bytes: 1 << 30,
+        total_bytes: 1 << 30,
+        read_bytes: 1 << 30,
         ttl: Duration::from_secs(600),
         position_ttl: Duration::from_secs(3600),
         presence_ttl: Duration::from_secs(60),
+        presence_max: 10_000,
         status_grace: Duration::from_secs(10),
         last_seen_ttl: Duration::from_secs(3600),
         join_leave_max: 200,

@@ -6,12 +6,16 @@
 mod crowd;
 mod status;
 
-use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
+use super::{
+    Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, fitting, level, new_epoch,
+};
+use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
 use crowd::Crowd;
 use dashmap::DashMap;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::time::{Duration, Instant};
 
@@ -24,6 +28,8 @@ type Claims = HashMap<String, Instant, foldhash::fast::RandomState>;
 pub struct MemoryBroker {
     retention: Retention,
     channels: DashMap<Arc<str>, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
+    /// Upper bound of the bytes of payload in all histories: exact after [`MemoryBroker::shrink`], then only growing.
+    bytes: AtomicUsize,
     mark: Mutex<Option<Mark>>,
     claims: Mutex<Claims>,
     statuses: status::Statuses,
@@ -47,6 +53,8 @@ struct Log {
     /// The outbox number of the last publication.
     seq: u64,
     history: VecDeque<Publication>,
+    /// Of payload in `history`.
+    bytes: usize,
     published_at: Instant,
     used_at: Instant,
 }
@@ -78,44 +86,61 @@ impl Channel {
 impl Log {
     fn new() -> Self {
         let now = Instant::now();
-        Self { epoch: new_epoch(), offset: 0, seq: 0, history: VecDeque::new(), published_at: now, used_at: now }
+        let (epoch, history) = (new_epoch(), VecDeque::new());
+        Self { epoch, offset: 0, seq: 0, history, bytes: 0, published_at: now, used_at: now }
     }
 
     /// Begins a new history.
     fn forget(&mut self) {
-        (self.epoch, self.offset, self.seq, self.history) = (new_epoch(), 0, 0, VecDeque::new());
+        (self.epoch, self.offset, self.seq) = (new_epoch(), 0, 0);
+        self.clear();
     }
 
-    fn append(&mut self, entry: &Entry, retention: &Retention) -> Publication {
+    /// Drops all publications and keeps the position.
+    fn clear(&mut self) {
+        (self.history, self.bytes) = (VecDeque::new(), 0);
+    }
+
+    /// Drops the oldest publications above the two bounds.
+    fn trim(&mut self, size: usize, bytes: usize) {
+        while self.history.len() > size || self.bytes > bytes {
+            let Some(oldest) = self.history.pop_front() else { break };
+            self.bytes -= oldest.data.len();
+        }
+    }
+
+    /// `bytes`: the bound of the history.
+    fn append(&mut self, entry: &Entry, retention: &Retention, bytes: usize) -> Publication {
         let now = Instant::now();
         self.expire(now, retention);
         self.offset += 1;
         self.seq = entry.seq;
         self.published_at = now;
         let publication = Publication { offset: self.offset, at: entry.at, data: entry.data.clone(), info: None };
+        self.bytes += publication.data.len();
         self.history.push_back(publication.clone());
-        while self.history.len() > retention.size {
-            self.history.pop_front();
-        }
+        self.trim(retention.size, bytes);
         publication
     }
 
     /// Drops what is past its time.
     fn expire(&mut self, now: Instant, retention: &Retention) {
         if now - self.published_at > retention.ttl {
-            self.history = VecDeque::new();
+            self.clear();
         }
     }
 
-    fn read(&self, query: HistoryQuery) -> Vec<Publication> {
+    fn read(&self, query: HistoryQuery, bytes: usize) -> Vec<Publication> {
         let limit = query.limit.unwrap_or(usize::MAX);
-        if query.reverse {
+        let found: Vec<&Publication> = if query.reverse {
             let wanted = |p: &&Publication| query.since.is_none_or(|since| p.offset < since);
-            self.history.iter().rev().filter(wanted).take(limit).cloned().collect()
+            self.history.iter().rev().filter(wanted).take(limit).collect()
         } else {
             let wanted = |p: &&Publication| query.since.is_none_or(|since| p.offset > since);
-            self.history.iter().filter(wanted).take(limit).cloned().collect()
-        }
+            self.history.iter().filter(wanted).take(limit).collect()
+        };
+        let count = fitting(found.iter().copied(), bytes);
+        found.into_iter().take(count).cloned().collect()
     }
 }
 
@@ -125,6 +150,7 @@ impl MemoryBroker {
         Arc::new(Self {
             retention,
             channels,
+            bytes: AtomicUsize::new(0),
             mark: Mutex::new(None),
             claims: Mutex::default(),
             statuses: status::Statuses::default(),
@@ -148,6 +174,35 @@ impl MemoryBroker {
                 Arc::strong_count(channel) > 1 || !state.is_idle(now, &broker.retention)
             });
         }
+    }
+
+    /// Counts newly kept bytes. Shrinks the histories when the total may exceed the bound.
+    fn count_bytes(&self, added: usize) {
+        if self.bytes.fetch_add(added, Ordering::AcqRel).saturating_add(added) > self.retention.total_bytes {
+            self.shrink();
+        }
+    }
+
+    /// Drops the oldest publications of the largest histories, down to three quarters of the total bound. Visits every
+    /// channel, but not again before a quarter of the bound was published.
+    fn shrink(&self) {
+        let mut channels: Vec<(usize, Arc<Mutex<Channel>>)> = Vec::new();
+        for entry in self.channels.iter() {
+            let bytes = lock(entry.value()).log.as_ref().map_or(0, |log| log.bytes);
+            if bytes > 0 && !entry.key().starts_with(INTERNAL) {
+                channels.push((bytes, Arc::clone(entry.value())));
+            }
+        }
+        let target = self.retention.total_bytes / 4 * 3;
+        let level = level(channels.iter().map(|(bytes, _)| *bytes).collect(), target);
+        let mut kept = 0;
+        for (_, channel) in channels {
+            if let Some(log) = &mut lock(&channel).log {
+                log.trim(usize::MAX, level);
+                kept += log.bytes;
+            }
+        }
+        self.bytes.store(kept, Ordering::Release);
     }
 
     /// The channel, made on first use. Its guard is dropped here, so that none lives across an await.
@@ -221,9 +276,14 @@ impl Broker for MemoryBroker {
             new += 1;
             let subscribed = channel.subscribed;
             let log = channel.log();
-            let publication = log.append(entry, &self.retention);
+            let publication = log.append(entry, &self.retention, self.retention.bytes_of(name));
             if subscribed && let Some(sink) = &sink {
                 sink.publication(name, &log.epoch, publication, None);
+            }
+            // Unlocked, since shrinking locks each channel.
+            drop(channel);
+            if !name.starts_with(INTERNAL) {
+                self.count_bytes(data.len());
             }
         }
         Ok(new)
@@ -251,6 +311,10 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
+    fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let channel = self.channel(channel);
         let mut channel = lock(&channel);
@@ -258,7 +322,7 @@ impl Broker for MemoryBroker {
         log.used_at = Instant::now();
         log.expire(log.used_at, &self.retention);
         let position = Position { offset: log.offset, epoch: log.epoch.clone() };
-        Ok(History { publications: log.read(query), position })
+        Ok(History { publications: log.read(query, self.retention.read_bytes), position })
     }
 
     async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError> {
@@ -301,7 +365,17 @@ impl Broker for MemoryBroker {
         let channel = self.channel(name);
         let mut channel = lock(&channel);
         self.evict(name, &mut channel, None);
+        if channel.presence.len() > self.retention.presence_max {
+            return Err(BrokerError::Crowded);
+        }
         Ok(channel.presence.infos())
+    }
+
+    async fn presence_stats(&self, name: &str) -> Result<PresenceStats, BrokerError> {
+        let channel = self.channel(name);
+        let mut channel = lock(&channel);
+        self.evict(name, &mut channel, None);
+        Ok(PresenceStats { clients: channel.presence.len(), users: channel.presence.users() })
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {

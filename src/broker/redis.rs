@@ -1,24 +1,26 @@
 //! The broker of any number of gateways: everything in one Redis, in one whose replica takes over when sentinels say so,
 //! or in a Redis Cluster.
 //!
-//! Two links to each node of Redis. Commands go over [`link`] and fail with [`BrokerError::Unavailable`] within about
-//! two seconds when Redis is silent, within a quarter when it is known to be down. Messages come in over
-//! [`subscriptions`], one Redis channel for each channel that this gateway wants. Both reconnect by themselves, for as
-//! long as the broker lives; [`nodes`] routes. Follow a message: [`pubsub`] → [`delivery`] → the sink.
+//! Three links to each node of Redis. Commands go over a [`link`] and fail with [`BrokerError::Unavailable`] within
+//! about two seconds when Redis is silent, within a quarter when it is known to be down. Histories and presence lists
+//! have a separate link: large answers do not delay commands. Messages come in over [`subscriptions`], one Redis
+//! channel for each channel that this gateway wants. Every link reconnects by itself, for as long as the broker
+//! lives; [`nodes`] routes. Follow a message: [`pubsub`] → [`delivery`] → the sink.
 //!
 //! In a cluster all that belongs to one channel shares a slot, and so do the users of one bucket: their hash tags see
 //! to it ([`keys`]). Publications go through sharded pub/sub, each on its slot's node alone. When a node dies or a slot
 //! moves, what is subscribed to follows, and the sink hears of a gap. Where there are [`sentinels`], another master is
 //! taken as a move of all slots.
 //!
-//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset and last sequence number), a stream
-//! (its history) and two keys of presence; [`scripts`] change them, each atomically. If Redis comes back empty,
-//! channels begin new epochs.
+//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset, last sequence number and bytes), a
+//! stream (its history) and keys of presence; [`scripts`] change them, each atomically. The [`ledger`] bounds the
+//! total of the histories. If Redis comes back empty, channels begin new epochs.
 
 mod address;
 mod delivery;
 #[doc(hidden)] // public for the fuzz targets in tests/fuzz
 pub mod keys;
+mod ledger;
 mod link;
 mod nodes;
 mod publishing;
@@ -33,13 +35,15 @@ mod task;
 #[doc(hidden)]
 pub mod wire;
 
-use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, Retention, Sink, new_epoch};
+use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, new_epoch};
 use crate::config::{RedisUrl, Topology};
+use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Payload};
 use crate::tls::Tls;
 use address::Address;
 use async_trait::async_trait;
 use keys::Keys;
+use ledger::{Accounts, Ledger};
 use nodes::Nodes;
 use publishing::Known;
 use redis::{Cmd, Value};
@@ -63,9 +67,10 @@ pub struct RedisBroker {
     /// All keys; also what this gateway is subscribed to.
     state: Arc<State>,
     nodes: Arc<Nodes>,
-    scripts: Scripts,
+    scripts: Arc<Scripts>,
     retention: Retention,
     clustered: bool,
+    ledger: Arc<Ledger>,
     /// Of the outbox, as the shared mark last said.
     generation: AtomicU64,
     /// The shared mark, as this node last saw it: where it has to begin again should Redis lose its data.
@@ -73,7 +78,7 @@ pub struct RedisBroker {
     known: Mutex<Known>,
     /// How many connections to Redis had been made by then; 0: it was not read yet.
     marked: AtomicU64,
-    _refresh: Task,
+    _tasks: [Task; 2],
 }
 
 impl RedisBroker {
@@ -100,7 +105,7 @@ impl RedisBroker {
     ) -> Result<Arc<Self>, BrokerError> {
         let address = Address::of(url, tls)?;
         let clustered = matches!(address.topology, Topology::Cluster);
-        let scripts = Scripts::new(clustered);
+        let scripts = Arc::new(Scripts::new(clustered));
         let nodes = Arc::new(Nodes::start(address, prefix));
         let ready = async {
             while nodes.check().await.is_err() {
@@ -109,17 +114,26 @@ impl RedisBroker {
         };
         let _ = timeout(CONNECT_WAIT, ready).await;
         let state = Arc::clone(nodes.state());
-        let refresh = Task::spawn(refresh(Arc::clone(&nodes), Arc::clone(&state), retention.clone()));
+        let refresh = refresh(Arc::clone(&nodes), Arc::clone(&state), retention.clone());
+        let ledger = Arc::<Ledger>::default();
+        let accounts = Accounts {
+            ledger: Arc::clone(&ledger),
+            nodes: Arc::clone(&nodes),
+            scripts: Arc::clone(&scripts),
+            retention: retention.clone(),
+        };
+        let tasks = [Task::spawn(refresh), Task::spawn(accounts.keep())];
         Ok(Arc::new(Self {
             state,
             nodes,
             scripts,
             retention,
             clustered,
+            ledger,
             generation: AtomicU64::new(0),
             known: Mutex::default(),
             marked: AtomicU64::new(0),
-            _refresh: refresh,
+            _tasks: tasks,
         }))
     }
 
@@ -177,7 +191,11 @@ impl RedisBroker {
     }
 
     fn presence_call(&self, script: &redis::Script, channel: &str) -> Cmd {
-        let mut command = call(script, &[self.keys().presence(channel), self.keys().leases(channel)]);
+        let mut keys = vec![self.keys().presence(channel), self.keys().leases(channel)];
+        if !channel.starts_with(INTERNAL) {
+            keys.push(self.keys().users(channel));
+        }
+        let mut command = call(script, &keys);
         command.arg(self.keys().live(channel)).arg(self.retention.join_leave_max);
         command
     }
@@ -239,6 +257,10 @@ impl Broker for RedisBroker {
         self.nodes.set(channel, false).await
     }
 
+    fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let mut command = call(&self.scripts.history, &[self.keys().position(channel), self.keys().stream(channel)]);
         command.arg(new_epoch()).arg(self.position_ttl()).arg(self.generation());
@@ -247,17 +269,19 @@ impl Broker for RedisBroker {
         if limit > 0 {
             if !query.reverse {
                 if let Some(from) = query.since.unwrap_or(0).checked_add(1) {
-                    command.arg("XRANGE").arg(from).arg("+").arg(limit);
+                    command.arg("XRANGE").arg(from).arg("+").arg(limit).arg(self.retention.read_bytes);
                 }
             } else if let Some(from) = query.since.unwrap_or(u64::MAX).checked_sub(1) {
-                command.arg("XREVRANGE").arg(from).arg("-").arg(limit);
+                command.arg("XREVRANGE").arg(from).arg("-").arg(limit).arg(self.retention.read_bytes);
             }
         }
         let mut calls = vec![command];
         // Redis may have lost its data. Then a gateway that starts just now would find no mark and set it to the
         // outbox's end, past events that whoever gets this position is waiting for: so the mark is there first.
         calls.extend(self.known_mark().map(|mark| self.set_if_missing(mark)));
-        let answers = self.nodes.call(&self.scripts.history, &calls).await?;
+        let script = &self.scripts.history;
+        let answers =
+            if limit > 0 { self.nodes.read(script, &calls).await? } else { self.nodes.call(script, &calls).await? };
         let answer = answers.into_iter().next();
         wire::read_history(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
     }
@@ -294,8 +318,16 @@ impl Broker for RedisBroker {
     }
 
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError> {
-        let command = self.presence_call(&self.scripts.presence, channel);
-        wire::read_presence(self.call_one(&self.scripts.presence, command).await?)
+        let mut command = self.presence_call(&self.scripts.presence, channel);
+        command.arg(self.retention.presence_max);
+        let answers = self.nodes.read(&self.scripts.presence, &[command]).await?;
+        let answer = answers.into_iter().next();
+        wire::read_presence(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
+    }
+
+    async fn presence_stats(&self, channel: &str) -> Result<PresenceStats, BrokerError> {
+        let command = self.presence_call(&self.scripts.presence_stats, channel);
+        wire::read_presence_stats(&self.call_one(&self.scripts.presence_stats, command).await?)
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {

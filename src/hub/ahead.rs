@@ -5,6 +5,7 @@ use super::feed::Join;
 use super::{Hub, Joining};
 use crate::broker::{BrokerError, History};
 use crate::protocol::Position;
+use tokio::time::Instant;
 
 /// A linked channel. The link lasts at least as long as this value.
 pub struct Prepared<'a> {
@@ -26,7 +27,9 @@ impl Hub {
         let channel = &prepared.joining.channel;
         let missed_after = {
             let mut state = channel.state();
-            match state.flow.feed().filter(|feed| feed.is_live()).map(|feed| feed.join(Some(since), None)) {
+            let mut feed = state.flow.feed().filter(|feed| feed.is_live());
+            feed.iter_mut().for_each(|feed| feed.expire(Instant::now()));
+            match feed.map(|feed| feed.join(Some(since), None)) {
                 Some(Join::ReadHistory(after)) => after,
                 Some(Join::Ready(_) | Join::Behind) | None => return Ok(()),
             }

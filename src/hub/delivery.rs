@@ -7,6 +7,7 @@ use crate::broker::status::State as Status;
 use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, Movement, Position, Publication, json};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 impl Sink for Hub {
     fn publication(&self, channel: &str, epoch: &str, publication: Publication, after: Option<&Position>) {
@@ -17,7 +18,10 @@ impl Sink for Hub {
         // Held back until the channel's history was read, which waits for the watched channel.
         let must_read = early && feed.doubt();
         match feed.arrive(epoch, &publication) {
-            Arrival::Deliver => self.deliver(&channel, &state, &publication),
+            Arrival::Deliver => {
+                feed.renew(Instant::now());
+                self.deliver(&channel, &state, &publication);
+            }
             Arrival::Repeat => self.metrics.publication_repeats.inc(),
             Arrival::Held if !must_read => {}
             Arrival::Held | Arrival::Gap => {
@@ -41,9 +45,16 @@ impl Sink for Hub {
 
     fn status(&self, channel: &str, status: Status) {
         if let Some(channel) = self.find(channel) {
+            let early = self.is_early(&channel, None);
             let mut state = channel.state();
-            if state.flow.current().is_some_and(|current| current.arrive(status)) {
+            let Some(current) = state.flow.current() else { return };
+            let must_read = early && current.doubt();
+            if current.arrive(status) {
                 self.deliver_status(&channel, &mut state, status);
+            }
+            drop(state);
+            if must_read {
+                self.sync_later(vec![channel]);
             }
         }
     }

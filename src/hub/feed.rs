@@ -5,9 +5,11 @@
 //! read; what arrives meanwhile is held back). No I/O and no clock: the hub does the reading.
 
 use super::liveness::Liveness;
-use crate::broker::History;
+use crate::broker::{History, Retention};
 use crate::protocol::{Position, Publication, SubscribeReply};
 use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Bounds of the publications that are held back while history is read, in number and in bytes of payload. Past either
 /// of them further ones are dropped, and history is read once more.
@@ -18,13 +20,38 @@ const RECENT_MAX: usize = 32;
 /// And how many bytes of payload at most.
 const RECENT_BYTES: usize = 64 * 1024;
 
+/// Bounds of a feed's recent publications: never more than the broker's history.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    publications: usize,
+    bytes: usize,
+    /// Since the channel's last publication.
+    ttl: Duration,
+}
+
+impl Bounds {
+    pub fn within(retention: &Retention) -> Self {
+        let (publications, bytes) = (RECENT_MAX.min(retention.size), RECENT_BYTES.min(retention.bytes));
+        Self { publications, bytes, ttl: retention.ttl }
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { publications: RECENT_MAX, bytes: RECENT_BYTES, ttl: Duration::MAX }
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Feed {
+    bounds: Bounds,
     /// What has been delivered; unknown until the first sync.
     position: Option<Position>,
     /// The last publications up to `position`, ascending and without a hole.
     recent: VecDeque<Publication>,
     recent_bytes: usize,
+    /// When `recent` ends, as the broker's history does.
+    recent_until: Option<Instant>,
     /// While history is read, what has arrived is held, each with its epoch.
     liveness: Liveness<Held>,
 }
@@ -53,6 +80,8 @@ pub enum Arrival {
 pub enum Synced {
     /// These come next; the feed is live.
     Continues(Vec<Publication>),
+    /// The next publications, but not yet up to the newest: another read has to follow.
+    Part(Vec<Publication>),
     /// The subscribers' place is no longer in the history. They must be told; the feed is live at its newest
     /// position.
     Lost,
@@ -71,6 +100,23 @@ pub enum Join {
 }
 
 impl Feed {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    /// Restarts the lifetime of the recent publications; to be called after each publication.
+    pub fn renew(&mut self, now: Instant) {
+        self.expire(now);
+        self.recent_until = now.checked_add(self.bounds.ttl);
+    }
+
+    /// Drops the recent publications at the end of the history's lifetime.
+    pub fn expire(&mut self, now: Instant) {
+        if self.recent_until.is_some_and(|until| now > until) {
+            self.forget();
+        }
+    }
+
     pub fn is_live(&self) -> bool {
         self.liveness.is_live()
     }
@@ -114,8 +160,9 @@ impl Feed {
         self.liveness.doubt()
     }
 
-    /// Whoever comes from now on gets what was before from the broker, if it still has it.
+    /// Drops the recent publications. Later subscribers depend on the broker's history.
     pub fn forget(&mut self) {
+        self.recent_until = None;
         self.recent.clear();
         self.recent_bytes = 0;
     }
@@ -131,6 +178,14 @@ impl Feed {
     pub fn finish_sync(&mut self, history: History) -> Synced {
         let Some(held) = self.liveness.finish() else { return Synced::Again };
         let History { publications, position: top } = history;
+        if self.position.as_ref().is_some_and(|at| begins(at, &publications, &top)) {
+            // Held publications are in the history as well: the next read returns them.
+            self.liveness.begin();
+            for publication in &publications {
+                self.advance(publication.clone());
+            }
+            return Synced::Part(publications);
+        }
         let continues = match &self.position {
             // Nobody has been served yet, so there is nothing to lose.
             None => true,
@@ -220,7 +275,7 @@ impl Feed {
         }
         self.recent_bytes += publication.data.len();
         self.recent.push_back(publication);
-        while self.recent.len() > RECENT_MAX || self.recent_bytes > RECENT_BYTES {
+        while self.recent.len() > self.bounds.publications || self.recent_bytes > self.bounds.bytes {
             let Some(oldest) = self.recent.pop_front() else { break };
             self.recent_bytes -= oldest.data.len();
         }
@@ -229,6 +284,13 @@ impl Feed {
 
 fn ready(position: Position, recovered: Option<bool>, publications: Vec<Publication>) -> Join {
     Join::Ready(SubscribeReply { position, recovered, publications })
+}
+
+/// Whether `publications` follow `since` without a hole and end before `top`: a broker returns no more at once.
+fn begins(since: &Position, publications: &[Publication], top: &Position) -> bool {
+    let end = publications.last().map_or(since.offset, |last| last.offset);
+    let reached = Position { offset: end, epoch: top.epoch.clone() };
+    since.offset < end && end < top.offset && continues(since, publications, &reached)
 }
 
 /// Whether `publications` are exactly what lies between `since` and `top`.

@@ -54,6 +54,60 @@ fn a_gap_is_filled_from_history_and_goes_on_with_what_was_held() {
     assert_eq!(feed.arrive("e", &publication(10)), Arrival::Deliver);
 }
 
+/// A broker bounds the bytes of a read.
+#[test]
+fn a_gap_is_filled_in_parts() {
+    let mut feed = live_at("e", 5);
+    feed.doubt();
+    let part = |after: u64, top: u64| {
+        let publications = (after + 1..=(after + 3).min(top)).map(publication).collect();
+        History { publications, position: position("e", top) }
+    };
+    assert_eq!(feed.begin_sync(), Some(5));
+    feed.arrive("e", &publication(11));
+    assert_eq!(feed.finish_sync(part(5, 10)), Synced::Part((6..=8).map(publication).collect()));
+    assert_eq!(feed.arrive("e", &publication(12)), Arrival::Held, "it is not level yet");
+    assert_eq!(feed.begin_sync(), Some(8));
+    feed.arrive("e", &publication(13));
+    assert_eq!(feed.finish_sync(part(8, 12)), Synced::Part((9..=11).map(publication).collect()));
+    assert_eq!(feed.begin_sync(), Some(11));
+    assert_eq!(feed.finish_sync(part(11, 13)), Synced::Continues((12..=13).map(publication).collect()));
+    assert_eq!(feed.arrive("e", &publication(14)), Arrival::Deliver);
+    // Publications dropped from the history in the meantime are lost.
+    feed.doubt();
+    feed.begin_sync();
+    assert_eq!(feed.finish_sync(part(14, 30)), Synced::Part((15..=17).map(publication).collect()));
+    feed.begin_sync();
+    assert_eq!(feed.finish_sync(part(20, 30)), Synced::Lost);
+}
+
+/// A gateway never recovers more than the history's settings promise.
+#[test]
+fn no_more_is_kept_here_than_in_the_history() {
+    let kept = |retention: &Retention| {
+        let mut feed = Feed::new(Bounds::within(retention));
+        feed.begin_sync();
+        feed.finish_sync(history("e", 10, 0, 0));
+        for offset in 11..=99 {
+            assert_eq!(feed.arrive("e", &publication(offset)), Arrival::Deliver);
+        }
+        feed
+    };
+    let whole = Retention { size: 500, ttl: Duration::from_secs(60), ..Retention::default() };
+    assert_eq!(kept(&whole).recent.len(), RECENT_MAX);
+    assert_eq!(kept(&Retention { size: 3, ..whole.clone() }).recent.len(), 3);
+    // Two bytes per publication.
+    assert_eq!(kept(&Retention { bytes: 9, ..whole.clone() }).recent.len(), 4);
+
+    let (mut feed, now) = (kept(&whole), Instant::now());
+    feed.renew(now);
+    feed.expire(now + whole.ttl);
+    assert_eq!(joined(&feed, Some(position("e", 97)), None), (99, Some(true), vec![98, 99]));
+    feed.expire(now + whole.ttl + Duration::from_millis(1));
+    assert!(matches!(feed.join(Some(&position("e", 97)), None), Join::ReadHistory(97)));
+    assert_eq!(joined(&feed, Some(position("e", 99)), None), (99, Some(true), vec![]), "nothing was missed");
+}
+
 #[test]
 fn a_gap_that_history_no_longer_covers_is_lost() {
     let mut feed = live_at("e", 5);
@@ -176,6 +230,7 @@ proptest! {
             match feed.finish_sync(history("e", published, 1000, after)) {
                 Synced::Continues(publications) => break delivered.extend(offsets(&publications)),
                 Synced::Again => {}
+                Synced::Part(_) => panic!("it was read whole"),
                 Synced::Lost => panic!("history covers everything"),
             }
         };

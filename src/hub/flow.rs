@@ -1,7 +1,7 @@
 //! What a channel's kind makes of what arrives: a stretch of history, or a state.
 
 use super::current::Current;
-use super::feed::Feed;
+use super::feed::{Bounds, Feed};
 use crate::channel::Kind;
 
 pub(super) enum Flow {
@@ -10,10 +10,10 @@ pub(super) enum Flow {
 }
 
 impl Flow {
-    pub fn of(channel: &str) -> Self {
+    pub fn of(channel: &str, bounds: Bounds) -> Self {
         match Kind::of(channel) {
             // Those of updates have no subscribers here.
-            Kind::Feed | Kind::Updates => Flow::Feed(Feed::default()),
+            Kind::Feed | Kind::Updates => Flow::Feed(Feed::new(bounds)),
             Kind::Status => Flow::Current(Current::default()),
         }
     }

@@ -28,13 +28,11 @@ struct Node {
 impl Node {
     async fn with_history(size: usize) -> Self {
         let day = Duration::from_secs(86_400);
-        let broker = MemoryBroker::new(Retention {
-            size,
-            ttl: day,
-            position_ttl: day,
-            presence_ttl: day,
-            ..Retention::default()
-        });
+        Self::with(Retention { size, ttl: day, position_ttl: day, presence_ttl: day, ..Retention::default() }).await
+    }
+
+    async fn with(retention: Retention) -> Self {
+        let broker = MemoryBroker::new(retention);
         let metrics = Metrics::new().unwrap();
         let hub = Hub::new(broker.clone(), Presence::new(broker.clone()), metrics.clone());
         let sink: Weak<Hub> = Arc::downgrade(&hub);
@@ -175,6 +173,42 @@ async fn what_the_link_lost_is_filled_for_all_at_once() {
     node.hub.gap();
     assert_eq!(first.offsets(2).await, [5, 6]);
     assert_eq!(node.metrics.gaps.with_label_values(&["filled"]).get(), 2);
+}
+
+#[tokio::test]
+async fn a_gap_of_more_than_is_read_at_once_is_filled_in_parts() {
+    let day = Duration::from_secs(86_400);
+    // Five publications of one digit, or three of two.
+    let read_bytes = 6;
+    let node =
+        Node::with(Retention { size: 100, ttl: day, position_ttl: day, read_bytes, ..Retention::default() }).await;
+    let subscriber = node.subscribe(1, None).await;
+    node.publish_unheard(40).await;
+    node.publish(1).await;
+    assert_eq!(subscriber.offsets(41).await, (1..=41).collect::<Vec<_>>());
+    // A recovery has the same bound.
+    node.hub.forget(CHANNEL);
+    let back = node.subscribe(2, Some(&subscriber.position())).await;
+    assert_eq!(back.reply["recovered"], false);
+    let since = Position { offset: 38, ..subscriber.position() };
+    let back = node.subscribe(3, Some(&since)).await;
+    assert_eq!((&back.reply["recovered"], back.reply["publications"].as_array().unwrap().len()), (&true.into(), 3));
+}
+
+/// The gateway's own last publications end with the history.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_recovered_once_the_history_has_ended() {
+    let (ttl, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+    for (wait, recovered) in [(ttl, true), (ttl + Duration::from_secs(1), false)] {
+        let node = Node::with(Retention { size: 100, ttl, position_ttl: day, ..Retention::default() }).await;
+        let subscriber = node.subscribe(1, None).await;
+        node.publish(3).await;
+        tokio::time::advance(wait).await;
+        let back = node.subscribe(2, Some(&subscriber.position())).await;
+        assert_eq!(back.reply["recovered"], recovered, "after {wait:?}");
+        let position = Position { offset: 3, ..subscriber.position() };
+        assert_eq!(node.subscribe(3, Some(&position)).await.reply["recovered"], true, "it has missed nothing");
+    }
 }
 
 #[tokio::test]
@@ -430,6 +464,78 @@ async fn what_is_watched_takes_effect_before_anything_later_of_other_channels() 
     while strict.1.lock().unwrap().last().is_none_or(|last| last != "lost") {
         tokio::task::yield_now().await;
     }
+}
+
+/// A late notice makes the gateway read the watched channel alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_notice_is_read_without_reading_all_channels() {
+    const CHANNELS: u64 = 1000;
+    let node = Node::with_history(100).await;
+    let strict = Arc::new(Strict(Arc::downgrade(&node.hub), Mutex::default()));
+    let watcher: Weak<Strict> = Arc::downgrade(&strict);
+    node.hub.watch("$watched", watcher);
+    let mut kept = Vec::new();
+    for id in 0..CHANNELS {
+        let connection = connection(id, 1 << 20);
+        assert!(node.hub.subscribe(&format!("room:{id}"), &connection, None, None, |_| true).await.unwrap());
+        kept.push(connection);
+    }
+    let filled = || node.metrics.gaps.with_label_values(&["filled"]).get();
+    let before = filled();
+    // The notice is in the history, and is never delivered.
+    node.broker.unsubscribe("$watched").await.unwrap();
+    let data = Payload::parse("1").unwrap();
+    let notice = Entry { seq: 1, at: 0, channel: "$watched".into(), data, barrier: false };
+    node.broker.publish(&[notice]).await.unwrap();
+    node.broker.subscribe("$watched").await.unwrap();
+    assert!(node.hub.subscribe("room:new", &connection(CHANNELS, 1 << 20), None, None, |_| true).await.unwrap());
+    assert_eq!(*strict.1.lock().unwrap(), ["1"], "it has taken effect before the subscribe");
+    let channels = node.hub.channels.iter().map(|entry| Arc::clone(entry.value())).collect::<Vec<_>>();
+    for channel in channels {
+        node.hub.make_live(&channel).await.unwrap();
+    }
+    println!("{} of {} channels were read anew", filled() - before, CHANNELS + 2);
+    assert_eq!(filled() - before, 1, "the watched channel alone");
+}
+
+/// Publications during the read of a missed notice are delivered after the notice has taken effect. Channels without
+/// publications are not read.
+#[tokio::test]
+async fn what_arrives_behind_a_missed_notice_waits_for_it() {
+    let node = Node::with_history(100).await;
+    let strict = Arc::new(Strict(Arc::downgrade(&node.hub), Mutex::default()));
+    let watcher: Weak<Strict> = Arc::downgrade(&strict);
+    node.hub.watch("$watched", watcher);
+    let subscriber = node.subscribe(1, None).await;
+    assert!(node.hub.subscribe("room:quiet", &connection(2, 1 << 20), None, None, |_| true).await.unwrap());
+    let publish = async |seq: u64, channel: &str| {
+        let data = Payload::parse(&seq.to_string()).unwrap();
+        let entry = Entry { seq, at: 0, channel: channel.into(), data, barrier: false };
+        node.broker.publish(&[entry]).await.unwrap();
+    };
+    let watched = &node.hub.watched.get().unwrap().channel;
+    let reading = watched.link.lock().await;
+    node.broker.unsubscribe("$watched").await.unwrap();
+    publish(1, "$watched").await;
+    node.broker.subscribe("$watched").await.unwrap();
+    publish(2, "$watched").await;
+    publish(3, CHANNEL).await;
+    subscriber.write();
+    assert_eq!(node.metrics.deliveries.get(), 0, "it waits");
+    assert!(node.hub.find("room:quiet").unwrap().state().flow.is_live());
+    assert!(strict.1.lock().unwrap().is_empty());
+
+    drop(reading);
+    while node.hub.standing(CHANNEL, 1) != Standing::Suspended {
+        tokio::task::yield_now().await;
+    }
+    node.hub.make_live(&node.hub.find(CHANNEL).unwrap()).await.unwrap();
+    assert_eq!(*strict.1.lock().unwrap(), ["1", "2"]);
+    assert!(watched.state().flow.is_live());
+    subscriber.write();
+    assert_eq!(node.metrics.deliveries.get(), 0, "the notice came first");
+    assert!(node.hub.resume(CHANNEL, &subscriber.connection, || true));
+    assert_eq!(subscriber.offsets(1).await, [1]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,21 +5,22 @@
 
 use super::feed::{Feed, Synced};
 use super::flow::Flow;
-use super::{Channel, Hub, Link};
+use super::{Channel, Hub, Link, Watched};
 use crate::broker::{BrokerError, History, HistoryQuery};
 use crate::channel;
 use crate::protocol::codes;
 use futures_util::StreamExt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a channel without subscribers stays linked to the broker, so that a page reload costs nothing.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// How often each channel's position is compared with the broker's. What is published reaches this node at once or
 /// its loss is noticed by the link; this is for what neither notices, such as a Redis that was emptied by hand.
 const CHECK: Duration = Duration::from_secs(15);
-/// How many channels are read at once after the link to the broker was cut.
-const SYNC_CONCURRENCY: usize = 32;
+/// Concurrent syncs of the hub, without subscribes under way.
+pub(super) const SYNC_CONCURRENCY: usize = 32;
 /// Bounds of the pause between attempts to reach the broker.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
 
@@ -54,6 +55,10 @@ impl Hub {
         Ok(())
     }
 
+    fn as_watched(&self, channel: &Arc<Channel>) -> Option<&Watched> {
+        self.watched.get().filter(|watched| Arc::ptr_eq(&watched.channel, channel))
+    }
+
     /// Unlinks the channel from the broker if still nobody wants it after a while.
     pub(super) fn detach_later(&self, channel: Arc<Channel>) {
         let Some(me) = self.me.upgrade() else { return };
@@ -66,7 +71,7 @@ impl Hub {
                     return;
                 }
                 // Before the broker is asked: whoever comes meanwhile finds it not live, and waits for the link.
-                state.flow = Flow::of(&channel.name);
+                state.flow = Flow::of(&channel.name, me.bounds);
             }
             if *link == Link::Attached {
                 if let Err(error) = me.broker.unsubscribe(&channel.name).await {
@@ -97,8 +102,15 @@ impl Hub {
             let history = self.history(&channel.name, query).await?;
             let mut state = channel.state();
             let Some(feed) = state.flow.feed() else { return Ok(()) };
-            match feed.finish_sync(history) {
+            let synced = feed.finish_sync(history);
+            feed.renew(Instant::now());
+            match synced {
                 Synced::Again => {}
+                Synced::Part(publications) => {
+                    for publication in &publications {
+                        self.deliver(channel, &state, publication);
+                    }
+                }
                 Synced::Continues(publications) => {
                     if after.is_some() {
                         self.metrics.gaps.with_label_values(&["filled"]).inc();
@@ -136,7 +148,7 @@ impl Hub {
         Ok(history)
     }
 
-    /// Tries until these channels are live again or nobody wants them any more.
+    /// Syncs channels in the background, a few at a time, with retries until each is live or abandoned.
     pub(super) fn sync_later(&self, channels: Vec<Arc<Channel>>) {
         let Some(me) = self.me.upgrade() else { return };
         tokio::spawn(futures_util::stream::iter(channels).for_each_concurrent(SYNC_CONCURRENCY, move |channel| {
@@ -144,7 +156,13 @@ impl Hub {
             async move {
                 let mut pause = RETRY.start;
                 while !channel.state().is_idle() {
-                    let Err(error) = me.make_live(&channel).await else { return };
+                    let synced = {
+                        // Other channels wait for the watched channel; a place would be a deadlock.
+                        let needs_place = me.as_watched(&channel).is_none();
+                        let _place = if needs_place { me.syncs.acquire().await.ok() } else { None };
+                        me.make_live(&channel).await
+                    };
+                    let Err(error) = synced else { return };
                     me.metrics.broker_errors.with_label_values(&["history"]).inc();
                     tracing::warn!(%error, "reading history failed and is tried again");
                     tokio::time::sleep(pause).await;

@@ -43,6 +43,11 @@ impl Bucket {
         taken
     }
 
+    /// Takes tokens without a check; the bucket may go into debt.
+    pub fn charge(&mut self, rate: &Rate, tokens: u32, now: Instant) {
+        self.full_at = self.full_at.max(now) + rate.interval.saturating_mul(tokens);
+    }
+
     /// How many tokens it holds.
     pub fn tokens(&self, rate: &Rate, now: Instant) -> usize {
         let held = rate.depth.saturating_sub(self.full_at.saturating_duration_since(now));

@@ -2,10 +2,9 @@
 //! `proto/server-api.md` describes it for people.
 
 use crate::access::is_well_formed;
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, PresenceStats};
 use crate::channel::Kind;
 use crate::event::ACCESS;
-use crate::presence;
 use crate::protocol::{ClientInfo, Payload};
 use crate::revocation::Order;
 use crate::session::Services;
@@ -42,6 +41,8 @@ pub enum Refusal {
     Bad(String),
     /// PocketBase or Redis did not answer: try again.
     Unavailable,
+    /// More clients than `presence_max` are in the channel.
+    Crowded,
 }
 
 impl Refusal {
@@ -49,6 +50,11 @@ impl Refusal {
         match self {
             Refusal::Bad(what) => (StatusCode::BAD_REQUEST, "bad_request", what),
             Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Redis did not answer; try again"),
+            Refusal::Crowded => (
+                StatusCode::BAD_REQUEST,
+                "too_many_clients",
+                "the channel has more clients than presence_max; ask for presence_stats",
+            ),
         }
     }
 }
@@ -97,8 +103,8 @@ impl Method {
                     Ok(json!({"clients": clients}))
                 }
                 Method::PresenceStats => {
-                    let clients = present(services, body).await?;
-                    Ok(json!({"clients": clients.len(), "users": presence::users(&clients)}))
+                    let PresenceStats { clients, users } = presence_stats(services, body).await?;
+                    Ok(json!({"clients": clients, "users": users}))
                 }
                 Method::Statuses => statuses(services, body).await,
                 Method::Disconnect => disconnect(services, body).await,
@@ -131,7 +137,16 @@ async fn publish(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
 async fn present(services: &Services, body: &[u8]) -> Result<Vec<ClientInfo>, Refusal> {
     let OfChannel { channel } = read(body)?;
     has_members(&channel)?;
-    services.broker.presence(&channel).await.map_err(|error| failed(&error))
+    match services.broker.presence(&channel).await {
+        Err(BrokerError::Crowded) => Err(Refusal::Crowded),
+        listed => listed.map_err(|error| failed(&error)),
+    }
+}
+
+async fn presence_stats(services: &Services, body: &[u8]) -> Result<PresenceStats, Refusal> {
+    let OfChannel { channel } = read(body)?;
+    has_members(&channel)?;
+    services.broker.presence_stats(&channel).await.map_err(|error| failed(&error))
 }
 
 async fn statuses(services: &Services, body: &[u8]) -> Result<Value, Refusal> {

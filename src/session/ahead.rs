@@ -67,10 +67,12 @@ impl<'a> Ahead<'a> {
         let names: Vec<Arc<str>> = wanted.iter().map(|(name, _)| Arc::clone(name)).collect();
         let check = services.access.check_all(Asker(connection.id), &connection.user, &names);
         let Ok(verdicts) = timeout_at(deadline, check).await else { return };
-        let mut allowed = Vec::new();
-        for (channel, verdict) in wanted.into_iter().zip(verdicts) {
+        let (mut allowed, may_read) = (Vec::new(), session.may_read(connection));
+        for (mut channel, verdict) in wanted.into_iter().zip(verdicts) {
             let groundwork = Groundwork { verdict: Some(verdict), ..Groundwork::default() };
             self.channels.insert(Arc::clone(&channel.0), groundwork);
+            // Without read tokens the subscribe will be refused; no reading ahead.
+            channel.1 = channel.1.filter(|_| may_read);
             // Updates channels are not channels of the broker.
             if verdict.is_ok() && Kind::of(&channel.0) != Kind::Updates {
                 allowed.push(channel);

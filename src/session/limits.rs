@@ -2,11 +2,28 @@
 
 use super::{Failure, Session};
 use crate::connection::Connection;
+use crate::limits::addresses::counted_as;
 use crate::limits::bucket::{Bucket, Rate};
 use crate::protocol::Request;
 use crate::protocol::codes::{self, Disconnect};
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
+
+/// Publications and bytes of payload per charged command.
+const PER_COMMAND: (usize, usize) = (30, 16 * 1024);
+
+/// Cost of an answer in commands, in addition to the request itself.
+pub(super) fn weight(publications: usize, bytes: usize) -> u32 {
+    u32::try_from((publications / PER_COMMAND.0).max(bytes / PER_COMMAND.1)).unwrap_or(u32::MAX)
+}
+
+/// Key of a read budget: a user, or the guests of a network address.
+#[derive(Hash)]
+enum Reader<'a> {
+    User(&'a str),
+    Guest(IpAddr),
+}
 
 /// How fast a connection's commands come.
 pub struct Pace {
@@ -40,6 +57,13 @@ impl Pace {
                 }
             }
             _ => Verdict::Pass,
+        }
+    }
+
+    /// Charges commands after the fact: later commands are refused until the refill.
+    pub fn charge(&mut self, rate: Option<&Rate>, commands: u32, now: Instant) {
+        if let Some(rate) = rate {
+            self.commands.charge(rate, commands, now);
         }
     }
 
@@ -79,9 +103,46 @@ impl Session {
         self.pace.left(self.services.limits.commands.as_ref(), Instant::now())
     }
 
+    /// Counts a read against the user's budget, for all connections to this gateway.
+    pub(super) fn admit_read(&self, connection: &Connection) -> Result<(), Failure> {
+        let passes = self.services.limits.reads.take(self.reader(connection), Instant::now());
+        self.pass_read(passes)
+    }
+
+    /// Refuses a recovery while the user's budget is exhausted. Counts nothing: most returning clients have missed
+    /// little, in many channels.
+    pub(super) fn admit_recovery(&self, connection: &Connection) -> Result<(), Failure> {
+        self.pass_read(self.may_read(connection))
+    }
+
+    fn pass_read(&self, passes: bool) -> Result<(), Failure> {
+        if passes {
+            return Ok(());
+        }
+        self.services.metrics.rate_limited.with_label_values(&["reads"]).inc();
+        Err(codes::TOO_MANY_REQUESTS.into())
+    }
+
+    /// Whether the user's budget allows a read.
+    pub(super) fn may_read(&self, connection: &Connection) -> bool {
+        self.services.limits.reads.holds(self.reader(connection), Instant::now())
+    }
+
+    /// Charges the weight of an answer to the connection and to the user.
+    pub(super) fn charge_read(&mut self, connection: &Connection, weight: u32) {
+        let (limits, now) = (&self.services.limits, Instant::now());
+        limits.reads.charge(self.reader(connection), weight, now);
+        self.pace.charge(limits.commands.as_ref(), weight, now);
+    }
+
+    /// The connection's read budget.
+    fn reader<'a>(&self, connection: &'a Connection) -> Reader<'a> {
+        if connection.is_guest() { Reader::Guest(counted_as(self.address)) } else { Reader::User(&connection.user) }
+    }
+
     /// Counts a signal of this user.
     pub(super) fn admit_signal(&self, user: &str, channel: &str) -> Result<(), Failure> {
-        if self.services.limits.signals.take(user, channel, Instant::now()) {
+        if self.services.limits.signals.take((user, channel), Instant::now()) {
             return Ok(());
         }
         self.services.metrics.rate_limited.with_label_values(&["signals"]).inc();
@@ -162,6 +223,18 @@ mod tests {
         assert!(verdicts(20).iter().all(|verdict| *verdict == Verdict::Pass));
         assert!(verdicts(11).contains(&Verdict::Refuse) && !verdicts(11).contains(&Verdict::Flood));
         assert!(verdicts(9).contains(&Verdict::Flood));
+    }
+
+    #[test]
+    fn a_large_answer_costs_later_commands() {
+        assert_eq!((weight(1, 500), weight(300, 500), weight(3, 512 * 1024)), (0, 10, 32));
+        let (rate, now) = (Rate::new(50, 10), Instant::now());
+        let mut pace = Pace::new(now);
+        pace.charge(rate.as_ref(), weight(3, 512 * 1024), now);
+        assert_eq!(pace.take(rate.as_ref(), now), Verdict::Refuse);
+        // A debt of 22, and a token.
+        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(459)), Verdict::Refuse);
+        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(460)), Verdict::Pass);
     }
 
     #[test]

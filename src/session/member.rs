@@ -1,11 +1,14 @@
 //! What those who are in a channel may do there: send signals, read its history, and ask who is present.
 
+use super::limits::weight;
+use super::subscriptions::total_size;
 use super::{Failure, Session};
-use crate::broker::HistoryQuery;
+use crate::broker::{BrokerError, HistoryQuery, PresenceStats};
 use crate::channel::Kind;
 use crate::hub::suspension::Standing;
 use crate::protocol::codes::{self, ErrorCode};
-use crate::protocol::{ClientInfo, HistoryRequest, Payload, Publication, Reply, json};
+use crate::protocol::frame::Frame;
+use crate::protocol::{ClientInfo, HistoryRequest, Payload, Reply, json};
 use serde_json::value::RawValue;
 use std::time::SystemTime;
 use tokio::time::Instant;
@@ -47,11 +50,15 @@ impl Session {
         Ok(Reply::Publish)
     }
 
-    pub(super) async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
+    /// Returns the weight of the answer.
+    pub(super) async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<u32, Failure> {
         has_members(&request.channel)?;
         require(self.services.hub.standing(&request.channel, self.id))?;
         let since = request.since.as_ref().map(|since| since.offset);
-        let query = HistoryQuery { since, limit: usize::try_from(request.limit).ok(), reverse: request.reverse };
+        let most = self.services.config.history_limit;
+        // A negative limit asks for everything.
+        let limit = usize::try_from(request.limit).map_or(most, |limit| limit.min(most));
+        let query = HistoryQuery { since, limit: Some(limit), reverse: request.reverse };
         let mut history =
             self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
@@ -61,20 +68,49 @@ impl Session {
         if request.reverse && since.is_some_and(|offset| offset > history.position.offset) {
             history.publications.clear();
         }
-        truncate(&mut history.publications, self.services.config.max_queue_size / 2);
+        let weight = weight(history.publications.len(), total_size(&history.publications));
         let reply = Reply::History { publications: history.publications, position: history.position };
-        self.reply_to_subscriber(id, &request.channel, &reply)
+        self.reply_to_subscriber(id, &request.channel, &reply)?;
+        Ok(weight)
     }
 
-    pub(super) async fn presence(&self, channel: &str, deadline: Instant) -> Result<Vec<ClientInfo>, Failure> {
+    /// Lists present clients, up to `presence_max`. Returns the weight of the answer.
+    pub(super) async fn presence(&self, id: u32, channel: &str, deadline: Instant) -> Result<u32, Failure> {
         has_members(channel)?;
         require(self.services.hub.standing(channel, self.id))?;
-        self.ask_broker("presence", deadline, self.services.broker.presence(channel)).await
+        let listed = async {
+            match self.services.broker.presence(channel).await {
+                Err(BrokerError::Crowded) => Ok(None),
+                listed => listed.map(Some),
+            }
+        };
+        let listed = self.ask_broker("presence", deadline, listed).await?;
+        let clients: Vec<ClientInfo> = listed.ok_or(codes::LIMIT_EXCEEDED)?;
+        let count = clients.len();
+        let frame = json::reply(id, &Reply::Presence(clients));
+        // Keys of users may be long.
+        if frame.len() > self.services.config.max_queue_size / 2 {
+            return Err(codes::LIMIT_EXCEEDED.into());
+        }
+        let weight = weight(count, frame.len());
+        self.push_to_subscriber(channel, frame)?;
+        Ok(weight)
+    }
+
+    pub(super) async fn presence_stats(&self, id: u32, channel: &str, deadline: Instant) -> Result<(), Failure> {
+        has_members(channel)?;
+        require(self.services.hub.standing(channel, self.id))?;
+        let counting = self.services.broker.presence_stats(channel);
+        let PresenceStats { clients, users } = self.ask_broker("presence", deadline, counting).await?;
+        self.reply_to_subscriber(id, channel, &Reply::PresenceStats { clients, users })
     }
 
     /// Replies with what only subscribers may see, if this connection still is one.
-    pub(super) fn reply_to_subscriber(&self, id: u32, channel: &str, reply: &Reply) -> Result<(), Failure> {
-        let frame = json::reply(id, reply);
+    fn reply_to_subscriber(&self, id: u32, channel: &str, reply: &Reply) -> Result<(), Failure> {
+        self.push_to_subscriber(channel, json::reply(id, reply))
+    }
+
+    fn push_to_subscriber(&self, channel: &str, frame: Frame) -> Result<(), Failure> {
         Ok(require(self.services.hub.reply_to_subscriber(channel, self.connection()?, frame))?)
     }
 }
@@ -95,15 +131,4 @@ fn require(standing: Standing) -> Result<(), ErrorCode> {
         Standing::Suspended => Err(codes::INTERNAL),
         Standing::Out => Err(codes::PERMISSION_DENIED),
     }
-}
-
-/// Keeps as many publications from the front as fit into `limit` bytes, and at least one.
-fn truncate(publications: &mut Vec<Publication>, limit: usize) {
-    let mut size = 0;
-    let fitting = publications.iter().take_while(|publication| {
-        size += publication.data.len();
-        size <= limit
-    });
-    let count = fitting.count().max(1);
-    publications.truncate(count);
 }

@@ -1,6 +1,7 @@
 //! Into a channel of any kind, once PocketBase allows it, and out of it again.
 
 use super::ahead::{Entering, Groundwork};
+use super::limits::weight;
 use super::{Failure, Session, State};
 use crate::access::changes::Moment;
 use crate::broker::status::State as Status;
@@ -26,14 +27,19 @@ impl Session {
         Ok(())
     }
 
+    /// Returns the weight of the recovery.
     pub(super) async fn subscribe(
         &self,
         id: u32,
         Subscribe { channel, recover, reject_unrecovered, join_leave, echo }: Subscribe,
         deadline: Instant,
         mut groundwork: Groundwork<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<u32, Failure> {
         let connection = Arc::clone(self.connection()?);
+        if recover.is_some() {
+            self.admit_recovery(&connection)?;
+        }
+        let mut cost = 0;
         let limit = self.services.config.max_queue_size / 2;
         let name: Arc<str> = channel.as_str().into();
         let mut present = groundwork.present.take();
@@ -53,6 +59,7 @@ impl Session {
                 }
                 let unrecoverable = reply.recovered == Some(false) && reject_unrecovered;
                 if !unrecoverable {
+                    cost = weight(reply.publications.len(), total_size(&reply.publications));
                     let has_content = !reply.publications.is_empty();
                     let reply = json::reply(id, &Reply::Subscribe(reply));
                     if has_content {
@@ -80,7 +87,7 @@ impl Session {
                     if !echo {
                         self.services.hub.spare_echo(&channel, &connection);
                     }
-                    return Ok(());
+                    return Ok(cost);
                 }
                 Ok(Ok(false)) if stale => continue,
                 Ok(Ok(false)) => codes::UNRECOVERABLE_POSITION,
@@ -187,6 +194,7 @@ impl Session {
     }
 }
 
-fn total_size(publications: &[Publication]) -> usize {
+/// Bytes of payload.
+pub(super) fn total_size(publications: &[Publication]) -> usize {
     publications.iter().map(|publication| publication.data.len()).sum()
 }

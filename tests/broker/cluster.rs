@@ -28,7 +28,7 @@ async fn publish_all(broker: &RedisBroker, entries: &[Entry]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn channels_on_all_nodes_over_two_links_to_each() {
+async fn channels_on_all_nodes_over_three_links_to_each() {
     let cluster = Cluster::start();
     let clients = |node: &Redis| {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut node.client()).unwrap();
@@ -79,7 +79,7 @@ async fn channels_on_all_nodes_over_two_links_to_each() {
     assert_eq!(cluster.calls("publish") + cluster.calls("subscribe"), 0, "sharded pub/sub alone");
     assert!(cluster.calls("spublish") >= 401);
     for (node, before) in cluster.nodes.iter().zip(&before) {
-        assert_eq!(clients(node), before + 4, "two links of each gateway");
+        assert_eq!(clients(node), before + 6, "three links of each gateway");
     }
     drop((a, b));
     let ended = async || cluster.nodes.iter().map(clients).eq(before.iter().copied()).then_some(());

@@ -1,7 +1,7 @@
 //! What every broker promises about what it keeps.
 
-use crate::{Factory, brief, entries, entry, generous, until};
-use konvert_gateway::broker::{HistoryQuery, Retention};
+use crate::{Factory, brief, entries, entry, generous, payload, until};
+use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Retention};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -44,6 +44,96 @@ pub async fn it_is_bounded_in_size(factory: &impl Factory) {
     none.publish(&entries("d", 1..=3)).await.unwrap();
     let history = none.history("d", HistoryQuery::default()).await.unwrap();
     assert_eq!((history.publications.len(), history.position.offset), (0, 3));
+}
+
+/// An entry with a payload of the given size.
+fn sized(channel: &str, seq: u64, bytes: usize) -> Entry {
+    Entry { data: payload(format!("\"{}\"", "x".repeat(bytes - 2))), ..entry(channel, seq) }
+}
+
+async fn offsets(broker: &dyn Broker, channel: &str) -> Vec<u64> {
+    let history = broker.history(channel, HistoryQuery::default()).await.unwrap();
+    history.publications.iter().map(|publication| publication.offset).collect()
+}
+
+pub async fn it_is_bounded_in_bytes(factory: &impl Factory) {
+    let broker = factory.broker(Retention { size: 5, bytes: 1000, ..generous() }).await;
+    for (seq, bytes, kept) in [
+        (1, 400, vec![1]),
+        (2, 400, vec![1, 2]),
+        (3, 200, vec![1, 2, 3]),
+        (4, 10, vec![2, 3, 4]),
+        (5, 990, vec![4, 5]),
+        (6, 10, vec![5, 6]),
+        (7, 1001, vec![]),
+        (8, 10, vec![8]),
+        (9, 10, vec![8, 9]),
+        (10, 10, vec![8, 9, 10]),
+        (11, 10, vec![8, 9, 10, 11]),
+        (12, 10, vec![8, 9, 10, 11, 12]),
+        (13, 950, vec![9, 10, 11, 12, 13]),
+        (14, 21, vec![11, 12, 13, 14]),
+    ] {
+        broker.publish(&[sized("c", seq, bytes)]).await.unwrap();
+        assert_eq!(offsets(&*broker, "c").await, kept, "after {seq} of {bytes} bytes");
+    }
+    // Forgotten bytes do not count.
+    broker.forget("c", 14).await.unwrap();
+    broker.publish(&[sized("c", 15, 990), sized("c", 16, 10)]).await.unwrap();
+    assert_eq!(offsets(&*broker, "c").await, [1, 2]);
+}
+
+pub async fn a_read_is_bounded_in_bytes(factory: &impl Factory) {
+    let broker = factory.broker(Retention { read_bytes: 1000, ..generous() }).await;
+    let small: Vec<Entry> = (1..=100).map(|seq| sized("small", seq, 25)).collect();
+    broker.publish(&small).await.unwrap();
+    broker.publish(&[sized("large", 101, 3000), sized("large", 102, 3000), sized("large", 103, 1000)]).await.unwrap();
+    let read = async |channel: &str, since, limit, reverse| {
+        let history = broker.history(channel, HistoryQuery { since, limit, reverse }).await.unwrap();
+        history.publications.iter().map(|publication| publication.offset).collect::<Vec<_>>()
+    };
+    assert_eq!(read("small", None, None, false).await, (1..=40).collect::<Vec<_>>());
+    assert_eq!(read("small", Some(40), None, false).await, (41..=80).collect::<Vec<_>>());
+    assert_eq!(read("small", Some(80), None, false).await, (81..=100).collect::<Vec<_>>());
+    assert_eq!(read("small", None, None, true).await, (61..=100).rev().collect::<Vec<_>>());
+    assert_eq!(read("small", Some(5), Some(39), false).await, (6..=44).collect::<Vec<_>>());
+    // At least one publication per read: paging always comes to an end.
+    assert_eq!(read("large", None, None, false).await, [1]);
+    assert_eq!(read("large", Some(1), None, false).await, [2]);
+    assert_eq!(read("large", None, None, true).await, [3]);
+    assert_eq!(read("large", Some(3), None, true).await, [2]);
+}
+
+pub async fn all_histories_together_are_bounded_in_bytes(factory: &impl Factory) {
+    let broker = factory.broker(Retention { total_bytes: 100_000, ..generous() }).await;
+    broker
+        .publish(&[sized("small", 1, 1000), sized("$gateways", 2, 20_000), sized("$gateways", 3, 1000)])
+        .await
+        .unwrap();
+    let mut seq = 3;
+    for channel in ["one", "two", "three"] {
+        for _ in 0..30 {
+            seq += 1;
+            broker.publish(&[sized(channel, seq, 2000)]).await.unwrap();
+        }
+    }
+    let left = until("the histories to shrink", async || {
+        let mut left = 0;
+        for channel in ["one", "two", "three"] {
+            let kept = offsets(&*broker, channel).await;
+            // The oldest go.
+            assert_eq!(kept, (31 - kept.len() as u64..=30).collect::<Vec<_>>());
+            left += 2000 * kept.len();
+        }
+        (left <= 100_000).then_some(left)
+    })
+    .await;
+    assert!(left >= 20_000, "no more goes than has to: {left}");
+    assert_eq!(offsets(&*broker, "small").await, [1], "smaller ones are left alone");
+    assert_eq!(offsets(&*broker, "$gateways").await, [1, 2], "so are the gateways' own");
+    // Publishing goes on.
+    broker.publish(&[sized("one", seq + 1, 2000)]).await.unwrap();
+    assert_eq!(offsets(&*broker, "one").await.last(), Some(&31));
 }
 
 pub async fn it_expires_and_the_position_stays(factory: &impl Factory) {

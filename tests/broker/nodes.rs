@@ -3,7 +3,7 @@
 use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::redis::RedisBroker;
-use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Mark, Retention};
+use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Mark, PresenceStats, Retention};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -139,6 +139,22 @@ async fn a_history_without_a_position_is_not_mixed_with_the_next() {
     assert_eq!((history.position.offset, history.publications), (0, vec![]));
 }
 
+/// As an earlier version of the gateway adds clients, or after Redis has evicted the counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_that_do_not_fit_the_clients_are_made_anew() {
+    let redis = Redis::start();
+    let broker = connect(&redis, generous()).await;
+    let stats = |clients, users| PresenceStats { clients, users };
+    broker.add_presence(&[("c".into(), client("u", "1"))]).await.unwrap();
+    let info = r#"{"user":"v","client":"2"}"#;
+    redis::cmd("HSET").arg("test:presence:{c}").arg("2").arg(info).exec(&mut redis.client()).unwrap();
+    assert_eq!(broker.presence_stats("c").await.unwrap(), stats(2, 2));
+    redis::cmd("DEL").arg("test:users:{c}").exec(&mut redis.client()).unwrap();
+    assert_eq!(broker.presence_stats("c").await.unwrap(), stats(2, 2));
+    broker.remove_presence(&[("c".into(), "1".into())]).await.unwrap();
+    assert_eq!(broker.presence_stats("c").await.unwrap(), stats(1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_it_closes_its_connections() {
     let redis = Redis::start();
@@ -150,7 +166,7 @@ async fn dropping_it_closes_its_connections() {
     let before = clients();
     let broker = connect(&redis, generous()).await;
     broker.subscribe("c").await.unwrap();
-    assert_eq!(clients(), before + 2);
+    assert_eq!(clients(), before + 3);
     drop(broker);
     until("its connections' end", async || (clients() == before).then_some(())).await;
 }

@@ -1,7 +1,7 @@
 //! What every broker promises about presence and the relays' shared mark.
 
 use crate::{Factory, Recorder, client, entries, entry, generous, mark, payload, until};
-use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Mark, Retention};
+use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Mark, PresenceStats, Retention};
 use konvert_gateway::protocol::ClientInfo;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +58,46 @@ pub async fn clients_expire(factory: &impl Factory) {
     })
     .await;
     until("the end of the other", async || broker.presence("c").await.unwrap().is_empty().then_some(())).await;
+}
+
+pub async fn clients_and_users_are_counted(factory: &impl Factory) {
+    let broker = factory.broker(Retention { presence_ttl: Duration::from_secs(3), ..generous() }).await;
+    let stats = async |channel: &str| {
+        let PresenceStats { clients, users } = broker.presence_stats(channel).await.unwrap();
+        (clients, users)
+    };
+    assert_eq!(stats("c").await, (0, 0));
+    // Few and many, with users of one client, of two, and guests.
+    for size in [4, 40] {
+        let channel: Arc<str> = format!("of {size}").into();
+        let user = |n: usize| if n % 4 == 0 { String::new() } else { format!("u\"{}", n - n % 4 + n % 4 / 2) };
+        let crowd: Vec<_> = (0..size).map(|n| (Arc::clone(&channel), client(&user(n), &n.to_string()))).collect();
+        for _ in 0..2 {
+            broker.add_presence(&crowd).await.unwrap();
+            assert_eq!(stats(&channel).await, (size, size / 2), "added, or renewed");
+        }
+        let leave =
+            async |n: usize| broker.remove_presence(&[(Arc::clone(&channel), n.to_string().into())]).await.unwrap();
+        for (n, clients, users) in [(0, 1, 0), (2, 2, 0), (2, 2, 0), (3, 3, 1), (1, 4, 2)] {
+            leave(n).await;
+            assert_eq!(stats(&channel).await, (size - clients, size / 2 - users), "{n} has left");
+        }
+        until("the end of all", async || (stats(&channel).await == (0, 0)).then_some(())).await;
+        broker.add_presence(&crowd[1..3]).await.unwrap();
+        assert_eq!(stats(&channel).await, (2, 2));
+    }
+}
+
+pub async fn a_crowd_is_counted_and_not_listed(factory: &impl Factory) {
+    let broker = factory.broker(Retention { presence_max: 20, ..generous() }).await;
+    let crowd: Vec<_> = (0..21).map(|n| (Arc::<str>::from("c"), client("u", &n.to_string()))).collect();
+    broker.add_presence(&crowd[..20]).await.unwrap();
+    assert_eq!(present(&*broker, "c").await.len(), 20);
+    broker.add_presence(&crowd).await.unwrap();
+    assert!(matches!(broker.presence("c").await, Err(BrokerError::Crowded)));
+    assert_eq!(broker.presence_stats("c").await.unwrap(), PresenceStats { clients: 21, users: 1 });
+    broker.remove_presence(&[("c".into(), "3".into())]).await.unwrap();
+    assert_eq!(present(&*broker, "c").await.len(), 20);
 }
 
 /// Signals come behind what was announced before them.

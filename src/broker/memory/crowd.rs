@@ -2,8 +2,9 @@
 
 use crate::protocol::ClientInfo;
 use std::borrow::Borrow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 
 /// Up to here a list does.
@@ -18,7 +19,44 @@ pub(super) struct Crowd {
 
 enum Clients {
     Few(Vec<Present>),
-    Many(HashSet<Present, foldhash::fast::RandomState>),
+    Many(Table),
+}
+
+/// Clients, and the number of clients per user. Guests have no number.
+#[derive(Default)]
+struct Table {
+    clients: HashSet<Present, foldhash::fast::RandomState>,
+    users: HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
+}
+
+impl Table {
+    /// Returns whether the client is new.
+    fn replace(&mut self, present: Present) -> bool {
+        let user = Arc::clone(&present.info.user);
+        let known = self.clients.replace(present);
+        if let Some(known) = &known {
+            self.uncount(&known.info.user);
+        }
+        if !user.is_empty() {
+            *self.users.entry(user).or_default() += 1;
+        }
+        known.is_none()
+    }
+
+    fn take(&mut self, client: &str) -> Option<ClientInfo> {
+        let info = self.clients.take(client)?.info;
+        self.uncount(&info.user);
+        Some(info)
+    }
+
+    fn uncount(&mut self, user: &str) {
+        if let Some(count) = self.users.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                self.users.remove(user);
+            }
+        }
+    }
 }
 
 impl Default for Clients {
@@ -57,7 +95,7 @@ impl Crowd {
     pub fn len(&self) -> usize {
         match &self.clients {
             Clients::Few(few) => few.len(),
-            Clients::Many(many) => many.len(),
+            Clients::Many(many) => many.clients.len(),
         }
     }
 
@@ -68,7 +106,7 @@ impl Crowd {
     pub fn has(&self, client: &str) -> bool {
         match &self.clients {
             Clients::Few(few) => few.iter().any(|present| *present.info.client == *client),
-            Clients::Many(many) => many.contains(client),
+            Clients::Many(many) => many.clients.contains(client),
         }
     }
 
@@ -77,7 +115,7 @@ impl Crowd {
         self.oldest.get_or_insert(now);
         let present = Present { info, seen: now };
         match &mut self.clients {
-            Clients::Many(many) => return many.replace(present).is_none(),
+            Clients::Many(many) => return many.replace(present),
             Clients::Few(few) => {
                 if let Some(known) = few.iter_mut().find(|known| **known == present) {
                     *known = present;
@@ -92,7 +130,11 @@ impl Crowd {
             }
         }
         let Clients::Few(few) = std::mem::take(&mut self.clients) else { return false };
-        self.clients = Clients::Many(few.into_iter().chain([present]).collect());
+        let mut many = Table::default();
+        for present in few.into_iter().chain([present]) {
+            many.replace(present);
+        }
+        self.clients = Clients::Many(many);
         true
     }
 
@@ -102,7 +144,7 @@ impl Crowd {
                 let at = few.iter().position(|present| *present.info.client == *client)?;
                 Some(few.swap_remove(at).info)
             }
-            Clients::Many(many) => many.take(client).map(|present| present.info),
+            Clients::Many(many) => many.take(client),
         }
     }
 
@@ -118,8 +160,9 @@ impl Crowd {
                 (left, few.iter().map(|present| present.seen).min())
             }
             Clients::Many(many) => {
-                let left = many.extract_if(gone).map(|present| present.info).collect();
-                (left, many.iter().map(|present| present.seen).min())
+                let left: Vec<ClientInfo> = many.clients.extract_if(gone).map(|present| present.info).collect();
+                left.iter().for_each(|info| many.uncount(&info.user));
+                (left, many.clients.iter().map(|present| present.seen).min())
             }
         };
         self.oldest = oldest;
@@ -130,7 +173,18 @@ impl Crowd {
         let info = |present: &Present| present.info.clone();
         match &self.clients {
             Clients::Few(few) => few.iter().map(info).collect(),
-            Clients::Many(many) => many.iter().map(info).collect(),
+            Clients::Many(many) => many.clients.iter().map(info).collect(),
+        }
+    }
+
+    /// Number of distinct users, without guests.
+    pub fn users(&self) -> usize {
+        match &self.clients {
+            Clients::Few(few) => {
+                let users = few.iter().map(|present| &*present.info.user).filter(|user| !user.is_empty());
+                users.collect::<HashSet<_>>().len()
+            }
+            Clients::Many(many) => many.users.len(),
         }
     }
 }

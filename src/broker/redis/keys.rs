@@ -44,6 +44,16 @@ impl Keys {
         self.key("leases", channel)
     }
 
+    /// Numbers of clients by user.
+    pub fn users(&self, channel: &str) -> String {
+        self.key("users", channel)
+    }
+
+    /// Keys of the ledger of histories, for a bucket of channels: `sizes`, `ends` and `sum`.
+    pub fn ledger(&self, bucket: u16) -> [String; 3] {
+        ["sizes", "ends", "sum"].map(|kind| format!("{}:ledger:{{ledger:{bucket}}}:{kind}", self.prefix))
+    }
+
     /// Of the whole outbox, no channel's: it does not end with a brace, as theirs do.
     pub fn mark(&self) -> String {
         format!("{}:mark", self.prefix)
@@ -151,7 +161,8 @@ mod tests {
             let position = keys.position(&name);
             let expected = tag(&position);
             prop_assert!(expected.is_some());
-            for key in [keys.stream(&name), keys.presence(&name), keys.leases(&name), keys.live(&name)] {
+            for key in [keys.stream(&name), keys.presence(&name), keys.leases(&name), keys.users(&name), keys.live(&name)]
+            {
                 prop_assert_eq!(tag(&key), expected);
                 prop_assert_ne!(&key, &keys.mark());
             }

@@ -19,7 +19,7 @@ use super::task::Task;
 use crate::broker::BrokerError;
 use crate::config::Topology;
 use futures_util::future::join_all;
-use links::{Links, unavailable};
+use links::{Lane, Links, unavailable};
 use redis::{Cmd, Script, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -84,7 +84,8 @@ impl Nodes {
     pub async fn check(&self) -> Result<(), BrokerError> {
         let owners = self.links.owners()?;
         let ping = redis::cmd("PING");
-        let answers = join_all(owners.iter().map(async |node| node.link.attempt(None, &[&ping], false).await));
+        let links = owners.iter().flat_map(|node| [&node.link, &node.bulk]);
+        let answers = join_all(links.map(async |link| link.attempt(None, &[&ping], false).await));
         for answers in answers.await {
             routing::checked(answers?)?;
         }
@@ -124,24 +125,29 @@ impl Nodes {
 
     /// Sends one command.
     pub async fn send(&self, command: Cmd) -> Result<Value, BrokerError> {
-        let answers = self.links.carry_out(None, None, std::slice::from_ref(&command), false).await?;
+        let answers = self.run(std::slice::from_ref(&command)).await?;
         answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("no answer to a command".into()))
     }
 
     /// Sends commands in one go to each node. The first error among the answers is the result.
     pub async fn run(&self, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(None, None, commands, false).await
+        self.links.carry_out(None, None, commands, Lane::Commands, false).await
     }
 
     /// As [`Nodes::run`], but fails unless all connections were made by the time of this number.
     pub async fn run_on(&self, number: u64, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(Some(number), None, commands, false).await
+        self.links.carry_out(Some(number), None, commands, Lane::Commands, false).await
     }
 
     /// Sends calls of a script, and those again that failed because Redis had lost it or their slot was elsewhere, with
     /// all that followed about the same slot: repeating a call must be harmless.
     pub async fn call(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(None, Some(script), calls, false).await
+        self.links.carry_out(None, Some(script), calls, Lane::Commands, false).await
+    }
+
+    /// As [`Nodes::call`], for large answers: over the bulk link, a few calls at a time.
+    pub async fn read(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
+        self.links.carry_out(None, Some(script), calls, Lane::Bulk, false).await
     }
 
     /// As [`Nodes::call`], but fails unless all connections were made by the time of this number.
@@ -151,7 +157,7 @@ impl Nodes {
         script: &Script,
         calls: &[Cmd],
     ) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(number, Some(script), calls, false).await
+        self.links.carry_out(number, Some(script), calls, Lane::Commands, false).await
     }
 
     /// As [`Nodes::call_on`], and returns when a replica has it as well, wherever there is one: or else a replica that
@@ -162,6 +168,6 @@ impl Nodes {
         script: &Script,
         calls: &[Cmd],
     ) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(number, Some(script), calls, true).await
+        self.links.carry_out(number, Some(script), calls, Lane::Commands, true).await
     }
 }

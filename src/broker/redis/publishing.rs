@@ -65,10 +65,11 @@ impl RedisBroker {
         let (mut new, mut answer) = (0, None);
         let mut before: HashMap<&str, u64> = HashMap::new();
         let mut commands = Vec::with_capacity(count.min(link::MAX_COMMANDS) + 1);
-        let mut bytes = 0;
+        let (mut channels, mut bytes) = (Vec::with_capacity(commands.capacity()), 0);
         for (i, entry) in entries.enumerate() {
             let before = before.insert(&entry.channel, entry.seq).unwrap_or(0);
             commands.push(self.publication(entry, before, barrier.as_ref()));
+            channels.push(&entry.channel);
             bytes += entry.data.len();
             if commands.len() == link::MAX_COMMANDS || bytes >= link::MAX_BYTES || i + 1 == count {
                 let asked = question.take_if(|_| i + 1 == count);
@@ -76,7 +77,12 @@ impl RedisBroker {
                 commands.extend(asked);
                 let mut answers = self.nodes.publish(fence, &self.scripts.publish, &commands).await?;
                 answer = if is_asked { answers.pop() } else { None };
-                new += answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
+                for (channel, answer) in channels.drain(..).zip(&answers) {
+                    if let Some(kept) = wire::read_number(answer) {
+                        self.ledger.note(channel, kept);
+                        new += 1;
+                    }
+                }
                 commands.clear();
                 bytes = 0;
             }
@@ -90,6 +96,7 @@ impl RedisBroker {
         command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(new_epoch());
         command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
         command.arg(self.keys().live(&entry.channel)).arg(self.generation()).arg(entry.at);
+        command.arg(self.retention.bytes_of(&entry.channel));
         if let Some(barrier) = barrier.filter(|_| entry.channel != ACCESS) {
             command.arg(wire::barrier(barrier));
         }

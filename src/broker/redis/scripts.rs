@@ -7,10 +7,13 @@ pub struct Scripts {
     pub publish_command: &'static str,
     pub publish: Script,
     pub history: Script,
+    pub trim: Script,
+    pub ledger: Script,
     pub forget: Script,
     pub add_presence: Script,
     pub remove_presence: Script,
     pub presence: Script,
+    pub presence_stats: Script,
     pub advance: Script,
     pub restart: Script,
     pub status_lease: Script,
@@ -26,17 +29,21 @@ impl Scripts {
         let publish_command = if clustered { "SPUBLISH" } else { "PUBLISH" };
         let script = |parts: &[&str]| Script::new(&format!("local PUBLISH = '{publish_command}'\n{}", parts.concat()));
         let above = include_str!("scripts/above.lua");
+        let shrink = include_str!("scripts/shrink.lua");
         let prune = include_str!("scripts/prune.lua");
         let mark = include_str!("scripts/mark.lua");
         let status = include_str!("scripts/status.lua");
         Self {
             publish_command,
-            publish: script(&[above, include_str!("scripts/publish.lua")]),
+            publish: script(&[above, shrink, include_str!("scripts/publish.lua")]),
             history: script(&[above, include_str!("scripts/history.lua")]),
+            trim: script(&[shrink, include_str!("scripts/trim.lua")]),
+            ledger: script(&[include_str!("scripts/ledger.lua")]),
             forget: script(&[above, include_str!("scripts/forget.lua")]),
             add_presence: script(&[prune, include_str!("scripts/presence_add.lua")]),
             remove_presence: script(&[prune, include_str!("scripts/presence_remove.lua")]),
             presence: script(&[prune, include_str!("scripts/presence.lua")]),
+            presence_stats: script(&[prune, include_str!("scripts/presence_stats.lua")]),
             advance: script(&[above, mark, include_str!("scripts/advance.lua")]),
             restart: script(&[above, mark, include_str!("scripts/restart.lua")]),
             status_lease: script(&[status, include_str!("scripts/status_lease.lua")]),

@@ -7,7 +7,7 @@
 //! something else; that is never trusted further than its shape.
 
 use crate::broker::status::{Choice, Mode, State};
-use crate::broker::{BrokerError, History, Mark};
+use crate::broker::{BrokerError, History, Mark, PresenceStats};
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use bytes::Bytes;
 use redis::Value;
@@ -120,9 +120,25 @@ fn read_entry(entry: Value) -> Option<Publication> {
 /// The reply of `presence.lua`.
 pub fn read_presence(reply: Value) -> Result<Vec<ClientInfo>, BrokerError> {
     let unreadable = || BrokerError::Corrupt("a channel's presence".into());
-    let Value::Array(infos) = reply else { return Err(unreadable()) };
+    let infos = match reply {
+        Value::Array(infos) => infos,
+        Value::Int(_) => return Err(BrokerError::Crowded),
+        _ => return Err(unreadable()),
+    };
     let read = |info| bytes(info).and_then(|json| serde_json::from_slice(&json).ok());
     infos.into_iter().map(read).collect::<Option<_>>().ok_or_else(unreadable)
+}
+
+/// The reply of `presence_stats.lua`.
+pub fn read_presence_stats(reply: &Value) -> Result<PresenceStats, BrokerError> {
+    let numbers = match reply {
+        Value::Array(numbers) => numbers.iter().map(read_number).collect::<Option<Vec<u64>>>(),
+        _ => None,
+    };
+    match numbers.as_deref() {
+        Some(&[clients, users]) => Ok(PresenceStats { clients: clients as usize, users: users as usize }),
+        _ => Err(BrokerError::Corrupt("the numbers of a channel's presence".into())),
+    }
 }
 
 /// The reply of `status_get.lua` about so many users.

@@ -6,11 +6,11 @@ use super::super::sentinels::Sentinels;
 use super::super::slots::SlotMap;
 use super::super::subscriptions::{Common, Subscriptions};
 use crate::broker::BrokerError;
-use redis::RedisConnectionInfo;
+use redis::{Cmd, RedisConnectionInfo, Value};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub struct Links {
     pub clustered: bool,
@@ -30,9 +30,43 @@ pub struct Links {
     pub common: Common,
 }
 
+/// Concurrent reads over a node's bulk link. An answer has up to half of `max_queue_size`; the command timeout covers
+/// all concurrent answers.
+const READS: usize = 8;
+
+/// Choice between a node's two links for commands.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Lane {
+    Commands,
+    Bulk,
+}
+
 pub struct Node {
     pub link: Link,
+    /// For large answers: keeps commands from waiting behind the bytes.
+    pub bulk: Link,
+    /// Places for reads over `bulk`.
+    reads: Semaphore,
     pub subscriptions: Subscriptions,
+}
+
+impl Node {
+    pub async fn attempt(
+        &self,
+        lane: Lane,
+        fence: Option<u64>,
+        commands: &[&Cmd],
+        asking: bool,
+    ) -> Result<Vec<Value>, BrokerError> {
+        match lane {
+            Lane::Commands => self.link.attempt(fence, commands, asking).await,
+            Lane::Bulk => {
+                // Never closed.
+                let _place = self.reads.acquire().await.ok();
+                self.bulk.attempt(fence, commands, asking).await
+            }
+        }
+    }
 }
 
 impl Links {
@@ -55,7 +89,9 @@ impl Links {
         let start = || {
             let subscriptions = Subscriptions::start(endpoint.clone(), self.common.clone());
             let link = Link::start(endpoint.clone(), Arc::clone(&self.counter), "Redis");
-            Arc::new(Node { link, subscriptions })
+            // Carries no publications; its connections need no numbers.
+            let bulk = Link::start(endpoint.clone(), Arc::default(), "Redis for large reads");
+            Arc::new(Node { link, bulk, reads: Semaphore::new(READS), subscriptions })
         };
         Arc::clone(self.table().entry(endpoint.name()).or_insert_with(start))
     }

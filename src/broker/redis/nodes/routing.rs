@@ -1,7 +1,7 @@
 //! Routing of commands to the owners of their slots, with retries after a lost script and after a redirection.
 
 use super::super::slots;
-use super::links::{Links, Node, unavailable};
+use super::links::{Lane, Links, Node, unavailable};
 use super::{LOOK_PAUSE, REDIRECT_TIMEOUT};
 use crate::broker::BrokerError;
 use futures_util::future::join_all;
@@ -42,6 +42,7 @@ impl Links {
         fence: Option<u64>,
         script: Option<&Script>,
         commands: &[Cmd],
+        lane: Lane,
         replicated: bool,
     ) -> Result<Vec<Value>, BrokerError> {
         let slots: Vec<u16> = commands.iter().map(slots::of_command).collect();
@@ -63,7 +64,7 @@ impl Links {
                 let mut commands: Vec<&Cmd> = group.commands.iter().map(|&i| &commands[i]).collect();
                 let wait = (replicated && group.replicated).then_some(&wait);
                 commands.extend(wait);
-                let mut answers = group.node.link.attempt(fence, &commands, group.asking).await?;
+                let mut answers = group.node.attempt(lane, fence, &commands, group.asking).await?;
                 if wait.is_some() && !matches!(answers.pop(), Some(Value::Int(1..))) {
                     return Err(unavailable("no replica has confirmed it"));
                 }

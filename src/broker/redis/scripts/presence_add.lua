@@ -10,10 +10,16 @@ local told = redis.call('EXISTS', KEYS[1]) == 1
 for i = 5, #ARGV, 2 do
   local new = redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) == 1
   redis.call('ZADD', KEYS[2], till, ARGV[i])
+  if new then
+    count(ARGV[i + 1], 1)
+  end
   if new and told then
     announce('j', ARGV[i + 1])
   end
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
+if KEYS[3] then
+  redis.call('PEXPIRE', KEYS[3], ARGV[3])
+end
 return 1

@@ -1,5 +1,6 @@
 -- What all scripts about presence begin with.
--- KEYS[1] client -> its info; KEYS[2] client -> when its lease ends, in milliseconds
+-- KEYS[1] client -> info; KEYS[2] client -> end of the lease, in milliseconds; KEYS[3] user -> number of clients, and
+-- '' -> number of counted clients; absent for the gateways' own channels
 -- ARGV: the channel's pub/sub channel; how many clients it may have for joins and leaves to be told
 -- Redis's clock, so that the gateways' clocks need not agree.
 local time = redis.call('TIME')
@@ -11,11 +12,25 @@ local function announce(kind, info)
   end
 end
 
+-- Counts a client's arrival (1) or departure (-1). Guests, with the user '', count as clients only.
+local function count(info, by)
+  if not KEYS[3] then
+    return
+  end
+  local readable, decoded = pcall(cjson.decode, info)
+  local user = readable and type(decoded) == 'table' and decoded.user
+  redis.call('HINCRBY', KEYS[3], '', by)
+  if type(user) == 'string' and user ~= '' and redis.call('HINCRBY', KEYS[3], user, by) <= 0 then
+    redis.call('HDEL', KEYS[3], user)
+  end
+end
+
 local function remove(client)
   local info = redis.call('HGET', KEYS[1], client)
   if info then
     announce('l', info)
     redis.call('HDEL', KEYS[1], client)
+    count(info, -1)
   end
   redis.call('ZREM', KEYS[2], client)
 end

@@ -1,11 +1,11 @@
--- KEYS[1] position: generation, epoch, offset, seq; KEYS[2] stream
+-- KEYS[1] position: generation, epoch, offset, seq, bytes (of payload in the stream); KEYS[2] stream
 -- ARGV: seq, the seq before it in the same batch and channel (0: none), data, epoch for a new history,
---       size, ttl and position ttl in milliseconds, pub/sub channel, generation, time of the outbox row, in a cluster also
---       what precedes the publication in its message
--- Returns 1 when it was new, 0 when it was a repeat.
+--       size, ttl and position ttl in milliseconds, pub/sub channel, generation, time of the outbox row, maximum bytes of
+--       the history, in a cluster also what precedes the publication in its message
+-- Returns the bytes of the history, or -1 for a repeat.
 local seq, before, data = ARGV[1], ARGV[2], ARGV[3]
 local generation = ARGV[9]
-local position = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'seq', 'generation')
+local position = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'seq', 'generation', 'bytes')
 local epoch, offset, last, its = position[1], position[2] or '0', position[3] or '0', position[4] or '0'
 
 if above(its, generation) then
@@ -24,7 +24,7 @@ if not above(seq, last) then
   if newest and newest[2][2] ~= data then
     return redis.error_reply('CONFLICT another event was published under this number')
   end
-  return 0
+  return -1
 end
 
 if not epoch then
@@ -35,9 +35,12 @@ end
 offset = string.format('%.0f', tonumber(offset) + 1)
 
 -- The one that can fail for want of memory comes first: nothing is undone when a script ends early.
-redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[5], offset .. '-0', 'd', data)
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'seq', seq, 'generation', generation)
+local kept = redis.call('EXISTS', KEYS[2]) == 1 and tonumber(position[5] or '0') or 0
+redis.call('XADD', KEYS[2], offset .. '-0', 'd', data)
+kept = shrink(KEYS[2], tonumber(ARGV[5]), kept + #data, tonumber(ARGV[11]))
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'seq', seq, 'generation', generation,
+  'bytes', string.format('%.0f', kept))
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
-redis.call(PUBLISH, ARGV[8], (ARGV[11] or '') .. 'p' .. offset .. ':' .. epoch .. ':' .. ARGV[10] .. ':' .. data)
-return 1
+redis.call(PUBLISH, ARGV[8], (ARGV[12] or '') .. 'p' .. offset .. ':' .. epoch .. ':' .. ARGV[10] .. ':' .. data)
+return kept
