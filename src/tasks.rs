@@ -74,16 +74,15 @@ where
     F: Future + Send + 'static,
     F::Output: Send,
 {
-    let future = TASK.scope(Some(task), future);
     if !is_doomed(task) {
-        return tokio::spawn(future);
+        return tokio::spawn(TASK.scope(Some(task), future));
     }
-    tokio::spawn(async {
+    tokio::spawn(TASK.scope(Some(task), async {
         match tokio::time::timeout(PANIC_DELAY, future).await {
             Ok(output) => output,
             Err(_) => panic!("asked for by {PANIC_VARIABLE}"),
         }
-    })
+    }))
 }
 
 /// As [`spawn`], for a task that ends with its handle.
