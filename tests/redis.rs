@@ -139,7 +139,8 @@ async fn fill(redis: &Redis, channel: &str, count: u64, bytes: usize) -> usize {
     let retention = Retention { size: 500, ttl: hour, position_ttl: hour, ..Retention::default() };
     let broker = RedisBroker::connect(&redis.url(), "konvert", retention).await.unwrap();
     let data = Payload::trusted(format!("\"{}\"", "x".repeat(bytes - 2)).into());
-    let entry = |seq| Entry { seq: 1_000_000 + seq, channel: channel.into(), data: data.clone() };
+    let entry =
+        |seq| Entry { seq: 1_000_000 + seq, at: 0, channel: channel.into(), data: data.clone(), barrier: false };
     let entries: Vec<Entry> = (1..=count).map(entry).collect();
     assert_eq!(broker.publish(&entries).await.unwrap() as u64, count);
     count as usize * bytes
