@@ -86,7 +86,7 @@ settings! {
     connect_timeout: Duration = "10", "seconds", "How long a new connection may take to send its token";
     request_timeout: Duration = "10", "seconds", "How long a request's head may take to arrive, and then its body; how long a connection may idle between requests";
     token_grace: Duration = "25", "seconds", "How long a connection outlives its token, for the refresh to arrive";
-    write_timeout: Duration = "10", "seconds", "How long one write to a client may take";
+    write_timeout: Duration = "10", "seconds", "How long a client may take for 32768 bytes while its socket is full";
     write_hold: Milliseconds = "2", "milliseconds, 0 to 100", "How long what follows a write to a client may be held back, to leave in one go with what comes meanwhile; the first after a pause leaves at once";
     command_timeout: Duration = "5", "seconds", "How long a command may wait for PocketBase and Redis before it fails with error 100";
     max_connections: Option<usize> = "", "count", "WebSocket connections; past it new ones get 503; unset: nine tenths of what `ulimit -n` allows, which is raised to its hard limit at the start";

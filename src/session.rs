@@ -41,7 +41,7 @@ use limits::Pace;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use timing::{Due, Pings, Timing};
+use timing::{Clock, Timing};
 use tokio::time::{Instant, timeout_at};
 
 /// How often it is looked at whether a queue that was half full has room again.
@@ -70,7 +70,6 @@ pub struct Session {
     client: Arc<str>,
     services: Arc<Services>,
     outbox: Arc<Outbox>,
-    timing: Timing,
     pace: Pace,
     /// The client's network address, for the limit of guests.
     address: IpAddr,
@@ -121,55 +120,25 @@ impl Session {
         address: IpAddr,
         newcomer: Option<Place>,
     ) -> Self {
-        let now = Instant::now();
-        let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
+        let pace = Pace::new(Instant::now());
         let client = crate::random::token::<16>().into();
         let state = State::New;
-        Self {
-            id,
-            client,
-            services,
-            outbox,
-            timing,
-            pace,
-            address,
-            newcomer,
-            guest: None,
-            state,
-            detail: None,
-            lost: false,
-        }
+        Self { id, client, services, outbox, pace, address, newcomer, guest: None, state, detail: None, lost: false }
     }
 
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// When [`Session::tick`] is due.
-    pub fn next_tick(&self) -> Instant {
-        self.timing.next()
-    }
-
-    /// Does what the time has come for.
-    pub fn tick(&mut self, now: Instant) -> Result<(), Disconnect> {
-        match self.timing.due(now, Pings::of(&self.services.config)) {
-            Due::Nothing => Ok(()),
-            Due::Ping => {
-                self.outbox.push(json::PING);
-                Ok(())
-            }
-            Due::End(reason) => {
-                self.lost = reason == codes::NO_PONG;
-                Err(reason)
-            }
-        }
+    /// The connection has ended since the client did not answer a ping.
+    pub fn lose(&mut self) {
+        self.lost = true;
     }
 
     /// Handles the commands of one frame in order. Replies go into the outbox; an error ends the connection.
     /// All commands of a frame together may wait for `command_timeout`.
-    pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
+    pub async fn handle(&mut self, frame: &str, clock: &Clock) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
-        self.show_life();
         let services = Arc::clone(&self.services);
         let mut ahead = Ahead::default();
         let mut is_empty = true;
@@ -183,7 +152,7 @@ impl Session {
                 ahead.prepare(self, &services, frame, deadline).await;
             }
             let done = match self.admit(&request) {
-                Ok(()) => self.dispatch(id, request, deadline, &mut ahead).await,
+                Ok(()) => self.dispatch(id, request, deadline, (clock, &mut ahead)).await,
                 refused => refused,
             };
             self.note(subject, &done);
@@ -207,11 +176,9 @@ impl Session {
         }
     }
 
-    /// Something has come from the client, be it its farewell.
-    pub fn show_life(&self) {
-        if let State::Connected(connection) = &self.state {
-            connection.show_life();
-        }
+    /// The connection as others see it, once the client is authenticated.
+    pub fn authenticated(&self) -> Option<&Arc<Connection>> {
+        if let State::Connected(connection) = &self.state { Some(connection) } else { None }
     }
 
     fn malformed(&self, error: &DecodeError) -> Disconnect {
@@ -238,7 +205,7 @@ impl Session {
         id: u32,
         request: Request<'_>,
         deadline: Instant,
-        ahead: &mut Ahead<'_>,
+        (clock, ahead): (&Clock, &mut Ahead<'_>),
     ) -> Result<(), Failure> {
         match (&self.state, &request) {
             (State::New, Request::Connect { .. }) | (State::Connected(_), _) => {}
@@ -246,7 +213,7 @@ impl Session {
             (State::New, _) => return Err(codes::BAD_REQUEST_FRAME.into()),
         }
         let reply = match request {
-            Request::Connect { token } => Some(self.connect(&token, deadline).await?),
+            Request::Connect { token } => Some(self.connect(&token, clock, deadline).await?),
             Request::Subscribe(subscribe) => {
                 self.may_subscribe(&subscribe.channel)?;
                 let groundwork = ahead.take(&subscribe.channel);
@@ -277,7 +244,7 @@ impl Session {
                 self.reply_to_subscriber(id, &channel, &Reply::PresenceStats { clients: clients.len(), users })?;
                 None
             }
-            Request::Refresh { token } => Some(self.refresh(&token, deadline).await?),
+            Request::Refresh { token } => Some(self.refresh(&token, clock, deadline).await?),
             Request::Ping => Some(Reply::Ping),
             Request::Rpc { method, data } => Some(self.rpc(&method, data, deadline).await?),
             // Subscriptions have no tokens of their own here.
@@ -285,7 +252,7 @@ impl Session {
             Request::Refused { error, .. } => return Err(error.into()),
             // Nobody here listens to messages without a reply; they are counted and dropped.
             Request::Send => None,
-            Request::Pong if self.timing.pong() => None,
+            Request::Pong if clock.with(Timing::pong) => None,
             Request::Pong => return Err(codes::BAD_REQUEST_FRAME.into()),
         };
         if let Some(reply) = reply {

@@ -8,11 +8,17 @@ use crate::channel::Kind;
 use crate::connection::Connection;
 use crate::hub::SubscribeError;
 use crate::hub::suspension::Standing;
+use crate::outbox::Outbox;
 use crate::pocketbase::batch::Asker;
 use crate::protocol::codes::{self, ErrorCode};
 use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply, json};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
+
+/// Bytes of missed publications in a subscribe reply. A slow line (64 kbit/s) carries it in eight seconds, less than `pong_timeout`.
+const PIECE: usize = 64 * 1024;
+/// Bytes that a publication takes in a queue, beside its payload and its channel's name.
+const ENVELOPE: usize = 256;
 
 impl Session {
     pub(super) fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
@@ -47,19 +53,13 @@ impl Session {
                     stale = true;
                     return false;
                 }
-                if total_size(&reply.publications) > limit {
+                if cost(&reply.publications, &channel) > limit {
                     // More than a client can take at once: it reloads from PocketBase instead.
                     (reply.recovered, reply.publications) = (Some(false), Vec::new());
                 }
                 let unrecoverable = reply.recovered == Some(false) && reject_unrecovered;
                 if !unrecoverable {
-                    let has_content = !reply.publications.is_empty();
-                    let reply = json::reply(id, &Reply::Subscribe(reply));
-                    if has_content {
-                        connection.outbox.push_reply_of(&name, reply);
-                    } else {
-                        connection.outbox.push(reply);
-                    }
+                    reply_in_pieces(&connection.outbox, id, &name, reply);
                 }
                 !unrecoverable
             };
@@ -187,6 +187,29 @@ impl Session {
     }
 }
 
-fn total_size(publications: &[Publication]) -> usize {
-    publications.iter().map(|publication| publication.data.len()).sum()
+/// Queues a subscribe reply. What a client has missed beyond [`PIECE`] bytes follows as pushes, which the client takes
+/// as any others: on a slow line it keeps what has arrived, though the connection may end before the rest.
+fn reply_in_pieces(outbox: &Arc<Outbox>, id: u32, channel: &Arc<str>, mut reply: SubscribeReply) {
+    let mut size = 0;
+    let fitting = reply.publications.iter().take_while(|publication| {
+        size += publication.data.len();
+        size <= PIECE
+    });
+    let first = fitting.count().max(1).min(reply.publications.len());
+    let rest = reply.publications.split_off(first);
+    let has_content = !reply.publications.is_empty();
+    let reply = json::reply(id, &Reply::Subscribe(reply));
+    if has_content {
+        outbox.push_reply_of(channel, reply);
+    } else {
+        outbox.push(reply);
+    }
+    for publication in rest {
+        outbox.push(json::publication_push(channel, &publication));
+    }
+}
+
+/// Bytes in a client's queue for these publications, with what is around each in its frame, and the frame's own cost.
+fn cost(publications: &[Publication], channel: &str) -> usize {
+    publications.iter().map(|publication| publication.data.len() + channel.len() + ENVELOPE).sum()
 }
