@@ -102,6 +102,8 @@ settings! {
     max_commands_burst: usize = "500", "count", "Commands that a connection may send at once; SDKs subscribe again to all their channels after a reconnect";
     max_signals_per_second: Limit = "10", "count or 0", "Signals of one user into one channel through this gateway; past it they fail with error 111; 0: no limit";
     max_signals_burst: usize = "20", "count", "Signals of one user into one channel at once";
+    max_questions_per_second: Limit = "100", "count or 0", "Questions to PocketBase about one user's access, through this gateway, where a refusal counts twice; past it commands that need one fail with error 111; 0: no limit";
+    max_questions_burst: usize = "2000", "count", "Such questions at once, as after a reconnect";
     max_frame_size: usize = "65536", "bytes", "Largest frame that a client may send";
     max_signal_size: usize = "4096", "bytes", "Largest payload that a client may publish";
     max_subscriptions: usize = "256", "count", "Subscriptions of one connection";

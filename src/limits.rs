@@ -2,7 +2,7 @@
 //!
 //! [`bucket`] is how often, [`places`] how many at once, [`addresses`] how many from one network address, [`guests`]
 //! how many of those without a token;
-//! [`signals`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] spare the log; [`descriptors`] is what the system
+//! [`questions`] is how much may be asked of PocketBase for one user; [`signals`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] spare the log; [`descriptors`] is what the system
 //! allows.
 //! [`crate::server`] and [`crate::session`] ask them and answer with the codes.
 
@@ -12,6 +12,7 @@ pub mod descriptors;
 pub mod guests;
 pub mod lines;
 pub mod places;
+pub mod questions;
 pub mod replays;
 pub mod seldom;
 pub mod signals;

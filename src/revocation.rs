@@ -286,9 +286,12 @@ fn questions(subscriptions: Vec<Subscription>) -> HashMap<Question, Vec<Arc<Conn
     questions
 }
 
-/// In PocketBase's queue these questions count as the connection's own.
+/// In PocketBase's queue these questions count as the user's own; guests have a turn for each connection.
 fn asker(connections: &[Arc<Connection>]) -> Asker {
-    Asker(connections.first().map_or(0, |connection| connection.id))
+    match connections.first() {
+        Some(connection) if !connection.is_guest() => Asker::of(&*connection.user),
+        first => Asker::of(first.map_or(0, |connection| connection.id)),
+    }
 }
 
 async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {

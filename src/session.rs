@@ -28,6 +28,7 @@ use crate::limits::guests::GuestPlace;
 use crate::limits::places::Place;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::pocketbase::batch::Asker;
 use crate::presence::{self, Presence};
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
@@ -278,6 +279,15 @@ impl Session {
         self.services.metrics.broker_errors.with_label_values(&[operation]).inc();
         tracing::warn!(%error, operation, "the broker failed; the client is told to try again");
         codes::INTERNAL
+    }
+
+    /// In whose name PocketBase is asked: all connections of a user share their turns and their rate, and so do guests from
+    /// one address.
+    fn asker(&self) -> Asker {
+        match self.authenticated() {
+            Some(connection) if !connection.is_guest() => Asker::of(&*connection.user),
+            _ => Asker::of(self.address),
+        }
     }
 
     fn connection(&self) -> Result<&Arc<Connection>, Failure> {

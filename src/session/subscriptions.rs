@@ -9,7 +9,6 @@ use crate::connection::Connection;
 use crate::hub::SubscribeError;
 use crate::hub::suspension::Standing;
 use crate::outbox::Outbox;
-use crate::pocketbase::batch::Asker;
 use crate::protocol::codes::{self, ErrorCode};
 use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply, json};
 use std::sync::Arc;
@@ -173,7 +172,7 @@ impl Session {
         if let Some(verdict) = verdict {
             return Ok(verdict?);
         }
-        let check = self.services.access.check(Asker(self.id), &self.connection()?.user, channel);
+        let check = self.services.access.check(self.asker(), &self.connection()?.user, channel);
         Ok(timeout_at(deadline, check).await.unwrap_or(Err(codes::INTERNAL))?)
     }
 
