@@ -10,6 +10,7 @@ pub mod changes;
 use crate::config::Config;
 use crate::event::{CHANNEL_NAME_MAX, INTERNAL};
 use crate::limits::bucket::{Bucket, Rate};
+use crate::limits::lines::limited;
 use crate::limits::questions::QuestionRates;
 use crate::metrics::Metrics;
 use crate::pocketbase::batch::{Asker, Batcher};
@@ -213,7 +214,7 @@ impl Access {
         };
         let answers: Vec<Result<Known, PocketBaseError>> = checks.into_iter().zip(answers).map(keep).collect();
         if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
-            tracing::warn!(%error, "asking PocketBase for access failed");
+            limited!(warn, "failed questions about access", %error, "asking PocketBase for access failed");
         }
         answers
     }

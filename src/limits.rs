@@ -2,7 +2,7 @@
 //!
 //! [`bucket`] is how often, [`places`] how many at once, [`addresses`] how many from one network address, [`guests`]
 //! how many of those without a token;
-//! [`questions`] is how much may be asked of PocketBase for one user; [`signals`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] spare the log; [`descriptors`] is what the system
+//! [`questions`] is how much may be asked of PocketBase for one user; [`signals`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] bound the log; [`descriptors`] is what the system
 //! allows.
 //! [`crate::server`] and [`crate::session`] ask them and answer with the codes.
 

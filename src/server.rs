@@ -24,6 +24,7 @@ use crate::hub::{Hub, Watcher};
 use crate::limits::Limits;
 use crate::limits::addresses::Addresses;
 use crate::limits::descriptors::{self, Shares, TooFew};
+use crate::limits::lines::limited;
 use crate::limits::signals::SignalRates;
 use crate::metrics::Metrics;
 use crate::pocketbase::PocketBase;
@@ -288,7 +289,7 @@ where
                 None => door.turn_away(stream, peer),
             },
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
+                limited!(warn, "failed accepts", %error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -25,6 +25,7 @@ use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::limits::guests::GuestPlace;
+use crate::limits::lines::limited;
 use crate::limits::places::Place;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -277,7 +278,13 @@ impl Session {
 
     fn broker_failed(&self, operation: &str, error: &BrokerError) -> ErrorCode {
         self.services.metrics.broker_errors.with_label_values(&[operation]).inc();
-        tracing::warn!(%error, operation, "the broker failed; the client is told to try again");
+        limited!(
+            warn,
+            "failures of the broker",
+            %error,
+            operation,
+            "the broker failed; the client is told to try again"
+        );
         codes::INTERNAL
     }
 

@@ -109,10 +109,10 @@ fn run<'a>(
     services: &'a Services,
     shutdown: &'a Shutdown,
 ) -> impl Future<Output = End> + Send {
-    let outgoing =
-        Outgoing { stream: Arc::clone(&incoming.through.stream), outbox: Arc::clone(&incoming.through.outbox) };
-    let clock = Clock::new(&services.config, Instant::now());
     async move {
+        let stream = Arc::clone(&incoming.through.stream);
+        let outgoing = Outgoing { stream, outbox: Arc::clone(&incoming.through.outbox) };
+        let clock = Clock::new(&services.config, Instant::now());
         let next_tick = clock.with(|timing| timing.next());
         let (farewell, tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(next_tick)));
         let mut line =
@@ -212,28 +212,34 @@ impl<F: Future<Output = ()>> Line<'_, F> {
     /// Waits for the next thing to do and does it: read, write, ping, or end the connection. Returns a message that has
     /// arrived, with `may_read`. Safe to cancel.
     async fn attend(&mut self, may_read: bool) -> Result<Option<Result<Message, Error>>, End> {
-        let Self { incoming, outgoing, clock, services, tick, farewell, is_leaving, connection } = self;
-        let pings = || Pings::of(&services.config);
-        let next = clock.with(|timing| timing.next());
-        if tick.deadline() != next {
-            tick.as_mut().reset(next);
+        // Fields are used in place: each variable would take room in the future of every idle connection.
+        let next = self.clock.with(|timing| timing.next());
+        if self.tick.deadline() != next {
+            self.tick.as_mut().reset(next);
         }
         tokio::select! {
-            message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => return Ok(Some(message)),
-            attended = outgoing.attend(services) => if attended? == Attended::Moved {
-                clock.with(|timing| timing.moved(Instant::now(), pings()));
-                connection.iter().for_each(|connection| connection.show_life());
+            message = poll_fn(|cx| self.incoming.poll_next(cx)), if may_read => return Ok(Some(message)),
+            attended = self.outgoing.attend(self.services) => if attended? == Attended::Moved {
+                let pings = Pings::of(&self.services.config);
+                self.clock.with(|timing| timing.moved(Instant::now(), pings));
+                self.connection.iter().for_each(|connection| connection.show_life());
             },
-            () = tick.as_mut() => match clock.with(|timing| timing.due(Instant::now(), pings(), may_read)) {
-                Due::Nothing => {}
-                Due::Ping => drop(outgoing.outbox.push(json::PING)),
-                Due::End(reason) => return Err(reason.into()),
-            },
-            () = farewell.as_mut(), if !*is_leaving => {
+            () = self.tick.as_mut() => return self.tick(may_read),
+            () = self.farewell.as_mut(), if !self.is_leaving => {
                 // Ends the connection once everything that is queued has been written.
-                outgoing.outbox.close(codes::SHUTDOWN);
-                *is_leaving = true;
+                self.outgoing.outbox.close(codes::SHUTDOWN);
+                self.is_leaving = true;
             }
+        }
+        Ok(None)
+    }
+
+    fn tick<T>(&self, may_read: bool) -> Result<Option<T>, End> {
+        let pings = Pings::of(&self.services.config);
+        match self.clock.with(|timing| timing.due(Instant::now(), pings, may_read)) {
+            Due::Nothing => {}
+            Due::Ping => drop(self.outgoing.outbox.push(json::PING)),
+            Due::End(reason) => return Err(reason.into()),
         }
         Ok(None)
     }

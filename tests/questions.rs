@@ -3,8 +3,8 @@
 
 mod harness;
 
-use harness::World;
 use harness::client::Client;
+use harness::{World, until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -97,4 +97,39 @@ async fn users_who_do_not_exist_are_asked_about_once() {
         assert_eq!(statuses(&mut client, &made_up(0, 10)).await["rpc"]["data"]["statuses"], json!({}));
     }
     assert_eq!(world.gateway().metric(ASKED).await - before, 10.0);
+}
+
+/// Many clients ask while PocketBase stands still. Each failure of a command reaches its client, and the log has a few lines
+/// about them and a count of the others.
+#[tokio::test]
+async fn what_fails_while_pocketbase_is_silent_is_counted_and_not_logged_line_by_line() {
+    const CLIENTS: usize = 30;
+    const SUBSCRIBES: u32 = 6;
+    let settings = [("GATEWAY_POCKETBASE_TIMEOUT", "1"), ("GATEWAY_COMMAND_TIMEOUT", "2")];
+    let world = World::start(1, false, &settings).await;
+    let (_, users) = world.room(&["alice", "bob", "eve"]).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(Client::connect(world.gateway(), &users[0].token).await);
+    }
+    let warnings = || world.gateway().process.log().lines().filter(|line| line.contains("WARN")).count();
+    let before = warnings();
+    world.pocketbase.process.signal("STOP");
+    for (number, client) in clients.iter_mut().enumerate() {
+        for id in 100..100 + SUBSCRIBES {
+            let subscribe = json!({"channel": format!("room:{number}x{id}")});
+            client.send(&json!({"id": id, "subscribe": subscribe}).to_string()).await;
+        }
+    }
+    for client in &mut clients {
+        for id in 100..100 + SUBSCRIBES {
+            assert_eq!(client.reply(id).await["error"]["code"], 100);
+        }
+    }
+    let logged = warnings() - before;
+    world.pocketbase.process.signal("CONT");
+    println!("{} commands failed, and {logged} warnings were logged", CLIENTS as u32 * SUBSCRIBES);
+    assert!((1..CLIENTS).contains(&logged), "{logged} warnings");
+    let summary = "more failed questions about access than are logged one by one";
+    until("the count of the others", async || world.gateway().process.log().contains(summary).then_some(())).await;
 }

@@ -3,6 +3,7 @@
 use super::{Failure, Session};
 use crate::connection::Connection;
 use crate::limits::bucket::{Bucket, Rate};
+use crate::limits::lines::limited;
 use crate::protocol::Request;
 use crate::protocol::codes::{self, Disconnect};
 use std::sync::Arc;
@@ -106,7 +107,7 @@ impl Session {
             Ok(Ok(false)) => Err(codes::CONNECTION_LIMIT.into()),
             Ok(Err(error)) => {
                 self.services.metrics.broker_errors.with_label_values(&["connect"]).inc();
-                tracing::warn!(%error, "a user's connections could not be counted; the client is let in");
+                limited!(warn, "uncounted connections", %error, "a user's connections could not be counted; the client is let in");
                 Ok(())
             }
         }

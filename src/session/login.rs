@@ -3,6 +3,7 @@
 use super::{Failure, Session, State};
 use crate::auth::{AuthError, Verified};
 use crate::connection::Connection;
+use crate::limits::lines::limited;
 use crate::protocol::codes;
 use crate::protocol::{ConnectReply, Reply};
 use crate::session::timing::{Clock, Pings};
@@ -98,7 +99,7 @@ impl Session {
                 Err(codes::INVALID_TOKEN.into())
             }
             Ok(Err(AuthError::Unavailable(error))) => {
-                tracing::warn!(%error, "fetching a key failed; the client is told to try again");
+                limited!(warn, "failed fetches of keys", %error, "fetching a key failed; the client is told to try again");
                 Err(codes::INTERNAL.into())
             }
             Err(_) => {

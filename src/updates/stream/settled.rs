@@ -10,6 +10,7 @@ use super::questions::Questions;
 use super::{Action, Event, Inbox, Input, Join, Leave};
 use crate::access::changes::{Cause, Change};
 use crate::connection::Connection;
+use crate::limits::lines::limited;
 use crate::metrics::Metrics;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::{codes, json};
@@ -224,7 +225,8 @@ impl Settled {
 
     /// Ends all subscriptions after a loss of inputs; clients subscribe again.
     fn end_all(&mut self, inbox: &Inbox) {
-        tracing::warn!(channel = &*self.channel, "events of an updates channel were lost; its subscribers reload");
+        let channel = &*self.channel;
+        limited!(warn, "losses of events", channel, "events of an updates channel were lost; its subscribers reload");
         let users: Vec<Arc<str>> = self.seats.keys().cloned().collect();
         self.metrics.updates_lost.inc();
         users.iter().for_each(|user| self.end(user, inbox));
