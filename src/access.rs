@@ -10,6 +10,8 @@ pub mod changes;
 use crate::config::Config;
 use crate::event::{CHANNEL_NAME_MAX, INTERNAL};
 use crate::limits::bucket::{Bucket, Rate};
+use crate::limits::lines::limited;
+use crate::limits::questions::QuestionRates;
 use crate::metrics::Metrics;
 use crate::pocketbase::batch::{Asker, Batcher};
 use crate::pocketbase::{Check, PocketBase, PocketBaseError, Verdict};
@@ -27,6 +29,9 @@ const ASK_AGAIN_RATE: usize = 1;
 const DENIED_TTL: Duration = Duration::from_secs(1);
 /// How often at once after a quiet time. Past it clients are told the cached refusal.
 const ASK_AGAIN_BURST: usize = 3;
+/// How long a refusal in an answer about many channels is remembered. Nobody is refused by it: what a user may not see, or
+/// what does not exist, is left out.
+const LEFT_OUT_TTL: Duration = Duration::from_secs(5);
 /// How often one check asks PocketBase, where something that a refusal may depend on changes while it is asked.
 const ATTEMPTS: usize = 2;
 
@@ -36,7 +41,17 @@ pub struct Access {
     changes: Arc<Changes>,
     ttl: Duration,
     again: Option<Rate>,
+    rates: QuestionRates,
     metrics: Metrics,
+}
+
+/// What a refusal means to the client.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Purpose {
+    /// The client is told of a refusal, which is final for SDKs: a cached refusal is asked anew.
+    Subscribe,
+    /// A channel without access is left out of a list: a cached refusal is good enough for a few seconds.
+    List,
 }
 
 /// Weighs a cached answer: one, and one more for each 256 bytes of the channel's name, which clients choose.
@@ -77,7 +92,8 @@ impl Access {
         let (size, hasher) = (config.access_cache_size, foldhash::fast::RandomState::default());
         let known = Cache::with(size, size as u64, ByName, hasher, DefaultLifecycle::default());
         let again = Rate::new(ASK_AGAIN_RATE, ASK_AGAIN_BURST);
-        Self { questions, known, changes, ttl: config.access_ttl, again, metrics }
+        let rates = QuestionRates::new(config.max_questions_per_second.0, config.max_questions_burst);
+        Self { questions, known, changes, ttl: config.access_ttl, again, rates, metrics }
     }
 
     /// Forgets answers that are past their time, for as long as `access` lives.
@@ -85,6 +101,7 @@ impl Access {
         loop {
             let Some(access) = access.upgrade() else { return };
             access.known.retain(|_, known| known.at.elapsed() < access.ttl);
+            access.rates.forget(Instant::now());
             let pause = access.ttl;
             drop(access);
             tokio::time::sleep(pause).await;
@@ -94,30 +111,38 @@ impl Access {
     /// Whether the user may subscribe, and the moment for [`Access::holds`]; the error is what the client is told.
     pub async fn check(&self, asker: Asker, user: &Arc<str>, channel: &Arc<str>) -> Result<Moment, ErrorCode> {
         let channels = std::slice::from_ref(channel);
-        self.check_all(asker, user, channels).await.pop().unwrap_or(Err(codes::INTERNAL))
+        self.check_all(asker, user, channels, Purpose::Subscribe).await.pop().unwrap_or(Err(codes::INTERNAL))
     }
 
-    /// As [`Access::check`] for each of these channels, in order: PocketBase is asked about all of them at once.
+    /// As [`Access::check`] for each of these channels, in order: PocketBase is asked about all of them at once. Past the
+    /// rate of questions of this asker, those that have to be asked fail with error 111.
     pub async fn check_all(
         &self,
         asker: Asker,
         user: &Arc<str>,
         channels: &[Arc<str>],
+        purpose: Purpose,
     ) -> Vec<Result<Moment, ErrorCode>> {
         let check = |channel: &Arc<str>| Check { user: Arc::clone(user), channel: Arc::clone(channel) };
-        let mut verdicts: Vec<_> = channels.iter().map(|channel| self.cached(&check(channel))).collect();
+        let mut verdicts: Vec<_> = channels.iter().map(|channel| self.cached(&check(channel), purpose)).collect();
         let mut open: Vec<usize> = (0..channels.len()).filter(|&i| verdicts[i].is_none()).collect();
+        if !open.is_empty() && !self.rates.take(asker.0, open.len(), Instant::now()) {
+            self.metrics.rate_limited.with_label_values(&["questions"]).inc();
+            open.drain(..).for_each(|i| verdicts[i] = Some(Err(codes::TOO_MANY_REQUESTS)));
+        }
         for _ in 0..ATTEMPTS {
             let answers = self.ask(asker, open.iter().map(|&i| check(&channels[i])).collect()).await;
-            let mut outdated = Vec::new();
+            let (mut outdated, mut refused) = (Vec::new(), 0);
             for (i, answer) in std::mem::take(&mut open).into_iter().zip(answers) {
                 if let Ok(Known { verdict: Verdict::Denied | Verdict::Unknown, asked, .. }) = answer
                     && !self.holds(asked, user, &channels[i])
                 {
                     outdated.push(i);
                 }
+                refused += usize::from(answer.as_ref().is_ok_and(|known| known.verdict != Verdict::Allowed));
                 verdicts[i] = Some(answer.map_err(|_| codes::INTERNAL).and_then(Known::permit));
             }
+            self.rates.refused(asker.0, refused, Instant::now());
             open = outdated;
         }
         verdicts.into_iter().map(|verdict| verdict.unwrap_or(Err(codes::INTERNAL))).collect()
@@ -141,7 +166,7 @@ impl Access {
     }
 
     /// The verdict without asking PocketBase; `None` where it has to be asked.
-    fn cached(&self, check: &Check) -> Option<Result<Moment, ErrorCode>> {
+    fn cached(&self, check: &Check, purpose: Purpose) -> Option<Result<Moment, ErrorCode>> {
         if !is_well_formed(&check.channel) {
             return Some(Err(codes::UNKNOWN_CHANNEL));
         }
@@ -156,6 +181,10 @@ impl Access {
             }
             self.count("remembered");
             return Some(Ok(known.asked));
+        }
+        if purpose == Purpose::List && age < LEFT_OUT_TTL.min(self.ttl) {
+            self.count("remembered");
+            return Some(known.permit());
         }
         let may_ask = self.again.is_none_or(|rate| known.again.take(&rate, Instant::now()));
         if may_ask || age >= DENIED_TTL.min(self.ttl) {
@@ -185,7 +214,7 @@ impl Access {
         };
         let answers: Vec<Result<Known, PocketBaseError>> = checks.into_iter().zip(answers).map(keep).collect();
         if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
-            tracing::warn!(%error, "asking PocketBase for access failed");
+            limited!(warn, "failed questions about access", %error, "asking PocketBase for access failed");
         }
         answers
     }

@@ -86,7 +86,7 @@ settings! {
     connect_timeout: Duration = "10", "seconds", "How long a new connection may take to send its token";
     request_timeout: Duration = "10", "seconds", "How long a request's head may take to arrive, and then its body; how long a connection may idle between requests";
     token_grace: Duration = "25", "seconds", "How long a connection outlives its token, for the refresh to arrive";
-    write_timeout: Duration = "10", "seconds", "How long one write to a client may take";
+    write_timeout: Duration = "10", "seconds", "How long a client may take for 32768 bytes while its socket is full";
     write_hold: Milliseconds = "2", "milliseconds, 0 to 100", "How long what follows a write to a client may be held back, to leave in one go with what comes meanwhile; the first after a pause leaves at once";
     command_timeout: Duration = "5", "seconds", "How long a command may wait for PocketBase and Redis before it fails with error 100";
     max_connections: Option<usize> = "", "count", "WebSocket connections; past it new ones get 503; unset: nine tenths of what `ulimit -n` allows, which is raised to its hard limit at the start";
@@ -104,6 +104,8 @@ settings! {
     max_signals_burst: usize = "20", "count", "Signals of one user into one channel at once";
     max_reads_per_second: Limit = "100", "count or 0", "Reads of one user through this gateway, on all connections together: `history`, `presence`, `presence_stats`, recoveries, and one more for each 30 publications or 16384 bytes of the answer; past it they fail with error 111; 0: no limit";
     max_reads_burst: usize = "2000", "count", "Reads of one user at once";
+    max_questions_per_second: Limit = "100", "count or 0", "Questions to PocketBase about one user's access, through this gateway, where a refusal counts twice; past it commands that need one fail with error 111; 0: no limit";
+    max_questions_burst: usize = "2000", "count", "Such questions at once, as after a reconnect";
     max_frame_size: usize = "65536", "bytes", "Largest frame that a client may send";
     max_signal_size: usize = "4096", "bytes", "Largest payload that a client may publish";
     max_subscriptions: usize = "256", "count", "Subscriptions of one connection";

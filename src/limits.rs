@@ -3,7 +3,7 @@
 //! [`bucket`] is how often, [`places`] how many at once, [`addresses`] how many from one network address, [`guests`]
 //! how many of those without a token;
 //! [`pending`] and [`newcomers`] are those who have yet to say what they want, and make room for each other;
-//! [`buckets`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] spare the log; [`descriptors`] is what the system
+//! [`questions`] is how much may be asked of PocketBase for one user; [`buckets`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] bound the log; [`descriptors`] is what the system
 //! allows.
 //! [`crate::server`] and [`crate::session`] ask them and answer with the codes.
 
@@ -16,6 +16,7 @@ pub mod lines;
 pub mod newcomers;
 pub mod pending;
 pub mod places;
+pub mod questions;
 pub mod replays;
 pub mod seldom;
 

@@ -32,8 +32,12 @@ use tokio::time::Instant;
 /// What a connection may hold even while the budget of all is used up, in bytes: the largest message that
 /// PocketBase sends (64 KiB, escaped) fits, so that nobody is disconnected for a single one.
 pub const SHARE: usize = 128 * 1024;
-/// A client that takes so many bytes within the time for a write goes on, however much more is queued.
-const STRIDE: usize = 64 * 1024;
+/// A client that takes so many bytes within `write_timeout` goes on, however much more is queued.
+pub const STRIDE: usize = 32 * 1024;
+/// Bound of unsent bytes in the kernel, per TCP connection. The default is up to 4 MiB for a client that does not read,
+/// invisible to the limits and metrics of the queues. A ping is behind so much at most, so this is what a slow line
+/// (64 kbit/s) carries in less than `pong_timeout`. Unix sockets are bounded by their send buffer.
+pub const KERNEL_BUFFER: usize = 64 * 1024;
 /// Frames that are written at once.
 const PARTS: usize = 64;
 

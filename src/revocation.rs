@@ -17,6 +17,7 @@ use crate::connection::{Connection, Connections};
 use crate::event::INTERNAL;
 use crate::hub::suspension::{Revoked, Subscription};
 use crate::hub::{Hub, Watcher};
+use crate::limits::lines::limited;
 use crate::metrics::Metrics;
 use crate::pocketbase::AccountId;
 use crate::pocketbase::batch::Asker;
@@ -231,7 +232,8 @@ impl Revocation {
     fn disconnect(&self, connection: &Connection, reason: Disconnect) {
         connection.outbox.abort(reason);
         self.metrics.revocations.with_label_values(&[&reason.reason.replace(' ', "_")]).inc();
-        tracing::info!(user = &*connection.user, client = &*connection.client, reason = reason.reason, "disconnected");
+        let (user, client) = (&*connection.user, &*connection.client);
+        limited!(info, "disconnected clients", user, client, reason = reason.reason, "disconnected");
     }
 
     /// Asks PocketBase about each of these subscriptions until it has answered.
@@ -271,7 +273,8 @@ impl Revocation {
         let outcome = self.hub.revoke(channel, connection, cause, still);
         if let Revoked::Ended(cause) = outcome {
             self.metrics.revocations.with_label_values(&[cause.name()]).inc();
-            tracing::info!(user = &*connection.user, channel, cause = cause.name(), "a subscription was revoked");
+            let (user, cause) = (&*connection.user, cause.name());
+            limited!(info, "revoked subscriptions", user, channel, cause, "a subscription was revoked");
         }
         outcome != Revoked::Overtaken
     }
@@ -286,13 +289,21 @@ fn questions(subscriptions: Vec<Subscription>) -> HashMap<Question, Vec<Arc<Conn
     questions
 }
 
-/// In PocketBase's queue these questions count as the connection's own.
+/// In PocketBase's queue these questions count as the user's own; guests have a turn for each connection.
 fn asker(connections: &[Arc<Connection>]) -> Asker {
-    Asker(connections.first().map_or(0, |connection| connection.id))
+    match connections.first() {
+        Some(connection) if !connection.is_guest() => Asker::of(&*connection.user),
+        first => Asker::of(first.map_or(0, |connection| connection.id)),
+    }
 }
 
 async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {
-    tracing::warn!(error = %why, "whether access goes on is not known; what it concerns is held back meanwhile");
+    limited!(
+        warn,
+        "failed checks of access",
+        error = %why,
+        "PocketBase did not answer the check of a subscription's access; the subscription is suspended meanwhile"
+    );
     tokio::time::sleep(*pause).await;
     *pause = (*pause * 2).min(RETRY.end);
 }

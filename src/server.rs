@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::limits::addresses::Addresses;
 use crate::limits::buckets::Buckets;
 use crate::limits::descriptors::{self, Shares, TooFew};
+use crate::limits::lines::limited;
 use crate::limits::pending::Wait;
 use crate::metrics::Metrics;
 use crate::pocketbase::{self, PocketBase};
@@ -304,7 +305,7 @@ where
                 None => door.turn_away(stream, peer),
             },
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
+                limited!(warn, "failed accepts", %error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -25,9 +25,11 @@ use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::limits::guests::GuestPlace;
+use crate::limits::lines::limited;
 use crate::limits::newcomers::NewcomerPlace;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::pocketbase::batch::Asker;
 use crate::presence::Presence;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
@@ -41,7 +43,7 @@ use limits::Pace;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use timing::{Due, Pings, Timing};
+use timing::{Clock, Timing};
 use tokio::time::{Instant, timeout_at};
 
 /// How often it is looked at whether a queue that was half full has room again.
@@ -70,7 +72,6 @@ pub struct Session {
     client: Arc<str>,
     services: Arc<Services>,
     outbox: Arc<Outbox>,
-    timing: Timing,
     pace: Pace,
     /// The client's network address, for the limit of guests.
     address: IpAddr,
@@ -121,55 +122,25 @@ impl Session {
         address: IpAddr,
         newcomer: Option<NewcomerPlace>,
     ) -> Self {
-        let now = Instant::now();
-        let (timing, pace) = (Timing::new(&services.config, now), Pace::new(now));
+        let pace = Pace::new(Instant::now());
         let client = crate::random::token::<16>().into();
         let state = State::New;
-        Self {
-            id,
-            client,
-            services,
-            outbox,
-            timing,
-            pace,
-            address,
-            newcomer,
-            guest: None,
-            state,
-            detail: None,
-            lost: false,
-        }
+        Self { id, client, services, outbox, pace, address, newcomer, guest: None, state, detail: None, lost: false }
     }
 
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// When [`Session::tick`] is due.
-    pub fn next_tick(&self) -> Instant {
-        self.timing.next()
-    }
-
-    /// Does what the time has come for.
-    pub fn tick(&mut self, now: Instant) -> Result<(), Disconnect> {
-        match self.timing.due(now, Pings::of(&self.services.config)) {
-            Due::Nothing => Ok(()),
-            Due::Ping => {
-                self.outbox.push(json::PING);
-                Ok(())
-            }
-            Due::End(reason) => {
-                self.lost = reason == codes::NO_PONG;
-                Err(reason)
-            }
-        }
+    /// The connection has ended since the client did not answer a ping.
+    pub fn lose(&mut self) {
+        self.lost = true;
     }
 
     /// Handles the commands of one frame in order. Replies go into the outbox; an error ends the connection.
     /// All commands of a frame together may wait for `command_timeout`.
-    pub async fn handle(&mut self, frame: &str) -> Result<(), Disconnect> {
+    pub async fn handle(&mut self, frame: &str, clock: &Clock) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
-        self.show_life();
         let services = Arc::clone(&self.services);
         let mut ahead = Ahead::default();
         let mut is_empty = true;
@@ -183,7 +154,7 @@ impl Session {
                 ahead.prepare(self, &services, frame, deadline).await;
             }
             let done = match self.admit(&request) {
-                Ok(()) => self.dispatch(id, request, deadline, &mut ahead).await,
+                Ok(()) => self.dispatch(id, request, deadline, (clock, &mut ahead)).await,
                 refused => refused,
             };
             self.note(subject, &done);
@@ -207,11 +178,9 @@ impl Session {
         }
     }
 
-    /// Something has come from the client, be it its farewell.
-    pub fn show_life(&self) {
-        if let State::Connected(connection) = &self.state {
-            connection.show_life();
-        }
+    /// The connection as others see it, once the client is authenticated.
+    pub fn authenticated(&self) -> Option<&Arc<Connection>> {
+        if let State::Connected(connection) = &self.state { Some(connection) } else { None }
     }
 
     fn malformed(&self, error: &DecodeError) -> Disconnect {
@@ -238,7 +207,7 @@ impl Session {
         id: u32,
         request: Request<'_>,
         deadline: Instant,
-        ahead: &mut Ahead<'_>,
+        (clock, ahead): (&Clock, &mut Ahead<'_>),
     ) -> Result<(), Failure> {
         match (&self.state, &request) {
             (State::New, Request::Connect { .. }) | (State::Connected(_), _) => {}
@@ -246,7 +215,7 @@ impl Session {
             (State::New, _) => return Err(codes::BAD_REQUEST_FRAME.into()),
         }
         let reply = match request {
-            Request::Connect { token } => Some(self.connect(&token, deadline).await?),
+            Request::Connect { token } => Some(self.connect(&token, clock, deadline).await?),
             Request::Subscribe(subscribe) => {
                 self.may_subscribe(&subscribe.channel)?;
                 let groundwork = ahead.take(&subscribe.channel);
@@ -284,7 +253,7 @@ impl Session {
                 self.presence_stats(id, &channel, deadline).await?;
                 None
             }
-            Request::Refresh { token } => Some(self.refresh(&token, deadline).await?),
+            Request::Refresh { token } => Some(self.refresh(&token, clock, deadline).await?),
             Request::Ping => Some(Reply::Ping),
             Request::Rpc { method, data } => Some(self.rpc(&method, data, deadline).await?),
             // Subscriptions have no tokens of their own here.
@@ -292,7 +261,7 @@ impl Session {
             Request::Refused { error, .. } => return Err(error.into()),
             // Nobody here listens to messages without a reply; they are counted and dropped.
             Request::Send => None,
-            Request::Pong if self.timing.pong() => None,
+            Request::Pong if clock.with(Timing::pong) => None,
             Request::Pong => return Err(codes::BAD_REQUEST_FRAME.into()),
         };
         if let Some(reply) = reply {
@@ -316,8 +285,23 @@ impl Session {
 
     fn broker_failed(&self, operation: &str, error: &BrokerError) -> ErrorCode {
         self.services.metrics.broker_errors.with_label_values(&[operation]).inc();
-        tracing::warn!(%error, operation, "the broker failed; the client is told to try again");
+        limited!(
+            warn,
+            "failures of the broker",
+            %error,
+            operation,
+            "the broker failed; the client is told to try again"
+        );
         codes::INTERNAL
+    }
+
+    /// In whose name PocketBase is asked: all connections of a user share their turns and their rate, and so do guests from
+    /// one address.
+    fn asker(&self) -> Asker {
+        match self.authenticated() {
+            Some(connection) if !connection.is_guest() => Asker::of(&*connection.user),
+            _ => Asker::of(self.address),
+        }
     }
 
     fn connection(&self) -> Result<&Arc<Connection>, Failure> {

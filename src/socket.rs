@@ -1,33 +1,45 @@
 //! One WebSocket: the only module that knows tungstenite, which reads it. Frames from the client go to its
 //! [`Session`]. What goes out passes through its [`Outbox`], also tungstenite's own answers; this task writes it while
 //! it works for its client and when the socket was full, and otherwise the outbox's writer does.
+//!
+//! While commands wait for PocketBase or Redis, the socket is read on, so that the answers to pings arrive; a [`Backlog`]
+//! of bounded size keeps what comes in order.
 
+use crate::connection::Connection;
 use crate::outbox::{Outbox, Standing};
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::frame::Frame;
+use crate::protocol::json;
+use crate::session::timing::{Clock, Due, Pings};
 use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
 use crate::stream::ClientStream;
 use bytes::Bytes;
 use futures_util::future::Either;
-use std::future::{poll_fn, ready as done};
+use std::collections::VecDeque;
+use std::future::{poll_fn, ready};
 use std::io::{self, ErrorKind, Read, Write};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 use std::time::Duration;
 use tokio::task::coop::consume_budget;
-use tokio::time::{Instant, sleep_until, timeout};
-use tungstenite::Message;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Message, Utf8Bytes};
 
 /// Of a connection that is being read from; an idle one has none. Enough for a client's usual frame; a larger one gets
 /// the room that it needs.
 const READ_BUFFER: usize = 1024;
 /// The library's buffer for what it writes itself, which is at once in the outbox.
 const WRITE_BUFFER: usize = 1024;
+/// Bytes of messages that may wait while earlier ones are handled; a message is read while there is room, whatever its
+/// size up to `max_frame_size`.
+const BACKLOG: usize = 16 * 1024;
+/// What each of them counts beside its own bytes.
+const ARRIVED: usize = 64;
 /// How long a closing connection may take to take note of it.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -69,6 +81,9 @@ pub fn serve(
     let mut incoming = Incoming { reader, through: Through { stream, outbox, unread }, max_frame_size };
     async move {
         let end = run(&mut incoming, &mut session, &services, &shutdown).await;
+        if matches!(end, End::Disconnect(codes::NO_PONG)) {
+            session.lose();
+        }
         // Leaves all channels before the client is told, so that nothing is queued for it any more.
         drop(session);
         count(&end, &services);
@@ -94,76 +109,75 @@ fn run<'a>(
     services: &'a Services,
     shutdown: &'a Shutdown,
 ) -> impl Future<Output = End> + Send {
-    let outgoing = Outgoing {
-        stream: Arc::clone(&incoming.through.stream),
-        outbox: Arc::clone(&incoming.through.outbox),
-        write_timeout: services.config.write_timeout,
-    };
     async move {
-        let (mut farewell, mut tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(session.next_tick())));
-        let mut leaving = false;
+        let stream = Arc::clone(&incoming.through.stream);
+        let outgoing = Outgoing { stream, outbox: Arc::clone(&incoming.through.outbox) };
+        let clock = Clock::new(&services.config, Instant::now());
+        let next_tick = clock.with(|timing| timing.next());
+        let (farewell, tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(next_tick)));
+        let mut line =
+            Line { incoming, outgoing, clock: &clock, services, tick, farewell, is_leaving: false, connection: None };
         loop {
-            let may_read = outgoing.outbox.standing() == Standing::Open;
-            let step = tokio::select! {
-                // While the client does not take what it asked for, nothing more is asked. Idle connections need not
-                // hold room for what messages call for.
-                message = poll_fn(|cx| incoming.poll_next(cx)), if may_read => {
-                    Either::Left(Box::pin(take(message, session, &outgoing, services)))
-                }
-                attended = outgoing.attend() => Either::Right(done(attended)),
-                () = &mut tick => Either::Right(done(session.tick(Instant::now()).map_err(End::from))),
-                () = &mut farewell, if !leaving => {
-                    // Ends the loop once everything that is queued has been written.
-                    outgoing.outbox.close(codes::SHUTDOWN);
-                    leaving = true;
-                    Either::Right(done(Ok(())))
-                }
+            // Awaited outside of the match, and boxed: idle connections need not hold room for a message, nor for what it
+            // calls for.
+            let step = match line.attend(true).await {
+                Ok(Some(message)) => Either::Left(Box::pin(work(message, session, &mut line))),
+                Ok(None) => Either::Right(ready(Ok(()))),
+                Err(end) => Either::Right(ready(Err(end))),
             };
             if let Err(end) = step.await {
                 return end;
             }
-            let next_tick = session.next_tick();
-            if tick.deadline() != next_tick {
-                tick.as_mut().reset(next_tick);
-            }
-            // Whoever sends without pause does not keep the thread to himself.
+            // A client that sends without pause does not keep the thread to itself.
             consume_budget().await;
         }
     }
 }
 
-async fn take(
+/// Handles a message, and the messages that arrive meanwhile, in order. While commands wait for PocketBase or Redis, or
+/// the socket is full, the connection is read (see [`Backlog`] for the bound) and written, and pings leave on time.
+async fn work<F: Future<Output = ()>>(
     message: Result<Message, Error>,
     session: &mut Session,
-    outgoing: &Outgoing,
-    services: &Services,
+    line: &mut Line<'_, F>,
 ) -> Result<(), End> {
-    match message {
-        Ok(Message::Text(frame)) => handle(session, &frame, outgoing).await,
-        Ok(Message::Binary(_)) => {
-            services.metrics.bad_frames.with_label_values(&["binary"]).inc();
-            Err(codes::BAD_REQUEST_FRAME.into())
-        }
-        // tungstenite answers pings itself, with its next read.
-        Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => session.count_frame().map_err(End::from),
-        Ok(Message::Close(_)) => {
-            session.show_life();
-            Err(End::Client)
-        }
-        Err(error) => {
-            if !matches!(error, Error::Io(_)) {
-                session.show_life();
+    let mut backlog = Backlog::default();
+    backlog.take(message, line);
+    loop {
+        // While the client does not take the replies, it gets no further replies.
+        while line.outgoing.outbox.standing() != Standing::Open {
+            if let Some(message) = line.attend(backlog.has_room()).await? {
+                backlog.take(message, line);
             }
-            Err(broken(&error, services))
         }
+        match backlog.next() {
+            Some(arrived) => {
+                handle(arrived, &mut backlog, session, line).await?;
+                line.connection = session.authenticated().cloned();
+            }
+            None => return backlog.end.map_or(Ok(()), |(end, _)| Err(end)),
+        }
+        if backlog.is_out_of_time(line.services.config.command_timeout) {
+            backlog.waiting.clear();
+        }
+        consume_budget().await;
     }
 }
 
-/// Lets the session work on a frame while what is queued goes on being written.
-async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Result<(), End> {
-    let outbox = &outgoing.outbox;
-    let mut handling = pin!(session.handle(frame));
-    // All replies of one go leave in one write.
+/// Lets the session work on what has arrived, and does everything else of the connection meanwhile.
+async fn handle<F: Future<Output = ()>>(
+    arrived: Arrived,
+    backlog: &mut Backlog,
+    session: &mut Session,
+    line: &mut Line<'_, F>,
+) -> Result<(), End> {
+    let frame = match arrived {
+        Arrived::Frame(frame) => frame,
+        Arrived::Control => return session.count_frame().map_err(End::from),
+    };
+    let (outbox, clock) = (Arc::clone(&line.outgoing.outbox), line.clock);
+    let mut handling = pin!(session.handle(&frame, clock));
+    // All replies that are there at once leave in one write.
     let mut corked = poll_fn(|cx| {
         outbox.cork();
         let step = handling.as_mut().poll(cx);
@@ -174,8 +188,133 @@ async fn handle(session: &mut Session, frame: &str, outgoing: &Outgoing) -> Resu
         tokio::select! {
             biased;
             done = &mut corked => return done.map_err(End::from),
-            attended = outgoing.attend() => attended?,
+            attended = line.attend(backlog.has_room()) => if let Some(message) = attended? {
+                backlog.take(message, line);
+            }
         }
+    }
+}
+
+/// Everything of a connection but its session.
+struct Line<'a, F> {
+    incoming: &'a mut Incoming,
+    outgoing: Outgoing,
+    clock: &'a Clock,
+    services: &'a Services,
+    tick: Pin<&'a mut Sleep>,
+    farewell: Pin<&'a mut F>,
+    is_leaving: bool,
+    /// Once the client is authenticated.
+    connection: Option<Arc<Connection>>,
+}
+
+impl<F: Future<Output = ()>> Line<'_, F> {
+    /// Waits for the next thing to do and does it: read, write, ping, or end the connection. Returns a message that has
+    /// arrived, with `may_read`. Safe to cancel.
+    async fn attend(&mut self, may_read: bool) -> Result<Option<Result<Message, Error>>, End> {
+        // Fields are used in place: each variable would take room in the future of every idle connection.
+        let next = self.clock.with(|timing| timing.next());
+        if self.tick.deadline() != next {
+            self.tick.as_mut().reset(next);
+        }
+        tokio::select! {
+            message = poll_fn(|cx| self.incoming.poll_next(cx)), if may_read => return Ok(Some(message)),
+            attended = self.outgoing.attend(self.services) => if attended? == Attended::Moved {
+                let pings = Pings::of(&self.services.config);
+                self.clock.with(|timing| timing.moved(Instant::now(), pings));
+                self.connection.iter().for_each(|connection| connection.show_life());
+            },
+            () = self.tick.as_mut() => return self.tick(may_read),
+            () = self.farewell.as_mut(), if !self.is_leaving => {
+                // Ends the connection once everything that is queued has been written.
+                self.outgoing.outbox.close(codes::SHUTDOWN);
+                self.is_leaving = true;
+            }
+        }
+        Ok(None)
+    }
+
+    fn tick<T>(&self, may_read: bool) -> Result<Option<T>, End> {
+        let pings = Pings::of(&self.services.config);
+        match self.clock.with(|timing| timing.due(Instant::now(), pings, may_read)) {
+            Due::Nothing => {}
+            Due::Ping => drop(self.outgoing.outbox.push(json::PING)),
+            Due::End(reason) => return Err(reason.into()),
+        }
+        Ok(None)
+    }
+}
+
+/// Messages that have arrived while earlier ones were handled, in order. [`BACKLOG`] bounds the bytes: past it the
+/// connection is not read until there is room.
+#[derive(Default)]
+struct Backlog {
+    waiting: VecDeque<Arrived>,
+    /// Bytes in `waiting`, with [`ARRIVED`] for each.
+    held: usize,
+    /// How the connection ends after what waits, and when that was read.
+    end: Option<(End, Instant)>,
+}
+
+enum Arrived {
+    Frame(Utf8Bytes),
+    /// A ping or pong of the WebSocket protocol, which costs as much as a command.
+    Control,
+}
+
+impl Arrived {
+    fn cost(&self) -> usize {
+        ARRIVED + if let Arrived::Frame(frame) = self { frame.len() } else { 0 }
+    }
+}
+
+impl Backlog {
+    fn has_room(&self) -> bool {
+        self.end.is_none() && self.held < BACKLOG
+    }
+
+    /// Takes what was read; the answer to a ping takes effect at once.
+    fn take<F>(&mut self, message: Result<Message, Error>, line: &Line<'_, F>) {
+        if !matches!(message, Err(Error::Io(_)))
+            && let Some(connection) = &line.connection
+        {
+            connection.show_life();
+        }
+        let arrived = match message {
+            Ok(Message::Text(frame)) => {
+                if line.clock.with(|timing| timing.arrived(&frame)) {
+                    line.services.metrics.commands.with_label_values(&["pong"]).inc();
+                    return;
+                }
+                Ok(Arrived::Frame(frame))
+            }
+            // tungstenite answers pings itself, with its next read.
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Arrived::Control),
+            Ok(Message::Close(_)) => Err(End::Client),
+            Ok(Message::Binary(_)) => {
+                line.services.metrics.bad_frames.with_label_values(&["binary"]).inc();
+                Err(codes::BAD_REQUEST_FRAME.into())
+            }
+            Err(error) => Err(broken(&error, line.services)),
+        };
+        match arrived {
+            Ok(arrived) => {
+                self.held += arrived.cost();
+                self.waiting.push_back(arrived);
+            }
+            Err(end) => self.end = Some((end, Instant::now())),
+        }
+    }
+
+    fn next(&mut self) -> Option<Arrived> {
+        let next = self.waiting.pop_front()?;
+        self.held -= next.cost();
+        Some(next)
+    }
+
+    /// Whether the client has been gone for so long that the rest is not handled any more.
+    fn is_out_of_time(&self, patience: Duration) -> bool {
+        self.end.as_ref().is_some_and(|(_, at)| at.elapsed() >= patience)
     }
 }
 
@@ -220,7 +359,7 @@ impl Incoming {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
         loop {
             if self.reader.is_none() {
-                ready!(self.through.stream.poll_read_ready(cx))?;
+                task::ready!(self.through.stream.poll_read_ready(cx))?;
             }
             let (reader, through) = self.parts();
             match reader.read(through) {
@@ -228,7 +367,7 @@ impl Incoming {
                     if self.through.unread == 0 {
                         self.reader = None;
                     }
-                    ready!(self.through.stream.poll_read_ready(cx))?;
+                    task::ready!(self.through.stream.poll_read_ready(cx))?;
                 }
                 Ok(message) => {
                     self.through.unread -= least_size(&message);
@@ -270,39 +409,49 @@ fn least_size(message: &Message) -> usize {
     header + payload
 }
 
+/// What was done for an outbox.
+#[derive(PartialEq)]
+enum Attended {
+    /// It has to be looked at again.
+    Changed,
+    /// The socket was full and has taken bytes.
+    Moved,
+}
+
 struct Outgoing {
     stream: Arc<ClientStream>,
     outbox: Arc<Outbox>,
-    write_timeout: Duration,
 }
 
 impl Outgoing {
     /// Waits for the next thing that has to be done for the outbox, and does it. A client that does not read is given
     /// up once its queue is full or time is over. Safe to cancel.
-    async fn attend(&self) -> Result<(), End> {
+    async fn attend(&self, services: &Services) -> Result<Attended, End> {
         let outbox = &self.outbox;
         match outbox.standing() {
             Standing::Over(reason) => Err(reason.map_or(End::Gone, End::from)),
             Standing::Open => {
                 outbox.changed().await;
-                Ok(())
+                Ok(Attended::Changed)
             }
             // Few are full at a time; the others need not hold room for it.
-            Standing::Full(since) => Box::pin(self.make_room(since)).await,
+            Standing::Full(since) => Box::pin(self.make_room(since + services.config.write_timeout)).await,
         }
     }
 
-    async fn make_room(&self, since: Instant) -> Result<(), End> {
-        let Self { stream, outbox, .. } = self;
+    async fn make_room(&self, deadline: Instant) -> Result<Attended, End> {
+        let Self { stream, outbox } = self;
         tokio::select! {
             writable = stream.writable() => match writable {
-                Ok(()) => outbox.flush(),
-                Err(_) => return Err(End::Gone),
+                Ok(()) => {
+                    outbox.flush();
+                    Ok(Attended::Moved)
+                }
+                Err(_) => Err(End::Gone),
             },
-            () = outbox.changed() => {}
-            () = sleep_until(since + self.write_timeout) => return Err(codes::SLOW.into()),
+            () = outbox.changed() => Ok(Attended::Changed),
+            () = sleep_until(deadline) => Err(codes::SLOW.into()),
         }
-        Ok(())
     }
 }
 

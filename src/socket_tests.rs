@@ -83,3 +83,18 @@ async fn a_close_with_a_code_that_is_not_allowed_is_a_close() {
     client.write_all(&frame(CLOSE, &1005_u16.to_be_bytes())).await.unwrap();
     assert!(matches!(next(&mut incoming).await, Some(Message::Close(Some(_)))));
 }
+
+/// Every open connection holds the future of [`serve`], so its size counts: the size of the future that a function returns.
+#[test]
+fn an_idle_connection_holds_no_room_for_messages() {
+    fn size<A, R>(_: impl FnOnce(A) -> R) -> usize {
+        size_of::<R>()
+    }
+    type Arguments = (Arc<ClientStream>, Bytes, Session, Arc<Outbox>, Arc<Services>, Arc<Shutdown>);
+    let serve = |(stream, early, session, outbox, services, shutdown): Arguments| {
+        serve(stream, early, session, outbox, services, shutdown, ())
+    };
+    let (session, future) = (size_of::<Session>(), size(serve));
+    println!("a session takes {session} bytes, and the future of its connection {future}");
+    assert!(future <= session + 656, "{future} bytes, of which the session takes {session}");
+}

@@ -3,7 +3,7 @@
 
 use std::hash::BuildHasher;
 use std::time::Duration;
-use tokio::time::{Instant, Interval, interval};
+use tokio::time::{Instant, sleep_until};
 
 /// Turns in a round, in each of which all clients are looked through once.
 const TURNS: u32 = 64;
@@ -15,8 +15,8 @@ const FEW: usize = 16;
 /// Each client has its turn once in a round, always the same one.
 pub struct Turns {
     length: Duration,
-    // What came late is made up for at once, so that rounds take no longer.
-    ticks: Interval,
+    /// The time of the next turn. Turns that come late are made up for at once, so that rounds take no longer.
+    due: Instant,
     begun: Instant,
     current: u64,
     hasher: foldhash::fast::RandomState,
@@ -27,12 +27,20 @@ impl Turns {
     pub fn new(round: Duration) -> Self {
         let length = (round / TURNS).max(Duration::from_millis(1));
         let hasher = foldhash::fast::RandomState::default();
-        Self { length, ticks: interval(length), begun: Instant::now(), current: 0, hasher }
+        let now = Instant::now();
+        Self { length, due: now, begun: now, current: 0, hasher }
     }
 
-    /// Waits for the next turn.
+    /// Waits for the next turn. After a standstill (a suspended machine, a stopped process) each client's turn is made up
+    /// for once, however many rounds were missed.
     pub async fn next(&mut self) {
-        self.begun = self.ticks.tick().await;
+        let missed = self.length * (TURNS - 1);
+        if let Some(earliest) = Instant::now().checked_sub(missed) {
+            self.due = self.due.max(earliest);
+        }
+        sleep_until(self.due).await;
+        self.begun = self.due;
+        self.due += self.length;
         self.current = (self.current + 1) % u64::from(TURNS);
     }
 
@@ -71,6 +79,23 @@ mod tests {
             }
         }
         assert!(had.iter().all(|had| had.len() == 2 && had[1] - had[0] == round));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_standstill_each_has_its_turn_once() {
+        let clients: Vec<String> = (0..640).map(|number| format!("client {number}")).collect();
+        let mut turns = Turns::new(Duration::from_secs(10));
+        turns.next().await;
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let start = Instant::now();
+        let mut had = vec![0; clients.len()];
+        for _ in 0..TURNS {
+            turns.next().await;
+            had.iter_mut().zip(&clients).for_each(|(had, client)| *had += u32::from(turns.is_of(client)));
+        }
+        assert!(had.iter().all(|had| *had == 1) && Instant::now() == start, "at once, and once");
+        turns.next().await;
+        assert_eq!(turns.begun - start, turns.length, "then at the usual pace");
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 mod harness;
 
 use futures_util::{StreamExt, stream};
-use harness::client::Client;
+use harness::client::{Client, Place};
 use harness::http::Http;
 use harness::pocketbase::User;
 use harness::{World, until};
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
@@ -271,6 +273,10 @@ async fn who_was_disconnected_as_slow_reads_on_and_recovers() {
             let result = client.recover(&channel, &place).await;
             assert_eq!(result["recovered"], true, "after {} of {}", got.len(), written.len());
             got.extend(result["publications"].as_array().unwrap().iter().map(content));
+            while got.len() < written.len() {
+                // What exceeds a reply's share follows as pushes.
+                got.push(client.message().await);
+            }
         }
         assert_eq!(got, written);
     }
@@ -279,6 +285,86 @@ async fn who_was_disconnected_as_slow_reads_on_and_recovers() {
 
 fn content(publication: &Value) -> String {
     publication["data"]["record"]["content"].as_str().unwrap_or_default().to_owned()
+}
+
+/// A client on a slow line asks for what it has missed, which takes longer to arrive than a pong may take. It gets all of it:
+/// in pieces, and without being cut off for a ping that waits behind them.
+#[tokio::test]
+async fn who_recovers_on_a_slow_line_is_not_cut_off() {
+    const MISSED: usize = 40;
+    let settings = [
+        ("GATEWAY_PING_INTERVAL", "2"),
+        ("GATEWAY_PONG_TIMEOUT", "1"),
+        ("GATEWAY_WRITE_TIMEOUT", "4"),
+        ("GATEWAY_PULL_INTERVAL", "3600"),
+    ];
+    let world = World::start(1, false, &settings).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let channel = format!("room:{room}");
+    let mut client = Client::connect(world.gateway(), &users[1].token).await;
+    let place = client.subscribe(&channel).await;
+    drop(client);
+    let mut witness = world.subscriber(0, &users[0], &room).await;
+    for n in 0..MISSED {
+        world.pocketbase.write(&room, &users[0], &format!("{n:05} {}", "x".repeat(10_000))).await;
+        witness.message().await;
+    }
+
+    // 400 KB at 32 KiB/s.
+    let mut slow = Trickle::connect(world.gateway().port, 32 * 1024).await;
+    let Place { offset, epoch } = place;
+    let commands = [
+        json!({"id": 1, "connect": {"token": users[1].token}}),
+        json!({"id": 2, "subscribe": {"channel": channel, "recover": true, "offset": offset, "epoch": epoch}}),
+    ];
+    slow.client.send(&commands.map(|command| command.to_string()).join("\n")).await;
+    assert_eq!(slow.client.reply(1).await["id"], 1);
+    let result = slow.client.reply(2).await["subscribe"].take();
+    assert_eq!(result["recovered"], true, "{result}");
+    let mut got: Vec<String> = result["publications"].as_array().unwrap().iter().map(content).collect();
+    got.retain(|content| !content.is_empty());
+    assert!(got.len() < MISSED / 2, "the reply is a piece of it: {}", got.len());
+    while got.len() < MISSED {
+        got.push(slow.client.message().await);
+    }
+    let expected: Vec<String> = (0..MISSED).map(|n| format!("{n:05}")).collect();
+    assert_eq!(got.iter().map(|content| content[..5].to_owned()).collect::<Vec<_>>(), expected);
+    assert_eq!(slow.client.call("ping", json!({})).await["ping"], json!({}), "it is still there");
+}
+
+/// A client behind a line that carries so many bytes per second, and holds few on their way.
+struct Trickle {
+    client: Client,
+    _line: JoinHandle<()>,
+}
+
+impl Trickle {
+    async fn connect(gateway: u16, rate: usize) -> Self {
+        const PIECE: usize = 2048;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let line = tokio::spawn(async move {
+            let (client, _) = listener.accept().await.expect("the client comes");
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.set_recv_buffer_size(4096).expect("a small buffer");
+            let gateway = socket.connect(([127, 0, 0, 1], gateway).into()).await.expect("the gateway accepts");
+            let ((mut from_client, mut to_client), (mut from_gateway, mut to_gateway)) =
+                (client.into_split(), gateway.into_split());
+            let up = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_gateway).await });
+            let mut pace = tokio::time::interval(Duration::from_secs(1) * PIECE as u32 / rate as u32);
+            pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut piece = [0; PIECE];
+            while let Ok(size @ 1..) = from_gateway.read(&mut piece).await {
+                pace.tick().await;
+                if to_client.write_all(&piece[..size]).await.is_err() {
+                    break;
+                }
+            }
+            up.abort();
+        });
+        let client = Client::open(&format!("ws://127.0.0.1:{port}/connection/websocket")).await;
+        Self { client, _line: line }
+    }
 }
 
 /// Pings are answered by the WebSocket library itself, past the queue: the answers must not pile up either.

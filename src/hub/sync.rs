@@ -8,6 +8,7 @@ use super::flow::Flow;
 use super::{Channel, Hub, Link, Watched};
 use crate::broker::{BrokerError, History, HistoryQuery};
 use crate::channel;
+use crate::limits::lines::limited;
 use crate::protocol::codes;
 use futures_util::StreamExt;
 use std::sync::{Arc, Weak};
@@ -122,7 +123,9 @@ impl Hub {
                 }
                 Synced::Lost => {
                     self.metrics.gaps.with_label_values(&["lost"]).inc();
-                    tracing::warn!(
+                    limited!(
+                        warn,
+                        "channels whose history was lost",
                         subscribers = state.subscribers.len(),
                         "a channel's history was lost; its subscribers are told"
                     );
@@ -164,7 +167,7 @@ impl Hub {
                     };
                     let Err(error) = synced else { return };
                     me.metrics.broker_errors.with_label_values(&["history"]).inc();
-                    tracing::warn!(%error, "reading history failed and is tried again");
+                    limited!(warn, "failed reads of history", %error, "reading history failed and is tried again");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY.end);
                 }

@@ -43,9 +43,10 @@ impl Bucket {
         taken
     }
 
-    /// Takes tokens without a check; the bucket may go into debt.
+    /// Takes tokens whether they are there or not: the bucket may owe as many as it can hold.
     pub fn charge(&mut self, rate: &Rate, tokens: u32, now: Instant) {
-        self.full_at = self.full_at.max(now) + rate.interval.saturating_mul(tokens);
+        let missing = self.full_at.saturating_duration_since(now).saturating_add(rate.interval.saturating_mul(tokens));
+        self.full_at = now + missing.min(rate.depth.saturating_mul(2));
     }
 
     /// How many tokens it holds.
@@ -84,6 +85,17 @@ mod tests {
         assert!(bucket.is_full(at(600)));
         assert!((0..5).all(|_| bucket.take(&rate, at(10_000))));
         assert!(!bucket.take(&rate, at(10_000)), "it never holds more than the burst");
+    }
+
+    #[test]
+    fn what_is_charged_beyond_the_tokens_is_owed_within_a_bound() {
+        let (start, rate) = (Instant::now(), Rate::new(10, 5).unwrap());
+        let mut bucket = Bucket::full(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        bucket.charge(&rate, 7, start);
+        assert_eq!((bucket.tokens(&rate, at(299)), bucket.tokens(&rate, at(300))), (0, 1));
+        bucket.charge(&rate, 1_000_000, start);
+        assert_eq!((bucket.tokens(&rate, at(599)), bucket.tokens(&rate, at(600))), (0, 1));
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Buckets {
         self.buckets.entry(key).or_insert_with(|| Bucket::full(now)).take(rate, now)
     }
 
-    /// Takes tokens without a check. The key's bucket may go into debt, to be refilled before the next token.
+    /// Takes tokens without a check. The key's bucket may owe as many as it can hold.
     pub fn charge(&self, key: impl Hash, tokens: u32, now: Instant) {
         let Some(rate) = self.rate.as_ref().filter(|_| tokens > 0) else { return };
         let key = self.hasher.hash_one(key);
@@ -56,6 +56,11 @@ impl Buckets {
         bucket.is_none_or(|bucket| bucket.tokens(rate, now) > 0)
     }
 
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// Runs for as long as `rates` lives.
     pub async fn sweep(rates: Weak<Self>) {
         loop {
@@ -65,7 +70,8 @@ impl Buckets {
         }
     }
 
-    fn forget(&self, now: Instant) {
+    /// Drops full buckets.
+    pub fn forget(&self, now: Instant) {
         self.buckets.retain(|_, bucket| !bucket.is_full(now));
     }
 }
@@ -86,12 +92,12 @@ mod tests {
     #[test]
     fn debts_are_paid_before_a_token_is_held_again() {
         let (rates, now) = (Buckets::new(10, 2), Instant::now());
-        rates.charge("a", 7, now);
+        rates.charge("a", 4, now);
         assert!(!rates.holds("a", now) && !rates.take("a", now) && rates.holds("b", now));
-        // Seven of two were taken: five and the next one are missing.
-        assert!(!rates.take("a", now + Duration::from_millis(599)));
-        assert!(rates.holds("a", now + Duration::from_millis(600)));
-        assert!(rates.take("a", now + Duration::from_millis(600)));
+        // Four of two were taken: two and the next one are missing.
+        assert!(!rates.take("a", now + Duration::from_millis(299)));
+        assert!(rates.holds("a", now + Duration::from_millis(300)));
+        assert!(rates.take("a", now + Duration::from_millis(300)));
     }
 
     #[test]

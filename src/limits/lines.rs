@@ -4,6 +4,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Lines about one kind of failure per [`FAILURES_PERIOD`].
+const FAILURES: u32 = 10;
+const FAILURES_PERIOD: Duration = Duration::from_secs(10);
+
+/// Logs a line that clients, or a PocketBase or Redis that does not answer, could repeat without end: at most [`FAILURES`]
+/// lines per [`FAILURES_PERIOD`] from this place in the code. `$what` is the subject of the line that sums up the rest.
+macro_rules! limited {
+    ($level:ident, $what:literal, $($line:tt)+) => {{
+        static LINES: std::sync::LazyLock<$crate::limits::lines::Lines> =
+            std::sync::LazyLock::new(|| $crate::limits::lines::Lines::of_failures($what));
+        if LINES.passes() {
+            tracing::$level!($($line)+);
+        }
+    }};
+}
+pub(crate) use limited;
+
 /// Cheap to clone; all clones share their count.
 #[derive(Clone)]
 pub struct Lines {
@@ -11,6 +28,8 @@ pub struct Lines {
     what: &'static str,
     most: u32,
     period: Duration,
+    /// Whether the line that sums up is a warning.
+    warns: bool,
     state: Arc<Mutex<State>>,
 }
 
@@ -24,7 +43,12 @@ struct State {
 impl Lines {
     /// `most`: lines per period.
     pub fn new(what: &'static str, most: u32, period: Duration) -> Self {
-        Self { what, most, period, state: Arc::default() }
+        Self { what, most, period, warns: false, state: Arc::default() }
+    }
+
+    /// Of warnings and errors, for [`limited`].
+    pub fn of_failures(what: &'static str) -> Self {
+        Self { warns: true, ..Self::new(what, FAILURES, FAILURES_PERIOD) }
     }
 
     /// Whether a line may be written now. If not, it is counted, and the count is logged when the period ends.
@@ -48,7 +72,11 @@ impl Lines {
             tokio::spawn(async move {
                 tokio::time::sleep_until(end).await;
                 let count = lines.take_left_out();
-                tracing::info!(count, "more {} than are logged one by one", lines.what);
+                if lines.warns {
+                    tracing::warn!(count, "more {} than are logged one by one", lines.what);
+                } else {
+                    tracing::info!(count, "more {} than are logged one by one", lines.what);
+                }
             });
         }
         false

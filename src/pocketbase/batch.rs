@@ -4,6 +4,9 @@
 //! bucket ([`RATE`], [`BURST`]): the number of calls does not grow with the number of askers. The last [`RESERVE`] tokens
 //! are kept for askers without a call in the last second, so a busy asker's pauses do not delay other askers.
 //!
+//! Calls have at most [`BATCH`] questions, and fewer while PocketBase is slow ([`CallSize`]): a call that takes long holds
+//! up everybody whose question comes after it.
+//!
 //! Each asker has its own queue, and a call takes from all queues in turn: many questions of one asker do not hold up
 //! the single question of another.
 
@@ -15,7 +18,8 @@ use crate::tasks::{self, Task};
 use queue::FairQueue;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +34,10 @@ const QUEUE: usize = 256 * 1024;
 const IN_FLIGHT: usize = 4;
 /// Questions in one call: all subscriptions that a connection may have by default. PocketBase takes up to 500.
 const BATCH: usize = 256;
+/// The least size to which calls shrink.
+const BATCH_MIN: usize = 16;
+/// The time that a call should take at most; a full call in less than half of it lets calls grow again.
+const CALL: Duration = Duration::from_millis(100);
 /// Calls per second in the long run. Full calls are not counted.
 const RATE: usize = 20;
 /// Calls that may go out at once after a quiet time.
@@ -41,9 +49,47 @@ const RECENT: Duration = Duration::from_secs(1);
 
 type Answer<V> = Result<V, PocketBaseError>;
 
-/// The client on whose behalf a question is asked, usually a connection's id; the unit of fairness.
+/// The client on whose behalf a question is asked: a user, or the address of a guest. The unit of fairness, and of the
+/// rate of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Asker(pub u64);
+
+impl Asker {
+    /// From a user's key or an address. Two of the same hash would share their turns and their rate.
+    pub fn of(name: impl Hash) -> Self {
+        static HASHER: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
+        Self(HASHER.hash_one(name))
+    }
+}
+
+/// The size of the next calls: halved by each call that fails by timeout or takes longer than [`CALL`], doubled by each
+/// full call that is fast.
+struct CallSize(AtomicUsize);
+
+impl CallSize {
+    fn new() -> Self {
+        Self(AtomicUsize::new(BATCH))
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A call with so many questions has ended after `took`.
+    fn learn<V>(&self, questions: usize, took: Duration, answer: &Answer<V>) {
+        let size = self.get();
+        let is_slow = matches!(answer, Err(PocketBaseError::Timeout)) || took > CALL;
+        // Others that were under way at the same time have halved it already.
+        let next = if is_slow && questions > size / 2 {
+            (questions / 2).clamp(BATCH_MIN, size)
+        } else if answer.is_ok() && took < CALL / 2 && questions >= size {
+            (size * 2).min(BATCH)
+        } else {
+            return;
+        };
+        self.0.store(next, Ordering::Relaxed);
+    }
+}
 
 /// Asks PocketBase in batches. Equal questions in a batch go out once. Cloning shares the queue; when the
 /// last clone is dropped, its task ends.
@@ -110,6 +156,7 @@ struct Pending<K, V> {
     calls: Bucket,
     /// Each asker's last call.
     recent: HashMap<Asker, Instant, foldhash::fast::RandomState>,
+    size: Arc<CallSize>,
     /// Time of the last pruning of `recent`.
     pruned: Instant,
 }
@@ -117,7 +164,7 @@ struct Pending<K, V> {
 impl<K, V> Pending<K, V> {
     fn new(now: Instant) -> Self {
         let (queue, rate, recent) = (FairQueue::default(), Rate::new(RATE, BURST), HashMap::default());
-        Self { queue, rate, calls: Bucket::full(now), recent, pruned: now }
+        Self { queue, rate, calls: Bucket::full(now), recent, size: Arc::new(CallSize::new()), pruned: now }
     }
 
     fn add(&mut self, Request { asker, questions }: Request<K, V>) {
@@ -126,7 +173,7 @@ impl<K, V> Pending<K, V> {
 
     /// Start time of the next call, as of the questions now in the queue.
     fn due(&self, now: Instant) -> Instant {
-        let Some(rate) = self.rate.as_ref().filter(|_| self.queue.len() < BATCH) else { return now };
+        let Some(rate) = self.rate.as_ref().filter(|_| self.queue.len() < self.size.get()) else { return now };
         let is_recent = |asker| self.recent.get(&asker).is_some_and(|at| now - *at < RECENT);
         let needed = if self.queue.askers().all(is_recent) { RESERVE + 1 } else { 1 };
         self.calls.holds_at(rate, needed)
@@ -138,8 +185,9 @@ impl<K, V> Pending<K, V> {
             self.recent.retain(|_, at| now - *at < RECENT);
             self.pruned = now;
         }
-        let mut taken = Vec::with_capacity(self.queue.len().min(BATCH));
-        while taken.len() < BATCH
+        let size = self.size.get();
+        let mut taken = Vec::with_capacity(self.queue.len().min(size));
+        while taken.len() < size
             && let Some((asker, question)) = self.queue.pop()
         {
             // The caller has given up.
@@ -149,7 +197,7 @@ impl<K, V> Pending<K, V> {
             self.recent.insert(asker, now);
             taken.push(question);
         }
-        if let Some(rate) = self.rate.as_ref().filter(|_| (1..BATCH).contains(&taken.len())) {
+        if let Some(rate) = self.rate.as_ref().filter(|_| (1..size).contains(&taken.len())) {
             self.calls.take(rate, now);
         }
         taken
@@ -189,9 +237,11 @@ where
             continue;
         }
         let (keys, waiting) = merged(questions);
-        let answers = call(Arc::clone(&keys));
+        let (answers, size, began) = (call(Arc::clone(&keys)), Arc::clone(&pending.size), Instant::now());
         tokio::spawn(async move {
-            deliver(&keys, waiting, answers.await);
+            let answers = answers.await;
+            size.learn(keys.len(), began.elapsed(), &answers);
+            deliver(&keys, waiting, answers);
             drop(slot);
         });
     }
@@ -230,7 +280,6 @@ fn deliver<K: Eq + Hash, V: Clone>(keys: &[K], mut waiting: Waiting<K, V>, answe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[tokio::test]
     async fn a_thousand_questions_take_a_handful_of_calls() {
@@ -299,6 +348,34 @@ mod tests {
         assert!(answers.into_iter().eq((0..BATCH).map(Ok)));
         assert_eq!(calls.load(Ordering::Relaxed), 1);
         assert!(start.elapsed() < Duration::from_millis(20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_shrink_until_pocketbase_keeps_up_and_grow_again() {
+        let (sizes, cost) = (Arc::new(std::sync::Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(40)));
+        let (seen, each) = (Arc::clone(&sizes), Arc::clone(&cost));
+        // So many milliseconds for each question, and a timeout after three seconds.
+        let batcher = Batcher::start(move |keys: Arc<[usize]>| {
+            seen.lock().unwrap().push(keys.len());
+            let took = Duration::from_millis((each.load(Ordering::Relaxed) * keys.len()) as u64);
+            async move {
+                let limit = Duration::from_secs(3);
+                tokio::time::sleep(took.min(limit)).await;
+                if took < limit { Ok(keys.to_vec()) } else { Err(PocketBaseError::Timeout) }
+            }
+        });
+        let failed = |answers: Vec<Answer<usize>>| answers.iter().filter(|answer| answer.is_err()).count();
+        let mut failures = Vec::new();
+        for _ in 0..6 {
+            failures.push(failed(batcher.ask_all(Asker(1), 0..BATCH).await));
+        }
+        assert_eq!((failures[0], failures[5]), (BATCH, 0), "a call of {BATCH} takes 10 s: {failures:?}");
+        assert_eq!(sizes.lock().unwrap().last(), Some(&BATCH_MIN), "{sizes:?}");
+        cost.store(0, Ordering::Relaxed);
+        batcher.ask_all(Asker(1), 0..4 * BATCH).await;
+        sizes.lock().unwrap().clear();
+        batcher.ask_all(Asker(1), 0..BATCH).await;
+        assert_eq!(*sizes.lock().unwrap(), [BATCH]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use crate::access::is_well_formed;
 use crate::broker::{BrokerError, PresenceStats};
 use crate::channel::Kind;
 use crate::event::ACCESS;
+use crate::limits::lines::limited;
 use crate::protocol::{ClientInfo, Payload};
 use crate::revocation::Order;
 use crate::session::Services;
@@ -204,7 +205,12 @@ fn bad(error: &serde_json::Error) -> Refusal {
 }
 
 fn failed(error: &BrokerError) -> Refusal {
-    tracing::warn!(%error, "a request of the server API failed; its caller is told to try again");
+    limited!(
+        warn,
+        "failed requests of the server API",
+        %error,
+        "a request of the server API failed; its caller is told to try again"
+    );
     Refusal::Unavailable
 }
 

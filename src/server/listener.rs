@@ -2,6 +2,7 @@
 
 use super::door::Peer;
 use crate::config::ListenAddress;
+use crate::outbox::KERNEL_BUFFER;
 use crate::stream::ClientStream;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -12,9 +13,6 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 /// Length of the kernel's accept queue, as far as the system allows. When thousands of clients return at once, a client
 /// without a place tries again after a second.
 const BACKLOG: u32 = 4096;
-/// Bound of unsent bytes in the kernel per TCP connection. The default is up to 4 MiB for a client that does not read,
-/// invisible to the queue limits and metrics. Unix sockets are bounded by their send buffer.
-const KERNEL_BUFFER: u32 = 128 * 1024;
 
 pub enum Listener {
     Tcp(TcpListener),
@@ -69,7 +67,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 /// Linux and Android only; elsewhere the system's defaults hold.
 fn bound_kernel_buffer(socket: &TcpSocket) {
     #[cfg(any(target_os = "android", target_os = "linux"))]
-    if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(KERNEL_BUFFER) {
+    if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(KERNEL_BUFFER as u32) {
         tracing::debug!(%error, "the kernel's buffers stay unbounded");
     }
     #[cfg(not(any(target_os = "android", target_os = "linux")))]
@@ -121,7 +119,7 @@ mod tests {
         let (accepted, _) = listener.accept().await.unwrap();
         let socket = socket2::SockRef::from(&accepted);
         assert!(socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), KERNEL_BUFFER);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), KERNEL_BUFFER as u32);
     }
 
     #[tokio::test]

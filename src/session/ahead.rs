@@ -5,13 +5,13 @@
 //! and is answered in its turn, and requests the missing parts itself.
 
 use super::Session;
+use crate::access::Purpose;
 use crate::access::changes::Moment;
 use crate::broker::{BrokerError, History};
 use crate::channel::Kind;
 use crate::connection::Connection;
 use crate::hub::ahead::Prepared;
 use crate::outbox::{Budget, Held};
-use crate::pocketbase::batch::Asker;
 use crate::presence::Presence;
 use crate::protocol::codes::ErrorCode;
 use crate::protocol::{ClientInfo, Command, Position, Request, Subscribe, json};
@@ -65,7 +65,7 @@ impl<'a> Ahead<'a> {
         let Ok(connection) = session.connection() else { return };
         let wanted = wanted(frame, connection, services.config.max_subscriptions.min(session.commands_left()));
         let names: Vec<Arc<str>> = wanted.iter().map(|(name, _)| Arc::clone(name)).collect();
-        let check = services.access.check_all(Asker(connection.id), &connection.user, &names);
+        let check = services.access.check_all(session.asker(), &connection.user, &names, Purpose::Subscribe);
         let Ok(verdicts) = timeout_at(deadline, check).await else { return };
         let (mut allowed, may_read) = (Vec::new(), session.may_read(connection));
         for (mut channel, verdict) in wanted.into_iter().zip(verdicts) {

@@ -4,6 +4,7 @@ use super::{Failure, Session};
 use crate::connection::Connection;
 use crate::limits::addresses::counted_as;
 use crate::limits::bucket::{Bucket, Rate};
+use crate::limits::lines::limited;
 use crate::protocol::Request;
 use crate::protocol::codes::{self, Disconnect};
 use std::net::IpAddr;
@@ -167,7 +168,7 @@ impl Session {
             Ok(Ok(false)) => Err(codes::CONNECTION_LIMIT.into()),
             Ok(Err(error)) => {
                 self.services.metrics.broker_errors.with_label_values(&["connect"]).inc();
-                tracing::warn!(%error, "a user's connections could not be counted; the client is let in");
+                limited!(warn, "uncounted connections", %error, "a user's connections could not be counted; the client is let in");
                 Ok(())
             }
         }
@@ -228,13 +229,13 @@ mod tests {
     #[test]
     fn a_large_answer_costs_later_commands() {
         assert_eq!((weight(1, 500), weight(300, 500), weight(3, 512 * 1024)), (0, 10, 32));
-        let (rate, now) = (Rate::new(50, 10), Instant::now());
+        let (rate, now) = (Rate::new(50, 20), Instant::now());
         let mut pace = Pace::new(now);
         pace.charge(rate.as_ref(), weight(3, 512 * 1024), now);
         assert_eq!(pace.take(rate.as_ref(), now), Verdict::Refuse);
-        // A debt of 22, and a token.
-        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(459)), Verdict::Refuse);
-        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(460)), Verdict::Pass);
+        // A debt of 12, and a token.
+        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(259)), Verdict::Refuse);
+        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(260)), Verdict::Pass);
     }
 
     #[test]

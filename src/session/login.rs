@@ -3,20 +3,21 @@
 use super::{Failure, Session, State};
 use crate::auth::{AuthError, Verified};
 use crate::connection::Connection;
+use crate::limits::lines::limited;
 use crate::protocol::codes;
 use crate::protocol::{ConnectReply, Reply};
-use crate::session::timing::Pings;
+use crate::session::timing::{Clock, Pings};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::{Instant, timeout_at};
 
 impl Session {
-    pub(super) async fn connect(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
+    pub(super) async fn connect(&mut self, token: &str, clock: &Clock, deadline: Instant) -> Result<Reply, Failure> {
         if matches!(self.state, State::Connected(_)) {
             return Err(codes::BAD_REQUEST_FRAME.into());
         }
         self.state = State::Failed;
-        let authenticated = self.authenticate(token, deadline).await;
+        let authenticated = self.authenticate(token, clock, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
         self.settle(deadline).await?;
         let connection = self.connection()?;
@@ -34,14 +35,14 @@ impl Session {
     }
 
     /// Takes a fresh token of the same user. Guests get an error: to log in, a client connects anew.
-    pub(super) async fn refresh(&mut self, token: &str, deadline: Instant) -> Result<Reply, Failure> {
+    pub(super) async fn refresh(&mut self, token: &str, clock: &Clock, deadline: Instant) -> Result<Reply, Failure> {
         if self.connection()?.is_guest() {
             return Err(codes::NOT_AVAILABLE.into());
         }
         if token.is_empty() {
             return Err(codes::INVALID_TOKEN.into());
         }
-        let ttl = match self.authenticate(token, deadline).await {
+        let ttl = match self.authenticate(token, clock, deadline).await {
             // For SDKs a non-temporary error to `refresh` is final. After close code 3005 they connect again, get error
             // 109 to `connect` and fetch a fresh token.
             Err(Failure::Error(codes::TOKEN_EXPIRED)) => return Err(codes::EXPIRED.into()),
@@ -51,7 +52,7 @@ impl Session {
     }
 
     /// Verifies the token and takes over the account; returns the seconds until a refresh. An empty token: a guest.
-    async fn authenticate(&mut self, token: &str, deadline: Instant) -> Result<Option<u32>, Failure> {
+    async fn authenticate(&mut self, token: &str, clock: &Clock, deadline: Instant) -> Result<Option<u32>, Failure> {
         let mut verified = self.verify(token, deadline).await?;
         let connection = match &self.state {
             State::Connected(connection) => Arc::clone(connection),
@@ -76,7 +77,8 @@ impl Session {
         let now = SystemTime::now();
         let left = identity.expires_at.map(|end| end.duration_since(now).unwrap_or_default());
         let valid = left.map(|left| left + self.services.config.token_grace);
-        self.timing.authenticated(Instant::now(), Pings::of(&self.services.config), valid);
+        let pings = Pings::of(&self.services.config);
+        clock.with(|timing| timing.authenticated(Instant::now(), pings, valid));
         Ok(identity.ttl(now))
     }
 
@@ -97,7 +99,7 @@ impl Session {
                 Err(codes::INVALID_TOKEN.into())
             }
             Ok(Err(AuthError::Unavailable(error))) => {
-                tracing::warn!(%error, "fetching a key failed; the client is told to try again");
+                limited!(warn, "failed fetches of keys", %error, "fetching a key failed; the client is told to try again");
                 Err(codes::INTERNAL.into())
             }
             Err(_) => {

@@ -1,10 +1,10 @@
 //! What clients ask about users' statuses, as rpc methods.
 
 use super::{Failure, Session};
+use crate::access::Purpose;
 use crate::access::changes::Moment;
 use crate::broker::status::{Mode, State};
 use crate::channel;
-use crate::pocketbase::batch::Asker;
 use crate::protocol::codes;
 use crate::protocol::{Payload, Reply};
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ impl Session {
         let me = &self.connection()?.user;
         let access = &self.services.access;
         let channels: Vec<Arc<str>> = users.iter().map(|user| channel::status_of(user).into()).collect();
-        let verdicts = timeout_at(deadline, access.check_all(Asker(self.id), me, &channels)).await;
+        let verdicts = timeout_at(deadline, access.check_all(self.asker(), me, &channels, Purpose::List)).await;
         let mut allowed: Vec<(String, Moment)> = Vec::new();
         for (user, verdict) in users.into_iter().zip(verdicts.map_err(|_| codes::INTERNAL)?) {
             match verdict {

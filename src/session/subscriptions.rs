@@ -9,11 +9,16 @@ use crate::channel::Kind;
 use crate::connection::Connection;
 use crate::hub::SubscribeError;
 use crate::hub::suspension::Standing;
-use crate::pocketbase::batch::Asker;
+use crate::outbox::Outbox;
 use crate::protocol::codes::{self, ErrorCode};
 use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply, json};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
+
+/// Bytes of missed publications in a subscribe reply. A slow line (64 kbit/s) carries it in eight seconds, less than `pong_timeout`.
+const PIECE: usize = 64 * 1024;
+/// Bytes that a publication takes in a queue, beside its payload and its channel's name.
+const ENVELOPE: usize = 256;
 
 impl Session {
     pub(super) fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
@@ -39,7 +44,7 @@ impl Session {
         if recover.is_some() {
             self.admit_recovery(&connection)?;
         }
-        let mut cost = 0;
+        let mut weight_of_missed = 0;
         let limit = self.services.config.max_queue_size / 2;
         let name: Arc<str> = channel.as_str().into();
         let mut present = groundwork.present.take();
@@ -53,20 +58,14 @@ impl Session {
                     stale = true;
                     return false;
                 }
-                if total_size(&reply.publications) > limit {
+                if cost(&reply.publications, &channel) > limit {
                     // More than a client can take at once: it reloads from PocketBase instead.
                     (reply.recovered, reply.publications) = (Some(false), Vec::new());
                 }
                 let unrecoverable = reply.recovered == Some(false) && reject_unrecovered;
                 if !unrecoverable {
-                    cost = weight(reply.publications.len(), total_size(&reply.publications));
-                    let has_content = !reply.publications.is_empty();
-                    let reply = json::reply(id, &Reply::Subscribe(reply));
-                    if has_content {
-                        connection.outbox.push_reply_of(&name, reply);
-                    } else {
-                        connection.outbox.push(reply);
-                    }
+                    weight_of_missed = weight(reply.publications.len(), total_size(&reply.publications));
+                    reply_in_pieces(&connection.outbox, id, &name, reply);
                 }
                 !unrecoverable
             };
@@ -87,7 +86,7 @@ impl Session {
                     if !echo {
                         self.services.hub.spare_echo(&channel, &connection);
                     }
-                    return Ok(cost);
+                    return Ok(weight_of_missed);
                 }
                 Ok(Ok(false)) if stale => continue,
                 Ok(Ok(false)) => codes::UNRECOVERABLE_POSITION,
@@ -180,7 +179,7 @@ impl Session {
         if let Some(verdict) = verdict {
             return Ok(verdict?);
         }
-        let check = self.services.access.check(Asker(self.id), &self.connection()?.user, channel);
+        let check = self.services.access.check(self.asker(), &self.connection()?.user, channel);
         Ok(timeout_at(deadline, check).await.unwrap_or(Err(codes::INTERNAL))?)
     }
 
@@ -197,4 +196,31 @@ impl Session {
 /// Bytes of payload.
 pub(super) fn total_size(publications: &[Publication]) -> usize {
     publications.iter().map(|publication| publication.data.len()).sum()
+}
+
+/// Queues a subscribe reply. What a client has missed beyond [`PIECE`] bytes follows as pushes, which the client takes
+/// as any others: on a slow line it keeps what has arrived, though the connection may end before the rest.
+fn reply_in_pieces(outbox: &Arc<Outbox>, id: u32, channel: &Arc<str>, mut reply: SubscribeReply) {
+    let mut size = 0;
+    let fitting = reply.publications.iter().take_while(|publication| {
+        size += publication.data.len();
+        size <= PIECE
+    });
+    let first = fitting.count().max(1).min(reply.publications.len());
+    let rest = reply.publications.split_off(first);
+    let has_content = !reply.publications.is_empty();
+    let reply = json::reply(id, &Reply::Subscribe(reply));
+    if has_content {
+        outbox.push_reply_of(channel, reply);
+    } else {
+        outbox.push(reply);
+    }
+    for publication in rest {
+        outbox.push(json::publication_push(channel, &publication));
+    }
+}
+
+/// Bytes in a client's queue for these publications, with what is around each in its frame, and the frame's own cost.
+fn cost(publications: &[Publication], channel: &str) -> usize {
+    publications.iter().map(|publication| publication.data.len() + channel.len() + ENVELOPE).sum()
 }

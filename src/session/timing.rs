@@ -1,36 +1,63 @@
-//! When a connection has to be pinged, and when it has to end: a pure calculation on instants that are passed in.
+//! Pings, pong deadlines and the end of a connection: a pure calculation on instants that are passed in.
 
 use crate::config::Config;
+use crate::outbox;
 use crate::protocol::codes::{self, Disconnect};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 const YEAR: Duration = Duration::from_secs(31_536_000);
+/// A deadline that is noticed so much too late says that this process stood still, not that the client is gone.
+const LATE: Duration = Duration::from_secs(1);
 
-/// Alike for all connections, so that none of them holds it.
+/// The same for all connections, so that no connection holds a copy.
 #[derive(Clone, Copy)]
 pub struct Pings {
-    /// Between two.
+    /// Between two pings.
     interval: Duration,
-    /// How long a client may take to answer one.
+    /// How long a client may take to answer a ping.
     timeout: Duration,
+    /// How long the kernel's buffer of a slow client takes to leave, at the least speed that is tolerated.
+    drain: Duration,
 }
 
 impl Pings {
     pub fn of(config: &Config) -> Self {
-        Self { interval: config.ping_interval, timeout: config.pong_timeout }
+        let drain = config.write_timeout * outbox::KERNEL_BUFFER.div_ceil(outbox::STRIDE) as u32;
+        Self { interval: config.ping_interval, timeout: config.pong_timeout, drain }
+    }
+}
+
+/// A connection's [`Timing`], shared by the session and by the task that reads and writes while the session works.
+///
+/// A std Mutex is enough: held for a few comparisons.
+pub struct Clock(Mutex<Timing>);
+
+impl Clock {
+    pub fn new(config: &Config, now: Instant) -> Self {
+        Self(Mutex::new(Timing::new(config, now)))
+    }
+
+    /// Reads or changes the timing.
+    pub fn with<R>(&self, act: impl FnOnce(&mut Timing) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 pub struct Timing {
-    /// Deadline for `connect`, and later for a fresh token; past it, `ended_by`. Guests have none.
+    /// Deadline for `connect`, and later for a fresh token. Guests have none.
     end: Option<Instant>,
-    ended_by: Disconnect,
     next_ping: Option<Instant>,
     pong_due: Option<Instant>,
+    /// Until then a ping may be on its way behind earlier bytes. `None`: the socket was never full.
+    drained: Option<Instant>,
+    is_authenticated: bool,
+    /// Pongs that have arrived in frames which are not handled yet.
+    early: u16,
 }
 
-/// What the time has come for.
+/// The next thing to do.
 #[derive(Debug, PartialEq)]
 pub enum Due {
     Nothing,
@@ -39,21 +66,55 @@ pub enum Due {
 }
 
 impl Timing {
-    pub fn new(config: &Config, now: Instant) -> Self {
-        Self { end: Some(now + config.connect_timeout), ended_by: codes::STALE, next_ping: None, pong_due: None }
+    fn new(config: &Config, now: Instant) -> Self {
+        Self::ending(now + config.connect_timeout)
+    }
+
+    fn ending(end: Instant) -> Self {
+        let (next_ping, pong_due, drained) = (None, None, None);
+        Self { end: Some(end), next_ping, pong_due, drained, is_authenticated: false, early: 0 }
     }
 
     /// The client is authenticated for as long as `valid`; `None`: without end.
     pub fn authenticated(&mut self, now: Instant, pings: Pings, valid: Option<Duration>) {
         // A year at most: a token may be valid for longer than an instant can reach.
         self.end = valid.map(|valid| now + valid.min(YEAR));
-        self.ended_by = codes::EXPIRED;
+        self.is_authenticated = true;
         self.next_ping.get_or_insert(now + pings.interval);
     }
 
-    /// The client answered a ping; returns whether there was one to answer.
+    /// A frame has arrived, which may be handled much later: the answer to a ping in it counts from now on. Returns true
+    /// for a frame that is nothing but that answer, and needs no handling.
+    pub fn arrived(&mut self, frame: &str) -> bool {
+        let is_pong = |line: &str| line.trim_ascii() == "{}";
+        if self.pong_due.is_none() {
+            return false;
+        }
+        let is_alone = is_pong(frame);
+        if is_alone {
+            self.pong_due = None;
+        } else if frame.lines().any(is_pong) {
+            self.pong_due = None;
+            self.early = self.early.saturating_add(1);
+        }
+        is_alone
+    }
+
+    /// The client answered a ping; returns whether there was a ping to answer.
     pub fn pong(&mut self) -> bool {
+        if self.early > 0 {
+            self.early -= 1;
+            return true;
+        }
         self.pong_due.take().is_some()
+    }
+
+    /// The client's socket was full and has taken bytes: the client's time for a pong begins when what the kernel holds
+    /// has left.
+    pub fn moved(&mut self, now: Instant, pings: Pings) {
+        let drained = now + pings.drain;
+        self.drained = Some(drained);
+        self.pong_due = self.pong_due.map(|due| due.max(drained + pings.timeout));
     }
 
     /// When [`Timing::due`] should be asked next.
@@ -63,18 +124,27 @@ impl Timing {
         next.unwrap_or_else(|| Instant::now() + YEAR)
     }
 
-    pub fn due(&mut self, now: Instant, pings: Pings) -> Due {
+    /// `is_listening`: whether the connection is being read. While it is not, a missing pong proves nothing.
+    pub fn due(&mut self, now: Instant, pings: Pings, is_listening: bool) -> Due {
         if self.end.is_some_and(|end| now >= end) {
-            Due::End(self.ended_by)
-        } else if self.pong_due.is_some_and(|due| now >= due) {
-            Due::End(codes::NO_PONG)
-        } else if self.next_ping.is_some_and(|due| now >= due) {
-            self.next_ping = Some(now + pings.interval);
-            self.pong_due = Some(now + pings.timeout);
-            Due::Ping
-        } else {
-            Due::Nothing
+            return Due::End(if self.is_authenticated { codes::EXPIRED } else { codes::STALE });
         }
+        if let Some(due) = self.pong_due.filter(|due| now >= *due) {
+            if is_listening && now < due + LATE {
+                return Due::End(codes::NO_PONG);
+            }
+            self.pong_due = Some(now + pings.timeout);
+        }
+        if self.next_ping.is_none_or(|due| now < due) {
+            return Due::Nothing;
+        }
+        self.next_ping = Some(now + pings.interval);
+        if self.pong_due.is_some() {
+            // The last ping is still on its way.
+            return Due::Nothing;
+        }
+        self.pong_due = Some(self.drained.map_or(now, |drained| drained.max(now)) + pings.timeout);
+        Due::Ping
     }
 }
 
@@ -82,10 +152,19 @@ impl Timing {
 mod tests {
     use super::*;
 
-    const PINGS: Pings = Pings { interval: Duration::from_secs(25), timeout: Duration::from_secs(10) };
+    const PINGS: Pings =
+        Pings { interval: Duration::from_secs(25), timeout: Duration::from_secs(10), drain: Duration::from_secs(20) };
 
     fn timing(now: Instant) -> Timing {
-        Timing { end: Some(now + Duration::from_secs(10)), ended_by: codes::STALE, next_ping: None, pong_due: None }
+        Timing::ending(now + Duration::from_secs(10))
+    }
+
+    /// Authenticated without end, and pinged after 25 s.
+    fn pinged(start: Instant) -> Timing {
+        let mut timing = timing(start);
+        timing.authenticated(start, PINGS, None);
+        assert_eq!(timing.due(start + PINGS.interval, PINGS, true), Due::Ping);
+        timing
     }
 
     #[test]
@@ -93,8 +172,8 @@ mod tests {
         let start = Instant::now();
         let mut timing = timing(start);
         assert_eq!(timing.next(), start + Duration::from_secs(10));
-        assert_eq!(timing.due(start + Duration::from_secs(9), PINGS), Due::Nothing);
-        assert_eq!(timing.due(start + Duration::from_secs(10), PINGS), Due::End(codes::STALE));
+        assert_eq!(timing.due(start + Duration::from_secs(9), PINGS, true), Due::Nothing);
+        assert_eq!(timing.due(start + Duration::from_secs(10), PINGS, true), Due::End(codes::STALE));
     }
 
     #[test]
@@ -103,12 +182,12 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = timing(start);
         timing.authenticated(start, PINGS, Some(Duration::from_secs(3600)));
-        assert_eq!((timing.next(), timing.due(at(25), PINGS)), (at(25), Due::Ping));
+        assert_eq!((timing.next(), timing.due(at(25), PINGS, true)), (at(25), Due::Ping));
         assert_eq!(timing.next(), at(35));
         assert!(timing.pong());
         assert!(!timing.pong());
-        assert_eq!((timing.next(), timing.due(at(50), PINGS)), (at(50), Due::Ping));
-        assert_eq!(timing.due(at(60), PINGS), Due::End(codes::NO_PONG));
+        assert_eq!((timing.next(), timing.due(at(50), PINGS, true)), (at(50), Due::Ping));
+        assert_eq!(timing.due(at(60), PINGS, true), Due::End(codes::NO_PONG));
     }
 
     #[test]
@@ -118,10 +197,10 @@ mod tests {
         let mut timing = timing(start);
         timing.authenticated(start, PINGS, Some(Duration::from_secs(30)));
         timing.authenticated(at(20), PINGS, Some(Duration::from_secs(30)));
-        assert_eq!(timing.due(at(25), PINGS), Due::Ping);
+        assert_eq!(timing.due(at(25), PINGS, true), Due::Ping);
         assert!(timing.pong());
-        assert_eq!(timing.due(at(49), PINGS), Due::Nothing);
-        assert_eq!(timing.due(at(50), PINGS), Due::End(codes::EXPIRED));
+        assert_eq!(timing.due(at(49), PINGS, true), Due::Nothing);
+        assert_eq!(timing.due(at(50), PINGS, true), Due::End(codes::EXPIRED));
         timing.authenticated(start, PINGS, Some(Duration::MAX));
     }
 
@@ -131,9 +210,50 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = timing(start);
         timing.authenticated(start, PINGS, None);
-        assert_eq!((timing.next(), timing.due(at(25), PINGS)), (at(25), Due::Ping));
+        assert_eq!((timing.next(), timing.due(at(25), PINGS, true)), (at(25), Due::Ping));
         assert!(timing.pong());
-        assert_eq!((timing.next(), timing.due(at(40_000_000), PINGS)), (at(50), Due::Ping));
-        assert_eq!(timing.due(at(40_000_010), PINGS), Due::End(codes::NO_PONG));
+        assert_eq!((timing.next(), timing.due(at(40_000_000), PINGS, true)), (at(50), Due::Ping));
+        assert_eq!(timing.due(at(40_000_010), PINGS, true), Due::End(codes::NO_PONG));
+    }
+
+    #[test]
+    fn a_pong_counts_when_it_arrives_and_is_taken_when_it_is_handled() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timing = pinged(start);
+        assert!(!timing.arrived(r#"{"id":1,"ping":{}}"#) && timing.pong_due.is_some());
+        assert!(!timing.arrived("{\"id\":1,\"ping\":{}}\n{}"), "there is more in this frame");
+        assert_eq!((timing.due(at(36), PINGS, true), timing.due(at(50), PINGS, true)), (Due::Nothing, Due::Ping));
+        assert!(timing.arrived(" {}\n"), "a pong alone");
+        assert!(!timing.arrived("{}"), "no ping is unanswered");
+        assert!(timing.pong() && !timing.pong(), "the pong of the first frame, handled late");
+    }
+
+    #[test]
+    fn a_slow_client_s_time_for_a_pong_begins_when_the_kernel_s_buffer_has_left() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timing = pinged(start);
+        timing.moved(at(34), PINGS);
+        assert_eq!(timing.due(at(50), PINGS, true), Due::Nothing, "no second ping behind the first");
+        assert_eq!(timing.due(at(63), PINGS, true), Due::Nothing);
+        assert_eq!(timing.due(at(64), PINGS, true), Due::End(codes::NO_PONG));
+        let mut timing = self::timing(start);
+        timing.authenticated(start, PINGS, None);
+        timing.moved(at(20), PINGS);
+        assert_eq!(timing.due(at(25), PINGS, true), Due::Ping);
+        assert_eq!(timing.next(), at(50));
+    }
+
+    #[test]
+    fn a_missing_pong_proves_nothing_while_nothing_is_read_or_after_a_standstill() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timing = pinged(start);
+        assert_eq!(timing.due(at(35), PINGS, false), Due::Nothing);
+        assert_eq!(timing.due(at(45), PINGS, true), Due::End(codes::NO_PONG));
+        let mut timing = pinged(start);
+        assert_eq!(timing.due(at(60), PINGS, true), Due::Nothing, "this process stood still");
+        assert_eq!(timing.due(at(70), PINGS, true), Due::End(codes::NO_PONG));
     }
 }

@@ -19,6 +19,8 @@ pub struct Client {
     /// Pushes that arrived while something else was waited for.
     pushes: VecDeque<Value>,
     next_id: u32,
+    /// The gateway's pings so far, all answered.
+    pub pings: u32,
 }
 
 /// How a handshake was answered that did not succeed.
@@ -51,7 +53,7 @@ impl Client {
     /// As `open`, where the gateway may be away or refuse.
     pub async fn try_open(url: &str) -> Option<Self> {
         let (socket, _) = connect_async(url).await.ok()?;
-        Some(Self { socket, pushes: VecDeque::new(), next_id: 1 })
+        Some(Self { socket, pushes: VecDeque::new(), next_id: 1, pings: 0 })
     }
 
     /// One that the network brings its bytes slowly: as soon as it stops reading, the gateway feels it.
@@ -61,7 +63,7 @@ impl Client {
         let stream = socket.connect(([127, 0, 0, 1], gateway.port).into()).await.expect("the gateway accepts");
         let stream = MaybeTlsStream::Plain(stream);
         let (socket, _) = client_async(gateway.websocket(), stream).await.expect("the handshake succeeds");
-        Self { socket, pushes: VecDeque::new(), next_id: 1 }
+        Self { socket, pushes: VecDeque::new(), next_id: 1, pings: 0 }
     }
 
     /// From this address of the machine's own, with these headers; how it was refused otherwise.
@@ -79,7 +81,7 @@ impl Client {
         }
         let stream = super::connect_from(from, port).await.expect("the server accepts");
         match client_async(request, MaybeTlsStream::Plain(stream)).await {
-            Ok((socket, _)) => Ok(Self { socket, pushes: VecDeque::new(), next_id: 1 }),
+            Ok((socket, _)) => Ok(Self { socket, pushes: VecDeque::new(), next_id: 1, pings: 0 }),
             Err(Error::Http(response)) => Err(Refused {
                 status: response.status().as_u16(),
                 retry_after: response.headers().contains_key("retry-after"),
@@ -152,7 +154,10 @@ impl Client {
     pub async fn text(&mut self) -> Result<Utf8Bytes, Option<CloseFrame>> {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Text(text))) if text.as_str() == "{}" => self.send("{}").await,
+                Some(Ok(Message::Text(text))) if text.as_str() == "{}" => {
+                    self.pings += 1;
+                    self.send("{}").await;
+                }
                 Some(Ok(Message::Text(text))) => return Ok(text),
                 Some(Ok(Message::Close(frame))) => return Err(frame),
                 Some(Ok(_)) => {}

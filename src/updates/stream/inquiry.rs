@@ -1,6 +1,7 @@
 //! The questions of a stream to PocketBase, in calls of bounded time. Partial answers are kept, and the rest is asked
 //! again.
 
+use crate::limits::lines::limited;
 use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};
 use crate::protocol::Payload;
 use crate::updates::sight::Ids;
@@ -174,7 +175,9 @@ impl Inquiry {
                 Ok(_) => self.rest(&mut attempt, &PocketBaseError::Abandoned).await,
                 Err(error) if attempt.is_futile(&error) => {
                     let View { user, record } = open.remove(0);
-                    tracing::error!(
+                    limited!(
+                        error,
+                        "views that PocketBase cannot tell in time",
                         user = &*user,
                         record = &*record,
                         channel = &*self.channel,
@@ -223,7 +226,13 @@ impl Inquiry {
                     }
                 }
                 Err(error) if attempt.is_futile(&error) => {
-                    tracing::error!(who, channel = &*self.channel, "PocketBase does not list in time what is visible");
+                    limited!(
+                        error,
+                        "lists that PocketBase cannot give in time",
+                        who,
+                        channel = &*self.channel,
+                        "PocketBase does not list in time what is visible"
+                    );
                     return None;
                 }
                 Err(error) => self.rest(&mut attempt, &error).await,
@@ -239,7 +248,9 @@ impl Inquiry {
 
     async fn rest(&self, attempt: &mut Attempt, error: &PocketBaseError) {
         let pause = attempt.fail(error);
-        tracing::warn!(
+        limited!(
+            warn,
+            "failed questions about updates",
             %error,
             channel = &*self.channel,
             "PocketBase did not say who may view what; updates wait, and it is asked again in {pause:?}"

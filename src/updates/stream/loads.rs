@@ -3,7 +3,9 @@
 use super::inquiry::{Inquiry, Whole};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// The user or class of a load.
@@ -33,6 +35,8 @@ pub(super) struct Load {
     pub recheck: bool,
     /// Set at the end of the load; `None` inside: given up.
     pub result: Option<Option<Whole>>,
+    /// The time from which on nobody has waited for it.
+    abandoned: Option<Instant>,
     number: u64,
     _task: AbortOnDropHandle<()>,
 }
@@ -78,7 +82,10 @@ impl Loads {
             // Fails only at the end of the stream.
             let _ = finish.send((asked, number, whole));
         }));
-        self.of.insert(who, Load { since: batch, again: None, recheck, result: None, number, _task: task });
+        self.of.insert(
+            who,
+            Load { since: batch, again: None, recheck, result: None, abandoned: None, number, _task: task },
+        );
     }
 
     /// Marks the whole access of this user or class as doubtful from this batch on.
@@ -95,6 +102,24 @@ impl Loads {
 
     pub fn remove(&mut self, who: &Who) -> Option<Load> {
         self.of.remove(who)
+    }
+
+    /// Ends loads for which nobody has waited for `patience`, by `is_wanted`: their calls would be repeated for as long as
+    /// PocketBase does not answer.
+    pub fn end_abandoned(&mut self, patience: Duration, is_wanted: impl Fn(&Who) -> bool) {
+        let now = Instant::now();
+        self.of.retain(|who, load| {
+            if is_wanted(who) {
+                load.abandoned = None;
+                return true;
+            }
+            now - *load.abandoned.get_or_insert(now) < patience
+        });
+    }
+
+    /// The time from which on nobody has waited for the load that was abandoned first.
+    pub fn abandoned(&self) -> Option<Instant> {
+        self.of.values().filter_map(|load| load.abandoned).min()
     }
 
     pub fn clear(&mut self) {

@@ -5,7 +5,7 @@ use crate::auth::Account;
 use crate::outbox::Outbox;
 use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};
 use async_trait::async_trait;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const CHANNEL: &str = "note-updates";
 /// The time of a page.
@@ -18,6 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 struct Pages {
     /// Pages of more rows than this time out.
     rows: Mutex<Option<usize>>,
+    /// No call is answered.
+    is_away: AtomicBool,
+    /// The class of all users, which may view so many records; users view none beside those.
+    class: Mutex<Option<usize>>,
     /// Rows of the page that was answered last.
     answered: AtomicUsize,
     calls: AtomicUsize,
@@ -31,13 +35,19 @@ impl Source for Pages {
         if self.rows.lock().unwrap().is_some_and(|most| rows > most) {
             return Err(PocketBaseError::Timeout);
         }
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(PocketBaseError::Unreachable("connection refused".to_owned()));
+        }
         self.answered.store(rows, Ordering::Relaxed);
-        let count: usize = who.strip_prefix("many ").map_or(1, |count| count.parse().unwrap());
+        let class = *self.class.lock().unwrap();
+        let of_class = class.map(|count| if who.starts_with('~') { count } else { 0 });
+        let count: usize = who.strip_prefix("many ").map_or(of_class.unwrap_or(1), |count| count.parse().unwrap());
         let first: usize = if after.is_empty() { 0 } else { after.parse::<usize>().unwrap() + 1 };
         let id = |number: usize| Arc::<str>::from(format!("{number:08}"));
         let last = (first + rows).min(count);
         let next = (last < count).then(|| id(last - 1));
-        let page = Page { class: None, yes: (first..last).map(id).collect(), no: vec![], next };
+        let page =
+            Page { class: class.map(|_| "class".into()), yes: (first..last).map(id).collect(), no: vec![], next };
         Ok(Visible { namespace: "note".to_owned(), collection: "notes".to_owned(), page: Some(page) })
     }
 
@@ -160,4 +170,48 @@ async fn a_change_of_one_user_costs_that_user_s_pages() {
     tokio::time::sleep(PAGE * 10).await;
     assert_eq!(stage.source.calls.load(Ordering::Relaxed), before + 1);
     assert_eq!(stage.stream.behind(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn newcomers_of_a_known_class_cost_a_page_each_and_hold_up_nobody() {
+    const RECORDS: usize = 200_000;
+    let mut stage = Stage::new();
+    *stage.source.class.lock().unwrap() = Some(RECORDS);
+    let (old_hand, answer) = stage.subscribe("old hand");
+    answer.await.unwrap();
+    let before = stage.source.calls.load(Ordering::Relaxed);
+    assert!(before >= RECORDS / 4_000, "the set of the class was loaded");
+    let newcomers: Vec<_> = (0..128).map(|number| stage.subscribe(&format!("newcomer {number}"))).collect();
+    let event = Event {
+        action: Action::Update,
+        record: "00000007".into(),
+        data: Payload::parse(r#"{"action":"update","record":{"id":"00000007"}}"#).unwrap(),
+        users: vec![],
+    };
+    let mut got = Vec::new();
+    old_hand.outbox.take(&mut got).await.unwrap();
+    stage.stream.push(|| Input::Event(event));
+    let begun = Instant::now();
+    old_hand.outbox.take(&mut got).await.unwrap();
+    assert!(begun.elapsed() <= PAGE, "the event reached the old hand after {:?}", begun.elapsed());
+    for (_connection, answer) in newcomers {
+        answer.await.unwrap();
+    }
+    assert_eq!(stage.source.calls.load(Ordering::Relaxed), before + 128);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_for_those_who_have_given_up_end() {
+    let mut stage = Stage::new();
+    stage.source.is_away.store(true, Ordering::Relaxed);
+    for user in ["ann", "bob", "cat"] {
+        assert!(!stage.try_to_subscribe(user).await);
+    }
+    let (_connection, answer) = stage.subscribe("dan");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = stage.source.calls.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let calls = stage.source.calls.load(Ordering::Relaxed) - before;
+    assert!((25..=31).contains(&calls), "{calls} calls in a minute, for the one who waits");
+    drop(answer);
 }

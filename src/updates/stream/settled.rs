@@ -10,17 +10,18 @@ use super::questions::Questions;
 use super::{Action, Event, Inbox, Input, Join, Leave};
 use crate::access::changes::{Cause, Change};
 use crate::connection::Connection;
+use crate::limits::lines::limited;
 use crate::metrics::Metrics;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::{codes, json};
 use crate::updates::sight::{Classes, Ids, Viewer};
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long the sight of a user without connections is kept. A subscribe after a timeout then needs no new load.
+/// How long the sight of a user without connections is kept, and a load goes on for which nobody waits. A subscribe after a timeout then needs no new load.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A subscribed user.
@@ -81,13 +82,13 @@ impl Settled {
         }
     }
 
-    /// Returns when a load is finished, or an idle seat is due for removal. Safe to cancel.
+    /// Returns when a load is finished, or an idle seat or an abandoned load is due for removal. Safe to cancel.
     pub async fn due(&mut self) {
         if !self.ready().is_empty() {
             // A load was waiting for another load, now settled.
             return;
         }
-        let idle = self.seats.values().filter_map(|seat| seat.empty_since).min();
+        let idle = self.seats.values().filter_map(|seat| seat.empty_since).chain(self.loads.abandoned()).min();
         tokio::select! {
             () = self.loads.done() => {}
             () = async { tokio::time::sleep_until(idle.unwrap_or_else(Instant::now) + IDLE).await }, if idle.is_some() => {}
@@ -224,7 +225,8 @@ impl Settled {
 
     /// Ends all subscriptions after a loss of inputs; clients subscribe again.
     fn end_all(&mut self, inbox: &Inbox) {
-        tracing::warn!(channel = &*self.channel, "events of an updates channel were lost; its subscribers reload");
+        let channel = &*self.channel;
+        limited!(warn, "losses of events", channel, "events of an updates channel were lost; its subscribers reload");
         let users: Vec<Arc<str>> = self.seats.keys().cloned().collect();
         self.metrics.updates_lost.inc();
         users.iter().for_each(|user| self.end(user, inbox));
@@ -280,6 +282,7 @@ impl Settled {
             }
             stays
         });
+        self.end_abandoned_loads();
         let read = self.loads.iter().filter_map(|(_, load)| load.result.as_ref()?.as_ref()?.class.clone());
         let wanted = self.seats.values().filter_map(|seat| seat.viewer.class.clone()).chain(read).collect();
         self.classes.retain(&wanted);
@@ -287,6 +290,22 @@ impl Settled {
             self.names.retain(|name| Arc::strong_count(name) > 1);
             self.names_in_use = self.names.len().max(1024);
         }
+    }
+
+    /// Ends loads of users without subscribes and connections, and of classes without such users. They go on for a while,
+    /// since a client whose subscribe has timed out subscribes again.
+    fn end_abandoned_loads(&mut self) {
+        let Self { waiting, seats, loads, .. } = self;
+        if loads.is_empty() {
+            return;
+        }
+        let of_seats = seats.values().filter_map(|seat| seat.viewer.class.clone());
+        let of_loads = loads.iter().filter_map(|(_, load)| load.result.as_ref()?.as_ref()?.class.clone());
+        let classes: HashSet<Arc<str>> = of_seats.chain(of_loads).collect();
+        loads.end_abandoned(IDLE, |who| match who {
+            Who::User(user) => waiting.contains_key(user) || seats.contains_key(user),
+            Who::Class(class) => classes.contains(class),
+        });
     }
 
     /// Answers the waiting subscribes of all users with a known sight.

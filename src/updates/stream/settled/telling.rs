@@ -3,6 +3,7 @@
 use super::verdicts::{Told, Turns};
 use super::{Owed, Seat, Settled};
 use crate::event::{DATA_MAX, truncated_data};
+use crate::limits::lines::limited;
 use crate::pocketbase::View;
 use crate::protocol::frame::Frame;
 use crate::protocol::{Payload, Publication, json};
@@ -199,7 +200,8 @@ impl Settled {
         let users = self.seats.iter().filter(|(_, seat)| behind(seat)).map(|(user, _)| Arc::clone(user));
         let users: Vec<Arc<str>> = users.collect();
         if !users.is_empty() {
-            tracing::warn!(users = users.len(), channel = &*self.channel, "updates fell behind; these users reload");
+            let (users, channel) = (users.len(), &*self.channel);
+            limited!(warn, "times that updates fell behind", users, channel, "updates fell behind; these users reload");
             self.metrics.updates_lost.inc();
         }
         users.iter().for_each(|user| self.end(user, inbox));

@@ -1,6 +1,7 @@
 //! Applies PocketBase's answers to the sights of users and classes, and compares sights before and after.
 
 use super::{Owed, Seat, Settled};
+use crate::limits::lines::limited;
 use crate::pocketbase::View;
 use crate::updates::sight::{Ids, Viewer};
 use crate::updates::stream::Action;
@@ -256,7 +257,9 @@ impl Settled {
         let owed = load.again.map(|from| Owed { from, since: Instant::now() });
         let Some(seat) = self.seats.get_mut(user) else {
             if viewer.own() + self.seats.values().map(|seat| seat.viewer.own()).sum::<usize>() > SIGHTS {
-                tracing::error!(
+                limited!(
+                    error,
+                    "users without a place for what they may view",
                     user = &**user,
                     channel = &*self.channel,
                     "too many records are visible to too many users"
@@ -278,7 +281,9 @@ impl Settled {
 
     fn bound_gains(&mut self, user: &Arc<str>, turns: &mut Turns, inbox: &Inbox) {
         if turns.values().filter(|users| users.get(user) == Some(&true)).count() > GAINS {
-            tracing::info!(
+            limited!(
+                info,
+                "users who reload since much has become visible",
                 user = &**user,
                 channel = &*self.channel,
                 "much has become visible at once; the user reloads"
