@@ -37,6 +37,8 @@ pub struct Limits {
     pub signals: Arc<Buckets>,
     /// Reads per user; for guests, per network address.
     pub reads: Arc<Buckets>,
+    /// Of changes of a user's status.
+    pub statuses: Arc<Buckets>,
     pub guests: Guests,
     /// Of log lines about commands that were refused.
     pub refusals: Lines,
@@ -52,6 +54,7 @@ impl Limits {
             commands: Rate::new(config.max_commands_per_second.0, config.max_commands_burst),
             signals: Arc::new(Buckets::new(config.max_signals_per_second.0, config.max_signals_burst)),
             reads: Arc::new(Buckets::new(config.max_reads_per_second.0, config.max_reads_burst)),
+            statuses: Arc::new(Buckets::new(config.max_status_changes_per_second.0, config.max_status_changes_burst)),
             guests: Guests::new(config.max_guests_per_ip.0, guests),
             refusals: Lines::new("refused commands", REFUSALS, Duration::from_secs(1)),
         }

@@ -142,7 +142,7 @@ impl Metrics {
             rate_limited: counters(
                 &r,
                 "gateway_rate_limited_total",
-                "Commands, signals, reads and questions to PocketBase beyond their limits (error 111), and commands that ended their connection (3013)",
+                "Commands, signals, changes of statuses, reads and questions to PocketBase beyond their limits (error 111), and commands that ended their connection (3013)",
                 "limit",
             )?,
             bad_frames: counters(&r, "gateway_bad_frames_total", "Frames that ended their connection", "kind")?,
@@ -329,7 +329,7 @@ impl Metrics {
             (&self.handshakes_refused, HANDSHAKE_REASONS),
             (&self.hooks_refused, HOOK_REASONS),
             (&self.disconnects, &["client", "3008", "3012", "3013", "3504"]),
-            (&self.rate_limited, &["commands", "signals", "reads", "questions"]),
+            (&self.rate_limited, &["commands", "signals", "reads", "questions", "statuses"]),
             (&self.access_checks, &["remembered", "asked", "failed"]),
             (&self.gaps, &["filled", "lost"]),
             (&self.relay_events, &["hook", "pull", "repeat", "dropped"]),

@@ -241,7 +241,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
     tasks::spawn(Task::AccessRechecks, Revocation::recheck(watcher, config.recheck_interval));
     let limits = Limits::new(&config, metrics.guests.clone());
-    for table in [&limits.signals, &limits.reads] {
+    for table in [&limits.signals, &limits.reads, &limits.statuses] {
         tasks::spawn(Task::RateSweep, Buckets::sweep(Arc::downgrade(table)));
     }
     let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());

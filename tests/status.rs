@@ -280,6 +280,29 @@ async fn users_choose_what_others_see() {
     assert_eq!(next(&mut bobs).await.status, Status::Online);
 }
 
+/// The rate is the user's, on all of their connections to a gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_a_users_status_are_rated_and_looking_is_not() {
+    let world = World::start(1, false, PATIENT).await;
+    let [ann, bob] = [world.pocketbase.user("ann").await, world.pocketbase.user("bob").await];
+    let mut anns = Vec::new();
+    for _ in 0..2 {
+        anns.push(Client::connect(world.gateway(), &ann.token).await);
+    }
+    let mut refused = 0;
+    for i in 0..60 {
+        let (status, place) = (if i % 4 < 2 { "dnd" } else { "online" }, i % 2);
+        let reply = anns[place].call("rpc", json!({"method": "status.set", "data": {"status": status}})).await;
+        refused += usize::from(reply["error"]["code"] == 111);
+    }
+    // 30 at once, and two more each second that this takes.
+    assert!((1..=30).contains(&refused), "{refused} of 60 were refused");
+    assert!(rpc(&mut anns[0], "status.set", json!({})).await["mode"].is_string());
+    let mut bobs = Client::connect(world.gateway(), &bob.token).await;
+    assert_eq!(rpc(&mut bobs, "status.set", json!({"status": "dnd"})).await["mode"], "dnd");
+    world.gateway().metric_reaches("gateway_rate_limited_total{limit=\"statuses\"}", refused as f64).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_status_is_refused() {
     let (_world, ann, _, mut bobs) = ann_and_bob().await;

@@ -150,6 +150,15 @@ impl Session {
         Err(codes::TOO_MANY_REQUESTS.into())
     }
 
+    /// Counts a change of this user's status.
+    pub(super) fn admit_status_change(&self, user: &str) -> Result<(), Failure> {
+        if self.services.limits.statuses.take(user, Instant::now()) {
+            return Ok(());
+        }
+        self.services.metrics.rate_limited.with_label_values(&["statuses"]).inc();
+        Err(codes::TOO_MANY_REQUESTS.into())
+    }
+
     /// Moves an authenticated client from `max_unauthenticated` to the limit of the user's connections, or of guests
     /// per address. If the broker does not answer, the client is let in: a limit must not end the service.
     pub(super) async fn settle(&mut self, deadline: Instant) -> Result<(), Failure> {

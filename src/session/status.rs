@@ -41,8 +41,11 @@ impl Session {
             #[serde(flatten)]
             state: State,
         }
-        let wish: Wish = read(data)?;
-        let chosen = self.services.statuses.choose(&self.connection()?.user, wish.status);
+        let (wish, user): (Wish, _) = (read(data)?, &self.connection()?.user);
+        if wish.status.is_some() {
+            self.admit_status_change(user)?;
+        }
+        let chosen = self.services.statuses.choose(user, wish.status);
         let (mode, state) = self.ask_broker("status", deadline, chosen).await?;
         Ok(answer(&Answer { mode, state }))
     }
@@ -53,7 +56,9 @@ impl Session {
             idle: bool,
         }
         let Idle { idle } = read(data)?;
-        self.services.statuses.set_idle(self.connection()?, idle);
+        let connection = self.connection()?;
+        self.admit_status_change(&connection.user)?;
+        self.services.statuses.set_idle(connection, idle);
         Ok(answer(&BTreeMap::<&str, ()>::new()))
     }
 
