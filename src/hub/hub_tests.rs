@@ -651,7 +651,7 @@ impl Guarded {
     }
 
     /// Whether the subscriber has been sent anything.
-    async fn is_untouched(self) -> bool {
+    async fn stays_untouched(self) -> bool {
         self.subscriber.outbox.close(codes::SHUTDOWN);
         self.subscriber.outbox.take(&mut Vec::new()).await == Err(codes::SHUTDOWN)
     }
@@ -679,7 +679,7 @@ async fn a_publication_waits_for_the_barrier_that_comes_late() {
     }
     // Without reading the watched channel again.
     assert!(began.elapsed() < Duration::from_millis(100));
-    assert!(it.is_untouched().await);
+    assert!(it.stays_untouched().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -750,5 +750,5 @@ async fn nothing_goes_on_while_the_watched_channel_is_read() {
     }
     assert_eq!((it.standing(), it.heard()), (Standing::Suspended, vec!["1".to_owned(), "2".to_owned()]));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(it.is_untouched().await);
+    assert!(it.stays_untouched().await);
 }

@@ -57,7 +57,7 @@ impl Buckets {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.buckets.len()
     }
 
