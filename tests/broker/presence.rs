@@ -70,7 +70,7 @@ pub async fn clients_and_users_are_counted(factory: &impl Factory) {
     // Few and many, with users of one client, of two, and guests.
     for size in [4, 40] {
         let channel: Arc<str> = format!("of {size}").into();
-        let user = |n: usize| if n % 4 == 0 { String::new() } else { format!("u\"{}", n - n % 4 + n % 4 / 2) };
+        let user = |n: usize| if n.is_multiple_of(4) { String::new() } else { format!("u\"{}", n - n % 4 + n % 4 / 2) };
         let crowd: Vec<_> = (0..size).map(|n| (Arc::clone(&channel), client(&user(n), &n.to_string()))).collect();
         for _ in 0..2 {
             broker.add_presence(&crowd).await.unwrap();
