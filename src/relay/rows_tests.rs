@@ -137,7 +137,7 @@ proptest! {
         let (arrived, access) = relay(&outbox, &posts);
         prop_assert_eq!(arrived, due);
         let revoked: Vec<String> = users.into_iter().filter(|user| access.iter().any(|it| it.contains(user))).collect();
-        prop_assert_eq!(revoked.len(), access.iter().filter(|it| it.contains("\"u")).count());
+        prop_assert_eq!(revoked.len(), access.iter().filter(|it| it.contains("\"user\":\"u")).count());
         for notice in &access {
             let notice: serde_json::Value = serde_json::from_str(notice).unwrap();
             let changes: Result<Vec<Change>, _> = serde_json::from_value(notice["access"].clone());
