@@ -109,10 +109,10 @@ fn run<'a>(
     services: &'a Services,
     shutdown: &'a Shutdown,
 ) -> impl Future<Output = End> + Send {
+    let clock = Clock::new(&services.config, Instant::now());
     async move {
         let stream = Arc::clone(&incoming.through.stream);
         let outgoing = Outgoing { stream, outbox: Arc::clone(&incoming.through.outbox) };
-        let clock = Clock::new(&services.config, Instant::now());
         let next_tick = clock.with(|timing| timing.next());
         let (farewell, tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(next_tick)));
         let mut line =
