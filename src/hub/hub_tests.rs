@@ -523,8 +523,8 @@ impl Guarded {
         self.node.hub.standing(CHANNEL, 1)
     }
 
-    /// Whether the subscriber has been sent anything.
-    async fn is_untouched(self) -> bool {
+    /// Closes the outbox; whether it was empty.
+    async fn was_sent_nothing(self) -> bool {
         self.subscriber.outbox.close(codes::SHUTDOWN);
         self.subscriber.outbox.take(&mut Vec::new()).await == Err(codes::SHUTDOWN)
     }
@@ -561,7 +561,7 @@ async fn a_publication_waits_for_the_barrier_that_comes_late() {
     eventually(|| it.node.metrics.gaps.with_label_values(&["filled"]).get() > 0).await;
     // Without reading the watched channel again.
     assert!(began.elapsed() < Duration::from_millis(100));
-    assert!(it.is_untouched().await);
+    assert!(it.was_sent_nothing().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -627,5 +627,5 @@ async fn nothing_goes_on_while_the_watched_channel_is_read() {
     eventually(|| it.heard().len() == 2).await;
     assert_eq!((it.standing(), it.heard()), (Standing::Suspended, vec!["1".to_owned(), "2".to_owned()]));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(it.is_untouched().await);
+    assert!(it.was_sent_nothing().await);
 }
