@@ -24,8 +24,8 @@ pub struct Entry {
     pub at: u64,
     pub channel: String,
     pub data: Payload,
-    /// Entries with a higher number must not take effect on any node before this one, whatever their channel: it may end
-    /// somebody's access. Its channel has to be [`ACCESS`](crate::event::ACCESS).
+    /// Marks an access change: on no node may entries with a higher number, of any channel, take effect before this entry.
+    /// The channel of barriers is always [`ACCESS`](crate::event::ACCESS).
     pub barrier: bool,
 }
 
@@ -155,8 +155,8 @@ pub trait Sink: Send + Sync {
     /// One publication of a channel that this node is subscribed to. Those with an offset come in the
     /// channel's order unless [`Sink::gap`] says that some may be missing; repeats are possible.
     ///
-    /// `after`: the position, in the channel of barriers, of the newest barrier before it ([`Entry::barrier`]), which may
-    /// arrive later. `None`: that barrier has been handed over already, or there was none.
+    /// `after`: position of the newest earlier barrier ([`Entry::barrier`]), which may arrive later than the publication.
+    /// `None`: all earlier barriers have been handed over, or a gap was told.
     fn publication(&self, channel: &str, epoch: &str, publication: Publication, after: Option<&Position>);
     /// Something without an offset: kept nowhere, not repeated when it is lost.
     fn signal(&self, channel: &str, publication: Publication);
@@ -187,8 +187,8 @@ pub enum BrokerError {
 
 /// Ordering: the publications of one channel get the offsets 1, 2, 3 … of one epoch in the order in which they
 /// were published, and reach each subscribed node's [`Sink`] in that order. Between channels there is none, but for
-/// barriers ([`Entry::barrier`]): one is in its channel's history before anything later of any channel is published, and
-/// what reaches a sink before it names it.
+/// barriers ([`Entry::barrier`]): a barrier enters the history before later entries of any channel are published, and later
+/// publications name the barrier's position unless delivery is in order.
 ///
 /// Delivery: a publication is in the history before any sink sees it. What a sink misses is announced by
 /// [`Sink::gap`] and can be read from [`Broker::history`].

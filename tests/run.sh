@@ -6,8 +6,9 @@
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; the published SDK against two gateways sharing one Redis
 #     quickstart   deploy/quickstart.sh, and its demo chat in a real browser
-#   tests/run.sh --soak MINUTES [SEED]
-#                  faults alone (tests/faults.rs), for so long and with this seed or a new one; prints the table
+#   tests/run.sh --soak MINUTES [SEED] [--cluster]
+#                  faults alone (tests/faults.rs), for so long and with this seed or a new one, on a Redis Cluster if
+#                  told so; prints the table
 #
 # Needed beforehand: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed where missing:
 # redis-server, faketime, openssl and chromium (apt-get, which wants root or sudo), nginx (downloaded and unpacked),
@@ -48,6 +49,11 @@ main() {
 # --- the long run of faults ------------------------------------------------------------------------
 
 soak() {
+  local argument words=()
+  for argument; do
+    if [[ $argument == --cluster ]]; then export FAULTS_CLUSTER=1; else words+=("$argument"); fi
+  done
+  set -- "${words[@]}"
   [[ ${1:-} =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "--soak wants a number of minutes, as in --soak 30, and a seed if you like"
   [[ ${2:-0} =~ ^[0-9]+$ ]] || fail "a seed is a whole number, not \"$2\""
   mkdir -p "$logs"

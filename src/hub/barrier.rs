@@ -1,13 +1,13 @@
-//! Order between channels: nothing is delivered before the access changes that were published before it.
+//! Order between channels: a publication is delivered only after the access changes published before.
 //!
-//! From a Redis Cluster each master's publications come over a link of their own, so a later publication of one channel may
-//! arrive before an earlier access change. It names that change's position in the watched channel, its *barrier*. While
-//! the watched channel has not reached the barrier, the publication is held back in its channel's [`Feed`](super::feed),
-//! and the channel's history is read, which waits in [`Hub::level`]. What is held is bounded as in every read of history;
-//! past the bounds it is read again, and if the history does not go back so far, subscribers get code 2500.
+//! In a Redis Cluster every master has a link of its own, so a publication may arrive before an earlier access change. Every
+//! publication names the position of the newest earlier access change in the watched channel, the *barrier*. Until the
+//! watched channel has reached the barrier, the channel's [`Feed`](super::feed) holds the publication back and reads the
+//! history, and the read waits in [`Hub::level`]. The feed holds at most 1024 publications and 1 MiB; past either bound
+//! the history is read again, and where the history no longer reaches back, subscribers get code 2500.
 //!
-//! From a single Redis publications come in order. There, as everywhere, publications are held back while the watched
-//! channel itself is being read after a gap.
+//! A single Redis delivers in order. With any broker, publications are also held back while the watched channel is read
+//! after a gap.
 
 use super::{Channel, Hub, Watched};
 use crate::broker::{BrokerError, HistoryQuery};
@@ -16,21 +16,22 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How much later than in the history a publication of the watched channel may arrive before it counts as missed.
+/// Delay of a publication of the watched channel, after its entry into the history, past which the publication counts as
+/// missed.
 const LAG: Duration = Duration::from_millis(100);
-/// How often that is looked at.
+/// Interval between two comparisons of positions.
 const LAG_CHECK: Duration = Duration::from_millis(1);
-/// How long the watched channel may take to reach a barrier while the broker answers. Past that the access change is lost,
-/// as after the failover to a replica that did not have it.
+/// Bound of the wait for a barrier while the broker answers. Past the bound the access change counts as lost, as after the
+/// failover to a replica without the change.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
-/// Barriers that publications have named.
+/// Barriers of early publications.
 #[derive(Default)]
 pub(super) struct Barriers {
-    /// The newest that the watched channel had not reached.
+    /// Newest barrier that the watched channel had not reached.
     asked: Option<Position>,
-    /// The newest of these whose access changes have taken effect, though the watched channel's position does not show
-    /// it: it may be of an epoch that ended with Redis's data.
+    /// Newest barrier known to be in effect regardless of the watched channel's position, such as a barrier of an epoch
+    /// that ended when Redis lost its data.
     settled: Option<Position>,
 }
 
@@ -53,7 +54,7 @@ impl Watched {
 }
 
 impl Hub {
-    /// Whether a publication has arrived before an access change that was published earlier. `after`: its barrier.
+    /// Whether a publication with the barrier `after` has arrived before an earlier access change.
     pub(super) fn is_early(&self, channel: &Arc<Channel>, after: Option<&Position>) -> bool {
         let Some(watched) = self.watched.get().filter(|watched| !Arc::ptr_eq(&watched.channel, channel)) else {
             return false;
@@ -73,13 +74,13 @@ impl Hub {
         early
     }
 
-    /// Returns once everything has taken effect that was published into the watched channel before: what was just read
-    /// from the broker may be ahead of what it has delivered here so far.
+    /// Waits until everything published so far into the watched channel has taken effect. Follows a read from the broker,
+    /// since the answer may be ahead of the broker's deliveries.
     pub async fn level(&self) -> Result<(), BrokerError> {
         let Some(watched) = self.watched.get() else { return Ok(()) };
         let asked = watched.barriers().asked.clone();
         let top = self.broker.history(&watched.channel.name, HistoryQuery::POSITION).await?.position;
-        // The broker's answer is lower where it came from a master that has been replaced.
+        // A replaced master answers with a lower position.
         let beyond = asked.clone().filter(|asked| asked.epoch == top.epoch && asked.offset > top.offset);
         let target = beyond.clone().unwrap_or(top);
         let began = Instant::now();
@@ -104,7 +105,7 @@ impl Hub {
     }
 }
 
-/// Has all access checked anew, once for each barrier that cannot be reached.
+/// Orders a check of all access, once per unreachable barrier.
 fn give_up(watched: &Watched, barrier: &Position) {
     let _state = watched.channel.state();
     {

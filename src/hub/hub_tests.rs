@@ -608,7 +608,7 @@ async fn hub_epoch(hub: &Hub) -> String {
     hub.broker.history(CHANNEL, HistoryQuery::POSITION).await.unwrap().position.epoch
 }
 
-/// A node whose watched channel suspends everybody, with a subscriber, and the positions of both channels.
+/// A node with one subscriber, and a watched channel whose publications suspend all subscribers.
 struct Guarded {
     node: Node,
     strict: Arc<Strict>,
@@ -625,7 +625,7 @@ impl Guarded {
         Self { node, strict, subscriber }
     }
 
-    /// Appends to a channel's history what the link does not bring. Returns the publication and its channel's epoch.
+    /// Appends a publication to a channel's history without delivery. Returns the publication and the channel's epoch.
     async fn publish_unheard(&self, channel: &str) -> (Publication, String) {
         let broker = &self.node.broker;
         broker.unsubscribe(channel).await.unwrap();
@@ -650,11 +650,22 @@ impl Guarded {
         self.node.hub.standing(CHANNEL, 1)
     }
 
-    /// Whether the subscriber has been sent anything.
-    async fn stays_untouched(self) -> bool {
+    /// Closes the outbox; whether it was empty.
+    async fn was_sent_nothing(self) -> bool {
         self.subscriber.outbox.close(codes::SHUTDOWN);
         self.subscriber.outbox.take(&mut Vec::new()).await == Err(codes::SHUTDOWN)
     }
+}
+
+/// Waits for a condition, one minute of the paused clock at most.
+async fn eventually(condition: impl Fn() -> bool) {
+    for _ in 0..60_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("waited in vain");
 }
 
 fn at((publication, epoch): &(Publication, String)) -> Position {
@@ -674,12 +685,10 @@ async fn a_publication_waits_for_the_barrier_that_comes_late() {
     }
     it.arrives("$watched", &change, None);
     assert_eq!((it.standing(), it.heard()), (Standing::Suspended, vec!["1".to_owned()]));
-    while it.node.metrics.gaps.with_label_values(&["filled"]).get() == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    eventually(|| it.node.metrics.gaps.with_label_values(&["filled"]).get() > 0).await;
     // Without reading the watched channel again.
     assert!(began.elapsed() < Duration::from_millis(100));
-    assert!(it.stays_untouched().await);
+    assert!(it.was_sent_nothing().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -688,11 +697,8 @@ async fn a_barrier_that_never_comes_is_read_from_history() {
     let change = it.publish_unheard("$watched").await;
     let message = it.publish_unheard(CHANNEL).await;
     it.arrives(CHANNEL, &message, Some(&at(&change)));
-    while it.heard().is_empty() {
-        assert_eq!(it.standing(), Standing::Subscribed);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(it.standing(), Standing::Suspended);
+    eventually(|| !it.heard().is_empty() || it.standing() == Standing::Suspended).await;
+    assert_eq!((it.standing(), it.heard()), (Standing::Suspended, vec!["1".to_owned()]));
     // It goes on, and so does what comes with the same barrier.
     it.node.hub.resume(CHANNEL, &it.subscriber.connection, || true);
     assert_eq!(it.subscriber.offsets(1).await, [1]);
@@ -702,7 +708,7 @@ async fn a_barrier_that_never_comes_is_read_from_history() {
     assert_eq!(it.node.metrics.publications_early.get(), 1);
 }
 
-/// Of an epoch that ended when Redis lost its data: nothing is missing, which one look shows.
+/// The epoch ended when Redis lost its data. One read of the position shows that nothing is missing.
 #[tokio::test(start_paused = true)]
 async fn a_barrier_of_another_epoch_is_settled_once() {
     let it = Guarded::start().await;
@@ -716,7 +722,7 @@ async fn a_barrier_of_another_epoch_is_settled_once() {
     assert!(it.heard().is_empty());
 }
 
-/// It was confirmed, and the master that had it is gone: everybody's access is checked anew before anything goes on.
+/// The access change was confirmed and then lost with the master: all access is checked before publications go on.
 #[tokio::test(start_paused = true)]
 async fn a_barrier_that_is_lost_ends_in_a_check_of_everything() {
     let it = Guarded::start().await;
@@ -745,10 +751,8 @@ async fn nothing_goes_on_while_the_watched_channel_is_read() {
     it.arrives("$watched", &seen, None);
     it.arrives(CHANNEL, &message, None);
     assert!(it.heard().is_empty());
-    while it.heard().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    eventually(|| it.heard().len() == 2).await;
     assert_eq!((it.standing(), it.heard()), (Standing::Suspended, vec!["1".to_owned(), "2".to_owned()]));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(it.stays_untouched().await);
+    assert!(it.was_sent_nothing().await);
 }

@@ -1,4 +1,4 @@
-//! The Redis of a run: a single one, or a cluster of three masters with a replica each. Both keep their data over a kill.
+//! The Redis of a run: a single server, or a cluster of three masters with one replica per master. Data survives a kill.
 
 use super::topology::World;
 use crate::harness::cluster::Cluster;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::sleep;
 
-/// Milliseconds of silence after which a replica takes over: some faults last longer and some do not.
+/// Milliseconds of silence after which a replica takes over; about half of the faults last longer.
 const NODE_TIMEOUT: u32 = 2_000;
 const REPLICAS: usize = 1;
-/// Of the gateways' keys: with this one, in a cluster the relays' mark and the access changes are on different masters.
+/// Prefix of the gateways' keys. In a cluster this prefix puts the relays' mark and the access changes on different masters.
 pub const PREFIX: &str = "chat";
 
 pub enum Store {
@@ -34,7 +34,7 @@ impl Store {
     }
 
     /// # Panics
-    /// If it is a cluster.
+    /// With a cluster.
     pub fn single(&mut self) -> &mut Redis {
         match self {
             Self::Single(redis) => redis,
@@ -56,7 +56,7 @@ impl Store {
         }
     }
 
-    /// A master stands still. Where that lasts longer than [`NODE_TIMEOUT`] its replica takes over.
+    /// A master stands still. Past [`NODE_TIMEOUT`] the replica takes over.
     pub async fn stop_master(&mut self, world: &World, lasts: Duration, rng: &mut Rng) {
         let cluster = self.cluster();
         let master = block_in_place(|| cluster.owner(&key(world, rng)));
@@ -66,7 +66,7 @@ impl Store {
         block_in_place(|| cluster.wait_until_whole(REPLICAS));
     }
 
-    /// A master is killed, and comes back as what the others have made of it meanwhile.
+    /// A master is killed and starts again, as a master or, after a failover, as a replica.
     pub async fn kill_master(&mut self, world: &World, lasts: Duration, rng: &mut Rng) {
         let cluster = self.cluster();
         let master = block_in_place(|| cluster.owner(&key(world, rng)));
@@ -78,7 +78,7 @@ impl Store {
         });
     }
 
-    /// A master hands its slots over to its replica, which stays without loss.
+    /// A master hands the slots over to the replica, without loss.
     pub async fn fail_over(&mut self, world: &World, rng: &mut Rng) {
         let cluster = self.cluster();
         block_in_place(|| {
@@ -89,7 +89,7 @@ impl Store {
     }
 }
 
-/// A key whose master is to suffer: half the time that of the access changes.
+/// A key on the master that the fault is meant for: half the time the master of the access changes.
 fn key(world: &World, rng: &mut Rng) -> String {
     match rng.below(6) {
         0..3 => format!("{PREFIX}:live:{{$access}}"),

@@ -1,16 +1,16 @@
 //! Publishing, and the relays' shared mark.
 //!
-//! Order across the masters of a cluster: a subscribing link to each master brings its publications independently of the
-//! others, and a master may stand still. A *barrier* ([`Entry::barrier`], a change of access) must nevertheless take effect
-//! before any later publication. So the barriers of a batch are published first, and confirmed (by a replica too, where
-//! there is one); after that, the rest of the batch goes to all masters at once. Each publication names the position of
-//! the newest barrier before it, about 20 bytes, and a hub that has not reached this position holds the publication back
-//! (`hub/barrier.rs`). A batch without a barrier costs nothing more than before.
+//! Order across the masters of a cluster: the subscribing links to the masters deliver independently, and a master may stand
+//! still. A *barrier* ([`Entry::barrier`], an access change) must nevertheless take effect before any later publication.
+//! The barriers of a batch are therefore published first, and confirmed, by a replica too where a replica exists; then
+//! the rest of the batch goes to all masters at once. Every publication names the position of the newest earlier barrier
+//! (about 20 bytes), and a hub behind this position holds the publication back (`hub/barrier.rs`). A batch without a
+//! barrier takes no extra round trip.
 //!
-//! The position is stored beside the mark. A gateway that goes on from another's mark therefore names the other's
-//! barriers: its entries continue the mark, and whoever moved the mark there had published all barriers up to it.
+//! The position is stored beside the mark, for gateways that continue from another gateway's mark: the mark only moves
+//! after all barriers up to the mark were published.
 //!
-//! A single Redis needs none of this: one connection brings everything in its order.
+//! A single Redis names no barriers: one connection delivers everything in order.
 
 use super::scripts::call;
 use super::{RedisBroker, link, millis, slots, wire};
@@ -26,9 +26,9 @@ use std::sync::{MutexGuard, PoisonError};
 #[derive(Default)]
 pub struct Known {
     mark: Option<Mark>,
-    /// Always `None` without a cluster.
+    /// Position of the newest barrier; `None` without a cluster.
     barrier: Option<Position>,
-    /// The highest number of a barrier that this gateway has published in the mark's generation.
+    /// Outbox number of this gateway's last published barrier, within the mark's generation.
     published: u64,
 }
 
@@ -39,7 +39,7 @@ impl RedisBroker {
         let Some(last) = last_barrier.filter(|_| self.clustered) else {
             return self.publish_at_once(fence, entries.iter(), None).await.map(|(new, _)| new);
         };
-        // All of the barriers' channel, since its entries have to ascend.
+        // With the barriers goes the rest of the barriers' channel, since the entries of a channel have to ascend.
         let (first, rest): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.channel == ACCESS);
         let mut position = redis::cmd("HMGET");
         position.arg(self.keys().position(ACCESS)).arg("offset").arg("epoch");
@@ -53,8 +53,8 @@ impl RedisBroker {
         Ok(new + self.publish_at_once(fence, rest.into_iter(), None).await?.0)
     }
 
-    /// Publishes to all nodes concurrently. Returns how many entries were new, and the answer to `question`, which is
-    /// asked after the last entry on the node of that entry.
+    /// Publishes to all nodes concurrently. Returns the number of new entries and the answer to `question`, a command that
+    /// follows the last entry.
     async fn publish_at_once(
         &self,
         fence: Option<u64>,
@@ -181,7 +181,7 @@ impl Known {
         if self.mark.is_some_and(|known| known.generation != mark.generation) {
             (self.barrier, self.published) = (barrier, 0);
         } else if barrier.is_some() && mark.seq >= self.published {
-            // Whoever moved the mark there knew of this gateway's barriers or had published them too.
+            // The gateway that moved the mark knew this gateway's barriers, or had published the same ones.
             self.barrier = barrier;
         }
         self.mark = Some(mark);

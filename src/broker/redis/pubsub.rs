@@ -122,7 +122,7 @@ impl PubSub {
         self.seen().on.of(slot).cloned().collect()
     }
 
-    /// Whether each of these slots has at least so many subscriptions.
+    /// Whether the slots have at least these numbers of subscriptions.
     pub fn has_at_least(&self, counts: impl IntoIterator<Item = (u16, usize)>) -> bool {
         self.seen().on.has_at_least(counts)
     }

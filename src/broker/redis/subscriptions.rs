@@ -23,7 +23,7 @@ const REQUESTS: usize = 1024;
 const BATCH: usize = 512;
 /// Channels that are subscribed to again before an answer is waited for: few enough for it to come in time.
 const RESTORE: usize = 8192;
-/// Channels and slots that are compared before other tasks get their turn.
+/// Channels and slots compared before other tasks get their turn.
 const LOOK: usize = 4096;
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Between attempts to subscribe to what the node has refused.
@@ -232,15 +232,15 @@ impl Keeper {
         slots.owner(slot) == Some(&self.name)
     }
 
-    /// Whether everything wanted of this node is subscribed to. Compares numbers for each slot, since it is asked every
-    /// second: a link never has more than is wanted, but for a moment.
+    /// Whether all wanted channels of this node are subscribed to. Runs every second, so only the numbers per slot are
+    /// compared; a link has surplus subscriptions for a moment at most.
     fn is_complete(&self, link: &PubSub) -> bool {
         let slots = self.common.slots.borrow().clone();
         let wanted: Vec<(u16, usize)> = self.common.state.wanted().counts().collect();
         link.has_at_least(wanted.into_iter().filter(|&(slot, _)| self.owns(&slots, slot)))
     }
 
-    /// Names in Redis: of channels that are wanted of this node and not subscribed to, and the other way round.
+    /// Names in Redis of missing subscriptions and of surplus subscriptions.
     async fn differences(&self, link: &PubSub) -> (Vec<String>, Vec<String>) {
         let (state, slots) = (&self.common.state, self.common.slots.borrow().clone());
         let (mut missing, mut more) = (Vec::new(), Vec::new());
@@ -270,8 +270,8 @@ impl Keeper {
         let is_missing = !missing.is_empty();
         let (access, _) = self.common.state.live(ACCESS);
         if let Some(place) = missing.iter().position(|name| *name == access).filter(|_| missing.len() > 1) {
-            // First, and the sink reads what was missed of it before anything of the other channels arrives: otherwise a
-            // publication could overtake an access change that was published while the link was down.
+            // The access changes come first, and the sink reads the missed ones before publications of other channels
+            // arrive: otherwise a publication could overtake an access change published while the link was down.
             self.write(link, &[missing.swap_remove(place)], &[]).await?;
             self.common.state.gap();
         }
