@@ -62,6 +62,18 @@ tasks! {
     Batches = "batches",
     /// Only where no Redis is configured.
     MemorySweep = "memory sweep",
+    /// Connects, and connects anew, for commands.
+    RedisLink = "Redis link",
+    /// Reads answers to commands.
+    RedisConnection = "Redis connection",
+    RedisSubscriptions = "Redis subscriptions",
+    /// Reads messages.
+    RedisReader = "Redis reader",
+    RedisDelivery = "Redis delivery",
+    RedisRefresh = "Redis refresh",
+    RedisLedger = "Redis ledger",
+    /// Only for a cluster or sentinels.
+    RedisTopology = "Redis topology",
 }
 
 tokio::task_local! {

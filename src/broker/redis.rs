@@ -31,7 +31,6 @@ mod slots;
 mod status;
 mod subscriber;
 mod subscriptions;
-mod task;
 #[doc(hidden)]
 pub mod wire;
 
@@ -39,6 +38,7 @@ use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceSta
 use crate::config::{RedisUrl, Topology};
 use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Payload};
+use crate::tasks::{self, Task};
 use crate::tls::Tls;
 use address::Address;
 use async_trait::async_trait;
@@ -53,8 +53,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use subscriber::State;
-use task::Task;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long [`RedisBroker::connect`] waits for a Redis that may not be there.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
@@ -78,7 +78,7 @@ pub struct RedisBroker {
     known: Mutex<Known>,
     /// How many connections to Redis had been made by then; 0: it was not read yet.
     marked: AtomicU64,
-    _tasks: [Task; 2],
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 impl RedisBroker {
@@ -122,7 +122,8 @@ impl RedisBroker {
             scripts: Arc::clone(&scripts),
             retention: retention.clone(),
         };
-        let tasks = [Task::spawn(refresh), Task::spawn(accounts.keep())];
+        let tasks =
+            [tasks::spawn_owned(Task::RedisRefresh, refresh), tasks::spawn_owned(Task::RedisLedger, accounts.keep())];
         Ok(Arc::new(Self {
             state,
             nodes,

@@ -1,5 +1,6 @@
 //! A panic in a task that serves everybody ends the process, with a line and a code of its own.
 
+use crate::harness::cluster::Cluster;
 use crate::harness::pocketbase::PocketBase;
 use crate::harness::process::{Process, free_port};
 use crate::harness::redis::Redis;
@@ -9,7 +10,8 @@ use std::process::Command;
 
 #[tokio::test]
 async fn a_panic_in_any_task_that_serves_everybody_ends_the_process() {
-    let (pocketbase, redis) = (PocketBase::start("http://127.0.0.1:1").await, Redis::start());
+    let (pocketbase, redis, cluster) =
+        (PocketBase::start("http://127.0.0.1:1").await, Redis::start(), Cluster::start());
     for task in Task::ALL {
         let mut command = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
         command
@@ -18,8 +20,10 @@ async fn a_panic_in_any_task_that_serves_everybody_ends_the_process() {
             .env("GATEWAY_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port()))
             .env("GATEWAY_POCKETBASE_URL", &pocketbase.url)
             .env(PANIC_VARIABLE, task.name());
-        if *task != Task::MemorySweep {
-            command.env("GATEWAY_REDIS_URL", redis.url());
+        match task {
+            Task::MemorySweep => {}
+            Task::RedisTopology => drop(command.env("GATEWAY_REDIS_URL", cluster.url())),
+            _ => drop(command.env("GATEWAY_REDIS_URL", redis.url())),
         }
         let mut gateway = Process::start("gateway", &mut command);
         let code = until(&format!("an end without {task:?}"), async || gateway.ended()).await;

@@ -5,8 +5,8 @@
 //! was dropped; hence this one.
 
 use super::address::Endpoint;
-use super::task::Task;
 use crate::broker::BrokerError;
+use crate::tasks::{self, Task};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Script, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 /// To the answer of a command or of a whole pipeline, with the wait for room on the connection.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,7 +34,7 @@ pub const MAX_BYTES: usize = 4 << 20;
 pub struct Link {
     shared: Arc<Shared>,
     up: watch::Receiver<Option<Connection>>,
-    _task: Task,
+    _task: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone)]
@@ -42,7 +43,7 @@ struct Connection {
     number: u64,
     inner: MultiplexedConnection,
     /// Reads and writes for it, until its last user is gone.
-    _driver: Arc<Task>,
+    _driver: Arc<AbortOnDropHandle<()>>,
 }
 
 struct Shared {
@@ -62,7 +63,7 @@ impl Link {
             reason: Mutex::new("not connected yet".into()),
         });
         let (sender, up) = watch::channel(None);
-        let task = Task::spawn(keep(endpoint, counter, peer, Arc::clone(&shared), sender));
+        let task = tasks::spawn_owned(Task::RedisLink, keep(endpoint, counter, peer, Arc::clone(&shared), sender));
         Self { shared, up, _task: task }
     }
 
@@ -184,7 +185,7 @@ async fn keep(
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<Task>), String> {
+async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<AbortOnDropHandle<()>>), String> {
     // Timeouts are set around whole commands instead, so that the wait for room counts.
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let attempt = async {
@@ -192,7 +193,7 @@ async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<Task
         let failed = |error: RedisError| error.to_string();
         let connecting = MultiplexedConnection::new_with_config(&endpoint.login, socket, config);
         let (mut connection, driver) = connecting.await.map_err(failed)?;
-        let driver = Arc::new(Task::spawn(driver));
+        let driver = Arc::new(tasks::spawn_owned(Task::RedisConnection, driver));
         // A server that is loading its data takes connections, but no commands.
         redis::cmd("PING").exec_async(&mut connection).await.map_err(failed)?;
         Ok((connection, driver))

@@ -15,9 +15,9 @@ use super::sentinels::Sentinels;
 use super::slots::{self, SlotMap};
 use super::subscriber::State;
 use super::subscriptions::{Common, Refusal};
-use super::task::Task;
 use crate::broker::BrokerError;
 use crate::config::Topology;
+use crate::tasks::{self, Task};
 use futures_util::future::join_all;
 use links::{Lane, Links, unavailable};
 use redis::{Cmd, Script, Value};
@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Between looks at who owns the slots. Failures, and answers that name another node, hasten the next.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ const REDIRECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Nodes {
     links: Arc<Links>,
-    _tasks: Vec<Task>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Nodes {
@@ -69,9 +70,9 @@ impl Nodes {
             common,
         });
         links.add_seeds();
-        let mut tasks = vec![Task::spawn(delivery.run(state))];
+        let mut tasks = vec![tasks::spawn_owned(Task::RedisDelivery, delivery.run(state))];
         if moves {
-            tasks.push(Task::spawn(topology::look_out(Arc::clone(&links))));
+            tasks.push(tasks::spawn_owned(Task::RedisTopology, topology::look_out(Arc::clone(&links))));
         }
         Self { links, _tasks: tasks }
     }

@@ -8,7 +8,7 @@ use super::address::{Endpoint, Reader, Writer};
 use super::delivery::Queue;
 use super::slots;
 use super::subscriber::BySlot;
-use super::task::Task;
+use crate::tasks::{self, Task};
 use redis::{Cmd, PushKind, Value, parse_redis_value_async};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 /// To connect, and for each answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,7 +27,7 @@ pub struct PubSub {
     writer: Writer,
     shared: Arc<Shared>,
     pings: u64,
-    _reader: Task,
+    _reader: AbortOnDropHandle<()>,
 }
 
 #[derive(Default)]
@@ -59,7 +60,7 @@ impl PubSub {
         let connected = timeout(ANSWER_TIMEOUT, endpoint.connect()).await;
         let (reader, writer) = connected.map_err(|_| silent())??.split();
         let shared = Arc::new(Shared::default());
-        let reader = Task::spawn(read(reader, Arc::clone(&shared), queue));
+        let reader = tasks::spawn_owned(Task::RedisReader, read(reader, Arc::clone(&shared), queue));
         let mut connection = Self { writer, shared, pings: 0, _reader: reader };
         let mut hello = redis::cmd("HELLO");
         hello.arg(3);

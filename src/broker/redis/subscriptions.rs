@@ -6,9 +6,9 @@ use super::delivery::Queue;
 use super::pubsub::{ANSWER_TIMEOUT, PubSub};
 use super::slots::{self, SlotMap};
 use super::subscriber::State;
-use super::task::Task;
 use crate::broker::BrokerError;
 use crate::event::ACCESS;
+use crate::tasks::{self, Task};
 use redis::Cmd;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Of callers that want to subscribe or unsubscribe; more wait.
 const REQUESTS: usize = 1024;
@@ -34,7 +35,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 pub struct Subscriptions {
     requests: mpsc::Sender<Request>,
     health: Arc<Health>,
-    _task: Task,
+    _task: AbortOnDropHandle<()>,
 }
 
 struct Health {
@@ -74,7 +75,7 @@ impl Subscriptions {
             Arc::new(Health { whole: AtomicBool::new(false), trouble: Mutex::new("not connected yet".into()) });
         let name = endpoint.name();
         let keeper = Keeper { name, endpoint, common, requests: queue, health: Arc::clone(&health) };
-        Self { requests, health, _task: Task::spawn(keeper.keep()) }
+        Self { requests, health, _task: tasks::spawn_owned(Task::RedisSubscriptions, keeper.keep()) }
     }
 
     /// Whether everything published into the wanted channels of this node arrives here.
