@@ -1,9 +1,9 @@
-//! The process's tasks, and the consequences of a panic in one of them.
+//! Background tasks, and the consequence of a panic.
 //!
-//! A [`contained`] task serves one client: a panic ends that client's connection or request, and nothing else. Any other
-//! task serves everybody: without it a part of the gateway would stand still while the rest looks healthy. A panic there
-//! ends the process with [`EXIT_CODE`], so that its supervisor starts it anew and clients move over. That is the rule for
-//! every task that is not marked as contained, so that none can be forgotten.
+//! A panic in a [`contained`] task ends the connection or request of a single client. A panic in any other task ends the
+//! process with [`EXIT_CODE`]: without the task, a part of the gateway would stand still while `/readyz` reports no error.
+//! The supervisor (systemd, Docker) then starts the gateway again, and clients reconnect. Tasks are not contained by
+//! default, hence a new task cannot be forgotten.
 
 use std::future::Future;
 use std::panic::PanicHookInfo;
@@ -15,13 +15,13 @@ use tokio_util::task::AbortOnDropHandle;
 /// The exit code after a panic: EX_SOFTWARE of sysexits.h.
 pub const EXIT_CODE: i32 = 70;
 
-/// For tests: the name of a task that panics soon after its start. In the environment of the process.
+/// Environment variable for tests: the name of a task that panics [`PANIC_DELAY`] after the start.
 pub const PANIC_VARIABLE: &str = "KONVERT_PANIC_TASK";
 const PANIC_DELAY: Duration = Duration::from_millis(300);
 
 macro_rules! tasks {
     ($($(#[$doc:meta])* $task:ident = $name:literal,)+) => {
-        /// The tasks that run as long as the process does.
+        /// Tasks with the lifetime of the process.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Task {
             $($(#[$doc])* $task,)+
@@ -30,7 +30,7 @@ macro_rules! tasks {
         impl Task {
             pub const ALL: &[Self] = &[$(Self::$task,)+];
 
-            /// The name in log lines.
+            /// Name in log lines.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$task => $name,)+
@@ -41,9 +41,9 @@ macro_rules! tasks {
 }
 
 tasks! {
-    /// Publishes PocketBase's events.
+    /// Publication of PocketBase's events.
     Relay = "relay",
-    /// Writes frames to sockets; one for each thread.
+    /// Writes to sockets; a writer per thread.
     Writer = "writer",
     PublicListener = "public listener",
     AdminListener = "admin listener",
@@ -53,12 +53,12 @@ tasks! {
     StatusRenewal = "status renewal",
     StatusSilence = "status silence",
     PositionChecks = "position checks",
-    /// Asks PocketBase anew, at an interval, who may stay subscribed.
+    /// Checks of all subscriptions, every `recheck_interval`.
     AccessRechecks = "access rechecks",
     AccessSweep = "access sweep",
     AccountSweep = "account sweep",
     RateSweep = "rate sweep",
-    /// Joins questions to PocketBase into calls.
+    /// Batches of questions to PocketBase.
     Batches = "batches",
     /// Only where no Redis is configured.
     MemorySweep = "memory sweep",
@@ -80,7 +80,7 @@ tokio::task_local! {
     static TASK: Option<Task>;
 }
 
-/// Starts one of the tasks that serve everybody.
+/// Starts a task with the lifetime of the process.
 pub fn spawn<F>(task: Task, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -97,7 +97,7 @@ where
     }))
 }
 
-/// As [`spawn`], for a task that ends with its handle.
+/// As [`spawn`]; the task is aborted with the drop of the handle.
 pub fn spawn_owned<F>(task: Task, future: F) -> AbortOnDropHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -106,7 +106,7 @@ where
     AbortOnDropHandle::new(spawn(task, future))
 }
 
-/// Marks work for a single client.
+/// Marks a future as work for a single client.
 pub async fn contained<F: Future>(future: F) -> F::Output {
     TASK.scope(None, future).await
 }
@@ -116,7 +116,7 @@ fn is_doomed(task: Task) -> bool {
     DOOMED.get_or_init(|| std::env::var(PANIC_VARIABLE).ok()).as_deref() == Some(task.name())
 }
 
-/// From now on, a panic outside of contained tasks ends the process. Panics are logged.
+/// Installs the panic hook: panics are logged, and end the process outside of contained tasks.
 pub fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let task = TASK.try_with(|task| *task);

@@ -1,5 +1,5 @@
-//! The WebSockets that have not sent their token yet: at most `max_unauthenticated`. One more displaces the oldest,
-//! which is closed with [`codes::DISPLACED`] and may come back.
+//! WebSocket connections without a token yet, `max_unauthenticated` at most. Beyond the limit, a new connection displaces
+//! the oldest, which is closed with [`codes::DISPLACED`] and may reconnect.
 
 use super::pending::{Displace, Pending, Wait};
 use crate::outbox::Outbox;
@@ -12,7 +12,7 @@ pub struct Newcomers {
     count: IntGauge,
 }
 
-/// One of them. It exists from the handshake on, hence before its outbox.
+/// A connection without a token, from the handshake on; the outbox exists after the handshake.
 #[derive(Default)]
 pub struct Newcomer(Mutex<Stage>);
 
@@ -24,19 +24,19 @@ enum Stage {
     Displaced,
 }
 
-/// A newcomer's place, given back by its drop: once the token has been verified, or with the connection's end.
+/// Place in the table, until the token is verified or the connection ends. Given back by drop.
 pub struct NewcomerPlace {
     wait: Wait<Newcomer>,
     count: IntGauge,
 }
 
 impl Newcomers {
-    /// `count`: the gauge of newcomers.
+    /// `count`: gauge of connections without a token.
     pub fn new(limit: usize, count: IntGauge) -> Self {
         Self { pending: Pending::new(limit), count }
     }
 
-    /// Takes in one more, which may displace another one; see the count of disconnects with that code.
+    /// Adds a connection, and displaces the oldest past the limit. The metric of disconnects counts displaced connections.
     pub fn enter(&self) -> NewcomerPlace {
         let (wait, _) = self.pending.enter(Newcomer::default());
         self.count.inc();
@@ -45,7 +45,7 @@ impl Newcomers {
 }
 
 impl NewcomerPlace {
-    /// The handshake is done. Closes the outbox at once where the newcomer has been displaced meanwhile.
+    /// Registers the outbox after the handshake. Closes the outbox if the connection was displaced during the handshake.
     pub fn opened(&self, outbox: &Arc<Outbox>) {
         let mut stage = self.wait.entry().0.lock().unwrap_or_else(PoisonError::into_inner);
         match *stage {

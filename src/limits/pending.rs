@@ -1,17 +1,15 @@
-//! A bounded table of those who have yet to say what they want: sockets that are no WebSocket yet
-//! ([`crate::server`]'s `max_pending`), and WebSockets that have not sent their token yet ([`newcomers`]).
+//! Bounded table of connections before their first request: sockets before the WebSocket handshake (`max_pending`), and
+//! WebSockets before the token ([`newcomers`](super::newcomers)).
 //!
-//! When one more comes than the table holds, the entry that has waited longest is displaced. An honest client sends its
-//! request or token at once, so whoever holds connections open for nothing loses them, and new clients always get in.
-//!
-//! [`newcomers`]: super::newcomers
+//! Past the limit, a new entry displaces the oldest. Honest clients send the request or token at once, hence connections
+//! held open for nothing are closed, and new clients get in.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// How an entry is told that it has to make room.
+/// Notification of a displaced entry.
 pub trait Displace {
     fn displace(&self);
 }
@@ -29,7 +27,7 @@ pub struct Pending<T> {
 }
 
 struct Waiting<T> {
-    /// Ascending, so the first entry has waited longest.
+    /// Number of the next entry. Numbers ascend: the first entry is the oldest.
     next: u64,
     entries: BTreeMap<u64, Arc<T>>,
 }
@@ -39,7 +37,7 @@ impl<T: Displace> Pending<T> {
         Arc::new(Self { limit, waiting: Mutex::new(Waiting { next: 0, entries: BTreeMap::new() }) })
     }
 
-    /// Adds an entry. Returns also whether another one was displaced.
+    /// Adds an entry. Returns the place, and whether the oldest entry was displaced.
     pub fn enter(self: &Arc<Self>, entry: T) -> (Wait<T>, bool) {
         let entry = Arc::new(entry);
         let mut waiting = self.lock();
@@ -59,7 +57,7 @@ impl<T> Pending<T> {
     }
 }
 
-/// An entry's place in the table, given back by its drop.
+/// Place in the table, given back by drop.
 pub struct Wait<T> {
     pending: Arc<Pending<T>>,
     /// Written with the lock held.
@@ -68,7 +66,7 @@ pub struct Wait<T> {
 }
 
 impl<T> Wait<T> {
-    /// The entry has brought a request, and waits no longer than one that comes just now.
+    /// Makes the entry the newest, after a request.
     pub fn renew(&self) {
         let mut waiting = self.pending.lock();
         if let Some(entry) = waiting.entries.remove(&self.number.load(Ordering::Relaxed)) {
@@ -85,7 +83,7 @@ impl<T> Wait<T> {
 }
 
 impl Wait<Notify> {
-    /// Returns when this entry has to make room.
+    /// Waits for displacement.
     pub async fn displaced(&self) {
         self.entry.notified().await;
     }

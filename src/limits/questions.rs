@@ -15,8 +15,8 @@ impl QuestionRates {
         Self(Buckets::new(per_second, burst))
     }
 
-    /// Whether this asker may ask so many questions now, which then count. The last questions before the limit may be
-    /// more than there are tokens; the difference is owed.
+    /// Takes a token per question; false for an empty bucket. A last call may take more tokens than the bucket holds; the
+    /// difference is a debt.
     pub fn take(&self, asker: u64, questions: usize, now: Instant) -> bool {
         let may = self.0.holds(asker, now);
         if may {
@@ -25,7 +25,7 @@ impl QuestionRates {
         may
     }
 
-    /// So many questions were refused.
+    /// Charges refused questions a second time.
     pub fn refused(&self, asker: u64, questions: usize, now: Instant) {
         self.0.charge(asker, u32::try_from(questions).unwrap_or(u32::MAX), now);
     }

@@ -1,26 +1,26 @@
-//! The queue of batches that hooks have posted, bounded in number and bytes. A batch that finds no room is dropped: its
-//! events are in the outbox.
+//! Queue of batches posted by the hooks, bounded in number and bytes. Batches past the bounds are dropped: the relay reads
+//! the events from PocketBase's outbox.
 
 use crate::event::Events;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Batches that may wait.
+/// Maximum number of queued batches.
 const BATCHES: usize = 1024;
-/// Bytes of their bodies.
+/// Maximum size of the bodies of queued batches, in bytes.
 const BYTES: usize = 64 << 20;
-/// Batches that are joined for one publish call.
+/// Maximum number of further batches in a publish call.
 const JOINED: u64 = 64;
 
-/// The end of the queue where batches are put in. Clones share it.
+/// Producer's end. Clones share the queue.
 #[derive(Clone)]
 pub struct Intake {
     batches: mpsc::Sender<Batch>,
-    /// Bytes that are left.
+    /// Free bytes.
     room: Arc<Semaphore>,
 }
 
-/// The end of the queue where batches are taken out.
+/// Consumer's end.
 pub struct Posted(mpsc::Receiver<Batch>);
 
 struct Batch {
@@ -34,7 +34,7 @@ pub fn queue() -> (Intake, Posted) {
 }
 
 impl Intake {
-    /// Queues a batch that came in a body of so many bytes. Returns false where there is no room.
+    /// Queues a batch from a body of `bytes` bytes. Returns false for a full queue.
     pub fn offer(&self, events: Events, bytes: usize) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok();
@@ -43,9 +43,9 @@ impl Intake {
 }
 
 impl Posted {
-    /// The next batch, joined with those that already wait behind it. Batches of another run of PocketBase are left out:
-    /// they are in the outbox. Returns also the number of batches taken; `None` once all [`Intake`]s are gone. Safe to
-    /// cancel.
+    /// Returns the next batch, merged with queued batches of the same run of PocketBase, and the number of batches taken.
+    /// Batches of another run are dropped; the relay reads the events from the outbox. `None` after the drop of the last
+    /// [`Intake`]. Safe to cancel.
     pub async fn next(&mut self) -> Option<(Events, u64)> {
         let Batch { events: mut first, .. } = self.0.recv().await?;
         let mut count = 1;

@@ -1,4 +1,4 @@
-//! A panic in a task that serves everybody ends the process, with a line and a code of its own.
+//! A panic in a background task ends the process, with a log line and exit code 70.
 
 use crate::harness::cluster::Cluster;
 use crate::harness::pocketbase::PocketBase;

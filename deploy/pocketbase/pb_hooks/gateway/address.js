@@ -1,27 +1,27 @@
-// The addresses at which PocketBase reaches gateways: GATEWAY_URL, one URL or several with commas between them.
+// Addresses of the gateways: GATEWAY_URL, a list of URLs with commas in between.
 
-/** Without trailing slashes; at least one. */
+/** URLs without trailing slashes; never empty. */
 const bases = ($os.getenv("GATEWAY_URL") || "http://127.0.0.1:8000")
   .split(",")
   .map((url) => url.trim().replace(/\/+$/, ""))
   .filter(Boolean);
 
-/** Key in the app's store: the place of the address that took the last request. */
+/** Key in the app's store: index of the address with the last successful request. */
 const CURRENT = "gateway.delivery.address";
 
-/** A text without the user name and password of any URL in it. */
+/** A text without user names and passwords of URLs. */
 function masked(text) {
   return text.replace(/\/\/[^/\s"]*@/g, "//");
 }
 
-/** All addresses, beginning with the one that took the last request. */
+/** All addresses, beginning with the address of the last successful request. */
 function inTurn(app) {
   if (bases.length === 1) return bases;
   const first = app.store().get(CURRENT) || 0;
   return [...bases.slice(first), ...bases.slice(0, first)];
 }
 
-/** This address has taken a request. */
+/** Notes an address after a successful request. */
 function remember(app, base) {
   if (bases.length > 1) app.store().set(CURRENT, bases.indexOf(base));
 }
