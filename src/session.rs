@@ -75,8 +75,8 @@ pub struct Session {
     pace: Pace,
     /// The client's network address, for the limit of guests.
     address: IpAddr,
-    /// Held until the client is authenticated.
-    newcomer: Option<NewcomerPlace>,
+    /// Held until the client is authenticated; boxed, since most connections are.
+    newcomer: Option<Box<NewcomerPlace>>,
     /// Held by a guest.
     guest: Option<GuestPlace>,
     state: State,
@@ -120,7 +120,7 @@ impl Session {
         services: Arc<Services>,
         outbox: Arc<Outbox>,
         address: IpAddr,
-        newcomer: Option<NewcomerPlace>,
+        newcomer: Option<Box<NewcomerPlace>>,
     ) -> Self {
         let pace = Pace::new(Instant::now());
         let client = crate::random::token::<16>().into();

@@ -103,27 +103,34 @@ fn count(end: &End, services: &Services) {
     services.metrics.disconnects.with_label_values(&[&code]).inc();
 }
 
-async fn run(incoming: &mut Incoming, session: &mut Session, services: &Services, shutdown: &Shutdown) -> End {
-    let stream = Arc::clone(&incoming.through.stream);
-    let outgoing = Outgoing { stream, outbox: Arc::clone(&incoming.through.outbox) };
+fn run<'a>(
+    incoming: &'a mut Incoming,
+    session: &'a mut Session,
+    services: &'a Services,
+    shutdown: &'a Shutdown,
+) -> impl Future<Output = End> + Send {
     let clock = Clock::new(&services.config, Instant::now());
-    let next_tick = clock.with(|timing| timing.next());
-    let (farewell, tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(next_tick)));
-    let mut line =
-        Line { incoming, outgoing, clock: &clock, services, tick, farewell, is_leaving: false, connection: None };
-    loop {
-        // Awaited outside of the match, and boxed: idle connections need not hold room for a message, nor for what it
-        // calls for.
-        let step = match line.attend(true).await {
-            Ok(Some(message)) => Either::Left(Box::pin(work(message, session, &mut line))),
-            Ok(None) => Either::Right(ready(Ok(()))),
-            Err(end) => Either::Right(ready(Err(end))),
-        };
-        if let Err(end) = step.await {
-            return end;
+    async move {
+        let stream = Arc::clone(&incoming.through.stream);
+        let outgoing = Outgoing { stream, outbox: Arc::clone(&incoming.through.outbox) };
+        let next_tick = clock.with(|timing| timing.next());
+        let (farewell, tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(next_tick)));
+        let mut line =
+            Line { incoming, outgoing, clock: &clock, services, tick, farewell, is_leaving: false, connection: None };
+        loop {
+            // Awaited outside of the match, and boxed: idle connections need not hold room for a message, nor for what it
+            // calls for.
+            let step = match line.attend(true).await {
+                Ok(Some(message)) => Either::Left(Box::pin(work(message, session, &mut line))),
+                Ok(None) => Either::Right(ready(Ok(()))),
+                Err(end) => Either::Right(ready(Err(end))),
+            };
+            if let Err(end) = step.await {
+                return end;
+            }
+            // A client that sends without pause does not keep the thread to itself.
+            consume_budget().await;
         }
-        // A client that sends without pause does not keep the thread to itself.
-        consume_budget().await;
     }
 }
 

@@ -211,7 +211,8 @@ impl Public {
             let outbox = Outbox::new(services.config.max_queue_size, stream.clone(), self.writers.next());
             newcomer.opened(&outbox);
             let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
-            let session = Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), address, Some(newcomer));
+            let session =
+                Session::new(connection, Arc::clone(&services), Arc::clone(&outbox), address, Some(Box::new(newcomer)));
             socket::serve(stream, parts.read_buf, session, outbox, services, Arc::clone(&self.shutdown), held)
         });
         serving.into()

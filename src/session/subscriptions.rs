@@ -58,7 +58,7 @@ impl Session {
                     stale = true;
                     return false;
                 }
-                if cost(&reply.publications, &channel) > limit {
+                if total_size(&reply.publications) > limit || cost(&reply.publications, &channel) > limit / 2 * 3 {
                     // More than a client can take at once: it reloads from PocketBase instead.
                     (reply.recovered, reply.publications) = (Some(false), Vec::new());
                 }
