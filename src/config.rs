@@ -102,12 +102,12 @@ settings! {
     max_commands_burst: usize = "500", "count", "Commands that a connection may send at once; SDKs subscribe again to all their channels after a reconnect";
     max_signals_per_second: Limit = "10", "count or 0", "Signals of one user into one channel through this gateway; past it they fail with error 111; 0: no limit";
     max_signals_burst: usize = "20", "count", "Signals of one user into one channel at once";
-    max_reads_per_second: Limit = "100", "count or 0", "Reads of one user through this gateway, on all connections together: `history`, `presence`, `presence_stats`, recoveries, and one more for each 30 publications or 16384 bytes of the answer; past it they fail with error 111; 0: no limit";
+    max_reads_per_second: Limit = "100", "count or 0", "Reads of one user through this gateway, on all connections together: `history`, `presence` and `presence_stats` count one, and with recoveries one for each 30 publications or 16384 bytes that are read; a recovery that fails counts five; past it they fail with error 111; 0: no limit";
     max_reads_burst: usize = "2000", "count", "Reads of one user at once";
     max_questions_per_second: Limit = "100", "count or 0", "Questions to PocketBase about one user's access, through this gateway, where a refusal counts twice; past it commands that need one fail with error 111; 0: no limit";
     max_questions_burst: usize = "2000", "count", "Such questions at once, as after a reconnect";
     max_status_changes_per_second: Limit = "2", "count or 0", "Calls of `status.set` with a status, and of `status.idle`, of one user through this gateway; past it they fail with error 111; 0: no limit";
-    max_status_changes_burst: usize = "30", "count", "Such calls at once";
+    max_status_changes_burst: usize = "100", "count", "Such calls at once";
     max_frame_size: usize = "65536", "bytes", "Largest frame that a client may send";
     max_signal_size: usize = "4096", "bytes", "Largest payload that a client may publish";
     max_subscriptions: usize = "256", "count", "Subscriptions of one connection";

@@ -84,7 +84,7 @@ impl Relay {
             reach: reach.clone(),
             start,
             settled: settle,
-            has_pulled: false,
+            has_published: false,
         };
         tasks::spawn(Task::Relay, driver.run(posted, config.pull_interval));
         Self { intake, started, offered: Arc::default(), settled, failure, warnings, reach, metrics }
@@ -140,8 +140,8 @@ struct Driver {
     reach: Reach,
     start: watch::Sender<bool>,
     settled: watch::Sender<u64>,
-    /// Whether the last reading brought rows that no post had brought.
-    has_pulled: bool,
+    /// Whether the last input led to publications that were new to the broker.
+    has_published: bool,
 }
 
 impl Driver {
@@ -179,14 +179,15 @@ impl Driver {
                 let latest = last_tick + POSTPONED * pull_interval;
                 next_tick = next_tick.max(latest.min(Instant::now() + pull_interval));
             }
-            self.has_pulled = false;
+            self.has_published = false;
             let result = self.carry_out(input).await;
             if is_posted {
                 interval = pull_interval;
             } else {
-                let alone = self.reach.is_failing() || self.has_pulled;
+                let alone = self.reach.is_failing() || self.has_published;
                 interval = if alone { ALONE } else { 2 * interval }.min(pull_interval);
-                next_tick = last_tick + interval;
+                // A slow PocketBase is not read without a pause.
+                next_tick = (last_tick + interval).max(Instant::now() + ALONE.min(interval));
             }
             self.settled.send_modify(|settled| *settled += batches);
             match result {
@@ -243,7 +244,7 @@ impl Driver {
                 match published {
                     Err(BrokerError::Conflict) => Input::Conflict,
                     published => {
-                        published?;
+                        self.has_published |= published? > 0;
                         // Until this is done the mark stays: all of it is then repeated.
                         for (channel, seq) in deleted {
                             self.broker.forget(&channel, seq).await?;
@@ -279,7 +280,6 @@ impl Driver {
             match note {
                 Note::Repeats(count) => self.metrics.count_events("repeat", count),
                 Note::Published { count, pulled } => {
-                    self.has_pulled |= pulled;
                     self.metrics.count_events(if pulled { "pull" } else { "hook" }, count);
                 }
                 Note::Gap => self.metrics.relay_pulls.with_label_values(&["gap"]).inc(),

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::Hub;
 use crate::limits::Limits;
+use crate::limits::addresses::counted_as;
 use crate::limits::guests::GuestPlace;
 use crate::limits::lines::limited;
 use crate::limits::newcomers::NewcomerPlace;
@@ -220,10 +221,7 @@ impl Session {
                 self.may_subscribe(&subscribe.channel)?;
                 let groundwork = ahead.take(&subscribe.channel);
                 match Kind::of(&subscribe.channel) {
-                    Kind::Feed => {
-                        let weight = self.subscribe(id, subscribe, deadline, groundwork).await?;
-                        self.charge_read(&Arc::clone(self.connection()?), weight);
-                    }
+                    Kind::Feed => self.subscribe(id, subscribe, deadline, groundwork).await?,
                     Kind::Status => self.subscribe_status(id, subscribe, deadline, groundwork).await?,
                     Kind::Updates => self.subscribe_to_updates(id, subscribe, deadline, groundwork).await?,
                 }
@@ -237,8 +235,7 @@ impl Session {
             Request::History(history) => {
                 let connection = Arc::clone(self.connection()?);
                 self.admit_read(&connection)?;
-                let weight = self.history(id, history, deadline).await?;
-                self.charge_read(&connection, weight);
+                self.history(id, history, deadline).await?;
                 None
             }
             Request::Presence { channel } => {
@@ -300,7 +297,7 @@ impl Session {
     fn asker(&self) -> Asker {
         match self.authenticated() {
             Some(connection) if !connection.is_guest() => Asker::of(&*connection.user),
-            _ => Asker::of(self.address),
+            _ => Asker::of(counted_as(self.address)),
         }
     }
 

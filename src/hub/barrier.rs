@@ -36,8 +36,13 @@ pub(super) struct Barriers {
 }
 
 impl Barriers {
-    fn has_settled(&self, barrier: &Position) -> bool {
-        self.settled.as_ref().is_some_and(|at| at.epoch == barrier.epoch && at.offset >= barrier.offset)
+    /// `epoch`: of the watched channel now. In this epoch, lower offsets may have been given anew since, after the failover
+    /// to a replica without the last access changes.
+    fn has_settled(&self, barrier: &Position, epoch: Option<&str>) -> bool {
+        self.settled.as_ref().is_some_and(|at| {
+            let is_former = epoch != Some(barrier.epoch.as_str());
+            at.epoch == barrier.epoch && (at.offset == barrier.offset || (is_former && at.offset > barrier.offset))
+        })
     }
 
     fn ask(&mut self, barrier: &Position) {
@@ -48,7 +53,15 @@ impl Barriers {
 }
 
 impl Watched {
-    fn barriers(&self) -> MutexGuard<'_, Barriers> {
+    /// The newest barrier that is neither reached nor settled.
+    fn asked(&self) -> Option<Position> {
+        let mut state = self.channel.state();
+        let epoch = state.flow.feed().and_then(|feed| feed.epoch());
+        let barriers = self.barriers();
+        barriers.asked.clone().filter(|asked| !barriers.has_settled(asked, epoch))
+    }
+
+    pub(super) fn barriers(&self) -> MutexGuard<'_, Barriers> {
         self.barriers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,7 +79,7 @@ impl Hub {
             return false;
         }
         let mut barriers = watched.barriers();
-        let early = !barriers.has_settled(after);
+        let early = !barriers.has_settled(after, feed.epoch());
         if early {
             barriers.ask(after);
             self.metrics.publications_early.inc();
@@ -78,7 +91,7 @@ impl Hub {
     /// since the answer may be ahead of the broker's deliveries.
     pub async fn level(&self) -> Result<(), BrokerError> {
         let Some(watched) = self.watched.get() else { return Ok(()) };
-        let asked = watched.barriers().asked.clone();
+        let asked = watched.asked();
         let top = self.broker.history(&watched.channel.name, HistoryQuery::POSITION).await?.position;
         // A replaced master answers with a lower position.
         let beyond = asked.clone().filter(|asked| asked.epoch == top.epoch && asked.offset > top.offset);
@@ -87,13 +100,19 @@ impl Hub {
         let mut patience = began + LAG;
         while watched.channel.state().flow.feed().is_some_and(|feed| feed.is_behind(&target)) {
             let now = Instant::now();
-            if let Some(barrier) = beyond.as_ref().filter(|_| now > began + LOST_AFTER) {
+            if now > began + LOST_AFTER {
+                let Some(barrier) = &beyond else {
+                    // The broker may have lost its data since: the next attempt compares with the new position.
+                    return Err(BrokerError::Unavailable("the access changes do not arrive".into()));
+                };
                 give_up(watched, barrier);
                 return Ok(());
             }
-            if now > patience && watched.channel.state().flow.doubt() {
-                self.sync_later(vec![Arc::clone(&watched.channel)]);
+            if now > patience {
                 patience = now + LAG;
+                if watched.channel.state().flow.doubt() {
+                    self.sync_later(vec![Arc::clone(&watched.channel)]);
+                }
             }
             Box::pin(self.make_this_live(&watched.channel)).await?;
             sleep(LAG_CHECK).await;
@@ -107,10 +126,11 @@ impl Hub {
 
 /// Orders a check of all access, once per unreachable barrier.
 fn give_up(watched: &Watched, barrier: &Position) {
-    let _state = watched.channel.state();
+    let mut state = watched.channel.state();
     {
+        let epoch = state.flow.feed().and_then(|feed| feed.epoch());
         let mut barriers = watched.barriers();
-        if barriers.has_settled(barrier) {
+        if barriers.has_settled(barrier, epoch) {
             return;
         }
         barriers.settled = Some(barrier.clone());

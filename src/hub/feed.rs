@@ -126,6 +126,11 @@ impl Feed {
         self.position.as_ref().is_some_and(|at| at.epoch != top.epoch || at.offset < top.offset)
     }
 
+    /// Epoch of the position.
+    pub fn epoch(&self) -> Option<&str> {
+        self.position.as_ref().map(|at| at.epoch.as_str())
+    }
+
     /// Whether everything up to `position` has been delivered here.
     pub fn has_reached(&self, position: &Position) -> bool {
         self.position.as_ref().is_some_and(|at| at.epoch == position.epoch && at.offset >= position.offset)

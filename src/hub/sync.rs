@@ -3,6 +3,7 @@
 //! A channel is brought up to date before its first subscriber comes in, and again whenever something may have been
 //! missed. The watched channel always comes first.
 
+use super::barrier::Barriers;
 use super::feed::{Feed, Synced};
 use super::flow::Flow;
 use super::{Channel, Hub, Link, Watched};
@@ -132,6 +133,10 @@ impl Hub {
                     let gone = state.subscribers.drain();
                     let gone = gone.iter().map(|subscriber| &*subscriber.connection);
                     self.end(channel, &state, gone, codes::INSUFFICIENT_STATE);
+                    if let Some(watched) = self.as_watched(channel) {
+                        // Offsets may be given anew from here on.
+                        *watched.barriers() = Barriers::default();
+                    }
                     if let Some(watcher) = self.watcher_of(channel) {
                         watcher.lost();
                     }

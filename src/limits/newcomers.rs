@@ -55,6 +55,13 @@ impl NewcomerPlace {
     }
 }
 
+impl NewcomerPlace {
+    /// The token has arrived: while PocketBase is asked about it, the connection is not displaced any more.
+    pub fn keep(&self) {
+        self.wait.keep();
+    }
+}
+
 impl Drop for NewcomerPlace {
     fn drop(&mut self) {
         self.count.dec();
@@ -95,7 +102,10 @@ mod tests {
         third.opened(&outboxes[2]);
         assert_eq!(standings(), [displaced, displaced, Standing::Open]);
         assert_eq!(count.get(), 3, "each until its end");
-        drop((first, second, third));
+        third.keep();
+        let fourth = newcomers.enter();
+        assert_eq!(standings()[2], Standing::Open, "its token has arrived");
+        drop((first, second, third, fourth));
         let _fourth = newcomers.enter();
         assert_eq!((count.get(), standings()[2]), (1, Standing::Open));
     }

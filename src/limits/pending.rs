@@ -77,6 +77,11 @@ impl<T> Wait<T> {
         }
     }
 
+    /// Takes the entry out of the table before the drop of the place: it is not displaced any more.
+    pub fn keep(&self) {
+        self.pending.lock().entries.remove(&self.number.load(Ordering::Relaxed));
+    }
+
     pub fn entry(&self) -> &T {
         &self.entry
     }

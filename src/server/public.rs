@@ -103,7 +103,11 @@ impl Public {
             ),
             next_connection: AtomicU64::new(1),
             open: Places::new(connections, metrics.connections.clone()),
-            newcomers: Newcomers::new(config.max_unauthenticated, metrics.unauthenticated.clone()),
+            newcomers: Newcomers::new(
+                // So that others find room before they make room for each other.
+                config.max_unauthenticated.min(connections / 2).max(1),
+                metrics.unauthenticated.clone(),
+            ),
             addresses,
             replays: Replays::default(),
             refusals: Lines::new("refused requests", REFUSALS, REFUSALS_PERIOD),

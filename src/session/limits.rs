@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
+/// Weight of a recovery that fails: the broker may have read a whole history for nothing.
+pub(super) const FAILED_RECOVERY: u32 = 5;
 /// Publications and bytes of payload per charged command.
 const PER_COMMAND: (usize, usize) = (30, 16 * 1024);
 
@@ -131,9 +133,13 @@ impl Session {
 
     /// Charges the weight of an answer to the connection and to the user.
     pub(super) fn charge_read(&mut self, connection: &Connection, weight: u32) {
-        let (limits, now) = (&self.services.limits, Instant::now());
-        limits.reads.charge(self.reader(connection), weight, now);
-        self.pace.charge(limits.commands.as_ref(), weight, now);
+        self.charge_recovery(connection, weight);
+        self.pace.charge(self.services.limits.commands.as_ref(), weight, Instant::now());
+    }
+
+    /// Charges the weight of a recovery to the user alone: after a reconnect, SDKs recover all channels at once.
+    pub(super) fn charge_recovery(&self, connection: &Connection, weight: u32) {
+        self.services.limits.reads.charge(self.reader(connection), weight, Instant::now());
     }
 
     /// The connection's read budget.

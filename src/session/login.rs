@@ -17,6 +17,7 @@ impl Session {
             return Err(codes::BAD_REQUEST_FRAME.into());
         }
         self.state = State::Failed;
+        self.newcomer.iter().for_each(|newcomer| newcomer.keep());
         let authenticated = self.authenticate(token, clock, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
         self.settle(deadline).await?;

@@ -10,6 +10,7 @@ use crate::protocol::codes::{self, ErrorCode};
 use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, HistoryRequest, Payload, Reply, json};
 use serde_json::value::RawValue;
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::Instant;
 
@@ -50,8 +51,7 @@ impl Session {
         Ok(Reply::Publish)
     }
 
-    /// Returns the weight of the answer.
-    pub(super) async fn history(&self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<u32, Failure> {
+    pub(super) async fn history(&mut self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
         has_members(&request.channel)?;
         require(self.services.hub.standing(&request.channel, self.id))?;
         let since = request.since.as_ref().map(|since| since.offset);
@@ -61,6 +61,9 @@ impl Session {
         let query = HistoryQuery { since, limit: Some(limit), reverse: request.reverse };
         let mut history =
             self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
+        // Whatever becomes of the answer, the broker has read it.
+        let weight = weight(history.publications.len(), total_size(&history.publications));
+        self.charge_read(&Arc::clone(self.connection()?), weight);
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
             return Err(codes::UNRECOVERABLE_POSITION.into());
         }
@@ -68,10 +71,8 @@ impl Session {
         if request.reverse && since.is_some_and(|offset| offset > history.position.offset) {
             history.publications.clear();
         }
-        let weight = weight(history.publications.len(), total_size(&history.publications));
         let reply = Reply::History { publications: history.publications, position: history.position };
-        self.reply_to_subscriber(id, &request.channel, &reply)?;
-        Ok(weight)
+        self.reply_to_subscriber(id, &request.channel, &reply)
     }
 
     /// Lists present clients, up to `presence_max`. Returns the weight of the answer.

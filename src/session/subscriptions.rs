@@ -1,7 +1,7 @@
 //! Into a channel of any kind, once PocketBase allows it, and out of it again.
 
 use super::ahead::{Entering, Groundwork};
-use super::limits::weight;
+use super::limits::{FAILED_RECOVERY, weight};
 use super::{Failure, Session, State};
 use crate::access::changes::Moment;
 use crate::broker::status::State as Status;
@@ -32,14 +32,13 @@ impl Session {
         Ok(())
     }
 
-    /// Returns the weight of the recovery.
     pub(super) async fn subscribe(
         &self,
         id: u32,
         Subscribe { channel, recover, reject_unrecovered, join_leave, echo }: Subscribe,
         deadline: Instant,
         mut groundwork: Groundwork<'_>,
-    ) -> Result<u32, Failure> {
+    ) -> Result<(), Failure> {
         let connection = Arc::clone(self.connection()?);
         if recover.is_some() {
             self.admit_recovery(&connection)?;
@@ -58,13 +57,17 @@ impl Session {
                     stale = true;
                     return false;
                 }
+                // Whatever becomes of them, they have been read.
+                weight_of_missed = weight(reply.publications.len(), total_size(&reply.publications));
                 if total_size(&reply.publications) > limit || cost(&reply.publications, &channel) > limit / 2 * 3 {
                     // More than a client can take at once: it reloads from PocketBase instead.
                     (reply.recovered, reply.publications) = (Some(false), Vec::new());
                 }
+                if reply.recovered == Some(false) {
+                    weight_of_missed = weight_of_missed.max(FAILED_RECOVERY);
+                }
                 let unrecoverable = reply.recovered == Some(false) && reject_unrecovered;
                 if !unrecoverable {
-                    weight_of_missed = weight(reply.publications.len(), total_size(&reply.publications));
                     reply_in_pieces(&connection.outbox, id, &name, reply);
                 }
                 !unrecoverable
@@ -77,7 +80,9 @@ impl Session {
                 }
                 self.services.hub.subscribe(&channel, &connection, recover.as_ref(), history, accept).await
             });
-            let failure = match joined.await {
+            let joined = joined.await;
+            self.charge_recovery(&connection, std::mem::take(&mut weight_of_missed));
+            let failure = match joined {
                 Ok(Ok(true)) => {
                     present.iter_mut().for_each(|present| present.stays = true);
                     if join_leave {
@@ -86,7 +91,7 @@ impl Session {
                     if !echo {
                         self.services.hub.spare_echo(&channel, &connection);
                     }
-                    return Ok(weight_of_missed);
+                    return Ok(());
                 }
                 Ok(Ok(false)) if stale => continue,
                 Ok(Ok(false)) => codes::UNRECOVERABLE_POSITION,

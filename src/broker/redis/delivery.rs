@@ -49,7 +49,10 @@ impl Queue {
         let dropping = self.waiting.overflowed.load(Ordering::Acquire);
         if dropping || !fits || self.sender.try_send(Live { name, message }).is_err() {
             self.waiting.bytes.fetch_sub(size, Ordering::AcqRel);
-            self.waiting.overflowed.store(true, Ordering::Release);
+            if !self.waiting.overflowed.swap(true, Ordering::AcqRel) {
+                // Wakes a task that has handed everything over meanwhile. No channel has this name.
+                let _ = self.sender.try_send(Live { name: String::new(), message: Vec::new() });
+            }
         }
     }
 }

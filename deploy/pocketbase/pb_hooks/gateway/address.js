@@ -1,6 +1,6 @@
 // Addresses of the gateways: GATEWAY_URL, a list of URLs with commas in between.
 
-/** URLs without trailing slashes; never empty. */
+/** URLs without trailing slashes. */
 const bases = ($os.getenv("GATEWAY_URL") || "http://127.0.0.1:8000")
   .split(",")
   .map((url) => url.trim().replace(/\/+$/, ""))

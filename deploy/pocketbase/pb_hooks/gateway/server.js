@@ -23,9 +23,9 @@ function call(method, question) {
       throw err;
     }
     if (response.statusCode === 200) return response.json;
-    const { message } = (response.json && response.json.error) || {};
+    const { code, message } = (response.json && response.json.error) || {};
     problem = new Error(`gateway: ${method}: ${message || `answered ${response.statusCode}`}`);
-    if (response.statusCode !== 503) throw problem;
+    if (code !== "draining") throw problem;
   }
   throw problem;
 }

@@ -33,12 +33,20 @@ function load() {
   }
 }
 
+function isThere(file) {
+  try {
+    return $os.stat(file) !== null;
+  } catch {
+    return false;
+  }
+}
+
 function readConfig() {
   try {
     return require(`${__hooks}/gateway.config.js`);
   } catch (err) {
-    const missing = String(err).includes("Invalid module");
-    throw new Error(missing ? "gateway.config.js is missing: copy it into pb_hooks as well" : `gateway.config.js is not valid JavaScript: ${String(err).replace(/^GoError: /, "")}`);
+    if (!isThere(`${__hooks}/gateway.config.js`)) throw new Error("gateway.config.js is missing: copy it into pb_hooks as well");
+    throw new Error(`gateway.config.js is not valid JavaScript: ${String(err).replace(/^GoError: /, "")}`);
   }
 }
 
@@ -74,6 +82,7 @@ function number([major, minor, patch]) {
 function checkEnvironment() {
   require(`${__hooks}/gateway/secrets.js`).load();
   const { bases, masked } = require(`${__hooks}/gateway/address.js`);
+  if (bases.length === 0) throw new Error('GATEWAY_URL names no gateway; it should look like "http://127.0.0.1:8000".');
   for (const url of bases) {
     if (/^https?:\/\/[^/]/.test(url)) continue;
     throw new Error(`GATEWAY_URL has "${masked(url)}"; it should look like "http://127.0.0.1:8000", or like several of these with commas between them.`);
