@@ -729,7 +729,7 @@ async fn a_barrier_that_is_lost_ends_in_a_check_of_everything() {
     let change = it.publish_unheard("$watched").await;
     it.arrives("$watched", &change, None);
     it.node.hub.resume(CHANNEL, &it.subscriber.connection, || true);
-    let lost = Position { offset: 2, ..at(&change) };
+    let lost = Position { offset: 3, ..at(&change) };
     let began = tokio::time::Instant::now();
     for offset in 1..=2 {
         let message = it.publish_unheard(CHANNEL).await;
@@ -739,6 +739,13 @@ async fn a_barrier_that_is_lost_ends_in_a_check_of_everything() {
         assert!(began.elapsed() > Duration::from_secs(5));
     }
     assert!(began.elapsed() < Duration::from_secs(6));
+    // No later read waits for the barrier. An offset below it is given anew, and has to be reached.
+    let began = tokio::time::Instant::now();
+    it.node.hub.level().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1));
+    let anew = Position { offset: 2, ..at(&change) };
+    let channel = it.node.hub.find(CHANNEL).unwrap();
+    assert!(it.node.hub.is_early(&channel, Some(&anew)) && !it.node.hub.is_early(&channel, Some(&lost)));
 }
 
 /// A single Redis names no barriers.
