@@ -50,7 +50,9 @@ fn keeps_secrets(config: &Config) {
     let before =
         authority.rsplit_once('@').and_then(|(before, _)| before.split_once(':')).map(|(_, password)| password);
     let query = url.split_once('?').map_or("", |(_, query)| query);
-    let behind = query.split('&').filter_map(|pair| pair.split_once("pass=").map(|(_, password)| password));
+    // Not within the name of a user, which is printed.
+    let parameters = query.split('&').filter_map(|pair| pair.split_once('='));
+    let behind = parameters.filter(|(name, _)| name.ends_with("pass")).map(|(_, password)| password);
     for password in before.into_iter().chain(behind) {
         let elsewhere: String = printed.lines().filter(|line| line.starts_with("redis_url")).collect();
         // A short one may well be part of something else.
