@@ -106,11 +106,11 @@ migrate(
     Object.assign(roomMembers, {
       listRule: `${signedIn} && ${visible("room.")}`,
       viewRule: `${signedIn} && ${visible("room.")}`,
-      // Into a public room by oneself; into any other by a moderator, with no more power than his own.
+      // Into a public room by oneself; into any other by a moderator, with no more power than their own.
       createRule:
         `${signedIn} && ((user = ${me} && role = "member" && room.type = "public") || ` +
         `(role = "member" && ${moderator("room.")}) || (role = "moderator" && ${owner("room.")}))`,
-      // Everyone keeps his own read mark; the owner gives out roles, but never his own.
+      // Users keep their own read mark; the owner gives out roles, but never his own.
       updateRule:
         `${signedIn} && ${unchanged("room", "user")} && (` +
         `(user = ${me} && ${unchanged("role")}) || ` +
@@ -235,7 +235,7 @@ migrate(
       indexes: [
         "CREATE UNIQUE INDEX `idx_achievements_user_achievement` ON `achievements` (`user`, `achievement`)",
       ],
-      // Given by the server; nobody decorates himself.
+      // Given by the server; users cannot decorate themselves.
       rules: { listRule: signedIn, viewRule: signedIn, createRule: null, updateRule: null, deleteRule: null },
     });
 
