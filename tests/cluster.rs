@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// A prefix of Redis keys for which the relays' mark and the access changes have different masters.
 const APART: &str = "chat";
 
+/// More publications than a test writes during an outage. With a shorter history, clients would rightly be told to reload.
+const ENOUGH_HISTORY: (&str, &str) = ("GATEWAY_HISTORY_SIZE", "100000");
+
 fn live(room: &str) -> String {
     format!("konvert:live:{{room:{room}}}")
 }
@@ -27,8 +30,7 @@ async fn all_in_order(client: &mut Client, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_move_and_clients_get_everything() {
     let cluster = Arc::new(Cluster::start());
-    // More than is written while a slot moves: what a history no longer holds, clients are told to reload.
-    let settings = [("GATEWAY_REDIS_URL", &*cluster.url()), ("GATEWAY_HISTORY_SIZE", "100000")];
+    let settings = [("GATEWAY_REDIS_URL", &*cluster.url()), ENOUGH_HISTORY];
     let world = World::start_beside(2, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
     let mut bob = world.subscriber(0, &users[1], &room).await;
@@ -83,7 +85,7 @@ async fn a_master_dies_and_clients_get_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_removed_gets_nothing_though_the_master_of_access_changes_stands_still() {
     let cluster = Cluster::start_patient();
-    let settings = [("GATEWAY_REDIS_URL", &*cluster.url()), ("GATEWAY_REDIS_PREFIX", APART)];
+    let settings = [("GATEWAY_REDIS_URL", &*cluster.url()), ("GATEWAY_REDIS_PREFIX", APART), ENOUGH_HISTORY];
     let world = World::start_beside(2, &settings).await;
     let pocketbase = &world.pocketbase;
     let access = cluster.owner(&format!("{APART}:live:{{$access}}"));
