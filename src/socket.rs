@@ -219,10 +219,20 @@ impl<F: Future<Output = ()>> Line<'_, F> {
         }
         tokio::select! {
             message = poll_fn(|cx| self.incoming.poll_next(cx)), if may_read => return Ok(Some(message)),
-            attended = self.outgoing.attend(self.services) => if attended? == Attended::Moved {
-                let pings = Pings::of(&self.services.config);
-                self.clock.with(|timing| timing.moved(Instant::now(), pings));
-                self.connection.iter().for_each(|connection| connection.show_life());
+            attended = self.outgoing.attend(self.services) => match attended {
+                Ok(Attended::Changed) => {}
+                Ok(Attended::Moved) => {
+                    let pings = Pings::of(&self.services.config);
+                    self.clock.with(|timing| timing.moved(Instant::now(), pings));
+                    self.show_life();
+                }
+                Err(end) => {
+                    // A write that fails, as after a reset: the client has closed just now.
+                    if matches!(end, End::Gone) {
+                        self.show_life();
+                    }
+                    return Err(end);
+                }
             },
             () = self.tick.as_mut() => return self.tick(may_read),
             () = self.farewell.as_mut(), if !self.is_leaving => {
@@ -232,6 +242,10 @@ impl<F: Future<Output = ()>> Line<'_, F> {
             }
         }
         Ok(None)
+    }
+
+    fn show_life(&self) {
+        self.connection.iter().for_each(|connection| connection.show_life());
     }
 
     fn tick<T>(&self, may_read: bool) -> Result<Option<T>, End> {
@@ -273,13 +287,10 @@ impl Backlog {
         self.end.is_none() && self.held < BACKLOG
     }
 
-    /// Takes what was read; the answer to a ping takes effect at once.
-    fn take<F>(&mut self, message: Result<Message, Error>, line: &Line<'_, F>) {
-        if !matches!(message, Err(Error::Io(_)))
-            && let Some(connection) = &line.connection
-        {
-            connection.show_life();
-        }
+    /// Takes a message or the error of a read; the answer to a ping takes effect at once. An error is a sign of life as
+    /// well: a client that closes without reading everything resets the connection.
+    fn take<F: Future<Output = ()>>(&mut self, message: Result<Message, Error>, line: &Line<'_, F>) {
+        line.show_life();
         let arrived = match message {
             Ok(Message::Text(frame)) => {
                 if line.clock.with(|timing| timing.arrived(&frame)) {

@@ -88,8 +88,8 @@ async fn faults(stage: Arc<Stage>, world: &mut World) -> [u64; GATEWAYS] {
     world.gateways[2].process.kill();
 
     sleep(Duration::from_secs(3)).await;
-    // All its connections are closed, and come back elsewhere.
-    stage.shut(0, true);
+    // All its connections are closed, and come back elsewhere. A client may notice later than the gateway.
+    stage.strike(0, How::Closed);
     stage.proxies[0].set(Weather::Cut);
     sleep(Duration::from_secs(1)).await;
     stage.proxies[0].set(Weather::Clear);
@@ -278,6 +278,27 @@ async fn users_choose_what_others_see() {
 
     rpc(&mut phone, "status.set", json!({"status": "online"})).await;
     assert_eq!(next(&mut bobs).await.status, Status::Online);
+}
+
+/// A client that closes without having read everything resets the connection. The grace begins there as well, and not
+/// at the last pong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_connection_is_reset_stays_online_for_the_grace() {
+    let settings = [("GATEWAY_STATUS_GRACE", "2"), ("GATEWAY_PING_INTERVAL", "25")];
+    let world = World::start(1, false, &settings).await;
+    let [ann, bob] = [world.pocketbase.user("ann").await, world.pocketbase.user("bob").await];
+    let mut bobs = Client::connect(world.gateway(), &bob.token).await;
+    watch(&mut bobs, &ann).await;
+    let anns = Client::connect(world.gateway(), &ann.token).await;
+    assert_eq!(next(&mut bobs).await.status, Status::Online);
+    // Longer than the grace without a sign of life.
+    sleep(Duration::from_secs(3)).await;
+    let before = now();
+    anns.reset();
+    let offline = next(&mut bobs).await;
+    assert_eq!(offline.status, Status::Offline);
+    assert!(now() - before >= 1990, "offline {} ms after the reset", now() - before);
+    assert!(offline.last_seen.unwrap() + 10 >= before, "{offline:?}, and the reset came at {before}");
 }
 
 /// The rate is the user's, on all of their connections to a gateway.

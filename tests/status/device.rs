@@ -78,17 +78,19 @@ async fn live(mut client: Client, mut closing: oneshot::Receiver<bool>, mut life
         tokio::select! {
             text = client.text() => if text.is_err() { break },
             politely = &mut closing => {
+                // Before the close frame is sent: the gateway counts from the frame's arrival.
+                life.end = Some((How::Closed, now()));
                 match politely {
                     Ok(true) => client.send_raw(Message::Close(None)).await,
                     Ok(false) => {}
                     // The test is over, and it lives.
-                    Err(_) => return life,
+                    Err(_) => return Life { end: None, ..life },
                 }
                 break;
             }
         }
     }
-    life.end = Some((How::Closed, now()));
+    life.end.get_or_insert_with(|| (How::Closed, now()));
     drop(client);
     stage.over(life)
 }
