@@ -3,9 +3,8 @@
 //! In a Redis Cluster every master has a link of its own, so a publication may arrive before an earlier access change.
 //! Every publication names the position of the newest earlier access change in the watched channel, the *barrier*.
 //! Until the watched channel has reached the barrier, the channel's [`Feed`](super::feed) holds the publication back
-//! and reads the history, and the read waits in [`Hub::level`]. The feed holds at most 1024 publications and 1 MiB;
-//! past either bound the history is read again, and where the history no longer reaches back, subscribers get code
-//! 2500.
+//! and reads the history, and the read waits in [`Hub::level`]. The feed holds at most 1024 publications and 1 MiB.
+//! Past either limit, the history is read again. If the history no longer reaches back, subscribers get code 2500.
 //!
 //! A single Redis delivers in order. With any broker, publications are also held back while the watched channel is read
 //! after a gap.

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 /// Time that a channel without subscribers stays subscribed at the broker, so that a page reload costs no call.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
-/// Interval between comparisons of each channel's position with the broker's. The link notices lost publications by
-/// other means; the comparison covers the rest, such as a Redis that was emptied by hand.
+/// Interval between comparisons of each channel's position with the broker's. Normally, the link delivers publications
+/// at once or notices a loss. The comparison covers other causes, such as a Redis that was emptied by hand.
 const CHECK: Duration = Duration::from_secs(15);
 /// Concurrent background syncs of the hub. Subscribes sync outside this limit.
 pub(super) const SYNC_CONCURRENCY: usize = 32;

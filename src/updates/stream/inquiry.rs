@@ -1,4 +1,4 @@
-//! The questions of a stream to PocketBase, in calls of bounded time. Partial answers are kept, and the rest is asked
+//! The questions of a stream to PocketBase, in calls of limited time. Partial answers are kept, and the rest is asked
 //! again.
 
 use crate::limits::lines::limited;
