@@ -257,7 +257,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError> {
-        self.sink.set(sink).map_err(|_| BrokerError::Unavailable("it was started twice".into()))
+        self.sink.set(sink).map_err(|_| BrokerError::Unavailable("the broker was already started".into()))
     }
 
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {

@@ -1,7 +1,7 @@
 //! Addresses of Redis nodes, and connections over TCP, TLS or a Unix socket.
 //!
 //! The `redis` crate offers TLS too, but reloads the system's authorities for every connection and does not expose the
-//! socket, which the subscribing link needs. Both links therefore connect through this module.
+//! socket, which the subscription link needs. Both links therefore connect through this module.
 
 use crate::broker::BrokerError;
 use crate::config::{Place, RedisUrl, Topology};

@@ -137,7 +137,7 @@ impl Nodes {
         self.links.carry_out(None, None, commands, Lane::Commands, false).await
     }
 
-    /// As [`Nodes::run`], but fails if a connection is newer than `number`.
+    /// As [`Nodes::run`], but fails if a connection or a change of owners is newer than `number`.
     pub async fn run_on(&self, number: u64, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
         self.links.carry_out(Some(number), None, commands, Lane::Commands, false).await
     }
@@ -153,7 +153,7 @@ impl Nodes {
         self.links.carry_out(None, Some(script), calls, Lane::Bulk, false).await
     }
 
-    /// As [`Nodes::call`], but fails if a connection is newer than `number`.
+    /// As [`Nodes::call`], but fails if a connection or a change of owners is newer than `number`.
     pub async fn call_on(
         &self,
         number: Option<u64>,
