@@ -215,7 +215,7 @@ mod tests {
             assert!(crowd.see(info(1), Instant::now()));
             assert_eq!(crowd.take_out("1"), Some(info(1)));
             tokio::time::advance(age).await;
-            assert_eq!((crowd.expire(Instant::now(), age), crowd.len()), (vec![info(0)], 0), "the renewed client expires later");
+            assert_eq!((crowd.expire(Instant::now(), age), crowd.len()), (vec![info(0)], 0), "renewed: expires later");
         }
     }
 }

@@ -62,7 +62,7 @@ impl Links {
         let answers = asked.unwrap_or_else(|_| Err(unavailable("this node did not answer in time")));
         let followers = match answers.as_deref() {
             Ok([Value::ServerError(error)]) => Err(error.to_string()),
-            Ok([role]) => sentinels::followers(role).ok_or_else(|| "by ROLE, this node is not a master".to_owned()),
+            Ok([role]) => sentinels::followers(role).ok_or_else(|| "this node says that it is not a master".to_owned()),
             Ok(_) => Err("unexpected answer to ROLE".to_owned()),
             Err(BrokerError::Unavailable(why)) => Err(why.clone()),
             Err(error) => Err(error.to_string()),
