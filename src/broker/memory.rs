@@ -43,7 +43,7 @@ pub struct MemoryBroker {
 #[derive(Default)]
 struct Channel {
     /// Created on first use, since very many channels may only ever have presence. After that a client may know the
-    /// epoch, so the log stays.
+    /// epoch, which must not change.
     log: Option<Box<Log>>,
     presence: Crowd,
     subscribed: bool,

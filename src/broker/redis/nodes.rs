@@ -30,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Time between two looks at the owners of the slots. Failures and redirections hasten the next look.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Shortest time between two looks.
+/// Shortest time between two looks, and longest wait for new owners before a command is tried again.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// How long commands are retried while nodes redirect them or a slot is moving.
 const REDIRECT_TIMEOUT: Duration = Duration::from_secs(2);
