@@ -94,7 +94,7 @@ mod tests {
         let (rates, now) = (Buckets::new(10, 2), Instant::now());
         rates.charge("a", 4, now);
         assert!(!rates.holds("a", now) && !rates.take("a", now) && rates.holds("b", now));
-        // Four of two were taken: two and the next one are missing.
+        // Four tokens were taken from a bucket of two: two are owed, and a third has to be refilled.
         assert!(!rates.take("a", now + Duration::from_millis(299)));
         assert!(rates.holds("a", now + Duration::from_millis(300)));
         assert!(rates.take("a", now + Duration::from_millis(300)));

@@ -1,7 +1,7 @@
 //! Rate of questions to PocketBase on behalf of one user (or one guest's address), on this node.
 //!
-//! Cached answers are free. A question costs one token, and a refusal one more: users ask about what they may see, and
-//! whoever makes up ids gets refusals.
+//! Cached answers are free. A question costs one token, and a refusal one more: honest users ask about channels that
+//! they may see, and guessed ids get refusals.
 
 use super::buckets::Buckets;
 use tokio::time::Instant;
