@@ -1,9 +1,9 @@
 //! Background tasks, and the consequence of a panic.
 //!
-//! A panic in a [`contained`] task ends the connection or request of a single client. A panic in any other task ends the
-//! process with [`EXIT_CODE`]: without the task, a part of the gateway would stand still while `/readyz` reports no error.
-//! The supervisor (systemd, Docker) then starts the gateway again, and clients reconnect. Tasks are not contained by
-//! default, hence a new task cannot be forgotten.
+//! A panic in a [`contained`] task ends the connection or request of a single client. A panic in any other task ends
+//! the process with [`EXIT_CODE`]: without the task, a part of the gateway would stand still while `/readyz` reports
+//! no error. The supervisor (systemd, Docker) then starts the gateway again, and clients reconnect. Tasks are not
+//! contained by default, hence a new task cannot be forgotten.
 
 use std::future::Future;
 use std::panic::PanicHookInfo;

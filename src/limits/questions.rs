@@ -15,8 +15,8 @@ impl QuestionRates {
         Self(Buckets::new(per_second, burst))
     }
 
-    /// Takes a token per question; false for an empty bucket. A last call may take more tokens than the bucket holds; the
-    /// difference is a debt.
+    /// Takes a token per question; false for an empty bucket. A last call may take more tokens than the bucket holds;
+    /// the difference is a debt.
     pub fn take(&self, asker: u64, questions: usize, now: Instant) -> bool {
         let may = self.0.holds(asker, now);
         if may {
