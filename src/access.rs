@@ -55,7 +55,7 @@ pub enum Purpose {
     List,
 }
 
-/// Weight of a cached answer: 1, plus 1 for each 256 bytes of the channel's name, which clients choose.
+/// Weight of a cached answer: 1, plus 1 for every 256 bytes of the channel's name, which clients choose.
 #[derive(Clone)]
 struct ByName;
 
@@ -115,8 +115,8 @@ impl Access {
         self.check_all(asker, user, channels, Purpose::Subscribe).await.pop().unwrap_or(Err(codes::INTERNAL))
     }
 
-    /// As [`Access::check`], for several channels, in order: PocketBase is asked about all of them at once. Past the
-    /// asker's rate of questions, channels without a cached answer fail with error 111.
+    /// As [`Access::check`], for several channels, in order: PocketBase is asked about all at once. Past the asker's
+    /// rate of questions, channels without a cached answer fail with error 111.
     pub async fn check_all(
         &self,
         asker: Asker,

@@ -1,4 +1,4 @@
-//! An authenticated connection, as seen by all modules but its [`session`](crate::session), and the register of this
+//! An authenticated connection, as seen by modules outside its [`session`](crate::session), and the register of this
 //! node's connections.
 
 use crate::auth::Account;
@@ -19,7 +19,7 @@ pub struct Connection {
     pub id: ConnectionId,
     /// The user's key; empty for guests.
     pub user: Arc<str>,
-    /// Client id of the connection, as other clients see it.
+    /// Client id of the connection, shown to other clients.
     pub client: Arc<str>,
     pub outbox: Arc<Outbox>,
     // Both are held for a read or a swap only: std Mutexes are enough.

@@ -10,7 +10,7 @@
 //! the [`session`] handles them as commands of the [`protocol`]. [`auth`] identifies the user and [`access`] decides
 //! what the user may view; both ask [`pocketbase`]. [`tls`] encrypts the links to PocketBase and Redis where
 //! configured. A [`connection`] is the view that other modules have of a session. [`presence`] shows the connection
-//! to other clients, and [`status`] makes the user online. [`limits`] bounds the use of all of these. [`revocation`]
+//! to other clients, and [`status`] makes the user online. [`limits`] caps rates and numbers. [`revocation`]
 //! ends access, [`shutdown`] ends the process gracefully, and [`tasks`] says which panics end the process.
 //!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a

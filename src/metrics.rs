@@ -9,7 +9,7 @@ use prometheus::{
 };
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Handles to all metrics of one gateway. Clones share the metrics.
+/// Handles to all metrics of a gateway. Clones share the metrics.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,

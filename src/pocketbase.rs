@@ -141,8 +141,8 @@ pub struct Visible {
 pub struct Page {
     /// The user's class; `None` if users of this channel share no set of records.
     pub class: Option<Arc<str>>,
-    /// For a user with a class: the records naming the user that the user may view; `no` holds those that the user may
-    /// not view. Otherwise: all records that the user or the class may view, and `no` is empty.
+    /// With a class: the records that name the user, split by whether the user may view them (`yes`, `no`). Otherwise:
+    /// all records that the user or the class may view (`yes`), and `no` is empty.
     pub yes: Vec<Arc<str>>,
     #[serde(default)]
     pub no: Vec<Arc<str>>,

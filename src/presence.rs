@@ -28,7 +28,7 @@ pub struct Presence {
 
 enum Leaver {
     Client(Arc<str>, Arc<str>),
-    /// Marks the end of the queue: answered once the broker knows all departures before it.
+    /// Marks the end of the queue: answered once the broker knows all departures before the mark.
     Last(oneshot::Sender<()>),
 }
 
@@ -116,7 +116,7 @@ impl Presence {
         Ok(())
     }
 
-    /// Hides all clients of a user, or shows them again. The gateways' own channels are not affected.
+    /// Hides a user's clients, or shows them again. The gateways' own channels are not affected.
     pub fn hide(self: &Arc<Self>, user: &str, hidden: bool) {
         let changed = if hidden { self.hidden().insert(user.to_owned()) } else { self.hidden().remove(user) };
         if !changed {

@@ -82,7 +82,7 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// A gateway that has bound its addresses.
+/// A gateway with bound addresses.
 pub struct Server {
     services: Arc<Services>,
     shares: Shares,
@@ -279,7 +279,7 @@ struct Reading {
     timeout: Duration,
 }
 
-/// Accepts connections and answers their requests until `end`. Each connection has its own task.
+/// Accepts connections and answers requests until `end`, with a task per connection.
 async fn accept<F, A>(listener: Listener, door: Door, reading: Reading, end: CancellationToken, answer: F)
 where
     F: Fn(Request<Incoming>, Arc<Caller>) -> A + Clone + Send + Sync + 'static,

@@ -70,7 +70,7 @@ pub struct Services {
 
 pub struct Session {
     id: ConnectionId,
-    /// Client id of the connection, as other clients see it.
+    /// Client id of the connection, shown to other clients.
     client: Arc<str>,
     services: Arc<Services>,
     outbox: Arc<Outbox>,
@@ -146,7 +146,7 @@ impl Session {
         let services = Arc::clone(&self.services);
         let mut ahead = Ahead::default();
         let mut is_empty = true;
-        // Decoded one by one: all commands of a frame together may take fifty times the frame's size.
+        // Decoded one after the other: all commands of a frame together may take fifty times the frame's size.
         for command in json::decode(frame) {
             is_empty = false;
             let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
@@ -180,7 +180,7 @@ impl Session {
         }
     }
 
-    /// The connection as other modules see it, once the client is authenticated.
+    /// The authenticated connection, as other modules see it.
     pub fn authenticated(&self) -> Option<&Arc<Connection>> {
         if let State::Connected(connection) = &self.state { Some(connection) } else { None }
     }
@@ -254,7 +254,7 @@ impl Session {
             Request::Refresh { token } => Some(self.refresh(&token, clock, deadline).await?),
             Request::Ping => Some(Reply::Ping),
             Request::Rpc { method, data } => Some(self.rpc(&method, data, deadline).await?),
-            // Subscriptions have no tokens of their own in this gateway.
+            // Subscriptions have no tokens in this gateway.
             Request::SubRefresh { .. } => return Err(codes::NOT_AVAILABLE.into()),
             Request::Refused { error, .. } => return Err(error.into()),
             // Messages without a reply have no receiver: they are counted and dropped.
@@ -293,8 +293,8 @@ impl Session {
         codes::INTERNAL
     }
 
-    /// Asker of this session's questions to PocketBase: all connections of a user share their turns and their rate,
-    /// and so do guests from one address.
+    /// Asker of this session's questions to PocketBase: all connections of a user share turns and rate, and so do
+    /// guests from one address.
     fn asker(&self) -> Asker {
         match self.authenticated() {
             Some(connection) if !connection.is_guest() => Asker::of(&*connection.user),

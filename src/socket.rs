@@ -32,8 +32,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Message, Utf8Bytes};
 
-/// Read buffer of a connection that is being read; an idle connection has none. Enough for a client's usual frame; a
-/// larger frame gets the room that it needs.
+/// Read buffer of a connection that is being read; an idle connection has none. Enough for a client's usual frame;
+/// larger frames get more room.
 const READ_BUFFER: usize = 1024;
 /// tungstenite's buffer for its own writes, which go to the outbox at once.
 const WRITE_BUFFER: usize = 1024;
@@ -180,7 +180,7 @@ async fn handle<F: Future<Output = ()>>(
     };
     let (outbox, clock) = (Arc::clone(&line.outgoing.outbox), line.clock);
     let mut handling = pin!(session.handle(&frame, clock));
-    // All replies that are ready at once leave in one write.
+    // Replies that are ready at once leave in a single write.
     let mut corked = poll_fn(|cx| {
         outbox.cork();
         let step = handling.as_mut().poll(cx);

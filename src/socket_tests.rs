@@ -84,7 +84,8 @@ async fn a_close_with_a_code_that_is_not_allowed_is_a_close() {
     assert!(matches!(next(&mut incoming).await, Some(Message::Close(Some(_)))));
 }
 
-/// Every open connection holds the future of [`serve`], so its size counts: the size of the future that a function returns.
+/// The future of [`serve`] exists once per open connection, so its size counts. Sizes are those of the futures that
+/// functions return.
 #[test]
 fn an_idle_connection_holds_no_room_for_messages() {
     fn size<A, R>(_: impl FnOnce(A) -> R) -> usize {

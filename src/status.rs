@@ -183,7 +183,7 @@ impl Statuses {
         self.changed.notify_one();
     }
 
-    /// Whether the user has another connection on this node that is held here.
+    /// Whether this node holds another connection of the user.
     fn has_others(&self, connection: &Connection) -> bool {
         let others = self.register.of(&connection.user);
         let local = self.local();
@@ -207,7 +207,7 @@ impl Statuses {
         self.changed.notify_one();
     }
 
-    /// Sets the mode that a user has chosen; `None` only reads. Returns the mode, and the status that others see.
+    /// Sets the user's chosen mode; `None` only reads. Returns the mode, and the status shown to other users.
     pub async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Mode, State), BrokerError> {
         let (choice, state) = self.store.choose(user, mode).await?;
         let of_user = self.register.of(user);

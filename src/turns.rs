@@ -1,5 +1,4 @@
-//! Periodic work for many clients, spread evenly over time, so that the broker never gets a burst that delays other
-//! calls.
+//! Periodic work for many clients, spread evenly over time: without bursts that delay other calls to the broker.
 
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -12,7 +11,7 @@ const PARTS: usize = 16;
 /// A turn with at most this many clients is not divided.
 const FEW: usize = 16;
 
-/// Assigns each client to one turn of the round, always the same turn.
+/// Assigns clients to turns of a round; a client's turn is the same in every round.
 pub struct Turns {
     length: Duration,
     /// Time of the next turn. Late turns are made up for at once, so rounds do not get longer.
@@ -48,7 +47,7 @@ impl Turns {
         self.hasher.hash_one(client) % u64::from(TURNS) == self.current
     }
 
-    /// Divides the clients due in this turn into parts, each with its start time.
+    /// Divides the clients due in this turn into parts, with a start time per part.
     pub fn parts<'a, T>(&self, due: &'a [T]) -> impl Iterator<Item = (Instant, &'a [T])> + use<'a, T> {
         let parts = due.len().div_ceil(FEW).clamp(1, PARTS);
         let (begun, pause) = (self.begun, self.length / parts as u32);
@@ -93,7 +92,7 @@ mod tests {
             turns.next().await;
             had.iter_mut().zip(&clients).for_each(|(had, client)| *had += u32::from(turns.is_of(client)));
         }
-        assert!(had.iter().all(|had| *had == 1) && Instant::now() == start, "at once, and once");
+        assert!(had.iter().all(|had| *had == 1) && Instant::now() == start, "a single turn each, without a wait");
         turns.next().await;
         assert_eq!(turns.begun - start, turns.length, "then at the usual pace");
     }

@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Maximum number of separate changes kept. Past the limit, they are dropped, and everything counts as changed.
 const REMEMBERED: usize = 10_000;
 
-/// An event that may have changed access, as sent by the hooks. The fields that are present limit its scope; without
-/// any, the scope is everything.
+/// An event that may have changed access, as sent by the hooks. The fields that are present limit the scope; without
+/// fields, the scope is everything.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Change {
     pub cause: Cause,
@@ -43,7 +43,7 @@ pub enum Cause {
     Record,
     /// The guarded record was deleted.
     Deleted,
-    /// A collection: its rules, its fields or its token secret. Also every cause unknown to this version.
+    /// A collection: rules, fields or token secret. Also every cause unknown to this version.
     #[serde(other)]
     Rules,
 }
@@ -117,7 +117,7 @@ impl Changes {
         let mut state = self.lock();
         state.now += 1;
         let now = state.now;
-        // Changes of a namespace are rare, so they count as changes of everything.
+        // Changes of a namespace are rare and count as changes of everything.
         let narrow = change.namespace.is_none() && (change.user.is_some() || change.channel.is_some());
         if !narrow || state.last.len() >= REMEMBERED {
             state.everything = now;
@@ -180,7 +180,7 @@ mod tests {
             {
                 assert_eq!(change.concerns(user, channel), concerned, "{change:?} {user} {channel}");
                 let holds = changes.none_since(before, user, Some(channel));
-                // A namespace counts as everything, so more answers than necessary may become invalid.
+                // A namespace counts as everything: more answers than necessary may become invalid.
                 assert!(holds != concerned || (!holds && change.namespace.is_some()), "{change:?} {user} {channel}");
                 assert!(changes.none_since(changes.now(), user, Some(channel)));
             }

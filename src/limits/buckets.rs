@@ -107,7 +107,7 @@ mod tests {
             assert!(rates.take(("a", &i.to_string()), now));
         }
         assert!(!rates.take(("b", "room:1"), now), "no room for one more");
-        assert!(rates.take(("a", "0"), now), "those that are known go on");
+        assert!(rates.take(("a", "0"), now), "known keys keep their buckets");
         assert!(rates.take(("b", "room:1"), now + Duration::from_secs(1)));
         assert_eq!(rates.buckets.len(), 1);
     }

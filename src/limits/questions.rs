@@ -1,4 +1,4 @@
-//! Rate of questions to PocketBase on behalf of one user (or one guest's address), on this node.
+//! Rate of questions to PocketBase on behalf of a user (or a guest's address), on this node.
 //!
 //! Cached answers are free. A question costs one token, and a refusal one more: honest users ask about channels that
 //! they may see, and guessed ids get refusals.

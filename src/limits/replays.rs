@@ -37,7 +37,7 @@ mod tests {
         assert!(replays.note(1000, 1, 700));
         assert!(replays.note(1000, 2, 700));
         assert!(!replays.note(1000, 1, 700));
-        assert!(!replays.note(1000, 1, 1000), "to its last second");
+        assert!(!replays.note(1000, 1, 1000), "a timestamp is valid to its last second");
         assert!(replays.note(1301, 3, 1001));
         assert_eq!(replays.0.lock().unwrap().len(), 1);
     }

@@ -27,7 +27,7 @@ pub fn place(error: &serde_json::Error) -> String {
     format!("{what} at line {}, column {}", error.line(), error.column())
 }
 
-/// A publication for a channel's subscribers: encoded once, shared by all of them.
+/// A publication for a channel's subscribers: encoded once and shared.
 pub fn publication_push(channel: &str, publication: &Publication) -> Frame {
     let mut text = Text::with_capacity(publication.data.len() + channel.len() + 96);
     let out = text.out();
@@ -237,7 +237,7 @@ mod tests {
     use crate::protocol::{Command, ConnectReply, Position, SubscribeReply, codes};
     use serde::Deserialize;
 
-    /// A line of `proto/golden/*.ndjson`: the frame, and its meaning in this crate's Debug format.
+    /// A line of `proto/golden/*.ndjson`: the frame, and the meaning in this crate's Debug format.
     #[derive(Deserialize)]
     struct Golden {
         name: String,

@@ -1,5 +1,5 @@
-//! The server API: methods for PocketBase's own hooks and other back ends, after their signature is verified.
-//! `proto/server-api.md` describes the API for people.
+//! The server API: signed requests of PocketBase's own hooks and of other back ends. `proto/server-api.md` describes
+//! the API for people.
 
 use crate::access::is_well_formed;
 use crate::broker::{BrokerError, PresenceStats};
@@ -23,7 +23,7 @@ pub const PREFIX: &str = "/api/";
 pub const BODY_MAX: usize = 64 * 1024;
 /// Maximum number of users in one question.
 const USERS_MAX: usize = 500;
-/// User and client id of the publisher, as subscribers see it. No PocketBase user has such an id.
+/// User and client id of the publisher, as shown to subscribers. No PocketBase user has such an id.
 const SERVER: &str = "$server";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,7 +90,7 @@ impl Method {
         }
     }
 
-    /// Whether the method only reads, so that a repeated request is no replay.
+    /// Whether the method only reads: then a repeated request is no replay.
     pub fn is_question(self) -> bool {
         matches!(self, Method::Presence | Method::PresenceStats | Method::Statuses)
     }
@@ -189,7 +189,7 @@ async fn unsubscribe(services: &Services, body: &[u8]) -> Result<Value, Refusal>
     order(services, &Order::Unsubscribe { user, channel }).await
 }
 
-/// Sends an order to all gateways, this one included.
+/// Sends an order to all gateways, including this gateway.
 async fn order(services: &Services, order: &Order) -> Result<Value, Refusal> {
     let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
     services.broker.signal(ACCESS, order.notice(), server).await.map_err(|error| failed(&error))?;

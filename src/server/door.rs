@@ -39,7 +39,7 @@ pub struct Door {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Peer {
     Ip(IpAddr),
-    /// A process of this machine that may use the listener's socket file: a proxy.
+    /// A process on this machine with access to the listener's socket file: a proxy.
     Unix,
 }
 

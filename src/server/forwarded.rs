@@ -1,7 +1,7 @@
 //! Client address of a request from a trusted proxy: `Forwarded` (RFC 7239) or `X-Forwarded-For`.
 //!
 //! Each proxy appends the address that called it. The right end is therefore the proxy's own, while the left end may
-//! be made up by the client. Read from the right, the first address that is not a trusted proxy is the client's.
+//! be made up by the client. Read from the right, the client's address is the first that is not a trusted proxy.
 
 use crate::config::Networks;
 use hyper::HeaderMap;
@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The client's address, or `peer`, the trusted proxy, if the headers give no usable address. A proxy that sets one of
-/// the headers may pass on the other as the client made it up: if the headers disagree, neither is believed.
+/// the headers may pass on the other as received from the client: if the headers disagree, neither is believed.
 pub fn client(headers: &HeaderMap, peer: IpAddr, trusted: &Networks) -> IpAddr {
     let forwarded = lines(headers, &FORWARDED).map(|line| read(hops_of_forwarded(&line), trusted));
     let x_forwarded_for = lines(headers, &X_FORWARDED_FOR).map(|line| read(line.split(',').map(Some), trusted));
@@ -27,7 +27,7 @@ pub fn is_silent(headers: &HeaderMap) -> bool {
     !headers.contains_key(&FORWARDED) && !headers.contains_key(&X_FORWARDED_FOR)
 }
 
-/// All lines of one header as a single list; `None` without the header.
+/// All lines of a header as a single list; `None` without the header.
 fn lines(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
     let all: Vec<&str> = lines.collect();
@@ -56,7 +56,7 @@ fn address(text: &str) -> Option<IpAddr> {
     address.ok().or_else(bracketed).map(|address: IpAddr| address.to_canonical())
 }
 
-/// The `for=` value of each element of a `Forwarded` header; `None` for an element without exactly one.
+/// The `for=` value of each element of a `Forwarded` header; `None` for elements with none or several.
 fn hops_of_forwarded(line: &str) -> impl DoubleEndedIterator<Item = Option<&str>> {
     split(line, ',').into_iter().map(|element| {
         let pairs = split(element, ';').into_iter().filter_map(|pair| pair.trim().split_once('='));

@@ -47,8 +47,8 @@ pub enum Subprotocols {
     OnlyOthers,
 }
 
-/// Reads all `Sec-WebSocket-Protocol` headers as one list and ignores empty elements (RFC 9110, section 5.6.1): some
-/// clients send the header without a value if they offer no subprotocol.
+/// Reads all `Sec-WebSocket-Protocol` headers as one list without empty elements (RFC 9110, section 5.6.1): clients
+/// may send the header without a value if they offer no subprotocol.
 pub fn subprotocols(headers: &HeaderMap) -> Subprotocols {
     let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);

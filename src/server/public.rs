@@ -104,7 +104,7 @@ impl Public {
             next_connection: AtomicU64::new(1),
             open: Places::new(connections, metrics.connections.clone()),
             newcomers: Newcomers::new(
-                // At most half of all connections, so that newcomers displace each other before the gateway is full.
+                // At most half of all connections: newcomers displace the oldest newcomer before the gateway is full.
                 config.max_unauthenticated.min(connections / 2).max(1),
                 metrics.unauthenticated.clone(),
             ),
@@ -233,7 +233,7 @@ impl Public {
         allowed.allow_all() || origins.all(|origin| origin.to_str().is_ok_and(|origin| allowed.allow(origin)))
     }
 
-    /// The places of a connection: held for as long as it is open, and until its token is verified; and the client's
+    /// The places of a connection, held while the connection is open and until its token is verified, and the client's
     /// address.
     fn find_places(
         &self,
@@ -388,8 +388,8 @@ impl Public {
         })
     }
 
-    /// Checks that this gateway has not taken the hooks' request before. Another gateway may have: publishing is
-    /// idempotent by outbox number.
+    /// Checks that this gateway has not taken the hooks' request before. Another gateway may have taken it: publishing
+    /// is idempotent by outbox number.
     fn first(&self, &Verified { timestamp, signature, oldest }: &Verified) -> Result<(), Box<Answer>> {
         self.replays.note(timestamp, signature, oldest).then_some(()).ok_or_else(|| self.replayed())
     }

@@ -228,7 +228,7 @@ mod tests {
         assert!(take(10, now).iter().all(|verdict| *verdict == Verdict::Refuse));
         assert_eq!(take(1, now), [Verdict::Flood]);
         let later = now + Duration::from_secs(1);
-        assert!(take(10, later).iter().all(|verdict| *verdict == Verdict::Pass), "who slows down is forgiven");
+        assert!(take(10, later).iter().all(|verdict| *verdict == Verdict::Pass), "after a pause, commands pass again");
         assert_eq!(take(1, later), [Verdict::Refuse]);
     }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const YEAR: Duration = Duration::from_secs(31_536_000);
-/// A deadline noticed this much too late means that this process stood still, not that the client is gone.
+/// A deadline noticed this late means that this process stood still, not that the client is gone.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Ping settings, the same for all connections, so that no connection holds a copy.
+/// Ping settings: the same for all connections, and not copied into connections.
 #[derive(Clone, Copy)]
 pub struct Pings {
     /// Time between two pings.

@@ -4,7 +4,7 @@ use super::Asker;
 use std::collections::{HashMap, VecDeque};
 
 pub(super) struct FairQueue<Q> {
-    /// Askers with at least one question, in the order in which they are served.
+    /// Askers with waiting questions, in serving order.
     turns: VecDeque<Asker>,
     questions: HashMap<Asker, VecDeque<Q>, foldhash::fast::RandomState>,
     len: usize,
@@ -38,7 +38,7 @@ impl<Q> FairQueue<Q> {
         self.len += 1;
     }
 
-    /// The next question and its asker. All other waiting askers are served before the same asker again.
+    /// The next question and its asker. The same asker is served again after all other waiting askers.
     pub fn pop(&mut self) -> Option<(Asker, Q)> {
         let asker = self.turns.pop_front()?;
         let questions = self.questions.get_mut(&asker)?;
