@@ -1,10 +1,10 @@
-// Access changes: the part of an outbox row that tells the gateway which users' access to which channels a write may
-// have changed. Each entry is a scope, with the changed data as its cause. Users are named by KEY (see users.js).
+// Access changes: the part of an outbox row about access to channels, which the write may have changed. An entry is a
+// scope (the affected users and channels), with the changed data as its cause. KEY names a user (see users.js).
 //
-//   {"cause":"user","user":KEY}                    the account, or a record that decides about this user alone
-//   {"cause":"member","channel":NAME,"user":KEY}   a record that decides about this user in this channel
-//   {"cause":"related","channel":NAME}             a record that decides about all users in the channel
-//   {"cause":"related","namespace":NAME}           a record that may decide about any channel of the namespace
+//   {"cause":"user","user":KEY}                    the account, or a record that decides about a single user
+//   {"cause":"member","channel":NAME,"user":KEY}   a record that decides about a single user in a channel
+//   {"cause":"related","channel":NAME}             a record that decides about every user in a channel
+//   {"cause":"related","namespace":NAME}           a record that may decide about every channel of a namespace
 //   {"cause":"record","channel":NAME}              the guarded record, in a field that the rule reads
 //   {"cause":"deleted","channel":NAME}             the guarded record was deleted
 //   {"cause":"rules"}                              a collection: rules, fields or the key of the tokens
@@ -12,7 +12,7 @@
 const schema = require(`${__hooks}/gateway/schema.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 
-/** Maximum number of scopes in one row. With more, the gateway checks all access, which is cheaper. */
+/** Maximum scopes in a row. Above the limit, the gateway checks all access, which is cheaper. */
 const MAX_SCOPES = 500;
 const NONE = [];
 const EVERYTHING = [{ cause: "rules" }];

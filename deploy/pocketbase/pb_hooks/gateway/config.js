@@ -110,7 +110,7 @@ function channel(entry, at, name, users) {
   const emptyRequest = entry.emptyRequest === undefined ? false : bool(entry.emptyRequest, `${at}.emptyRequest`);
   if (entry.own !== undefined) {
     if (name === STATUS) fail(at, `"${STATUS}" carries online statuses; set the users' collection as the guard instead of own`);
-    if (entry.perUser !== undefined || entry.emptyRequest !== undefined) fail(at, "perUser and emptyRequest need a guard; remove them beside own");
+    if (entry.perUser !== undefined || entry.emptyRequest !== undefined) fail(at, "perUser and emptyRequest need a guard; remove them, or set a guard instead of own");
     const own = entry.own === true ? users[0].collection : text(entry.own, `${at}.own`);
     const known = users.map(({ collection }) => collection);
     if (!known.includes(own)) fail(`${at}.own`, `${quoted(own)} is not one of users${nearest(own, known)}`);

@@ -1,17 +1,15 @@
-// Derives the access triggers from PocketBase's rules: which writes may change which users' access to which channels.
-// The application does not have to list them.
+// Derives access triggers from PocketBase's rules, so that the application does not have to list them. A trigger
+// describes writes in a collection, and the users and channels whose access such a write may change:
 //
-// A trigger of a collection has these properties:
-//
-//   fields    an update fires if it changes one of these fields; null: any update fires
+//   fields    an update fires if a field in this list changes; null: every update fires
 //   created   whether a create fires
 //   deleted   whether a delete fires
 //   cause     of the scope written into the outbox (see access.js)
 //   channel   name of the field with the ids of the affected channels; "id": the id of the record itself
-//   prefix    of the names of these channels, as in "room:"
+//   prefix    of the channels' names, as in "room:"
 //   user      name of the field with the ids of the affected users; "id": the id of the record itself
-//   keys      prefixes of these users' KEYs (see users.js): the prefix of one auth collection, or of all auth
-//             collections if the rule compares ids, since records of two collections may have the same id
+//   keys      prefixes of the users' KEYs (see users.js): the prefix of one auth collection, or of every auth
+//             collection if the rule compares ids, since records of two collections may have the same id
 //   namespace of the affected channels; undefined: all channels of the user
 
 const { operands } = require(`${__hooks}/gateway/rule.js`);
@@ -21,8 +19,8 @@ const ME = "@request.auth.id";
 const REQUEST = /^@request\.(headers|query|body)\b/;
 
 /**
- * {triggers: pairs of collection name and triggers, collections: ids of all collections that access depends on}, for a
- * `schema` from schema.js.
+ * {triggers: pairs of collection name and triggers, collections: ids of the collections that decide about access}, for
+ * a `schema` from schema.js.
  */
 function derive(app, schema) {
   const triggers = new Map();
@@ -48,7 +46,8 @@ function derive(app, schema) {
   }
   const told = new Set(Object.values(schema.updates));
   for (const namespace in schema.channels) {
-    const { guards, perUser } = schema.channels[namespace]; // no guard: the owner has access until the account is deleted
+    // A personal channel has no guards: the owner has access until the account is deleted.
+    const { guards, perUser } = schema.channels[namespace];
     for (const { id, key } of guards) {
       const guard = find(app, id);
       const prefix = `${namespace}:${key}`;
@@ -159,7 +158,7 @@ function keyOfField(collection, name, accounts) {
   return account ? account.key : "";
 }
 
-/** The user in a field, if all these comparisons only compare this field with the requesting user; else null. */
+/** Part of a trigger: the user in a field, if the rules only compare the field with the requesting user; else null. */
 function onlyUser(ends, accounts, signs) {
   const field = only(ends, ME, (end) => accounts.some(({ id }) => id === end.pointsTo), signs);
   return field ? ofUser(field, allKeys(accounts)) : null;
@@ -170,9 +169,9 @@ function allKeys(accounts) {
 }
 
 /**
- * The name of the field, if all these comparisons only ask if this field of any record (`?=`) equals `wanted`; else
- * null. Then a record affects only the user and the channel that the record connects. `=` compares all records at once,
- * so a new record may also change the result for other users.
+ * The name of the field, if every comparison asks whether the same field of any record (`?=`) equals `wanted`; else
+ * null. With such comparisons a record affects only the user and the channel that it connects. `=` compares all records
+ * at once, so a new record may also change the result for other users.
  */
 function only(ends, wanted, pointsThere, signs = ["?="]) {
   if (ends.length === 0) return null;
@@ -185,11 +184,11 @@ function only(ends, wanted, pointsThere, signs = ["?="]) {
  * The data that the rules of a guard read: one touch for each collection and relation to the user or the guard.
  *
  *   at       "user" (the account), "guard" (the guarded record), "ofUser" or "ofGuard" (records that point to the
- *            account or the guarded record with their field `via`), "far" (all other records)
+ *            account or the guarded record with the field `via`), "far" (other records)
  *   fields   names of the fields in use
  *   created  whether the existence of a record matters
- *   ends     {field, pointsTo, sign, other} for each comparison of a field, {field} for a relation that is only
- *            followed, {} for any other use
+ *   ends     {field, pointsTo, sign, other} for a comparison of a field, {field} for a relation on the way, {} for
+ *            another use
  */
 function touches(app, guard, accounts, rules) {
   const found = new Map();

@@ -6,7 +6,7 @@ const schema = require(`${__hooks}/gateway/schema.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 const { Relations } = require(`${__hooks}/gateway/relations.js`);
 
-/** Maximum dependents that one write moves one by one. With more, clients are told to reload the collection. */
+/** Maximum dependents with a move of their own after a write. Above the limit, clients reload the whole collection. */
 const MAX_MOVED = 1000;
 const NONE = [];
 
@@ -17,8 +17,8 @@ let known = { schema: null, steps: new Map() };
  * The places where the path of a template leads through the records of collection `id`; empty for most collections.
  *
  *   collection  the relayed collection with the template "before{path}after"
- *   prefix      the part of the path that leads to the records of collection `id`
- *   rest        the part after `prefix`, which begins with a field of these records
+ *   prefix      the part of the path up to the records of collection `id`
+ *   rest        the part after `prefix`, beginning with a field of collection `id`
  */
 function steps(app, id) {
   const now = schema.current(app);
@@ -69,7 +69,7 @@ function dependentOn(tx, collection, steps, id) {
   return tx.findRecordsByFilter(collection, filter, "", MAX_MOVED + 1, 0, { id });
 }
 
-/** For too many moves: one event about the whole collection, to all channels that the dependents left or entered. */
+/** A single event about the whole collection, to the dependents' former and new channels: for too many moves. */
 function reload(collection, steps, ...states) {
   const names = new Set();
   for (const { namespace, before, rest, after } of steps) {

@@ -1,4 +1,4 @@
-/** Whether an update changed this field. The values are compared as JSON, which also works for lists and objects. */
+/** Whether an update changed a field. The values are compared as JSON, since lists and objects have no other text. */
 function touched(record, original, field) {
   return JSON.stringify(record.get(field)) !== JSON.stringify(original.get(field));
 }

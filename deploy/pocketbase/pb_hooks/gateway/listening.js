@@ -2,7 +2,7 @@
 // engine: even a hook without work slows a busy server by a fifth.
 //
 // After a change of a rule another collection may matter, but PocketBase registers hooks only from the engine that
-// loads pb_hooks/*.pb.js. Therefore this engine puts two functions into the app's store, and other engines call them.
+// loads pb_hooks/*.pb.js. Therefore this engine puts two functions into the app's store, for calls by other engines.
 
 /** Key in the app's store: the function that registers the hooks of a collection id. */
 const REGISTER = "gateway.register";
@@ -16,7 +16,7 @@ const knownAfter = new Set();
 /** The app's store, which transactions share. */
 const store = $app.store();
 
-/** Registers the hooks of these collections (ids) once; the hooks stay registered until PocketBase ends. */
+/** Registers the hooks of collections (ids), once; the hooks stay registered until PocketBase ends. */
 function ensure(ids) {
   ids.forEach((id) => once(REGISTER, known, id));
 }

@@ -10,7 +10,7 @@ const keyOf = (collectionId, id) => `${collectionId}/${id}`;
 
 /** Lookup of related records for the channels of one write, with a cache. */
 class Relations {
-  /** `before`: a list of records with their state before the write; undefined: all records have their current state. */
+  /** `before`: records as they were before the write; undefined: every record is read in its current state. */
   constructor(app, before) {
     this.app = app;
     this.before = before;
