@@ -32,7 +32,7 @@ pub struct Entry {
 /// Progress of publishing: every outbox event up to `seq` is published.
 #[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
 pub struct Mark {
-    /// Generation of the outbox: grows each time PocketBase turns out to have another history than before.
+    /// Generation of the outbox: grows each time PocketBase's outbox does not continue the outbox relayed so far.
     pub generation: u64,
     pub seq: u64,
     /// Fingerprint of the event with the number `seq`.

@@ -239,7 +239,7 @@ impl Metrics {
             relay_restarts: counter(
                 &r,
                 "gateway_relay_restarts_total",
-                "Times PocketBase's outbox had another history than before, as after a restore from a backup; all clients were told to reload",
+                "Times PocketBase's outbox did not continue the outbox relayed so far, as after a restore from a backup; all clients were told to reload",
             )?,
             api_requests: counters(
                 &r,

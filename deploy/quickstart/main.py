@@ -1,7 +1,7 @@
 """Runs the gateway and a PocketBase side by side, with a demo chat, until Ctrl-C.
 
-Steps: build the gateway, get PocketBase, prepare the data directory, start both, seed, say where the demo is,
-stay until a signal arrives or one of the two ends. Progress goes to stderr; stdout carries only the result.
+Steps: build the gateway, get PocketBase, prepare the data directory, start both, create the demo's content, print the
+addresses, then wait for a signal or the end of a server. Progress goes to stderr; stdout carries only the result.
 """
 
 import argparse
@@ -25,19 +25,19 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 HOST = "127.0.0.1"
-# Below the ports that systems give to outgoing connections: one of these could be taken before its server is there.
+# Below the ports of outgoing connections, since the system could take such a port before the server listens.
 UNASSIGNED = range(10_000, 32_000)
 SUPERUSER = "admin@example.com"
-READY_WITHIN = 30  # seconds; on a machine that is not overloaded it takes two or three
-STOP_WITHIN = 10  # seconds for a server to end by itself before it is killed
-# The folders beside pb_data that make up an application on PocketBase.
+READY_WITHIN = 30  # seconds; usually two or three are enough
+STOP_WITHIN = 10  # seconds until a server is killed if it does not end by itself
+# The folders of a PocketBase application, beside pb_data.
 PARTS = ["pb_hooks", "pb_migrations"]
-# What becomes of node_modules in the folder of static files that PocketBase serves.
+# Files of node_modules that are copied into PocketBase's folder of static files.
 BROWSER_BUILDS = ["centrifuge/dist/centrifuge.js", "pocketbase/dist/pocketbase.es.mjs"]
 
 
 class Failure(Exception):
-    """Something that the reader can mend; the message says how."""
+    """An error that the user can correct; the message says how."""
 
 
 def say(text):
@@ -91,21 +91,21 @@ def parse_options():
         type=port,
         default=8000,
         metavar="PORT",
-        help="port of the gateway; its admin listener takes the next one (default 8000; 0: free ones)",
+        help="port of the gateway; the admin listener has the next port (default 8000; 0: free ports)",
     )
     parser.add_argument(
         "--port-pocketbase",
         type=port,
         default=8090,
         metavar="PORT",
-        help="port of PocketBase (default 8090; 0: a free one)",
+        help="port of PocketBase (default 8090; 0: a free port)",
     )
     parser.add_argument(
         "--data",
         type=Path,
         default=TARGET / "quickstart",
         metavar="DIR",
-        help="where data, secret and logs are kept for the next run (default target/quickstart)",
+        help="directory of data, secret and logs, kept for the next run (default target/quickstart)",
     )
     parser.add_argument(
         "--headless",
@@ -121,7 +121,7 @@ def port(text):
     return int(text)
 
 
-# --- what is needed -------------------------------------------------------------------------------
+# --- binaries, packages and ports -----------------------------------------------------------------
 
 
 def build_gateway():
@@ -140,7 +140,7 @@ def get_pocketbase():
 
 
 def get_packages():
-    """Installs the demo page's packages once, as pinned in deploy/demo; returns their node_modules."""
+    """Installs the demo page's packages once, in the versions pinned in deploy/demo; returns their node_modules."""
     lock = DEPLOY / "demo" / "package-lock.json"
     cache = TARGET / "tools" / "demo-packages"
     installed = cache / "installed-lock.json"
@@ -156,37 +156,37 @@ def get_packages():
 
 
 def run(command, needs, stdout=None):
-    """Runs a command to its end, its output on our stderr."""
+    """Runs a command to its end, with the output on stderr."""
     try:
-        # stdout belongs to the result; what a build prints is progress.
+        # The output of a build is progress; stdout carries only the result.
         done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout or sys.stderr)
     except FileNotFoundError:
         raise Failure(f"`{command[0]}` is missing: install {needs} and run this again") from None
     if done.returncode != 0:
-        raise Failure(f"`{' '.join(map(str, command))}` failed; the reason stands above")
+        raise Failure(f"`{' '.join(map(str, command))}` failed; the reason is in the output above")
     return done
 
 
 def choose_ports(gateway, pocketbase):
-    """The ports of the gateway, its admin listener and PocketBase: the wished ones, or free ones for 0."""
+    """The ports of the gateway, the admin listener and PocketBase: the given ports, or free ports for 0."""
     held = []
     wishes = [
         ("the gateway", gateway, "--port-gateway"),
-        ("the gateway's admin listener", gateway and gateway + 1, "--port-gateway (this one is the next to it)"),
+        ("the gateway's admin listener", gateway and gateway + 1, "--port-gateway (the admin port is the next one)"),
         ("PocketBase", pocketbase, "--port-pocketbase"),
     ]
     try:
         for whose, wish, option in wishes:
             listener = socket.socket()
             held.append(listener)
-            # As servers do, so that connections of an earlier run that linger do not count.
+            # As servers do: lingering connections of an earlier run do not occupy the port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 bind(listener, [wish] if wish else random.sample(UNASSIGNED, 100))
             except OSError as error:
                 raise Failure(
                     f"port {wish} for {whose} cannot be used ({error.strerror}); "
-                    f"end what listens there, or choose another port with {option}"
+                    f"stop the program on this port, or choose another port with {option}"
                 ) from None
         return [listener.getsockname()[1] for listener in held]
     finally:
@@ -195,7 +195,7 @@ def choose_ports(gateway, pocketbase):
 
 
 def bind(listener, ports):
-    """To the first of these ports that is free."""
+    """Binds to the first free port of the list."""
     for port in ports[:-1]:
         try:
             return listener.bind((HOST, port))
@@ -208,7 +208,7 @@ def bind(listener, ports):
 
 
 class Site:
-    """One data directory and the servers that run on it."""
+    """A data directory and the addresses of its servers."""
 
     def __init__(self, data, gateway_port, admin_port, pocketbase_port):
         self.data = data
@@ -226,20 +226,20 @@ class Site:
         public.mkdir(exist_ok=True)
         for source in [DEPLOY / "demo" / "index.html"] + [packages / build for build in BROWSER_BUILDS]:
             shutil.copyfile(source, public / source.name)
-        # The gateway's hooks and migrations, and over them the chat's own. Copies: automigrate and the dashboard would
-        # otherwise write into the source tree.
+        # The gateway's hooks and migrations, then the chat's. They are copied, since automigrate and the dashboard
+        # would otherwise write into the source tree.
         for part in PARTS:
             shutil.rmtree(self.data / part, ignore_errors=True)
             for source in (DEPLOY / "pocketbase", DEPLOY / "konvert" / "pocketbase"):
                 shutil.copytree(source / part, self.data / part, dirs_exist_ok=True)
-        # Applies the migrations too.
+        # This command also applies the migrations.
         upsert = [*self._pocketbase(pocketbase_binary), "superuser", "upsert", *self.superuser.values()]
         done = subprocess.run(upsert, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode != 0:
             raise Failure(f"PocketBase could not set up {self.data}:\n{done.stdout.decode()}")
 
     def start(self, servers, gateway_binary, pocketbase_binary):
-        """Starts both and returns when clients can connect, or when a signal asked to stop."""
+        """Starts both servers; returns when clients can connect, or after a signal to stop."""
         serve = [*self._pocketbase(pocketbase_binary), "serve", f"--http={HOST}:{self.pocketbase_port}"]
         serve.append(f"--publicDir={self.data / 'pb_public'}")
         servers.start("PocketBase", serve, self._environment(), self.data / "pocketbase.log")
@@ -247,7 +247,7 @@ class Site:
 
         serve = [gateway_binary, "serve", f"--listen={HOST}:{self.gateway_port}"]
         serve += [f"--admin-listen={HOST}:{self.admin_port}", f"--pocketbase-url={self.pocketbase}"]
-        serve += ["--shutdown-spread=0"]  # there is no other gateway to spare
+        serve += ["--shutdown-spread=0"]  # no other gateway has to be protected from all clients returning at once
         servers.start("the gateway", serve, self._environment(), self.data / "gateway.log")
         self._seed()
         servers.wait_for("the gateway", f"{self.admin}/readyz")
@@ -284,7 +284,7 @@ class Site:
         return {**os.environ, "GATEWAY_SECRET": self.secret, "GATEWAY_URL": self.gateway}
 
     def _kept_secret(self, name, size):
-        """The secret of `size` random bytes in the file `name`, which its owner alone may read; made on the first run."""
+        """A secret of `size` random bytes in the file `name`, created on the first run; only the owner may read it."""
         path = self.data / name
         if not path.exists():
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -293,7 +293,7 @@ class Site:
 
 
 class Servers:
-    """Child processes that end with us, the last started first. A child that ends by itself is a Failure."""
+    """Child processes, stopped in reverse order at the end of the block. A child that ends by itself is a Failure."""
 
     def __init__(self, stop):
         self._stop = stop
@@ -310,13 +310,13 @@ class Servers:
             while process.poll() is None and time.monotonic() < deadline and not self._stop.is_set():
                 time.sleep(0.02)
             if process.poll() is None:  # too slow, or a second signal came
-                say(f"{name} does not end by itself; killing it")
+                say(f"{name} has not stopped; killing the process")
                 process.kill()
                 process.wait()
 
     def start(self, name, command, environment, log):
         with open(log, "w") as output:
-            # A session of its own: Ctrl-C in the terminal reaches only us, and we stop them in order.
+            # A session of its own: Ctrl-C in the terminal reaches only this script, which stops the servers in order.
             process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
@@ -331,7 +331,7 @@ class Servers:
                 return
             self._check()
             if time.monotonic() > deadline:
-                raise Failure(f"{name} is not ready after {READY_WITHIN} s; {url} says: {answer}\n{self._tails()}")
+                raise Failure(f"{name} is not ready after {READY_WITHIN} s; {url} answers: {answer}\n{self._tails()}")
             time.sleep(0.05)
 
     def watch(self):

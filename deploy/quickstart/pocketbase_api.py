@@ -1,4 +1,4 @@
-"""The little of PocketBase's REST API that the quickstart needs, on Python's standard library alone."""
+"""A small client for PocketBase's REST API, with Python's standard library alone."""
 
 import json
 import urllib.error
@@ -10,7 +10,7 @@ _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def get_status(url, timeout=2):
-    """The status and body of a GET; status 0 with the reason where nobody answers."""
+    """Status and body of a GET; without an answer, status 0 and the reason."""
     try:
         with _http.open(url, timeout=timeout) as reply:
             return reply.status, reply.read().decode(errors="replace")
@@ -21,7 +21,7 @@ def get_status(url, timeout=2):
 
 
 class PocketBase:
-    """A PocketBase, as its superuser sees it."""
+    """A PocketBase server, with the permissions of a superuser."""
 
     def __init__(self, url, email, password):
         self._url = url

@@ -1,4 +1,4 @@
-"""The demo's content: two users and one room. Running it again finds what is there."""
+"""The demo's content: two users and one room. On later runs, existing records are kept."""
 
 ROOM = "Demo"
 USERS = [  # Alice owns the room.
@@ -15,7 +15,7 @@ def seed(pocketbase):
         "rooms", name=ROOM, owner=owner, type="private"
     )
     for user in users:
-        # The room's owner became a member with the room.
+        # The owner became a member when the room was created.
         if not pocketbase.find("room_members", room=room["id"], user=user["id"]):
             role = "owner" if user["id"] == owner else "member"
             pocketbase.create("room_members", room=room["id"], user=user["id"], role=role)
