@@ -1,7 +1,7 @@
-//! The promises of [`Broker`], the same for every broker (`delivery`, `history`, `presence`, `status`), and what a
-//! broker in Redis does and lives through besides (`nodes`, `faults`, `cluster`).
+//! The contract of [`Broker`], tested for each implementation (`delivery`, `history`, `presence`, `status`), and the
+//! features and failures of the Redis broker (`nodes`, `faults`, `cluster`).
 
-// In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
+// Tests may unwrap. Clippy's own exception covers only #[test] functions, not the functions they call.
 #![allow(clippy::unwrap_used)]
 
 #[path = "broker/cluster.rs"]
@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 const PREFIX: &str = "test";
 
-/// Makes brokers that share nothing with those of other factories.
+/// Makes brokers that share nothing with the brokers of other factories.
 #[async_trait]
 trait Factory: Sync {
     async fn broker(&self, retention: Retention) -> Arc<dyn Broker>;
@@ -68,7 +68,7 @@ async fn connect(redis: &Redis, retention: Retention) -> Arc<RedisBroker> {
     RedisBroker::connect(&redis.url(), PREFIX, retention).await.unwrap()
 }
 
-/// Runs each case against each broker.
+/// Runs every case against each broker.
 macro_rules! for_each_broker {
     ($($file:ident::$case:ident)*) => {
         mod memory {
@@ -159,7 +159,7 @@ fn entries(channel: &str, seqs: impl IntoIterator<Item = u64>) -> Vec<Entry> {
     seqs.into_iter().map(|seq| entry(channel, seq)).collect()
 }
 
-/// A place in the outbox of the first generation.
+/// A mark in the outbox of the first generation.
 fn mark(seq: u64) -> Mark {
     Mark { generation: 0, seq, fingerprint: seq + 1, boot: 3 }
 }
@@ -168,25 +168,25 @@ fn client(user: &str, client: &str) -> ClientInfo {
     ClientInfo { user: user.into(), client: client.into() }
 }
 
-/// Offset and payload, for comparing.
+/// Offsets and payloads, for comparisons.
 fn brief(publications: &[Publication]) -> Vec<(u64, String)> {
     let text = |p: &Publication| String::from_utf8(p.data.as_bytes().to_vec()).unwrap();
     publications.iter().map(|p| (p.offset, text(p))).collect()
 }
 
-/// Offset and payload where each payload is `seq` and offsets follow the sequence from 1.
+/// Offsets and payloads, where the payloads are `seqs` and the offsets count from 1.
 fn numbered(seqs: impl IntoIterator<Item = u64>) -> Vec<(u64, String)> {
     (1..).zip(seqs).map(|(offset, seq)| (offset, seq.to_string())).collect()
 }
 
-/// Keeps all that a broker delivers.
+/// A sink that records every delivery.
 #[derive(Default)]
 struct Recorder {
     publications: Mutex<Vec<(String, String, Publication)>>,
     signals: Mutex<Vec<(String, Publication)>>,
     movements: Mutex<Vec<(String, Movement, String)>>,
     statuses: Mutex<Vec<(String, State)>>,
-    /// The barriers that publications named, each with the publication's channel.
+    /// Barriers named by publications, each with the publication's channel.
     barriers: Mutex<Vec<(String, Position)>>,
     gaps: AtomicUsize,
 }
@@ -232,7 +232,7 @@ impl Recorder {
         all.iter().filter(|(name, ..)| name == channel).map(|(.., publication)| publication.clone()).collect()
     }
 
-    /// Who came (`+`) into this channel and who went (`-`).
+    /// Joins (`+`) and leaves (`-`) of a channel.
     fn movements(&self, channel: &str) -> Vec<String> {
         let all = self.movements.lock().unwrap();
         let sign = |movement: &Movement| if *movement == Movement::Join { '+' } else { '-' };
@@ -255,7 +255,7 @@ impl Recorder {
         epochs
     }
 
-    /// Waits until so many publications of the channel have come, and returns all of them.
+    /// Waits until the channel has `count` publications, and returns its publications.
     async fn wait(&self, channel: &str, count: usize) -> Vec<Publication> {
         let enough = async || (self.of(channel).len() >= count).then_some(());
         until(&format!("{count} publications of {channel:?}"), enough).await;
@@ -263,7 +263,7 @@ impl Recorder {
     }
 }
 
-/// Looks until there is a result, for half a minute at most.
+/// Polls `look` until it returns a value, for at most half a minute.
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

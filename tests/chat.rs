@@ -1,4 +1,4 @@
-//! A chat through a real PocketBase: who gets what, in which order, and who gets nothing.
+//! A chat through a real PocketBase: recipients, order, and no delivery to strangers.
 
 mod harness;
 
@@ -65,7 +65,7 @@ async fn clients_on_either_of_two_gateways_get_everything_in_order() {
     }
 }
 
-/// While a client is away for ten seconds, a message is written every half second.
+/// A client is away for ten seconds while a message is written every half second.
 async fn away_for_ten_seconds(world: &World, back_at: usize) {
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -109,8 +109,8 @@ async fn also_from_the_other_gateway() {
     away_for_ten_seconds(&World::start(2, true, &[]).await, 1).await;
 }
 
-/// SDKs store the reply's position and hand out its publications afterwards. Who is interrupted in between asks from
-/// there.
+/// SDKs store the reply's position and hand out its publications afterwards. A client interrupted in between recovers
+/// from the stored position.
 #[tokio::test]
 async fn a_recovery_that_was_not_handed_out_is_repeated_by_the_next() {
     let world = World::single().await;
@@ -122,7 +122,7 @@ async fn a_recovery_that_was_not_handed_out_is_repeated_by_the_next() {
     assert_eq!(watcher.message().await, "seen");
     let mut place = bob.subscribe(&channel).await;
     bob.cut();
-    // More than a gateway keeps at hand (32), so that the broker's history is read as well.
+    // More than the hub's cache holds (32), so that the broker's history is read as well.
     for count in [3, 40] {
         for i in 0..count {
             world.pocketbase.write(&room, &users[0], &i.to_string()).await;
@@ -164,7 +164,7 @@ async fn a_position_without_an_epoch_holds_in_any() {
     assert_eq!(history(u64::MAX, true).await, Some(0));
     assert_eq!(history(top - 2, false).await, Some(2));
     bob.call("unsubscribe", json!({"channel": channel})).await;
-    // The gateway has no more publications at hand than the history has.
+    // The hub's cache holds no more publications than the history.
     for (offset, recovered) in [(top - 5, true), (top, true), (top - 6, false), (top + 1, false)] {
         let result = bob.recover(&channel, &Place { offset, epoch: String::new() }).await;
         assert_eq!(result["recovered"], json!(recovered), "from {offset} of {top}: {result}");
@@ -262,7 +262,7 @@ async fn what_is_written_while_the_gateway_is_away_arrives_after_its_return() {
         .as_array()
         .into_iter()
         .flatten()
-        // Bob's membership may have been published after his subscribe.
+        // Bob's membership may have been published after Bob's subscribe.
         .filter(|publication| publication["data"]["collection"] == "messages")
         .map(|publication| publication["data"]["record"]["content"].as_str().unwrap().to_owned())
         .collect();

@@ -1,4 +1,4 @@
-//! The command line: what it refuses, and how it says so.
+//! The command line: refused arguments and settings, and their error messages.
 
 mod harness;
 
@@ -41,7 +41,7 @@ fn check_config_names_what_is_wrong() {
     let told = refused(&["check-config", "--config", "/does/not/exist"], &[]);
     assert!(told.contains("/does/not/exist"), "{told}");
     assert!(refused(&["check-config", "--lisen", "x"], &[]).contains("--listen"));
-    // The same holds for serving: nothing is bound before the configuration is right.
+    // The same holds for `serve`: the configuration is checked before any port is bound.
     assert!(refused(&["serve"], &[("GATEWAY_REDIS_URL", "x")]).contains("GATEWAY_REDIS_URL"));
 }
 

@@ -1,4 +1,4 @@
-//! What operators see and set: the way from PocketBase to the gateway, the environment, a new secret, a base path.
+//! The operators' view: the connection from PocketBase to the gateway, the environment, a new secret, a base path.
 
 mod harness;
 #[path = "operators/nginx.rs"]
@@ -82,7 +82,7 @@ async fn a_gateway_that_comes_back_gets_posts_again_with_the_first_write() {
 async fn a_new_secret_takes_the_place_of_the_old_one_without_a_refused_request() {
     let mut world = World::start(1, false, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
-    // As the README has it: in each step one side is restarted with its two secrets.
+    // As described in the README: in each step, one side is restarted with its two secrets.
     for (i, (is_gateway, secret, second)) in
         [(true, SECRET, NEW_SECRET), (false, NEW_SECRET, SECRET), (true, NEW_SECRET, ""), (false, NEW_SECRET, "")]
             .into_iter()
@@ -102,7 +102,7 @@ async fn a_new_secret_takes_the_place_of_the_old_one_without_a_refused_request()
         let hooks = r#"gateway_relay_events_total{outcome="hook"}"#;
         let before = world.gateway().metric(hooks).await;
         let mut client = world.subscriber(0, &users[1], &room).await;
-        // By the first one after a restart of PocketBase, the gateway notices that, and reads the outbox.
+        // At the first post after a restart of PocketBase, the gateway notices the restart and reads the outbox.
         for text in [format!("first after step {i}"), format!("second after step {i}")] {
             world.pocketbase.write(&room, &users[0], &text).await;
             assert_eq!(client.message().await, text);
@@ -226,11 +226,11 @@ async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_
     ] {
         assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
     }
-    // PocketBase keeps the connection of its post; the gateway closes it after request_timeout.
+    // PocketBase keeps the connection of its post open; the gateway closes the connection after request_timeout.
     let mut reader = world.subscriber(0, &users[1], &room).await;
     world.pocketbase.write(&room, &users[0], "posted").await;
     reader.message_publication().await;
-    // Closed later than PocketBase's, since it came later.
+    // Closed after PocketBase's connection, since it was opened later.
     let _silent = tokio::net::TcpStream::connect(("127.0.0.1", world.gateway().port)).await.expect("a connection");
     world.gateway().metric_reaches("gateway_sockets_refused_total{reason=\"request_timeout\"}", 1.0).await;
     assert_eq!(world.gateway().metric_sum("gateway_sockets_refused_total").await, 1.0, "the silent one alone");
@@ -243,7 +243,7 @@ async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_
     until("Redis to be missed", async || (world.gateway().metric("gateway_redis_up").await == 0.0).then_some(())).await;
 }
 
-/// The histogram ends with the write into a socket, on a gateway that did not publish the row, too.
+/// The histogram ends with the write into a socket, also on a gateway that did not publish the row.
 #[tokio::test]
 async fn the_latency_histogram_counts_writes_into_sockets_on_every_gateway() {
     let world = World::start(2, true, &[]).await;

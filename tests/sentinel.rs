@@ -53,7 +53,7 @@ async fn publish_all(broker: &RedisBroker, entries: Range<u64>) {
     }
 }
 
-/// Offsets and contents of everything in the history.
+/// Offsets and contents of the whole history.
 async fn history(broker: &RedisBroker) -> Vec<(u64, String)> {
     let history = until("the history", async || broker.history("c", HistoryQuery::default()).await.ok()).await;
     let brief = |data: &Payload| String::from_utf8_lossy(data.as_bytes()).into_owned();

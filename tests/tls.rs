@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 const PASSWORD: &str = "not-to-be-seen";
 
-/// A Redis with a password, and the number of a second port with TLS.
+/// A Redis with a password, and the number of its TLS port.
 fn tls_redis(certificates: &Certificates, certificate: &str, auth_clients: &str) -> (Redis, u16) {
     let port = Cell::new(0);
     let redis = Redis::start_with_ports(|| {

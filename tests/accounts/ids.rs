@@ -1,11 +1,11 @@
-//! Ids of users and records with all letters, and of all lengths, that a collection's settings may allow.
+//! User and record ids of every character and length that a collection's settings may allow.
 
 use crate::harness::World;
 use crate::harness::client::Client;
 use crate::harness::pocketbase::PocketBase;
 use serde_json::{Value, json};
 
-/// Has a collection take all ids that PocketBase has a name for: up to 1,000 characters, without blanks.
+/// Makes a collection accept every id that PocketBase allows: up to 1,000 characters, without spaces.
 async fn open_up(pocketbase: &PocketBase, collection: &str) {
     let path = format!("collections/{collection}");
     let mut fields = pocketbase.as_superuser("GET", &path, &Value::Null).await["fields"].take();

@@ -1,4 +1,4 @@
-//! What every broker promises about what it keeps.
+//! The contract of every broker: history.
 
 use crate::{Factory, brief, entries, entry, generous, payload, until};
 use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Retention};
@@ -97,7 +97,7 @@ pub async fn a_read_is_bounded_in_bytes(factory: &impl Factory) {
     assert_eq!(read("small", Some(80), None, false).await, (81..=100).collect::<Vec<_>>());
     assert_eq!(read("small", None, None, true).await, (61..=100).rev().collect::<Vec<_>>());
     assert_eq!(read("small", Some(5), Some(39), false).await, (6..=44).collect::<Vec<_>>());
-    // At least one publication per read: paging always comes to an end.
+    // At least one publication per read, so that paging always makes progress.
     assert_eq!(read("large", None, None, false).await, [1]);
     assert_eq!(read("large", Some(1), None, false).await, [2]);
     assert_eq!(read("large", None, None, true).await, [3]);
@@ -121,7 +121,7 @@ pub async fn all_histories_together_are_bounded_in_bytes(factory: &impl Factory)
         let mut left = 0;
         for channel in ["one", "two", "three"] {
             let kept = offsets(&*broker, channel).await;
-            // The oldest go.
+            // The oldest publications are removed.
             assert_eq!(kept, (31 - kept.len() as u64..=30).collect::<Vec<_>>());
             left += 2000 * kept.len();
         }
@@ -176,7 +176,7 @@ pub async fn channels_have_epochs_of_their_own(factory: &impl Factory) {
     assert_eq!(epochs.len(), 3);
 }
 
-/// The record is gone, and another one may take its name.
+/// The record is deleted, and a new record may have the same name.
 pub async fn what_is_forgotten_does_not_come_back(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     broker.publish(&entries("c", 1..=3)).await.unwrap();
@@ -188,7 +188,7 @@ pub async fn what_is_forgotten_does_not_come_back(factory: &impl Factory) {
     let after = broker.history("c", HistoryQuery::default()).await.unwrap();
     assert_eq!((after.publications.len(), after.position.offset), (0, 0));
     assert_ne!(after.position.epoch, before.position.epoch);
-    // A gateway that has died in between begins again before the deletion.
+    // A gateway that died in between starts again before the deletion.
     assert_eq!(broker.publish(&entries("c", 1..=3)).await.unwrap(), 0);
     broker.forget("c", 3).await.unwrap();
     assert_eq!(broker.publish(&entries("c", 4..=5)).await.unwrap(), 2);

@@ -1,4 +1,4 @@
-//! What every broker promises about users' statuses.
+//! The contract of every broker: user status.
 
 use crate::{Factory, Recorder, generous, until};
 use konvert_gateway::broker::status::{Choice, End, Lease, Mode, State, Status};
@@ -14,7 +14,7 @@ fn brief() -> Retention {
     Retention { presence_ttl, status_grace, ..generous() }
 }
 
-/// A broker to whose channel of the user's status a recorder listens.
+/// A broker, and a recorder subscribed to the user's status channel.
 struct Stage {
     broker: Arc<dyn Broker>,
     recorder: Arc<Recorder>,
@@ -51,7 +51,7 @@ impl Stage {
         self.broker.statuses(&[USER.to_owned()]).await.unwrap()[0].unwrap()
     }
 
-    /// Sweeps until the user's status is this, as all nodes do all the time.
+    /// Sweeps until the user has `status`, as every node does continuously.
     async fn becomes(&self, status: Status) -> State {
         until(&format!("{status:?}"), async || {
             self.broker.sweep().await.unwrap();
@@ -61,7 +61,7 @@ impl Stage {
         .await
     }
 
-    /// All changes that were told, up to the present state.
+    /// Every announced change up to the present state.
     async fn told(&self) -> Vec<Status> {
         let now = self.now().await;
         let last = || self.recorder.states(USER).last().copied();
@@ -160,7 +160,7 @@ pub async fn a_lease_runs_out_once(factory: &impl Factory) {
     }
     assert_eq!(stage.told().await, [Status::Online]);
     let lived = millis();
-    // As every node does.
+    // Every node sweeps.
     let sweeps = async || {
         while stage.now().await.status != Status::Offline {
             stage.broker.sweep().await.unwrap();
@@ -196,7 +196,7 @@ pub async fn the_invisible_look_offline(factory: &impl Factory) {
     let hidden = stage.choose(Mode::Invisible).await;
     near(hidden, millis());
     assert_eq!(hidden.status, Status::Offline);
-    // Nothing that he does shows: neither where he goes on, nor where he really leaves, nor where he comes back.
+    // Nothing shows: not the user's new connection, not the real departure, not the return.
     sleep(Duration::from_millis(200)).await;
     stage.lease("2", true).await;
     stage.end("1", true).await;
@@ -228,7 +228,7 @@ pub async fn strangers_are_offline(factory: &impl Factory) {
     let stage = Stage::with(factory, generous()).await;
     let strange = ["", "a}b", "%7D", "ü {x}", USER];
     let users: Vec<String> = strange.iter().map(|&user| user.to_owned()).collect();
-    // A store that has just begun may not know yet.
+    // A new store may not know yet.
     for state in stage.broker.statuses(&users).await.unwrap().into_iter().flatten() {
         assert_eq!((state.status, state.last_seen), (Status::Offline, None));
     }
@@ -283,7 +283,7 @@ mod in_redis {
         one.lease(&[lease("1", false)]).await.unwrap();
         other.lease(&[lease("2", false)]).await.unwrap();
         other.choose(USER, Some(Mode::Dnd)).await.unwrap();
-        // Both nodes die; whoever is left sweeps.
+        // Both nodes die; a remaining node sweeps.
         let told = [Status::Online, Status::Dnd, Status::Offline];
         until("all changes on both", async || {
             tokio::join!(async { one.sweep().await.unwrap() }, async { other.sweep().await.unwrap() });
@@ -311,7 +311,7 @@ mod in_redis {
         broker.lease(&[Lease { choice, ..lease("1", false) }]).await.unwrap();
         let back = broker.statuses(&users).await.unwrap()[0].unwrap();
         assert_eq!((back.status, hidden.status), (Status::Offline, Status::Offline));
-        // After a whole lease whoever has not come back is not there.
+        // A user without a renewed lease is offline after the length of one lease.
         until("certainty", async || {
             broker.sweep().await.unwrap();
             broker.statuses(&users).await.unwrap()[1]
@@ -326,7 +326,7 @@ mod in_redis {
         broker.sweep().await.unwrap();
         broker.lease(&[lease("back", false)]).await.unwrap();
         broker.lease(&[Lease { user: "bob".into(), ..lease("dead", false) }]).await.unwrap();
-        // Longer than a lease nobody reaches Redis.
+        // Redis is unreachable for longer than a lease.
         sleep(Duration::from_millis(1200)).await;
         let users = [USER.to_owned(), "bob".to_owned()];
         let of = async || {

@@ -1,4 +1,4 @@
-//! Histories made by hand, each with one thing wrong, and some with nothing.
+//! Handmade logs, most with a single fault, some without a fault.
 
 use super::super::record::{Before, Epochs, Log, Position, Reload, Seen, Start, Truth, key};
 use super::{Checker, Findings};
@@ -17,7 +17,7 @@ fn start(position: Position, reload: u64, instead_of: Option<Before>) -> Seen {
     Seen::Start(Box::new(Start { position, instead_of, reload: known }))
 }
 
-/// Event `seq`, of which the data is its number.
+/// Event `seq`, whose data is its number.
 fn event(seq: u64, offset: u64) -> Seen {
     Seen::Publication { key: key(&seq.to_le_bytes()), offset }
 }
@@ -26,7 +26,7 @@ fn recovered(since: Position, now: Position) -> Seen {
     Seen::Recovered { since: Box::new(since), now: Box::new(now) }
 }
 
-/// The channel has the even numbers up to `last`.
+/// A channel with the even numbers up to `last`.
 fn truth(last: u64) -> Truth {
     let mut truth = Truth::default();
     for seq in (2..=last).step_by(2) {
@@ -96,7 +96,7 @@ fn one_lost_where_a_recovery_says_that_nothing_is() {
         start(at("one", 0), 0, None),
         event(2, 1),
         recovered(at("one", 1), at("one", 1)),
-        event(6, 3), // neither the recovery nor what came live had offset 2
+        event(6, 3), // neither the recovery nor the live publications had offset 2
     ];
     assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 1, 0]);
 }
@@ -116,7 +116,7 @@ fn one_lost_in_a_chain_that_is_not_the_last() {
 
 #[test]
 fn an_old_event_after_a_reload_may_not_stand_alone() {
-    // A gateway that woke up with an event from before Redis lost its data, and published it into the new history.
+    // A gateway woke up with an event from before Redis lost its data, and published the event into the new history.
     let seen = vec![start(at("two", 0), 8, None), event(2, 1), event(10, 2)];
     assert_eq!(counts(&check(10, seen)), [3, 0, 0, 0, 0, 0]);
 }
@@ -180,7 +180,7 @@ fn a_reply_with_the_top_before_its_publications_and_an_interruption() {
         start(at("one", 0), 0, None),
         event(2, 1),
         recovered(at("one", 1), at("one", 1)),
-        event(4, 2), // and then interrupted
+        event(4, 2), // interrupted afterwards
         recovered(at("one", 2), at("one", 2)),
         event(6, 3),
         event(8, 4),

@@ -36,12 +36,12 @@ function findChromium() {
     try {
       accessSync(file, constants.X_OK);
       return file;
-    } catch {} // not here
+    } catch {} // not in this folder
   }
   throw new Error(`none of ${names.join(", ")} is on PATH; install Chromium or set $CHROMIUM to its path`);
 }
 
-/** A page of a browser profile of its own. `reads` counts how often it read the room from PocketBase. */
+/** Opens a page in a new browser profile. `reads` counts the page's reads of the room from PocketBase. */
 async function open(t, query = "") {
   const context = await browser.newContext();
   t.after(() => context.close());
@@ -142,7 +142,7 @@ check("who is removed and added again is back without a reload", async (t) => {
   await shown(bob, "Bob is back");
 });
 
-/** A call of PocketBase's API. */
+/** Calls PocketBase's API. */
 async function api(method, target, body, token) {
   const response = await fetch(`${facts.pocketbase}/api/collections/${target}`, {
     method,

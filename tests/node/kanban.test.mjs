@@ -1,4 +1,4 @@
-// The second application: a kanban tool whose schema and rules are unlike the chat's, on a real PocketBase beside a
+// The second application: a kanban tool with a schema and rules unlike the chat's, on a real PocketBase beside a
 // gateway, seen through the published `centrifuge` package.
 
 import assert from "node:assert/strict";
@@ -54,7 +54,7 @@ async function member(name) {
   return pb.login(email, PASSWORD, "members");
 }
 
-/** A workspace of Ann's with Ben in it, a board that both see, and a list. */
+/** A workspace of Ann's with Ben as a member, a board visible to both, and a list. */
 async function team() {
   const { ann, ben } = people;
   const workspace = await pb.create("workspaces", { name: "W", owner: ann.id });
@@ -64,7 +64,7 @@ async function team() {
   return { workspace, membership, board, list };
 }
 
-/** Somebody's live subscription: `events` collects what comes, `state()` and `end` tell how it stands. */
+/** A user's live subscription: `events` collects the publications, `state()` and `end` tell its state. */
 async function listen(t, user, channel) {
   const client = new Centrifuge(gateway.websocket, { token: user.token, websocket: WebSocket, minReconnectDelay: 50, maxReconnectDelay: 300 });
   t.after(() => client.disconnect());
@@ -140,7 +140,7 @@ describe("the four kinds of write arrive once and in order", () => {
 });
 
 describe("access ends within a second, for whom it ends alone", () => {
-  /** What ends Ben's access to a board that he sees as a member. */
+  /** Causes that end Ben's access to a board visible to members. */
   const causes = {
     "membership deleted": ({ membership }) => pb.remove("memberships", membership.id),
     "membership given to somebody else": ({ membership }) => pb.update("memberships", membership.id, { member: people.cat.id }),

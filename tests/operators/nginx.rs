@@ -105,7 +105,7 @@ async fn an_idle_client_outlives_the_proxy_s_read_timeout() {
     let nginx = Nginx::start(world.gateway().port, "5s").await;
     let mut bob = Client::open_at(&nginx.websocket(), Ipv4Addr::LOCALHOST, &[]).await.expect("nginx lets it in");
     bob.log_in(&users[1].token).await;
-    // Answers pings meanwhile.
+    // The client answers pings meanwhile.
     let ended = timeout(Duration::from_secs(8), bob.text()).await;
     assert!(ended.is_err(), "{ended:?} {}", nginx.process.log());
     assert!(bob.call("presence", json!({"channel": "room:x"})).await["error"].is_object(), "it still answers");

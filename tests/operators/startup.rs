@@ -3,7 +3,7 @@
 use crate::harness::SECRET;
 use std::process::Command;
 
-/// Exit code and standard error of `check-config` with this setting.
+/// Exit code and standard error of `check-config` with one setting.
 fn checked(name: &str, value: &str) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
     let output = command.arg("check-config").env("GATEWAY_SECRET", SECRET).env(name, value).output();

@@ -1,4 +1,4 @@
-// What the hooks tell the gateway about access: every change that may decide who may subscribe, and no other.
+// The access changes in the hooks' events: every change that may decide about a subscription, and no other change.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -19,17 +19,17 @@ const rules = { cause: "rules" };
 
 let intake, pb, ann, bob, room, rule;
 
-/** The rows that `action` adds to the outbox. */
+/** The outbox rows added by `action`. */
 async function rows(action) {
   const { last } = await pb.events();
   await action();
   return (await pb.events(last)).events;
 }
 
-/** All scopes of these rows, in order. */
+/** The scopes of the rows, in order. */
 const scopes = (rows) => rows.flatMap((row) => row.access ?? []);
 
-/** That `action` adds exactly these scopes, whatever else it adds. */
+/** Checks that `action` adds exactly these scopes, besides other data. */
 async function gives(action, ...expected) {
   assert.deepEqual(scopes(await rows(action)), expected);
 }
@@ -215,7 +215,7 @@ describe("collections", () => {
 
   test("an import of several collections that fails is nothing", async () => {
     const { body } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
-    // The latest is imported last, when the changed rule of rooms is there already.
+    // The collection with the latest date is imported last, after the changed rule of rooms.
     const bad = { name: "rooms2", type: "base", viewRule: "no_such = 1", fields: [], created: FUTURE };
     const changed = { ...body, viewRule: `name != "secret"` };
     const send = async () =>
@@ -287,7 +287,7 @@ describe("other rules", () => {
     message = await pb.create("messages", { room: other.id, author: bob.id, content: "x", type: "text" });
   });
 
-  /** Under this rule of rooms, each write adds these scopes. */
+  /** Checks the scopes of several writes under a viewRule of rooms. */
   const under = (name, viewRule, body, listRule = viewRule) =>
     test(name, async () => {
       await collection("rooms", { viewRule, listRule });

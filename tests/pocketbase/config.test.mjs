@@ -1,4 +1,4 @@
-// gateway.config.js: what is refused and in which words, and what becomes of it while PocketBase's schema changes.
+// gateway.config.js: refused configs and their messages, and the effect of changes in PocketBase's schema.
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -84,7 +84,7 @@ describe("the file itself", () => {
 });
 
 describe("and the schema", () => {
-  /** PocketBase's last words. */
+  /** The output of a PocketBase that refuses to start. */
   const refused = (prepare) => {
     const folder = install(prepare, KANBAN);
     const { status, output } = run(folder, ["serve", "--http", "127.0.0.1:0"]);
@@ -158,7 +158,7 @@ describe("and the schema", () => {
   });
 });
 
-/** A member, their workspace with a board and a list. */
+/** A member, and the member's workspace with a board and a list. */
 async function team(pb) {
   const data = { email: "ann@example.com", password: PASSWORD, passwordConfirm: PASSWORD };
   await pb.create("members", data);
@@ -183,7 +183,7 @@ describe("while PocketBase runs", () => {
     assert.equal(answer.status, 200, JSON.stringify(answer.body));
   };
   const rename = (from, to) => ({ fields }) => ({ fields: fields.map((f) => (f.name === from ? { ...f, name: to } : f)) });
-  /** The channels and collections of the events that a write gives. */
+  /** The channels and collections of a write's events. */
   const told = async (write) => {
     const { last } = await pb.events();
     await write();
@@ -268,7 +268,7 @@ test("rules that another process changes count before the next event", async () 
     const { last } = await pb.events();
     const { status, output } = run(pb.folder, ["migrate", "up"]);
     assert.equal(status, 0, output);
-    // PocketBase itself goes by the new rule from here on.
+    // From here on, PocketBase itself applies the new rule.
     await until(async () => (await pb.call("GET", `/api/collections/boards/records/${board.id}`, undefined, ann)).status === 404, "the new rule");
     await pb.update("boards", board.id, { title: "closed" });
     const access = (await pb.events(last)).events.flatMap(({ access }) => access ?? []);
@@ -305,7 +305,7 @@ describe("broken while PocketBase runs", () => {
       const { board } = await team(pb);
       edit(CONFIG, ...BROKEN)(pb.folder);
       const { last } = await pb.events();
-      // More at once than there are engines.
+      // More creates at once than there are engines.
       await Promise.all(Array.from({ length: 60 }, () => pb.create("labels", { board: board.id })));
       assert.equal((await pb.events(last)).last, last + 60);
     } finally {

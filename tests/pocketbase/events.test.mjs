@@ -1,5 +1,5 @@
-// What the outbox says of a change in the kanban tool: the record as PocketBase itself would send it, the channels that
-// it goes to, and what becomes of records whose channels depend on another record.
+// The outbox events of changes in the kanban tool: the record in the form of PocketBase's realtime, the channels, and
+// records whose channels depend on another record.
 
 import assert from "node:assert/strict";
 import { renameSync, writeFileSync } from "node:fs";
@@ -10,7 +10,7 @@ import { KANBAN, PASSWORD, PocketBase, install, sign, until } from "./harness.mj
 const CONFIG = "pb_hooks/gateway.config.js";
 const MAX_EVENT_BYTES = 256 * 1024;
 
-/** Hooks of the application: fields that depend on the reader, and writes that are no API calls. */
+/** Hooks of the application: fields that depend on the reader, and writes outside the API. */
 const HOOKS = `
 onRecordEnrich((e) => {
   e.next();
@@ -57,7 +57,7 @@ routerAdd("POST", "/x/rollback", (e) => {
   return e.noContent(204);
 });`;
 
-/** More ways from a comment to its board than the tool itself has. */
+/** More paths from a comment to its board than the tool itself has. */
 const RELAY = `
     card_comments: { to: ["board:{card.board}", "board:{card.list.board}", "workspace:{parent.card.board.workspace}"], trusted: true },
     audit: { to: ["topic:{what}", "board:{card.board}"], trusted: true },`;
@@ -92,7 +92,7 @@ async function member(name) {
 const card = (data) => pb.create("cards", { list: list.id, board: boards[0].id, ...data });
 const kind = ({ data, channels }) => [data && `${data.action} ${data.collection}`, ...channels];
 
-/** The outbox's text after a number, as the gateway gets it. */
+/** The outbox's text after a sequence number, as the gateway receives it. */
 async function text(last) {
   const target = `/api/gateway/events?after=${last}&limit=1000`;
   const timestamp = String(Math.floor(Date.now() / 1000));
@@ -100,7 +100,7 @@ async function text(last) {
   return (await fetch(pb.url + target, { headers })).text();
 }
 
-/** {events, text, result} of what `action` adds to the outbox. */
+/** The outbox's additions by `action`: {events, text, result}. */
 async function added(action) {
   const { last } = await pb.events();
   const result = await action();
@@ -108,7 +108,7 @@ async function added(action) {
   return { result, text: raw, events: JSON.parse(raw).events };
 }
 
-/** What PocketBase's own realtime sends to a user meanwhile: the raw JSON of each event. */
+/** PocketBase's own realtime events for a user during `action`, as raw JSON. */
 async function realtime(user, topics, count, action) {
   const abort = new AbortController();
   const stream = await fetch(`${pb.url}/api/realtime`, { signal: abort.signal, headers: { accept: "text/event-stream" } });
@@ -286,7 +286,7 @@ describe("an instance that is saved again", () => {
 });
 
 describe("records whose channels depend on another record", () => {
-  /** A board with a list, a card in it, and a comment with an answer to it. */
+  /** A board with a list, a card, a comment, and an answer to the comment. */
   async function tree() {
     const board = await pb.create("boards", { workspace: workspace.id, title: "tree" });
     const list = await pb.create("lists", { board: board.id, title: "L" });
@@ -328,7 +328,7 @@ describe("records whose channels depend on another record", () => {
     const it = await tree();
     const { events } = await added(() => pb.update("cards", it.card.id, { board: boards[1].id }));
     const [from, to] = [`board:${it.board.id}`, `board:${boards[1].id}`];
-    // They are still in the old board's channel, which the card's list leads to.
+    // The comments are still in the old board's channel, through the card's list.
     assert.deepEqual(events.slice(0, 2).map(kind), [["delete cards", from], ["create cards", to]]);
     assert.deepEqual(events.slice(2).map((event) => [event.data.record.id, ...kind(event)]).toSorted(), [
       [it.answer.id, "create card_comments", to], [it.comment.id, "create card_comments", to],

@@ -30,7 +30,7 @@ async function people(server) {
   return { ann, bob, room };
 }
 
-/** What `action` adds to the outbox, as "action collection". */
+/** The outbox's additions by `action`, with kinds as "action collection". */
 async function added(action) {
   const { last } = await pb.events();
   const result = await action();
@@ -450,7 +450,7 @@ describe("other configurations", () => {
       for (let i = 0; i < 4; i++) await pb.create("messages", text(room, ann), ann);
       const confirm = async (seq) => (await pb.gateway("POST", "/api/gateway/confirm", { seq })).body.trimmed;
       assert.equal(await confirm(6), 0, "too young");
-      let trimmed = 0; // row by row, as each gets old enough
+      let trimmed = 0; // row by row, as each becomes old enough
       const left = async () => (await pb.events()).events.map((e) => e.seq);
       await until(async () => (trimmed += await confirm(3)) === 2, "rows to be old enough");
       assert.deepEqual(await left(), [3, 4, 5, 6], "the last confirmed one stays, to recognise the outbox by");
@@ -513,7 +513,7 @@ describe("other configurations", () => {
 
   test("a schema without bans, mutes and blocks", async () => {
     const without = edit(CONFIG, /^ +(bannedUntil|mutedUntil|blocked): .*\n/gm, "");
-    // That nobody is banned follows from the config no longer.
+    // Without this setting, the config no longer shows that no user is banned.
     const vouched = edit(CONFIG, /: (\["user:.*\]),$/gm, ": { to: $1, trusted: true },");
     const pb = await PocketBase.start({ prepare: (folder) => [without, vouched].forEach((change) => change(folder)) });
     try {
@@ -602,7 +602,7 @@ describe("other configurations", () => {
     ["no outbox", { prepare: (folder) => rmSync(path.join(folder, OUTBOX)), says: "_gateway_outbox.js" }],
     ["a config that is not JavaScript", { change: ["module.exports = {", "module.exports = {{"], says: "gateway.config.js" }],
   ];
-  /** Commands, one after the other, in an installation of their own; gives the last one's end. */
+  /** Runs commands in sequence in a new installation; returns the result of the last command. */
   function commands(list, { env, prepare } = {}) {
     const folder = install(prepare);
     try {

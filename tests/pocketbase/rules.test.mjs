@@ -5,16 +5,16 @@ import { after, before, describe, test } from "node:test";
 import { PASSWORD, PocketBase } from "./harness.mjs";
 
 let pb;
-const people = {}; // ann owns the rooms, mod moderates, bob is a member, eve is nobody, adm is an admin of the site
+const people = {}; // ann owns the rooms, mod moderates, bob is a member, eve a stranger, adm an admin of the site
 
 const FUTURE = "2100-01-01 00:00:00.000Z";
 const PAST = "2001-01-01 00:00:00.000Z";
 
-/** Tries one call and says whether it was let through. */
+/** Tries one call; returns whether it was allowed. */
 async function tries(who, method, target, data) {
   const { status, body } = await pb.call(method, `/api/collections/${target}`, data, people[who]);
   assert.ok([200, 204, 400, 403, 404].includes(status), `${status} ${JSON.stringify(body)}`);
-  // A refusal by a rule says nothing about fields; anything else would hide a broken test.
+  // A refusal by a rule does not mention fields; another error would hide a broken test.
   if (status === 400) assert.deepEqual(body.data, {}, JSON.stringify(body));
   return status < 300;
 }
@@ -25,7 +25,7 @@ const mayNot = async (...call) => assert.ok(!(await tries(...call)), `should be 
 const id = (who) => people[who].id;
 const text = (room, who) => ({ room: room.id, author: id(who), content: "x", type: "text" });
 
-/** A room of Ann's with Mod as moderator and Bob as member; their memberships by name. */
+/** A room of Ann's with Mod as moderator and Bob as member; the memberships are stored by name. */
 async function roomOf(type) {
   const room = await pb.create("rooms", { name: type, type, owner: id("ann") }, people.ann);
   const { items } = await pb.list("room_members", pb.root, `filter=(room='${room.id}')`);
@@ -78,7 +78,7 @@ describe("users", () => {
     ]) {
       await mayNot("bob", "PATCH", own, data);
     }
-    // Prepended to a single value, it is the old one that stays.
+    // With the modifier "+" on a single value, the old value stays.
     assert.equal((await pb.update("users", id("bob"), { "+role": "admin" }, people.bob)).role, "user");
     await mayNot("bob", "PATCH", `users/records/${id("eve")}`, { status_text: "by bob" });
     await mayNot("bob", "DELETE", `users/records/${id("eve")}`);
@@ -196,7 +196,7 @@ describe("members", () => {
   });
 
   test("power in one room is none in another, nor is somebody else's", async () => {
-    const room = await roomOf("private"); // Bob is a member here, beside a moderator and an owner
+    const room = await roomOf("private"); // Bob is a member here, with a moderator and an owner
     const own = await pb.create("rooms", { name: "bob's", type: "private", owner: id("bob") }, people.bob);
     await may("bob", "POST", "room_members/records", join(own, "eve"));
     await mayNot("bob", "POST", "room_members/records", join(room, "eve"));
@@ -377,7 +377,7 @@ describe("people", () => {
     const key = (who) => ({ room: room.id, user: id(who), encrypted_key: "k", key_version: 1 });
     await mayNot("eve", "POST", "room_keys/records", key("eve"));
     await mayNot("eve", "POST", "room_keys/records", key("bob"));
-    await mayNot("bob", "POST", "room_keys/records", key("eve")); // who is no member: an event in anybody's own channel
+    await mayNot("bob", "POST", "room_keys/records", key("eve")); // not a member: would reach her own channel
     await pb.create("room_members", { room: room.id, user: id("eve"), role: "member" });
     await may("bob", "POST", "room_keys/records", key("eve"));
     const { items } = await pb.list("room_keys", people.eve);

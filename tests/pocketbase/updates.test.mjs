@@ -1,4 +1,4 @@
-// Personal channels, and what the hooks tell the gateway of who sees which records.
+// Personal channels, and the hooks' answers about the visibility of records.
 
 import assert from "node:assert/strict";
 import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
@@ -30,10 +30,10 @@ const ask = async (route, question) => {
   return body;
 };
 
-/** The order of IDs in SQLite. */
+/** Compares IDs in SQLite's order. */
 const isAfter = (id, other) => Buffer.compare(Buffer.from(id), Buffer.from(other)) > 0;
 
-/** All pages of a user or class, as the gateway adds them up: {class, yes, no}, or null where there is nobody. */
+/** The pages of a user or class, combined like in the gateway: {class, yes, no}, or null for an unknown user. */
 async function whole(who, rows = 3) {
   const all = { class: null, yes: [], no: [] };
   for (let after = ""; after !== null; ) {
@@ -51,7 +51,7 @@ async function whole(who, rows = 3) {
   return all;
 }
 
-/** What a user sees, as the gateway adds it up: sorted IDs. */
+/** The records visible to a user, computed like in the gateway: sorted IDs. */
 async function seen({ id }, rows) {
   const { class: name, yes, no } = await whole(id, rows);
   const all = new Set(name === null ? [] : (await whole(`~${name}`, rows)).yes);
@@ -60,7 +60,7 @@ async function seen({ id }, rows) {
   return [...all].sort();
 }
 
-/** What a user sees, by PocketBase's own list and views: sorted IDs. */
+/** The records visible to a user, by PocketBase's own list and views: sorted IDs. */
 async function truth(user) {
   const { status, body } = await pb.call("GET", "/api/collections/rooms/records?perPage=500", undefined, user);
   if (status !== 200) return [];
@@ -69,7 +69,7 @@ async function truth(user) {
   return ids.filter((_, i) => views[i].status === 200).sort();
 }
 
-/** Which of these records `who` may view, by single questions. */
+/** The records among `ids` that `who` may view, by individual checks. */
 async function views(who, ids) {
   const results = [];
   while (results.length < ids.length) {
@@ -135,7 +135,7 @@ describe("who sees what", () => {
   const owned = () => `owner = @request.auth.id`;
   const moderated = () =>
     `@request.auth.room_members_via_user.room ?= id && @request.auth.room_members_via_user.role ?= "moderator"`;
-  // The viewRule, whether users share what they see, and the listRule where it is another one.
+  // The viewRule, whether users share a class, and the listRule if it differs.
   const rules = [
     ["as it is", () => rule, true],
     ["seen from the room", () => `@request.auth.id != "" && (type = "public" || room_members_via_room.user ?= @request.auth.id)`, true],
@@ -163,7 +163,7 @@ describe("who sees what", () => {
   ];
   for (const [name, view, sharing, list = view] of rules) {
     test(name, async () => {
-      // PocketBase's API has another context than its realtime and the gateway's questions.
+      // The context of PocketBase's API differs from the context of its realtime and of the gateway's checks.
       await setRules(list("default"), view("default"));
       const truths = await Promise.all([ann, bob, eve].map(truth));
       await setRules(list("realtime"), view("realtime"));
@@ -174,7 +174,7 @@ describe("who sees what", () => {
           assert.deepEqual(await views(user.id, ids), truths[i]);
         }
         if (!sharing) return;
-        // The class, of single records and as a whole.
+        // The class, by individual records and as a whole.
         const of = await whole(bob.id);
         assert.deepEqual(await views(`~${of.class}`, ids), [...(await whole(`~${of.class}`)).yes].sort());
       } finally {
@@ -234,7 +234,7 @@ describe("links to a parent of the record", () => {
       people.push({ name, ...(await kanban.login(account.email, PASSWORD, "members")) });
     }
     const [ann, ben, cat] = people;
-    // Of three workspaces Ann owns the first, Ben is in the first and the second, Cat is nowhere but a guest.
+    // Three workspaces: Ann owns the first, Ben is in the first and second, Cat is only a guest.
     const workspaces = [];
     for (const owner of [ann, cat, cat]) workspaces.push(await kanban.create("workspaces", { name: "W", owner: owner.id }));
     await kanban.create("memberships", { workspace: workspaces[0].id, member: ben.id, role: "viewer" });
@@ -255,7 +255,7 @@ describe("links to a parent of the record", () => {
     assert.equal(status, 200, JSON.stringify(body));
     return body;
   };
-  /** What a user sees, as the gateway adds it up: sorted IDs. */
+  /** The records visible to a user, computed like in the gateway: sorted IDs. */
   const seenBy = async ({ id }) => {
     const of = async (user) => (await ask("visible", { user, after: "", rows: 1000 })).page;
     const { class: name, yes, no } = await of(id);
@@ -291,7 +291,7 @@ describe("links to a parent of the record", () => {
         assert.deepEqual(boards.filter((_, i) => results[i]), truth, user.name);
         counts.push(truth.length);
       }
-      // Else the test would show nothing.
+      // Otherwise the test would prove nothing.
       assert.ok(new Set(counts).size > 1 || name === "as text alone", `the rule tells users apart: ${counts}`);
     });
   }
