@@ -24,7 +24,7 @@ const MESSAGES: usize = 100;
 const WARM_UP: usize = 600;
 
 #[test]
-fn a_message_for_many_costs_the_allocations_of_one_for_few() {
+fn fan_out_allocates_nothing_per_subscriber() {
     let runtime = single_threaded();
     let account = runtime.block_on(async {
         let pocketbase = PocketBase::start(&format!("http://127.0.0.1:{}", free_port())).await;

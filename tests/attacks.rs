@@ -24,7 +24,7 @@ use attacks::{channels, frames, hooks, http, membership, redis, routes, signals,
 /// One pair of gateways for the whole list, so that later attacks and the honest clients meet the effects of earlier
 /// attacks.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_attack_is_refused_and_nobody_else_notices() {
+async fn every_attack_is_refused_without_effect_on_other_clients() {
     let mut arena = Arena::new().await;
     tokens::run(&mut arena).await;
     channels::run(&mut arena).await;

@@ -45,7 +45,7 @@ impl Arena {
 }
 
 #[tokio::test]
-async fn frames_that_are_not_of_the_protocol_are_counted_by_their_kind() {
+async fn invalid_frames_are_counted_by_kind() {
     let arena = Arena::new(&[("GATEWAY_MAX_FRAME_SIZE", "10000")]).await;
     let connect = json!({"id": 1, "connect": {"token": arena.users[0].token}}).to_string();
     let bad_utf8 = Message::Frame(Frame::message(vec![0xff, 0xfe], coding::OpCode::Data(coding::Data::Text), true));
@@ -109,7 +109,7 @@ async fn the_commands_before_a_malformed_one_are_answered() {
 }
 
 #[tokio::test]
-async fn commands_that_cannot_be_done_are_counted_by_their_code() {
+async fn failed_commands_are_counted_by_code() {
     let arena = Arena::new(&[("GATEWAY_MAX_SUBSCRIPTIONS", "1")]).await;
     let room = format!("room:{}", arena.room);
     let mut client = Client::connect(arena.gateway(), &arena.users[0].token).await;
@@ -127,7 +127,7 @@ async fn commands_that_cannot_be_done_are_counted_by_their_code() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_not_understood_or_not_offered_is_refused_alone() {
+async fn an_invalid_or_unsupported_command_fails_alone() {
     let arena = Arena::new(&[]).await;
     let room = format!("room:{}", arena.room);
     let mut client = Client::connect(arena.gateway(), &arena.users[0].token).await;
@@ -167,7 +167,7 @@ async fn a_command_that_is_not_understood_or_not_offered_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn a_connect_that_failed_is_final_and_a_refresh_lengthens_the_stay() {
+async fn a_failed_connect_is_final_and_a_refresh_extends_the_connection() {
     let arena = Arena::new(&[("GATEWAY_CONNECT_TIMEOUT", "2")]).await;
     let alice = &arena.users[0];
     let room = format!("room:{}", arena.room);
@@ -197,7 +197,7 @@ async fn a_connect_that_failed_is_final_and_a_refresh_lengthens_the_stay() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_or_stays_too_long() {
+async fn silent_and_expired_connections_are_closed() {
     let arena = Arena::new(&[("GATEWAY_CONNECT_TIMEOUT", "1"), ("GATEWAY_TOKEN_GRACE", "1")]).await;
     let mut silent = Client::open(&arena.gateway().websocket()).await;
     assert_eq!(silent.closed().await, (3502, "stale".into()));
@@ -210,7 +210,7 @@ async fn who_says_nothing_or_stays_too_long() {
 }
 
 #[tokio::test]
-async fn refused_hooks_are_told_why_and_counted() {
+async fn refused_posts_of_hooks_get_a_reason_and_are_counted() {
     let arena = Arena::new(&[("GATEWAY_MAX_HOOK_SIZE", "1000")]).await;
     let (http, url) = (Http::new(), arena.gateway().url("/hooks/pocketbase"));
     let (ours, foreign) = (Signer::new(&SECRET.into()), Signer::new(&"another secret of 32 characters..".into()));
@@ -261,7 +261,7 @@ const UNREADABLE: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn rows_that_cannot_be_read_hold_up_nothing() {
+async fn unreadable_rows_are_skipped_without_delay() {
     let mut arena = Arena::new(&[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let channel = format!("room:{}", arena.room);
     let many = format!(r#"{{"channels":[{}"room:x"],"data":1}}"#, r#""room:x","#.repeat(1000));
@@ -306,7 +306,7 @@ async fn rows_that_cannot_be_read_hold_up_nothing() {
 /// A record too large for any subscriber's queue reaches every gateway, the history and updates channels by its id
 /// only.
 #[tokio::test]
-async fn a_record_too_large_for_an_event_disturbs_nobody() {
+async fn a_record_too_large_for_an_event_arrives_as_its_id() {
     let world = World::start(2, true, &[]).await;
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
     let channel = format!("room:{room}");
@@ -358,7 +358,7 @@ async fn a_record_too_large_for_an_event_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn requests_that_lead_nowhere_are_told_why() {
+async fn requests_to_wrong_paths_or_methods_get_a_reason() {
     let arena = Arena::new(&[]).await;
     let http = Http::new();
     for (method, path, status) in
@@ -378,7 +378,7 @@ async fn requests_that_lead_nowhere_are_told_why() {
 }
 
 #[tokio::test]
-async fn logs_and_metrics_hold_no_secret_and_no_content() {
+async fn logs_and_metrics_contain_no_secrets_and_no_content() {
     let mut arena = Arena::new(&[("GATEWAY_LOG_LEVEL", "trace"), ("GATEWAY_LOG_FORMAT", "json")]).await;
     let mut forger = Client::open(&arena.gateway().websocket()).await;
     forger.send(&json!({"id": 1, "connect": {"token": format!("{}x", arena.users[0].token)}}).to_string()).await;

@@ -101,34 +101,34 @@ for_each_broker! {
     delivery::strange_names_do_not_collide
     delivery::payloads_pass_byte_for_byte
     delivery::concurrent_publishers_leave_no_gaps
-    history::it_is_read_in_stretches
-    history::it_is_bounded_in_size
-    history::it_is_bounded_in_bytes
+    history::reads_return_the_requested_range
+    history::size_is_bounded
+    history::bytes_are_bounded
     history::a_read_is_bounded_in_bytes
-    history::all_histories_together_are_bounded_in_bytes
-    history::it_expires_and_the_position_stays
-    history::an_untouched_channel_has_a_position
-    history::channels_have_epochs_of_their_own
-    history::what_is_forgotten_does_not_come_back
+    history::total_bytes_of_all_histories_are_bounded
+    history::publications_expire_and_the_position_stays
+    history::an_unused_channel_has_a_position
+    history::each_channel_has_a_separate_epoch
+    history::a_forgotten_history_does_not_come_back
     presence::clients_are_added_renewed_and_removed
     presence::clients_expire
     presence::clients_and_users_are_counted
-    presence::a_crowd_is_counted_and_not_listed
-    presence::who_comes_and_goes_is_told_once
-    presence::a_crowd_comes_and_goes_unannounced
+    presence::a_large_presence_is_counted_and_not_listed
+    presence::joins_and_leaves_are_announced_once
+    presence::joins_and_leaves_in_a_large_channel_are_not_announced
     status::a_user_is_online_while_one_connection_lives
     status::a_reload_goes_unnoticed
-    status::a_dead_nodes_lease_does_not_take_the_grace_away
+    status::an_expired_lease_of_a_dead_node_does_not_end_the_grace
     status::a_lost_connection_ends_without_grace
-    status::a_lease_runs_out_once
+    status::a_lease_expires_once
     status::modes_and_idleness
-    status::the_invisible_look_offline
-    status::a_mode_comes_back_with_its_lease
-    status::strangers_are_offline
-    status::whatever_happens_each_change_is_one
+    status::invisible_users_appear_offline
+    status::a_lease_restores_the_newest_mode
+    status::unknown_users_are_offline
+    status::consecutive_statuses_always_differ
     presence::the_mark_only_moves_forward
-    presence::a_name_is_claimed_once_at_a_time
-    presence::a_new_generation_begins_all_channels_anew
+    presence::a_name_has_one_claim_at_a_time
+    presence::a_new_generation_resets_every_channel
 }
 
 fn generous() -> Retention {

@@ -83,7 +83,7 @@ async fn a_master_dies_and_clients_get_everything() {
 /// A member is removed while the master of the access changes is paused and other members write into a room on another
 /// master. The removed member gets none of these messages, on either gateway; the others get every message.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_removed_gets_nothing_though_the_master_of_access_changes_stands_still() {
+async fn a_removed_member_gets_nothing_while_the_master_of_access_changes_is_paused() {
     let cluster = Cluster::start_patient();
     let settings = [("GATEWAY_REDIS_URL", &*cluster.url()), ("GATEWAY_REDIS_PREFIX", APART), ENOUGH_HISTORY];
     let world = World::start_beside(2, &settings).await;

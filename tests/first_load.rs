@@ -88,7 +88,7 @@ async fn all_rooms_in_the_first_frame_cost_one_call_with_redis() {
 
 /// The rooms' missed publications together are several times larger than `max_queue_size`.
 #[tokio::test]
-async fn more_than_the_queue_holds_is_recovered_in_one_frame() {
+async fn recoveries_in_one_frame_may_exceed_the_queue() {
     const MISSED: usize = 6;
     for with_redis in [false, true] {
         let world = World::start(1, with_redis, &[("GATEWAY_MAX_QUEUE_SIZE", "262144")]).await;
@@ -140,7 +140,7 @@ async fn more_than_the_queue_holds_is_recovered_in_one_frame() {
 
 /// Commands of one frame take effect in order, although the subscribes are prepared first.
 #[tokio::test]
-async fn a_frame_s_commands_take_effect_in_their_order() {
+async fn commands_of_a_frame_take_effect_in_order() {
     let world = World::start(1, false, &[("GATEWAY_MAX_SUBSCRIPTIONS", "3")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let own = rooms(&world, &users[1], 3).await;
@@ -211,12 +211,12 @@ async fn granted_right_after_a_refusal(gateways: usize, with_redis: bool) {
 }
 
 #[tokio::test]
-async fn who_is_let_in_right_after_a_refusal_gets_in() {
+async fn access_granted_right_after_a_refusal_takes_effect() {
     granted_right_after_a_refusal(1, false).await;
 }
 
 #[tokio::test]
-async fn who_is_let_in_right_after_a_refusal_gets_in_with_redis() {
+async fn access_granted_right_after_a_refusal_takes_effect_with_redis() {
     granted_right_after_a_refusal(2, true).await;
 }
 

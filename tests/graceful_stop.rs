@@ -253,7 +253,7 @@ impl Traveller {
 }
 
 #[tokio::test]
-async fn until_the_drain_delay_is_over_everybody_is_served_and_then_told_where_to_go() {
+async fn clients_are_served_during_the_drain_delay_and_closed_with_3001_afterwards() {
     let settings = [("GATEWAY_DRAIN_DELAY", "2"), ("GATEWAY_SHUTDOWN_SPREAD", "4")];
     let mut world = World::start(1, false, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
@@ -286,7 +286,7 @@ async fn until_the_drain_delay_is_over_everybody_is_served_and_then_told_where_t
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_ends_the_gateway_at_once() {
     let settings = [("GATEWAY_SHUTDOWN_SPREAD", "300"), ("GATEWAY_SHUTDOWN_TIMEOUT", "301")];
     for (first, second) in [("TERM", "TERM"), ("INT", "TERM"), ("HUP", "TERM")] {
         let mut world = World::start(1, false, &settings).await;
@@ -304,7 +304,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_holds_up_no_stop_for_longer_than_its_timeout() {
+async fn a_client_that_does_not_read_delays_a_stop_no_longer_than_the_timeout() {
     let settings = [("GATEWAY_SHUTDOWN_SPREAD", "0"), ("GATEWAY_SHUTDOWN_TIMEOUT", "2")];
     let mut world = World::start(1, true, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;

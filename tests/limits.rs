@@ -299,7 +299,7 @@ async fn sockets_of_one_address_behind_a_proxy() {
 }
 
 #[tokio::test]
-async fn connections_of_all() {
+async fn connections_of_one_gateway() {
     let mut arena = Arena::new(&[("GATEWAY_MAX_CONNECTIONS", "5")]).await;
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -322,7 +322,7 @@ async fn connections_of_all() {
 }
 
 #[tokio::test]
-async fn thousands_of_sockets_that_say_nothing() {
+async fn thousands_of_silent_sockets() {
     const SOCKETS: usize = 4000;
     for (per_ip, pending, reason) in
         [("500", "1000000", "max_connections_per_ip"), ("0", "300", "pending"), ("1000", "300", "pending")]
@@ -377,7 +377,7 @@ async fn connections_without_a_token() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins() {
+async fn pages_from_other_origins() {
     let listed = "https://chat.example.org, https://*.example.com, capacitor://localhost, file://";
     let arena = Arena::new(&[("GATEWAY_ALLOWED_ORIGINS", listed)]).await;
     for (origins, allowed) in [
@@ -411,7 +411,7 @@ async fn pages_of_other_origins() {
 }
 
 #[tokio::test]
-async fn heads_that_are_too_large() {
+async fn heads_above_the_size_limit() {
     let arena = Arena::new(&[]).await;
     let gateway = arena.gateway();
     let lines = |count: usize| (0..count).map(|i| format!("X-{i}: x\r\n")).collect::<String>();
@@ -437,7 +437,7 @@ async fn heads_that_are_too_large() {
 }
 
 #[tokio::test]
-async fn requests_that_come_slowly() {
+async fn slow_requests() {
     let arena = Arena::new(&[("GATEWAY_REQUEST_TIMEOUT", "1")]).await;
     let gateway = arena.gateway();
     let patience = Duration::from_secs(1)..Duration::from_secs(4);
@@ -477,7 +477,7 @@ async fn requests_that_come_slowly() {
 }
 
 #[tokio::test]
-async fn bodies_that_would_fill_the_memory() {
+async fn bodies_above_the_memory_limit() {
     let arena = Arena::new(&[("GATEWAY_MAX_HOOK_SIZE", "200000")]).await;
     let gateway = arena.gateway();
     let head =
@@ -500,7 +500,7 @@ async fn bodies_that_would_fill_the_memory() {
 }
 
 #[tokio::test]
-async fn hooks_that_post_too_much_or_twice() {
+async fn hooks_that_post_too_many_events_or_twice() {
     let mut arena = Arena::new(&[("GATEWAY_MAX_HOOK_EVENTS", "10")]).await;
     let (http, url) = (Http::new(), arena.gateway().url("/hooks/pocketbase"));
     let post = async |body: &str, at: SystemTime| {

@@ -37,7 +37,7 @@ fn doctor(gateway: &Gateway, pocketbase: &PocketBase) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn a_wrong_gateway_url_is_seen_before_the_first_write_and_until_it_is_mended() {
+async fn a_wrong_gateway_url_is_reported_before_the_first_write_and_until_corrected() {
     let (port, wrong) = (free_port(), format!("http://user:hunter2@127.0.0.1:{}", free_port()));
     let mut pocketbase = PocketBase::start(&wrong).await;
     let gateway = Gateway::start(port, &pocketbase.url, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
@@ -64,7 +64,7 @@ async fn a_wrong_gateway_url_is_seen_before_the_first_write_and_until_it_is_mend
 }
 
 #[tokio::test]
-async fn a_gateway_that_comes_back_gets_posts_again_with_the_first_write() {
+async fn a_restarted_gateway_gets_posts_from_the_first_write_on() {
     let mut world = World::start(1, false, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     world.gateways[0].process.kill();
@@ -79,7 +79,7 @@ async fn a_gateway_that_comes_back_gets_posts_again_with_the_first_write() {
 }
 
 #[tokio::test]
-async fn a_new_secret_takes_the_place_of_the_old_one_without_a_refused_request() {
+async fn a_secret_is_replaced_without_a_refused_request() {
     let mut world = World::start(1, false, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     // As described in the README: in each step, one side is restarted with its two secrets.
@@ -115,7 +115,7 @@ async fn a_new_secret_takes_the_place_of_the_old_one_without_a_refused_request()
 }
 
 #[tokio::test]
-async fn variables_that_kubernetes_and_cgi_set_keep_no_gateway_from_starting() {
+async fn variables_of_kubernetes_and_cgi_are_ignored() {
     let pocketbase = PocketBase::start("http://127.0.0.1:1").await;
     let foreign = [
         ("GATEWAY_ADMIN_SERVICE_HOST", "10.0.0.1"),
@@ -165,7 +165,7 @@ async fn a_gateway_behind_a_path_serves_everything_below_it() {
 }
 
 #[tokio::test]
-async fn the_log_says_why_a_user_was_refused_and_a_flood_does_not_fill_it() {
+async fn the_log_gives_reasons_for_refusals_and_limits_repeated_lines() {
     let settings = [("GATEWAY_LOG_LEVEL", "debug,hyper=off"), ("GATEWAY_MAX_COMMANDS_BURST", "1000")];
     let world = World::start(1, false, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
@@ -207,7 +207,7 @@ async fn the_log_says_why_a_user_was_refused_and_a_flood_does_not_fill_it() {
 }
 
 #[tokio::test]
-async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_refusal() {
+async fn metrics_exist_from_the_start_and_an_idle_connection_is_no_refusal() {
     let settings = [("GATEWAY_REQUEST_TIMEOUT", "1"), ("GATEWAY_PULL_INTERVAL", "1")];
     let mut world = World::start(1, true, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
@@ -269,7 +269,7 @@ async fn the_latency_histogram_counts_writes_into_sockets_on_every_gateway() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_that_names_no_client_is_told_of_once() {
+async fn a_trusted_proxy_without_a_forwarding_header_is_logged_once() {
     let pocketbase = PocketBase::start("http://127.0.0.1:1").await;
     let settings = [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1")];
     let gateway = Gateway::start(free_port(), &pocketbase.url, &settings).await;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// A client goes on sending commands, each in a separate frame, and answers each ping. The commands fail one by one.
 /// The pings leave on time, and the gateway finds the pongs behind the waiting commands.
 #[tokio::test]
-async fn a_client_that_waits_for_pocketbase_is_pinged_and_its_pongs_count() {
+async fn a_client_waiting_for_pocketbase_is_pinged_and_its_pongs_count() {
     const SUBSCRIBES: u32 = 5;
     let settings = [
         ("GATEWAY_PING_INTERVAL", "2"),
@@ -56,7 +56,7 @@ async fn statuses(client: &mut Client, users: &[String]) -> Value {
 /// A user asks for the statuses of invented users, 500 at a time, over several connections. The connections share the
 /// user's rate, and other users are not affected.
 #[tokio::test]
-async fn made_up_ids_are_asked_about_at_the_rate_of_their_user() {
+async fn checks_of_invented_ids_are_limited_per_user() {
     let world = World::start(1, false, &[]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut attackers = Vec::new();
@@ -88,7 +88,7 @@ async fn made_up_ids_are_asked_about_at_the_rate_of_their_user() {
 
 /// A user missing from a list of statuses is cached as missing for a few seconds.
 #[tokio::test]
-async fn users_who_do_not_exist_are_asked_about_once() {
+async fn unknown_users_are_checked_once() {
     let world = World::start(1, false, &[]).await;
     let (_, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut client = Client::connect(world.gateway(), &users[0].token).await;
@@ -102,7 +102,7 @@ async fn users_who_do_not_exist_are_asked_about_once() {
 /// Many clients send commands while PocketBase is paused. Each client gets its errors, and the log has a few lines and
 /// a count of the others.
 #[tokio::test]
-async fn what_fails_while_pocketbase_is_silent_is_counted_and_not_logged_line_by_line() {
+async fn failures_while_pocketbase_is_silent_are_counted_in_few_log_lines() {
     const CLIENTS: usize = 30;
     const SUBSCRIBES: u32 = 6;
     let settings = [("GATEWAY_POCKETBASE_TIMEOUT", "1"), ("GATEWAY_COMMAND_TIMEOUT", "2")];

@@ -22,7 +22,7 @@ fn history_reads(redis: &Redis) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn history_is_read_only_for_who_comes_back() {
+async fn history_is_read_only_for_returning_clients() {
     let world = World::start(2, true, &[]).await;
     let redis = world.redis.as_ref().unwrap();
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
@@ -74,7 +74,7 @@ async fn history_is_read_only_for_who_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_while_the_gateway_leaves_the_channel_misses_nothing() {
+async fn a_client_that_subscribes_while_the_gateway_unsubscribes_misses_nothing() {
     let world = World::start(1, true, &[]).await;
     let redis = world.redis.as_ref().unwrap();
     let (room, users) = world.room(&["alice", "bob"]).await;
@@ -94,7 +94,7 @@ async fn who_comes_while_the_gateway_leaves_the_channel_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_come_back_together_share_a_read_of_history() {
+async fn clients_that_return_together_share_a_read_of_history() {
     let world = World::start(2, true, &[]).await;
     let redis = world.redis.as_ref().unwrap();
     let (room, users) = world.room(&["alice", "bob", "nobody"]).await;
@@ -155,7 +155,7 @@ fn sent(redis: &Redis) -> u64 {
 
 /// A user reads a full history of large publications in a loop, over many connections.
 #[tokio::test(flavor = "multi_thread")]
-async fn reading_a_full_history_is_bounded_and_holds_up_nobody() {
+async fn reading_a_full_history_is_limited_and_delays_no_other_client() {
     const CONNECTIONS: usize = 12;
     let settings = [("GATEWAY_MAX_READS_PER_SECOND", "20"), ("GATEWAY_MAX_READS_BURST", "200")];
     let world = World::start(1, true, &settings).await;
@@ -219,7 +219,7 @@ async fn reading_a_full_history_is_bounded_and_holds_up_nobody() {
 
 /// A list of a large room would overflow the client's queue, hence error 106. Counting does not read the clients.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_is_counted_and_closes_nobody() {
+async fn a_large_presence_is_counted_and_closes_no_connection() {
     const CROWD: usize = 12_000;
     let world = World::start(1, true, &[]).await;
     let redis = world.redis.as_ref().unwrap();

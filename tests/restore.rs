@@ -9,7 +9,7 @@ use serde_json::json;
 /// Two gateways with a member on each. A backup is taken, more is written, the backup is restored, and more is
 /// written.
 #[tokio::test]
-async fn a_restored_pocketbase_is_noticed_and_clients_are_told_to_reload() {
+async fn clients_are_told_to_reload_after_a_restore_of_pocketbase() {
     let mut world = World::start(2, true, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
     let channel = format!("room:{room}");

@@ -190,7 +190,7 @@ async fn each_cause_takes_effect_on_the_other_gateway_within_a_second() {
 
 /// One commit order: messages before the removal reach the member, later messages do not.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_what_is_written_after_a_removal_arrives() {
+async fn messages_written_after_a_removal_do_not_arrive() {
     let mut stage = Stage::new().await;
     for _ in 0..10 {
         let mut victim = stage.victim("private").await;
@@ -228,7 +228,7 @@ async fn nothing_of_what_is_written_after_a_removal_arrives() {
 
 /// A user who is let in again at once stays in, or comes back, and misses nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_removed_and_let_in_again_at_once_hears_what_follows() {
+async fn a_member_removed_and_added_again_at_once_misses_nothing() {
     let mut stage = Stage::new().await;
     let mut stayed = 0;
     for _ in 0..10 {
@@ -255,7 +255,7 @@ async fn who_is_removed_and_let_in_again_at_once_hears_what_follows() {
 
 /// A user who subscribes repeatedly during the removal gets in before the removal and never after.
 #[tokio::test(flavor = "multi_thread")]
-async fn subscribing_in_the_instant_of_the_removal_leads_nowhere() {
+async fn subscribing_during_the_removal_gives_no_access_afterwards() {
     let mut stage = Stage::new().await;
     for round in 0..10 {
         let victim = stage.victim("private").await;
@@ -297,7 +297,7 @@ async fn subscribing_in_the_instant_of_the_removal_leads_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_muted_reads_and_does_not_publish_until_it_ends_by_itself() {
+async fn a_muted_user_reads_and_may_not_publish_until_the_mute_ends() {
     let mut stage = Stage::new().await;
     let mut victim = stage.victim("private").await;
     let channel = format!("room:{}", victim.room);
@@ -322,7 +322,7 @@ async fn who_is_muted_reads_and_does_not_publish_until_it_ends_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ban_ends_by_itself() {
+async fn a_ban_ends_at_its_date() {
     let mut stage = Stage::new().await;
     let mut victim = stage.victim("private").await;
     let path = format!("collections/users/records/{}", victim.user.id);
@@ -348,7 +348,7 @@ fn in_seconds(seconds: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blocked_user_s_signals_do_not_reach_who_blocks_and_reach_all_others() {
+async fn signals_of_a_blocked_user_reach_everyone_except_the_blocker() {
     let world = World::start(2, true, &[]).await;
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
     let mut alice = world.subscriber(0, &users[0], &room).await;
@@ -370,7 +370,7 @@ async fn a_blocked_user_s_signals_do_not_reach_who_blocks_and_reach_all_others()
 /// While PocketBase is down, subscribed clients stay in and get publications from other gateways; new subscribes get
 /// a temporary error. Suspended subscriptions are settled when PocketBase is back.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_pocketbase_nobody_new_gets_in_and_nobody_is_thrown_out() {
+async fn without_pocketbase_subscribers_stay_and_new_subscribes_fail() {
     let mut world = World::start(1, false, &[("GATEWAY_ACCESS_TTL", "1"), ("GATEWAY_RECHECK_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut alice = world.subscriber(0, &users[0], &room).await;
@@ -391,7 +391,7 @@ async fn without_pocketbase_nobody_new_gets_in_and_nobody_is_thrown_out() {
 
 /// A thousand users who subscribe to one room within a second cost PocketBase only a few calls.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_subscribes_cost_a_handful_of_calls() {
+async fn a_thousand_subscribes_cost_a_few_calls() {
     let world = World::start(1, false, &[("GATEWAY_MAX_CONNECTIONS_PER_IP", "0")]).await;
     let owner = world.pocketbase.user("alice").await;
     let room = json!({"name": "Room", "type": "public", "owner": owner.id});

@@ -107,7 +107,7 @@ async fn each_method(world: World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_refused_in_words_and_has_no_effect() {
+async fn invalid_requests_are_refused_with_a_reason_and_have_no_effect() {
     let world = World::single().await;
     let gateway = world.gateway();
     let user = world.pocketbase.user("ann").await;
@@ -187,7 +187,7 @@ async fn what_is_wrong_is_refused_in_words_and_has_no_effect() {
 
 /// `push.pb.js`, with the test as the notified service.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_notifies_those_who_are_offline() {
+async fn the_push_example_notifies_offline_members() {
     let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let push_url = format!("http://{}/push", service.local_addr().unwrap());
     let port = free_port();

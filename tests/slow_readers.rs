@@ -36,7 +36,7 @@ const SLOW: &str = r#"gateway_disconnects_total{code="3008"}"#;
 
 /// A thousand clients stop reading in a room with twenty readers, through which twenty thousand messages pass.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_stuck_clients_cost_nobody_anything() {
+async fn a_thousand_stuck_clients_do_not_slow_other_clients() {
     // Only the hooks' posts, since a read of the outbox would bring every row at once.
     let settings = [
         ("GATEWAY_PULL_INTERVAL", "3600"),
@@ -236,7 +236,7 @@ impl Watch {
 
 /// When the total budget is used up, clients with large queues are disconnected; missed publications stay available.
 #[tokio::test]
-async fn who_was_disconnected_as_slow_reads_on_and_recovers() {
+async fn a_client_disconnected_as_slow_recovers() {
     let world = World::start(1, false, &[("GATEWAY_MAX_TOTAL_QUEUE_SIZE", "1048576")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -290,7 +290,7 @@ fn content(publication: &Value) -> String {
 /// A client on a slow line recovers publications whose transfer takes longer than the pong timeout. The client gets
 /// every publication, in pieces, and is not cut off for a ping that waits behind the pieces.
 #[tokio::test]
-async fn who_recovers_on_a_slow_line_is_not_cut_off() {
+async fn a_recovery_on_a_slow_line_is_not_cut_off() {
     const MISSED: usize = 40;
     let settings = [
         ("GATEWAY_PING_INTERVAL", "2"),
@@ -369,7 +369,7 @@ impl Trickle {
 
 /// The WebSocket library itself answers pings, past the queue. These answers must not pile up either.
 #[tokio::test]
-async fn who_pings_and_never_reads_makes_nothing_grow() {
+async fn pings_without_reading_do_not_grow_memory() {
     // With the command limit, which also counts pings, the connection would end too early.
     let world = World::start(1, false, &[("GATEWAY_MAX_COMMANDS_PER_SECOND", "0")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;

@@ -116,7 +116,7 @@ fn print(what: &str, mut times: Vec<u64>) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_sees_who_is_online_whatever_happens() {
+async fn observers_agree_on_statuses_through_faults() {
     let mut world = World::start(GATEWAYS, true, SETTINGS).await;
     let first = world.pocketbase.user("first").await;
     let mut users = world.pocketbase.copies(&first, USERS + 4 * GATEWAYS).await;
@@ -282,7 +282,7 @@ async fn users_choose_what_others_see() {
 
 /// The rate is per user, over the user's connections to a gateway.
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_a_users_status_are_rated_and_looking_is_not() {
+async fn status_changes_are_rate_limited_and_queries_are_not() {
     let world = World::start(1, false, PATIENT).await;
     let [ann, bob] = [world.pocketbase.user("ann").await, world.pocketbase.user("bob").await];
     let mut anns = Vec::new();
@@ -304,7 +304,7 @@ async fn changes_of_a_users_status_are_rated_and_looking_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_status_is_refused() {
+async fn an_invalid_status_is_refused() {
     let (_world, ann, _, mut bobs) = ann_and_bob().await;
     watch(&mut bobs, &ann).await;
     for (method, data, code) in [
@@ -328,7 +328,7 @@ async fn what_is_no_status_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_is_for_those_who_may_view_the_user() {
+async fn a_status_is_visible_only_to_users_who_may_view_the_user() {
     let (world, ann, bob, mut bobs) = ann_and_bob().await;
     watch(&mut bobs, &ann).await;
     let rule = json!({"viewRule": "id = @request.auth.id"});
@@ -345,7 +345,7 @@ async fn a_status_is_for_those_who_may_view_the_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_lost_its_data_gets_everybody_back() {
+async fn statuses_are_restored_after_redis_lost_its_data() {
     let (mut world, ann, _, mut bobs) = ann_and_bob().await;
     watch(&mut bobs, &ann).await;
     let mut anns = Client::connect(&world.gateways[0], &ann.token).await;
@@ -370,7 +370,7 @@ async fn a_redis_that_lost_its_data_gets_everybody_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_and_goes_is_told_to_those_who_ask() {
+async fn joins_and_leaves_are_sent_to_clients_that_ask_for_them() {
     let world = World::start(2, true, PATIENT).await;
     let (room, users) = world.room(&["ann", "bob", "cid", "nobody"]).await;
     let request = json!({"channel": format!("room:{room}"), "join_leave": true});
@@ -401,7 +401,7 @@ async fn who_comes_and_goes_is_told_to_those_who_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_invisible_are_not_in_their_rooms() {
+async fn invisible_users_are_not_in_the_presence() {
     let world = World::start(2, true, PATIENT).await;
     let (room, users) = world.room(&["ann", "bob", "nobody"]).await;
     let request = json!({"channel": format!("room:{room}"), "join_leave": true});

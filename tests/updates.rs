@@ -188,7 +188,7 @@ async fn each_transition_on_one_gateway_without_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_back_is_told_to_reload_and_who_left_hears_nothing() {
+async fn returning_clients_are_told_to_reload_and_unsubscribed_clients_get_nothing() {
     let mut stage = Stage::new(World::single().await).await;
     let [ann, ..] = &mut stage.clients;
     assert_eq!(ann.call("subscribe", json!({"channel": CHANNEL})).await["error"]["code"], 105);
@@ -252,7 +252,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_personal_channel_is_its_user_s_alone_and_recovers() {
+async fn a_personal_channel_is_private_and_recovers() {
     let world = World::single().await;
     let (ann, bob) = (world.pocketbase.user("ann").await, world.pocketbase.user("bob").await);
     let channel = format!("user:{}", bob.id);
@@ -303,7 +303,7 @@ async fn a_user_in_a_thousand_rooms_subscribes_fast() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_no_echo_gets_everybody_else_s_signals() {
+async fn a_client_without_echo_gets_the_signals_of_others_only() {
     let world = World::single().await;
     let (room, users) = world.room(&["ann", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -328,7 +328,7 @@ async fn who_asks_for_no_echo_gets_everybody_else_s_signals() {
 
 /// The number of calls for a new room depends on the users that the room names, not on the number of users.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_room_is_asked_about_once_for_all_who_are_alike() {
+async fn a_new_room_is_checked_once_per_class_of_users() {
     const USERS: usize = 400;
     let world = World::single().await;
     let ann = world.pocketbase.user("ann").await;
@@ -363,7 +363,7 @@ async fn a_new_room_is_asked_about_once_for_all_who_are_alike() {
 
 /// PocketBase's events reach the gateway, and the gateway's calls do not reach PocketBase.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_that_falls_behind_is_named_and_catches_up() {
+async fn a_lagging_updates_channel_is_named_and_catches_up() {
     let port = free_port();
     let pocketbase = PocketBase::start(&format!("http://127.0.0.1:{port}")).await;
     let proxy = Proxy::start(pocketbase.port).await;

@@ -81,7 +81,7 @@ impl Arena {
 }
 
 #[tokio::test]
-async fn frames_are_taken_and_refused_as_the_rfc_has_it() {
+async fn frames_are_accepted_and_refused_as_in_the_rfc() {
     let mut arena = Arena::new().await;
     let last = frame(FIN | TEXT, format!(r#"{{"id":{LAST},"ping":{{}}}}"#));
     for case in frames::all() {
@@ -97,7 +97,7 @@ async fn frames_are_taken_and_refused_as_the_rfc_has_it() {
 }
 
 #[tokio::test]
-async fn handshakes_are_taken_and_refused_as_the_rfc_has_it() {
+async fn handshakes_are_accepted_and_refused_as_in_the_rfc() {
     let mut arena = Arena::new().await;
     for case in handshakes::all() {
         let mut raw = Raw::connect(arena.world.gateway().port).await;
@@ -115,7 +115,7 @@ async fn handshakes_are_taken_and_refused_as_the_rfc_has_it() {
 }
 
 #[tokio::test]
-async fn what_comes_with_the_handshake_or_in_pieces_is_not_lost() {
+async fn frames_sent_with_the_handshake_or_in_pieces_are_not_lost() {
     let mut arena = Arena::new().await;
     let connect = json!({"id": 1, "connect": {"token": arena.users[0].token}}).to_string();
     let ping = frame(FIN | TEXT, format!(r#"{{"id":{LAST},"ping":{{}}}}"#));
@@ -138,7 +138,7 @@ async fn what_comes_with_the_handshake_or_in_pieces_is_not_lost() {
 }
 
 #[tokio::test]
-async fn what_is_announced_or_repeated_takes_no_memory() {
+async fn announced_or_repeated_frames_take_no_memory() {
     let mut arena = Arena::new().await;
     let process = |arena: &Arena| arena.world.gateway().process.resident();
     let mut open = Vec::new();
@@ -165,7 +165,7 @@ async fn what_is_announced_or_repeated_takes_no_memory() {
 /// A frame of 64 KiB may hold more than thirty thousand commands. While the first command waits for PocketBase, the
 /// gateway must not hold the others in a form many times larger.
 #[tokio::test]
-async fn commands_that_wait_take_no_more_memory_than_their_frame() {
+async fn waiting_commands_take_no_more_memory_than_their_frame() {
     let arena = Arena::new().await;
     let claims = json!({"id": "nobody", "type": "auth", "collectionId": "x", "exp": 4_000_000_000u64});
     let key = EncodingKey::from_secret(b"unknown");

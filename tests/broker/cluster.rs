@@ -28,7 +28,7 @@ async fn publish_all(broker: &RedisBroker, entries: &[Entry]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn channels_on_all_nodes_over_three_links_to_each() {
+async fn channels_use_every_node_over_three_links_per_node() {
     let cluster = Cluster::start();
     let clients = |node: &Redis| {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut node.client()).unwrap();
@@ -87,7 +87,7 @@ async fn channels_on_all_nodes_over_three_links_to_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_belongs_to_a_cluster_says_how_it_is_named() {
+async fn a_node_of_a_cluster_with_a_plain_url_is_an_error_that_names_the_right_url() {
     let cluster = Cluster::start();
     let broker = RedisBroker::connect(&cluster.nodes[0].url(), PREFIX, generous()).await.unwrap();
     let mut refused = Vec::new();
@@ -101,7 +101,7 @@ async fn one_that_belongs_to_a_cluster_says_how_it_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_is_no_cluster_says_so() {
+async fn a_cluster_url_of_a_single_redis_is_an_error() {
     let redis = Redis::start();
     let url = format!("redis-cluster://127.0.0.1:{}", redis.port());
     let broker = RedisBroker::connect(&url, PREFIX, generous()).await.unwrap();
@@ -116,7 +116,7 @@ async fn one_that_is_no_cluster_says_so() {
 
 /// Of the two nodes in the URL, one is dead and the other is a replica.
 #[tokio::test(flavor = "multi_thread")]
-async fn any_node_is_enough_to_find_the_others() {
+async fn one_running_node_is_enough_to_find_the_cluster() {
     let mut cluster = Cluster::start_with(3, 1);
     let ports: Vec<u16> = cluster.nodes.iter().map(Redis::port).collect();
     let dead = ports[0];
@@ -132,7 +132,7 @@ async fn any_node_is_enough_to_find_the_others() {
 /// Slots move back and forth while messages flow. Every message is in the history once, in order and in one epoch.
 /// Messages missed by a subscriber are announced as a gap, and the subscriber gets later messages.
 #[tokio::test(flavor = "multi_thread")]
-async fn slots_move_while_messages_flow() {
+async fn moving_slots_lose_no_messages() {
     let cluster = Arc::new(Cluster::start());
     let (publisher, subscriber) = (connect(&cluster).await, connect(&cluster).await);
     let recorder = Recorder::listen(&*subscriber).await;
@@ -204,7 +204,7 @@ async fn a_quiet_subscription_follows_its_slot() {
 
 /// A silent replica confirms nothing. Once the replica is known to be dead, the master goes on alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_replica_has_does_not_count_as_published() {
+async fn an_entry_without_a_replica_does_not_count_as_published() {
     let cluster = Cluster::start_with(3, 1);
     let broker = connect(&cluster).await;
     broker.publish(&[entry("c", 1)]).await.unwrap();

@@ -100,7 +100,7 @@ async fn the_subscribing_link_is_cut() {
 
 /// The queue between Redis and the sink is bounded, and an overflow is announced as a gap.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sink_that_is_too_slow_hears_of_the_gap() {
+async fn a_slow_sink_is_told_of_the_gap() {
     /// A sink that blocks while its gate is held.
     #[derive(Default)]
     struct Slow {
@@ -234,7 +234,7 @@ async fn garbage_in_redis_does_no_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_falls_silent_and_wakes() {
+async fn redis_is_paused_and_resumed() {
     let redis = Redis::start();
     let broker = connect(&redis, generous()).await;
     let recorder = Recorder::listen(&*broker).await;

@@ -141,7 +141,7 @@ async fn a_history_without_a_position_is_not_mixed_with_the_next() {
 
 /// Clients added by an earlier version of the gateway, or counts evicted by Redis.
 #[tokio::test(flavor = "multi_thread")]
-async fn counts_that_do_not_fit_the_clients_are_made_anew() {
+async fn inconsistent_presence_counts_are_rebuilt() {
     let redis = Redis::start();
     let broker = connect(&redis, generous()).await;
     let stats = |clients, users| PresenceStats { clients, users };
@@ -156,7 +156,7 @@ async fn counts_that_do_not_fit_the_clients_are_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_it_closes_its_connections() {
+async fn dropping_the_broker_closes_its_connections() {
     let redis = Redis::start();
     let mut client = redis.client();
     let mut clients = || {
@@ -191,7 +191,7 @@ async fn passwords_and_databases() {
 }
 
 #[tokio::test]
-async fn an_impossible_url_is_refused_at_once() {
+async fn an_invalid_url_is_refused_at_once() {
     for url in ["", "nonsense", "http://x", "rediss://:secret@x", "redis://:secret@x/y", "redis://:secret@x/999"] {
         let error = RedisBroker::connect(url, PREFIX, generous()).await.err().unwrap().to_string();
         assert!(!error.contains("secret"), "{error}");
@@ -200,7 +200,7 @@ async fn an_impossible_url_is_refused_at_once() {
 
 /// A gateway that does not yet know the new generation publishes nothing into it, and learns of it from Redis.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_of_the_former_generation_does_no_harm() {
+async fn a_node_of_the_previous_generation_publishes_nothing_into_the_new_one() {
     let redis = Redis::start();
     let (a, b) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
     let at_b = Recorder::listen(&*b).await;
@@ -220,7 +220,7 @@ async fn a_node_of_the_former_generation_does_no_harm() {
 /// Redis has lost its data. A reader who gets a position in the new history waits for the next publications, so a
 /// gateway that starts now must not set a later mark.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_history_brings_a_lost_mark_back() {
+async fn reading_history_restores_a_lost_mark() {
     let redis = Redis::start();
     let (a, b) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
     a.begin(mark(5)).await.unwrap();
@@ -232,7 +232,7 @@ async fn who_reads_history_brings_a_lost_mark_back() {
 /// Redis lost its data while a node was idle, and the other nodes have gone on from a later mark. The idle node's next
 /// publication is long past, and must not appear in the new history.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_published_before_a_loss_is_not_published_into_the_new_history() {
+async fn entries_from_before_a_data_loss_are_not_published_into_the_new_history() {
     let mut redis = Redis::start();
     let (late, other) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
     late.begin(mark(5)).await.unwrap();
@@ -247,7 +247,7 @@ async fn what_was_published_before_a_loss_is_not_published_into_the_new_history(
 
 /// If the mark is unchanged, publishing goes on over the new connection.
 #[tokio::test(flavor = "multi_thread")]
-async fn publishing_goes_on_over_a_new_connection() {
+async fn publishing_continues_over_a_new_connection() {
     let mut redis = Redis::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
     let broker = connect(&redis, generous()).await;
     broker.begin(mark(5)).await.unwrap();

@@ -88,7 +88,7 @@ pub async fn clients_and_users_are_counted(factory: &impl Factory) {
     }
 }
 
-pub async fn a_crowd_is_counted_and_not_listed(factory: &impl Factory) {
+pub async fn a_large_presence_is_counted_and_not_listed(factory: &impl Factory) {
     let broker = factory.broker(Retention { presence_max: 20, ..generous() }).await;
     let crowd: Vec<_> = (0..21).map(|n| (Arc::<str>::from("c"), client("u", &n.to_string()))).collect();
     broker.add_presence(&crowd[..20]).await.unwrap();
@@ -108,7 +108,7 @@ async fn heard(broker: &dyn Broker, recorder: &Recorder, channel: &str) -> Vec<S
     recorder.movements(channel)
 }
 
-pub async fn who_comes_and_goes_is_told_once(factory: &impl Factory) {
+pub async fn joins_and_leaves_are_announced_once(factory: &impl Factory) {
     let broker = factory.broker(Retention { presence_ttl: Duration::from_millis(600), ..generous() }).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
@@ -128,7 +128,7 @@ pub async fn who_comes_and_goes_is_told_once(factory: &impl Factory) {
     assert_eq!(heard(&*broker, &recorder, "c").await[first..], ["+goes", "+lost", "-goes", "-lost"]);
 }
 
-pub async fn a_crowd_comes_and_goes_unannounced(factory: &impl Factory) {
+pub async fn joins_and_leaves_in_a_large_channel_are_not_announced(factory: &impl Factory) {
     let broker = factory.broker(Retention { join_leave_max: 2, ..generous() }).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
@@ -158,7 +158,7 @@ pub async fn the_mark_only_moves_forward(factory: &impl Factory) {
     assert_eq!(broker.begin(mark(0)).await.unwrap().seq, large);
 }
 
-pub async fn a_new_generation_begins_all_channels_anew(factory: &impl Factory) {
+pub async fn a_new_generation_resets_every_channel(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
@@ -197,7 +197,7 @@ pub async fn a_new_generation_begins_all_channels_anew(factory: &impl Factory) {
     assert_eq!(broker.history("unseen", HistoryQuery::POSITION).await.unwrap().position.offset, 1);
 }
 
-pub async fn a_name_is_claimed_once_at_a_time(factory: &impl Factory) {
+pub async fn a_name_has_one_claim_at_a_time(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let long = Duration::from_secs(600);
     assert!(broker.claim("a", Duration::from_millis(200)).await.unwrap());

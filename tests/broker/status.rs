@@ -123,7 +123,7 @@ pub async fn a_reload_goes_unnoticed(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online]);
 }
 
-pub async fn a_dead_nodes_lease_does_not_take_the_grace_away(factory: &impl Factory) {
+pub async fn an_expired_lease_of_a_dead_node_does_not_end_the_grace(factory: &impl Factory) {
     let (presence_ttl, status_grace) = (Duration::from_millis(600), Duration::from_secs(60));
     let stage = Stage::with(factory, Retention { presence_ttl, status_grace, ..generous() }).await;
     stage.lease("dead", false).await;
@@ -148,7 +148,7 @@ pub async fn a_lost_connection_ends_without_grace(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online, Status::Offline]);
 }
 
-pub async fn a_lease_runs_out_once(factory: &impl Factory) {
+pub async fn a_lease_expires_once(factory: &impl Factory) {
     let stage = Stage::new(factory).await;
     let old = Lease { age: Duration::from_millis(400), ..lease("dies", false) };
     stage.broker.lease(&[old, lease("lives", false)]).await.unwrap();
@@ -190,7 +190,7 @@ pub async fn modes_and_idleness(factory: &impl Factory) {
     assert_eq!(stage.told().await, told);
 }
 
-pub async fn the_invisible_look_offline(factory: &impl Factory) {
+pub async fn invisible_users_appear_offline(factory: &impl Factory) {
     let stage = Stage::new(factory).await;
     stage.lease("1", false).await;
     let hidden = stage.choose(Mode::Invisible).await;
@@ -213,7 +213,7 @@ pub async fn the_invisible_look_offline(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online, Status::Offline, Status::Online]);
 }
 
-pub async fn a_mode_comes_back_with_its_lease(factory: &impl Factory) {
+pub async fn a_lease_restores_the_newest_mode(factory: &impl Factory) {
     let stage = Stage::with(factory, generous()).await;
     let at = |mode, at| Lease { choice: Choice { mode, at }, ..lease("1", false) };
     assert_eq!(stage.broker.lease(&[at(Mode::Invisible, 7)]).await.unwrap()[0].mode, Mode::Invisible);
@@ -224,7 +224,7 @@ pub async fn a_mode_comes_back_with_its_lease(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Dnd]);
 }
 
-pub async fn strangers_are_offline(factory: &impl Factory) {
+pub async fn unknown_users_are_offline(factory: &impl Factory) {
     let stage = Stage::with(factory, generous()).await;
     let strange = ["", "a}b", "%7D", "ü {x}", USER];
     let users: Vec<String> = strange.iter().map(|&user| user.to_owned()).collect();
@@ -241,7 +241,7 @@ pub async fn strangers_are_offline(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online]);
 }
 
-pub async fn whatever_happens_each_change_is_one(factory: &impl Factory) {
+pub async fn consecutive_statuses_always_differ(factory: &impl Factory) {
     let stage = Stage::new(factory).await;
     let mut seed = 17_u64;
     let mut any = |below: u64| {
@@ -272,7 +272,7 @@ mod in_redis {
     use konvert_gateway::broker::status::StatusStore;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn each_node_hears_of_each_change_once() {
+    async fn each_node_gets_each_change_once() {
         let redis = Redis::start();
         let [one, other] = [connect(&redis, brief()).await, connect(&redis, brief()).await];
         let recorders = [Recorder::listen(&*one).await, Recorder::listen(&*other).await];
@@ -296,7 +296,7 @@ mod in_redis {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn lost_data_comes_back_with_the_leases() {
+    async fn leases_restore_lost_data() {
         let redis = Redis::start();
         let broker = connect(&redis, Retention { presence_ttl: Duration::from_secs(3), ..generous() }).await;
         broker.sweep().await.unwrap();
@@ -320,7 +320,7 @@ mod in_redis {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn after_an_interruption_the_nodes_come_first() {
+    async fn after_an_outage_nodes_may_renew_leases_before_they_expire() {
         let redis = Redis::start();
         let broker = connect(&redis, brief()).await;
         broker.sweep().await.unwrap();
@@ -343,7 +343,7 @@ mod in_redis {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_dead_nodes_clients_leave_once_for_all_nodes() {
+    async fn clients_of_a_dead_node_leave_once_on_every_node() {
         let redis = Redis::start();
         let [one, other] = [connect(&redis, brief()).await, connect(&redis, brief()).await];
         let recorders = [Recorder::listen(&*one).await, Recorder::listen(&*other).await];

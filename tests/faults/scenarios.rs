@@ -16,7 +16,7 @@ async fn topology(name: &str) -> Topology {
 /// Redis loses its data. A client subscribes to the new, empty history and reloads, and a message is written. A
 /// gateway then starts without finding a mark, before a gateway that knows the mark has restored it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_starts_beside_an_empty_redis_skips_nothing() {
+async fn a_gateway_starting_with_an_empty_redis_skips_no_message() {
     let topology = topology("empty-redis").await;
     let (world, links) = (&topology.world, &topology.links);
     let (room, user) = (&world.rooms[0], &world.users[1]);

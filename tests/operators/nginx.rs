@@ -55,7 +55,7 @@ impl Nginx {
 }
 
 #[tokio::test]
-async fn the_snippet_passes_on_addresses_and_messages_and_nothing_private() {
+async fn the_snippet_forwards_addresses_and_messages_and_hides_private_paths() {
     let settings = [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1"), ("GATEWAY_MAX_CONNECTIONS_PER_IP", "2")];
     let world = World::start(1, false, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
