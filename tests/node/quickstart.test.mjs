@@ -43,7 +43,7 @@ function refuses(url) {
 
 let first;
 
-check("one line of JSON tells where everything is, and it is there", async () => {
+check("one line of JSON gives the addresses, and the servers answer there", async () => {
   const server = await headless();
   first = server.facts;
   const { websocket, gateway, admin, pocketbase, superuser, users, room } = first;

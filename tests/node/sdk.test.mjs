@@ -138,7 +138,7 @@ check("updates and deletions arrive too, in order", async (t) => {
   );
 });
 
-check("what a member publishes reaches the others with its sender, outside of the history", async (t) => {
+check("a member's signal reaches the others with its sender, outside of the history", async (t) => {
   const [alices, bobs] = await both(t);
   const isTyping = ({ data }) => data.type === "typing";
   const signal = next(bobs, "publication", isTyping);
@@ -179,7 +179,7 @@ check("presence knows the members on all gateways", async (t) => {
   }
 });
 
-check("who comes and goes is told to whom it concerns, on both gateways", async (t) => {
+check("joins and leaves reach subscribers that ask for them, on both gateways", async (t) => {
   const alices = client(t, a.websocket, { token: alice.token }).newSubscription(`room:${room}`, { joinLeave: true });
   const moves = [];
   alices.on("join", ({ info }) => moves.push(["join", info.user]));
@@ -250,7 +250,7 @@ check("a forged token is disconnect 3500, and the SDK does not try again", async
   assert.equal((await next(it, "disconnected")).code, 3500);
 });
 
-check("who was cut off gets exactly what was missed, in order", async (t) => {
+check("a client that was cut off recovers exactly the missed messages, in order", async (t) => {
   const cable = await Cable.to(a.port);
   t.after(() => cable.close());
   const it = client(t, cable.websocket, { token: alice.token });
@@ -357,7 +357,7 @@ check("getState subscribes, with or without an epoch, also to updates channels",
   }
 });
 
-check("kinds of subscriptions that are not offered are error 108", async (t) => {
+check("unsupported kinds of subscriptions are error 108", async (t) => {
   const it = client(t, a.websocket, { token: alice.token });
   for (const kind of ["newMapSubscription", "newMapClientsSubscription", "newSharedPollSubscription"]) {
     const subscription = it[kind](`room:${room}`, {});
@@ -372,13 +372,13 @@ check("kinds of subscriptions that are not offered are error 108", async (t) => 
   assert.equal((await refused).code, 108);
 });
 
-check("a command that says nothing is error 107, and the connection goes on", async (t) => {
+check("a publish without data is error 107, and the connection goes on", async (t) => {
   const subscription = await subscribe(client(t, a.websocket, { token: alice.token }));
   for (const nothing of [undefined, null]) await assert.rejects(subscription.publish(nothing), { code: 107 });
   await subscription.publish({ type: "typing" });
 });
 
-check("a token that has expired, to connect or to refresh, is followed by a fresh one", async (t) => {
+check("after an expired token, to connect or to refresh, the SDK fetches a fresh one", async (t) => {
   const impersonate = async (duration) => {
     const path = `/api/collections/users/impersonate/${alice.id}`;
     const answer = await pocketbase.call("POST", path, { duration }, pocketbase.root);

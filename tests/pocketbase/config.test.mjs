@@ -83,7 +83,7 @@ describe("the file itself", () => {
   });
 });
 
-describe("and the schema", () => {
+describe("the config and the schema", () => {
   /** The output of a PocketBase that refuses to start. */
   const refused = (prepare) => {
     const folder = install(prepare, KANBAN);
@@ -140,7 +140,7 @@ describe("and the schema", () => {
     });
   }
 
-  test("what the rules show to be viewable, or the config vouches for, is relayed", async () => {
+  test("collections are relayed if the rules make them viewable or the config marks them as trusted", async () => {
     const prepare = (folder) => {
       change(`boards: ["board:{id}"]`, `boards: { to: ["board:{id}", "workspace:{workspace}"], trusted: true }`)(folder);
       change(`notice: { guard: "notices" }`, `notice: { guard: "notices", emptyRequest: true }`)(folder);
@@ -209,7 +209,7 @@ describe("while PocketBase runs", () => {
     assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
   });
 
-  test("a renamed guard is followed, for all that depends on it", async () => {
+  test("a renamed guard is followed, for everything that depends on it", async () => {
     await change("boards", () => ({ name: "panels" }));
     assert.deepEqual(await may(`board:${board.id}`, `workspace:${workspace.id}`), ["allowed", "allowed"]);
     assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
@@ -227,14 +227,14 @@ describe("while PocketBase runs", () => {
     await change("people", () => ({ name: "members" }));
   });
 
-  test("a field that is deleted is named, and nothing else stops", async () => {
+  test("a deleted field is reported, and other collections continue", async () => {
     await change("tickets", ({ fields }) => ({ viewRule: "", listRule: "", fields: fields.filter(({ name }) => name !== "owner") }));
     const { problems } = await pb.events();
     assert.deepEqual(problems, [`relay.tickets, "crew:{owner}": the field "owner" of "tickets" is gone`]);
     assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
   });
 
-  test("a guard that is deleted closes its channels, and no others", async () => {
+  test("a deleted guard closes its channels, and no others", async () => {
     assert.equal((await pb.call("DELETE", "/api/collections/notices", undefined, pb.root)).status, 204);
     const { problems } = await pb.events();
     assert.ok(problems.includes(`channels.notice: the collection "notices" is gone`), problems.join("\n"));
@@ -243,7 +243,7 @@ describe("while PocketBase runs", () => {
     assert.equal(status, 200, JSON.stringify(body));
   });
 
-  test("records that the channel's listeners may no longer view are relayed no more", async () => {
+  test("records that a channel's subscribers may no longer view are no longer relayed", async () => {
     const { id: staff } = (await pb.call("GET", "/api/collections/staff", undefined, pb.root)).body;
     await change("tickets", ({ fields }) => ({ fields: [...fields, { type: "relation", name: "owner", collectionId: staff, maxSelect: 1 }] }));
     await change("tickets", () => ({ viewRule: "owner = @request.auth.id", listRule: null }));
@@ -259,7 +259,7 @@ describe("while PocketBase runs", () => {
   });
 });
 
-test("rules that another process changes count before the next event", async () => {
+test("rules changed by another process apply before the next event", async () => {
   const pb = await PocketBase.start({ application: KANBAN });
   try {
     const { ann, board } = await team(pb);
@@ -299,7 +299,7 @@ test("PocketBase's rate limits leave the gateway alone", async () => {
 describe("broken while PocketBase runs", () => {
   const BROKEN = ["module.exports = {", "module.exports = {{"];
 
-  test("does not matter to engines that begin later", async () => {
+  test("does not affect engines started later", async () => {
     const pb = await PocketBase.start({ application: KANBAN, arguments: ["--hooksWatch=false"] });
     try {
       const { board } = await team(pb);
@@ -313,7 +313,7 @@ describe("broken while PocketBase runs", () => {
     }
   });
 
-  test("leaves the last good one in force when PocketBase restarts itself, and is refused at the next start", async () => {
+  test("leaves the last valid config in force when PocketBase restarts itself, and is refused at the next start", async () => {
     const pb = await PocketBase.start({ application: KANBAN });
     const { board } = await team(pb);
     const { boot, last } = await pb.events();

@@ -40,7 +40,7 @@ function shop(folder) {
   writeFileSync(path.join(folder, "pb_migrations/1700000000_shop.js"), SCHEMA);
 }
 
-test("an application with hooks, rules and data of its own stays what it is, and is relayed", async (t) => {
+test("an existing application with hooks, rules and data stays unchanged, and is relayed", async (t) => {
   const folder = install(shop, null);
   let pb = await PocketBase.start({ folder });
   t.after(() => pb.stop());

@@ -148,7 +148,7 @@ test("every row is posted once and in order, and none stays behind", () => {
   });
 });
 
-test("rows that the gateway reads by itself meanwhile leave none of the others behind", () => {
+test("reads by the gateway in between leave no row behind", () => {
   seeds(2000, (seed) => {
     const server = new Server(seed, { writes: 30, pulls: 0.02 }).run();
     const missing = upTo(30, server.posts[0]?.first ?? 31).filter((seq) => seq > server.pulled && !server.arrived.includes(seq));
@@ -156,7 +156,7 @@ test("rows that the gateway reads by itself meanwhile leave none of the others b
   });
 });
 
-test("a write posts once and for all that wait", () => {
+test("a write posts at most once, for every waiting write", () => {
   seeds(500, (seed) => {
     const server = new Server(seed, { writes: 200, batch: 1000 }).run();
     assert.equal(server.mostPosts, 1);
@@ -164,7 +164,7 @@ test("a write posts once and for all that wait", () => {
   });
 });
 
-test("after failures rows come again, but never out of order, and what follows the last failure arrives", () => {
+test("after failures rows may repeat, but never out of order, and rows after the last failure arrive", () => {
   seeds(2000, (seed) => {
     const server = new Server(seed, { writes: 30, trouble: 0.3 }).run();
     const { arrived } = server;
@@ -185,7 +185,7 @@ test("a write waits for a slow gateway's answer no longer than the patience", ()
   assert.ok(gaveUp > 20, `${gaveUp} writes gave up in 200 runs`);
 });
 
-test("once a write has waited in vain for a post, no other one waits for it", () => {
+test("once a write has waited in vain for a post, no other write waits for this post", () => {
   let [state, answer] = turns.committed(turns.INITIAL, 1, 0, TIMEOUT);
   [state, answer] = turns.committed(state, 2, 1, TIMEOUT);
   assert.equal(answer, turns.WAIT);
@@ -197,7 +197,7 @@ test("once a write has waited in vain for a post, no other one waits for it", ()
   assert.equal(answer, turns.POST, "the write that posted goes on with their rows");
 });
 
-test("a turn whose engine ended without a word is taken over, and its late end changes nothing", () => {
+test("the turn of a vanished engine is taken over, and its late end changes nothing", () => {
   let [state, answer] = turns.committed(turns.INITIAL, 1, 0, TIMEOUT);
   assert.equal(answer, turns.POST);
   const lost = state.turn;

@@ -98,8 +98,8 @@ describe("personal channels", () => {
   });
 });
 
-describe("what the outbox says of a guarded record", () => {
-  test("whom it names, before and after", async () => {
+describe("the outbox rows of a guarded record", () => {
+  test("name its users before and after the change", async () => {
     const { result: room, rows: [created] } = await rows(() => roomOf(ann, "public"));
     assert.deepEqual(created.updates, { channels: [CHANNEL], users: [ann.id] });
     const { rows: [updated] } = await rows(() => pb.update("rooms", room.id, { owner: bob.id }));
@@ -109,14 +109,14 @@ describe("what the outbox says of a guarded record", () => {
     assert.deepEqual(of.map((row) => [row.data.action, row.data.collection]), [["delete", "rooms"]]);
   });
 
-  test("nothing of other records", async () => {
+  test("name no users for other records", async () => {
     const room = await roomOf(ann, "public");
     const { rows: added } = await rows(() => pb.create("room_members", { room: room.id, user: bob.id, role: "member" }));
     assert.deepEqual(added.map((row) => "updates" in row), [false]);
   });
 });
 
-describe("who sees what", () => {
+describe("visible records", () => {
   let ids;
   const setRules = async (listRule, viewRule) => {
     const { status, body } = await pb.call("PATCH", "/api/collections/rooms", { listRule, viewRule }, pb.root);
@@ -183,7 +183,7 @@ describe("who sees what", () => {
     });
   }
 
-  test("a user whom nothing names sees what the class does; there is nobody and nothing", async () => {
+  test("a user without own records sees the class's records; unknown users and records get no answer", async () => {
     const carl = await pb.user("carl");
     const { class: name, yes, no } = await whole(carl.id);
     assert.deepEqual([yes, no], [[], []]);
@@ -195,7 +195,7 @@ describe("who sees what", () => {
     assert.deepEqual((await ask("view", { checks })).results, [false, null, false]);
   });
 
-  test("ids of any letters are found, page by page, whatever their order in JavaScript", async () => {
+  test("ids of any characters are found page by page, whatever their order in JavaScript", async () => {
     const { body: { fields } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
     const { body: { fields: ofUsers } } = await pb.call("GET", "/api/collections/users", undefined, pb.root);
     for (const id of [fields, ofUsers].map((fields) => fields.find(({ name }) => name === "id"))) {
@@ -213,7 +213,7 @@ describe("who sees what", () => {
     assert.deepEqual((await ask("authorize", { checks })).results, ["allowed", "denied", "allowed"]);
   });
 
-  test("a view comes with the record as it is, and nothing of those that nobody may view", async () => {
+  test("a view check returns visible records unchanged, and nothing of invisible records", async () => {
     const { items } = await pb.list("rooms");
     const [open, closed] = ["public", "private"].map((type) => items.find((room) => room.type === type));
     const checks = [{ user: eve.id, record: open.id }, { user: eve.id, record: closed.id }];
@@ -319,7 +319,7 @@ onRecordEnrich((e) => {
     small = await roomOf(ann, "public");
   });
 
-  test("each reader gets a record as PocketBase shows it to them, and a superuser's fields are nobody's", async () => {
+  test("each reader gets the record as PocketBase shows it to that reader, without a superuser's fields", async () => {
     const checks = [ann, bob].map(({ id }) => ({ user: id, record: small.id }));
     const { results, records, own, perReader } = await ask("view", { checks });
     assert.deepEqual([results, records, perReader], [[true, true], {}, true]);
@@ -330,7 +330,7 @@ onRecordEnrich((e) => {
     }
   });
 
-  test("with hooks too, all that a user may view is found", async () => {
+  test("with hooks too, every visible record is found", async () => {
     const { body: { viewRule, listRule } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
     const rule = `@request.auth.room_members_via_user.room ?= id && @request.auth.room_members_via_user.role != "x"`;
     for (let i = 0; i < 25; i++) await roomOf(ann, "private");
@@ -341,7 +341,7 @@ onRecordEnrich((e) => {
     await pb.call("PATCH", "/api/collections/rooms", { viewRule, listRule }, pb.root);
   });
 
-  test("of a record that is too large or too deep for an event there is the ID alone", async () => {
+  test("a record too large or too deep for an event is given as its ID only", async () => {
     await pb.call("PATCH", "/api/collections/rooms", { viewRule: "", listRule: "" }, pb.root);
     const { body: { fields } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
     fields.push({ type: "text", name: "about", max: 5000 }, { type: "json", name: "tree" });

@@ -35,7 +35,7 @@ function pocketbase(version) {
   return kept;
 }
 
-test(`PocketBase ${BEFORE} is refused, and the sentence says what to do`, () => {
+test(`PocketBase ${BEFORE} is refused with a message that says what to do`, () => {
   const folder = install();
   const { status, output } = run(folder, ["serve", "--http", "127.0.0.1:0"], {}, pocketbase(BEFORE));
   assert.equal(status, 1, output);
