@@ -176,7 +176,7 @@ async fn a_failed_connect_is_final_and_a_refresh_extends_the_connection() {
     let claims = |exp: u64| json!({"id": alice.id, "type": "auth", "collectionId": collection, "exp": exp});
     let expired = sign(Algorithm::HS256, &claims(now - 1), &key);
     for (token, code) in [("", 101), (&expired, 109)] {
-        // In the same frame and in a later frame, as SDKs send their subscribes: the only answer is the error.
+        // In the same frame and in a later frame, like the subscribes of SDKs: the only answer is the error.
         let mut client = Client::open(&arena.gateway().websocket()).await;
         let connect = json!({"id": 1, "connect": {"token": token}});
         client.send(&format!("{connect}\n{}", json!({"id": 2, "subscribe": {"channel": room}}))).await;
@@ -241,7 +241,7 @@ async fn refused_posts_of_hooks_get_a_reason_and_are_counted() {
     arena.end_undisturbed().await;
 }
 
-/// Rows that no hook of this project writes: text that is not JSON, JSON that ends its row or the whole answer, or
+/// Rows never written by the project's hooks: text other than JSON, JSON that ends its row or the whole answer, or
 /// parts of the wrong type.
 const UNREADABLE: &[&str] = &[
     "",

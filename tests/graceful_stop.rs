@@ -26,7 +26,7 @@ async fn a_rolling_restart_under_load_loses_nothing() {
         ("GATEWAY_SHUTDOWN_SPREAD", "3"),
         ("GATEWAY_DRAIN_DELAY", "1"),
         ("GATEWAY_PULL_INTERVAL", "1"),
-        // Longer than the test, so that a client still present afterwards was never removed.
+        // Longer than the test: a client still present afterwards was never removed.
         ("GATEWAY_PRESENCE_TTL", "600"),
         ("GATEWAY_MAX_CONNECTIONS_PER_USER", "1000"),
     ];
@@ -145,7 +145,7 @@ impl Writers {
     }
 }
 
-/// A client that reconnects to the next gateway after each disconnect, and recovers there.
+/// A client that reconnects to the next gateway after each disconnect and recovers.
 struct Wanderer {
     ends: Arc<std::sync::Mutex<Vec<(usize, Instant)>>>,
     expected: tokio::sync::watch::Sender<usize>,

@@ -8,8 +8,8 @@ use harness::{World, until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A client goes on sending commands, each in a separate frame, and answers each ping. The commands fail one by one.
-/// The pings leave on time, and the gateway finds the pongs behind the waiting commands.
+/// A client goes on sending commands in separate frames, and answers every ping. The commands fail one by one. The
+/// pings leave on time, and the gateway finds the pongs behind the waiting commands.
 #[tokio::test]
 async fn a_client_waiting_for_pocketbase_is_pinged_and_its_pongs_count() {
     const SUBSCRIBES: u32 = 5;

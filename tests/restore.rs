@@ -27,7 +27,7 @@ async fn clients_are_told_to_reload_after_a_restore_of_pocketbase() {
     }
 
     world.pocketbase.restore(&backup).await;
-    // The same sequence numbers for other events, and more of them than were undone.
+    // The same sequence numbers for other events, and more events than were undone.
     for content in ["new 1", "new 2", "new 3", "new 4", "new 5"] {
         world.pocketbase.write(&room, &users[0], content).await;
     }
@@ -84,7 +84,7 @@ impl Listeners {
         Self { clients }
     }
 
-    /// Each client is told to reload, subscribes again, and continues.
+    /// Every client is told to reload, subscribes again, and continues.
     async fn reload(&mut self, world: &World) {
         for client in &mut self.clients {
             let told = client.unsubscribed().await;

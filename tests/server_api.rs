@@ -173,7 +173,7 @@ async fn invalid_requests_are_refused_with_a_reason_and_have_no_effect() {
         assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (401, Some(code)));
     }
     assert!(client.call("ping", json!({})).await["error"].is_null(), "it is still connected");
-    // An identical request with effects is accepted once, a query any number of times.
+    // A request with effects is accepted once, a query repeatedly.
     let nobody = json!({"user": "nobody"}).to_string();
     let (timestamp, signature) = signer(SECRET).sign(now, "POST", "/api/disconnect", nobody.as_bytes());
     let headers = [(TIMESTAMP, timestamp.as_str()), (SIGNATURE, signature.as_str())];

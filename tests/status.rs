@@ -37,10 +37,10 @@ const WATCHED: usize = 150;
 const STORM: Duration = Duration::from_secs(26);
 /// Seed of the random decisions; `STATUS_SEED` names another.
 const SEED: u64 = 5;
-/// For clients that do not read all the time.
+/// For clients that pause reading.
 const PATIENT: &[(&str, &str)] = &[("GATEWAY_PRESENCE_TTL", "6"), ("GATEWAY_STATUS_GRACE", "1")];
 
-/// Connects and disconnects at random, with up to three devices. In the end, all devices leave or one stays.
+/// Connects and disconnects at random, with up to three devices. In the end, every device leaves or one stays.
 async fn live(stage: Arc<Stage>, user: User, mut rng: Rng, end: Instant) -> (Vec<Life>, Option<Device>) {
     let (mut lives, mut devices) = (Vec::new(), Vec::<Device>::new());
     loop {
@@ -88,7 +88,7 @@ async fn faults(stage: Arc<Stage>, world: &mut World) -> [u64; GATEWAYS] {
     world.gateways[2].process.kill();
 
     sleep(Duration::from_secs(3)).await;
-    // The connections of this gateway are closed, and come back elsewhere.
+    // The gateway's connections are closed, and come back elsewhere.
     stage.shut(0, true);
     stage.proxies[0].set(Weather::Cut);
     sleep(Duration::from_secs(1)).await;
@@ -131,7 +131,7 @@ async fn observers_agree_on_statuses_through_faults() {
         let observer = Observer::new(&stage, i % GATEWAYS, &watcher.token, &over);
         observers.push(match (i / GATEWAYS, i % GATEWAYS) {
             (0, _) => tokio::spawn(observer.watch(ids[..WATCHED].to_vec())),
-            // Not on the last gateway: there, each hop has to ask for a status without observers.
+            // Not on the last gateway, where each hop has to ask for a status without observers.
             (1, 0 | 1) => tokio::spawn(observer.watch(ids[WATCHED..].to_vec())),
             _ => tokio::spawn(observer.hop(ids[WATCHED..][..40].to_vec(), rng.fork(i as u64))),
         });
@@ -263,7 +263,7 @@ async fn users_choose_what_others_see() {
     let hidden = next(&mut bobs).await;
     assert_eq!((answer["mode"].as_str(), hidden.status), (Some("invisible"), Status::Offline));
     assert!((before..=now()).contains(&hidden.last_seen.unwrap()));
-    // While Ann is invisible, no observer sees her actions.
+    // While Ann is invisible, observers see no change.
     rpc(&mut laptop, "status.idle", json!({"idle": true})).await;
     drop(phone);
     let mut phone = Client::connect(&world.gateways[0], &ann.token).await;
@@ -393,7 +393,7 @@ async fn joins_and_leaves_are_sent_to_clients_that_ask_for_them() {
     quiet.call("publish", json!({"channel": request["channel"], "data": {"type": "typing"}})).await;
     quiet.signal().await;
     assert_eq!(anns.signal().await["info"]["user"], users[2].id);
-    // Clients that did not ask for joins were not told, and no client twice.
+    // Clients without `join_leave` were not told, and no client twice.
     for client in [&mut anns, &mut quiet] {
         let moves = std::iter::from_fn(|| client.waiting()).filter(is_movement).count();
         assert_eq!(moves, 0);

@@ -1,5 +1,4 @@
-//! `room-updates`: each user hears about rooms visible to this user, and about no other room, through every change of
-//! access.
+//! `room-updates`: users hear about visible rooms, and about no other rooms, through every change of access.
 
 #![allow(clippy::unwrap_used)]
 
@@ -354,7 +353,7 @@ async fn a_new_room_is_checked_once_per_class_of_users() {
             assert_eq!((&data["action"], &data["record"]["name"]), (&json!("create"), &json!(kind)));
         }
         println!("a {kind} room reaches {audience}: {:?}, {} calls", begin.elapsed(), asked().await - before);
-        // One call for the class and the owner, one for the owner's membership.
+        // A call for the class and the owner, and a call for the owner's membership.
         assert!(asked().await - before <= 2.0);
     }
     // The first user's next event is the public room, so the others did not get the private room either.

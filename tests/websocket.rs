@@ -20,7 +20,7 @@ use serde_json::json;
 use websocket::raw::{FIN, Length, PING, Raw, TEXT, frame, head};
 use websocket::{frames, handshakes};
 
-/// Id of the ping command at the end of each case. A reply to it shows that the connection still works.
+/// Id of the ping command at the end of a case, whose reply shows that the connection still works.
 const LAST: u64 = 99;
 
 /// A gateway with an honest client, which must not be affected, and the results.

@@ -127,7 +127,7 @@ async fn without_a_subscription(arena: &mut Arena) {
         let seen = arena.command(&mut client, command, &request).await;
         arena.score(&format!("{command} of the gateways' own channel"), "error 103", &seen).await;
     }
-    // The gateway ignores a subscription's token and every other claim of the client about itself.
+    // The gateway ignores a subscription's token and other claims of the client.
     let request =
         json!({"channel": channel, "token": arena.alice.token, "user": arena.alice.id, "info": {"user": "x"}});
     let seen = arena.command(&mut client, "subscribe", &request).await;
@@ -142,7 +142,7 @@ async fn without_a_subscription(arena: &mut Arena) {
     arena.score("300 subscribes in one frame", "error 103", &seen).await;
 }
 
-/// Positions sent by a member, who may read the room: no request may harm other clients.
+/// Positions sent by a member with access to the room: no request may harm other clients.
 async fn positions(arena: &mut Arena) {
     let channel = arena.channel();
     let at = arena.position().await;

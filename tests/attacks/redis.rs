@@ -1,5 +1,5 @@
-//! A process with write access to Redis is trusted, since it could publish anything. These tests show that garbage
-//! written by mistake harms no gateway process, invents no message, and has no effect after its removal.
+//! A process with write access to Redis is trusted, since it could publish anything. Garbage written by mistake harms
+//! no gateway process, invents no message, and has no effect after its removal.
 
 use super::arena::Arena;
 use crate::harness::client::Place;
@@ -68,7 +68,7 @@ async fn kept(arena: &mut Arena) {
     let room = arena.channel();
     let key = |kind: &str| format!("konvert:{kind}:{{{room}}}");
     let mut redis = connection(arena);
-    // Presence: invalid entries make the query fail while they are there, and have no other effect.
+    // Presence: invalid entries make the query fail until removed, without other effects.
     let _: () =
         redis::cmd("HSET").arg(key("presence")).arg("ghost").arg("garbage").query(&mut redis).expect("Redis answers");
     let mut client = arena.world.subscriber(0, &arena.bob, &arena.room).await;

@@ -207,7 +207,8 @@ async fn tokens_for_something_else(arena: &mut Arena) {
     }
 }
 
-/// The key of PocketBase's mailed tokens, such as password resets, and the collection's id; no API returns that key.
+/// The key of PocketBase's mailed tokens, such as password resets, and the collection's id. The API never returns such
+/// keys.
 fn mail_key(arena: &Arena, user: &str, option: &str) -> (String, String) {
     const SCRIPT: &str = r"
 import json, sqlite3, sys

@@ -78,7 +78,7 @@ pub async fn only_subscribed_channels_are_delivered(factory: &impl Factory) {
     broker.unsubscribe("a").await.unwrap();
     broker.unsubscribe("never").await.unwrap();
     broker.subscribe("b").await.unwrap();
-    // A delivery after the unsubscribe may be late once, but not repeatedly.
+    // After the unsubscribe, a delivery may be late once, but not repeatedly.
     let mut seq = 2;
     until("a's silence", async || {
         seq += 2;
@@ -154,7 +154,7 @@ pub async fn strange_names_do_not_collide(factory: &impl Factory) {
         broker.subscribe(name).await.unwrap();
     }
     broker.begin(mark(77)).await.unwrap();
-    // Each channel gets a different number of publications, so that a mix-up would show.
+    // The channels get different numbers of publications, so that a mix-up would show.
     let mut seq = 0;
     for (count, name) in names.iter().enumerate() {
         for _ in 0..=count {

@@ -55,7 +55,7 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
         move || {
             while !done.load(Ordering::Relaxed) {
                 redis::cmd("SCRIPT").arg("FLUSH").exec(&mut client).unwrap();
-                // At once, so that a batch goes on after a few of its entries have failed.
+                // At once, so that a batch continues after a few failed entries.
                 script.prepare_invoke().load(&mut client).unwrap();
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -80,7 +80,7 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
         let trimmed = |(offset, text): (u64, String)| (offset, text.trim_start().to_owned());
         assert!(brief(&publications).into_iter().map(trimmed).eq(numbered(1..=2000)));
     }
-    // Fewer if a call failed after a part was done; never more.
+    // Fewer if a call failed after partial success; never more.
     assert!(a + b + c <= 2000, "{a}, {b} and {c} publications of 2000");
 }
 
@@ -217,8 +217,8 @@ async fn a_node_of_the_previous_generation_publishes_nothing_into_the_new_one() 
     assert_eq!(b.publish(&[entry("c", 11)]).await.unwrap(), 1);
 }
 
-/// Redis has lost its data. A reader who gets a position in the new history waits for the next publications, so a
-/// gateway that starts now must not set a later mark.
+/// Redis has lost its data. A reader with a position in the new history waits for the next publications, so a gateway
+/// that starts now must not set a later mark.
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_history_restores_a_lost_mark() {
     let redis = Redis::start();

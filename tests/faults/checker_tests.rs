@@ -17,7 +17,7 @@ fn start(position: Position, reload: u64, instead_of: Option<Before>) -> Seen {
     Seen::Start(Box::new(Start { position, instead_of, reload: known }))
 }
 
-/// Event `seq`, whose data is its number.
+/// An event with its number as data.
 fn event(seq: u64, offset: u64) -> Seen {
     Seen::Publication { key: key(&seq.to_le_bytes()), offset }
 }

@@ -1,5 +1,5 @@
-//! The wall clock of one gateway, which may jump. libfaketime reads the offset from a file. The monotonic clock does
-//! not change, as on a machine whose wall clock is set.
+//! The wall clock of one gateway, which may jump. libfaketime reads the offset from a file. The monotonic clock is
+//! unchanged, as on a machine whose wall clock is set.
 
 use std::path::PathBuf;
 use tempfile::NamedTempFile;

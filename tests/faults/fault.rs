@@ -90,7 +90,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Every kind of fault for this topology, with repetitions for more frequent kinds.
+/// Every kind of fault for the topology, with repetitions for more frequent kinds.
 pub fn kinds(clustered: bool) -> Vec<Kind> {
     // The order is part of a seed's meaning.
     let [killed, hung] =
@@ -100,7 +100,7 @@ pub fn kinds(clustered: bool) -> Vec<Kind> {
     if clustered {
         all.extend([Kind::MasterReplaced, hung, hung]);
     } else {
-        // After a data loss every client reloads, which hides other faults, so this kind is rare.
+        // After a data loss every client reloads, which hides other faults; hence rare.
         all.push(Kind::RedisKilledDataLost);
     }
     all.extend([Kind::GatewayKilled, killed, Kind::PocketBaseKilled]);
@@ -146,7 +146,7 @@ impl Fault {
     pub fn draw(kind: Kind, rng: &mut Rng) -> Self {
         let lasts = match kind {
             Kind::GatewayHung | Kind::RedisHung | Kind::PocketBaseHung => 300..6_000,
-            // Half of these last longer than a replica waits before a failover.
+            // Half last longer than a replica waits before a failover.
             Kind::MasterKilled | Kind::MasterHung => 300..12_000,
             Kind::RedisKilled | Kind::RedisKilledDataLost | Kind::PocketBaseKilled => 50..2_000,
             Kind::Link(_, Trouble::HalfClosed | Trouble::Truncated) | Kind::HooksMoved => 100..1_000,
@@ -158,7 +158,7 @@ impl Fault {
             Kind::ClockJumped => 1_500..8_000,
             _ => 200..3_000,
         };
-        // Short faults are more frequent: they are as hard to survive, and more of them fit into a run.
+        // Short faults are more frequent: equally hard to survive, and more fit into a run.
         let lasts = rng.millis(lasts.clone()).min(rng.millis(lasts.clone())).min(rng.millis(lasts));
         let of_gateway = matches!(kind, Kind::GatewayKilled | Kind::GatewayHung | Kind::GatewayRestarted);
         let target =
@@ -173,7 +173,7 @@ impl Fault {
         }
     }
 
-    /// Injects the fault, waits, and heals it.
+    /// Injects the fault, waits, and heals the fault.
     pub async fn inject(&self, topology: &Topology) {
         let mut rng = Rng::new(self.salt);
         let (target, lasts) = (self.target(topology), self.lasts);

@@ -1,4 +1,4 @@
-//! Specific sequences of events that random faults take long to find.
+//! Specific sequences of events, rarely found by random faults.
 
 use super::topology::Topology;
 use crate::harness::client::Client;
@@ -13,8 +13,8 @@ async fn topology(name: &str) -> Topology {
     Topology::start(1, 2, false, &Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).await
 }
 
-/// Redis loses its data. A client subscribes to the new, empty history and reloads, and a message is written. A
-/// gateway then starts without finding a mark, before a gateway that knows the mark has restored it.
+/// Redis loses its data. A client subscribes to the new, empty history and reloads, and a message is written. A gateway
+/// then starts without finding a mark, before another gateway has restored the mark.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_starting_with_an_empty_redis_skips_no_message() {
     let topology = topology("empty-redis").await;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
-/// One client's subscriptions, shared with the run.
+/// A client's subscriptions, shared with the run.
 pub type Shared = Arc<Mutex<Vec<Subscription>>>;
 
 pub struct Subscription {

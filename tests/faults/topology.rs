@@ -23,7 +23,7 @@ pub const HISTORY: u64 = 200;
 const CALL: Duration = Duration::from_secs(10);
 
 pub struct Topology {
-    /// Locked while a fault changes the process, so that each process has one fault at a time.
+    /// Locked while a fault changes the process: one fault at a time per process.
     pub pocketbase: AsyncMutex<PocketBase>,
     pub redis: AsyncMutex<Store>,
     pub clustered: bool,
@@ -176,7 +176,7 @@ impl Topology {
                 ("GATEWAY_PING_INTERVAL", "5".into()),
                 ("GATEWAY_PONG_TIMEOUT", "3".into()),
                 ("GATEWAY_THREADS", "2".into()),
-                // Connections of a killed gateway count until their leases expire, and kills are frequent here.
+                // Connections of a killed gateway count until their leases expire, and kills are frequent.
                 ("GATEWAY_MAX_CONNECTIONS_PER_USER", "1000".into()),
             ];
             let clock = Clock::new();
@@ -232,7 +232,7 @@ impl Topology {
         append(&self.logs.join("pocketbase.log"), &pocketbase.process.log());
     }
 
-    /// Reports processes that have ended unexpectedly. Processes under a fault are skipped.
+    /// Reports unexpectedly ended processes. Processes under a fault are skipped.
     pub fn check_processes(&self) {
         for (number, gateway) in self.gateways.iter().enumerate() {
             if let Ok(mut gateway) = gateway.try_lock()
@@ -247,7 +247,7 @@ impl Topology {
             && pocketbase.process.has_ended()
         {
             self.world.violation(format!("PocketBase ended by itself:\n{}", tail(&pocketbase.process.log())));
-            // The run has failed already, so one report is enough.
+            // The run has failed; one report is enough.
             std::process::abort();
         }
         if let Ok(mut redis) = self.redis.try_lock()

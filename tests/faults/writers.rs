@@ -67,7 +67,7 @@ impl Writer {
         }
     }
 
-    /// A content that is unique in the run, of varying length.
+    /// A unique content of varying length.
     fn content(&mut self) -> String {
         self.written += 1;
         let padding = "x".repeat(self.rng.below(200));

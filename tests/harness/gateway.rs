@@ -29,7 +29,7 @@ impl Gateway {
         Self::start_on(program, (port, free_port()), pocketbase_url, settings).await
     }
 
-    /// Starts a gateway on a public and an admin port. If the settings name other listeners, a proxy must be on these
+    /// Starts a gateway on a public and an admin port. With other listeners in the settings, a proxy must use the two
     /// ports.
     pub async fn start_on(
         program: &Path,

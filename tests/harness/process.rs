@@ -1,4 +1,4 @@
-//! A server process of a test. The process is ended by its pid; a failing test prints the process's output.
+//! A server process of a test, ended by its pid. A failing test prints the process's output.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -69,14 +69,14 @@ impl Drop for Process {
     }
 }
 
-/// A port for one server and its restarts; no other server gets the port during this process's life. Ports come from
-/// a block owned by this process, below the system's ports for outgoing connections.
+/// A port for one server and its restarts; no other server gets the port while the test process lives. Ports come from
+/// a block owned by the test process, below the system's ports for outgoing connections.
 pub fn free_port() -> u16 {
     static BLOCK: Mutex<Option<Block>> = Mutex::new(None);
     let mut block = BLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let ports = &mut block.get_or_insert_with(Block::claim).ports;
-        // Other programs on the machine, which know nothing of the blocks, may use some of the ports.
+        // Other programs, unaware of the blocks, may use some of the ports.
         match ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
             Some(port) => return port,
             None => std::mem::forget(block.take()),

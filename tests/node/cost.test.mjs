@@ -1,5 +1,5 @@
-// The cost of the hooks for one create, with the same schema: three servers side by side, one create on each in turn,
-// so that other load on the machine affects the servers alike.
+// The cost of the hooks for one create: three servers with the same schema side by side, one create on each in turn, so
+// that other load affects the servers alike.
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";

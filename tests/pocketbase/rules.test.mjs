@@ -14,7 +14,7 @@ const PAST = "2001-01-01 00:00:00.000Z";
 async function tries(who, method, target, data) {
   const { status, body } = await pb.call(method, `/api/collections/${target}`, data, people[who]);
   assert.ok([200, 204, 400, 403, 404].includes(status), `${status} ${JSON.stringify(body)}`);
-  // A refusal by a rule does not mention fields; another error would hide a broken test.
+  // A refusal by a rule mentions no fields; another error would hide a broken test.
   if (status === 400) assert.deepEqual(body.data, {}, JSON.stringify(body));
   return status < 300;
 }

@@ -27,7 +27,7 @@ pub fn log_of(chains: &[&Chain]) -> Log {
             assert!(before.version < after.version, "an older state after a newer one: {chain:?}");
             assert_ne!(before.status, after.status, "no change: {chain:?}");
         }
-        // The state in a reply is a change too, from an earlier time.
+        // The state in a reply is an earlier change.
         for (state, _) in chain.states.iter().filter(|(state, _)| state.last_seen.is_some()) {
             let known = log.insert(state.version, *state);
             assert!(known.is_none_or(|known| known == *state), "two states of one version: {known:?}, {state:?}");
@@ -57,12 +57,12 @@ pub fn is_whole(chain: &Chain, log: &Log) {
     }
 }
 
-/// Whether the gateway may have been killed before it stored the end.
+/// Whether the gateway may have been killed before storing the end.
 fn is_unwritten(end: u64, killed: u64) -> bool {
     killed.checked_sub(end).is_some_and(|left| left < UNWRITTEN)
 }
 
-/// The time until which a life counts for certain, and the time until which it may count.
+/// End of the time in which a life counts for certain, and of the time in which it may count.
 fn ends(life: &Life, kills: &[u64]) -> Option<(u64, u64)> {
     let (how, end) = life.end?;
     Some(match how {
@@ -76,7 +76,7 @@ fn ends(life: &Life, kills: &[u64]) -> Option<(u64, u64)> {
     })
 }
 
-/// Asserts that the status is right at every time, except at times when it could not be known.
+/// Asserts that the status is right at every time, apart from times of uncertainty.
 pub fn is_true(lives: &[Life], log: &Log, kills: &[u64], over: u64) {
     let mut spans: Vec<(u64, u64, bool)> = Vec::new();
     let mut begun = 0;
@@ -89,7 +89,7 @@ pub fn is_true(lives: &[Life], log: &Log, kills: &[u64], over: u64) {
 
     for life in lives {
         let (certain, _) = ends(life, kills).unwrap_or((over, over));
-        // A life that ends before it is stored leaves no trace, however it ended.
+        // A life that ends before being stored leaves no trace.
         let brief = |opened: u64| life.end.is_some_and(|(_, end)| end < opened + UNWRITTEN);
         let Some(opened) = life.opened.filter(|&opened| !brief(opened)) else { continue };
         for (from, till, online) in &spans {
@@ -114,7 +114,7 @@ pub fn is_true(lives: &[Life], log: &Log, kills: &[u64], over: u64) {
     assert!(comings <= lives.len(), "{comings} times online by {} connections", lives.len());
 }
 
-/// Asserts that each `last_seen` is within the bounds of the last life before it.
+/// Asserts that each `last_seen` is within the bounds of the preceding life.
 pub fn last_seen_is_right(lives: &[Life], log: &Log, kills: &[u64]) {
     for (version, state) in log.iter().filter(|(_, state)| state.status == Status::Offline) {
         let seen = state.last_seen.expect("who has been online was seen");
@@ -135,7 +135,7 @@ pub fn last_seen_is_right(lives: &[Life], log: &Log, kills: &[u64]) {
     }
 }
 
-/// Milliseconds from each connect that brought its user online until the observers saw the change.
+/// Milliseconds from a connect that brought a user online until the observers saw the change.
 pub fn times_to_online(lives: &[Life], chains: &[&Chain]) -> Vec<u64> {
     let mut times = Vec::new();
     for (state, seen) in chains.iter().flat_map(|chain| &chain.states[1..]) {
@@ -148,7 +148,7 @@ pub fn times_to_online(lives: &[Life], chains: &[&Chain]) -> Vec<u64> {
     times
 }
 
-/// Milliseconds from each user's last end of this kind until the observers saw the user offline.
+/// Milliseconds from a user's last end of a kind until the observers saw the user offline.
 pub fn times_to_offline(kind: How, lives: &[Life], chains: &[&Chain]) -> Vec<u64> {
     let mut times = Vec::new();
     for (state, seen) in chains.iter().flat_map(|chain| &chain.states[1..]) {

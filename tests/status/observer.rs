@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 #[derive(Clone, Debug)]
 pub struct Chain {
     pub user: String,
-    /// The states, each with its time of arrival.
+    /// The states with their times of arrival.
     pub states: Vec<(State, u64)>,
     /// End of the chain; `None` if it lasts to the end of the test.
     pub cut: Option<u64>,
@@ -40,7 +40,7 @@ impl Observer {
     pub async fn watch(mut self, users: Vec<String>) -> Vec<Chain> {
         while !self.over() {
             let Some(mut client) = self.connect().await else { continue };
-            // In one frame, as SDKs do after a reconnect, so that PocketBase is asked once.
+            // In one frame, like SDKs after a reconnect, so that PocketBase is asked once.
             let ask =
                 |(id, user): (u32, &String)| json!({"id": id, "subscribe": {"channel": channel(user)}}).to_string();
             let frame: Vec<String> = (10..).zip(&users).map(ask).collect();

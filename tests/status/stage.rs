@@ -27,7 +27,7 @@ pub struct Stage {
 
 #[derive(Clone, Copy, Default)]
 struct Gate {
-    /// True if clients should not use the gateway.
+    /// True if clients should avoid the gateway.
     shut: bool,
     /// The gateway's fault and its time.
     fault: Option<(How, u64)>,
@@ -61,7 +61,7 @@ impl Stage {
         self.state.lock().unwrap()[gateway].shut = shut;
     }
 
-    /// Records a fault: connections that began earlier end with it.
+    /// Records a fault, which ends the earlier connections.
     pub fn strike(&self, gateway: usize, how: How) {
         let mut state = self.state.lock().unwrap();
         state[gateway].shut = true;
