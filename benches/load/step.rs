@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// A server copes with a rate if the 99th percentile of latency is below so many milliseconds.
+/// Latency limit: a server copes with a rate if the 99th percentile is below, in milliseconds.
 const P99_MAX: f64 = 100.0;
-/// Least share of the rate that must be achieved.
+/// Rate limit: a server copes with a rate if at least this share is achieved.
 const ACHIEVED_MIN: f64 = 0.97;
 /// CPU use of other processes, in cores, above which a run counts as disturbed.
 const DISTURBED: f64 = 0.5;
@@ -41,7 +41,7 @@ pub struct Outcome {
     pub calls: [f64; 2],
 }
 
-/// Measures one run, and repeats it up to `repeats` times while it was disturbed.
+/// Measures one run, with up to `repeats` repetitions while disturbed.
 pub fn measure(swarm: &Swarm, lanes: &mut [Box<dyn Lane>], watched: &Watched, load: Load, repeats: usize) -> Outcome {
     let mut outcome = once(swarm, lanes, watched, load);
     for _ in 0..repeats {
@@ -121,7 +121,7 @@ impl Outcome {
         [server.total(), beside.total(), client.total(), others].map(|used| used / seconds)
     }
 
-    /// The bottleneck at a rate that was too high.
+    /// The bottleneck at an excessive rate.
     pub fn limit(&self, cores: &Cores) -> &'static str {
         let [server, _, client, _] = self.cores();
         let busy = |used: f64, cores: &[usize]| used > 0.85 * cores.len() as f64;

@@ -21,7 +21,7 @@ const CONNECTING: Duration = Duration::from_secs(120);
 /// Time limit for the last messages of a run, and the pause after which no more messages are expected.
 const DRAINING: Duration = Duration::from_secs(6);
 const SILENCE: Duration = Duration::from_millis(1500);
-/// Length of silence after which a server has delivered its whole queue.
+/// Length of silence after which a server's queue counts as delivered.
 const CALM: Duration = Duration::from_millis(300);
 /// Time to wait for duplicates after the last expected message.
 const LATE: Duration = Duration::from_millis(50);
@@ -41,11 +41,11 @@ struct Handle {
 /// Counters that the threads update while they work.
 #[derive(Default)]
 struct Shared {
-    /// Messages of the current run that have arrived.
+    /// Received messages of the current run.
     arrived: AtomicU64,
-    /// Messages of every run that have arrived.
+    /// Received messages of every run.
     seen: AtomicU64,
-    /// Connections that the server ended.
+    /// Connections ended by the server.
     closed: AtomicUsize,
     /// The first reason for a failed set-up or an ended connection.
     trouble: Mutex<Option<String>>,
@@ -64,7 +64,7 @@ pub struct SetUps {
     /// Time of the last subscription; see [`crate::mark::now`].
     pub finished: u64,
     pub failed: usize,
-    /// Clients that asked for missed messages and got them, and clients that had to reload.
+    /// Clients with recovered messages, and clients told to reload.
     pub recovered: usize,
     pub unrecovered: usize,
 }

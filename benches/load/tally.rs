@@ -3,7 +3,7 @@
 use super::mark::{Mark, RUN_MASK};
 use hdrhistogram::Histogram;
 
-/// One run, known to publishers and clients alike. Message `n` goes to room `n % rooms` and belongs to publisher `n %
+/// One run, known to publishers and clients alike. Message `n` goes to room `n % rooms`, from publisher `n %
 /// publishers`.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -14,7 +14,7 @@ pub struct Plan {
     pub messages: u32,
 }
 
-/// For each message, whether it was published.
+/// For each message, whether the publish call succeeded.
 pub type Sent = Vec<bool>;
 
 /// Latencies in microseconds, up to one minute.
@@ -26,9 +26,9 @@ pub fn histogram() -> Histogram<u64> {
 pub struct Tally {
     plan: Plan,
     words: usize,
-    /// For each connection, a bitmap of the received messages of its room.
+    /// Per connection, a bitmap of the room's received messages.
     bits: Vec<u64>,
-    /// For each connection and publisher, the highest received number plus one.
+    /// Per connection and publisher, the highest received number plus one.
     next: Vec<u32>,
     summary: Summary,
 }

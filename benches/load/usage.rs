@@ -31,7 +31,7 @@ impl Cpu {
 /// The processes whose usage is measured.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
-    /// The server's processes; their children are found.
+    /// The server's processes; children are found.
     pub server: Vec<u32>,
     /// Processes needed by the server, such as PocketBase; reported separately.
     pub beside: Vec<u32>,
@@ -108,7 +108,7 @@ fn cpu(pid: u32) -> Option<Cpu> {
     Some(Cpu { user: seconds()?, system: seconds()? })
 }
 
-/// Number of cores, and their idle time in seconds. The idle time in /proc/stat is exact; the times of work are sampled
+/// Number of cores, and total idle time in seconds. The idle time in /proc/stat is exact; the times of work are sampled
 /// and miss work between two ticks.
 #[derive(Clone, Copy, Debug)]
 struct Machine {

@@ -196,7 +196,7 @@ pub async fn invisible_users_appear_offline(factory: &impl Factory) {
     let hidden = stage.choose(Mode::Invisible).await;
     near(hidden, millis());
     assert_eq!(hidden.status, Status::Offline);
-    // Nothing shows: not the user's new connection, not the real departure, not the return.
+    // An invisible user stays offline through a new connection, a real departure and a return.
     sleep(Duration::from_millis(200)).await;
     stage.lease("2", true).await;
     stage.end("1", true).await;

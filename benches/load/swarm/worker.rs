@@ -1,4 +1,4 @@
-//! One thread's share of the clients: a loop around epoll, with one buffer for every connection.
+//! One thread's share of the clients: a loop around epoll, with a shared read buffer.
 
 use super::asides::Asides;
 use super::connection::{Connection, Outcome, Reader, Seat};
