@@ -47,14 +47,18 @@ fn keeps_secrets(config: &Config) {
     assert!(!printed.contains(SECRET));
     let Some(url) = config.redis_url.as_ref().map(RedisUrl::expose) else { return };
     let authority = url.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
-    let before =
-        authority.rsplit_once('@').and_then(|(before, _)| before.split_once(':')).map(|(_, password)| password);
+    let credentials = authority.rsplit_once('@').map(|(before, _)| before.split_once(':').unwrap_or((before, "")));
+    let (user, password) = credentials.unwrap_or_default();
     let query = url.split_once('?').map_or("", |(_, query)| query);
-    // Except within the user name, which is printed.
-    let parameters = query.split('&').filter_map(|pair| pair.split_once('='));
-    let behind = parameters.filter(|(name, _)| name.ends_with("pass")).map(|(_, password)| password);
-    for password in before.into_iter().chain(behind) {
-        let elsewhere: String = printed.lines().filter(|line| line.starts_with("redis_url")).collect();
+    let parameters = |end| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(move |(name, _)| name.ends_with(end)).map(|(_, value)| value)
+    };
+    // User names are printed, and may contain the text of a password.
+    let users: Vec<&str> = parameters("user").chain([user]).filter(|user| !user.is_empty()).collect();
+    for password in parameters("pass").chain([password]) {
+        let mut elsewhere: String = printed.lines().filter(|line| line.starts_with("redis_url")).collect();
+        users.iter().for_each(|user| elsewhere = elsewhere.replace(user, "\n"));
         // A short password may occur by chance in another part.
         assert!(password.len() <= 12 || !elsewhere.contains(password), "{elsewhere}");
     }
