@@ -50,7 +50,7 @@ fn keeps_secrets(config: &Config) {
     let credentials = authority.rsplit_once('@').map(|(before, _)| before.split_once(':').unwrap_or((before, "")));
     let (user, password) = credentials.unwrap_or_default();
     let query = url.split_once('?').map_or("", |(_, query)| query);
-    let parameters = |end| {
+    let parameters = |end: &'static str| {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         pairs.filter(move |(name, _)| name.ends_with(end)).map(|(_, value)| value)
     };
