@@ -1,13 +1,15 @@
 //! The composition root: builds the parts, binds both listeners, and serves until told to stop.
 
 mod admin;
+mod admission;
 mod api;
-mod door;
 mod forwarded;
 mod handshake;
+mod hooks;
 mod listener;
 mod public;
 mod respond;
+mod signed;
 
 use crate::access::Access;
 use crate::access::changes::Changes;
@@ -39,7 +41,7 @@ use crate::tasks::{self, Task};
 use crate::tls::{Tls, TlsError};
 use crate::updates::Updates;
 use admin::Admin;
-use door::{Caller, Door};
+use admission::{Admission, Caller};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -120,8 +122,8 @@ impl Server {
         let (config, refused) = (&services.config, &services.metrics.sockets_refused);
         let addresses = Addresses::new(config.max_connections_per_ip.0);
         let trusted = config.trusted_proxies.clone();
-        let front_door = Door::new(shares.pending, Arc::clone(&addresses), trusted, refused.clone());
-        let back_door = Door::new(ADMIN_SOCKETS, Addresses::new(0), Networks::default(), refused.clone());
+        let public_admission = Admission::new(shares.pending, Arc::clone(&addresses), trusted, refused.clone());
+        let admin_admission = Admission::new(ADMIN_SOCKETS, Addresses::new(0), Networks::default(), refused.clone());
         let reading = Reading { head: config.max_head_size.0, timeout: config.request_timeout };
         let shutdown = Shutdown::new(asked, services.config.shutdown_spread.0);
         let (hooks, clients, end) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
@@ -132,13 +134,13 @@ impl Server {
         let listeners = [
             tasks::spawn(
                 Task::PublicListener,
-                accept(public, front_door, reading, end.clone(), move |request, caller| {
+                accept(public, public_admission, reading, end.clone(), move |request, caller| {
                     Arc::clone(&front).answer(request, caller)
                 }),
             ),
             tasks::spawn(
                 Task::AdminListener,
-                accept(admin, back_door, reading, end.clone(), move |request, _| {
+                accept(admin, admin_admission, reading, end.clone(), move |request, _| {
                     Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
                 }),
             ),
@@ -280,31 +282,31 @@ struct Reading {
 }
 
 /// Accepts connections and answers requests until `end`, with a task per connection.
-async fn accept<F, A>(listener: Listener, door: Door, reading: Reading, end: CancellationToken, answer: F)
+async fn accept<F, A>(listener: Listener, admission: Admission, reading: Reading, end: CancellationToken, answer: F)
 where
     F: Fn(Request<Incoming>, Arc<Caller>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
-    let door = Arc::new(door);
+    let admission = Arc::new(admission);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = end.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match door.admit(peer) {
+            Ok((stream, peer)) => match admission.admit(peer) {
                 Some((caller, wait, made_room)) => {
-                    let (door, end, answer) = (Arc::clone(&door), end.clone(), answer.clone());
+                    let (admission, end, answer) = (Arc::clone(&admission), end.clone(), answer.clone());
                     tokio::spawn(tasks::contained(async move {
                         let answer = |request| answer(request, Arc::clone(&caller));
-                        serve_http(stream, reading, &door, wait, end, answer).await;
+                        serve_http(stream, reading, &admission, wait, end, answer).await;
                     }));
                     if made_room {
                         // Lets the displaced socket close first, so that sockets never add up.
                         tokio::task::yield_now().await;
                     }
                 }
-                None => door.turn_away(stream, peer),
+                None => admission.reject(stream, peer),
             },
             Err(error) => {
                 limited!(
@@ -324,7 +326,7 @@ where
 async fn serve_http<F, A>(
     stream: ClientStream,
     reading: Reading,
-    door: &Door,
+    admission: &Admission,
     wait: Wait<Notify>,
     end: CancellationToken,
     answer: F,
@@ -372,7 +374,7 @@ async fn serve_http<F, A>(
         };
         // After a request, the end is the normal idle end of a connection kept open for more requests.
         if !has_asked.load(Ordering::Relaxed) || matches!(reason, "too_large" | "malformed") {
-            door.count(reason);
+            admission.count(reason);
         }
         tracing::debug!(%error, "an HTTP connection ended with an error");
     }
