@@ -55,7 +55,7 @@ impl Connection {
     }
 
     /// Records a sign of life of the client.
-    pub fn show_life(&self) {
+    pub fn record_activity(&self) {
         let age = self.opened.elapsed().as_millis();
         self.seen.store(age.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
