@@ -18,9 +18,10 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::status::StatusStore;
 use crate::broker::{Broker, BrokerError, Retention, Sink};
+use crate::channel::CONTROL;
 use crate::config::{Config, ListenAddress, Networks};
 use crate::connection::Connections;
-use crate::event::ACCESS;
+use crate::control::Control;
 use crate::hub::{Hub, Watcher};
 use crate::limits::Limits;
 use crate::limits::addresses::Addresses;
@@ -233,17 +234,19 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     tasks::spawn(Task::StatusReports, Statuses::run(Arc::downgrade(&statuses)));
     let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
     tasks::spawn(Task::AccessSweep, Access::sweep(Arc::downgrade(&access)));
-    let revocation = Revocation::new(
-        Arc::clone(&hub),
-        (Arc::clone(&auth), Arc::clone(&access)),
-        Arc::clone(&connections),
-        Updates::new(Arc::new(pocketbase.clone()), metrics.clone()),
-        changes,
-        metrics.clone(),
-    );
-    let watcher: Weak<Revocation> = Arc::downgrade(&revocation);
-    hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
-    tasks::spawn(Task::AccessRechecks, Revocation::recheck(watcher, config.recheck_interval));
+    let revocation = Arc::new(Revocation {
+        hub: Arc::clone(&hub),
+        auth: Arc::clone(&auth),
+        access: Arc::clone(&access),
+        connections: Arc::clone(&connections),
+        metrics: metrics.clone(),
+    });
+    let updates = Updates::new(Arc::new(pocketbase.clone()), metrics.clone());
+    let control =
+        Arc::new(Control { revocation, updates: Arc::clone(&updates), connections: Arc::clone(&connections), changes });
+    let watcher: Weak<Control> = Arc::downgrade(&control);
+    hub.watch(CONTROL, watcher.clone() as Weak<dyn Watcher>);
+    tasks::spawn(Task::AccessRechecks, Control::recheck(watcher, config.recheck_interval));
     let limits = Limits::new(&config, metrics.guests.clone());
     for table in [&limits.signals, &limits.reads, &limits.statuses] {
         tasks::spawn(Task::RateSweep, Buckets::sweep(Arc::downgrade(table)));
@@ -254,7 +257,8 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         auth,
         access,
         connections,
-        revocation,
+        control,
+        updates,
         broker,
         hub,
         presence,

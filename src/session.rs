@@ -23,6 +23,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::channel::Kind;
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
+use crate::control::Control;
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::limits::addresses::counted_as;
@@ -37,8 +38,8 @@ use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
 use crate::protocol::{Command, Reply, Request};
 use crate::relay::Relay;
-use crate::revocation::Revocation;
 use crate::status::Statuses;
+use crate::updates::Updates;
 use ahead::Ahead;
 use journal::Subject;
 use limits::Pace;
@@ -58,7 +59,8 @@ pub struct Services {
     pub access: Arc<Access>,
     pub connections: Arc<Connections>,
     /// Runs by itself; lives as long as the sessions.
-    pub revocation: Arc<Revocation>,
+    pub control: Arc<Control>,
+    pub updates: Arc<Updates>,
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
@@ -81,14 +83,14 @@ pub struct Session {
     newcomer: Option<Box<NewcomerPlace>>,
     /// Held by a guest.
     guest: Option<GuestPlace>,
-    state: State,
+    state: AuthState,
     /// Reason for refusing the current command, for the log; may say more than the client is told.
     detail: Option<String>,
     /// The client has not answered a ping.
     lost: bool,
 }
 
-enum State {
+enum AuthState {
     /// Only `connect` is accepted.
     New,
     Connected(Arc<Connection>),
@@ -126,7 +128,7 @@ impl Session {
     ) -> Self {
         let pace = Pace::new(Instant::now());
         let client = crate::random::token::<16>().into();
-        let state = State::New;
+        let state = AuthState::New;
         Self { id, client, services, outbox, pace, address, newcomer, guest: None, state, detail: None, lost: false }
     }
 
@@ -182,7 +184,7 @@ impl Session {
 
     /// The authenticated connection, as other modules see it.
     pub fn authenticated(&self) -> Option<&Arc<Connection>> {
-        if let State::Connected(connection) = &self.state { Some(connection) } else { None }
+        if let AuthState::Connected(connection) = &self.state { Some(connection) } else { None }
     }
 
     fn malformed(&self, error: &DecodeError) -> Disconnect {
@@ -212,9 +214,9 @@ impl Session {
         (clock, ahead): (&Clock, &mut Ahead<'_>),
     ) -> Result<(), Failure> {
         match (&self.state, &request) {
-            (State::New, Request::Connect { .. }) | (State::Connected(_), _) => {}
-            (State::Failed, _) => return Ok(()),
-            (State::New, _) => return Err(codes::BAD_REQUEST_FRAME.into()),
+            (AuthState::New, Request::Connect { .. }) | (AuthState::Connected(_), _) => {}
+            (AuthState::Failed, _) => return Ok(()),
+            (AuthState::New, _) => return Err(codes::BAD_REQUEST_FRAME.into()),
         }
         let reply = match request {
             Request::Connect { token } => Some(self.connect(&token, clock, deadline).await?),
@@ -304,21 +306,21 @@ impl Session {
 
     fn connection(&self) -> Result<&Arc<Connection>, Failure> {
         match &self.state {
-            State::Connected(connection) => Ok(connection),
-            State::New | State::Failed => Err(codes::BAD_REQUEST_FRAME.into()),
+            AuthState::Connected(connection) => Ok(connection),
+            AuthState::New | AuthState::Failed => Err(codes::BAD_REQUEST_FRAME.into()),
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let State::Connected(connection) = &self.state else { return };
+        let AuthState::Connected(connection) = &self.state else { return };
         self.services.connections.remove(connection);
         let channels = connection.channels().take();
         for channel in channels {
             self.leave(connection, &channel);
         }
         self.services.statuses.leave(connection, !self.lost);
-        self.unsettle(connection);
+        self.leave_connection_limit(connection);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::ahead::{Entering, Groundwork};
 use super::limits::{FAILED_RECOVERY, weight};
-use super::{Failure, Session, State};
+use super::{AuthState, Failure, Session};
 use crate::access::changes::Moment;
 use crate::broker::status::State as Status;
 use crate::channel::Kind;
@@ -26,7 +26,7 @@ impl Session {
         if self.services.hub.standing(channel, self.id) != Standing::Out {
             return Err(codes::ALREADY_SUBSCRIBED);
         }
-        let State::Connected(connection) = &self.state else { return Err(codes::UNAUTHORIZED) };
+        let AuthState::Connected(connection) = &self.state else { return Err(codes::UNAUTHORIZED) };
         if connection.channels().len() >= self.services.config.max_subscriptions {
             return Err(codes::LIMIT_EXCEEDED);
         }
@@ -166,7 +166,7 @@ impl Session {
         let recovered = recover.map(|_| false);
         let reply =
             json::reply(id, &Reply::Subscribe(SubscribeReply { position, recovered, publications: Vec::new() }));
-        let updates = &services.revocation.updates;
+        let updates = &services.updates;
         if updates.subscribe(&channel, connection, reply, deadline).await {
             return Ok(());
         }
@@ -192,7 +192,7 @@ impl Session {
     pub(super) fn leave(&self, connection: &Connection, channel: &str) {
         if Kind::of(channel) == Kind::Updates {
             connection.channels().remove(channel);
-            self.services.revocation.updates.unsubscribe(channel, connection);
+            self.services.updates.unsubscribe(channel, connection);
             return;
         }
         self.services.hub.unsubscribe(channel, connection);

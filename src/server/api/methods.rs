@@ -3,11 +3,10 @@
 
 use crate::access::is_well_formed;
 use crate::broker::{BrokerError, PresenceStats};
-use crate::channel::Kind;
-use crate::event::ACCESS;
+use crate::channel::{CONTROL, Kind};
+use crate::control::message::Order;
 use crate::limits::lines::limited;
 use crate::protocol::{ClientInfo, Payload};
-use crate::revocation::Order;
 use crate::session::Services;
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -194,7 +193,7 @@ async fn unsubscribe(services: &Services, body: &[u8]) -> Result<Value, ApiError
 /// Sends an order to all gateways, including this gateway.
 async fn order(services: &Services, order: &Order) -> Result<Value, ApiError> {
     let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
-    services.broker.signal(ACCESS, order.notice(), server).await.map_err(|error| failed(&error))?;
+    services.broker.signal(CONTROL, order.message(), server).await.map_err(|error| failed(&error))?;
     Ok(json!({}))
 }
 
