@@ -6,7 +6,7 @@ use super::writing::{Progress, Writing};
 use crate::connection::Connection;
 use crate::protocol::{codes, json};
 use crate::session::Services;
-use crate::session::timing::{Clock, Due, Pings};
+use crate::session::timing::{Clock, Pings, TimerAction};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -71,9 +71,9 @@ impl<F: Future<Output = ()>> Line<'_, F> {
     fn tick<T>(&self, may_read: bool) -> Result<Option<T>, End> {
         let pings = Pings::of(&self.services.config);
         match self.clock.with(|timing| timing.due(Instant::now(), pings, may_read)) {
-            Due::Nothing => {}
-            Due::Ping => drop(self.writing.outbox.push(json::PING)),
-            Due::End(reason) => return Err(reason.into()),
+            TimerAction::Nothing => {}
+            TimerAction::Ping => drop(self.writing.outbox.push(json::PING)),
+            TimerAction::End(reason) => return Err(reason.into()),
         }
         Ok(None)
     }
