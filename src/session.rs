@@ -20,7 +20,6 @@ pub mod timing;
 use crate::access::Access;
 use crate::auth::Auth;
 use crate::broker::{Broker, BrokerError};
-use crate::channel::Kind;
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
 use crate::control::Control;
@@ -221,13 +220,7 @@ impl Session {
         let reply = match request {
             Request::Connect { token } => Some(self.connect(&token, clock, deadline).await?),
             Request::Subscribe(subscribe) => {
-                self.may_subscribe(&subscribe.channel)?;
-                let groundwork = ahead.take(&subscribe.channel);
-                match Kind::of(&subscribe.channel) {
-                    Kind::Feed => self.subscribe(id, subscribe, deadline, groundwork).await?,
-                    Kind::Status => self.subscribe_status(id, subscribe, deadline, groundwork).await?,
-                    Kind::Updates => self.subscribe_to_updates(id, subscribe, deadline, groundwork).await?,
-                }
+                self.subscribe(id, subscribe, deadline, ahead).await?;
                 None
             }
             Request::Unsubscribe { channel } => {
