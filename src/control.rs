@@ -1,5 +1,5 @@
-//! The gateways' own channel ([`CONTROL`](crate::channel::CONTROL)): access changes, events of guarded records and orders
-//! of back ends, for every gateway.
+//! The gateways' own channel ([`CONTROL`](crate::channel::CONTROL)): access changes, events of guarded records, and
+//! orders of back ends, for every gateway.
 //!
 //! Each [`message`] arrives through the hub's watched channel, in outbox order and before later publications of other
 //! channels. Access changes go to the [log of changes](crate::access::changes), to [`updates`](crate::updates) and to
@@ -29,8 +29,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Checks all access every `interval`, without a suspension, for as long as `control` lives: for rules that depend on
-    /// the time, and for writes that bypassed the hooks.
+    /// Checks all access every `interval`, without a suspension, for as long as `control` lives: for rules that depend
+    /// on the time, and for writes that bypassed the hooks.
     pub async fn recheck(control: Weak<Self>, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;

@@ -13,15 +13,17 @@
 //! to other clients, and [`status`] makes the user online. [`limits`] caps rates and numbers. [`shutdown`] ends the
 //! process gracefully, and [`tasks`] says which panics end the process.
 //!
-//! The path of an access change: the relay publishes the change on the gateways' own channel, and [`control`] passes it to
-//! [`revocation`], which ends access, and to [`updates`]. Back ends' orders take the same channel.
+//! The path of an access change: the relay publishes the change on the gateways' own channel, and [`control`] passes
+//! the change to [`revocation`], which ends access, and to [`updates`]. Back ends' orders take the same channel.
 //!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
 //! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
 //!
-//! Dependencies point one way: server → socket → session → hub → broker, control → hub, relay → broker. The broker calls back only
-//! through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] use no other module;
-//! [`limits`] uses `config`, and two types of `outbox` and `protocol`.
+//! Dependencies point one way: server → socket → session → hub → broker, control → revocation → hub, relay → broker.
+//! The relay encodes its messages to the gateways with [`control::message`]. The broker calls back only through
+//! [`broker::Sink`], which the hub implements, and the hub only through [`hub::Watcher`], which `control` implements.
+//! [`protocol`], [`metrics`] and [`config`] use no other module; [`limits`] uses `config`, and two types of `outbox` and
+//! `protocol`.
 
 #![warn(clippy::unwrap_used)]
 

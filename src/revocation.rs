@@ -1,9 +1,9 @@
 //! Revocation: applies access changes reported by PocketBase's hooks to running subscriptions and connections.
 //!
-//! Each [`Change`] arrives through the [control](crate::control) channel, in outbox order. The affected subscriptions are
-//! suspended at once. PocketBase is then asked again, and each subscription either resumes with the publications held
-//! back, or ends with the code of the cause. While PocketBase gives no answer, the subscriptions stay suspended. Accounts
-//! (deleted, banned, another key) are checked in the same way, and end whole connections.
+//! Each [`Change`] arrives through the [control](crate::control) channel, in outbox order. The affected subscriptions
+//! are suspended at once. PocketBase is then asked again, and each subscription either resumes with the publications
+//! held back, or ends with the code of the cause. While PocketBase gives no answer, the subscriptions stay suspended.
+//! Accounts (deleted, banned, another key) are checked in the same way, and end whole connections.
 
 use crate::access::Access;
 use crate::access::changes::{Cause, Change};
@@ -151,7 +151,7 @@ impl Revocation {
         limited!(info, "disconnected clients", user, client, reason = reason.reason, "disconnected");
     }
 
-    /// Asks PocketBase about the subscriptions until each has an answer.
+    /// Asks PocketBase about the subscriptions until every subscription has an answer.
     async fn check_subscriptions(self: Arc<Self>, suspended: Vec<Subscription>, cause: Cause) {
         let checking = futures_util::stream::iter(checks(suspended)).for_each_concurrent(
             CONCURRENCY,
@@ -182,8 +182,8 @@ impl Revocation {
         checking.await;
     }
 
-    /// Ends a subscription, unless the refusal is no longer valid. Returns false in that case: PocketBase has to be
-    /// asked again.
+    /// Ends a subscription, unless the refusal is no longer valid. Returns false if PocketBase has to be asked
+    /// again.
     pub fn revoke(&self, channel: &str, connection: &Connection, cause: Cause, still: impl FnOnce() -> bool) -> bool {
         let outcome = self.hub.revoke(channel, connection, cause, still);
         if let Revoked::Ended(cause) = outcome {

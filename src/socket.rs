@@ -1,11 +1,11 @@
 //! A client's WebSocket connection: the loop that reads, handles and writes.
 //!
-//! Frames from the client go to its [`Session`]. All output passes through the [`Outbox`], including the answers of
-//! tungstenite, which [reads](reading) the socket. This task [writes](writing) the output while it works for its client
-//! and when the socket was full; otherwise the outbox's writer does. [`closing`] ends the connection.
+//! The client's frames go to the [`Session`]. The output passes through the [`Outbox`], including the answers of
+//! tungstenite, the [reader](reading) of the socket. This task [writes](writing) the output while working for the
+//! client and after a full socket; otherwise the outbox's writer does. [`closing`] ends the connection.
 //!
-//! While commands wait for PocketBase or Redis, the [`line`] to the client is still read, so that pongs arrive; a
-//! [`backlog`] of bounded size keeps the messages in order.
+//! While commands wait for PocketBase or Redis, the [`line`] to the client is still read, for pongs; a [`backlog`] of
+//! bounded size keeps the messages in order.
 
 mod backlog;
 mod closing;
@@ -37,7 +37,7 @@ use writing::Writing;
 /// Serves one client until either side ends the connection. `early`: bytes that arrived with the handshake; `held`:
 /// dropped after everything else.
 ///
-/// Not an `async fn`, which would have room for its arguments twice, for as long as the connection lives.
+/// Not an `async fn`: the future would hold the arguments twice, for as long as the connection lives.
 pub fn serve(
     stream: Arc<ClientStream>,
     early: Bytes,
@@ -58,7 +58,7 @@ pub fn serve(
         drop(session);
         end.count(&services);
         drop(services);
-        // Boxed: few connections are closing at a time, and the others need not hold room for it.
+        // Boxed: few connections are closing at a time, and open connections need not hold room for the close.
         Box::pin(close(reader, end)).await;
         drop(held);
     }
@@ -88,13 +88,13 @@ fn run<'a>(
             if let Err(end) = step.await {
                 return end;
             }
-            // A client that sends without pause does not keep the thread to itself.
+            // A client sending without pause does not occupy the thread.
             consume_budget().await;
         }
     }
 }
 
-/// Handles a message, and the messages that arrive meanwhile, in order. While commands wait for PocketBase or Redis,
+/// Handles a message, and the messages arriving meanwhile, in order. While commands wait for PocketBase or Redis,
 /// or the socket is full, the connection is read (up to the limit of [`Backlog`]) and written, and pings leave on
 /// time.
 async fn work<F: Future<Output = ()>>(
@@ -105,7 +105,7 @@ async fn work<F: Future<Output = ()>>(
     let mut backlog = Backlog::default();
     backlog.take(message, line);
     loop {
-        // A client that does not take its replies gets no further replies.
+        // A client that leaves replies unread gets no further replies.
         while line.writing.outbox.standing() != Standing::Open {
             if let Some(message) = line.attend(backlog.has_room()).await? {
                 backlog.take(message, line);
@@ -138,7 +138,7 @@ async fn handle<F: Future<Output = ()>>(
     };
     let (outbox, clock) = (Arc::clone(&line.writing.outbox), line.clock);
     let mut handling = pin!(session.handle(&frame, clock));
-    // Replies that are ready at once leave in a single write.
+    // Replies ready at once leave in a single write.
     let mut corked = poll_fn(|cx| {
         outbox.cork();
         let step = handling.as_mut().poll(cx);
@@ -160,7 +160,7 @@ async fn handle<F: Future<Output = ()>>(
 mod tests {
     use super::*;
 
-    /// The future of [`serve`] exists once per open connection, so its size counts. Sizes are those of the futures that
+    /// The future of [`serve`] exists once per open connection, and the size counts. Measured are the futures that
     /// functions return.
     #[test]
     fn an_idle_connection_holds_no_room_for_messages() {

@@ -1,12 +1,12 @@
 //! Updates channels, such as `room-updates`: each user gets the events of the visible records of a guard collection,
 //! and no events of other records.
 //!
-//! Record changes arrive through the [control](crate::control) channel, in one order with the access changes: one broker message
-//! per event, however many users may view the record. Each updates channel has a [`stream`], which keeps the records
-//! visible to each of this node's subscribers ([`sight`]). The stream takes the inputs, asks PocketBase ([`source`])
-//! about records and users with a possible change of access, and delivers after the answers. So no client gets an event
-//! of a record while access to the record is in doubt. A user who may no longer view a record gets the record's id
-//! only.
+//! Record changes arrive through the [control](crate::control) channel, in one order with the access changes: one
+//! broker message per event, however many users may view the record. Each updates channel has a [`stream`], which keeps
+//! the records visible to each of this node's subscribers ([`sight`]). The stream takes the inputs, asks PocketBase
+//! ([`source`]) about records and users with a possible change of access, and delivers after the answers. So no client
+//! gets an event of a record while access to the record is in doubt. A user who may no longer view a record gets the
+//! record's id only.
 //!
 //! Clients have no history, since a client's missed events depend on the user's access at that time. A client that
 //! subscribes again gets `recovered: false`, and reloads.

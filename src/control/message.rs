@@ -39,8 +39,8 @@ pub(super) struct ControlMessage<'a> {
     pub data: Option<&'a RawValue>,
 }
 
-/// The message `{"access","updates","data"}` of an event, with the parts that the event has. `None` without `access` and
-/// `updates`.
+/// The message `{"access","updates","data"}` of an event, with the parts that the event has. `None` without `access`
+/// and `updates`.
 pub fn of_event(event: &Event) -> Option<Payload> {
     let data = event.updates.is_some().then_some(&event.data);
     let parts = [("access", event.access.as_ref()), ("updates", event.updates.as_ref()), ("data", data)];

@@ -15,11 +15,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub const HOOKS: &str = "/hooks/pocketbase";
 
-/// Memory for large bodies of hooks that are being read, as a multiple of `max_hook_size`. Bodies are read before the
+/// Memory for large bodies of hooks being read, as a multiple of `max_hook_size`. Bodies are read before the
 /// sender is verified.
 const BODIES: usize = 4;
-/// Maximum size of a small body, in bytes. Small bodies always have room, since there are never more of them than
-/// pending sockets: a sender that announces large bodies and sends nothing must not keep out the hooks' usual posts.
+/// Maximum size of a small body, in bytes. Small bodies always have room, since small bodies never outnumber pending
+/// sockets: a sender that announces large bodies and sends nothing must not keep out the hooks' usual posts.
 const BODY_SMALL: usize = 64 * 1024;
 /// Unit in which memory for bodies is counted, in bytes.
 const BODY_UNIT: usize = 1024;
@@ -89,8 +89,8 @@ impl Hooks {
         Ok(events)
     }
 
-    /// Checks that this gateway has not taken the hooks' request before. Another gateway may have taken it: publishing
-    /// is idempotent by outbox number.
+    /// Checks that this gateway has not taken the hooks' request before. Another gateway may have taken the request:
+    /// publishing is idempotent by outbox number.
     fn first(&self, &Verified { timestamp, signature, oldest }: &Verified) -> Result<(), Box<Answer>> {
         self.replays.note(timestamp, signature, oldest).then_some(()).ok_or_else(|| self.signed.replayed())
     }

@@ -34,7 +34,8 @@ impl SignedRequests {
         Self { services, signer, under_way, shutdown }
     }
 
-    /// A stop waits for the request while the token lives. New requests are refused once the stop has closed the intake.
+    /// A stop waits for the request while the token lives. New requests are refused once the stop has closed the
+    /// intake.
     pub fn begin(&self) -> Result<TaskTrackerToken, Box<Answer>> {
         let token = self.under_way.token();
         if self.shutdown.is_intake_closed() {

@@ -1,4 +1,4 @@
-//! Messages that wait while earlier messages of the client are handled.
+//! Messages waiting while earlier messages of the client are handled.
 
 use super::closing::End;
 use super::line::Line;
@@ -12,7 +12,7 @@ use tungstenite::{Message, Utf8Bytes};
 /// Maximum bytes of messages waiting while earlier messages are handled. A message is read while there is room,
 /// whatever its size up to `max_frame_size`.
 const BACKLOG: usize = 16 * 1024;
-/// Cost of a waiting message in addition to its own bytes.
+/// Cost of a waiting message in addition to the message's bytes.
 const ARRIVED: usize = 64;
 
 /// Messages that arrived while earlier messages were handled, in order. [`BACKLOG`] limits the bytes: past the limit,

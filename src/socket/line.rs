@@ -1,4 +1,4 @@
-//! A connection without its session: reads, writes, pings, and ends on time.
+//! A connection without the session: reads, writes, pings, and ends on time.
 
 use super::closing::End;
 use super::reading::MessageReader;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use tungstenite::Message;
 use tungstenite::error::Error;
 
-/// All parts of a connection but its session.
+/// The parts of a connection beside the session.
 pub(super) struct Line<'a, F> {
     pub reader: &'a mut MessageReader,
     pub writing: Writing,

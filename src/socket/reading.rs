@@ -11,10 +11,10 @@ use tungstenite::Message;
 use tungstenite::error::Error;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 
-/// Read buffer of a connection that is being read; an idle connection has none. Enough for a client's usual frame;
+/// Read buffer of a connection being read; an idle connection has none. Enough for a client's usual frame;
 /// larger frames get more room.
 const READ_BUFFER: usize = 1024;
-/// tungstenite's buffer for its own writes, which go to the outbox at once.
+/// tungstenite's buffer for writes, which go to the outbox at once.
 const WRITE_BUFFER: usize = 1024;
 
 pub(super) struct MessageReader {
@@ -86,7 +86,7 @@ impl MessageReader {
 struct Through {
     stream: Arc<ClientStream>,
     outbox: Arc<Outbox>,
-    /// Bytes that tungstenite has read and that belong to no message yet; too many if frames were longer than
+    /// Bytes read by tungstenite that belong to no message yet; too many if frames were longer than
     /// necessary. 0: tungstenite's buffer is empty.
     unread: usize,
 }
@@ -120,7 +120,7 @@ fn reader(early: Vec<u8>, limit: usize) -> Box<WebSocketContext> {
     Box::new(WebSocketContext::from_partially_read(early, Role::Server, Some(config)))
 }
 
-/// Minimum number of bytes that a client has sent for a message: one frame with the shortest header.
+/// Minimum number of bytes sent by a client for a message: one frame with the shortest header.
 fn least_size(message: &Message) -> usize {
     if message.is_close() {
         // tungstenite may have replaced the client's reason. Nothing follows a close frame anyway.

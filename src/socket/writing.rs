@@ -1,4 +1,4 @@
-//! Writes a client's outbox to the socket while the socket was full, and watches the outbox for its end.
+//! Writes a client's outbox to the socket while the socket was full, and watches for the outbox's end.
 
 use super::closing::End;
 use crate::outbox::{Outbox, Standing};
@@ -33,7 +33,7 @@ impl Writing {
                 outbox.changed().await;
                 Ok(Progress::Changed)
             }
-            // Boxed: few sockets are full at a time, and the other connections need not hold room for it.
+            // Boxed: few sockets are full at a time, and idle connections need not hold room for the wait.
             Standing::Full(since) => Box::pin(self.make_room(since + services.config.write_timeout)).await,
         }
     }

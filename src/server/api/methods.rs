@@ -1,5 +1,5 @@
-//! Methods of the server API, which PocketBase's own hooks and other back ends call. `proto/server-api.md` describes the
-//! API for people.
+//! Methods of the server API, called by PocketBase's own hooks and by other back ends. `proto/server-api.md` describes
+//! the API for people.
 
 use crate::access::is_well_formed;
 use crate::broker::{BrokerError, PresenceStats};
@@ -20,9 +20,9 @@ use tokio::time::timeout;
 pub const PREFIX: &str = "/api/";
 /// Maximum size of a request, in bytes.
 pub const BODY_MAX: usize = 64 * 1024;
-/// Maximum number of users in one question.
+/// Maximum number of users per request.
 const USERS_MAX: usize = 500;
-/// User and client id of the publisher, as shown to subscribers. No PocketBase user has such an id.
+/// User and client id of the publisher, as shown to subscribers. No PocketBase user has this id.
 const SERVER: &str = "$server";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
