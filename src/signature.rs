@@ -34,7 +34,7 @@ pub enum SignatureError {
 
 /// A valid signature, for the detection of replays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifiedSignature {
     /// In Unix seconds.
     pub timestamp: u64,
     /// First half of the signature, which identifies the request as well as the whole.
@@ -82,7 +82,7 @@ impl Signer {
         now: SystemTime,
         (timestamp, signature): (Option<&str>, Option<&str>),
         (method, target, body): (&str, &str, &[u8]),
-    ) -> Result<Verified, SignatureError> {
+    ) -> Result<VerifiedSignature, SignatureError> {
         let (timestamp, signature) = timestamp.zip(signature).ok_or(SignatureError::Missing)?;
         let signature = from_hex(signature).ok_or(SignatureError::Bad)?;
         let message = message(timestamp, method, target, body);
@@ -96,7 +96,7 @@ impl Signer {
             return Err(SignatureError::Stale);
         }
         let signature = u128::from_le_bytes(signature.first_chunk().copied().ok_or(SignatureError::Bad)?);
-        Ok(Verified { timestamp: sent, signature, oldest: now.saturating_sub(skew) })
+        Ok(VerifiedSignature { timestamp: sent, signature, oldest: now.saturating_sub(skew) })
     }
 }
 

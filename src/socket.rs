@@ -21,7 +21,7 @@ use crate::shutdown::Shutdown;
 use crate::stream::ClientStream;
 use backlog::{Arrived, Backlog};
 use bytes::Bytes;
-use closing::{End, close};
+use closing::{ConnectionEnd, close};
 use futures_util::future::Either;
 use line::Line;
 use reading::MessageReader;
@@ -51,7 +51,7 @@ pub fn serve(
     drop(early);
     async move {
         let end = run(&mut reader, &mut session, &services, &shutdown).await;
-        if matches!(end, End::Disconnect(codes::NO_PONG)) {
+        if matches!(end, ConnectionEnd::Disconnect(codes::NO_PONG)) {
             session.lose();
         }
         // Leaves all channels before the client is told, so that nothing more is queued for the client.
@@ -69,7 +69,7 @@ fn run<'a>(
     session: &'a mut Session,
     services: &'a Services,
     shutdown: &'a Shutdown,
-) -> impl Future<Output = End> + Send {
+) -> impl Future<Output = ConnectionEnd> + Send {
     let clock = Clock::new(&services.config, Instant::now());
     async move {
         let writing = Writing { stream: Arc::clone(reader.stream()), outbox: Arc::clone(reader.outbox()) };
@@ -101,7 +101,7 @@ async fn work<F: Future<Output = ()>>(
     message: Result<Message, Error>,
     session: &mut Session,
     line: &mut Line<'_, F>,
-) -> Result<(), End> {
+) -> Result<(), ConnectionEnd> {
     let mut backlog = Backlog::default();
     backlog.take(message, line);
     loop {
@@ -131,10 +131,10 @@ async fn handle<F: Future<Output = ()>>(
     backlog: &mut Backlog,
     session: &mut Session,
     line: &mut Line<'_, F>,
-) -> Result<(), End> {
+) -> Result<(), ConnectionEnd> {
     let frame = match arrived {
         Arrived::Frame(frame) => frame,
-        Arrived::Control => return session.count_frame().map_err(End::from),
+        Arrived::Control => return session.count_frame().map_err(ConnectionEnd::from),
     };
     let (outbox, clock) = (Arc::clone(&line.writing.outbox), line.clock);
     let mut handling = pin!(session.handle(&frame, clock));
@@ -148,7 +148,7 @@ async fn handle<F: Future<Output = ()>>(
     loop {
         tokio::select! {
             biased;
-            done = &mut corked => return done.map_err(End::from),
+            done = &mut corked => return done.map_err(ConnectionEnd::from),
             attended = line.attend(backlog.has_room()) => if let Some(message) = attended? {
                 backlog.take(message, line);
             }

@@ -5,7 +5,7 @@ pub mod methods;
 use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
 use super::signed::{SignedRequests, discard};
 use crate::session::Services;
-use crate::signature::{MAX_SKEW, Verified};
+use crate::signature::{MAX_SKEW, VerifiedSignature};
 use hyper::body::{Body, Incoming};
 use hyper::{Request, StatusCode};
 use methods::{BODY_MAX, Method};
@@ -44,7 +44,7 @@ impl Api {
     }
 
     /// Checks that no gateway has taken the back end's request before.
-    async fn claim(&self, verified: &Verified) -> Result<(), Box<Answer>> {
+    async fn claim(&self, verified: &VerifiedSignature) -> Result<(), Box<Answer>> {
         let name = format!("{:032x}", verified.signature);
         // For as long as the timestamp is valid, wherever it lies within the allowed skew.
         match self.services.broker.claim(&name, 2 * MAX_SKEW).await {

@@ -5,7 +5,7 @@ use super::signed::{SignedRequests, discard};
 use crate::event::Events;
 use crate::limits::replays::Replays;
 use crate::session::Services;
-use crate::signature::Verified;
+use crate::signature::VerifiedSignature;
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
@@ -91,7 +91,10 @@ impl Hooks {
 
     /// Checks that this gateway has not taken the hooks' request before. Another gateway may have taken the request:
     /// publishing is idempotent by outbox number.
-    fn first(&self, &Verified { timestamp, signature, oldest }: &Verified) -> Result<(), Box<Answer>> {
+    fn first(
+        &self,
+        &VerifiedSignature { timestamp, signature, oldest }: &VerifiedSignature,
+    ) -> Result<(), Box<Answer>> {
         self.replays.note(timestamp, signature, oldest).then_some(()).ok_or_else(|| self.signed.replayed())
     }
 }

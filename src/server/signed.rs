@@ -3,7 +3,7 @@
 use super::respond::{Answer, STOPPED_PAUSE, STOPPING, refused, retry_after};
 use crate::session::Services;
 use crate::shutdown::Shutdown;
-use crate::signature::{SIGNATURE, Signer, TIMESTAMP, Verified};
+use crate::signature::{SIGNATURE, Signer, TIMESTAMP, VerifiedSignature};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
@@ -59,7 +59,7 @@ impl SignedRequests {
         }
     }
 
-    pub fn verify(&self, parts: &Parts, body: &[u8]) -> Result<Verified, Box<Answer>> {
+    pub fn verify(&self, parts: &Parts, body: &[u8]) -> Result<VerifiedSignature, Box<Answer>> {
         let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         // Signed without the base path: the signer does not know whether a proxy cuts the base path off.
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());

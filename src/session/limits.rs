@@ -23,7 +23,7 @@ pub(super) fn weight(publications: usize, bytes: usize) -> u32 {
 
 /// Key of a read budget: a user, or the guests of a network address.
 #[derive(Hash)]
-enum Reader<'a> {
+enum ReadBudget<'a> {
     User(&'a str),
     Guest(IpAddr),
 }
@@ -107,7 +107,7 @@ impl Session {
 
     /// Counts a read against the user's budget, for all connections to this gateway.
     pub(super) fn admit_read(&self, connection: &Connection) -> Result<(), Failure> {
-        let passes = self.services.limits.reads.take(self.reader(connection), Instant::now());
+        let passes = self.services.limits.reads.take(self.read_budget(connection), Instant::now());
         self.pass_read(passes)
     }
 
@@ -127,7 +127,7 @@ impl Session {
 
     /// Whether the user's budget allows a read.
     pub(super) fn may_read(&self, connection: &Connection) -> bool {
-        self.services.limits.reads.holds(self.reader(connection), Instant::now())
+        self.services.limits.reads.holds(self.read_budget(connection), Instant::now())
     }
 
     /// Charges the weight of an answer to the connection and to the user.
@@ -138,12 +138,16 @@ impl Session {
 
     /// Charges the weight of a recovery to the user alone: after a reconnect, SDKs recover all channels at once.
     pub(super) fn charge_recovery(&self, connection: &Connection, weight: u32) {
-        self.services.limits.reads.charge(self.reader(connection), weight, Instant::now());
+        self.services.limits.reads.charge(self.read_budget(connection), weight, Instant::now());
     }
 
     /// The connection's read budget.
-    fn reader<'a>(&self, connection: &'a Connection) -> Reader<'a> {
-        if connection.is_guest() { Reader::Guest(counted_as(self.address)) } else { Reader::User(&connection.user) }
+    fn read_budget<'a>(&self, connection: &'a Connection) -> ReadBudget<'a> {
+        if connection.is_guest() {
+            ReadBudget::Guest(counted_as(self.address))
+        } else {
+            ReadBudget::User(&connection.user)
+        }
     }
 
     /// Counts a signal of the user in the channel.

@@ -1,6 +1,6 @@
 //! Messages waiting while earlier messages of the client are handled.
 
-use super::closing::End;
+use super::closing::ConnectionEnd;
 use super::line::Line;
 use crate::protocol::codes;
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ pub(super) struct Backlog {
     /// Bytes in `waiting`, plus [`ARRIVED`] per message.
     held: usize,
     /// The end of the connection after the waiting messages, and the time when the end was read.
-    pub end: Option<(End, Instant)>,
+    pub end: Option<(ConnectionEnd, Instant)>,
 }
 
 pub(super) enum Arrived {
@@ -57,12 +57,12 @@ impl Backlog {
             }
             // tungstenite answers pings itself, with its next read.
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Arrived::Control),
-            Ok(Message::Close(_)) => Err(End::Client),
+            Ok(Message::Close(_)) => Err(ConnectionEnd::Client),
             Ok(Message::Binary(_)) => {
                 line.services.metrics.bad_frames.with_label_values(&["binary"]).inc();
                 Err(codes::BAD_REQUEST_FRAME.into())
             }
-            Err(error) => Err(End::of(&error, line.services)),
+            Err(error) => Err(ConnectionEnd::of(&error, line.services)),
         };
         match arrived {
             Ok(arrived) => {

@@ -15,7 +15,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// Reason why a connection ended.
-pub(super) enum End {
+pub(super) enum ConnectionEnd {
     /// The gateway ends the connection and sends the reason.
     Disconnect(Disconnect),
     /// The client violated the WebSocket protocol itself: a close code below 3000.
@@ -26,21 +26,23 @@ pub(super) enum End {
     Gone,
 }
 
-impl From<Disconnect> for End {
+impl From<Disconnect> for ConnectionEnd {
     fn from(reason: Disconnect) -> Self {
-        End::Disconnect(reason)
+        ConnectionEnd::Disconnect(reason)
     }
 }
 
-impl End {
+impl ConnectionEnd {
     /// The end after a failed read.
     pub fn of(error: &Error, services: &Services) -> Self {
         let (kind, end) = match error {
             Error::Capacity(CapacityError::MessageTooLong { .. }) => ("too_big", codes::FRAME_TOO_BIG.into()),
-            Error::Utf8(_) => ("utf8", End::Violation(CloseCode::Invalid, "text that is not UTF-8")),
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Gone,
-            Error::Protocol(_) => ("websocket", End::Violation(CloseCode::Protocol, "WebSocket protocol violated")),
-            _ => return End::Gone,
+            Error::Utf8(_) => ("utf8", ConnectionEnd::Violation(CloseCode::Invalid, "text that is not UTF-8")),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return ConnectionEnd::Gone,
+            Error::Protocol(_) => {
+                ("websocket", ConnectionEnd::Violation(CloseCode::Protocol, "WebSocket protocol violated"))
+            }
+            _ => return ConnectionEnd::Gone,
         };
         services.metrics.bad_frames.with_label_values(&[kind]).inc();
         end
@@ -49,25 +51,25 @@ impl End {
     /// Counts the connection's end.
     pub fn count(&self, services: &Services) {
         let code = match self {
-            End::Disconnect(reason) => reason.code.to_string(),
-            End::Violation(code, _) => u16::from(*code).to_string(),
-            End::Client | End::Gone => "client".to_owned(),
+            ConnectionEnd::Disconnect(reason) => reason.code.to_string(),
+            ConnectionEnd::Violation(code, _) => u16::from(*code).to_string(),
+            ConnectionEnd::Client | ConnectionEnd::Gone => "client".to_owned(),
         };
         services.metrics.disconnects.with_label_values(&[&code]).inc();
     }
 }
 
 /// Writes the queue and the close frame, and gives the client a moment to read them.
-pub(super) async fn close(mut reader: MessageReader, end: End) {
+pub(super) async fn close(mut reader: MessageReader, end: ConnectionEnd) {
     let (stream, outbox) = (Arc::clone(reader.stream()), Arc::clone(reader.outbox()));
     // Frames that were queued before the end, such as an error reply, still leave.
     outbox.close(codes::SHUTDOWN);
     let queued = match end {
-        End::Gone => return outbox.hang_up(),
+        ConnectionEnd::Gone => return outbox.hang_up(),
         // The answer to the client's own close frame waits to be written.
-        End::Client => reader.answer_close(),
-        End::Violation(code, reason) => reader.close(CloseFrame { code, reason: reason.into() }),
-        End::Disconnect(reason) => {
+        ConnectionEnd::Client => reader.answer_close(),
+        ConnectionEnd::Violation(code, reason) => reader.close(CloseFrame { code, reason: reason.into() }),
+        ConnectionEnd::Disconnect(reason) => {
             if reason == codes::SLOW {
                 outbox.abort(reason);
             }

@@ -1,6 +1,6 @@
 //! A connection without the session: reads, writes, pings, and ends on time.
 
-use super::closing::End;
+use super::closing::ConnectionEnd;
 use super::reading::MessageReader;
 use super::writing::{Progress, Writing};
 use crate::connection::Connection;
@@ -30,7 +30,7 @@ pub(super) struct Line<'a, F> {
 impl<F: Future<Output = ()>> Line<'_, F> {
     /// Waits for the next event and handles it: read, write, ping, or end the connection. Returns a message that has
     /// arrived; reads only with `may_read`. Safe to cancel.
-    pub async fn attend(&mut self, may_read: bool) -> Result<Option<Result<Message, Error>>, End> {
+    pub async fn attend(&mut self, may_read: bool) -> Result<Option<Result<Message, Error>>, ConnectionEnd> {
         // Fields are used in place: each variable would enlarge the future of every idle connection.
         let next = self.clock.with(|timing| timing.next());
         if self.tick.deadline() != next {
@@ -47,7 +47,7 @@ impl<F: Future<Output = ()>> Line<'_, F> {
                 }
                 Err(end) => {
                     // A write that fails, as after a reset: the client has closed just now.
-                    if matches!(end, End::Gone) {
+                    if matches!(end, ConnectionEnd::Gone) {
                         self.record_activity();
                     }
                     return Err(end);
@@ -68,7 +68,7 @@ impl<F: Future<Output = ()>> Line<'_, F> {
         self.connection.iter().for_each(|connection| connection.record_activity());
     }
 
-    fn tick<T>(&self, may_read: bool) -> Result<Option<T>, End> {
+    fn tick<T>(&self, may_read: bool) -> Result<Option<T>, ConnectionEnd> {
         let pings = Pings::of(&self.services.config);
         match self.clock.with(|timing| timing.due(Instant::now(), pings, may_read)) {
             TimerAction::Nothing => {}

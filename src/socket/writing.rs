@@ -1,6 +1,6 @@
 //! Writes a client's outbox to the socket while the socket was full, and watches for the outbox's end.
 
-use super::closing::End;
+use super::closing::ConnectionEnd;
 use crate::outbox::{Outbox, Standing};
 use crate::protocol::codes;
 use crate::session::Services;
@@ -25,10 +25,10 @@ pub(super) struct Writing {
 impl Writing {
     /// Waits for the next task of the outbox and does it. A client that does not read is disconnected once its queue
     /// is full or `write_timeout` is over. Safe to cancel.
-    pub async fn step(&self, services: &Services) -> Result<Progress, End> {
+    pub async fn step(&self, services: &Services) -> Result<Progress, ConnectionEnd> {
         let outbox = &self.outbox;
         match outbox.standing() {
-            Standing::Over(reason) => Err(reason.map_or(End::Gone, End::from)),
+            Standing::Over(reason) => Err(reason.map_or(ConnectionEnd::Gone, ConnectionEnd::from)),
             Standing::Open => {
                 outbox.changed().await;
                 Ok(Progress::Changed)
@@ -38,7 +38,7 @@ impl Writing {
         }
     }
 
-    async fn make_room(&self, deadline: Instant) -> Result<Progress, End> {
+    async fn make_room(&self, deadline: Instant) -> Result<Progress, ConnectionEnd> {
         let Self { stream, outbox } = self;
         tokio::select! {
             writable = stream.writable() => match writable {
@@ -46,7 +46,7 @@ impl Writing {
                     outbox.flush();
                     Ok(Progress::Moved)
                 }
-                Err(_) => Err(End::Gone),
+                Err(_) => Err(ConnectionEnd::Gone),
             },
             () = outbox.changed() => Ok(Progress::Changed),
             () = sleep_until(deadline) => Err(codes::SLOW.into()),
