@@ -38,7 +38,7 @@ const ATTEMPTS: usize = 2;
 
 pub struct Access {
     questions: Batcher<Check, Verdict>,
-    known: Cache<Check, Known, ByName, foldhash::fast::RandomState>,
+    known: Cache<Check, KnownVerdict, ByName, foldhash::fast::RandomState>,
     changes: Arc<Changes>,
     ttl: Duration,
     again: Option<Rate>,
@@ -59,14 +59,14 @@ pub enum Purpose {
 #[derive(Clone)]
 struct ByName;
 
-impl Weighter<Check, Known> for ByName {
-    fn weight(&self, check: &Check, _: &Known) -> u64 {
+impl Weighter<Check, KnownVerdict> for ByName {
+    fn weight(&self, check: &Check, _: &KnownVerdict) -> u64 {
         1 + (check.channel.len() / 256) as u64
     }
 }
 
 #[derive(Clone, Copy)]
-struct Known {
+struct KnownVerdict {
     verdict: Verdict,
     asked: Moment,
     at: Instant,
@@ -74,7 +74,7 @@ struct Known {
     again: Bucket,
 }
 
-impl Known {
+impl KnownVerdict {
     fn permit(self) -> Result<Moment, ErrorCode> {
         match self.verdict {
             Verdict::Allowed => Ok(self.asked),
@@ -135,13 +135,13 @@ impl Access {
             let answers = self.ask(asker, open.iter().map(|&i| check(&channels[i])).collect()).await;
             let (mut outdated, mut refused) = (Vec::new(), 0);
             for (i, answer) in std::mem::take(&mut open).into_iter().zip(answers) {
-                if let Ok(Known { verdict: Verdict::Denied | Verdict::Unknown, asked, .. }) = answer
+                if let Ok(KnownVerdict { verdict: Verdict::Denied | Verdict::Unknown, asked, .. }) = answer
                     && !self.holds(asked, user, &channels[i])
                 {
                     outdated.push(i);
                 }
                 refused += usize::from(answer.as_ref().is_ok_and(|known| known.verdict != Verdict::Allowed));
-                verdicts[i] = Some(answer.map_err(|_| codes::INTERNAL).and_then(Known::permit));
+                verdicts[i] = Some(answer.map_err(|_| codes::INTERNAL).and_then(KnownVerdict::permit));
             }
             self.rates.refused(asker.0, refused, Instant::now());
             open = outdated;
@@ -199,7 +199,7 @@ impl Access {
     }
 
     /// Asks PocketBase and caches the answers.
-    async fn ask(&self, asker: Asker, checks: Vec<Check>) -> Vec<Result<Known, PocketBaseError>> {
+    async fn ask(&self, asker: Asker, checks: Vec<Check>) -> Vec<Result<KnownVerdict, PocketBaseError>> {
         if checks.is_empty() {
             return Vec::new();
         }
@@ -210,11 +210,11 @@ impl Access {
             let verdict = answer?;
             let at = Instant::now();
             let again = self.known.get(&check).map_or(Bucket::full(at), |known| known.again);
-            let known = Known { verdict, asked, at, again };
+            let known = KnownVerdict { verdict, asked, at, again };
             self.known.insert(check, known);
             Ok(known)
         };
-        let answers: Vec<Result<Known, PocketBaseError>> = checks.into_iter().zip(answers).map(keep).collect();
+        let answers: Vec<Result<KnownVerdict, PocketBaseError>> = checks.into_iter().zip(answers).map(keep).collect();
         if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
             limited!(
                 warn,

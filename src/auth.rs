@@ -61,19 +61,19 @@ pub enum AuthError {
 }
 
 pub struct Auth {
-    known: DashMap<AccountId, Known, foldhash::fast::RandomState>,
+    known: DashMap<AccountId, KnownAccount, foldhash::fast::RandomState>,
     questions: Batcher<AccountId, Option<Arc<Account>>>,
     key_ttl: Duration,
     changes: Arc<Changes>,
 }
 
 #[derive(Clone)]
-struct Known {
+struct KnownAccount {
     account: Arc<Account>,
     asked: Moment,
 }
 
-impl Known {
+impl KnownAccount {
     fn verified(&self, identity: Identity) -> Verified {
         Verified { identity, account: Arc::clone(&self.account), asked: self.asked }
     }
@@ -144,10 +144,10 @@ impl Auth {
         }
     }
 
-    async fn fetch(&self, id: &AccountId) -> Result<Option<Known>, PocketBaseError> {
+    async fn fetch(&self, id: &AccountId) -> Result<Option<KnownAccount>, PocketBaseError> {
         let asked = self.changes.now();
         let account = self.questions.ask(id.clone()).await?;
-        let known = account.map(|account| Known { account, asked });
+        let known = account.map(|account| KnownAccount { account, asked });
         match &known {
             Some(known) => self.known.insert(id.clone(), known.clone()),
             None => self.known.remove(id).map(|(_, known)| known),
@@ -155,7 +155,7 @@ impl Auth {
         Ok(known)
     }
 
-    fn remembered(&self, id: &AccountId) -> Option<Known> {
+    fn remembered(&self, id: &AccountId) -> Option<KnownAccount> {
         let known = self.known.get(id)?.clone();
         let fresh = known.account.at.elapsed() < self.key_ttl;
         (fresh && self.changes.none_since(known.asked, &known.account.user, None)).then_some(known)

@@ -25,7 +25,7 @@ pub struct Entry {
     pub channel: String,
     pub data: Payload,
     /// True for an access change. On every node, a barrier takes effect before any entry with a higher number, whatever
-    /// the channel. The channel of barriers is always [`ACCESS`](crate::event::ACCESS).
+    /// the channel. The channel of barriers is always [`CONTROL`](crate::channel::CONTROL).
     pub barrier: bool,
 }
 

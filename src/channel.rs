@@ -15,6 +15,8 @@ pub enum Kind {
     Updates,
 }
 
+/// The gateways' own channel, which carries the messages of [`control`](crate::control) to every gateway.
+pub const CONTROL: &str = "$access";
 const STATUS: &str = "status:";
 
 impl Kind {

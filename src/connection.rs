@@ -6,9 +6,10 @@ use crate::outbox::Outbox;
 use crate::pocketbase::AccountId;
 use crate::protocol::ClientInfo;
 use dashmap::DashMap;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -22,7 +23,7 @@ pub struct Connection {
     /// Client id of the connection, shown to other clients.
     pub client: Arc<str>,
     pub outbox: Arc<Outbox>,
-    // Both are held for a read or a swap only: std Mutexes are enough.
+    // Both are held for a read or a swap only: blocking mutexes are enough.
     account: Mutex<Arc<Account>>,
     channels: Mutex<Channels>,
     opened: Instant,
@@ -55,7 +56,7 @@ impl Connection {
     }
 
     /// Records a sign of life of the client.
-    pub fn show_life(&self) {
+    pub fn record_activity(&self) {
         let age = self.opened.elapsed().as_millis();
         self.seen.store(age.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -71,21 +72,21 @@ impl Connection {
 
     /// The user's account, as last reported by PocketBase.
     pub fn account(&self) -> Arc<Account> {
-        Arc::clone(&lock(&self.account))
+        Arc::clone(&self.account.lock())
     }
 
     /// Whether the connection's user has blocked `user`: signals of `user` are not delivered.
     pub fn blocks(&self, user: &str) -> bool {
-        lock(&self.account).blocks(user)
+        self.account.lock().blocks(user)
     }
 
     pub fn set_account(&self, account: Arc<Account>) {
-        *lock(&self.account) = account;
+        *self.account.lock() = account;
     }
 
     /// Channels that the connection is subscribed to. The hub maintains the list.
     pub fn channels(&self) -> MutexGuard<'_, Channels> {
-        lock(&self.channels)
+        self.channels.lock()
     }
 }
 
@@ -132,10 +133,6 @@ impl Channels {
     fn find(&self, channel: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|other| (**other).cmp(channel))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Register of this node's authenticated connections, by the user's key.

@@ -24,8 +24,6 @@ const SEQ_MAX: u64 = i64::MAX as u64;
 pub const CHANNEL_NAME_MAX: usize = 1024;
 /// First character of the names of internal channels, for the gateways only.
 pub const INTERNAL: char = '$';
-/// Internal channel that carries the events' notices ([`Event::notice`]) to every gateway.
-pub const ACCESS: &str = "$access";
 
 /// Whether an event holds the whole row.
 #[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
@@ -49,7 +47,7 @@ pub struct Event {
     pub data: Payload,
     /// Access changes: a list of [`Change`](crate::access::changes::Change)s.
     pub access: Option<Payload>,
-    /// The part for updates channels, if any: a [`Told`](crate::updates::Told).
+    /// The part for updates channels, if any: an [`UpdatesRoute`].
     pub updates: Option<Payload>,
     pub completeness: Completeness,
     /// Number of channels dropped by the hooks for invalid names.
@@ -62,22 +60,15 @@ impl Event {
         let parts = [Some(&self.data), self.access.as_ref(), self.updates.as_ref()];
         digest(parts.into_iter().flatten().map(Payload::as_bytes))
     }
+}
 
-    /// The message to all gateways, `{"access","updates","data"}`, with the parts that the event has. `None` without
-    /// `access` and `updates`.
-    pub fn notice(&self) -> Option<Payload> {
-        let data = self.updates.is_some().then_some(&self.data);
-        let parts = [("access", self.access.as_ref()), ("updates", self.updates.as_ref()), ("data", data)];
-        let mut notice = Vec::new();
-        for (name, part) in parts.iter().filter_map(|(name, part)| Some((name, (*part)?))) {
-            notice.push(if notice.is_empty() { b'{' } else { b',' });
-            notice.extend_from_slice(format!("\"{name}\":").as_bytes());
-            notice.extend_from_slice(part.as_bytes());
-        }
-        let some = !notice.is_empty();
-        notice.push(b'}');
-        some.then(|| Payload::trusted(notice.into()))
-    }
+/// Receivers of an event about a guarded record, in the updates channels.
+#[derive(Deserialize)]
+pub struct UpdatesRoute {
+    /// Updates channels that carry the event.
+    pub channels: Vec<String>,
+    /// Users named in the record, before or after the change.
+    pub users: Vec<String>,
 }
 
 /// 64-bit hash of the concatenated parts; never 0.
@@ -229,6 +220,7 @@ fn boot_of(name: &str) -> u64 {
 mod tests {
     use super::*;
     use crate::access::changes::Change;
+    use crate::channel::CONTROL;
 
     #[test]
     fn payloads_stay_as_they_came() {
@@ -245,24 +237,6 @@ mod tests {
             let why = Events::parse(bad.as_bytes()).unwrap_err().to_string();
             assert!(why.contains("line 1, column") && !why.contains("private"), "{why}");
         }
-    }
-
-    #[test]
-    fn a_notice_holds_what_concerns_all_gateways() {
-        let notice = |more: &str| {
-            let body = format!(r#"{{"events":[{{"seq":1,"channels":["room:a"],"data":{{"n":1}}{more}}}]}}"#);
-            let notice = Events::parse(body.as_bytes()).unwrap().events[0].notice();
-            notice.map(|notice| String::from_utf8(notice.as_bytes().to_vec()).unwrap())
-        };
-        assert_eq!(notice(""), None);
-        assert_eq!(notice(r#","access":[{"cause":"rules"}]"#).unwrap(), r#"{"access":[{"cause":"rules"}]}"#);
-        assert_eq!(
-            notice(r#","updates":{"channels":[],"users":[]}"#).unwrap(),
-            r#"{"updates":{"channels":[],"users":[]},"data":{"n":1}}"#
-        );
-        let all = r#"{"access":[{"cause":"rules"}],"updates":{"channels":["x"],"users":[]},"data":{"n":1}}"#;
-        let more = r#","updates":{"channels":["x"],"users":[]},"access":[{"cause":"rules"}]"#;
-        assert_eq!(notice(more).unwrap(), all);
     }
 
     #[test]
@@ -312,7 +286,7 @@ mod tests {
             r#""channels":["with space"],"data":1"#.into(),
             r#""channels":["no-break\u00a0space"],"data":1"#.into(),
             r#""channels":["control\u0085"],"data":1"#.into(),
-            format!(r#""channels":["{ACCESS}"],"data":1"#),
+            format!(r#""channels":["{CONTROL}"],"data":1"#),
             format!(r#""channels":["{long}"],"data":1"#),
             format!(r#""channels":[{many}],"data":1"#),
             r#""channels":["a"],"channels":["a"],"data":1"#.into(),

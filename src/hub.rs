@@ -59,6 +59,17 @@ pub enum SubscribeError {
     Broker(#[from] BrokerError),
 }
 
+/// A client's options for a subscription to a channel with a history.
+#[derive(Default)]
+pub struct SubscribeOptions<'a> {
+    /// The client's position, for a recovery.
+    pub recover: Option<&'a Position>,
+    /// The subscriber gets join and leave pushes.
+    pub join_leave: bool,
+    /// The subscriber does not get its own signals.
+    pub without_echo: bool,
+}
+
 pub struct Hub {
     me: Weak<Hub>,
     broker: Arc<dyn Broker>,
@@ -123,6 +134,13 @@ struct Subscriber {
     held: Option<Box<Held>>,
 }
 
+impl Subscriber {
+    fn of(connection: &Arc<Connection>) -> Self {
+        let (connection, outbox) = (Arc::clone(connection), Arc::clone(&connection.outbox));
+        Self { connection, outbox, from: 0, movements: false, echo: true, held: None }
+    }
+}
+
 impl State {
     fn new(name: &str, bounds: Bounds) -> Self {
         Self { flow: Flow::of(name, bounds), subscribers: Audience::default(), joining: 0, closed: false }
@@ -184,16 +202,17 @@ impl Hub {
     /// live publications follow from the reply's position on; or it returns false, and no subscriber is added. Returns
     /// the result of `accept`.
     ///
-    /// With `recover`, the reply holds the publications since that position, or `recovered: Some(false)`. `history`:
-    /// the result of [`Hub::read_ahead`], if any.
+    /// With `options.recover`, the reply holds the publications since that position, or `recovered: Some(false)`.
+    /// `history`: the result of [`Hub::read_ahead`], if any.
     pub async fn subscribe(
         &self,
         name: &str,
         connection: &Arc<Connection>,
-        recover: Option<&Position>,
+        options: SubscribeOptions<'_>,
         mut history: Option<History>,
         accept: impl FnOnce(SubscribeReply) -> bool + Send,
     ) -> Result<bool, SubscribeError> {
+        let SubscribeOptions { recover, join_leave, without_echo } = options;
         let joining = self.hold(name);
         let channel = &joining.channel;
         loop {
@@ -212,7 +231,13 @@ impl Hub {
                     Join::Ready(reply) => {
                         self.count_recovery(reply.recovered);
                         let from = reply.position.offset;
-                        return Ok(self.add(channel, &mut state, connection, from, || accept(reply)));
+                        let subscriber = Subscriber {
+                            from,
+                            movements: join_leave,
+                            echo: !without_echo,
+                            ..Subscriber::of(connection)
+                        };
+                        return Ok(self.add(channel, &mut state, subscriber, || accept(reply)));
                     }
                     Join::ReadHistory(after) => Some(after),
                     Join::Behind => {
@@ -230,14 +255,8 @@ impl Hub {
     }
 
     /// Adds a subscriber unless `accept` returns false. Returns the result of `accept`.
-    fn add(
-        &self,
-        channel: &Channel,
-        state: &mut State,
-        connection: &Arc<Connection>,
-        from: u64,
-        accept: impl FnOnce() -> bool,
-    ) -> bool {
+    fn add(&self, channel: &Channel, state: &mut State, subscriber: Subscriber, accept: impl FnOnce() -> bool) -> bool {
+        let connection = &subscriber.connection;
         // Before `accept` checks the user's access: a later change of the account finds the channel in this list, and
         // then waits for the channel's state.
         connection.channels().insert(Arc::clone(&channel.name));
@@ -245,14 +264,6 @@ impl Hub {
             connection.channels().remove(&channel.name);
             return false;
         }
-        let subscriber = Subscriber {
-            connection: Arc::clone(connection),
-            outbox: Arc::clone(&connection.outbox),
-            from,
-            movements: false,
-            echo: true,
-            held: None,
-        };
         state.subscribers.insert(subscriber, &self.metrics.deliveries);
         self.metrics.subscriptions.inc();
         true
@@ -263,18 +274,6 @@ impl Hub {
             let outcome = if recovered { "recovered" } else { "unrecoverable" };
             self.metrics.recoveries.with_label_values(&[outcome]).inc();
         }
-    }
-
-    /// Turns on join and leave pushes for this subscriber.
-    pub fn tell_movements(&self, name: &str, connection: &Connection) {
-        let Some(channel) = self.find(name) else { return };
-        channel.state().subscribers.with(connection.id, |subscriber| subscriber.movements = true);
-    }
-
-    /// Turns off the delivery of a subscriber's own signals.
-    pub fn spare_echo(&self, name: &str, connection: &Connection) {
-        let Some(channel) = self.find(name) else { return };
-        channel.state().subscribers.with(connection.id, |subscriber| subscriber.echo = false);
     }
 
     /// Removes a subscriber. Returns false if the connection was not subscribed.

@@ -10,15 +10,20 @@
 //! the [`session`] handles them as commands of the [`protocol`]. [`auth`] identifies the user and [`access`] decides
 //! what the user may view; both ask [`pocketbase`]. [`tls`] encrypts the links to PocketBase and Redis where
 //! configured. A [`connection`] is the view that other modules have of a session. [`presence`] shows the connection
-//! to other clients, and [`status`] makes the user online. [`limits`] caps rates and numbers. [`revocation`]
-//! ends access, [`shutdown`] ends the process gracefully, and [`tasks`] says which panics end the process.
+//! to other clients, and [`status`] makes the user online. [`limits`] caps rates and numbers. [`shutdown`] ends the
+//! process gracefully, and [`tasks`] says which panics end the process.
+//!
+//! The path of an access change: the relay publishes the change on the gateways' own channel, and [`control`] passes
+//! the change to [`revocation`], which ends access, and to [`updates`]. Back ends' orders take the same channel.
 //!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
 //! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
 //!
-//! Dependencies point one way: server → socket → session → hub → broker, relay → broker. The broker calls back only
-//! through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] use no other module;
-//! [`limits`] uses `config`, and two types of `outbox` and `protocol`.
+//! Dependencies point one way: server → socket → session → hub → broker, control → revocation → hub, relay → broker.
+//! The relay encodes its messages to the gateways with [`control::message`]. The broker calls back only through
+//! [`broker::Sink`], which the hub implements, and the hub only through [`hub::Watcher`], which `control` implements.
+//! [`protocol`], [`metrics`] and [`config`] use no other module; [`limits`] uses `config`, and two types of `outbox` and
+//! `protocol`.
 
 #![warn(clippy::unwrap_used)]
 
@@ -28,6 +33,7 @@ pub mod broker;
 pub mod channel;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod doctor;
 pub mod event;
 pub mod hub;

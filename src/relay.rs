@@ -19,8 +19,10 @@ mod reach;
 
 use crate::access::changes::{Cause, Change};
 use crate::broker::{Broker, BrokerError, Entry};
+use crate::channel::CONTROL;
 use crate::config::Config;
-use crate::event::{ACCESS, Event, Events};
+use crate::control;
+use crate::event::{Event, Events};
 use crate::metrics::Metrics;
 use crate::pocketbase::{PocketBase, PocketBaseError};
 use crate::tasks::{self, Task};
@@ -341,9 +343,10 @@ fn entries(run: Vec<Event>) -> Vec<Entry> {
         let one = move |channel, data| Entry { seq, at, channel, data, barrier: false };
         // The access changes come first: a user who loses access by this event does not get the event.
         let barrier = event.access.is_some();
-        let notice = event.notice().map(|notice| Entry { barrier, ..one(ACCESS.to_owned(), notice) });
+        let control = control::message::of_event(&event);
+        let control = control.map(|message| Entry { barrier, ..one(CONTROL.to_owned(), message) });
         let Event { channels, data, .. } = event;
-        notice.into_iter().chain(channels.into_iter().map(move |channel| one(channel, data.clone())))
+        control.into_iter().chain(channels.into_iter().map(move |channel| one(channel, data.clone())))
     };
     run.into_iter().flat_map(each).collect()
 }

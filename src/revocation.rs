@@ -1,142 +1,73 @@
-//! Revocation: applies access changes reported by PocketBase's hooks to running subscriptions and connections, on
-//! every node.
+//! Revocation: applies access changes reported by PocketBase's hooks to running subscriptions and connections.
 //!
-//! Each [`Change`] arrives through the hub's watched channel, in outbox order. The affected subscriptions are
-//! suspended at once, and earlier answers of PocketBase become invalid. PocketBase is then asked again, and each
-//! subscription either resumes with the publications held back, or ends with the code of the cause. While PocketBase
-//! gives no answer, the subscriptions stay suspended. Accounts (deleted, banned, another key) are checked in the same
-//! way, and end whole connections.
-//!
-//! In addition, all accounts and subscriptions are checked every `recheck_interval`, without a suspension: for rules
-//! that depend on the time, and for writes that bypassed the hooks.
+//! Each [`Change`] arrives through the [control](crate::control) channel, in outbox order. The affected subscriptions
+//! are suspended at once. PocketBase is then asked again, and each subscription either resumes with the publications
+//! held back, or ends with the code of the cause. While PocketBase gives no answer, the subscriptions stay suspended.
+//! Accounts (deleted, banned, another key) are checked in the same way, and end whole connections.
 
 use crate::access::Access;
-use crate::access::changes::{Cause, Change, Changes};
+use crate::access::changes::{Cause, Change};
 use crate::auth::{Account, Auth};
-use crate::channel::Kind;
 use crate::connection::{Connection, Connections};
 use crate::event::INTERNAL;
+use crate::hub::Hub;
 use crate::hub::suspension::{Revoked, Subscription};
-use crate::hub::{Hub, Watcher};
 use crate::limits::lines::limited;
 use crate::metrics::Metrics;
 use crate::pocketbase::AccountId;
 use crate::pocketbase::batch::Asker;
-use crate::protocol::Payload;
 use crate::protocol::codes::{self, Disconnect};
-use crate::protocol::json;
-use crate::updates::{Told, Updates};
 use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Concurrent questions to PocketBase, which are sent in batches.
+/// Concurrent access checks, which PocketBase gets in batches.
 const CONCURRENCY: usize = 1000;
 /// Shortest and longest pause between retries while PocketBase gives no answer.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
 
-/// An access check: channel and user.
-type Question = (Arc<str>, Arc<str>);
+/// Channel and user of an access check.
+type CheckKey = (Arc<str>, Arc<str>);
 
 pub struct Revocation {
-    me: Weak<Revocation>,
     pub hub: Arc<Hub>,
     pub auth: Arc<Auth>,
     pub access: Arc<Access>,
     pub connections: Arc<Connections>,
-    pub updates: Arc<Updates>,
-    changes: Arc<Changes>,
-    metrics: Metrics,
-}
-
-/// Order of a back end to all gateways. Sent as a signal: a gateway that is cut off at that moment misses the order.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// End a user's connections; the empty key stands for all guests.
-    Disconnect { user: String, reconnect: bool },
-    /// End a user's subscriptions to a channel.
-    Unsubscribe { user: String, channel: String },
-}
-
-impl Order {
-    /// The payload for the watched channel.
-    pub fn notice(&self) -> Payload {
-        #[derive(Serialize)]
-        struct Notice<'a> {
-            order: &'a Order,
-        }
-        // Serialization cannot fail: the order contains only texts and flags.
-        Payload::trusted(serde_json::to_vec(&Notice { order: self }).unwrap_or_default().into())
-    }
-}
-
-/// Content of the watched channel; see [`Order::notice`] and [`crate::event::Event::notice`].
-#[derive(Deserialize)]
-struct Notice<'a> {
-    #[serde(default)]
-    access: Vec<Change>,
-    updates: Option<Told>,
-    order: Option<Order>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
+    pub metrics: Metrics,
 }
 
 impl Revocation {
-    pub fn new(
-        hub: Arc<Hub>,
-        (auth, access): (Arc<Auth>, Arc<Access>),
-        connections: Arc<Connections>,
-        updates: Arc<Updates>,
-        changes: Arc<Changes>,
-        metrics: Metrics,
-    ) -> Arc<Self> {
-        let me = |me: &Weak<Self>| me.clone();
-        Arc::new_cyclic(|it| Self { me: me(it), hub, auth, access, connections, updates, changes, metrics })
+    /// Checks all accounts and subscriptions once, without a suspension.
+    pub async fn recheck(&self) {
+        let users = self.connections.users();
+        let accounts = futures_util::stream::iter(users).for_each_concurrent(CONCURRENCY, |user| async move {
+            for id in self.connections.accounts_of(&user) {
+                if let Ok(account) = self.auth.account(&id, &user).await {
+                    self.enforce_account(&user, &id, account.as_ref(), Cause::User);
+                }
+            }
+        });
+        accounts.await;
+        let all = checks(self.hub.subscriptions(&self.hub.channel_names(), |_, _| true));
+        let checks = futures_util::stream::iter(all).for_each_concurrent(CONCURRENCY, |(check, connections)| {
+            let (channel, user) = check;
+            async move {
+                if let Ok((false, asked)) = self.access.ask_anew(asker(&connections), &user, &channel).await {
+                    let still = || self.access.holds(asked, &user, &channel);
+                    connections.iter().for_each(|it| _ = self.revoke(&channel, it, Cause::Related, still));
+                }
+            }
+        });
+        checks.await;
     }
 
-    /// Checks all accounts and subscriptions every `interval`, for as long as `revocation` lives.
-    pub async fn recheck(revocation: Weak<Self>, interval: Duration) {
-        loop {
-            tokio::time::sleep(interval).await;
-            let Some(me) = revocation.upgrade() else { return };
-            let users = me.connections.users();
-            let accounts = futures_util::stream::iter(users).for_each_concurrent(CONCURRENCY, |user| {
-                let me = &me;
-                async move {
-                    for id in me.connections.accounts_of(&user) {
-                        if let Ok(account) = me.auth.account(&id, &user).await {
-                            me.judge(&user, &id, account.as_ref(), Cause::User);
-                        }
-                    }
-                }
-            });
-            accounts.await;
-            let all = questions(me.hub.subscriptions(&me.hub.channel_names(), |_, _| true));
-            let checks = futures_util::stream::iter(all).for_each_concurrent(CONCURRENCY, |(question, connections)| {
-                let (me, (channel, user)) = (&me, question);
-                async move {
-                    if let Ok((false, asked)) = me.access.ask_anew(asker(&connections), &user, &channel).await {
-                        let still = || me.access.holds(asked, &user, &channel);
-                        connections.iter().for_each(|it| _ = me.revoke(&channel, it, Cause::Related, still));
-                    }
-                }
-            });
-            checks.await;
-            me.updates.recheck();
-        }
-    }
-
-    fn apply(&self, change: &Change) {
-        self.changes.note(change);
-        self.updates.change(change);
-        let Some(me) = self.me.upgrade() else { return };
+    /// Suspends the affected subscriptions, and starts their check.
+    pub fn apply(self: &Arc<Self>, change: &Change) {
         if change.concerns_accounts() {
             for (user, suspended) in self.suspend_accounts(change) {
-                tokio::spawn(Arc::clone(&me).settle_account(user, suspended, change.cause));
+                tokio::spawn(Arc::clone(self).check_account(user, suspended, change.cause));
             }
         } else {
             let channels = match &change.channel {
@@ -151,7 +82,7 @@ impl Revocation {
                 .hub
                 .suspend(&channels, change.cause, |channel, connection| change.concerns(&connection.user, channel));
             if !suspended.is_empty() {
-                tokio::spawn(me.settle(suspended, change.cause));
+                tokio::spawn(Arc::clone(self).check_subscriptions(suspended, change.cause));
             }
         }
     }
@@ -173,22 +104,22 @@ impl Revocation {
     }
 
     /// Checks a user's account, then the user's subscriptions.
-    async fn settle_account(self: Arc<Self>, user: Arc<str>, suspended: Vec<Subscription>, cause: Cause) {
+    async fn check_account(self: Arc<Self>, user: Arc<str>, suspended: Vec<Subscription>, cause: Cause) {
         for id in self.connections.accounts_of(&user) {
             let mut pause = RETRY.start;
             let account = loop {
                 match self.auth.account(&id, &user).await {
                     Ok(account) => break account,
-                    Err(error) => rest(&mut pause, &error).await,
+                    Err(error) => pause_before_retry(&mut pause, &error).await,
                 }
             };
-            self.judge(&user, &id, account.as_ref(), cause);
+            self.enforce_account(&user, &id, account.as_ref(), cause);
         }
-        self.settle(suspended, cause).await;
+        self.check_subscriptions(suspended, cause).await;
     }
 
     /// Ends the user's connections with this account if the account's current state requires it.
-    fn judge(&self, user: &str, id: &AccountId, account: Option<&Arc<Account>>, cause: Cause) {
+    fn enforce_account(&self, user: &str, id: &AccountId, account: Option<&Arc<Account>>, cause: Cause) {
         for connection in self.connections.of(user) {
             let known = connection.account();
             if known.id != *id {
@@ -213,33 +144,16 @@ impl Revocation {
         }
     }
 
-    fn obey(&self, order: &Order) {
-        match order {
-            Order::Disconnect { user, reconnect } => {
-                let reason = if *reconnect { codes::RECONNECT } else { codes::DISCONNECTED };
-                self.connections.of(user).iter().for_each(|connection| self.disconnect(connection, reason));
-            }
-            Order::Unsubscribe { user, channel } => {
-                for connection in self.connections.of(user) {
-                    match Kind::of(channel) {
-                        Kind::Updates => self.updates.end(channel, &connection, codes::BY_SERVER),
-                        Kind::Feed | Kind::Status => _ = self.revoke(channel, &connection, Cause::Server, || true),
-                    }
-                }
-            }
-        }
-    }
-
-    fn disconnect(&self, connection: &Connection, reason: Disconnect) {
+    pub fn disconnect(&self, connection: &Connection, reason: Disconnect) {
         connection.outbox.abort(reason);
         self.metrics.revocations.with_label_values(&[&reason.reason.replace(' ', "_")]).inc();
         let (user, client) = (&*connection.user, &*connection.client);
         limited!(info, "disconnected clients", user, client, reason = reason.reason, "disconnected");
     }
 
-    /// Asks PocketBase about the subscriptions until each has an answer.
-    async fn settle(self: Arc<Self>, suspended: Vec<Subscription>, cause: Cause) {
-        let settling = futures_util::stream::iter(questions(suspended)).for_each_concurrent(
+    /// Asks PocketBase about the subscriptions until every subscription has an answer.
+    async fn check_subscriptions(self: Arc<Self>, suspended: Vec<Subscription>, cause: Cause) {
+        let checking = futures_util::stream::iter(checks(suspended)).for_each_concurrent(
             CONCURRENCY,
             |((channel, user), connections)| {
                 let me = &self;
@@ -259,18 +173,18 @@ impl Revocation {
                                     return;
                                 }
                             }
-                            Err(error) => rest(&mut pause, &error).await,
+                            Err(error) => pause_before_retry(&mut pause, &error).await,
                         }
                     }
                 }
             },
         );
-        settling.await;
+        checking.await;
     }
 
-    /// Ends a subscription, unless the refusal is no longer valid. Returns false in that case: PocketBase has to be
-    /// asked again.
-    fn revoke(&self, channel: &str, connection: &Connection, cause: Cause, still: impl FnOnce() -> bool) -> bool {
+    /// Ends a subscription, unless the refusal is no longer valid. Returns false if PocketBase has to be asked
+    /// again.
+    pub fn revoke(&self, channel: &str, connection: &Connection, cause: Cause, still: impl FnOnce() -> bool) -> bool {
         let outcome = self.hub.revoke(channel, connection, cause, still);
         if let Revoked::Ended(cause) = outcome {
             self.metrics.revocations.with_label_values(&[cause.name()]).inc();
@@ -281,13 +195,13 @@ impl Revocation {
     }
 }
 
-/// Groups subscriptions by question: connections of a user share the answer for a channel, and so do guests.
-fn questions(subscriptions: Vec<Subscription>) -> HashMap<Question, Vec<Arc<Connection>>> {
-    let mut questions: HashMap<Question, Vec<Arc<Connection>>> = HashMap::new();
+/// Groups subscriptions by access check: connections of a user share the answer for a channel, and so do guests.
+fn checks(subscriptions: Vec<Subscription>) -> HashMap<CheckKey, Vec<Arc<Connection>>> {
+    let mut checks: HashMap<CheckKey, Vec<Arc<Connection>>> = HashMap::new();
     for (channel, connection) in subscriptions {
-        questions.entry((channel, Arc::clone(&connection.user))).or_default().push(connection);
+        checks.entry((channel, Arc::clone(&connection.user))).or_default().push(connection);
     }
-    questions
+    checks
 }
 
 /// Asker of a check: the user, so that the check counts among the user's own questions. Guests have a turn for each
@@ -299,7 +213,7 @@ fn asker(connections: &[Arc<Connection>]) -> Asker {
     }
 }
 
-async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {
+async fn pause_before_retry(pause: &mut Duration, why: &impl std::fmt::Display) {
     limited!(
         warn,
         "failed rechecks of access",
@@ -309,32 +223,4 @@ async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {
     );
     tokio::time::sleep(*pause).await;
     *pause = (*pause * 2).min(RETRY.end);
-}
-
-impl Watcher for Revocation {
-    fn publication(&self, data: &Payload) {
-        match serde_json::from_slice::<Notice>(data.as_bytes()) {
-            Ok(Notice { access, updates, order, data }) => {
-                order.iter().for_each(|order| self.obey(order));
-                access.iter().for_each(|change| self.apply(change));
-                if let (Some(told), Some(data)) = (updates, data) {
-                    self.updates.event(&told, &Payload::from_raw(data));
-                }
-            }
-            Err(error) => {
-                let error = json::place(&error);
-                tracing::error!(
-                    error,
-                    "a notice from PocketBase's hooks is unreadable; all subscriptions are suspended and checked again"
-                );
-                self.lost();
-            }
-        }
-    }
-
-    fn lost(&self) {
-        self.apply(&Change::EVERYTHING);
-        // Changes of records are lost as well.
-        self.updates.lost();
-    }
 }

@@ -1,13 +1,16 @@
 //! The composition root: builds the parts, binds both listeners, and serves until told to stop.
 
 mod admin;
+mod admission;
 mod api;
-mod door;
 mod forwarded;
 mod handshake;
+mod hooks;
+mod http;
 mod listener;
 mod public;
 mod respond;
+mod signed;
 
 use crate::access::Access;
 use crate::access::changes::Changes;
@@ -16,16 +19,15 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::status::StatusStore;
 use crate::broker::{Broker, BrokerError, Retention, Sink};
+use crate::channel::CONTROL;
 use crate::config::{Config, ListenAddress, Networks};
 use crate::connection::Connections;
-use crate::event::ACCESS;
+use crate::control::Control;
 use crate::hub::{Hub, Watcher};
 use crate::limits::Limits;
 use crate::limits::addresses::Addresses;
 use crate::limits::buckets::Buckets;
 use crate::limits::descriptors::{self, Shares, TooFew};
-use crate::limits::lines::limited;
-use crate::limits::pending::Wait;
 use crate::metrics::Metrics;
 use crate::pocketbase::{self, PocketBase};
 use crate::presence::Presence;
@@ -34,34 +36,21 @@ use crate::revocation::Revocation;
 use crate::session::Services;
 use crate::shutdown::Shutdown;
 use crate::status::Statuses;
-use crate::stream::ClientStream;
 use crate::tasks::{self, Task};
 use crate::tls::{Tls, TlsError};
 use crate::updates::Updates;
 use admin::Admin;
-use door::{Caller, Door};
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use admission::Admission;
+use http::{Reading, accept};
 use listener::Listener;
 use public::Public;
-use respond::Answer;
-use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Maximum number of lines in a request's head; more are answered with 431.
-const HEADERS_MAX: usize = 100;
 /// Sockets of the admin listener. Operators and Prometheus need a few.
 const ADMIN_SOCKETS: usize = 50;
-/// Pause after a failed accept, as when file descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum time that a stop waits for the hooks' events to be published.
 const INTAKE_PATIENCE: Duration = Duration::from_secs(2);
@@ -120,8 +109,8 @@ impl Server {
         let (config, refused) = (&services.config, &services.metrics.sockets_refused);
         let addresses = Addresses::new(config.max_connections_per_ip.0);
         let trusted = config.trusted_proxies.clone();
-        let front_door = Door::new(shares.pending, Arc::clone(&addresses), trusted, refused.clone());
-        let back_door = Door::new(ADMIN_SOCKETS, Addresses::new(0), Networks::default(), refused.clone());
+        let public_admission = Admission::new(shares.pending, Arc::clone(&addresses), trusted, refused.clone());
+        let admin_admission = Admission::new(ADMIN_SOCKETS, Addresses::new(0), Networks::default(), refused.clone());
         let reading = Reading { head: config.max_head_size.0, timeout: config.request_timeout };
         let shutdown = Shutdown::new(asked, services.config.shutdown_spread.0);
         let (hooks, clients, end) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
@@ -132,13 +121,13 @@ impl Server {
         let listeners = [
             tasks::spawn(
                 Task::PublicListener,
-                accept(public, front_door, reading, end.clone(), move |request, caller| {
+                accept(public, public_admission, reading, end.clone(), move |request, caller| {
                     Arc::clone(&front).answer(request, caller)
                 }),
             ),
             tasks::spawn(
                 Task::AdminListener,
-                accept(admin, back_door, reading, end.clone(), move |request, _| {
+                accept(admin, admin_admission, reading, end.clone(), move |request, _| {
                     Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
                 }),
             ),
@@ -231,17 +220,19 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     tasks::spawn(Task::StatusReports, Statuses::run(Arc::downgrade(&statuses)));
     let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
     tasks::spawn(Task::AccessSweep, Access::sweep(Arc::downgrade(&access)));
-    let revocation = Revocation::new(
-        Arc::clone(&hub),
-        (Arc::clone(&auth), Arc::clone(&access)),
-        Arc::clone(&connections),
-        Updates::new(Arc::new(pocketbase.clone()), metrics.clone()),
-        changes,
-        metrics.clone(),
-    );
-    let watcher: Weak<Revocation> = Arc::downgrade(&revocation);
-    hub.watch(ACCESS, watcher.clone() as Weak<dyn Watcher>);
-    tasks::spawn(Task::AccessRechecks, Revocation::recheck(watcher, config.recheck_interval));
+    let revocation = Arc::new(Revocation {
+        hub: Arc::clone(&hub),
+        auth: Arc::clone(&auth),
+        access: Arc::clone(&access),
+        connections: Arc::clone(&connections),
+        metrics: metrics.clone(),
+    });
+    let updates = Updates::new(Arc::new(pocketbase.clone()), metrics.clone());
+    let control =
+        Arc::new(Control { revocation, updates: Arc::clone(&updates), connections: Arc::clone(&connections), changes });
+    let watcher: Weak<Control> = Arc::downgrade(&control);
+    hub.watch(CONTROL, watcher.clone() as Weak<dyn Watcher>);
+    tasks::spawn(Task::AccessRechecks, Control::recheck(watcher, config.recheck_interval));
     let limits = Limits::new(&config, metrics.guests.clone());
     for table in [&limits.signals, &limits.reads, &limits.statuses] {
         tasks::spawn(Task::RateSweep, Buckets::sweep(Arc::downgrade(table)));
@@ -252,7 +243,8 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         auth,
         access,
         connections,
-        revocation,
+        control,
+        updates,
         broker,
         hub,
         presence,
@@ -268,112 +260,4 @@ pub fn redis_tls(config: &Config) -> Result<Option<Tls>, TlsError> {
     let wants_tls = config.redis_url.as_ref().is_some_and(|url| url.tls);
     let new = || Tls::new(config.redis_ca_file.as_ref(), config.redis_identity(), "redis_ca_file");
     wants_tls.then(new).transpose()
-}
-
-/// Limits on reading requests.
-#[derive(Clone, Copy)]
-struct Reading {
-    /// Maximum size of a request's head, in bytes.
-    head: usize,
-    /// Maximum time to wait for a head.
-    timeout: Duration,
-}
-
-/// Accepts connections and answers requests until `end`, with a task per connection.
-async fn accept<F, A>(listener: Listener, door: Door, reading: Reading, end: CancellationToken, answer: F)
-where
-    F: Fn(Request<Incoming>, Arc<Caller>) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Answer> + Send + 'static,
-{
-    let door = Arc::new(door);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = end.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => match door.admit(peer) {
-                Some((caller, wait, made_room)) => {
-                    let (door, end, answer) = (Arc::clone(&door), end.clone(), answer.clone());
-                    tokio::spawn(tasks::contained(async move {
-                        let answer = |request| answer(request, Arc::clone(&caller));
-                        serve_http(stream, reading, &door, wait, end, answer).await;
-                    }));
-                    if made_room {
-                        // Lets the displaced socket close first, so that sockets never add up.
-                        tokio::task::yield_now().await;
-                    }
-                }
-                None => door.turn_away(stream, peer),
-            },
-            Err(error) => {
-                limited!(
-                    warn,
-                    "failed accepts",
-                    %error,
-                    "accepting a connection failed, retrying in {} ms",
-                    ACCEPT_PAUSE.as_millis()
-                );
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Serves HTTP on a connection. Returns when the connection is over, or has become a WebSocket.
-async fn serve_http<F, A>(
-    stream: ClientStream,
-    reading: Reading,
-    door: &Door,
-    wait: Wait<Notify>,
-    end: CancellationToken,
-    answer: F,
-) where
-    F: Fn(Request<Incoming>) -> A,
-    A: Future<Output = Answer>,
-{
-    let has_asked = AtomicBool::new(false);
-    let service = service_fn(|request| {
-        wait.renew();
-        has_asked.store(true, Ordering::Relaxed);
-        let answered = answer(request);
-        async { Ok::<_, Infallible>(answered.await) }
-    });
-    // The timeout for a head also limits how long a connection may idle before its next request.
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(reading.timeout)
-        .max_buf_size(reading.head)
-        .max_header_size(reading.head)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut serving = std::pin::pin!(serving);
-    let result = tokio::select! {
-        // First, so that a finished answer is also written.
-        biased;
-        result = &mut serving => result,
-        () = end.cancelled() => {
-            // Answers the current request and takes no further request.
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-        () = wait.displaced() => return,
-    };
-    if let Err(error) = result {
-        let reason = if error.is_timeout() {
-            "request_timeout"
-        } else if error.is_parse_too_large() {
-            "too_large"
-        } else if error.is_parse() {
-            "malformed"
-        } else {
-            "broken"
-        };
-        // After a request, the end is the normal idle end of a connection kept open for more requests.
-        if !has_asked.load(Ordering::Relaxed) || matches!(reason, "too_large" | "malformed") {
-            door.count(reason);
-        }
-        tracing::debug!(%error, "an HTTP connection ended with an error");
-    }
 }

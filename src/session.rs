@@ -20,9 +20,9 @@ pub mod timing;
 use crate::access::Access;
 use crate::auth::Auth;
 use crate::broker::{Broker, BrokerError};
-use crate::channel::Kind;
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
+use crate::control::Control;
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::limits::addresses::counted_as;
@@ -37,8 +37,8 @@ use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
 use crate::protocol::{Command, Reply, Request};
 use crate::relay::Relay;
-use crate::revocation::Revocation;
 use crate::status::Statuses;
+use crate::updates::Updates;
 use ahead::Ahead;
 use journal::Subject;
 use limits::Pace;
@@ -58,7 +58,8 @@ pub struct Services {
     pub access: Arc<Access>,
     pub connections: Arc<Connections>,
     /// Runs by itself; lives as long as the sessions.
-    pub revocation: Arc<Revocation>,
+    pub control: Arc<Control>,
+    pub updates: Arc<Updates>,
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
@@ -81,14 +82,14 @@ pub struct Session {
     newcomer: Option<Box<NewcomerPlace>>,
     /// Held by a guest.
     guest: Option<GuestPlace>,
-    state: State,
+    state: AuthState,
     /// Reason for refusing the current command, for the log; may say more than the client is told.
     detail: Option<String>,
     /// The client has not answered a ping.
     lost: bool,
 }
 
-enum State {
+enum AuthState {
     /// Only `connect` is accepted.
     New,
     Connected(Arc<Connection>),
@@ -126,7 +127,7 @@ impl Session {
     ) -> Self {
         let pace = Pace::new(Instant::now());
         let client = crate::random::token::<16>().into();
-        let state = State::New;
+        let state = AuthState::New;
         Self { id, client, services, outbox, pace, address, newcomer, guest: None, state, detail: None, lost: false }
     }
 
@@ -194,7 +195,7 @@ impl Session {
 
     /// The authenticated connection, as other modules see it.
     pub fn authenticated(&self) -> Option<&Arc<Connection>> {
-        if let State::Connected(connection) = &self.state { Some(connection) } else { None }
+        if let AuthState::Connected(connection) = &self.state { Some(connection) } else { None }
     }
 
     fn malformed(&self, error: &DecodeError) -> Disconnect {
@@ -224,20 +225,14 @@ impl Session {
         (clock, ahead): (&Clock, &mut Ahead<'_>),
     ) -> Result<(), Failure> {
         match (&self.state, &request) {
-            (State::New, Request::Connect { .. }) | (State::Connected(_), _) => {}
-            (State::Failed, _) => return Ok(()),
-            (State::New, _) => return Err(codes::BAD_REQUEST_FRAME.into()),
+            (AuthState::New, Request::Connect { .. }) | (AuthState::Connected(_), _) => {}
+            (AuthState::Failed, _) => return Ok(()),
+            (AuthState::New, _) => return Err(codes::BAD_REQUEST_FRAME.into()),
         }
         let reply = match request {
             Request::Connect { token } => Some(self.connect(&token, clock, deadline).await?),
             Request::Subscribe(subscribe) => {
-                self.may_subscribe(&subscribe.channel)?;
-                let groundwork = ahead.take(&subscribe.channel);
-                match Kind::of(&subscribe.channel) {
-                    Kind::Feed => self.subscribe(id, subscribe, deadline, groundwork).await?,
-                    Kind::Status => self.subscribe_status(id, subscribe, deadline, groundwork).await?,
-                    Kind::Updates => self.subscribe_to_updates(id, subscribe, deadline, groundwork).await?,
-                }
+                self.subscribe(id, subscribe, deadline, ahead).await?;
                 None
             }
             Request::Unsubscribe { channel } => {
@@ -316,21 +311,21 @@ impl Session {
 
     fn connection(&self) -> Result<&Arc<Connection>, Failure> {
         match &self.state {
-            State::Connected(connection) => Ok(connection),
-            State::New | State::Failed => Err(codes::BAD_REQUEST_FRAME.into()),
+            AuthState::Connected(connection) => Ok(connection),
+            AuthState::New | AuthState::Failed => Err(codes::BAD_REQUEST_FRAME.into()),
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let State::Connected(connection) = &self.state else { return };
+        let AuthState::Connected(connection) = &self.state else { return };
         self.services.connections.remove(connection);
         let channels = connection.channels().take();
         for channel in channels {
             self.leave(connection, &channel);
         }
         self.services.statuses.leave(connection, !self.lost);
-        self.unsettle(connection);
+        self.leave_connection_limit(connection);
     }
 }

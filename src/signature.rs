@@ -23,7 +23,7 @@ pub struct Signer {
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum SignatureError {
     #[error("the headers {TIMESTAMP} and {SIGNATURE} are required; requests must be signed with GATEWAY_SECRET")]
     Missing,
     #[error("the timestamp is more than {} s off; compare the clocks of PocketBase and the gateway", MAX_SKEW.as_secs())]
@@ -34,7 +34,7 @@ pub enum Refusal {
 
 /// A valid signature, for the detection of replays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifiedSignature {
     /// In Unix seconds.
     pub timestamp: u64,
     /// First half of the signature, which identifies the request as well as the whole.
@@ -43,13 +43,13 @@ pub struct Verified {
     pub oldest: u64,
 }
 
-impl Refusal {
+impl SignatureError {
     /// Code for error bodies and metrics.
     pub fn code(self) -> &'static str {
         match self {
-            Refusal::Missing => "missing_signature",
-            Refusal::Stale => "stale_timestamp",
-            Refusal::Bad => "bad_signature",
+            SignatureError::Missing => "missing_signature",
+            SignatureError::Stale => "stale_timestamp",
+            SignatureError::Bad => "bad_signature",
         }
     }
 }
@@ -82,21 +82,21 @@ impl Signer {
         now: SystemTime,
         (timestamp, signature): (Option<&str>, Option<&str>),
         (method, target, body): (&str, &str, &[u8]),
-    ) -> Result<Verified, Refusal> {
-        let (timestamp, signature) = timestamp.zip(signature).ok_or(Refusal::Missing)?;
-        let signature = from_hex(signature).ok_or(Refusal::Bad)?;
+    ) -> Result<VerifiedSignature, SignatureError> {
+        let (timestamp, signature) = timestamp.zip(signature).ok_or(SignatureError::Missing)?;
+        let signature = from_hex(signature).ok_or(SignatureError::Bad)?;
         let message = message(timestamp, method, target, body);
         let holds = |key: &hmac::Key| hmac::verify(key, &message, &signature).is_ok();
         if !holds(&self.key) && !self.second.as_ref().is_some_and(holds) {
-            return Err(Refusal::Bad);
+            return Err(SignatureError::Bad);
         }
-        let sent: u64 = timestamp.parse().map_err(|_| Refusal::Stale)?;
+        let sent: u64 = timestamp.parse().map_err(|_| SignatureError::Stale)?;
         let (now, skew) = (unix_seconds(now), MAX_SKEW.as_secs());
         if sent.abs_diff(now) > skew {
-            return Err(Refusal::Stale);
+            return Err(SignatureError::Stale);
         }
-        let signature = u128::from_le_bytes(signature.first_chunk().copied().ok_or(Refusal::Bad)?);
-        Ok(Verified { timestamp: sent, signature, oldest: now.saturating_sub(skew) })
+        let signature = u128::from_le_bytes(signature.first_chunk().copied().ok_or(SignatureError::Bad)?);
+        Ok(VerifiedSignature { timestamp: sent, signature, oldest: now.saturating_sub(skew) })
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
         Signer::new(&SecretString::from(secret))
     }
 
-    fn verify(signer: &Signer, now: SystemTime, signed: &(String, String), body: &[u8]) -> Result<(), Refusal> {
+    fn verify(signer: &Signer, now: SystemTime, signed: &(String, String), body: &[u8]) -> Result<(), SignatureError> {
         signer.verify(now, (Some(&signed.0), Some(&signed.1)), ("POST", "/hooks/pocketbase", body)).map(|_| ())
     }
 
@@ -142,14 +142,17 @@ mod tests {
         let ours = signer("0123456789abcdef0123456789abcdef");
         let signed = ours.sign(now, "POST", "/hooks/pocketbase", b"body");
         assert_eq!(verify(&ours, now, &signed, b"body"), Ok(()));
-        assert_eq!(verify(&ours, now, &signed, b"other"), Err(Refusal::Bad));
-        assert_eq!(verify(&signer("another secret of 32 characters!"), now, &signed, b"body"), Err(Refusal::Bad));
+        assert_eq!(verify(&ours, now, &signed, b"other"), Err(SignatureError::Bad));
+        assert_eq!(
+            verify(&signer("another secret of 32 characters!"), now, &signed, b"body"),
+            Err(SignatureError::Bad)
+        );
         let late = now + MAX_SKEW + Duration::from_secs(1);
-        assert_eq!(verify(&ours, late, &signed, b"body"), Err(Refusal::Stale));
+        assert_eq!(verify(&ours, late, &signed, b"body"), Err(SignatureError::Stale));
         let early = now - MAX_SKEW - Duration::from_secs(1);
-        assert_eq!(verify(&ours, early, &signed, b"body"), Err(Refusal::Stale));
+        assert_eq!(verify(&ours, early, &signed, b"body"), Err(SignatureError::Stale));
         let other_target = ours.sign(now, "POST", "/api/gateway/keys", b"body");
-        assert_eq!(verify(&ours, now, &other_target, b"body"), Err(Refusal::Bad));
+        assert_eq!(verify(&ours, now, &other_target, b"body"), Err(SignatureError::Bad));
     }
 
     #[test]
@@ -161,9 +164,9 @@ mod tests {
             assert_eq!(verify(&both, now, &signer(secret).sign(now, "POST", "/hooks/pocketbase", b""), b""), Ok(()));
         }
         let signed = both.sign(now, "POST", "/hooks/pocketbase", b"");
-        assert_eq!(verify(&signer(new), now, &signed, b""), Err(Refusal::Bad));
+        assert_eq!(verify(&signer(new), now, &signed, b""), Err(SignatureError::Bad));
         let empty = signer("").sign(now, "POST", "/hooks/pocketbase", b"");
-        assert_eq!(verify(&signer(old).accepting(&"".into()), now, &empty, b""), Err(Refusal::Bad));
+        assert_eq!(verify(&signer(old).accepting(&"".into()), now, &empty, b""), Err(SignatureError::Bad));
     }
 
     #[test]
@@ -171,9 +174,13 @@ mod tests {
         let ours = signer("0123456789abcdef0123456789abcdef");
         let request = ("POST", "/", &b""[..]);
         let now = SystemTime::now();
-        assert_eq!(ours.verify(now, (None, Some("00")), request), Err(Refusal::Missing));
+        assert_eq!(ours.verify(now, (None, Some("00")), request), Err(SignatureError::Missing));
         for signature in ["", "0", "zz", "é0", "00", &"0".repeat(64), &"0".repeat(1000)] {
-            assert_eq!(ours.verify(now, (Some("1"), Some(signature)), request), Err(Refusal::Bad), "{signature}");
+            assert_eq!(
+                ours.verify(now, (Some("1"), Some(signature)), request),
+                Err(SignatureError::Bad),
+                "{signature}"
+            );
         }
     }
 

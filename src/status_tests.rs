@@ -53,7 +53,7 @@ async fn leases_are_renewed_while_there_are_signs_of_life() {
     let connection = node.connection("1").await;
     for _ in 0..20 {
         pass(25).await;
-        connection.show_life();
+        connection.record_activity();
         assert_eq!(node.status().await, Status::Online);
     }
     node.statuses.leave(&connection, true);
@@ -75,7 +75,7 @@ async fn who_is_silent_is_lost_and_who_speaks_again_is_back() {
     // The system clock does not follow the paused clock: the user was last seen half a minute before now.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     assert!((29_000..33_000).contains(&(now - seen)), "{}", now - seen);
-    connection.show_life();
+    connection.record_activity();
     pass(2).await;
     assert_eq!(node.status().await, Status::Online);
     node.statuses.leave(&connection, false);

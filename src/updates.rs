@@ -1,12 +1,12 @@
 //! Updates channels, such as `room-updates`: each user gets the events of the visible records of a guard collection,
 //! and no events of other records.
 //!
-//! Record changes arrive through the hub's watched channel, in one order with the access changes: one broker message
-//! per event, however many users may view the record. Each updates channel has a [`stream`], which keeps the records
-//! visible to each of this node's subscribers ([`sight`]). The stream takes the inputs, asks PocketBase ([`source`])
-//! about records and users with a possible change of access, and delivers after the answers. So no client gets an event
-//! of a record while access to the record is in doubt. A user who may no longer view a record gets the record's id
-//! only.
+//! Record changes arrive through the [control](crate::control) channel, in one order with the access changes: one
+//! broker message per event, however many users may view the record. Each updates channel has a [`stream`], which keeps
+//! the records visible to each of this node's subscribers ([`sight`]). The stream takes the inputs, asks PocketBase
+//! ([`source`]) about records and users with a possible change of access, and delivers after the answers. So no client
+//! gets an event of a record while access to the record is in doubt. A user who may no longer view a record gets the
+//! record's id only.
 //!
 //! Clients have no history, since a client's missed events depend on the user's access at that time. A client that
 //! subscribes again gets `recovered: false`, and reloads.
@@ -17,12 +17,12 @@ mod stream;
 
 use crate::access::changes::Change;
 use crate::connection::Connection;
+use crate::event::UpdatesRoute;
 use crate::metrics::Metrics;
 use crate::protocol::Payload;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::frame::Frame;
 use dashmap::DashMap;
-use serde::Deserialize;
 use source::Source;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,15 +32,6 @@ use tokio::time::{Instant, timeout_at};
 
 /// Age of the oldest unsettled input from which on a channel counts as behind.
 const BEHIND: Duration = Duration::from_secs(5);
-
-/// The hooks' part of an event about a guarded record.
-#[derive(Deserialize)]
-pub struct Told {
-    /// Updates channels that carry the event.
-    pub channels: Vec<String>,
-    /// Users named in the record, before or after the change.
-    pub users: Vec<String>,
-}
 
 pub struct Updates {
     source: Arc<dyn Source>,
@@ -63,10 +54,10 @@ impl Updates {
     }
 
     /// Queues an event of a guarded record.
-    pub fn event(&self, told: &Told, data: &Payload) {
-        for channel in &told.channels {
+    pub fn event(&self, route: &UpdatesRoute, data: &Payload) {
+        for channel in &route.channels {
             if let Some(stream) = self.streams.get(channel.as_str()) {
-                stream.event(told, data);
+                stream.event(route, data);
             }
         }
     }

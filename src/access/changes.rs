@@ -4,9 +4,9 @@
 //! invalidates the answers within its scope that were asked for before the change arrived.
 
 use crate::protocol::codes::{self, UnsubscribeCode};
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Maximum number of separate changes kept. Past the limit, they are dropped, and everything counts as changed.
 const REMEMBERED: usize = 10_000;
@@ -96,12 +96,12 @@ pub struct Moment(u64);
 
 #[derive(Default)]
 pub struct Changes {
-    // Held for a few lookups: a std Mutex is enough.
-    state: Mutex<State>,
+    // Held for a few lookups: a blocking mutex is enough.
+    state: Mutex<ChangeLog>,
 }
 
 #[derive(Default)]
-struct State {
+struct ChangeLog {
     now: u64,
     /// Time of the last change whose scope was everything.
     everything: u64,
@@ -143,8 +143,8 @@ impl Changes {
         newest <= then
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ChangeLog> {
+        self.state.lock()
     }
 }
 

@@ -63,8 +63,12 @@ impl Node {
     }
 
     async fn subscribe_with(&self, connection: Arc<Connection>, recover: Option<&Position>) -> Subscribed {
+        self.subscribe_as(connection, SubscribeOptions { recover, ..SubscribeOptions::default() }).await
+    }
+
+    async fn subscribe_as(&self, connection: Arc<Connection>, options: SubscribeOptions<'_>) -> Subscribed {
         let accept = |reply| connection.outbox.push(json::reply(1, &Reply::Subscribe(reply)));
-        assert!(self.hub.subscribe(CHANNEL, &connection, recover, None, accept).await.unwrap());
+        assert!(self.hub.subscribe(CHANNEL, &connection, options, None, accept).await.unwrap());
         let outbox = Arc::clone(&connection.outbox);
         let mut subscribed = Subscribed { connection, outbox, reply: Value::Null };
         subscribed.reply = subscribed.frames(1).await.remove(0)["subscribe"].take();
@@ -125,7 +129,7 @@ async fn the_reply_comes_first_and_everything_later_follows_in_order() {
 async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
     let node = Node::with_history(100).await;
     let subscribed = node.subscribe(1, None).await;
-    let again = node.hub.subscribe(CHANNEL, &subscribed.connection, None, None, |_| true).await;
+    let again = node.hub.subscribe(CHANNEL, &subscribed.connection, SubscribeOptions::default(), None, |_| true).await;
     assert!(matches!(again, Err(SubscribeError::AlreadySubscribed)));
     assert!(node.hub.unsubscribe(CHANNEL, &subscribed.connection));
     assert!(!node.hub.unsubscribe(CHANNEL, &subscribed.connection));
@@ -138,7 +142,9 @@ async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
 #[tokio::test]
 async fn a_declined_subscribe_leaves_nothing_behind() {
     let node = Node::with_history(100).await;
-    assert!(!node.hub.subscribe(CHANNEL, &connection(1, 1000), None, None, |_| false).await.unwrap());
+    assert!(
+        !node.hub.subscribe(CHANNEL, &connection(1, 1000), SubscribeOptions::default(), None, |_| false).await.unwrap()
+    );
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Out);
 }
 
@@ -293,10 +299,9 @@ async fn suspend_and_end(behind: [bool; 2]) {
 #[tokio::test]
 async fn joins_and_leaves_during_a_suspension_are_held_back() {
     let node = Node::with_history(100).await;
-    let (stays, goes) = (node.subscribe(1, None).await, node.subscribe(2, None).await);
-    for it in [&stays, &goes] {
-        node.hub.tell_movements(CHANNEL, &it.connection);
-    }
+    let options = || SubscribeOptions { join_leave: true, ..SubscribeOptions::default() };
+    let stays = node.subscribe_as(connection(1, 1 << 20), options()).await;
+    let goes = node.subscribe_as(connection(2, 1 << 20), options()).await;
     node.hub.suspend(&node.hub.channel_names(), Cause::Member, |_, _| true);
     for (movement, client) in [(Movement::Join, "x"), (Movement::Leave, "y")] {
         node.hub.movement(CHANNEL, movement, ClientInfo { user: "v".into(), client: client.into() });
@@ -324,9 +329,9 @@ async fn a_subscribe_under_way_is_among_the_channels_of_its_connection() {
             accepted
         }
     };
-    assert!(!node.hub.subscribe(CHANNEL, &connection, None, None, seen(false)).await.unwrap());
+    assert!(!node.hub.subscribe(CHANNEL, &connection, SubscribeOptions::default(), None, seen(false)).await.unwrap());
     assert!(connection.channels().is_empty(), "a refused channel is not listed");
-    assert!(node.hub.subscribe(CHANNEL, &connection, None, None, seen(true)).await.unwrap());
+    assert!(node.hub.subscribe(CHANNEL, &connection, SubscribeOptions::default(), None, seen(true)).await.unwrap());
     assert_eq!(node.hub.suspend_all_of(std::slice::from_ref(&connection), Cause::User).len(), 1);
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
 }
@@ -376,7 +381,7 @@ async fn all_subscriptions_of_many_users_are_suspended_at_once() {
     for id in 0..COUNT {
         let outbox = Outbox::beside(1000, &writer);
         let connection = Connection::new(id, format!("u{id}"), "c", &outbox, Account::blocking(&[]));
-        assert!(node.hub.subscribe(CHANNEL, &connection, None, None, |_| true).await.unwrap());
+        assert!(node.hub.subscribe(CHANNEL, &connection, SubscribeOptions::default(), None, |_| true).await.unwrap());
         connections.push(connection);
     }
     let start = std::time::Instant::now();
@@ -478,7 +483,12 @@ async fn a_late_notice_is_read_without_reading_all_channels() {
     let mut kept = Vec::new();
     for id in 0..CHANNELS {
         let connection = connection(id, 1 << 20);
-        assert!(node.hub.subscribe(&format!("room:{id}"), &connection, None, None, |_| true).await.unwrap());
+        assert!(
+            node.hub
+                .subscribe(&format!("room:{id}"), &connection, SubscribeOptions::default(), None, |_| true)
+                .await
+                .unwrap()
+        );
         kept.push(connection);
     }
     let filled = || node.metrics.gaps.with_label_values(&["filled"]).get();
@@ -489,7 +499,12 @@ async fn a_late_notice_is_read_without_reading_all_channels() {
     let notice = Entry { seq: 1, at: 0, channel: "$watched".into(), data, barrier: false };
     node.broker.publish(&[notice]).await.unwrap();
     node.broker.subscribe("$watched").await.unwrap();
-    assert!(node.hub.subscribe("room:new", &connection(CHANNELS, 1 << 20), None, None, |_| true).await.unwrap());
+    assert!(
+        node.hub
+            .subscribe("room:new", &connection(CHANNELS, 1 << 20), SubscribeOptions::default(), None, |_| true)
+            .await
+            .unwrap()
+    );
     assert_eq!(*strict.1.lock().unwrap(), ["1"], "the notice has taken effect before the subscribe");
     let channels = node.hub.channels.iter().map(|entry| Arc::clone(entry.value())).collect::<Vec<_>>();
     for channel in channels {
@@ -508,7 +523,12 @@ async fn what_arrives_behind_a_missed_notice_waits_for_it() {
     let watcher: Weak<Strict> = Arc::downgrade(&strict);
     node.hub.watch("$watched", watcher);
     let subscriber = node.subscribe(1, None).await;
-    assert!(node.hub.subscribe("room:quiet", &connection(2, 1 << 20), None, None, |_| true).await.unwrap());
+    assert!(
+        node.hub
+            .subscribe("room:quiet", &connection(2, 1 << 20), SubscribeOptions::default(), None, |_| true)
+            .await
+            .unwrap()
+    );
     let publish = async |seq: u64, channel: &str| {
         let data = Payload::parse(&seq.to_string()).unwrap();
         let entry = Entry { seq, at: 0, channel: channel.into(), data, barrier: false };
@@ -577,7 +597,15 @@ async fn joining_leaving_and_publishing_at_once_loses_nothing() {
                 let outbox = &connection.outbox;
                 let accept = |reply| outbox.push(json::reply(1, &Reply::Subscribe(reply)));
                 let recover = since.clone().unwrap_or(Position { offset: 0, epoch: hub_epoch(&hub).await });
-                hub.subscribe(CHANNEL, &connection, Some(&recover), None, accept).await.unwrap();
+                hub.subscribe(
+                    CHANNEL,
+                    &connection,
+                    SubscribeOptions { recover: Some(&recover), ..SubscribeOptions::default() },
+                    None,
+                    accept,
+                )
+                .await
+                .unwrap();
                 tokio::task::yield_now().await;
                 hub.unsubscribe(CHANNEL, &connection);
                 outbox.close(codes::SHUTDOWN);

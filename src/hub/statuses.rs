@@ -2,7 +2,7 @@
 //! reply and every later change; after a gap, the newest status only.
 
 use super::current::Read;
-use super::{Channel, Hub, State, SubscribeError};
+use super::{Channel, Hub, State, SubscribeError, Subscriber};
 use crate::broker::BrokerError;
 use crate::broker::status::State as Status;
 use crate::channel;
@@ -32,7 +32,7 @@ impl Hub {
             let current = state.flow.current().ok_or(SubscribeError::OtherKind)?;
             if current.is_live() {
                 let status = current.state();
-                return Ok(self.add(channel, &mut state, connection, 0, || accept(status)));
+                return Ok(self.add(channel, &mut state, Subscriber::of(connection), || accept(status)));
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Rate limit for log lines that clients cause: a maximum per period. Further lines are counted and reported in a
 //! single line.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -31,11 +32,11 @@ pub struct Lines {
     period: Duration,
     /// Whether the summary line is a warning.
     warns: bool,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Period>>,
 }
 
 #[derive(Default)]
-struct State {
+struct Period {
     began: Option<Instant>,
     written: u32,
     left_out: u64,
@@ -56,7 +57,7 @@ impl Lines {
     /// period.
     pub fn passes(&self) -> bool {
         let now = Instant::now();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let began = match state.began {
             Some(began) if now - began < self.period => began,
             _ => {
@@ -85,7 +86,7 @@ impl Lines {
     }
 
     fn take_left_out(&self) -> u64 {
-        std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).left_out)
+        std::mem::take(&mut self.state.lock().left_out)
     }
 }
 

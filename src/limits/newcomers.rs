@@ -4,8 +4,9 @@
 use super::pending::{Displace, Pending, Wait};
 use crate::outbox::Outbox;
 use crate::protocol::codes;
+use parking_lot::Mutex;
 use prometheus::IntGauge;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 pub struct Newcomers {
     pending: Arc<Pending<Newcomer>>,
@@ -47,7 +48,7 @@ impl Newcomers {
 impl NewcomerPlace {
     /// Registers the outbox after the handshake. Closes the outbox if the connection was displaced during the handshake.
     pub fn opened(&self, outbox: &Arc<Outbox>) {
-        let mut stage = self.wait.entry().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stage = self.wait.entry().0.lock();
         match *stage {
             Stage::Displaced => outbox.close(codes::DISPLACED),
             Stage::Handshake | Stage::Open(_) => *stage = Stage::Open(Arc::downgrade(outbox)),
@@ -70,7 +71,7 @@ impl Drop for NewcomerPlace {
 
 impl Displace for Newcomer {
     fn displace(&self) {
-        let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stage = self.0.lock();
         if let Stage::Open(outbox) = &*stage
             && let Some(outbox) = outbox.upgrade()
         {

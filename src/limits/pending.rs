@@ -4,9 +4,10 @@
 //! Past the limit, a new entry displaces the oldest. Honest clients send the request or token at once, hence connections
 //! held open for nothing are closed, and new clients get in.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// Notification of a displaced entry.
@@ -22,7 +23,7 @@ impl Displace for Notify {
 
 pub struct Pending<T> {
     limit: usize,
-    /// A std Mutex is enough: never held across an await.
+    /// A blocking mutex is enough: never held across an await.
     waiting: Mutex<Waiting<T>>,
 }
 
@@ -53,7 +54,7 @@ impl<T: Displace> Pending<T> {
 
 impl<T> Pending<T> {
     fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

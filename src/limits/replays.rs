@@ -3,13 +3,13 @@
 //! A recorded request that is sent again does no harm, since publishing is idempotent by outbox number. Refusing
 //! replays is defence in depth, so dropping the oldest signatures past the limit is acceptable.
 
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 /// Maximum number of signatures, about 50 bytes each.
 const MAX: usize = 50_000;
 
-/// A std Mutex is enough: never held across an await.
+/// A blocking mutex is enough: never held across an await.
 #[derive(Default)]
 pub struct Replays(Mutex<BTreeSet<(u64, u128)>>);
 
@@ -18,7 +18,7 @@ impl Replays {
     /// in Unix seconds. `oldest`: the oldest valid timestamp; signatures with older timestamps are dropped, since
     /// their requests are refused anyway.
     pub fn note(&self, timestamp: u64, signature: u128, oldest: u64) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         let new = seen.insert((timestamp, signature));
         while seen.len() > MAX || seen.first().is_some_and(|&(timestamp, _)| timestamp < oldest) {
             seen.pop_first();
@@ -39,7 +39,7 @@ mod tests {
         assert!(!replays.note(1000, 1, 700));
         assert!(!replays.note(1000, 1, 1000), "a timestamp is valid to its last second");
         assert!(replays.note(1301, 3, 1001));
-        assert_eq!(replays.0.lock().unwrap().len(), 1);
+        assert_eq!(replays.0.lock().len(), 1);
     }
 
     #[test]
@@ -48,7 +48,7 @@ mod tests {
         for i in 0..MAX as u64 + 10 {
             assert!(replays.note(1000 + i / 1000, u128::from(i), 0));
         }
-        assert_eq!(replays.0.lock().unwrap().len(), MAX);
+        assert_eq!(replays.0.lock().len(), MAX);
         assert!(!replays.note(1000 + MAX as u64 / 1000, MAX as u128, 0), "the newest are kept");
     }
 }

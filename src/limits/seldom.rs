@@ -1,6 +1,6 @@
 //! Rate limit for log lines that a flood of clients could repeat: one line a minute.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ impl Seldom {
     /// Whether the line may be written now.
     pub fn passes(&self) -> bool {
         let now = Instant::now();
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let passes = last.is_none_or(|last| now - last >= PAUSE);
         if passes {
             *last = Some(now);

@@ -85,7 +85,7 @@ fn relay(outbox: &Outbox, posts: &[(usize, usize)]) -> (Vec<String>, Vec<String>
         let data = published.iter().filter(|entry| entry.channel == channel).map(|entry| entry.data.as_bytes());
         data.map(|data| String::from_utf8_lossy(data).into_owned()).collect()
     };
-    (of(ROOM), of(ACCESS))
+    (of(ROOM), of(CONTROL))
 }
 
 /// Fragments of rows and bodies, and other bytes.

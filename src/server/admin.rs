@@ -36,7 +36,7 @@ impl Admin {
         let metrics = &self.services.metrics;
         let answered = tokio::time::timeout(CHECK, self.services.broker.check()).await;
         metrics.redis_up.set(i64::from(matches!(answered, Ok(Ok(())))));
-        self.services.revocation.updates.report();
+        self.services.updates.report();
         metrics.render()
     }
 
@@ -53,7 +53,7 @@ impl Admin {
             Err(_) => problems.push("broker: no answer within a second".to_owned()),
         }
         problems.extend(self.services.relay.failure().map(|problem| format!("relay: {problem}")));
-        let behind = self.services.revocation.updates.behind();
+        let behind = self.services.updates.behind();
         problems.extend(behind.into_iter().map(|(channel, age)| {
             format!("updates: {channel} is {} s behind; PocketBase answers too slowly", age.as_secs())
         }));

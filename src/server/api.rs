@@ -1,229 +1,62 @@
-//! The server API: signed requests of PocketBase's own hooks and of other back ends. `proto/server-api.md` describes
-//! the API for people.
+//! The server API over HTTP: checks a signed request of a back end, and executes its [method](methods::Method).
 
-use crate::access::is_well_formed;
-use crate::broker::{BrokerError, PresenceStats};
-use crate::channel::Kind;
-use crate::event::ACCESS;
-use crate::limits::lines::limited;
-use crate::protocol::{ClientInfo, Payload};
-use crate::revocation::Order;
+pub mod methods;
+
+use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
+use super::signed::{SignedRequests, discard};
 use crate::session::Services;
-use hyper::StatusCode;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use tokio::time::timeout;
+use crate::signature::{MAX_SKEW, VerifiedSignature};
+use hyper::body::{Body, Incoming};
+use hyper::{Request, StatusCode};
+use methods::{BODY_MAX, Method};
+use std::sync::Arc;
 
-/// Prefix of all methods' paths.
-pub const PREFIX: &str = "/api/";
-/// Maximum size of a request, in bytes.
-pub const BODY_MAX: usize = 64 * 1024;
-/// Maximum number of users in one question.
-const USERS_MAX: usize = 500;
-/// User and client id of the publisher, as shown to subscribers. No PocketBase user has such an id.
-const SERVER: &str = "$server";
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Method {
-    Publish,
-    Presence,
-    PresenceStats,
-    Statuses,
-    Disconnect,
-    Unsubscribe,
+pub struct Api {
+    services: Arc<Services>,
+    signed: Arc<SignedRequests>,
 }
 
-/// Reason why a request was not carried out.
-pub enum Refusal {
-    /// The request is invalid; the text says what to correct.
-    Bad(String),
-    /// PocketBase or Redis did not answer; a retry may succeed.
-    Unavailable,
-    /// More clients than `presence_max` are in the channel.
-    Crowded,
-}
+impl Api {
+    pub fn new(services: Arc<Services>, signed: Arc<SignedRequests>) -> Self {
+        Self { services, signed }
+    }
 
-impl Refusal {
-    pub fn parts(&self) -> (StatusCode, &'static str, &str) {
-        match self {
-            Refusal::Bad(what) => (StatusCode::BAD_REQUEST, "bad_request", what),
-            Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Redis did not answer; try again"),
-            Refusal::Crowded => (
-                StatusCode::BAD_REQUEST,
-                "too_many_clients",
-                "the channel has more clients than presence_max; ask for presence_stats",
-            ),
+    pub async fn answer(&self, method: Method, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
+        let _under_way = self.signed.begin()?;
+        let (parts, body) = request.into_parts();
+        if body.size_hint().upper().is_none_or(|length| length > BODY_MAX as u64) {
+            discard(body).await;
+            let message = format!("a request needs a content-length of {BODY_MAX} bytes at most");
+            return Ok(self.signed.refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message));
         }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfChannel {
-    channel: String,
-}
-
-impl Method {
-    pub fn of(path: &str) -> Option<Self> {
-        Some(match path.strip_prefix(PREFIX)? {
-            "publish" => Method::Publish,
-            "presence" => Method::Presence,
-            "presence_stats" => Method::PresenceStats,
-            "statuses" => Method::Statuses,
-            "disconnect" => Method::Disconnect,
-            "unsubscribe" => Method::Unsubscribe,
-            _ => return None,
-        })
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Publish => "publish",
-            Method::Presence => "presence",
-            Method::PresenceStats => "presence_stats",
-            Method::Statuses => "statuses",
-            Method::Disconnect => "disconnect",
-            Method::Unsubscribe => "unsubscribe",
+        let body = self.signed.read(body).await?;
+        let verified = self.signed.verify(&parts, &body)?;
+        if !method.is_read_only() {
+            self.claim(&verified).await?;
         }
-    }
-
-    /// Whether the method only reads: then a repeated request is no replay.
-    pub fn is_question(self) -> bool {
-        matches!(self, Method::Presence | Method::PresenceStats | Method::Statuses)
-    }
-
-    pub async fn carry_out(self, services: &Services, body: &[u8]) -> Result<Value, Refusal> {
-        let work = async {
-            match self {
-                Method::Publish => publish(services, body).await,
-                Method::Presence => {
-                    let clients: Vec<Value> = present(services, body).await?.iter().map(|it| json!(it)).collect();
-                    Ok(json!({"clients": clients}))
-                }
-                Method::PresenceStats => {
-                    let PresenceStats { clients, users } = presence_stats(services, body).await?;
-                    Ok(json!({"clients": clients, "users": users}))
-                }
-                Method::Statuses => statuses(services, body).await,
-                Method::Disconnect => disconnect(services, body).await,
-                Method::Unsubscribe => unsubscribe(services, body).await,
+        match method.execute(&self.services, &body).await {
+            Ok(answer) => Ok(json(StatusCode::OK, &answer)),
+            Err(error) => {
+                let (status, reason, message) = error.parts();
+                Ok(self.signed.refuse(status, reason, message))
             }
-        };
-        let answer = timeout(services.config.command_timeout, work).await.unwrap_or(Err(Refusal::Unavailable))?;
-        services.metrics.api_requests.with_label_values(&[self.name()]).inc();
-        Ok(answer)
+        }
     }
-}
 
-async fn publish(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Question<'a> {
-        channel: String,
-        #[serde(borrow)]
-        data: &'a RawValue,
-    }
-    let Question { channel, data } = serde_json::from_slice(body).map_err(|error| bad(&error))?;
-    has_members(&channel)?;
-    // Data that clients' parsers may reject is not passed on.
-    serde_json::from_str::<Value>(data.get()).map_err(|error| bad(&error))?;
-    let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
-    services.broker.signal(&channel, Payload::from_raw(data), server).await.map_err(|error| failed(&error))?;
-    Ok(json!({}))
-}
-
-async fn present(services: &Services, body: &[u8]) -> Result<Vec<ClientInfo>, Refusal> {
-    let OfChannel { channel } = read(body)?;
-    has_members(&channel)?;
-    match services.broker.presence(&channel).await {
-        Err(BrokerError::Crowded) => Err(Refusal::Crowded),
-        listed => listed.map_err(|error| failed(&error)),
-    }
-}
-
-async fn presence_stats(services: &Services, body: &[u8]) -> Result<PresenceStats, Refusal> {
-    let OfChannel { channel } = read(body)?;
-    has_members(&channel)?;
-    services.broker.presence_stats(&channel).await.map_err(|error| failed(&error))
-}
-
-async fn statuses(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Question {
-        users: Vec<String>,
-    }
-    let Question { users } = read(body)?;
-    if users.len() > USERS_MAX {
-        return Err(Refusal::Bad(format!("\"users\" has more than {USERS_MAX} entries")));
-    }
-    let states = services.statuses.of(&users).await.map_err(|error| failed(&error))?;
-    let statuses: BTreeMap<&String, _> = users.iter().zip(states).collect();
-    Ok(json!({"statuses": statuses}))
-}
-
-async fn disconnect(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Question {
-        user: String,
-        #[serde(default)]
-        reconnect: bool,
-    }
-    let Question { user, reconnect } = read(body)?;
-    order(services, &Order::Disconnect { user, reconnect }).await
-}
-
-async fn unsubscribe(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Question {
-        user: String,
-        channel: String,
-    }
-    let Question { user, channel } = read(body)?;
-    is_a_channel(&channel)?;
-    order(services, &Order::Unsubscribe { user, channel }).await
-}
-
-/// Sends an order to all gateways, including this gateway.
-async fn order(services: &Services, order: &Order) -> Result<Value, Refusal> {
-    let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
-    services.broker.signal(ACCESS, order.notice(), server).await.map_err(|error| failed(&error))?;
-    Ok(json!({}))
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| bad(&error))
-}
-
-fn bad(error: &serde_json::Error) -> Refusal {
-    Refusal::Bad(format!("the body is not valid for this method: {error}"))
-}
-
-fn failed(error: &BrokerError) -> Refusal {
-    limited!(
-        warn,
-        "failed requests of the server API",
-        %error,
-        "the broker did not answer a request of the server API; the caller is told to retry"
-    );
-    Refusal::Unavailable
-}
-
-fn is_a_channel(channel: &str) -> Result<(), Refusal> {
-    is_well_formed(channel).then_some(()).ok_or_else(|| Refusal::Bad("\"channel\" is not a valid channel name".into()))
-}
-
-fn has_members(channel: &str) -> Result<(), Refusal> {
-    is_a_channel(channel)?;
-    match Kind::of(channel) {
-        Kind::Feed => Ok(()),
-        Kind::Status | Kind::Updates => {
-            Err(Refusal::Bad("channels of this kind take no publications and have no presence".into()))
+    /// Checks that no gateway has taken the back end's request before.
+    async fn claim(&self, verified: &VerifiedSignature) -> Result<(), Box<Answer>> {
+        let name = format!("{:032x}", verified.signature);
+        // For as long as the timestamp is valid, wherever it lies within the allowed skew.
+        match self.services.broker.claim(&name, 2 * MAX_SKEW).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.signed.replayed()),
+            Err(error) => {
+                self.services.metrics.broker_errors.with_label_values(&["api"]).inc();
+                tracing::debug!(%error, "the broker did not answer the replay check; the request is refused");
+                let message = "the broker does not answer; sign the request anew and send it again";
+                let answer = self.signed.refuse(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+                Err(Box::new(retry_after(answer, STOPPED_PAUSE)))
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A listening socket: TCP, or a Unix socket with the socket file.
 
-use super::door::Peer;
+use super::admission::Peer;
 use crate::config::ListenAddress;
 use crate::outbox::KERNEL_BUFFER;
 use crate::stream::ClientStream;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 pub type Answer = Response<Full<Bytes>>;
@@ -21,4 +21,31 @@ pub fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
 /// `{"error":{"code","message"}}`: a word for programs, a sentence for people.
 pub fn error(status: StatusCode, code: &str, message: &str) -> Answer {
     json(status, &serde_json::json!({"error": {"code": code, "message": message}}))
+}
+
+/// Message of refusals while the gateway stops.
+pub const STOPPING: &str = "this gateway is stopping; retry at another gateway, or here after the restart";
+
+/// `Retry-After` of a stopping gateway, in seconds: a load balancer sends the next request to another gateway.
+pub const STOPPED_PAUSE: &str = "1";
+
+/// Adds `Retry-After`. The gateway does not close idle connections itself, since the close could cross with the next
+/// request. The answer to that request closes the connection, as every refusal does.
+pub fn retry_after(mut answer: Answer, seconds: &'static str) -> Answer {
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+    answer
+}
+
+/// Attached to an answer until the refusal is logged, where the caller's address is known.
+#[derive(Clone)]
+pub struct Refused {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// An error to be logged as a refused request.
+pub fn refused(status: StatusCode, reason: &'static str, message: &str) -> Answer {
+    let mut answer = error(status, reason, message);
+    answer.extensions_mut().insert(Refused { reason, message: message.to_owned() });
+    answer
 }

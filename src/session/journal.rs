@@ -1,7 +1,7 @@
 //! Log lines that answer "why was this user refused?": a line for each refused command at `info`, and for each
 //! accepted command at `debug`. No line contains a token, a key or content.
 
-use super::{Failure, Session, State};
+use super::{AuthState, Failure, Session};
 use crate::protocol::{HistoryRequest, Request, Subscribe};
 
 /// Maximum length of a channel's or method's name in the log, in characters; longer names are cut off.
@@ -61,6 +61,6 @@ impl Session {
 
     /// The user's key; empty for guests and before `connect` has succeeded.
     fn user(&self) -> &str {
-        if let State::Connected(connection) = &self.state { &connection.user } else { "" }
+        if let AuthState::Connected(connection) = &self.state { &connection.user } else { "" }
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn weight(publications: usize, bytes: usize) -> u32 {
 
 /// Key of a read budget: a user, or the guests of a network address.
 #[derive(Hash)]
-enum Reader<'a> {
+enum ReadBudget<'a> {
     User(&'a str),
     Guest(IpAddr),
 }
@@ -37,7 +37,7 @@ pub struct Pace {
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Verdict {
+pub enum RateCheck {
     Pass,
     Refuse,
     /// Commands continue although many were refused.
@@ -50,16 +50,16 @@ impl Pace {
     }
 
     /// Counts a command.
-    pub fn take(&mut self, rate: Option<&Rate>, now: Instant) -> Verdict {
+    pub fn take(&mut self, rate: Option<&Rate>, now: Instant) -> RateCheck {
         match rate {
             Some(rate) if !self.commands.take(rate, now) => {
                 if self.patience.take(rate, now) {
-                    Verdict::Refuse
+                    RateCheck::Refuse
                 } else {
-                    Verdict::Flood
+                    RateCheck::Flood
                 }
             }
-            _ => Verdict::Pass,
+            _ => RateCheck::Pass,
         }
     }
 
@@ -92,9 +92,9 @@ impl Session {
 
     fn count(&mut self) -> Result<(), Failure> {
         let failure = match self.pace.take(self.services.limits.commands.as_ref(), Instant::now()) {
-            Verdict::Pass => return Ok(()),
-            Verdict::Refuse => codes::TOO_MANY_REQUESTS.into(),
-            Verdict::Flood => codes::FLOOD.into(),
+            RateCheck::Pass => return Ok(()),
+            RateCheck::Refuse => codes::TOO_MANY_REQUESTS.into(),
+            RateCheck::Flood => codes::FLOOD.into(),
         };
         self.services.metrics.rate_limited.with_label_values(&["commands"]).inc();
         Err(failure)
@@ -107,7 +107,7 @@ impl Session {
 
     /// Counts a read against the user's budget, for all connections to this gateway.
     pub(super) fn admit_read(&self, connection: &Connection) -> Result<(), Failure> {
-        let passes = self.services.limits.reads.take(self.reader(connection), Instant::now());
+        let passes = self.services.limits.reads.take(self.read_budget(connection), Instant::now());
         self.pass_read(passes)
     }
 
@@ -127,7 +127,7 @@ impl Session {
 
     /// Whether the user's budget allows a read.
     pub(super) fn may_read(&self, connection: &Connection) -> bool {
-        self.services.limits.reads.holds(self.reader(connection), Instant::now())
+        self.services.limits.reads.holds(self.read_budget(connection), Instant::now())
     }
 
     /// Charges the weight of an answer to the connection and to the user.
@@ -138,12 +138,16 @@ impl Session {
 
     /// Charges the weight of a recovery to the user alone: after a reconnect, SDKs recover all channels at once.
     pub(super) fn charge_recovery(&self, connection: &Connection, weight: u32) {
-        self.services.limits.reads.charge(self.reader(connection), weight, Instant::now());
+        self.services.limits.reads.charge(self.read_budget(connection), weight, Instant::now());
     }
 
     /// The connection's read budget.
-    fn reader<'a>(&self, connection: &'a Connection) -> Reader<'a> {
-        if connection.is_guest() { Reader::Guest(counted_as(self.address)) } else { Reader::User(&connection.user) }
+    fn read_budget<'a>(&self, connection: &'a Connection) -> ReadBudget<'a> {
+        if connection.is_guest() {
+            ReadBudget::Guest(counted_as(self.address))
+        } else {
+            ReadBudget::User(&connection.user)
+        }
     }
 
     /// Counts a signal of the user in the channel.
@@ -166,10 +170,10 @@ impl Session {
 
     /// Moves an authenticated client from `max_unauthenticated` to the limit of the user's connections, or of guests
     /// per address. If the broker does not answer, the client is let in: a limit must not end the service.
-    pub(super) async fn settle(&mut self, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn enter_connection_limit(&mut self, deadline: Instant) -> Result<(), Failure> {
         self.newcomer = None;
         if self.connection()?.is_guest() {
-            return self.settle_guest();
+            return self.enter_guest_limit();
         }
         let limit = self.services.config.max_connections_per_user.0;
         if limit == 0 {
@@ -193,7 +197,7 @@ impl Session {
         }
     }
 
-    fn settle_guest(&mut self) -> Result<(), Failure> {
+    fn enter_guest_limit(&mut self) -> Result<(), Failure> {
         self.guest = self.services.limits.guests.take(self.address);
         if self.guest.is_some() {
             return Ok(());
@@ -202,8 +206,8 @@ impl Session {
         Err(codes::GUEST_LIMIT.into())
     }
 
-    /// Undoes [`Session::settle`] at the end of the session.
-    pub(super) fn unsettle(&self, connection: &Connection) {
+    /// Undoes [`Session::enter_connection_limit`] at the end of the session.
+    pub(super) fn leave_connection_limit(&self, connection: &Connection) {
         self.services.presence.leave(&user_channel(&connection.user), &connection.client);
     }
 }
@@ -224,26 +228,26 @@ mod tests {
         let (rate, now) = (Rate::new(50, 10), Instant::now());
         let mut pace = Pace::new(now);
         let mut take = |count: usize, at| (0..count).map(|_| pace.take(rate.as_ref(), at)).collect::<Vec<_>>();
-        assert!(take(10, now).iter().all(|verdict| *verdict == Verdict::Pass));
-        assert!(take(10, now).iter().all(|verdict| *verdict == Verdict::Refuse));
-        assert_eq!(take(1, now), [Verdict::Flood]);
+        assert!(take(10, now).iter().all(|check| *check == RateCheck::Pass));
+        assert!(take(10, now).iter().all(|check| *check == RateCheck::Refuse));
+        assert_eq!(take(1, now), [RateCheck::Flood]);
         let later = now + Duration::from_secs(1);
-        assert!(take(10, later).iter().all(|verdict| *verdict == Verdict::Pass), "after a pause, commands pass again");
-        assert_eq!(take(1, later), [Verdict::Refuse]);
+        assert!(take(10, later).iter().all(|check| *check == RateCheck::Pass), "after a pause, commands pass again");
+        assert_eq!(take(1, later), [RateCheck::Refuse]);
     }
 
     #[test]
     fn a_bit_too_fast_is_refused_again_and_again_and_twice_as_fast_is_a_flood() {
         let (rate, start) = (Rate::new(50, 10), Instant::now());
-        let verdicts = |every_ms: u64| {
+        let checks = |every_ms: u64| {
             let mut pace = Pace::new(start);
-            let verdicts =
+            let checks =
                 (0..10_000).map(move |i| pace.take(rate.as_ref(), start + Duration::from_millis(i * every_ms)));
-            verdicts.collect::<Vec<_>>()
+            checks.collect::<Vec<_>>()
         };
-        assert!(verdicts(20).iter().all(|verdict| *verdict == Verdict::Pass));
-        assert!(verdicts(11).contains(&Verdict::Refuse) && !verdicts(11).contains(&Verdict::Flood));
-        assert!(verdicts(9).contains(&Verdict::Flood));
+        assert!(checks(20).iter().all(|check| *check == RateCheck::Pass));
+        assert!(checks(11).contains(&RateCheck::Refuse) && !checks(11).contains(&RateCheck::Flood));
+        assert!(checks(9).contains(&RateCheck::Flood));
     }
 
     #[test]
@@ -252,17 +256,17 @@ mod tests {
         let (rate, now) = (Rate::new(50, 20), Instant::now());
         let mut pace = Pace::new(now);
         pace.charge(rate.as_ref(), weight(3, 512 * 1024), now);
-        assert_eq!(pace.take(rate.as_ref(), now), Verdict::Refuse);
+        assert_eq!(pace.take(rate.as_ref(), now), RateCheck::Refuse);
         // A debt of 12, and one token.
-        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(259)), Verdict::Refuse);
-        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(260)), Verdict::Pass);
+        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(259)), RateCheck::Refuse);
+        assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(260)), RateCheck::Pass);
     }
 
     #[test]
     fn without_a_rate_everything_passes() {
         let now = Instant::now();
         let mut pace = Pace::new(now);
-        assert!((0..10_000).all(|_| pace.take(None, now) == Verdict::Pass));
+        assert!((0..10_000).all(|_| pace.take(None, now) == RateCheck::Pass));
         assert_eq!(pace.left(None, now), usize::MAX);
     }
 }

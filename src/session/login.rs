@@ -1,6 +1,6 @@
 //! Authentication of a connection: `connect` with a PocketBase token, `connect` as a guest without a token, `refresh`.
 
-use super::{Failure, Session, State};
+use super::{AuthState, Failure, Session};
 use crate::auth::{AuthError, Verified};
 use crate::connection::Connection;
 use crate::limits::lines::limited;
@@ -13,14 +13,14 @@ use tokio::time::{Instant, timeout_at};
 
 impl Session {
     pub(super) async fn connect(&mut self, token: &str, clock: &Clock, deadline: Instant) -> Result<Reply, Failure> {
-        if matches!(self.state, State::Connected(_)) {
+        if matches!(self.state, AuthState::Connected(_)) {
             return Err(codes::BAD_REQUEST_FRAME.into());
         }
-        self.state = State::Failed;
+        self.state = AuthState::Failed;
         self.newcomer.iter().for_each(|newcomer| newcomer.keep());
         let authenticated = self.authenticate(token, clock, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
-        self.settle(deadline).await?;
+        self.enter_connection_limit(deadline).await?;
         let connection = self.connection()?;
         if !connection.is_guest() {
             self.services.statuses.enter(connection, deadline).await;
@@ -30,7 +30,7 @@ impl Session {
     }
 
     fn fail(&mut self) {
-        if let State::Connected(connection) = std::mem::replace(&mut self.state, State::Failed) {
+        if let AuthState::Connected(connection) = std::mem::replace(&mut self.state, AuthState::Failed) {
             self.services.connections.remove(&connection);
         }
     }
@@ -56,12 +56,12 @@ impl Session {
     async fn authenticate(&mut self, token: &str, clock: &Clock, deadline: Instant) -> Result<Option<u32>, Failure> {
         let mut verified = self.verify(token, deadline).await?;
         let connection = match &self.state {
-            State::Connected(connection) => Arc::clone(connection),
-            State::New | State::Failed => {
+            AuthState::Connected(connection) => Arc::clone(connection),
+            AuthState::New | AuthState::Failed => {
                 let (user, account) = (Arc::clone(&verified.identity.user), Arc::clone(&verified.account));
                 let connection = Connection::new(self.id, user, Arc::clone(&self.client), &self.outbox, account);
                 self.services.connections.add(&connection);
-                self.state = State::Connected(Arc::clone(&connection));
+                self.state = AuthState::Connected(Arc::clone(&connection));
                 connection
             }
         };

@@ -65,14 +65,14 @@ impl Session {
     /// Leaves out users whom the caller may not view, and users who do not exist.
     async fn get_statuses(&self, data: &str, deadline: Instant) -> Result<Reply, Failure> {
         #[derive(Deserialize)]
-        struct Question {
+        struct StatusesQuery {
             users: Vec<String>,
         }
         #[derive(Serialize)]
         struct Answer<'a> {
             statuses: BTreeMap<&'a str, State>,
         }
-        let Question { users } = read(data)?;
+        let StatusesQuery { users } = read(data)?;
         if users.len() > USERS_MAX {
             return Err(codes::LIMIT_EXCEEDED.into());
         }

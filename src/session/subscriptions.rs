@@ -1,14 +1,14 @@
 //! Subscribing to channels of all kinds, once PocketBase allows it, and unsubscribing.
 
-use super::ahead::{Entering, Groundwork};
+use super::ahead::{Ahead, Entering, Groundwork};
 use super::limits::{FAILED_RECOVERY, weight};
-use super::{Failure, Session, State};
+use super::{AuthState, Failure, Session};
 use crate::access::changes::Moment;
 use crate::broker::status::State as Status;
 use crate::channel::Kind;
 use crate::connection::Connection;
-use crate::hub::SubscribeError;
 use crate::hub::suspension::Standing;
+use crate::hub::{SubscribeError, SubscribeOptions};
 use crate::outbox::Outbox;
 use crate::protocol::codes::{self, ErrorCode};
 use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply, json};
@@ -22,18 +22,35 @@ const PIECE: usize = 64 * 1024;
 pub(super) const ENVELOPE: usize = 256;
 
 impl Session {
-    pub(super) fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
+    fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
         if self.services.hub.standing(channel, self.id) != Standing::Out {
             return Err(codes::ALREADY_SUBSCRIBED);
         }
-        let State::Connected(connection) = &self.state else { return Err(codes::UNAUTHORIZED) };
+        let AuthState::Connected(connection) = &self.state else { return Err(codes::UNAUTHORIZED) };
         if connection.channels().len() >= self.services.config.max_subscriptions {
             return Err(codes::LIMIT_EXCEEDED);
         }
         Ok(())
     }
 
+    /// Subscribes to a channel of any kind, with the parts prepared for the whole frame.
     pub(super) async fn subscribe(
+        &self,
+        id: u32,
+        request: Subscribe,
+        deadline: Instant,
+        ahead: &mut Ahead<'_>,
+    ) -> Result<(), Failure> {
+        self.may_subscribe(&request.channel)?;
+        let groundwork = ahead.take(&request.channel);
+        match Kind::of(&request.channel) {
+            Kind::Feed => self.subscribe_to_feed(id, request, deadline, groundwork).await,
+            Kind::Status => self.subscribe_to_status(id, request, deadline, groundwork).await,
+            Kind::Updates => self.subscribe_to_updates(id, request, deadline, groundwork).await,
+        }
+    }
+
+    async fn subscribe_to_feed(
         &self,
         id: u32,
         Subscribe { channel, recover, reject_unrecovered, join_leave, echo }: Subscribe,
@@ -79,15 +96,16 @@ impl Session {
                 }
                 !unrecoverable
             };
-            let joined = timeout_at(deadline, async {
+            let options = SubscribeOptions { recover: recover.as_ref(), join_leave, without_echo: !echo };
+            let joining = async {
                 self.services.relay.started().await;
                 if present.is_none() {
                     present = Some(Entering::new(&self.services.presence, &name, &self.client));
                     self.services.presence.enter(&name, &connection.info()).await?;
                 }
-                self.services.hub.subscribe(&channel, &connection, recover.as_ref(), history, accept).await
-            });
-            let joined = joined.await;
+                self.services.hub.subscribe(&channel, &connection, options, history, accept).await
+            };
+            let joined = self.joined(joining, deadline).await;
             if let Some(room) = needs_room {
                 // Read again afterwards: the channel goes on meanwhile.
                 if let Err(failure) = self.room_for(room, deadline).await {
@@ -97,29 +115,17 @@ impl Session {
                 continue;
             }
             self.charge_recovery(&connection, std::mem::take(&mut weight_of_missed));
-            let failure = match joined {
-                Ok(Ok(true)) => {
-                    present.iter_mut().for_each(|present| present.stays = true);
-                    if join_leave {
-                        self.services.hub.tell_movements(&channel, &connection);
-                    }
-                    if !echo {
-                        self.services.hub.spare_echo(&channel, &connection);
-                    }
-                    return Ok(());
-                }
-                Ok(Ok(false)) if stale => continue,
-                Ok(Ok(false)) => codes::UNRECOVERABLE_POSITION,
-                Ok(Err(SubscribeError::AlreadySubscribed)) => codes::ALREADY_SUBSCRIBED,
-                Ok(Err(SubscribeError::OtherKind)) => codes::UNKNOWN_CHANNEL,
-                Ok(Err(SubscribeError::Broker(error))) => self.broker_failed("subscribe", &error),
-                Err(_) => codes::INTERNAL,
-            };
-            return Err(failure.into());
+            if joined? {
+                present.iter_mut().for_each(|present| present.stays = true);
+                return Ok(());
+            }
+            if !stale {
+                return Err(codes::UNRECOVERABLE_POSITION.into());
+            }
         }
     }
 
-    pub(super) async fn subscribe_status(
+    async fn subscribe_to_status(
         &self,
         id: u32,
         Subscribe { channel, .. }: Subscribe,
@@ -138,22 +144,17 @@ impl Session {
                 }
                 still
             };
-            let joined = self.services.hub.subscribe_status(&channel, connection, accept);
-            match timeout_at(deadline, joined).await {
-                Ok(Ok(true)) => return Ok(()),
-                // Access may have changed since PocketBase was asked.
-                Ok(Ok(false)) => {}
-                Ok(Err(SubscribeError::Broker(error))) => return Err(self.broker_failed("subscribe", &error).into()),
-                Ok(Err(SubscribeError::AlreadySubscribed)) => return Err(codes::ALREADY_SUBSCRIBED.into()),
-                Ok(Err(SubscribeError::OtherKind)) => return Err(codes::UNKNOWN_CHANNEL.into()),
-                Err(_) => return Err(codes::INTERNAL.into()),
+            let joining = self.services.hub.subscribe_status(&channel, connection, accept);
+            if self.joined(joining, deadline).await? {
+                return Ok(());
             }
+            // Access may have changed since PocketBase was asked.
         }
     }
 
     /// Updates channels keep nothing for returning clients, which are told to reload. `reject_unrecovered` is ignored,
     /// since after error 112 an SDK with `getState` subscribes again, and would get error 112 forever.
-    pub(super) async fn subscribe_to_updates(
+    async fn subscribe_to_updates(
         &self,
         id: u32,
         Subscribe { channel, recover, .. }: Subscribe,
@@ -180,13 +181,28 @@ impl Session {
         let recovered = recover.map(|_| false);
         let reply =
             json::reply(id, &Reply::Subscribe(SubscribeReply { position, recovered, publications: Vec::new() }));
-        let updates = &services.revocation.updates;
+        let updates = &services.updates;
         if updates.subscribe(&channel, connection, reply, deadline).await {
             return Ok(());
         }
         connection.channels().remove(&channel);
         updates.unsubscribe(&channel, connection);
         Err(codes::INTERNAL.into())
+    }
+
+    /// The hub's answer: whether the subscribe was accepted.
+    async fn joined(
+        &self,
+        joining: impl Future<Output = Result<bool, SubscribeError>>,
+        deadline: Instant,
+    ) -> Result<bool, Failure> {
+        match timeout_at(deadline, joining).await {
+            Ok(Ok(accepted)) => Ok(accepted),
+            Ok(Err(SubscribeError::AlreadySubscribed)) => Err(codes::ALREADY_SUBSCRIBED.into()),
+            Ok(Err(SubscribeError::OtherKind)) => Err(codes::UNKNOWN_CHANNEL.into()),
+            Ok(Err(SubscribeError::Broker(error))) => Err(self.broker_failed("subscribe", &error).into()),
+            Err(_) => Err(codes::INTERNAL.into()),
+        }
     }
 
     /// PocketBase's verdict: the prepared verdict, or else a new answer.
@@ -206,7 +222,7 @@ impl Session {
     pub(super) fn leave(&self, connection: &Connection, channel: &str) {
         if Kind::of(channel) == Kind::Updates {
             connection.channels().remove(channel);
-            self.services.revocation.updates.unsubscribe(channel, connection);
+            self.services.updates.unsubscribe(channel, connection);
             return;
         }
         self.services.hub.unsubscribe(channel, connection);

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::outbox;
 use crate::protocol::codes::{self, Disconnect};
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -31,7 +31,7 @@ impl Pings {
 
 /// A connection's [`Timing`], shared by the session and by the task that reads and writes while the session works.
 ///
-/// A std Mutex is enough: held for a few comparisons.
+/// A blocking mutex is enough: held for a few comparisons.
 pub struct Clock(Mutex<Timing>);
 
 impl Clock {
@@ -41,7 +41,7 @@ impl Clock {
 
     /// Reads or changes the timing.
     pub fn with<R>(&self, act: impl FnOnce(&mut Timing) -> R) -> R {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.0.lock())
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Timing {
 
 /// The next thing to do.
 #[derive(Debug, PartialEq)]
-pub enum Due {
+pub enum TimerAction {
     Nothing,
     Ping,
     End(Disconnect),
@@ -125,26 +125,26 @@ impl Timing {
     }
 
     /// `is_listening`: whether the connection is being read. Without reading, a missing pong proves nothing.
-    pub fn due(&mut self, now: Instant, pings: Pings, is_listening: bool) -> Due {
+    pub fn due(&mut self, now: Instant, pings: Pings, is_listening: bool) -> TimerAction {
         if self.end.is_some_and(|end| now >= end) {
-            return Due::End(if self.is_authenticated { codes::EXPIRED } else { codes::STALE });
+            return TimerAction::End(if self.is_authenticated { codes::EXPIRED } else { codes::STALE });
         }
         if let Some(due) = self.pong_due.filter(|due| now >= *due) {
             if is_listening && now < due + LATE {
-                return Due::End(codes::NO_PONG);
+                return TimerAction::End(codes::NO_PONG);
             }
             self.pong_due = Some(now + pings.timeout);
         }
         if self.next_ping.is_none_or(|due| now < due) {
-            return Due::Nothing;
+            return TimerAction::Nothing;
         }
         self.next_ping = Some(now + pings.interval);
         if self.pong_due.is_some() {
             // The last ping may still be on its way.
-            return Due::Nothing;
+            return TimerAction::Nothing;
         }
         self.pong_due = Some(self.drained.map_or(now, |drained| drained.max(now)) + pings.timeout);
-        Due::Ping
+        TimerAction::Ping
     }
 }
 
@@ -163,7 +163,7 @@ mod tests {
     fn pinged(start: Instant) -> Timing {
         let mut timing = timing(start);
         timing.authenticated(start, PINGS, None);
-        assert_eq!(timing.due(start + PINGS.interval, PINGS, true), Due::Ping);
+        assert_eq!(timing.due(start + PINGS.interval, PINGS, true), TimerAction::Ping);
         timing
     }
 
@@ -172,8 +172,8 @@ mod tests {
         let start = Instant::now();
         let mut timing = timing(start);
         assert_eq!(timing.next(), start + Duration::from_secs(10));
-        assert_eq!(timing.due(start + Duration::from_secs(9), PINGS, true), Due::Nothing);
-        assert_eq!(timing.due(start + Duration::from_secs(10), PINGS, true), Due::End(codes::STALE));
+        assert_eq!(timing.due(start + Duration::from_secs(9), PINGS, true), TimerAction::Nothing);
+        assert_eq!(timing.due(start + Duration::from_secs(10), PINGS, true), TimerAction::End(codes::STALE));
     }
 
     #[test]
@@ -182,12 +182,12 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = timing(start);
         timing.authenticated(start, PINGS, Some(Duration::from_secs(3600)));
-        assert_eq!((timing.next(), timing.due(at(25), PINGS, true)), (at(25), Due::Ping));
+        assert_eq!((timing.next(), timing.due(at(25), PINGS, true)), (at(25), TimerAction::Ping));
         assert_eq!(timing.next(), at(35));
         assert!(timing.pong());
         assert!(!timing.pong());
-        assert_eq!((timing.next(), timing.due(at(50), PINGS, true)), (at(50), Due::Ping));
-        assert_eq!(timing.due(at(60), PINGS, true), Due::End(codes::NO_PONG));
+        assert_eq!((timing.next(), timing.due(at(50), PINGS, true)), (at(50), TimerAction::Ping));
+        assert_eq!(timing.due(at(60), PINGS, true), TimerAction::End(codes::NO_PONG));
     }
 
     #[test]
@@ -197,10 +197,10 @@ mod tests {
         let mut timing = timing(start);
         timing.authenticated(start, PINGS, Some(Duration::from_secs(30)));
         timing.authenticated(at(20), PINGS, Some(Duration::from_secs(30)));
-        assert_eq!(timing.due(at(25), PINGS, true), Due::Ping);
+        assert_eq!(timing.due(at(25), PINGS, true), TimerAction::Ping);
         assert!(timing.pong());
-        assert_eq!(timing.due(at(49), PINGS, true), Due::Nothing);
-        assert_eq!(timing.due(at(50), PINGS, true), Due::End(codes::EXPIRED));
+        assert_eq!(timing.due(at(49), PINGS, true), TimerAction::Nothing);
+        assert_eq!(timing.due(at(50), PINGS, true), TimerAction::End(codes::EXPIRED));
         timing.authenticated(start, PINGS, Some(Duration::MAX));
     }
 
@@ -210,10 +210,10 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = timing(start);
         timing.authenticated(start, PINGS, None);
-        assert_eq!((timing.next(), timing.due(at(25), PINGS, true)), (at(25), Due::Ping));
+        assert_eq!((timing.next(), timing.due(at(25), PINGS, true)), (at(25), TimerAction::Ping));
         assert!(timing.pong());
-        assert_eq!((timing.next(), timing.due(at(40_000_000), PINGS, true)), (at(50), Due::Ping));
-        assert_eq!(timing.due(at(40_000_010), PINGS, true), Due::End(codes::NO_PONG));
+        assert_eq!((timing.next(), timing.due(at(40_000_000), PINGS, true)), (at(50), TimerAction::Ping));
+        assert_eq!(timing.due(at(40_000_010), PINGS, true), TimerAction::End(codes::NO_PONG));
     }
 
     #[test]
@@ -223,7 +223,10 @@ mod tests {
         let mut timing = pinged(start);
         assert!(!timing.arrived(r#"{"id":1,"ping":{}}"#) && timing.pong_due.is_some());
         assert!(!timing.arrived("{\"id\":1,\"ping\":{}}\n{}"), "there is more in this frame");
-        assert_eq!((timing.due(at(36), PINGS, true), timing.due(at(50), PINGS, true)), (Due::Nothing, Due::Ping));
+        assert_eq!(
+            (timing.due(at(36), PINGS, true), timing.due(at(50), PINGS, true)),
+            (TimerAction::Nothing, TimerAction::Ping)
+        );
         assert!(timing.arrived(" {}\n"), "a pong alone");
         assert!(!timing.arrived("{}"), "no ping is unanswered");
         assert!(timing.pong() && !timing.pong(), "the pong of the first frame, handled late");
@@ -235,13 +238,13 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = pinged(start);
         timing.moved(at(34), PINGS);
-        assert_eq!(timing.due(at(50), PINGS, true), Due::Nothing, "no second ping behind the first");
-        assert_eq!(timing.due(at(63), PINGS, true), Due::Nothing);
-        assert_eq!(timing.due(at(64), PINGS, true), Due::End(codes::NO_PONG));
+        assert_eq!(timing.due(at(50), PINGS, true), TimerAction::Nothing, "no second ping behind the first");
+        assert_eq!(timing.due(at(63), PINGS, true), TimerAction::Nothing);
+        assert_eq!(timing.due(at(64), PINGS, true), TimerAction::End(codes::NO_PONG));
         let mut timing = self::timing(start);
         timing.authenticated(start, PINGS, None);
         timing.moved(at(20), PINGS);
-        assert_eq!(timing.due(at(25), PINGS, true), Due::Ping);
+        assert_eq!(timing.due(at(25), PINGS, true), TimerAction::Ping);
         assert_eq!(timing.next(), at(50));
     }
 
@@ -250,10 +253,10 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = pinged(start);
-        assert_eq!(timing.due(at(35), PINGS, false), Due::Nothing);
-        assert_eq!(timing.due(at(45), PINGS, true), Due::End(codes::NO_PONG));
+        assert_eq!(timing.due(at(35), PINGS, false), TimerAction::Nothing);
+        assert_eq!(timing.due(at(45), PINGS, true), TimerAction::End(codes::NO_PONG));
         let mut timing = pinged(start);
-        assert_eq!(timing.due(at(60), PINGS, true), Due::Nothing, "this process stood still");
-        assert_eq!(timing.due(at(70), PINGS, true), Due::End(codes::NO_PONG));
+        assert_eq!(timing.due(at(60), PINGS, true), TimerAction::Nothing, "this process stood still");
+        assert_eq!(timing.due(at(70), PINGS, true), TimerAction::End(codes::NO_PONG));
     }
 }

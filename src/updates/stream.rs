@@ -20,10 +20,10 @@ mod log;
 mod questions;
 mod settled;
 
-use super::Told;
 use super::source::Source;
 use crate::access::changes::Change;
 use crate::connection::{Connection, ConnectionId};
+use crate::event::UpdatesRoute;
 use crate::metrics::Metrics;
 use crate::protocol::Payload;
 use crate::protocol::codes::UnsubscribeCode;
@@ -200,7 +200,7 @@ impl Stream {
         self.inbox.arrived.notify_one();
     }
 
-    pub fn event(&self, told: &Told, data: &Payload) {
+    pub fn event(&self, route: &UpdatesRoute, data: &Payload) {
         #[derive(Deserialize)]
         struct Record {
             id: Arc<str>,
@@ -212,7 +212,7 @@ impl Stream {
         }
         self.push(|| match serde_json::from_slice::<Data>(data.as_bytes()) {
             Ok(Data { action, record: Record { id: record } }) => {
-                Input::Event(Event { action, record, data: data.clone(), users: told.users.clone() })
+                Input::Event(Event { action, record, data: data.clone(), users: route.users.clone() })
             }
             Err(error) => {
                 tracing::error!(

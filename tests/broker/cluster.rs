@@ -6,7 +6,7 @@ use crate::{PREFIX, Recorder, brief, client, entries, entry, generous, mark, num
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::status::{Choice, Lease, StatusStore};
 use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery};
-use konvert_gateway::event::ACCESS;
+use konvert_gateway::channel::CONTROL;
 use konvert_gateway::protocol::Position;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -246,12 +246,12 @@ async fn a_master_dies_and_its_replica_takes_over() {
 }
 
 fn barrier(seq: u64) -> Entry {
-    Entry { barrier: true, ..entry(ACCESS, seq) }
+    Entry { barrier: true, ..entry(CONTROL, seq) }
 }
 
 /// A channel on another master than the access changes.
 fn apart(cluster: &Cluster) -> String {
-    let access = cluster.owner(&live(ACCESS));
+    let access = cluster.owner(&live(CONTROL));
     let mut names = (0..).map(|n| format!("room:{n}"));
     names.find(|name| cluster.owner(&live(name)) != access).expect("there are three masters")
 }
@@ -264,7 +264,7 @@ async fn an_access_change_is_confirmed_before_anything_later_is_published() {
     let recorder = Recorder::listen(&*broker).await;
     let room = apart(&cluster);
     broker.subscribe(&room).await.unwrap();
-    let paused = &cluster.nodes[cluster.owner(&live(ACCESS))];
+    let paused = &cluster.nodes[cluster.owner(&live(CONTROL))];
     paused.pause();
     let batch = [entry(&room, 1), barrier(2), entry(&room, 3)];
     let failure = broker.publish(&batch).await.unwrap_err();
@@ -286,14 +286,14 @@ async fn publications_name_the_access_change_before_them() {
     let (a, b) = (connect(&cluster).await, connect(&cluster).await);
     let recorder = Recorder::listen(&*b).await;
     let room = apart(&cluster);
-    for channel in [&room, ACCESS] {
+    for channel in [&room, CONTROL] {
         b.subscribe(channel).await.unwrap();
     }
     b.begin(mark(0)).await.unwrap();
     a.begin(mark(0)).await.unwrap();
     a.publish(&[entry(&room, 1)]).await.unwrap();
-    a.publish(&[barrier(2), entry(&room, 3), entry(ACCESS, 4), barrier(5), entry(&room, 5)]).await.unwrap();
-    a.publish(&[entry(ACCESS, 6), entry(&room, 6)]).await.unwrap();
+    a.publish(&[barrier(2), entry(&room, 3), entry(CONTROL, 4), barrier(5), entry(&room, 5)]).await.unwrap();
+    a.publish(&[entry(CONTROL, 6), entry(&room, 6)]).await.unwrap();
     a.advance(mark(6)).await.unwrap();
     // Only now does broker `b` learn of the changes.
     b.begin(mark(0)).await.unwrap();
@@ -304,7 +304,7 @@ async fn publications_name_the_access_change_before_them() {
     a.advance(mark(7)).await.unwrap();
     a.publish(&[entry(&room, 9)]).await.unwrap();
     assert_eq!(brief(&recorder.wait(&room, 6).await), numbered([1, 3, 5, 6, 7, 9]));
-    let epoch = recorder.epochs(ACCESS).remove(0);
+    let epoch = recorder.epochs(CONTROL).remove(0);
     let at = |offset| (room.clone(), Position { offset, epoch: epoch.clone() });
     assert_eq!(*recorder.barriers.lock().unwrap(), [at(3), at(3), at(3), at(3), at(5)]);
     // A new generation begins without a barrier.

@@ -5,7 +5,7 @@ use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, 
 use futures_util::future::join_all;
 use konvert_gateway::broker::status::State;
 use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Sink};
-use konvert_gateway::event::ACCESS;
+use konvert_gateway::channel::CONTROL;
 use konvert_gateway::protocol::{ClientInfo, Movement, Position, Publication};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -293,7 +293,7 @@ impl InOrder {
 impl Sink for InOrder {
     fn publication(&self, channel: &str, _: &str, publication: Publication, _: Option<&Position>) {
         let mut order = self.0.lock().unwrap();
-        if channel == ACCESS {
+        if channel == CONTROL {
             // A missed access change shows at the next publication.
             if order.next.is_none_or(|next| next == publication.offset) {
                 order.next = Some(publication.offset + 1);
@@ -327,7 +327,7 @@ async fn after_a_cut_nothing_overtakes_the_access_changes() {
     let sink: Arc<dyn Sink> = order.clone();
     broker.start(Arc::downgrade(&sink)).await.unwrap();
     let rooms: Vec<String> = (0..ROOMS).map(|n| format!("room:{n}")).collect();
-    broker.subscribe(ACCESS).await.unwrap();
+    broker.subscribe(CONTROL).await.unwrap();
     for some in rooms.chunks(5_000) {
         join_all(some.iter().map(async |room| broker.subscribe(room).await.unwrap())).await;
     }
@@ -339,7 +339,7 @@ async fn after_a_cut_nothing_overtakes_the_access_changes() {
         while order.counts().0 == gaps || order.counts().1 < publications + 100 {
             assert!(Instant::now() < deadline, "the link does not come back");
             pairs += 1;
-            let access = Entry { barrier: true, ..entry(ACCESS, 2 * pairs - 1) };
+            let access = Entry { barrier: true, ..entry(CONTROL, 2 * pairs - 1) };
             let room = rooms[(7919 * pairs % ROOMS) as usize].clone();
             let message = Entry { data: payload(pairs.to_string()), ..entry(&room, 2 * pairs) };
             publisher.publish(&[access, message]).await.unwrap();

@@ -9,7 +9,7 @@ use konvert_gateway::broker::memory::MemoryBroker;
 use konvert_gateway::broker::{Broker, Entry, Retention};
 use konvert_gateway::config::{Config, Sources};
 use konvert_gateway::connection::Connection;
-use konvert_gateway::hub::Hub;
+use konvert_gateway::hub::{Hub, SubscribeOptions};
 use konvert_gateway::metrics::Metrics;
 use konvert_gateway::outbox::{Budget, Outbox, Wire};
 use konvert_gateway::presence::Presence;
@@ -59,7 +59,12 @@ impl Node {
             length = frame.len();
             outbox.push(frame)
         };
-        assert!(self.hub.subscribe(channel, &connection, None, None, accept).await.expect("the broker answers"));
+        assert!(
+            self.hub
+                .subscribe(channel, &connection, SubscribeOptions::default(), None, accept)
+                .await
+                .expect("the broker answers")
+        );
         self.connections.push(connection);
         length
     }

@@ -15,7 +15,7 @@
 use super::scripts::call;
 use super::{RedisBroker, link, millis, slots, wire};
 use crate::broker::{BrokerError, Entry, Mark, new_epoch};
-use crate::event::ACCESS;
+use crate::channel::CONTROL;
 use crate::protocol::Position;
 use redis::{Cmd, Value};
 use std::collections::HashMap;
@@ -40,9 +40,9 @@ impl RedisBroker {
             return self.publish_at_once(fence, entries.iter(), None).await.map(|(new, _)| new);
         };
         // All entries of the barriers' channel go first, since the entries of a channel have to ascend.
-        let (first, rest): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.channel == ACCESS);
+        let (first, rest): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.channel == CONTROL);
         let mut position = redis::cmd("HMGET");
-        position.arg(self.keys().position(ACCESS)).arg("offset").arg("epoch");
+        position.arg(self.keys().position(CONTROL)).arg("offset").arg("epoch");
         let (new, answer) = self.publish_at_once(fence, first.into_iter(), Some(position)).await?;
         let barrier = answer.as_ref().and_then(wire::read_position);
         let barrier = barrier.ok_or_else(|| BrokerError::Corrupt("the position of the access changes".into()))?;
@@ -97,7 +97,7 @@ impl RedisBroker {
         command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
         command.arg(self.keys().live(&entry.channel)).arg(self.generation()).arg(entry.at);
         command.arg(self.retention.bytes_of(&entry.channel));
-        if let Some(barrier) = barrier.filter(|_| entry.channel != ACCESS) {
+        if let Some(barrier) = barrier.filter(|_| entry.channel != CONTROL) {
             command.arg(wire::barrier(barrier));
         }
         command

@@ -7,7 +7,7 @@ use super::pubsub::{ANSWER_TIMEOUT, PubSub};
 use super::slots::{self, SlotMap};
 use super::subscriber::State;
 use crate::broker::BrokerError;
-use crate::event::ACCESS;
+use crate::channel::CONTROL;
 use crate::tasks::{self, Task};
 use redis::Cmd;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -269,7 +269,7 @@ impl Keeper {
         let (mut missing, more) = self.differences(link).await;
         self.write(link, &[], &more).await?;
         let is_missing = !missing.is_empty();
-        let (access, _) = self.common.state.live(ACCESS);
+        let (access, _) = self.common.state.live(CONTROL);
         if let Some(place) = missing.iter().position(|name| *name == access).filter(|_| missing.len() > 1) {
             // The channel of access changes comes first, with a gap of its own, so that the sink reads missed access
             // changes before publications of other channels arrive. Otherwise a publication could overtake an access

@@ -4,6 +4,7 @@
 use super::*;
 use crate::access::changes::Cause;
 use crate::auth::Account;
+use crate::event::UpdatesRoute;
 use crate::outbox::Outbox;
 use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};
 use async_trait::async_trait;
@@ -232,7 +233,7 @@ struct Client {
 }
 
 /// A row of the outbox: its time, the access changes and the event.
-type Row = (u64, Vec<Change>, Option<(Told, Payload)>);
+type Row = (u64, Vec<Change>, Option<(UpdatesRoute, Payload)>);
 
 struct Stage {
     world: Arc<Mutex<World>>,
@@ -351,7 +352,7 @@ impl Stage {
             let users = if deleted { vec![] } else { vec![world.notes[&id].owner.to_owned(), user.to_owned()] };
             let at = if deleted { now } else { world.notes[&id].at };
             let data = json!({"action": action, "collection": "notes", "record": {"id": id, "at": at}});
-            (Told { channels: vec![CHANNEL.to_owned()], users }, Payload::parse(&data.to_string()).unwrap())
+            (UpdatesRoute { channels: vec![CHANNEL.to_owned()], users }, Payload::parse(&data.to_string()).unwrap())
         });
         world.observe();
         drop(world);
@@ -363,8 +364,8 @@ impl Stage {
         let Some((at, changes, event)) = self.pending.pop_front() else { return };
         self.relayed = at;
         changes.iter().for_each(|change| self.stream.push(|| Input::Change(change.clone())));
-        if let Some((told, data)) = event {
-            self.stream.event(&told, &data);
+        if let Some((route, data)) = event {
+            self.stream.event(&route, &data);
         }
     }
 

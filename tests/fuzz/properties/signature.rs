@@ -2,7 +2,7 @@
 //! the request is signed correctly, whatever its timestamp.
 
 use aws_lc_rs::hmac;
-use konvert_gateway::signature::{MAX_SKEW, Refusal, Signer};
+use konvert_gateway::signature::{MAX_SKEW, SignatureError, Signer};
 use std::time::{Duration, UNIX_EPOCH};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -25,20 +25,20 @@ pub fn check(input: &[u8]) {
     let near = timestamp.parse::<u64>().is_ok_and(|sent| sent.abs_diff(NOW) <= MAX_SKEW.as_secs());
     let expected = match (signature.eq_ignore_ascii_case(&right), near) {
         (true, true) => None,
-        (true, false) => Some(Refusal::Stale),
-        (false, _) => Some(Refusal::Bad),
+        (true, false) => Some(SignatureError::Stale),
+        (false, _) => Some(SignatureError::Bad),
     };
     assert_eq!(verdict.err(), expected);
     let missing = signer.verify(now, (None, Some(signature)), (method, target, body));
-    assert_eq!(missing.err(), Some(Refusal::Missing));
+    assert_eq!(missing.err(), Some(SignatureError::Missing));
 
     // A request signed here is accepted during the allowed time, and with no other body.
     let (timestamp, signature) = signer.sign(now, method, target, body);
     let verify =
         |at, body: &[u8]| signer.verify(at, (Some(&timestamp), Some(&signature)), (method, target, body)).err();
     assert_eq!(verify(now + MAX_SKEW, body), None);
-    assert_eq!(verify(now + MAX_SKEW + Duration::from_secs(1), body), Some(Refusal::Stale));
-    assert_eq!(verify(now, &[body, b"."].concat()), Some(Refusal::Bad));
+    assert_eq!(verify(now + MAX_SKEW + Duration::from_secs(1), body), Some(SignatureError::Stale));
+    assert_eq!(verify(now, &[body, b"."].concat()), Some(SignatureError::Bad));
 }
 
 fn sign(timestamp: &str, method: &str, target: &str, body: &[u8]) -> String {

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 /// Maximum number of concurrent 429 answers; further refused sockets are closed without an answer.
-const TOLD: usize = 64;
+const REPLIES_MAX: usize = 64;
 /// Maximum time for sending the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The answer to an address with too many sockets, sent without reading the request.
@@ -26,11 +26,12 @@ connection: close\r\n\
 retry-after: 10\r\n\r\n\
 {\"error\":{\"code\":\"max_connections_per_ip\",\"message\":\"too many connections from this address\"}}";
 
-pub struct Door {
+pub struct Admission {
     pending: Arc<Pending<Notify>>,
     addresses: Arc<Addresses>,
     trusted: Networks,
-    told: Arc<Semaphore>,
+    /// Limits concurrent answers.
+    replies: Arc<Semaphore>,
     log: Seldom,
     refused: IntCounterVec,
 }
@@ -52,13 +53,13 @@ pub struct Caller {
     _place: Option<AddressPlace>,
 }
 
-impl Door {
+impl Admission {
     pub fn new(pending: usize, addresses: Arc<Addresses>, trusted: Networks, refused: IntCounterVec) -> Self {
-        let told = Arc::new(Semaphore::new(TOLD));
-        Self { pending: Pending::new(pending), addresses, trusted, told, log: Seldom::default(), refused }
+        let replies = Arc::new(Semaphore::new(REPLIES_MAX));
+        Self { pending: Pending::new(pending), addresses, trusted, replies, log: Seldom::default(), refused }
     }
 
-    /// `None` for a socket past the limit of its address, to be passed to [`Door::turn_away`]. The bool says whether
+    /// `None` for a socket past the limit of its address, to be passed to [`Admission::reject`]. The bool says whether
     /// another socket was displaced.
     pub fn admit(&self, peer: Peer) -> Option<(Arc<Caller>, Wait<Notify>, bool)> {
         let (peer, is_trusted_proxy) = match peer {
@@ -74,13 +75,13 @@ impl Door {
     }
 
     /// Answers 429 in the background.
-    pub fn turn_away(&self, stream: ClientStream, peer: Peer) {
+    pub fn reject(&self, stream: ClientStream, peer: Peer) {
         self.count("max_connections_per_ip");
         self.log(peer);
-        let Ok(permit) = Arc::clone(&self.told).try_acquire_owned() else { return };
+        let Ok(permit) = Arc::clone(&self.replies).try_acquire_owned() else { return };
         tokio::spawn(tasks::contained(async move {
             let _permit = permit;
-            let _ = timeout(PATIENCE, tell(stream)).await;
+            let _ = timeout(PATIENCE, send_too_many(stream)).await;
         }));
     }
 
@@ -98,7 +99,7 @@ impl Door {
     }
 }
 
-async fn tell(mut stream: ClientStream) -> std::io::Result<()> {
+async fn send_too_many(mut stream: ClientStream) -> std::io::Result<()> {
     stream.write_all(TOO_MANY).await?;
     stream.shutdown().await?;
     // Unread input would turn the end into a reset, which can overtake the answer.
