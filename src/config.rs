@@ -1,5 +1,5 @@
 //! All settings: one table that the defaults, the TOML file, the environment, the flags, `--help`,
-//! `check-config` and the README follow.
+//! `check-config` and deploy/configuration.md follow.
 //!
 //! Built-in defaults < TOML file < environment < flags. Everything is read through what the caller passes in,
 //! so that tests never touch the process's own environment. An unknown name or an impossible value is an error
@@ -47,7 +47,7 @@ macro_rules! settings {
         #[derive(Clone, Debug)]
         pub struct Config { $(#[doc = $help] pub $name: $type),+ }
 
-        /// Every setting, in the order of the README's table.
+        /// Every setting, in the order of the table in deploy/configuration.md.
         pub const SETTINGS: &[Setting] = &[$(Setting {
             name: stringify!($name),
             takes: $takes,
@@ -375,12 +375,12 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_lists_every_setting_with_its_default() {
-        let readme = include_str!("../README.md");
+    fn the_documentation_lists_every_setting_with_its_default() {
+        let documentation = include_str!("../deploy/configuration.md");
         for Setting { name, takes, default, .. } in SETTINGS {
             let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
             let row = format!("| `{name}` | {default} | {} |", takes.replace('|', "\\|"));
-            assert!(readme.contains(&row), "the README lacks: {row}");
+            assert!(documentation.contains(&row), "deploy/configuration.md lacks: {row}");
         }
     }
 }

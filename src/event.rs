@@ -1,8 +1,7 @@
-//! Events of PocketBase's outbox: one change each, with its number and the channels that it goes to.
+//! Events of PocketBase's outbox: one change per event, with a number and the event's channels.
 //!
-//! A body of events (a post of the hooks, or an answer of the outbox route) is refused only where its rows' numbers
-//! cannot be made out. A single row that cannot be read becomes an empty event that keeps the row's place in the order;
-//! see [`row`].
+//! A body of events (a post of the hooks, or an answer of the outbox route) is refused only if the rows' numbers are
+//! unreadable. A single unreadable row becomes an empty event, which keeps the row's place in the order; see [`row`].
 
 mod row;
 
@@ -12,30 +11,30 @@ use crate::protocol::{Payload, json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Channels that one event may go to.
+/// Maximum number of channels per event.
 const CHANNELS_MAX: usize = 1000;
-/// Bytes of one event's `data`. Larger ones are truncated to the record's id, since a subscriber's queue
-/// (`max_queue_size`, 1 MiB by default) has to take them beside others. The same on every gateway: two gateways that
-/// published different content under one number would look like two outboxes. PocketBase's hooks truncate earlier
-/// (`outbox.maxEventBytes`), so this concerns rows of older hooks only.
+/// Maximum bytes of an event's `data`. Larger data is truncated to the record's id, since a client's queue
+/// (`max_queue_size`, 1 MiB by default) needs room for other frames too. The limit is the same on every gateway: two
+/// gateways with different content under the same number would look like two outboxes. PocketBase's hooks truncate
+/// earlier (`outbox.maxEventBytes`), so this limit concerns rows of older hooks only.
 pub const DATA_MAX: usize = 512 * 1024;
-/// SQLite's largest number: what is above was never given, and could not be counted on from.
+/// SQLite's largest integer. The outbox never assigns a larger number, and counting could not continue from one.
 const SEQ_MAX: u64 = i64::MAX as u64;
-/// Bytes of a channel's name. PocketBase's ids have 15 characters unless configured otherwise.
+/// Maximum bytes of a channel's name. PocketBase's ids have 15 characters unless configured otherwise.
 pub const CHANNEL_NAME_MAX: usize = 1024;
-/// Begins the names of channels that are the gateways' own.
+/// First character of the names of internal channels, for the gateways only.
 pub const INTERNAL: char = '$';
-/// Carries, to every gateway, what events say of access.
+/// Internal channel that carries the events' notices ([`Event::notice`]) to every gateway.
 pub const ACCESS: &str = "$access";
 
-/// How much of a row its event holds.
+/// Whether an event holds the whole row.
 #[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
 pub enum Completeness {
     #[default]
     Whole,
-    /// The record was too large: the event has its id alone, and `"truncated":true`.
+    /// The record was too large: the event has the record's id alone, and `"truncated":true`.
     Truncated,
-    /// The row could not be read: the event goes to no channel, and `data` is the row itself.
+    /// The row is unreadable: the event has no channels, and `data` is the row.
     Unreadable,
 }
 
@@ -43,29 +42,29 @@ pub enum Completeness {
 pub struct Event {
     /// From 1, without gaps, in commit order.
     pub seq: u64,
-    /// When the row was written, by PocketBase's clock in Unix milliseconds; 0 where not told.
+    /// Time of the row by PocketBase's clock, in Unix milliseconds; 0: unknown.
     pub at: u64,
     pub channels: Vec<String>,
-    /// `{"action","collection","record"}`, passed on as it came.
+    /// `{"action","collection","record"}`, passed on unchanged.
     pub data: Payload,
-    /// What of it may concern access: a list of [`Change`](crate::access::changes::Change)s.
+    /// Access changes: a list of [`Change`](crate::access::changes::Change)s.
     pub access: Option<Payload>,
-    /// If updates channels tell of it: what they need beside it, a [`Told`](crate::updates::Told).
+    /// The part for updates channels, if any: a [`Told`](crate::updates::Told).
     pub updates: Option<Payload>,
     pub completeness: Completeness,
-    /// Channels that the hooks left out because no channel can have such a name.
+    /// Number of channels dropped by the hooks for invalid names.
     pub dropped: u64,
 }
 
 impl Event {
-    /// Tells this event from another of the same number, as after a restore from a backup; never 0.
+    /// Hash that distinguishes events with the same number, as after a restore from a backup; never 0.
     pub fn fingerprint(&self) -> u64 {
         let parts = [Some(&self.data), self.access.as_ref(), self.updates.as_ref()];
         digest(parts.into_iter().flatten().map(Payload::as_bytes))
     }
 
-    /// What all gateways have to know of it, if anything, in one message: `{"access","updates","data"}`, each where
-    /// there is one.
+    /// The message to all gateways, `{"access","updates","data"}`, with the parts that the event has. `None` without
+    /// `access` and `updates`.
     pub fn notice(&self) -> Option<Payload> {
         let data = self.updates.is_some().then_some(&self.data);
         let parts = [("access", self.access.as_ref()), ("updates", self.updates.as_ref()), ("data", data)];
@@ -81,7 +80,7 @@ impl Event {
     }
 }
 
-/// 64 bits that stand for these bytes; never 0.
+/// 64-bit hash of the concatenated parts; never 0.
 fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     for part in parts {
@@ -90,12 +89,12 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     u64::from_le_bytes(context.finish().as_ref().first_chunk().copied().unwrap_or_default()).max(1)
 }
 
-/// `{"events":[…]}`, as the hooks post it and as the outbox route answers it.
+/// `{"events":[…]}`, in a post of the hooks or an answer of the outbox route.
 #[derive(Deserialize)]
 struct EventsFrame<'a> {
     #[serde(borrow)]
     events: Vec<&'a RawValue>,
-    /// The route: the highest number ever given. A post: its last event's.
+    /// In the route's answer, the highest number ever assigned; in a post, the number of the last event.
     #[serde(default)]
     last: u64,
     #[serde(default)]
@@ -108,17 +107,17 @@ struct EventsFrame<'a> {
     delivery: Option<Delivery>,
 }
 
-/// How PocketBase's hooks call the gateway, and how their last request went.
+/// The hooks' address of the gateway, and the result of the hooks' last request.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 pub struct Delivery {
     /// `GATEWAY_URL` in PocketBase's environment, without a password.
     pub url: String,
-    /// Why the last request failed; empty if it did not.
+    /// Error of the last request; empty after a success.
     pub error: String,
 }
 
 impl Delivery {
-    /// What is wrong and how to mend it; only where there is an error.
+    /// Describes the failure and the remedy. Valid only with an error.
     pub fn advice(&self) -> String {
         format!(
             "PocketBase's hooks do not reach the gateway at {} ({}), so changes arrive late: set GATEWAY_URL in PocketBase's \
@@ -128,7 +127,7 @@ impl Delivery {
     }
 }
 
-/// The end of the outbox route's answer, behind its events.
+/// The end of the outbox route's answer, after the events.
 #[derive(Deserialize)]
 struct End {
     last: u64,
@@ -138,35 +137,35 @@ struct End {
     delivery: Option<Delivery>,
 }
 
-/// Some events in ascending order.
+/// A list of events in ascending order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Events {
     pub events: Vec<Event>,
-    /// In the route's answer, the highest number that the outbox has ever given; 0 where not told.
+    /// In the route's answer, the highest number ever assigned by the outbox; 0: unknown.
     pub last: u64,
-    /// Stands for the run of PocketBase that they come from: its data may be others after a restart.
+    /// Identifies the run of PocketBase that sent the events: after a restart, PocketBase may have other data.
     pub boot: u64,
-    /// Sentences about `gateway.config.js` that no longer fits PocketBase's schema.
+    /// Sentences about parts of `gateway.config.js` that no longer fit PocketBase's schema.
     pub problems: Vec<String>,
-    /// How the hooks' last request to the gateway went; `None` where not told.
+    /// Result of the hooks' last request to the gateway; `None`: unknown.
     pub delivery: Option<Delivery>,
 }
 
-/// Why a body of events cannot be used.
+/// Errors of a body of events.
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {
-    #[error("not a body of events: {}", json::place(.0))]
+    #[error("the body is not a list of events: {}", json::place(.0))]
     Json(#[from] serde_json::Error),
-    #[error("event {0} of the body: it has no number (\"seq\")")]
+    #[error("event {0} of the body has no number (\"seq\")")]
     NoNumber(usize),
-    #[error("event {0}: a number from 1 to {SEQ_MAX} is expected, each above the one before and none above \"last\"")]
+    #[error("event number {0} is invalid: numbers are ascending, from 1 to {SEQ_MAX} and at most \"last\"")]
     Order(u64),
-    #[error("more than the {0} events that were asked for")]
+    #[error("more than the requested {0} events")]
     TooMany(u16),
 }
 
 impl Events {
-    /// Reads a body. Rows that cannot be read become [`Completeness::Unreadable`] events.
+    /// Reads a body. Unreadable rows become [`Completeness::Unreadable`] events.
     pub fn parse(body: &[u8]) -> Result<Self, EventsError> {
         let frame: EventsFrame = serde_json::from_slice(body)?;
         if frame.last > SEQ_MAX {
@@ -192,8 +191,9 @@ impl Events {
         })
     }
 
-    /// Reads the outbox route's answer to a question for at most `limit` rows. `None`: one of several rows makes the
-    /// answer unreadable, as when it is not JSON; ask for fewer. A row that does so alone becomes an unreadable event.
+    /// Reads the outbox route's answer to a request for at most `limit` rows. `None`: a row makes the answer of several
+    /// rows unreadable, for example with invalid JSON; the caller requests fewer rows. A single row of this kind
+    /// becomes an unreadable event.
     pub fn page(answer: &[u8], limit: u16) -> Result<Option<Self>, EventsError> {
         let unreadable = match Self::parse(answer) {
             Ok(events) if events.events.len() <= usize::from(limit) => return Ok(Some(events)),
@@ -203,7 +203,8 @@ impl Events {
         if limit > 1 { Ok(None) } else { Self::salvage(answer).map(Some).ok_or(unreadable) }
     }
 
-    /// The number of an answer's only row, and what stands before and behind it. `None`: not an answer of that route.
+    /// Reads an answer around an unreadable single row: the row's number, and the parts before and after the row.
+    /// `None`: not an answer of the outbox route.
     fn salvage(answer: &[u8]) -> Option<Self> {
         let position = |text: &[u8]| answer.windows(text.len()).position(|part| part == text);
         let end = answer.windows(row::LAST.len()).rposition(|part| part == row::LAST)?;
@@ -286,7 +287,7 @@ mod tests {
         }
     }
 
-    /// What becomes of a row between two good ones: the access changes that are left of it.
+    /// Reads an unreadable row between two good rows. Returns the access changes of the resulting event.
     fn access_of(row: &str) -> Option<String> {
         let good = |seq| format!(r#"{{"seq":{seq},"channels":["a"],"data":1}}"#);
         let body = format!(r#"{{"events":[{},{{"seq":2,{row}}},{}]}}"#, good(1), good(3));

@@ -1,20 +1,21 @@
-//! Channel → this node's subscribers: who gets which publication, in order, once.
+//! The channels of this node with their local subscribers; delivers each publication once and in order.
 //!
-//! A publication comes in from the broker ([`delivery`]), passes the channel's [`feed::Feed`], which knows what comes
-//! next, is encoded once, and is handed to the [writers](crate::writer), each of which puts it into the outboxes of
-//! its own connections. A subscriber comes in through [`Hub::subscribe`], which puts its reply into its outbox in the
-//! same instant from which live publications follow, so that none falls between. What the broker has not brought is
-//! read from it ([`sync`]), and what a subscriber has missed ([`recovery`]).
+//! A publication arrives from the broker ([`delivery`]). The channel's [`feed::Feed`] compares the offset with the
+//! channel's position. The hub then encodes the publication once and hands the frame to the
+//! [writers](crate::writer), each of which pushes the frame into the outboxes of its connections. [`Hub::subscribe`]
+//! pushes the subscribe reply into the outbox under the channel's lock, so that live publications follow without a gap.
+//! Publications that the broker did not deliver are read from the history, for the channel ([`sync`]) and for a client
+//! that recovers ([`recovery`]).
 //!
-//! One channel of the broker's is the gateways' own, watched by a [`Watcher`]: it says whose access may have ended
-//! ([`suspension`]). It is brought up to date before any other channel goes on ([`barrier`]), so that nobody gets what was
-//! published after they were shut out. Publications that arrive meanwhile are held back, and their channels are read once
-//! more; channels without any are not read.
+//! The watched channel is internal to the gateways: it carries the access changes to a [`Watcher`], which suspends
+//! subscriptions ([`suspension`]). The watched channel is synced before any other channel ([`barrier`]), so that no
+//! client gets publications from after the loss of access. Publications that arrive during this sync are held back, and
+//! their channels are read again; channels without such publications are not read.
 //!
-//! Locks: a channel's `link` (async, held while the broker is asked about this channel) is taken before its
-//! `state` (std, never held across an await), that before a share of its `subscribers`, and that before an outbox; the
-//! registry's shard lock is taken before `state`, never after. The watched channel's `state` comes before all of
-//! these: it is never removed from the registry, so nobody takes it with a shard locked.
+//! Lock order: a channel's `link` (async, held during the broker's calls about the channel), then the channel's `state`
+//! (std, never held across an await), then a share of the `subscribers`, then an outbox. The registry's shard lock is
+//! taken before `state`, never after. The watched channel's `state` comes first of all: the watched channel is never
+//! removed from the registry, so its `state` is never taken with a shard locked.
 
 pub mod ahead;
 mod audience;
@@ -52,7 +53,7 @@ use tokio::time::Instant;
 pub enum SubscribeError {
     #[error("already subscribed")]
     AlreadySubscribed,
-    #[error("a channel of another kind")]
+    #[error("wrong kind of channel")]
     OtherKind,
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -65,23 +66,23 @@ pub struct Hub {
     channels: DashMap<Arc<str>, Arc<Channel>, foldhash::fast::RandomState>,
     metrics: Metrics,
     watched: OnceLock<Watched>,
-    /// Bounds of the recent publications in a feed.
+    /// Limits of the recent publications in a feed.
     bounds: Bounds,
     /// Limits concurrent syncs.
     syncs: Semaphore,
 }
 
-/// Takes what is published into the watched channel: at once, in order, before anything later of any channel.
+/// Receives the publications of the watched channel: at once, in order, and before later publications of all channels.
 pub trait Watcher: Send + Sync {
     fn publication(&self, data: &Payload);
-    /// Some publications are lost for good.
+    /// Called after an unrecoverable loss of publications.
     fn lost(&self);
 }
 
 struct Watched {
     channel: Arc<Channel>,
     watcher: Weak<dyn Watcher>,
-    // Held for a few comparisons; taken last.
+    // Taken last, and held for a few comparisons only.
     barriers: Mutex<Barriers>,
 }
 
@@ -102,23 +103,23 @@ enum Link {
 struct State {
     flow: Flow,
     subscribers: Audience,
-    /// Subscribes under way, which keep the channel alive.
+    /// Number of subscribes in progress, which keep the channel alive.
     joining: usize,
-    /// Removed from the registry; whoever still holds it has to look it up again.
+    /// True after the removal from the registry: holders of the channel have to look it up again.
     closed: bool,
 }
 
 struct Subscriber {
     connection: Arc<Connection>,
-    /// The connection's, nearer at hand.
+    /// Same as `connection.outbox`; saves a pointer dereference.
     outbox: Arc<Outbox>,
-    /// It has everything up to this offset already.
+    /// Offset of the subscribe reply: only later publications are delivered.
     from: u64,
-    /// It wants to be told who comes and goes.
+    /// True if the subscriber gets join and leave pushes.
     movements: bool,
-    /// Whether it gets its own signals.
+    /// True if the subscriber gets its own signals.
     echo: bool,
-    /// While it is suspended: what it gets when that ends.
+    /// Set during a suspension: frames to deliver after the suspension.
     held: Option<Box<Held>>,
 }
 
@@ -138,7 +139,7 @@ impl Channel {
     }
 }
 
-/// Keeps a channel alive while somebody joins it.
+/// Guard of a subscribe in progress: keeps the channel in the registry.
 struct Joining<'a> {
     hub: &'a Hub,
     channel: Arc<Channel>,
@@ -167,12 +168,11 @@ impl Hub {
         })
     }
 
-    /// Hands everything that is published into this channel from now on to the watcher. Called once, before anybody
-    /// subscribes to anything.
+    /// Passes all later publications of this channel to the watcher. Called once, before the first subscribe.
     pub fn watch(&self, name: &str, watcher: Weak<dyn Watcher>) {
         let joining = self.hold(name);
         let channel = Arc::clone(&joining.channel);
-        // It is never left again.
+        // The count of joins never drops to zero, so the channel stays in the registry.
         std::mem::forget(joining);
         let barriers = Mutex::default();
         if self.watched.set(Watched { channel: Arc::clone(&channel), watcher, barriers }).is_ok() {
@@ -180,12 +180,12 @@ impl Hub {
         }
     }
 
-    /// Adds a subscriber. `accept` gets the reply and either puts it into the outbox and returns true (live
-    /// publications follow it there, beginning after the position that the reply names), or declines with false,
-    /// and nobody is added. Returns what it returned.
+    /// Adds a subscriber. `accept` gets the reply: it either pushes the reply into the outbox and returns true, and
+    /// live publications follow from the reply's position on; or it returns false, and no subscriber is added. Returns
+    /// the result of `accept`.
     ///
-    /// With `recover` the reply holds what was published since, or `recovered: Some(false)`. `history`: what was read
-    /// for it already, see [`Hub::prepare`].
+    /// With `recover`, the reply holds the publications since that position, or `recovered: Some(false)`. `history`:
+    /// the result of [`Hub::read_ahead`], if any.
     pub async fn subscribe(
         &self,
         name: &str,
@@ -223,13 +223,13 @@ impl Hub {
             };
             match read {
                 Some(after) => history = Some(self.missed(channel, after).await?),
-                // Others may depend on the sync that this doubt calls for, should this subscribe be given up.
+                // In the background: other subscribers need this sync even if the subscribe is cancelled.
                 None => self.sync_later(vec![Arc::clone(channel)]),
             }
         }
     }
 
-    /// Adds a subscriber unless `accept` declines; returns the answer of `accept`.
+    /// Adds a subscriber unless `accept` returns false. Returns the result of `accept`.
     fn add(
         &self,
         channel: &Channel,
@@ -238,8 +238,8 @@ impl Hub {
         from: u64,
         accept: impl FnOnce() -> bool,
     ) -> bool {
-        // Before `accept` looks at the user's access: a later change of the account finds the channel in this list, and
-        // then waits for the state.
+        // Before `accept` checks the user's access: a later change of the account finds the channel in this list, and
+        // then waits for the channel's state.
         connection.channels().insert(Arc::clone(&channel.name));
         if !accept() {
             connection.channels().remove(&channel.name);
@@ -265,19 +265,19 @@ impl Hub {
         }
     }
 
-    /// From now on this subscriber is told who comes into the channel and who goes.
+    /// Turns on join and leave pushes for this subscriber.
     pub fn tell_movements(&self, name: &str, connection: &Connection) {
         let Some(channel) = self.find(name) else { return };
         channel.state().subscribers.with(connection.id, |subscriber| subscriber.movements = true);
     }
 
-    /// From now on this subscriber gets none of its own signals.
+    /// Turns off the delivery of a subscriber's own signals.
     pub fn spare_echo(&self, name: &str, connection: &Connection) {
         let Some(channel) = self.find(name) else { return };
         channel.state().subscribers.with(connection.id, |subscriber| subscriber.echo = false);
     }
 
-    /// Removes a subscriber; returns whether there was one.
+    /// Removes a subscriber. Returns false if the connection was not subscribed.
     pub fn unsubscribe(&self, name: &str, connection: &Connection) -> bool {
         let Some(channel) = self.find(name) else { return false };
         let (removed, idle) = {
@@ -293,8 +293,8 @@ impl Hub {
         removed
     }
 
-    /// Ends subscriptions that were taken out of the channel's subscribers, with an unsubscribe push to each. A channel
-    /// without subscribers is detached from the broker.
+    /// Completes the removal of subscribers with an unsubscribe push to each connection. A channel without subscribers
+    /// is detached from the broker.
     fn end<'a>(
         &self,
         channel: &Arc<Channel>,
@@ -311,14 +311,14 @@ impl Hub {
         }
     }
 
-    /// The common part of all ends of a subscription.
+    /// Cleanup after the end of a subscription, whatever the cause.
     fn left(&self, channel: &Channel, connection: &Connection) {
         self.metrics.subscriptions.dec();
         connection.channels().remove(&channel.name);
         self.presence.leave(&channel.name, &connection.client);
     }
 
-    /// Keeps nothing of the channel's history here, since its record is gone and the broker keeps nothing either.
+    /// Drops the channel's recent publications. The channel's record was deleted, and the broker drops the history too.
     pub fn forget(&self, name: &str) {
         let Some(channel) = self.find(name) else { return };
         if let Some(feed) = channel.state().flow.feed() {
@@ -330,7 +330,7 @@ impl Hub {
         self.channels.get(name).map(|channel| Arc::clone(&channel))
     }
 
-    /// Finds or makes the channel and keeps it from being removed.
+    /// Finds or creates the channel, and keeps it in the registry while the guard lives.
     fn hold(&self, name: &str) -> Joining<'_> {
         loop {
             let channel = self.find(name).unwrap_or_else(|| {

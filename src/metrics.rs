@@ -415,9 +415,9 @@ mod tests {
     }
 
     #[test]
-    fn alerts_and_readme_name_real_metrics() {
+    fn alerts_and_documentation_name_real_metrics() {
         let (registered, _) = include_str!("metrics.rs").split_once("fn render").expect("the metrics come first");
-        for text in [include_str!("../deploy/prometheus/alerts.yml"), include_str!("../README.md")] {
+        for text in [include_str!("../deploy/prometheus/alerts.yml"), include_str!("../deploy/operations.md")] {
             let named = names(text);
             assert!(named.len() > 5, "{named:?}");
             for name in named {

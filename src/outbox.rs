@@ -1,15 +1,15 @@
-//! The queue of frames on their way to one client, bounded in bytes.
+//! Queue of outgoing frames for one client, limited in bytes.
 //!
-//! Anyone may push, from any thread and without waiting. What is queued is written as far as the socket takes it, all
-//! in one go, either by the [`Writer`] that the outbox belongs to, or, while the connection's own task works for its
-//! client ([`Outbox::cork`]), by that. Where the socket is full, the connection's task waits for it. A client that
-//! reads too slowly fills its own queue and is disconnected (code 3008); nobody else notices.
+//! Any thread may push, without waiting. The queued frames are written together, as far as the socket accepts them: by
+//! the outbox's [`Writer`], or by the connection's own task while the task executes commands of the client
+//! ([`Outbox::cork`]). The connection's task waits for room in a full socket. A client that reads too slowly fills only
+//! its own queue and is disconnected (code 3008), without effect on other clients.
 //!
-//! What a revocation forbids is taken out again ([`Outbox::withdraw`], [`Outbox::abort`]): only what the socket has
-//! taken already still reaches the client, to the end of a frame that it has taken a part of.
+//! A revocation removes queued frames ([`Outbox::withdraw`], [`Outbox::abort`]). The client still gets the bytes that
+//! the socket has accepted, and the rest of a partly accepted frame.
 //!
-//! All queues together share one [`Budget`]. While it is used up, connections that hold more than [`SHARE`] are
-//! disconnected as they are pushed to; those that read along never hold so much and are never touched.
+//! All queues share one [`Budget`]. While the budget is used up, a push that takes a queue past [`SHARE`] bytes ends
+//! the connection. Clients that read without delay never have so much queued.
 
 mod budget;
 mod queue;
@@ -29,29 +29,30 @@ use tokio::io::Interest;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What a connection may hold even while the budget of all is used up, in bytes: the largest message that
-/// PocketBase sends (64 KiB, escaped) fits, so that nobody is disconnected for a single one.
+/// Bytes that a connection may hold while the shared budget is used up. The largest message from PocketBase (64 KiB,
+/// escaped) fits, so that no client is disconnected for a single message.
 pub const SHARE: usize = 128 * 1024;
-/// A client that takes so many bytes within `write_timeout` goes on, however much more is queued.
+/// Bytes that a full socket has to accept within `write_timeout`. A client with this progress stays connected,
+/// regardless of the bytes still queued.
 pub const STRIDE: usize = 32 * 1024;
-/// Bound of unsent bytes in the kernel, per TCP connection. The default is up to 4 MiB for a client that does not read,
-/// invisible to the limits and metrics of the queues. A ping is behind so much at most, so this is what a slow line
-/// (64 kbit/s) carries in less than `pong_timeout`. Unix sockets are bounded by their send buffer.
+/// Limit of unsent bytes in the kernel, per TCP connection. The default is up to 4 MiB for a client that does not read,
+/// invisible to the limits and metrics of the queues. A ping waits behind at most this many bytes, and a slow line
+/// (64 kbit/s) carries them in less than `pong_timeout`. Unix sockets are limited by their send buffer.
 pub const KERNEL_BUFFER: usize = 64 * 1024;
-/// Frames that are written at once.
+/// Maximum number of frames per write.
 const PARTS: usize = 64;
 
-/// Where frames go.
+/// Destination of frames.
 pub trait Wire: Send + Sync {
-    /// Writes as much of it as there is room for, without waiting.
+    /// Writes as many bytes as there is room for, without waiting. Returns the number of bytes written.
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
 impl Wire for ClientStream {
-    /// Past tokio, which would look at what it knows of the socket before each write, until the socket is full.
+    /// Bypasses tokio until the socket is full: tokio would check the socket's readiness before each write.
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match send(self, parts) {
-            // Once more before tokio's eyes, so that it waits for room.
+            // Repeated through tokio, so that tokio waits for room.
             Err(Errno::WOULDBLOCK) => self.try_io(Interest::WRITABLE, || Ok(send(self, parts)?)),
             sent => Ok(sent?),
         }
@@ -71,7 +72,7 @@ pub struct Outbox {
     writer: Arc<Writer>,
     // Held for a push or for a write that does not wait: a std Mutex is enough.
     state: Mutex<State>,
-    /// Something has changed that concerns the connection's task.
+    /// Wakes the connection's task after a change of [`Standing`].
     changed: Notify,
 }
 
@@ -80,65 +81,65 @@ struct State {
     /// `None`: the client is gone.
     wire: Option<Arc<dyn Wire>>,
     frames: Queue,
-    /// Bytes of the first frame that are written.
+    /// Written bytes of the first frame.
     written: usize,
     /// Bytes in `frames`, overhead included.
     queued: usize,
-    /// The writer has it on its list.
+    /// True while the outbox is on the writer's list.
     is_due: bool,
-    /// The connection's task is about to write.
+    /// True while the connection's task is about to write.
     is_corked: bool,
     full: Option<Full>,
     last_write: Option<Instant>,
     closed: Option<Disconnect>,
-    /// Whether it was closed without waiting for what is queued.
+    /// True if closed without writing the queued frames.
     aborted: bool,
 }
 
-/// The socket takes no more.
+/// Set after EWOULDBLOCK.
 #[derive(Clone, Copy)]
 struct Full {
     since: Instant,
-    /// Bytes that it has taken after all.
+    /// Bytes accepted since then.
     taken: usize,
 }
 
-/// What the connection's task has to do for the outbox.
+/// State of the outbox, for the connection's task.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Standing {
     Open,
-    /// To wait until the socket takes more; it has been full since then.
+    /// The socket is full since this time: wait for room.
     Full(Instant),
-    /// To end the connection, and to say why, unless the client is gone.
+    /// The connection has to end, with this reason; `None`: the client is gone.
     Over(Option<Disconnect>),
 }
 
 impl Outbox {
-    /// `limit`: how many bytes may wait for this client, frames and a small overhead for each.
+    /// `limit`: maximum bytes queued for this client, with a small overhead per frame.
     pub fn new(limit: usize, wire: Arc<dyn Wire>, writer: Arc<Writer>) -> Arc<Self> {
         let state = Mutex::new(State { wire: Some(wire), ..State::default() });
         Arc::new(Self { limit, writer, state, changed: Notify::new() })
     }
 
-    /// Queues a frame. Past the limit the connection is closed as slow and what was queued is dropped; the
-    /// client recovers it after its reconnect. Returns whether the frame was taken.
+    /// Queues a frame. Past the limit, the connection is closed as slow and the queued frames are dropped; the client
+    /// recovers after a reconnect. Returns false if the frame was not queued.
     pub fn push(self: &Arc<Self>, frame: Frame) -> bool {
         self.queue(self.lock(), Queued { frame, reply_of: None })
     }
 
-    /// Who writes to it.
+    /// The writer of this outbox.
     pub fn writer(&self) -> &Arc<Writer> {
         &self.writer
     }
 
-    /// For the writer: as [`Outbox::push`], but counts nothing and puts nothing on its list. Returns the bytes to be
-    /// counted, if the frame was taken, and whether the outbox belongs on the list now.
+    /// For the writer: as [`Outbox::push`], without counting in the budget and without adding to the writer's list.
+    /// Returns the bytes to count (0: not queued), and true if the outbox has to be added to the list.
     pub fn push_here(&self, frame: &Frame) -> (usize, bool) {
         self.take_in(&mut self.lock(), Queued { frame: frame.clone(), reply_of: None })
     }
 
-    /// Queues a frame unless that would take more than half of the queue, or of what each may hold while the budget of
-    /// all is used up. Never closes the connection.
+    /// Queues a frame, unless the queue would then hold more than half of the limit, or more than [`SHARE`] while the
+    /// budget is used up. Never closes the connection.
     pub fn push_if_roomy(self: &Arc<Self>, frame: Frame) -> bool {
         let state = self.lock();
         let queued = Queued { frame, reply_of: None };
@@ -146,17 +147,17 @@ impl Outbox {
         held <= self.limit / 2 && self.has_room_for(held) && self.queue(state, queued)
     }
 
-    /// Whether more than half of what this connection may hold waits to be written.
+    /// Whether the queue holds more than half of the limit.
     pub fn is_half_full(&self) -> bool {
         self.lock().queued > self.limit / 2
     }
 
-    /// As [`Outbox::push`], for a reply that holds what only the channel's subscribers may see.
+    /// As [`Outbox::push`], for a reply with data for the channel's subscribers only.
     pub fn push_reply_of(self: &Arc<Self>, channel: &Arc<str>, frame: Frame) -> bool {
         self.queue(self.lock(), Queued { frame, reply_of: Some(Arc::clone(channel)) })
     }
 
-    /// As [`Outbox::push`], for what belongs to the connection itself: also after it was closed, for as long as the
+    /// As [`Outbox::push`], for frames about the connection itself: also queued after [`Outbox::close`], while the
     /// client is there.
     pub fn push_last(self: &Arc<Self>, frame: Frame) {
         let mut state = self.lock();
@@ -194,12 +195,12 @@ impl Outbox {
         (size, becomes_due)
     }
 
-    /// Whether this connection may hold so many bytes. What all hold is looked at only where this one holds much.
+    /// Whether this connection may hold `held` bytes. The shared budget counts only past [`SHARE`].
     fn has_room_for(&self, held: usize) -> bool {
         held <= self.limit && (held <= SHARE || !self.budget().is_used_up())
     }
 
-    /// Ends the connection without writing what is queued.
+    /// Ends the connection without writing the queued frames.
     pub fn abort(&self, reason: Disconnect) {
         self.end_now(&mut self.lock(), reason);
     }
@@ -214,8 +215,8 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Takes back what is queued of a channel, whose frames `begin` so. Where a reply that holds something of it is
-    /// not written yet, the connection ends, to be opened anew: a reply cannot be taken back by itself.
+    /// Removes the queued frames of a channel, which start with `begin`. If a reply with the channel's data is not
+    /// written yet, ends the connection instead, and the client reconnects: a reply cannot be removed alone.
     pub fn withdraw(&self, channel: &str, begin: &Bytes) {
         let mut state = self.lock();
         if state.frames.iter().any(|queued| queued.reply_of.as_deref() == Some(channel)) {
@@ -229,42 +230,42 @@ impl Outbox {
         self.budget().give_back(before - state.queued);
     }
 
-    /// Ends the connection once what is queued has been written. The first reason stands.
+    /// Ends the connection after the queued frames are written. The first reason is kept.
     pub fn close(&self, reason: Disconnect) {
         self.lock().closed.get_or_insert(reason);
         self.changed.notify_one();
     }
 
-    /// From now on what is pushed waits for [`Outbox::uncork`].
+    /// Defers the write of later frames to [`Outbox::uncork`].
     pub fn cork(&self) {
         self.lock().is_corked = true;
     }
 
-    /// Writes what is queued; from now on the writer does.
+    /// Writes the queued frames. Later frames are written by the writer again.
     pub fn uncork(&self) {
         let mut state = self.lock();
         state.is_corked = false;
         self.budget().give_back(self.write(&mut state, Instant::now));
     }
 
-    /// Writes what is queued.
+    /// Writes the queued frames.
     pub fn flush(&self) {
         self.budget().give_back(self.write(&mut self.lock(), Instant::now));
     }
 
-    /// For the writer: writes what is queued and returns the bytes that are queued no longer, for it to count; or
-    /// `None` if something was written after `quiet_since`.
+    /// For the writer: writes the queued frames, and returns the bytes that left the queue, for the budget. `None`: the
+    /// last write was after `quiet_since`, and nothing was done.
     pub fn write_if_due(&self, quiet_since: Option<Instant>, now: Instant) -> Option<usize> {
         let mut state = self.lock();
         if quiet_since.is_some_and(|since| state.last_write.is_some_and(|last| last > since)) {
             return None;
         }
         state.is_due = false;
-        // The connection's task waits for a full one.
+        // A full socket is left to the connection's task.
         Some(if state.full.is_none() { self.write(&mut state, || now) } else { 0 })
     }
 
-    /// Returns the bytes that are queued no longer.
+    /// Returns the bytes that left the queue.
     fn write(&self, state: &mut State, now: impl Fn() -> Instant) -> usize {
         let before = state.queued;
         if state.write(now) {
@@ -273,7 +274,7 @@ impl Outbox {
         before - state.queued
     }
 
-    /// What there is to do for the connection's task.
+    /// The current state, for the connection's task.
     pub fn standing(&self) -> Standing {
         let state = self.lock();
         match (state.closed, state.full) {
@@ -284,19 +285,19 @@ impl Outbox {
         }
     }
 
-    /// Returns once [`Outbox::standing`] may have changed. Safe to cancel.
+    /// Waits for a possible change of [`Outbox::standing`]. Safe to cancel.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Lets go of the socket, whoever still holds the outbox.
+    /// Releases the socket, even while the outbox is still in use.
     pub fn hang_up(&self) {
         let mut state = self.lock();
         self.budget().give_back(state.queued);
         state.hang_up();
     }
 
-    /// Whether there is nothing to write any more.
+    /// True if nothing is left to write.
     pub fn is_empty(&self) -> bool {
         let state = self.lock();
         state.wire.is_none() || state.frames.is_empty()
@@ -324,7 +325,7 @@ impl State {
         self.frames.push(queued);
     }
 
-    /// Writes until nothing is left or the socket is full. Returns whether the connection's task has to know.
+    /// Writes until the queue is empty or the socket is full. Returns true if the connection's task has to be woken.
     fn write(&mut self, now: impl Fn() -> Instant) -> bool {
         let was_full = self.full.is_some();
         if self.frames.is_empty() {
@@ -370,7 +371,7 @@ impl State {
         }
     }
 
-    /// So many bytes more are written.
+    /// Accounts for `bytes` written bytes.
     fn advance(&mut self, bytes: usize, now: &impl Fn() -> Instant) {
         if let Some(full) = &mut self.full {
             full.taken += bytes;
@@ -390,7 +391,7 @@ impl State {
         self.drop_all_but_begun();
     }
 
-    /// A frame of which the client has a part has to be finished.
+    /// Keeps a partly written first frame, which has to be completed, and drops all other frames.
     fn drop_all_but_begun(&mut self) {
         let mut begun = self.written > 0;
         self.queued -= self.frames.drop_unless(|_| std::mem::take(&mut begun));

@@ -1,16 +1,15 @@
-//! From PocketBase's outbox to the broker: each event once, in order.
+//! Relays events from PocketBase's outbox to the broker, each event once and in order.
 //!
-//! The outbox is the log. What the hooks post is a fast path past it; the mark, kept in the broker, says how far
-//! publishing has come. An event that continues the mark is published at once, an earlier one is a repeat, and one
-//! further on means that something is missing, which is then read from the outbox. The outbox is also read at the
-//! start, after any failure, and every `pull_interval`; each reading begins with the event at the mark, so that an
-//! outbox with another history (PocketBase restored from a backup) is noticed: then all channels begin anew and
-//! clients are told to reload.
+//! The outbox is the log, and the hooks' posts are a fast path. The mark, kept in the broker, is the number of the last
+//! published event. An event right after the mark is published at once, and an earlier event is a repeat. A later event
+//! reveals a gap, and the relay reads the outbox. The relay also reads the outbox at the start, after a failure, and
+//! every `pull_interval`. Each read begins with the event at the mark, so that the relay notices a replaced outbox
+//! (PocketBase restored from a backup): then all channels start a new epoch, and clients are told to reload.
 //!
-//! Any number of gateways may do this at once: publishing is idempotent by sequence number, and a gateway
-//! publishes an event only when everything before it has been published by itself or lies below the mark.
+//! Any number of gateways may relay at once: publishing is idempotent by sequence number, and a gateway publishes an
+//! event after all earlier events, which are below the mark or published by the same gateway.
 //!
-//! [`machine`] decides, this file carries out.
+//! [`machine`] decides on the next action, and this file executes the actions.
 
 mod intake;
 mod lag;
@@ -35,11 +34,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Pull intervals between two readings while the hooks post.
+/// Longest time between two reads while the hooks post, in pull intervals.
 const POSTPONED: u32 = 4;
-/// Between two readings while rows arrive by reading alone, as when the gateway that PocketBase's hooks post to is down.
+/// Interval of reads while rows arrive by reads alone, as when the gateway that PocketBase's hooks post to is down.
 const ALONE: Duration = Duration::from_millis(200);
-/// Bounds of the pause after a failure.
+/// Shortest and longest pause after a failure.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +49,14 @@ enum RelayError {
     Broker(#[from] BrokerError),
 }
 
-/// The way in for what the hooks post, and what the rest of the gateway may know of the relay.
+/// Handle of the relay: takes events from the hooks, and reports the relay's state.
 #[derive(Clone)]
 pub struct Relay {
     intake: Intake,
     started: watch::Receiver<bool>,
-    /// Batches taken from hooks, and how many of them are dealt with.
+    /// Number of batches taken from the hooks.
     offered: Arc<AtomicU64>,
+    /// Number of processed batches.
     settled: watch::Receiver<u64>,
     failure: Arc<Mutex<Option<String>>>,
     warnings: Arc<Mutex<Vec<String>>>,
@@ -90,8 +90,8 @@ impl Relay {
         Self { intake, started, offered: Arc::default(), settled, failure, warnings, reach, metrics }
     }
 
-    /// Takes ascending events from a hook, from a body of so many bytes. Never waits: with the queue full they are dropped
-    /// here, stay in the outbox and are read from there.
+    /// Takes ascending events from a hook's body of `bytes` bytes. Never waits: with the queue full, the events are
+    /// dropped here and later read from the outbox.
     pub fn offer(&self, events: Events, bytes: usize) {
         let count = events.events.len();
         if self.intake.offer(events, bytes) {
@@ -101,34 +101,34 @@ impl Relay {
         }
     }
 
-    /// Returns once everything that was offered before is published, or left to the outbox after a failure.
+    /// Waits until all batches offered before are published, or left to the outbox after a failure.
     pub async fn settled(&self) {
         let offered = self.offered.load(Ordering::Relaxed);
-        // An error means that the task is gone, as at the process's end.
+        // An error: the task has ended, as at the process's end.
         let _ = self.settled.clone().wait_for(|settled| *settled >= offered).await;
     }
 
-    /// Returns once it is settled from which event on this gateway publishes. Whoever subscribes before could
-    /// miss events that nobody publishes.
+    /// Waits until the relay knows its first event to publish. A client that subscribes earlier could miss events
+    /// before that event, which are never published.
     pub async fn started(&self) {
-        // An error means that the task is gone, as at the process's end.
+        // An error: the task has ended, as at the process's end.
         let _ = self.started.clone().wait_for(|started| *started).await;
     }
 
-    /// Why the outbox cannot be followed at present, if it cannot.
+    /// The current failure to follow the outbox, if any.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sentences about what does not work while the rest does: parts of `gateway.config.js` that PocketBase's schema no
-    /// longer has, and hooks that do not reach the gateway.
+    /// Sentences about partial failures: parts of `gateway.config.js` that are missing in PocketBase's schema, and
+    /// hooks that do not reach the gateway.
     pub fn warnings(&self) -> Vec<String> {
         let config = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         config.into_iter().chain(self.reach.warning()).collect()
     }
 }
 
-/// Carries out the machine's actions.
+/// Executes the machine's actions.
 struct Driver {
     machine: Machine,
     pocketbase: PocketBase,
@@ -140,7 +140,7 @@ struct Driver {
     reach: Reach,
     start: watch::Sender<bool>,
     settled: watch::Sender<u64>,
-    /// Whether the last input led to publications that were new to the broker.
+    /// True if the last input led to new publications.
     has_published: bool,
 }
 
@@ -149,7 +149,7 @@ impl Driver {
         let mut pause = RETRY.start;
         let (mut next_tick, mut last_tick) = (Instant::now(), Instant::now());
         let mut interval = pull_interval;
-        // With the broker out of reach there is no point in taking what is posted: it stays in the outbox.
+        // While the broker is unreachable, posted events are dropped, and read from the outbox later.
         let mut broker_down = false;
         loop {
             let mut batches = 0;
@@ -174,8 +174,8 @@ impl Driver {
             };
             let is_posted = matches!(input, Input::Posted(_));
             if is_posted && pause == RETRY.start {
-                // A post that continues the mark shows that nothing before it is missing. A reading now would bring rows
-                // that are on their way here in the next post.
+                // Postpones the next read, which would return rows that are on their way in the next post. After a gap,
+                // the machine reads at once.
                 let latest = last_tick + POSTPONED * pull_interval;
                 next_tick = next_tick.max(latest.min(Instant::now() + pull_interval));
             }
@@ -186,7 +186,7 @@ impl Driver {
             } else {
                 let alone = self.reach.is_failing() || self.has_published;
                 interval = if alone { ALONE } else { 2 * interval }.min(pull_interval);
-                // A slow PocketBase is not read without a pause.
+                // Keeps a pause between reads of a slow PocketBase.
                 next_tick = (last_tick + interval).max(Instant::now() + ALONE.min(interval));
             }
             self.settled.send_modify(|settled| *settled += batches);
@@ -206,7 +206,7 @@ impl Driver {
         }
     }
 
-    /// One input, and all that follows from it.
+    /// Feeds one input to the machine, and executes all actions that follow.
     async fn carry_out(&mut self, input: Input) -> Result<(), RelayError> {
         let mut next = self.machine.step(input);
         while let Some(action) = next {
@@ -245,7 +245,7 @@ impl Driver {
                     Err(BrokerError::Conflict) => Input::Conflict,
                     published => {
                         self.has_published |= published? > 0;
-                        // Until this is done the mark stays: all of it is then repeated.
+                        // The mark moves afterwards: a failure here repeats the whole run.
                         for (channel, seq) in deleted {
                             self.broker.forget(&channel, seq).await?;
                         }
@@ -258,7 +258,7 @@ impl Driver {
         })
     }
 
-    /// Keeps what PocketBase says of its config, and logs each change.
+    /// Stores PocketBase's warnings about the config, and logs each change.
     fn note_warnings(&self, now: Vec<String>) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if *warnings == now {
@@ -274,7 +274,7 @@ impl Driver {
         *warnings = now;
     }
 
-    /// Tells logs and metrics what has happened.
+    /// Passes the machine's notes to metrics and logs.
     fn report(&mut self) {
         for note in self.machine.notes() {
             match note {
@@ -286,8 +286,8 @@ impl Driver {
                 Note::Diverged => {
                     self.metrics.relay_restarts.inc();
                     tracing::error!(
-                        "PocketBase's outbox has another history than before, as after a restore from a backup; \
-                         all channels begin anew and clients reload"
+                        "PocketBase's outbox does not continue the outbox relayed so far, as after a restore from a \
+                         backup; all channels start a new epoch, and clients are told to reload"
                     );
                 }
             }
@@ -308,13 +308,13 @@ impl Driver {
         }
         let text = error.to_string();
         if self.set_failure(Some(text.clone())).as_ref() != Some(&text) {
-            tracing::warn!(%error, "relaying pauses; it goes on from where it stopped");
+            tracing::warn!(%error, "relaying of PocketBase's events paused; no event is lost, retrying within 3 s");
         }
     }
 
     fn succeed(&self) {
         if self.set_failure(None).is_some() {
-            tracing::info!(seq = self.machine.mark().map(|mark| mark.seq), "relaying works");
+            tracing::info!(seq = self.machine.mark().map(|mark| mark.seq), "relaying of PocketBase's events works");
         }
     }
 
@@ -323,8 +323,8 @@ impl Driver {
     }
 }
 
-/// Channels whose guarded record these events deleted, each with the event's number. PocketBase lets whoever creates
-/// a record choose its id: the next one of that id may be somebody else's, who must not see this one's history.
+/// Channels of guarded records that these events deleted, with the events' numbers. PocketBase lets clients choose the
+/// id of a new record: a later record with the same id may be another user's, and must not inherit the history.
 fn deleted(run: &[Event]) -> Vec<(String, u64)> {
     let of = |event: &Event| {
         let changes = event.access.as_ref().map(|access| serde_json::from_slice::<Vec<Change>>(access.as_bytes()));
@@ -339,7 +339,7 @@ fn entries(run: Vec<Event>) -> Vec<Entry> {
     let each = |event: Event| {
         let Event { seq, at, .. } = event;
         let one = move |channel, data| Entry { seq, at, channel, data, barrier: false };
-        // First what the event says of access: who is shut out by it shall not hear of it either.
+        // The access changes come first: a user who loses access by this event does not get the event.
         let barrier = event.access.is_some();
         let notice = event.notice().map(|notice| Entry { barrier, ..one(ACCESS.to_owned(), notice) });
         let Event { channels, data, .. } = event;

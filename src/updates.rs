@@ -1,14 +1,15 @@
-//! Channels of updates, such as `room-updates`: each user is told of all records of a guard collection that they may
-//! view, and of none other.
+//! Updates channels, such as `room-updates`: each user gets the events of the visible records of a guard collection,
+//! and no events of other records.
 //!
-//! Changes of the records come through the hub's watched channel, beside the changes of access and in one order with
-//! them: one message of the broker for each event, however many may view the record. Each updates channel has a
-//! [`stream`], which knows the records that each of this node's subscribers may view ([`sight`]). It takes the inputs,
-//! asks PocketBase ([`source`]) about those records and users whose access may have changed, and only then delivers: so
-//! nobody gets an event of a record whose access is in doubt. Who may no longer view a record gets no more than its id.
+//! Record changes arrive through the hub's watched channel, in one order with the access changes: one broker message
+//! per event, however many users may view the record. Each updates channel has a [`stream`], which keeps the records
+//! visible to each of this node's subscribers ([`sight`]). The stream takes the inputs, asks PocketBase ([`source`])
+//! about records and users with a possible change of access, and delivers after the answers. So no client gets an event
+//! of a record while access to the record is in doubt. A user who may no longer view a record gets the record's id
+//! only.
 //!
-//! There is no history for clients: what a client has missed depends on what its user could see meanwhile. Whoever
-//! subscribes again is told `recovered: false`, and reloads.
+//! Clients have no history, since a client's missed events depend on the user's access at that time. A client that
+//! subscribes again gets `recovered: false`, and reloads.
 
 mod sight;
 pub mod source;
@@ -29,22 +30,22 @@ use stream::{Input, Join, Stream, Turns};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-/// From this age of its oldest unsettled input on, a channel counts as behind.
+/// Age of the oldest unsettled input from which on a channel counts as behind.
 const BEHIND: Duration = Duration::from_secs(5);
 
-/// What the hooks say of a change of a guarded record.
+/// The hooks' part of an event about a guarded record.
 #[derive(Deserialize)]
 pub struct Told {
-    /// The updates channels that tell of it.
+    /// Updates channels that carry the event.
     pub channels: Vec<String>,
-    /// The users whom it names, before or after the change.
+    /// Users named in the record, before or after the change.
     pub users: Vec<String>,
 }
 
 pub struct Updates {
     source: Arc<dyn Source>,
     turns: Turns,
-    /// Few: only channels that PocketBase has confirmed.
+    /// Only channels that PocketBase has confirmed, so the number is small.
     streams: DashMap<Arc<str>, Stream, foldhash::fast::RandomState>,
     metrics: Metrics,
 }
@@ -54,14 +55,14 @@ impl Updates {
         Arc::new(Self { source, turns: Turns::default(), streams: DashMap::default(), metrics })
     }
 
-    /// Takes in what may have changed who sees what. Called in the order of the outbox, as is [`Updates::event`].
+    /// Queues an access change. Called in the order of the outbox, together with [`Updates::event`].
     pub fn change(&self, change: &Change) {
         for stream in &self.streams {
             stream.push(|| Input::Change(change.clone()));
         }
     }
 
-    /// Takes in what has happened to a guarded record.
+    /// Queues an event of a guarded record.
     pub fn event(&self, told: &Told, data: &Payload) {
         for channel in &told.channels {
             if let Some(stream) = self.streams.get(channel.as_str()) {
@@ -70,35 +71,36 @@ impl Updates {
         }
     }
 
-    /// Looks at everything anew, for what no change tells of, such as the time. Events go on meanwhile.
+    /// Rechecks all access, for rules whose result changes without an access change, such as rules that depend on the
+    /// time. Delivery goes on meanwhile.
     pub fn recheck(&self) {
         for stream in &self.streams {
             stream.push(|| Input::Recheck);
         }
     }
 
-    /// Changes or events were lost: all subscribers are told to reload.
+    /// Tells all subscribers to reload, after a loss of access changes or events.
     pub fn lost(&self) {
         for stream in &self.streams {
             stream.push(|| Input::Lost);
         }
     }
 
-    /// Sets the metric of how far each channel is behind.
+    /// Updates the metric `updates_behind` of each channel.
     pub fn report(&self) {
         for stream in &self.streams {
             self.metrics.updates_behind.with_label_values(&[&**stream.key()]).set(stream.behind().as_secs_f64());
         }
     }
 
-    /// The channels that are too far behind, with the age of their oldest unsettled input.
+    /// Channels with an oldest unsettled input of at least [`BEHIND`], with the age of that input.
     pub fn behind(&self) -> Vec<(Arc<str>, Duration)> {
         let all = self.streams.iter().map(|stream| (Arc::clone(stream.key()), stream.behind()));
         all.filter(|(_, age)| *age >= BEHIND).collect()
     }
 
-    /// Subscribes to a channel that PocketBase has confirmed; `reply` is what the client gets before anything of it.
-    /// The hub's watched channel must be live. Returns whether that was done before `deadline`.
+    /// Subscribes to a channel that PocketBase has confirmed. `reply` is sent before the first publication. Requires a
+    /// live watched channel. Returns false if the subscribe was refused or not done by `deadline`.
     pub async fn subscribe(
         &self,
         channel: &Arc<str>,
@@ -117,21 +119,21 @@ impl Updates {
         match timeout_at(deadline, &mut answer).await {
             Ok(answer) => answer.is_ok(),
             Err(_) => {
-                // It may have been done in this very moment.
+                // The subscribe may have succeeded at the last moment.
                 answer.close();
                 answer.try_recv().is_ok()
             }
         }
     }
 
-    /// The counterpart, also for a subscribe that is still under way.
+    /// Ends a subscription or cancels a subscribe in progress.
     pub fn unsubscribe(&self, channel: &str, connection: &Connection) {
         if let Some(stream) = self.streams.get(channel) {
             stream.leave(connection, None);
         }
     }
 
-    /// Ends a subscription from the server's side.
+    /// Ends a subscription with an unsubscribe push to the client.
     pub fn end(&self, channel: &str, connection: &Connection, code: UnsubscribeCode) {
         if let Some(stream) = self.streams.get(channel)
             && connection.channels().remove(channel)

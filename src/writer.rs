@@ -1,11 +1,12 @@
-//! The tasks that write to clients, one for each of the runtime's threads.
+//! Tasks that write to clients, one per thread of the runtime.
 //!
-//! A publication for a thousand clients wakes no thousand tasks. Each [`Writer`] has its share of the connections. It
-//! is handed the frame once, puts it into the outboxes of those of its own that listen ([`Audience`]), and then goes
-//! through them and writes what is queued, one system call for each client: what a thread touches stays its own.
+//! A publication for a thousand clients does not wake a thousand tasks. Each [`Writer`] serves a share of the
+//! connections. The writer gets the frame once, pushes the frame into the outboxes of the channel's subscribers in this
+//! share ([`Audience`]), and then writes each outbox with one system call. So each thread works on its own data.
 //!
-//! What has come meanwhile for a client leaves in the same call; and so does what comes within the hold after a write,
-//! so that a room in which much happens costs fewer calls. The first after a pause leaves at once.
+//! Frames that arrive for a client before the write leave in the same call. Frames that arrive within the hold after a
+//! write leave together at the end of the hold, so that a busy channel costs fewer calls. The first frame after a pause
+//! leaves at once.
 
 use crate::metrics::age;
 use crate::outbox::{Budget, Outbox};
@@ -21,18 +22,18 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Writes after which others on the same thread get their turn: a fraction of a millisecond.
+/// Writes before the task yields to other tasks of the thread: a fraction of a millisecond.
 const TURN: usize = 32;
 
-/// Those of a writer's connections that listen to a channel.
+/// A channel's subscribers among the connections of one writer.
 pub trait Audience: Send + Sync {
-    /// Puts the frame of the publication with this offset into the outbox of each that wants it. Adds those that are to
-    /// be written to `due`; returns the bytes that are queued now.
+    /// Pushes the frame of the publication at `offset` to the subscribers. Adds outboxes with frames to write to `due`.
+    /// Returns the number of queued bytes.
     fn queue(&self, frame: &Frame, offset: u64, due: &mut Vec<Arc<Outbox>>) -> usize;
 }
 
 pub struct Writer {
-    /// Shared by all of them.
+    /// Shared by all writers.
     pub budget: Budget,
     // Held for a push or a swap: a std Mutex is enough.
     inbox: Mutex<Inbox>,
@@ -42,21 +43,21 @@ pub struct Writer {
 #[derive(Default)]
 struct Inbox {
     deliveries: Vec<Delivery>,
-    /// Outboxes that have something to write.
+    /// Outboxes with frames to write.
     due: Vec<Arc<Outbox>>,
 }
 
-/// A publication for the subscribers of one channel that belong to one writer.
+/// A publication for the subscribers of one channel and one writer.
 pub struct Delivery {
     pub to: Arc<dyn Audience>,
     pub frame: Frame,
-    /// The publication's number in the channel.
+    /// The publication's offset in the channel.
     pub offset: u64,
     /// Time of the publication's outbox row in Unix milliseconds; 0: unknown.
     pub at: u64,
 }
 
-/// All writers of the process; they end when this is dropped.
+/// All writers of the process. Dropping this value ends their tasks.
 pub struct Writers {
     writers: Vec<Arc<Writer>>,
     next: AtomicUsize,
@@ -64,7 +65,7 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// One for each of the runtime's threads. `latency`: seconds from a publication's outbox row to the sockets.
+    /// Starts one writer per thread of the runtime. `latency`: seconds from a publication's outbox row to the sockets.
     pub fn start(hold: Duration, budget: &Budget, latency: &Histogram) -> Self {
         let threads = Handle::current().metrics().num_workers();
         let writers: Vec<Arc<Writer>> = (0..threads).map(|_| Writer::idle(budget.clone())).collect();
@@ -73,7 +74,7 @@ impl Writers {
         Self { _tasks: writers.iter().map(run).collect(), writers, next: AtomicUsize::new(0) }
     }
 
-    /// The writer of one more connection.
+    /// Assigns a writer to a new connection, in turn.
     pub fn next(&self) -> Arc<Writer> {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         Arc::clone(&self.writers[next % self.writers.len()])
@@ -81,17 +82,17 @@ impl Writers {
 }
 
 impl Writer {
-    /// One that does nothing by itself.
+    /// A writer without a task.
     pub fn idle(budget: Budget) -> Arc<Self> {
         Arc::new(Self { budget, inbox: Mutex::default(), arrived: Notify::new() })
     }
 
-    /// Puts an outbox on the list. It must not be there already.
+    /// Adds an outbox to the list. The outbox must not be on the list already.
     pub fn add(&self, outbox: Arc<Outbox>) {
         self.put(|inbox| inbox.due.push(outbox));
     }
 
-    /// Hands a publication to an audience, after all that were handed over before.
+    /// Queues a publication for an audience, after all earlier publications.
     pub fn hand(&self, delivery: Delivery) {
         self.put(|inbox| inbox.deliveries.push(delivery));
     }
@@ -133,14 +134,14 @@ impl Writer {
         }
     }
 
-    /// Puts what was handed over into outboxes.
+    /// Pushes the frames of the queued publications into the outboxes.
     fn queue(&self, Inbox { deliveries, due }: &mut Inbox) {
         for Delivery { to, frame, offset, .. } in deliveries.drain(..) {
             self.budget.add(to.queue(&frame, offset, due));
         }
     }
 
-    /// Writes what these have queued; those that were written to after `quiet_since` become `held`.
+    /// Writes the outboxes in `due`. Outboxes with a write after `quiet_since` move to `held` instead.
     async fn write(
         &self,
         due: &mut Vec<Arc<Outbox>>,
@@ -169,7 +170,7 @@ impl Writer {
 
 #[cfg(test)]
 impl Writer {
-    /// Does for an idle one what its task would do first.
+    /// Pushes the queued publications into the outboxes, in place of the task of an idle writer.
     pub fn deliver(&self) {
         let mut inbox = std::mem::take(&mut *self.inbox());
         self.queue(&mut inbox);

@@ -82,7 +82,7 @@ async fn a_gateway_that_comes_back_gets_posts_again_with_the_first_write() {
 async fn a_new_secret_takes_the_place_of_the_old_one_without_a_refused_request() {
     let mut world = World::start(1, false, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
-    // As the README has it: in each step one side is restarted with its two secrets.
+    // As deploy/operations.md has it: in each step one side is restarted with its two secrets.
     for (i, (is_gateway, secret, second)) in
         [(true, SECRET, NEW_SECRET), (false, NEW_SECRET, SECRET), (true, NEW_SECRET, ""), (false, NEW_SECRET, "")]
             .into_iter()

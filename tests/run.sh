@@ -4,7 +4,8 @@
 #   tests/run.sh              all of them
 #   tests/run.sh SUITE...     some of them:
 #     rust         unit and integration tests (cargo test)
-#     node         PocketBase's hooks and rules; the published SDK against two gateways sharing one Redis
+#     node         PocketBase's hooks and rules; the published SDK against two gateways sharing one Redis; the README's
+#                  browser example
 #     quickstart   deploy/quickstart.sh, and its demo chat in a real browser
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  faults alone (tests/faults.rs), for so long and with this seed or a new one, on a Redis Cluster if
@@ -85,7 +86,7 @@ prepare_node() {
   need_pocketbase
   need_npm_packages
 }
-run_node() { build_gateway; run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/{sdk,guests,kanban,failover,writes,cost}.test.mjs; }
+run_node() { build_gateway; run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/{sdk,readme,guests,kanban,failover,writes,cost}.test.mjs; }
 count_node() { count_tap "$@"; }
 
 prepare_quickstart() {

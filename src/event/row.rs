@@ -1,7 +1,7 @@
 //! One row of the outbox, read as an [`Event`].
 //!
-//! A row that cannot be read must not hold up the next ones. Its event goes to no channel, and keeps what can still be
-//! read of the row's access changes; where even that is not possible, all access is checked anew.
+//! An unreadable row must not block later rows. The row's event has no channels, and keeps the row's access changes if
+//! readable; otherwise all access is checked again.
 
 use super::{CHANNELS_MAX, Completeness, DATA_MAX, Event};
 use crate::access::changes::Change;
@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// How the hooks and the outbox route begin a body's first row, with its number behind it.
+/// Text before the number of a body's first row, in posts of the hooks and answers of the outbox route.
 pub(super) const FIRST: &[u8] = br#""events":[{"seq":"#;
-/// How the outbox route goes on behind an answer's rows, with the highest number behind it.
+/// Text between the rows of the outbox route's answer and the highest number.
 pub(super) const LAST: &[u8] = br#"],"last":"#;
-/// How the hooks end the data of a record that was too large.
+/// End of the data of a record that was too large, as the hooks write the data.
 const TRUNCATED: &[u8] = br#"},"truncated":true}"#;
 
 #[derive(Deserialize)]
@@ -36,14 +36,14 @@ struct Row<'a> {
     dropped: u64,
 }
 
-/// Reads a row. `None`: it has no number.
+/// Reads a row. `None`: the row has no number.
 pub(super) fn read(row: &RawValue) -> Option<Event> {
     let seq = seq(row)?;
     let event = serde_json::from_str::<Row>(row.get()).ok().and_then(Row::event).filter(|event| event.seq == seq);
     Some(event.unwrap_or_else(|| unreadable(seq, Payload::from_raw(row), access(row))))
 }
 
-/// The number of a row. The outbox route writes it first, whatever follows.
+/// The number of a row. The outbox route writes the number first, so that the rest of the row may be unreadable.
 fn seq(row: &RawValue) -> Option<u64> {
     #[derive(Deserialize)]
     struct Numbered {
@@ -53,14 +53,14 @@ fn seq(row: &RawValue) -> Option<u64> {
     first.or_else(|| Some(serde_json::from_str::<Numbered>(row.get()).ok()?.seq))
 }
 
-/// The whole number that this text begins with and that a comma or a brace ends.
+/// The integer at the start of the text, up to a comma or a closing brace.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     let end = text.iter().position(|byte| !byte.is_ascii_digit())?;
     matches!(text[end], b',' | b'}').then(|| std::str::from_utf8(&text[..end]).ok()?.parse().ok()).flatten()
 }
 
 impl Row<'_> {
-    /// `None`: a part is not what it should be.
+    /// `None`: a part of the row is invalid.
     fn event(self) -> Option<Event> {
         let Self { seq, at, channels, data, access, updates, dropped } = self;
         let possible = channels.len() <= CHANNELS_MAX && channels.iter().all(|name| is_well_formed(name));
@@ -82,7 +82,7 @@ impl Row<'_> {
     }
 }
 
-/// The same event with the record's id alone.
+/// The same data with the record's id alone.
 fn truncated(data: &RawValue) -> Option<Payload> {
     #[derive(Deserialize)]
     struct Record<'a> {
@@ -102,7 +102,7 @@ fn truncated(data: &RawValue) -> Option<Payload> {
     Some(truncated_data(&action, &collection, &record.id))
 }
 
-/// The data of an event whose record is too large: the client fetches it by this id.
+/// The data of an event with a record that is too large: the client fetches the record by this id.
 pub fn truncated_data(action: &str, collection: &str, id: &str) -> Payload {
     let [action, collection, id] = [action, collection, id].map(|text| serde_json::Value::from(text).to_string());
     let mut data = format!(r#"{{"action":{action},"collection":{collection},"record":{{"id":{id}"#).into_bytes();
@@ -110,13 +110,13 @@ pub fn truncated_data(action: &str, collection: &str, id: &str) -> Payload {
     Payload::trusted(data.into())
 }
 
-/// An event in the place of a row that cannot be read.
+/// An event in place of an unreadable row.
 pub(super) fn unreadable(seq: u64, row: Payload, access: Option<Payload>) -> Event {
     let completeness = Completeness::Unreadable;
     Event { seq, at: 0, channels: Vec::new(), data: row, access, updates: None, completeness, dropped: 0 }
 }
 
-/// The access changes of a row whose other parts cannot be read.
+/// The access changes of an otherwise unreadable row.
 fn access(row: &RawValue) -> Option<Payload> {
     #[derive(Deserialize)]
     struct Part<'a> {
@@ -132,7 +132,7 @@ fn access(row: &RawValue) -> Option<Payload> {
     }
 }
 
-/// The access changes of a row that may have held any.
+/// The access changes for a row with unreadable access changes: all access is checked again.
 pub(super) fn everything() -> Option<Payload> {
     Some(Payload::trusted(Bytes::from_static(br#"[{"cause":"rules"}]"#)))
 }

@@ -1,5 +1,5 @@
-//! Preparation of a subscribe: the round trips to the broker, without any effect for the client. All subscribes of a
-//! frame are prepared together; they then take effect in order and without further round trips.
+//! Preparation of a subscribe: the round trips to the broker, without effect for the client. All subscribes of a frame
+//! are prepared together, and then take effect in order and without further round trips.
 
 use super::feed::Join;
 use super::{Hub, Joining};
@@ -7,22 +7,22 @@ use crate::broker::{BrokerError, History};
 use crate::protocol::Position;
 use tokio::time::Instant;
 
-/// A linked channel. The link lasts at least as long as this value.
+/// A channel that is subscribed at the broker, at least for the lifetime of this value.
 pub struct Prepared<'a> {
     joining: Joining<'a>,
-    /// Publications after the client's position, if the broker was asked for them. [`Hub::subscribe`] adds later ones.
+    /// Publications after the client's position, if read from the broker. [`Hub::subscribe`] adds later publications.
     pub history: Option<History>,
 }
 
 impl Hub {
-    /// Links the channel and brings it up to date.
+    /// Makes the channel live: subscribed at the broker, and synced.
     pub async fn prepare(&self, name: &str) -> Result<Prepared<'_>, BrokerError> {
         let joining = self.hold(name);
         self.make_live(&joining.channel).await?;
         Ok(Prepared { joining, history: None })
     }
 
-    /// Reads the publications after `since`, if this node does not have them.
+    /// Reads the publications after `since`, if the feed's recent publications do not reach back to `since`.
     pub async fn read_ahead(&self, prepared: &mut Prepared<'_>, since: &Position) -> Result<(), BrokerError> {
         let channel = &prepared.joining.channel;
         let missed_after = {

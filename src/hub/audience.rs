@@ -1,4 +1,4 @@
-//! A channel's subscribers on this node, by the writers that write to them.
+//! A channel's subscribers on this node, grouped by writer.
 
 use super::Subscriber;
 use crate::connection::ConnectionId;
@@ -12,18 +12,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Members = HashMap<ConnectionId, Subscriber, foldhash::fast::RandomState>;
 
-/// All of a channel's. Whoever has this locks the shares one at a time.
+/// All subscribers of a channel. The shares are locked one at a time.
 #[derive(Default)]
 pub(super) struct Audience {
     shares: Vec<Arc<Share>>,
-    /// Subscribers in all of them.
+    /// Number of subscribers in all shares.
     count: usize,
 }
 
-/// Those of one writer.
+/// The subscribers of one writer.
 struct Share {
     writer: Arc<Writer>,
-    // Held while a frame is put into their outboxes: a std Mutex is enough.
+    // Held while a frame is pushed into the outboxes: a std Mutex is enough.
     members: Mutex<Members>,
     deliveries: IntCounter,
 }
@@ -82,7 +82,7 @@ impl Audience {
         };
         let (removed, emptied) = self.shares.iter().enumerate().find_map(found)?;
         if let Some(place) = emptied {
-            // Its writer need not be woken for nobody.
+            // Without the share, the writer is not woken in vain.
             self.shares.swap_remove(place);
         }
         self.count -= 1;
@@ -98,7 +98,7 @@ impl Audience {
             .collect()
     }
 
-    /// What `look` makes of a subscriber, if there is one.
+    /// Calls `look` with the connection's subscriber. `None`: the connection is not subscribed.
     pub fn with<T>(&self, connection: ConnectionId, look: impl FnOnce(&mut Subscriber) -> T) -> Option<T> {
         let mut look = Some(look);
         self.shares.iter().find_map(|share| {
@@ -114,7 +114,8 @@ impl Audience {
         }
     }
 
-    /// Hands a publication to the writers, who give it to everybody who is subscribed when its turn comes.
+    /// Queues a publication with each writer. When the publication's turn comes, the writer pushes it to the
+    /// subscribers of that moment.
     pub fn hand(&self, frame: &Frame, publication: &Publication) {
         for share in &self.shares {
             share.writer.hand(Delivery {

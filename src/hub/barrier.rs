@@ -1,10 +1,10 @@
 //! Order between channels: a publication is delivered only after the access changes published before.
 //!
-//! In a Redis Cluster every master has a link of its own, so a publication may arrive before an earlier access change. Every
-//! publication names the position of the newest earlier access change in the watched channel, the *barrier*. Until the
-//! watched channel has reached the barrier, the channel's [`Feed`](super::feed) holds the publication back and reads the
-//! history, and the read waits in [`Hub::level`]. The feed holds at most 1024 publications and 1 MiB; past either bound
-//! the history is read again, and where the history no longer reaches back, subscribers get code 2500.
+//! In a Redis Cluster every master has a link of its own, so a publication may arrive before an earlier access change.
+//! Every publication names the position of the newest earlier access change in the watched channel, the *barrier*.
+//! Until the watched channel has reached the barrier, the channel's [`Feed`](super::feed) holds the publication back
+//! and reads the history, and the read waits in [`Hub::level`]. The feed holds at most 1024 publications and 1 MiB.
+//! Past either limit, the history is read again. If the history no longer reaches back, subscribers get code 2500.
 //!
 //! A single Redis delivers in order. With any broker, publications are also held back while the watched channel is read
 //! after a gap.
@@ -16,13 +16,13 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Delay of a publication of the watched channel, after its entry into the history, past which the publication counts as
-/// missed.
+/// Delay of a publication of the watched channel, after its entry into the history, past which the publication counts
+/// as missed.
 const LAG: Duration = Duration::from_millis(100);
 /// Interval between two comparisons of positions.
 const LAG_CHECK: Duration = Duration::from_millis(1);
-/// Bound of the wait for a barrier while the broker answers. Past the bound the access change counts as lost, as after the
-/// failover to a replica without the change.
+/// Limit of the wait for a barrier while the broker answers. Past the limit, the access change counts as lost, as after
+/// the failover to a replica without the change.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
 /// Barriers of early publications.
@@ -36,8 +36,8 @@ pub(super) struct Barriers {
 }
 
 impl Barriers {
-    /// `epoch`: of the watched channel now. In this epoch, lower offsets may have been given anew since, after the failover
-    /// to a replica without the last access changes.
+    /// `epoch`: current epoch of the watched channel. In this epoch, lower offsets may have been assigned again, after
+    /// the failover to a replica without the last access changes.
     fn has_settled(&self, barrier: &Position, epoch: Option<&str>) -> bool {
         self.settled.as_ref().is_some_and(|at| {
             let is_former = epoch != Some(barrier.epoch.as_str());
@@ -87,8 +87,8 @@ impl Hub {
         early
     }
 
-    /// Waits until everything published so far into the watched channel has taken effect. Follows a read from the broker,
-    /// since the answer may be ahead of the broker's deliveries.
+    /// Waits until everything published so far into the watched channel has taken effect. Follows a read from the
+    /// broker, since the answer may be ahead of the broker's deliveries.
     pub async fn level(&self) -> Result<(), BrokerError> {
         let Some(watched) = self.watched.get() else { return Ok(()) };
         let asked = watched.asked();
@@ -102,8 +102,8 @@ impl Hub {
             let now = Instant::now();
             if now > began + LOST_AFTER {
                 let Some(barrier) = &beyond else {
-                    // The broker may have lost its data since: the next attempt compares with the new position.
-                    return Err(BrokerError::Unavailable("the access changes do not arrive".into()));
+                    // The broker may have lost data since: the next attempt compares with the new position.
+                    return Err(BrokerError::Unavailable("the broker does not deliver access changes".into()));
                 };
                 give_up(watched, barrier);
                 return Ok(());
@@ -124,7 +124,7 @@ impl Hub {
     }
 }
 
-/// Orders a check of all access, once per unreachable barrier.
+/// Requests a new check of all access, once per unreachable barrier.
 fn give_up(watched: &Watched, barrier: &Position) {
     let mut state = watched.channel.state();
     {
@@ -135,7 +135,7 @@ fn give_up(watched: &Watched, barrier: &Position) {
         }
         barriers.settled = Some(barrier.clone());
     }
-    tracing::warn!("an access change was lost with a Redis master; all access is checked anew");
+    tracing::warn!("a Redis failover lost an access change; the access of all subscribers is checked again");
     if let Some(watcher) = watched.watcher.upgrade() {
         watcher.lost();
     }

@@ -1,5 +1,5 @@
-//! The newest state of a channel that has no history, on this node, as a pure state machine: which arrival is news,
-//! and what holds after something was missed.
+//! The newest state of a channel without a history, as a pure state machine: decides which arriving states are
+//! delivered, and which state is valid after a gap.
 
 use super::liveness::Liveness;
 use crate::broker::status::State;
@@ -7,17 +7,17 @@ use crate::broker::status::State;
 #[derive(Debug, Default)]
 pub struct Current {
     known: Option<State>,
-    /// While the state is read the newest that has arrived is held.
+    /// Holds the newest arrival during a read.
     liveness: Liveness<Option<State>>,
 }
 
-/// What reading the state has brought.
+/// Outcome of a read.
 #[derive(Debug, PartialEq)]
 pub enum Read {
-    /// This is to be delivered.
+    /// A new state to deliver.
     News(State),
     Nothing,
-    /// More was missed meanwhile: read once more.
+    /// Another gap occurred during the read: read again.
     Again,
 }
 
@@ -26,7 +26,7 @@ impl Current {
         self.liveness.is_live()
     }
 
-    /// Takes a state that the broker delivered; returns whether it is to be delivered on.
+    /// Takes a state from the broker. Returns true if the state has to be delivered to subscribers.
     pub fn arrive(&mut self, state: State) -> bool {
         match &mut self.liveness {
             Liveness::Syncing { held, .. } => {
@@ -48,7 +48,7 @@ impl Current {
         !state.is_told_by(&known)
     }
 
-    /// Something may have been missed. Returns whether a read has to be started for it (none is under way).
+    /// Notes a possible gap. Returns true if the caller has to start a read, false during a read.
     pub fn doubt(&mut self) -> bool {
         self.liveness.doubt()
     }
@@ -57,14 +57,14 @@ impl Current {
         self.liveness.begin();
     }
 
-    /// Takes what was read since [`Current::begin_read`]; `None`: the broker does not know yet.
+    /// Takes the result of the read since [`Current::begin_read`]; `None`: the broker does not know the state yet.
     ///
-    /// What is read counts, whatever its version, against everything that had arrived before the read began: where it
-    /// is lower, another Redis has taken over.
+    /// The result replaces all states from before the read, even with a lower version: then another Redis has taken
+    /// over.
     pub fn finish_read(&mut self, read: Option<State>) -> Read {
         let Some(held) = self.liveness.finish() else { return Read::Again };
         let before = self.known.unwrap_or_default();
-        // Who is still offline was last seen when he was, also where the broker has forgotten it.
+        // A user who is still offline keeps the known time of `last_seen` where the broker has forgotten it.
         let read = read.filter(|read| read.last_seen.is_some() || !read.is_told_by(&before));
         self.known = Some(read.unwrap_or(before));
         if let Some(held) = held {
@@ -76,7 +76,7 @@ impl Current {
         }
     }
 
-    /// What a new subscriber gets. It must be live.
+    /// The state for a new subscriber. Requires a live channel.
     pub fn state(&self) -> State {
         self.known.unwrap_or_default()
     }
@@ -117,7 +117,7 @@ mod tests {
         assert!(!current.arrive(state(Status::Away, 3)));
         assert_eq!(current.finish_read(Some(state(Status::Dnd, 2))), Read::News(state(Status::Online, 4)));
         assert!(current.is_live());
-        // The read was newer than what had arrived.
+        // The result of the read is newer than the arrival.
         assert!(current.doubt());
         current.begin_read();
         assert!(!current.arrive(state(Status::Away, 5)));
@@ -130,7 +130,7 @@ mod tests {
         current.doubt();
         current.begin_read();
         assert_eq!(current.finish_read(Some(state(Status::Online, 3))), Read::Nothing);
-        // A store that has just begun anew knows nothing yet: what was known stays.
+        // A store that was emptied does not know the state yet: the known state stays.
         current.doubt();
         current.begin_read();
         assert_eq!(current.finish_read(None), Read::Nothing);
@@ -145,7 +145,7 @@ mod tests {
         let forgotten = State { version: 9, ..State::default() };
         assert_eq!(current.finish_read(Some(forgotten)), Read::Nothing);
         assert_eq!(current.state(), state(Status::Offline, 3));
-        // Coming back as what he was is no news either.
+        // A user who returns with the same status is no news either.
         let mut current = live(state(Status::Dnd, 3));
         assert!(!current.arrive(state(Status::Dnd, 9)));
         assert!(current.arrive(state(Status::Offline, 10)));

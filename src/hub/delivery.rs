@@ -1,4 +1,4 @@
-//! From the broker to the subscribers: what has arrived is put into its place, and handed out if it is its turn.
+//! Delivery from the broker to the subscribers: checks the order of each arrival, and delivers or holds it back.
 
 use super::feed::Arrival;
 use super::{Channel, Hub, State, Watcher};
@@ -15,7 +15,7 @@ impl Sink for Hub {
         let early = self.is_early(&channel, after);
         let mut state = channel.state();
         let Some(feed) = state.flow.feed() else { return };
-        // Held back until the channel's history was read, which waits for the watched channel.
+        // An early publication is held back until a read of the history, which waits for the watched channel.
         let must_read = early && feed.doubt();
         match feed.arrive(epoch, &publication) {
             Arrival::Deliver => {
@@ -67,7 +67,8 @@ impl Sink for Hub {
 }
 
 impl Hub {
-    /// Encodes once, for everybody. The caller holds the channel's state, which keeps the order.
+    /// Encodes a publication once and delivers it to all subscribers. The caller holds the channel's state, which keeps
+    /// the order.
     pub(super) fn deliver(&self, channel: &Channel, state: &State, publication: &Publication) {
         if let Some(watcher) = self.watcher_of(channel) {
             watcher.publication(&publication.data);
@@ -84,7 +85,8 @@ impl Hub {
         }
     }
 
-    /// What is not kept gives way to what is, where a client reads slowly.
+    /// Delivers a signal, without a history. Signals are dropped for slow clients, so that numbered publications have
+    /// room in the outbox.
     fn deliver_signal(&self, state: &State, frame: &Frame, sender: Option<&ClientInfo>) {
         state.subscribers.each(|subscriber| {
             if !subscriber.wants_signal(sender) {
@@ -96,7 +98,8 @@ impl Hub {
         });
     }
 
-    /// To those who asked for it, and not to that client itself. Held back for suspended subscriptions, as publications.
+    /// Delivers a join or leave to the subscribers with `movements`, except the client in `info`. Held back for
+    /// suspended subscriptions, as publications.
     fn deliver_movement(&self, channel: &Channel, movement: Movement, info: &ClientInfo) {
         let mut frame = None;
         channel.state().subscribers.each(|subscriber| {

@@ -1,8 +1,8 @@
-//! The position of one channel on this node, as a pure state machine: which publication comes next, what is a
-//! repeat, where something is missing, and what a subscriber that comes back has missed.
+//! The position of one channel on this node, as a pure state machine: recognizes the next publication, repeats and
+//! gaps, and finds the missed publications for a client that recovers.
 //!
-//! A feed is either *live* (its position is known and what arrives continues it) or *syncing* (history is being
-//! read; what arrives meanwhile is held back). No I/O and no clock: the hub does the reading.
+//! A feed is either *live* (the position is known, and arriving publications continue from there) or *syncing* (history
+//! is being read, and arriving publications are held back). No I/O and no clock: the hub does the reading.
 
 use super::liveness::Liveness;
 use crate::broker::{History, Retention};
@@ -11,21 +11,21 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Bounds of the publications that are held back while history is read, in number and in bytes of payload. Past either
-/// of them further ones are dropped, and history is read once more.
+/// Limits of the publications held back during a read of history, in number and in bytes of payload. Past either limit,
+/// further publications are dropped, and history is read again.
 const HELD_MAX: usize = 1024;
 const HELD_BYTES: usize = 1 << 20;
-/// How many of the last publications are kept here, so that a short reconnect costs the broker nothing.
+/// Recent publications kept per channel: a recovery after a short disconnect needs no call to the broker.
 const RECENT_MAX: usize = 32;
-/// And how many bytes of payload at most.
+/// Payload bytes of the recent publications.
 const RECENT_BYTES: usize = 64 * 1024;
 
-/// Bounds of a feed's recent publications: never more than the broker's history.
+/// Limits of a feed's recent publications: never more than the broker's history.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     publications: usize,
     bytes: usize,
-    /// Since the channel's last publication.
+    /// Lifetime after the channel's last publication.
     ttl: Duration,
 }
 
@@ -45,14 +45,14 @@ impl Default for Bounds {
 #[derive(Debug, Default)]
 pub struct Feed {
     bounds: Bounds,
-    /// What has been delivered; unknown until the first sync.
+    /// Position of the last delivered publication; unknown until the first sync.
     position: Option<Position>,
     /// The last publications up to `position`, ascending and without a hole.
     recent: VecDeque<Publication>,
     recent_bytes: usize,
-    /// When `recent` ends, as the broker's history does.
+    /// Expiry of `recent`, the same as in the broker's history.
     recent_until: Option<Instant>,
-    /// While history is read, what has arrived is held, each with its epoch.
+    /// During a read of history, holds the arriving publications with their epochs.
     liveness: Liveness<Held>,
 }
 
@@ -62,40 +62,40 @@ struct Held {
     bytes: usize,
 }
 
-/// What becomes of a publication that has arrived.
+/// Verdict on an arriving publication.
 #[derive(Debug, PartialEq)]
 pub enum Arrival {
-    /// It is the next one.
+    /// The next publication: deliver.
     Deliver,
-    /// It was there before.
+    /// Delivered before: drop.
     Repeat,
-    /// History is being read; it will be delivered afterwards.
+    /// Held back until the end of the current read of history.
     Held,
-    /// Something before it is missing: history must be read now.
+    /// Earlier publications are missing: read history now.
     Gap,
 }
 
-/// What reading history has brought.
+/// Outcome of a read of history.
 #[derive(Debug, PartialEq)]
 pub enum Synced {
-    /// These come next; the feed is live.
+    /// The next publications; the feed is live.
     Continues(Vec<Publication>),
-    /// The next publications, but not yet up to the newest: another read has to follow.
+    /// The next publications, but not up to the newest: read again.
     Part(Vec<Publication>),
-    /// The subscribers' place is no longer in the history. They must be told; the feed is live at its newest
-    /// position.
+    /// The history does not continue from the feed's position: publications are lost, and the subscribers have to be
+    /// told. The feed is live at the newest position.
     Lost,
-    /// More was missed meanwhile: read once more.
+    /// Another gap occurred during the read: read again.
     Again,
 }
 
-/// What a new subscriber gets.
+/// Outcome of [`Feed::join`].
 #[derive(Debug)]
 pub enum Join {
     Ready(SubscribeReply),
-    /// History after this offset is needed to decide.
+    /// The history after this offset is needed first.
     ReadHistory(u64),
-    /// The broker is further than this feed: sync first.
+    /// The broker is ahead of the feed: sync first.
     Behind,
 }
 
@@ -104,7 +104,7 @@ impl Feed {
         Self { bounds, ..Self::default() }
     }
 
-    /// Restarts the lifetime of the recent publications; to be called after each publication.
+    /// Restarts the lifetime of the recent publications. Called after each publication.
     pub fn renew(&mut self, now: Instant) {
         self.expire(now);
         self.recent_until = now.checked_add(self.bounds.ttl);
@@ -121,22 +121,22 @@ impl Feed {
         self.liveness.is_live()
     }
 
-    /// Whether the broker, at `top`, has something that was not delivered here.
+    /// Whether the broker, at position `top`, has undelivered publications.
     pub fn is_behind(&self, top: &Position) -> bool {
         self.position.as_ref().is_some_and(|at| at.epoch != top.epoch || at.offset < top.offset)
     }
 
-    /// Epoch of the position.
+    /// Epoch of the feed's position.
     pub fn epoch(&self) -> Option<&str> {
         self.position.as_ref().map(|at| at.epoch.as_str())
     }
 
-    /// Whether everything up to `position` has been delivered here.
+    /// Whether all publications up to `position` are delivered.
     pub fn has_reached(&self, position: &Position) -> bool {
         self.position.as_ref().is_some_and(|at| at.epoch == position.epoch && at.offset >= position.offset)
     }
 
-    /// Takes a publication that the broker delivered.
+    /// Takes a publication from the broker.
     pub fn arrive(&mut self, epoch: &str, publication: &Publication) -> Arrival {
         if let Liveness::Syncing { held, stale } = &mut self.liveness {
             if held.publications.len() < HELD_MAX && held.bytes < HELD_BYTES {
@@ -160,7 +160,7 @@ impl Feed {
         }
     }
 
-    /// Something may have been missed. Returns whether a sync has to be started for it (none is under way).
+    /// Notes a possible gap. Returns true if the caller has to start a sync, false during a sync.
     pub fn doubt(&mut self) -> bool {
         self.liveness.doubt()
     }
@@ -172,19 +172,18 @@ impl Feed {
         self.recent_bytes = 0;
     }
 
-    /// Begins a read of history; returns the position after which to read, `None` when only the newest position
-    /// is wanted.
+    /// Begins a read of history. Returns the offset to read after; `None`: only the newest position is needed.
     pub fn begin_sync(&mut self) -> Option<u64> {
         self.liveness.begin();
         self.position.as_ref().map(|at| at.offset)
     }
 
-    /// Takes what was read since [`Feed::begin_sync`].
+    /// Takes the history that was read since [`Feed::begin_sync`].
     pub fn finish_sync(&mut self, history: History) -> Synced {
         let Some(held) = self.liveness.finish() else { return Synced::Again };
         let History { publications, position: top } = history;
         if self.position.as_ref().is_some_and(|at| begins(at, &publications, &top)) {
-            // Held publications are in the history as well: the next read returns them.
+            // Held publications are dropped: the next read returns them.
             self.liveness.begin();
             for publication in &publications {
                 self.advance(publication.clone());
@@ -192,7 +191,7 @@ impl Feed {
             return Synced::Part(publications);
         }
         let continues = match &self.position {
-            // Nobody has been served yet, so there is nothing to lose.
+            // Nothing was delivered yet, so nothing can be lost.
             None => true,
             Some(at) => continues(at, &publications, &top),
         };
@@ -208,7 +207,7 @@ impl Feed {
             }
         }
         if hole {
-            // Nothing has been applied yet: the next read begins where this one did.
+            // Nothing was applied: the next read begins at the same offset.
             self.liveness.begin();
             return Synced::Again;
         }
@@ -217,7 +216,7 @@ impl Feed {
         }
         let lost = !continues;
         if lost || self.position.is_none() {
-            // What was held and lies above the top is nobody's yet; begin behind it.
+            // Without delivery of the held publications above `top`: no subscriber waits for them.
             self.position = Some(Position { offset: reached, epoch: top.epoch });
             return if lost { Synced::Lost } else { Synced::Continues(Vec::new()) };
         }
@@ -227,14 +226,14 @@ impl Feed {
         Synced::Continues(next)
     }
 
-    /// What a subscriber gets that has everything up to `since` (`None`: a first subscribe). `history` is what
-    /// was read after an earlier [`Join::ReadHistory`]. The feed must be live.
+    /// Computes the reply for a subscriber with all publications up to `since` (`None`: a first subscribe). `history`:
+    /// the history read after [`Join::ReadHistory`]. Requires a live feed.
     pub fn join(&self, since: Option<&Position>, history: Option<History>) -> Join {
         let Some(at) = &self.position else { return Join::Behind };
         let Some(since) = since else {
             return ready(at.clone(), None, Vec::new());
         };
-        // An empty epoch matches any: the client has its offset from elsewhere, such as an SDK's `getState`.
+        // An empty epoch matches every epoch: the client has the offset from elsewhere, such as an SDK's `getState`.
         let any = Position { offset: since.offset, epoch: at.epoch.clone() };
         let since = if since.epoch.is_empty() { &any } else { since };
         let Some(history) = history else {
@@ -250,19 +249,19 @@ impl Feed {
         if !continues(since, &publications, &top) {
             return ready(at.clone(), Some(false), Vec::new());
         }
-        // The feed may have moved on since the read: the rest is among its last publications.
+        // The feed may be ahead of the read: the rest is among the recent publications.
         match self.missed(at, &top) {
             Some(rest) => {
                 publications.extend(rest);
                 ready(at.clone(), Some(true), publications)
             }
-            // History is ahead of the feed: this subscriber skips what is still to come to the others.
+            // The history is ahead of the feed: later deliveries up to `top` skip this subscriber.
             None if top.offset > at.offset => ready(top, Some(true), publications),
             None => Join::ReadHistory(since.offset),
         }
     }
 
-    /// The publications after `since` up to `at`, if they are all still here.
+    /// The publications after `since` up to `at`; `None` if any is no longer among the recent publications.
     fn missed(&self, at: &Position, since: &Position) -> Option<Vec<Publication>> {
         if since.epoch != at.epoch || since.offset > at.offset {
             return None;
@@ -291,14 +290,14 @@ fn ready(position: Position, recovered: Option<bool>, publications: Vec<Publicat
     Join::Ready(SubscribeReply { position, recovered, publications })
 }
 
-/// Whether `publications` follow `since` without a hole and end before `top`: a broker returns no more at once.
+/// Whether `publications` follow `since` without a hole and end before `top`: brokers limit the size of a read.
 fn begins(since: &Position, publications: &[Publication], top: &Position) -> bool {
     let end = publications.last().map_or(since.offset, |last| last.offset);
     let reached = Position { offset: end, epoch: top.epoch.clone() };
     since.offset < end && end < top.offset && continues(since, publications, &reached)
 }
 
-/// Whether `publications` are exactly what lies between `since` and `top`.
+/// Whether `publications` are exactly the publications after `since` up to `top`.
 fn continues(since: &Position, publications: &[Publication], top: &Position) -> bool {
     since.epoch == top.epoch
         && since.offset <= top.offset

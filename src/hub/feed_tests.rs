@@ -10,7 +10,7 @@ fn position(epoch: &str, offset: u64) -> Position {
     Position { offset, epoch: epoch.into() }
 }
 
-/// What a broker that keeps the last `kept` of `top` publications answers.
+/// The answer of a broker that keeps the last `kept` of `top` publications.
 fn history(epoch: &str, top: u64, kept: u64, after: u64) -> History {
     let first = (top - kept.min(top) + 1).max(after + 1);
     History { publications: (first..=top).map(publication).collect(), position: position(epoch, top) }
@@ -54,7 +54,7 @@ fn a_gap_is_filled_from_history_and_goes_on_with_what_was_held() {
     assert_eq!(feed.arrive("e", &publication(10)), Arrival::Deliver);
 }
 
-/// A broker bounds the bytes of a read.
+/// Brokers limit the bytes of a read.
 #[test]
 fn a_gap_is_filled_in_parts() {
     let mut feed = live_at("e", 5);
@@ -215,8 +215,8 @@ fn the_last_publications_are_bounded_in_number_and_bytes() {
 }
 
 proptest! {
-    /// Whatever is lost, repeated or delayed on the way: what subscribers get has no hole and no repeat, and a
-    /// final sync brings everything.
+    /// With random losses, repeats and delays on the way, subscribers get publications without a hole or a repeat, and
+    /// a final sync delivers the rest.
     #[test]
     fn nothing_is_lost_doubled_or_reordered(
         top in 1u64..60,
@@ -251,10 +251,10 @@ proptest! {
         prop_assert_eq!(delivered, (1..=published).collect::<Vec<_>>());
     }
 
-    /// A returning subscriber gets exactly what it missed, or is told that it cannot be had.
+    /// A recovering subscriber gets exactly the missed publications, or `recovered: false`.
     #[test]
     fn a_return_is_exact_or_told(top in 0u64..100, extra in 0u64..60, kept in 0u64..100, since in 0u64..120) {
-        // History is read when `top` was the newest; by the join the feed has moved on by `extra`.
+        // History is read with `top` as the newest offset; at the join, the feed is ahead by `extra`.
         let mut feed = live_at("e", top);
         for offset in top + 1..=top + extra {
             feed.arrive("e", &publication(offset));

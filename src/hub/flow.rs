@@ -1,4 +1,4 @@
-//! What a channel's kind makes of what arrives: a stretch of history, or a state.
+//! State of a channel by kind: a feed with a history, or the current state alone.
 
 use super::current::Current;
 use super::feed::{Bounds, Feed};
@@ -12,7 +12,7 @@ pub(super) enum Flow {
 impl Flow {
     pub fn of(channel: &str, bounds: Bounds) -> Self {
         match Kind::of(channel) {
-            // Those of updates have no subscribers here.
+            // Updates channels have no subscribers in the hub.
             Kind::Feed | Kind::Updates => Flow::Feed(Feed::new(bounds)),
             Kind::Status => Flow::Current(Current::default()),
         }
@@ -25,7 +25,7 @@ impl Flow {
         }
     }
 
-    /// Something may have been missed. Returns whether a read has to be started for it (none is under way).
+    /// Notes a possible gap. Returns true if the caller has to start a read, false during a read.
     pub fn doubt(&mut self) -> bool {
         match self {
             Flow::Feed(feed) => feed.doubt(),

@@ -1,5 +1,5 @@
-//! The hub on the real in-process broker. What it would miss behind a cut link is published while the broker is
-//! told that this node is not subscribed.
+//! Tests of the hub on the real in-process broker. A cut link is simulated: the node is unsubscribed at the broker
+//! during a publish, so the publication is in the history and is not delivered.
 
 use super::suspension::{HELD_MAX, Revoked, Standing};
 use super::sync::LINGER;
@@ -51,7 +51,7 @@ impl Node {
         }
     }
 
-    /// Publishes what this node's link does not deliver.
+    /// Publishes to the history, without delivery to this node.
     async fn publish_unheard(&self, count: u64) {
         self.broker.unsubscribe(CHANNEL).await.unwrap();
         self.publish(count).await;
@@ -83,7 +83,7 @@ struct Subscribed {
 }
 
 impl Subscribed {
-    /// What its writer does by and by, unless frames are waited for.
+    /// Delivers at once, in place of the writer.
     fn write(&self) {
         self.outbox.writer().deliver();
     }
@@ -163,12 +163,12 @@ async fn what_the_link_lost_is_filled_for_all_at_once() {
     let node = Node::with_history(100).await;
     let (first, second) = (node.subscribe(1, None).await, node.subscribe(2, None).await);
     node.publish_unheard(3).await;
-    // Noticed by the next publication …
+    // The next publication reveals the gap.
     node.publish(1).await;
     for subscriber in [&first, &second] {
         assert_eq!(subscriber.offsets(4).await, [1, 2, 3, 4]);
     }
-    // … or because the broker says so, without one.
+    // The broker announces the gap, without another publication.
     node.publish_unheard(2).await;
     node.hub.gap();
     assert_eq!(first.offsets(2).await, [5, 6]);
@@ -186,7 +186,7 @@ async fn a_gap_of_more_than_is_read_at_once_is_filled_in_parts() {
     node.publish_unheard(40).await;
     node.publish(1).await;
     assert_eq!(subscriber.offsets(41).await, (1..=41).collect::<Vec<_>>());
-    // A recovery has the same bound.
+    // A recovery has the same limit.
     node.hub.forget(CHANNEL);
     let back = node.subscribe(2, Some(&subscriber.position())).await;
     assert_eq!(back.reply["recovered"], false);
@@ -195,7 +195,7 @@ async fn a_gap_of_more_than_is_read_at_once_is_filled_in_parts() {
     assert_eq!((&back.reply["recovered"], back.reply["publications"].as_array().unwrap().len()), (&true.into(), 3));
 }
 
-/// The gateway's own last publications end with the history.
+/// The gateway's recent publications expire with the history.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_recovered_once_the_history_has_ended() {
     let (ttl, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
@@ -207,7 +207,7 @@ async fn nothing_is_recovered_once_the_history_has_ended() {
         let back = node.subscribe(2, Some(&subscriber.position())).await;
         assert_eq!(back.reply["recovered"], recovered, "after {wait:?}");
         let position = Position { offset: 3, ..subscriber.position() };
-        assert_eq!(node.subscribe(3, Some(&position)).await.reply["recovered"], true, "it has missed nothing");
+        assert_eq!(node.subscribe(3, Some(&position)).await.reply["recovered"], true, "nothing was missed");
     }
 }
 
@@ -255,7 +255,7 @@ async fn signals_reach_everybody_without_an_offset_but_those_who_block_their_sen
 
 #[tokio::test]
 async fn a_suspension_holds_back_and_ends_in_delivery_or_in_nothing() {
-    // However far the writers are behind what is published.
+    // With and without publications still queued at the writers.
     for behind in [[false, false], [false, true], [true, false], [true, true]] {
         suspend_and_end(behind).await;
     }
@@ -272,7 +272,7 @@ async fn suspend_and_end(behind: [bool; 2]) {
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
     node.publish(2).await;
     write(behind[1]);
-    assert!(!node.hub.resume(CHANNEL, &stays.connection, || false), "not in this moment");
+    assert!(!node.hub.resume(CHANNEL, &stays.connection, || false), "`still` is false");
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
     assert!(node.hub.resume(CHANNEL, &stays.connection, || true));
     assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || false), Revoked::Overtaken);
@@ -281,7 +281,7 @@ async fn suspend_and_end(behind: [bool; 2]) {
     assert_eq!(node.hub.revoke(CHANNEL, &goes.connection, Cause::Member, || true), Revoked::Absent);
     node.publish(1).await;
     assert_eq!(stays.offsets(4).await, [1, 2, 3, 4]);
-    // Not even what was queued before.
+    // The frame queued before the suspension was withdrawn.
     let told = goes.frames(1).await.remove(0);
     assert_eq!(told["push"]["unsubscribe"]["code"], 2102);
     goes.outbox.close(codes::SHUTDOWN);
@@ -308,11 +308,11 @@ async fn joins_and_leaves_during_a_suspension_are_held_back() {
         (&pushes[0]["join"]["info"]["client"], &pushes[1]["leave"]["info"]["client"]),
         (&"x".into(), &"y".into())
     );
-    assert!(goes.frames(1).await.remove(0)["push"]["unsubscribe"].is_object(), "and nothing of whoever came");
+    assert!(goes.frames(1).await.remove(0)["push"]["unsubscribe"].is_object(), "the held frames are dropped");
 }
 
-/// A change of the account reads the connection's channels, and then takes the lock of each: a subscribe with a verdict
-/// from before the change must be among them.
+/// A change of the account reads the connection's channels, and then locks each channel: a channel whose subscribe uses
+/// the access from before the change must be in the list.
 #[tokio::test]
 async fn a_subscribe_under_way_is_among_the_channels_of_its_connection() {
     let node = Node::with_history(100).await;
@@ -320,18 +320,19 @@ async fn a_subscribe_under_way_is_among_the_channels_of_its_connection() {
     let seen = |accepted: bool| {
         let connection = &connection;
         move |_| {
-            assert!(connection.channels().contains(CHANNEL), "listed while the verdict is looked at");
+            assert!(connection.channels().contains(CHANNEL), "listed during `accept`");
             accepted
         }
     };
     assert!(!node.hub.subscribe(CHANNEL, &connection, None, None, seen(false)).await.unwrap());
-    assert!(connection.channels().is_empty(), "not after a refusal");
+    assert!(connection.channels().is_empty(), "a refused channel is not listed");
     assert!(node.hub.subscribe(CHANNEL, &connection, None, None, seen(true)).await.unwrap());
     assert_eq!(node.hub.suspend_all_of(std::slice::from_ref(&connection), Cause::User).len(), 1);
     assert_eq!(node.hub.standing(CHANNEL, 1), Standing::Suspended);
 }
 
-/// However a subscription ends, the client leaves the presence, and an empty channel is detached from the broker.
+/// After every kind of end of a subscription, the client leaves presence, and an empty channel is detached from the
+/// broker.
 #[tokio::test(start_paused = true)]
 async fn each_end_of_a_subscription_leaves_the_presence_and_the_channel() {
     for end in ["unsubscribed", "revoked", "suspended for too long", "history lost"] {
@@ -361,12 +362,12 @@ async fn each_end_of_a_subscription_leaves_the_presence_and_the_channel() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(3 * LINGER, left()).await.unwrap_or_else(|_| panic!("{end}: a ghost"));
+        tokio::time::timeout(3 * LINGER, left()).await.unwrap_or_else(|_| panic!("{end}: still in presence"));
         assert_eq!((node.metrics.subscriptions.get(), it.connection.channels().len()), (0, 0), "{end}");
     }
 }
 
-/// A new rule concerns everybody: the cost grows with the subscriptions, not with their square.
+/// A new rule suspends all subscriptions: the cost grows linearly with the number of subscriptions.
 #[tokio::test]
 async fn all_subscriptions_of_many_users_are_suspended_at_once() {
     const COUNT: u64 = 20_000;
@@ -402,7 +403,7 @@ async fn who_was_suspended_for_too_long_recovers() {
     assert_eq!(back.reply["publications"].as_array().unwrap().len(), HELD_MAX + 5);
 }
 
-/// Suspends everybody at each publication, as a revocation does.
+/// A watcher that suspends all subscriptions at each publication, as a revocation does.
 struct Strict(Weak<Hub>, Mutex<Vec<String>>);
 
 impl Watcher for Strict {
@@ -429,7 +430,7 @@ async fn what_is_watched_takes_effect_before_anything_later_of_other_channels() 
         let entry = Entry { seq, at: 0, channel: channel.into(), data, barrier: false };
         node.broker.publish(&[entry]).await.unwrap();
     };
-    // Neither is heard, and the room's is noticed first.
+    // Both publications are missed, and the room's gap is found first.
     for channel in ["$watched", CHANNEL] {
         node.broker.unsubscribe(channel).await.unwrap();
     }
@@ -447,14 +448,14 @@ async fn what_is_watched_takes_effect_before_anything_later_of_other_channels() 
     assert_eq!(*strict.1.lock().unwrap(), ["2"]);
     subscriber.outbox.close(codes::SHUTDOWN);
     assert_eq!(subscriber.outbox.take(&mut Vec::new()).await, Err(codes::SHUTDOWN));
-    // Nor does the history tell anybody of what comes after something that is watched and has not arrived.
+    // A read of history, too, waits for the undelivered access change before it.
     node.hub.resume(CHANNEL, &subscriber.connection, || true);
     node.broker.unsubscribe("$watched").await.unwrap();
     publish(5, "$watched").await;
     publish(6, CHANNEL).await;
     node.hub.history(CHANNEL, HistoryQuery::after(0)).await.unwrap();
     assert_eq!(strict.1.lock().unwrap().last().unwrap(), "5");
-    // And what can never be known any more is told.
+    // An unrecoverable loss is reported to the watcher.
     node.broker.unsubscribe("$watched").await.unwrap();
     for seq in 7..20 {
         publish(seq, "$watched").await;
@@ -489,12 +490,12 @@ async fn a_late_notice_is_read_without_reading_all_channels() {
     node.broker.publish(&[notice]).await.unwrap();
     node.broker.subscribe("$watched").await.unwrap();
     assert!(node.hub.subscribe("room:new", &connection(CHANNELS, 1 << 20), None, None, |_| true).await.unwrap());
-    assert_eq!(*strict.1.lock().unwrap(), ["1"], "it has taken effect before the subscribe");
+    assert_eq!(*strict.1.lock().unwrap(), ["1"], "the notice has taken effect before the subscribe");
     let channels = node.hub.channels.iter().map(|entry| Arc::clone(entry.value())).collect::<Vec<_>>();
     for channel in channels {
         node.hub.make_live(&channel).await.unwrap();
     }
-    println!("{} of {} channels were read anew", filled() - before, CHANNELS + 2);
+    println!("{} of {} channels were read again", filled() - before, CHANNELS + 2);
     assert_eq!(filled() - before, 1, "the watched channel alone");
 }
 
@@ -521,7 +522,7 @@ async fn what_arrives_behind_a_missed_notice_waits_for_it() {
     publish(2, "$watched").await;
     publish(3, CHANNEL).await;
     subscriber.write();
-    assert_eq!(node.metrics.deliveries.get(), 0, "it waits");
+    assert_eq!(node.metrics.deliveries.get(), 0, "the publication waits");
     assert!(node.hub.find("room:quiet").unwrap().state().flow.is_live());
     assert!(strict.1.lock().unwrap().is_empty());
 
@@ -591,7 +592,7 @@ async fn joining_leaving_and_publishing_at_once_loses_nothing() {
                     };
                     for publication in publications {
                         got += 1;
-                        assert_eq!(publication["offset"], got, "the next one and no other");
+                        assert_eq!(publication["offset"], got, "the next offset");
                     }
                 }
                 since = Some(Position { offset: got, ..recover });
@@ -650,14 +651,14 @@ impl Guarded {
         self.node.hub.standing(CHANNEL, 1)
     }
 
-    /// Closes the outbox; whether it was empty.
+    /// Closes the outbox. Returns true if the outbox was empty.
     async fn was_sent_nothing(self) -> bool {
         self.subscriber.outbox.close(codes::SHUTDOWN);
         self.subscriber.outbox.take(&mut Vec::new()).await == Err(codes::SHUTDOWN)
     }
 }
 
-/// Waits for a condition, one minute of the paused clock at most.
+/// Waits for a condition, at most one minute of the paused clock.
 async fn eventually(condition: impl Fn() -> bool) {
     for _ in 0..60_000 {
         if condition() {
@@ -665,7 +666,7 @@ async fn eventually(condition: impl Fn() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    panic!("waited in vain");
+    panic!("the condition did not become true within a minute");
 }
 
 fn at((publication, epoch): &(Publication, String)) -> Position {
@@ -699,7 +700,7 @@ async fn a_barrier_that_never_comes_is_read_from_history() {
     it.arrives(CHANNEL, &message, Some(&at(&change)));
     eventually(|| !it.heard().is_empty() || it.standing() == Standing::Suspended).await;
     assert_eq!((it.standing(), it.heard()), (Standing::Suspended, vec!["1".to_owned()]));
-    // It goes on, and so does what comes with the same barrier.
+    // Delivery goes on, also for later publications with the same barrier.
     it.node.hub.resume(CHANNEL, &it.subscriber.connection, || true);
     assert_eq!(it.subscriber.offsets(1).await, [1]);
     let next = it.publish_unheard(CHANNEL).await;
@@ -739,7 +740,7 @@ async fn a_barrier_that_is_lost_ends_in_a_check_of_everything() {
         assert!(began.elapsed() > Duration::from_secs(5));
     }
     assert!(began.elapsed() < Duration::from_secs(6));
-    // No later read waits for the barrier. An offset below it is given anew, and has to be reached.
+    // No later read waits for the lost barrier. A lower offset may be assigned again, and is a new barrier.
     let began = tokio::time::Instant::now();
     it.node.hub.level().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(1));

@@ -1,13 +1,13 @@
-//! Whether what arrives for a channel continues what is known here, or waits until that has been read.
+//! Sync state of a channel: arrivals are either delivered, or held back during a read from the broker.
 
-/// *Live*: it continues. *Syncing*: the broker is being read; what arrives meanwhile is held back.
+/// *Live*: arrivals continue the known state. *Syncing*: the broker is being read, and arrivals are held back.
 #[derive(Debug)]
 pub(super) enum Liveness<Held> {
     Live,
     Syncing {
-        /// What has arrived since the read began.
+        /// Arrivals since the start of the read.
         held: Held,
-        /// Something was missed since then, so that the read has to be repeated.
+        /// True after another gap during the read: the read has to be repeated.
         stale: bool,
     },
 }
@@ -23,7 +23,7 @@ impl<Held: Default> Liveness<Held> {
         matches!(self, Liveness::Live)
     }
 
-    /// Something may have been missed. Returns whether a read has to be started for it (none is under way).
+    /// Notes a possible gap. Returns true if the caller has to start a read, false during a read.
     pub fn doubt(&mut self) -> bool {
         match self {
             Liveness::Live => {
@@ -37,12 +37,12 @@ impl<Held: Default> Liveness<Held> {
         }
     }
 
-    /// Begins a read. What was held so far can be dropped: the broker had it before anyone saw it.
+    /// Begins a read. Drops the held arrivals: the broker stored them before delivery, so the read returns them.
     pub fn begin(&mut self) {
         *self = Self::default();
     }
 
-    /// Ends a read; returns what was held meanwhile. `None`: something was missed, and it is not live yet.
+    /// Ends a read and returns the held arrivals. `None`: another gap occurred, and the channel is not live yet.
     pub fn finish(&mut self) -> Option<Held> {
         match std::mem::replace(self, Liveness::Live) {
             Liveness::Live => Some(Held::default()),

@@ -1,5 +1,5 @@
-//! Reading what those who come back have missed, once for all who come at the same time and have missed the same: after
-//! a restart or a cut that is most of a room.
+//! Shared reads of history for recovery: clients that recover from the same offset at the same time share one read.
+//! After a restart or a network failure, these are most clients of a channel.
 
 use super::{Channel, Hub};
 use crate::broker::{BrokerError, History, HistoryQuery};
@@ -7,23 +7,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::OnceCell;
 
-/// A channel's reads under way, by the offset after which they read.
+/// A channel's reads in progress, by the offset to read after.
 #[derive(Default)]
 pub(super) struct Reads {
-    // Held for a few looks, never across an await.
+    // Held for a lookup or an insertion, never across an await.
     running: Mutex<HashMap<u64, Weak<Read>, foldhash::fast::RandomState>>,
 }
 
 type Read = OnceCell<History>;
 
 impl Reads {
-    /// The read that is under way, or one to begin.
+    /// The read in progress, or a new read.
     fn join(&self, after: u64) -> Arc<Read> {
         let mut running = self.running();
         if let Some(read) = running.get(&after).and_then(Weak::upgrade) {
             return read;
         }
-        // Those who began them have all given up.
+        // Removes reads whose waiting clients have all given up.
         running.retain(|_, read| read.strong_count() > 0);
         let read = Arc::default();
         running.insert(after, Arc::downgrade(&read));
@@ -40,13 +40,13 @@ impl Reads {
 }
 
 impl Hub {
-    /// The history after this offset. It may be a little older than the call: [`super::feed::Feed::join`] adds what the
-    /// channel has brought since.
+    /// The history after this offset, possibly a little older than the call: [`super::feed::Feed::join`] adds the later
+    /// publications.
     pub(super) async fn missed(&self, channel: &Channel, after: u64) -> Result<History, BrokerError> {
         let read = channel.reads.join(after);
         let history = read.get_or_try_init(async || {
             let history = self.history(&channel.name, HistoryQuery::after(after)).await?;
-            // Whoever comes from now on may have missed more.
+            // Later clients may have missed more, and start a new read.
             channel.reads.end(after);
             Ok(history)
         });

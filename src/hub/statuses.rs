@@ -1,5 +1,5 @@
-//! Channels that carry a user's status: one state instead of a history. A subscriber gets it with the reply, and every
-//! change from then on; after an interruption the newest only.
+//! Status channels: one state, the user's status, instead of a history. A subscriber gets the current status with the
+//! reply and every later change; after a gap, the newest status only.
 
 use super::current::Read;
 use super::{Channel, Hub, State, SubscribeError};
@@ -10,11 +10,11 @@ use crate::connection::Connection;
 use crate::protocol::{Publication, json};
 use std::sync::Arc;
 
-/// Statuses read in one call.
+/// Maximum number of statuses read in one call.
 const BATCH: usize = 500;
 
 impl Hub {
-    /// Adds a subscriber to the channel of a status. `accept` as in [`Hub::subscribe`].
+    /// Adds a subscriber to a status channel. `accept` as in [`Hub::subscribe`].
     pub async fn subscribe_status(
         &self,
         name: &str,
@@ -37,7 +37,7 @@ impl Hub {
         }
     }
 
-    /// Reads the state until the channel is live again. The caller holds the channel's link.
+    /// Reads the status until the channel is live again. The caller holds the channel's link.
     pub(super) async fn read_status(&self, channel: &Channel, user: &str) -> Result<(), BrokerError> {
         let user = [user.to_owned()];
         loop {
@@ -59,7 +59,7 @@ impl Hub {
         }
     }
 
-    /// Compares what is known with the broker, many at once.
+    /// Compares the known statuses with the broker's, [`BATCH`] per call.
     pub(super) async fn check_statuses(&self, channels: Vec<Arc<Channel>>) {
         for channels in channels.chunks(BATCH) {
             let user = |channel: &Arc<Channel>| channel::user_of_status(&channel.name).unwrap_or_default().to_owned();
@@ -74,7 +74,8 @@ impl Hub {
         }
     }
 
-    /// Also to those that are suspended, who get it when that ends. The caller holds the channel's state.
+    /// Delivers a status to all subscribers; suspended subscribers get the status after the suspension. The caller
+    /// holds the channel's state.
     pub(super) fn deliver_status(&self, channel: &Channel, state: &mut State, status: Status) {
         if state.subscribers.is_empty() {
             return;

@@ -1,5 +1,5 @@
-//! Subscriptions whose access may have ended: while PocketBase is asked, what comes for them is held back, and then
-//! delivered, or dropped with the subscription.
+//! Suspension of subscriptions during an access check: publications are held back until PocketBase answers, and are
+//! then delivered, or dropped with the subscription.
 
 use super::{Hub, State, Subscriber};
 use crate::access::changes::Cause;
@@ -10,37 +10,37 @@ use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, json};
 use std::sync::Arc;
 
-/// What is held back for a suspended subscription, in frames. Beyond that it has to recover.
+/// Frames held back for one suspended subscription. Past this limit the client is unsubscribed and has to recover.
 pub(super) const HELD_MAX: usize = 256;
 
-/// A subscription, as the hub hands it out.
+/// Channel name and connection of a subscription.
 pub type Subscription = (Arc<str>, Arc<Connection>);
 
 pub(super) struct Held {
-    /// The most telling of those that came so far.
+    /// The strongest cause of the suspension so far.
     cause: Cause,
     frames: Vec<Frame>,
-    /// There was too much of it.
+    /// True past [`HELD_MAX`] frames.
     overflowed: bool,
 }
 
 /// Outcome of [`Hub::revoke`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revoked {
-    /// The subscription was ended, for this cause: the strongest of the given cause and the causes of the suspension.
+    /// The subscription was ended. Holds the strongest cause, of the given cause and the causes of the suspension.
     Ended(Cause),
-    /// There was no such subscription.
+    /// The connection was not subscribed.
     Absent,
-    /// The refusal was no longer valid; nothing was changed.
+    /// The refusal was no longer valid; the subscription is unchanged.
     Overtaken,
 }
 
-/// How a connection stands to a channel.
+/// State of a connection's subscription to a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Out,
     Subscribed,
-    /// PocketBase is being asked whether it may stay.
+    /// An access check is in progress.
     Suspended,
 }
 
@@ -58,8 +58,7 @@ impl Subscriber {
         &self.outbox
     }
 
-    /// Not those of users whom it blocks, nor its own if it does not want them, nor any that come while it is
-    /// suspended.
+    /// False for signals of blocked users, for own signals without `echo`, and for all signals during a suspension.
     pub(super) fn wants_signal(&self, sender: Option<&ClientInfo>) -> bool {
         let unwanted = |sender: &ClientInfo| {
             self.connection.blocks(&sender.user) || (!self.echo && sender.client == self.connection.client)
@@ -100,7 +99,8 @@ impl Hub {
         channel.map_or(Standing::Out, |channel| channel.state().standing(connection))
     }
 
-    /// Queues a reply that holds what only subscribers may see, if the connection is one in this very moment.
+    /// Queues a reply with data for subscribers only, if the connection is subscribed and not suspended. Check and push
+    /// are one step, under the channel's lock.
     pub fn reply_to_subscriber(&self, name: &str, connection: &Connection, reply: Frame) -> Standing {
         let Some(channel) = self.find(name) else { return Standing::Out };
         let state = channel.state();
@@ -115,13 +115,13 @@ impl Hub {
         self.channels.iter().map(|entry| Arc::clone(entry.key())).collect()
     }
 
-    /// The subscriptions of these connections to these channels.
+    /// The subscriptions to these channels for which `which` is true.
     pub fn subscriptions(&self, channels: &[Arc<str>], which: impl Fn(&str, &Connection) -> bool) -> Vec<Subscription> {
         self.select(channels, |name, subscriber| which(name, &subscriber.connection))
     }
 
-    /// As [`Hub::subscriptions`], and holds back what comes for them from now on. Each, also if it was suspended
-    /// before, has to be followed by [`Hub::resume`] or [`Hub::revoke`].
+    /// Suspends the subscriptions to these channels for which `which` is true, and returns them. The caller has to call
+    /// [`Hub::resume`] or [`Hub::revoke`] for each, including subscriptions that were suspended before.
     pub fn suspend(
         &self,
         channels: &[Arc<str>],
@@ -137,8 +137,8 @@ impl Hub {
         })
     }
 
-    /// Suspends all subscriptions of these connections, at a cost that does not depend on other subscribers. As after
-    /// [`Hub::suspend`], each has to be resumed or revoked.
+    /// Suspends all subscriptions of these connections, at a cost independent of other subscribers. The caller has to
+    /// resume or revoke each, as after [`Hub::suspend`].
     pub fn suspend_all_of(&self, connections: &[Arc<Connection>], cause: Cause) -> Vec<Subscription> {
         let mut suspended = Vec::new();
         for connection in connections {
@@ -157,7 +157,7 @@ impl Hub {
         let watched = self.watched.get().map(|watched| &watched.channel);
         let mut selected = Vec::new();
         for channel in channels.iter().filter_map(|name| self.find(name)) {
-            // Whoever calls this may hold its state. It has no subscribers.
+            // The caller may hold the state of the watched channel, which has no subscribers.
             if watched.is_some_and(|watched| Arc::ptr_eq(watched, &channel)) {
                 continue;
             }
@@ -170,8 +170,8 @@ impl Hub {
         selected
     }
 
-    /// Ends a suspension and delivers what was held back, if the subscription may `still` go on in this very moment.
-    /// Returns whether that was so.
+    /// Ends a suspension and delivers the held frames, if `still` is true under the channel's lock. Returns the result
+    /// of `still`, or true if the channel does not exist.
     pub fn resume(&self, name: &str, connection: &Connection, still: impl FnOnce() -> bool) -> bool {
         let Some(channel) = self.find(name) else { return true };
         let mut state = channel.state();
@@ -193,8 +193,8 @@ impl Hub {
         true
     }
 
-    /// Ends a subscription for want of access, if the refusal is `still` valid under the channel's lock. Queued
-    /// publications of the channel are withdrawn.
+    /// Ends a subscription after a refusal, if the refusal is `still` valid under the channel's lock. Queued
+    /// publications of the channel are withdrawn from the outbox.
     pub fn revoke(&self, name: &str, connection: &Connection, cause: Cause, still: impl FnOnce() -> bool) -> Revoked {
         let Some(channel) = self.find(name) else { return Revoked::Absent };
         let mut state = channel.state();

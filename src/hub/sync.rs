@@ -1,7 +1,8 @@
-//! Between the broker and a channel here: linking them, and reading what the link has not brought.
+//! Sync of a channel with the broker: subscribes to the channel at the broker, and reads undelivered publications from
+//! the history.
 //!
-//! A channel is brought up to date before its first subscriber comes in, and again whenever something may have been
-//! missed. The watched channel always comes first.
+//! A channel is synced before the first subscriber is added, and again after every possible gap. The watched channel is
+//! always synced first.
 
 use super::barrier::Barriers;
 use super::feed::{Feed, Synced};
@@ -16,18 +17,18 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a channel without subscribers stays linked to the broker, so that a page reload costs nothing.
+/// Time that a channel without subscribers stays subscribed at the broker, so that a page reload costs no call.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
-/// How often each channel's position is compared with the broker's. What is published reaches this node at once or
-/// its loss is noticed by the link; this is for what neither notices, such as a Redis that was emptied by hand.
+/// Interval between comparisons of each channel's position with the broker's. Normally, the link delivers publications
+/// at once or notices a loss. The comparison covers other causes, such as a Redis that was emptied by hand.
 const CHECK: Duration = Duration::from_secs(15);
-/// Concurrent syncs of the hub, without subscribes under way.
+/// Concurrent background syncs of the hub. Subscribes sync outside this limit.
 pub(super) const SYNC_CONCURRENCY: usize = 32;
-/// Bounds of the pause between attempts to reach the broker.
+/// Shortest and longest pause between attempts to reach the broker.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
 
 impl Hub {
-    /// Returns once the watched channel brings all that is published into it from now on.
+    /// Waits until the watched channel is live.
     pub async fn watched(&self) -> Result<(), BrokerError> {
         match self.watched.get() {
             Some(watched) => self.make_this_live(&watched.channel).await,
@@ -35,13 +36,13 @@ impl Hub {
         }
     }
 
-    /// Links the channel to the broker and reads its history as far as its feed needs, unless both are done. The
-    /// watched channel comes first.
+    /// Makes the watched channel live, and then this channel.
     pub(super) async fn make_live(&self, channel: &Arc<Channel>) -> Result<(), BrokerError> {
         self.watched().await?;
         self.make_this_live(channel).await
     }
 
+    /// Subscribes to the channel at the broker and reads the history that the feed needs, unless both are done.
     pub(super) async fn make_this_live(&self, channel: &Arc<Channel>) -> Result<(), BrokerError> {
         if channel.state().flow.is_live() {
             return Ok(());
@@ -61,7 +62,7 @@ impl Hub {
         self.watched.get().filter(|watched| Arc::ptr_eq(&watched.channel, channel))
     }
 
-    /// Unlinks the channel from the broker if still nobody wants it after a while.
+    /// Removes the channel and unsubscribes at the broker, if the channel still has no subscribers after [`LINGER`].
     pub(super) fn detach_later(&self, channel: Arc<Channel>) {
         let Some(me) = self.me.upgrade() else { return };
         tokio::spawn(async move {
@@ -72,13 +73,14 @@ impl Hub {
                 if !state.is_idle() {
                     return;
                 }
-                // Before the broker is asked: whoever comes meanwhile finds it not live, and waits for the link.
+                // Before the broker's call: a subscribe during the call finds the channel not live, and waits for
+                // `link`.
                 state.flow = Flow::of(&channel.name, me.bounds);
             }
             if *link == Link::Attached {
                 if let Err(error) = me.broker.unsubscribe(&channel.name).await {
-                    // What still arrives for it finds no channel and is dropped.
-                    tracing::debug!(%error, "unsubscribing from the broker failed");
+                    // Later publications find no channel and are dropped.
+                    tracing::debug!(%error, "unsubscribing from the broker failed; later publications are dropped");
                 }
                 *link = Link::Detached;
             }
@@ -126,15 +128,15 @@ impl Hub {
                     self.metrics.gaps.with_label_values(&["lost"]).inc();
                     limited!(
                         warn,
-                        "channels whose history was lost",
+                        "channels with lost publications",
                         subscribers = state.subscribers.len(),
-                        "a channel's history was lost; its subscribers are told"
+                        "publications of a channel were lost; its subscribers get code 2500, subscribe again and reload"
                     );
                     let gone = state.subscribers.drain();
                     let gone = gone.iter().map(|subscriber| &*subscriber.connection);
                     self.end(channel, &state, gone, codes::INSUFFICIENT_STATE);
                     if let Some(watched) = self.as_watched(channel) {
-                        // Offsets may be given anew from here on.
+                        // Offsets may be assigned again from here on.
                         *watched.barriers() = Barriers::default();
                     }
                     if let Some(watcher) = self.watcher_of(channel) {
@@ -146,8 +148,8 @@ impl Hub {
         }
     }
 
-    /// A stretch of a channel's history, once everything has taken effect that was published into the watched channel
-    /// before it: the history may be ahead of what the broker has delivered here so far.
+    /// Reads a channel's history, and waits until the earlier access changes have taken effect: the history may be
+    /// ahead of the broker's deliveries to this node.
     pub async fn history(&self, name: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let history = self.broker.history(name, query).await?;
         if self.watched.get().is_none_or(|it| *it.channel.name != *name) {
@@ -156,7 +158,8 @@ impl Hub {
         Ok(history)
     }
 
-    /// Syncs channels in the background, a few at a time, with retries until each is live or abandoned.
+    /// Syncs channels in the background, with limited concurrency. Retries until each channel is live or has no
+    /// subscribers.
     pub(super) fn sync_later(&self, channels: Vec<Arc<Channel>>) {
         let Some(me) = self.me.upgrade() else { return };
         tokio::spawn(futures_util::stream::iter(channels).for_each_concurrent(SYNC_CONCURRENCY, move |channel| {
@@ -165,14 +168,20 @@ impl Hub {
                 let mut pause = RETRY.start;
                 while !channel.state().is_idle() {
                     let synced = {
-                        // Other channels wait for the watched channel; a place would be a deadlock.
+                        // Other channels wait for the watched channel while they hold a permit: a permit for the
+                        // watched channel could be a deadlock.
                         let needs_place = me.as_watched(&channel).is_none();
                         let _place = if needs_place { me.syncs.acquire().await.ok() } else { None };
                         me.make_live(&channel).await
                     };
                     let Err(error) = synced else { return };
                     me.metrics.broker_errors.with_label_values(&["history"]).inc();
-                    limited!(warn, "failed reads of history", %error, "reading history failed and is tried again");
+                    limited!(
+                        warn,
+                        "failed reads of a channel's history",
+                        %error,
+                        "the broker did not return a channel's history; its subscribers wait, retrying in {pause:?}"
+                    );
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY.end);
                 }
@@ -180,7 +189,7 @@ impl Hub {
         }));
     }
 
-    /// Compares positions with the broker, for as long as the hub lives.
+    /// Compares all positions with the broker's, every [`CHECK`], until the hub is dropped.
     pub async fn check_positions(hub: Weak<Self>) {
         loop {
             tokio::time::sleep(CHECK).await;
@@ -192,7 +201,7 @@ impl Hub {
             let checks = futures_util::stream::iter(all).for_each_concurrent(SYNC_CONCURRENCY, |channel| {
                 let hub = &hub;
                 async move {
-                    // While the broker is out of reach its links know; they announce the gap.
+                    // Nothing to do while the broker is unreachable: the link announces the gap afterwards.
                     let Ok(history) = hub.broker.history(&channel.name, HistoryQuery::POSITION).await else { return };
                     let doubtful = {
                         let flow = &mut channel.state().flow;

@@ -1,17 +1,17 @@
-//! How much may wait for all clients together.
+//! Shared limit of the bytes queued for all clients.
 
 use prometheus::IntGauge;
 
-/// What all queues of the process may hold together. Clones share it.
+/// Limit of the bytes in all queues of the process. Clones share the counter.
 #[derive(Clone)]
 pub struct Budget {
     limit: i64,
-    /// The counter itself, which is a single atomic integer, and its way to the operator.
+    /// Counter of the held bytes, a single atomic integer, and at the same time the metric.
     held: IntGauge,
 }
 
 impl Budget {
-    /// `limit` in bytes; `held` is what they hold now, and starts at 0.
+    /// `limit` in bytes; `held`: bytes held now, initially 0.
     pub fn new(limit: usize, held: IntGauge) -> Self {
         Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), held }
     }
@@ -32,7 +32,7 @@ impl Budget {
         }
     }
 
-    /// Counts bytes outside of the queues, which are still to become frames, until the value is dropped. `None` while the
+    /// Counts bytes outside of the queues, for frames not encoded yet, until the value is dropped. `None` while the
     /// budget is used up.
     pub fn hold(&self, bytes: usize) -> Option<Held> {
         (!self.is_used_up()).then(|| {
@@ -52,7 +52,7 @@ impl Budget {
     }
 }
 
-/// Bytes that are counted in a budget until the value is dropped.
+/// Bytes counted in a budget until the value is dropped.
 pub struct Held {
     budget: Budget,
     bytes: usize,

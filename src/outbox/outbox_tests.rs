@@ -7,17 +7,18 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 impl Outbox {
-    /// One with a budget of its own that is never used up, whose client takes what a test asks for.
+    /// An outbox with an unlimited budget, and a client that reads on [`Outbox::take`] only.
     pub fn alone(limit: usize) -> Arc<Self> {
         Self::beside(limit, &Writer::idle(Budget::unlimited()))
     }
 
-    /// The same, with a writer that others share.
+    /// As [`Outbox::alone`], with a shared writer.
     pub fn beside(limit: usize, writer: &Arc<Writer>) -> Arc<Self> {
         Self::new(limit, Arc::new(Paper::default()), Arc::clone(writer))
     }
 
-    /// Appends the texts of what is queued, waiting until there is some. Once it is empty and closed, returns why.
+    /// Appends the texts of the queued frames to `batch`, and waits for the first frame. Returns the reason of a closed
+    /// and empty outbox as the error.
     pub async fn take(&self, batch: &mut Vec<Bytes>) -> Result<(), Disconnect> {
         loop {
             self.writer.deliver();
@@ -35,7 +36,7 @@ impl Outbox {
     }
 }
 
-/// A wire that takes everything, or no more than it has room for, and remembers what.
+/// A wire that records the written bytes, with limited or unlimited room.
 #[derive(Default)]
 pub struct Paper {
     written: Mutex<Vec<u8>>,
@@ -67,7 +68,7 @@ impl Paper {
         *self.room.lock().unwrap() = Some(bytes);
     }
 
-    /// The texts of all messages that are whole, and whether there is a part of another.
+    /// The texts of all complete messages, and true if a partial message follows.
     fn texts(&self) -> (Vec<String>, bool) {
         let (written, mut texts) = (self.written.lock().unwrap(), Vec::new());
         let mut rest = &written[..];
@@ -92,7 +93,7 @@ fn text(text: &str) -> Frame {
     composing.finish()
 }
 
-/// One that costs so much in the queue.
+/// A frame with a cost of `size` bytes in the queue.
 fn frame(size: usize) -> Frame {
     Frame::encoded(&vec![b'x'; size - FRAME_OVERHEAD])
 }
@@ -223,7 +224,7 @@ fn a_reply_that_is_withdrawn_ends_the_connection_while_it_waits() {
         outbox.push_last(text("goodbye"));
         paper.make_room(1000);
         outbox.flush();
-        // What has begun is finished, so that the farewell can be read.
+        // A begun frame is completed, so that the client can read the last frame.
         assert_eq!(paper.texts().0, ["reply", "goodbye"][usize::from(!begun)..]);
     }
     let outbox = Outbox::alone(1000);
@@ -247,7 +248,7 @@ async fn a_full_socket_is_waited_for_and_each_stride_counts() {
     tokio::time::advance(Duration::from_secs(1)).await;
     paper.make_room(STRIDE / 2);
     outbox.flush();
-    assert_eq!(outbox.standing(), Standing::Full(start), "a trickle does not count");
+    assert_eq!(outbox.standing(), Standing::Full(start), "progress below the stride does not count");
     paper.make_room(STRIDE / 2);
     outbox.flush();
     assert_eq!(outbox.standing(), Standing::Full(Instant::now()));
@@ -292,7 +293,7 @@ fn a_budget_that_is_used_up_ends_who_holds_much_and_nobody_else() {
 #[derive(Clone, Debug)]
 enum Step {
     Push(usize),
-    /// So many bytes of room, and a write.
+    /// Makes room for this many bytes, and writes.
     Write(usize),
     Withdraw,
 }
@@ -306,7 +307,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever the socket takes and whatever is withdrawn: what the client reads are whole messages, in order.
+    /// After any sequence of pushes, writes and withdrawals, the client reads complete messages in order.
     #[test]
     fn messages_stay_whole_and_in_order(steps in prop::collection::vec(step(), 0..200)) {
         let paper = Paper::full();

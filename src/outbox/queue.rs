@@ -1,23 +1,24 @@
-//! Frames that wait, in order. Most clients have one at a time, which needs no memory of its own.
+//! FIFO queue of frames. The first frame is stored inline: most clients have one frame at a time, which needs no
+//! allocation.
 
 use crate::protocol::frame::Frame;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What each queued frame costs beside its own bytes: its place in the queue, twice, since a growing queue doubles.
+/// Cost of a queued frame beside the frame's bytes: a slot of the queue, twice, since a growing queue doubles.
 pub const FRAME_OVERHEAD: usize = 2 * size_of::<Queued>();
 
-/// What an empty queue keeps room for, in frames; what grew beyond is given back.
+/// Slots kept by an empty queue; further slots are freed.
 const ROOM: usize = 16;
 
 pub struct Queued {
     pub frame: Frame,
-    /// The channel of which this reply holds something.
+    /// Set for a reply with data of this channel.
     pub reply_of: Option<Arc<str>>,
 }
 
 impl Queued {
-    /// Bytes, overhead included.
+    /// Cost in bytes, overhead included.
     pub fn cost(&self) -> usize {
         self.frame.len() + FRAME_OVERHEAD
     }
@@ -26,7 +27,7 @@ impl Queued {
 #[derive(Default)]
 pub struct Queue {
     first: Option<Queued>,
-    /// Empty where there is no first.
+    /// Empty if `first` is `None`.
     rest: VecDeque<Queued>,
 }
 
@@ -35,7 +36,7 @@ impl Queue {
         self.first.is_none()
     }
 
-    /// The first, if there is no other.
+    /// The only frame; `None` for an empty queue or several frames.
     pub fn only(&self) -> Option<&Queued> {
         self.first.as_ref().filter(|_| self.rest.is_empty())
     }
@@ -52,7 +53,7 @@ impl Queue {
         }
     }
 
-    /// Takes the first out if that `is` so.
+    /// Removes the first frame if `is` returns true.
     pub fn pop_if(&mut self, is: impl FnOnce(&Queued) -> bool) -> Option<Queued> {
         if !self.first.as_ref().is_some_and(is) {
             return None;
@@ -64,7 +65,7 @@ impl Queue {
         std::mem::replace(&mut self.first, next)
     }
 
-    /// Takes out all that shall not stay, and returns what they cost.
+    /// Removes all frames for which `stays` returns false. Returns the total cost of the removed frames.
     pub fn drop_unless(&mut self, mut stays: impl FnMut(&Queued) -> bool) -> usize {
         let mut cost = 0;
         let mut stays = |queued: &Queued| {

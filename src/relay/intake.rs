@@ -1,5 +1,5 @@
-//! Queue of batches posted by the hooks, bounded in number and bytes. Batches past the bounds are dropped: the relay reads
-//! the events from PocketBase's outbox.
+//! Queue of batches posted by the hooks, bounded in number and bytes. Batches past the bounds are dropped: the relay
+//! reads the events from PocketBase's outbox.
 
 use crate::event::Events;
 use std::sync::Arc;
@@ -43,9 +43,9 @@ impl Intake {
 }
 
 impl Posted {
-    /// Returns the next batch, merged with queued batches of the same run of PocketBase, and the number of batches taken.
-    /// Batches of another run are dropped; the relay reads the events from the outbox. `None` after the drop of the last
-    /// [`Intake`]. Safe to cancel.
+    /// Returns the next batch, merged with queued batches of the same run of PocketBase, and the number of batches
+    /// taken. Batches of another run are dropped; the relay reads the events from the outbox. `None` after the drop of
+    /// the last [`Intake`]. Safe to cancel.
     pub async fn next(&mut self) -> Option<(Events, u64)> {
         let Batch { events: mut first, .. } = self.0.recv().await?;
         let mut count = 1;

@@ -3,7 +3,7 @@
 use crate::event::Events;
 use crate::metrics::{Metrics, age};
 
-/// Takes in a page of the outbox; everything up to `mark` has been published.
+/// Updates the metrics from a page of the outbox. All events up to `mark` are published.
 pub fn read(metrics: &Metrics, page: &Events, mark: u64) {
     let rows = page.last.saturating_sub(mark);
     metrics.outbox_lag_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));

@@ -1,86 +1,86 @@
-//! What the relay does next, as a pure state machine: no I/O, no clock, one [`Action`] at a time.
+//! Control of the relay as a pure state machine: no I/O, no clock, one [`Action`] at a time.
 //!
-//! The driver in [`super`] carries actions out and hands back their outcomes; the model check in
-//! `machine_tests.rs` does the same in every order that two gateways, a crash and a lossy network allow.
+//! The driver in [`super`] executes the actions and returns the outcomes. The model check in `machine_tests.rs` does
+//! the same, in every order that two gateways, a crash and a lossy network allow.
 
 use crate::broker::Mark;
 use crate::event::{Event, Events};
 use std::collections::VecDeque;
 
-/// Events read from the outbox at once; PocketBase sends fewer where they are large.
+/// Events per read of the outbox; PocketBase sends fewer if the events are large.
 const PAGE: u16 = 500;
-/// Of a mark at which there was no event any more.
+/// Fingerprint of a mark whose event no longer existed.
 const NO_FINGERPRINT: u64 = 0;
 
-/// What the machine is told.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A hook has posted these.
+    /// Events posted by a hook.
     Posted(Events),
-    /// Time to look at the outbox and to confirm.
+    /// Time to read the outbox and to confirm.
     Tick,
-    /// The last action succeeded; its outcome.
+    /// Outcome of the last action.
     Mark(Mark),
     Page(Events),
     Published,
-    /// A channel holds something else under a number that was to be published.
+    /// A channel already holds other content under the number of an event.
     Conflict,
-    /// PocketBase knows; `more`: it has more to trim than one call may, and has to be told again.
+    /// PocketBase was told. `more`: PocketBase has to trim more rows than one call allows, so the call is repeated.
     Confirmed {
         more: bool,
     },
-    /// The last action failed. Nothing is lost: the next tick begins anew.
+    /// The last action failed. No event is lost: the next tick starts again.
     Failed,
 }
 
-/// What is to be done, one at a time; the outcome is the next input.
+/// An action for the driver. The outcome is the next input.
 #[derive(Clone, Debug, Hash, PartialEq)]
 pub enum Action {
-    /// Read the shared mark, set to this one where there is none. Answered by [`Input::Mark`].
+    /// Read the shared mark, or set the mark to this value if unset. Answered by [`Input::Mark`].
     Begin(Mark),
     /// Read the outbox. Answered by [`Input::Page`].
     Read { after: u64, limit: u16 },
-    /// Publish these, in this order. Answered by [`Input::Published`] or [`Input::Conflict`].
+    /// Publish the events in this order. Answered by [`Input::Published`] or [`Input::Conflict`].
     Publish(Vec<Event>),
-    /// Move the shared mark forward within its generation. Answered by [`Input::Mark`].
+    /// Move the shared mark forward within the generation. Answered by [`Input::Mark`].
     Advance(Mark),
     /// Begin the next generation, unless another gateway already has. Answered by [`Input::Mark`].
     Restart(Mark),
-    /// Tell PocketBase that everything before this has been published. Answered by [`Input::Confirmed`].
+    /// Tell PocketBase that all events up to this number are published. Answered by [`Input::Confirmed`].
     Confirm(u64),
 }
 
-/// What happened that people or metrics should know of.
+/// An occurrence for metrics and logs.
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub enum Note {
-    /// So many posted or read events had been published before.
+    /// Number of posted or read events that had been published before.
     Repeats(usize),
-    /// Published, by where they came from.
+    /// Number of published events. `pulled`: read from the outbox, not posted.
     Published { count: usize, pulled: bool },
-    /// The outbox is read because an event before a posted one is missing.
+    /// A gap before a posted event; the outbox is read.
     Gap,
-    /// The outbox is not the one that was followed so far: PocketBase was restored from a backup, or rows are
-    /// gone. All channels begin anew, and clients reload.
+    /// The outbox does not continue the outbox followed so far: PocketBase was restored from a backup, or rows were
+    /// deleted. All channels start a new epoch, and clients reload.
     Diverged,
 }
 
+/// The awaited outcome.
 #[derive(Clone, Debug, Hash, PartialEq)]
 enum Waiting {
     Nothing,
-    /// For the newest event at the very start, or after a divergence: where following begins. `found`: it was
-    /// asked for by its number, which the first such answer tells.
+    /// The newest event, at the start or after a divergence: following begins after this event. `found`: the read asks
+    /// for the number of the newest event, known from an earlier page.
     Newest {
         found: bool,
     },
-    /// For the shared mark; `pull`: and read the outbox then.
+    /// The shared mark. `pull`: a read of the outbox follows.
     Mark {
         pull: bool,
     },
-    /// For the outbox; `anchored`: behind the event at the mark, which was compared just now.
+    /// A page of the outbox. `anchored`: the page begins after the event at the mark, which was compared just before.
     Page {
         anchored: bool,
     },
-    /// For a publish; then the mark moves here.
+    /// A publish. The mark then moves to this value.
     Publish(Mark),
     Confirm,
 }
@@ -88,11 +88,11 @@ enum Waiting {
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
 enum Job {
     Idle,
-    /// What was posted; `refreshed`: whether the shared mark was looked at for it.
+    /// Publish posted events. `refreshed`: the shared mark was read during this job.
     Post {
         refreshed: bool,
     },
-    /// The outbox, to its end; `confirm`: and confirm then.
+    /// Read the outbox to the end. `confirm`: then confirm.
     Pull {
         confirm: bool,
     },
@@ -100,16 +100,16 @@ enum Job {
 
 #[derive(Clone, Debug, Hash)]
 pub struct Machine {
-    /// Everything up to here has been published, as far as this gateway knows. `None`: not known yet.
+    /// The newest known mark: all events up to the mark are published. `None`: not known yet.
     at: Option<Mark>,
     confirmed: u64,
     job: Job,
     waiting: Waiting,
-    /// Ascending events that may be published once what is before them has been.
+    /// Ascending events, each to be published after all earlier events.
     queue: VecDeque<Event>,
     /// The run of PocketBase that the queue comes from.
     boot: u64,
-    /// The newest event that the outbox had when it was last read.
+    /// Number of the newest event at the last read of the outbox.
     last: u64,
     notes: Vec<Note>,
 }
@@ -122,23 +122,23 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// Where publishing stands; `None` until that is settled for the first time.
+    /// The newest known mark; `None` until the mark is first known.
     pub fn mark(&self) -> Option<Mark> {
         self.at
     }
 
-    /// Whether it waits for no outcome, so that posted events and ticks may come.
+    /// True if no outcome is awaited: posted events and ticks are allowed.
     pub fn is_idle(&self) -> bool {
         self.waiting == Waiting::Nothing
     }
 
-    /// What has happened since the last call.
+    /// Takes the notes since the last call.
     pub fn notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 
-    /// Takes the next input; returns what to do, or `None` when there is nothing. Posted events and ticks must
-    /// come only while it is idle.
+    /// Takes the next input and returns the next action, or `None` if idle. Posted events and ticks are allowed while
+    /// idle only.
     pub fn step(&mut self, input: Input) -> Option<Action> {
         let waiting = std::mem::replace(&mut self.waiting, Waiting::Nothing);
         match (waiting, input) {
@@ -148,7 +148,8 @@ impl Machine {
             (Waiting::Mark { pull }, Input::Mark(mark)) => self.settled(pull, mark),
             (Waiting::Page { anchored }, Input::Page(page)) => self.page(anchored, page),
             (Waiting::Publish(mark), Input::Published) => {
-                // Only now: a crash in between publishes the run once more, which the broker drops by its numbers.
+                // After the publish: a crash in between publishes the run again, and the broker drops the repeats by
+                // number.
                 self.wait(Waiting::Mark { pull: false }, Action::Advance(mark))
             }
             (Waiting::Publish(_), Input::Conflict) => self.diverged(),
@@ -174,7 +175,7 @@ impl Machine {
     }
 
     fn posted(&mut self, posted: Events) -> Option<Action> {
-        // Before following has begun, what is posted is in the outbox, which is read then.
+        // Before the mark is known, posted events are left to a later read of the outbox.
         self.at?;
         self.job = Job::Post { refreshed: false };
         (self.queue, self.boot) = (posted.events.into(), posted.boot);
@@ -189,16 +190,16 @@ impl Machine {
         }
     }
 
-    /// Settles where to begin: behind the newest event. What was before it, clients load from PocketBase.
+    /// Sets the mark to the newest event. Clients load earlier records from PocketBase.
     fn newest(&mut self, found: bool, page: Events) -> Option<Action> {
         let newest = match page.events.first() {
             Some(event) if found || event.seq == page.last => (event.seq, event.fingerprint()),
-            // That was the oldest.
+            // The oldest event: the newest is read next, by number.
             Some(_) => {
                 let action = Action::Read { after: page.last.saturating_sub(1), limit: 1 };
                 return self.wait(Waiting::Newest { found: true }, action);
             }
-            // Nothing was ever written, or all of it was deleted.
+            // The outbox has no rows: nothing was ever written, or all rows were deleted.
             None => (page.last, NO_FINGERPRINT),
         };
         let (generation, (seq, fingerprint)) = (self.at.map_or(0, |at| at.generation + 1), newest);
@@ -207,15 +208,16 @@ impl Machine {
         self.wait(Waiting::Mark { pull: true }, action)
     }
 
-    /// The shared mark is known.
+    /// Takes the shared mark.
     fn settled(&mut self, pull: bool, mark: Mark) -> Option<Action> {
         let known = self.at.replace(mark);
-        // What waits here may belong to the outbox as it was before.
+        // In another generation, the queue may hold events of the former outbox.
         let other = known.is_none_or(|known| known.generation != mark.generation);
         if let (Some(at), Some(known)) = (&mut self.at, known)
             && *at == (Mark { boot: at.boot, ..known })
         {
-            // The others need not have compared it with this run of PocketBase; this gateway has.
+            // The shared mark may name an earlier run of PocketBase. This gateway has compared the outbox in the run
+            // that `known` names.
             at.boot = known.boot;
         }
         if pull || other {
@@ -227,11 +229,11 @@ impl Machine {
         self.proceed()
     }
 
-    /// Publishes what continues the mark; else finds out what is missing; else ends the job.
+    /// Publishes the queued events that continue the mark; otherwise looks for missing events; otherwise ends the job.
     fn proceed(&mut self) -> Option<Action> {
         let at = self.at?;
         if !self.queue.is_empty() && self.boot != at.boot {
-            // Another run of PocketBase, perhaps on other data: first compare.
+            // Another run of PocketBase, possibly with other data: the outbox is compared first.
             return self.pull(false);
         }
         let before = self.queue.len();
@@ -250,7 +252,7 @@ impl Machine {
             return self.wait(Waiting::Publish(mark), Action::Publish(run));
         }
         match self.job {
-            // Most often another gateway has published what is missing here.
+            // Usually, another gateway has published the missing events.
             Job::Post { refreshed: false } if !self.queue.is_empty() => {
                 self.wait(Waiting::Mark { pull: false }, Action::Begin(at))
             }
@@ -272,7 +274,7 @@ impl Machine {
         self.wait(Waiting::Newest { found: false }, Action::Read { after: 0, limit: 1 })
     }
 
-    /// Reads the outbox, from the event at the mark on, to see that it is still the same outbox.
+    /// Reads the outbox from the event at the mark on, to verify that the outbox is still the same.
     fn pull(&mut self, confirm: bool) -> Option<Action> {
         self.job = Job::Pull { confirm };
         self.queue.clear();
@@ -293,16 +295,16 @@ impl Machine {
             return self.proceed();
         }
         if anchored {
-            // Nothing comes although something is there: not for long, and the next tick sees.
+            // An empty page below `last` is a temporary state: the next tick reads again.
             return self.rest();
         }
-        // The event at the mark is so large that it came alone.
+        // The event at the mark is so large that the page has no further events.
         self.wait(Waiting::Page { anchored: true }, Action::Read { after: at.seq, limit: PAGE })
     }
 }
 
-/// Whether what was read goes on from the mark: the event at it is the one that was published, and none is
-/// missing behind it.
+/// Whether the page continues from the mark: the event at the mark is the published event, and no later event is
+/// missing.
 fn continues(at: Mark, anchored: bool, page: &Events) -> bool {
     let begins_at = |seq: u64| page.events.iter().zip(seq..).all(|(event, seq)| event.seq == seq);
     if at.seq == 0 || anchored {
@@ -312,7 +314,7 @@ fn continues(at: Mark, anchored: bool, page: &Events) -> bool {
         Some(first) if first.seq == at.seq => {
             begins_at(at.seq) && (at.fingerprint == NO_FINGERPRINT || first.fingerprint() == at.fingerprint)
         }
-        // The event at the mark is gone, as it was when following began.
+        // Without the event at the mark, which is allowed if the event was missing when the mark was set.
         _ => at.fingerprint == NO_FINGERPRINT && page.last >= at.seq && begins_at(at.seq + 1),
     }
 }

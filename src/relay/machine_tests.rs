@@ -1,6 +1,6 @@
-//! A model check: two gateways, their broker and PocketBase's outbox, in every order that is possible within a
-//! budget of writes, posts, ticks, failures, crashes and one restore from a backup. Each step of an action is
-//! atomic, as it is in Redis and in PocketBase; a publish of several events can be interrupted between any two.
+//! Model check of two gateways, a broker and PocketBase's outbox, in every possible order within a budget of writes,
+//! posts, ticks, failures, crashes and one restore from a backup. Each step of an action is atomic, as in Redis and in
+//! PocketBase; a publish of several events can be interrupted between any two events.
 
 use super::*;
 use crate::event::Completeness;
@@ -8,7 +8,7 @@ use crate::protocol::Payload;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// How much of what may happen; the product of it all is explored.
+/// Maximum number of each occurrence. All combinations and orders are explored.
 #[derive(Clone, Copy, Debug, Hash)]
 struct Budget {
     writes: u8,
@@ -20,13 +20,13 @@ struct Budget {
     broker_losses: u8,
 }
 
-/// An outbox: for each number from 1 the run of PocketBase that wrote it.
+/// An outbox: for each event, from number 1 on, the run of PocketBase that wrote the event.
 type Log = Vec<u8>;
 
 #[derive(Clone, Debug, Hash)]
 struct World {
     log: Log,
-    /// What the outbox held before the restore; posts of it may still be under way.
+    /// The outbox before the restore; posts from this outbox may still arrive.
     former: Option<Log>,
     boot: u8,
     broker: Broker,
@@ -37,19 +37,20 @@ struct World {
 #[derive(Clone, Debug, Default, Hash)]
 struct Broker {
     mark: Option<Mark>,
-    /// Where the generation began, and what each channel has had in it: number and run.
+    /// Mark at the start of the generation.
     start: u64,
-    /// What had been published when the broker forgot it: clients have loaded it since.
+    /// Newest event published before the broker lost its data: clients have loaded these events since.
     excused: u64,
+    /// Events of the generation per channel: number and run.
     channels: [Vec<(u64, u8)>; 2],
 }
 
 #[derive(Clone, Debug, Default, Hash)]
 struct Node {
     machine: Machine,
-    /// The action under way, and for a publish, what is left of it.
+    /// The action in progress; for a publish, with the remaining events.
     action: Option<Action>,
-    /// The generation that this node takes part in.
+    /// The node's generation.
     generation: u64,
 }
 
@@ -97,7 +98,7 @@ impl Broker {
         self.begin(mark)
     }
 
-    /// Publishes one event, unless it is a repeat; a node of a former generation may not.
+    /// Publishes one event, unless the event is a repeat. Fails for a node of a former generation.
     fn publish(&mut self, generation: u64, event: &Event) -> Result<(), Input> {
         if self.mark.is_some_and(|at| at.generation > generation) {
             return Err(Input::Failed);
@@ -116,7 +117,7 @@ impl Broker {
         *self = Self { excused: newest.max(self.start).max(self.excused), ..Self::default() };
     }
 
-    /// Up to here nothing needs to be in the channels.
+    /// Events up to this number may be missing in the channels.
     fn base(&self) -> u64 {
         self.start.max(self.excused)
     }
@@ -134,7 +135,7 @@ impl World {
         node.machine.notes();
     }
 
-    /// One atomic step of a node's action; `None` while a publish has more to do.
+    /// One atomic step of a node's action; `None` while a publish has further events.
     fn outcome(&mut self, node: usize) -> Option<Input> {
         let Node { action, generation, .. } = &mut self.nodes[node];
         let mark = match action.as_mut()? {
@@ -163,7 +164,7 @@ impl World {
         }
     }
 
-    /// All worlds that may come next.
+    /// All possible next worlds.
     fn next(&self) -> Vec<World> {
         let mut worlds = Vec::new();
         let mut may = |allowed: bool, change: &dyn Fn(&mut World)| {
@@ -185,7 +186,7 @@ impl World {
                 world.boot += 1;
             });
         }
-        // Redis came back empty.
+        // Redis restarted without data.
         may(self.left.broker_losses > 0 && self.broker.mark.is_some(), &|world| {
             world.left.broker_losses -= 1;
             world.broker.forget();
@@ -214,7 +215,7 @@ impl World {
                 world.left.failures -= 1;
                 world.tell(node, Input::Failed);
             });
-            // The step was done, but its answer was lost.
+            // The step was done, and the answer was lost.
             may(!idle && self.left.failures > 0, &|world| {
                 world.left.failures -= 1;
                 let _ = world.outcome(node);
@@ -228,7 +229,7 @@ impl World {
         worlds
     }
 
-    /// What must hold at every moment.
+    /// Checks the invariants of every world.
     fn check(&self) {
         let Some(mark) = self.broker.mark else { return };
         for (index, had) in self.broker.channels.iter().enumerate() {
@@ -239,11 +240,11 @@ impl World {
             let had: Vec<u64> = had.iter().map(|(seq, _)| *seq).filter(|seq| *seq > self.broker.base()).collect();
             let due = |upto: u64| (self.broker.base() + 1..=upto).filter(|seq| channel(*seq) == index);
             assert!(due(had.last().copied().unwrap_or(0)).eq(had.iter().copied()), "a hole: {self:#?}");
-            assert!(due(mark.seq).count() <= had.len(), "the mark ran ahead of what was published: {self:#?}");
+            assert!(due(mark.seq).count() <= had.len(), "the mark is ahead of the published events: {self:#?}");
         }
     }
 
-    /// What must hold once everything has come to rest and one gateway has looked at the outbox.
+    /// Finishes all actions, lets a gateway read the outbox, and checks that the channels hold the outbox's events.
     fn check_at_rest(&self) {
         let mut world = self.clone();
         for node in [1, 0, 0, 1, 0, 0] {
@@ -257,12 +258,12 @@ impl World {
             let due = (1..).zip(world.log.iter().copied()).filter(|(seq, _)| channel(*seq) == index);
             let due: Vec<(u64, u8)> = due.filter(|(seq, _)| *seq > world.broker.base()).collect();
             let had: Vec<(u64, u8)> = had.iter().copied().filter(|(seq, _)| *seq > world.broker.base()).collect();
-            assert_eq!(had, due, "not what the outbox holds: {self:#?}\nin the end: {world:#?}");
+            assert_eq!(had, due, "differs from the outbox: {self:#?}\nin the end: {world:#?}");
         }
     }
 }
 
-/// Explores everything; returns how many different worlds there were.
+/// Explores all reachable worlds, and returns their number.
 fn explore(budget: Budget) -> usize {
     let mut seen = HashSet::new();
     let mut open = vec![World::new(budget)];
@@ -318,7 +319,7 @@ fn an_outbox_that_is_too_long_to_be_trimmed_at_once_is_confirmed_again() {
                 Action::Confirm(seq) => {
                     assert_eq!(seq, 1);
                     confirmed += 1;
-                    Input::Confirmed { more: answers.pop().expect("no call without need") }
+                    Input::Confirmed { more: answers.pop().expect("no needless call") }
                 }
             };
             next = machine.step(outcome);

@@ -1,17 +1,17 @@
-//! Events that did not go out as they were written: counts them, and logs them at most once in a while.
+//! Counts and logs events that were published incompletely: truncated, unreadable, or with invalid channel names.
 
 use crate::event::{Completeness, Event};
 use crate::metrics::Metrics;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between two log lines about the same kind.
+/// Minimum time between two log lines of the same kind.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// An event's number, its kind as in the metric's label, and how often the kind occurs in it.
+/// An event's number, the kind as in the metric's label, and the number of occurrences in the event.
 pub(super) type Oddity = (u64, &'static str, u64);
 
-/// Those of a run of events.
+/// The oddities of a run of events.
 pub(super) fn of(run: &[Event]) -> Vec<Oddity> {
     let each = |event: &Event| {
         let completeness = match event.completeness {
@@ -27,7 +27,7 @@ pub(super) fn of(run: &[Event]) -> Vec<Oddity> {
 
 pub(super) struct Oddities {
     metrics: Metrics,
-    /// When each kind was last logged, and how many events have not been since.
+    /// Per kind, the time of the last log line, and the number of unlogged events since.
     logged: Vec<(&'static str, Instant, u64)>,
 }
 
@@ -45,7 +45,7 @@ impl Oddities {
         }
     }
 
-    /// How many events of this kind went unlogged before this one; `None`: this one does as well.
+    /// The number of unlogged events of this kind, if a log line is due now; `None`: too early for a log line.
     fn take_turn(&mut self, kind: &'static str) -> Option<u64> {
         let now = Instant::now();
         let Some((_, last, unlogged)) = self.logged.iter_mut().find(|(known, ..)| *known == kind) else {
@@ -77,8 +77,8 @@ fn log(seq: u64, kind: &'static str, others: u64) {
         _ => tracing::warn!(
             seq,
             others,
-            "a change goes to fewer channels than its templates name, since no channel can have such a name; \
-             PocketBase's log says which template"
+            "a change was not published to all channels of its templates, since a template gave an invalid channel \
+             name; PocketBase's log names the template"
         ),
     }
 }

@@ -1,8 +1,8 @@
-//! Whether PocketBase's hooks reach the gateways: the direction that the gateway itself cannot see.
+//! Monitors requests from PocketBase's hooks to the gateways, a direction that the gateway cannot test alone.
 //!
-//! With a wrong `GATEWAY_URL` in PocketBase's environment everything still arrives, but late, by reading the outbox.
-//! PocketBase tells with each page of the outbox how its last request went; a request of its own is asked for at the
-//! start, and while the last one failed.
+//! With a wrong `GATEWAY_URL` in PocketBase's environment, events still arrive, but late, by reads of the outbox.
+//! PocketBase reports the result of the hooks' last request with each page of the outbox. At the start, and while the
+//! last request failed, the gateway asks PocketBase for a test request.
 
 use crate::event::Delivery;
 use crate::metrics::Metrics;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between two requests to try the way.
+/// Minimum time between two test requests.
 const PROBE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Cheap to clone; all clones share their state.
@@ -24,7 +24,7 @@ pub struct Reach {
 
 #[derive(Default)]
 struct State {
-    /// What PocketBase said last, if its last request failed.
+    /// The last report, if the hooks' last request failed.
     failure: Option<Delivery>,
     probed: Option<Instant>,
 }
@@ -34,8 +34,8 @@ impl Reach {
         Self { pocketbase, metrics, state: Arc::default() }
     }
 
-    /// Takes in what PocketBase says of its last request. Asks it to try, in the background, if that failed or nothing
-    /// is known yet.
+    /// Takes PocketBase's report. Asks PocketBase for a test request, in the background, after a failure or the first
+    /// report.
     pub fn reported(&self, delivery: Delivery) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = (!delivery.error.is_empty()).then_some(delivery);
@@ -51,7 +51,7 @@ impl Reach {
             state.probed = Some(Instant::now());
             let pocketbase = self.pocketbase.clone();
             tokio::spawn(async move {
-                // The next page of the outbox says how it went.
+                // The next page of the outbox has the result.
                 if let Err(error) = pocketbase.probe().await {
                     tracing::debug!(%error, "PocketBase did not say whether its hooks reach this gateway");
                 }
@@ -59,12 +59,12 @@ impl Reach {
         }
     }
 
-    /// Whether PocketBase's last request failed, so that changes arrive by reading the outbox alone.
+    /// True if the hooks' last request failed: changes arrive by reads of the outbox alone.
     pub fn is_failing(&self) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.is_some()
     }
 
-    /// A sentence with advice while PocketBase's last request failed.
+    /// A sentence with advice, if the hooks' last request failed.
     pub fn warning(&self) -> Option<String> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.as_ref().map(Delivery::advice)
     }

@@ -1,5 +1,5 @@
-//! Arbitrary rows in the outbox, between good ones: the good ones are published in order and exactly once, and what the
-//! others may have said of access is checked anew.
+//! Tests with arbitrary rows between good rows in the outbox: the good rows are published in order and exactly once,
+//! and access is checked again for rows whose access changes are unreadable.
 
 use super::machine::{Action, Input, Machine};
 use super::*;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 const ROOM: &str = "room:a";
 
-/// The texts of the outbox's rows, from number 1.
+/// The texts of the outbox's rows, from number 1 on.
 type Outbox = Vec<Vec<u8>>;
 
 fn good(name: usize) -> Vec<u8> {
@@ -16,7 +16,7 @@ fn good(name: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-/// As the hooks' SQL joins rows: each without its first character, behind its number.
+/// Joins rows as the hooks' SQL does: each row follows its number, without the first character.
 fn rows(outbox: &Outbox, after: u64, limit: usize) -> (Vec<u8>, u64) {
     let mut joined = Vec::new();
     let mut last = 0;
@@ -44,18 +44,18 @@ fn read(outbox: &Outbox, after: u64, mut limit: u16) -> Events {
     }
 }
 
-/// Publishes everything; returns the data of [`ROOM`] and what was said of access.
+/// Relays all rows. Returns the data published in [`ROOM`] and the access notices.
 fn relay(outbox: &Outbox, posts: &[(usize, usize)]) -> (Vec<String>, Vec<String>) {
     let mut machine = Machine::default();
     let mut mark: Option<Mark> = None;
     let mut published: Vec<Entry> = Vec::new();
-    // Following begins with an empty outbox; then it has these rows.
+    // Following begins with an empty outbox; the rows are written afterwards.
     let mut inputs: Vec<Input> = vec![Input::Tick];
     for &(from, count) in posts {
         let (rows, last) = rows(outbox, (from % outbox.len()) as u64, count);
         inputs.extend(Events::parse(&body(&rows, last)).ok().map(Input::Posted));
     }
-    // The second compares the row at the mark.
+    // The second tick compares the row at the mark.
     inputs.extend([Input::Tick, Input::Tick]);
     let mut begun = false;
     for input in inputs {
@@ -63,7 +63,7 @@ fn relay(outbox: &Outbox, posts: &[(usize, usize)]) -> (Vec<String>, Vec<String>
         let mut steps = 0;
         while let Some(action) = next {
             steps += 1;
-            assert!(steps < 10_000, "it goes round in circles");
+            assert!(steps < 10_000, "the machine does not come to rest");
             let outcome = match action {
                 Action::Begin(new) => Input::Mark(*mark.get_or_insert(new)),
                 Action::Advance(new) | Action::Restart(new) => Input::Mark(*mark.insert(new)),
@@ -80,7 +80,7 @@ fn relay(outbox: &Outbox, posts: &[(usize, usize)]) -> (Vec<String>, Vec<String>
         assert!(!machine.notes().contains(&Note::Diverged), "taken for a restore from a backup");
         begun = true;
     }
-    assert_eq!(machine.mark().map(|mark| mark.seq), Some(outbox.len() as u64), "the mark stands still");
+    assert_eq!(machine.mark().map(|mark| mark.seq), Some(outbox.len() as u64), "the mark is behind the outbox");
     let of = |channel: &str| {
         let data = published.iter().filter(|entry| entry.channel == channel).map(|entry| entry.data.as_bytes());
         data.map(|data| String::from_utf8_lossy(data).into_owned()).collect()
@@ -88,7 +88,7 @@ fn relay(outbox: &Outbox, posts: &[(usize, usize)]) -> (Vec<String>, Vec<String>
     (of(ROOM), of(ACCESS))
 }
 
-/// Pieces of rows, of bodies and of nothing.
+/// Fragments of rows and bodies, and other bytes.
 const PIECES: &[&[u8]] = &[
     b"{",
     b"}",
@@ -141,7 +141,7 @@ proptest! {
         for notice in &access {
             let notice: serde_json::Value = serde_json::from_str(notice).unwrap();
             let changes: Result<Vec<Change>, _> = serde_json::from_value(notice["access"].clone());
-            prop_assert!(changes.is_ok(), "what every gateway gets can be read: {}", notice);
+            prop_assert!(changes.is_ok(), "every notice is readable: {}", notice);
         }
     }
 

@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 pub type Ids = HashSet<Arc<str>, foldhash::fast::RandomState>;
 
-/// The records that one user may view.
+/// The records visible to one user.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Viewer {
-    /// The class whose set is shared; `None`: nothing is shared.
+    /// The class with the shared set; `None`: nothing is shared.
     pub class: Option<Arc<str>>,
-    /// Records that the user may view and the class may not.
+    /// Records visible to the user and not to the class.
     plus: Ids,
-    /// Records that the class may view and the user may not.
+    /// Records visible to the class and not to the user.
     minus: Ids,
 }
 
-/// The records that each class may view, for the classes of this node's subscribers.
+/// The records visible to each class, for the classes of this node's subscribers.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
     of: HashMap<Arc<str>, Class, foldhash::fast::RandomState>,
@@ -25,7 +25,7 @@ pub struct Classes {
 #[derive(Clone, Debug)]
 struct Class {
     ids: Ids,
-    /// The batch from which on this set is in doubt; `None`: it is up to date.
+    /// First batch for which the set is in doubt; `None`: the set is up to date.
     doubtful_from: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ impl Classes {
         self.of.keys().cloned().collect()
     }
 
-    /// Whether the set of this class holds for all batches before `end`.
+    /// Whether the set of this class is valid for all batches before `end`.
     pub fn hold_before(&self, class: &str, end: u64) -> bool {
         self.of.get(class).is_some_and(|class| class.doubtful_from.is_none_or(|from| end <= from))
     }
@@ -46,8 +46,7 @@ impl Classes {
         });
     }
 
-    /// Puts a newly read set in place of the old one. Returns the records in which the two differ, for
-    /// [`Viewer::rebase`].
+    /// Replaces the set of a class. Returns the differences of the two sets, for [`Viewer::rebase`].
     pub fn replace(&mut self, class: &Arc<str>, ids: Ids, doubtful_from: Option<u64>) -> Vec<Arc<str>> {
         let old = self.of.remove(class).map(|class| class.ids).unwrap_or_default();
         let changed = ids.symmetric_difference(&old).cloned().collect();
@@ -55,12 +54,12 @@ impl Classes {
         changed
     }
 
-    /// Keeps the classes that `wanted` names.
+    /// Keeps the classes in `wanted`.
     pub fn retain(&mut self, wanted: &HashSet<Arc<str>>) {
         self.of.retain(|class, _| wanted.contains(class));
     }
 
-    /// Adds a record to the set of a class, or takes it out.
+    /// Adds a record to the set of a class, or removes the record.
     pub fn set(&mut self, class: &str, record: &Arc<str>, sees: bool) {
         let Some(Class { ids, .. }) = self.of.get_mut(class) else { return };
         if sees {
@@ -80,7 +79,7 @@ impl Classes {
 }
 
 impl Viewer {
-    /// A user of this class who may view `yes` beside what the class may, and may not view `no`.
+    /// A user of this class who may view `yes` in addition to the records of the class, and may not view `no`.
     pub fn new(class: Option<Arc<str>>, yes: &Ids, no: &Ids, classes: &Classes) -> Self {
         let mut viewer = Self { class, ..Self::default() };
         yes.iter().for_each(|id| viewer.set(id, true, classes));
@@ -88,7 +87,7 @@ impl Viewer {
         viewer
     }
 
-    /// The number of records that are kept for this user alone.
+    /// The number of records kept for this user alone.
     pub fn own(&self) -> usize {
         self.plus.len() + self.minus.len()
     }
@@ -97,7 +96,7 @@ impl Viewer {
         self.plus.contains(record) || (classes.share(self.class.as_ref(), record) && !self.minus.contains(record))
     }
 
-    /// Notes whether the user may view the record; the set of the class is right already.
+    /// Notes whether the user may view the record. Requires the new set of the class.
     pub fn set(&mut self, record: &Arc<str>, sees: bool, classes: &Classes) {
         let shared = classes.share(self.class.as_ref(), record);
         if sees && !shared {
@@ -112,8 +111,8 @@ impl Viewer {
         }
     }
 
-    /// Keeps for the user what was so before the set of the class was replaced; `changed` is what
-    /// [`Classes::replace`] returned.
+    /// Keeps the user's visible records the same after the set of the class was replaced. `changed`: the result of
+    /// [`Classes::replace`].
     pub fn rebase(&mut self, changed: &[Arc<str>], classes: &Classes) {
         for record in changed {
             let shared_before = !classes.share(self.class.as_ref(), record);
@@ -122,8 +121,8 @@ impl Viewer {
         }
     }
 
-    /// The records that the user may view now and could not view `then` (true), and the reverse (false). Both are
-    /// relative to the same `classes`.
+    /// Records visible now and not visible `then` (true), and the reverse (false). Both viewers refer to the same
+    /// `classes`.
     pub fn difference(&self, then: &Self, classes: &Classes) -> Vec<(Arc<str>, bool)> {
         let mut candidates = Ids::default();
         for viewer in [self, then] {
@@ -159,17 +158,17 @@ mod tests {
         classes
     }
 
-    /// Everything that the user may view.
+    /// All records visible to the user.
     fn all(viewer: &Viewer, classes: &Classes) -> Ids {
         (0..255).map(id).filter(|id| viewer.sees(id, classes)).collect()
     }
 
     #[derive(Clone, Debug)]
     enum Step {
-        /// A record, and whether the class and each of two users of it may view it now.
+        /// A record; whether the class, and each of two users of the class, may view the record now.
         Everybody(u8, bool, [bool; 2]),
         One(u8, usize, bool),
-        /// The set of the class is read anew.
+        /// The set of the class is read again.
         Replace(Vec<u8>),
     }
 
@@ -183,7 +182,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the differences come about, they add up to the last word on each record.
+        /// After any sequence of changes, the set and the differences give the last verdict on each record.
         #[test]
         fn a_user_sees_what_was_said_last(steps in prop::collection::vec(step(), 0..40)) {
             let class: Arc<str> = "class".into();

@@ -1,15 +1,15 @@
-//! The questions that updates channels ask PocketBase, as a seam: the model test of a stream answers them itself.
+//! Access questions of updates channels to PocketBase, as a trait, so that the model test of a stream can answer.
 
 use crate::pocketbase::{PocketBase, PocketBaseError, View, Views, Visible};
 use async_trait::async_trait;
 
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// One page of the records that a user, or a class ("~" and its name), may view: those with an id above `after`.
-    /// PocketBase looks at `rows` records or a little more, and stops after a bounded time.
+    /// One page of the records visible to a user, or to a class ("~" and the class's name), with ids above `after`.
+    /// PocketBase examines `rows` records or a little more, and stops after a limited time.
     async fn visible(&self, channel: &str, who: &str, after: &str, rows: usize) -> Result<Visible, PocketBaseError>;
 
-    /// Which of these users and classes may view which records: answers to the first checks, at least one.
+    /// Checks whether users and classes may view records. Returns answers to the first checks, at least one answer.
     async fn view(&self, channel: &str, checks: &[View]) -> Result<Views, PocketBaseError>;
 }
 

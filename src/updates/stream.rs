@@ -1,15 +1,16 @@
 //! One updates channel on this node: takes inputs in order, asks PocketBase about access, and delivers to subscribers.
 //!
-//! Work goes in batches: all inputs that arrive during a round of questions are the next batch. PocketBase's answers are
-//! at least as new as the batch, so comparing the sight before and after the batch is enough.
+//! Work goes in batches: all inputs that arrive during a round of questions are the next batch. PocketBase's answers
+//! are at least as new as the batch, so comparing the sight before and after the batch is enough.
 //!
 //! The whole sight of a user (all visible records: for a subscribe, or after a change of the account) is loaded in
 //! pages beside the stream ([`loads`]), and settled in the batch after the last page; records that changed during the
 //! load are asked about again. Until then delivery to this user is suspended, and the [`log`] keeps the events to
 //! deliver later.
 //!
-//! Bounds of memory: the inbox holds [`INBOX`] inputs and [`INBOX_BYTES`] of payloads, the log about as much; past
-//! either bound subscribers are told to reload. Beside these the inbox holds [`JOINS`] joins, and a leave for each. The sights of all users together are bounded too (see `verdicts`).
+//! Limits of memory: the inbox holds [`INBOX`] inputs and [`INBOX_BYTES`] of payloads, the log about as much; past
+//! either limit, subscribers are told to reload. In addition, the inbox holds [`JOINS`] joins, and a leave for each.
+//! The sights of all users together are limited too (see `verdicts`).
 //!
 //! This file has the inbox. [`settled`] settles a batch with the answers of [`inquiry`].
 
@@ -38,14 +39,14 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Inputs that may wait while PocketBase is asked, and bytes of their payloads. Past that, subscribers are told to
-/// reload.
+/// Limits of the inputs that wait for PocketBase's answers, in number and in payload bytes. Past either limit,
+/// subscribers are told to reload.
 const INBOX: usize = 10_000;
 const INBOX_BYTES: usize = 32 * 1024 * 1024;
-/// Joins that may wait. Past that, subscribes get the temporary error 100.
+/// Limit of waiting joins. Past the limit, subscribes get the temporary error 100.
 const JOINS: usize = 20_000;
 
-/// Feeds the channel's task, which ends with it.
+/// Handle of the channel's task. The task ends when the handle is dropped.
 pub struct Stream {
     inbox: Arc<Inbox>,
     _task: AbortOnDropHandle<()>,
@@ -83,7 +84,7 @@ pub struct Event {
     action: Action,
     record: Arc<str>,
     data: Payload,
-    /// The users that the record names.
+    /// Users named in the record.
     users: Vec<String>,
 }
 
@@ -214,13 +215,17 @@ impl Stream {
                 Input::Event(Event { action, record, data: data.clone(), users: told.users.clone() })
             }
             Err(error) => {
-                tracing::error!(%error, "an event of a guarded record is unreadable");
+                tracing::error!(
+                    %error,
+                    "an event of a guarded record is unreadable; the subscribers of its updates channel get code 2500 \
+                     and reload; see that hooks and gateway are of the same version"
+                );
                 Input::Lost
             }
         });
     }
 
-    /// Queues a subscribe, or drops it where too many wait: then nobody answers `joined`.
+    /// Queues a subscribe. Past [`JOINS`], the subscribe is dropped, and `joined` is closed without an answer.
     pub fn join(&self, join: Join) {
         let mut waiting = self.inbox.lock();
         if waiting.joins >= JOINS {

@@ -1,4 +1,4 @@
-//! The README's snippet for nginx, in a real nginx.
+//! The snippet for nginx of deploy/operations.md, in a real nginx.
 
 use crate::harness::World;
 use crate::harness::client::{Client, Refused};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+const OPERATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/operations.md");
 
 /// A running nginx that serves the snippet for one gateway.
 struct Nginx {
@@ -25,8 +25,9 @@ struct Nginx {
 impl Nginx {
     async fn start(gateway: u16, read_timeout: &str) -> Self {
         let (folder, port) = (TempDir::new().expect("a folder"), free_port());
-        let readme = std::fs::read_to_string(README).expect("the README");
-        let snippet = readme.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the snippet");
+        let operations = std::fs::read_to_string(OPERATIONS).expect("deploy/operations.md");
+        let snippet =
+            operations.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the snippet");
         let mut server = snippet.to_owned();
         for (from, to) in [("127.0.0.1:8000", format!("127.0.0.1:{gateway}")), ("60s", read_timeout.to_owned())] {
             assert!(server.contains(from), "{from} is not in {server}");

@@ -1,4 +1,4 @@
-//! The questions of a stream to PocketBase, in calls of bounded time. Partial answers are kept, and the rest is asked
+//! The questions of a stream to PocketBase, in calls of limited time. Partial answers are kept, and the rest is asked
 //! again.
 
 use crate::limits::lines::limited;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Concurrent calls about single records, for all streams of a node; calls about pages: one fewer.
+/// Concurrent calls about single records, for all streams of a node. For pages, the limit is lower by 1.
 const CALLS: usize = 4;
 /// Checks in one call; PocketBase takes up to 500.
 const CHECKS: usize = 200;
@@ -63,8 +63,8 @@ pub(super) struct Whole {
 #[derive(Default)]
 pub(super) struct Answers {
     results: HashMap<View, Answer>,
-    /// Record bodies by record and call, equal for all readers. A user gets the body of the call with the user's verdict,
-    /// since another call's body may be newer than the user's access.
+    /// Record bodies by record and call, equal for all readers. A user gets the body of the call with the user's
+    /// verdict, since another call's body may be newer than the user's access.
     bodies: HashMap<(Arc<str>, u64), Payload>,
     /// Record bodies for one reader.
     own: HashMap<View, Payload>,
@@ -177,11 +177,12 @@ impl Inquiry {
                     let View { user, record } = open.remove(0);
                     limited!(
                         error,
-                        "views that PocketBase cannot tell in time",
+                        "access checks that PocketBase did not finish in time",
                         user = &*user,
                         record = &*record,
                         channel = &*self.channel,
-                        "PocketBase cannot say in time whether this user may view this record; it is not shown"
+                        "PocketBase repeatedly timed out on one access check; the record stays hidden from the user; \
+                         simplify the viewRule, or add an index for it"
                     );
                     answers.results.insert(View { user, record }, Answer { sees: Some(false), call: u64::MAX });
                     attempt.succeed();
@@ -228,10 +229,12 @@ impl Inquiry {
                 Err(error) if attempt.is_futile(&error) => {
                     limited!(
                         error,
-                        "lists that PocketBase cannot give in time",
+                        "lists of visible records that PocketBase did not finish in time",
                         who,
                         channel = &*self.channel,
-                        "PocketBase does not list in time what is visible"
+                        "PocketBase repeatedly timed out on the list of visible records; subscribes of the affected \
+                         users fail, and their subscriptions end with code 2500; simplify the viewRule, or add an \
+                         index for it"
                     );
                     return None;
                 }
@@ -250,10 +253,10 @@ impl Inquiry {
         let pause = attempt.fail(error);
         limited!(
             warn,
-            "failed questions about updates",
+            "failed access checks of updates channels",
             %error,
             channel = &*self.channel,
-            "PocketBase did not say who may view what; updates wait, and it is asked again in {pause:?}"
+            "PocketBase did not answer an access check; the affected updates wait, retrying in {pause:?}"
         );
         tokio::time::sleep(pause).await;
     }

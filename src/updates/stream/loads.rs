@@ -28,14 +28,14 @@ impl Who {
 pub(super) struct Load {
     /// The batch at the start: answers are at least as new as all inputs of earlier batches and of this batch.
     pub since: u64,
-    /// The first later batch with a change of the user's or class's whole access. The load is valid for earlier batches,
-    /// and has to be repeated.
+    /// The first later batch with a change of the user's or class's whole access. The load is valid for earlier
+    /// batches, and has to be repeated.
     pub again: Option<u64>,
     /// A regular recheck: delivery goes on meanwhile.
     pub recheck: bool,
     /// Set at the end of the load; `None` inside: given up.
     pub result: Option<Option<Whole>>,
-    /// The time from which on nobody has waited for it.
+    /// The time since which no subscribe waits for the load.
     abandoned: Option<Instant>,
     number: u64,
     _task: AbortOnDropHandle<()>,
@@ -104,8 +104,8 @@ impl Loads {
         self.of.remove(who)
     }
 
-    /// Ends loads for which nobody has waited for `patience`, by `is_wanted`: their calls would be repeated for as long as
-    /// PocketBase does not answer.
+    /// Ends loads that were unwanted for `patience`, by `is_wanted`: without an answer from PocketBase, the calls of
+    /// such a load would be repeated without end.
     pub fn end_abandoned(&mut self, patience: Duration, is_wanted: impl Fn(&Who) -> bool) {
         let now = Instant::now();
         self.of.retain(|who, load| {
@@ -117,7 +117,7 @@ impl Loads {
         });
     }
 
-    /// The time from which on nobody has waited for the load that was abandoned first.
+    /// The time at which the oldest abandoned load was abandoned.
     pub fn abandoned(&self) -> Option<Instant> {
         self.of.values().filter_map(|load| load.abandoned).min()
     }

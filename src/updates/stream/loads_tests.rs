@@ -1,4 +1,4 @@
-//! Loads of whole sights: fair, bounded in time, and not begun anew after each failure.
+//! Tests of loads of whole sights: fair between users, limited in time, and continued after failures and timeouts.
 
 use super::*;
 use crate::auth::Account;
@@ -8,21 +8,22 @@ use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const CHANNEL: &str = "note-updates";
-/// The time of a page.
+/// PocketBase's time for one page.
 const PAGE: Duration = Duration::from_millis(50);
-/// Longer than a page, shorter than many.
+/// Time-out of a subscribe: longer than one page, shorter than many pages.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Every record is visible to every user; users called "many N" have N records, all others one.
+/// A source that lists N records for users called "many N", and one record for other users. All checks of single
+/// records succeed.
 #[derive(Default)]
 struct Pages {
-    /// Pages of more rows than this time out.
+    /// Maximum rows per page; larger pages time out.
     rows: Mutex<Option<usize>>,
-    /// No call is answered.
+    /// True if all calls fail.
     is_away: AtomicBool,
-    /// The class of all users, which may view so many records; users view none beside those.
+    /// Number of records visible to the class of all users. With a class, users see no further records.
     class: Mutex<Option<usize>>,
-    /// Rows of the page that was answered last.
+    /// Rows of the last answered page.
     answered: AtomicUsize,
     calls: AtomicUsize,
 }
@@ -72,7 +73,7 @@ impl Stage {
         Self { source, stream, connections: 0 }
     }
 
-    /// Subscribes; the receiver is answered, or closed where the load is given up.
+    /// Subscribes. The receiver is answered, or closed after the load is given up.
     fn subscribe(&mut self, user: &str) -> (Arc<Connection>, oneshot::Receiver<()>) {
         self.connections += 1;
         let outbox = Outbox::alone(1 << 20);
@@ -84,7 +85,7 @@ impl Stage {
         (connection, answer)
     }
 
-    /// As a session that waits for so long.
+    /// Subscribes like a session with the time-out [`PATIENCE`].
     async fn try_to_subscribe(&mut self, user: &str) -> bool {
         let (connection, answer) = self.subscribe(user);
         let joined = tokio::time::timeout(PATIENCE, answer).await.is_ok();
@@ -103,7 +104,7 @@ async fn a_user_with_many_records_does_not_hold_up_the_others() {
     let begun = Instant::now();
     let (_connection, answer) = stage.subscribe("few");
     answer.await.unwrap();
-    // The queue before it has one page of each other user.
+    // Each other user has one page in the queue.
     assert!(begun.elapsed() <= PAGE * 12, "{:?}", begun.elapsed());
     drop(large);
 }
@@ -116,10 +117,10 @@ async fn a_subscribe_that_took_too_long_goes_on_from_what_is_there() {
     let mut attempts = 1;
     while !stage.try_to_subscribe(&user).await {
         attempts += 1;
-        assert!(attempts < 10, "each attempt begins anew");
+        assert!(attempts < 10, "each attempt starts from the first page");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert!(attempts > 1, "it was too fast to show anything");
+    assert!(attempts > 1, "the load was too fast for this test");
     assert!(stage.source.calls.load(Ordering::Relaxed) <= pages + 1);
     assert_eq!(stage.stream.behind(), Duration::ZERO);
 }
@@ -150,10 +151,10 @@ async fn a_page_that_never_comes_in_time_is_given_up() {
     let mut stage = Stage::new();
     *stage.source.rows.lock().unwrap() = Some(0);
     let (_connection, answer) = stage.subscribe("many 5000");
-    assert!(answer.await.is_err(), "it was answered");
+    assert!(answer.await.is_err(), "the subscribe was answered");
     let calls = stage.source.calls.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(stage.source.calls.load(Ordering::Relaxed), calls, "it is asked for ever");
+    assert_eq!(stage.source.calls.load(Ordering::Relaxed), calls, "calls go on after the load was given up");
     assert_eq!(stage.stream.behind(), Duration::ZERO);
 }
 
@@ -212,6 +213,6 @@ async fn calls_for_those_who_have_given_up_end() {
     let before = stage.source.calls.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let calls = stage.source.calls.load(Ordering::Relaxed) - before;
-    assert!((25..=31).contains(&calls), "{calls} calls in a minute, for the one who waits");
+    assert!((25..=31).contains(&calls), "{calls} calls in a minute, for one waiting user");
     drop(answer);
 }

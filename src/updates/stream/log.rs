@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bounds of entries and of payload bytes. Users with a suspension older than the log are told to reload.
+/// Limits of entries and of payload bytes. Users with a suspension older than the log are told to reload.
 const ENTRIES: usize = 20_000;
 const BYTES: usize = 32 * 1024 * 1024;
 
@@ -60,7 +60,7 @@ impl Log {
         batch >= self.whole_from
     }
 
-    /// Drops entries before this batch, and the oldest entries past the bounds.
+    /// Drops entries before this batch, and the oldest entries past the limits.
     pub fn trim(&mut self, before: u64) {
         while let Some(oldest) = self.entries.front() {
             let too_many = self.entries.len() > ENTRIES || self.bytes > BYTES;

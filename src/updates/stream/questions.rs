@@ -7,9 +7,10 @@ use std::sync::Arc;
 pub(super) struct Questions {
     /// Records with a change of access for all users.
     pub records: HashSet<Arc<str>>,
-    /// New records with the users that the record names: open for these users, all classes, and all users without a class.
+    /// New records with the users named in the record: open for these users, all classes, and all users without a
+    /// class.
     pub created: HashMap<Arc<str>, HashSet<Arc<str>>>,
-    /// Users and records with a change of access for this user alone.
+    /// Users and records, with a change of access for the user alone.
     pub pairs: HashSet<(Arc<str>, Arc<str>)>,
     /// Deleted records.
     pub gone: HashSet<Arc<str>>,
@@ -31,7 +32,7 @@ impl Questions {
         self.records.iter().chain(self.created.keys()).filter(|record| !self.gone.contains(*record)).collect()
     }
 
-    /// Pairs of user and record with a question for this user alone.
+    /// Pairs of user and record with a question for the user alone.
     pub fn open_pairs(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
         self.pairs.iter().filter(|(_, record)| !self.gone.contains(record))
     }

@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long the sight of a user without connections is kept, and a load goes on for which nobody waits. A subscribe after a timeout then needs no new load.
+/// Time to keep the sight of a user without connections, and to continue an abandoned load, so that a subscribe after a
+/// timeout needs no new load.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A subscribed user.
@@ -226,7 +227,12 @@ impl Settled {
     /// Ends all subscriptions after a loss of inputs; clients subscribe again.
     fn end_all(&mut self, inbox: &Inbox) {
         let channel = &*self.channel;
-        limited!(warn, "losses of events", channel, "events of an updates channel were lost; its subscribers reload");
+        limited!(
+            warn,
+            "updates channels with lost events",
+            channel,
+            "events of an updates channel were lost; its subscribers get code 2500, subscribe again and reload"
+        );
         let users: Vec<Arc<str>> = self.seats.keys().cloned().collect();
         self.metrics.updates_lost.inc();
         users.iter().for_each(|user| self.end(user, inbox));
@@ -292,8 +298,8 @@ impl Settled {
         }
     }
 
-    /// Ends loads of users without subscribes and connections, and of classes without such users. They go on for a while,
-    /// since a client whose subscribe has timed out subscribes again.
+    /// Ends loads of users without subscribes and connections, and loads of unused classes, after [`IDLE`]: a client
+    /// subscribes again after a timeout.
     fn end_abandoned_loads(&mut self) {
         let Self { waiting, seats, loads, .. } = self;
         if loads.is_empty() {

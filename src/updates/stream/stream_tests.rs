@@ -1,5 +1,5 @@
-//! A stream against a model: random steps on a small world, told to the stream in any cut; at each rest, the list that
-//! each client has put together from its publications is what PocketBase would list for its user.
+//! Model test of a stream: random changes in a small world, relayed to the stream in batches of random size. After all
+//! changes are settled, the list built from a client's publications equals PocketBase's list for the user.
 
 use super::*;
 use crate::access::changes::Cause;
@@ -15,7 +15,7 @@ const USERS: [&str; 4] = ["ann", "bob", "cat", "dan"];
 const RECORDS: usize = 8;
 const GROUPS: usize = 3;
 
-/// Small numbers from a seed.
+/// Pseudorandom small numbers from a seed.
 struct Dice(u64);
 
 impl Dice {
@@ -34,12 +34,13 @@ struct Note {
     owner: &'static str,
     group: usize,
     open: bool,
-    /// When it was last written.
+    /// Time of the last write.
     at: u64,
 }
 
-/// PocketBase's data. A note is seen by users who are not suspended, if it is open, theirs, or linked to them; where
-/// users share nothing, also by the members of its group; while the rule is strict, by owners and linked users only.
+/// PocketBase's data. A note is visible to the owner and to linked users. Unless the rule is strict, an open note is
+/// visible to all users and, without shared classes, every note to the members of the group. Suspended users see
+/// nothing.
 struct World {
     shares: bool,
     per_reader: bool,
@@ -49,13 +50,14 @@ struct World {
     members: BTreeSet<(&'static str, usize)>,
     suspended: BTreeSet<&'static str>,
     strict: bool,
-    /// When each user could last see each note, and when that last changed.
+    /// Last time at which a note was visible to a user.
     seen: BTreeMap<(&'static str, String), u64>,
+    /// Visibility of a note to a user, and the time of the last change.
     turned: BTreeMap<(&'static str, String), (bool, u64)>,
-    /// When notes were last open to all who share. PocketBase's answer for a class may be newer than the stream's knowledge
-    /// of a user who has just left the class.
+    /// Last time at which a note was visible to all users with a class. PocketBase's answer for a class may be newer
+    /// than the stream's knowledge of a user who has just left the class.
     opened: BTreeMap<String, u64>,
-    /// Notes that users could not see for a while since the last rest, though they were there.
+    /// Existing notes that were hidden from a user at some time since the last rest.
     interrupted: BTreeSet<(&'static str, String)>,
     dice: Dice,
 }
@@ -77,7 +79,7 @@ impl World {
         self.shares.then(|| format!("{} {}", self.strict, self.suspended.contains(user)).into())
     }
 
-    /// Whether the suspended are of this class; `None`: there is no such class any more.
+    /// True for the class of the suspended users; `None`: the class no longer exists.
     fn class(&self, name: &str) -> Option<bool> {
         let is_suspended = name.ends_with("true");
         (format!("{} {is_suspended}", self.strict) == name).then_some(is_suspended)
@@ -101,7 +103,7 @@ impl World {
         seen.map(|(id, note)| (id.clone(), note.at)).collect()
     }
 
-    /// Notes who could see what in this moment.
+    /// Records the current visibility of all notes to all users.
     fn observe(&mut self) {
         if self.shares && !self.strict {
             let open = self.notes.iter().filter(|(_, note)| note.open);
@@ -179,7 +181,7 @@ fn note_id(number: usize) -> String {
     format!("note{number}")
 }
 
-/// Answers as late as it likes, in small parts, and not always.
+/// A source with random delays, partial answers and failures.
 struct Slow(Arc<Mutex<World>>);
 
 impl Slow {
@@ -215,16 +217,16 @@ impl Source for Slow {
     }
 }
 
-/// A client with its own list.
+/// A client with a list of notes.
 struct Client {
     user: &'static str,
     connection: Arc<Connection>,
     subscribed: bool,
     list: BTreeMap<String, u64>,
-    /// How much the stream had been told when it asked to be subscribed.
+    /// Time of the newest relayed row at the subscribe.
     asked: u64,
-    /// Notes that came into sight or went out of it between that moment and its own look at PocketBase, and of which
-    /// nothing was told since. Should they turn back, a stream that hears of both at once has nothing to tell.
+    /// Notes whose visibility changed between the subscribe and the client's read of PocketBase, and without a
+    /// publication since. If the visibility changes back in the same batch, the stream publishes nothing.
     uncertain: BTreeSet<String>,
     told: Vec<String>,
 }
@@ -236,9 +238,9 @@ struct Stage {
     world: Arc<Mutex<World>>,
     stream: Arc<Stream>,
     clients: Vec<Client>,
-    /// The outbox: what the stream has not been told yet.
+    /// The outbox: rows not yet relayed to the stream.
     pending: VecDeque<Row>,
-    /// The time of the newest row that it has been told.
+    /// The time of the newest relayed row.
     relayed: u64,
     dice: Dice,
     connections: u64,
@@ -273,7 +275,7 @@ impl Stage {
         Change { cause, user: user.map(str::to_owned), channel, namespace: namespace.map(str::to_owned) }
     }
 
-    /// Changes the world, and writes it into the outbox.
+    /// Makes one random change in the world, and adds a row to the outbox.
     fn step(&mut self) {
         let dice = &mut self.dice;
         let mut world = self.world.lock().unwrap();
@@ -356,7 +358,7 @@ impl Stage {
         self.pending.push_back((now, changes, event));
     }
 
-    /// Tells the stream of the oldest row of the outbox.
+    /// Relays the oldest row of the outbox to the stream.
     fn relay(&mut self) {
         let Some((at, changes, event)) = self.pending.pop_front() else { return };
         self.relayed = at;
@@ -382,7 +384,7 @@ impl Stage {
         self.clients[client].asked = self.relayed;
         connection.channels().insert(CHANNEL.into());
         let (joined, answer) = oneshot::channel();
-        // The client waits without end, as by subscribing again and again.
+        // The client waits without a timeout, like a client that subscribes again and again.
         std::mem::forget(answer);
         let reply = Frame::from_static(b"\x81\x0f{\"subscribe\":1}");
         self.stream.join(Join { connection, reply, joined, at: Instant::now() });
@@ -398,7 +400,7 @@ impl Stage {
         self.stream.leave(&client.connection, None);
     }
 
-    /// Reads what each client has got.
+    /// Takes the frames of all clients.
     async fn read(&mut self) {
         for i in 0..self.clients.len() {
             let mut frames = Vec::new();
@@ -413,7 +415,7 @@ impl Stage {
         }
     }
 
-    /// Returns whether the client has to subscribe again.
+    /// Applies a frame to a client's list. Returns true if the client has to subscribe again.
     fn take(&mut self, client: usize, frame: &Value) -> bool {
         let mut world = self.world.lock().unwrap();
         let Client { user, subscribed, list, asked, uncertain, told, .. } = &mut self.clients[client];
@@ -426,7 +428,7 @@ impl Stage {
             *uncertain = turned.map(|((_, id), _)| id.clone()).collect();
             return false;
         }
-        assert!(*subscribed, "{user} is told before the reply: {frame}");
+        assert!(*subscribed, "{user} gets a publication before the reply: {frame}");
         if frame["push"].get("unsubscribe").is_some() {
             assert_eq!(frame["push"]["unsubscribe"]["code"], 2500);
             *subscribed = false;
@@ -439,7 +441,7 @@ impl Stage {
         let seen = world.seen.get(&(*user, id.clone())).max(world.opened.get(&id)).copied();
         match data["action"].as_str().unwrap() {
             action @ ("create" | "join" | "update") => {
-                assert!(seen.is_some_and(|seen| seen >= at()), "{user} could not see that: {data}; {told:?}");
+                assert!(seen.is_some_and(|seen| seen >= at()), "the note was not visible to {user}: {data}; {told:?}");
                 if action == "join" && world.per_reader {
                     assert_eq!(data["record"]["reader"], *user, "{data}");
                 }
@@ -447,12 +449,12 @@ impl Stage {
             }
             action @ ("delete" | "leave") => {
                 assert_eq!(data["record"].as_object().unwrap().len(), 1);
-                assert!(seen.is_some(), "{user} never saw that: {data}; {told:?}");
+                assert!(seen.is_some(), "the note was never visible to {user}: {data}; {told:?}");
                 let stayed = !world.interrupted.contains(&(*user, id.clone()));
                 let is_gone = !world.notes.contains_key(&id);
                 assert!(
                     action == "delete" || !is_gone || !stayed,
-                    "{user} saw it until it was deleted: {data}; {told:?}"
+                    "the note was visible to {user} until its deletion: {data}; {told:?}"
                 );
                 list.remove(&id);
             }
@@ -462,14 +464,14 @@ impl Stage {
         false
     }
 
-    /// Tells the stream everything, and waits until each client has what PocketBase would list.
+    /// Relays all rows, and waits until each client's list equals PocketBase's list for the user.
     async fn rest(&mut self) {
         while !self.pending.is_empty() {
             self.relay();
         }
         let deadline = Instant::now() + Duration::from_secs(600);
         loop {
-            // So that what has come by now is of some age.
+            // Gives the stream time to settle.
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.read().await;
             let wrong = {

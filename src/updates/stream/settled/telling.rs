@@ -141,7 +141,8 @@ impl Settled {
         }
     }
 
-    /// The data with the record's current body, or with the id alone where the record is too large for an event or queue.
+    /// The data with the record's current body, or with the id alone where the record is too large for an event or
+    /// queue.
     fn whole(&self, action: &str, id: &str, record: &Payload, answers: &Answers) -> Payload {
         if record.len() > DATA_MAX || answers.truncated.contains(id) {
             truncated_data(action, self.collection(), id)
@@ -201,7 +202,14 @@ impl Settled {
         let users: Vec<Arc<str>> = users.collect();
         if !users.is_empty() {
             let (users, channel) = (users.len(), &*self.channel);
-            limited!(warn, "times that updates fell behind", users, channel, "updates fell behind; these users reload");
+            limited!(
+                warn,
+                "updates channels that fell too far behind",
+                users,
+                channel,
+                "PocketBase's answers came too late to keep all events of an updates channel; the affected users get \
+                 code 2500, subscribe again and reload"
+            );
             self.metrics.updates_lost.inc();
         }
         users.iter().for_each(|user| self.end(user, inbox));

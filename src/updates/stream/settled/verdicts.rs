@@ -15,10 +15,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Records that may enter a user's sight at once. Past this bound the user's clients reload.
+/// Limit of records that enter a user's sight at once. Past the limit, the user's clients reload.
 const GAINS: usize = 2_000;
-/// Record ids kept for single users, for all users of a channel together; about 40 bytes per id. Past this bound new
-/// subscribes are refused.
+/// Limit of record ids kept for single users, for all users of a channel together; about 40 bytes per id. Past the
+/// limit, new subscribes are refused.
 const SIGHTS: usize = 20_000_000;
 
 /// Record → users, with true where the record entered the user's sight and false where the record left.
@@ -259,10 +259,11 @@ impl Settled {
             if viewer.own() + self.seats.values().map(|seat| seat.viewer.own()).sum::<usize>() > SIGHTS {
                 limited!(
                     error,
-                    "users without a place for what they may view",
+                    "subscribes refused for too many visible records",
                     user = &**user,
                     channel = &*self.channel,
-                    "too many records are visible to too many users"
+                    "an updates channel keeps too many visible records for single users; the subscribe of another user \
+                     is refused"
                 );
                 self.waiting.remove(user);
                 return;
@@ -283,10 +284,10 @@ impl Settled {
         if turns.values().filter(|users| users.get(user) == Some(&true)).count() > GAINS {
             limited!(
                 info,
-                "users who reload since much has become visible",
+                "users with many newly visible records",
                 user = &**user,
                 channel = &*self.channel,
-                "much has become visible at once; the user reloads"
+                "too many records became visible to a user at once; the user's clients get code 2500 and reload"
             );
             turns.values_mut().for_each(|users| _ = users.remove(user));
             self.end(user, inbox);
@@ -359,7 +360,8 @@ impl Settled {
                 users.map(|(user, _)| View { user: Arc::clone(user), record: Arc::clone(record) })
             };
             let is_open = |view: &View| {
-                // A whole sight has pages, and the set of a class, from different times: each record is asked about.
+                // The pages of a whole sight and the set of the class are from different times: each record is asked
+                // about.
                 let class = self.class_view(view).filter(|_| !told.contains_key(&view.user));
                 !asked.contains(view) && answers.body(view, class.as_ref()).is_none()
             };
