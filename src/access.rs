@@ -1,9 +1,10 @@
-//! May this user use this channel: PocketBase's own rules decide, through the hooks' `authorize` route.
+//! Access checks: may a user subscribe to a channel? PocketBase's own rules decide, through the hooks' `authorize`
+//! route.
 //!
-//! Answers are cached for a while. A cached refusal is asked anew before a client is told of it, since access may have
-//! been granted meanwhile; a client that asks in a loop is told the cached one ([`ASK_AGAIN_RATE`]). A change of a user or
-//! a channel ([`changes`]) makes earlier answers void, and those under way too: callers check that an answer
-//! [`still holds`](Access::holds) in the very moment in which it takes effect.
+//! Answers are cached. Before a client is told of a cached refusal, PocketBase is asked again, since access may have
+//! been granted meanwhile; a client that asks in a loop gets the cached refusal ([`ASK_AGAIN_RATE`]). A change of a
+//! user or a channel ([`changes`]) invalidates earlier answers, and the answers of checks under way: callers call
+//! [`Access::holds`] at the moment when an answer takes effect.
 
 pub mod changes;
 
@@ -23,16 +24,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How often a cached refusal of one user in one channel may be asked anew, per second in the long run; and as long as
-/// that a refusal is cached at most: time alone, such as a ban's end, may let somebody in.
+/// Rate at which a cached refusal of a user in a channel may be asked again: per second, in the long run.
 const ASK_AGAIN_RATE: usize = 1;
+/// Maximum age of a cached refusal: time alone, such as the end of a ban, may grant access.
 const DENIED_TTL: Duration = Duration::from_secs(1);
-/// How often at once after a quiet time. Past it clients are told the cached refusal.
+/// Checks that may be repeated at once after a quiet time. Past the burst, clients get the cached refusal.
 const ASK_AGAIN_BURST: usize = 3;
-/// How long a refusal in an answer about many channels is remembered. Nobody is refused by it: what a user may not see, or
-/// what does not exist, is left out.
+/// Maximum age of a cached refusal for [`Purpose::List`]. No client is told of it: channels without access, or that do
+/// not exist, are left out of the list.
 const LEFT_OUT_TTL: Duration = Duration::from_secs(5);
-/// How often one check asks PocketBase, where something that a refusal may depend on changes while it is asked.
+/// Rounds of one check. A refusal is asked again if a change that the refusal may depend on arrives meanwhile.
 const ATTEMPTS: usize = 2;
 
 pub struct Access {
@@ -45,16 +46,16 @@ pub struct Access {
     metrics: Metrics,
 }
 
-/// What a refusal means to the client.
+/// Use of an answer: decides how old a cached refusal may be.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Purpose {
-    /// The client is told of a refusal, which is final for SDKs: a cached refusal is asked anew.
+    /// The client is told of a refusal, and SDKs treat refusals as final: a cached refusal is asked again.
     Subscribe,
-    /// A channel without access is left out of a list: a cached refusal is good enough for a few seconds.
+    /// A channel without access is left out of a list: a refusal may be a few seconds old.
     List,
 }
 
-/// Weighs a cached answer: one, and one more for each 256 bytes of the channel's name, which clients choose.
+/// Weight of a cached answer: 1, plus 1 for every 256 bytes of the channel's name, which clients choose.
 #[derive(Clone)]
 struct ByName;
 
@@ -69,7 +70,7 @@ struct Known {
     verdict: Verdict,
     asked: Moment,
     at: Instant,
-    /// How often a refusal may still be asked anew.
+    /// Budget for asking again about a refusal.
     again: Bucket,
 }
 
@@ -96,7 +97,7 @@ impl Access {
         Self { questions, known, changes, ttl: config.access_ttl, again, rates, metrics }
     }
 
-    /// Forgets answers that are past their time, for as long as `access` lives.
+    /// Drops expired answers and full rate buckets, for as long as `access` lives.
     pub async fn sweep(access: Weak<Self>) {
         loop {
             let Some(access) = access.upgrade() else { return };
@@ -108,14 +109,14 @@ impl Access {
         }
     }
 
-    /// Whether the user may subscribe, and the moment for [`Access::holds`]; the error is what the client is told.
+    /// Whether the user may subscribe. Returns the moment for [`Access::holds`], or the error code for the client.
     pub async fn check(&self, asker: Asker, user: &Arc<str>, channel: &Arc<str>) -> Result<Moment, ErrorCode> {
         let channels = std::slice::from_ref(channel);
         self.check_all(asker, user, channels, Purpose::Subscribe).await.pop().unwrap_or(Err(codes::INTERNAL))
     }
 
-    /// As [`Access::check`] for each of these channels, in order: PocketBase is asked about all of them at once. Past the
-    /// rate of questions of this asker, those that have to be asked fail with error 111.
+    /// As [`Access::check`], for several channels, in order: PocketBase is asked about all at once. Past the asker's
+    /// rate of questions, channels without a cached answer fail with error 111.
     pub async fn check_all(
         &self,
         asker: Asker,
@@ -148,7 +149,8 @@ impl Access {
         verdicts.into_iter().map(|verdict| verdict.unwrap_or(Err(codes::INTERNAL))).collect()
     }
 
-    /// What PocketBase says now, whatever is cached: whether the user may, as of a moment for [`Access::holds`].
+    /// PocketBase's current answer, regardless of the cache: whether the user may subscribe, and the moment for
+    /// [`Access::holds`].
     pub async fn ask_anew(
         &self,
         asker: Asker,
@@ -160,12 +162,12 @@ impl Access {
         Ok((known.verdict == Verdict::Allowed, known.asked))
     }
 
-    /// Whether nothing has changed since then that the answer may depend on.
+    /// Whether no change that the answer may depend on was noted after `moment`.
     pub fn holds(&self, moment: Moment, user: &str, channel: &str) -> bool {
         self.changes.none_since(moment, user, Some(channel))
     }
 
-    /// The verdict without asking PocketBase; `None` where it has to be asked.
+    /// The cached verdict; `None` if PocketBase has to be asked.
     fn cached(&self, check: &Check, purpose: Purpose) -> Option<Result<Moment, ErrorCode>> {
         if !is_well_formed(&check.channel) {
             return Some(Err(codes::UNKNOWN_CHANNEL));
@@ -188,7 +190,7 @@ impl Access {
         }
         let may_ask = self.again.is_none_or(|rate| known.again.take(&rate, Instant::now()));
         if may_ask || age >= DENIED_TTL.min(self.ttl) {
-            // Before the answer is there: who asks meanwhile finds one token less.
+            // Stored before the answer arrives: concurrent checks find one token less.
             self.known.insert(check.clone(), known);
             return None;
         }
@@ -214,7 +216,12 @@ impl Access {
         };
         let answers: Vec<Result<Known, PocketBaseError>> = checks.into_iter().zip(answers).map(keep).collect();
         if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
-            limited!(warn, "failed questions about access", %error, "asking PocketBase for access failed");
+            limited!(
+                warn,
+                "failed access checks",
+                %error,
+                "an access check at PocketBase failed; new subscriptions get error 100, running ones in doubt stay suspended until a retry succeeds"
+            );
         }
         answers
     }
@@ -224,8 +231,9 @@ impl Access {
     }
 }
 
-/// Channel names may hold all characters that a collection's settings may allow in ids: letters of any language, but no
-/// white space and no control characters. Names are compared byte by byte, as ids in PocketBase's database.
+/// Whether a channel's name is valid. Names may contain every character that a collection's settings may allow in ids:
+/// letters of any language, but no white space and no control characters. Names are compared byte by byte, as ids are
+/// in PocketBase's database.
 pub fn is_well_formed(channel: &str) -> bool {
     !channel.is_empty()
         && channel.len() <= CHANNEL_NAME_MAX

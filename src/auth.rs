@@ -21,7 +21,8 @@ use token::Unproven;
 pub use token::check_with;
 use tokio::time::Instant;
 
-/// Time between the request for a fresh token and the old token's end; a quarter of the lifetime for short-lived tokens.
+/// Time between the request for a fresh token and the old token's end; a quarter of the lifetime for short-lived
+/// tokens.
 const REFRESH_EARLY: Duration = Duration::from_secs(30);
 /// Shortest time between two fetches of a key after a failed signature check: the key may have changed meanwhile.
 const REFETCH_AFTER: Duration = Duration::from_secs(2);
@@ -98,7 +99,7 @@ impl Auth {
         Arc::new(Self { known: DashMap::default(), questions, key_ttl: config.key_ttl, changes })
     }
 
-    /// Forgets keys that are past their time, for as long as `auth` lives.
+    /// Drops expired accounts, for as long as `auth` lives.
     pub async fn sweep(auth: Weak<Self>) {
         loop {
             let Some(auth) = auth.upgrade() else { return };
@@ -131,8 +132,8 @@ impl Auth {
         Ok(known.verified(Identity { user: Arc::clone(&known.account.user), expires_at: None }))
     }
 
-    /// PocketBase's answer about an account, newer than every change so far of the user with this key; `None` for a
-    /// deleted account.
+    /// PocketBase's answer about an account, newer than every change so far of the user with the key `user`; `None` for
+    /// a deleted account.
     pub async fn account(&self, id: &AccountId, user: &str) -> Result<Option<Arc<Account>>, PocketBaseError> {
         loop {
             let asked = self.changes.now();
@@ -160,7 +161,7 @@ impl Auth {
         (fresh && self.changes.none_since(known.asked, &known.account.user, None)).then_some(known)
     }
 
-    /// Whether the user has not changed since.
+    /// Whether the user has not changed since the question to PocketBase.
     pub fn holds(&self, Verified { identity, asked, .. }: &Verified) -> bool {
         self.changes.none_since(*asked, &identity.user, None)
     }
@@ -169,7 +170,7 @@ impl Auth {
 /// The account of an answer. The empty key belongs to guests alone: a user with the empty key would act as a guest.
 fn accepted(id: &AccountId, user: UserKey, at: Instant) -> Option<Arc<Account>> {
     if user.user.is_empty() != id.is_guest() {
-        tracing::error!("PocketBase's hooks gave a user the key of guests, or guests that of a user; nobody is let in");
+        tracing::error!("PocketBase's hooks sent an empty key for a user, or a key for guests; the account is refused");
         return None;
     }
     Some(Arc::new(Account::new(id.clone(), user, at)))

@@ -1,15 +1,17 @@
-//! The kinds of channels, told apart by what stands before the colon of their names, if there is one.
+//! Kinds of channels. The prefix of a channel's name, up to the colon, decides the kind; updates channels have no
+//! colon.
 
 use crate::event::INTERNAL;
 
-/// What a channel carries, and so how it is subscribed to.
+/// The content of a channel, which decides how clients subscribe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Numbered publications with a history, signals of members, presence.
     Feed,
-    /// The newest state of one user: no history, no presence, and nobody publishes into it.
+    /// The newest status of one user. No history, no presence; neither clients nor back ends can publish.
     Status,
-    /// What each subscriber may see of all records of a collection: nothing is kept, and nobody publishes into it.
+    /// Changes of all records of a collection, filtered by each subscriber's access. No history; neither clients nor
+    /// back ends can publish.
     Updates,
 }
 
@@ -19,7 +21,7 @@ impl Kind {
     pub fn of(channel: &str) -> Self {
         match channel {
             status if status.starts_with(STATUS) => Kind::Status,
-            // The gateways' own.
+            // The gateways' internal channels.
             internal if internal.starts_with(INTERNAL) => Kind::Feed,
             bare if !bare.contains(':') => Kind::Updates,
             _ => Kind::Feed,
@@ -27,12 +29,12 @@ impl Kind {
     }
 }
 
-/// The channel of this user's status.
+/// The status channel of a user.
 pub fn status_of(user: &str) -> String {
     format!("{STATUS}{user}")
 }
 
-/// Whose status the channel carries, if it is such a one.
+/// The user of a status channel; `None` for a channel of another kind.
 pub fn user_of_status(channel: &str) -> Option<&str> {
     channel.strip_prefix(STATUS)
 }

@@ -1,9 +1,9 @@
-//! All settings: one table that the defaults, the TOML file, the environment, the flags, `--help`,
-//! `check-config` and deploy/configuration.md follow.
+//! All settings, in one table: the source of the defaults, the names in the TOML file and the environment, the flags,
+//! `--help`, `check-config` and the tables of deploy/configuration.md.
 //!
-//! Built-in defaults < TOML file < environment < flags. Everything is read through what the caller passes in,
-//! so that tests never touch the process's own environment. An unknown name or an impossible value is an error
-//! that says what would be right.
+//! Precedence: built-in defaults < TOML file < environment < flags. The caller passes the sources in, so that tests
+//! never touch the process's environment. An unknown name or an impossible value is an error that suggests a correct
+//! value.
 
 mod base_path;
 mod environment;
@@ -28,13 +28,13 @@ use std::time::Duration;
 pub use value::{Delay, HeadSize, HttpUrl, Limit, LogFormat, Milliseconds, Threads};
 use value::{Value, Words};
 
-/// The shortest secret that is accepted, in characters.
+/// Minimum length of a secret, in characters.
 pub const SECRET_MIN: usize = 32;
 
-/// One line of the table.
+/// A row of the table of settings.
 pub struct Setting {
     pub name: &'static str,
-    /// What kind of value it takes, with its unit.
+    /// Kind of value, with the unit.
     pub takes: &'static str,
     pub default: &'static str,
     pub help: &'static str,
@@ -153,7 +153,7 @@ impl ConfigError {
         Self::Bad { source_name: source_name.into(), name: name.into(), why: why.into() }
     }
 
-    /// Names the place without showing what stands there, which the error's own text does: it may be the secret.
+    /// Names the line without quoting it, unlike the error's own text: the line may contain the secret.
     fn no_toml(path: &str, text: &str, error: &toml::de::Error) -> Self {
         let before = error.span().map_or(0, |span| span.start);
         let line = 1 + text.bytes().take(before).filter(|byte| *byte == b'\n').count();
@@ -161,19 +161,19 @@ impl ConfigError {
     }
 }
 
-/// Where settings come from, lowest first.
+/// Sources of settings, in ascending precedence.
 #[derive(Default)]
 pub struct Sources<'a> {
     /// Name and text of the TOML file.
     pub file: Option<(&'a str, &'a str)>,
-    /// The environment; only `GATEWAY_…` is looked at.
+    /// Environment variables; only names that begin with `GATEWAY_` count.
     pub environment: Vec<(String, String)>,
-    /// Settings given as flags, by setting name.
+    /// Settings from flags, by setting name.
     pub flags: Vec<(String, String)>,
 }
 
 impl Config {
-    /// Merges the sources and checks the whole.
+    /// Merges the sources and checks the result.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut config = Self::defaults()?;
         if let Some((path, text)) = sources.file {
@@ -205,7 +205,7 @@ impl Config {
             return bad(
                 "secret",
                 &format!(
-                    "set GATEWAY_SECRET to at least {SECRET_MIN} random characters, the same for PocketBase; for example: openssl rand -hex 32"
+                    "set GATEWAY_SECRET to at least {SECRET_MIN} random characters, the same as in PocketBase's environment; to make one: openssl rand -hex 32"
                 ),
             );
         }
@@ -213,7 +213,7 @@ impl Config {
         if !second.is_empty() && second.chars().count() < SECRET_MIN {
             return bad(
                 "secret_second",
-                &format!("set GATEWAY_SECRET_SECOND to at least {SECRET_MIN} characters, or to none"),
+                &format!("set GATEWAY_SECRET_SECOND to at least {SECRET_MIN} characters, or unset it"),
             );
         }
         if self.listen.is_same(&self.admin_listen) {
@@ -238,7 +238,7 @@ impl Config {
         Ok(())
     }
 
-    /// Every setting with its effective value, secrets masked, as a TOML file would say it.
+    /// Every setting with the effective value, as TOML, with secrets masked.
     pub fn effective(&self) -> String {
         SETTINGS.iter().map(|setting| format!("{} = {}\n", setting.name, (setting.show)(self))).collect()
     }

@@ -1,5 +1,5 @@
-//! One authenticated connection as everybody but its [`session`](crate::session) sees it, and the register of all
-//! that are open on this node.
+//! An authenticated connection, as seen by modules outside its [`session`](crate::session), and the register of this
+//! node's connections.
 
 use crate::auth::Account;
 use crate::outbox::Outbox;
@@ -12,21 +12,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Names one connection on this node.
+/// Id of a connection, unique on this node.
 pub type ConnectionId = u64;
 
 pub struct Connection {
     pub id: ConnectionId,
     /// The user's key; empty for guests.
     pub user: Arc<str>,
-    /// The connection's name towards clients.
+    /// Client id of the connection, shown to other clients.
     pub client: Arc<str>,
     pub outbox: Arc<Outbox>,
-    // Both are held for a look or a swap only: std Mutexes are enough.
+    // Both are held for a read or a swap only: std Mutexes are enough.
     account: Mutex<Arc<Account>>,
     channels: Mutex<Channels>,
     opened: Instant,
-    /// The client's last sign of life, in milliseconds since `opened`.
+    /// Time of the client's last sign of life, in milliseconds since `opened`.
     seen: AtomicU64,
 }
 
@@ -54,13 +54,13 @@ impl Connection {
         ClientInfo { user: Arc::clone(&self.user), client: Arc::clone(&self.client) }
     }
 
-    /// The client has just shown that it is there.
+    /// Records a sign of life of the client.
     pub fn show_life(&self) {
         let age = self.opened.elapsed().as_millis();
         self.seen.store(age.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// When it last did.
+    /// Time of the client's last sign of life.
     pub fn seen(&self) -> Instant {
         self.opened + Duration::from_millis(self.seen.load(Ordering::Relaxed))
     }
@@ -69,12 +69,12 @@ impl Connection {
         self.user.is_empty()
     }
 
-    /// The user's account, as it was last heard of.
+    /// The user's account, as last reported by PocketBase.
     pub fn account(&self) -> Arc<Account> {
         Arc::clone(&lock(&self.account))
     }
 
-    /// Whether its user does not want that one's signals.
+    /// Whether the connection's user has blocked `user`: signals of `user` are not delivered.
     pub fn blocks(&self, user: &str) -> bool {
         lock(&self.account).blocks(user)
     }
@@ -83,18 +83,18 @@ impl Connection {
         *lock(&self.account) = account;
     }
 
-    /// What it is subscribed to. The hub keeps this.
+    /// Channels that the connection is subscribed to. The hub maintains the list.
     pub fn channels(&self) -> MutexGuard<'_, Channels> {
         lock(&self.channels)
     }
 }
 
-/// The names of a connection's channels: mostly few, so that a sorted list takes less than half of what a set would.
+/// Names of a connection's channels, mostly few: a sorted list takes less than half the memory of a set.
 #[derive(Default)]
 pub struct Channels(Vec<Arc<str>>);
 
 impl Channels {
-    /// Returns whether it is new.
+    /// Returns whether the channel is new.
     pub fn insert(&mut self, channel: Arc<str>) -> bool {
         let Err(at) = self.find(&channel) else { return false };
         if self.0.is_empty() {
@@ -104,7 +104,7 @@ impl Channels {
         true
     }
 
-    /// Returns whether it was there.
+    /// Returns whether the channel was in the list.
     pub fn remove(&mut self, channel: &str) -> bool {
         self.find(channel).map(|at| self.0.remove(at)).is_ok()
     }
@@ -149,7 +149,7 @@ impl Connections {
     pub fn add(&self, connection: &Arc<Connection>) {
         let mut connections = self.users.entry(Arc::clone(&connection.user)).or_default();
         if connections.is_empty() {
-            // A growing list would have room for four at once, and most users have one.
+            // A growing list would reserve room for four, and most users have a single connection.
             connections.reserve_exact(1);
         }
         let at = connections.partition_point(|other| other.id < connection.id);
@@ -169,7 +169,7 @@ impl Connections {
         self.users.get(user).map(|connections| connections.clone()).unwrap_or_default()
     }
 
-    /// The accounts of a user's connections: a single account, except just after a config that moved the key.
+    /// Accounts of a user's connections: a single account, except just after a config change that moved the key.
     pub fn accounts_of(&self, user: &str) -> HashSet<AccountId> {
         self.of(user).iter().map(|connection| connection.account().id.clone()).collect()
     }

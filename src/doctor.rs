@@ -1,5 +1,5 @@
-//! `konvert-gateway doctor`: tries what the gateway will need and says in plain words what is wrong and how to
-//! mend it.
+//! The `konvert-gateway doctor` command: tries PocketBase, its hooks and Redis, and prints problems and remedies in
+//! plain words.
 
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Retention};
@@ -10,10 +10,10 @@ use crate::server::redis_tls;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// One thing that was tried.
+/// Result of one check.
 pub struct Finding {
     pub what: String,
-    /// What is wrong and how to mend it.
+    /// The problem and its remedy; `None` if the check passed.
     pub problem: Option<String>,
 }
 
@@ -23,12 +23,12 @@ impl Finding {
     }
 }
 
-/// Tries PocketBase with the real secret, and Redis where one is configured.
+/// Checks PocketBase with the real secret, and Redis if one is configured.
 pub async fn examine(config: &Config, metrics: Metrics) -> Vec<Finding> {
     let mut findings = examine_pocketbase(config, metrics).await;
     findings.push(match &config.redis_url {
         Some(url) => Finding::new("Redis", examine_redis(url, config).await.err()),
-        None => Finding::new("no Redis configured: one node, everything in this process", None),
+        None => Finding::new("no Redis configured: a single node, all state in the gateway's process", None),
     });
     findings
 }
@@ -42,8 +42,11 @@ async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Vec<Finding> {
     let advice = match pocketbase.events(0, 1).await {
         Ok(events) => {
             let way = examine_hooks(&pocketbase, config).await;
-            let works = format!("PocketBase at {url}: hooks and secret are right; {} changes so far", events.last);
-            let advice = "Mend gateway.config.js or the schema, and restart PocketBase.";
+            let works = format!(
+                "PocketBase at {url}: the hooks answer and the secret is correct; {} changes so far",
+                events.last
+            );
+            let advice = "Correct gateway.config.js or the schema, then restart PocketBase.";
             let misfits = events.problems.into_iter().map(|problem| {
                 Finding::new("gateway.config.js and PocketBase's schema", Some(format!("{problem}\n    {advice}")))
             });
@@ -60,21 +63,21 @@ async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Vec<Finding> {
             )
         }
         Err(error @ (PocketBaseError::Unreachable(_) | PocketBaseError::Timeout)) => {
-            format!("{error}\n    Is it running there? Set GATEWAY_POCKETBASE_URL to where it answers.")
+            format!("{error}\n    Is PocketBase running there? Otherwise set GATEWAY_POCKETBASE_URL to its address.")
         }
         Err(error) => error.to_string(),
     };
     vec![Finding::new(format!("PocketBase at {url}"), Some(advice))]
 }
 
-/// Has PocketBase call the gateway. While no gateway runs here, that PocketBase is refused says nothing.
+/// Asks PocketBase to call the gateway. A failed call counts only while a gateway runs at `listen`.
 async fn examine_hooks(pocketbase: &PocketBase, config: &Config) -> Option<Finding> {
-    let what = "the way from PocketBase's hooks to the gateway";
+    let what = "requests from PocketBase's hooks to the gateway";
     let delivery = match pocketbase.probe().await {
         Ok(delivery) => delivery,
         Err(PocketBaseError::Refused { status: 404, .. }) => {
             let advice =
-                "these hooks are older than this gateway: copy deploy/pocketbase/pb_hooks anew and restart PocketBase";
+                "the hooks are older than this gateway: copy deploy/pocketbase/pb_hooks again and restart PocketBase";
             return Some(Finding::new(what, Some(advice.to_owned())));
         }
         Err(error) => return Some(Finding::new(what, Some(error.to_string()))),
@@ -85,12 +88,12 @@ async fn examine_hooks(pocketbase: &PocketBase, config: &Config) -> Option<Findi
     } else if is_served(&config.listen).await {
         Finding::new(what, Some(delivery.advice()))
     } else {
-        let later = format!("no gateway runs at {} now; when it does, PocketBase calls {url}", config.listen);
-        Finding::new(format!("{what} is not tried: {later}"), None)
+        let later = format!("no gateway runs at {} now; once one runs, PocketBase will call {url}", config.listen);
+        Finding::new(format!("{what} are not tested: {later}"), None)
     })
 }
 
-/// Whether something listens on an address that a gateway would listen on.
+/// Whether a process listens on an address that a gateway would listen on.
 async fn is_served(address: &ListenAddress) -> bool {
     let connecting = async {
         match address {
@@ -110,11 +113,11 @@ async fn is_served(address: &ListenAddress) -> bool {
 
 async fn examine_redis(url: &RedisUrl, config: &Config) -> Result<(), String> {
     let advice = if url.tls {
-        "Is it running there with TLS on that port, and does GATEWAY_REDIS_URL name its password?\n    \
+        "Is Redis running there with TLS on that port, and does GATEWAY_REDIS_URL contain the password?\n    \
          redis-cli -u URL --tls --cacert FILE ping should answer PONG."
     } else {
-        "Is it running there, and does GATEWAY_REDIS_URL name its password? redis-cli -u URL ping should answer PONG.\n    \
-         A cluster's URL begins with redis-cluster://, one of sentinels with redis-sentinel://, one with TLS with rediss."
+        "Is Redis running there, and does GATEWAY_REDIS_URL contain the password? redis-cli -u URL ping should answer PONG.\n    \
+         The URL begins with redis-cluster:// for a cluster, with redis-sentinel:// for sentinels; rediss instead of redis means TLS."
     };
     let second = Duration::from_secs(1);
     let retention =

@@ -1,22 +1,24 @@
 //! konvert-gateway: a realtime WebSocket gateway beside PocketBase.
 //!
-//! Follow a message: PocketBase's hooks post an [`event`] to [`server`], which checks its [`signature`] and hands
-//! it to the [`relay`]; the relay puts events into outbox order and publishes them through the [`broker`], which
-//! numbers them per channel, keeps a bounded history, and delivers to every node's [`hub`]; the hub pushes one
-//! encoded frame into the [`outbox`] of each subscriber; the [`writer`]s write what is queued to the sockets.
+//! The path of a message: PocketBase's hooks post an [`event`] to the [`server`], which checks the [`signature`] and
+//! passes the event to the [`relay`]. The relay puts events into outbox order and publishes them through the
+//! [`broker`], which numbers them per channel, keeps a bounded history, and delivers to every node's [`hub`]. The hub
+//! pushes one encoded frame into the [`outbox`] of each subscriber, and the [`writer`]s write queued frames to the
+//! sockets.
 //!
-//! Follow a client: [`server`] answers the handshake, [`socket`] reads frames from its [`stream`], [`session`] understands them as
-//! commands of the [`protocol`]; [`auth`] says who it is and [`access`] what it may see, both asking
-//! [`pocketbase`] (with [`tls`] where it is set, as towards Redis); a [`connection`] is what others see of it, [`presence`] keeps it visible to clients, [`status`]
-//! makes its user online; [`limits`] says how much of each there may be. How access ends: [`revocation`]. How it all
-//! ends: [`shutdown`]; which panics end the process: [`tasks`].
+//! The path of a client: the [`server`] answers the handshake, the [`socket`] reads frames from its [`stream`], and
+//! the [`session`] handles them as commands of the [`protocol`]. [`auth`] identifies the user and [`access`] decides
+//! what the user may view; both ask [`pocketbase`]. [`tls`] encrypts the links to PocketBase and Redis where
+//! configured. A [`connection`] is the view that other modules have of a session. [`presence`] shows the connection
+//! to other clients, and [`status`] makes the user online. [`limits`] caps rates and numbers. [`revocation`]
+//! ends access, [`shutdown`] ends the process gracefully, and [`tasks`] says which panics end the process.
 //!
-//! A [`channel`]'s kind says what it carries and how it is subscribed to: numbered publications with a history, or the
-//! newest state alone; or what each subscriber may see of all records of a collection, which is [`updates`]' work.
+//! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
+//! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
 //!
-//! Dependencies point one way: server → socket → session → hub → broker, relay → broker. The broker calls back
-//! only through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] know nothing
-//! of the others, and [`limits`] only of `config`.
+//! Dependencies point one way: server → socket → session → hub → broker, relay → broker. The broker calls back only
+//! through [`broker::Sink`], which the hub implements. [`protocol`], [`metrics`] and [`config`] use no other module;
+//! [`limits`] uses `config`, and two types of `outbox` and `protocol`.
 
 #![warn(clippy::unwrap_used)]
 

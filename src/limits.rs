@@ -1,11 +1,12 @@
-//! What bounds clients and hook callers: pure counting, without sockets and without the protocol.
+//! Limits on clients and hook callers: pure counting, without sockets and without the protocol.
 //!
-//! [`bucket`] is how often, [`places`] how many at once, [`addresses`] how many from one network address, [`guests`]
-//! how many of those without a token;
-//! [`pending`] and [`newcomers`] are those who have yet to say what they want, and make room for each other;
-//! [`questions`] is how much may be asked of PocketBase for one user; [`buckets`] and [`replays`] are tables of bounded size; [`seldom`] and [`lines`] bound the log; [`descriptors`] is what the system
-//! allows.
-//! [`crate::server`] and [`crate::session`] ask them and answer with the codes.
+//! [`bucket`] limits rates, [`places`] the number of things held at once, [`addresses`] the sockets of a network
+//! address, and [`guests`] the connections without a token of a network address. [`pending`] and [`newcomers`] hold
+//! connections before their first request and before their token; a new connection displaces the oldest. [`questions`]
+//! limits questions to PocketBase per user. [`buckets`] and [`replays`] are tables of bounded size; [`seldom`] and
+//! [`lines`] limit the log; [`descriptors`] is the system's limit on open files.
+//!
+//! [`crate::server`] and [`crate::session`] consult the limits and answer with the protocol's codes.
 
 pub mod addresses;
 pub mod bucket;
@@ -29,18 +30,18 @@ use prometheus::IntGauge;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What all sessions ask.
+/// The limits shared by all sessions.
 pub struct Limits {
-    /// Of each connection's commands; `None`: no limit.
+    /// Commands per connection; `None`: no limit.
     pub commands: Option<Rate>,
     /// Signals per user and channel.
     pub signals: Arc<Buckets>,
     /// Reads per user; for guests, per network address.
     pub reads: Arc<Buckets>,
-    /// Of changes of a user's status.
+    /// Status changes per user.
     pub statuses: Arc<Buckets>,
     pub guests: Guests,
-    /// Of log lines about commands that were refused.
+    /// Log lines about refused commands.
     pub refusals: Lines,
 }
 
@@ -48,7 +49,7 @@ pub struct Limits {
 const REFUSALS: u32 = 20;
 
 impl Limits {
-    /// `guests`: the gauge of guests that are connected.
+    /// `guests`: gauge of connected guests.
     pub fn new(config: &Config, guests: IntGauge) -> Self {
         Self {
             commands: Rate::new(config.max_commands_per_second.0, config.max_commands_burst),

@@ -1,4 +1,4 @@
-//! Arguments to exit code.
+//! The command line: from arguments to the exit code.
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command};
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Other users of the machine can see a program's flags.
+/// Settings without a flag: other users of the machine can see a program's flags.
 const HAVE_NO_FLAG: &[&str] = &["secret", "secret_second"];
 
 fn command() -> Command {
@@ -26,10 +26,10 @@ fn command() -> Command {
     Command::new("konvert-gateway")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A realtime WebSocket gateway beside PocketBase")
-        .after_help("Without a command it serves. Settings: built-in defaults < --config FILE < environment < flags.\nGATEWAY_SECRET is required: at least 32 characters, the same as for PocketBase's hooks.\nGATEWAY_SECRET_FILE, GATEWAY_REDIS_URL_FILE and GATEWAY_POCKETBASE_URL_FILE name files with the value.")
+        .after_help("Without a command, the gateway serves. Settings: built-in defaults < --config FILE < environment < flags.\nGATEWAY_SECRET is required: at least 32 characters, the same as for PocketBase's hooks.\nGATEWAY_SECRET_FILE, GATEWAY_SECRET_SECOND_FILE, GATEWAY_REDIS_URL_FILE and GATEWAY_POCKETBASE_URL_FILE name files with the value.")
         .subcommand(Command::new("serve").about("Serve clients until SIGINT, SIGTERM or SIGHUP (the default)"))
         .subcommand(Command::new("check-config").about("Print the effective configuration, secrets masked"))
-        .subcommand(Command::new("doctor").about("Try PocketBase, its hooks and Redis, and say what is wrong"))
+        .subcommand(Command::new("doctor").about("Check PocketBase, its hooks and Redis, and print problems and remedies"))
         .arg(config)
         .args(settings)
 }
@@ -59,7 +59,7 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     log_to_stderr(&config);
     tasks::exit_on_panic();
     for variable in unknown {
-        tracing::warn!(variable, "this environment variable begins as settings do, but is none; ignored");
+        tracing::warn!(variable, "unknown GATEWAY_ variable in the environment; ignored");
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads.count()).enable_all().build()?;
@@ -67,7 +67,7 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         "doctor" => runtime.block_on(examine(config)),
         _ => runtime.block_on(serve(config)),
     };
-    // Nothing that still runs in the background may hold up the end.
+    // Background work must not delay the exit.
     runtime.shutdown_background();
     code
 }
@@ -109,10 +109,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             _ = hang_up.recv() => {}
         }
         if asked.is_cancelled() {
-            tracing::warn!("a second signal: clients that are left are cut off");
+            tracing::warn!("second signal received: exiting at once, remaining connections are cut");
             return Ok(ExitCode::FAILURE);
         }
-        tracing::info!("asked to stop; a second signal ends at once");
+        tracing::info!("stop requested: draining connections; a second signal exits at once");
         asked.cancel();
     }
 }

@@ -1,7 +1,7 @@
-//! Every metric's name and help in one place.
+//! Names and help texts of all metrics.
 //!
-//! No label ever holds a user, or a channel that a client chooses: the number of time series is fixed when the process
-//! starts, but for codes and for the updates channels, which the hooks' configuration names.
+//! No label contains a user, or a channel that clients choose: the number of time series is fixed at the start, except
+//! for codes and for updates channels, which the hooks' configuration names.
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
@@ -9,7 +9,7 @@ use prometheus::{
 };
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Handles to all metrics of one gateway. Cloning shares them.
+/// Handles to all metrics of a gateway. Clones share the metrics.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -62,7 +62,7 @@ pub struct Metrics {
     pub publish_seconds: Histogram,
 }
 
-/// Seconds; calls to PocketBase and Redis on the same machine take from a few hundred microseconds.
+/// Bucket limits in seconds: calls to PocketBase and Redis on the same machine take from a few hundred microseconds.
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 const SOCKET_REASONS: &[&str] =
@@ -90,14 +90,18 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let metrics = Self {
-            connections: gauge(&r, "gateway_connections", "WebSocket connections that are open now")?,
-            connections_total: counter(&r, "gateway_connections_total", "WebSocket connections ever opened")?,
+            connections: gauge(&r, "gateway_connections", "Open WebSocket connections")?,
+            connections_total: counter(
+                &r,
+                "gateway_connections_total",
+                "WebSocket connections opened since the start",
+            )?,
             unauthenticated: gauge(
                 &r,
                 "gateway_unauthenticated_connections",
-                "WebSocket connections that have not sent their token yet; at max_unauthenticated each new one displaces the oldest",
+                "WebSocket connections that have not sent their token yet; at max_unauthenticated, each new one displaces the oldest",
             )?,
-            guests: gauge(&r, "gateway_guests", "Connections without a token that are open now")?,
+            guests: gauge(&r, "gateway_guests", "Open connections without a token")?,
             guests_refused: counters(
                 &r,
                 "gateway_guests_refused_total",
@@ -107,7 +111,7 @@ impl Metrics {
             sockets_refused: counters(
                 &r,
                 "gateway_sockets_refused_total",
-                "Sockets closed before they had brought a whole request that is understood",
+                "Sockets closed before a complete and valid HTTP request had arrived",
                 "reason",
             )?,
             handshakes_refused: counters(
@@ -125,40 +129,40 @@ impl Metrics {
             queued_bytes: gauge(
                 &r,
                 "gateway_queued_bytes",
-                "Unsent frames of all connections; at max_total_queue_size those that hold much are disconnected (3008)",
+                "Bytes of unsent frames of all connections; at max_total_queue_size, connections with large queues are disconnected (3008)",
             )?,
             session_panics: counter(
                 &r,
                 "gateway_session_panics_total",
-                "Connections ended by a bug; anything but 0 deserves a report",
+                "Connections ended by a bug in the gateway; please report any value but 0",
             )?,
             commands: counters(&r, "gateway_commands_total", "Commands received", "command")?,
             command_errors: counters(
                 &r,
                 "gateway_command_errors_total",
-                "Commands answered with an error, by its code",
+                "Commands answered with an error, by error code",
                 "code",
             )?,
             rate_limited: counters(
                 &r,
                 "gateway_rate_limited_total",
-                "Commands, signals, changes of statuses, reads and questions to PocketBase beyond their limits (error 111), and commands that ended their connection (3013)",
+                "Commands, signals, status changes, reads and questions to PocketBase past their limits (error 111), and commands that ended their connection (3013)",
                 "limit",
             )?,
             bad_frames: counters(&r, "gateway_bad_frames_total", "Frames that ended their connection", "kind")?,
             access_checks: counters(
                 &r,
                 "gateway_access_checks_total",
-                "Questions who may see what: 'remembered', 'asked' of PocketBase, or 'failed'",
+                "Access checks: answered from the cache ('remembered'), 'asked' of PocketBase, or 'failed'",
                 "outcome",
             )?,
             revocations: counters(
                 &r,
                 "gateway_revocations_total",
-                "Running subscriptions and connections that were ended, by what took the access away",
+                "Subscriptions and connections ended because the access ended, by cause",
                 "cause",
             )?,
-            subscriptions: gauge(&r, "gateway_subscriptions", "Subscriptions that are open now")?,
+            subscriptions: gauge(&r, "gateway_subscriptions", "Open subscriptions")?,
             channels: gauge(&r, "gateway_channels", "Channels with at least one subscriber on this node")?,
             publications: counter(
                 &r,
@@ -169,83 +173,78 @@ impl Metrics {
             status_changes: counter(
                 &r,
                 "gateway_status_changes_total",
-                "Changes of users' statuses that reached this node's subscribers",
+                "Changes of users' statuses delivered to this node's subscribers",
             )?,
             publications_early: counter(
                 &r,
                 "gateway_publications_early_total",
-                "Publications that arrived before an earlier access change, and were held back until it took effect",
+                "Publications that arrived before an earlier access change and were held back until the change took effect",
             )?,
             publication_repeats: counter(
                 &r,
                 "gateway_publication_repeats_total",
-                "Publications that the broker delivered again and nobody got twice",
+                "Publications that the broker delivered again; no subscriber got them twice",
             )?,
             gaps: counters(
                 &r,
                 "gateway_gaps_total",
-                "Channels whose missed publications were read from history ('filled'), or no longer there ('lost': subscribers were told)",
+                "Channels whose missed publications were read from history ('filled') or no longer available ('lost': subscribers were told)",
                 "outcome",
             )?,
             signals_dropped: counter(
                 &r,
                 "gateway_signals_dropped_total",
-                "Signals that single subscribers did not get, since more than half of their queue was full",
+                "Signals not delivered to a subscriber because more than half of the subscriber's queue was full",
             )?,
             updates_lost: counter(
                 &r,
                 "gateway_updates_lost_total",
-                "Times that an updates channel fell too far behind, or PocketBase was out of reach for too long: its subscribers were told to reload",
+                "Times an updates channel fell too far behind, or PocketBase was unreachable for too long; subscribers were told to reload",
             )?,
             updates_behind: gauges(
                 &r,
                 "gateway_updates_behind_seconds",
-                "Age of the oldest change or subscribe of an updates channel that is not settled yet, in seconds; /readyz tells from 5 on",
+                "Age of the oldest unsettled change or subscribe of an updates channel, in seconds; from 5 on, /readyz names the channel",
                 "channel",
             )?,
             recoveries: counters(
                 &r,
                 "gateway_recoveries_total",
-                "Subscribes that asked for what they missed",
+                "Subscribes that asked for missed publications",
                 "outcome",
             )?,
             relay_events: counters(
                 &r,
                 "gateway_relay_events_total",
-                "Outbox events, by how they came ('hook', 'pull') and whether they were new",
+                "Outbox events: new ones by source ('hook', 'pull'), 'repeat' (published before) and 'dropped' (left in the outbox and read from there later)",
                 "outcome",
             )?,
             events: counters(
                 &r,
                 "gateway_events_total",
-                "Outbox events that did not go out as written: 'unreadable' (skipped), 'truncated' (the record's id alone), 'impossible_channel' (one for each channel that was left out for its name)",
+                "Outbox events not published as written: 'unreadable' (skipped), 'truncated' (only the record's id), 'impossible_channel' (one for each channel left out because of its name)",
                 "outcome",
             )?,
             config_problems: gauge(
                 &r,
                 "gateway_config_problems",
-                "Parts of gateway.config.js that do not work because PocketBase's schema has changed; /readyz names them",
+                "Parts of gateway.config.js that do not fit PocketBase's current schema; /readyz names them",
             )?,
             relay_cursor: gauge(
                 &r,
                 "gateway_relay_cursor",
-                "Outbox sequence number up to which everything has been published",
+                "Outbox sequence number up to which all rows are published",
             )?,
-            relay_pulls: counters(
-                &r,
-                "gateway_relay_pulls_total",
-                "Reads of the outbox, by what caused them",
-                "cause",
-            )?,
+            relay_pulls: counters(&r, "gateway_relay_pulls_total", "Reads of the outbox, by cause", "cause")?,
             relay_restarts: counter(
                 &r,
                 "gateway_relay_restarts_total",
-                "How often PocketBase's outbox had another history than before, as after a restore from a backup; all clients were told to reload",
+                "Times PocketBase's outbox did not continue the outbox relayed so far, as after a restore from a backup; all clients were told to reload",
             )?,
             api_requests: counters(
                 &r,
                 "gateway_api_requests_total",
-                "Requests of the server API that were carried out",
+                "Requests of the server API carried out",
                 "method",
             )?,
             hooks_refused: counters(
@@ -254,30 +253,22 @@ impl Metrics {
                 "Requests of hooks and of the server API answered with an HTTP error",
                 "reason",
             )?,
-            pocketbase_up: gauge(
-                &r,
-                "gateway_pocketbase_up",
-                "1 if the last reading of PocketBase's outbox succeeded",
-            )?,
+            pocketbase_up: gauge(&r, "gateway_pocketbase_up", "1 if the last read of PocketBase's outbox succeeded")?,
             redis_up: gauge(
                 &r,
                 "gateway_redis_up",
-                "1 if Redis answers while these metrics are collected, or none is configured",
+                "1 if Redis answers at the time of the scrape, or none is configured",
             )?,
-            outbox_lag_rows: gauge(
-                &r,
-                "gateway_outbox_lag_rows",
-                "Rows of the outbox that were not published when it was last read",
-            )?,
+            outbox_lag_rows: gauge(&r, "gateway_outbox_lag_rows", "Unpublished outbox rows at the last read")?,
             outbox_lag_seconds: seconds(
                 &r,
                 "gateway_outbox_lag_seconds",
-                "Age of the oldest row of the outbox that was not published when it was last read",
+                "Age of the oldest unpublished outbox row at the last read, in seconds",
             )?,
             outbox_seconds: histogram(
                 &r,
                 "gateway_outbox_seconds",
-                "Time from the writing of an outbox row to the write into its subscribers' sockets, once per publication and writer",
+                "Time from the write of an outbox row to the write into subscribers' sockets, in seconds, once per publication and writer",
             )?,
             hooks_failing: gauge(
                 &r,
@@ -287,31 +278,27 @@ impl Metrics {
             hook_last_arrival: seconds(
                 &r,
                 "gateway_hook_last_arrival_timestamp_seconds",
-                "When PocketBase's hooks last posted to this gateway, in Unix seconds; 0: not yet",
+                "Time of the last request from PocketBase's hooks to this gateway, in Unix seconds; 0: none yet",
             )?,
             pocketbase_failures: counters(
                 &r,
                 "gateway_pocketbase_failures_total",
-                "Calls to PocketBase that failed",
+                "Failed calls to PocketBase",
                 "route",
             )?,
             pocketbase_seconds: histograms(
                 &r,
                 "gateway_pocketbase_seconds",
-                "Time of calls to PocketBase, in seconds",
+                "Duration of calls to PocketBase, in seconds",
                 "route",
             )?,
             broker_errors: counters(
                 &r,
                 "gateway_broker_errors_total",
-                "Failed operations of the broker (Redis out of reach)",
+                "Failed broker operations (Redis unreachable)",
                 "operation",
             )?,
-            publish_seconds: histogram(
-                &r,
-                "gateway_publish_seconds",
-                "Time from taking a batch of events to its being published, in seconds",
-            )?,
+            publish_seconds: histogram(&r, "gateway_publish_seconds", "Time to publish a batch of events, in seconds")?,
             registry: r,
         };
         metrics.begin_at_zero();
@@ -321,7 +308,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Makes the labels that alerts are about, since an alert on growth misses what begins at 1.
+    /// Creates the label values that alerts use, since an alert on growth misses a counter that begins at 1.
     fn begin_at_zero(&self) {
         let alerted: [(&IntCounterVec, &[&str]); 12] = [
             (&self.guests_refused, &["not_allowed", "max_guests_per_ip"]),
@@ -386,7 +373,8 @@ fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Result<
     Ok(metric)
 }
 
-/// Seconds since a time in Unix milliseconds, which another machine's clock may have told; 0: unknown, or in the future.
+/// Age in seconds of a time in Unix milliseconds, possibly of another machine's clock; 0 for an unknown or future
+/// time.
 pub fn age(at: u64) -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let now = u64::try_from(now).unwrap_or(u64::MAX);
@@ -407,7 +395,7 @@ fn histograms(registry: &Registry, name: &str, help: &str, label: &str) -> Resul
 
 #[cfg(test)]
 mod tests {
-    /// The names of metrics in a text, without what histograms add to theirs.
+    /// Names of metrics in a text, without the suffixes of histograms.
     fn names(text: &str) -> Vec<&str> {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let names = words.filter(|word| word.starts_with("gateway_"));

@@ -1,5 +1,5 @@
-//! The client of the routes that the hooks add to PocketBase: keys, access, the outbox. Every request is
-//! signed, bounded in time, and counted.
+//! Client of the routes that the hooks add to PocketBase: keys, access checks, the outbox. Every request is signed,
+//! limited in time, and counted.
 
 pub mod batch;
 
@@ -24,20 +24,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
-/// The largest answer that is read, in bytes. The outbox route sends far less at a time.
+/// Maximum size of an answer, in bytes. The outbox route sends far less per answer.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
-/// Over TLS where the URL begins with `https`.
+/// With TLS if the URL begins with `https`.
 type Connector = HttpsConnector<HttpConnector>;
 
-/// Calls at once, hence connections: far more than PocketBase works on, and far fewer than descriptors.
+/// Maximum number of concurrent calls, and so of connections: far more than PocketBase works on at once, and far fewer
+/// than descriptors.
 pub const CALLS: usize = 64;
 
-/// Cheap to clone: connections are pooled behind it.
+/// Cheap to clone: clones share the connection pool.
 #[derive(Clone)]
 pub struct PocketBase {
     client: Client<Connector, Full<Bytes>>,
-    /// Of [`CALLS`].
+    /// Permits for concurrent calls, [`CALLS`] in total.
     calls: Arc<Semaphore>,
     url: String,
     signer: Signer,
@@ -45,17 +46,17 @@ pub struct PocketBase {
     metrics: Metrics,
 }
 
-/// Why PocketBase gave no usable answer. All but `Refused` may pass by themselves.
+/// Reason why PocketBase gave no usable answer. All but `Refused` may be temporary.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PocketBaseError {
-    #[error("PocketBase is out of reach: {0}")]
+    #[error("PocketBase is unreachable: {0}")]
     Unreachable(String),
     #[error("PocketBase did not answer in time")]
     Timeout,
-    /// A status other than 200, with the body's own words where it has some.
+    /// A status other than 200, with the message of the body if the body has one.
     #[error("PocketBase answered {status}: {message}")]
     Refused { status: u16, message: String },
-    #[error("PocketBase answered something unreadable ({0}); are its hooks of this gateway's version?")]
+    #[error("PocketBase's answer is unreadable ({0}); do its hooks match this gateway's version?")]
     Unreadable(String),
     #[error("the question was dropped")]
     Abandoned,
@@ -67,7 +68,7 @@ pub enum PocketBaseError {
 pub enum Verdict {
     Allowed,
     Denied,
-    /// There is no such kind of channel.
+    /// No such kind of channel is configured.
     Unknown,
 }
 
@@ -91,14 +92,14 @@ impl AccountId {
     }
 }
 
-/// A user, by key, who wants to subscribe to a channel; the empty key is a guest's.
+/// A user, by key, and the channel that the user wants to subscribe to. The empty key stands for guests.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct Check {
     pub user: Arc<str>,
     pub channel: Arc<str>,
 }
 
-/// A user, or "~" and a class of users, and a record.
+/// A user, or "~" and the name of a class of users, and a record that the user or class may or may not view.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct View {
     pub user: Arc<str>,
@@ -108,18 +109,20 @@ pub struct View {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Views {
-    /// Of the first checks, in order, at least one: whether the record may be viewed; `None`: there is no such record.
+    /// Answers to the first checks, in order, at least one: whether the record may be viewed; `None` if there is no
+    /// such record.
     pub results: Vec<Option<bool>>,
-    /// The records that somebody may view, as they are now, by their ids.
+    /// The current records that at least one of the askers may view, by id.
     #[serde(default)]
     pub records: HashMap<Arc<str>, Box<RawValue>>,
-    /// Where readers of one record may get different fields: the record as its reader gets it, by the check's index.
+    /// Only if readers of one record may get different fields: the record as its reader gets it, by index of the
+    /// check.
     #[serde(default)]
     pub own: HashMap<usize, Box<RawValue>>,
-    /// Whether that is so.
+    /// Whether readers of one record may get different fields.
     #[serde(default)]
     pub per_reader: bool,
-    /// Records that are too large for an event: of these there is only the id.
+    /// Ids of records that are too large for an event, and therefore absent.
     #[serde(default)]
     pub truncated: Vec<Arc<str>>,
 }
@@ -127,28 +130,28 @@ pub struct Views {
 /// A page of the records of an updates channel that a user or a class may view.
 #[derive(Deserialize)]
 pub struct Visible {
-    /// The records' namespace as channels.
+    /// Namespace of the records' channels.
     pub namespace: String,
     pub collection: String,
-    /// `None`: there is no such user or class.
+    /// `None` if there is no such user or class.
     pub page: Option<Page>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Page {
-    /// The user's class; `None`: users of this channel share nothing.
+    /// The user's class; `None` if users of this channel share no set of records.
     pub class: Option<Arc<str>>,
-    /// Of a user with a class: the records that name the user, which the user may view and may not. Else: all that the
-    /// user (or the class) may view, and nothing.
+    /// With a class: the records that name the user, split by whether the user may view them (`yes`, `no`). Otherwise:
+    /// all records that the user or the class may view (`yes`), and `no` is empty.
     pub yes: Vec<Arc<str>>,
     #[serde(default)]
     pub no: Vec<Arc<str>>,
-    /// The id after which the next page begins, if there is one.
+    /// Id after which the next page begins; `None` for the last page.
     pub next: Option<Arc<str>>,
 }
 
-/// The accounts in the order of the question; `None` for unknown records, collections outside the hooks' config, and
-/// guests where the config allows none.
+/// The accounts in the order of the question; `None` for unknown records, for collections outside the hooks' config,
+/// and for guests if the config allows none.
 #[derive(Deserialize)]
 struct Keys {
     keys: Vec<Option<UserKey>>,
@@ -157,13 +160,13 @@ struct Keys {
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserKey {
-    /// The user's key: the user's name everywhere in the gateway. The record's id for the first auth collection,
+    /// The user's key, which names the user everywhere in the gateway: the record's id for the first auth collection,
     /// `COLLECTION/ID` for further auth collections, empty for guests.
     pub user: Arc<str>,
     /// The signing key of the user's tokens; absent for guests.
     #[serde(default)]
     pub key: SecretString,
-    /// Unix milliseconds; 0: not at all.
+    /// Unix milliseconds; 0: not banned.
     #[serde(default)]
     pub banned_until: u64,
     #[serde(default)]
@@ -174,20 +177,20 @@ pub struct UserKey {
 }
 
 impl UserKey {
-    /// A user with nothing but a signing key.
+    /// A user with only a signing key.
     pub fn signing(user: &str, key: &str) -> Self {
         Self { user: user.into(), key: key.into(), banned_until: 0, muted_until: 0, blocked: Vec::new() }
     }
 }
 
 impl PocketBase {
-    /// Fails where TLS is wanted and cannot be set up.
+    /// Fails if TLS is required and cannot be set up.
     pub fn new(config: &Config, metrics: Metrics) -> Result<Self, TlsError> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.pocketbase_timeout));
         connector.enforce_http(false);
-        // For http:// its contents do not matter, so the system's authorities are not read.
+        // Unused for http://, so the system's authorities are not read.
         let tls = if config.pocketbase_url.is_https() {
             Tls::new(config.pocketbase_ca_file.as_ref(), None, "pocketbase_ca_file")?
         } else {
@@ -212,7 +215,7 @@ impl PocketBase {
         Ok(self.post::<Keys>("keys", &Question { users }).await?.keys)
     }
 
-    /// One verdict for each check, in order.
+    /// One verdict per check, in order.
     pub async fn authorize(&self, checks: &[Check]) -> Result<Vec<Verdict>, PocketBaseError> {
         #[derive(Serialize)]
         struct Question<'a> {
@@ -225,8 +228,8 @@ impl PocketBase {
         Ok(self.post::<Answer>("authorize", &Question { checks }).await?.results)
     }
 
-    /// One page of the records that a user, or a class ("~" and its name), may view in an updates channel, after this
-    /// id: PocketBase looks at `rows` records at a time, for a fraction of a second.
+    /// A page of the records after the id `after` that a user, or a class ("~" and its name), may view in an updates
+    /// channel. PocketBase looks at `rows` records at a time, for a fraction of a second.
     pub async fn visible(
         &self,
         channel: &str,
@@ -244,8 +247,8 @@ impl PocketBase {
         self.post("visible", &Question { channel, user, after, rows }).await
     }
 
-    /// Who may view which of an updates channel's records, and the records themselves. PocketBase answers as many of
-    /// the first checks as it can in a fraction of a second.
+    /// Whether users or classes may view records of an updates channel, and the records themselves. PocketBase answers
+    /// as many of the first checks as it can in a fraction of a second.
     pub async fn view(&self, channel: &str, checks: &[View]) -> Result<Views, PocketBaseError> {
         #[derive(Serialize)]
         struct Question<'a> {
@@ -255,9 +258,9 @@ impl PocketBase {
         self.post("view", &Question { channel, checks }).await
     }
 
-    /// The outbox after `after`, `limit` events at most (1 to 1000; PocketBase sends fewer where they are large).
+    /// The outbox rows after `after`, at most `limit` (1 to 1000; PocketBase sends fewer if rows are large).
     ///
-    /// A row that is not JSON makes the whole answer unreadable. Then fewer are asked for, down to that row alone,
+    /// A row that is not JSON makes the whole answer unreadable. The limit is then halved until only that row is left,
     /// which becomes an unreadable event.
     pub async fn events(&self, after: u64, limit: u16) -> Result<Events, PocketBaseError> {
         let mut limit = limit;
@@ -272,8 +275,8 @@ impl PocketBase {
         }
     }
 
-    /// Says that everything up to `seq` has been published, so that PocketBase may trim its outbox. Returns whether
-    /// rows are left that a further call would trim.
+    /// Confirms that all rows up to `seq` are published, so that PocketBase may trim its outbox. Returns whether a
+    /// further call would trim more rows.
     pub async fn confirm(&self, seq: u64) -> Result<bool, PocketBaseError> {
         #[derive(Serialize)]
         struct Confirmation {
@@ -287,7 +290,7 @@ impl PocketBase {
         Ok(self.post::<Answer>("confirm", &Confirmation { seq }).await?.more)
     }
 
-    /// Has PocketBase call the gateway, as its hooks do. Says how that went.
+    /// Asks PocketBase to call the gateway, as its hooks do. Returns the outcome.
     pub async fn probe(&self) -> Result<Delivery, PocketBaseError> {
         self.post("probe", &serde_json::json!({})).await
     }
@@ -297,7 +300,7 @@ impl PocketBase {
         route: &'static str,
         question: &impl Serialize,
     ) -> Result<A, PocketBaseError> {
-        // An answer may hold keys, which must not get into logs.
+        // An answer may contain keys, which must not get into logs.
         let unreadable = |error: serde_json::Error| PocketBaseError::Unreadable(json::place(&error));
         let body = serde_json::to_vec(question).map_err(unreadable)?;
         let answer = self.call(route, Method::POST, "", body.into()).await?;
@@ -336,7 +339,7 @@ impl PocketBase {
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| unreachable(&error))?;
-        // Never closed; an error would only mean no bound.
+        // The semaphore is never closed; an error would only lift the limit.
         let _place = self.calls.acquire().await.ok();
         let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
         let status = response.status().as_u16();
@@ -346,7 +349,7 @@ impl PocketBase {
     }
 }
 
-/// The message of an error body, of the hooks' or of PocketBase's own form.
+/// The message of an error body, in the format of the hooks or of PocketBase.
 fn message(body: &[u8], status: u16) -> String {
     #[derive(Deserialize)]
     struct Inner {
@@ -366,7 +369,7 @@ fn message(body: &[u8], status: u16) -> String {
     }
 }
 
-/// The innermost reason, such as "Connection refused": the outer ones only say that something failed.
+/// The innermost cause, such as "Connection refused": the outer causes only say that something failed.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {

@@ -1,5 +1,5 @@
-//! Which of this node's clients are in which channel: keeps their leases in the broker alive. Clients of users who are
-//! invisible are kept from it.
+//! Presence of this node's clients in channels: renews their leases in the broker. Clients of invisible users are left
+//! out.
 
 use crate::broker::{Broker, BrokerError};
 use crate::event::INTERNAL;
@@ -13,29 +13,29 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tokio_util::task::TaskTracker;
 
-/// Clients who have left, told in one call to the broker.
+/// Maximum number of departures per call to the broker.
 const CHUNK: usize = 500;
 
 pub struct Presence {
     broker: Arc<dyn Broker>,
     local: Mutex<Local>,
-    /// Users whom nobody shall see.
+    /// Users who are invisible to all clients.
     hidden: Mutex<HashSet<String, foldhash::fast::RandomState>>,
-    /// Whom the broker is being shown again.
+    /// Calls that add clients of users who have become visible again.
     showing: TaskTracker,
     leavers: mpsc::UnboundedSender<Leaver>,
 }
 
 enum Leaver {
     Client(Arc<str>, Arc<str>),
-    /// Nobody, but wants to know when the broker knows of all before.
+    /// Marks the end of the queue: answered once the broker knows all departures before the mark.
     Last(oneshot::Sender<()>),
 }
 
-/// This node's clients, by their names.
+/// This node's clients by name.
 type Local = HashMap<Arc<str>, Present, foldhash::fast::RandomState>;
 
-/// One client, and where it is.
+/// A client and its channels.
 struct Present {
     user: Arc<str>,
     channels: Vec<Arc<str>>,
@@ -50,7 +50,7 @@ impl Presence {
         presence
     }
 
-    /// Tells the broker who has left: in one call all who did while it was told of those before.
+    /// Reports departures to the broker. Batches departures that queued up during the previous call.
     async fn tell(presence: Weak<Self>, mut leaving: mpsc::UnboundedReceiver<Leaver>) {
         let mut batch = Vec::new();
         while leaving.recv_many(&mut batch, CHUNK).await > 0 {
@@ -58,23 +58,23 @@ impl Presence {
             let (mut gone, mut told) = (Vec::with_capacity(batch.len()), Vec::new());
             for leaver in batch.drain(..) {
                 match leaver {
-                    // Who is back already has not left.
+                    // The client has returned already.
                     Leaver::Client(channel, client) if presence.is_seen(&channel, &client) => {}
                     Leaver::Client(channel, client) => gone.push((channel, client)),
                     Leaver::Last(waiting) => told.push(waiting),
                 }
             }
             if let Err(error) = presence.broker.remove_presence(&gone).await {
-                tracing::debug!(%error, "removing clients' presence failed; their leases run out");
+                tracing::debug!(%error, "removing presence from the broker failed; the leases will expire");
             }
             for waiting in told {
-                // Whoever has given up waiting needs no answer.
+                // The receiver may have stopped waiting.
                 let _ = waiting.send(());
             }
         }
     }
 
-    /// Renews all leases three times within each one's length, for as long as `presence` lives.
+    /// Renews each lease three times within its duration, for as long as `presence` lives.
     pub async fn renew(presence: Weak<Self>, lease: Duration) {
         let mut turns = Turns::new(lease / 3);
         let mut failing = false;
@@ -87,9 +87,9 @@ impl Presence {
                 let seen = |(channel, info): &&(Arc<str>, ClientInfo)| presence.is_seen(channel, &info.client);
                 let part: Vec<_> = part.iter().filter(seen).cloned().collect();
                 if let Err(error) = presence.broker.add_presence(&part).await {
-                    // Once per outage: what follows says nothing new.
+                    // Logged once per outage.
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "renewing presence failed, trying on");
+                        tracing::warn!(%error, "renewing presence in the broker failed; retrying, clients may be missing from presence");
                     }
                     break;
                 }
@@ -116,8 +116,7 @@ impl Presence {
         Ok(())
     }
 
-    /// From now on nobody sees this user's clients, or everybody does again. Channels of the gateways' own are not
-    /// concerned.
+    /// Hides a user's clients, or shows them again. The gateways' own channels are not affected.
     pub fn hide(self: &Arc<Self>, user: &str, hidden: bool) {
         let changed = if hidden { self.hidden().insert(user.to_owned()) } else { self.hidden().remove(user) };
         if !changed {
@@ -132,12 +131,12 @@ impl Presence {
         self.showing.spawn(async move {
             match me.broker.add_presence(&clients).await {
                 Ok(()) => me.leave_again(&clients),
-                Err(error) => tracing::debug!(%error, "showing clients failed; their renewal does it"),
+                Err(error) => tracing::debug!(%error, "showing a user's clients failed; the next renewal shows them"),
             }
         });
     }
 
-    /// Of a user with no clients here any more nothing needs to be known.
+    /// Drops the state of a user without clients on this node.
     pub fn forget(&self, user: &str) {
         self.hidden().remove(user);
     }
@@ -168,14 +167,14 @@ impl Presence {
         }
     }
 
-    /// Whether the client is in the channel, and not hidden.
+    /// Whether the client is in the channel and visible.
     fn is_seen(&self, channel: &str, client: &str) -> bool {
         let local = self.local();
         let present = local.get(client).filter(|present| present.channels.iter().any(|it| **it == *channel));
         present.is_some_and(|present| self.shows(channel, &present.user))
     }
 
-    /// Returns the names where the client was in the channel.
+    /// Removes the client from the channel. Returns both names if the client was there.
     fn take_out(&self, channel: &str, client: &str) -> Option<(Arc<str>, Arc<str>)> {
         let mut local = self.local();
         let present = local.get_mut(client)?;
@@ -187,8 +186,8 @@ impl Presence {
         local.remove_entry(client).map(|(client, _)| (channel, client))
     }
 
-    /// As `enter`, where the channel may hold so many clients on all nodes; false where it holds as many already, and
-    /// this one has not entered. Only while a broker begins anew may a few too many get in.
+    /// As [`Presence::enter`], with a limit on the channel's clients on all nodes. Returns false if the channel is
+    /// full; then the client has not entered. While a broker starts anew, a few clients too many may enter.
     pub async fn enter_if_room(
         self: &Arc<Self>,
         channel: &Arc<str>,
@@ -205,7 +204,7 @@ impl Presence {
         Ok(entered)
     }
 
-    /// Returns at once; the broker is told in the background, and where that fails the lease runs out.
+    /// Returns at once. The broker is told in the background; if the call fails, the lease expires.
     pub fn leave(self: &Arc<Self>, channel: &str, client: &str) {
         if let Some((channel, client)) = self.take_out(channel, client) {
             self.tell_of_leaving(channel, client);
@@ -213,11 +212,11 @@ impl Presence {
     }
 
     fn tell_of_leaving(&self, channel: Arc<str>, client: Arc<str>) {
-        // Fails only without the task that tells, short of a panic there.
+        // Fails only after a panic of the receiving task.
         let _ = self.leavers.send(Leaver::Client(channel, client));
     }
 
-    /// For the end of the process: takes out whoever is left, and returns once the broker knows of all who left.
+    /// For the end of the process: removes all remaining clients, and returns once the broker knows all departures.
     pub async fn withdraw(self: &Arc<Self>) {
         for (channel, info) in self.select(|_, _| true) {
             self.leave(&channel, &info.client);
@@ -230,7 +229,7 @@ impl Presence {
         }
     }
 
-    /// Takes out whom a call has brought back, since they left, or hid, while it was under way.
+    /// Removes clients that left, or were hidden, while the call that added them was under way.
     fn leave_again(self: &Arc<Self>, renewed: &[(Arc<str>, ClientInfo)]) {
         for (channel, info) in renewed {
             if !self.is_seen(channel, &info.client) {

@@ -1,9 +1,8 @@
-//! What travels between client and gateway: the Centrifuge client protocol, version 2.
+//! Messages between client and gateway: the Centrifuge client protocol, version 2.
 //!
-//! Types and encodings only, no I/O: [`Command`] is what a client asks, [`Reply`] what it gets back,
-//! [`codes`] the numbers that both sides agree on, [`json`] the JSON encoding, [`frame`]
-//! what it is wrapped into. `proto/README.md` describes
-//! the same for people, and its golden frames are read by the tests here.
+//! Types and encodings only, no I/O. [`Command`] is a client's request, [`Reply`] the gateway's answer; [`codes`]
+//! lists the codes known to both sides, [`json`] is the JSON encoding, [`frame`] the WebSocket framing.
+//! `proto/README.md` describes the protocol for people; the tests here read its golden frames.
 
 pub mod codes;
 pub mod frame;
@@ -14,10 +13,10 @@ use codes::ErrorCode;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// A JSON value on one line, passed on without being parsed or printed again.
+/// A JSON value on a single line, passed on without being parsed or printed again.
 ///
-/// JSON frames are separated by line feeds, so a line feed inside a payload would tear the receiver's frame
-/// apart. Between tokens it means nothing and becomes a space; inside strings JSON does not allow one.
+/// Line feeds separate JSON frames, so a line feed inside a payload would split the receiver's frame. Between tokens a
+/// line feed has no meaning and becomes a space; inside strings, JSON does not allow line feeds.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub struct Payload(Bytes);
 
@@ -33,7 +32,7 @@ impl Payload {
         }
     }
 
-    /// For bytes that were a `Payload` before: what a broker has stored.
+    /// For bytes that were a `Payload` before, such as data stored by a broker.
     pub fn trusted(bytes: Bytes) -> Self {
         Self(bytes)
     }
@@ -51,46 +50,45 @@ impl Payload {
     }
 }
 
-/// Where a channel's history stands: the number of its last publication, and which history it is.
+/// Position in a channel's history: the offset of the last publication, and the epoch of the history.
 ///
-/// Offsets count from 1 without gaps within one epoch; a new epoch means that the old history is gone.
+/// Offsets count from 1 without gaps within one epoch. A new epoch means that the old history is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     pub offset: u64,
     pub epoch: String,
 }
 
-/// Who is behind a connection, as other subscribers may see it. There is one of these in each place that knows of the
-/// connection, so that they share their texts.
+/// User and client of a connection, as shown to other subscribers. All copies share the same texts.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ClientInfo {
     pub user: Arc<str>,
     pub client: Arc<str>,
 }
 
-/// What a client does to a channel's presence.
+/// A change of a channel's presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Movement {
     Join,
     Leave,
 }
 
-/// One message of a channel.
+/// A message of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
-    /// Its number in the channel's history; 0 for what is not kept (typing and other signals).
+    /// Number in the channel's history; 0 for messages without history (typing and other signals).
     pub offset: u64,
     /// Time of the outbox row in Unix milliseconds; 0: unknown, as in a history read from Redis. Never sent to clients.
     pub at: u64,
     pub data: Payload,
-    /// The client that published it; `None` for what PocketBase published.
+    /// The client that published the message; `None` for messages from PocketBase.
     pub info: Option<ClientInfo>,
 }
 
-/// What a client sends.
+/// A client's request with its id.
 #[derive(Debug)]
 pub struct Command<'a> {
-    /// Repeated in the reply; 0 where none is expected (`send`, pong).
+    /// Repeated in the reply; 0 if no reply is expected (`send`, pong).
     pub id: u32,
     pub request: Request<'a>,
 }
@@ -129,7 +127,7 @@ pub enum Request<'a> {
     Ping,
     /// The answer to the server's ping: an empty command.
     Pong,
-    /// A known command with content of another shape, or with a request for a feature that is not offered.
+    /// A known command with malformed content, or with a request for a feature that is not offered.
     Refused {
         command: &'static str,
         error: ErrorCode,
@@ -161,31 +159,32 @@ impl Request<'_> {
 #[derive(Debug)]
 pub struct Subscribe {
     pub channel: String,
-    /// The position up to which the client has everything, with an empty epoch for any; `None` for a first subscribe.
+    /// Position up to which the client has received everything; an empty epoch stands for any. `None` for a first
+    /// subscribe.
     pub recover: Option<Position>,
     /// Answer an unrecoverable position with error 112 instead of `recovered:false`.
     pub reject_unrecovered: bool,
-    /// Tell who comes and goes.
+    /// Send joins and leaves.
     pub join_leave: bool,
-    /// Whether the connection gets its own signals too: `data.echo`, which is true unless it says otherwise.
+    /// Whether the connection also receives its own signals: `data.echo`, true by default.
     pub echo: bool,
 }
 
 #[derive(Debug)]
 pub struct HistoryRequest {
     pub channel: String,
-    /// How many at most; 0: only the position; negative: as many as the server allows.
+    /// Maximum number of publications; 0: only the position; negative: as many as the server allows.
     pub limit: i32,
     pub since: Option<Position>,
     pub reverse: bool,
 }
 
-/// What the gateway answers to a command.
+/// The gateway's answer to a command.
 #[derive(Debug)]
 pub enum Reply {
     Connect(ConnectReply),
     Subscribe(SubscribeReply),
-    /// Of a channel that has a state instead of a history.
+    /// For a channel with a state instead of a history.
     SubscribeState(Payload),
     Unsubscribe,
     Publish,
@@ -210,7 +209,7 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct ConnectReply {
     pub client: String,
-    /// Seconds after which the client should refresh its token; `None` for guests, who have none.
+    /// Seconds after which the client should refresh its token; `None` for guests, who have no token.
     pub ttl: Option<u32>,
     /// Seconds between the server's pings.
     pub ping: u32,
@@ -218,19 +217,20 @@ pub struct ConnectReply {
 
 #[derive(Debug)]
 pub struct SubscribeReply {
-    /// The channel's position with all of `publications` applied; live publications follow it.
+    /// The channel's position after all of `publications`; live publications follow.
     pub position: Position,
-    /// `None` where the client did not ask to recover.
+    /// `None` if the client did not ask for recovery.
     pub recovered: Option<bool>,
     /// Contiguous, oldest first, up to `position`.
     pub publications: Vec<Publication>,
 }
 
 impl SubscribeReply {
-    /// The reply's `offset`: the offset before `publications`; after a recovery the offset that the client asked for.
+    /// The reply's `offset`: the offset before `publications`; after a recovery, the offset that the client asked for.
     ///
-    /// SDKs store the reply's offset before handing out its publications, each of which advances the stored offset. If a
-    /// handler fails or the connection ends in between, the next recovery begins after the last handed-out publication.
+    /// SDKs store the reply's offset before they hand out the publications, each of which advances the stored offset.
+    /// If a handler fails or the connection ends in between, the next recovery begins after the last publication
+    /// handed out.
     pub fn offset(&self) -> u64 {
         self.publications.first().map_or(self.position.offset, |first| first.offset - 1)
     }

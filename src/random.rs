@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// `N` random bytes in hexadecimal.
 ///
 /// # Panics
-/// When the operating system has no randomness to give, without which no identifier would be safe.
+/// If the operating system provides no randomness: without randomness, identifiers could be guessed.
 pub fn token<const N: usize>() -> String {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system provides randomness");

@@ -1,13 +1,14 @@
-//! Access that ends: what PocketBase's hooks say of it reaches running subscriptions and connections, on every node.
+//! Revocation: applies access changes reported by PocketBase's hooks to running subscriptions and connections, on
+//! every node.
 //!
-//! Each [`Change`] comes through the hub's watched channel, in outbox order. At once, the subscriptions that it
-//! concerns are suspended and earlier answers of PocketBase become void; then PocketBase is asked anew, and each
-//! subscription goes on with what was held back, or ends with the code of the cause. While PocketBase gives no
-//! answer they stay suspended. Accounts (deleted, banned, another key) are looked at in the same way, and end whole
-//! connections.
+//! Each [`Change`] arrives through the hub's watched channel, in outbox order. The affected subscriptions are
+//! suspended at once, and earlier answers of PocketBase become invalid. PocketBase is then asked again, and each
+//! subscription either resumes with the publications held back, or ends with the code of the cause. While PocketBase
+//! gives no answer, the subscriptions stay suspended. Accounts (deleted, banned, another key) are checked in the same
+//! way, and end whole connections.
 //!
-//! Beside that, all of it is checked every `recheck_interval` without suspending anything: for rules that depend on
-//! the time, and for what was written past the hooks.
+//! In addition, all accounts and subscriptions are checked every `recheck_interval`, without a suspension: for rules
+//! that depend on the time, and for writes that bypassed the hooks.
 
 use crate::access::Access;
 use crate::access::changes::{Cause, Change, Changes};
@@ -32,12 +33,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-/// How many answers of PocketBase are awaited at once; they are asked for in batches.
+/// Concurrent questions to PocketBase, which are sent in batches.
 const CONCURRENCY: usize = 1000;
-/// Bounds of the pause while PocketBase gives no answer.
+/// Shortest and longest pause between retries while PocketBase gives no answer.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
 
-/// May in this channel this user …
+/// An access check: channel and user.
 type Question = (Arc<str>, Arc<str>);
 
 pub struct Revocation {
@@ -51,29 +52,29 @@ pub struct Revocation {
     metrics: Metrics,
 }
 
-/// What a back end asks of all gateways. It comes as a signal: those that are cut off at that moment miss it.
+/// Order of a back end to all gateways. Sent as a signal: a gateway that is cut off at that moment misses the order.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// End a user's connections; the empty key is that of all guests.
+    /// End a user's connections; the empty key stands for all guests.
     Disconnect { user: String, reconnect: bool },
     /// End a user's subscriptions to a channel.
     Unsubscribe { user: String, channel: String },
 }
 
 impl Order {
-    /// For the watched channel.
+    /// The payload for the watched channel.
     pub fn notice(&self) -> Payload {
         #[derive(Serialize)]
         struct Notice<'a> {
             order: &'a Order,
         }
-        // It holds texts only, so this cannot fail.
+        // Serialization cannot fail: the order contains only texts and flags.
         Payload::trusted(serde_json::to_vec(&Notice { order: self }).unwrap_or_default().into())
     }
 }
 
-/// What the watched channel carries; see [`Order::notice`] and [`crate::event::Event::notice`].
+/// Content of the watched channel; see [`Order::notice`] and [`crate::event::Event::notice`].
 #[derive(Deserialize)]
 struct Notice<'a> {
     #[serde(default)]
@@ -97,7 +98,7 @@ impl Revocation {
         Arc::new_cyclic(|it| Self { me: me(it), hub, auth, access, connections, updates, changes, metrics })
     }
 
-    /// Checks everything once in a while, for as long as `revocation` lives.
+    /// Checks all accounts and subscriptions every `interval`, for as long as `revocation` lives.
     pub async fn recheck(revocation: Weak<Self>, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;
@@ -143,7 +144,7 @@ impl Revocation {
                 None => self.hub.channel_names(),
             };
             if change.cause == Cause::Deleted {
-                // The gateways' own channel is locked by whoever called this.
+                // The gateways' own channel is locked by the caller.
                 channels.iter().filter(|channel| !channel.starts_with(INTERNAL)).for_each(|name| self.hub.forget(name));
             }
             let suspended = self
@@ -155,8 +156,8 @@ impl Revocation {
         }
     }
 
-    /// Suspends all subscriptions of the users of a change, or of everybody. Returns the users that have connections here,
-    /// with their subscriptions.
+    /// Suspends all subscriptions of the change's user, or of all users if the change names none. Returns the users
+    /// with connections here, and their subscriptions.
     fn suspend_accounts(&self, change: &Change) -> HashMap<Arc<str>, Vec<Subscription>> {
         if let Some(user) = &change.user {
             let connections = self.connections.of(user);
@@ -171,7 +172,7 @@ impl Revocation {
         suspended
     }
 
-    /// Looks at a user's account, then at the user's subscriptions.
+    /// Checks a user's account, then the user's subscriptions.
     async fn settle_account(self: Arc<Self>, user: Arc<str>, suspended: Vec<Subscription>, cause: Cause) {
         for id in self.connections.accounts_of(&user) {
             let mut pause = RETRY.start;
@@ -186,7 +187,7 @@ impl Revocation {
         self.settle(suspended, cause).await;
     }
 
-    /// Ends the user's connections with this account where the account's newest state requires it.
+    /// Ends the user's connections with this account if the account's current state requires it.
     fn judge(&self, user: &str, id: &AccountId, account: Option<&Arc<Account>>, cause: Cause) {
         for connection in self.connections.of(user) {
             let known = connection.account();
@@ -196,7 +197,7 @@ impl Revocation {
             let reason = match account {
                 None if id.is_guest() => codes::GUESTS_NOT_ALLOWED,
                 None => codes::USER_DELETED,
-                // It has come meanwhile, perhaps with a newer key.
+                // The connection's account is newer, perhaps with a newer key.
                 Some(account) if account.is_older_than(&known) => continue,
                 Some(account) if account.is_banned(SystemTime::now()) => codes::BANNED,
                 // A new config gave the account another key.
@@ -236,7 +237,7 @@ impl Revocation {
         limited!(info, "disconnected clients", user, client, reason = reason.reason, "disconnected");
     }
 
-    /// Asks PocketBase about each of these subscriptions until it has answered.
+    /// Asks PocketBase about the subscriptions until each has an answer.
     async fn settle(self: Arc<Self>, suspended: Vec<Subscription>, cause: Cause) {
         let settling = futures_util::stream::iter(questions(suspended)).for_each_concurrent(
             CONCURRENCY,
@@ -267,8 +268,8 @@ impl Revocation {
         settling.await;
     }
 
-    /// Ends a subscription, unless the refusal is no longer valid: then returns false, and PocketBase has to be asked
-    /// anew.
+    /// Ends a subscription, unless the refusal is no longer valid. Returns false in that case: PocketBase has to be
+    /// asked again.
     fn revoke(&self, channel: &str, connection: &Connection, cause: Cause, still: impl FnOnce() -> bool) -> bool {
         let outcome = self.hub.revoke(channel, connection, cause, still);
         if let Revoked::Ended(cause) = outcome {
@@ -289,7 +290,8 @@ fn questions(subscriptions: Vec<Subscription>) -> HashMap<Question, Vec<Arc<Conn
     questions
 }
 
-/// In PocketBase's queue these questions count as the user's own; guests have a turn for each connection.
+/// Asker of a check: the user, so that the check counts among the user's own questions. Guests have a turn for each
+/// connection.
 fn asker(connections: &[Arc<Connection>]) -> Asker {
     match connections.first() {
         Some(connection) if !connection.is_guest() => Asker::of(&*connection.user),
@@ -300,9 +302,10 @@ fn asker(connections: &[Arc<Connection>]) -> Asker {
 async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {
     limited!(
         warn,
-        "failed checks of access",
+        "failed rechecks of access",
         error = %why,
-        "PocketBase did not answer the check of a subscription's access; the subscription is suspended meanwhile"
+        "PocketBase did not answer an access check; affected subscriptions stay suspended, retrying in {} ms",
+        pause.as_millis()
     );
     tokio::time::sleep(*pause).await;
     *pause = (*pause * 2).min(RETRY.end);
@@ -320,7 +323,10 @@ impl Watcher for Revocation {
             }
             Err(error) => {
                 let error = json::place(&error);
-                tracing::error!(error, "what the hooks say of access is unreadable: everything is checked anew");
+                tracing::error!(
+                    error,
+                    "a notice from PocketBase's hooks is unreadable; all subscriptions are suspended and checked again"
+                );
                 self.lost();
             }
         }
@@ -328,7 +334,7 @@ impl Watcher for Revocation {
 
     fn lost(&self) {
         self.apply(&Change::EVERYTHING);
-        // What has happened to the records is lost as well.
+        // Changes of records are lost as well.
         self.updates.lost();
     }
 }

@@ -1,4 +1,4 @@
-//! The composition root: builds the parts, binds both listeners, serves until told to stop.
+//! The composition root: builds the parts, binds both listeners, and serves until told to stop.
 
 mod admin;
 mod api;
@@ -56,16 +56,16 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Lines of a request's head; beyond them the answer is 431.
+/// Maximum number of lines in a request's head; more are answered with 431.
 const HEADERS_MAX: usize = 100;
 /// Sockets of the admin listener. Operators and Prometheus need a few.
 const ADMIN_SOCKETS: usize = 50;
-/// How long to wait when no connection can be accepted, as when file descriptors have run out.
+/// Pause after a failed accept, as when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a stop waits for what the hooks have brought to be published.
+/// Maximum time that a stop waits for the hooks' events to be published.
 const INTAKE_PATIENCE: Duration = Duration::from_secs(2);
-/// And, at the end, for the broker to take note of who left.
+/// Maximum time that a stop waits, at the end, for the broker to learn of departures.
 const PRESENCE_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// A gateway that has bound its addresses.
+/// A gateway with bound addresses.
 pub struct Server {
     services: Arc<Services>,
     shares: Shares,
@@ -91,7 +91,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds first, so that a taken port is an error before anything else happens; then builds the parts.
+    /// Binds first, so that a taken port is reported before anything else happens; then builds the parts.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let descriptors = descriptors::raise();
         let public = listen("listen", &config.listen).await?;
@@ -104,7 +104,7 @@ impl Server {
         Ok(Self { services, shares, public, admin })
     }
 
-    /// The public listener's address, with the real port where 0 was configured.
+    /// Address of the public listener, with the real port if port 0 was configured.
     pub fn public_address(&self) -> std::io::Result<ListenAddress> {
         self.public.address()
     }
@@ -113,8 +113,8 @@ impl Server {
         self.admin.address()
     }
 
-    /// Serves until `asked` is cancelled, and then stops in the steps of [`Shutdown`]. The admin listener answers
-    /// until the end, and so does the public one: whoever comes late is told so rather than left to guess.
+    /// Serves until `asked` is cancelled, then stops in the steps of [`Shutdown`]. Both listeners answer until the
+    /// end, so that late requests get an explicit refusal.
     pub async fn run(self, asked: CancellationToken) {
         let Self { services, shares, public, admin } = self;
         let (config, refused) = (&services.config, &services.metrics.sockets_refused);
@@ -154,7 +154,7 @@ impl Server {
 
 async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, clients: &TaskTracker) {
     let (config, open) = (&services.config, &services.metrics.connections);
-    tracing::info!(connections = open.get(), "stopping: not ready any more");
+    tracing::info!(connections = open.get(), "stopping: no longer ready, waiting for drain_delay");
     tokio::time::sleep(config.drain_delay.0).await;
 
     let all_gone = async {
@@ -164,7 +164,7 @@ async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, cli
             hooks.wait().await;
             services.relay.settled().await;
         };
-        // What is not published by then stays in the outbox, for other gateways or for the next start.
+        // Unpublished events stay in the outbox, for other gateways or for the next start.
         let _ = tokio::time::timeout(INTAKE_PATIENCE, taken).await;
         tracing::info!(connections = open.get(), "stopping: clients are told to reconnect");
         shutdown.say_farewell();
@@ -172,12 +172,14 @@ async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, cli
         clients.wait().await;
     };
     if tokio::time::timeout(config.shutdown_timeout, all_gone).await.is_err() {
-        tracing::warn!(connections = open.get(), "connections were cut off at shutdown_timeout");
+        tracing::warn!(connections = open.get(), "stopping: shutdown_timeout is over, remaining connections are cut");
     }
     services.statuses.withdraw();
     let told = async { tokio::join!(services.presence.withdraw(), services.statuses.settled()) };
     if tokio::time::timeout(PRESENCE_PATIENCE, told).await.is_err() {
-        tracing::warn!("the broker did not hear of all who left; their presence runs out after presence_ttl");
+        tracing::warn!(
+            "the broker did not learn of all departures in time; the remaining presence expires after presence_ttl"
+        );
     }
 }
 
@@ -261,23 +263,23 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     }))
 }
 
-/// For a `redis_url` that wants TLS.
+/// TLS towards Redis, if `redis_url` asks for TLS.
 pub fn redis_tls(config: &Config) -> Result<Option<Tls>, TlsError> {
     let wants_tls = config.redis_url.as_ref().is_some_and(|url| url.tls);
     let new = || Tls::new(config.redis_ca_file.as_ref(), config.redis_identity(), "redis_ca_file");
     wants_tls.then(new).transpose()
 }
 
-/// How requests are read.
+/// Limits on reading requests.
 #[derive(Clone, Copy)]
 struct Reading {
-    /// Bytes of a request's head.
+    /// Maximum size of a request's head, in bytes.
     head: usize,
-    /// For a head, from when it is waited for.
+    /// Maximum time to wait for a head.
     timeout: Duration,
 }
 
-/// Accepts connections and answers their requests until `end`. Each runs in a task of its own.
+/// Accepts connections and answers requests until `end`, with a task per connection.
 async fn accept<F, A>(listener: Listener, door: Door, reading: Reading, end: CancellationToken, answer: F)
 where
     F: Fn(Request<Incoming>, Arc<Caller>) -> A + Clone + Send + Sync + 'static,
@@ -298,21 +300,27 @@ where
                         serve_http(stream, reading, &door, wait, end, answer).await;
                     }));
                     if made_room {
-                        // First the socket that has to go, so that they never add up.
+                        // Lets the displaced socket close first, so that sockets never add up.
                         tokio::task::yield_now().await;
                     }
                 }
                 None => door.turn_away(stream, peer),
             },
             Err(error) => {
-                limited!(warn, "failed accepts", %error, "accepting a connection failed");
+                limited!(
+                    warn,
+                    "failed accepts",
+                    %error,
+                    "accepting a connection failed, retrying in {} ms",
+                    ACCEPT_PAUSE.as_millis()
+                );
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Returns when the connection is over, or is a WebSocket and none of HTTP's any more.
+/// Serves HTTP on a connection. Returns when the connection is over, or has become a WebSocket.
 async fn serve_http<F, A>(
     stream: ClientStream,
     reading: Reading,
@@ -331,7 +339,7 @@ async fn serve_http<F, A>(
         let answered = answer(request);
         async { Ok::<_, Infallible>(answered.await) }
     });
-    // The time for a head is also how long a connection may idle before its next request.
+    // The timeout for a head also limits how long a connection may idle before its next request.
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(reading.timeout)
@@ -342,11 +350,11 @@ async fn serve_http<F, A>(
         .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {
-        // First, so that an answer that is ready is also written.
+        // First, so that a finished answer is also written.
         biased;
         result = &mut serving => result,
         () = end.cancelled() => {
-            // Answers what is under way and takes no further request.
+            // Answers the current request and takes no further request.
             serving.as_mut().graceful_shutdown();
             serving.await
         }
@@ -362,10 +370,10 @@ async fn serve_http<F, A>(
         } else {
             "broken"
         };
-        // After a request, an end is the idle end of a connection that was kept for more.
+        // After a request, the end is the normal idle end of a connection kept open for more requests.
         if !has_asked.load(Ordering::Relaxed) || matches!(reason, "too_large" | "malformed") {
             door.count(reason);
         }
-        tracing::debug!(%error, "an HTTP connection broke off");
+        tracing::debug!(%error, "an HTTP connection ended with an error");
     }
 }

@@ -1,11 +1,12 @@
-//! One connection: commands in, frames out. Knows the protocol's rules and nothing of sockets.
+//! A connection's session: commands in, frames out. Knows the protocol's rules and nothing of sockets.
 //!
-//! The socket hands in each frame with [`Session::handle`]; replies and publications go into the connection's
-//! [`Outbox`]. Dropping the session leaves everything that it had joined, whichever way it ended.
+//! The socket passes each frame to [`Session::handle`]; replies and publications go into the connection's [`Outbox`].
+//! Dropping the session leaves all channels, however the connection ended.
 //!
-//! Here: which part takes which command: [`login`] authenticates the client, [`subscriptions`] takes it into channels
-//! and out of them, with what [`ahead`] has prepared for a whole frame, [`member`] is what it may do there, [`status`] is
-//! about users' statuses; all within [`limits`]; [`journal`] logs how commands ended.
+//! This module dispatches the commands. [`login`] authenticates the client. [`subscriptions`] subscribes to channels
+//! and unsubscribes, with the parts that [`ahead`] has prepared for a whole frame. [`member`] contains the commands of
+//! subscribers, [`status`] the commands about users' statuses. [`limits`] limits all of them, and [`journal`] logs the
+//! outcome.
 
 mod ahead;
 mod journal;
@@ -47,16 +48,16 @@ use std::time::Duration;
 use timing::{Clock, Timing};
 use tokio::time::{Instant, timeout_at};
 
-/// How often it is looked at whether a queue that was half full has room again.
+/// Interval at which a half-full queue is checked for room.
 const DRAIN_CHECK: Duration = Duration::from_millis(2);
 
-/// What sessions work with, shared by all of them.
+/// The parts of the gateway that sessions use, shared by all sessions.
 pub struct Services {
     pub config: Config,
     pub auth: Arc<Auth>,
     pub access: Arc<Access>,
     pub connections: Arc<Connections>,
-    /// Works by itself; lives as long as the sessions do.
+    /// Runs by itself; lives as long as the sessions.
     pub revocation: Arc<Revocation>,
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,
@@ -69,26 +70,26 @@ pub struct Services {
 
 pub struct Session {
     id: ConnectionId,
-    /// The connection's name towards clients.
+    /// Client id of the connection, shown to other clients.
     client: Arc<str>,
     services: Arc<Services>,
     outbox: Arc<Outbox>,
     pace: Pace,
-    /// The client's network address, for the limit of guests.
+    /// The client's network address, for limits on guests and for the log.
     address: IpAddr,
-    /// Held until the client is authenticated; boxed, since most connections are.
+    /// Held until the client is authenticated; boxed, since most connections are authenticated.
     newcomer: Option<Box<NewcomerPlace>>,
     /// Held by a guest.
     guest: Option<GuestPlace>,
     state: State,
-    /// Why the command at hand is refused, where the log may know more than the client.
+    /// Reason for refusing the current command, for the log; may say more than the client is told.
     detail: Option<String>,
     /// The client has not answered a ping.
     lost: bool,
 }
 
 enum State {
-    /// Nothing but `connect` is taken.
+    /// Only `connect` is accepted.
     New,
     Connected(Arc<Connection>),
     /// `connect` was answered with an error. Later commands are dropped without an answer: a close code that is final
@@ -96,7 +97,7 @@ enum State {
     Failed,
 }
 
-/// How a command may end, other than with a reply.
+/// Failure of a command: an error reply, or the end of the connection.
 enum Failure {
     Error(ErrorCode),
     Disconnect(Disconnect),
@@ -115,7 +116,7 @@ impl From<Disconnect> for Failure {
 }
 
 impl Session {
-    /// `newcomer`: its place among those that have not sent their token yet.
+    /// `newcomer`: the connection's place among connections without a token.
     pub fn new(
         id: ConnectionId,
         services: Arc<Services>,
@@ -133,19 +134,19 @@ impl Session {
         self.id
     }
 
-    /// The connection has ended since the client did not answer a ping.
+    /// The connection has ended because the client did not answer a ping.
     pub fn lose(&mut self) {
         self.lost = true;
     }
 
-    /// Handles the commands of one frame in order. Replies go into the outbox; an error ends the connection.
-    /// All commands of a frame together may wait for `command_timeout`.
+    /// Handles the commands of one frame in order. Replies go into the outbox; `Err` ends the connection. All commands
+    /// of a frame together may wait for `command_timeout`.
     pub async fn handle(&mut self, frame: &str, clock: &Clock) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
         let services = Arc::clone(&self.services);
         let mut ahead = Ahead::default();
         let mut is_empty = true;
-        // One by one: all commands of a frame together may take fifty times its size.
+        // Decoded one after the other: all commands of a frame together may take fifty times the frame's size.
         for command in json::decode(frame) {
             is_empty = false;
             let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
@@ -161,7 +162,7 @@ impl Session {
             self.note(subject, &done);
             match done {
                 Ok(()) => {}
-                // What expects no reply gets none.
+                // A command without an id gets no reply.
                 Err(Failure::Error(_)) if id == 0 => {}
                 Err(Failure::Error(error)) => self.reply_error(id, error),
                 Err(Failure::Disconnect(reason)) => return Err(reason),
@@ -172,14 +173,14 @@ impl Session {
     }
 
     /// Waits while more than half of the client's queue is unsent, so that the replies of one frame, which may all be
-    /// there at once, do not fill it. A client that does not read is ended by others.
+    /// ready at once, do not fill the queue. A client that does not read is disconnected elsewhere.
     async fn make_room(&self, deadline: Instant) {
         while self.outbox.is_half_full() && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_CHECK).await;
         }
     }
 
-    /// The connection as others see it, once the client is authenticated.
+    /// The authenticated connection, as other modules see it.
     pub fn authenticated(&self) -> Option<&Arc<Connection>> {
         if let State::Connected(connection) = &self.state { Some(connection) } else { None }
     }
@@ -253,10 +254,10 @@ impl Session {
             Request::Refresh { token } => Some(self.refresh(&token, clock, deadline).await?),
             Request::Ping => Some(Reply::Ping),
             Request::Rpc { method, data } => Some(self.rpc(&method, data, deadline).await?),
-            // Subscriptions have no tokens of their own here.
+            // Subscriptions have no tokens in this gateway.
             Request::SubRefresh { .. } => return Err(codes::NOT_AVAILABLE.into()),
             Request::Refused { error, .. } => return Err(error.into()),
-            // Nobody here listens to messages without a reply; they are counted and dropped.
+            // Messages without a reply have no receiver: they are counted and dropped.
             Request::Send => None,
             Request::Pong if clock.with(Timing::pong) => None,
             Request::Pong => return Err(codes::BAD_REQUEST_FRAME.into()),
@@ -284,16 +285,16 @@ impl Session {
         self.services.metrics.broker_errors.with_label_values(&[operation]).inc();
         limited!(
             warn,
-            "failures of the broker",
+            "failed broker operations",
             %error,
             operation,
-            "the broker failed; the client is told to try again"
+            "a broker operation failed; the client gets error 100 and may retry"
         );
         codes::INTERNAL
     }
 
-    /// In whose name PocketBase is asked: all connections of a user share their turns and their rate, and so do guests from
-    /// one address.
+    /// Asker of this session's questions to PocketBase: all connections of a user share turns and rate, and so do
+    /// guests from one address.
     fn asker(&self) -> Asker {
         match self.authenticated() {
             Some(connection) if !connection.is_guest() => Asker::of(&*connection.user),

@@ -1,16 +1,17 @@
-//! The steps of a graceful stop, for those who take part in it.
+//! Steps of a graceful stop.
 //!
 //! 1. *Asked*: readiness fails, and everything else goes on for `drain_delay`, so that load balancers notice.
-//! 2. *Intake closed*: no new clients, and hooks are told to come back; what they brought before is published.
-//! 3. *Farewell*: each client gets what is queued for it and is told to reconnect, each at a time of its own within
-//!    `shutdown_spread`, so that they do not reach the next node all at once. Until then it is served.
+//! 2. *Intake closed*: new clients are refused, and hooks are told to retry later; events received before are still
+//!    published.
+//! 3. *Farewell*: each client gets its queued frames and is told to reconnect, at a different time within
+//!    `shutdown_spread`, so that the next node does not get all clients at once. Until then the client is served.
 
 use crate::connection::ConnectionId;
 use futures_util::FutureExt;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How far the stop has come. Clones share it.
+/// Progress of the stop. Clones share the progress.
 #[derive(Clone)]
 pub struct Shutdown {
     asked: CancellationToken,
@@ -45,16 +46,16 @@ impl Shutdown {
         self.farewell.cancel();
     }
 
-    /// Returns when it is this connection's turn to leave. All connections wait for this for as long as they live, and
-    /// for their turn only then.
+    /// Completes when the connection's turn to leave has come. Every connection awaits this future for its whole life,
+    /// so the timer is created only once the farewell has begun.
     pub fn farewell(&self, connection: ConnectionId) -> impl Future<Output = ()> {
         let turn = turn(connection, self.spread);
         self.farewell.cancelled().then(move |()| Box::pin(tokio::time::sleep(turn)))
     }
 }
 
-/// When a connection leaves, after the farewell has begun. Multiples of the golden ratio, without their whole part,
-/// fill an interval evenly however many there are: more evenly than chance, and with nothing to keep count of.
+/// Delay of a connection's end after the farewell has begun. The fractional parts of multiples of the golden ratio
+/// fill an interval evenly for any number of connections: more evenly than random delays, and without a counter.
 fn turn(connection: ConnectionId, spread: Duration) -> Duration {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
     let fraction = connection.wrapping_mul(GOLDEN) as f64 / 2f64.powi(64);

@@ -1,9 +1,8 @@
-//! Requests between PocketBase's hooks and the gateway are signed with the secret that both know.
+//! Signatures of the requests between PocketBase's hooks and the gateway, with the shared secret.
 //!
 //! Two headers: [`TIMESTAMP`], in Unix seconds, and [`SIGNATURE`], the lowercase hexadecimal HMAC-SHA256 over
-//! `timestamp \n method \n target \n body`, where the target is path and query as the receiver sees them. A
-//! timestamp more than [`MAX_SKEW`] away from the receiver's clock is refused, so a request that somebody has
-//! recorded cannot be sent again later.
+//! `timestamp \n method \n target \n body`, where the target is path and query as the receiver sees them. A timestamp
+//! more than [`MAX_SKEW`] away from the receiver's clock is refused, so a recorded request cannot be replayed later.
 
 use aws_lc_rs::hmac;
 use secrecy::{ExposeSecret, SecretString};
@@ -14,8 +13,8 @@ pub const TIMESTAMP: &str = "x-gateway-timestamp";
 pub const SIGNATURE: &str = "x-gateway-signature";
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
 
-/// Signs and verifies with one secret, and verifies with a second one while the first is being replaced. The keys do
-/// not print.
+/// Signs and verifies with one secret; also verifies with a second secret while the first is being replaced. The keys
+/// are never printed.
 #[derive(Clone)]
 pub struct Signer {
     key: hmac::Key,
@@ -25,7 +24,7 @@ pub struct Signer {
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("the headers {TIMESTAMP} and {SIGNATURE} are required; requests come from the PocketBase hooks")]
+    #[error("the headers {TIMESTAMP} and {SIGNATURE} are required; requests must be signed with GATEWAY_SECRET")]
     Missing,
     #[error("the timestamp is more than {} s off; compare the clocks of PocketBase and the gateway", MAX_SKEW.as_secs())]
     Stale,
@@ -33,19 +32,19 @@ pub enum Refusal {
     Bad,
 }
 
-/// A signature that holds, for noticing that it comes again.
+/// A valid signature, for the detection of replays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// In Unix seconds.
     pub timestamp: u64,
-    /// Its first half, which is as unique as the whole.
+    /// First half of the signature, which identifies the request as well as the whole.
     pub signature: u128,
-    /// The oldest timestamp that would not have been refused.
+    /// The oldest timestamp that is still accepted.
     pub oldest: u64,
 }
 
 impl Refusal {
-    /// A word for error bodies and metrics.
+    /// Code for error bodies and metrics.
     pub fn code(self) -> &'static str {
         match self {
             Refusal::Missing => "missing_signature",
@@ -60,13 +59,13 @@ impl Signer {
         Self { key: key_of(secret), second: None }
     }
 
-    /// Accepts what is signed with this secret too; empty: none.
+    /// Also accepts signatures with a second secret; empty: no second secret.
     #[must_use]
     pub fn accepting(self, second: &SecretString) -> Self {
         Self { second: (!second.expose_secret().is_empty()).then(|| key_of(second)), ..self }
     }
 
-    /// The two header values for a request that leaves now.
+    /// The two header values, timestamp and signature, for a request sent at `now`.
     pub fn sign(&self, now: SystemTime, method: &str, target: &str, body: &[u8]) -> (String, String) {
         let timestamp = unix_seconds(now).to_string();
         let tag = hmac::sign(&self.key, &message(&timestamp, method, target, body));

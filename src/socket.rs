@@ -1,9 +1,11 @@
-//! One WebSocket: the only module that knows tungstenite, which reads it. Frames from the client go to its
-//! [`Session`]. What goes out passes through its [`Outbox`], also tungstenite's own answers; this task writes it while
-//! it works for its client and when the socket was full, and otherwise the outbox's writer does.
+//! A client's WebSocket connection. The only module that uses tungstenite, which reads the socket.
 //!
-//! While commands wait for PocketBase or Redis, the socket is read on, so that the answers to pings arrive; a [`Backlog`]
-//! of bounded size keeps what comes in order.
+//! Frames from the client go to its [`Session`]. All output passes through the [`Outbox`], including tungstenite's own
+//! answers. This task writes the output while it works for its client and when the socket was full; otherwise the
+//! outbox's writer does.
+//!
+//! While commands wait for PocketBase or Redis, the socket is still read, so that pongs arrive; a [`Backlog`] of
+//! bounded size keeps the messages in order.
 
 use crate::connection::Connection;
 use crate::outbox::{Outbox, Standing};
@@ -30,28 +32,28 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Message, Utf8Bytes};
 
-/// Of a connection that is being read from; an idle one has none. Enough for a client's usual frame; a larger one gets
-/// the room that it needs.
+/// Read buffer of a connection that is being read; an idle connection has none. Enough for a client's usual frame;
+/// larger frames get more room.
 const READ_BUFFER: usize = 1024;
-/// The library's buffer for what it writes itself, which is at once in the outbox.
+/// tungstenite's buffer for its own writes, which go to the outbox at once.
 const WRITE_BUFFER: usize = 1024;
-/// Bytes of messages that may wait while earlier ones are handled; a message is read while there is room, whatever its
-/// size up to `max_frame_size`.
+/// Maximum bytes of messages waiting while earlier messages are handled. A message is read while there is room,
+/// whatever its size up to `max_frame_size`.
 const BACKLOG: usize = 16 * 1024;
-/// What each of them counts beside its own bytes.
+/// Cost of a waiting message in addition to its own bytes.
 const ARRIVED: usize = 64;
-/// How long a closing connection may take to take note of it.
+/// Maximum time for each step of closing a connection: writing the rest, and waiting for the client's end.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// Why a connection ended.
+/// Reason why a connection ended.
 enum End {
-    /// We end it, and say why.
+    /// The gateway ends the connection and sends the reason.
     Disconnect(Disconnect),
-    /// The client broke the WebSocket protocol itself: a close code below 3000.
+    /// The client violated the WebSocket protocol itself: a close code below 3000.
     Violation(CloseCode, &'static str),
     /// The client closed.
     Client,
-    /// The connection has ended: there is nobody to tell.
+    /// The connection is lost: no close frame can be sent.
     Gone,
 }
 
@@ -61,10 +63,10 @@ impl From<Disconnect> for End {
     }
 }
 
-/// Serves one client until either side ends it. `early` are bytes that came together with the handshake; `held` is let
-/// go of when all is over.
+/// Serves one client until either side ends the connection. `early`: bytes that arrived with the handshake; `held`:
+/// dropped after everything else.
 ///
-/// An `async fn` would have room for its arguments twice, for as long as the connection lives.
+/// Not an `async fn`, which would have room for its arguments twice, for as long as the connection lives.
 pub fn serve(
     stream: Arc<ClientStream>,
     early: Bytes,
@@ -75,7 +77,7 @@ pub fn serve(
     held: impl Send,
 ) -> impl Future<Output = ()> + Send {
     let (unread, max_frame_size) = (early.len(), services.config.max_frame_size);
-    // A copy: what hyper read them into would become the buffer of the connection, and has 8 KiB.
+    // A copy: hyper's own buffer of 8 KiB would otherwise become the buffer of the connection.
     let reader = Some(reader(early.to_vec(), max_frame_size));
     drop(early);
     let mut incoming = Incoming { reader, through: Through { stream, outbox, unread }, max_frame_size };
@@ -84,11 +86,11 @@ pub fn serve(
         if matches!(end, End::Disconnect(codes::NO_PONG)) {
             session.lose();
         }
-        // Leaves all channels before the client is told, so that nothing is queued for it any more.
+        // Leaves all channels before the client is told, so that nothing more is queued for the client.
         drop(session);
         count(&end, &services);
         drop(services);
-        // Few are closing at a time; the others need not hold room for it.
+        // Boxed: few connections are closing at a time, and the others need not hold room for it.
         Box::pin(close(incoming, end)).await;
         drop(held);
     }
@@ -118,8 +120,8 @@ fn run<'a>(
         let mut line =
             Line { incoming, outgoing, clock: &clock, services, tick, farewell, is_leaving: false, connection: None };
         loop {
-            // Awaited outside of the match, and boxed: idle connections need not hold room for a message, nor for what it
-            // calls for.
+            // Awaited outside of the match, and boxed: idle connections need not hold room for a message and its
+            // handling.
             let step = match line.attend(true).await {
                 Ok(Some(message)) => Either::Left(Box::pin(work(message, session, &mut line))),
                 Ok(None) => Either::Right(ready(Ok(()))),
@@ -134,8 +136,9 @@ fn run<'a>(
     }
 }
 
-/// Handles a message, and the messages that arrive meanwhile, in order. While commands wait for PocketBase or Redis, or
-/// the socket is full, the connection is read (see [`Backlog`] for the bound) and written, and pings leave on time.
+/// Handles a message, and the messages that arrive meanwhile, in order. While commands wait for PocketBase or Redis,
+/// or the socket is full, the connection is read (up to the limit of [`Backlog`]) and written, and pings leave on
+/// time.
 async fn work<F: Future<Output = ()>>(
     message: Result<Message, Error>,
     session: &mut Session,
@@ -144,7 +147,7 @@ async fn work<F: Future<Output = ()>>(
     let mut backlog = Backlog::default();
     backlog.take(message, line);
     loop {
-        // While the client does not take the replies, it gets no further replies.
+        // A client that does not take its replies gets no further replies.
         while line.outgoing.outbox.standing() != Standing::Open {
             if let Some(message) = line.attend(backlog.has_room()).await? {
                 backlog.take(message, line);
@@ -164,7 +167,7 @@ async fn work<F: Future<Output = ()>>(
     }
 }
 
-/// Lets the session work on what has arrived, and does everything else of the connection meanwhile.
+/// Handles a message in the session, and attends to the rest of the connection meanwhile.
 async fn handle<F: Future<Output = ()>>(
     arrived: Arrived,
     backlog: &mut Backlog,
@@ -177,7 +180,7 @@ async fn handle<F: Future<Output = ()>>(
     };
     let (outbox, clock) = (Arc::clone(&line.outgoing.outbox), line.clock);
     let mut handling = pin!(session.handle(&frame, clock));
-    // All replies that are there at once leave in one write.
+    // Replies that are ready at once leave in a single write.
     let mut corked = poll_fn(|cx| {
         outbox.cork();
         let step = handling.as_mut().poll(cx);
@@ -195,7 +198,7 @@ async fn handle<F: Future<Output = ()>>(
     }
 }
 
-/// Everything of a connection but its session.
+/// All parts of a connection but its session.
 struct Line<'a, F> {
     incoming: &'a mut Incoming,
     outgoing: Outgoing,
@@ -204,15 +207,15 @@ struct Line<'a, F> {
     tick: Pin<&'a mut Sleep>,
     farewell: Pin<&'a mut F>,
     is_leaving: bool,
-    /// Once the client is authenticated.
+    /// Set once the client is authenticated.
     connection: Option<Arc<Connection>>,
 }
 
 impl<F: Future<Output = ()>> Line<'_, F> {
-    /// Waits for the next thing to do and does it: read, write, ping, or end the connection. Returns a message that has
-    /// arrived, with `may_read`. Safe to cancel.
+    /// Waits for the next event and handles it: read, write, ping, or end the connection. Returns a message that has
+    /// arrived; reads only with `may_read`. Safe to cancel.
     async fn attend(&mut self, may_read: bool) -> Result<Option<Result<Message, Error>>, End> {
-        // Fields are used in place: each variable would take room in the future of every idle connection.
+        // Fields are used in place: each variable would enlarge the future of every idle connection.
         let next = self.clock.with(|timing| timing.next());
         if self.tick.deadline() != next {
             self.tick.as_mut().reset(next);
@@ -236,7 +239,7 @@ impl<F: Future<Output = ()>> Line<'_, F> {
             },
             () = self.tick.as_mut() => return self.tick(may_read),
             () = self.farewell.as_mut(), if !self.is_leaving => {
-                // Ends the connection once everything that is queued has been written.
+                // Ends the connection once the whole queue has been written.
                 self.outgoing.outbox.close(codes::SHUTDOWN);
                 self.is_leaving = true;
             }
@@ -259,14 +262,14 @@ impl<F: Future<Output = ()>> Line<'_, F> {
     }
 }
 
-/// Messages that have arrived while earlier ones were handled, in order. [`BACKLOG`] bounds the bytes: past it the
-/// connection is not read until there is room.
+/// Messages that arrived while earlier messages were handled, in order. [`BACKLOG`] limits the bytes: past the limit,
+/// the connection is not read until there is room.
 #[derive(Default)]
 struct Backlog {
     waiting: VecDeque<Arrived>,
-    /// Bytes in `waiting`, with [`ARRIVED`] for each.
+    /// Bytes in `waiting`, plus [`ARRIVED`] per message.
     held: usize,
-    /// How the connection ends after what waits, and when that was read.
+    /// The end of the connection after the waiting messages, and the time when the end was read.
     end: Option<(End, Instant)>,
 }
 
@@ -287,8 +290,8 @@ impl Backlog {
         self.end.is_none() && self.held < BACKLOG
     }
 
-    /// Takes a message or the error of a read; the answer to a ping takes effect at once. An error is a sign of life as
-    /// well: a client that closes without reading everything resets the connection.
+    /// Takes a message or the error of a read. A pong takes effect at once. An error is a sign of life as well: a client
+    /// that closes without reading everything resets the connection.
     fn take<F: Future<Output = ()>>(&mut self, message: Result<Message, Error>, line: &Line<'_, F>) {
         line.show_life();
         let arrived = match message {
@@ -323,19 +326,19 @@ impl Backlog {
         Some(next)
     }
 
-    /// Whether the client has been gone for so long that the rest is not handled any more.
+    /// Whether the client has been gone for so long that the waiting messages are no longer handled.
     fn is_out_of_time(&self, patience: Duration) -> bool {
         self.end.as_ref().is_some_and(|(_, at)| at.elapsed() >= patience)
     }
 }
 
-/// The socket as tungstenite sees it: what it writes goes into the outbox, so that it stands between our frames and
-/// never within one.
+/// The socket as tungstenite sees it. Writes go into the outbox, so that tungstenite's frames stand between the
+/// gateway's frames and never within one.
 struct Through {
     stream: Arc<ClientStream>,
     outbox: Arc<Outbox>,
-    /// Bytes that tungstenite has read and that are in no message yet; or more, where frames were longer than they had
-    /// to be. 0: there is nothing in its buffer.
+    /// Bytes that tungstenite has read and that belong to no message yet; too many if frames were longer than
+    /// necessary. 0: tungstenite's buffer is empty.
     unread: usize,
 }
 
@@ -359,8 +362,8 @@ impl Write for Through {
 }
 
 struct Incoming {
-    /// `None` while nothing of the client is half read or unanswered: most connections are idle most of the time, and
-    /// need not hold half a kilobyte for it.
+    /// `None` while no message of the client is half read or unanswered: most connections are idle most of the time,
+    /// and save half a kilobyte.
     reader: Option<Box<WebSocketContext>>,
     through: Through,
     max_frame_size: usize,
@@ -405,10 +408,10 @@ fn reader(early: Vec<u8>, limit: usize) -> Box<WebSocketContext> {
     Box::new(WebSocketContext::from_partially_read(early, Role::Server, Some(config)))
 }
 
-/// How many bytes a client has sent for a message, at the least: in one frame, with the shortest header.
+/// Minimum number of bytes that a client has sent for a message: one frame with the shortest header.
 fn least_size(message: &Message) -> usize {
     if message.is_close() {
-        // tungstenite may have put another reason in the place of the client's. Nothing follows it anyway.
+        // tungstenite may have replaced the client's reason. Nothing follows a close frame anyway.
         return 0;
     }
     let payload = message.len();
@@ -420,12 +423,12 @@ fn least_size(message: &Message) -> usize {
     header + payload
 }
 
-/// What was done for an outbox.
+/// Outcome of [`Outgoing::attend`].
 #[derive(PartialEq)]
 enum Attended {
-    /// It has to be looked at again.
+    /// The outbox's standing has changed and has to be read again.
     Changed,
-    /// The socket was full and has taken bytes.
+    /// The socket was full and has accepted bytes.
     Moved,
 }
 
@@ -435,8 +438,8 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    /// Waits for the next thing that has to be done for the outbox, and does it. A client that does not read is given
-    /// up once its queue is full or time is over. Safe to cancel.
+    /// Waits for the next task of the outbox and does it. A client that does not read is disconnected once its queue
+    /// is full or `write_timeout` is over. Safe to cancel.
     async fn attend(&self, services: &Services) -> Result<Attended, End> {
         let outbox = &self.outbox;
         match outbox.standing() {
@@ -445,7 +448,7 @@ impl Outgoing {
                 outbox.changed().await;
                 Ok(Attended::Changed)
             }
-            // Few are full at a time; the others need not hold room for it.
+            // Boxed: few sockets are full at a time, and the other connections need not hold room for it.
             Standing::Full(since) => Box::pin(self.make_room(since + services.config.write_timeout)).await,
         }
     }
@@ -478,10 +481,10 @@ fn broken(error: &Error, services: &Services) -> End {
     end
 }
 
-/// Writes what is queued, says why, and gives the client a moment to take it.
+/// Writes the queue and the close frame, and gives the client a moment to read them.
 async fn close(mut incoming: Incoming, end: End) {
     let (stream, outbox) = (Arc::clone(&incoming.through.stream), Arc::clone(&incoming.through.outbox));
-    // What the client was told before the end, such as an error reply, still leaves.
+    // Frames that were queued before the end, such as an error reply, still leave.
     outbox.close(codes::SHUTDOWN);
     let told = match end {
         End::Gone => return outbox.hang_up(),

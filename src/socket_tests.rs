@@ -8,7 +8,7 @@ const PING: u8 = 0x89;
 const FIRST: u8 = 0x01;
 const LAST: u8 = 0x80;
 
-/// As a client sends it, masked with zeros.
+/// A client's frame, masked with zeros.
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let header = [kind, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
     [&header, payload].concat()
@@ -23,7 +23,7 @@ async fn pair() -> (TcpStream, Incoming) {
     (client, Incoming { reader: None, through, max_frame_size: 1 << 16 })
 }
 
-/// What comes within the time; `None`: nothing whole.
+/// The message that arrives within the time; `None` without a whole message.
 async fn next(incoming: &mut Incoming) -> Option<Message> {
     let read = poll_fn(|cx| incoming.poll_next(cx));
     timeout(Duration::from_millis(300), read).await.ok().map(Result::unwrap)
@@ -84,7 +84,8 @@ async fn a_close_with_a_code_that_is_not_allowed_is_a_close() {
     assert!(matches!(next(&mut incoming).await, Some(Message::Close(Some(_)))));
 }
 
-/// Every open connection holds the future of [`serve`], so its size counts: the size of the future that a function returns.
+/// The future of [`serve`] exists once per open connection, so its size counts. Sizes are those of the futures that
+/// functions return.
 #[test]
 fn an_idle_connection_holds_no_room_for_messages() {
     fn size<A, R>(_: impl FnOnce(A) -> R) -> usize {

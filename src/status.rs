@@ -1,8 +1,9 @@
-//! Whose connections live on this node: keeps their leases in the broker alive, which makes their users online, and
-//! does what users ask about statuses. Who is invisible is kept out of the [`Presence`] of all channels too.
+//! Statuses of the users with connections on this node. Renews the connections' leases in the broker, which make their
+//! users online, and serves users' commands about statuses. Invisible users are also hidden from the [`Presence`] of
+//! all channels.
 //!
-//! One task tells the broker of what has begun, changed and ended, in batches, and again where that failed, so that
-//! nothing overtakes anything. A connection that shows no sign of life for long is taken for lost before its end is
+//! A single task reports new, changed and ended connections to the broker, in batches, and repeats failed reports, so
+//! that no report overtakes another. A connection without a sign of life for long counts as lost before its end is
 //! noticed.
 
 use crate::broker::BrokerError;
@@ -19,23 +20,24 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-/// Leases or ends told in one call to the broker.
+/// Maximum number of leases or ends per call to the broker.
 const BATCH: usize = 500;
-/// Between attempts while the broker fails.
+/// Pause between attempts while the broker fails.
 const RETRY: Duration = Duration::from_millis(200);
-/// Beside the pings' interval: how long a client's answer may take before it is taken for lost.
+/// Maximum time for a client's answer to a ping, in addition to the interval of pings, before the connection counts as
+/// lost.
 const ANSWER: Duration = Duration::from_secs(5);
 
 pub struct Statuses {
     store: Arc<dyn StatusStore>,
     presence: Arc<Presence>,
-    /// Of this node, by user.
+    /// This node's connections, by user.
     register: Arc<Connections>,
     metrics: Metrics,
     lease: Duration,
-    /// How long a connection may be silent.
+    /// Time without a sign of life after which a connection counts as lost.
     silence: Duration,
-    // Held for a few looks, never across an await.
+    // Held for a few reads, never across an await.
     local: Mutex<Local>,
     changed: Notify,
     told: Notify,
@@ -45,9 +47,9 @@ pub struct Statuses {
 struct Local {
     /// By client.
     connections: HashMap<Arc<str>, Held, foldhash::fast::RandomState>,
-    /// What the broker has to be told.
+    /// Reports due to the broker.
     due: Due,
-    /// The same while it is being told.
+    /// Whether reports are being sent.
     busy: bool,
 }
 
@@ -88,7 +90,7 @@ impl Statuses {
     /// Runs for as long as `statuses` lives.
     pub async fn run(statuses: Weak<Self>) {
         let Some(me) = statuses.upgrade() else { return };
-        // Several times within the third of a lease that a sweep may be late.
+        // Several times within a third of a lease, by which a sweep may be late.
         let look = (me.lease / 30).min(Duration::from_secs(1));
         let lease = me.lease;
         drop(me);
@@ -102,7 +104,7 @@ impl Statuses {
         }
     }
 
-    /// Has each lease renewed in its turn.
+    /// Renews each lease in its turn.
     async fn renew(statuses: Weak<Self>, mut turns: Turns) {
         loop {
             turns.next().await;
@@ -115,7 +117,7 @@ impl Statuses {
         }
     }
 
-    /// Looks for connections that have fallen silent, and sweeps.
+    /// Looks for connections that have fallen silent, and sweeps the store.
     async fn look(statuses: Weak<Self>, pause: Duration) {
         let mut failed = false;
         loop {
@@ -124,7 +126,7 @@ impl Statuses {
             me.look_for_silence();
             match me.store.sweep().await {
                 Ok(()) if failed => {
-                    // It may have lost its data.
+                    // The broker may have lost its data.
                     me.tell_again(&me.clients(|_| true));
                     failed = false;
                 }
@@ -137,8 +139,8 @@ impl Statuses {
         }
     }
 
-    /// On return the user is online, and it is known whether he is invisible; unless the broker does not answer by the
-    /// deadline, which is then made up for.
+    /// Reports a new connection. On return, the user is online and the node knows whether the user is invisible. If
+    /// the broker does not answer by the deadline, the report is repeated in the background.
     pub async fn enter(&self, connection: &Arc<Connection>, deadline: Instant) {
         let client = Arc::clone(&connection.client);
         let held = Held { connection: Arc::clone(connection), idle: false, lost: false, choice: Choice::default() };
@@ -165,7 +167,7 @@ impl Statuses {
         }
     }
 
-    /// `closed`: by either side, rather than for want of an answer.
+    /// `closed`: whether either side closed the connection, rather than a ping being left unanswered.
     pub fn leave(&self, connection: &Connection, closed: bool) {
         let mut local = self.local();
         let Some((client, held)) = local.connections.remove_entry(&connection.client) else { return };
@@ -181,14 +183,14 @@ impl Statuses {
         self.changed.notify_one();
     }
 
-    /// Whether the user has another connection here that is held.
+    /// Whether this node holds another connection of the user.
     fn has_others(&self, connection: &Connection) -> bool {
         let others = self.register.of(&connection.user);
         let local = self.local();
         others.iter().any(|other| other.id != connection.id && local.connections.contains_key(&other.client))
     }
 
-    /// A connection's user has stopped using it, or goes on.
+    /// Records that a connection's user is idle, or active again.
     pub fn set_idle(&self, connection: &Connection, idle: bool) {
         let mut local = self.local();
         let Local { connections, due, .. } = &mut *local;
@@ -205,7 +207,7 @@ impl Statuses {
         self.changed.notify_one();
     }
 
-    /// Changes what a user has chosen to be, or with `None` only looks; returns it and what others see.
+    /// Sets the user's chosen mode; `None` only reads. Returns the mode, and the status shown to other users.
     pub async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Mode, State), BrokerError> {
         let (choice, state) = self.store.choose(user, mode).await?;
         let of_user = self.register.of(user);
@@ -221,13 +223,13 @@ impl Statuses {
         Ok((choice.mode, state))
     }
 
-    /// In the order of `users`.
+    /// Statuses in the order of `users`.
     pub async fn of(&self, users: &[String]) -> Result<Vec<State>, BrokerError> {
         let states = self.store.statuses(users).await?;
         Ok(states.into_iter().map(Option::unwrap_or_default).collect())
     }
 
-    /// Returns once the broker knows of everything.
+    /// Returns once the broker knows all reports.
     pub async fn settled(&self) {
         loop {
             let told = self.told.notified();
@@ -242,7 +244,7 @@ impl Statuses {
         }
     }
 
-    /// For the end of the process: as if all that are left had closed.
+    /// For the end of the process: ends all remaining connections as if they had closed.
     pub fn withdraw(&self) {
         let left: Vec<Arc<Connection>> =
             self.local().connections.values().map(|it| Arc::clone(&it.connection)).collect();
@@ -253,7 +255,7 @@ impl Statuses {
         self.local().connections.keys().filter(|client| which(client)).cloned().collect()
     }
 
-    /// Has the leases of those renewed who are still there.
+    /// Queues renewals of the clients' leases, except for clients that are gone or lost.
     fn tell_again(&self, clients: &[Arc<str>]) {
         let mut local = self.local();
         let Local { connections, due, .. } = &mut *local;
@@ -286,8 +288,8 @@ impl Statuses {
         }
     }
 
-    /// Tells the broker of all that is due, until there is no more. Ends come first: a client that is back after having
-    /// been lost has a lease in the end.
+    /// Sends due reports until none is left. Ends go first: a client that returned after being lost has a lease in the
+    /// end.
     async fn tell(&self) {
         loop {
             let (ends, leases) = {
@@ -312,7 +314,7 @@ impl Statuses {
         let mut local = self.local();
         let Local { connections, due, .. } = &mut *local;
         due.leases.extend(leases.into_iter().filter(|it| connections.get(it).is_some_and(|held| !held.lost)));
-        // The leases of older ones have run out by themselves.
+        // The leases of older ends have expired by themselves.
         let mut ends: Vec<Ended> = ends.into_iter().filter(|end| end.at.elapsed() < self.lease).collect();
         ends.append(&mut due.ends);
         due.ends = ends;
@@ -337,7 +339,7 @@ impl Statuses {
 
     fn failed(&self, error: &BrokerError) {
         self.metrics.broker_errors.with_label_values(&["status"]).inc();
-        tracing::debug!(%error, "telling of users' statuses failed; it is tried again");
+        tracing::debug!(%error, "a call to the broker about users' statuses failed; retrying");
     }
 
     fn local(&self) -> MutexGuard<'_, Local> {
@@ -346,7 +348,7 @@ impl Statuses {
 }
 
 impl Held {
-    /// Returns the newest that is known.
+    /// Returns the newest known choice.
     fn learn(&mut self, choice: Choice) -> Choice {
         if choice.at > self.choice.at {
             self.choice = choice;

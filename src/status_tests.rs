@@ -1,4 +1,4 @@
-//! Leases on the real in-process broker, on a clock of their own.
+//! Leases on the real in-process broker, on a paused clock.
 
 use super::*;
 use crate::auth::Account;
@@ -72,7 +72,7 @@ async fn who_is_silent_is_lost_and_who_speaks_again_is_back() {
     pass(3).await;
     assert_eq!(node.status().await, Status::Offline);
     let seen = node.broker.statuses(&["ann".to_owned()]).await.unwrap()[0].unwrap().last_seen.unwrap();
-    // The clock of the day does not pass here: he was seen half a minute before it.
+    // The system clock does not follow the paused clock: the user was last seen half a minute before now.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     assert!((29_000..33_000).contains(&(now - seen)), "{}", now - seen);
     connection.show_life();

@@ -1,9 +1,9 @@
 //! Background tasks, and the consequence of a panic.
 //!
-//! A panic in a [`contained`] task ends the connection or request of a single client. A panic in any other task ends the
-//! process with [`EXIT_CODE`]: without the task, a part of the gateway would stand still while `/readyz` reports no error.
-//! The supervisor (systemd, Docker) then starts the gateway again, and clients reconnect. Tasks are not contained by
-//! default, hence a new task cannot be forgotten.
+//! A panic in a [`contained`] task ends the connection or request of a single client. A panic in any other task ends
+//! the process with [`EXIT_CODE`]: without the task, a part of the gateway would stand still while `/readyz` reports
+//! no error. The supervisor (systemd, Docker) then starts the gateway again, and clients reconnect. Tasks are not
+//! contained by default, hence a new task cannot be forgotten.
 
 use std::future::Future;
 use std::panic::PanicHookInfo;
@@ -92,7 +92,7 @@ where
     tokio::spawn(TASK.scope(Some(task), async {
         match tokio::time::timeout(PANIC_DELAY, future).await {
             Ok(output) => output,
-            Err(_) => panic!("asked for by {PANIC_VARIABLE}"),
+            Err(_) => panic!("panic requested by {PANIC_VARIABLE}"),
         }
     }))
 }
@@ -121,10 +121,10 @@ pub fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let task = TASK.try_with(|task| *task);
         if task == Ok(None) {
-            log(panic, "a client's task", "its connection is closed; please report this");
+            log(panic, "a client's task", "the connection is closed; please report this bug");
         } else {
             let name = task.ok().flatten().map_or("a background task", Task::name);
-            log(panic, name, "the gateway ends, to be started anew by its supervisor; please report this");
+            log(panic, name, "the gateway exits, and its supervisor should restart it; please report this bug");
             std::process::exit(EXIT_CODE);
         }
     }));

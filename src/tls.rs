@@ -100,14 +100,14 @@ fn explain(error: &Error, peer: &str) -> String {
             | CertificateError::BadSignature
             | CertificateError::InvalidPurpose
             | CertificateError::InvalidPurposeContext { .. },
-        ) => format!("if its authority is your own, name the authority's certificate in `{peer}_ca_file`"),
+        ) => format!("with an authority of your own, name the authority's certificate in `{peer}_ca_file`"),
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => format!("`{peer}_url` and the certificate have to name the same host"),
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "renew the certificate, or set this machine's clock".to_owned()
         }
-        Error::InvalidMessage(_) => format!("what answers there speaks no TLS: is the port in `{peer}_url` right?"),
+        Error::InvalidMessage(_) => format!("the server speaks no TLS: is the port in `{peer}_url` right?"),
         Error::AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::HandshakeFailure
@@ -116,7 +116,7 @@ fn explain(error: &Error, peer: &str) -> String {
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnsupportedCertificate,
         ) if peer == "redis" => {
-            "it wants a client certificate of an authority that it trusts: see `redis_cert_file`, `redis_key_file`"
+            "Redis requires a client certificate of a trusted authority: set `redis_cert_file` and `redis_key_file`"
                 .to_owned()
         }
         _ => return format!("TLS: {error}"),

@@ -1,21 +1,20 @@
-//! Doing something for many clients again and again, evenly spread over time: whoever is behind it never has to take
-//! many of them at once, and let others wait meanwhile.
+//! Periodic work for many clients, spread evenly over time: without bursts that delay other calls to the broker.
 
 use std::hash::BuildHasher;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Turns in a round, in each of which all clients are looked through once.
+/// Turns per round. Each round covers all clients once.
 const TURNS: u32 = 64;
-/// Parts of a turn, at most: so many calls in a round can be waited for one after the other, however many clients.
+/// Maximum number of parts per turn: limits the sequential calls per round, for any number of clients.
 const PARTS: usize = 16;
-/// Fewer than this need no further division.
+/// A turn with at most this many clients is not divided.
 const FEW: usize = 16;
 
-/// Each client has its turn once in a round, always the same one.
+/// Assigns clients to turns of a round; a client's turn is the same in every round.
 pub struct Turns {
     length: Duration,
-    /// The time of the next turn. Turns that come late are made up for at once, so that rounds take no longer.
+    /// Time of the next turn. Late turns are made up for at once, so rounds do not get longer.
     due: Instant,
     begun: Instant,
     current: u64,
@@ -23,7 +22,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// `round`: how often each client has its turn.
+    /// `round`: time between two turns of a client.
     pub fn new(round: Duration) -> Self {
         let length = (round / TURNS).max(Duration::from_millis(1));
         let hasher = foldhash::fast::RandomState::default();
@@ -31,8 +30,8 @@ impl Turns {
         Self { length, due: now, begun: now, current: 0, hasher }
     }
 
-    /// Waits for the next turn. After a standstill (a suspended machine, a stopped process) each client's turn is made up
-    /// for once, however many rounds were missed.
+    /// Waits for the next turn. After a standstill (a suspended machine, a stopped process), each client gets a single
+    /// turn at once, however many rounds were missed.
     pub async fn next(&mut self) {
         let missed = self.length * (TURNS - 1);
         if let Some(earliest) = Instant::now().checked_sub(missed) {
@@ -48,7 +47,7 @@ impl Turns {
         self.hasher.hash_one(client) % u64::from(TURNS) == self.current
     }
 
-    /// Cuts what is due in this turn into parts, each with the time for it.
+    /// Divides the clients due in this turn into parts, with a start time per part.
     pub fn parts<'a, T>(&self, due: &'a [T]) -> impl Iterator<Item = (Instant, &'a [T])> + use<'a, T> {
         let parts = due.len().div_ceil(FEW).clamp(1, PARTS);
         let (begun, pause) = (self.begun, self.length / parts as u32);
@@ -93,7 +92,7 @@ mod tests {
             turns.next().await;
             had.iter_mut().zip(&clients).for_each(|(had, client)| *had += u32::from(turns.is_of(client)));
         }
-        assert!(had.iter().all(|had| *had == 1) && Instant::now() == start, "at once, and once");
+        assert!(had.iter().all(|had| *had == 1) && Instant::now() == start, "a single turn each, without a wait");
         turns.next().await;
         assert_eq!(turns.begun - start, turns.length, "then at the usual pace");
     }

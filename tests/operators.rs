@@ -49,7 +49,7 @@ async fn a_wrong_gateway_url_is_seen_before_the_first_write_and_until_it_is_mend
     assert_eq!(gateway.metric("gateway_hook_last_arrival_timestamp_seconds").await, 0.0);
     let (code, found) = doctor(&gateway, &pocketbase);
     assert_eq!(code, Some(1), "{found}");
-    assert!(found.contains("WRONG the way from PocketBase's hooks") && found.contains("set GATEWAY_URL"), "{found}");
+    assert!(found.contains("WRONG requests from PocketBase's hooks") && found.contains("set GATEWAY_URL"), "{found}");
     for text in [gateway.process.log(), pocketbase.process.log(), told, found] {
         assert!(!text.contains("hunter2"), "{text}");
     }
@@ -59,7 +59,7 @@ async fn a_wrong_gateway_url_is_seen_before_the_first_write_and_until_it_is_mend
     until("the warning to go", async || warnings(&gateway).await.is_empty().then_some(())).await;
     assert_eq!(gateway.metric("gateway_hooks_failing").await, 0.0);
     let (code, found) = doctor(&gateway, &pocketbase);
-    assert!(code == Some(0) && found.contains("ok    the way from PocketBase's hooks"), "{found}");
+    assert!(code == Some(0) && found.contains("ok    requests from PocketBase's hooks"), "{found}");
     gateway.metric_reaches("gateway_hook_last_arrival_timestamp_seconds", 1_600_000_000.0).await;
 }
 

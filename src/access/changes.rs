@@ -1,18 +1,18 @@
-//! What has changed since when, as far as it concerns who may see what.
+//! Log of recent access changes: tells whether a cached answer of PocketBase is still valid.
 //!
-//! PocketBase's hooks write a [`Change`] into the outbox beside whatever may let somebody in or shut him out. An
-//! answer of PocketBase that was asked for before such a change was heard of is void after it.
+//! PocketBase's hooks write a [`Change`] into the outbox beside every write that may grant or end access. A change
+//! invalidates the answers within its scope that were asked for before the change arrived.
 
 use crate::protocol::codes::{self, UnsubscribeCode};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Separate changes that are remembered. Beyond that they are forgotten, and everything counts as changed.
+/// Maximum number of separate changes kept. Past the limit, they are dropped, and everything counts as changed.
 const REMEMBERED: usize = 10_000;
 
-/// Something that may have changed access, as the hooks describe it: which of the fields are there says what it
-/// concerns. With none of them, everything.
+/// An event that may have changed access, as sent by the hooks. The fields that are present limit the scope; without
+/// fields, the scope is everything.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Change {
     pub cause: Cause,
@@ -25,30 +25,31 @@ pub struct Change {
     pub namespace: Option<String>,
 }
 
-/// Those that say more are greater: a room that is deleted takes its memberships with it.
+/// Cause of a change. Of several causes, the greatest is reported: the deletion of a room also deletes its
+/// memberships.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
-    /// A back end asked for it; the hooks never say so.
+    /// Request of a back end; the hooks never send it.
     #[serde(skip)]
     Server,
     /// The user's own record.
     User,
-    /// A record that the rule looks at.
+    /// A record that the rule depends on.
     Related,
-    /// A record that concerns this user in this channel alone, such as a membership.
+    /// A record that concerns a single user in a single channel, such as a membership.
     Member,
     /// The guarded record.
     Record,
-    /// The guarded record is gone.
+    /// The guarded record was deleted.
     Deleted,
-    /// A collection: its rules, its fields, its token secret. Also anything that this version does not know.
+    /// A collection: rules, fields or token secret. Also every cause unknown to this version.
     #[serde(other)]
     Rules,
 }
 
 impl Cause {
-    /// What a client is told whose subscription it ends.
+    /// Code for a client whose subscription ends for this cause.
     pub fn code(self) -> UnsubscribeCode {
         match self {
             Cause::Server => codes::BY_SERVER,
@@ -76,33 +77,33 @@ impl Cause {
 impl Change {
     pub const EVERYTHING: Self = Self { cause: Cause::Rules, user: None, channel: None, namespace: None };
 
-    /// Whether it may concern this user in this channel.
+    /// Whether the change may concern the user in the channel.
     pub fn concerns(&self, user: &str, channel: &str) -> bool {
         self.user.as_deref().is_none_or(|it| it == user)
             && self.channel.as_deref().is_none_or(|it| it == channel)
             && self.namespace.as_deref().is_none_or(|it| channel.split(':').next() == Some(it))
     }
 
-    /// Whether users themselves may have changed, and with them their keys.
+    /// Whether accounts may have changed, and with them their keys.
     pub fn concerns_accounts(&self) -> bool {
         self.channel.is_none() && self.namespace.is_none()
     }
 }
 
-/// Later moments are greater.
+/// Position in the log of changes. Later moments are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
 #[derive(Default)]
 pub struct Changes {
-    // Held for a few lookups.
+    // Held for a few lookups: a std Mutex is enough.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     now: u64,
-    /// When something last changed that concerns everybody everywhere.
+    /// Time of the last change whose scope was everything.
     everything: u64,
     last: HashMap<(Option<String>, Option<String>), u64, foldhash::fast::RandomState>,
 }
@@ -116,7 +117,7 @@ impl Changes {
         let mut state = self.lock();
         state.now += 1;
         let now = state.now;
-        // Changes of a namespace are rare enough to stand for everything.
+        // Changes of a namespace are rare and count as changes of everything.
         let narrow = change.namespace.is_none() && (change.user.is_some() || change.channel.is_some());
         if !narrow || state.last.len() >= REMEMBERED {
             state.everything = now;
@@ -126,7 +127,8 @@ impl Changes {
         }
     }
 
-    /// Whether nothing was noted since then that may concern this user, in this channel or at all.
+    /// Whether no change since `then` may concern the user in the channel; without a channel, whether none concerns
+    /// the user everywhere.
     pub fn none_since(&self, Moment(then): Moment, user: &str, channel: Option<&str>) -> bool {
         let state = self.lock();
         if state.now == then {
@@ -178,7 +180,7 @@ mod tests {
             {
                 assert_eq!(change.concerns(user, channel), concerned, "{change:?} {user} {channel}");
                 let holds = changes.none_since(before, user, Some(channel));
-                // Too careful is allowed, for a namespace.
+                // A namespace counts as everything: more answers than necessary may become invalid.
                 assert!(holds != concerned || (!holds && change.namespace.is_some()), "{change:?} {user} {channel}");
                 assert!(changes.none_since(changes.now(), user, Some(channel)));
             }

@@ -1,7 +1,7 @@
-//! The broker of a single node: everything in this process, gone with it.
+//! The broker of a single node: keeps all data in this process.
 //!
-//! After a restart every channel has a new epoch, so clients that come back are told `recovered:false` and
-//! reload from PocketBase.
+//! After a restart every channel has a new epoch, so returning clients get `recovered:false` and reload from
+//! PocketBase.
 
 mod crowd;
 mod status;
@@ -19,16 +19,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::time::{Duration, Instant};
 
-/// Reserved names that are kept at most, some 100 bytes each.
+/// Maximum number of reserved names, some 100 bytes each.
 const CLAIMS_MAX: usize = 100_000;
 
-/// When each reserved name is free again.
+/// Reserved names, each with the end of the reservation.
 type Claims = HashMap<String, Instant, foldhash::fast::RandomState>;
 
 pub struct MemoryBroker {
     retention: Retention,
     channels: DashMap<Arc<str>, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
-    /// Upper bound of the bytes of payload in all histories: exact after [`MemoryBroker::shrink`], then only growing.
+    /// Upper bound of the payload bytes in the counted histories: exact after [`MemoryBroker::shrink`], then only
+    /// growing.
     bytes: AtomicUsize,
     mark: Mutex<Option<Mark>>,
     claims: Mutex<Claims>,
@@ -36,12 +37,13 @@ pub struct MemoryBroker {
     sink: OnceLock<Weak<dyn Sink>>,
 }
 
-/// A std Mutex is enough: it is held for a few pushes and never across an await. It is held while the sink is
-/// called, which keeps the channel's order; the hub locks its own channel inside, never the other way round.
+/// A std Mutex is enough: held for a few pushes and never across an await. Calls to the sink are made under this lock,
+/// which keeps the channel's order. Lock order: the hub's lock of the channel is taken inside, never the other way
+/// round.
 #[derive(Default)]
 struct Channel {
-    /// Made on first use, since there may be very many channels that only ever have presence. From then on somebody
-    /// may have been told its epoch, which has to stay.
+    /// Created on first use, since very many channels may only ever have presence. After that a client may know the
+    /// epoch, which must not change.
     log: Option<Box<Log>>,
     presence: Crowd,
     subscribed: bool,
@@ -53,7 +55,7 @@ struct Log {
     /// The outbox number of the last publication.
     seq: u64,
     history: VecDeque<Publication>,
-    /// Of payload in `history`.
+    /// Bytes of payload in `history`.
     bytes: usize,
     published_at: Instant,
     used_at: Instant,
@@ -69,7 +71,7 @@ impl Channel {
         self.log.as_ref().map_or(0, |log| log.seq)
     }
 
-    /// Takes out those clients whose time has run out, or this one. Returns those of whom others are to be told.
+    /// Removes expired clients, and `client`. Returns the removed clients whose leave must be announced.
     fn evict(&mut self, now: Instant, retention: &Retention, client: Option<&str>) -> Vec<ClientInfo> {
         let told = self.presence.len() <= retention.join_leave_max;
         let mut left = self.presence.expire(now, retention.presence_ttl);
@@ -101,7 +103,7 @@ impl Log {
         (self.history, self.bytes) = (VecDeque::new(), 0);
     }
 
-    /// Drops the oldest publications above the two bounds.
+    /// Drops the oldest publications above the two limits.
     fn trim(&mut self, size: usize, bytes: usize) {
         while self.history.len() > size || self.bytes > bytes {
             let Some(oldest) = self.history.pop_front() else { break };
@@ -109,7 +111,7 @@ impl Log {
         }
     }
 
-    /// `bytes`: the bound of the history.
+    /// Appends a publication; `bytes` limits the payload of the history.
     fn append(&mut self, entry: &Entry, retention: &Retention, bytes: usize) -> Publication {
         let now = Instant::now();
         self.expire(now, retention);
@@ -123,7 +125,7 @@ impl Log {
         publication
     }
 
-    /// Drops what is past its time.
+    /// Clears the history after its time to live.
     fn expire(&mut self, now: Instant, retention: &Retention) {
         if now - self.published_at > retention.ttl {
             self.clear();
@@ -158,7 +160,7 @@ impl MemoryBroker {
         })
     }
 
-    /// Runs for as long as the broker lives: frees channels that nobody has used for long.
+    /// Frees expired histories, expired clients and unused channels, for as long as the broker lives.
     pub async fn sweep(broker: Weak<Self>) {
         loop {
             tokio::time::sleep(Duration::from_secs(10)).await;
@@ -170,21 +172,21 @@ impl MemoryBroker {
                     log.expire(now, &broker.retention);
                 }
                 broker.evict(name, &mut state, None);
-                // Another holder may be about to publish into it.
+                // Another task with this Arc may be about to publish.
                 Arc::strong_count(channel) > 1 || !state.is_idle(now, &broker.retention)
             });
         }
     }
 
-    /// Counts newly kept bytes. Shrinks the histories when the total may exceed the bound.
+    /// Counts newly kept bytes. Shrinks the histories when the total may exceed the limit.
     fn count_bytes(&self, added: usize) {
         if self.bytes.fetch_add(added, Ordering::AcqRel).saturating_add(added) > self.retention.total_bytes {
             self.shrink();
         }
     }
 
-    /// Drops the oldest publications of the largest histories, down to three quarters of the total bound. Visits every
-    /// channel, but not again before a quarter of the bound was published.
+    /// Drops the oldest publications of the largest histories, down to three quarters of the total limit. Visits every
+    /// channel, but not again before a quarter of the limit was published.
     fn shrink(&self) {
         let mut channels: Vec<(usize, Arc<Mutex<Channel>>)> = Vec::new();
         for entry in self.channels.iter() {
@@ -205,7 +207,7 @@ impl MemoryBroker {
         self.bytes.store(kept, Ordering::Release);
     }
 
-    /// The channel, made on first use. Its guard is dropped here, so that none lives across an await.
+    /// The channel, created on first use. The map's guard is dropped here, so that no guard lives across an await.
     fn channel(&self, name: impl AsRef<str> + Into<Arc<str>>) -> Arc<Mutex<Channel>> {
         if let Some(found) = self.channels.get(name.as_ref()) {
             return Arc::clone(&found);
@@ -213,7 +215,7 @@ impl MemoryBroker {
         Arc::clone(&self.channels.entry(name.into()).or_default())
     }
 
-    /// Whether there was room: `limit` others at most may be there already.
+    /// Adds or renews a client. Returns false, and adds nothing, if the channel already has `limit` other clients.
     fn add(&self, name: &Arc<str>, info: &ClientInfo, limit: Option<usize>) -> bool {
         let channel = self.channel(Arc::clone(name));
         let mut channel = lock(&channel);
@@ -229,7 +231,7 @@ impl MemoryBroker {
         true
     }
 
-    /// Takes clients out of the presence whose time has run out, and this one.
+    /// Removes expired clients, and `client`, from the presence, and announces their leaves.
     fn evict(&self, name: &str, channel: &mut Channel, client: Option<&str>) {
         for info in channel.evict(Instant::now(), &self.retention, client) {
             self.tell_movement(name, Movement::Leave, info);
@@ -248,14 +250,14 @@ impl MemoryBroker {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere ends that task; the state here is whole after each statement.
+    // Poisoning does not matter: the state is consistent after each statement.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError> {
-        self.sink.set(sink).map_err(|_| BrokerError::Unavailable("it was started twice".into()))
+        self.sink.set(sink).map_err(|_| BrokerError::Unavailable("the broker was already started".into()))
     }
 
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
@@ -280,7 +282,7 @@ impl Broker for MemoryBroker {
             if subscribed && let Some(sink) = &sink {
                 sink.publication(name, &log.epoch, publication, None);
             }
-            // Unlocked, since shrinking locks each channel.
+            // Unlock first: shrinking locks each channel.
             drop(channel);
             if !name.starts_with(INTERNAL) {
                 self.count_bytes(data.len());
@@ -328,7 +330,7 @@ impl Broker for MemoryBroker {
     async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError> {
         let channel = self.channel(channel);
         let mut channel = lock(&channel);
-        // Without a log there is nothing to forget, and nobody knows its epoch.
+        // Without a log there is no history, and no client knows an epoch.
         if let Some(log) = channel.log.as_mut().filter(|log| log.seq <= seq) {
             let last = log.seq;
             log.forget();

@@ -1,20 +1,19 @@
-//! The broker of any number of gateways: everything in one Redis, in one whose replica takes over when sentinels say so,
-//! or in a Redis Cluster.
+//! The broker for any number of gateways, on a single Redis, a Redis with sentinels, or a Redis Cluster.
 //!
-//! Three links to each node of Redis. Commands go over a [`link`] and fail with [`BrokerError::Unavailable`] within
-//! about two seconds when Redis is silent, within a quarter when it is known to be down. Histories and presence lists
-//! have a separate link: large answers do not delay commands. Messages come in over [`subscriptions`], one Redis
-//! channel for each channel that this gateway wants. Every link reconnects by itself, for as long as the broker
-//! lives; [`nodes`] routes. Follow a message: [`pubsub`] → [`delivery`] → the sink.
+//! A gateway has three links to each Redis node. Commands go over a [`link`] and fail with
+//! [`BrokerError::Unavailable`]: within about two seconds if Redis is silent, within a quarter of a second if the link
+//! is known to be down. Histories and presence lists have a separate link, so that large answers do not delay commands.
+//! Messages arrive over [`subscriptions`], with one Redis pub/sub channel per wanted channel. Links reconnect by
+//! themselves for as long as the broker lives; [`nodes`] routes commands. Follow a message: [`pubsub`] → [`delivery`] →
+//! the sink.
 //!
-//! In a cluster all that belongs to one channel shares a slot, and so do the users of one bucket: their hash tags see
-//! to it ([`keys`]). Publications go through sharded pub/sub, each on its slot's node alone. When a node dies or a slot
-//! moves, what is subscribed to follows, and the sink hears of a gap. Where there are [`sentinels`], another master is
-//! taken as a move of all slots.
+//! In a cluster, hash tags ([`keys`]) put the keys of a channel into one slot, and likewise the users of a bucket.
+//! Publications go through sharded pub/sub on the slot's node. When a node dies or a slot moves, the subscriptions move
+//! to the new node, and the sink gets a gap. With [`sentinels`], a new master is handled as a move of all slots.
 //!
-//! Users' [`status`] has keys of its own. A channel is a hash (its epoch, offset, last sequence number and bytes), a
-//! stream (its history) and keys of presence; [`scripts`] change them, each atomically. The [`ledger`] bounds the
-//! total of the histories. If Redis comes back empty, channels begin new epochs.
+//! A channel is a hash (epoch, offset, last sequence number and bytes), a stream (the history) and the keys of
+//! presence. Users' [`status`] has separate keys. [`scripts`] change the keys, each script atomically. The [`ledger`]
+//! limits the total size of the histories. If Redis comes back empty, channels begin new epochs.
 
 mod address;
 mod delivery;
@@ -56,27 +55,27 @@ use subscriber::State;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long [`RedisBroker::connect`] waits for a Redis that may not be there.
+/// How long [`RedisBroker::connect`] waits for a first answer of Redis.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
-/// Clients in one call of a script about presence: few enough that one crowded channel does not hold up all others.
+/// Clients per call of a presence script: few enough that a crowded channel does not delay the rest.
 const PRESENCE_CHUNK: usize = 256;
-/// Redis takes no expiry beyond its calendar: ten years stand for ever.
+/// Longest expiry passed to Redis, which refuses times beyond the range of a clock: ten years stand for "forever".
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 pub struct RedisBroker {
-    /// All keys; also what this gateway is subscribed to.
+    /// Key names, wanted channels, and the sink.
     state: Arc<State>,
     nodes: Arc<Nodes>,
     scripts: Arc<Scripts>,
     retention: Retention,
     clustered: bool,
     ledger: Arc<Ledger>,
-    /// Of the outbox, as the shared mark last said.
+    /// Generation of the outbox, from the last read of the shared mark.
     generation: AtomicU64,
-    /// The shared mark, as this node last saw it: where it has to begin again should Redis lose its data.
-    /// A std Mutex is enough: never held across an await.
+    /// The shared mark, as last read: the point to continue from if Redis loses the data. A std Mutex is enough: never
+    /// held across an await.
     known: Mutex<Known>,
-    /// How many connections to Redis had been made by then; 0: it was not read yet.
+    /// Connection number at which the mark was last read; 0: not read yet.
     marked: AtomicU64,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
@@ -88,15 +87,15 @@ impl RedisBroker {
         Self::connect_with(url, None, prefix, retention).await
     }
 
-    /// Connects to a Redis, version 7 or newer, to a cluster, of which one node that answers is enough, or to the master
-    /// that sentinels name. `tls` is for URLs that want it. All keys and channels begin with `prefix`; gateways that
-    /// share it work together.
+    /// Connects to Redis 7 or newer: a single Redis, a cluster (one answering node is enough), or the master named by
+    /// sentinels. `tls` is required by `rediss` URLs. All keys and pub/sub channels begin with `prefix`; gateways with
+    /// the same prefix work together.
     ///
-    /// Waits three seconds at most for Redis to answer. If it does not, the broker is returned all the same:
-    /// its calls fail, [`Broker::check`] says why, and it works as soon as Redis does.
+    /// Waits at most three seconds for an answer of Redis. Without an answer the broker is returned all the same: calls
+    /// fail, [`Broker::check`] gives the reason, and calls succeed as soon as Redis answers.
     ///
     /// # Errors
-    /// When `url` cannot work, whether Redis is there or not. The error does not repeat it: it may hold a password.
+    /// When `url` is invalid. The error does not quote the URL, which may contain a password.
     pub async fn connect_with(
         url: RedisUrl,
         tls: Option<Tls>,
@@ -142,21 +141,22 @@ impl RedisBroker {
         &self.state.keys
     }
 
-    /// A channel's position outlives its history in any case: without it the history would have no epoch.
+    /// In milliseconds. A position lives at least as long as the history: without a position, the history would have no
+    /// epoch.
     fn position_ttl(&self) -> u64 {
         position_ttl(&self.retention)
     }
 
     async fn call_one(&self, script: &redis::Script, command: Cmd) -> Result<Value, BrokerError> {
         let answers = self.nodes.call(script, &[command]).await?;
-        answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))
+        answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("Redis gave no answer to a script".into()))
     }
 
     fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Calls the script for each channel with what `write` makes of its items.
+    /// Calls a presence script once per channel and chunk; `write` turns the channel's items into arguments.
     async fn change_presence<T: Sync>(
         &self,
         script: &redis::Script,
@@ -182,7 +182,7 @@ impl RedisBroker {
         Ok(())
     }
 
-    /// `limit`: of others that may be there.
+    /// Writes the arguments of `presence_add.lua`. `limit`: maximum number of other clients in the channel.
     fn write_entry(&self, command: &mut Cmd, infos: &[&ClientInfo], limit: Option<usize>) {
         command.arg(millis(self.retention.presence_ttl).max(1));
         command.arg(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)));
@@ -210,7 +210,7 @@ fn position_ttl(retention: &Retention) -> u64 {
     millis(retention.position_ttl.max(retention.ttl)).max(1)
 }
 
-/// Being subscribed to is a use too: keeps the positions of this node's channels.
+/// Extends the lifetime of the positions of this node's subscribed channels, since a subscription counts as a use.
 async fn refresh(nodes: Arc<Nodes>, state: Arc<State>, retention: Retention) {
     let ttl = position_ttl(&retention);
     let pause = Duration::from_millis(ttl / 3).clamp(Duration::from_millis(50), Duration::from_secs(3600));
@@ -227,7 +227,7 @@ async fn refresh(nodes: Arc<Nodes>, state: Arc<State>, retention: Retention) {
                 })
                 .collect();
             if let Err(error) = nodes.run(&commands).await {
-                tracing::debug!(%error, "refreshing positions failed");
+                tracing::debug!(%error, "could not extend the expiry of channel positions in Redis; trying again later");
                 break;
             }
         }
@@ -266,7 +266,7 @@ impl Broker for RedisBroker {
         let mut command = call(&self.scripts.history, &[self.keys().position(channel), self.keys().stream(channel)]);
         command.arg(new_epoch()).arg(self.position_ttl()).arg(self.generation());
         let limit = query.limit.unwrap_or(usize::MAX).min(i64::MAX as usize);
-        // Bounds are inclusive; a bound that does not exist leaves nothing to read.
+        // Redis takes inclusive bounds. Without a valid bound there is nothing to read.
         if limit > 0 {
             if !query.reverse {
                 if let Some(from) = query.since.unwrap_or(0).checked_add(1) {
@@ -277,14 +277,14 @@ impl Broker for RedisBroker {
             }
         }
         let mut calls = vec![command];
-        // Redis may have lost its data. Then a gateway that starts just now would find no mark and set it to the
-        // outbox's end, past events that whoever gets this position is waiting for: so the mark is there first.
+        // Redis may have lost the mark with its data. A gateway that starts now would then set the mark to the outbox's
+        // end and skip events that clients at this position still need. Hence this call also restores the mark.
         calls.extend(self.known_mark().map(|mark| self.set_if_missing(mark)));
         let script = &self.scripts.history;
         let answers =
             if limit > 0 { self.nodes.read(script, &calls).await? } else { self.nodes.call(script, &calls).await? };
         let answer = answers.into_iter().next();
-        wire::read_history(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
+        wire::read_history(answer.ok_or_else(|| BrokerError::Corrupt("Redis gave no answer to a script".into()))?)
     }
 
     async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError> {
@@ -323,7 +323,7 @@ impl Broker for RedisBroker {
         command.arg(self.retention.presence_max);
         let answers = self.nodes.read(&self.scripts.presence, &[command]).await?;
         let answer = answers.into_iter().next();
-        wire::read_presence(answer.ok_or_else(|| BrokerError::Corrupt("no answer to a script".into()))?)
+        wire::read_presence(answer.ok_or_else(|| BrokerError::Corrupt("Redis gave no answer to a script".into()))?)
     }
 
     async fn presence_stats(&self, channel: &str) -> Result<PresenceStats, BrokerError> {
@@ -341,17 +341,17 @@ impl Broker for RedisBroker {
     }
 
     async fn restart(&self, mark: Mark) -> Result<Mark, BrokerError> {
-        // The channels begin anew, that of the barriers too.
+        // All channels start new epochs, the barriers' channel included, so no earlier barrier counts.
         self.move_mark(&self.scripts.restart, mark, None).await
     }
 
-    /// All links have to be up, and all wanted channels subscribed to.
     async fn claim(&self, name: &str, ttl: Duration) -> Result<bool, BrokerError> {
         let mut command = redis::cmd("SET");
         command.arg(self.keys().claim(name)).arg("").arg("NX").arg("PX").arg(millis(ttl).max(1));
         Ok(self.nodes.send(command).await? != Value::Nil)
     }
 
+    /// Requires that all links are up and all wanted channels are subscribed.
     async fn check(&self) -> Result<(), BrokerError> {
         self.nodes.check().await
     }

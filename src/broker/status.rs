@@ -1,4 +1,4 @@
-//! Who is online: leases of connections, counted together over all nodes, and what follows from them for each user.
+//! Users' statuses (online, away, …), derived from the leases of the users' connections on all nodes.
 
 use super::BrokerError;
 use crate::protocol::Payload;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What others see.
+/// A user's status as other users see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -18,7 +18,7 @@ pub enum Status {
     Offline,
 }
 
-/// What a user has chosen to be.
+/// The mode that a user has chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -27,7 +27,7 @@ pub enum Mode {
     Online,
     Away,
     Dnd,
-    /// Looks offline to all others.
+    /// Looks offline to other users.
     Invisible,
 }
 
@@ -35,10 +35,10 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub status: Status,
-    /// Unix milliseconds: of the last sign of life, or when the user became invisible; for whoever is not offline: of
-    /// the change to this status. `None` when it is not known.
+    /// Unix milliseconds. Offline: the user's last sign of life, or the moment of becoming invisible. Otherwise: the
+    /// change to this status. `None` if unknown.
     pub last_seen: Option<u64>,
-    /// Later states of a user have greater ones: microseconds of the store's clock, made to ascend.
+    /// Ascends with each state of a user: microseconds of the store's clock, or the last version + 1 if that is higher.
     pub version: u64,
 }
 
@@ -47,67 +47,67 @@ impl State {
         Payload::trusted(serde_json::to_vec(self).unwrap_or_default().into())
     }
 
-    /// Whether it tells nothing new to those who know the other.
+    /// Whether a client that knows `other` learns nothing new from this state.
     pub fn is_told_by(&self, other: &Self) -> bool {
         let seen = self.status != Status::Offline || self.last_seen.is_none() || self.last_seen == other.last_seen;
         self.status == other.status && seen
     }
 }
 
-/// A user's mode and when it was chosen, in microseconds; 0: never.
+/// A user's mode and the time of the choice, in Unix microseconds; 0: never chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
     pub mode: Mode,
     pub at: u64,
 }
 
-/// One connection that lives.
+/// A live connection.
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub user: Arc<str>,
     pub client: Arc<str>,
     pub idle: bool,
-    /// Since its last sign of life.
+    /// Time since the last sign of life.
     pub age: Duration,
-    /// What this node knows of its user's mode: comes back with it should the store have lost its data.
+    /// The user's mode as this node knows it. Restores the mode if the store has lost its data.
     pub choice: Choice,
 }
 
-/// One connection that lives no more.
+/// A connection that has ended.
 #[derive(Clone, Debug)]
 pub struct End {
     pub user: Arc<str>,
     pub client: Arc<str>,
-    /// Since its last sign of life.
+    /// Time since the last sign of life.
     pub age: Duration,
-    /// Whether it may be back in a moment, as after a page's reload: it was closed rather than lost.
+    /// True if the connection was closed, false if lost. After a close the client may return in a moment, as with a
+    /// page reload.
     pub closed: bool,
 }
 
-/// A user is online while at least one connection has a lease, and for `Retention::status_grace` after the last was
-/// closed. The status is worked out anew with every call that concerns the user, atomically, and each change of it is
-/// handed to [`super::Sink::status`] of every node that is subscribed to the user's channel, once. So there is never a
-/// change from one status to the same.
+/// A user is online while at least one connection has a lease, and for `Retention::status_grace` after the last
+/// connection was closed. Every call about a user computes the status again, atomically. Only a changed status is
+/// announced, once, to [`super::Sink::status`] of every node that is subscribed to the user's channel.
 ///
-/// States of one user reach a sink in their order. What it misses is announced by [`super::Sink::gap`] and can be read
-/// with [`StatusStore::statuses`]; versions say which is newer.
+/// States of one user reach a sink in order. [`super::Sink::gap`] announces possible losses; [`StatusStore::statuses`]
+/// has the current states. The higher version is the newer state.
 #[async_trait]
 pub trait StatusStore: Send + Sync {
     /// Takes or renews leases, for `Retention::presence_ttl`. Returns each user's mode, in the order of the leases.
     async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError>;
 
-    /// Ends leases; those that have ended before change nothing.
+    /// Ends leases. Leases that have already ended change nothing.
     async fn end(&self, ends: &[End]) -> Result<(), BrokerError>;
 
-    /// Changes a user's mode, or with `None` only looks. Returns what it is now and what others see.
+    /// Changes a user's mode, or only reads with `None`. Returns the current mode and the state for other users.
     async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError>;
 
-    /// In the order of `users`. `None`: not known yet, since the store has begun anew a moment ago and nodes may still
-    /// have to bring the user's connections back.
+    /// States in the order of `users`. `None`: not known yet. The store has just started empty, and nodes may still
+    /// have to renew the leases of the user's connections.
     async fn statuses(&self, users: &[String]) -> Result<Vec<Option<State>>, BrokerError>;
 
-    /// Lets time take effect on leases and graces that have run out. To be called by every node, several times within
-    /// a lease; what one call has done the others do not do again. After nobody has called it for a third of a lease,
-    /// as when Redis was away, it does nothing for a whole one: the nodes come first.
+    /// Ends expired leases and grace periods. Every node calls this several times per lease; the calls share the work.
+    /// After a pause of more than a third of a lease (an outage of Redis), sweeps do nothing for a whole lease, so that
+    /// nodes can renew their leases first.
     async fn sweep(&self) -> Result<(), BrokerError>;
 }

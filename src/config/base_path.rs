@@ -1,13 +1,13 @@
-//! The path below which the public listener serves, for a gateway behind a proxy that forwards one path to it.
+//! Path prefix of the public listener, for a gateway behind a proxy that forwards a single path.
 
 use super::value::{Value, quote};
 
-/// `/realtime`, without a slash at its end; empty for none.
+/// A path such as `/realtime`, without a slash at the end; empty for no prefix.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BasePath(String);
 
 impl BasePath {
-    /// What follows the base path in a request's path or target; `None` where it does not begin with it.
+    /// Removes the base path from a request's path or target; `None` if the target is not below the base path.
     pub fn strip<'a>(&self, target: &'a str) -> Option<&'a str> {
         target
             .strip_prefix(self.0.as_str())
@@ -30,7 +30,7 @@ impl Value for BasePath {
         if path.is_empty() || path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_segment)) {
             Ok(Self(path.to_owned()))
         } else {
-            Err(format!("{text:?} is no path such as /realtime, of letters, digits and -._~ between slashes"))
+            Err(format!("{text:?} is not a path such as /realtime, with letters, digits and -._~ between slashes"))
         }
     }
 

@@ -1,21 +1,21 @@
 //! `GATEWAY_…` variables: settings by name, and settings in files (`GATEWAY_SECRET_FILE`).
 //!
-//! Other programs set variables that begin alike: Kubernetes for each Service whose name begins with "gateway", CGI for
-//! its own interface. A name that is no setting's is therefore an error only where it is near enough to one to be a
-//! mistyped setting; all others are ignored and listed for a warning.
+//! Other programs set variables with the same prefix: Kubernetes for each Service whose name begins with "gateway", and
+//! CGI. An unknown name is therefore an error only if the name is close to a setting's, and thus probably mistyped. The
+//! remaining unknown names are ignored and listed for a warning.
 
 use super::{Config, ConfigError, SETTINGS, value};
 use std::io::Read;
 
 const PREFIX: &str = "GATEWAY_";
 const FILE: &str = "_FILE";
-/// Settings whose value may stand in a file, as container platforms mount secrets.
+/// Settings whose value may come from a file, since container platforms mount secrets as files.
 const IN_FILES: &[&str] = &["secret", "secret_second", "redis_url", "pocketbase_url"];
-/// The largest such file, in bytes.
+/// Maximum size of such a file, in bytes.
 const FILE_MAX: u64 = 16 * 1024;
 
 impl Config {
-    /// Takes over the settings among these variables.
+    /// Applies the settings among the variables.
     pub(super) fn set_from_environment(&mut self, variables: &[(String, String)]) -> Result<(), ConfigError> {
         for (variable, text) in variables {
             match Meaning::of(variable) {
@@ -45,7 +45,7 @@ impl Config {
     }
 }
 
-/// Names of the variables that begin with `GATEWAY_` and mean nothing to this program or to Kubernetes and CGI.
+/// Names of variables that begin with `GATEWAY_` and belong neither to this program nor to Kubernetes or CGI.
 pub fn unknown_variables(variables: &[(String, String)]) -> Vec<&str> {
     let names = variables.iter().map(|(variable, _)| variable.as_str());
     names.filter(|variable| matches!(Meaning::of(variable), Meaning::Unknown)).collect()
@@ -55,9 +55,9 @@ enum Meaning {
     Setting(&'static str),
     /// The path of a file with the setting's value.
     File(&'static str),
-    /// Near enough to this variable to have been meant.
+    /// Probably a mistyped form of this variable.
     Mistyped(String),
-    /// Another program's, as is known for certain.
+    /// A variable that certainly belongs to another program.
     Foreign,
     Unknown,
 }
@@ -80,14 +80,14 @@ impl Meaning {
         }
         let files = IN_FILES.iter().map(|name| format!("{name}_file"));
         let candidates: Vec<String> = SETTINGS.iter().map(|setting| setting.name.to_owned()).chain(files).collect();
-        // Short names are near to each other by chance.
+        // Fewer edits for short names, which are similar by chance.
         let near = value::nearest(&lower, candidates.iter().map(String::as_str), 3.min(lower.chars().count() / 3));
         near.map_or(Self::Unknown, |name| Self::Mistyped(format!("{PREFIX}{}", name.to_uppercase())))
     }
 }
 
-/// The hooks' own `GATEWAY_URL`, CGI's `GATEWAY_INTERFACE`, and what Kubernetes sets for a Service whose name is or
-/// begins with "gateway".
+/// True for the hooks' `GATEWAY_URL`, CGI's `GATEWAY_INTERFACE`, and the variables that Kubernetes sets for a Service
+/// whose name begins with "gateway".
 fn is_foreign(name: &str) -> bool {
     let name = format!("_{name}");
     matches!(name.as_str(), "_URL" | "_INTERFACE")
@@ -97,7 +97,7 @@ fn is_foreign(name: &str) -> bool {
         || is_port_of_service(&name)
 }
 
-/// `…_PORT_8000_TCP` and what Kubernetes sets beside it.
+/// True for `…_PORT_8000_TCP` and the related variables of Kubernetes.
 fn is_port_of_service(name: &str) -> bool {
     let ending =
         |name: &str, endings: &[&str]| endings.iter().find_map(|end| name.strip_suffix(end)).map(str::to_owned);
@@ -108,7 +108,7 @@ fn is_port_of_service(name: &str) -> bool {
     })
 }
 
-/// A file's text without the line feed at its end.
+/// Reads a file's text, without a line break at the end.
 fn read(path: &str) -> Result<String, String> {
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| format!("cannot open {path}: {error}"))?;
@@ -121,7 +121,7 @@ fn read(path: &str) -> Result<String, String> {
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
-/// Says the variable's name as it was written.
+/// Puts the variable's name into an error in place of the setting's name.
 fn named(error: ConfigError, variable: &str) -> ConfigError {
     match error {
         ConfigError::Bad { source_name, why, .. } => ConfigError::Bad { source_name, name: variable.into(), why },

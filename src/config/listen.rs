@@ -35,11 +35,13 @@ impl Value for ListenAddress {
             Some(path) if path.len() > 1 && path.starts_with('/') && !path.ends_with('/') => {
                 Ok(Self::Unix(path.into()))
             }
-            Some(_) => Err(format!("{text:?} names no file; a Unix socket's path is absolute, as in unix:///run/gateway.sock")),
+            Some(_) => {
+                Err(format!("{text:?} names no socket file; the path must be absolute, as in unix:///run/gateway.sock"))
+            }
             None => text.parse().map(Self::Tcp).map_err(|_| {
                 format!(
-                    "{text:?} is no address:port, such as 127.0.0.1:8000, 0.0.0.0:8000 or [::]:8000, nor a Unix socket, \
-                     such as unix:///run/gateway.sock"
+                    "{text:?} is neither address:port, such as 127.0.0.1:8000, 0.0.0.0:8000 or [::]:8000, nor a Unix \
+                     socket, such as unix:///run/gateway.sock"
                 )
             }),
         }

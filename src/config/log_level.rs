@@ -1,4 +1,4 @@
-//! The filter of log lines: `info`, or `info,konvert_gateway::relay=debug`.
+//! Filter of log lines: `info`, or `info,konvert_gateway::relay=debug`.
 
 use super::value::{Value, quote};
 use tracing_subscriber::EnvFilter;
@@ -6,7 +6,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 const LEVELS: &str = "error, warn, info, debug, trace or off";
 
-/// Directives as `tracing` has them, but each with a level: a word alone that is none would silence everything else.
+/// Directives of `tracing`, with a mandatory level. `tracing` takes an unknown word for a module's name, and a mistyped
+/// level would therefore silence the remaining modules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogLevel(String);
 
@@ -19,14 +20,14 @@ impl LogLevel {
 impl Value for LogLevel {
     fn parse(text: &str) -> Result<Self, String> {
         let mut text = text.to_owned();
-        // Inside brackets, where fields of spans are listed, a comma separates no directives.
+        // Within brackets, commas separate fields of spans, not directives.
         if !text.contains(['[', '{']) {
             let directives: Vec<&str> = text.split(',').map(str::trim).collect();
             for directive in &directives {
                 let level = directive.rsplit_once('=').map_or(*directive, |(_, level)| level);
                 if level.is_empty() || level.parse::<LevelFilter>().is_err() {
                     return Err(format!(
-                        "{level:?} is no log level: {LEVELS}; a module takes one as in info,konvert_gateway::relay=debug"
+                        "{level:?} is not a log level: {LEVELS}; per module: info,konvert_gateway::relay=debug"
                     ));
                 }
             }

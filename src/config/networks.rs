@@ -1,4 +1,4 @@
-//! Networks of IP addresses, such as those of trusted proxies.
+//! Networks of IP addresses, such as trusted proxies.
 
 use super::value::{Value, quote};
 use ipnet::IpNet;
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
-    /// An IPv4 address counts as itself also where the system writes it as an IPv6 one.
+    /// Whether a network contains the address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -22,7 +22,7 @@ impl Value for Networks {
             let single = word.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
             single
                 .or_else(|_| word.parse())
-                .map_err(|_| format!("{word:?} is no address or network such as 10.0.0.0/8"))
+                .map_err(|_| format!("{word:?} is not an address or a network such as 10.0.0.0/8"))
         };
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
         Ok(Self(words.map(network).collect::<Result<_, _>>()?))

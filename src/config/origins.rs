@@ -1,9 +1,10 @@
-//! From which web pages connections may come: the header `Origin`, which browsers set and pages cannot change.
+//! Allowed origins: the web pages that may connect, by the header `Origin`, which browsers set and pages cannot change.
 
 use super::value::{Value, quote};
 
-/// Exact origins (`https://chat.example.org`), all subdomains of a domain (`https://*.example.org`), and what pages of
-/// apps send (`capacitor://localhost`, `file://`, `null`), separated by commas. None listed: every origin may connect, since it takes a token, which no browser adds by itself.
+/// Exact origins (`https://chat.example.org`), subdomains of a domain (`https://*.example.org`), and origins of apps
+/// (`capacitor://localhost`, `file://`, `null`), separated by commas. An empty list allows every origin: connections
+/// need a token, which no browser adds by itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Origins(Vec<String>);
 
@@ -12,7 +13,7 @@ impl Origins {
         self.0.is_empty()
     }
 
-    /// Of one header's value, in whatever case.
+    /// Whether the value of an `Origin` header is allowed, in any letter case.
     pub fn allow(&self, origin: &str) -> bool {
         let origin = origin.to_ascii_lowercase();
         self.allow_all() || self.0.iter().any(|pattern| matches(pattern, &origin))
@@ -30,9 +31,9 @@ fn matches(pattern: &str, origin: &str) -> bool {
         .is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)))
 }
 
-/// An origin as browsers write it, with `*.` before a domain where that is wanted.
+/// Whether the text is an origin as browsers write it, optionally with `*.` before the domain.
 fn is_pattern(text: &str) -> bool {
-    // Pages from files and sandboxed frames have no host, and browsers call the origin of most of them "null".
+    // Pages from files and sandboxed frames have no host; for most of them, browsers send the origin "null".
     if matches!(text, "null" | "file://") {
         return true;
     }
@@ -53,8 +54,8 @@ impl Value for Origins {
                 Ok(word)
             } else {
                 Err(format!(
-                    "{word:?} is no origin such as https://chat.example.org or https://*.example.org, without a path; apps \
-                     send capacitor://localhost, file:// or null"
+                    "{word:?} is not an origin such as https://chat.example.org or https://*.example.org, without a \
+                     path; apps send capacitor://localhost, file:// or null"
                 ))
             }
         };

@@ -11,7 +11,7 @@ use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 
-/// Largest PEM file, in bytes; a system's list of authorities takes a quarter of the bound.
+/// Maximum size of a PEM file, in bytes; a system's list of authorities takes a quarter of the limit.
 const FILE_MAX: u64 = 1024 * 1024;
 
 /// Certificate authorities trusted to sign a server's certificate.
@@ -75,7 +75,7 @@ impl Identity<'_> {
 }
 
 impl Config {
-    /// Checks the certificate settings. A file without any use is an error: the link could be taken for encrypted.
+    /// Checks the certificate settings. An unused file is an error: the operator could take the link for encrypted.
     pub(super) fn check_tls(&self) -> Result<(), ConfigError> {
         let bad = |name, why: &str| Err(ConfigError::bad("configuration", name, why));
         if self.pocketbase_ca_file.is_some() && !self.pocketbase_url.is_https() {
@@ -95,8 +95,8 @@ impl Config {
             (Some(identity), ..) => {
                 identity.check().map_err(|why| ConfigError::bad("configuration", "redis_key_file", &why))
             }
-            (_, Some(_), _) => bad("redis_key_file", "is missing: a certificate is of use with its key only"),
-            (_, _, Some(_)) => bad("redis_cert_file", "is missing: a key is of use with its certificate only"),
+            (_, Some(_), _) => bad("redis_key_file", "is missing: the certificate in `redis_cert_file` needs a key"),
+            (_, _, Some(_)) => bad("redis_cert_file", "is missing: the key in `redis_key_file` needs a certificate"),
             _ => Ok(()),
         }
     }
@@ -113,7 +113,9 @@ impl Value for Option<Authorities> {
         let Some(pem) = read(path)? else { return Ok(None) };
         let mut roots = RootCertStore::empty();
         for certificate in certificates(path, &pem)? {
-            roots.add(certificate).map_err(|error| format!("{path} holds something that is no authority: {error}"))?;
+            roots
+                .add(certificate)
+                .map_err(|error| format!("{path} has a certificate that is not an authority's: {error}"))?;
         }
         Ok(Some(Authorities { path: path.to_owned(), roots: Arc::new(roots) }))
     }
@@ -136,7 +138,7 @@ impl Value for Option<PrivateKey> {
     fn parse(path: &str) -> Result<Self, String> {
         let Some(pem) = read(path)? else { return Ok(None) };
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
-            format!("{path} holds no private key without a passphrase, beginning with -----BEGIN PRIVATE KEY-----")
+            format!("{path} has no unencrypted private key, which begins with -----BEGIN PRIVATE KEY-----")
         })?;
         Ok(Some(PrivateKey { path: path.to_owned(), key: Arc::new(key) }))
     }
@@ -149,8 +151,8 @@ fn certificates(path: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(format!("{path} holds no certificate; one begins with -----BEGIN CERTIFICATE----- (PEM)")),
-        Err(error) => Err(format!("{path} is no PEM file: {error}")),
+        Ok(_) => Err(format!("{path} has no certificate, which begins with -----BEGIN CERTIFICATE----- (PEM)")),
+        Err(error) => Err(format!("{path} is not a PEM file: {error}")),
     }
 }
 

@@ -7,8 +7,8 @@
 //! | `redis-cluster://[user][:password@]host[:port][,host[:port] …]` | some nodes of a cluster |
 //! | `redis-sentinel://[user][:password@]host[:port][,host[:port] …]/service[/database][?sentinel_user=…&sentinel_pass=…]` | sentinels, and the name of the watched service |
 //!
-//! `rediss` in place of `redis` means TLS. User and password before the hosts log in to Redis, not to the sentinels. The
-//! `redis` crate parses the parts, percent escapes (`%40`) included.
+//! `rediss` in place of `redis` means TLS. User and password before the hosts log in to Redis, not to the sentinels.
+//! The `redis` crate parses the parts, percent escapes (`%40`) included.
 
 use super::value::{Value, quote};
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
@@ -101,7 +101,7 @@ impl RedisUrl {
         let of_one = |path: &str| login(&format!("redis://{}@host{path}", parts.credentials));
         let (topology, login) = match kind {
             "" if places.len() == 1 => (Topology::Single, of_one(parts.path)?),
-            "" => return Err(example("several hosts are a cluster's or sentinels'")),
+            "" => return Err(example("several hosts need redis-cluster:// or redis-sentinel://")),
             "cluster" if parts.path.is_empty() => (Topology::Cluster, of_one("")?),
             "cluster" => return Err(example("a cluster has no numbered databases")),
             "sentinel" => {
@@ -111,17 +111,17 @@ impl RedisUrl {
             _ => return Err(example("it begins with none of these")),
         };
         if kind != "sentinel" && !parts.query.is_empty() {
-            return Err(example("nothing may follow a question mark here"));
+            return Err(example("this kind of URL has no question mark"));
         }
         Ok(Self { text, topology, tls, places, login })
     }
 
     fn unix(text: SecretString) -> Result<Self, String> {
         let parts = Parts::of(text.expose_secret()).filter(|parts| parts.hosts.is_empty() && parts.path.len() > 1);
-        let query = parts.ok_or_else(|| example("a socket's path is absolute"))?.query;
+        let query = parts.ok_or_else(|| example("a socket's path must be absolute"))?.query;
         known(query, &["user", "pass", "db"])?;
         let info = text.expose_secret().into_connection_info().map_err(|error| example(&error.to_string()))?;
-        let ConnectionAddr::Unix(path) = info.addr() else { return Err(example("a socket has a path")) };
+        let ConnectionAddr::Unix(path) = info.addr() else { return Err(example("the socket's path is missing")) };
         let (places, login) = (vec![Place::Unix(path.clone())], checked(info.redis_settings())?);
         Ok(Self { topology: Topology::Single, tls: false, places, login, text })
     }
@@ -143,14 +143,14 @@ fn service(path: &str) -> Result<(String, &str), String> {
     // The characters allowed by `sentinel monitor`.
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if service.is_empty() || !service.chars().all(is_name) {
-        return Err(example("the name of a service, of the line `sentinel monitor NAME …`, follows the hosts"));
+        return Err(example("a service's name, as in the line `sentinel monitor NAME …`, must follow the hosts"));
     }
     Ok((service.to_owned(), database))
 }
 
 fn sentinel_login(query: &str) -> Result<RedisConnectionInfo, String> {
     known(query, &["sentinel_user", "sentinel_pass"])?;
-    let url = redis::parse_redis_url(&format!("redis://host?{query}")).ok_or_else(|| example("its query"))?;
+    let url = redis::parse_redis_url(&format!("redis://host?{query}")).ok_or_else(|| example("unreadable query"))?;
     let mut login = RedisConnectionInfo::default();
     for (name, value) in url.query_pairs() {
         login = if name == "sentinel_user" { login.set_username(&value) } else { login.set_password(&value) };
@@ -167,7 +167,7 @@ fn known(query: &str, names: &[&str]) -> Result<(), String> {
     for pair in query.split('&').filter(|_| !query.is_empty()) {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         if !names.contains(&name) || seen.contains(&name) {
-            return Err(example(&format!("behind the question mark there may be {}, each once", names.join(", "))));
+            return Err(example(&format!("only {} may follow the question mark, each once", names.join(", "))));
         }
         seen.push(name);
     }

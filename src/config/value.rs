@@ -1,18 +1,18 @@
-//! The kinds of values that settings take: text in, typed value out, and back.
+//! Kinds of setting values, with parsing from text and printing.
 
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 
-/// A kind of value.
+/// A kind of setting value.
 pub trait Value: Sized {
-    /// Reads it; the error says what would be right.
+    /// Parses a value. The error names a correct form.
     fn parse(text: &str) -> Result<Self, String>;
-    /// Prints it as TOML, secrets masked.
+    /// Prints the value as TOML, with secrets masked.
     fn show(&self) -> String;
 }
 
 pub fn quote(text: &str) -> String {
-    // A JSON string is a TOML string, but for the one control character that JSON takes as it is.
+    // A JSON string is a TOML string, except for DEL: the only control character that JSON allows unescaped.
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
@@ -38,9 +38,9 @@ impl Value for usize {
     fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(0) => Err("must be at least 1".into()),
-            // TOML has no larger ones, nor has Redis.
+            // TOML and Redis have no larger numbers.
             Ok(number) if i64::try_from(number).is_ok() => Ok(number),
-            _ => Err(format!("{text:?} is no whole number up to {}", i64::MAX)),
+            _ => Err(format!("{text:?} is not a whole number up to {}", i64::MAX)),
         }
     }
     fn show(&self) -> String {
@@ -48,20 +48,20 @@ impl Value for usize {
     }
 }
 
-/// A number that may be none: 0 for no limit where a `usize` has to be some.
+/// A limit; 0 stands for no limit, whereas a plain `usize` must be at least 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit(pub usize);
 
 impl Value for Limit {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| format!("{text:?} is no whole number; 0 stands for no limit"))
+        text.parse().map(Self).map_err(|_| format!("{text:?} is not a whole number; 0 stands for no limit"))
     }
     fn show(&self) -> String {
         self.0.to_string()
     }
 }
 
-/// A number that is found out where it is not set.
+/// A number whose default is computed at the start.
 impl Value for Option<usize> {
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Ok(None) } else { usize::parse(text).map(Some) }
@@ -71,7 +71,7 @@ impl Value for Option<usize> {
     }
 }
 
-/// Bytes of a request's head. Fewer than 8192 is nothing that the HTTP library can work with.
+/// Bytes of a request's head; at least 8192, the minimum of the HTTP library.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HeadSize(pub usize);
 
@@ -91,9 +91,9 @@ impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(0) => Err("must be at least 1 (seconds)".into()),
-            // A year: beyond it arithmetic on instants could overflow.
+            // A year at most: with longer times, arithmetic on instants could overflow.
             Ok(seconds) if seconds <= 31_536_000 => Ok(Duration::from_secs(seconds)),
-            _ => Err(format!("{text:?} is no whole number of seconds up to a year")),
+            _ => Err(format!("{text:?} is not a whole number of seconds up to a year")),
         }
     }
     fn show(&self) -> String {
@@ -101,7 +101,7 @@ impl Value for Duration {
     }
 }
 
-/// A time that may be none, where a [`Duration`] has to be some.
+/// A time in seconds that may be 0, whereas a [`Duration`] must be at least 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delay(pub Duration);
 
@@ -114,7 +114,7 @@ impl Value for Delay {
     }
 }
 
-/// A time that nobody notices, or none.
+/// A time of 0 to 100 milliseconds, too short for users to notice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Milliseconds(pub Duration);
 
@@ -122,7 +122,7 @@ impl Value for Milliseconds {
     fn parse(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(milliseconds @ 0..=100) => Ok(Self(Duration::from_millis(milliseconds))),
-            _ => Err(format!("{text:?} is no whole number of milliseconds up to 100")),
+            _ => Err(format!("{text:?} is not a whole number of milliseconds up to 100")),
         }
     }
     fn show(&self) -> String {
@@ -143,12 +143,12 @@ impl HttpUrl {
 impl Value for HttpUrl {
     fn parse(text: &str) -> Result<Self, String> {
         let url = text.trim_end_matches('/');
-        // As the routes will follow it. A fragment would swallow them without a word.
+        // Parsed with a slash, since routes follow. A fragment would silently swallow the routes.
         match format!("{url}/").parse::<hyper::Uri>() {
-            // Not repeated here, since it may be a password.
+            // The error does not quote the URL, which may contain a password.
             Ok(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => Err(
                 "a user name or password in this URL would not be sent: the gateway signs its requests with `secret` \
-                     instead; leave out what stands before the @"
+                     instead; remove the part before the @"
                     .into(),
             ),
             Ok(uri)
@@ -159,7 +159,7 @@ impl Value for HttpUrl {
                 Ok(Self(url.to_owned()))
             }
             _ => Err(format!(
-                "{:?} is no URL such as http://127.0.0.1:8090 or https://pocketbase.example.org",
+                "{:?} is not a URL such as http://127.0.0.1:8090 or https://pocketbase.example.org",
                 text.rsplit('@').next().unwrap_or(text)
             )),
         }
@@ -169,16 +169,17 @@ impl Value for HttpUrl {
     }
 }
 
-/// More than any machine has cores; far more could not be started, and each takes memory.
+/// Maximum number of threads: more than the cores of any machine. Each thread takes memory, and far more could not be
+/// started.
 const THREADS_MAX: usize = 1024;
 
-/// A number of threads, or as many as suit the machine.
+/// Number of threads; unset: computed from the number of cores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Threads(Option<usize>);
 
 impl Threads {
-    /// Half of the cores unless set, at least 1: a fan-out that keeps all cores busy would delay the very write
-    /// in PocketBase that it stems from.
+    /// Half of the cores unless set, at least 1: a fan-out on all cores would delay the very write in PocketBase that
+    /// caused the fan-out.
     pub fn count(self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.0.unwrap_or_else(|| (cores() / 2).max(1))
@@ -241,7 +242,7 @@ impl Value for Words {
     }
 }
 
-/// A TOML value as the text that [`Value::parse`] takes.
+/// Converts a TOML value to text for [`Value::parse`].
 pub fn from_toml(value: &toml::Value) -> Result<String, String> {
     match value {
         toml::Value::String(text) => Ok(text.clone()),
@@ -254,7 +255,7 @@ pub fn from_toml(value: &toml::Value) -> Result<String, String> {
     }
 }
 
-/// The candidate that differs least from `name`, if it differs by at most `furthest` letters.
+/// The candidate closest to `name`, if at most `furthest` edits away.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>, furthest: usize) -> Option<String> {
     candidates
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))

@@ -1,5 +1,5 @@
-//! How many sockets come from one network address. An IPv6 network of 64 bits counts as one address, since it is
-//! what a single subscriber line gets.
+//! Sockets per network address. An IPv6 network of 64 bits counts as one address, since a single subscriber line gets
+//! a whole /64.
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub struct Addresses {
     /// 0: no limit, and nothing is counted.
     limit: usize,
-    /// Holds as many entries as there are addresses with open sockets.
+    /// One entry per address with open sockets.
     open: DashMap<IpAddr, usize, foldhash::fast::RandomState>,
 }
 
@@ -18,7 +18,7 @@ impl Addresses {
         Arc::new(Self { limit, open: DashMap::default() })
     }
 
-    /// `None` where this address has as many as it may have.
+    /// `None` if the address holds as many sockets as allowed.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<AddressPlace> {
         if self.limit == 0 {
             return Some(AddressPlace { counted: None });
@@ -42,7 +42,7 @@ impl Addresses {
     }
 }
 
-/// Given back by its drop.
+/// The place of an open socket, given back by drop.
 pub struct AddressPlace {
     counted: Option<(Arc<Addresses>, IpAddr)>,
 }

@@ -1,20 +1,20 @@
-//! How often something may happen: a token bucket, kept as the one instant at which it would be full again (the
-//! "generic cell rate algorithm"). 16 bytes for each, and nothing that has to be refilled in the background.
+//! A token bucket for rates, stored as the instant at which the bucket would be full again (the "generic cell rate
+//! algorithm"): 16 bytes per bucket, and no refills in the background.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How fast a bucket refills and how much it holds.
+/// Refill rate and capacity of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// Between two tokens.
+    /// Time between two tokens.
     interval: Duration,
-    /// From empty to full.
+    /// Time from empty to full.
     depth: Duration,
 }
 
 impl Rate {
-    /// `None` where `per_second` is 0: no limit. A bucket holds one token at least.
+    /// `None` for `per_second` = 0: no limit. A bucket holds at least one token.
     pub fn new(per_second: usize, burst: usize) -> Option<Self> {
         let interval = Duration::from_secs(1).checked_div(u32::try_from(per_second).unwrap_or(u32::MAX))?;
         let burst = u32::try_from(burst.max(1)).unwrap_or(u32::MAX);
@@ -22,7 +22,7 @@ impl Rate {
     }
 }
 
-/// Full at first.
+/// A bucket, full at first.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     full_at: Instant,
@@ -33,7 +33,7 @@ impl Bucket {
         Self { full_at: now }
     }
 
-    /// Takes a token; false where there is none.
+    /// Takes a token; false for an empty bucket.
     pub fn take(&mut self, rate: &Rate, now: Instant) -> bool {
         let missing = self.full_at.saturating_duration_since(now) + rate.interval;
         let taken = missing <= rate.depth;
@@ -43,24 +43,24 @@ impl Bucket {
         taken
     }
 
-    /// Takes tokens whether they are there or not: the bucket may owe as many as it can hold.
+    /// Takes tokens without a check. The bucket may owe as many tokens as it can hold.
     pub fn charge(&mut self, rate: &Rate, tokens: u32, now: Instant) {
         let missing = self.full_at.saturating_duration_since(now).saturating_add(rate.interval.saturating_mul(tokens));
         self.full_at = now + missing.min(rate.depth.saturating_mul(2));
     }
 
-    /// How many tokens it holds.
+    /// Number of tokens in the bucket.
     pub fn tokens(&self, rate: &Rate, now: Instant) -> usize {
         let held = rate.depth.saturating_sub(self.full_at.saturating_duration_since(now));
         usize::try_from(held.as_nanos() / rate.interval.as_nanos().max(1)).unwrap_or(usize::MAX)
     }
 
-    /// The instant from which on it holds so many tokens, unless some are taken before; may lie in the past.
+    /// Instant from which the bucket holds `tokens` tokens, unless some are taken before. May lie in the past.
     pub fn holds_at(&self, rate: &Rate, tokens: u32) -> Instant {
         (self.full_at + rate.interval * tokens).checked_sub(rate.depth).unwrap_or(self.full_at)
     }
 
-    /// Whether it could be forgotten and made anew without any difference.
+    /// Whether the bucket is full: a new bucket would behave the same.
     pub fn is_full(&self, now: Instant) -> bool {
         self.full_at <= now
     }

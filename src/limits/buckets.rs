@@ -94,7 +94,7 @@ mod tests {
         let (rates, now) = (Buckets::new(10, 2), Instant::now());
         rates.charge("a", 4, now);
         assert!(!rates.holds("a", now) && !rates.take("a", now) && rates.holds("b", now));
-        // Four of two were taken: two and the next one are missing.
+        // Four tokens were taken from a bucket of two: two are owed, and a third has to be refilled.
         assert!(!rates.take("a", now + Duration::from_millis(299)));
         assert!(rates.holds("a", now + Duration::from_millis(300)));
         assert!(rates.take("a", now + Duration::from_millis(300)));
@@ -107,7 +107,7 @@ mod tests {
             assert!(rates.take(("a", &i.to_string()), now));
         }
         assert!(!rates.take(("b", "room:1"), now), "no room for one more");
-        assert!(rates.take(("a", "0"), now), "those that are known go on");
+        assert!(rates.take(("a", "0"), now), "known keys keep their buckets");
         assert!(rates.take(("b", "room:1"), now + Duration::from_secs(1)));
         assert_eq!(rates.buckets.len(), 1);
     }

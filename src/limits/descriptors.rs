@@ -1,44 +1,45 @@
-//! How many files and sockets the system lets this process hold, and how they are shared out.
+//! File descriptors: the system's limit for this process, and the shares of the public listener.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors kept for what has no bound of its own: files that are read, look-ups of names, sockets that are being closed.
+/// Descriptors reserved for uses without a limit of their own: files being read, DNS lookups, sockets being closed.
 const SPARE: usize = 16;
-/// Where the system sets no limit.
+/// The limit assumed where the system sets none.
 const PLENTY: usize = 1 << 20;
 
-/// Raises the limit as far as the process may, since each client takes a descriptor, and systems give 1024 to
-/// begin with for the sake of programs that use select(2), which this one does not. Returns what holds then.
+/// Raises the soft limit to the hard limit, since each client takes a descriptor. The usual soft limit of 1024 exists
+/// for programs that use select(2); the gateway does not. Returns the limit in effect.
 pub fn raise() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
     {
-        tracing::warn!(%error, "the limit of file descriptors stays as it is");
+        tracing::warn!(%error, "could not raise the limit of file descriptors; the gateway uses the current limit");
     }
     getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(PLENTY)
 }
 
-/// Descriptors that the process has open.
+/// Number of descriptors that the process has open.
 pub fn open() -> usize {
     let entries = std::fs::read_dir("/proc/self/fd").or_else(|_| std::fs::read_dir("/dev/fd"));
-    // The directory itself is among them. Where the system has neither, this is what a start on one thread opens.
+    // The directory itself is counted too, hence minus 1. Without either directory: 32, the number open after a start
+    // on a single thread.
     entries.map_or(32, |entries| entries.count().saturating_sub(1))
 }
 
-/// Descriptors to keep for everything but sockets of the public listener, once all links are there. `open`: those that
-/// are open already, above all the links to Redis, of which each may be opened anew before the old one is closed;
-/// `bounded`: those that may be opened later, by the bounds of whoever opens them.
+/// Descriptors reserved for everything but sockets of the public listener, once all links are up. `open`: descriptors
+/// open already, mostly links to Redis; counted twice, since a link may be opened again before the old one is closed.
+/// `bounded`: descriptors that may be opened later, limited by their users.
 pub fn own(open: usize, bounded: usize) -> usize {
     2 * open + bounded + SPARE
 }
 
-/// How many sockets of which kind the public listener may hold.
+/// Sockets that the public listener may hold, by kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shares {
     /// WebSocket connections.
     pub connections: usize,
-    /// Sockets that are none yet.
+    /// Sockets before the WebSocket handshake.
     pub pending: usize,
 }
 
@@ -53,8 +54,8 @@ pub struct TooFew {
     descriptors: usize,
 }
 
-/// Of so many descriptors, of which `own` are kept. `connections` unset: nine tenths of them, or what the others leave. `pending` gets what is
-/// asked for, but a tenth of the descriptors at most.
+/// Divides the descriptors, of which `own` are reserved. `connections` unset: nine tenths of the descriptors, or fewer
+/// if fewer remain. `pending` gets its setting, but at most a tenth of the descriptors.
 pub fn share(descriptors: usize, own: usize, connections: Option<usize>, pending: usize) -> Result<Shares, TooFew> {
     let pending = pending.min(descriptors / 10).max(1);
     let connections =
@@ -95,7 +96,7 @@ mod tests {
     fn open_descriptors_are_counted() {
         let before = open();
         let held: Vec<_> = (0..10).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-        // Other tests open and close theirs meanwhile.
+        // Other tests open and close descriptors meanwhile.
         assert!(before > 2 && open() + 10 > before, "{before}, {}", open());
         drop(held);
         assert_eq!(own(20, 80), 40 + 80 + SPARE);

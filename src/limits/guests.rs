@@ -22,7 +22,7 @@ impl Guests {
     pub fn take(&self, address: IpAddr) -> Option<GuestPlace> {
         let place = self.addresses.take(address);
         if place.is_none() && self.log.passes() {
-            tracing::warn!(%address, "an address has max_guests_per_ip guests; if it is a proxy of yours, name it in trusted_proxies");
+            tracing::warn!(%address, "an address has reached max_guests_per_ip, further guests are closed with 4002; if the address is your proxy, add it to trusted_proxies");
         }
         let place = place?;
         self.open.inc();

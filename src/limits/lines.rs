@@ -1,4 +1,5 @@
-//! Log lines that clients cause, at most so many per period; the rest is counted and told in one line.
+//! Rate limit for log lines that clients cause: a maximum per period. Further lines are counted and reported in a
+//! single line.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,8 +9,8 @@ use tokio::time::Instant;
 const FAILURES: u32 = 10;
 const FAILURES_PERIOD: Duration = Duration::from_secs(10);
 
-/// Logs a line that clients, or a PocketBase or Redis that does not answer, could repeat without end: at most [`FAILURES`]
-/// lines per [`FAILURES_PERIOD`] from this place in the code. `$what` is the subject of the line that sums up the rest.
+/// Logs a line that clients, or an unreachable PocketBase or Redis, could repeat without end: at most [`FAILURES`]
+/// lines per [`FAILURES_PERIOD`] from this call site. `$what` is the subject of the summary line, in the plural.
 macro_rules! limited {
     ($level:ident, $what:literal, $($line:tt)+) => {{
         static LINES: std::sync::LazyLock<$crate::limits::lines::Lines> =
@@ -21,14 +22,14 @@ macro_rules! limited {
 }
 pub(crate) use limited;
 
-/// Cheap to clone; all clones share their count.
+/// Cheap to clone; clones share the count.
 #[derive(Clone)]
 pub struct Lines {
-    /// The subject of the line that sums up, in the plural.
+    /// Subject of the summary line, in the plural.
     what: &'static str,
     most: u32,
     period: Duration,
-    /// Whether the line that sums up is a warning.
+    /// Whether the summary line is a warning.
     warns: bool,
     state: Arc<Mutex<State>>,
 }
@@ -41,17 +42,18 @@ struct State {
 }
 
 impl Lines {
-    /// `most`: lines per period.
+    /// `most`: maximum number of lines per period.
     pub fn new(what: &'static str, most: u32, period: Duration) -> Self {
         Self { what, most, period, warns: false, state: Arc::default() }
     }
 
-    /// Of warnings and errors, for [`limited`].
+    /// Lines about warnings and errors, for [`limited`].
     pub fn of_failures(what: &'static str) -> Self {
         Self { warns: true, ..Self::new(what, FAILURES, FAILURES_PERIOD) }
     }
 
-    /// Whether a line may be written now. If not, it is counted, and the count is logged when the period ends.
+    /// Whether a line may be written now. If not, the line is counted, and the count is logged at the end of the
+    /// period.
     pub fn passes(&self) -> bool {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,9 +75,9 @@ impl Lines {
                 tokio::time::sleep_until(end).await;
                 let count = lines.take_left_out();
                 if lines.warns {
-                    tracing::warn!(count, "more {} than are logged one by one", lines.what);
+                    tracing::warn!(count, "more {} were left out of the log", lines.what);
                 } else {
-                    tracing::info!(count, "more {} than are logged one by one", lines.what);
+                    tracing::info!(count, "more {} were left out of the log", lines.what);
                 }
             });
         }
@@ -98,7 +100,7 @@ mod tests {
         assert_eq!(lines.take_left_out(), 3);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!([(); 3].map(|()| lines.passes()), [true, true, false]);
-        // The task of the period before has nothing to add to what this one counts.
+        // The task of the first period adds nothing to the count of this period.
         assert!(lines.take_left_out() <= 1);
     }
 }

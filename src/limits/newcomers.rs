@@ -101,7 +101,7 @@ mod tests {
         second.opened(&outboxes[1]);
         third.opened(&outboxes[2]);
         assert_eq!(standings(), [displaced, displaced, Standing::Open]);
-        assert_eq!(count.get(), 3, "each until its end");
+        assert_eq!(count.get(), 3, "a connection counts until its end");
         third.keep();
         let fourth = newcomers.enter();
         assert_eq!(standings()[2], Standing::Open, "its token has arrived");

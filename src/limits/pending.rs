@@ -113,7 +113,7 @@ mod tests {
         assert!(!room);
         drop(first);
         let (third, room) = enter();
-        assert!(!room, "the first has gone by itself");
+        assert!(!room, "the first has left the table already");
         let (fourth, room) = enter();
         assert!(room);
         assert!(second.displaced().now_or_never().is_some());

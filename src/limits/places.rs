@@ -1,8 +1,8 @@
-//! How many of something there may be at once: each holds a [`Place`] for as long as it lives.
+//! Limit on the number of things held at once. A [`Place`] is held for each of them.
 
 use prometheus::IntGauge;
 
-/// So many places, and how many are taken, which is a metric at the same time. Clones share the count.
+/// A number of places. The number taken is also a metric. Clones share the count.
 #[derive(Clone)]
 pub struct Places {
     limit: i64,
@@ -10,12 +10,12 @@ pub struct Places {
 }
 
 impl Places {
-    /// `taken` counts nothing else and starts at 0.
+    /// `taken`: a gauge for these places alone, 0 at first.
     pub fn new(limit: usize, taken: IntGauge) -> Self {
         Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), taken }
     }
 
-    /// `None` where all are taken. Those who come at the very same moment for the last one may both be refused.
+    /// `None` if all places are taken. Of two concurrent calls for the last place, both may be refused.
     pub fn take(&self) -> Option<Place> {
         self.taken.inc();
         let place = Place(self.taken.clone());
@@ -23,7 +23,7 @@ impl Places {
     }
 }
 
-/// Given back by its drop.
+/// A taken place, given back by drop.
 pub struct Place(IntGauge);
 
 impl Drop for Place {
@@ -34,7 +34,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 impl Place {
-    /// One of many.
+    /// A place for tests.
     pub fn any() -> Option<Self> {
         Places::new(1, IntGauge::new("taken", "for a test").unwrap()).take()
     }

@@ -1,7 +1,7 @@
-//! Rate of questions to PocketBase on behalf of one user (or one guest's address), on this node.
+//! Rate of questions to PocketBase on behalf of a user (or a guest's address), on this node.
 //!
-//! Cached answers are free. A question costs one token, and a refusal one more: users ask about what they may see, and
-//! whoever makes up ids gets refusals.
+//! Cached answers are free. A question costs one token, and a refusal one more: honest users ask about channels that
+//! they may see, and guessed ids get refusals.
 
 use super::buckets::Buckets;
 use tokio::time::Instant;
@@ -15,8 +15,8 @@ impl QuestionRates {
         Self(Buckets::new(per_second, burst))
     }
 
-    /// Takes a token per question; false for an empty bucket. A last call may take more tokens than the bucket holds; the
-    /// difference is a debt.
+    /// Takes a token per question; false for an empty bucket. A last call may take more tokens than the bucket holds;
+    /// the difference is a debt.
     pub fn take(&self, asker: u64, questions: usize, now: Instant) -> bool {
         let may = self.0.holds(asker, now);
         if may {

@@ -1,12 +1,12 @@
-//! Signatures of hook requests that were taken already, for as long as their timestamps are good.
+//! Signatures of accepted hook requests, kept for as long as their timestamps are valid.
 //!
-//! Sending a recorded request again does no harm: publishing is idempotent by outbox number. That it is refused
-//! all the same is defence in depth, so forgetting the oldest when there are too many is good enough.
+//! A recorded request that is sent again does no harm, since publishing is idempotent by outbox number. Refusing
+//! replays is defence in depth, so dropping the oldest signatures past the limit is acceptable.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Signatures remembered at most; each takes some 50 bytes.
+/// Maximum number of signatures, about 50 bytes each.
 const MAX: usize = 50_000;
 
 /// A std Mutex is enough: never held across an await.
@@ -14,8 +14,9 @@ const MAX: usize = 50_000;
 pub struct Replays(Mutex<BTreeSet<(u64, u128)>>);
 
 impl Replays {
-    /// Notes a signature that has been verified; false where it has been noted before. `timestamp` is its own, in
-    /// Unix seconds; those from before `oldest` are refused by themselves and need not be remembered.
+    /// Records a verified signature; false if the signature is recorded already. `timestamp`: the request's timestamp,
+    /// in Unix seconds. `oldest`: the oldest valid timestamp; signatures with older timestamps are dropped, since
+    /// their requests are refused anyway.
     pub fn note(&self, timestamp: u64, signature: u128, oldest: u64) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = seen.insert((timestamp, signature));
@@ -36,7 +37,7 @@ mod tests {
         assert!(replays.note(1000, 1, 700));
         assert!(replays.note(1000, 2, 700));
         assert!(!replays.note(1000, 1, 700));
-        assert!(!replays.note(1000, 1, 1000), "to its last second");
+        assert!(!replays.note(1000, 1, 1000), "a timestamp is valid to its last second");
         assert!(replays.note(1301, 3, 1001));
         assert_eq!(replays.0.lock().unwrap().len(), 1);
     }

@@ -1,11 +1,11 @@
 //! Batching of questions to PocketBase: many questions become few calls.
 //!
 //! Questions that arrive while calls are under way share the next call. Calls that are not full are paced by a token
-//! bucket ([`RATE`], [`BURST`]): the number of calls does not grow with the number of askers. The last [`RESERVE`] tokens
-//! are kept for askers without a call in the last second, so a busy asker's pauses do not delay other askers.
+//! bucket ([`RATE`], [`BURST`]): the number of calls does not grow with the number of askers. The last [`RESERVE`]
+//! tokens are kept for askers without a call in the last second, so a busy asker's pauses do not delay other askers.
 //!
-//! Calls have at most [`BATCH`] questions, and fewer while PocketBase is slow ([`CallSize`]): a call that takes long holds
-//! up everybody whose question comes after it.
+//! Calls have at most [`BATCH`] questions, and fewer while PocketBase is slow ([`CallSize`]): a slow call delays all
+//! questions behind it.
 //!
 //! Each asker has its own queue, and a call takes from all queues in turn: many questions of one asker do not hold up
 //! the single question of another.
@@ -24,27 +24,27 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-/// Requests that may wait for the batching task; further callers wait for a free place.
+/// Requests that may wait for the batching task; further callers wait for free space.
 const REQUESTS: usize = 256;
-/// Questions that the batching task holds, about 200 bytes each. Above this number no further requests are taken in, and
-/// callers are served in the order of their requests. Below it askers take turns, so it is large: all questions of 1,000
+/// Questions held by the batching task, about 200 bytes each. Above this number, no further requests are taken in, and
+/// callers are served in order of arrival. Below it, askers take turns, so the number is large: all questions of 1,000
 /// full connections.
 const QUEUE: usize = 256 * 1024;
-/// Calls to PocketBase at once. More would only queue there.
+/// Concurrent calls to PocketBase. More calls would only queue there.
 const IN_FLIGHT: usize = 4;
 /// Questions in one call: all subscriptions that a connection may have by default. PocketBase takes up to 500.
 const BATCH: usize = 256;
-/// The least size to which calls shrink.
+/// Minimum size to which calls shrink.
 const BATCH_MIN: usize = 16;
-/// The time that a call should take at most; a full call in less than half of it lets calls grow again.
+/// Time that a call should take at most. A full call that takes less than half of this time lets calls grow again.
 const CALL: Duration = Duration::from_millis(100);
 /// Calls per second in the long run. Full calls are not counted.
 const RATE: usize = 20;
 /// Calls that may go out at once after a quiet time.
 const BURST: usize = 4;
-/// Tokens that are kept for askers without a recent call.
+/// Tokens reserved for askers without a recent call.
 const RESERVE: u32 = 2;
-/// How long a call of an asker counts as recent.
+/// Time for which an asker's call counts as recent.
 const RECENT: Duration = Duration::from_secs(1);
 
 type Answer<V> = Result<V, PocketBaseError>;
@@ -55,15 +55,15 @@ type Answer<V> = Result<V, PocketBaseError>;
 pub struct Asker(pub u64);
 
 impl Asker {
-    /// From a user's key or an address. Two of the same hash would share their turns and their rate.
+    /// From a user's key or an address. Two names with the same hash would share their turns and their rate.
     pub fn of(name: impl Hash) -> Self {
         static HASHER: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
         Self(HASHER.hash_one(name))
     }
 }
 
-/// The size of the next calls: halved by each call that fails by timeout or takes longer than [`CALL`], doubled by each
-/// full call that is fast.
+/// Size of the next calls: halved by each call that times out or takes longer than [`CALL`], doubled by each full call
+/// that is fast.
 struct CallSize(AtomicUsize);
 
 impl CallSize {
@@ -75,11 +75,11 @@ impl CallSize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// A call with so many questions has ended after `took`.
+    /// Adjusts the size after a call with `questions` questions that took `took`.
     fn learn<V>(&self, questions: usize, took: Duration, answer: &Answer<V>) {
         let size = self.get();
         let is_slow = matches!(answer, Err(PocketBaseError::Timeout)) || took > CALL;
-        // Others that were under way at the same time have halved it already.
+        // Concurrent slow calls have halved the size already.
         let next = if is_slow && questions > size / 2 {
             (questions / 2).clamp(BATCH_MIN, size)
         } else if answer.is_ok() && took < CALL / 2 && questions >= size {
@@ -91,8 +91,8 @@ impl CallSize {
     }
 }
 
-/// Asks PocketBase in batches. Equal questions in a batch go out once. Cloning shares the queue; when the
-/// last clone is dropped, its task ends.
+/// Asks PocketBase in batches. Equal questions in a batch are sent once. The batching task ends after the drop of the
+/// batcher.
 pub struct Batcher<K, V> {
     requests: mpsc::Sender<Request<K, V>>,
     hasher: foldhash::fast::RandomState,
@@ -124,7 +124,7 @@ where
         Self { requests, hasher: foldhash::fast::RandomState::default() }
     }
 
-    /// One question, as an asker of its own.
+    /// A single question, as an asker of its own.
     pub async fn ask(&self, key: K) -> Answer<V> {
         let asker = Asker(self.hasher.hash_one(&key));
         self.ask_all(asker, [key]).await.pop().unwrap_or(Err(PocketBaseError::Abandoned))
@@ -149,7 +149,7 @@ where
     }
 }
 
-/// Questions without a call, and the token bucket of calls.
+/// Questions waiting for a call, and the token bucket of calls.
 struct Pending<K, V> {
     queue: FairQueue<Question<K, V>>,
     rate: Option<Rate>,
@@ -214,7 +214,7 @@ where
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut pending = Pending::new(Instant::now());
     loop {
-        // First a free slot, then the questions: what arrives meanwhile joins the batch.
+        // First a free slot, then the questions: questions that arrive meanwhile join the batch.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         if pending.queue.is_empty() {
             let Some(request) = requests.recv().await else { return };
@@ -271,7 +271,7 @@ fn deliver<K: Eq + Hash, V: Clone>(keys: &[K], mut waiting: Waiting<K, V>, answe
             Err(error) => Err(error.clone()),
         };
         for waiter in waiting.remove(key).into_iter().flatten() {
-            // Whoever gave up waiting needs no answer.
+            // The caller may have given up.
             let _ = waiter.send(answer.clone());
         }
     }
@@ -354,7 +354,7 @@ mod tests {
     async fn calls_shrink_until_pocketbase_keeps_up_and_grow_again() {
         let (sizes, cost) = (Arc::new(std::sync::Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(40)));
         let (seen, each) = (Arc::clone(&sizes), Arc::clone(&cost));
-        // So many milliseconds for each question, and a timeout after three seconds.
+        // A fixed number of milliseconds per question, and a timeout after three seconds.
         let batcher = Batcher::start(move |keys: Arc<[usize]>| {
             seen.lock().unwrap().push(keys.len());
             let took = Duration::from_millis((each.load(Ordering::Relaxed) * keys.len()) as u64);
@@ -404,7 +404,7 @@ mod tests {
         });
         let begin = Instant::now();
         for i in 0..10 {
-            // Every now and then another one asks.
+            // Another asker asks now and then.
             tokio::time::sleep(Duration::from_millis(333)).await;
             let start = Instant::now();
             assert_eq!(batcher.ask_all(Asker(100 + i), [usize::MAX]).await, [Ok(usize::MAX)]);

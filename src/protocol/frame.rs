@@ -1,31 +1,31 @@
-//! What goes out to clients: whole WebSocket messages, as they are written to sockets.
+//! Outgoing WebSocket messages, encoded as written to sockets.
 //!
-//! A message is encoded once, header included, however many get it: a server's frames are not masked, so that they are
-//! the same for all.
+//! A message is encoded once, header included, for any number of receivers: a server's frames are not masked, so the
+//! bytes are the same for all.
 
 use bytes::Bytes;
 
-/// The longest header of a frame of ours.
+/// Longest header of a frame that the gateway sends.
 const HEADER_MAX: usize = 10;
-/// A text message in one frame.
+/// First byte of a text message in a single frame.
 const TEXT: u8 = 0x81;
 
-/// A message, or several of them one after the other. Clones share it.
+/// One encoded message, or several in a row. Clones share the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(Bytes);
 
-/// A text message that is being composed.
+/// A text message under construction.
 pub struct Text(Vec<u8>);
 
 impl Text {
-    /// With room for so many bytes.
+    /// With room for `bytes` bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         let mut text = Vec::with_capacity(HEADER_MAX + bytes);
         text.resize(HEADER_MAX, 0);
         Self(text)
     }
 
-    /// Where to write the text to: at the end.
+    /// Buffer to append the text to.
     pub fn out(&mut self) -> &mut Vec<u8> {
         &mut self.0
     }
@@ -43,7 +43,7 @@ impl Frame {
         Self(Bytes::from_static(encoded))
     }
 
-    /// What something else has encoded already.
+    /// For bytes that are encoded already.
     pub fn encoded(encoded: &[u8]) -> Self {
         Self(Bytes::copy_from_slice(encoded))
     }
@@ -71,7 +71,7 @@ impl Frame {
     }
 }
 
-/// The header of a text of this many bytes, and how long it is itself.
+/// Header of a text with `length` bytes, and the length of the header.
 fn header(length: usize) -> ([u8; HEADER_MAX], usize) {
     let mut header = [0; HEADER_MAX];
     header[0] = TEXT;

@@ -1,5 +1,5 @@
-//! The JSON encoding: one object per command or reply, several separated by line feeds in one text frame. Here replies
-//! and pushes are written; [`decode`](mod@decode) reads commands.
+//! The JSON encoding: one object per command or reply, several separated by line feeds in one text frame. Replies and
+//! pushes are encoded here; [`decode`](mod@decode) reads commands.
 
 mod decode;
 
@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 /// The server's ping, and the client's answer to it: an empty object.
 pub const PING: Frame = Frame::from_static(b"\x81\x02{}");
 
-/// What is wrong with a JSON text and where, without what stands there: serde_json's own words may repeat a whole
-/// string, and so bring keys or messages into logs.
+/// Kind and place of an error in a JSON text, without the text: serde_json's own messages may repeat a whole string,
+/// and so bring keys or messages into logs.
 pub fn place(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         Category::Syntax | Category::Io => "not JSON",
@@ -27,7 +27,7 @@ pub fn place(error: &serde_json::Error) -> String {
     format!("{what} at line {}, column {}", error.line(), error.column())
 }
 
-/// One publication on its way to a channel's subscribers: encoded once, shared by all of them.
+/// A publication for a channel's subscribers: encoded once and shared.
 pub fn publication_push(channel: &str, publication: &Publication) -> Frame {
     let mut text = Text::with_capacity(publication.data.len() + channel.len() + 96);
     let out = text.out();
@@ -38,7 +38,7 @@ pub fn publication_push(channel: &str, publication: &Publication) -> Frame {
     text.finish()
 }
 
-/// How all pushes of a channel begin, and no other frame.
+/// Prefix of all pushes of a channel, and of no other frame.
 pub fn push_begin(channel: &str) -> Bytes {
     let mut out = Vec::new();
     begin_push(&mut out, channel);
@@ -51,7 +51,7 @@ fn begin_push(out: &mut Vec<u8>, channel: &str) {
     write_json(out, channel);
 }
 
-/// Tells who has come into a channel, or gone.
+/// Push about a client that joined or left a channel.
 pub fn movement_push(channel: &str, movement: Movement, info: &ClientInfo) -> Frame {
     #[derive(Serialize)]
     struct Who<'a> {
@@ -69,7 +69,7 @@ pub fn movement_push(channel: &str, movement: Movement, info: &ClientInfo) -> Fr
     text.finish()
 }
 
-/// Tells a client that the server ended its subscription.
+/// Push about a subscription that the server ended.
 pub fn unsubscribe_push(channel: &str, code: super::codes::UnsubscribeCode) -> Frame {
     #[derive(Serialize)]
     struct Unsubscribe {
@@ -85,7 +85,7 @@ pub fn unsubscribe_push(channel: &str, code: super::codes::UnsubscribeCode) -> F
     text.finish()
 }
 
-/// The answer to the command with this id.
+/// The reply to the command with this id.
 pub fn reply(id: u32, reply: &Reply) -> Frame {
     let mut text = Text::with_capacity(128);
     let out = text.out();
@@ -225,7 +225,7 @@ fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 }
 
 impl Payload {
-    /// From the text of one JSON value, for tests and for what the gateway itself says.
+    /// From the text of a JSON value, for tests and for the gateway's own messages.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str::<&RawValue>(text).map(Self::from_raw)
     }
@@ -237,7 +237,7 @@ mod tests {
     use crate::protocol::{Command, ConnectReply, Position, SubscribeReply, codes};
     use serde::Deserialize;
 
-    /// One line of `proto/golden/*.ndjson`: the frame, and what it means in this crate's Debug words.
+    /// A line of `proto/golden/*.ndjson`: the frame, and the meaning in this crate's Debug format.
     #[derive(Deserialize)]
     struct Golden {
         name: String,

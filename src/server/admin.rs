@@ -1,4 +1,4 @@
-//! The admin listener: metrics for Prometheus, health for whoever keeps the process running.
+//! The admin listener: metrics for Prometheus, and health checks for supervisors and load balancers.
 
 use super::respond::{Answer, error, json, text};
 use crate::session::Services;
@@ -7,7 +7,7 @@ use hyper::{Method, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the broker may take to answer the readiness check.
+/// Maximum time for the broker's answer to the readiness check.
 const CHECK: Duration = Duration::from_secs(1);
 
 pub struct Admin {
@@ -40,8 +40,8 @@ impl Admin {
         metrics.render()
     }
 
-    /// 200 while this node can serve clients, else 503 with its `problems`. `warnings` name parts of the config that do
-    /// not work; the others do, so these gateways stay in service.
+    /// 200 while this node can serve clients, otherwise 503 with the `problems`. `warnings` name parts of the config
+    /// that do not work; the rest works, so the gateway stays in service.
     async fn ready(&self) -> Answer {
         let mut problems = Vec::new();
         if self.shutdown.is_asked() {

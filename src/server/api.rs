@@ -1,5 +1,5 @@
-//! The server API: what PocketBase's own hooks and other back ends may ask, once their signature has been verified.
-//! `proto/server-api.md` describes it for people.
+//! The server API: signed requests of PocketBase's own hooks and of other back ends. `proto/server-api.md` describes
+//! the API for people.
 
 use crate::access::is_well_formed;
 use crate::broker::{BrokerError, PresenceStats};
@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::time::timeout;
 
-/// Begins the addresses of all methods.
+/// Prefix of all methods' paths.
 pub const PREFIX: &str = "/api/";
-/// The largest request, in bytes.
+/// Maximum size of a request, in bytes.
 pub const BODY_MAX: usize = 64 * 1024;
-/// Users in one question.
+/// Maximum number of users in one question.
 const USERS_MAX: usize = 500;
-/// Who publishes, as subscribers see it. PocketBase gives nobody such an id.
+/// User and client id of the publisher, as shown to subscribers. No PocketBase user has such an id.
 const SERVER: &str = "$server";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,11 +36,11 @@ pub enum Method {
     Unsubscribe,
 }
 
-/// Why a request was not carried out.
+/// Reason why a request was not carried out.
 pub enum Refusal {
-    /// The caller has to mend something; the words say what.
+    /// The request is invalid; the text says what to correct.
     Bad(String),
-    /// PocketBase or Redis did not answer: try again.
+    /// PocketBase or Redis did not answer; a retry may succeed.
     Unavailable,
     /// More clients than `presence_max` are in the channel.
     Crowded,
@@ -90,7 +90,7 @@ impl Method {
         }
     }
 
-    /// Whether it only looks, so that to ask the same twice is no replay.
+    /// Whether the method only reads: then a repeated request is no replay.
     pub fn is_question(self) -> bool {
         matches!(self, Method::Presence | Method::PresenceStats | Method::Statuses)
     }
@@ -128,7 +128,7 @@ async fn publish(services: &Services, body: &[u8]) -> Result<Value, Refusal> {
     }
     let Question { channel, data } = serde_json::from_slice(body).map_err(|error| bad(&error))?;
     has_members(&channel)?;
-    // What clients' parsers may not take is not passed on.
+    // Data that clients' parsers may reject is not passed on.
     serde_json::from_str::<Value>(data.get()).map_err(|error| bad(&error))?;
     let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
     services.broker.signal(&channel, Payload::from_raw(data), server).await.map_err(|error| failed(&error))?;
@@ -189,7 +189,7 @@ async fn unsubscribe(services: &Services, body: &[u8]) -> Result<Value, Refusal>
     order(services, &Order::Unsubscribe { user, channel }).await
 }
 
-/// To all gateways, this one included.
+/// Sends an order to all gateways, including this gateway.
 async fn order(services: &Services, order: &Order) -> Result<Value, Refusal> {
     let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
     services.broker.signal(ACCESS, order.notice(), server).await.map_err(|error| failed(&error))?;
@@ -201,7 +201,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 }
 
 fn bad(error: &serde_json::Error) -> Refusal {
-    Refusal::Bad(format!("the body is not what this method takes: {error}"))
+    Refusal::Bad(format!("the body is not valid for this method: {error}"))
 }
 
 fn failed(error: &BrokerError) -> Refusal {
@@ -209,13 +209,13 @@ fn failed(error: &BrokerError) -> Refusal {
         warn,
         "failed requests of the server API",
         %error,
-        "a request of the server API failed; its caller is told to try again"
+        "the broker did not answer a request of the server API; the caller is told to retry"
     );
     Refusal::Unavailable
 }
 
 fn is_a_channel(channel: &str) -> Result<(), Refusal> {
-    is_well_formed(channel).then_some(()).ok_or_else(|| Refusal::Bad("\"channel\" is not a channel's name".into()))
+    is_well_formed(channel).then_some(()).ok_or_else(|| Refusal::Bad("\"channel\" is not a valid channel name".into()))
 }
 
 fn has_members(channel: &str) -> Result<(), Refusal> {
@@ -223,7 +223,7 @@ fn has_members(channel: &str) -> Result<(), Refusal> {
     match Kind::of(channel) {
         Kind::Feed => Ok(()),
         Kind::Status | Kind::Updates => {
-            Err(Refusal::Bad("nobody publishes into such a channel, and it has no presence".into()))
+            Err(Refusal::Bad("channels of this kind take no publications and have no presence".into()))
         }
     }
 }

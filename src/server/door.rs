@@ -1,4 +1,4 @@
-//! Which sockets a listener takes, before it knows what they want.
+//! Admission of sockets to a listener, before their first request.
 
 use crate::config::Networks;
 use crate::limits::addresses::{AddressPlace, Addresses};
@@ -14,17 +14,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-/// How many are told at the same time that they are too many; who comes beyond that is cut off without a word.
+/// Maximum number of concurrent 429 answers; further refused sockets are closed without an answer.
 const TOLD: usize = 64;
-/// How long it may take them to take note of it.
+/// Maximum time for sending the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The answer to an address with too many sockets; here to be sent without reading what it wants.
+/// The answer to an address with too many sockets, sent without reading the request.
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
 content-type: application/json\r\n\
-content-length: 121\r\n\
+content-length: 94\r\n\
 connection: close\r\n\
 retry-after: 10\r\n\r\n\
-{\"error\":{\"code\":\"max_connections_per_ip\",\"message\":\"this address has as many connections here as one may have at once\"}}";
+{\"error\":{\"code\":\"max_connections_per_ip\",\"message\":\"too many connections from this address\"}}";
 
 pub struct Door {
     pending: Arc<Pending<Notify>>,
@@ -39,15 +39,15 @@ pub struct Door {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Peer {
     Ip(IpAddr),
-    /// A process of this machine that may use the listener's socket file: a proxy.
+    /// A process on this machine with access to the listener's socket file: a proxy.
     Unix,
 }
 
-/// A socket that came in, for as long as it is open.
+/// An accepted socket, for as long as it is open.
 pub struct Caller {
     /// The other end of the socket: the client, or a proxy; 127.0.0.1 for a proxy on a Unix socket.
     pub peer: IpAddr,
-    /// Whether its word is taken for whom it speaks; then it is not counted itself.
+    /// True for a trusted proxy: its forwarding header is believed, and the proxy itself does not count per address.
     pub is_trusted_proxy: bool,
     _place: Option<AddressPlace>,
 }
@@ -58,8 +58,8 @@ impl Door {
         Self { pending: Pending::new(pending), addresses, trusted, told, log: Seldom::default(), refused }
     }
 
-    /// `None` for a socket that is one too many of its address: to be handed to [`Door::turn_away`].
-    /// Says also whether another socket had to make room.
+    /// `None` for a socket past the limit of its address, to be passed to [`Door::turn_away`]. The bool says whether
+    /// another socket was displaced.
     pub fn admit(&self, peer: Peer) -> Option<(Arc<Caller>, Wait<Notify>, bool)> {
         let (peer, is_trusted_proxy) = match peer {
             Peer::Ip(address) => (address, self.trusted.contain(address)),
@@ -73,7 +73,7 @@ impl Door {
         Some((Arc::new(Caller { peer, is_trusted_proxy, _place: place }), wait, made_room))
     }
 
-    /// Answers 429, in the background.
+    /// Answers 429 in the background.
     pub fn turn_away(&self, stream: ClientStream, peer: Peer) {
         self.count("max_connections_per_ip");
         self.log(peer);
@@ -88,12 +88,12 @@ impl Door {
         self.refused.with_label_values(&[reason]).inc();
     }
 
-    /// So that a forgotten setting is found.
+    /// Logged so that operators find a missing setting.
     fn log(&self, peer: Peer) {
         if let Peer::Ip(peer) = peer
             && self.log.passes()
         {
-            tracing::warn!(%peer, "an address has max_connections_per_ip sockets; if it is a proxy of yours, name it in trusted_proxies");
+            tracing::warn!(%peer, "an address has reached max_connections_per_ip, further sockets get 429; if the address is your proxy, add it to trusted_proxies");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Whose request it is that a trusted proxy hands on: `Forwarded` (RFC 7239) or `X-Forwarded-For`.
+//! Client address of a request from a trusted proxy: `Forwarded` (RFC 7239) or `X-Forwarded-For`.
 //!
-//! Each proxy appends the address that it was called from, so the right end is the proxy's own word, and the left
-//! end may be anything that the client made up. Read from the right, the first address that is no trusted proxy
-//! itself is the client's.
+//! Each proxy appends the address that called it. The right end is therefore the proxy's own, while the left end may
+//! be made up by the client. Read from the right, the client's address is the first that is not a trusted proxy.
 
 use crate::config::Networks;
 use hyper::HeaderMap;
@@ -11,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The client's address; `peer`, which is a trusted proxy, where nothing sensible is said. A proxy that sets one of
-/// the headers may pass on the other as the client made it up: where they disagree, neither is believed.
+/// The client's address, or `peer`, the trusted proxy, if the headers give no usable address. A proxy that sets one of
+/// the headers may pass on the other as received from the client: if the headers disagree, neither is believed.
 pub fn client(headers: &HeaderMap, peer: IpAddr, trusted: &Networks) -> IpAddr {
     let forwarded = lines(headers, &FORWARDED).map(|line| read(hops_of_forwarded(&line), trusted));
     let x_forwarded_for = lines(headers, &X_FORWARDED_FOR).map(|line| read(line.split(',').map(Some), trusted));
@@ -23,20 +22,20 @@ pub fn client(headers: &HeaderMap, peer: IpAddr, trusted: &Networks) -> IpAddr {
     }
 }
 
-/// Whether a request has neither header: its proxy is not set up to tell whose it is.
+/// Whether a request has neither header: the proxy is not configured to send the client's address.
 pub fn is_silent(headers: &HeaderMap) -> bool {
     !headers.contains_key(&FORWARDED) && !headers.contains_key(&X_FORWARDED_FOR)
 }
 
-/// All lines of one header as one list; `None` where there is none.
+/// All lines of a header as a single list; `None` without the header.
 fn lines(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
     let all: Vec<&str> = lines.collect();
     (!all.is_empty()).then(|| all.join(","))
 }
 
-/// The rightmost address that is not trusted, or the leftmost of all where all are. `None` once something is met
-/// that is no address.
+/// The rightmost address that is not trusted, or the leftmost if all are trusted. `None` if the search meets an
+/// element that is no address.
 fn read<'a>(hops: impl DoubleEndedIterator<Item = Option<&'a str>>, trusted: &Networks) -> Option<IpAddr> {
     let mut nearest = None;
     for hop in hops.rev() {
@@ -57,13 +56,13 @@ fn address(text: &str) -> Option<IpAddr> {
     address.ok().or_else(bracketed).map(|address: IpAddr| address.to_canonical())
 }
 
-/// What each element of a `Forwarded` says after `for=`; `None` for one that does not say it once.
+/// The `for=` value of each element of a `Forwarded` header; `None` for elements with none or several.
 fn hops_of_forwarded(line: &str) -> impl DoubleEndedIterator<Item = Option<&str>> {
     split(line, ',').into_iter().map(|element| {
         let pairs = split(element, ';').into_iter().filter_map(|pair| pair.trim().split_once('='));
         let mut nodes = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for")).map(|(_, node)| node);
         let node = nodes.next().filter(|_| nodes.next().is_none())?;
-        // Addresses need no escapes, so none are undone.
+        // Addresses need no escapes, so escapes are not decoded.
         match node.strip_prefix('"') {
             Some(quoted) => quoted.strip_suffix('"'),
             None => Some(node),
@@ -71,7 +70,7 @@ fn hops_of_forwarded(line: &str) -> impl DoubleEndedIterator<Item = Option<&str>
     })
 }
 
-/// Splits where the separator stands outside of quotes.
+/// Splits at separators outside of quotes.
 fn split(text: &str, separator: char) -> Vec<&str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(|c| {

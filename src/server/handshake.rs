@@ -1,4 +1,4 @@
-//! What a request has to be before it may become a WebSocket: RFC 6455, section 4.2.1, where tungstenite does not look.
+//! Checks of a WebSocket handshake (RFC 6455, section 4.2.1) that tungstenite does not make.
 
 use super::respond::Answer;
 use hyper::header::{
@@ -7,10 +7,10 @@ use hyper::header::{
 };
 use hyper::{StatusCode, header::HeaderName};
 
-/// The one subprotocol that may be named; without any, JSON is spoken too.
+/// The only subprotocol that may be requested; without a subprotocol, the encoding is JSON too.
 pub const SUBPROTOCOL: &str = "centrifuge-json";
 
-/// Why a handshake is refused: a word for error bodies and metrics, and a sentence.
+/// Reason for refusing a handshake: a code for error bodies and metrics, and a sentence.
 pub struct Fault {
     pub reason: &'static str,
     pub status: StatusCode,
@@ -23,23 +23,23 @@ pub fn fault(headers: &HeaderMap) -> Option<Fault> {
     let count = |name: HeaderName| headers.get_all(name).iter().count();
     let announces_length = headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
     if !headers.contains_key(UPGRADE) {
-        let message = "this address speaks WebSocket; connect with a Centrifuge SDK";
+        let message = "this path accepts WebSocket connections only; connect with a Centrifuge SDK";
         fault("not_a_websocket", StatusCode::UPGRADE_REQUIRED, message)
     } else if count(HOST) != 1 {
         bad("one Host header is required")
     } else if announces_length || headers.contains_key(TRANSFER_ENCODING) {
-        // Whoever stands in between may take it for something else than we do.
+        // A proxy in between may interpret a body differently than the gateway.
         bad("a handshake has no body")
     } else if count(SEC_WEBSOCKET_KEY) != 1 {
         bad("one Sec-WebSocket-Key header is required")
     } else if count(SEC_WEBSOCKET_VERSION) != 1 || headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|one| one != "13") {
-        fault("unsupported_version", StatusCode::UPGRADE_REQUIRED, "WebSocket is spoken in version 13 only")
+        fault("unsupported_version", StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is supported")
     } else {
         None
     }
 }
 
-/// Which subprotocols a client offers.
+/// The subprotocols that a client offers.
 #[derive(Debug, PartialEq)]
 pub enum Subprotocols {
     None,
@@ -47,8 +47,8 @@ pub enum Subprotocols {
     OnlyOthers,
 }
 
-/// Reads all `Sec-WebSocket-Protocol` headers as one list, in which empty elements do not count (RFC 9110, section
-/// 5.6.1): some clients send the header without a value when they offer nothing.
+/// Reads all `Sec-WebSocket-Protocol` headers as one list without empty elements (RFC 9110, section 5.6.1): clients
+/// may send the header without a value if they offer no subprotocol.
 pub fn subprotocols(headers: &HeaderMap) -> Subprotocols {
     let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
@@ -61,7 +61,7 @@ pub fn subprotocols(headers: &HeaderMap) -> Subprotocols {
     }
 }
 
-/// Says in headers what would be right, as HTTP and RFC 6455 (section 4.4) have it with 426.
+/// Adds the headers that HTTP and RFC 6455 (section 4.4) require with status 426.
 pub fn invite(mut refusal: Answer) -> Answer {
     if refusal.status() == StatusCode::UPGRADE_REQUIRED {
         let headers = refusal.headers_mut();

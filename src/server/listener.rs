@@ -78,11 +78,14 @@ fn bound_kernel_buffer(socket: &TcpSocket) {
 async fn bind_unix(path: &Path) -> io::Result<Listener> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
-            return Err(io::Error::new(ErrorKind::AlreadyExists, "there is a file of another kind; name another path"));
+            return Err(io::Error::new(
+                ErrorKind::AlreadyExists,
+                "the path exists and is not a socket; choose another path",
+            ));
         }
         match tokio::net::UnixStream::connect(path).await {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-            _ => return Err(io::Error::new(ErrorKind::AddrInUse, "another process listens there")),
+            _ => return Err(io::Error::new(ErrorKind::AddrInUse, "another process listens on this socket")),
         }
     }
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;

@@ -42,28 +42,28 @@ use tungstenite::handshake::server::create_response_with_body;
 pub const WEBSOCKET: &str = "/connection/websocket";
 pub const HOOKS: &str = "/hooks/pocketbase";
 
-/// The longest address that is looked at, in bytes.
+/// Maximum length of a request's path and query, in bytes.
 const URI_MAX: usize = 2048;
-/// Bodies of hooks are read before it is known who posts them. All large ones that are being read may hold so many
-/// times `max_hook_size`.
+/// Memory for large bodies of hooks that are being read, as a multiple of `max_hook_size`. Bodies are read before the
+/// sender is verified.
 const BODIES: usize = 4;
-/// Up to here a body is small, in bytes, and always has room: there are never more of them than sockets that are
-/// pending, and whoever announces large ones and sends nothing must not keep out what the hooks usually post.
+/// Maximum size of a small body, in bytes. Small bodies always have room, since there are never more of them than
+/// pending sockets: a sender that announces large bodies and sends nothing must not keep out the hooks' usual posts.
 const BODY_SMALL: usize = 64 * 1024;
-/// The unit in which that is counted, in bytes.
+/// Unit in which memory for bodies is counted, in bytes.
 const BODY_UNIT: usize = 1024;
-/// Seconds after which a full gateway may be tried again.
+/// `Retry-After` of a full gateway, in seconds.
 const FULL_PAUSE: &str = "10";
 
-/// Log lines about refused requests, within a minute: enough to find a wrong setting by.
+/// Log lines about refused requests per [`REFUSALS_PERIOD`]: enough to find a wrong setting.
 const REFUSALS: u32 = 10;
 const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
 
-/// Of a body that is refused, how much is read all the same, and for how long.
+/// Limits on reading a refused body: bytes and time.
 const DISCARDED: usize = 32 * 1024 * 1024;
 const DISCARDING: Duration = Duration::from_secs(1);
 
-const STOPPING: &str = "this gateway is stopping; another one, or this one after its restart, goes on";
+const STOPPING: &str = "this gateway is stopping; retry at another gateway, or here after the restart";
 
 pub struct Public {
     services: Arc<Services>,
@@ -77,15 +77,15 @@ pub struct Public {
     refusals: Lines,
     silent_proxy: Once,
     bodies: Semaphore,
-    /// What a stop waits for: requests of hooks, and the connections' tasks.
+    /// Tasks that a stop waits for: requests of hooks, and connections.
     hooks: TaskTracker,
     connections: TaskTracker,
     shutdown: Arc<Shutdown>,
 }
 
 impl Public {
-    /// `connections`: how many there may be; `addresses`: those of all sockets; `hooks`, `clients`: what a stop waits
-    /// for.
+    /// `connections`: maximum number of connections; `addresses`: sockets per address; `hooks`, `clients`: tasks that
+    /// a stop waits for.
     pub fn new(
         services: Arc<Services>,
         connections: usize,
@@ -104,7 +104,7 @@ impl Public {
             next_connection: AtomicU64::new(1),
             open: Places::new(connections, metrics.connections.clone()),
             newcomers: Newcomers::new(
-                // So that others find room before they make room for each other.
+                // At most half of all connections: newcomers displace the oldest newcomer before the gateway is full.
                 config.max_unauthenticated.min(connections / 2).max(1),
                 metrics.unauthenticated.clone(),
             ),
@@ -123,15 +123,19 @@ impl Public {
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
         let path = route(&self.services.config.base_path, request.uri().path());
         let mut answer = match (request.method(), path) {
-            _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => {
-                error(StatusCode::URI_TOO_LONG, "uri_too_long", &format!("an address has {URI_MAX} bytes at most"))
-            }
+            _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => error(
+                StatusCode::URI_TOO_LONG,
+                "uri_too_long",
+                &format!("path and query may have {URI_MAX} bytes at most"),
+            ),
             (&Method::GET, WEBSOCKET) => self.handshake(request, Arc::clone(&caller)),
             (&Method::POST, HOOKS) => self.take_events(request).await,
             (&Method::POST, path) if let Some(method) = api::Method::of(path) => self.serve_api(method, request).await,
-            (_, path) if matches!(path, WEBSOCKET | HOOKS) || api::Method::of(path).is_some() => {
-                error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "GET for the WebSocket, POST for all else")
-            }
+            (_, path) if matches!(path, WEBSOCKET | HOOKS) || api::Method::of(path).is_some() => error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "use GET for the WebSocket and POST for all else",
+            ),
             _ => error(
                 StatusCode::NOT_FOUND,
                 "not_found",
@@ -148,7 +152,7 @@ impl Public {
             tracing::warn!(peer = %caller.peer, reason, cause = message, "a request was refused");
         }
         if answer.status().is_client_error() || answer.status().is_server_error() {
-            // Whoever is refused begins anew with a new connection, which is counted.
+            // A refused caller starts again with a new connection, which is counted.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
@@ -171,7 +175,7 @@ impl Public {
             return self.refuse(
                 "unsupported_subprotocol",
                 StatusCode::BAD_REQUEST,
-                "only JSON is spoken: name no subprotocol, or centrifuge-json",
+                "only JSON is supported: request no subprotocol, or centrifuge-json",
             );
         }
         if !self.is_allowed_origin(&request) {
@@ -199,13 +203,13 @@ impl Public {
         response
     }
 
-    /// `None` where the client did not wait for the answer.
+    /// `None` if the client did not wait for the answer.
     fn serve(
         &self,
         upgraded: hyper::Result<Upgraded>,
         (open, newcomer, address): (Open, NewcomerPlace, IpAddr),
     ) -> OptionFuture<impl Future<Output = ()> + Send + use<>> {
-        // Only its stream is of use from here on; hyper's buffer would stay for the connection's life.
+        // Only the stream is needed from here on; hyper's buffer would stay for the connection's life.
         let parts = upgraded.ok().and_then(|it| it.downcast::<TokioIo<ClientStream>>().ok());
         let serving = parts.map(|parts| {
             let services = Arc::clone(&self.services);
@@ -222,14 +226,14 @@ impl Public {
         serving.into()
     }
 
-    /// Who is no browser sends no origin and may connect: a program could send any.
+    /// Clients other than browsers send no origin and may connect: a program could send any origin.
     fn is_allowed_origin(&self, request: &Request<Incoming>) -> bool {
         let allowed = &self.services.config.allowed_origins;
         let mut origins = request.headers().get_all(ORIGIN).iter();
         allowed.allow_all() || origins.all(|origin| origin.to_str().is_ok_and(|origin| allowed.allow(origin)))
     }
 
-    /// A connection's places: what it holds for as long as it is open, and until it has sent its token; and the client's
+    /// The places of a connection, held while the connection is open and until its token is verified, and the client's
     /// address.
     fn find_places(
         &self,
@@ -243,13 +247,13 @@ impl Public {
                     tracing::warn!(
                         proxy = %caller.peer,
                         "a trusted proxy (of trusted_proxies, or on the Unix socket) sends neither Forwarded nor X-Forwarded-For: all its clients count as \
-                         one address; have it send one of them"
+                         one address; configure the proxy to send one of these headers"
                     );
                 });
             }
             let address = forwarded::client(request.headers(), caller.peer, &self.services.config.trusted_proxies);
             let place = self.addresses.take(address).ok_or_else(|| {
-                let message = "this address has as many connections here as one may have at once";
+                let message = "too many connections from this address";
                 full("max_connections_per_ip", StatusCode::TOO_MANY_REQUESTS, message)
             })?;
             (address, Some(place))
@@ -257,7 +261,7 @@ impl Public {
             (caller.peer, None)
         };
         let unavailable = |reason| {
-            let message = "this gateway has as many connections as it may have; another one may have room";
+            let message = "this gateway has reached max_connections; another gateway may have room";
             full(reason, StatusCode::SERVICE_UNAVAILABLE, message)
         };
         let connection = self.open.take().ok_or_else(|| unavailable("max_connections"))?;
@@ -283,7 +287,7 @@ impl Public {
                 let accepted = events.events.len();
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.services.metrics.hook_last_arrival.set(now.as_secs_f64());
-                // Without events it only tries whether it arrives.
+                // A request without events only tests the way to the gateway.
                 if accepted > 0 {
                     self.services.relay.offer(events, bytes);
                 }
@@ -301,7 +305,7 @@ impl Public {
         let (parts, body) = request.into_parts();
         if body.size_hint().upper().is_none_or(|length| length > api::BODY_MAX as u64) {
             discard(body).await;
-            let message = format!("a request announces its length, of {} bytes at most", api::BODY_MAX);
+            let message = format!("a request needs a content-length of {} bytes at most", api::BODY_MAX);
             return self.refuse_hook(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message);
         }
         let body = match self.read(body).await {
@@ -325,7 +329,7 @@ impl Public {
         }
     }
 
-    /// Room in memory for a body of the length that it announces, or the largest where it announces none.
+    /// Reserves memory for a body of the announced length, or of the maximum length if none is announced.
     fn room_for(&self, body: &Incoming) -> Result<Option<SemaphorePermit<'_>>, Box<Answer>> {
         let max = self.services.config.max_hook_size;
         let length = body.size_hint().upper().map_or(max, |length| usize::try_from(length).unwrap_or(usize::MAX));
@@ -337,7 +341,7 @@ impl Public {
         }
         let units = u32::try_from(body_units(length)).unwrap_or(u32::MAX);
         self.bodies.try_acquire_many(units).map(Some).map_err(|_| {
-            let busy = "other requests are being read; what this one holds will be read from the outbox";
+            let busy = "busy reading other requests; the gateway will read these events from the outbox";
             Box::new(come_back(self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "busy", busy), STOPPED_PAUSE))
         })
     }
@@ -366,16 +370,16 @@ impl Public {
         let refuse = |reason, message: &str| Box::new(self.refuse_hook(StatusCode::BAD_REQUEST, reason, message));
         let events = Events::parse(body).map_err(|bad| refuse("bad_request", &bad.to_string()))?;
         if events.events.len() > self.services.config.max_hook_events {
-            return Err(refuse("too_many_events", "a post has max_hook_events events at most"));
+            return Err(refuse("too_many_events", "a request may contain max_hook_events events at most"));
         }
-        // Last, so that what was refused may be mended and sent again.
+        // Last, so that a refused request may be corrected and sent again.
         self.first(&verified)?;
         Ok(events)
     }
 
     fn signed(&self, parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Verified, Box<Answer>> {
         let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        // Signed without the base path: a proxy may cut it off or not, and the signer need not know.
+        // Signed without the base path: the signer does not know whether a proxy cuts the base path off.
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let target = self.services.config.base_path.strip(target).unwrap_or(target);
         let (signature, request) = ((header(TIMESTAMP), header(SIGNATURE)), (parts.method.as_str(), target, body));
@@ -384,22 +388,22 @@ impl Public {
         })
     }
 
-    /// That this gateway has not taken a request of the hooks before. Another gateway may have: publishing is idempotent
-    /// by outbox number.
+    /// Checks that this gateway has not taken the hooks' request before. Another gateway may have taken it: publishing
+    /// is idempotent by outbox number.
     fn first(&self, &Verified { timestamp, signature, oldest }: &Verified) -> Result<(), Box<Answer>> {
         self.replays.note(timestamp, signature, oldest).then_some(()).ok_or_else(|| self.replayed())
     }
 
-    /// That no gateway has taken a request of a back end before.
+    /// Checks that no gateway has taken the back end's request before.
     async fn first_anywhere(&self, verified: &Verified) -> Result<(), Box<Answer>> {
         let name = format!("{:032x}", verified.signature);
-        // As long as the timestamp is good, wherever it lies within the bounds.
+        // For as long as the timestamp is valid, wherever it lies within the allowed skew.
         match self.services.broker.claim(&name, 2 * MAX_SKEW).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.replayed()),
             Err(error) => {
                 self.services.metrics.broker_errors.with_label_values(&["api"]).inc();
-                tracing::debug!(%error, "it could not be found out whether a request is a replay; it is refused");
+                tracing::debug!(%error, "the broker did not answer the replay check; the request is refused");
                 let message = "the broker does not answer; sign the request anew and send it again";
                 let answer = self.refuse_hook(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
                 Err(Box::new(come_back(answer, STOPPED_PAUSE)))
@@ -408,7 +412,7 @@ impl Public {
     }
 
     fn replayed(&self) -> Box<Answer> {
-        let message = "this very request was taken before; sign each one anew";
+        let message = "this request was taken before; sign every request anew";
         Box::new(self.refuse_hook(StatusCode::CONFLICT, "replayed", message))
     }
 
@@ -418,7 +422,7 @@ impl Public {
     }
 }
 
-/// Kept with an answer until it is logged, where it is known from whom the request came.
+/// Attached to an answer until the refusal is logged, where the caller's address is known.
 #[derive(Clone)]
 struct Refused {
     reason: &'static str,
@@ -431,27 +435,26 @@ fn refused(status: StatusCode, reason: &'static str, message: &str) -> Answer {
     answer
 }
 
-/// The part of a path that decides where a request goes: what follows the base path; empty where the path does not begin
-/// with that. A slash at the end of the clients' path does not matter. The private paths have one spelling alone, so that
-/// a proxy that blocks it blocks them.
+/// The path after the base path, which selects the handler; empty if the path does not begin with the base path. A
+/// slash at the end of the clients' path is ignored. Private paths have a single spelling, so that a proxy that blocks
+/// this spelling blocks the path.
 fn route<'a>(base: &BasePath, path: &'a str) -> &'a str {
     let path = base.strip(path).unwrap_or_default();
     path.strip_suffix('/').filter(|path| *path == WEBSOCKET).unwrap_or(path)
 }
 
-/// Seconds after which a request comes again to a gateway that stops: whoever spreads requests over several gateways
-/// sends the next one elsewhere.
+/// `Retry-After` of a stopping gateway, in seconds: a load balancer sends the next request to another gateway.
 const STOPPED_PAUSE: &str = "1";
 
-/// What idles between two requests is not closed on our side, which would cross with the next one; its answer closes
-/// it, as every refusal does.
+/// Adds `Retry-After`. The gateway does not close idle connections itself, since the close could cross with the next
+/// request. The answer to that request closes the connection, as every refusal does.
 fn come_back(mut answer: Answer, seconds: &'static str) -> Answer {
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
     answer
 }
 
-/// Reads on past what is refused, within bounds: to close while the caller is still writing would reset the connection,
-/// and the answer would be lost with it.
+/// Reads the rest of a refused body, within limits: closing the connection while the caller is still writing would
+/// reset it and lose the answer.
 async fn discard(mut body: Incoming) {
     let reading = async {
         let mut left = DISCARDED;
@@ -463,7 +466,7 @@ async fn discard(mut body: Incoming) {
             left -= size;
         }
     };
-    // Whoever is slow has had his chance.
+    // A caller that is too slow may miss the answer.
     let _ = timeout(DISCARDING, reading).await;
 }
 
@@ -471,15 +474,15 @@ fn body_units(bytes: usize) -> usize {
     bytes.div_ceil(BODY_UNIT).max(1)
 }
 
-/// What an open connection counts as.
+/// The places of an open connection.
 struct Open {
     _connection: Place,
-    /// For the client behind a trusted proxy.
+    /// Place of the client behind a trusted proxy.
     _client: Option<AddressPlace>,
     _caller: Arc<Caller>,
 }
 
-/// Notices when a bug ends a connection's task, which ends nothing else.
+/// Counts panics in connections' tasks. Such a panic ends nothing else.
 struct NoticedPanic(IntCounter);
 
 impl Drop for NoticedPanic {

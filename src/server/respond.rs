@@ -1,4 +1,4 @@
-//! HTTP answers of both listeners: JSON bodies, errors of one form.
+//! HTTP answers of both listeners: JSON bodies, and a common format for errors.
 
 use bytes::Bytes;
 use http_body_util::Full;

@@ -1,22 +1,22 @@
-//! The log's answer to "why was this user refused?": a line for each command that was refused, at `info`, and for each
-//! that was accepted, at `debug`. Neither holds a token, a key or content.
+//! Log lines that answer "why was this user refused?": a line for each refused command at `info`, and for each
+//! accepted command at `debug`. No line contains a token, a key or content.
 
 use super::{Failure, Session, State};
 use crate::protocol::{HistoryRequest, Request, Subscribe};
 
-/// Characters of a channel or method as clients name it; more are cut off in the log.
+/// Maximum length of a channel's or method's name in the log, in characters; longer names are cut off.
 const NAME_MAX: usize = 255;
 
-/// What is logged of a command.
+/// The logged parts of a command.
 pub(super) struct Subject {
     command: &'static str,
     channel: Option<String>,
-    /// Of an `rpc`.
+    /// The method of an `rpc`.
     method: Option<String>,
 }
 
 impl Subject {
-    /// `None` for what is not worth a line: pings, pongs and messages that nobody hears.
+    /// `None` for commands that are not worth a line: pings, pongs and messages without a receiver.
     pub fn of(request: &Request) -> Option<Self> {
         let (mut channel, mut method) = (None, None);
         match request {
@@ -40,7 +40,7 @@ fn shortened(name: &str) -> String {
 }
 
 impl Session {
-    /// Logs how a command ended.
+    /// Logs the outcome of a command.
     pub(super) fn note(&mut self, subject: Option<Subject>, done: &Result<(), Failure>) {
         let detail = self.detail.take();
         let Some(Subject { command, channel, method }) = subject else { return };

@@ -1,4 +1,4 @@
-//! What one connection may ask for: how often, and one of how many of its user it may be.
+//! Limits of a connection: rates of commands, reads, signals and status changes, and connections per user.
 
 use super::{Failure, Session};
 use crate::connection::Connection;
@@ -28,11 +28,11 @@ enum Reader<'a> {
     Guest(IpAddr),
 }
 
-/// How fast a connection's commands come.
+/// Command rate of a connection.
 pub struct Pace {
     commands: Bucket,
-    /// Refilled as fast, but emptied by refusals only: empty once so many were refused as may be sent at once, or
-    /// after a while at twice the rate.
+    /// Refilled at the same rate, but emptied by refusals only: empty after a full burst of refused commands, or after
+    /// a while at twice the rate.
     patience: Bucket,
 }
 
@@ -40,7 +40,7 @@ pub struct Pace {
 pub enum Verdict {
     Pass,
     Refuse,
-    /// It goes on regardless of what was refused.
+    /// Commands continue although many were refused.
     Flood,
 }
 
@@ -49,7 +49,7 @@ impl Pace {
         Self { commands: Bucket::full(now), patience: Bucket::full(now) }
     }
 
-    /// One more command.
+    /// Counts a command.
     pub fn take(&mut self, rate: Option<&Rate>, now: Instant) -> Verdict {
         match rate {
             Some(rate) if !self.commands.take(rate, now) => {
@@ -70,7 +70,7 @@ impl Pace {
         }
     }
 
-    /// How many commands would pass now.
+    /// Number of commands that would pass now.
     pub fn left(&self, rate: Option<&Rate>, now: Instant) -> usize {
         rate.map_or(usize::MAX, |rate| self.commands.tokens(rate, now))
     }
@@ -82,8 +82,7 @@ impl Session {
         if matches!(request, Request::Pong) { Ok(()) } else { self.count() }
     }
 
-    /// Counts something that is no command and is paid for like one: a frame without any, or a control frame of the
-    /// WebSocket.
+    /// Counts a frame without commands, or a control frame of the WebSocket, at the price of a command.
     pub fn count_frame(&mut self) -> Result<(), Disconnect> {
         match self.count() {
             Err(Failure::Disconnect(reason)) => Err(reason),
@@ -101,7 +100,7 @@ impl Session {
         Err(failure)
     }
 
-    /// How many more commands would pass now.
+    /// Number of further commands that would pass now.
     pub(super) fn commands_left(&self) -> usize {
         self.pace.left(self.services.limits.commands.as_ref(), Instant::now())
     }
@@ -147,7 +146,7 @@ impl Session {
         if connection.is_guest() { Reader::Guest(counted_as(self.address)) } else { Reader::User(&connection.user) }
     }
 
-    /// Counts a signal of this user.
+    /// Counts a signal of the user in the channel.
     pub(super) fn admit_signal(&self, user: &str, channel: &str) -> Result<(), Failure> {
         if self.services.limits.signals.take((user, channel), Instant::now()) {
             return Ok(());
@@ -156,7 +155,7 @@ impl Session {
         Err(codes::TOO_MANY_REQUESTS.into())
     }
 
-    /// Counts a change of this user's status.
+    /// Counts a change of the user's status.
     pub(super) fn admit_status_change(&self, user: &str) -> Result<(), Failure> {
         if self.services.limits.statuses.take(user, Instant::now()) {
             return Ok(());
@@ -183,7 +182,12 @@ impl Session {
             Ok(Ok(false)) => Err(codes::CONNECTION_LIMIT.into()),
             Ok(Err(error)) => {
                 self.services.metrics.broker_errors.with_label_values(&["connect"]).inc();
-                limited!(warn, "uncounted connections", %error, "a user's connections could not be counted; the client is let in");
+                limited!(
+                    warn,
+                    "uncounted connections",
+                    %error,
+                    "the broker could not count a user's connections; the client is accepted nevertheless"
+                );
                 Ok(())
             }
         }
@@ -198,13 +202,14 @@ impl Session {
         Err(codes::GUEST_LIMIT.into())
     }
 
-    /// The counterpart of [`Session::settle`], at the end.
+    /// Undoes [`Session::settle`] at the end of the session.
     pub(super) fn unsettle(&self, connection: &Connection) {
         self.services.presence.leave(&user_channel(&connection.user), &connection.client);
     }
 }
 
-/// In whose presence all connections of a user are. No client can subscribe to it: `$` begins no channel of theirs.
+/// Channel whose presence contains all connections of a user. Clients cannot subscribe to it: their channels never
+/// begin with `$`.
 fn user_channel(user: &str) -> Arc<str> {
     format!("$user:{user}").into()
 }
@@ -223,7 +228,7 @@ mod tests {
         assert!(take(10, now).iter().all(|verdict| *verdict == Verdict::Refuse));
         assert_eq!(take(1, now), [Verdict::Flood]);
         let later = now + Duration::from_secs(1);
-        assert!(take(10, later).iter().all(|verdict| *verdict == Verdict::Pass), "who slows down is forgiven");
+        assert!(take(10, later).iter().all(|verdict| *verdict == Verdict::Pass), "after a pause, commands pass again");
         assert_eq!(take(1, later), [Verdict::Refuse]);
     }
 
@@ -248,7 +253,7 @@ mod tests {
         let mut pace = Pace::new(now);
         pace.charge(rate.as_ref(), weight(3, 512 * 1024), now);
         assert_eq!(pace.take(rate.as_ref(), now), Verdict::Refuse);
-        // A debt of 12, and a token.
+        // A debt of 12, and one token.
         assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(259)), Verdict::Refuse);
         assert_eq!(pace.take(rate.as_ref(), now + Duration::from_millis(260)), Verdict::Pass);
     }

@@ -100,7 +100,12 @@ impl Session {
                 Err(codes::INVALID_TOKEN.into())
             }
             Ok(Err(AuthError::Unavailable(error))) => {
-                limited!(warn, "failed fetches of keys", %error, "fetching a key failed; the client is told to try again");
+                limited!(
+                    warn,
+                    "failed fetches of users' keys",
+                    %error,
+                    "fetching a user's key from PocketBase failed; the client gets error 100 and may retry"
+                );
                 Err(codes::INTERNAL.into())
             }
             Err(_) => {

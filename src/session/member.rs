@@ -1,4 +1,4 @@
-//! What those who are in a channel may do there: send signals, read its history, and ask who is present.
+//! Commands of a channel's subscribers: send signals, read the history, and ask who is present.
 
 use super::limits::weight;
 use super::subscriptions::total_size;
@@ -15,9 +15,9 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 impl Session {
-    /// A member's short-lived signal, such as typing. Everything that lasts is written through PocketBase.
+    /// A member's short-lived signal, such as typing. Lasting changes are written through PocketBase.
     pub(super) async fn publish(&self, channel: &str, data: &RawValue, deadline: Instant) -> Result<Reply, Failure> {
-        /// Of two fields `type`, another parser than ours could take the other one.
+        /// Refuses two fields `type`: another parser could read the other field.
         #[derive(serde::Deserialize)]
         struct Signal<'a> {
             #[serde(rename = "type", borrow)]
@@ -31,8 +31,8 @@ impl Session {
         if connection.is_guest() {
             return Err(codes::PERMISSION_DENIED.into());
         }
-        // Read whole, since it reaches other clients: what is nested beyond 128 levels, or holds half of a surrogate
-        // pair, is more than the parsers of some SDKs take.
+        // Parsed as a whole, since other clients receive the signal: more than 128 levels of nesting, or half of a
+        // surrogate pair, is more than the parsers of some SDKs accept.
         let whole: serde_json::Value = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
         if !whole.is_object() {
             return Err(codes::BAD_REQUEST.into());
@@ -56,18 +56,18 @@ impl Session {
         require(self.services.hub.standing(&request.channel, self.id))?;
         let since = request.since.as_ref().map(|since| since.offset);
         let most = self.services.config.history_limit;
-        // A negative limit asks for everything.
+        // A negative limit asks for all publications.
         let limit = usize::try_from(request.limit).map_or(most, |limit| limit.min(most));
         let query = HistoryQuery { since, limit: Some(limit), reverse: request.reverse };
         let mut history =
             self.ask_broker("history", deadline, self.services.hub.history(&request.channel, query)).await?;
-        // Whatever becomes of the answer, the broker has read it.
+        // Charged whether or not the answer is sent: the broker has read the history.
         let weight = weight(history.publications.len(), total_size(&history.publications));
         self.charge_read(&Arc::clone(self.connection()?), weight);
         if request.since.is_some_and(|since| !since.epoch.is_empty() && since.epoch != history.position.epoch) {
             return Err(codes::UNRECOVERABLE_POSITION.into());
         }
-        // An offset beyond the top belongs to another history, so nothing here lies before it.
+        // An offset beyond the last one belongs to another history, so nothing here lies before it.
         if request.reverse && since.is_some_and(|offset| offset > history.position.offset) {
             history.publications.clear();
         }
@@ -89,7 +89,7 @@ impl Session {
         let clients: Vec<ClientInfo> = listed.ok_or(codes::LIMIT_EXCEEDED)?;
         let count = clients.len();
         let frame = json::reply(id, &Reply::Presence(clients));
-        // Keys of users may be long.
+        // Users' keys may be long.
         if frame.len() > self.services.config.max_queue_size / 2 {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
@@ -106,7 +106,7 @@ impl Session {
         self.reply_to_subscriber(id, channel, &Reply::PresenceStats { clients, users })
     }
 
-    /// Replies with what only subscribers may see, if this connection still is one.
+    /// Sends a reply for subscribers only, if the connection is still subscribed.
     fn reply_to_subscriber(&self, id: u32, channel: &str, reply: &Reply) -> Result<(), Failure> {
         self.push_to_subscriber(channel, json::reply(id, reply))
     }
@@ -116,7 +116,7 @@ impl Session {
     }
 }
 
-/// For what statuses and updates do not have: a history, a presence, and members who publish.
+/// Refuses channels of statuses and updates, which have no history, no presence, and no members who publish.
 fn has_members(channel: &str) -> Result<(), ErrorCode> {
     match Kind::of(channel) {
         Kind::Feed => Ok(()),
@@ -124,11 +124,11 @@ fn has_members(channel: &str) -> Result<(), ErrorCode> {
     }
 }
 
-/// For what only subscribers may do.
+/// Refuses connections that are not subscribed.
 fn require(standing: Standing) -> Result<(), ErrorCode> {
     match standing {
         Standing::Subscribed => Ok(()),
-        // It will be known in a moment.
+        // The access check under way decides in a moment.
         Standing::Suspended => Err(codes::INTERNAL),
         Standing::Out => Err(codes::PERMISSION_DENIED),
     }

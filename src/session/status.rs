@@ -1,4 +1,4 @@
-//! What clients ask about users' statuses, as rpc methods.
+//! The rpc methods about users' statuses.
 
 use super::{Failure, Session};
 use crate::access::Purpose;
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
-/// Users asked about in one call.
+/// Maximum number of users per call.
 const USERS_MAX: usize = 500;
 
 impl Session {
@@ -62,7 +62,7 @@ impl Session {
         Ok(answer(&BTreeMap::<&str, ()>::new()))
     }
 
-    /// Those users whom the caller may not see, or who do not exist, are left out.
+    /// Leaves out users whom the caller may not view, and users who do not exist.
     async fn get_statuses(&self, data: &str, deadline: Instant) -> Result<Reply, Failure> {
         #[derive(Deserialize)]
         struct Question {

@@ -1,4 +1,4 @@
-//! Into a channel of any kind, once PocketBase allows it, and out of it again.
+//! Subscribing to channels of all kinds, once PocketBase allows it, and unsubscribing.
 
 use super::ahead::{Entering, Groundwork};
 use super::limits::{FAILED_RECOVERY, weight};
@@ -15,9 +15,10 @@ use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply, j
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
-/// Bytes of missed publications in a subscribe reply. A slow line (64 kbit/s) carries it in eight seconds, less than `pong_timeout`.
+/// Maximum bytes of missed publications in a subscribe reply. A slow line (64 kbit/s) carries them in eight seconds,
+/// less than `pong_timeout`.
 const PIECE: usize = 64 * 1024;
-/// Bytes that a publication takes in a queue, beside its payload and its channel's name.
+/// Bytes of a publication in a queue, in addition to its payload and its channel's name.
 const ENVELOPE: usize = 256;
 
 impl Session {
@@ -53,14 +54,14 @@ impl Session {
             let mut stale = false;
             let accept = |mut reply: SubscribeReply| {
                 if !self.services.access.holds(allowed, &connection.user, &channel) {
-                    // Something has changed since PocketBase was asked.
+                    // Access may have changed since PocketBase was asked.
                     stale = true;
                     return false;
                 }
-                // Whatever becomes of them, they have been read.
+                // Charged even if they are not sent: the publications have been read.
                 weight_of_missed = weight(reply.publications.len(), total_size(&reply.publications));
                 if total_size(&reply.publications) > limit || cost(&reply.publications, &channel) > limit / 2 * 3 {
-                    // More than a client can take at once: it reloads from PocketBase instead.
+                    // More than a client can take at once: the client reloads from PocketBase instead.
                     (reply.recovered, reply.publications) = (Some(false), Vec::new());
                 }
                 if reply.recovered == Some(false) {
@@ -126,7 +127,7 @@ impl Session {
             let joined = self.services.hub.subscribe_status(&channel, connection, accept);
             match timeout_at(deadline, joined).await {
                 Ok(Ok(true)) => return Ok(()),
-                // Something has changed since PocketBase was asked.
+                // Access may have changed since PocketBase was asked.
                 Ok(Ok(false)) => {}
                 Ok(Err(SubscribeError::Broker(error))) => return Err(self.broker_failed("subscribe", &error).into()),
                 Ok(Err(SubscribeError::AlreadySubscribed)) => return Err(codes::ALREADY_SUBSCRIBED.into()),
@@ -136,8 +137,8 @@ impl Session {
         }
     }
 
-    /// Nothing is kept for clients that come back: they are told to reload. `reject_unrecovered` is ignored, since after
-    /// error 112 an SDK with `getState` subscribes again, and would get error 112 for ever.
+    /// Updates channels keep nothing for returning clients, which are told to reload. `reject_unrecovered` is ignored,
+    /// since after error 112 an SDK with `getState` subscribes again, and would get error 112 forever.
     pub(super) async fn subscribe_to_updates(
         &self,
         id: u32,
@@ -174,7 +175,7 @@ impl Session {
         Err(codes::INTERNAL.into())
     }
 
-    /// PocketBase's verdict: the one that is there already, or else its answer.
+    /// PocketBase's verdict: the prepared verdict, or else a new answer.
     async fn allowed(
         &self,
         channel: &Arc<str>,
@@ -198,13 +199,14 @@ impl Session {
     }
 }
 
-/// Bytes of payload.
+/// Total size of the payloads, in bytes.
 pub(super) fn total_size(publications: &[Publication]) -> usize {
     publications.iter().map(|publication| publication.data.len()).sum()
 }
 
-/// Queues a subscribe reply. What a client has missed beyond [`PIECE`] bytes follows as pushes, which the client takes
-/// as any others: on a slow line it keeps what has arrived, though the connection may end before the rest.
+/// Queues a subscribe reply. Missed publications beyond [`PIECE`] bytes follow as pushes, which the client handles as
+/// usual: on a slow line, the client keeps the publications that have arrived, even if the connection ends before the
+/// rest.
 fn reply_in_pieces(outbox: &Arc<Outbox>, id: u32, channel: &Arc<str>, mut reply: SubscribeReply) {
     let mut size = 0;
     let fitting = reply.publications.iter().take_while(|publication| {
@@ -225,7 +227,8 @@ fn reply_in_pieces(outbox: &Arc<Outbox>, id: u32, channel: &Arc<str>, mut reply:
     }
 }
 
-/// Bytes in a client's queue for these publications, with what is around each in its frame, and the frame's own cost.
+/// Bytes in a client's queue for these publications, including the other bytes of their frames and the cost of each
+/// frame.
 fn cost(publications: &[Publication], channel: &str) -> usize {
     publications.iter().map(|publication| publication.data.len() + channel.len() + ENVELOPE).sum()
 }

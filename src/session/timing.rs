@@ -8,17 +8,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const YEAR: Duration = Duration::from_secs(31_536_000);
-/// A deadline that is noticed so much too late says that this process stood still, not that the client is gone.
+/// A deadline noticed this late means that this process stood still, not that the client is gone.
 const LATE: Duration = Duration::from_secs(1);
 
-/// The same for all connections, so that no connection holds a copy.
+/// Ping settings: the same for all connections, and not copied into connections.
 #[derive(Clone, Copy)]
 pub struct Pings {
-    /// Between two pings.
+    /// Time between two pings.
     interval: Duration,
-    /// How long a client may take to answer a ping.
+    /// Maximum time for a client's answer to a ping.
     timeout: Duration,
-    /// How long the kernel's buffer of a slow client takes to leave, at the least speed that is tolerated.
+    /// Time for the kernel's buffer of a slow client to drain, at the minimum speed that is tolerated.
     drain: Duration,
 }
 
@@ -50,10 +50,10 @@ pub struct Timing {
     end: Option<Instant>,
     next_ping: Option<Instant>,
     pong_due: Option<Instant>,
-    /// Until then a ping may be on its way behind earlier bytes. `None`: the socket was never full.
+    /// Time until which a ping may be delayed behind earlier bytes. `None`: the socket was never full.
     drained: Option<Instant>,
     is_authenticated: bool,
-    /// Pongs that have arrived in frames which are not handled yet.
+    /// Pongs that have arrived in frames not handled yet.
     early: u16,
 }
 
@@ -75,16 +75,16 @@ impl Timing {
         Self { end: Some(end), next_ping, pong_due, drained, is_authenticated: false, early: 0 }
     }
 
-    /// The client is authenticated for as long as `valid`; `None`: without end.
+    /// The client is authenticated for the duration `valid`; `None`: without end.
     pub fn authenticated(&mut self, now: Instant, pings: Pings, valid: Option<Duration>) {
-        // A year at most: a token may be valid for longer than an instant can reach.
+        // At most a year: a token may be valid for longer than an instant can reach.
         self.end = valid.map(|valid| now + valid.min(YEAR));
         self.is_authenticated = true;
         self.next_ping.get_or_insert(now + pings.interval);
     }
 
-    /// A frame has arrived, which may be handled much later: the answer to a ping in it counts from now on. Returns true
-    /// for a frame that is nothing but that answer, and needs no handling.
+    /// Notes the arrival of a frame, which may be handled much later: a pong in the frame counts from now on. Returns
+    /// true for a frame that contains only a pong and needs no handling.
     pub fn arrived(&mut self, frame: &str) -> bool {
         let is_pong = |line: &str| line.trim_ascii() == "{}";
         if self.pong_due.is_none() {
@@ -100,7 +100,7 @@ impl Timing {
         is_alone
     }
 
-    /// The client answered a ping; returns whether there was a ping to answer.
+    /// Handles a pong. Returns whether there was a ping to answer.
     pub fn pong(&mut self) -> bool {
         if self.early > 0 {
             self.early -= 1;
@@ -109,22 +109,22 @@ impl Timing {
         self.pong_due.take().is_some()
     }
 
-    /// The client's socket was full and has taken bytes: the client's time for a pong begins when what the kernel holds
-    /// has left.
+    /// The client's socket was full and has accepted bytes: the client's time for a pong begins when the kernel's
+    /// buffer has drained.
     pub fn moved(&mut self, now: Instant, pings: Pings) {
         let drained = now + pings.drain;
         self.drained = Some(drained);
         self.pong_due = self.pong_due.map(|due| due.max(drained + pings.timeout));
     }
 
-    /// When [`Timing::due`] should be asked next.
+    /// Time of the next call of [`Timing::due`].
     pub fn next(&self) -> Instant {
         // Never empty: an end before `connect`, a next ping afterwards.
         let next = [self.end, self.next_ping, self.pong_due].into_iter().flatten().min();
         next.unwrap_or_else(|| Instant::now() + YEAR)
     }
 
-    /// `is_listening`: whether the connection is being read. While it is not, a missing pong proves nothing.
+    /// `is_listening`: whether the connection is being read. Without reading, a missing pong proves nothing.
     pub fn due(&mut self, now: Instant, pings: Pings, is_listening: bool) -> Due {
         if self.end.is_some_and(|end| now >= end) {
             return Due::End(if self.is_authenticated { codes::EXPIRED } else { codes::STALE });
@@ -140,7 +140,7 @@ impl Timing {
         }
         self.next_ping = Some(now + pings.interval);
         if self.pong_due.is_some() {
-            // The last ping is still on its way.
+            // The last ping may still be on its way.
             return Due::Nothing;
         }
         self.pong_due = Some(self.drained.map_or(now, |drained| drained.max(now)) + pings.timeout);

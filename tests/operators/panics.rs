@@ -30,6 +30,6 @@ async fn a_panic_in_any_task_that_serves_everybody_ends_the_process() {
         let log = gateway.log();
         assert_eq!(code, Some(EXIT_CODE), "{task:?}: {log}");
         let line = log.lines().find(|line| line.contains("panicked at")).unwrap_or_default();
-        assert!(line.contains(task.name()) && line.contains("the gateway ends"), "{task:?}: {log}");
+        assert!(line.contains(task.name()) && line.contains("the gateway exits"), "{task:?}: {log}");
     }
 }

@@ -43,8 +43,8 @@ describe("the file itself", () => {
     ["neither guard nor own", { channels: { room: {} } }, "channels.room: needs either a guard"],
     ["both guard and own", { channels: { room: { guard: "rooms", own: true } } }, "channels.room: needs either a guard"],
     ["the own channel of nobody's collection", { channels: { user: { own: "stuff" } } }, `channels.user.own: "stuff" is not one of users`],
-    ["statuses of what is no user", { channels: { status: { guard: "rooms" } } }, `channels.status.guard: "status" carries who is online, and "rooms" is not one of users`],
-    ["a status of one's own", { channels: { status: { own: true } } }, "channels.status: \"status\" carries who is online"],
+    ["statuses of what is no user", { channels: { status: { guard: "rooms" } } }, `channels.status.guard: "status" carries online statuses, and "rooms" is not one of users`],
+    ["a status of one's own", { channels: { status: { own: true } } }, "channels.status: \"status\" carries online statuses"],
     ["perUser as a text", { channels: { room: { guard: "rooms", perUser: "user" } } }, "channels.room.perUser: is not an object"],
     ["a text in place of a list", { relay: { messages: "room:{room}" } }, `relay.messages: a list of channels is needed, as in ["room:{id}"]; this is "room:{room}"`],
     ["a template without a field", { relay: { messages: ["room:all"] } }, "is not a channel template"],
@@ -100,7 +100,7 @@ describe("and the schema", () => {
     [
       "records whose rule is narrower than the guard's",
       change(`boards: ["board:{id}"]`, `boards: ["board:{id}", "workspace:{workspace}"]`),
-      [`relay.boards, "workspace:{workspace}"`, `whoever may view "workspaces"`, `the viewRule of "boards" is @request.auth.id`, "trusted: true"],
+      [`relay.boards, "workspace:{workspace}"`, `users who may view "workspaces"`, `the viewRule of "boards" is @request.auth.id`, "trusted: true"],
     ],
     ["records that are for superusers", change(`{ to: ["topic:{what}"], trusted: true }`, `["topic:{what}"]`), [`the viewRule of "audit" is locked`]],
     [
@@ -124,7 +124,7 @@ describe("and the schema", () => {
         change("  channels: {", `  channels: {\n    ward: { guard: "wards" },`)(folder);
         change("  relay: {", `  relay: {\n    entries: ["ward:{diary}"],`)(folder);
       },
-      [`relay.entries, "ward:{diary}"`, `whoever may view "wards" would hear of these records`],
+      [`relay.entries, "ward:{diary}"`, `users who may view "wards" would receive these records`],
     ],
     ["records that only a plan may view", change(`card_comments: { to: ["board:{card.board}"], trusted: true }`, `card_comments: ["board:{card.board}"]`), [`the viewRule of "card_comments"`]],
     [
@@ -255,7 +255,7 @@ describe("while PocketBase runs", () => {
     await change("tickets", () => ({ viewRule: `owner = @request.auth.id && subject = "told"` }));
     assert.deepEqual(await told(write), []);
     const { problems } = await pb.events();
-    assert.ok(problems.some((problem) => problem.includes(`relay.tickets, "crew:{owner}": nothing is relayed there now`)), problems.join("\n"));
+    assert.ok(problems.some((problem) => problem.includes(`relay.tickets, "crew:{owner}": nothing is relayed to this channel now`)), problems.join("\n"));
   });
 });
 

@@ -1,21 +1,22 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// Connects PocketBase to the gateway: every change of a relayed collection, and every change that decides who
-// may subscribe to what, is written to the outbox in the same transaction, posted to the gateway after the commit,
-// and kept for it to fetch until confirmed.
+// Connects PocketBase to the gateway. Every change of a relayed collection, and every change that decides about access
+// to channels, is written to the outbox in the same transaction, posted to the gateway after the commit, and kept at
+// least until the gateway has confirmed it.
 //
-// PocketBase runs each handler in a JavaScript engine of its own, where nothing of this file exists;
-// that is why each of them starts with a require.
+// PocketBase runs each handler in a separate JavaScript engine, without the variables of this file. Therefore each
+// handler starts with a require.
 
-require(`${__hooks}/gateway/startup.js`).load(); // first PocketBase's version, then the environment and the config
+require(`${__hooks}/gateway/startup.js`).load(); // checks PocketBase's version, the environment and the config
 
 onBootstrap((e) => {
   e.next();
   require(`${__hooks}/gateway/startup.js`).checkSchema(e.app);
 });
 
-// Register the hooks of one collection (see gateway/listening.js). They are called for every write in it, hence keep
-// what they require: looking up a file takes longer than most of them.
+// Two functions in the app's store, which register the hooks of one collection (see gateway/listening.js). The hooks
+// run for every write in the collection, so they keep the required module: looking up the file would take longer than
+// most hook calls.
 const listening = require(`${__hooks}/gateway/listening.js`);
 
 $app.store().set(listening.REGISTER, (id) => {
@@ -38,17 +39,18 @@ onCollectionAfterCreateSuccess((e) => require(`${__hooks}/gateway/outbox.js`).co
 onCollectionAfterUpdateSuccess((e) => require(`${__hooks}/gateway/outbox.js`).collectionCommitted(e));
 onCollectionAfterDeleteSuccess((e) => require(`${__hooks}/gateway/outbox.js`).collectionCommitted(e));
 
-// Rolled back: PocketBase has read the collections anew, and so do we.
+// After a rollback PocketBase has reloaded its collections, and the hooks reload the schema.
 onCollectionAfterCreateError((e) => require(`${__hooks}/gateway/outbox.js`).collectionRestored(e));
 onCollectionAfterUpdateError((e) => require(`${__hooks}/gateway/outbox.js`).collectionRestored(e));
 onCollectionAfterDeleteError((e) => require(`${__hooks}/gateway/outbox.js`).collectionRestored(e));
 
-// The gateway calls every few seconds; its calls that succeed are not worth a line in the request log.
+// The gateway calls every few seconds: successful calls are left out of the request log.
 const quiet = $apis.skipSuccessActivityLog();
-// Its questions are far smaller. A caller who is not the gateway is found out only after the body has been read.
+// The gateway's requests are far smaller. The limit is for other callers, since the signature is checked only after the
+// body has been read.
 const small = $apis.bodyLimit(1 << 20);
-// All gateways call from a few addresses, which PocketBase's rate limits would take for one busy client. A handler with
-// the limiter's own id stands in its place on these routes.
+// All gateways call from a few addresses, which PocketBase's rate limiter would take for one busy client. A handler
+// with the limiter's id replaces the limiter on these routes.
 const unlimited = $apis.skipSuccessActivityLog();
 unlimited.id = "pbRateLimit";
 unlimited.priority = -1000;

@@ -1,7 +1,7 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// The gateway's outbox. A plain table and no collection: no API reaches it, and AUTOINCREMENT
-// never gives a number twice, even after its row is gone.
+// The gateway's outbox: a plain table instead of a collection, so that no API has access. AUTOINCREMENT never assigns a
+// number twice, even after the row was deleted.
 migrate(
   (app) => {
     app

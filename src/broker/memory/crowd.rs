@@ -1,4 +1,5 @@
-//! Who is present in one channel. Most channels are of a single user and have a client or two; some have thousands.
+//! The clients present in one channel. Most channels belong to a single user and have a client or two; some have
+//! thousands.
 
 use crate::protocol::ClientInfo;
 use std::borrow::Borrow;
@@ -7,13 +8,13 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 
-/// Up to here a list does.
+/// Largest number of clients kept in a plain list.
 const FEW: usize = 8;
 
 #[derive(Default)]
 pub(super) struct Crowd {
     clients: Clients,
-    /// Nobody was seen before this.
+    /// No client was last seen before this instant.
     oldest: Option<Instant>,
 }
 
@@ -22,7 +23,7 @@ enum Clients {
     Many(Table),
 }
 
-/// Clients, and the number of clients per user. Guests have no number.
+/// Clients, and the number of clients per user. Guests are not counted.
 #[derive(Default)]
 struct Table {
     clients: HashSet<Present, foldhash::fast::RandomState>,
@@ -65,7 +66,7 @@ impl Default for Clients {
     }
 }
 
-/// Found by the client's name, which is unique.
+/// A present client; identity is the client's unique name.
 struct Present {
     info: ClientInfo,
     seen: Instant,
@@ -110,7 +111,7 @@ impl Crowd {
         }
     }
 
-    /// Notes that this client has been seen; returns whether it is new.
+    /// Records a sign of life; returns whether the client is new.
     pub fn see(&mut self, info: ClientInfo, now: Instant) -> bool {
         self.oldest.get_or_insert(now);
         let present = Present { info, seen: now };
@@ -122,7 +123,7 @@ impl Crowd {
                     return false;
                 }
                 if few.len() < FEW {
-                    // A growing list would have room for four at once, for each of many channels.
+                    // Plain growth would reserve four places at once, in each of many channels.
                     few.reserve_exact(1);
                     few.push(present);
                     return true;
@@ -148,7 +149,7 @@ impl Crowd {
         }
     }
 
-    /// Takes out those who were last seen longer ago than `age`.
+    /// Removes and returns the clients that were last seen longer ago than `age`.
     pub fn expire(&mut self, now: Instant, age: Duration) -> Vec<ClientInfo> {
         if self.oldest.is_none_or(|oldest| now - oldest <= age) {
             return Vec::new();
@@ -214,7 +215,7 @@ mod tests {
             assert!(crowd.see(info(1), Instant::now()));
             assert_eq!(crowd.take_out("1"), Some(info(1)));
             tokio::time::advance(age).await;
-            assert_eq!((crowd.expire(Instant::now(), age), crowd.len()), (vec![info(0)], 0), "the renewed goes later");
+            assert_eq!((crowd.expire(Instant::now(), age), crowd.len()), (vec![info(0)], 0), "renewed: expires later");
         }
     }
 }

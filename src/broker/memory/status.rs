@@ -1,4 +1,4 @@
-//! The statuses of a single node: what the scripts of `redis/scripts/status*.lua` do, in this process.
+//! Users' statuses on a single node: the same logic as in `redis/scripts/status*.lua`, within this process.
 
 use super::MemoryBroker;
 use crate::broker::status::{Choice, End, Lease, Mode, State, Status, StatusStore};
@@ -10,22 +10,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// A std Mutex is enough: it is held for a few looks and never across an await. It is held while the sink is called,
-/// which keeps each user's order.
+/// A std Mutex is enough: held for a few lookups and never across an await. Calls to the sink are made under this lock,
+/// which keeps each user's states in order.
 #[derive(Default)]
 pub(super) struct Statuses {
-    /// Boxed, since half of a large map is empty.
+    /// Boxed, since up to half of a large map is empty slots.
     users: Mutex<HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>>,
 }
 
 struct User {
-    /// Few, mostly one.
+    /// Few; mostly one.
     leases: Vec<Held>,
     choice: Choice,
     state: State,
-    /// The last sign of life of connections that have ended, in unix milliseconds.
+    /// The last sign of life of ended connections, in Unix milliseconds.
     seen: u64,
-    /// While the last connection may come back.
+    /// End of the grace period, during which a closed connection may return.
     grace: Option<Instant>,
     used_at: Instant,
 }
@@ -43,19 +43,19 @@ impl User {
         Self { leases: Vec::new(), choice, state, seen: 0, grace: None, used_at: now }
     }
 
-    /// Takes or renews a lease.
+    /// Adds or renews a lease.
     fn hold(&mut self, lease: Held) {
         match self.leases.iter_mut().find(|held| held.client == lease.client) {
             Some(held) => *held = lease,
             None => {
-                // A growing list would have room for four at once, for each of many users.
+                // Plain growth would reserve four places at once, for each of many users.
                 self.leases.reserve_exact(1);
                 self.leases.push(lease);
             }
         }
     }
 
-    /// Works out the status anew; returns it if it has changed.
+    /// Computes the status again; returns the state if the status has changed.
     fn settle(&mut self, now: Instant) -> Option<State> {
         let seen = &mut self.seen;
         self.leases.retain(|lease| {

@@ -1,7 +1,7 @@
 //! Addresses of Redis nodes, and connections over TCP, TLS or a Unix socket.
 //!
 //! The `redis` crate offers TLS too, but reloads the system's authorities for every connection and does not expose the
-//! socket, which the subscribing link needs. Both links therefore connect through this module.
+//! socket, which the subscription link needs. Both links therefore connect through this module.
 
 use crate::broker::BrokerError;
 use crate::config::{Place, RedisUrl, Topology};
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Bound of the TLS handshake; shorter than the timeout of the whole connect, to give a better error.
+/// Limit for the TLS handshake; shorter than the timeout of the whole connect, to give a better error.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Address and login of one node.
@@ -40,12 +40,12 @@ pub struct Address {
 }
 
 impl Address {
-    /// `tls` is required by `rediss` URLs and ignored by the rest.
+    /// `tls` is required by `rediss` URLs and otherwise ignored.
     pub fn of(url: RedisUrl, tls: Option<Tls>) -> Result<Self, BrokerError> {
         let RedisUrl { topology, tls: wants_tls, places, login, .. } = url;
         let tls = tls.filter(|_| wants_tls);
         if wants_tls && tls.is_none() {
-            return Err(BrokerError::Unavailable("its URL wants TLS, which is not set up".into()));
+            return Err(BrokerError::Unavailable("`redis_url` requires TLS, which is not set up".into()));
         }
         let seed_login = match &topology {
             Topology::Sentinel { login, .. } => login.clone(),
@@ -79,13 +79,13 @@ impl Endpoint {
             (Place::Unix(path), _) => UnixStream::connect(path).await.map(Socket::Unix).map_err(failed),
             (Place::Tcp(host, port), None) => connect_tcp(host, *port).await.map(Socket::Tcp).map_err(failed),
             (Place::Tcp(host, port), Some(tls)) => {
-                let name = ServerName::try_from(host.clone()).map_err(|_| format!("TLS: {host} is no host name"))?;
+                let name = ServerName::try_from(host.clone()).map_err(|_| format!("TLS: {host} is not a host name"))?;
                 let stream = connect_tcp(host, *port).await.map_err(failed)?;
                 let connected =
                     timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(tls.config()).connect(name, stream)).await;
                 // A Redis without TLS stays silent: to Redis the handshake is an unfinished line.
                 let connected =
-                    connected.map_err(|_| "no answer in time: what is there speaks no TLS, or is silent")?;
+                    connected.map_err(|_| "no answer to the TLS handshake: the server speaks no TLS, or is silent")?;
                 connected.map(|stream| Socket::Tls(Explained(Box::new(stream)))).map_err(failed)
             }
         }

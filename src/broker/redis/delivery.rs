@@ -1,4 +1,4 @@
-//! What has come in over the subscribing links, handed to the sink in its order.
+//! Delivery of received messages: a bounded queue between the subscription links and the sink.
 
 use super::subscriber::State;
 use super::wire::{self, Message};
@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
-/// Bounds of the messages received and not yet handed over. Past either of them all messages are dropped until the queue
-/// is half empty, and the sink is told of a gap before it gets a later message: of two publications the earlier is never
-/// missing alone. Memory is taken only for messages that are there.
+/// Limits of the queue. Above either limit, all messages are dropped until the queue is half empty, and the sink gets a
+/// gap before any later message: a publication is never missing without a gap before its successor. Memory is allocated
+/// only for queued messages.
 const MAX_MESSAGES: usize = 65_536;
 const MAX_BYTES: usize = 64 << 20;
 
-/// Filled by the connections, which must never wait: Redis cuts off who reads too slowly.
+/// Filled by the connections, which must never wait: Redis disconnects slow readers.
 pub struct Queue {
     sender: mpsc::Sender<Live>,
     waiting: Arc<Waiting>,
@@ -50,7 +50,7 @@ impl Queue {
         if dropping || !fits || self.sender.try_send(Live { name, message }).is_err() {
             self.waiting.bytes.fetch_sub(size, Ordering::AcqRel);
             if !self.waiting.overflowed.swap(true, Ordering::AcqRel) {
-                // Wakes a task that has handed everything over meanwhile. No channel has this name.
+                // Wakes the delivery task, in case the queue is empty by now. No channel has this name.
                 let _ = self.sender.try_send(Live { name: String::new(), message: Vec::new() });
             }
         }
@@ -58,18 +58,18 @@ impl Queue {
 }
 
 impl Delivery {
-    /// The one task that hands messages over, which keeps the order in which each connection brought them.
+    /// Delivers messages for as long as the broker lives. A single task does so, which keeps each connection's order.
     pub async fn run(mut self, state: Arc<State>) {
         while let Some(Live { name, message }) = self.receiver.recv().await {
             let size = name.len() + message.len();
             hand_over(&name, message.into(), &state);
             self.waiting.bytes.fetch_sub(size, Ordering::AcqRel);
-            // Not before there is room again: each further loss would be another gap.
+            // Wait until there is room: a loss directly after the gap would need another gap.
             if self.receiver.len() <= MAX_MESSAGES / 2
                 && self.waiting.bytes.load(Ordering::Acquire) <= MAX_BYTES / 2
                 && self.waiting.overflowed.swap(false, Ordering::AcqRel)
             {
-                tracing::warn!("publications came faster than they were handed on; some were dropped");
+                tracing::warn!("dropped messages from Redis: delivery was too slow; the history fills the gap");
                 state.gap();
             }
         }
@@ -89,7 +89,7 @@ fn hand_over(live: &str, message: Bytes, state: &State) {
         None => tracing::warn!(
             channel_bytes = channel.len(),
             message_bytes = message.len(),
-            "something unreadable was published into a channel's place in Redis; it is ignored"
+            "ignored an unreadable message from Redis; does another program publish under `redis_prefix`?"
         ),
     }
 }
@@ -124,8 +124,8 @@ mod tests {
         }
     }
 
-    /// A large message is dropped for want of room. A smaller message behind it would fit, but must not come before the
-    /// gap: the large one may have ended a subscriber's access.
+    /// A large message is dropped for lack of room. A smaller message behind the large one would fit, but must not
+    /// arrive before the gap: the large one may have revoked a subscriber's access.
     #[tokio::test]
     async fn nothing_that_follows_a_dropped_message_is_handed_over_before_the_gap() {
         let state = Arc::new(State::new(Keys::new("p")));
@@ -139,7 +139,7 @@ mod tests {
         };
         push(1, MAX_BYTES / 10 * 4);
         push(2, MAX_BYTES / 10 * 7);
-        // More than half, so that the gap is not told as soon as the first has been handed over.
+        // More than half, so that the gap is not reported right after the first delivery.
         push(3, MAX_BYTES / 20 * 11);
         let running = tokio::spawn(delivery.run(Arc::clone(&state)));
         while !log.0.lock().unwrap().contains(&0) {

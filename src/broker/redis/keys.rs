@@ -1,9 +1,9 @@
-//! The names of a channel's keys.
+//! Names of keys and pub/sub channels in Redis.
 //!
-//! `{prefix}:{kind}:{{channel}}`: the braces are a hash tag, so that all keys of a channel live in one slot of a
-//! cluster and one script may touch them. Redis takes the tag up to the first `}`, and takes none at all when it
-//! is empty; so a `}` in a channel's name is escaped, and the empty name too. Escaping is reversible, so no two
-//! channels share a key, whatever their names.
+//! `{prefix}:{kind}:{{channel}}`: the inner braces are a hash tag, which puts the keys of a channel into one slot of a
+//! cluster, where one script may access them. In Redis the tag ends at the first `}`, and an empty tag is ignored.
+//! Hence a `}` in a channel's name is escaped, and also the empty name. Escaping is reversible, so different channels
+//! never share a key.
 
 use super::status::bucket;
 use crate::channel;
@@ -11,19 +11,20 @@ use std::borrow::Cow;
 
 pub struct Keys {
     prefix: String,
-    /// Of a cluster, where a script can publish only into its own slot.
+    /// True for a cluster, where a script can publish only into the script's own slot.
     clustered: bool,
 }
 
 impl Keys {
-    /// Gateways that share a prefix share channels: also across database numbers, which pub/sub ignores.
+    /// Keys for a single Redis. Gateways with the same prefix share channels, also across database numbers, which
+    /// pub/sub ignores.
     pub fn new(prefix: &str) -> Self {
         // A hash tag in the prefix would put every channel into one slot.
         Self { prefix: prefix.replace('%', "%25").replace('{', "%7B").replace('}', "%7D"), clustered: false }
     }
 
-    /// Of a cluster: the same keys, and other pub/sub channels for statuses, since those are published by scripts
-    /// that work on buckets of users.
+    /// Keys for a cluster: the same, but with other pub/sub channels for statuses, since scripts publish statuses from
+    /// the slots of buckets.
     pub fn clustered(prefix: &str) -> Self {
         Self { clustered: true, ..Self::new(prefix) }
     }
@@ -44,7 +45,7 @@ impl Keys {
         self.key("leases", channel)
     }
 
-    /// Numbers of clients by user.
+    /// Number of clients per user.
     pub fn users(&self, channel: &str) -> String {
         self.key("users", channel)
     }
@@ -54,17 +55,17 @@ impl Keys {
         ["sizes", "ends", "sum"].map(|kind| format!("{}:ledger:{{ledger:{bucket}}}:{kind}", self.prefix))
     }
 
-    /// Of the whole outbox, no channel's: it does not end with a brace, as theirs do.
+    /// The shared mark. Never equals a key of a channel, since channels' keys end with a brace.
     pub fn mark(&self) -> String {
         format!("{}:mark", self.prefix)
     }
 
-    /// A reserved name, of no channel; see [`crate::broker::Broker::claim`].
+    /// A name reserved by [`crate::broker::Broker::claim`].
     pub fn claim(&self, name: &str) -> String {
         format!("{}:claim:{name}", self.prefix)
     }
 
-    /// The pub/sub channel.
+    /// Name of the pub/sub channel.
     pub fn live(&self, channel: &str) -> String {
         match channel::user_of_status(channel) {
             Some(user) if self.clustered => format!("{}{}}}", self.status_live(bucket(user)), self.escaped(user)),
@@ -72,7 +73,7 @@ impl Keys {
         }
     }
 
-    /// Which channel a pub/sub channel serves; `None` when it is none of ours.
+    /// The channel of a pub/sub channel; `None` for a foreign pub/sub channel.
     pub fn channel<'a>(&self, live: &'a str) -> Option<Cow<'a, str>> {
         let name = live.strip_prefix(&self.prefix)?.strip_prefix(":live:{")?.strip_suffix('}')?;
         Some(match name.split_once("}{") {
@@ -81,13 +82,13 @@ impl Keys {
         })
     }
 
-    /// When to look at the users of this bucket again. The bucket's other keys begin with the same, up to the last
-    /// colon.
+    /// Sorted set with the next check of each user in a bucket. The bucket's other keys have the same prefix, up to the
+    /// last colon.
     pub fn status_deadlines(&self, bucket: usize) -> String {
         format!("{}:status:{{status:{bucket}}}:deadlines", self.prefix)
     }
 
-    /// How the pub/sub channels of statuses begin, those of a bucket: the user follows, escaped, and a brace.
+    /// Prefix of the pub/sub channels of a bucket's statuses. The escaped user and a closing brace follow.
     pub fn status_live(&self, bucket: usize) -> String {
         match self.clustered {
             true => format!("{}:live:{{status:{bucket}}}{{", self.prefix),
@@ -95,7 +96,7 @@ impl Keys {
         }
     }
 
-    /// As names stand within a key's braces.
+    /// A name in the form used between a key's braces.
     pub fn escaped<'a>(&self, name: &'a str) -> Cow<'a, str> {
         match name {
             "" => Cow::Borrowed(EMPTY),
@@ -117,7 +118,7 @@ fn unescaped(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// The escaped form of the empty name: no other name's, since a `%` is always followed by two digits.
+/// The escaped form of the empty name. Different from every other escaped name, where two digits follow a `%`.
 const EMPTY: &str = "%";
 
 #[cfg(test)]
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What Redis hashes: between the first `{` and the next `}`, if there is something.
+    /// The part of a key that Redis hashes: between the first `{` and the next `}`, unless empty.
     fn tag(key: &str) -> Option<&str> {
         let (_, rest) = key.split_once('{')?;
         rest.split_once('}').map(|(tag, _)| tag).filter(|tag| !tag.is_empty())

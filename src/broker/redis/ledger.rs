@@ -1,8 +1,8 @@
-//! Ledger of history sizes in Redis: bounds the total of the histories of a deployment.
+//! Ledger of history sizes in Redis: limits the total of the histories of a deployment.
 //!
 //! A publish call returns the new size of the channel's history. The publishing gateway collects the sizes for a
-//! second, writes them into the ledger, and reads the total. Above the bound, the largest histories lose the oldest
-//! publications, down to three quarters of the bound. The overshoot is limited to about a second of publications. The
+//! second, writes them into the ledger, and reads the total. Above the limit, the largest histories lose the oldest
+//! publications, down to three quarters of the limit. The overshoot is about a second of publications at most. The
 //! gateways' own channels are not counted.
 //!
 //! A cluster's scripts are confined to a slot; hence buckets of channels, with a slot per bucket. After a loss of the
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Between two updates of the ledger.
+/// Time between two updates of the ledger.
 const INTERVAL: Duration = Duration::from_secs(1);
 const BUCKETS: u16 = 16;
 /// Sizes per call of the script.
@@ -56,7 +56,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Enforces the total bound, for as long as the broker lives.
+    /// Enforces the total limit, for as long as the broker lives.
     pub async fn keep(self) {
         loop {
             sleep(INTERVAL).await;
@@ -66,7 +66,7 @@ impl Accounts {
             }
             // After an error, the next publications bring the sizes again.
             if let Err(error) = self.update(changed.into_iter().collect()).await {
-                tracing::debug!(%error, "the sizes of histories could not be counted");
+                tracing::debug!(%error, "could not record history sizes in Redis; later publications bring them again");
             }
         }
     }

@@ -1,8 +1,7 @@
-//! The commanding link to one node: one multiplexed connection, made again whenever it fails.
+//! The command link to one node: a multiplexed connection, replaced after every failure.
 //!
-//! `redis` has a connection manager of its own. It does not notice a peer that is silent but not gone, lets
-//! commands wait for as long as it reconnects, and when told to retry without end goes on after its last handle
-//! was dropped; hence this one.
+//! The connection manager of the `redis` crate is not used: it does not notice a silent peer, lets commands wait for as
+//! long as a reconnection takes, and, with unlimited retries, keeps running after its last handle was dropped.
 
 use super::address::Endpoint;
 use crate::broker::BrokerError;
@@ -16,18 +15,19 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-/// To the answer of a command or of a whole pipeline, with the wait for room on the connection.
+/// Limit for the answer to a command or a whole pipeline, including the wait for room on the connection.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
-/// For one attempt, with its handshake and a first PING.
+/// Limit for an attempt to connect, including the handshake and a first PING.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a command waits for a link that is down: bridges a reconnection, and no more.
+/// How long a command waits for a link that is down: long enough for a quick reconnection only.
 const DOWN_WAIT: Duration = Duration::from_millis(250);
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// So many unanswered PINGs in a row, and the connection is made again.
+/// Unanswered PINGs in a row after which the connection is replaced.
 const LOST_PINGS: u32 = 2;
-/// Bounds of the pause between attempts to connect.
+/// Shortest and longest pause between attempts to connect.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Per pipeline, so that one answer fits into its time and other callers get in between.
+/// Largest pipeline in commands and payload bytes: answered within the timeout, and with room for other callers between
+/// two pipelines.
 pub const MAX_COMMANDS: usize = 512;
 pub const MAX_BYTES: usize = 4 << 20;
 
@@ -39,23 +39,23 @@ pub struct Link {
 
 #[derive(Clone)]
 struct Connection {
-    /// Which it is of the connections that this gateway has made to Redis, from 1.
+    /// Value of the link's counter at this connection, from 1.
     number: u64,
     inner: MultiplexedConnection,
-    /// Reads and writes for it, until its last user is gone.
+    /// Task that reads and writes the socket; ends with the last clone of the connection.
     _driver: Arc<AbortOnDropHandle<()>>,
 }
 
 struct Shared {
-    /// The newest connection that a command saw fail.
+    /// Number of the newest connection that failed during a command.
     failed: AtomicU64,
     failure: Notify,
-    /// Why it is down, for whoever asks meanwhile.
+    /// Why the link is down, for error messages.
     reason: Mutex<String>,
 }
 
 impl Link {
-    /// Its connections take their numbers from `counter`; `peer` is the word for what is there, such as "Redis".
+    /// Starts a link. Connections get numbers from `counter`. `peer` names the server in log lines, such as "Redis".
     pub fn start(endpoint: Endpoint, counter: Arc<AtomicU64>, peer: &'static str) -> Self {
         let shared = Arc::new(Shared {
             failed: AtomicU64::new(0),
@@ -67,13 +67,15 @@ impl Link {
         Self { shared, up, _task: task }
     }
 
-    /// Of the connection that is up now. Behind another one there may be another Redis, or one without its data.
+    /// The number of the current connection. Another connection may lead to another Redis, or to a Redis that has lost
+    /// the data.
     pub async fn number(&self) -> Result<u64, BrokerError> {
         Ok(self.connection().await?.number)
     }
 
-    /// Sends commands in one go and returns their answers, errors among them. `fence`: fails unless the connection
-    /// was made by then. `asking`: the node has them only in part yet, and answers whoever says that he knows.
+    /// Sends commands in one pipeline; returns the answers, error replies included. `fence`: fails if the connection's
+    /// number is higher. `asking`: sends `ASKING` before each command, as required by a node that is importing the
+    /// slot.
     pub async fn attempt(
         &self,
         fence: Option<u64>,
@@ -82,7 +84,7 @@ impl Link {
     ) -> Result<Vec<Value>, BrokerError> {
         let mut connection = self.connection().await?;
         if fence.is_some_and(|fence| connection.number > fence) {
-            return Err(BrokerError::Unavailable("the connection was made anew".into()));
+            return Err(BrokerError::Unavailable("the connection has been replaced".into()));
         }
         let each = if asking { 2 } else { 1 };
         let mut pipeline = Pipeline::with_capacity(each * commands.len());
@@ -147,7 +149,7 @@ impl Shared {
     }
 }
 
-/// Connects, watches the connection until it fails, and again, for as long as the link lives.
+/// Connects, watches the connection until a failure, and connects again, for as long as the link lives.
 async fn keep(
     endpoint: Endpoint,
     counter: Arc<AtomicU64>,
@@ -164,17 +166,17 @@ async fn keep(
                 let number = counter.fetch_add(1, Ordering::AcqRel) + 1;
                 pause = PAUSE.0;
                 announced = false;
-                tracing::info!(%address, "the commanding link to {peer} is up");
+                tracing::info!(%address, "connected to {peer}");
                 up.send_replace(Some(Connection { number, inner: inner.clone(), _driver: driver }));
                 let reason = watch_over(inner, number, &shared).await;
-                tracing::warn!(%address, %reason, "the commanding link to {peer} is down");
+                tracing::warn!(%address, %reason, "lost the connection to {peer}, reconnecting");
                 shared.set_reason(reason);
                 up.send_replace(None);
             }
             Err(reason) => {
-                // Once per outage: the attempts after it say nothing new.
+                // Once per outage.
                 if !announced {
-                    tracing::warn!(%address, %reason, "{peer} is out of reach, trying on");
+                    tracing::warn!(%address, %reason, "cannot connect to {peer}, retrying about once a second");
                     announced = true;
                 }
                 shared.set_reason(reason);
@@ -186,7 +188,7 @@ async fn keep(
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<AbortOnDropHandle<()>>), String> {
-    // Timeouts are set around whole commands instead, so that the wait for room counts.
+    // Timeouts cover whole commands instead, including the wait for room.
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let attempt = async {
         let socket = endpoint.connect().await?.whole();
@@ -194,14 +196,14 @@ async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<Abor
         let connecting = MultiplexedConnection::new_with_config(&endpoint.login, socket, config);
         let (mut connection, driver) = connecting.await.map_err(failed)?;
         let driver = Arc::new(tasks::spawn_owned(Task::RedisConnection, driver));
-        // A server that is loading its data takes connections, but no commands.
+        // A server that is loading data accepts connections, but no commands.
         redis::cmd("PING").exec_async(&mut connection).await.map_err(failed)?;
         Ok((connection, driver))
     };
     timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_| Err("no answer in time".into()))
 }
 
-/// Returns why the connection is of no use any more.
+/// Watches a connection until a failure; returns the reason.
 async fn watch_over(mut connection: MultiplexedConnection, number: u64, shared: &Shared) -> String {
     let mut lost = 0;
     loop {
@@ -218,7 +220,7 @@ async fn watch_over(mut connection: MultiplexedConnection, number: u64, shared: 
             Err(_) => lost += 1,
         }
         if lost >= LOST_PINGS {
-            return "it is silent".into();
+            return "no answer to two PINGs in a row".into();
         }
     }
 }
@@ -227,7 +229,7 @@ fn silent() -> BrokerError {
     BrokerError::Unavailable("Redis did not answer in time".into())
 }
 
-/// After a failover: another connection may reach the right one.
+/// Whether the answer comes from the wrong server, as after a failover: a new connection may reach the right server.
 fn is_wrong_server(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if matches!(error.code(), "READONLY" | "MASTERDOWN" | "NOAUTH"))
 }

@@ -1,8 +1,8 @@
-//! The nodes of Redis: which of them keeps a slot ([`topology`]), the links to each ([`links`]), and the way of commands to
-//! them ([`routing`]). A Redis that is no cluster is one node with all slots; with sentinels, that node is the master.
+//! The nodes of Redis: the owners of the slots ([`topology`]), the links to each node ([`links`]), and the routing of
+//! commands ([`routing`]). Without a cluster, a single node owns all slots; with sentinels, that node is the master.
 //!
-//! The `redis` crate has a client for clusters. It does not tell over which connection an answer came, and does not notice
-//! a silent node; the links here do both.
+//! The cluster client of the `redis` crate does not tell over which connection an answer came, and does not notice a
+//! silent node. The links here do both.
 
 mod links;
 mod routing;
@@ -28,10 +28,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Between looks at who owns the slots. Failures, and answers that name another node, hasten the next.
+/// Time between two looks at the owners of the slots. Failures and redirections hasten the next look.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two looks, and longest wait for new owners before a command is tried again.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// How long one that names another node, or says that it will soon, is asked again.
+/// How long commands are retried while nodes redirect them or a slot is moving.
 const REDIRECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Nodes {
@@ -81,7 +82,7 @@ impl Nodes {
         &self.links.common.state
     }
 
-    /// Whether all nodes answer and everything published into the wanted channels arrives here.
+    /// Fails unless all nodes answer and all wanted channels are subscribed.
     pub async fn check(&self) -> Result<(), BrokerError> {
         let owners = self.links.owners()?;
         let ping = redis::cmd("PING");
@@ -93,7 +94,8 @@ impl Nodes {
         owners.iter().try_for_each(|node| node.subscriptions.check())
     }
 
-    /// Makes a channel wanted or unwanted, on the node that owns its slot. Returns when Redis has acted on it.
+    /// Subscribes to or unsubscribes from a channel, on the node that owns the slot. Returns after Redis's
+    /// confirmation.
     pub async fn set(&self, channel: &str, wanted: bool) -> Result<(), BrokerError> {
         let slot = slots::of_key(self.state().keys.live(channel).as_bytes());
         let deadline = Instant::now() + REDIRECT_TIMEOUT;
@@ -104,7 +106,7 @@ impl Nodes {
             let moved = self.links.slots.borrow().owner(slot) != Some(owner.as_str());
             let error = match result {
                 Ok(()) if !moved => return Ok(()),
-                Ok(()) => unavailable("the channel's slot has moved"),
+                Ok(()) => unavailable("the channel's slot has moved to another node"),
                 Err(Refusal::Failed(error)) if !moved => return Err(error),
                 Err(Refusal::Failed(error) | Refusal::Elsewhere(error)) => error,
             };
@@ -116,8 +118,8 @@ impl Nodes {
         }
     }
 
-    /// Counts connections and moves of slots. Behind a later connection there may be another Redis, or one without
-    /// its data. Waits until the node of this slot is connected, for a moment.
+    /// The number of connections and of changes of owners so far. A later connection may lead to another Redis, or to a
+    /// Redis that has lost its data. Waits a moment for a connection to the slot's node.
     pub async fn number(&self, slot: u16) -> Result<u64, BrokerError> {
         let (_, node) = self.links.owner(slot)?;
         node.link.number().await?;
@@ -127,31 +129,31 @@ impl Nodes {
     /// Sends one command.
     pub async fn send(&self, command: Cmd) -> Result<Value, BrokerError> {
         let answers = self.run(std::slice::from_ref(&command)).await?;
-        answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("no answer to a command".into()))
+        answers.into_iter().next().ok_or_else(|| BrokerError::Corrupt("Redis gave no answer to a command".into()))
     }
 
-    /// Sends commands in one go to each node. The first error among the answers is the result.
+    /// Sends commands, in one pipeline per node. The first error among the answers is the result.
     pub async fn run(&self, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
         self.links.carry_out(None, None, commands, Lane::Commands, false).await
     }
 
-    /// As [`Nodes::run`], but fails unless all connections were made by the time of this number.
+    /// As [`Nodes::run`], but fails if a connection or a change of owners is newer than `number`.
     pub async fn run_on(&self, number: u64, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
         self.links.carry_out(Some(number), None, commands, Lane::Commands, false).await
     }
 
-    /// Sends calls of a script, and those again that failed because Redis had lost it or their slot was elsewhere, with
-    /// all that followed about the same slot: repeating a call must be harmless.
+    /// Sends calls of a script. Calls that failed because Redis had lost the script, or because another node owns the
+    /// slot, are sent again, together with later calls of the same slot. Hence repeating a call must be harmless.
     pub async fn call(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
         self.links.carry_out(None, Some(script), calls, Lane::Commands, false).await
     }
 
-    /// As [`Nodes::call`], for large answers: over the bulk link, a few calls at a time.
+    /// As [`Nodes::call`], for large answers: over the bulk link, with few concurrent reads.
     pub async fn read(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
         self.links.carry_out(None, Some(script), calls, Lane::Bulk, false).await
     }
 
-    /// As [`Nodes::call`], but fails unless all connections were made by the time of this number.
+    /// As [`Nodes::call`], but fails if a connection or a change of owners is newer than `number`.
     pub async fn call_on(
         &self,
         number: Option<u64>,
@@ -161,8 +163,8 @@ impl Nodes {
         self.links.carry_out(number, Some(script), calls, Lane::Commands, false).await
     }
 
-    /// As [`Nodes::call_on`], and returns when a replica has it as well, wherever there is one: or else a replica that
-    /// takes over would give the numbers of what it has missed to something else.
+    /// As [`Nodes::call_on`], but returns after a replica's confirmation, on nodes with a replica. Otherwise, a replica
+    /// that takes over could give the offsets of lost publications to later publications.
     pub async fn publish(
         &self,
         number: Option<u64>,

@@ -1,13 +1,13 @@
 //! Publishing, and the relays' shared mark.
 //!
-//! Order across the masters of a cluster: the subscribing links to the masters deliver independently, and a master may stand
-//! still. A *barrier* ([`Entry::barrier`], an access change) must nevertheless take effect before any later publication.
-//! The barriers of a batch are therefore published first, and confirmed, by a replica too where a replica exists; then
-//! the rest of the batch goes to all masters at once. Every publication names the position of the newest earlier barrier
-//! (about 20 bytes), and a hub behind this position holds the publication back (`hub/barrier.rs`). A batch without a
-//! barrier takes no extra round trip.
+//! Order across the masters of a cluster: the subscription links to the masters deliver independently, and a master may
+//! stand still. A *barrier* ([`Entry::barrier`], an access change) must nevertheless take effect before any later
+//! publication. The barriers of a batch are therefore published first, and confirmed, by a replica too where a replica
+//! exists; then the rest of the batch goes to all masters at once. Every publication names the position of the newest
+//! earlier barrier (about 20 bytes), and a hub behind this position holds the publication back (`hub/barrier.rs`). A
+//! batch without a barrier takes no extra round trip.
 //!
-//! The position is stored beside the mark, for gateways that continue from another gateway's mark: the mark only moves
+//! The position is stored with the mark, for gateways that continue from another gateway's mark. The mark only moves
 //! after all barriers up to the mark were published.
 //!
 //! A single Redis names no barriers: one connection delivers everything in order.
@@ -39,7 +39,7 @@ impl RedisBroker {
         let Some(last) = last_barrier.filter(|_| self.clustered) else {
             return self.publish_at_once(fence, entries.iter(), None).await.map(|(new, _)| new);
         };
-        // With the barriers goes the rest of the barriers' channel, since the entries of a channel have to ascend.
+        // All entries of the barriers' channel go first, since the entries of a channel have to ascend.
         let (first, rest): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.channel == ACCESS);
         let mut position = redis::cmd("HMGET");
         position.arg(self.keys().position(ACCESS)).arg("offset").arg("epoch");
@@ -53,8 +53,8 @@ impl RedisBroker {
         Ok(new + self.publish_at_once(fence, rest.into_iter(), None).await?.0)
     }
 
-    /// Publishes to all nodes concurrently. Returns the number of new entries and the answer to `question`, a command that
-    /// follows the last entry.
+    /// Publishes to all nodes concurrently. Returns the number of new entries and the answer to `question`, a command
+    /// that follows the last entry.
     async fn publish_at_once(
         &self,
         fence: Option<u64>,
@@ -125,9 +125,9 @@ impl RedisBroker {
         self.adopt(number, answers.first())
     }
 
-    /// The connections to publish over: those that were there when the mark was read. Behind a new one Redis may have
-    /// lost its data, and other gateways may have gone on from a later mark: what this one would publish next is then
-    /// long past, and would stand alone in the new history.
+    /// Connection number for publishing: the connections in use when the mark was last read. Behind a newer connection,
+    /// Redis may have lost the data, and other gateways may have continued from a later mark. Publications of this
+    /// gateway would then be outdated, and alone in a new history.
     async fn fence(&self) -> Result<Option<u64>, BrokerError> {
         let marked = self.marked.load(Ordering::Acquire);
         let Some(known) = self.known_mark().filter(|_| marked > 0) else { return Ok(None) };
@@ -136,7 +136,7 @@ impl RedisBroker {
         }
         let now = self.begin_at(known).await?;
         if (now.generation, now.seq) != (known.generation, known.seq) {
-            return Err(BrokerError::Unavailable("the mark has moved meanwhile".into()));
+            return Err(BrokerError::Unavailable("another gateway has moved the mark meanwhile".into()));
         }
         Ok(Some(self.marked.load(Ordering::Acquire)))
     }
@@ -163,7 +163,7 @@ impl RedisBroker {
         command
     }
 
-    /// Takes part in the generation that the shared mark names: from here on, positions of older ones begin anew.
+    /// Joins the generation of the shared mark: channels of older generations start new epochs from now on.
     fn adopt(&self, number: u64, answer: Option<&Value>) -> Result<Mark, BrokerError> {
         let answer = answer.and_then(wire::read_mark);
         let (mark, barrier) = answer.ok_or_else(|| BrokerError::Corrupt("the mark".into()))?;
@@ -181,7 +181,7 @@ impl Known {
         if self.mark.is_some_and(|known| known.generation != mark.generation) {
             (self.barrier, self.published) = (barrier, 0);
         } else if barrier.is_some() && mark.seq >= self.published {
-            // The gateway that moved the mark knew this gateway's barriers, or had published the same ones.
+            // The gateway that moved the mark knew this gateway's barriers, or had published the same barriers.
             self.barrier = barrier;
         }
         self.mark = Some(mark);

@@ -1,8 +1,8 @@
-//! One connection that does nothing but subscribe, in RESP3, over the parser of the `redis` crate.
+//! A connection for subscriptions only, in RESP3, with the parser of the `redis` crate.
 //!
-//! That crate's own connections take a `sunsubscribe` that nobody asked for, as a node of a cluster sends it when a
-//! slot has moved away, for the answer to another command. So what is subscribed to is kept here as Redis confirms
-//! it, and a PING behind each request says when all of it has been acted on.
+//! A cluster node sends an unrequested `sunsubscribe` when a slot has moved away; the connections of the `redis` crate
+//! mistake such a push for the answer to another command. Hence this module records subscriptions as Redis confirms
+//! them, and sends a PING behind each request: the PING's answer shows that Redis has carried out the request.
 
 use super::address::{Endpoint, Reader, Writer};
 use super::delivery::Queue;
@@ -18,9 +18,9 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-/// To connect, and for each answer.
+/// Limit for connecting, and for each answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes read from the socket at once.
+/// Bytes per read from the socket.
 const READ_BUFFER: usize = 64 * 1024;
 
 pub struct PubSub {
@@ -34,28 +34,28 @@ pub struct PubSub {
 struct Shared {
     /// A std Mutex is enough: never held across an await.
     seen: Mutex<Seen>,
-    /// For the one owner of the connection.
+    /// Wakes the owner of the connection.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct Seen {
-    /// What is subscribed to, by its name in Redis.
+    /// Confirmed subscriptions, by the name in Redis.
     on: BySlot,
-    /// What has been asked to end.
+    /// Subscriptions that this gateway is ending.
     leaving: HashSet<String>,
-    /// Redis has ended a subscription by itself.
+    /// True after Redis has ended a subscription unasked.
     moved: bool,
-    /// The last error that it has answered.
+    /// The last error reply.
     refused: Option<String>,
-    /// The last PING that it has answered.
+    /// Number of the last answered PING.
     answered: u64,
-    /// Why nothing will come any more.
+    /// Why the connection has ended.
     ended: Option<String>,
 }
 
 impl PubSub {
-    /// Messages go into `queue`.
+    /// Connects and logs in. Received messages go into `queue`.
     pub async fn connect(endpoint: Endpoint, queue: Arc<Queue>) -> Result<Self, String> {
         let connected = timeout(ANSWER_TIMEOUT, endpoint.connect()).await;
         let (reader, writer) = connected.map_err(|_| silent())??.split();
@@ -74,7 +74,7 @@ impl PubSub {
         }
     }
 
-    /// Sends commands, and waits until Redis has acted on all of them. Returns the last error that it answered.
+    /// Sends commands and waits until Redis has carried out all of them. Returns the last error reply.
     pub async fn exchange(&mut self, commands: &[Cmd]) -> Result<Option<String>, String> {
         self.pings += 1;
         let mut bytes: Vec<u8> = commands.iter().flat_map(Cmd::get_packed_command).collect();
@@ -82,7 +82,7 @@ impl PubSub {
         self.seen().refused = None;
         let exchanged = async {
             self.writer.write_all(&bytes).await.map_err(|error| error.to_string())?;
-            // What TLS has encrypted may wait in its own buffer.
+            // TLS may hold encrypted bytes in a buffer.
             self.writer.flush().await.map_err(|error| error.to_string())?;
             loop {
                 {
@@ -91,10 +91,10 @@ impl PubSub {
                         return Ok(seen.refused.take());
                     }
                     if let Some(reason) = &seen.ended {
-                        // Such as that it wants a password, after which it may close.
+                        // Redis may send an error, such as a missing password, and then close.
                         return Err(seen.refused.clone().unwrap_or_else(|| reason.clone()));
                     }
-                    // A connection that may not even say hello gets no answer to its PING.
+                    // After a refused HELLO, the PING gets no usable answer.
                     if let Some(refused) = seen.refused.as_ref().filter(|_| self.pings == 1) {
                         return Err(refused.clone());
                     }
@@ -105,12 +105,12 @@ impl PubSub {
         timeout(ANSWER_TIMEOUT, exchanged).await.unwrap_or_else(|_| Err(silent()))
     }
 
-    /// Notes that these are about to be unsubscribed from.
+    /// Marks subscriptions that are about to be ended.
     pub fn leave(&self, names: &[String]) {
         self.seen().leaving.extend(names.iter().cloned());
     }
 
-    /// All that was asked has been answered: what ends from now on ends by itself.
+    /// Ends the marking, after the answers: from now on, Redis ends subscriptions unasked only.
     pub fn left(&self) {
         self.seen().leaving.clear();
     }
@@ -128,7 +128,7 @@ impl PubSub {
         self.seen().on.has_at_least(counts)
     }
 
-    /// Waits until Redis has ended a subscription by itself, or the connection has ended, which is an error.
+    /// Waits until Redis ends a subscription unasked. Fails when the connection ends.
     pub async fn disturbed(&self) -> Result<(), String> {
         loop {
             {
@@ -208,5 +208,5 @@ async fn read(reader: Reader, shared: Arc<Shared>, queue: Arc<Queue>) {
 }
 
 fn silent() -> String {
-    "it did not answer in time".into()
+    "Redis did not answer in time".into()
 }

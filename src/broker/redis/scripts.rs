@@ -1,9 +1,9 @@
-//! What runs inside Redis, so that each step is atomic whichever gateway asks for it.
+//! The Lua scripts, which run inside Redis: each call is atomic, whichever gateway makes the call.
 
 use redis::{Cmd, Script};
 
 pub struct Scripts {
-    /// What publishes into the pub/sub channels.
+    /// `PUBLISH`, or `SPUBLISH` in a cluster.
     pub publish_command: &'static str,
     pub publish: Script,
     pub history: Script,
@@ -24,7 +24,7 @@ pub struct Scripts {
 }
 
 impl Scripts {
-    /// Those of a cluster publish into sharded channels, which stay on the node that keeps their slot.
+    /// In a cluster, scripts publish into sharded channels, which stay on the node of their slot.
     pub fn new(clustered: bool) -> Self {
         let publish_command = if clustered { "SPUBLISH" } else { "PUBLISH" };
         let script = |parts: &[&str]| Script::new(&format!("local PUBLISH = '{publish_command}'\n{}", parts.concat()));
@@ -55,7 +55,7 @@ impl Scripts {
     }
 }
 
-/// A call of the script, by its hash. Its arguments are still to be added.
+/// A call of a script by hash, with the keys. The caller adds the arguments.
 pub fn call(script: &Script, keys: &[String]) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command.arg(script.get_hash()).arg(keys.len()).arg(keys);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Bound of one sentinel's answer.
+/// Limit for one sentinel's answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 pub struct Sentinels {
@@ -65,7 +65,7 @@ impl Sentinels {
                 Ok(Ok(answers)) => Ok(answers),
                 Ok(Err(BrokerError::Unavailable(why))) => Err(advised(why)),
                 Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("it did not answer in time".to_owned()),
+                Err(_) => Err("no answer in time".to_owned()),
             };
             let report = answers.and_then(|answers| self.report(&answers));
             report.map(|report| (report, endpoint)).map_err(|why| format!("sentinel {}: {why}", endpoint.name()))
@@ -85,17 +85,17 @@ impl Sentinels {
     }
 
     fn report(&self, answers: &[Value]) -> Result<Report, String> {
-        let [master, replicas] = answers else { return Err("it answered something else".into()) };
+        let [master, replicas] = answers else { return Err("unexpected number of answers".into()) };
         if let Value::ServerError(error) = master {
             return Err(match error.code() {
                 "NOAUTH" | "WRONGPASS" | "NOPERM" => advised(error.to_string()),
                 _ if error.details().is_some_and(|text| text.contains("unknown command")) => {
-                    "it is Redis itself and no sentinel, whose port is 26379 by default".into()
+                    "this is Redis itself and no sentinel; sentinels listen on port 26379 by default".into()
                 }
                 _ => format!("{error}; `redis_url` names the service {:?}", self.service),
             });
         }
-        read(master, replicas).ok_or_else(|| "it answered something unreadable".to_owned())
+        read(master, replicas).ok_or_else(|| "unreadable answer".to_owned())
     }
 }
 

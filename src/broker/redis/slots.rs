@@ -1,6 +1,5 @@
-//! Which node of a cluster keeps what: a key's slot, and who owns the slots.
-//!
-//! A Redis that is no cluster is one node that owns all of them.
+//! Hash slots of a Redis Cluster: the slot of a key, and the owners of the slots. Without a cluster, a single node owns
+//! all slots.
 
 use redis::{Arg, Cmd, Value};
 use std::collections::BTreeSet;
@@ -8,13 +7,13 @@ use std::collections::BTreeSet;
 pub const SLOTS: usize = 16_384;
 const NOBODY: u16 = u16::MAX;
 
-/// As Redis computes it: of the hash tag alone where there is one.
+/// The slot of a key, computed as in Redis: from the hash tag alone, if the key has a hash tag.
 pub fn of_key(key: &[u8]) -> u16 {
     let hashed = tag(key).unwrap_or(key);
     crc16::State::<crc16::XMODEM>::calculate(hashed) % SLOTS as u16
 }
 
-/// Of the first key, which shares its slot with all others of the command.
+/// The slot of a command: the slot of the first key, which the command's other keys share.
 pub fn of_command(command: &Cmd) -> u16 {
     let argument = |n| match command.args_iter().nth(n) {
         Some(Arg::Simple(argument)) => argument,
@@ -29,14 +28,14 @@ fn tag(key: &[u8]) -> Option<&[u8]> {
     (length > 0).then(|| &key[begin..begin + length])
 }
 
-/// The owners of all slots, as of one moment.
+/// The owners of all slots at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlotMap {
-    /// Into `addresses`, or [`NOBODY`].
+    /// For each slot, an index into `addresses`, or [`NOBODY`].
     owners: Vec<u16>,
-    /// Of the owners, `host:port`.
+    /// Addresses of the owners, `host:port`.
     addresses: Vec<String>,
-    /// Of the owners, those that have a replica which lives.
+    /// Owners with a live replica.
     replicated: BTreeSet<String>,
 }
 
@@ -49,13 +48,13 @@ impl SlotMap {
         Self { owners: vec![0; SLOTS], addresses: vec![address], replicated: BTreeSet::new() }
     }
 
-    /// As [`SlotMap::all_of`], of a master that has a replica which lives, or none.
+    /// As [`SlotMap::all_of`], for a master with or without a live replica.
     pub fn all_of_master(address: String, has_replica: bool) -> Self {
         let replicated = has_replica.then(|| address.clone()).into_iter().collect();
         Self { replicated, ..Self::all_of(address) }
     }
 
-    /// The answer of `CLUSTER SLOTS`, which names no host, or `?`, where it is the one that was asked.
+    /// Parses the answer of `CLUSTER SLOTS`. An empty host, or `?`, stands for the host that was asked.
     pub fn read(answer: &Value, asked: &str) -> Option<Self> {
         let mut map = Self::unknown();
         for range in array(answer)? {
@@ -88,7 +87,7 @@ impl SlotMap {
         self.replicated.contains(address)
     }
 
-    /// How many owners have one.
+    /// Number of owners with a live replica.
     pub fn replicas(&self) -> usize {
         self.replicated.len()
     }
@@ -131,7 +130,7 @@ fn integer(value: &Value) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// The first three are from Redis's own `CLUSTER KEYSLOT`.
+    /// The first three expected slots are answers of Redis's `CLUSTER KEYSLOT`.
     #[test]
     fn slots_are_redis_own() {
         for (key, slot) in [("foo", 12182), ("", 0), ("123456789", 12739), ("{foo}bar", 12182), ("a{foo}{b}", 12182)] {

@@ -1,6 +1,6 @@
-//! Users' statuses in Redis: each user in one of some buckets, a script's call for each bucket.
+//! Users' statuses in Redis. Users are spread over buckets, with a script call per bucket.
 //!
-//! All keys of a bucket share a hash tag, so that a script may touch them in a cluster too.
+//! The keys of a bucket share a hash tag, so that a script may access them in a cluster too.
 
 use super::link::MAX_COMMANDS;
 use super::scripts::call;
@@ -11,12 +11,12 @@ use async_trait::async_trait;
 use redis::{Cmd, Script, Value};
 use std::time::Duration;
 
-/// As long as deployments live this stays: another number would put users elsewhere.
+/// Number of buckets. Never changes: with another number, the stored users would be in other buckets.
 pub(super) const BUCKETS: usize = 64;
-/// Per call of a script, so that none holds up Redis for long.
+/// Users per script call, so that no call blocks Redis for long.
 const CHUNK: usize = 50;
 
-/// FNV-1a: the same on every node and in every version.
+/// The bucket of a user, by FNV-1a: the same on every node and in every version.
 pub(super) fn bucket(user: &str) -> usize {
     let hash = user.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash as usize % BUCKETS
@@ -31,8 +31,8 @@ impl RedisBroker {
         command
     }
 
-    /// Calls the script for each bucket with what `write` makes of its items, which keep their order; returns the
-    /// answers in the order of the items.
+    /// Calls the script once per bucket and chunk; `write` turns the bucket's items into arguments, in order. Returns
+    /// the answers in the order of `items`.
     async fn by_bucket<T, A>(
         &self,
         script: &Script,

@@ -1,4 +1,4 @@
-//! What this gateway is subscribed to, on all nodes together, and whom it tells.
+//! State shared by the links to all nodes: the wanted channels, the key names, and the sink.
 
 use super::keys::Keys;
 use super::slots;
@@ -13,17 +13,17 @@ pub struct State {
     wanted: Mutex<BySlot>,
 }
 
-/// Channels or names in Redis, by slot: the names of a node are found without hashing all names.
+/// Channels, or names in Redis, by slot. Finds the names of a node without hashing all names.
 #[derive(Default)]
 pub struct BySlot(HashMap<u16, HashSet<String>, foldhash::fast::RandomState>);
 
 impl BySlot {
-    /// Returns whether it was new.
+    /// Returns whether the name is new.
     pub fn insert(&mut self, slot: u16, name: &str) -> bool {
         self.0.entry(slot).or_default().insert(name.to_owned())
     }
 
-    /// Returns whether it was there.
+    /// Returns whether the name was present.
     pub fn remove(&mut self, slot: u16, name: &str) -> bool {
         let Some(names) = self.0.get_mut(&slot) else { return false };
         let removed = names.remove(name);
@@ -62,14 +62,14 @@ impl State {
     }
 
     pub fn set_sink(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError> {
-        self.sink.set(sink).map_err(|_| BrokerError::Unavailable("it was started twice".into()))
+        self.sink.set(sink).map_err(|_| BrokerError::Unavailable("the broker was already started".into()))
     }
 
     pub fn sink(&self) -> Option<Arc<dyn Sink>> {
         self.sink.get().and_then(Weak::upgrade)
     }
 
-    /// The channels, by the slots of their names in Redis.
+    /// The wanted channels, by the slots of the names in Redis.
     pub fn wanted(&self) -> MutexGuard<'_, BySlot> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +81,7 @@ impl State {
         (name, slot)
     }
 
-    /// Tells the sink that it may have missed something.
+    /// Reports a gap to the sink.
     pub fn gap(&self) {
         if let Some(sink) = self.sink() {
             sink.gap();
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, Instant};
 
-    /// The comparison runs every second for each link, without an await. Hashing 100,000 names took 58 ms.
+    /// The comparison runs every second on each link, without an await. Hashing 100,000 names took 58 ms.
     #[test]
     fn a_missing_subscription_is_found_without_hashing_all_names() {
         let state = State::new(Keys::clustered("p"));
@@ -108,7 +108,7 @@ mod tests {
             let wanted: Vec<(u16, usize)> = state.wanted().counts().collect();
             on.has_at_least(wanted)
         };
-        // The fastest of many: the machine may be busy.
+        // The fastest of many runs, since the machine may be busy.
         let look = |_| {
             let began = Instant::now();
             assert!(complete(&on));

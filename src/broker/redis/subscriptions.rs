@@ -1,5 +1,5 @@
-//! The subscribing link to one node: those wanted channels whose slots the node owns, subscribed to again after
-//! each reconnection and each move of a slot, of which the sink is told as a gap.
+//! The subscription link to one node. Keeps the wanted channels of the node's slots subscribed: subscribes again after
+//! a reconnection or a move of a slot, and reports a gap to the sink.
 
 use super::address::Endpoint;
 use super::delivery::Queue;
@@ -18,18 +18,18 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Of callers that want to subscribe or unsubscribe; more wait.
+/// Queued requests to subscribe or unsubscribe; further callers wait.
 const REQUESTS: usize = 1024;
-/// Channels per command, and requests that are carried out in one go.
+/// Channels per command, and requests per batch.
 const BATCH: usize = 512;
-/// Channels that are subscribed to again before an answer is waited for: few enough for it to come in time.
+/// Channels subscribed again per wait for an answer: few enough for an answer in time.
 const RESTORE: usize = 8192;
-/// Channels and slots compared before other tasks get their turn.
+/// Channels and slots compared before yielding to other tasks.
 const LOOK: usize = 4096;
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// Between attempts to subscribe to what the node has refused.
+/// Pause between attempts to subscribe to channels that the node has refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Bounds of the pause between attempts to connect.
+/// Shortest and longest pause between attempts to connect.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 pub struct Subscriptions {
@@ -39,9 +39,9 @@ pub struct Subscriptions {
 }
 
 struct Health {
-    /// All wanted channels of this node are subscribed to.
+    /// True while all wanted channels of this node are subscribed.
     whole: AtomicBool,
-    /// What last went wrong.
+    /// The last failure.
     trouble: Mutex<String>,
 }
 
@@ -57,13 +57,13 @@ pub enum Refusal {
     Failed(BrokerError),
 }
 
-/// What all nodes share.
+/// Shared by all nodes.
 #[derive(Clone)]
 pub struct Common {
     pub state: Arc<State>,
     pub queue: Arc<Queue>,
     pub slots: watch::Receiver<Arc<SlotMap>>,
-    /// To be told when the slots seem to have moved.
+    /// Notified when the slots seem to have moved.
     pub outdated: Arc<Notify>,
     pub clustered: bool,
 }
@@ -78,7 +78,7 @@ impl Subscriptions {
         Self { requests, health, _task: tasks::spawn_owned(Task::RedisSubscriptions, keeper.keep()) }
     }
 
-    /// Whether everything published into the wanted channels of this node arrives here.
+    /// Fails unless all wanted channels of this node are subscribed.
     pub fn check(&self) -> Result<(), BrokerError> {
         if self.health.whole.load(Ordering::Acquire) { Ok(()) } else { Err(self.health.down()) }
     }
@@ -91,7 +91,7 @@ impl Subscriptions {
             self.requests.send(request).await.map_err(|_| down())?;
             answer.await.map_err(|_| down())?
         };
-        // What times out here is undone there.
+        // After a timeout here, the keeper unsubscribes again.
         timeout(2 * ANSWER_TIMEOUT, asked).await.unwrap_or_else(|_| Err(down()))
     }
 }
@@ -99,7 +99,7 @@ impl Subscriptions {
 impl Health {
     fn down(&self) -> BrokerError {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        BrokerError::Unavailable(format!("the subscribing link to Redis is down: {trouble}"))
+        BrokerError::Unavailable(format!("the subscription link to Redis is down: {trouble}"))
     }
 
     fn set_trouble(&self, trouble: String) {
@@ -108,7 +108,7 @@ impl Health {
     }
 }
 
-/// The one task that subscribes on this node, so that requests and reconnections cannot overtake one another.
+/// The only task that subscribes on this node, so that requests and reconnections cannot overtake each other.
 struct Keeper {
     name: String,
     endpoint: Endpoint,
@@ -127,7 +127,7 @@ impl Keeper {
                 Ok(mut link) => {
                     let begin = Instant::now();
                     let Err(reason) = self.serve(&mut link).await;
-                    // One that fails at once is no sign that the next will do better.
+                    // A connection that fails at once does not reset the backoff.
                     if begin.elapsed() > PAUSE.1 {
                         (pause, announced) = (PAUSE.0, false);
                     }
@@ -135,9 +135,9 @@ impl Keeper {
                 }
                 Err(reason) => reason,
             };
-            // Once per outage: what follows says nothing new.
+            // Once per outage.
             if !announced {
-                tracing::warn!(node = self.name, reason, "the subscribing link to Redis is down");
+                tracing::warn!(node = self.name, reason, "the subscription link to Redis is down, reconnecting");
                 announced = true;
             }
             self.health.set_trouble(reason);
@@ -147,7 +147,7 @@ impl Keeper {
         }
     }
 
-    /// Waits for something while there is no connection.
+    /// Waits for `work` without a connection: refuses requests to subscribe, and carries out requests to unsubscribe.
     async fn refusing<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         let mut batch = Vec::new();
@@ -174,12 +174,12 @@ impl Keeper {
         }
     }
 
-    /// Keeps everything subscribed to over one connection, until it fails.
+    /// Keeps the wanted channels subscribed over one connection, until the connection fails.
     async fn serve(&mut self, link: &mut PubSub) -> Result<std::convert::Infallible, String> {
         let mut batch = Vec::with_capacity(BATCH);
-        // From a loss, or the beginning, until everything is subscribed to again.
+        // True from the start, or from a lost subscription, until all wanted channels are subscribed.
         let mut broken = true;
-        // Something was subscribed to again since the sink was last told of a gap.
+        // A channel was subscribed again since the last gap was reported.
         let mut missed = false;
         let mut retry = Instant::now();
         let mut ping = Instant::now() + PING_INTERVAL;
@@ -193,7 +193,7 @@ impl Keeper {
                     broken = true;
                 }
                 changed = self.common.slots.changed() => {
-                    changed.map_err(|_| "it ends".to_owned())?;
+                    changed.map_err(|_| "the broker is stopping".to_owned())?;
                     self.common.slots.borrow_and_update();
                     broken = true;
                     retry = Instant::now();
@@ -205,13 +205,13 @@ impl Keeper {
                         retry = Instant::now() + RETRY_PAUSE;
                         continue;
                     }
-                    // Before it counts as whole, so that whoever finds it whole has heard of the gap.
+                    // Report the gap before the link counts as whole: a successful check implies a reported gap.
                     if std::mem::take(&mut missed) {
                         self.common.state.gap();
                     }
                     broken = false;
                     if !self.health.whole.swap(true, Ordering::AcqRel) {
-                        tracing::info!(node = self.name, "the subscribing link to Redis is up");
+                        tracing::info!(node = self.name, "the subscription link to Redis is up");
                     }
                 }
                 count = self.requests.recv_many(&mut batch, BATCH), if !self.requests.is_closed() => {
@@ -222,7 +222,7 @@ impl Keeper {
                 () = sleep_until(ping) => {
                     link.exchange(&[]).await?;
                     ping = Instant::now() + PING_INTERVAL;
-                    // A slot may have come and gone between two looks at the owners.
+                    // A slot may have moved away and back between two looks at the owners.
                     broken |= self.common.clustered && !self.is_complete(link);
                 }
             }
@@ -233,15 +233,15 @@ impl Keeper {
         slots.owner(slot) == Some(&self.name)
     }
 
-    /// Whether all wanted channels of this node are subscribed to. Runs every second, so only the numbers per slot are
-    /// compared; a link has surplus subscriptions for a moment at most.
+    /// Whether all wanted channels of this node are subscribed. Runs every second and therefore compares only the
+    /// numbers per slot; a link has surplus subscriptions for a moment at most.
     fn is_complete(&self, link: &PubSub) -> bool {
         let slots = self.common.slots.borrow().clone();
         let wanted: Vec<(u16, usize)> = self.common.state.wanted().counts().collect();
         link.has_at_least(wanted.into_iter().filter(|&(slot, _)| self.owns(&slots, slot)))
     }
 
-    /// Names in Redis of missing subscriptions and of surplus subscriptions.
+    /// Names in Redis: of missing subscriptions, and of surplus subscriptions.
     async fn differences(&self, link: &PubSub) -> (Vec<String>, Vec<String>) {
         let (state, slots) = (&self.common.state, self.common.slots.borrow().clone());
         let (mut missing, mut more) = (Vec::new(), Vec::new());
@@ -264,15 +264,16 @@ impl Keeper {
         (missing, more)
     }
 
-    /// Subscribes to everything wanted, and to no more. Returns whether something was missing.
+    /// Adds missing subscriptions and ends surplus subscriptions. Returns whether a subscription was missing.
     async fn reconcile(&self, link: &mut PubSub) -> Result<bool, String> {
         let (mut missing, more) = self.differences(link).await;
         self.write(link, &[], &more).await?;
         let is_missing = !missing.is_empty();
         let (access, _) = self.common.state.live(ACCESS);
         if let Some(place) = missing.iter().position(|name| *name == access).filter(|_| missing.len() > 1) {
-            // The access changes come first, and the sink reads the missed ones before publications of other channels
-            // arrive: otherwise a publication could overtake an access change published while the link was down.
+            // The channel of access changes comes first, with a gap of its own, so that the sink reads missed access
+            // changes before publications of other channels arrive. Otherwise a publication could overtake an access
+            // change from the time of the outage.
             self.write(link, &[missing.swap_remove(place)], &[]).await?;
             self.common.state.gap();
         }
@@ -293,7 +294,7 @@ impl Keeper {
         refused
     }
 
-    /// In a cluster the names of one command have to share a slot.
+    /// Commands for many names. In a cluster, the names of one command must share a slot.
     fn commands(&self, word: &str, names: &[String]) -> Vec<Cmd> {
         let mut groups: BTreeMap<u16, Vec<&String>> = BTreeMap::new();
         for name in names {
@@ -310,8 +311,8 @@ impl Keeper {
             .collect()
     }
 
-    /// Carries out requests in their order: of those about one channel the last one counts. Who has given up waiting
-    /// does not want it any more.
+    /// Carries out requests in order; the last request about a channel wins. Requests to subscribe are skipped if the
+    /// caller has given up waiting.
     async fn carry_out(&self, link: &mut PubSub, batch: Vec<Request>) -> Result<(), String> {
         let state = &self.common.state;
         let batch: Vec<(Request, (String, u16))> = batch
@@ -329,7 +330,7 @@ impl Keeper {
             changed.map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>()
         };
         let (on, off) = (changed(true), changed(false));
-        // First, so that a reconnection or a moving slot does not miss them.
+        // Update the wanted channels first, so that a reconnection or a moving slot includes the new channels.
         let mut new: HashMap<String, (String, u16)> = HashMap::new();
         {
             let mut wanted = state.wanted();
@@ -349,7 +350,7 @@ impl Keeper {
             Err(reason) => Err(Refusal::Failed(BrokerError::Unavailable(reason.clone()))),
             Ok(_) if link.is_on(name) && self.owns(&slots, slot) => Ok(()),
             Ok(refused) => {
-                let reason = refused.clone().unwrap_or_else(|| "the channel's slot has moved".into());
+                let reason = refused.clone().unwrap_or_else(|| "the channel's slot has moved to another node".into());
                 Err(Refusal::Elsewhere(BrokerError::Unavailable(reason)))
             }
         };
@@ -360,7 +361,7 @@ impl Keeper {
                 new.remove(&channel);
             }
         }
-        // They have failed, or nobody waited for them any more, so nobody would ever take them back.
+        // Failed, or without a waiting caller: no caller would ever unsubscribe from these channels.
         for (channel, (_, slot)) in &new {
             state.wanted().remove(*slot, channel);
         }

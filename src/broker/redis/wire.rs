@@ -1,10 +1,14 @@
-//! What is written into Redis and read back: pub/sub messages and a channel's history.
+//! Formats in Redis: pub/sub messages, histories, presence, statuses and the mark.
 //!
-//! A publication is `p{offset}:{epoch}:{time of the outbox row}:{data}`, written by `publish.lua`, in a cluster after `b{offset}:{epoch}:` with the
-//! position of the newest barrier before it; a signal `s{length}:{info}{data}` with
-//! the length of the JSON `info`; a client's coming `j{info}` and going `l{info}`, written by the scripts of presence;
-//! a status `v{version}:{status}:{last seen}`, written by `status.lua`. Anybody with access to Redis can write
-//! something else; that is never trusted further than its shape.
+//! Messages:
+//!
+//! - publication: `p{offset}:{epoch}:{time of the outbox row}:{data}`, written by `publish.lua`. In a cluster,
+//!   `b{offset}:{epoch}:` with the position of the newest earlier barrier comes first.
+//! - signal: `s{length}:{info}{data}`, with the length of the JSON `info`
+//! - a client's join `j{info}` and leave `l{info}`, written by the presence scripts
+//! - status: `v{version}:{status}:{last seen}`, written by `status.lua`
+//!
+//! Other programs with access to Redis can write anything; the parsers accept well-formed messages only.
 
 use crate::broker::status::{Choice, Mode, State};
 use crate::broker::{BrokerError, History, Mark, PresenceStats};
@@ -14,7 +18,7 @@ use redis::Value;
 
 #[derive(Debug, PartialEq)]
 pub enum Message {
-    /// `after`: position of the newest barrier before it.
+    /// `after`: position of the newest earlier barrier.
     Publication {
         epoch: String,
         publication: Publication,
@@ -25,7 +29,7 @@ pub enum Message {
     Status(State),
 }
 
-/// `None` when it is none of ours. The payload shares the message's memory.
+/// Parses a message; `None` for a foreign or malformed message. The payload shares the message's memory.
 pub fn read(message: &Bytes) -> Option<Message> {
     let (kind, rest) = message.split_first()?;
     match kind {
@@ -52,7 +56,7 @@ pub fn read(message: &Bytes) -> Option<Message> {
     }
 }
 
-/// What follows the `p` in a message.
+/// Parses the part of a publication behind the `p`.
 fn publication(message: &Bytes, rest: &[u8], after: Option<Position>) -> Option<Message> {
     let (Position { offset, epoch }, rest) = position(rest)?;
     let (at, data) = number(rest)?;
@@ -60,12 +64,12 @@ fn publication(message: &Bytes, rest: &[u8], after: Option<Position>) -> Option<
     Some(Message::Publication { epoch, publication: Publication { offset, at, data, info: None }, after })
 }
 
-/// Before a publication: the position of the newest barrier.
+/// The prefix of a publication with the position of the newest barrier.
 pub fn barrier(Position { offset, epoch }: &Position) -> String {
     format!("b{offset}:{epoch}:")
 }
 
-/// `{offset}:{epoch}:`, and what follows.
+/// Parses `{offset}:{epoch}:`; returns the rest too.
 fn position(text: &[u8]) -> Option<(Position, &[u8])> {
     let (offset, rest) = number(text).filter(|(offset, _)| (1..=COUNT_MAX).contains(offset))?;
     let colon = rest.iter().take(MAX_EPOCH + 1).position(|&b| b == b':')?;
@@ -77,7 +81,7 @@ fn state(status: &str, last_seen: &str, version: u64) -> Option<State> {
     Some(State { status: word(status)?, last_seen, version })
 }
 
-/// One of an enum's values, by its name.
+/// The value of an enum with this name.
 fn word<T: serde::de::DeserializeOwned>(name: &str) -> Option<T> {
     serde_json::from_value(name.into()).ok()
 }
@@ -107,7 +111,7 @@ pub fn read_history(reply: Value) -> Result<History, BrokerError> {
     Ok(History { publications, position })
 }
 
-/// A stream entry: its id `{offset}-0`, then its fields, of which there is one, `d`.
+/// Parses a stream entry: the id `{offset}-0`, then a single field, `d`.
 fn read_entry(entry: Value) -> Option<Publication> {
     let [id, fields] = array(entry)?;
     let [_, data] = array(fields)?;
@@ -141,7 +145,7 @@ pub fn read_presence_stats(reply: &Value) -> Result<PresenceStats, BrokerError> 
     }
 }
 
-/// The reply of `status_get.lua` about so many users.
+/// The reply of `status_get.lua` for `count` users.
 pub fn read_states(reply: &Value, count: usize) -> Option<Vec<Option<State>>> {
     let texts = texts(reply).filter(|texts| texts.len() == 3 * count)?;
     let read = |parts: &[&str]| match parts {
@@ -152,7 +156,7 @@ pub fn read_states(reply: &Value, count: usize) -> Option<Vec<Option<State>>> {
     texts.chunks(3).map(read).collect()
 }
 
-/// The reply of `status_lease.lua` about so many leases.
+/// The reply of `status_lease.lua` for `count` leases.
 pub fn read_choices(reply: &Value, count: usize) -> Option<Vec<Choice>> {
     let texts = texts(reply).filter(|texts| texts.len() == 2 * count)?;
     texts.chunks(2).map(|parts| choice(parts[0], parts[1])).collect()
@@ -180,7 +184,7 @@ fn texts(reply: &Value) -> Option<Vec<&str>> {
     values.iter().map(text).collect()
 }
 
-/// A number that a script returned or that a key holds, both of which are text.
+/// A number, as an integer reply or as decimal text.
 pub fn read_number(value: &Value) -> Option<u64> {
     match value {
         Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse().ok(),
@@ -197,8 +201,8 @@ pub fn read_position(answer: &Value) -> Option<Position> {
     Some(Position { offset, epoch: epoch(text(epoch_value)?.as_bytes())? })
 }
 
-/// A [`Mark`] as Redis keeps it: generation, seq, fingerprint and boot, decimal; in a cluster also the position of the
-/// newest barrier up to it.
+/// A [`Mark`] as stored in Redis: generation, seq, fingerprint and boot, decimal; in a cluster also the position of the
+/// newest barrier up to the mark.
 pub fn mark(Mark { generation, seq, fingerprint, boot }: Mark, barrier: Option<&Position>) -> String {
     let mark = format!("{generation} {seq} {fingerprint} {boot}");
     barrier.map_or(mark.clone(), |Position { offset, epoch }| format!("{mark} {offset}:{epoch}:"))
@@ -215,10 +219,11 @@ pub fn read_mark(value: &Value) -> Option<(Mark, Option<Position>)> {
     (parts.next().is_none() && mark.generation.max(mark.seq) <= COUNT_MAX).then_some((mark, barrier))
 }
 
-/// Redis counts no further, so what is above was never counted, and counting on from it could overflow.
+/// Largest number that Redis can count to. A higher number is refused: no counter produced the number, and counting on
+/// could overflow.
 const COUNT_MAX: u64 = i64::MAX as u64;
 
-/// What [`Payload`] promises and the encodings rely on, as far as one look at the bytes can tell.
+/// Checks the guarantees of [`Payload`] that are visible in the bytes: not empty, one line, UTF-8.
 fn payload(data: Bytes) -> Option<Payload> {
     let one_line = !data.is_empty() && !data.iter().any(|b| matches!(b, b'\n' | b'\r'));
     (one_line && std::str::from_utf8(&data).is_ok()).then(|| Payload::trusted(data))
@@ -231,14 +236,14 @@ fn epoch(text: &[u8]) -> Option<String> {
     plausible.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
-/// A decimal number and what follows the colon behind it.
+/// Parses a decimal number and a colon; returns the rest too.
 fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let colon = text.iter().take(MAX_DIGITS + 1).position(|&b| b == b':')?;
     let number = std::str::from_utf8(&text[..colon]).ok()?.parse().ok()?;
     Some((number, &text[colon + 1..]))
 }
 
-/// Of `u64::MAX`.
+/// Number of digits of `u64::MAX`.
 const MAX_DIGITS: usize = 20;
 
 fn array<const N: usize>(value: Value) -> Option<[Value; N]> {

@@ -1,10 +1,10 @@
-//! A fair queue: each asker has a queue of its own, and the queues are served in turn, one question each.
+//! A fair queue: a separate queue per asker; the queues are served in turn, one question at a time.
 
 use super::Asker;
 use std::collections::{HashMap, VecDeque};
 
 pub(super) struct FairQueue<Q> {
-    /// Askers with at least one question, in the order in which they are served next.
+    /// Askers with waiting questions, in serving order.
     turns: VecDeque<Asker>,
     questions: HashMap<Asker, VecDeque<Q>, foldhash::fast::RandomState>,
     len: usize,
@@ -38,7 +38,7 @@ impl<Q> FairQueue<Q> {
         self.len += 1;
     }
 
-    /// The next question and its asker, who is served again only after all other waiting askers.
+    /// The next question and its asker. The same asker is served again after all other waiting askers.
     pub fn pop(&mut self) -> Option<(Asker, Q)> {
         let asker = self.turns.pop_front()?;
         let questions = self.questions.get_mut(&asker)?;

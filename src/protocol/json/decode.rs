@@ -73,7 +73,7 @@ struct SubscribeFrame<'a> {
     delta: String,
 }
 
-/// What this gateway reads in a subscribe's `data`; applications may have more, or something else, in theirs.
+/// Fields of a subscribe's `data` that the gateway reads. Applications may send further fields, or other content.
 #[derive(Default, Deserialize)]
 struct SubscribeData {
     #[serde(default)]

@@ -1,4 +1,4 @@
-// What the gateway should know about the chat. All settings are explained in deploy/pocketbase/pb_hooks/gateway.config.js.
+// The gateway's settings for the chat. deploy/pocketbase/pb_hooks/gateway.config.js explains all settings.
 module.exports = {
   users: {
     collection: "users",

@@ -1,14 +1,14 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// What Konvert needs and access rules cannot say. For another application, delete this file.
+// Konvert's requirements that access rules cannot express. For another application, delete this file.
 
-// A new user is an ordinary one.
+// A new user has the role "user".
 onRecordCreate((e) => {
   if (!e.record.getString("role")) e.record.set("role", "user");
   e.next();
 }, "users");
 
-// Whoever creates a room is its first member and owns it.
+// The owner of a new room becomes the first member.
 onRecordCreate((e) => {
   const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
   inTransaction(e, (tx) => {
@@ -19,14 +19,14 @@ onRecordCreate((e) => {
   });
 }, "rooms");
 
-// A direct room has two members. Counted after the insert, since two may be added at the same time.
+// A direct room has at most two members. The count follows the insert, since two members may be added at the same time.
 onRecordCreate((e) => {
   const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
   inTransaction(e, (tx) => {
     const room = tx.findRecordById("rooms", e.record.getString("room"));
     if (room.getString("type") !== "direct") return;
     if (tx.countRecords("room_members", $dbx.hashExp({ room: room.id })) > 2) {
-      throw new BadRequestError("A direct room has no place for a third member.");
+      throw new BadRequestError("A direct room cannot have a third member.");
     }
   });
 }, "room_members");

@@ -1,7 +1,8 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// An example of the server API: whoever is in a room, has not muted it and is offline, gets a push notification of a
-// new message. Who that is goes to the service at PUSH_URL; without it, nothing is done.
+// An example of the server API: push notifications of new messages. The hook selects the members of the room who are
+// offline and have not muted the room, and posts their ids to the service at PUSH_URL. Without PUSH_URL, nothing is
+// sent.
 
 onRecordAfterCreateSuccess((e) => {
   e.next();
@@ -23,7 +24,7 @@ onRecordAfterCreateSuccess((e) => {
     const body = JSON.stringify({ room, message: e.record.id, users: offline });
     $http.send({ method: "POST", url, body, headers: { "Content-Type": "application/json" }, timeout: 2 });
   } catch (err) {
-    // The message is saved; an exception from here would tell its author that it is not.
-    e.app.logger().error("push: nobody was notified", "error", String(err));
+    // The message is saved; an exception would report a failed write to the author.
+    e.app.logger().error("push: the notifications of a message were not sent", "error", String(err));
   }
 }, "messages");

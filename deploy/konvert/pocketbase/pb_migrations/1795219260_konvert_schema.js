@@ -1,13 +1,13 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// The collections of Konvert, who may see and change what, and the batch API that its client uses.
+// The collections of Konvert with their access rules, and the batch API for Konvert's client.
 //
-// Reading the rules: in a create rule a plain field is the new record's; in an update rule it is the
-// stored one's, and what the caller wants instead is in @request.body. All `?=` on one back-relation
-// that stand in one rule must hold for the same row of it, so "a member, and a moderator" means one
-// membership that is both. A membership that must hold whatever else does (joined by &&) is looked up in
-// its index; one that may (joined by ||) makes SQLite go through all members of the room for each record,
-// which rules of lists cannot afford.
+// How to read the rules: in a create rule, a plain field is the new record's value. In an update rule, a plain field is
+// the stored value, and the caller's new value is in @request.body. All `?=` conditions on the same back-relation in a
+// rule must be true for the same row: "member and moderator" means a single membership with both properties.
+//
+// A required membership (joined by &&) is looked up in the index. An alternative membership (joined by ||) makes SQLite
+// scan all members of the room for each record, which is too slow for list rules.
 migrate(
   (app) => {
     const me = "@request.auth.id";
@@ -17,10 +17,10 @@ migrate(
 
     const unchanged = (...fields) => fields.map((f) => `@request.body.${f}:changed = false`).join(" && ");
 
-    // `at` is the way from the collection to the room: "" for rooms, "room." for messages.
+    // `at` is the path from the collection to the room: "" for rooms, "room." for messages.
     const member = (at) => `${at}room_members_via_room.user ?= ${me}`;
-    // Whoever may see a room may read it: everybody who is signed in for a public one, its members for any other. Asked
-    // from the user's side, who is in fewer rooms than a large room has members.
+    // Permission to see a room includes its messages: a public room is visible to all signed-in users, other rooms to
+    // their members. The condition starts from the user, who has fewer memberships than a large room has.
     const visible = (at) => `(${at}type = "public" || @request.auth.room_members_via_user.room ?= ${at}id)`;
     const owner = (at) => `(${member(at)} && ${at}room_members_via_room.role ?= "owner")`;
     const moderator = (at) =>
@@ -35,7 +35,7 @@ migrate(
       maxSize: 5 << 20,
       mimeTypes: ["image/jpeg", "image/png", "image/webp", "image/gif"],
     });
-    // `part`: the record belongs to what it points to and is deleted with it.
+    // `part`: the record belongs to the target of the relation and is deleted with the target.
     const part = (name, collection) => ({
       type: "relation",
       name,
@@ -43,7 +43,7 @@ migrate(
       required: true,
       cascadeDelete: true,
     });
-    // `link`: it merely points there; the link is emptied when its target is deleted.
+    // `link`: a plain relation, emptied when the target is deleted.
     const link = (name, collection, maxSelect = 1) => ({ type: "relation", name, collectionId: collection.id, maxSelect });
     const times = [
       { type: "autodate", name: "created", onCreate: true },
@@ -58,7 +58,7 @@ migrate(
       return collection;
     };
 
-    // ---- users: PocketBase has made the collection, with name and avatar
+    // ---- users: PocketBase has created the collection, with name and avatar
 
     const users = app.findCollectionByNameOrId("users");
     users.fields.add(new SelectField({ name: "role", values: ["user", "moderator", "admin"] }));
@@ -67,7 +67,7 @@ migrate(
     users.fields.add(new DateField({ name: "banned_until" }));
     users.fields.add(new DateField({ name: "muted_until" }));
     users.fields.add(new RelationField({ name: "blocked", collectionId: users.id, maxSelect: 1000 }));
-    app.save(users); // first the fields, since the rules name them
+    app.save(users); // first the fields, since the rules refer to them
 
     users.listRule = signedIn;
     users.viewRule = signedIn;
@@ -79,7 +79,7 @@ migrate(
     users.authRule = `banned_until <= @now`;
     app.save(users);
 
-    // ---- rooms and their members: rooms' rules ask for memberships, so they come after both exist
+    // ---- rooms and members: the rules of rooms refer to memberships, so they are set after both collections exist
 
     const rooms = create("rooms", {
       fields: [
@@ -106,16 +106,16 @@ migrate(
     Object.assign(roomMembers, {
       listRule: `${signedIn} && ${visible("room.")}`,
       viewRule: `${signedIn} && ${visible("room.")}`,
-      // Into a public room by oneself; into any other by a moderator, with no more power than their own.
+      // Users join a public room by themselves. Moderators and the owner add members; only the owner adds moderators.
       createRule:
         `${signedIn} && ((user = ${me} && role = "member" && room.type = "public") || ` +
         `(role = "member" && ${moderator("room.")}) || (role = "moderator" && ${owner("room.")}))`,
-      // Users keep their own read mark; the owner gives out roles, but never his own.
+      // Users change their own read mark and muting. The owner assigns roles to other members, except "owner".
       updateRule:
         `${signedIn} && ${unchanged("room", "user")} && (` +
         `(user = ${me} && ${unchanged("role")}) || ` +
         `(role != "owner" && @request.body.role != "owner" && ${unchanged("last_read", "muted")} && ${owner("room.")}))`,
-      // Nobody leaves a direct room: whoever took the free place would read what the two had written.
+      // Members cannot leave a direct room: another user could take the free place and read the conversation.
       deleteRule:
         `${signedIn} && room.type != "direct" && (user = ${me} || ` +
         `(role = "member" && ${moderator("room.")}) || (role != "owner" && ${owner("room.")}))`,
@@ -145,7 +145,7 @@ migrate(
       },
     });
 
-    // Links to messages. PocketBase looks for them whenever a message is deleted, hence the indexes.
+    // Links to messages. PocketBase searches for links whenever a message is deleted, hence the indexes.
     messages.fields.add(new RelationField({ name: "reply_to", collectionId: messages.id, maxSelect: 1 }));
     messages.fields.add(new RelationField({ name: "forwarded_from", collectionId: messages.id, maxSelect: 1 }));
     messages.indexes = [
@@ -162,7 +162,7 @@ migrate(
       listRule: `${signedIn} && ${visible("")}`,
       viewRule: `${signedIn} && ${visible("")}`,
       createRule: `${signedIn} && owner = ${me} && pinned_message = ""`,
-      // A private conversation must not become public later, so the type is for good.
+      // A private conversation must not become public later, so the type cannot be changed.
       updateRule:
         `${signedIn} && ${unchanged("type", "owner")} && ${moderator("")} && ` +
         `(${unchanged("pinned_message")} || @request.body.pinned_message = "" || @request.body.pinned_message.room = id)`,
@@ -180,7 +180,7 @@ migrate(
         listRule: `${signedIn} && ${visible("message.room.")}`,
         viewRule: `${signedIn} && ${visible("message.room.")}`,
         createRule: `${signedIn} && ${notMuted} && user = ${me} && ${member("message.room.")}`,
-        updateRule: null, // taken back and given anew
+        updateRule: null, // a reaction is deleted and created again
         deleteRule: `${signedIn} && user = ${me}`,
       },
     });
@@ -198,7 +198,7 @@ migrate(
         viewRule: `${signedIn} && (from = ${me} || to = ${me})`,
         createRule: `${signedIn} && from = ${me} && to != ${me} && status = "pending"`,
         updateRule: `${signedIn} && to = ${me} && ${unchanged("from", "to")} && @request.body.status != "pending"`,
-        // A rejected request stays, or its sender could repeat it for ever.
+        // The sender cannot delete a rejected request; otherwise the request could be repeated for ever.
         deleteRule: `${signedIn} && (to = ${me} || (from = ${me} && status != "rejected"))`,
       },
     });
@@ -217,8 +217,8 @@ migrate(
       rules: {
         listRule: `${signedIn} && user = ${me}`,
         viewRule: `${signedIn} && user = ${me}`,
-        // A member encrypts the room's key for another member, who alone can read it. For members only: each key is
-        // an event in its user's own channel.
+        // A member encrypts the room's key for another member, the only reader of this record. Keys are for members
+        // only, since each key is an event in the reader's personal channel.
         createRule: `${signedIn} && ${member("room.")} && user.room_members_via_user.room ?= room`,
         updateRule: null, // a new key is a new version
         deleteRule: `${signedIn} && user = ${me}`,
@@ -235,7 +235,7 @@ migrate(
       indexes: [
         "CREATE UNIQUE INDEX `idx_achievements_user_achievement` ON `achievements` (`user`, `achievement`)",
       ],
-      // Given by the server; users cannot decorate themselves.
+      // Created by the server only.
       rules: { listRule: signedIn, viewRule: signedIn, createRule: null, updateRule: null, deleteRule: null },
     });
 
@@ -253,7 +253,7 @@ migrate(
       app.delete(app.findCollectionByNameOrId(name));
     }
 
-    // These refer to each other, in their rules too, so they are taken apart first.
+    // These collections refer to each other, in their rules too, so first the rules and references are removed.
     const rooms = app.findCollectionByNameOrId("rooms");
     const messages = app.findCollectionByNameOrId("messages");
     const roomMembers = app.findCollectionByNameOrId("room_members");

@@ -1,24 +1,23 @@
-// Tells the gateway, beside a change or in a row of its own, whose access to which channels it may have changed:
+// Access changes: the part of an outbox row about access to channels, which the write may have changed. An entry is a
+// scope (the affected users and channels), with the changed data as its cause. KEY names a user (see users.js).
 //
-// Users are named by their KEY (see users.js).
-//
-//   {"cause":"user","user":KEY}                    the account, or what the rules ask of it
-//   {"cause":"member","channel":NAME,"user":KEY}   what decides about this user in this channel
-//   {"cause":"related","channel":NAME}             something that decides about everybody in the channel
-//   {"cause":"related","namespace":NAME}           something that may decide about any channel of the namespace
-//   {"cause":"record","channel":NAME}              the guarded record, in a field that its rule asks for
-//   {"cause":"deleted","channel":NAME}             the guarded record is gone
-//   {"cause":"rules"}                              a collection: its rules, its fields, the key of its tokens
+//   {"cause":"user","user":KEY}                    the account, or a record that decides about a single user
+//   {"cause":"member","channel":NAME,"user":KEY}   a record that decides about a single user in a channel
+//   {"cause":"related","channel":NAME}             a record that decides about every user in a channel
+//   {"cause":"related","namespace":NAME}           a record that may decide about every channel of a namespace
+//   {"cause":"record","channel":NAME}              the guarded record, in a field that the rule reads
+//   {"cause":"deleted","channel":NAME}             the guarded record was deleted
+//   {"cause":"rules"}                              a collection: rules, fields or the key of the tokens
 
 const schema = require(`${__hooks}/gateway/schema.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 
-/** Past so many scopes of one write everything is checked, which is cheaper than going through them. */
+/** Maximum scopes in a row. Above the limit, the gateway checks all access, which is cheaper. */
 const MAX_SCOPES = 500;
 const NONE = [];
 const EVERYTHING = [{ cause: "rules" }];
 
-/** What writes to this collection may change, for the functions that follow; nothing for most collections. */
+/** The access triggers of a collection (see dependencies.js), for the functions below; empty for most collections. */
 function triggers(app, collection) {
   return schema.current(app).triggers.get(collection) || NONE;
 }
@@ -61,13 +60,13 @@ function concerns(app, { id }) {
   return schema.current(app).deciding.includes(id);
 }
 
-/** Whether there are users, or guests, whose access could change. */
+/** Whether any access could change: guests are allowed, or at least one account exists. */
 function isAnybodyThere(app) {
   try {
     const { users, guests } = schema.current(app);
     return guests || users.some(({ id }) => app.countRecords(id) > 0);
   } catch {
-    return true; // a users' own collection is on its way out
+    return true; // an auth collection is being deleted
   }
 }
 

@@ -1,5 +1,5 @@
-// Delivery of an outbox row after its commit. This module loads little code: PocketBase creates a JavaScript engine for a
-// single call while the engines of the pool are busy.
+// Delivery of an outbox row after its commit. This module loads little code: while the engines of the pool are busy,
+// PocketBase creates a JavaScript engine for a single call.
 
 const listening = require(`${__hooks}/gateway/listening.js`);
 const turns = require(`${__hooks}/gateway/turns.js`);
@@ -7,7 +7,7 @@ const turns = require(`${__hooks}/gateway/turns.js`);
 /** Key in an event's context: the number of the event's last row, inside a transaction of the application. */
 const ROW = "gateway.row";
 
-/** The store of the app, the same for all transactions. */
+/** The app's store, which transactions share. */
 const store = $app.store();
 
 /** Posts an event's row, {seq, event}; inside a transaction of the application only after its commit. */

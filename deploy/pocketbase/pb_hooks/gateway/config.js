@@ -1,10 +1,10 @@
 // The application's gateway.config.js: read and checked once at the start, completed with defaults, and kept in the
-// app's store. Every JavaScript engine works by the stored config, whatever happens to the file later.
+// app's store. Every JavaScript engine uses the stored config; later changes of the file have no effect.
 //
 //   users     [{collection, key, bannedUntil, mutedUntil, blocked}]; `key` is the prefix of these users' KEYs
 //   guests    whether a connection without a token may connect
 //   channels  namespace → {guard: [collection], own: collection or null, perUser: {collection: field}, emptyRequest}
-//   updates   channel → namespace
+//   updates   name of an updates channel → namespace
 //   relay     collection → {to: [{template, before, path, after, namespace}], trusted}
 //   outbox, delivery: as in the file
 
@@ -14,7 +14,7 @@ const DEFAULTS = {
   outbox: { keepSeconds: 600, maxEventBytes: 256 * 1024 },
   delivery: { timeoutSeconds: 1, firstPauseSeconds: 1, lastPauseSeconds: 30, batch: 100 },
 };
-/** What the gateway takes of one event (`DATA_MAX`), and the least that leaves room for ids. */
+/** Limits of maxEventBytes: the gateway's maximum for one event (`DATA_MAX`), and a minimum with room for ids. */
 const EVENT_BYTES = { min: 1024, max: 512 * 1024 };
 const SECTIONS = ["users", "guests", "channels", "updates", "relay", "outbox", "delivery"];
 const ACCOUNT = ["collection", "bannedUntil", "mutedUntil", "blocked"];
@@ -54,7 +54,7 @@ function checked(file) {
   const updates = entries(file.updates || {}, "updates", (namespace, at, name) => {
     if (!NAME.test(name)) fail(at, "is not the name of a channel: visible ASCII without a colon is needed");
     if (named(text(namespace, at), at).own) fail(at, `${quoted(namespace)} has no guard`);
-    if (namespace === STATUS) fail(at, `"${STATUS}" carries who is online; choose the channel of another guard`);
+    if (namespace === STATUS) fail(at, `"${STATUS}" carries online statuses; choose a kind of channel with another guard`);
     return namespace;
   });
   const relay = entries(file.relay || {}, "relay", (entry, at) => relayed(entry, at, named, Object.keys(channels)));
@@ -73,7 +73,7 @@ function checked(file) {
     }
     const { maxEventBytes: bytes } = all;
     if (bytes < EVENT_BYTES.min || bytes > EVENT_BYTES.max) {
-      fail(`${section}.maxEventBytes`, `${bytes} is not from ${EVENT_BYTES.min} to ${EVENT_BYTES.max}`);
+      fail(`${section}.maxEventBytes`, `${bytes} is not between ${EVENT_BYTES.min} and ${EVENT_BYTES.max}`);
     }
     return all;
   }
@@ -109,8 +109,8 @@ function channel(entry, at, name, users) {
   const perUser = entry.perUser === undefined ? {} : entries(entry.perUser, `${at}.perUser`, text);
   const emptyRequest = entry.emptyRequest === undefined ? false : bool(entry.emptyRequest, `${at}.emptyRequest`);
   if (entry.own !== undefined) {
-    if (name === STATUS) fail(at, `"${STATUS}" carries who is online; its guard is the users' collection`);
-    if (entry.perUser !== undefined || entry.emptyRequest !== undefined) fail(at, "has a guard or own, and no more beside own");
+    if (name === STATUS) fail(at, `"${STATUS}" carries online statuses; set the users' collection as the guard instead of own`);
+    if (entry.perUser !== undefined || entry.emptyRequest !== undefined) fail(at, "perUser and emptyRequest need a guard; remove them, or set a guard instead of own");
     const own = entry.own === true ? users[0].collection : text(entry.own, `${at}.own`);
     const known = users.map(({ collection }) => collection);
     if (!known.includes(own)) fail(`${at}.own`, `${quoted(own)} is not one of users${nearest(own, known)}`);
@@ -122,7 +122,7 @@ function channel(entry, at, name, users) {
     const known = users.map(({ collection }) => collection);
     for (const collection of guard) {
       if (known.includes(collection)) continue;
-      fail(`${at}.guard`, `"${STATUS}" carries who is online, and ${quoted(collection)} is not one of users${nearest(collection, known)}`);
+      fail(`${at}.guard`, `"${STATUS}" carries online statuses, and ${quoted(collection)} is not one of users${nearest(collection, known)}`);
     }
   }
   return { guard, own: null, perUser, emptyRequest };
@@ -141,11 +141,11 @@ function parsed(template, at, named, kinds) {
   const where = `${at}, ${JSON.stringify(template)}`;
   const example = quoted(`${kinds[0] ?? "room"}:{id}`);
   const [, before, path, after] = (typeof template === "string" && TEMPLATE.exec(template)) || [];
-  if (path === undefined) fail(where, `is not a channel template; it should look like ${example}, with one field in braces, and hold no blanks`);
+  if (path === undefined) fail(where, `is not a channel template; it should look like ${example}, with one field in braces and without blanks`);
   const [, namespace] = /^([^:]*):/.exec(before) || [];
   if (namespace === undefined) fail(where, `names no kind of channel before a colon; it should look like ${example}`);
   named(namespace, where);
-  if (namespace === STATUS) fail(where, `"${STATUS}" carries who is online; nothing can be relayed there`);
+  if (namespace === STATUS) fail(where, `"${STATUS}" carries online statuses; nothing can be relayed there`);
   return { template, before, path: path.split("."), after, namespace };
 }
 

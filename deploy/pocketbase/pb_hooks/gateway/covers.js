@@ -1,5 +1,5 @@
-// Proof from two viewRules that all listeners of a channel may view the records relayed into the channel. Common cases
-// are found; the answer is no for all cases without a proof.
+// Proof from two viewRules that all subscribers of a channel may view the records relayed into the channel. The common
+// cases are found; without a proof the answer is no.
 
 const { tree } = require(`${__hooks}/gateway/rule.js`);
 
@@ -11,29 +11,29 @@ const SYMMETRIC = ["=", "!=", "?=", "?!="];
 const DEPTH = 6;
 
 /**
- * A sentence with the reason why listeners of a template's channels may be forbidden to view records of `collection`;
- * undefined where a proof was found that they may.
+ * An error message if subscribers of a template's channels may lack permission to view records of `collection`;
+ * undefined if the permission was proved.
  *
- *   path       of the template, to the field that names the channel
+ *   path       of the template, to the field with the channel's id
  *   guard      the collection whose viewRule opens the channel; null for the personal channel of a user
  *   listeners  {users, guests} of the config: the possible connections
  */
 function uncovered(app, collection, path, guard, listeners) {
   const { viewRule } = collection;
   const fields = fieldsOf(app, collection, path);
-  if (viewRule === "" || (guard && guard.viewRule === null)) return; // a locked guard lets in superusers, and they may view everything
+  if (viewRule === "" || (guard && guard.viewRule === null)) return; // a locked guard admits superusers only, who may view every record
   if (viewRule === null) return `the viewRule of "${collection.name}" is locked`;
   const goal = tree(viewRule);
-  // The id of a record of another collection may be the id of a guarded record by chance, or by somebody's choice.
+  // A record of another collection may have the id of a guarded record, by chance or by intention.
   const isAtGuard = guard && fields[fields.length - 1].leadsTo === guard.id;
   const facts = guard ? (isAtGuard ? factsOfGuard(guard, fields) : []) : factsOfOwner(fields);
   facts.push(...factsOfListeners(listeners, guard));
   if (goal && proves(flat(facts), goal, DEPTH)) return;
-  const who = guard ? `whoever may view "${guard.name}"` : "the user whom the channel belongs to";
-  return `${who} would hear of these records, but may not be allowed to view them: the viewRule of "${collection.name}" is ${viewRule}`;
+  const who = guard ? `users who may view "${guard.name}"` : "the owner of the channel";
+  return `${who} would receive these records, possibly without permission to view them: the viewRule of "${collection.name}" is ${viewRule}`;
 }
 
-/** Facts about every connection: a login and no current ban, unless guests are let in. */
+/** Facts about every connection: a login and no current ban, unless guests are admitted. */
 function factsOfListeners({ users, guests }, guard) {
   if (guests && guard) return [];
   const [{ bannedUntil }] = users;
@@ -43,8 +43,8 @@ function factsOfListeners({ users, guests }, guard) {
 }
 
 /**
- * The fields along a path, as {name, many: whether it holds several values, leadsTo: id of the collection of the records
- * that the values are ids of, or null}.
+ * The fields along a path, as {name, many: whether the field holds several values, leadsTo: the collection (id) of the
+ * records whose ids are the values, or null}.
  */
 function fieldsOf(app, start, path) {
   let at = start;
@@ -62,7 +62,7 @@ function factsOfGuard({ viewRule }, fields) {
   const rename = (name) => (name[0] === "@" ? name : [...path, name].join("."));
   const rule = viewRule === null ? null : tree(viewRule, rename);
   if (!rule) return [];
-  // A path to several guards: one guard let the listener in, so only the any-of conditions (`?=`) hold.
+  // A path to several guards: the rule holds for at least one guard, so only the any-of conditions (`?=`) are known.
   return fields.some(({ many }) => many) ? [anyOf(rule)] : [rule];
 }
 
@@ -73,7 +73,7 @@ function anyOf(rule) {
   return rule.sign[0] === "?" || names.every((name) => name[0] === "@") ? rule : { and: [] };
 }
 
-/** Facts about a record in a personal channel: the template's field holds the listener. */
+/** Facts about a record in a personal channel: the template's field holds the subscriber's id. */
 function factsOfOwner(fields) {
   const path = fields.map(({ name }) => name).join(".");
   const names = fields[fields.length - 1].name === "id" ? [path] : [path, `${path}.id`];

@@ -1,7 +1,7 @@
-// Posts committed changes to the gateway. This is the fast path only: what it misses for whatever
-// reason stays in the outbox and is fetched by the gateway. So nothing here ever fails a write.
+// Posts committed changes to the gateway. This is only the fast path: a change that is not posted stays in the outbox,
+// and the gateway reads it there. So no failure of this module fails a write.
 //
-// turns.js decides which write posts, and for which others.
+// turns.js decides which write posts, and for which other writes.
 
 const config = require(`${__hooks}/gateway/config.js`).get();
 const address = require(`${__hooks}/gateway/address.js`);
@@ -13,15 +13,15 @@ const TARGET = "/hooks/pocketbase";
 const { timeoutSeconds, firstPauseSeconds, lastPauseSeconds, batch } = config.delivery;
 const TIMEOUT = timeoutSeconds * 1000;
 
-// The state of turns.js is one object in the app's store, which is replaced and never changed: two engines that touched
-// the same one would bring the process down.
+// The state of turns.js is an object in the app's store. The object is replaced and never changed: concurrent access by
+// two engines would crash the process.
 
-/** Under this key the app's store has the reason why the last request to the gateway failed; "" if it succeeded. */
+/** Key in the app's store: why the last request to the gateway failed; "" if the request succeeded. */
 const FAILURE = "gateway.delivery.failure";
-/** Characters of such a reason. */
+/** Maximum characters of a reason. */
 const MAX_REASON = 300;
 
-/** Replaces the state by what `step(state)` returns, [state, answer]; returns {before, after, answer}. */
+/** Replaces the state with the result of `step(state)`, which is [state, answer]; returns {before, after, answer}. */
 function change(app, step) {
   let taken;
   app.store().setFunc(turns.STATE, (shared) => {
@@ -34,8 +34,8 @@ function change(app, step) {
 }
 
 /**
- * Posts the committed row with this number and all others that wait, unless another write does. `own`: the row, as
- * {seq, event}, if it is most likely the only one.
+ * Posts the committed row `seq` and all other waiting rows, unless another write does so. `own`: the row, as
+ * {seq, event}, if probably no other row waits.
  */
 function deliver(app, seq, own) {
   try {
@@ -55,14 +55,14 @@ function deliver(app, seq, own) {
       own = null;
     }
   } catch (err) {
-    // The record is saved; an exception from here would tell the caller that it is not.
-    app.logger().error("gateway: delivery failed", "error", String(err));
+    // The record is saved; an exception would report a failed write to the caller.
+    app.logger().error("gateway: delivery failed unexpectedly; the change stays in the outbox", "error", String(err));
   }
 }
 
 /**
- * Posts what comes after `posted`, which is `own` if that is the next row: {posted: how far that went, null if there is
- * nothing; newest: the newest row that was seen} or {error}.
+ * Posts the rows after `posted`, or `own` if this is the next row. Returns {posted: number of the last posted row, null
+ * if no row waits; newest: the highest row number seen} or {error}.
  */
 function post(app, posted, own) {
   try {
@@ -79,8 +79,8 @@ function post(app, posted, own) {
 }
 
 /**
- * Posts events (JSON, up to the number `last`) to the gateway that took the last post, and where that fails, at once to
- * each other one. Returns the reason if none took them, else "".
+ * Posts events (JSON, up to the number `last`) to the gateway that took the previous post, and after a failure at once
+ * to the other gateways in turn. Returns "" if a gateway took the events, else the reason of the failure.
  */
 function send(app, last, events) {
   const body = `{"boot":"${rows.boot(app)}","events":[${events}],"last":${last}}`;
@@ -91,7 +91,7 @@ function send(app, last, events) {
     if (!error) {
       if (i > 0) {
         const [from, to] = [addresses[0], addresses[i]].map(address.masked);
-        app.logger().warn("gateway: delivery goes on with the next gateway", "from", from, "to", to, "reason", failures[0]);
+        app.logger().warn("gateway: delivery continues with another gateway", "from", from, "to", to, "reason", failures[0]);
         address.remember(app, addresses[i]);
       }
       return "";
@@ -101,17 +101,17 @@ function send(app, last, events) {
   return joined(addresses, failures);
 }
 
-/** One line about failures, with the addresses if there are several. */
+/** The failures in one line, with the addresses if there are several. */
 function joined(addresses, failures) {
   if (addresses.length === 1) return failures[0];
   return addresses.map((base, i) => `${address.masked(base)}: ${failures[i]}`).join("; ").slice(0, MAX_REASON);
 }
 
-/** Posts a body to one gateway. Returns the reason if the gateway did not take it, else "". */
+/** Posts a body to one gateway. Returns "" if the gateway took the body, else the reason. */
 function sendTo(base, last, body) {
   const headers = signed("POST", TARGET, body);
-  // Posting twice does no harm. Saying so lets the HTTP client try again by itself
-  // when the gateway closed the idle connection at this very moment.
+  // A repeated post does no harm. With this header the HTTP client repeats a request by itself if the gateway closed
+  // the idle connection at the same moment.
   headers["Idempotency-Key"] = String(last);
   let response;
   try {
@@ -119,19 +119,19 @@ function sendTo(base, last, body) {
   } catch (err) {
     return reason(err);
   }
-  // 409: such a second try, of a request that had arrived.
+  // 409: a repeated request, which had arrived the first time.
   if (response.statusCode === 202 || response.statusCode === 409) return "";
   const { message } = (response.json && response.json.error) || {};
   return `the gateway answered ${response.statusCode}${message ? `: ${message}` : ""}`.slice(0, MAX_REASON);
 }
 
-/** One line about an exception of $http.send, without JavaScript's own words and without the password of a URL. */
+/** An exception of $http.send in one line, without JavaScript's additions and without passwords in URLs. */
 function reason(err) {
   const text = String((err && err.message) || err).replace(/^GoError: /, "").replace(/ at github\.com\/[^]*$/, "");
   return address.masked(text).slice(0, MAX_REASON);
 }
 
-/** Takes in the outcome of the post of a turn. */
+/** Applies the outcome of a turn's post to the state. */
 function ended(app, turn, outcome, since) {
   const { error } = outcome;
   const now = Date.now();
@@ -139,7 +139,8 @@ function ended(app, turn, outcome, since) {
     const pauses = [firstPauseSeconds * 1000, lastPauseSeconds * 1000];
     const taken = change(app, (state) => turns.failed(state, turn, now, ...pauses));
     replaceFailure(app, error);
-    app.logger().warn("gateway: delivery paused", "seconds", taken.after.pause / 1000, "url", address.shown, "reason", error);
+    app.logger().warn("gateway: delivery paused, since no gateway took the post; the changes stay in the outbox",
+      "seconds", taken.after.pause / 1000, "url", address.shown, "reason", error);
     return taken;
   }
   const taken = change(app, (state) => turns.done(state, turn, outcome, since, now, TIMEOUT));
@@ -147,7 +148,7 @@ function ended(app, turn, outcome, since) {
   return taken;
 }
 
-/** A request has reached the gateway, which alone shows that the next ones will. */
+/** Notes that a request has reached the gateway: the only evidence that the next requests will. */
 function succeeded(app) {
   if (failure(app) && replaceFailure(app, "")) app.logger().warn("gateway: delivery works again", "url", address.shown);
 }
@@ -166,23 +167,24 @@ function replaceFailure(app, now) {
 }
 
 /**
- * The gateway has everything up to `seq`. It has called, which does not show that it can be called: the breaker stays as
- * it is.
+ * Notes that the gateway has all rows up to `seq`. The circuit breaker stays as it is: a call from the gateway does not
+ * show that PocketBase can reach the gateway.
  */
 function gatewayHas(app, seq) {
-  // A gateway that is ahead of this database (restored from a backup) must not silence the delivery.
+  // If this database was restored from a backup, the gateway may be ahead; this must not stop the delivery.
   const posted = Math.min(seq, rows.last(app));
   change(app, (state) => [turns.has(state, posted), turns.LEAVE]);
 }
 
-/** For the gateway: {url, error}, how PocketBase calls it, and why the last call failed; "" if it did not. */
+/** {url, error}: the addresses of GATEWAY_URL, and why the last request failed ("" if the request succeeded). */
 function report(app) {
   return { url: address.shown, error: failure(app) };
 }
 
 /**
- * Posts no events, to see whether each gateway can be reached. If any can, the next write is posted at once. Answers
- * {url, error}: the reason why addresses were not reached, and these addresses; all of them if all or none were.
+ * Posts an empty list of events to each gateway, to test the connections. If a gateway takes the post, the circuit
+ * breaker closes: the next write is posted at once. Returns {url, error}: the failed addresses and the reasons; all
+ * addresses if all or none failed.
  */
 function probe(app) {
   const body = `{"boot":"${rows.boot(app)}","events":[],"last":0}`;
@@ -190,7 +192,7 @@ function probe(app) {
   const works = failing.length < address.bases.length;
   const error = failing.length === 0 ? "" : joined(failing.map(([base]) => base), failing.map(([, reason]) => reason));
   if (error && !works) {
-    if (!replaceFailure(app, error)) app.logger().warn("gateway: out of reach", "url", address.shown, "reason", error);
+    if (!replaceFailure(app, error)) app.logger().warn("gateway: no gateway can be reached; meanwhile the gateways read the changes from the outbox", "url", address.shown, "reason", error);
   } else {
     change(app, (state) => [turns.reached(state), turns.LEAVE]);
     succeeded(app);

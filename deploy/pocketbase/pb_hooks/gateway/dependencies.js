@@ -1,28 +1,26 @@
-// Derives from PocketBase's own rules which writes may change a user's access to channels, so that nobody has to list
-// them.
+// Derives access triggers from PocketBase's rules, so that the application does not have to list them. A trigger
+// describes writes in a collection, and the users and channels whose access such a write may change:
 //
-// The outcome is `triggers`: per collection, which writes change whose access to what.
-//
-//   fields    an update fires if it touches one of these; null: any
+//   fields    an update fires if a field in this list changes; null: every update fires
 //   created   whether a create fires
 //   deleted   whether a delete fires
-//   cause     of the scope that is then written into the outbox (see access.js)
-//   channel   the field whose values are the ids of the channels concerned; "id": the record's own
-//   prefix    begins the names of these channels, as in "room:"
-//   user      the field whose values are the ids of the users concerned; "id": the record's own
-//   keys      what begins the KEYs of these users (see users.js): of one auth collection, or of all where the rule
-//             compares ids, since records of two collections may have the same
-//   namespace of the channels; none where all of a user's are meant
+//   cause     of the scope written into the outbox (see access.js)
+//   channel   name of the field with the ids of the affected channels; "id": the id of the record itself
+//   prefix    of the channels' names, as in "room:"
+//   user      name of the field with the ids of the affected users; "id": the id of the record itself
+//   keys      prefixes of the users' KEYs (see users.js): the prefix of one auth collection, or of every auth
+//             collection if the rule compares ids, since records of two collections may have the same id
+//   namespace of the affected channels; undefined: all channels of the user
 
 const { operands } = require(`${__hooks}/gateway/rule.js`);
 
 const ME = "@request.auth.id";
-/** Parts of a request that the gateway's questions do not have. */
+/** Parts of a client's request that are empty in the gateway's access checks. */
 const REQUEST = /^@request\.(headers|query|body)\b/;
 
 /**
- * {triggers: [collection name, its triggers] of each, collections: the ids of all that matter}, for `schema` as
- * schema.js makes it.
+ * {triggers: pairs of collection name and triggers, collections: ids of the collections that decide about access}, for
+ * a `schema` from schema.js.
  */
 function derive(app, schema) {
   const triggers = new Map();
@@ -36,7 +34,7 @@ function derive(app, schema) {
       triggers.set(collection.name, merged(triggers.get(collection.name) || [], trigger));
       return;
     }
-    // A view has no writes of its own. Any write to a collection that its query names may change it in every way.
+    // A view has no writes. Any write to a collection in the view's query may change the view in any way.
     const anything = { fields: null, created: true, deleted: true, cause: "related", namespace: trigger.namespace };
     for (const source of sources(app, collection)) fires(source, anything);
   };
@@ -48,7 +46,8 @@ function derive(app, schema) {
   }
   const told = new Set(Object.values(schema.updates));
   for (const namespace in schema.channels) {
-    const { guards, perUser } = schema.channels[namespace]; // owners keep their channel for as long as they exist
+    // A personal channel has no guards: the owner has access until the account is deleted.
+    const { guards, perUser } = schema.channels[namespace];
     for (const { id, key } of guards) {
       const guard = find(app, id);
       const prefix = `${namespace}:${key}`;
@@ -65,24 +64,24 @@ function derive(app, schema) {
   return { triggers: [...triggers], collections: [...collections] };
 }
 
-/** The rules that decide about a guard's channels; updates channels obey the listRule too. */
+/** The rules that decide about a guard's channels: the viewRule, and the listRule as well for updates channels. */
 function rulesOf(guard, isInUpdates) {
   return isInUpdates ? [guard.viewRule, guard.listRule] : [guard.viewRule];
 }
 
-/** A sentence about the first part of these rules that needs a client's own request; nothing where there is none. */
+/** An error message about the first operand that needs the client's own request; undefined if the rules have none. */
 function unanswerable(rules) {
   for (const rule of rules) {
     const asked = operands(rule || "").find(({ name }) => REQUEST.test(name));
     if (!asked) continue;
     return (
-      `the rule "${rule}" looks at ${asked.name}, and the gateway's questions have no headers, query or body; ` +
-      "change the rule, or say emptyRequest: true if it shall be answered as for a request without them"
+      `the rule "${rule}" looks at ${asked.name}, but the gateway asks without headers, query and body; ` +
+      "change the rule, or set emptyRequest: true if empty values are intended"
     );
   }
 }
 
-/** The triggers of a collection with one more; those with the same outcome become one. */
+/** The triggers of a collection with `more` added; triggers with the same outcome are merged. */
 function merged(triggers, more) {
   const outcome = ({ cause, channel, prefix, user, keys, namespace }) => JSON.stringify([cause, channel, prefix, user, keys, namespace]);
   const same = triggers.find((trigger) => outcome(trigger) === outcome(more));
@@ -93,7 +92,7 @@ function merged(triggers, more) {
   return triggers;
 }
 
-/** What a touch means, as triggers. `hint`: the field with the only user whom a record of this collection concerns. */
+/** The triggers for a touch (see touches). `hint`: the field with the only user affected by a record (`perUser`). */
 function outcomes({ collection, at, via, fields, created, ends }, guard, accounts, hint) {
   const lives = { created, deleted: created };
   const hinted = hint && ofUser(hint, allKeys(accounts));
@@ -122,33 +121,32 @@ function outcomes({ collection, at, via, fields, created, ends }, guard, account
 }
 
 /**
- * Records that are neither the user's nor the guard's neighbours. Where the rule only asks whether a field of theirs
- * is the user who asks, as in `workspace.memberships_via_workspace.member ?= @request.auth.id`, a record concerns
- * that user alone.
+ * The triggers for a touch at "far". If the rule only compares a field of the record with the requesting user, as in
+ * `workspace.memberships_via_workspace.member ?= @request.auth.id`, a record affects that user alone.
  */
 function far(fields, lives, ends, accounts) {
   if (lives.created) {
     const user = onlyUser(ends, accounts);
     return [user ? { fields, ...lives, ...user } : { fields, ...lives, cause: "related" }];
   }
-  // Such a record counts by its fields alone, so each field may be looked at by itself.
+  // The record matters by its fields alone, so each field has a trigger of its own.
   return fields.map((name) => {
     const user = onlyUser(ends.filter(({ field }) => field === name), accounts, ["?=", "="]);
     return { fields: [name], ...lives, ...(user || { cause: "related" }) };
   });
 }
 
-/** Everything that a user is subscribed to, whatever its namespace. */
+/** Part of a trigger: all channels of a user, in every namespace. */
 function ofUser(field, keys) {
   return { cause: "user", user: field, keys, namespace: undefined };
 }
 
-/** This user in the channels that a field names. */
+/** Part of a trigger: one user in the channels whose ids a field holds. */
 function inChannel(channel, { user, keys }) {
   return { cause: "member", channel, user, keys };
 }
 
-/** What begins the KEYs of an auth collection's users. */
+/** The prefix of the KEYs of an auth collection's users. */
 function keyOf(collection, accounts) {
   const account = accounts.find(({ id }) => id === collection.id);
   return account ? account.key : "";
@@ -160,7 +158,7 @@ function keyOfField(collection, name, accounts) {
   return account ? account.key : "";
 }
 
-/** The user in the one field that these comparisons look at, if each asks only whether it is the user who asks. */
+/** Part of a trigger: the user in a field, if the rules only compare the field with the requesting user; else null. */
 function onlyUser(ends, accounts, signs) {
   const field = only(ends, ME, (end) => accounts.some(({ id }) => id === end.pointsTo), signs);
   return field ? ofUser(field, allKeys(accounts)) : null;
@@ -171,9 +169,9 @@ function allKeys(accounts) {
 }
 
 /**
- * The one field of these comparisons, if each asks no more than that this field of some record be `wanted`. Then a
- * record concerns nobody but the two that it brings together. `=` asks all records at once, so a record more may
- * change the answer for others.
+ * The name of the field, if every comparison asks whether the same field of any record (`?=`) equals `wanted`; else
+ * null. With such comparisons a record affects only the user and the channel that it connects. `=` compares all records
+ * at once, so a new record may also change the result for other users.
  */
 function only(ends, wanted, pointsThere, signs = ["?="]) {
   if (ends.length === 0) return null;
@@ -183,13 +181,14 @@ function only(ends, wanted, pointsThere, signs = ["?="]) {
 }
 
 /**
- * Everything that the rules of a guard look at: one touch per collection and way there.
+ * The data that the rules of a guard read: one touch for each collection and relation to the user or the guard.
  *
- *   at       "user" (the account itself), "guard" (the record itself), "ofUser", "ofGuard" (records that
- *            point there with their field `via`), "far" (anywhere else)
- *   fields   that are looked at
- *   created  whether records count by being there
- *   ends     {field, pointsTo, sign, other} for each comparison of one of their fields, {} for any other use of them
+ *   at       "user" (the account), "guard" (the guarded record), "ofUser" or "ofGuard" (records that point to the
+ *            account or the guarded record with the field `via`), "far" (other records)
+ *   fields   names of the fields in use
+ *   created  whether the existence of a record matters
+ *   ends     {field, pointsTo, sign, other} for a comparison of a field, {field} for a relation on the way, {} for
+ *            another use
  */
 function touches(app, guard, accounts, rules) {
   const found = new Map();
@@ -208,19 +207,20 @@ function touches(app, guard, accounts, rules) {
       const field = collection.fields.getByName(name);
       if (field) {
         const leads = !last && field.type() === "relation";
-        // On the way to another record the field has to be followed, and is compared with nothing.
+        // A relation on the way to another record is followed, not compared.
         const plain = !leads && last && (!modifier || modifier === "each");
         here.ends.push(plain ? { field: name, pointsTo: field.collectionId, sign, other } : leads ? { field: name } : {});
         if (name !== "id") here.fields.push(name);
         if (!leads) return;
         collection = find(app, field.collectionId);
         if (!collection) return;
-        // `guests.id` asks for no more than `guests` does.
+        // `guests.id` is equivalent to `guests`.
         if (i === path.length - 2 && path[i + 1] === "id") {
           Object.assign(here.ends[here.ends.length - 1], { pointsTo: collection.id, sign, other });
           return;
         }
-        // Nothing points to a record before it is there, and what pointed to one that is gone is updated with it.
+        // Creates and deletes do not matter here: no relation points to a new record yet, and a deletion also updates
+        // the records that pointed to the deleted record.
         here = touch(collection, "far", undefined, false);
         continue;
       }
@@ -228,7 +228,7 @@ function touches(app, guard, accounts, rules) {
       collection = from ? find(app, from) : null;
       if (!collection) {
         here.ends.push({});
-        return; // an unknown name: PocketBase takes it for null, or lets nobody in
+        return; // an unknown name: PocketBase takes it for null or denies access
       }
       const direct = { user: "ofUser", guard: "ofGuard" }[here.at];
       here = touch(collection, direct || "far", direct && via, true);
@@ -252,7 +252,7 @@ function touches(app, guard, accounts, rules) {
   return found.values();
 }
 
-/** The collections that a view's query names, and, in place of views, what theirs name. */
+/** The collections in a view's query; a view in the query is replaced by the collections in its own query. */
 function sources(app, view, seen = new Set()) {
   seen.add(view.id);
   const words = new Set(view.viewQuery.match(/\w+/g));
@@ -266,7 +266,7 @@ function find(app, nameOrId) {
   try {
     return app.findCachedCollectionByNameOrId(nameOrId);
   } catch {
-    return null; // not yet or no longer there
+    return null; // not created yet, or deleted
   }
 }
 

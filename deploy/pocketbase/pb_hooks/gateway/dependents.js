@@ -1,24 +1,24 @@
-// Records whose channels depend on another record: with "board:{card.board}", the comments of a card. When the card
-// moves to another board, its comments leave the old board's channel and enter the new one's.
+// Dependents: records whose channels depend on another record. With the template "board:{card.board}", comments depend
+// on their card: when the card moves to another board, its comments move from the old board's channel to the new one.
 
 const channels = require(`${__hooks}/gateway/channels.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const { touched } = require(`${__hooks}/gateway/fields.js`);
 const { Relations } = require(`${__hooks}/gateway/relations.js`);
 
-/** Records that one write moves one by one. Past it, clients are told to load them anew. */
+/** Maximum dependents with a move of their own after a write. Above the limit, clients reload the whole collection. */
 const MAX_MOVED = 1000;
 const NONE = [];
 
-/** Collection id → its steps; of the schema for which they were derived. */
+/** Collection id → steps, and the schema from which they were derived. */
 let known = { schema: null, steps: new Map() };
 
 /**
- * The places where templates lead through records of this one's collection, most often none:
+ * The places where the path of a template leads through the records of collection `id`; empty for most collections.
  *
- *   collection  relayed, with the template "before{path}after"
- *   prefix      the part of the path that leads to the records of this collection
- *   rest        the part that follows; its first field is one of theirs
+ *   collection  the relayed collection with the template "before{path}after"
+ *   prefix      the part of the path up to the records of collection `id`
+ *   rest        the part after `prefix`, beginning with a field of collection `id`
  */
 function steps(app, id) {
   const now = schema.current(app);
@@ -34,7 +34,7 @@ function derive(app, { relay }) {
       template.path.slice(0, -1).forEach((name, i) => {
         const relation = at && app.findCachedCollectionByNameOrId(at).fields.getByName(name);
         at = relation && relation.collectionId;
-        if (!at) return; // removed just now
+        if (!at) return; // the field was removed a moment ago
         const [prefix, rest] = [template.path.slice(0, i + 1), template.path.slice(i + 1)];
         steps.set(at, [...(steps.get(at) || NONE), { ...template, collection, prefix, rest }]);
       });
@@ -43,7 +43,7 @@ function derive(app, { relay }) {
   return steps;
 }
 
-/** What an update of a record means for the records that depend on it, as [channels, action, record] each. */
+/** The moves of a record's dependents after an update of the record, as a list of [channels, action, dependent]. */
 function moved(tx, steps, record, original, refuse) {
   const touchedSteps = steps.filter(({ rest: [field] }) => touched(record, original, field));
   const collections = [...new Set(touchedSteps.map(({ collection }) => collection))];
@@ -69,7 +69,7 @@ function dependentOn(tx, collection, steps, id) {
   return tx.findRecordsByFilter(collection, filter, "", MAX_MOVED + 1, 0, { id });
 }
 
-/** Too many: one event for all of the collection, to all channels that they left or entered. */
+/** A single event about the whole collection, to the dependents' former and new channels: for too many moves. */
 function reload(collection, steps, ...states) {
   const names = new Set();
   for (const { namespace, before, rest, after } of steps) {

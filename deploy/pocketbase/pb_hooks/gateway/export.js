@@ -1,8 +1,8 @@
-// The record of an event: what PocketBase itself would send of it to an anonymous reader.
+// The record in an event: the same JSON that PocketBase would send to an anonymous reader.
 //
-// All subscribers of a channel get the same bytes, so the reader is nobody in particular: hidden fields, passwords and
-// e-mail addresses that are not public are left out for the record's owner too, and onRecordEnrich hooks run without
-// `auth`. PocketBase's own encoder writes the JSON, which keeps numbers as they were stored.
+// All subscribers of a channel get the same bytes. Therefore hidden fields, passwords and private e-mail addresses are
+// left out, for the record's owner too, and onRecordEnrich hooks run without `auth`. PocketBase's own encoder writes
+// the JSON, which keeps numbers as they were stored.
 
 const config = require(`${__hooks}/gateway/config.js`).get();
 const schema = require(`${__hooks}/gateway/schema.js`);
@@ -10,20 +10,20 @@ const { isTooDeep } = require(`${__hooks}/gateway/nesting.js`);
 const { warn } = require(`${__hooks}/gateway/notice.js`);
 
 /**
- * {json, truncated}: the record's state after a save that is done. `truncated`: the JSON has the id alone, since the
- * record is too large or nested too deep for an event, or an onRecordEnrich hook failed.
+ * {json, truncated}: the record's state after a finished save. `truncated`: the JSON has the id alone, since the record
+ * is too large or nested too deep for an event, or an onRecordEnrich hook failed.
  */
 function record(app, record, collection = record.tableName()) {
   try {
     const copy = record.fresh(); // without what other hooks may have unhidden, added or expanded
-    // They hold the plain text until the row is read again.
+    // Password fields hold the plain text until the row is read again.
     const { passwords, enriched } = knowledge(app, collection, record);
     for (let i = 0; i < passwords.length; i++) copy.set(passwords[i], "");
     if (enriched) $apis.enrichRecord(anonymousRead(app), copy);
     const json = textOf(app, copy, collection);
     if (json !== null) return { json, truncated: false };
   } catch (err) {
-    warn(app, `export.${collection}`, "a record cannot be sent whole: subscribers get its id alone",
+    warn(app, `export.${collection}`, "a record cannot be sent whole; subscribers receive its id alone and have to fetch it",
       "collection", collection, "record", record.id, "reason", String(err));
   }
   return { json: JSON.stringify({ id: record.id }), truncated: true };
@@ -35,15 +35,15 @@ function textOf(app, record, collection = record.tableName()) {
   return isSmall(json) && !(knowledge(app, collection, record).nested && isTooDeep(json)) ? json : null;
 }
 
-/** Whether a text is within the bound of an event in UTF-8, where a unit of it takes three bytes at most. */
+/** Whether a text has at most maxEventBytes in UTF-8. One UTF-16 unit takes at most three bytes. */
 function isSmall(text) {
   const { maxEventBytes } = config.outbox;
   return text.length * 3 <= maxEventBytes || (text.length <= maxEventBytes && toBytes(text).length <= maxEventBytes);
 }
 
 /**
- * Collection → {passwords: names of such fields, enriched: whether there are onRecordEnrich hooks, nested: whether a
- * record's JSON may be deep}; of this schema.
+ * Collection → {passwords: names of password fields, enriched: whether onRecordEnrich hooks exist, nested: whether a
+ * record's JSON may be deep}, for one version of the schema.
  */
 let known = { schema: null, collections: new Map() };
 
@@ -61,20 +61,20 @@ function knowledge(app, collection, record) {
   return found;
 }
 
-/** The request that onRecordEnrich hooks see. */
+/** The request event for onRecordEnrich hooks. */
 function anonymousRead(app) {
   return { app, auth: null, request: { method: "GET", url: { path: "/api/realtime" }, header: {} } };
 }
 
 /**
- * The data of an event: {"action","collection","record"}, with "truncated":true behind it where it is. "reload" concerns
- * a whole collection instead of one record, by its name.
+ * The data of an event: {"action","collection","record"}, followed by "truncated":true for a truncated record. For the
+ * action "reload", `changed` is the name of a collection instead of a record.
  */
 function event(app, action, changed) {
   if (action === "reload") return `{"action":"reload","collection":"${changed}","record":{"id":""}}`;
   const collection = changed.tableName();
   const { json, truncated } = record(app, changed, collection);
-  const end = truncated ? `,"truncated":true}` : "}"; // the gateway counts data that ends like this
+  const end = truncated ? `,"truncated":true}` : "}"; // the gateway counts truncated events by this ending
   return `{"action":"${action}","collection":"${collection}","record":${json}${end}`;
 }
 

@@ -1,8 +1,8 @@
-// Registration of record hooks, for the collections of interest to the gateway alone. Each hook call occupies a
-// JavaScript engine: a hook without work still slows a busy server by a fifth.
+// Registration of record hooks, only for collections that matter to the gateway. Each hook call occupies a JavaScript
+// engine: even a hook without work slows a busy server by a fifth.
 //
-// A changed rule may add a collection of interest, but PocketBase registers hooks only from the engine that loads
-// pb_hooks/*.pb.js. Therefore this engine puts two functions into the app's store, and other engines call them.
+// After a change of a rule another collection may matter, but PocketBase registers hooks only from the engine that
+// loads pb_hooks/*.pb.js. Therefore this engine puts two functions into the app's store, for calls by other engines.
 
 /** Key in the app's store: the function that registers the hooks of a collection id. */
 const REGISTER = "gateway.register";
@@ -13,10 +13,10 @@ const REGISTER_AFTER = "gateway.register.after";
 const known = new Set();
 const knownAfter = new Set();
 
-/** The store of the app, the same for all transactions. */
+/** The app's store, which transactions share. */
 const store = $app.store();
 
-/** Registers the hooks of these collections (ids), once; they stay registered until PocketBase ends. */
+/** Registers the hooks of collections (ids), once; the hooks stay registered until PocketBase ends. */
 function ensure(ids) {
   ids.forEach((id) => once(REGISTER, known, id));
 }
@@ -32,7 +32,7 @@ function ensureAfter(collection) {
 function once(key, known, name) {
   if (known.has(name)) return;
   const register = store.get(key);
-  // Inside setFunc, under the store's lock: the engine of `register` may have one caller at a time.
+  // Inside setFunc, which holds the store's lock: the engine of `register` allows one caller at a time.
   store.setFunc(`${key} ${name}`, (there) => {
     if (!there) register(name);
     return true;

@@ -1,8 +1,8 @@
-// Log lines about what may happen with every write: at most one per minute and key, so that they do not fill the log.
+// Log lines about conditions that may recur with every write: at most one line per minute and key.
 
 const INTERVAL = 60_000;
 
-/** Logs a warning, unless one with this key was logged within the last minute. `details`: name, value, name, value … */
+/** Logs a warning, at most once per minute for each key. `details`: name, value, name, value … */
 function warn(app, key, message, ...details) {
   const now = Date.now();
   let due = false;

@@ -1,11 +1,13 @@
-// The outbox: one row per change, written in the transaction of the change itself. A change that was
-// committed has its row, one that was rolled back has none, and the row's number has no gaps.
+// The outbox: one row per change, written in the transaction of the change. A committed change has a row, a change that
+// was rolled back has none, and the row numbers have no gaps.
 //
 //   {"at":…,"channels":[…],"data":{"action","collection","record"},"access":[…],"updates":{…},"dropped":n}
 //
-// `at` is the time of the row in Unix milliseconds. `access` is there if the change may have changed who may subscribe to what (see access.js). Where nothing
-// is relayed, there are no channels and `data` is null. `updates` is there if the record is one of which updates
-// channels tell (see updates.js). `dropped` counts channels that were left out since none can have such a name.
+//   at        time of the row in Unix milliseconds
+//   channels  empty if nothing is relayed; then `data` is null unless the row has `updates`
+//   access    present if the write may have changed access to channels (see access.js)
+//   updates   present if updates channels cover the record's collection (see updates.js)
+//   dropped   number of channels that were left out because of an impossible name
 
 const access = require(`${__hooks}/gateway/access.js`);
 const channels = require(`${__hooks}/gateway/channels.js`);
@@ -20,7 +22,7 @@ const { insert } = require(`${__hooks}/gateway/rows.js`);
 const { delivered, committed } = require(`${__hooks}/gateway/after.js`);
 const { joinTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
-/** Channels of one row; more are split over several. The gateway takes 1,000, of 1,024 bytes each. */
+/** Maximum channels of one row; more are split over several rows. The gateway accepts 1,000, of 1,024 bytes each. */
 const MAX_CHANNELS = 500;
 
 const NONE = [];
@@ -29,8 +31,9 @@ const create = (e) => write(e, created);
 const update = (e) => write(e, updated);
 const remove = (e) => write(e, removed);
 
-// Each of these goes on with the event and writes its rows. Plain loops and functions, here and in what they call:
-// PocketBase's JavaScript engine takes far longer for closures and iterators, and all other writes wait meanwhile.
+// These three continue the record event and write its rows. Here and in the functions that they call, loops and
+// functions are plain: closures and iterators take far longer in PocketBase's JavaScript engine, and all other writes
+// wait meanwhile.
 
 function created(e, tx, { relayed, templates, triggers, told }) {
   e.next();
@@ -41,13 +44,13 @@ function created(e, tx, { relayed, templates, triggers, told }) {
 }
 
 function updated(e, tx, { relayed, templates, triggers, told, steps }) {
-  // Not record.original(), which is stale in an instance that is saved a second time.
+  // Not record.original(), which is out of date in an instance that is saved a second time.
   const original = stored(tx, e.record);
   e.next();
-  if (!original) return; // nothing was there to be updated
+  if (!original) return; // the record did not exist
   const { record } = e;
   const changes = relayed ? moves(tx, record, original, templates) : [];
-  // A row of its own where the record left channels: what it says of them is no update.
+  // Updates channels get a row of their own if the record left channels, since the data in those rows is no update.
   if (told && (changes.length !== 1 || changes[0][1] !== "update")) changes.unshift([[], "update", record]);
   if (steps.length > 0) changes.push(...dependents.moved(tx, steps, record, original, refuse));
   append(tx, changes, access.updated(triggers, record, original), told && updates.of(tx, record, original));
@@ -55,8 +58,8 @@ function updated(e, tx, { relayed, templates, triggers, told, steps }) {
 
 function removed(e, tx, { relayed, templates, triggers, told, steps }) {
   const record = stored(tx, e.record);
-  if (!record) return e.next(); // somebody else has deleted it before
-  // Before the cascade, which takes away what the paths lead through.
+  if (!record) return e.next(); // another write has deleted the record
+  // Before the cascade, which deletes records on the templates' paths.
   const names = relayed ? channels.of(new Relations(tx, NONE), record, refuse, templates) : NONE;
   if (steps.length > 0) whileDeleting(tx, record, () => e.next());
   else e.next();
@@ -64,18 +67,18 @@ function removed(e, tx, { relayed, templates, triggers, told, steps }) {
   append(tx, changes, access.deleted(triggers, record), told && updates.of(tx, record));
 }
 
-/** The write under way in this JavaScript engine, never more than one: {app, collection, refused, kept}. */
+/** The only current write of this JavaScript engine: {app, collection, refused: impossible names, kept: row}. */
 let under = null;
 
-/** Goes on with a record event: by `work`, in a transaction, if the gateway could want to know of it. */
+/** Continues a record event. If the write matters to the gateway, `work` continues the event in a transaction. */
 function write(e, work) {
   const { app, record } = e;
   notice(app);
-  const collection = record.tableName(); // its name, for less than record.collection().name costs
+  const collection = record.tableName(); // the name; cheaper than record.collection().name
   if (interestOf(app, schema.latest(app), collection, record) === null) return e.next();
   under = { app, collection, refused: null, kept: null };
   joinTransaction(e, (tx) => {
-    // Looked up anew: a rule may have been edited while this write waited for its transaction.
+    // Looked up again: a rule may have been edited while this write waited for the transaction.
     const interest = interestOf(tx, schema.current(tx), collection, record);
     if (interest === null) e.next();
     else work(e, tx, interest);
@@ -83,25 +86,25 @@ function write(e, work) {
   if (under.kept) delivered(e, app, collection, under.kept);
 }
 
-/** Names that no channel can have are left out, counted for the gateway, and logged. */
+/** Counts and logs a name that no channel can have; the channel is left out. */
 function refuse(template, name) {
   const { app, collection } = under;
   under.refused ??= new Set();
   if (under.refused.has(name)) return;
   under.refused.add(name);
-  warn(app, `channel.${collection}.${template}`, "a channel template yields a name that no channel can have: " +
-    "it needs the template's namespace and a colon, at most 1,024 bytes, and no blanks or control characters",
+  warn(app, `channel.${collection}.${template}`, "a channel template yields a name that no channel can have, and the change is not sent there: " +
+    "a name begins with the template's namespace and a colon, and has at most 1,024 bytes without blanks and control characters",
     "collection", collection, "template", template);
 }
 
-/** The same as interestIn, kept with the schema. */
+/** The result of interestIn, cached with the schema. */
 function interestOf(app, { interests }, collection, record) {
   let interest = interests.get(collection);
   if (interest === undefined) interests.set(collection, (interest = interestIn(app, record.collection())));
   return interest;
 }
 
-/** What the gateway could want to know of writes in a collection; null if nothing. */
+/** The parts of the schema that concern writes in a collection; null if they do not matter to the gateway. */
 function interestIn(app, { id, name }) {
   const templates = channels.templates(app, name);
   const relayed = templates.length > 0;
@@ -111,13 +114,13 @@ function interestIn(app, { id, name }) {
   return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, templates, triggers, told, steps } : null;
 }
 
-/** Has the writes of all collections of interest pass through our hooks; to be called when a collection has changed. */
+/** Registers the hooks of all collections that matter to the gateway. To be called after a change of a collection. */
 function listen(app) {
   const wanted = app.findAllCollections().filter((collection) => interestIn(app, collection) !== null);
   listening.ensure(wanted.map(({ id }) => id));
 }
 
-/** The record's row as it is in this transaction; null if there is none. */
+/** The record's row in this transaction; null if there is no row. */
 function stored(tx, record) {
   try {
     return tx.findRecordById(record.tableName(), record.lastSavedPK());
@@ -126,7 +129,7 @@ function stored(tx, record) {
   }
 }
 
-/** A record that moved vanishes from the channels that it left and appears in the new ones. */
+/** An update as changes: "delete" for channels that the record left, "create" for new channels, else "update". */
 function moves(tx, record, original, templates) {
   const now = channels.of(new Relations(tx), record, refuse, templates);
   if (!channels.moved(tx, record, original)) return [[now, "update", record]];
@@ -140,23 +143,23 @@ function moves(tx, record, original, templates) {
 }
 
 /**
- * Has everything checked anew if another process has changed collections, as `pocketbase migrate up` does: what is
- * written after it is then seen only by those whom the new rules let in.
+ * Requests a check of all access if another process has changed collections, as `pocketbase migrate up` does. Later
+ * writes are then delivered to users with access by the new rules only.
  */
 function notice(app) {
   if (!schema.isUntold(app)) return;
   listen(app);
   everything(app);
-  // The transaction of somebody else may be rolled back, and this row with it: then the next write tells of it once more.
+  // The application's own transaction may be rolled back, and this row with it. Then the next write adds the row again.
   if (!app.isTransactional()) schema.told(app);
 }
 
-/** Writes a row that has everybody's access checked anew. */
+/** Writes a row that requests a check of all access. */
 function everything(app) {
   return insert(app, `{"channels":[],"data":null,"access":${JSON.stringify(access.EVERYTHING)}}`);
 }
 
-/** Goes on with a change of a collection by this process. */
+/** Continues a change of a collection by this process. */
 function collection(e) {
   const concerned = access.concerns(e.app, e.collection);
   joinTransaction(e, (tx) => {
@@ -169,21 +172,22 @@ function collection(e) {
   if (under.kept) delivered(e, e.app, null, under.kept);
 }
 
-/** A change of a collection by this process is committed; its row is there. */
+/** To be called when a change of a collection by this process is committed, together with its row. */
 function collectionCommitted(e) {
   committed(e);
   schema.told(e.app);
 }
 
-/** A change of a collection by this process was rolled back. */
+/** To be called when a change of a collection by this process was rolled back. */
 function collectionRestored(e) {
   schema.forget(e.app);
   return e.next();
 }
 
 /**
- * Writes rows for each change, [channels, action, record], that goes anywhere. The first row has the scopes, so that
- * users without access any more get none of the rows, and the part for updates channels, if these are `told`.
+ * Writes the rows of a write's `changes`, [channels, action, record] each; changes without channels are left out. The
+ * first row has the access scopes, so that users who lose access get none of the rows, and `told`, the part for updates
+ * channels.
  */
 function append(tx, changes, scopes, told) {
   let first = true;
@@ -200,21 +204,21 @@ function append(tx, changes, scopes, told) {
   if (first && (scopes.length > 0 || under.refused)) keep(tx, NONE, "null", besides(scopes, told));
 }
 
-/** What the first row of a write has besides channels and data. */
+/** The parts of a write's first row besides channels and data. */
 function besides(scopes, told) {
   const access = scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
   const updated = told ? `,"updates":${JSON.stringify(told)}` : "";
   return access + updated + (under.refused ? `,"dropped":${under.refused.size}` : "");
 }
 
-/** Channels in parts that one row may have. */
+/** The channels in lists of at most MAX_CHANNELS. */
 function parts(names) {
   if (names.length <= MAX_CHANNELS) return [names];
   const count = Math.ceil(names.length / MAX_CHANNELS);
   return Array.from({ length: count }, (_, i) => names.slice(i * MAX_CHANNELS, (i + 1) * MAX_CHANNELS));
 }
 
-/** Writes a row, and keeps it for the delivery after the commit. */
+/** Writes a row and keeps a copy for the delivery after the commit. */
 function keep(tx, names, data, besides) {
   const row = `"at":${Date.now()},"channels":${JSON.stringify(names)},"data":${data}${besides}}`;
   const seq = insert(tx, `{${row}`);

@@ -2,9 +2,9 @@
 // `workspace.memberships_via_workspace.member ?= @request.auth.id`.
 //
 // In SQL such a condition is a join, and its cost is the number of records times the number of links of their parents.
-// Therefore the parents of the user are looked up first. The rule is then asked twice: without the condition, and with
-// the condition taken for true among the records of these parents. Both answers together are the answer of the rule,
-// since PocketBase's rules have no negation.
+// Therefore the parents of the user are looked up first. The rule is then applied twice: with the condition as false,
+// and with the condition as true among the records of these parents. The union of both results is the result of the
+// rule, since PocketBase's rules have no negation.
 
 const { filterOfUser } = require(`${__hooks}/gateway/sharing.js`);
 const { operands } = require(`${__hooks}/gateway/rule.js`);
@@ -12,13 +12,13 @@ const { operands } = require(`${__hooks}/gateway/rule.js`);
 const ME = "@request.auth.id";
 /** The parent's field, the collection of the links, the link's field for the parent, the link's field for the user. */
 const PATH = /^(\w+)\.(\w+)_via_(\w+)\.(\w+)$/;
-/** Parents in one filter; PocketBase allows 200 conditions. */
+/** Maximum parents in one filter; PocketBase allows 200 conditions. */
 const NAMED = 50;
-/** Parents of a user; with more the rule is asked as it is. */
+/** Maximum parents of a user; with more, the rule is applied unchanged. */
 const MAX_PARENTS = 500;
 const [TRUE, FALSE] = ["1 = 1", "1 = 2"];
 
-/** Filters, {text, values}, for the records visible to this user: their union. Null as in filterOfUser. */
+/** Filters, {text, values}, whose union are the records visible to this user. Null as in filterOfUser. */
 function filtersOfUser(app, { collection }, rule, user) {
   const whole = filterOfUser(rule, user);
   const condition = whole && conditionOf(app, collection, rule);
@@ -36,8 +36,8 @@ function filtersOfUser(app, { collection }, rule, user) {
 }
 
 /**
- * The condition of the rule, {field, parent, links, back, user, replaced(text): the rule with this text in its place};
- * null unless there is exactly one, perhaps repeated, and the rule asks for nothing else of the links.
+ * The condition of the rule, {field, parent, links, back, user, replaced(text): the rule with this text instead of the
+ * condition}. Null unless the rule has exactly one such condition, perhaps repeated, and no other use of the links.
  */
 function conditionOf(app, collection, rule) {
   const names = operands(rule);

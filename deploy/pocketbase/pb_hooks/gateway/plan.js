@@ -5,7 +5,7 @@ const { STATUS } = require(`${__hooks}/gateway/config.js`);
 const { uncovered } = require(`${__hooks}/gateway/covers.js`);
 const { rulesOf, unanswerable } = require(`${__hooks}/gateway/dependencies.js`);
 
-/** {users, guests, channels, updates, relay, problems, gone: names of collections that are not there}. */
+/** {users, guests, channels, updates, relay, problems, gone: names of missing collections}. */
 function planned(app, config, bound) {
   const names = new Names(app, bound);
   const users = config.users.map((account) => accountOf(names, account)).filter(Boolean);
@@ -100,7 +100,7 @@ function channelOf(names, config, namespace, users) {
   return { guards, own: owners ? owners.id : null, perUser: hints };
 }
 
-/** The templates with an existing guard and a proof that listeners may view the records, or a config that vouches for them. */
+/** The templates with an existing guard, if subscribers provably may view the records or the config has `trusted`. */
 function templatesOf(names, config, { users, channels }, name, collection) {
   const { to, trusted } = config.relay[name];
   const templates = [];
@@ -111,13 +111,13 @@ function templatesOf(names, config, { users, channels }, name, collection) {
     if (!path || (guards.length === 0 && !own)) continue;
     const guard = own ? null : names.find(guards[0].id);
     const why = trusted ? undefined : uncovered(names.app, collection, path, guard, { users, guests: config.guests });
-    if (why) names.problems.push(`${where}: nothing is relayed there now, since ${why}`);
+    if (why) names.problems.push(`${where}: nothing is relayed to this channel now, since ${why}`);
     else templates.push({ before, path, after, namespace, isPlain: isPlain(collection, path) });
   }
   return templates;
 }
 
-/** Whether a path is a field of the record itself with one value at most. */
+/** Whether a path is a single-value field of the record itself. */
 function isPlain(collection, [name, ...more]) {
   const field = collection.fields.getByName(name);
   return more.length === 0 && (field.type() === "text" || (field.type() === "relation" && !field.isMultiple()));

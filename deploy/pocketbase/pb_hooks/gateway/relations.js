@@ -1,23 +1,23 @@
-// Related records that channel templates lead through, such as the message of a reaction in {message.room}.
+// Related records on the paths of channel templates, such as the message of a reaction in {message.room}.
 //
-// A cascade deletes the parent's row first and its children after it, each child with a hook of its own in another
-// JavaScript engine. So the hook of the parent leaves the row in the app's store until the cascade is done. Only one
-// transaction writes at a time, so that this is never the row of another transaction.
+// A cascade deletes the parent's row first and the children's rows afterwards. The hook of a child runs in another
+// JavaScript engine and still needs the parent, so the parent's hook puts the row into the app's store until the end of
+// the cascade. Only one transaction writes at a time, so the row never belongs to another transaction.
 
 const DELETED = "gateway.deleted/";
 
 const keyOf = (collectionId, id) => `${collectionId}/${id}`;
 
-/** Finds related records for the channels of one write, each once. */
+/** Lookup of related records for the channels of one write, with a cache. */
 class Relations {
-  /** `before`: rows as they were before the write, [record …]; else the rows as they are now. */
+  /** `before`: records as they were before the write; undefined: every record is read in its current state. */
   constructor(app, before) {
     this.app = app;
     this.before = before;
-    this.found = null; // made when it is needed: most paths lead through no other record
+    this.found = null; // created on demand, since most paths have no relation
   }
 
-  /** `null` where there is none. */
+  /** The record; null if it does not exist. */
   find(collectionId, id) {
     const key = keyOf(collectionId, id);
     if (!this.found) {
@@ -40,7 +40,7 @@ class Relations {
   }
 }
 
-/** Runs `work` while hooks in other engines find this row, which `work` deletes. */
+/** Runs `work`, which deletes the row; meanwhile hooks in other engines find the row in the app's store. */
 function whileDeleting(app, row, work) {
   const key = DELETED + keyOf(row.collection().id, row.id);
   app.store().set(key, row);

@@ -1,4 +1,4 @@
-// What the gateway asks PocketBase. Every request is signed; every answer is JSON.
+// The routes for the gateway. Every request is signed; every answer is JSON.
 
 const config = require(`${__hooks}/gateway/config.js`).get();
 const { STATUS } = require(`${__hooks}/gateway/config.js`);
@@ -18,16 +18,17 @@ function refuse(e, status, code, message) {
   return e.json(status, { error: { code, message } });
 }
 
-/** Something in the request that the gateway must mend; its message says what. */
+/** An invalid request; the message is sent to the caller. */
 class BadRequest extends Error {}
 
-/** Checks the signature and answers with what `respond(body)` returns. */
+/** Checks the signature and answers with the result of `respond(body)`. */
 function answer(e, respond) {
   const body = toString(e.request.body);
   const problem = signature.problem(e.request, body);
   if (problem) return refuse(e, 401, problem.code, problem.message);
   try {
-    // An answer by rules that another process has changed must not come before the gateway knows of the change.
+    // If another process has changed rules, an access change is written first, so that no answer by the new rules is
+    // older than the access change.
     outbox.notice(e.app);
     return respond(body);
   } catch (err) {
@@ -49,7 +50,7 @@ function parse(body) {
 
 function list(value, name, valid) {
   if (!Array.isArray(value) || !value.every(valid)) {
-    throw new BadRequest(`"${name}" is missing or has an entry of another form.`);
+    throw new BadRequest(`"${name}" is missing, is not a list, or has an invalid entry.`);
   }
   if (value.length > MAX_ENTRIES) throw new BadRequest(`"${name}" has more than ${MAX_ENTRIES} entries.`);
   return value;
@@ -62,7 +63,7 @@ function number(value, name, min, max) {
   return value;
 }
 
-/** id → record, for those that exist, in one query. */
+/** id → record, for the existing records, in one query. */
 function recordsById(app, collection, ids) {
   const found = new Map();
   for (const record of app.findRecordsByIds(collection, [...new Set(ids)])) {
@@ -72,9 +73,10 @@ function recordsById(app, collection, ids) {
 }
 
 /**
- * POST /api/gateway/keys: for each "COLLECTIONID/ID" the user's KEY (see users.js), the signing key of the user's tokens,
- * the ends of a ban and of a mute (unix ms; 0: there is none), and the KEYs of those whom the user blocks. "" asks for
- * guests, who have no signing key. null: there is no such user, or the config does not let it in.
+ * POST /api/gateway/keys: accounts for token verification. For each "COLLECTIONID/ID": the user's KEY (see users.js),
+ * the signing key of the user's tokens, the ends of a ban and of a mute (Unix ms; 0: no ban or mute), and the KEYs of
+ * the users whom the user blocks. "" means guests, who have no signing key. The answer is null for an unknown user and
+ * for an account that the config does not admit.
  */
 function keys(e) {
   return answer(e, (body) => {
@@ -102,7 +104,7 @@ function milliseconds(record, field) {
   return date && !date.isZero() ? date.time().unixMilli() : 0;
 }
 
-/** POST /api/gateway/authorize: may the user with this KEY subscribe to this channel; "" is a guest. */
+/** POST /api/gateway/authorize: access checks, whether the user with a KEY ("": a guest) may subscribe to a channel. */
 function authorize(e) {
   const valid = (check) =>
     check !== null && typeof check === "object" && typeof check.user === "string" && typeof check.channel === "string";
@@ -130,13 +132,13 @@ function authorize(e) {
   });
 }
 
-/** "room:abc" → {namespace: "room", id: "abc"}; nothing where there is no colon. */
+/** "room:abc" → {namespace: "room", id: "abc"}; without a colon the namespace is empty and `id` undefined. */
 function split(channel) {
   const [, namespace = "", id] = /^([^:]*):([^]*)$/.exec(channel) || [];
   return { namespace, id };
 }
 
-/** namespace → {own} or {records: those that the checks ask for and that exist, by their id in the channel's name}. */
+/** namespace → {own} or {records: id in the channel's name → guarded record, for existing records in the checks}. */
 function guardedRecords(app, checks) {
   const { channels } = schema.current(app);
   const asked = new Map();
@@ -149,34 +151,34 @@ function guardedRecords(app, checks) {
   const found = new Map();
   for (const [namespace, ids] of asked) {
     const { guards, own } = channels[namespace];
-    if (!own && guards.length === 0) continue; // its guard is gone, as /readyz says
+    if (!own && guards.length === 0) continue; // the guard was deleted, as /readyz reports
     if (own) found.set(namespace, { own });
     else found.set(namespace, { records: namespace === STATUS ? owners(app, guards, ids) : recordsById(app, guards[0].id, ids) });
   }
   return found;
 }
 
-/** KEY → record of the users of these auth collections. */
+/** KEY → record, for the users of these auth collections. */
 function owners(app, guards, keys) {
   const { users } = schema.current(app);
   const isGuarded = (key) => key !== GUEST && guards.some(({ id }) => id === (accountOf(users, key) || {}).id);
   return byKey(app, keys.filter(isGuarded));
 }
 
-/** POST /api/gateway/visible: a page of the records of an updates channel that a user may view (see updates.js). */
+/** POST /api/gateway/visible: a page of the records in an updates channel that a user may view (see updates.js). */
 function visible(e) {
   return answer(e, (body) => {
     const { channel, user, after, rows } = parse(body);
     for (const [name, value] of Object.entries({ user, after })) {
-      if (typeof value !== "string") throw new BadRequest(`"${name}" is not a text.`);
+      if (typeof value !== "string") throw new BadRequest(`"${name}" is not a string.`);
     }
     number(rows, "rows", 1, MAX_ROWS);
-    if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
+    if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not an updates channel.`);
     return e.json(200, updates.visible(e.app, channel, byKey(e.app, updates.isClass(user) ? [] : [user]), user, after, rows));
   });
 }
 
-/** POST /api/gateway/view: which of these users may view which of these records, and what such a record is now. */
+/** POST /api/gateway/view: whether users may view records, and the current state of the visible records. */
 function view(e) {
   const valid = (check) =>
     check !== null && typeof check === "object" && typeof check.user === "string" && typeof check.record === "string";
@@ -184,19 +186,19 @@ function view(e) {
   return answer(e, (body) => {
     const { channel, checks } = parse(body);
     list(checks, "checks", valid);
-    if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not a channel of updates.`);
+    if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not an updates channel.`);
     const users = checks.map(({ user }) => user).filter((user) => !updates.isClass(user));
     return e.json(200, updates.view(e.app, channel, byKey(e.app, users), checks));
   });
 }
 
-/** GET /api/gateway/events?after=N&limit=M: the outbox. */
+/** GET /api/gateway/events?after=N&limit=M: outbox rows after number N, at most M. */
 function events(e) {
   return answer(e, () => {
     const query = e.request.url.query();
     const seq = number(wholeNumber(query.get("after")), "after", 0, Number.MAX_SAFE_INTEGER);
     const limit = number(wholeNumber(query.get("limit")), "limit", 1, MAX_EVENTS);
-    // `last` is read first: whatever is committed between the two is then in the events.
+    // `last` is read first, so that a row committed between the two reads is in the events.
     const last = rows.last(e.app);
     const page = rows.after(e.app, seq, limit);
     delivery.gatewayHas(e.app, seq);
@@ -213,8 +215,8 @@ function wholeNumber(text) {
 }
 
 /**
- * POST /api/gateway/confirm: the gateway has everything up to seq. Answers {trimmed, more}; with `more`, the gateway
- * calls again at its next reading of the outbox.
+ * POST /api/gateway/confirm: confirms all rows up to seq, so that old rows can be deleted. Answers {trimmed, more};
+ * with `more`, the gateway calls again at the next reading of the outbox.
  */
 function confirm(e) {
   return answer(e, (body) => {
@@ -225,7 +227,7 @@ function confirm(e) {
   });
 }
 
-/** POST /api/gateway/probe: calls the gateway, and answers how ("url") and why that failed ("error"; "" if it did not). */
+/** POST /api/gateway/probe: calls each gateway and answers {url, error}; `error` is "" if all calls succeeded. */
 function probe(e) {
   return answer(e, () => e.json(200, delivery.probe(e.app)));
 }

@@ -3,18 +3,18 @@
 
 const TABLE = "_gateway_outbox";
 
-/** Bytes in one request or answer; a single row may be larger. */
+/** Maximum bytes in one request or answer; a single row may be larger. */
 const MAX_BYTES = 4 * 1024 * 1024;
-/** Bytes of a row. Larger rows, from older versions of these hooks, would exceed the gateway's timeout. */
+/** Maximum bytes of a row. Larger rows, from older versions of these hooks, would exceed the gateway's timeout. */
 const MAX_ROW_BYTES = 16 * 1024 * 1024;
 
-/** Rows deleted by one statement, which holds up all writes for a few milliseconds. */
+/** Maximum rows deleted by one statement, which holds up all writes for a few milliseconds. */
 const TRIM_ROWS = 1000;
-/** Milliseconds between two of these statements, and for one call; the gateway waits 3 s for the answer. */
+/** Milliseconds between two statements, and for one call of `trim`; the gateway waits 3 s for the answer. */
 const TRIM_PAUSE_MS = 2;
 const TRIM_MS = 1000;
 
-/** Key in the app's store: the name of this run. */
+/** Key in the app's store: the name of this run of PocketBase. */
 const BOOT = "gateway.boot";
 
 /** Appends a row and returns its number; null before the table exists. */
@@ -33,10 +33,10 @@ function insert(tx, row) {
 }
 
 /**
- * Rows after the number `seq`, oldest first: as many as fit into `limit` rows and MAX_BYTES, but at least one. Returns
- * {last: the highest number among them or 0, newest: the highest number in the table, events: their JSON, separated by
- * commas}. A row above MAX_ROW_BYTES is given as its number alone, in a form that the gateway cannot read: the gateway
- * skips the row and checks all access anew.
+ * Rows after the number `seq`, oldest first: at most `limit` rows and MAX_BYTES, but at least one row. Returns {last:
+ * the highest number in `events` or 0, newest: the highest number in the table, events: the rows as JSON, separated by
+ * commas}. A row above MAX_ROW_BYTES is replaced by its number with unreadable content: the gateway skips the row and
+ * checks all access again.
  */
 function after(app, seq, limit) {
   const rows = new DynamicModel({ last: 0, newest: 0, events: "" });
@@ -55,7 +55,7 @@ function after(app, seq, limit) {
   return rows;
 }
 
-/** The highest row number ever given, trimmed rows included. */
+/** The highest row number ever assigned, trimmed rows included. */
 function last(app) {
   const row = new DynamicModel({ seq: 0 });
   app
@@ -72,16 +72,16 @@ function boot(app) {
 }
 
 /**
- * Deletes confirmed rows of sufficient age, oldest first, in pieces of TRIM_ROWS rows for up to TRIM_MS, so that other
- * writes get their turn in between. Returns {trimmed: the count of deleted rows, more: whether the time was too short}.
- * The row `seq` stays: the gateway recognises the outbox by this row.
+ * Deletes confirmed rows of sufficient age, oldest first, in pieces of TRIM_ROWS rows for up to TRIM_MS, with time for
+ * other writes in between. Returns {trimmed: number of deleted rows, more: whether the time was too short}. The row
+ * `seq` stays: the gateway recognises the outbox by this row.
  */
 function trim(app, seq, createdBefore) {
   const deadline = Date.now() + TRIM_MS;
   let trimmed = 0;
   while (Date.now() < deadline) {
-    // Numbers have no gaps, hence the bound on `seq` limits what is read, too: one bound, since SQLite would search by
-    // the first of two alone. Rows are older the lower their number.
+    // Numbers have no gaps, so the upper bound on `seq` also limits the rows that are read. It is a single bound with
+    // min(), since SQLite would use only the first of two bounds for the search. Lower numbers are older rows.
     const deleted = app
       .nonconcurrentDB()
       .newQuery(

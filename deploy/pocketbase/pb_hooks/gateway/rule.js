@@ -1,12 +1,12 @@
-// Reads PocketBase's rules: their operands, and their structure of conditions.
+// Parser for PocketBase's rules: operands, and the tree of conditions.
 
 // In this order: comment, text, function, name, number, sign, join, brackets and commas.
 const TOKEN =
   /\/\/[^\n]*|("(?:\\"|[^"])*"|'(?:\\'|[^'])*')|([@#_a-zA-Z][\w.:]*\()|([@#_a-zA-Z][\w.:]*)|(-?[\d.]+)|([=?!<>~]+)|(&&|\|\||[(),])/g;
 
 /**
- * The names in a rule, in order, each with `sign` and `other` where it is one side of a comparison and a name is
- * the other one: `a.b ?= id` gives {name: "a.b", sign: "?=", other: "id"} and {name: "id", sign: "?=", other: "a.b"}.
+ * The names in a rule, in order. A name that is compared with another name has `sign` and `other`: `a.b ?= id` gives
+ * {name: "a.b", sign: "?=", other: "id"} and {name: "id", sign: "?=", other: "a.b"}.
  */
 function operands(rule) {
   const tokens = [];
@@ -25,20 +25,20 @@ function operands(rule) {
   return found;
 }
 
-/** The rule with each name replaced by what `replacement(name)` gives, if anything. */
+/** The rule with names replaced by the result of `replacement(name)`; a name stays if the result is empty. */
 function substitute(rule, replacement) {
   return rule.replace(TOKEN, (whole, text, call, name) => (name && replacement(name)) || whole);
 }
 
-/** The rule without its comments, so that more can stand behind it. */
+/** The rule without comments, so that more text can be appended. */
 function withoutComments(rule) {
   return rule.replace(TOKEN, (whole) => (whole.startsWith("//") ? "" : whole));
 }
 
 /**
- * The rule as a tree: {and: [trees]}, {or: [trees]}, or {left, sign, right} for a condition, whose sides are
- * {name}, {call: text of a function call} or {value: text}. `rename(name)` gives the names that stand in it. An empty
- * rule is {and: []}, which always holds. Null where the rule cannot be read.
+ * The rule as a tree: {and: [trees]}, {or: [trees]}, or {left, sign, right} for a condition with {name}, {call: text of
+ * a function call} or {value: text} as sides. The tree contains the names after `rename(name)`. An empty rule is
+ * {and: []}, which is always true. Null if the rule cannot be parsed.
  */
 function tree(rule, rename = (name) => name) {
   const tokens = [];

@@ -1,37 +1,37 @@
-// The config in terms of today's schema. Names in gateway.config.js are looked up at the start and kept as ids, so a
-// collection or field that is renamed in the dashboard is followed; one that is deleted is left out and reported, and
-// everything else goes on.
+// The config in terms of the current schema. The names in gateway.config.js are looked up at the start and kept as ids:
+// a collection or field may be renamed in the dashboard. A deleted collection or field is left out and reported; the
+// rest of the config stays in force.
 //
-// current(app) gives, by today's names:
+// current(app) returns, with current names:
 //
 //   users     [{id, name, key, bannedUntil, mutedUntil, blocked}]
 //   guests    as in the config
-//   channels  namespace → {guards: [{id, name, key}], own: id or null, perUser: {collection: field}}; `key` begins the
-//             ids of the guard's channels (only where a status channel has several auth collections)
-//   updates   channel → namespace
+//   channels  namespace → {guards: [{id, name, key}], own: id or null, perUser: {collection: field}}; `key` is the
+//             prefix of the ids in the guard's channels (only for a status channel with several auth collections)
+//   updates   name of an updates channel → namespace
 //   relay     collection → [{before, path, after, namespace, isPlain}]
-//   triggers  Map of collection → which writes change whose access (see dependencies.js)
+//   triggers  Map of collection → access triggers (see dependencies.js)
 //   deciding  ids of the collections that access depends on
-//   collections  ids of all collections whose change may matter, and names of those that are gone
-//   problems  sentences about what the config names and the schema no longer has
-//   version   differs whenever one of `collections` has changed
+//   collections  ids of all collections whose change may matter, and names of missing collections
+//   problems  messages about parts of the config that do not fit the schema
+//   version   differs after a change of one of `collections`
 
 const { get: readConfig } = require(`${__hooks}/gateway/config.js`);
 const { derive } = require(`${__hooks}/gateway/dependencies.js`);
 const { planned } = require(`${__hooks}/gateway/plan.js`);
 
-/** Keys in the app's store. Engines share only text, since an object belongs to one of them. */
+/** Keys in the app's store. The values are text, since an object belongs to a single engine. */
 const BOUND = "gateway.bound";
 const CURRENT = "gateway.schema";
-/** The version that the gateway was last told of. */
+/** Key: the last version that was reported to the gateway. */
 const TOLD = "gateway.told";
 
-/** Counts the collection changes of this process. */
+/** Key: number of collection changes by this process. */
 const CHANGES = "gateway.changes";
-/** The last look at the collections by any engine, {version, at}: an object that is replaced and never changed. */
+/** Key: the last check of the collections by any engine, {version, at}; the object is replaced and never changed. */
 const LOOK = "gateway.look";
 
-/** Milliseconds for which a look at the collections holds; PocketBase itself takes longer to notice another process. */
+/** Milliseconds until the next check of the collections; PocketBase itself notices other processes later than this. */
 const LOOK_HOLDS = 50;
 
 /** The app's store, which transactions share. */
@@ -44,7 +44,7 @@ function current(app) {
   const now = Date.now();
   if (known && known.changes === changes) {
     if (isFresh(known.looked, now)) return known;
-    // Another engine's look counts as well, since a busy server has a hundred of them.
+    // The check of another engine counts as well: a busy server has a hundred engines.
     const look = store.get(LOOK);
     if (look && look.version === known.version && isFresh(look.at, now)) {
       known.looked = look.at;
@@ -69,7 +69,7 @@ function current(app) {
   return known;
 }
 
-/** The schema of the last look at it in this JavaScript engine: for the rest of a write that began with a look. */
+/** The schema of this engine's last check: for the rest of a write that began with `current`. */
 function latest(app) {
   return known || current(app);
 }
@@ -82,12 +82,12 @@ function isToday(app, schema, changes) {
   return schema !== null && schema.changes === changes && schema.version === version(app, schema.collections);
 }
 
-/** To be called when this process has changed a collection, or has changed it back. */
+/** To be called after each change of a collection by this process, and after a rollback of the change. */
 function forget(app) {
   store.setFunc(CHANGES, (count) => (count || 0) + 1);
 }
 
-/** Text that differs after a change of any of these collections, in this process or another one. */
+/** Text that differs after a change of any of these collections, by this process or another. */
 function version(app, collections) {
   return collections.map((idOrName) => updated(app, idOrName)).join(" ");
 }
@@ -97,15 +97,15 @@ function updated(app, idOrName) {
   return collection ? `${collection.id} ${collection.updated.string()}` : "-";
 }
 
-/** Whether the collections differ from those that the gateway was last told of: another process has changed them. */
+/** Whether the current version was not reported to the gateway, since another process has changed collections. */
 function isUntold(app) {
   const schema = current(app);
-  // Once it is told, it stays so until another one takes its place.
+  // A reported version stays reported until the next version replaces it.
   if (!schema.told) schema.told = store.get(TOLD) === schema.version;
   return !schema.told;
 }
 
-/** Notes that the gateway knows of, or will read, all changes up to now. */
+/** Notes that all changes up to now are reported to the gateway, or in rows that the gateway will read. */
 function told(app) {
   store.set(TOLD, current(app).version);
 }
@@ -113,7 +113,7 @@ function told(app) {
 // ---- names to ids
 
 /**
- * Looks up what the config names and keeps the ids. `check` has seen that all of it is there.
+ * Looks up the names in the config and keeps the ids. `check` (schema_check.js) has shown that all names exist.
  *
  * {collections: name → id, fields: "COLLECTION_ID NAME" → id}
  */
@@ -151,11 +151,11 @@ function bind(app) {
   store.set(BOUND, JSON.stringify(bound));
 }
 
-/** From the ids to today's names, with what follows from the rules. */
+/** The schema with current names for the ids, and with the access triggers from the rules. */
 function made(app) {
   const bound = store.get(BOUND);
   const { gone, ...plan } = planned(app, readConfig(), bound ? JSON.parse(bound) : { collections: {}, fields: {} });
-  // Until the start has looked everything up, migrations may still have to make it.
+  // No warnings before `bind`: migrations may still have to create the collections.
   for (const problem of bound ? plan.problems : []) app.logger().warn(`gateway: ${problem}`);
   const { triggers, collections } = derive(app, plan);
   const relayed = Object.keys(plan.relay).map((name) => find(app, name).id);
@@ -166,7 +166,7 @@ function find(app, nameOrId) {
   try {
     return app.findCachedCollectionByNameOrId(nameOrId);
   } catch {
-    return null; // not yet or no longer there
+    return null; // not created yet, or deleted
   }
 }
 

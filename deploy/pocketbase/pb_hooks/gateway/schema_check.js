@@ -1,5 +1,5 @@
-// Check of the config against PocketBase's schema, before the server listens. A mismatch throws an error with the
-// config's key and a suggestion.
+// Check of the config against PocketBase's schema, before the server listens. A mismatch throws an error with the key
+// in the config and a suggestion.
 
 const { fail, nearest } = require(`${__hooks}/gateway/config.js`);
 const { rulesOf, unanswerable } = require(`${__hooks}/gateway/dependencies.js`);
@@ -34,7 +34,7 @@ function check(app, config) {
       const why = trusted ? undefined : uncovered(app, relayed, template.path, guard || null, config);
       if (!why) continue;
       const vouched = `${name}: { to: ${JSON.stringify(to.map(({ template }) => template))}, trusted: true }`;
-      fail(at, `${why}. Relay them to a channel that lets in fewer, or vouch for it: ${vouched}`);
+      fail(at, `${why}. Relay to a channel with fewer subscribers, or confirm that all of them may view the records: ${vouched}`);
     }
   }
 }
@@ -62,7 +62,7 @@ function checkPointsTo(accounts, collection, name, where) {
 
 function checkTemplate(app, config, relayed, { path, namespace }, where) {
   let at = relayed;
-  let points = relayed.id; // to the collection whose ids name the channels
+  let points = relayed.id; // the collection whose ids name the channels
   path.forEach((name, i) => {
     const field = fieldOf(at, name, where);
     const isRelation = field.type() === "relation";
@@ -83,13 +83,13 @@ function fieldOf(collection, name, where) {
   return field;
 }
 
-/** The collection with exactly this name or id. PocketBase's lookup ignores letter case, but PocketBase's events do not. */
+/** The collection with exactly this name or id. PocketBase's lookup ignores letter case; PocketBase's events do not. */
 function collection(app, name, where) {
   try {
     const found = app.findCachedCollectionByNameOrId(name);
     if (found.name === name || found.id === name) return found;
   } catch {
-    // there is none
+    // not found: the error is below
   }
   const names = app.findAllCollections().filter(({ system }) => !system).map(({ name }) => name);
   fail(where, `there is no collection "${name}"${nearest(name, names)}`);

@@ -1,12 +1,12 @@
-// The secrets that PocketBase shares with the gateway: GATEWAY_SECRET signs and is accepted, GATEWAY_SECRET_SECOND is
-// accepted too, while one replaces the other. Each may stand in a file instead, which GATEWAY_SECRET_FILE or
-// GATEWAY_SECRET_SECOND_FILE names.
+// The secrets shared with the gateway. GATEWAY_SECRET signs requests and is accepted; during a change of the secret,
+// GATEWAY_SECRET_SECOND is accepted as well. GATEWAY_SECRET_FILE and GATEWAY_SECRET_SECOND_FILE may name files with the
+// secrets instead.
 
-/** Under this key the app's store has {own, second}; read from the environment once, when PocketBase starts. */
+/** Key in the app's store: {own, second}, read from the environment once, when PocketBase starts. */
 const KEY = "gateway.secrets";
 const MIN_LENGTH = 32;
 
-/** Reads and checks them; the error says what to set. */
+/** Reads and checks the secrets; the error says which variable to set. */
 function load() {
   const own = read("GATEWAY_SECRET");
   const second = read("GATEWAY_SECRET_SECOND");
@@ -14,7 +14,7 @@ function load() {
     const now = own ? `has ${own.length} characters` : "is not set";
     throw new Error(
       `GATEWAY_SECRET ${now}; it needs at least ${MIN_LENGTH} characters. ` +
-        `Make one with "openssl rand -hex 32" and give the same to the gateway.`,
+        `Create one with "openssl rand -hex 32" and give the gateway the same secret.`,
     );
   }
   if (second && second.length < MIN_LENGTH) {
@@ -35,17 +35,17 @@ function read(name) {
   }
 }
 
-/** {own, second}. Commands other than `serve` check nothing, but may write records too. */
+/** {own, second}. Commands other than `serve` do not call `load`, but may write records too. */
 function current() {
   return $app.store().get(KEY) || { own: read("GATEWAY_SECRET"), second: read("GATEWAY_SECRET_SECOND") };
 }
 
-/** The one that signs. */
+/** The secret that signs requests. */
 function own() {
   return current().own;
 }
 
-/** All that are accepted. */
+/** The secrets accepted in signatures. */
 function accepted() {
   const { own, second } = current();
   return [own, second].filter((secret) => secret);

@@ -1,14 +1,17 @@
-// Asks the gateway, from hooks of your own: require(`${__hooks}/gateway/server.js`).call("statuses", { users }).
-// The methods: proto/server-api.md.
+// Client of the gateway's server API, for your own hooks:
+//
+//   const { statuses } = require(`${__hooks}/gateway/server.js`).call("statuses", { users });
+//
+// proto/server-api.md lists the methods.
 
 const config = require(`${__hooks}/gateway/config.js`).get();
 const address = require(`${__hooks}/gateway/address.js`);
 const { signed } = require(`${__hooks}/gateway/signature.js`);
 
 /**
- * The gateway's answer. Throws where no gateway answers, after delivery.timeoutSeconds at the latest. A gateway of
- * GATEWAY_URL that cannot be reached, or stops, is passed over; one that takes the request and does not answer is not, since it
- * may have carried the request out.
+ * The gateway's answer. Throws if no gateway answers; each request takes at most delivery.timeoutSeconds. If a gateway
+ * cannot be reached or is stopping, the next address of GATEWAY_URL is tried. If a gateway has taken the request but
+ * does not answer, the call fails, since the gateway may have carried out the request.
  */
 function call(method, question) {
   const body = JSON.stringify(question);
@@ -31,13 +34,14 @@ function call(method, question) {
 }
 
 function ask(base, method, body) {
-  // Two equal requests of one second would have one signature, by which the second would count as a replay.
+  // A random query: two equal requests in one second would have the same signature, and the second would be refused as
+  // a replay.
   const target = `/api/${method}?${$security.randomString(10)}`;
   const headers = signed("POST", target, body);
   return $http.send({ method: "POST", url: base + target, headers, body, timeout: config.delivery.timeoutSeconds });
 }
 
-/** Whether no connection was made. */
+/** Whether the connection failed, so that the gateway has not received the request. */
 function isUnreached(err) {
   return /\bdial\b/.test(String(err));
 }

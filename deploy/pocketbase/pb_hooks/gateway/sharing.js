@@ -1,8 +1,8 @@
-// Classes: groups of users with the same visible records, so that the gateway keeps a set once for all of a class.
+// Classes: groups of users with the same visible records. The gateway keeps one set of records for the whole class.
 //
-// A class is all users with the same values in the account fields that the rule looks at. A record may also name a
-// user, by a relation of the record or through a link such as a membership; the user may then view the record although
-// the class may not, or the reverse. Rules that ask for more than fields and links have no classes.
+// A class contains the users with the same values in the account fields that the rule reads. A record may also name a
+// user, by a relation of the record or through a link such as a membership; then the user may view the record although
+// the class may not, or the reverse. Rules that use more than fields and links have no classes.
 
 const access = require(`${__hooks}/gateway/access.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
@@ -23,7 +23,7 @@ let known = { version: null, of: {} };
  *
  *   fields  of the account
  *   paths   from the guarded record to the named users, as in a rule
- *   linked  the paths that the rule looks at from the account's side
+ *   linked  the subset of `paths` that the rule follows from the account's side
  */
 function sharingOf(app, guard, users) {
   if (!users || users.name === "_superusers") return null;
@@ -54,12 +54,12 @@ function analysed(app, { namespace, collection, rule }, users) {
   const isOfClass = ({ name, sign, other }) => {
     const path = name.split(".");
     if (name === ME) {
-      if (!other) return false; // compared with a certain user's
+      if (!other) return false; // compared with the id of a certain user
       const [first, ...rest] = other.split(".");
       if (rest.length > 0) return link(first);
       const field = first.replace(/:each$/, "");
       if (!named.includes(field)) return false;
-      // A relation with several values is stored as a list: its own text never equals an id.
+      // A relation with several values is stored as a list, which never equals an id.
       paths.add(collection.fields.getByName(field).isMultiple() ? `${field}.id` : field);
       return true;
     }
@@ -101,8 +101,8 @@ function classOf(sharing, user) {
 }
 
 /**
- * A filter, {text, values}, for the records visible to users of this class whom the record does not name. Null for a
- * class of an earlier rule.
+ * A filter, {text, values}, for the records visible to users of this class, except users named by the record. Null for
+ * a class of an earlier rule.
  */
 function filterOfClass(app, guard, name) {
   const [collectionId, fields] = JSON.parse(name);
@@ -122,9 +122,9 @@ function filterOfClass(app, guard, name) {
 }
 
 /**
- * {path, filter: {text, values}}: a filter for the visible records among those that name the user by this path. The rule
- * asks for no more than the existence of the link, so the condition on the link is true for all of these records. Null
- * unless there is exactly one such path.
+ * {path, filter: {text, values}}: a filter for the visible records among the records that name the user by this path.
+ * The rule only asks for the existence of the link, so the condition on the link is true for all these records. Null
+ * unless exactly one such path exists.
  */
 function filterOfLinked(guard, { fields, linked }, user) {
   if (linked.length !== 1) return null;
@@ -135,8 +135,8 @@ function filterOfLinked(guard, { fields, linked }, user) {
 }
 
 /**
- * A filter, {text, values}, for the records visible to this user; null for rules that ask for more of the request than
- * plain fields of the account. `replaced(name)` gives an alternative text for a name.
+ * A filter, {text, values}, for the records visible to this user; null for rules that use more of the request than
+ * plain fields of the account. `replaced(name)` returns an alternative text for a name, or null.
  */
 function filterOfUser(rule, user, replaced = () => null) {
   const values = {};

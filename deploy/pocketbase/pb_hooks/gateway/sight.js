@@ -1,17 +1,18 @@
 // The records of a guard that a user may view, read from PocketBase in sets.
 //
-// A rule that asks nothing of the request but plain fields of the account is used as a filter. For other rules
-// PocketBase's expand decides: a record in memory points to the records in question and is expanded as the user, and
-// expand applies the viewRule. Rules about @request.context, which is different in an expand, are checked per record.
+// A rule that uses nothing of the request but plain fields of the account is applied as a filter. For other rules
+// PocketBase's expand decides: a record in memory points to the records in question and is expanded for the user, and
+// expand applies the viewRule. Rules about @request.context, which has another value in an expand, are checked per
+// record.
 
 const { requestOf } = require(`${__hooks}/gateway/users.js`);
 const { filtersOfUser } = require(`${__hooks}/gateway/parents.js`);
 const { withoutComments } = require(`${__hooks}/gateway/rule.js`);
 
-/** Records per expand. An onRecordEnrich hook in JavaScript takes an engine for every record of an expand. */
+/** Maximum records per expand. An onRecordEnrich hook in JavaScript takes an engine for every record of an expand. */
 const EXPANDED = 1000;
 const EXPANDED_WITH_HOOKS = 20;
-/** IDs per filter; PocketBase allows 200 conditions. */
+/** Maximum IDs per filter; PocketBase allows 200 conditions. */
 const NAMED = 50;
 /** Prefix of the parameters beside the rule's parameters. */
 const PAGE = "page";

@@ -1,6 +1,6 @@
-// Signs what the hooks send and checks what the gateway sends. Both know the secrets (see secrets.js).
+// Signatures of requests between the hooks and the gateway, in both directions (secrets: see secrets.js).
 //
-//   X-Gateway-Timestamp: unix seconds
+//   X-Gateway-Timestamp: Unix seconds
 //   X-Gateway-Signature: hex HMAC-SHA256 of TIMESTAMP \n METHOD \n TARGET \n BODY
 //
 // TARGET is the path with its query, so a captured request cannot be turned into another one.
@@ -13,7 +13,7 @@ function signature(secret, timestamp, method, target, body) {
   return $security.hs256(`${timestamp}\n${method}\n${target}\n${body}`, secret);
 }
 
-/** The headers of a request that the hooks send. */
+/** The headers of a request to the gateway. */
 function signed(method, target, body) {
   const timestamp = String(Math.floor(Date.now() / 1000));
   return {
@@ -23,7 +23,7 @@ function signed(method, target, body) {
   };
 }
 
-/** What is wrong with the signature of a received request, as {code, message}; null if nothing. */
+/** Why the signature of a received request is refused, as {code, message}; null for a valid signature. */
 function problem(request, body) {
   const timestamp = request.header.get("X-Gateway-Timestamp");
   const given = request.header.get("X-Gateway-Signature");
@@ -43,7 +43,7 @@ function problem(request, body) {
     };
   }
 
-  // After the signature, so that only the holder of the secret learns about our clock.
+  // Checked after the signature, so that only holders of the secret learn about the clock.
   const skew = Math.abs(Date.now() / 1000 - Number(timestamp));
   if (!(skew <= MAX_SKEW_SECONDS)) {
     return {

@@ -1,21 +1,21 @@
-// What must be right before the server listens: PocketBase's version, the environment, the config, the schema. Where
-// something is not, PocketBase says so and does not start.
+// The checks before the server listens: PocketBase's version, the environment, the config and the schema. If a check
+// fails, PocketBase prints the reason and does not start.
 
 const config = require(`${__hooks}/gateway/config.js`);
 
-/** The oldest PocketBase that passes this project's tests, and the newest that was tried. */
+/** The oldest PocketBase version that passes this project's tests, and the newest tested version. */
 const OLDEST = "0.34.2";
 const NEWEST = "0.40.6";
 
-/** In PocketBase's data folder: the last config that was in force, and the process that it was in force in. */
+/** File in PocketBase's data folder: the last valid config, and the process that used it. */
 const LAST_GOOD = "gateway.config.last.json";
 
-// Other commands (superuser, migrate) load the hooks too, and need none of this.
+// Other commands (superuser, migrate) load the hooks too, but need no checks.
 function serving() {
   return $os.args.includes("serve");
 }
 
-/** Run while the hooks load: reads the config, if it and the environment are in order. */
+/** Called while the hooks load: checks version and environment, and reads the config. */
 function load() {
   try {
     if (serving()) {
@@ -50,7 +50,7 @@ function readConfig() {
   }
 }
 
-/** PocketBase would print an exception, leave our hooks out and start all the same. */
+/** Ends the process. With an exception, PocketBase would start without the gateway's hooks. */
 function refuse(err) {
   console.error(`gateway: ${err.message}`);
   $os.exit(1);
@@ -60,7 +60,7 @@ function checkVersion() {
   const { version } = $app.rootCmd || {};
   const parts = /^v?(\d+)\.(\d+)\.(\d+)/.exec(version || "");
   if (!parts) {
-    console.log("gateway: this PocketBase does not tell its version; the hooks were made for 0.40 and need " + OLDEST);
+    console.log(`gateway: PocketBase's version is unknown; the gateway's hooks need ${OLDEST} or newer and are tested up to ${NEWEST}`);
     return;
   }
   const now = number(parts.slice(1));
@@ -71,7 +71,7 @@ function checkVersion() {
     );
   }
   if (now > number(NEWEST.split("."))) {
-    console.log(`gateway: PocketBase ${version} is newer than ${NEWEST}, the newest that the gateway's hooks were tried with`);
+    console.log(`gateway: PocketBase ${version} is newer than ${NEWEST}, the newest version that the gateway's hooks are tested with`);
   }
 }
 
@@ -85,21 +85,21 @@ function checkEnvironment() {
   if (bases.length === 0) throw new Error('GATEWAY_URL names no gateway; it should look like "http://127.0.0.1:8000".');
   for (const url of bases) {
     if (/^https?:\/\/[^/]/.test(url)) continue;
-    throw new Error(`GATEWAY_URL has "${masked(url)}"; it should look like "http://127.0.0.1:8000", or like several of these with commas between them.`);
+    throw new Error(`GATEWAY_URL has "${masked(url)}"; it should look like "http://127.0.0.1:8000", or be a list of such URLs with commas in between.`);
   }
 }
 
-/** Run after bootstrap: the outbox, and the collections and fields that the config names. */
+/** Called after PocketBase's bootstrap: checks the outbox table, and the collections and fields in the config. */
 function checkSchema(app) {
   const schema = require(`${__hooks}/gateway/schema.js`);
   const outbox = require(`${__hooks}/gateway/outbox.js`);
-  outbox.listen(app); // migrations may write records, and be the ones that make what the config names
+  outbox.listen(app); // before the migrations, which may write records and create the collections of the config
   if (!serving()) {
     schema.bind(app);
     schema.told(app);
     return;
   }
-  // The server is about to do this anyway; what a new migration makes must be there when we look.
+  // The server would run the migrations later; the check needs the collections of new migrations now.
   app.runAllMigrations();
 
   const { TABLE } = require(`${__hooks}/gateway/rows.js`);
@@ -121,19 +121,22 @@ function checkSchema(app) {
   }
 }
 
-/** Whoever is connected may owe that to the former config: another auth collection, guests, other guards. */
+/**
+ * After a change of the config, requests a check of all access: connected users may have their access from the former
+ * config, by another auth collection, as guests or by other guards.
+ */
 function tellOfNewConfig(app) {
   const { config: last } = lastGood() || {};
   if (JSON.stringify(last) === JSON.stringify(config.get())) return keepAsLastGood();
-  // First the row, then the note that it is written.
+  // First the outbox row, then the file: after a crash in between, the next start writes the row again.
   if (require(`${__hooks}/gateway/access.js`).isAnybodyThere(app)) require(`${__hooks}/gateway/outbox.js`).everything(app);
   keepAsLastGood();
 }
 
 // ---- a config that is broken while PocketBase runs
 
-// When a file in pb_hooks changes, PocketBase restarts itself in place. A config that is broken at that moment must not
-// end a server that was running well: the last good one stays in force. At any other start it is refused.
+// When a file in pb_hooks changes, PocketBase restarts itself in place. A broken config at that moment must not end a
+// healthy server: the last valid config stays in force. At any other start a broken config is refused.
 
 function keepAsLastGood() {
   const text = JSON.stringify({ process: thisProcess(), config: config.get() });
@@ -148,7 +151,7 @@ function goOnWithLastGood(err) {
   const last = lastGood();
   if (!last || !last.process || last.process !== thisProcess()) return false;
   console.error(`gateway: ${err.message}`);
-  console.error("gateway: the config before this change stays in force; mend gateway.config.js, or the next start will fail");
+  console.error("gateway: the config before this change stays in force; correct gateway.config.js, or the next start will fail");
   config.set(last.config);
   return true;
 }
@@ -161,15 +164,15 @@ function lastGood() {
   }
 }
 
-/** Names the process through restarts in place: its number and when it began; empty where the system does not tell. */
+/** A name for this process that restarts in place do not change: process id and start time; "" if unknown. */
 function thisProcess() {
   try {
     const stat = toString($os.readFile("/proc/self/stat"));
-    // The name, in brackets, may hold blanks.
+    // The process name, in brackets, may contain blanks.
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     return `${stat.split(" ")[0]} ${fields[19]}`;
   } catch {
-    // no Linux
+    // not Linux
   }
   try {
     return toString($os.cmd("sh", "-c", "ps -o pid=,lstart= -p $PPID").output()).trim();

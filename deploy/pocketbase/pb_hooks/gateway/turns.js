@@ -1,46 +1,45 @@
 // Turns at posting: which write posts to the gateway, and for which other writes. A pure state machine; delivery.js
-// keeps its state and carries out what it says.
+// keeps the state and carries out the answers.
 //
-// At most one post is under way in a PocketBase process. While it is, the first write that commits becomes the next
-// in turn and waits; all later ones leave at once, since the next post carries their rows too. So each post carries
-// all rows that wait, no row is posted twice except after a failure, and a write waits for two posts at most: the one
-// that is under way and its own.
+// A PocketBase process has at most one post in flight. Meanwhile the first write that commits waits for the next turn;
+// later writes return at once, since the next post carries their rows too. So each post carries all waiting rows, a row
+// is posted twice only after a failure, and a write waits for two posts at most: the post in flight and its own.
 //
-//   posted   the highest number that the gateway has; -1: not known yet
-//   wanted   the highest number of a row whose write left it to others; Infinity: not known
-//   turn     counts the posts; a post that ends late, after its turn was taken for lost, changes nothing
-//   busy     whether a post is under way
+//   posted   highest row number that the gateway has; -1: unknown
+//   wanted   highest row number that a write has left to the next post; Infinity: unknown
+//   turn     number of the current post; a late outcome of an earlier turn, which was taken for lost, does not end it
+//   busy     whether a post is in flight
 //   next     whether a write waits for the next turn
-//   slow     whether a waiting write gave up during the post that is under way; then no other one waits
-//   started  when the last turn began (unix ms)
-//   pause    for how long the circuit breaker is open, in milliseconds; 0: it is closed
-//   until    when the open breaker lets the next attempt through (unix ms)
+//   slow     whether a write gave up waiting for the post in flight; then no other write waits for this post
+//   started  start of the last turn (Unix ms)
+//   pause    how long the circuit breaker stays open, in milliseconds; 0: closed
+//   until    when the open breaker allows the next attempt (Unix ms)
 const INITIAL = { posted: -1, wanted: 0, turn: 0, busy: false, next: false, slow: false, started: 0, pause: 0, until: 0 };
 
-/** Under this key the app's store has the state for all JavaScript engines. */
+/** Key in the app's store: the state, for all JavaScript engines. */
 const STATE = "gateway.delivery";
 
-/** Milliseconds from the begin of one post to the next one's, while writes keep coming: more rows share a post. */
+/** Minimum milliseconds between the starts of two posts under load, so that more rows share a post. */
 const GATHER = 10;
-/** Milliseconds that a write waits for its turn at most. */
+/** Maximum milliseconds that a write waits for the next turn. */
 const PATIENCE = 50;
-/** Milliseconds beyond the timeout of a post after which a turn is lost: an exception ended its engine. */
+/** Milliseconds after the timeout of a post until the turn counts as lost, as after an exception in the engine. */
 const LOST = 5000;
 
 /**
- * Whether nothing needs to be done for a row that is committed now: it has arrived, or the next post, which has not
- * begun yet, will carry it, or nobody may post.
+ * Whether a newly committed row needs no work: the gateway has the row, or the next post will carry it, or the breaker
+ * is open.
  */
 function isCovered(state, seq, now) {
   return seq <= state.posted || (state.next && now - state.started <= LOST) || isOpen(state, now);
 }
 
-// Each of these returns [state, answer]; the answer is one of:
-const LEAVE = "leave"; // nothing to do
+// The functions `committed`, `waited`, `done` and `failed` return [state, answer], with one of these answers:
+const LEAVE = "leave"; // return: nothing to do
 const WAIT = "wait"; // sleep, then call `waited`
-const POST = "post"; // post what comes after state.posted, then call `done`
+const POST = "post"; // post the rows after state.posted, then call `done` or `failed`
 
-/** A row was committed. */
+/** To be called when row `seq` was committed. */
 function committed(state, seq, now, timeout) {
   if (seq <= state.posted) return [state, LEAVE];
   const noted = { ...state, wanted: Math.max(state.wanted, seq) };
@@ -51,27 +50,27 @@ function committed(state, seq, now, timeout) {
   return noted.slow ? [noted, LEAVE] : [{ ...noted, next: true }, WAIT];
 }
 
-/** The next in turn has slept; `slept`: for how many milliseconds in all. */
+/** To be called after each sleep of the write that waits for the next turn; `slept`: milliseconds in all. */
 function waited(state, slept, now) {
-  // The turn went to somebody else, or nobody can have one.
+  // Another write took the turn, or the breaker is open.
   if (!state.next || isOpen(state, now)) return [{ ...state, next: false }, LEAVE];
   if (state.busy && slept >= PATIENCE) return [{ ...state, next: false, slow: true, wanted: Infinity }, LEAVE];
-  // A clock that was set back must not keep it waiting.
+  // If the clock was set back, the write does not wait.
   const soon = now >= state.started && now < state.started + GATHER;
   return state.busy || (soon && slept < PATIENCE) ? [state, WAIT] : begun(state, state.posted + 1, now);
 }
 
-/** A new turn; `seq` is the row of the write that begins it. */
+/** Begins a turn; `seq` is the first row to post if `posted` is unknown. */
 function begun(state, seq, now) {
-  // The first write after a start does not post what may have piled up before.
+  // The first write after PocketBase's start does not post older rows, which may be many.
   const posted = state.posted < 0 ? seq - 1 : state.posted;
   return [{ ...state, posted, turn: state.turn + 1, busy: true, next: false, slow: false, started: now }, POST];
 }
 
 /**
- * The post of this turn has ended: `posted` is how far the gateway is now, null if there was no row to post; `newest` is
- * the newest row that was seen. Goes on with rows that were left behind if nobody is next, until `since` (when the write
- * began its first post) is a timeout ago.
+ * To be called when the post of a turn has succeeded. `posted`: the last posted row, null if no row was waiting;
+ * `newest`: the highest row number seen. If more rows wait and no write is next, the same write posts again, until one
+ * timeout after `since`, the start of its first post.
  */
 function done(state, turn, { posted, newest }, since, now, timeout) {
   const after = posted === null ? state : has(reached(state), posted);
@@ -81,19 +80,19 @@ function done(state, turn, { posted, newest }, since, now, timeout) {
   return [{ ...after, wanted: 0, busy: false, slow: false }, LEAVE];
 }
 
-/** The post of this turn has failed: the breaker opens, for twice as long each time. */
+/** To be called when the post of a turn has failed: the breaker opens, each time for twice as long. */
 function failed(state, turn, now, firstPause, lastPause) {
   const pause = Math.min(state.pause * 2 || firstPause, lastPause);
   const paused = { ...state, pause, until: now + pause };
   return [state.turn === turn ? { ...paused, busy: false, slow: false } : paused, LEAVE];
 }
 
-/** The gateway has everything up to this number. */
+/** Notes that the gateway has all rows up to this number. */
 function has(state, posted) {
   return { ...state, posted: Math.max(state.posted, posted) };
 }
 
-/** A request has reached the gateway: the breaker closes. */
+/** Closes the breaker, after a request has reached the gateway. */
 function reached(state) {
   return { ...state, pause: 0 };
 }

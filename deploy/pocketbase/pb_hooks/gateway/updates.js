@@ -1,8 +1,8 @@
-// Updates channels: each user hears of all records of a guard that the user may list and view, as with PocketBase's own
-// topic for a whole collection.
+// Updates channels: each user receives the changes of all records of a guard that the user may list and view, as with
+// PocketBase's own topic for a whole collection.
 //
-// The gateway has two questions: the whole sight of a user or a class (see sharing.js), page by page, and access to
-// single records. Both answers stop after a fraction of a second; the gateway asks again for the rest.
+// The gateway makes two kinds of requests: all visible records of a user or a class (see sharing.js), page by page, and
+// access to single records. Both stop after a fraction of a second; the gateway asks again for the rest.
 
 const schema = require(`${__hooks}/gateway/schema.js`);
 const sharing = require(`${__hooks}/gateway/sharing.js`);
@@ -12,32 +12,32 @@ const { operands } = require(`${__hooks}/gateway/rule.js`);
 
 /** Milliseconds for one answer; the page or check at hand is completed. */
 const BUDGET = 100;
-/** Checks of a user per query. */
+/** Maximum checks of a user per query. */
 const CHECKS = 100;
 
-/** Whether a name in place of a user's KEY is "~" and a class. No id has a quotation mark. */
+/** Whether this is a class ("~" and the name of the class) instead of a user's KEY. No id has a quotation mark. */
 function isClass(user) {
   return user.startsWith('~["');
 }
 
-/** Whether a channel of this name tells of a guard's records. */
+/** Whether this is the name of an updates channel. */
 function serves(app, channel) {
   return typeof channel === "string" && Object.hasOwn(schema.current(app).updates, channel);
 }
 
-/** The updates channels that tell of this collection's records. */
+/** The names of the updates channels with this collection's records. */
 function telling(app, collection) {
   const { channels, updates } = schema.current(app);
   const tellsOf = (name) => channels[updates[name]].guards.some((guard) => guard.name === collection);
   return Object.keys(updates).filter(tellsOf);
 }
 
-/** Whether a channel of updates tells of this collection. */
+/** Whether an updates channel has this collection's records. */
 function tells(app, collection) {
   return telling(app, collection).length > 0;
 }
 
-/** The part of an event for updates channels; `users`: KEYs of the users that the record or `original` names. */
+/** The part of an event for updates channels; `users`: KEYs of the users named by the record or `original`. */
 function of(app, record, original) {
   const users = new Set();
   for (const { id, key } of schema.current(app).users) {
@@ -53,7 +53,7 @@ function guardOf(app, channel) {
   const { channels, updates } = schema.current(app);
   const namespace = updates[channel];
   const [guard] = channels[namespace].guards;
-  if (!guard) throw new Error(`gateway: the guard of "${namespace}" is gone`);
+  if (!guard) throw new Error(`gateway: the guard of "${namespace}" was deleted; correct channels.${namespace} in gateway.config.js`);
   const collection = app.findCachedCollectionByNameOrId(guard.id);
   const rule = sight.combined([collection.listRule, collection.viewRule]);
   const looksAtContext = operands(rule || "").some(({ name }) => name.startsWith("@request.context"));
@@ -62,7 +62,7 @@ function guardOf(app, channel) {
 
 /**
  * {namespace, collection, page: {class, yes, no, next}} for the user with this KEY, or for a class ("~" and its name);
- * `page` is null where there is no such user or class.
+ * `page` is null for an unknown user or class.
  *
  *   class  name of the user's class; null: the rule has no classes
  *   yes    IDs of visible records after `after`: for a user with a class only of the records that name the user
@@ -87,7 +87,7 @@ function visible(app, channel, users, key, after, rows) {
   return answer;
 }
 
-/** A function for the page after an ID; null where there is no such user or class. */
+/** A function for the page after an ID; null for an unknown user or class. */
 function pages(app, guard, users, key, rows) {
   const ranges = (name, seen) => (after) => {
     const range = sight.rangeAfter(app, guard, after, rows);
@@ -145,7 +145,7 @@ function isAfter(id, other) {
 /**
  * {results, records, own, perReader, truncated} for the first checks, {user: KEY or "~" and a class, record}.
  *
- *   results    true where the user may view the record (or users of the class whom the record does not name); null where
+ *   results    true if the user (or each user of the class whom the record does not name) may view the record; null if
  *              the record does not exist
  *   records    ID → body of visible records; own: index of a check → body for this reader, where `perReader` is true
  *   truncated  IDs of records too large or nested too deep for an event; the body is the ID alone

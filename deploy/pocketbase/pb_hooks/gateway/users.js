@@ -1,13 +1,14 @@
-// The accounts of all auth collections that gateway.config.js names, by the gateway's own names for them.
+// The accounts of all auth collections in gateway.config.js, by the gateway's names for users.
 //
-// A user's KEY is the record's id for the first of `users`, and NAME/ID for the others: whoever creates a record
-// chooses its id, so records of two collections may have the same. The empty KEY stands for guests.
+// A user's KEY is the record's id for the first collection of `users`, and NAME/ID for the other collections. An id
+// alone would be ambiguous: clients may choose the id of a new record, so records of two collections may have the same
+// id. The empty KEY means guests.
 
 const schema = require(`${__hooks}/gateway/schema.js`);
 
 const GUEST = "";
 
-/** KEY → auth record of those that exist, null for guests where they are let in; one query for each auth collection. */
+/** KEY → auth record, for existing users; null for guests, if admitted. One query for each auth collection. */
 function byKey(app, keys) {
   const { users, guests } = schema.current(app);
   const found = new Map();
@@ -27,20 +28,20 @@ function byKey(app, keys) {
   return found;
 }
 
-/** The account settings (see schema.js) of the auth collection that a KEY belongs to. */
+/** The settings (`users` in schema.js) of the auth collection that a KEY belongs to. */
 function accountOf(users, key) {
   const account = users.find((account) => account.key && key.startsWith(account.key)) || users.find((account) => !account.key);
   return account && isClear(users, key.slice(account.key.length)) ? account : undefined;
 }
 
-/** False for ids with a slash where there are several collections: such an id could read as another collection's KEY. */
+/** False for an id with a slash if there are several collections: the id could be read as another collection's KEY. */
 function isClear(users, id) {
   return users.length === 1 || !id.includes("/");
 }
 
 /**
- * "COLLECTIONID/ID", from a token's claims → {record, account: settings of the auth collection}; only existing records of
- * the config's auth collections. One query per auth collection.
+ * "COLLECTIONID/ID", from a token's claims → {record, account: settings of the auth collection}; only for existing
+ * records of the config's auth collections. One query for each auth collection.
  */
 function byToken(app, names) {
   const { users } = schema.current(app);
@@ -57,7 +58,7 @@ function byToken(app, names) {
   return found;
 }
 
-/** The request of a user (null: a guest) as rules see it: the same as for a subscriber of PocketBase's own realtime. */
+/** The request of a user (null: a guest) for rules; the same as for a subscriber of PocketBase's own realtime. */
 function requestOf(auth) {
   return new RequestInfo({ auth, method: "GET", context: "realtime" });
 }

@@ -14,24 +14,24 @@ use tokio::sync::{Semaphore, watch};
 
 pub struct Links {
     pub clustered: bool,
-    /// Of a cluster or a single Redis.
+    /// Nodes named by the URL of a cluster or a single Redis; empty with sentinels.
     pub seeds: Vec<Endpoint>,
     pub login: RedisConnectionInfo,
     pub sentinels: Option<Sentinels>,
     /// Counts connections, and changes of the slots' owners.
     pub counter: Arc<AtomicU64>,
-    /// When the owners last changed, of that count.
+    /// Value of `counter` at the last change of owners.
     pub since: AtomicU64,
     pub slots: watch::Sender<Arc<SlotMap>>,
-    /// By their addresses. A std Mutex is enough: never held across an await.
+    /// Nodes by address. A std Mutex is enough: never held across an await.
     pub table: Mutex<HashMap<String, Arc<Node>>>,
-    /// Why the owners are not known.
+    /// Why the owners are not known, for error messages.
     pub trouble: Mutex<String>,
     pub common: Common,
 }
 
-/// Concurrent reads over a node's bulk link. An answer has up to half of `max_queue_size`; the command timeout covers
-/// all concurrent answers.
+/// Concurrent reads over a node's bulk link. An answer has up to half of `max_queue_size`, and the command timeout
+/// covers all concurrent answers together.
 const READS: usize = 8;
 
 /// Choice between a node's two links for commands.
@@ -45,7 +45,7 @@ pub struct Node {
     pub link: Link,
     /// For large answers: keeps commands from waiting behind the bytes.
     pub bulk: Link,
-    /// Places for reads over `bulk`.
+    /// Permits for reads over `bulk`.
     reads: Semaphore,
     pub subscriptions: Subscriptions,
 }
@@ -61,7 +61,7 @@ impl Node {
         match lane {
             Lane::Commands => self.link.attempt(fence, commands, asking).await,
             Lane::Bulk => {
-                // Never closed.
+                // The semaphore is never closed.
                 let _place = self.reads.acquire().await.ok();
                 self.bulk.attempt(fence, commands, asking).await
             }
@@ -74,7 +74,7 @@ impl Links {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what one node keeps may come to another.
+    /// Whether slots can move to another node: in a cluster, and with sentinels.
     pub fn moves(&self) -> bool {
         self.clustered || self.sentinels.is_some()
     }
@@ -89,7 +89,7 @@ impl Links {
         let start = || {
             let subscriptions = Subscriptions::start(endpoint.clone(), self.common.clone());
             let link = Link::start(endpoint.clone(), Arc::clone(&self.counter), "Redis");
-            // Carries no publications; its connections need no numbers.
+            // A counter of its own, unused: this link carries no publications.
             let bulk = Link::start(endpoint.clone(), Arc::default(), "Redis for large reads");
             Arc::new(Node { link, bulk, reads: Semaphore::new(READS), subscriptions })
         };
@@ -118,7 +118,7 @@ impl Links {
         BrokerError::Unavailable(if self.sentinels.is_some() {
             format!("the master is not known: {trouble}")
         } else {
-            format!("not all slots of the cluster are known to be kept by a node: {trouble}")
+            format!("some slots of the cluster have no known node: {trouble}")
         })
     }
 

@@ -12,13 +12,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// How long a replica may take to confirm what was published.
+/// How long a replica may take to confirm publications.
 const REPLICA_TIMEOUT: Duration = Duration::from_millis(500);
-/// Rounds in which every call failed with NOSCRIPT before giving up. Two would do, were nobody flushing the scripts at the
-/// same time.
+/// Rounds in which every call failed with NOSCRIPT before giving up. Two would be enough if no other client flushed the
+/// scripts at the same time.
 const ATTEMPTS: usize = 4;
 
-/// Commands for one node, by their numbers.
+/// Commands for one node, as indices.
 struct Group {
     node: Arc<Node>,
     asking: bool,
@@ -26,7 +26,7 @@ struct Group {
     commands: Vec<usize>,
 }
 
-/// What to do about an answer that is none.
+/// Next step after an answer that is not final.
 enum Detour {
     LoadScript,
     Moved,
@@ -35,8 +35,8 @@ enum Detour {
 }
 
 impl Links {
-    /// Sends commands, grouped by node, until each has its answer. `fence`: fails unless all connections were made by the
-    /// time of this number. `replicated`: also waits for one replica of each node that has any.
+    /// Sends commands, grouped by node, until each has an answer. `fence`: fails if a connection, or the last change of
+    /// owners, is newer than this number. `replicated`: also waits for one replica, on nodes with replicas.
     pub async fn carry_out(
         &self,
         fence: Option<u64>,
@@ -48,7 +48,7 @@ impl Links {
         let slots: Vec<u16> = commands.iter().map(slots::of_command).collect();
         let mut answers: Vec<Option<Value>> = vec![None; commands.len()];
         let mut left: Vec<usize> = (0..commands.len()).collect();
-        // Where to ask for what is on its way to another node.
+        // Target nodes after ASK redirections, by command.
         let mut elsewhere: HashMap<usize, String> = HashMap::new();
         let deadline = Instant::now() + REDIRECT_TIMEOUT;
         let mut in_vain = 0;
@@ -58,7 +58,7 @@ impl Links {
             let mut changes = self.slots.subscribe();
             let groups = self.group(&left, &slots, &mut elsewhere)?;
             if fence.is_some_and(|fence| self.since.load(Ordering::Acquire) > fence) {
-                return Err(unavailable("slots have moved"));
+                return Err(unavailable("slots have moved to another node"));
             }
             let results = join_all(groups.iter().map(async |group| {
                 let mut commands: Vec<&Cmd> = group.commands.iter().map(|&i| &commands[i]).collect();
@@ -66,7 +66,7 @@ impl Links {
                 commands.extend(wait);
                 let mut answers = group.node.attempt(lane, fence, &commands, group.asking).await?;
                 if wait.is_some() && !matches!(answers.pop(), Some(Value::Int(1..))) {
-                    return Err(unavailable("no replica has confirmed it"));
+                    return Err(unavailable("no replica confirmed the write in time"));
                 }
                 Ok(answers)
             }));
@@ -76,7 +76,8 @@ impl Links {
             let (mut unloaded, mut moved) = (Vec::new(), false);
             for (group, result) in groups.iter().zip(results) {
                 let result = result.inspect_err(|_| self.common.outdated.notify_one())?;
-                // What follows one that was not carried out must not overtake it.
+                // After a command that was not carried out, later commands of the same slot are sent again, to keep the
+                // order.
                 let mut held_back = HashSet::new();
                 for (&i, answer) in group.commands.iter().zip(result) {
                     match self.detour(&answer) {
@@ -98,13 +99,13 @@ impl Links {
             in_vain = if left.len() == before { in_vain + usize::from(!unloaded.is_empty()) } else { 0 };
             for node in unloaded {
                 let Some(script) = script.filter(|_| in_vain < ATTEMPTS) else {
-                    return Err(unavailable("Redis keeps losing its scripts"));
+                    return Err(unavailable("Redis repeatedly lost the gateway's scripts; does a client flush them?"));
                 };
                 node.link.load(script).await?;
             }
             if moved {
                 if Instant::now() > deadline {
-                    return Err(unavailable("the cluster is changing"));
+                    return Err(unavailable("the nodes of Redis are still changing roles or slots"));
                 }
                 self.common.outdated.notify_one();
                 let _ = timeout(LOOK_PAUSE, changes.changed()).await;
@@ -113,7 +114,7 @@ impl Links {
         checked(answers.into_iter().flatten().collect())
     }
 
-    /// By node, each group in the order of the commands.
+    /// Groups commands by node; every group keeps the commands' order.
     fn group(
         &self,
         commands: &[usize],
@@ -123,7 +124,7 @@ impl Links {
         let map = self.slots.borrow().clone();
         let mut groups: BTreeMap<(String, bool), Vec<usize>> = BTreeMap::new();
         for &i in commands {
-            // To be asked there once: the next answer may be another.
+            // An ASK redirection holds for one attempt only.
             let key = match elsewhere.remove(&i) {
                 Some(address) => (address, true),
                 None => {
@@ -137,7 +138,7 @@ impl Links {
             Some(Group { node: self.node(&name)?, asking, replicated: map.is_replicated(&name), commands })
         };
         let groups: Option<Vec<Group>> = groups.into_iter().map(group).collect();
-        groups.ok_or_else(|| unavailable("a node of the cluster has just gone"))
+        groups.ok_or_else(|| unavailable("a node has just left the cluster"))
     }
 
     fn detour(&self, answer: &Value) -> Option<Detour> {
@@ -150,7 +151,7 @@ impl Links {
             "READONLY" | "MASTERDOWN" if self.sentinels.is_some() => Some(Detour::Wait),
             "ASK" if self.clustered => {
                 let address = error.details()?.rsplit(' ').next()?;
-                // One that owns no slot yet is not known here: soon it will.
+                // A node without any slot yet is unknown here, but the topology will soon list the node.
                 Some(if self.node(address).is_some() { Detour::Ask(address.to_owned()) } else { Detour::Wait })
             }
             _ => None,
@@ -163,8 +164,8 @@ pub fn checked(answers: Vec<Value>) -> Result<Vec<Value>, BrokerError> {
         if let Value::ServerError(error) = answer {
             return Err(match error.code() {
                 "CONFLICT" => BrokerError::Conflict,
-                "WRONGTYPE" => BrokerError::Corrupt("a key of another type".into()),
-                "MOVED" => unavailable("it belongs to a cluster: its URL has to begin with redis-cluster://"),
+                "WRONGTYPE" => BrokerError::Corrupt("a key has an unexpected type".into()),
+                "MOVED" => unavailable("this Redis belongs to a cluster: `redis_url` must begin with redis-cluster://"),
                 _ => BrokerError::Unavailable(error.to_string()),
             });
         }

@@ -1,5 +1,5 @@
-//! Owners of the slots: asked for every second, and at once after a failure, from all nodes of a cluster or from the
-//! sentinels and the master that they name.
+//! Discovery of the slots' owners, every second and at once after a failure: from all nodes of a cluster, or from the
+//! sentinels and the master named by them.
 
 use super::super::sentinels::{self, Master, Sentinels};
 use super::super::slots::SlotMap;
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::{sleep, timeout};
 
 impl Links {
-    /// Asks all known nodes who owns the slots. The one that knows of the latest election is believed.
+    /// Asks all known nodes for the owners of the slots. The answer with the latest election wins.
     async fn look(&self) {
         let nodes: Vec<(String, Arc<Node>)> =
             self.table().iter().map(|(name, node)| (name.clone(), Arc::clone(node))).collect();
@@ -30,24 +30,24 @@ impl Links {
             let [info, slots] = answers.as_slice() else { return None };
             match info {
                 Value::ServerError(error) if error.details().is_some_and(|text| text.contains("support disabled")) => {
-                    self.set_trouble("this Redis is no cluster, so its URL has to begin with redis://".into());
+                    self.set_trouble("this Redis is no cluster: `redis_url` must begin with redis://".into());
                 }
                 Value::ServerError(error) => self.set_trouble(error.to_string()),
-                _ => self.set_trouble("the cluster is not complete".into()),
+                _ => self.set_trouble("the cluster is incomplete or down".into()),
             }
             let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
             Some((latest_epoch(info)?, SlotMap::read(slots, host)?))
         }));
-        // News of a replica comes later than its election would.
+        // On equal epochs, the map with more replicas is newer: nodes learn of replicas after elections.
         let best = answers.await.into_iter().flatten().max_by_key(|(epoch, map)| (*epoch, map.replicas()));
         match best {
             Some((_, map)) => self.adopt(map),
-            // All that were known may have gone.
+            // All known nodes may be gone.
             None => self.add_seeds(),
         }
     }
 
-    /// Asks the sentinels for the master, and the master whether it is one.
+    /// Asks the sentinels for the master, and the named node for its role.
     async fn look_for_master(&self, sentinels: &Sentinels) {
         let Master { endpoint, has_replica } = match sentinels.master().await {
             Ok(master) => master,
@@ -55,22 +55,22 @@ impl Links {
         };
         let (name, node) = (endpoint.name(), self.add(&endpoint));
         let owner = self.slots.borrow().addresses().first().cloned();
-        // Candidates of before that were none.
+        // Drop earlier candidates that turned out not to be masters.
         self.table().retain(|known, _| *known == name || Some(known) == owner.as_ref());
         let role = redis::cmd("ROLE");
         let asked = timeout(LOOK_INTERVAL, node.link.attempt(None, &[&role], false)).await;
-        let answers = asked.unwrap_or_else(|_| Err(unavailable("it did not answer in time")));
+        let answers = asked.unwrap_or_else(|_| Err(unavailable("this node did not answer in time")));
         let followers = match answers.as_deref() {
             Ok([Value::ServerError(error)]) => Err(error.to_string()),
-            Ok([role]) => sentinels::followers(role).ok_or_else(|| "it says that it is none".to_owned()),
-            Ok(_) => Err("it answered something else".to_owned()),
+            Ok([role]) => sentinels::followers(role).ok_or_else(|| "this node says that it is not a master".to_owned()),
+            Ok(_) => Err("unexpected answer to ROLE".to_owned()),
             Err(BrokerError::Unavailable(why)) => Err(why.clone()),
             Err(error) => Err(error.to_string()),
         };
         match followers {
-            // A replica that is silent follows for a minute yet, and is down for the sentinels earlier.
+            // ROLE lists a silent replica for another minute; the sentinels notice the silence earlier.
             Ok(followers) => self.adopt(SlotMap::all_of_master(name, has_replica && followers > 0)),
-            Err(why) => self.set_trouble(format!("the sentinels name {name}: {why}")),
+            Err(why) => self.set_trouble(format!("the sentinels name {name} as the master: {why}")),
         }
     }
 
@@ -80,7 +80,7 @@ impl Links {
             return;
         }
         if current.same_owners(&map) {
-            // Only a replica has come or gone.
+            // Only the replicas have changed.
             self.slots.send_replace(Arc::new(map));
             return;
         }
@@ -98,7 +98,7 @@ impl Links {
                 "slots of the Redis cluster have new owners"
             );
         }
-        // Before anything goes to the new owners.
+        // Before any command goes to the new owners.
         self.since.store(self.counter.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
         let owners: HashSet<String> = map.addresses().iter().cloned().collect();
         self.slots.send_replace(Arc::new(map));
@@ -106,7 +106,7 @@ impl Links {
     }
 }
 
-/// Keeps the owners of the slots known, for as long as the broker lives.
+/// Keeps the owners of the slots up to date, for as long as the broker lives.
 pub async fn look_out(links: Arc<Links>) {
     loop {
         match &links.sentinels {
@@ -118,7 +118,8 @@ pub async fn look_out(links: Arc<Links>) {
     }
 }
 
-/// Of a node that takes part in the cluster: one that was cut off says so, and may not know the latest owners.
+/// The cluster's epoch as a node knows it. `None` for a node that is cut off from the cluster, whose view may be
+/// outdated.
 fn latest_epoch(info: &Value) -> Option<u64> {
     let Value::BulkString(info) = info else { return None };
     let info = std::str::from_utf8(info).ok()?;

@@ -1,4 +1,4 @@
--- KEYS[1] mark; ARGV: the new mark. Moves it forward within its generation. Returns where it now stands.
+-- KEYS[1] mark; ARGV: the new mark. Moves the mark forward within the generation. Returns the current mark.
 local at = redis.call('GET', KEYS[1])
 if at then
   local generation, seq = parts(at)

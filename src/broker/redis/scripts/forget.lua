@@ -1,6 +1,7 @@
 -- KEYS[1] position: generation, epoch, offset, seq, bytes; KEYS[2] stream
--- ARGV: seq, above which something must not be forgotten
--- The seq stays, so that repeats of what was published are known as such. Returns whether it was forgotten.
+-- ARGV: seq; a history with a publication above this number stays
+-- Clears the history; the next use starts a new epoch. The field seq stays, so that repeats are still recognised.
+-- Returns 1 if the history was cleared, else 0.
 if above(redis.call('HGET', KEYS[1], 'seq') or '0', ARGV[1]) then
   return 0
 end

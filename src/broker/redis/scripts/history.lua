@@ -1,6 +1,6 @@
 -- KEYS[1] position: generation, epoch, offset, seq, bytes; KEYS[2] stream
--- ARGV: epoch for a new history, position ttl in milliseconds, generation, then nothing for the position alone,
---       or XRANGE / XREVRANGE, its two ids, its count, and the maximum bytes of payload to return
+-- ARGV: epoch for a new history, position ttl in milliseconds, generation; then nothing for the position alone,
+--       or XRANGE / XREVRANGE, two ids, count, and the maximum bytes of payload to return
 -- Returns epoch, offset, entries. The first entry may exceed the maximum.
 local position = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'generation')
 local epoch, offset = position[1], position[2] or '0'

@@ -1,8 +1,8 @@
 -- Ledger of history sizes, for a bucket of channels.
 -- KEYS[1] sorted set: channel -> bytes of payload; KEYS[2] sorted set: channel -> end of the history, in
 -- milliseconds; KEYS[3] sum of the bytes
--- ARGV: a history's ttl in milliseconds, 1 after publications (0: after trimming), then
--- channel and bytes by turns. Returns the sum.
+-- ARGV: a history's ttl in milliseconds, 1 after publications (0: after trimming), then alternating channel and bytes.
+-- Returns the sum.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) < 3 then

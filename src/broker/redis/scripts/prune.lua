@@ -1,8 +1,8 @@
--- What all scripts about presence begin with.
+-- Common beginning of all presence scripts: removes expired clients.
 -- KEYS[1] client -> info; KEYS[2] client -> end of the lease, in milliseconds; KEYS[3] user -> number of clients, and
 -- '' -> number of counted clients; absent for the gateways' own channels
--- ARGV: the channel's pub/sub channel; how many clients it may have for joins and leaves to be told
--- Redis's clock, so that the gateways' clocks need not agree.
+-- ARGV: the channel's pub/sub channel; maximum number of clients up to which joins and leaves are announced
+-- Times are by Redis's clock, so that the gateways' clocks need not agree.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 

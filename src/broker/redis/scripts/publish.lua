@@ -1,7 +1,7 @@
 -- KEYS[1] position: generation, epoch, offset, seq, bytes (of payload in the stream); KEYS[2] stream
--- ARGV: seq, the seq before it in the same batch and channel (0: none), data, epoch for a new history,
---       size, ttl and position ttl in milliseconds, pub/sub channel, generation, time of the outbox row, maximum bytes of
---       the history, in a cluster also what precedes the publication in its message
+-- ARGV: seq, seq of the previous entry of the batch in this channel (0: none), data, epoch for a new history,
+--       maximum number of publications, history ttl and position ttl in milliseconds, pub/sub channel, generation,
+--       time of the outbox row, maximum bytes of the history, in a cluster also the prefix of the message (the barrier)
 -- Returns the bytes of the history, or -1 for a repeat.
 local seq, before, data = ARGV[1], ARGV[2], ARGV[3]
 local generation = ARGV[9]
@@ -14,10 +14,10 @@ elseif its ~= generation then
   epoch, offset, last = nil, '0', '0'
 end
 
--- A pipeline is not atomic: had the entry before failed on its own (a script missing, no memory), taking this
--- one would make the other's repeat look like an old one, and it would be lost.
+-- A pipeline is not atomic: the previous entry may have failed alone (script missing, no memory). Accepting this entry
+-- would make the repeat of the previous entry look like an old one, and the previous entry would be lost.
 if above(before, last) then
-  return redis.error_reply('GAP the entry before this one was not published')
+  return redis.error_reply('GAP the previous entry of the batch was not published')
 end
 if not above(seq, last) then
   local newest = seq == last and redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
@@ -28,13 +28,13 @@ if not above(seq, last) then
 end
 
 if not epoch then
-  -- What is left of the history before is not this one's.
+  -- Drop the remains of an earlier history.
   redis.call('DEL', KEYS[2])
   epoch, offset = ARGV[4], '0'
 end
 offset = string.format('%.0f', tonumber(offset) + 1)
 
--- The one that can fail for want of memory comes first: nothing is undone when a script ends early.
+-- XADD, which can fail for lack of memory, comes first: a script that ends early undoes nothing.
 local kept = redis.call('EXISTS', KEYS[2]) == 1 and tonumber(position[5] or '0') or 0
 redis.call('XADD', KEYS[2], offset .. '-0', 'd', data)
 kept = shrink(KEYS[2], tonumber(ARGV[5]), kept + #data, tonumber(ARGV[11]))

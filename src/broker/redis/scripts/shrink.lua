@@ -1,5 +1,5 @@
--- Drops a stream's oldest publications down to `size` publications and `most` bytes of payload. `bytes` is the stream's
--- present payload. Returns the remaining bytes.
+-- Drops a stream's oldest publications down to `size` publications and `most` bytes of payload. `bytes`: the stream's
+-- current payload. Returns the remaining bytes.
 local function shrink(stream, size, bytes, most)
   local length = redis.call('XLEN', stream)
   while length > 0 and (length > size or bytes > most) do

@@ -1,10 +1,12 @@
--- Users' statuses, those of one bucket: what all scripts about them begin with.
--- KEYS[1] deadlines: user -> when to look at him again, in milliseconds; a user's hash and the bucket's own stand beside
--- ARGV[1..4] how pub/sub channels of statuses begin; a lease, the grace, and how long a user is kept, in milliseconds
+-- Common beginning of all status scripts. A call concerns the users of one bucket.
+-- KEYS[1] deadlines: user -> time of the next check, in milliseconds; users' hashes and the bucket's hash `sweeps` have
+-- the same key prefix and slot
+-- ARGV[1..4] prefix of the pub/sub channels of statuses; length of a lease, length of the grace period, and how long a
+-- user is kept, in milliseconds
 --
--- A user's hash: mode, chosen (when, in microseconds), status, last (its last_seen), version, seen (the last sign of
--- life of connections that have ended), grace (its end); and ':client' -> 'till seen idle' for each lease.
--- Redis's clock, so that the gateways' clocks need not agree.
+-- A user's hash: mode, chosen (time of the choice, in microseconds), status, last (last_seen), version, seen (last sign
+-- of life of ended connections), grace (end of the grace period), and ':client' -> 'till seen idle' for each lease.
+-- Times are by Redis's clock, so that the gateways' clocks need not agree.
 local time = redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
 local now = math.floor(micros / 1000)
@@ -51,7 +53,7 @@ local function choose(it, mode, chosen)
   it.mode, it.chosen = mode, chosen
 end
 
--- Works out the status anew, tells of a change, and writes everything down.
+-- Computes the status, stores the user, and announces a change.
 local function settle(it)
   local connected, busy, due = false, false, nil
   for client, lease in pairs(it.leases) do
@@ -63,7 +65,7 @@ local function settle(it)
       due = math.min(due or lease.till, lease.till)
     end
   end
-  -- It goes on beside a lease that may be a dead gateway's.
+  -- The grace period continues beside a lease, which may belong to a dead gateway.
   if it.grace <= now then
     it.grace = 0
   elseif not connected then
@@ -89,7 +91,7 @@ local function settle(it)
     it.version = math.max(it.version + 1, micros)
   end
 
-  -- What can fail for want of memory comes before the telling.
+  -- Writes, which can fail for lack of memory, come before the announcement.
   redis.call('HSET', it.key, 'mode', it.mode, 'chosen', text(it.chosen), 'status', it.status, 'last', it.last,
     'version', text(it.version), 'seen', text(it.seen), 'grace', text(it.grace))
   redis.call('PEXPIRE', it.key, KEEP + LEASE + GRACE)

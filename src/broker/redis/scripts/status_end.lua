@@ -1,4 +1,4 @@
--- ARGV from 5: user, client, age of its last sign of life, whether it was closed (1 or 0: lost), by turns
+-- ARGV from 5, for each lease: user, client, age of the last sign of life, 1 if the connection was closed (0: lost)
 for i = 5, #ARGV, 4 do
   local it = load(ARGV[i])
   if it.leases[ARGV[i + 1]] then

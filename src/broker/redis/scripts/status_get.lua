@@ -1,4 +1,4 @@
--- ARGV from 5: users. Returns status, last_seen and version of each; a status of '' where it is not known yet.
+-- ARGV from 5: users. Returns status, last_seen and version for each; status '' if not known yet.
 local sweeps = redis.call('HMGET', base .. 'sweeps', 'at', 'fresh')
 local fresh = not sweeps[1] or tonumber(sweeps[2] or '0') > now
 local answers = {}

@@ -1,5 +1,5 @@
--- ARGV from 5: user, client, idle (1 or 0), age of its last sign of life, the node's idea of the mode and since when,
--- by turns. Returns the mode and since when, for each.
+-- ARGV from 5, for each lease: user, client, idle (1 or 0), age of the last sign of life, and the mode as the node
+-- knows it with the time of the choice. Returns mode and time of the choice for each lease.
 local answers = {}
 for i = 5, #ARGV, 6 do
   local it = load(ARGV[i])
