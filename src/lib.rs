@@ -13,6 +13,9 @@
 //! to other clients, and [`status`] makes the user online. [`limits`] caps rates and numbers. [`revocation`]
 //! ends access, [`shutdown`] ends the process gracefully, and [`tasks`] says which panics end the process.
 //!
+//! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, and
+//! [`doctor`] checks an installation.
+//!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
 //! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
 //!
@@ -28,9 +31,11 @@ pub mod broker;
 pub mod channel;
 pub mod config;
 pub mod connection;
+pub mod dev;
 pub mod doctor;
 pub mod event;
 pub mod hub;
+pub mod init;
 pub mod limits;
 pub mod metrics;
 pub mod outbox;

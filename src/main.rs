@@ -1,12 +1,14 @@
 //! The command line: from arguments to the exit code.
 
 use anyhow::Context;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use konvert_gateway::config::{self, Config, LogFormat, SETTINGS, Sources};
-use konvert_gateway::doctor;
+use konvert_gateway::init::{self, App};
 use konvert_gateway::metrics::Metrics;
 use konvert_gateway::server::Server;
 use konvert_gateway::tasks;
+use konvert_gateway::{dev, doctor};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
