@@ -1,6 +1,7 @@
-//! What users feel, through a real PocketBase: how long a message takes, and what the audience costs the writer.
+//! User-visible costs, through a real PocketBase: the latency of a message, and the cost of the audience for the
+//! writer.
 //!
-//! `cargo bench --bench end_to_end` prints the table of `benches/README.md`. It measures; the tests assert.
+//! `cargo bench --bench end_to_end` prints the table of `benches/README.md`. The bench measures; the tests assert.
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
@@ -43,7 +44,7 @@ async fn create(pocketbase: &PocketBase, room: &str, author: &User) -> Duration 
     begun.elapsed()
 }
 
-/// From the start of the REST call to the arrival at the other member.
+/// Latency from the start of the REST call to the arrival at the other member.
 async fn latency(world: &World, what: &str) {
     let (room, users) = world.room(&["anna", "ben", "nobody"]).await;
     let mut ben = world.subscriber(world.gateways.len() - 1, &users[1], &room).await;
@@ -64,12 +65,12 @@ async fn latency(world: &World, what: &str) {
     print(&format!("REST create to the other's subscription ({what})"), times);
 }
 
-/// Creates in an empty room and in a full one by turns, so that whatever else the machine does hits both.
+/// Creates in an empty room and in a full room by turns, so that other load affects both alike.
 async fn audience(world: &World) {
     let (empty, users) = world.room(&["carol", "dave", "nobody2"]).await;
     let full = world.pocketbase.room(&users[0]).await;
     world.pocketbase.join(&full, &users[1]).await;
-    // On a thread and reactor of their own, so that they take one core at most and delay nothing that is measured.
+    // The readers get a separate runtime with one thread: at most one core, and no delay for the measured client.
     let readers =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let mut reading = Vec::new();
@@ -93,7 +94,7 @@ async fn audience(world: &World) {
     let (mut alone, mut watched) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         pace.tick().await;
-        // Turns change as well: whoever comes second could gain from the first.
+        // The order alternates as well, since the second create of a pair could profit from the first.
         if round % 2 == 0 {
             alone.push(create(&world.pocketbase, &empty, &users[0]).await);
             tokio::time::sleep(PACE / 2).await;
@@ -116,7 +117,7 @@ async fn audience(world: &World) {
     println!("the gateway's CPU per delivery, the relaying included: {:.1} µs", spent * 1e6 / deliveries);
 }
 
-/// User and system time of a process so far, from its clock ticks of 10 ms.
+/// User and system time of a process so far, in seconds. The kernel counts in ticks of 10 ms.
 fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

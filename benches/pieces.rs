@@ -1,7 +1,7 @@
-//! What the gateway's pieces cost, each by itself and in this process: `cargo bench --bench pieces`, under two minutes.
+//! Microbenchmarks of the gateway's parts, in-process: `cargo bench --bench pieces`, under two minutes.
 //!
-//! Everything runs on one thread, so that times are the work itself and no hand-over between cores. Wires take
-//! everything: the system calls, which are most of a delivery, are the load generator's matter.
+//! The work runs on one thread, so that the times contain no hand-over between cores. The wires accept every write; the
+//! system calls, which are most of a delivery's cost, are measured by the load generator.
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
@@ -57,7 +57,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Takes everything, as a socket whose client reads along.
+/// A wire accepting every write, like a socket with a fast client.
 struct Swallow;
 
 impl Wire for Swallow {
@@ -66,7 +66,7 @@ impl Wire for Swallow {
     }
 }
 
-/// A change of a message, of so many bytes in all.
+/// A message's record change of exactly `bytes` bytes.
 fn record(bytes: usize) -> String {
     let around = r#"{"action":"create","collection":"messages","record":{"id":"x1","content":""}}"#.len();
     let content = "x".repeat(bytes - around);
@@ -94,7 +94,7 @@ fn encode(criterion: &mut Criterion) {
 }
 
 fn decode(criterion: &mut Criterion) {
-    // What an SDK sends after a reconnect.
+    // An SDK's subscribe command after a reconnect.
     let subscribe = |id: u32| {
         format!(
             r#"{{"id":{id},"subscribe":{{"channel":"{CHANNEL}","recover":true,"epoch":"Xk3vQ0aZ","offset":{id}77}}}}"#
@@ -115,7 +115,7 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// As a writer does it: frames into the outbox, and one write.
+/// A writer's work: frames into the outbox, and one write.
 fn outbox(criterion: &mut Criterion) {
     let frame = json::publication_push(CHANNEL, &publication(1, &payload(256)));
     let held = IntGauge::new("held", "bytes").expect("a gauge");
@@ -168,7 +168,7 @@ fn position(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From a post's body to events: its signature, whether it was there before, and its JSON.
+/// From a post's body to events: signature check, replay check, and JSON parsing.
 fn intake(criterion: &mut Criterion) {
     let (signer, now) = (Signer::new(&SECRET.into()), SystemTime::now());
     let data = record(256);
@@ -199,7 +199,7 @@ fn intake(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// With the key at hand, as for all but a user's first token.
+/// Verification with a cached key, the normal case after a user's first token.
 fn verification(criterion: &mut Criterion, runtime: &Runtime, auth: &Auth, token: &str) {
     criterion.bench_function("token verification", |bencher| {
         let now = SystemTime::now();
@@ -207,7 +207,7 @@ fn verification(criterion: &mut Criterion, runtime: &Runtime, auth: &Auth, token
     });
 }
 
-/// Publish, history, position, encoding, a thousand outboxes and writes: all but the sockets.
+/// Publish, history, position, encoding, the subscribers' outboxes and writes: everything but the sockets.
 fn fan_out(criterion: &mut Criterion, runtime: &Runtime, account: &Arc<Account>) {
     let data = payload(256);
     let mut group = criterion.benchmark_group("fan-out");
@@ -229,7 +229,7 @@ fn fan_out(criterion: &mut Criterion, runtime: &Runtime, account: &Arc<Account>)
     group.finish();
 }
 
-/// A message for one, who has one of many rooms.
+/// A message for one subscriber in one of many rooms.
 fn lookup(criterion: &mut Criterion, runtime: &Runtime, account: &Arc<Account>) {
     const ROOMS: usize = 10_000;
     let data = payload(256);

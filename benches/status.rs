@@ -1,6 +1,6 @@
-//! What users' statuses cost: a thousand changes per second through one gateway and its Redis.
+//! The cost of user statuses: a thousand changes per second through one gateway and its Redis.
 //!
-//! `cargo bench --bench status` prints the table of `benches/README.md`. It measures; the tests assert.
+//! `cargo bench --bench status` prints the table of `benches/README.md`. The bench measures; the tests assert.
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
@@ -11,9 +11,9 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::interval_at;
 
-/// Each changes once a second.
+/// Number of users; each changes status once a second.
 const USERS: usize = 1000;
-/// Each user's status is seen by so many.
+/// Number of observers of each user's status.
 const WATCHING: usize = 4;
 const SECONDS: usize = 10;
 
@@ -39,7 +39,7 @@ async fn measure() {
             watching.push(tokio::spawn(async move { while client.text().await.is_ok() {} }));
         }
     }
-    // All at once: keys of tokens are asked for in batches.
+    // The users connect at once, since token keys are fetched in batches.
     let connecting = users.iter().map(|user| Client::connect(world.gateway(), &user.token));
     let clients = futures_util::future::join_all(connecting).await;
     let start = tokio::time::Instant::now() + Duration::from_secs(1);
@@ -62,7 +62,7 @@ async fn measure() {
     watching.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// Changes the user's mode once a second; users are spread over the second.
+/// Changes the user's mode once a second. The users' changes are spread over the second.
 async fn act(mut client: Client, start: tokio::time::Instant, i: u32) {
     let mut pace = interval_at(start + Duration::from_secs(1) * i / USERS as u32, Duration::from_secs(1));
     for round in 0..SECONDS + 2 {
@@ -72,7 +72,7 @@ async fn act(mut client: Client, start: tokio::time::Instant, i: u32) {
     }
 }
 
-/// User and system time of a process so far, from its clock ticks of 10 ms.
+/// User and system time of a process so far, in seconds. The kernel counts in ticks of 10 ms.
 fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

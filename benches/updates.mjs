@@ -1,6 +1,6 @@
-// Updates channels for large teams: the time to the first look, for one user with many records, for many users at once,
-// and until a new membership is told. The kanban tool's rule reaches access through a parent's memberships:
-// `workspace.memberships_via_workspace.member ?= @request.auth.id`.
+// Updates channels for large teams: the time of the first subscribe, for one user with many records and for many users
+// at once, and the time until a new membership arrives. The kanban tool's rule decides access through a parent's
+// memberships: `workspace.memberships_via_workspace.member ?= @request.auth.id`.
 //
 //   cargo build --release && POCKETBASE=$(deploy/get-pocketbase.sh) node benches/updates.mjs
 //
@@ -29,7 +29,7 @@ const must = async (method, target, body) => {
 };
 const median = (times) => times.sort((a, b) => a - b)[times.length >> 1];
 
-/** A member with a token, which the superuser asks for. */
+/** A member with a token, which the superuser obtains. */
 async function member(name) {
   const data = { email: `${name}@example.com`, name, password: PASSWORD, passwordConfirm: PASSWORD, plan: "free" };
   const { id } = await pb.create("members", data);
@@ -43,7 +43,7 @@ async function fill(workspace, count) {
   boards += count;
 }
 
-/** Subscribes to board-updates in a connection of its own; milliseconds from the subscribe to its answer. */
+/** Subscribes to board-updates on a separate connection; returns the milliseconds from the subscribe to its answer. */
 async function look({ token }) {
   const client = new Centrifuge(gateway.websocket, { token, websocket: WebSocket });
   const subscription = client.newSubscription("board-updates");
@@ -70,7 +70,7 @@ try {
     const it = await look(ben);
     times.push(it.ms);
     it.client.disconnect();
-    // Nobody is left who shares the answer.
+    // Without subscriptions, no cached answer is shared.
     await until(async () => (await gateway.metric("gateway_subscriptions")) === 0, "the end of the subscription");
   }
   console.log(`one user, ${BOARDS} boards: subscribed after ${median(times).toFixed(0)} ms (median of ${ROUNDS}; ${times.map(Math.round)})`);

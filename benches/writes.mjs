@@ -5,16 +5,16 @@
 //
 // Two PocketBase servers run side by side with the same schema and rules: "plain" without the gateway's hooks, "hooks"
 // with them and a real gateway behind. In each round every kind of write runs on one server, then on the other, for a
-// few seconds each; the server that begins changes from round to round. Each writer is a user on a connection of its
-// own and sends its next write once it has the answer to the last (closed loop). `--also` (repeatable) measures other
-// versions of the hooks by turns with these: FOLDER is a copy of deploy/pocketbase.
+// few seconds each; the server that begins changes from round to round. Each writer is a user on a separate connection
+// and sends the next write after the answer to the last (closed loop). `--also` (repeatable) measures other versions
+// of the hooks in turn: FOLDER is a copy of deploy/pocketbase.
 //
 //   relayed    creates in `messages`, which go to a channel
-//   unrelated  creates in `notes`, a collection that is neither relayed nor named in a rule that decides about access
-//   field      updates of `users.name`: rules look at the collection, but not at this field
+//   unrelated  creates in `notes`, a collection that is not relayed and not named in an access rule
+//   field      updates of `users.name`, a field that no rule reads, of a collection that rules do read
 //
-// The table gives medians over the rounds. "CPU" is user and system time of the PocketBase process for each write;
-// it tells more than the rates when other programs use the machine too.
+// The table gives medians over the rounds. "CPU" is user and system time of the PocketBase process per write. It is
+// more reliable than the rates when other programs use the machine too.
 
 import { cpSync, readFileSync, rmSync } from "node:fs";
 import net from "node:net";
@@ -45,7 +45,7 @@ function cpuSeconds(pid) {
 
 // ---- the writers
 
-/** A kept-open HTTP connection. Leaner than fetch: the load generator shares the machine with what it measures. */
+/** A kept-open HTTP connection, cheaper than fetch, since the load generator shares the machine with the servers. */
 class Connection {
   #text = "";
   #waiting;
@@ -59,7 +59,7 @@ class Connection {
     this.socket.on("close", () => this.#waiting?.reject(new Error("the connection was closed")));
   }
 
-  /** Returns once the answer is here; rejects where it is no success. */
+  /** Sends a request and waits for the answer; rejects if the status is no success. */
   send(method, target, token, body) {
     const head = `${method} ${target} HTTP/1.1\r\nHost: ${this.host}\r\nAuthorization: ${token}\r\n`;
     this.socket.write(`${head}Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
@@ -85,7 +85,7 @@ class Connection {
   }
 }
 
-/** What a writer sends next: [method, target, body]. */
+/** The next write of a writer: [method, target, body]. */
 const WRITES = {
   relayed: ({ user, room }) => [
     "POST",
@@ -102,7 +102,7 @@ async function writer(server, index) {
   return { user, room, connection: new Connection(server.pb.url) };
 }
 
-/** Has all writers write for `seconds`: {rate: writes per second, cpu: PocketBase's seconds, times: ms}. */
+/** Lets all writers write for `seconds`: {rate: writes per second, cpu: PocketBase's seconds, times: ms}. */
 async function load(server, kind, seconds) {
   const before = cpuSeconds(server.pb.process.pid);
   const start = performance.now();
@@ -124,12 +124,12 @@ async function load(server, kind, seconds) {
 
 // ---- the servers
 
-/** Takes the gateway's hooks out; the chat's own, which ensure memberships, stay. */
+/** Removes the gateway's hooks; the chat's own hooks, which ensure memberships, stay. */
 function withoutHooks(folder) {
   for (const file of ["gateway.pb.js", "push.pb.js"]) rmSync(path.join(folder, "pb_hooks", file));
 }
 
-/** Leaves out the example of push notifications, and installs the hooks of another folder where one is given. */
+/** Removes the example of push notifications, and installs the hooks of another folder if one is given. */
 const withHooks = (other) => (folder) => {
   for (const part of other ? ["pb_hooks/gateway", "pb_hooks/gateway.pb.js"] : []) {
     rmSync(path.join(folder, part), { recursive: true });
@@ -153,7 +153,7 @@ async function withoutGateway(lab, name) {
   return { name, pb };
 }
 
-/** Creates the collection of unrelated writes and the writers, and warms everything up. */
+/** Creates the collection of unrelated writes and the writers, and warms up the server. */
 async function prepare(lab, server) {
   const [owner, content] = ["owner", "content"].map((name) => ({ name, type: "text" }));
   const createRule = '@request.auth.id != ""';
@@ -179,7 +179,7 @@ const REFUSED = "gateway_hooks_refused_total";
 
 const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
 const sum = (runs, what) => runs.reduce((all, run) => all + run[what], 0);
-/** PocketBase's CPU per write: over all rounds, since the kernel counts it in hundredths of a second. */
+/** PocketBase's CPU time per write, summed over all rounds, since the kernel counts in hundredths of a second. */
 const cpu = (runs) => sum(runs, "cpu") / runs.reduce((all, run) => all + run.times.length, 0);
 const of = (runs, what) => median(runs.map((run) => run[what]));
 const quantile = (runs, share) => {
@@ -187,7 +187,7 @@ const quantile = (runs, share) => {
   return times[Math.floor(times.length * share)].toFixed(1);
 };
 
-/** One line of the table: the writes of one kind on one server, beside those on the plain one. */
+/** One row of the table: one kind of write on one server, compared with the plain server. */
 function line(kind, name, runs, plain) {
   const ratios = runs.map((run, i) => run.rate / plain[i].rate);
   const [least, most] = [Math.min(...ratios), Math.max(...ratios)].map((ratio) => ratio.toFixed(2));
@@ -213,7 +213,7 @@ function printTable(results) {
   for (const row of [head, head.map(() => "---"), ...rows]) console.log(`| ${row.join(" | ")} |`);
 }
 
-/** What the gateway got from the hooks: by outcome, and the posts that it refused by reason. */
+/** Prints the events that the hooks posted, by outcome, and the refused posts, by reason. */
 async function printEvents({ name, gateway }) {
   const events = await counters(gateway, EVENTS);
   const all = Object.values(events).reduce((sum, count) => sum + count, 0);

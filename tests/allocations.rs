@@ -1,4 +1,5 @@
-//! Fan-out allocates nothing for a subscriber: a message for many costs as many allocations as one for few.
+//! Fan-out allocates nothing per subscriber: a message costs the same number of allocations for 10 and for 300
+//! subscribers.
 
 mod harness;
 
@@ -19,32 +20,32 @@ use tokio::time::timeout;
 
 const CHANNEL: &str = "room:a";
 const MESSAGES: usize = 100;
-/// More than a history keeps, so that nothing grows any more.
+/// More messages than the history keeps, so that the buffers have reached their final size.
 const WARM_UP: usize = 600;
 
 #[test]
-fn a_message_for_many_costs_the_allocations_of_one_for_few() {
+fn fan_out_allocates_nothing_per_subscriber() {
     let runtime = single_threaded();
     let account = runtime.block_on(async {
         let pocketbase = PocketBase::start(&format!("http://127.0.0.1:{}", free_port())).await;
         let token = pocketbase.user("anna").await.token;
         node::account(&node::auth(&pocketbase), &token).await
     });
-    // Beyond this a queue grows for a moment, which is an allocation.
+    // With more messages at once, a queue grows for a moment, which is an allocation.
     for at_once in [1, 4, 16] {
         let [few, many] = [10, 300].map(|subscribers| allocations(&runtime, &account, subscribers, at_once));
         println!("{at_once} at once: {few:.2} allocations for 10 subscribers, {many:.2} for 300");
-        // One for each subscriber would be 290 more.
+        // One allocation per subscriber would make a difference of 290.
         assert!((many - few).abs() < 1.0);
     }
 }
 
-/// On one thread, whose allocations are counted.
+/// A runtime on the current thread, whose allocations are counted.
 fn single_threaded() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// Those of so many messages that are published at once, publishing included.
+/// Average number of allocations per message, publishing included, with `at_once` messages published together.
 fn allocations(runtime: &Runtime, account: &Arc<Account>, subscribers: usize, at_once: usize) -> f64 {
     let mut room = runtime.block_on(Room::of(account, subscribers));
     let mut publish = |times: usize| {
@@ -58,12 +59,12 @@ fn allocations(runtime: &Runtime, account: &Arc<Account>, subscribers: usize, at
     allocation_counter::measure(|| publish(MESSAGES)).count_total as f64 / MESSAGES as f64
 }
 
-/// Subscribers behind real sockets. Their clients read on a thread of their own.
+/// Subscribers on real sockets. The clients read on a separate thread.
 struct Room {
     node: Node,
     data: Payload,
     subscribers: usize,
-    /// Bytes that all clients have read, and that they will have.
+    /// Bytes read by the clients so far, and bytes expected in the end.
     read: Arc<AtomicUsize>,
     expected: usize,
 }
@@ -73,7 +74,7 @@ impl Room {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let read = Arc::<AtomicUsize>::default();
         let (address, counter) = (listener.local_addr().expect("an address"), Arc::clone(&read));
-        // Ends with the last of its connections.
+        // The thread ends with the last connection.
         std::thread::spawn(move || single_threaded().block_on(clients(address, subscribers, counter)));
         let mut node = Node::start(Arc::clone(account)).await;
         let mut expected = 0;
@@ -85,7 +86,7 @@ impl Room {
         Self { node, data, subscribers, read, expected }
     }
 
-    /// Returns once everybody has read them, so that no socket is ever full.
+    /// Publishes, and waits until every client has read the messages, so that no socket is ever full.
     async fn publish(&mut self, messages: usize) {
         let before = self.node.offset();
         self.node.publish(CHANNEL, &self.data, messages as u64, self.subscribers as u64).await;

@@ -1,5 +1,5 @@
-//! Named attacks by clients, by whoever reaches the listeners or PocketBase's routes, and by whoever may write to
-//! Redis. Each is refused with the code that the tables name, and honest clients beside it notice nothing.
+//! Named attacks by clients, by processes with access to the listeners or to PocketBase's routes, and by writers to
+//! Redis. The gateway refuses each attack with the code in the tables, and honest clients beside it are not affected.
 //!
 //! `cargo test --release --test attacks -- --nocapture` prints the table of `tests/README.md`.
 
@@ -21,9 +21,10 @@ mod attacks {
 use attacks::arena::Arena;
 use attacks::{channels, frames, hooks, http, membership, redis, routes, signals, tokens};
 
-/// One pair of gateways for all of them: what one attack has left behind, the next ones and the honest clients meet.
+/// One pair of gateways for the whole list, so that later attacks and the honest clients meet the effects of earlier
+/// attacks.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_attack_is_refused_and_nobody_else_notices() {
+async fn every_attack_is_refused_without_effect_on_other_clients() {
     let mut arena = Arena::new().await;
     tokens::run(&mut arena).await;
     channels::run(&mut arena).await;

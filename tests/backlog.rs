@@ -1,4 +1,4 @@
-//! A gateway that was away for a day: a hundred thousand rows wait in the outbox.
+//! A gateway that was down for a day: a hundred thousand rows wait in the outbox.
 
 mod harness;
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const ROWS: u64 = 100_000;
 
-/// Writes rows into the outbox of a PocketBase that is not running, each hundredth for this room.
+/// Writes rows into the outbox of a stopped PocketBase, every hundredth row for `room`.
 fn write_rows(database: &std::path::Path, room: &str) {
     let script = r#"
 import json, sqlite3, sys, time
@@ -46,7 +46,7 @@ async fn a_days_backlog_is_caught_up_while_clients_are_served() {
     let mut bob = Client::connect(world.gateway(), &users[1].token).await;
     let recovered = bob.recover(&channel, &place).await;
     assert_eq!(recovered["recovered"], true, "{recovered}");
-    // Clients are served meanwhile.
+    // The gateway serves clients meanwhile.
     let mut slowest = Duration::ZERO;
     until("the end of the backlog", async || {
         let asked = Instant::now();

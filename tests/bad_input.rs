@@ -1,4 +1,4 @@
-//! What a client or a hook caller gets wrong is counted, and said to whoever has to mend it. What they try on purpose:
+//! Mistakes of clients and hook callers are counted, and reported to the caller. Deliberate attacks are in
 //! `attacks.rs`.
 
 mod harness;
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, coding};
 
-/// An honest client that must notice nothing, and what the attacks are made with.
+/// A gateway with an honest client, which must not be affected.
 struct Arena {
     world: World,
     room: String,
@@ -36,7 +36,7 @@ impl Arena {
         self.world.gateway()
     }
 
-    /// The honest client still gets messages, and nothing panicked.
+    /// Checks that the honest client still gets messages, and that no session panicked.
     async fn end_undisturbed(mut self) {
         self.world.pocketbase.write(&self.room, &self.users[0], "still here").await;
         assert_eq!(self.honest.message().await, "still here");
@@ -45,7 +45,7 @@ impl Arena {
 }
 
 #[tokio::test]
-async fn frames_that_are_not_of_the_protocol_are_counted_by_their_kind() {
+async fn invalid_frames_are_counted_by_kind() {
     let arena = Arena::new(&[("GATEWAY_MAX_FRAME_SIZE", "10000")]).await;
     let connect = json!({"id": 1, "connect": {"token": arena.users[0].token}}).to_string();
     let bad_utf8 = Message::Frame(Frame::message(vec![0xff, 0xfe], coding::OpCode::Data(coding::Data::Text), true));
@@ -109,7 +109,7 @@ async fn the_commands_before_a_malformed_one_are_answered() {
 }
 
 #[tokio::test]
-async fn commands_that_cannot_be_done_are_counted_by_their_code() {
+async fn failed_commands_are_counted_by_code() {
     let arena = Arena::new(&[("GATEWAY_MAX_SUBSCRIPTIONS", "1")]).await;
     let room = format!("room:{}", arena.room);
     let mut client = Client::connect(arena.gateway(), &arena.users[0].token).await;
@@ -127,7 +127,7 @@ async fn commands_that_cannot_be_done_are_counted_by_their_code() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_not_understood_or_not_offered_is_refused_alone() {
+async fn an_invalid_or_unsupported_command_fails_alone() {
     let arena = Arena::new(&[]).await;
     let room = format!("room:{}", arena.room);
     let mut client = Client::connect(arena.gateway(), &arena.users[0].token).await;
@@ -167,7 +167,7 @@ async fn a_command_that_is_not_understood_or_not_offered_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn a_connect_that_failed_is_final_and_a_refresh_lengthens_the_stay() {
+async fn a_failed_connect_is_final_and_a_refresh_extends_the_connection() {
     let arena = Arena::new(&[("GATEWAY_CONNECT_TIMEOUT", "2")]).await;
     let alice = &arena.users[0];
     let room = format!("room:{}", arena.room);
@@ -176,7 +176,7 @@ async fn a_connect_that_failed_is_final_and_a_refresh_lengthens_the_stay() {
     let claims = |exp: u64| json!({"id": alice.id, "type": "auth", "collectionId": collection, "exp": exp});
     let expired = sign(Algorithm::HS256, &claims(now - 1), &key);
     for (token, code) in [("", 101), (&expired, 109)] {
-        // In the same frame and in a later one, as SDKs send their subscribes: the error is all that is answered.
+        // In the same frame and in a later frame, like the subscribes of SDKs: the only answer is the error.
         let mut client = Client::open(&arena.gateway().websocket()).await;
         let connect = json!({"id": 1, "connect": {"token": token}});
         client.send(&format!("{connect}\n{}", json!({"id": 2, "subscribe": {"channel": room}}))).await;
@@ -197,7 +197,7 @@ async fn a_connect_that_failed_is_final_and_a_refresh_lengthens_the_stay() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_or_stays_too_long() {
+async fn silent_and_expired_connections_are_closed() {
     let arena = Arena::new(&[("GATEWAY_CONNECT_TIMEOUT", "1"), ("GATEWAY_TOKEN_GRACE", "1")]).await;
     let mut silent = Client::open(&arena.gateway().websocket()).await;
     assert_eq!(silent.closed().await, (3502, "stale".into()));
@@ -210,7 +210,7 @@ async fn who_says_nothing_or_stays_too_long() {
 }
 
 #[tokio::test]
-async fn refused_hooks_are_told_why_and_counted() {
+async fn refused_posts_of_hooks_get_a_reason_and_are_counted() {
     let arena = Arena::new(&[("GATEWAY_MAX_HOOK_SIZE", "1000")]).await;
     let (http, url) = (Http::new(), arena.gateway().url("/hooks/pocketbase"));
     let (ours, foreign) = (Signer::new(&SECRET.into()), Signer::new(&"another secret of 32 characters..".into()));
@@ -241,8 +241,8 @@ async fn refused_hooks_are_told_why_and_counted() {
     arena.end_undisturbed().await;
 }
 
-/// Rows that no hook of ours would write: not JSON at all, JSON that ends its row or the whole answer, or parts that are
-/// not what they should be.
+/// Rows never written by the project's hooks: text other than JSON, JSON that ends its row or the whole answer, or
+/// parts of the wrong type.
 const UNREADABLE: &[&str] = &[
     "",
     "{",
@@ -261,7 +261,7 @@ const UNREADABLE: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn rows_that_cannot_be_read_hold_up_nothing() {
+async fn unreadable_rows_are_skipped_without_delay() {
     let mut arena = Arena::new(&[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let channel = format!("room:{}", arena.room);
     let many = format!(r#"{{"channels":[{}"room:x"],"data":1}}"#, r#""room:x","#.repeat(1000));
@@ -270,7 +270,7 @@ async fn rows_that_cannot_be_read_hold_up_nothing() {
         let record = json!({"id": "m", "content": name});
         json!({"channels": [channel], "data": {"action": "create", "collection": "messages", "record": record}})
     };
-    // One at a time, all together, and each between good ones.
+    // One at a time, together, and each between readable rows.
     let mut names = Vec::new();
     for (i, row) in odd.iter().enumerate() {
         let name = format!("after {i}");
@@ -290,7 +290,7 @@ async fn rows_that_cannot_be_read_hold_up_nothing() {
     let log = arena.gateway().process.log();
     assert!(log.contains("a row of PocketBase's outbox is unreadable") && !log.contains("cut off\""), "{log}");
 
-    // Access goes on, and ends where PocketBase ends it.
+    // Access checks go on, and access ends when PocketBase ends it.
     arena.world.pocketbase.write(&arena.room, &arena.users[0], "still here").await;
     assert_eq!(arena.honest.message().await, "still here");
     let members = arena.world.pocketbase.as_superuser("GET", "collections/room_members/records", &Value::Null).await;
@@ -298,14 +298,15 @@ async fn rows_that_cannot_be_read_hold_up_nothing() {
     let path = format!("collections/room_members/records/{}", bob.unwrap()["id"].as_str().unwrap());
     arena.world.pocketbase.append_to_outbox(&together[..odd.len()]);
     arena.world.pocketbase.as_superuser("DELETE", &path, &Value::Null).await;
-    // "Removed", or "rules changed" where a check of everything came first.
+    // "Removed", or "rules changed" if a full recheck came first.
     let code = arena.honest.unsubscribed().await["code"].clone();
     assert!(code == 2100 || code == 2103, "{code}");
 }
 
-/// A record that no subscriber's queue could hold reaches every gateway, the history and updates channels as its id.
+/// A record too large for any subscriber's queue reaches every gateway, the history and updates channels by its id
+/// only.
 #[tokio::test]
-async fn a_record_too_large_for_an_event_disturbs_nobody() {
+async fn a_record_too_large_for_an_event_arrives_as_its_id() {
     let world = World::start(2, true, &[]).await;
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
     let channel = format!("room:{room}");
@@ -316,7 +317,7 @@ async fn a_record_too_large_for_an_event_disturbs_nobody() {
         client.subscribe("room-updates").await;
         clients.push((client, place, gateway, user));
     }
-    // From the hooks: 60,000 characters of six bytes each. From rows of older hooks: more than any queue holds.
+    // From the hooks: 60,000 characters of six bytes each. From rows of older hooks: more bytes than any queue holds.
     let large = world.pocketbase.write(&room, &users[0], &"\u{1}".repeat(60_000)).await;
     let row = |collection: &str, id: &str, bytes: usize| {
         let record = json!({"id": id, "content": "x".repeat(bytes)});
@@ -357,7 +358,7 @@ async fn a_record_too_large_for_an_event_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn requests_that_lead_nowhere_are_told_why() {
+async fn requests_to_wrong_paths_or_methods_get_a_reason() {
     let arena = Arena::new(&[]).await;
     let http = Http::new();
     for (method, path, status) in
@@ -377,7 +378,7 @@ async fn requests_that_lead_nowhere_are_told_why() {
 }
 
 #[tokio::test]
-async fn logs_and_metrics_hold_no_secret_and_no_content() {
+async fn logs_and_metrics_contain_no_secrets_and_no_content() {
     let mut arena = Arena::new(&[("GATEWAY_LOG_LEVEL", "trace"), ("GATEWAY_LOG_FORMAT", "json")]).await;
     let mut forger = Client::open(&arena.gateway().websocket()).await;
     forger.send(&json!({"id": 1, "connect": {"token": format!("{}x", arena.users[0].token)}}).to_string()).await;

@@ -1,7 +1,7 @@
-//! The promises of [`Broker`], the same for every broker (`delivery`, `history`, `presence`, `status`), and what a
-//! broker in Redis does and lives through besides (`nodes`, `faults`, `cluster`).
+//! The contract of [`Broker`], tested for each implementation (`delivery`, `history`, `presence`, `status`), and the
+//! features and failures of the Redis broker (`nodes`, `faults`, `cluster`).
 
-// In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
+// Tests may unwrap. Clippy's own exception covers only #[test] functions, not the functions they call.
 #![allow(clippy::unwrap_used)]
 
 #[path = "broker/cluster.rs"]
@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 const PREFIX: &str = "test";
 
-/// Makes brokers that share nothing with those of other factories.
+/// Makes brokers that share nothing with the brokers of other factories.
 #[async_trait]
 trait Factory: Sync {
     async fn broker(&self, retention: Retention) -> Arc<dyn Broker>;
@@ -68,7 +68,7 @@ async fn connect(redis: &Redis, retention: Retention) -> Arc<RedisBroker> {
     RedisBroker::connect(&redis.url(), PREFIX, retention).await.unwrap()
 }
 
-/// Runs each case against each broker.
+/// Runs every case against each broker.
 macro_rules! for_each_broker {
     ($($file:ident::$case:ident)*) => {
         mod memory {
@@ -101,34 +101,34 @@ for_each_broker! {
     delivery::strange_names_do_not_collide
     delivery::payloads_pass_byte_for_byte
     delivery::concurrent_publishers_leave_no_gaps
-    history::it_is_read_in_stretches
-    history::it_is_bounded_in_size
-    history::it_is_bounded_in_bytes
+    history::reads_return_the_requested_range
+    history::size_is_bounded
+    history::bytes_are_bounded
     history::a_read_is_bounded_in_bytes
-    history::all_histories_together_are_bounded_in_bytes
-    history::it_expires_and_the_position_stays
-    history::an_untouched_channel_has_a_position
-    history::channels_have_epochs_of_their_own
-    history::what_is_forgotten_does_not_come_back
+    history::total_bytes_of_all_histories_are_bounded
+    history::publications_expire_and_the_position_stays
+    history::an_unused_channel_has_a_position
+    history::each_channel_has_a_separate_epoch
+    history::a_forgotten_history_does_not_come_back
     presence::clients_are_added_renewed_and_removed
     presence::clients_expire
     presence::clients_and_users_are_counted
-    presence::a_crowd_is_counted_and_not_listed
-    presence::who_comes_and_goes_is_told_once
-    presence::a_crowd_comes_and_goes_unannounced
+    presence::a_large_presence_is_counted_and_not_listed
+    presence::joins_and_leaves_are_announced_once
+    presence::joins_and_leaves_in_a_large_channel_are_not_announced
     status::a_user_is_online_while_one_connection_lives
     status::a_reload_goes_unnoticed
-    status::a_dead_nodes_lease_does_not_take_the_grace_away
+    status::an_expired_lease_of_a_dead_node_does_not_end_the_grace
     status::a_lost_connection_ends_without_grace
-    status::a_lease_runs_out_once
+    status::a_lease_expires_once
     status::modes_and_idleness
-    status::the_invisible_look_offline
-    status::a_mode_comes_back_with_its_lease
-    status::strangers_are_offline
-    status::whatever_happens_each_change_is_one
+    status::invisible_users_appear_offline
+    status::a_lease_restores_the_newest_mode
+    status::unknown_users_are_offline
+    status::consecutive_statuses_always_differ
     presence::the_mark_only_moves_forward
-    presence::a_name_is_claimed_once_at_a_time
-    presence::a_new_generation_begins_all_channels_anew
+    presence::a_name_has_one_claim_at_a_time
+    presence::a_new_generation_resets_every_channel
 }
 
 fn generous() -> Retention {
@@ -159,7 +159,7 @@ fn entries(channel: &str, seqs: impl IntoIterator<Item = u64>) -> Vec<Entry> {
     seqs.into_iter().map(|seq| entry(channel, seq)).collect()
 }
 
-/// A place in the outbox of the first generation.
+/// A mark in the outbox of the first generation.
 fn mark(seq: u64) -> Mark {
     Mark { generation: 0, seq, fingerprint: seq + 1, boot: 3 }
 }
@@ -168,25 +168,25 @@ fn client(user: &str, client: &str) -> ClientInfo {
     ClientInfo { user: user.into(), client: client.into() }
 }
 
-/// Offset and payload, for comparing.
+/// Offsets and payloads, for comparisons.
 fn brief(publications: &[Publication]) -> Vec<(u64, String)> {
     let text = |p: &Publication| String::from_utf8(p.data.as_bytes().to_vec()).unwrap();
     publications.iter().map(|p| (p.offset, text(p))).collect()
 }
 
-/// Offset and payload where each payload is `seq` and offsets follow the sequence from 1.
+/// Offsets and payloads, where the payloads are `seqs` and the offsets count from 1.
 fn numbered(seqs: impl IntoIterator<Item = u64>) -> Vec<(u64, String)> {
     (1..).zip(seqs).map(|(offset, seq)| (offset, seq.to_string())).collect()
 }
 
-/// Keeps all that a broker delivers.
+/// A sink that records every delivery.
 #[derive(Default)]
 struct Recorder {
     publications: Mutex<Vec<(String, String, Publication)>>,
     signals: Mutex<Vec<(String, Publication)>>,
     movements: Mutex<Vec<(String, Movement, String)>>,
     statuses: Mutex<Vec<(String, State)>>,
-    /// The barriers that publications named, each with the publication's channel.
+    /// Barriers named by publications, each with the publication's channel.
     barriers: Mutex<Vec<(String, Position)>>,
     gaps: AtomicUsize,
 }
@@ -232,7 +232,7 @@ impl Recorder {
         all.iter().filter(|(name, ..)| name == channel).map(|(.., publication)| publication.clone()).collect()
     }
 
-    /// Who came (`+`) into this channel and who went (`-`).
+    /// Joins (`+`) and leaves (`-`) of a channel.
     fn movements(&self, channel: &str) -> Vec<String> {
         let all = self.movements.lock().unwrap();
         let sign = |movement: &Movement| if *movement == Movement::Join { '+' } else { '-' };
@@ -255,7 +255,7 @@ impl Recorder {
         epochs
     }
 
-    /// Waits until so many publications of the channel have come, and returns all of them.
+    /// Waits until the channel has `count` publications, and returns its publications.
     async fn wait(&self, channel: &str, count: usize) -> Vec<Publication> {
         let enough = async || (self.of(channel).len() >= count).then_some(());
         until(&format!("{count} publications of {channel:?}"), enough).await;
@@ -263,7 +263,7 @@ impl Recorder {
     }
 }
 
-/// Looks until there is a result, for half a minute at most.
+/// Polls `look` until it returns a value, for at most half a minute.
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

@@ -1,4 +1,4 @@
-//! A chat through a real PocketBase: who gets what, in which order, and who gets nothing.
+//! A chat through a real PocketBase: recipients, order, and no delivery to strangers.
 
 mod harness;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
-async fn a_message_reaches_the_other_member_and_nobody_else() {
+async fn a_message_reaches_the_other_member_and_no_stranger() {
     let world = World::single().await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut bob = world.subscriber(0, &users[1], &room).await;
@@ -44,7 +44,7 @@ async fn content_is_passed_on_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn clients_on_either_of_two_gateways_get_everything_in_order() {
+async fn clients_on_both_gateways_get_every_message_in_order() {
     let world = World::start(2, true, &[]).await;
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
     let mut bob = world.subscriber(0, &users[1], &room).await;
@@ -65,7 +65,7 @@ async fn clients_on_either_of_two_gateways_get_everything_in_order() {
     }
 }
 
-/// While a client is away for ten seconds, a message is written every half second.
+/// A client is away for ten seconds while a message is written every half second.
 async fn away_for_ten_seconds(world: &World, back_at: usize) {
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -100,19 +100,19 @@ async fn away_for_ten_seconds(world: &World, back_at: usize) {
 }
 
 #[tokio::test]
-async fn who_was_away_for_ten_seconds_gets_exactly_what_was_missed() {
+async fn a_client_away_for_ten_seconds_recovers_exactly_the_missed_messages() {
     away_for_ten_seconds(&World::single().await, 0).await;
 }
 
 #[tokio::test]
-async fn also_from_the_other_gateway() {
+async fn a_client_away_for_ten_seconds_recovers_on_the_other_gateway() {
     away_for_ten_seconds(&World::start(2, true, &[]).await, 1).await;
 }
 
-/// SDKs store the reply's position and hand out its publications afterwards. Who is interrupted in between asks from
-/// there.
+/// SDKs store the reply's position and hand out its publications afterwards. A client interrupted in between recovers
+/// from the stored position.
 #[tokio::test]
-async fn a_recovery_that_was_not_handed_out_is_repeated_by_the_next() {
+async fn an_interrupted_recovery_is_repeated_by_the_next_one() {
     let world = World::single().await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -122,7 +122,7 @@ async fn a_recovery_that_was_not_handed_out_is_repeated_by_the_next() {
     assert_eq!(watcher.message().await, "seen");
     let mut place = bob.subscribe(&channel).await;
     bob.cut();
-    // More than a gateway keeps at hand (32), so that the broker's history is read as well.
+    // More than the hub's cache holds (32), so that the broker's history is read as well.
     for count in [3, 40] {
         for i in 0..count {
             world.pocketbase.write(&room, &users[0], &i.to_string()).await;
@@ -144,7 +144,7 @@ async fn a_recovery_that_was_not_handed_out_is_repeated_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_position_without_an_epoch_holds_in_any() {
+async fn a_position_without_an_epoch_is_valid_in_any_epoch() {
     let world = World::start(1, false, &[("GATEWAY_HISTORY_SIZE", "5")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -164,7 +164,7 @@ async fn a_position_without_an_epoch_holds_in_any() {
     assert_eq!(history(u64::MAX, true).await, Some(0));
     assert_eq!(history(top - 2, false).await, Some(2));
     bob.call("unsubscribe", json!({"channel": channel})).await;
-    // The gateway has no more publications at hand than the history has.
+    // The hub's cache holds no more publications than the history.
     for (offset, recovered) in [(top - 5, true), (top, true), (top - 6, false), (top + 1, false)] {
         let result = bob.recover(&channel, &Place { offset, epoch: String::new() }).await;
         assert_eq!(result["recovered"], json!(recovered), "from {offset} of {top}: {result}");
@@ -173,7 +173,7 @@ async fn a_position_without_an_epoch_holds_in_any() {
 }
 
 #[tokio::test]
-async fn what_history_no_longer_holds_is_told_and_not_made_up() {
+async fn a_recovery_beyond_the_history_says_so() {
     let world = World::start(1, false, &[("GATEWAY_HISTORY_SIZE", "5")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -200,7 +200,7 @@ async fn what_history_no_longer_holds_is_told_and_not_made_up() {
 }
 
 #[tokio::test]
-async fn members_type_and_only_what_is_allowed() {
+async fn members_may_publish_only_allowed_signals() {
     let world = World::single().await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -223,7 +223,7 @@ async fn members_type_and_only_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_batch_arrives_whole_and_a_rolled_back_one_not_at_all() {
+async fn a_batch_arrives_whole_and_a_rolled_back_batch_does_not_arrive() {
     let world = World::single().await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut bob = world.subscriber(0, &users[1], &room).await;
@@ -243,7 +243,7 @@ async fn a_batch_arrives_whole_and_a_rolled_back_one_not_at_all() {
 }
 
 #[tokio::test]
-async fn what_is_written_while_the_gateway_is_away_arrives_after_its_return() {
+async fn messages_written_while_the_gateway_is_down_arrive_after_its_restart() {
     let mut world = World::start(1, true, &[]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -262,7 +262,7 @@ async fn what_is_written_while_the_gateway_is_away_arrives_after_its_return() {
         .as_array()
         .into_iter()
         .flatten()
-        // Bob's membership may have been published after his subscribe.
+        // Bob's membership may have been published after Bob's subscribe.
         .filter(|publication| publication["data"]["collection"] == "messages")
         .map(|publication| publication["data"]["record"]["content"].as_str().unwrap().to_owned())
         .collect();
@@ -273,7 +273,7 @@ async fn what_is_written_while_the_gateway_is_away_arrives_after_its_return() {
 }
 
 #[tokio::test]
-async fn a_stop_tells_the_clients_and_a_running_gateway_is_not_ready_meanwhile() {
+async fn a_stopping_gateway_closes_connections_with_3001() {
     let mut world = World::single().await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut bob = world.subscriber(0, &users[1], &room).await;

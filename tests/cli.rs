@@ -1,4 +1,4 @@
-//! The command line: what it refuses, and how it says so.
+//! The command line: refused arguments and settings, and their error messages.
 
 mod harness;
 
@@ -27,7 +27,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn check_config_names_what_is_wrong() {
+fn check_config_names_the_wrong_setting() {
     let unknown = file("histroy_size = 10");
     let path = unknown.path().to_str().unwrap();
     let told = refused(&["check-config", "--config", path], &[]);
@@ -41,12 +41,12 @@ fn check_config_names_what_is_wrong() {
     let told = refused(&["check-config", "--config", "/does/not/exist"], &[]);
     assert!(told.contains("/does/not/exist"), "{told}");
     assert!(refused(&["check-config", "--lisen", "x"], &[]).contains("--listen"));
-    // The same holds for serving: nothing is bound before the configuration is right.
+    // The same holds for `serve`: the configuration is checked before any port is bound.
     assert!(refused(&["serve"], &[("GATEWAY_REDIS_URL", "x")]).contains("GATEWAY_REDIS_URL"));
 }
 
 #[test]
-fn check_config_prints_what_holds_without_secrets() {
+fn check_config_prints_the_effective_settings_without_secrets() {
     let settings = file("history_size = 10\nlog_format = \"json\"");
     let path = settings.path().to_str().unwrap();
     let output = gateway(
@@ -60,7 +60,7 @@ fn check_config_prints_what_holds_without_secrets() {
 }
 
 #[test]
-fn help_teaches_and_a_taken_port_is_named() {
+fn help_explains_the_settings_and_a_port_in_use_is_named() {
     let help = String::from_utf8(gateway(&["--help"], &[]).stdout).unwrap();
     for word in ["check-config", "doctor", "--pocketbase-url", "GATEWAY_REDIS_URL", "GATEWAY_SECRET", "seconds"] {
         assert!(help.contains(word), "{word} in {help}");
@@ -72,7 +72,7 @@ fn help_teaches_and_a_taken_port_is_named() {
 }
 
 #[test]
-fn more_connections_than_descriptors_are_refused_before_anything_is_bound() {
+fn more_connections_than_descriptors_are_refused_before_any_port_is_bound() {
     let mut command = Command::new("sh");
     command
         .args(["-c", "ulimit -n 1024; exec \"$0\" --max-connections 1000"])
@@ -84,7 +84,7 @@ fn more_connections_than_descriptors_are_refused_before_anything_is_bound() {
 }
 
 #[tokio::test]
-async fn doctor_says_what_is_wrong() {
+async fn doctor_names_the_problem() {
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let output = gateway(&["doctor"], &[("GATEWAY_POCKETBASE_URL", &nowhere)]);
     let told = String::from_utf8(output.stdout).unwrap();

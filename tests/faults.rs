@@ -1,11 +1,11 @@
-//! Nothing lost, nothing twice, in order: a real topology under load while processes are killed and stopped and
-//! networks cut, and a checker that compares what clients saw with PocketBase's tables. `tests/README.md` says how
-//! it works and how to replay a seed.
+//! Fault injection: a real topology under load, in which processes are killed and paused and networks are cut. A
+//! checker compares the clients' logs with PocketBase's tables: nothing lost, nothing twice, in order.
+//! `tests/README.md` describes the method and how to replay a seed.
 //!
 //! `FAULTS_MINUTES=30 FAULTS_SEED=n cargo test --release --test faults -- --nocapture soak` runs for longer, and with
 //! `FAULTS_CLUSTER=1` on a Redis Cluster.
 
-// In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
+// Tests may unwrap. Clippy's own exception covers only #[test] functions, not the functions they call.
 #![allow(clippy::unwrap_used)]
 
 mod harness;
@@ -33,8 +33,8 @@ mod faults {
 
 use std::time::Duration;
 
-/// Of the short run, each for [`SHORT`], with a cluster or without: chosen since between them they catch most of the
-/// broken gateways that `tests/README.md` lists.
+/// Seeds of the short run, each for [`SHORT`], with or without a cluster. Together these seeds detect most of the
+/// broken gateways in the list of `tests/README.md`.
 const SEEDS: [(u64, bool); 3] = [(2, false), (4, false), (3, true)];
 const SHORT: Duration = Duration::from_secs(48);
 

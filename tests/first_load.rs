@@ -1,5 +1,5 @@
-//! The first frame of a client: `connect` and all subscribes in one frame, as SDKs send it at each start of a page and
-//! after each restart of a gateway. Also: access that is granted right after a refusal.
+//! The first frame of a client: `connect` and every subscribe in one frame, as SDKs send it at the start of a page and
+//! after the restart of a gateway. Also: access granted right after a refusal.
 
 #![allow(clippy::unwrap_used)]
 
@@ -86,9 +86,9 @@ async fn all_rooms_in_the_first_frame_cost_one_call_with_redis() {
     all_rooms_at_once(true).await;
 }
 
-/// The missed publications of all rooms together are several times larger than `max_queue_size`.
+/// The rooms' missed publications together are several times larger than `max_queue_size`.
 #[tokio::test]
-async fn more_than_the_queue_holds_is_recovered_in_one_frame() {
+async fn recoveries_in_one_frame_may_exceed_the_queue() {
     const MISSED: usize = 6;
     for with_redis in [false, true] {
         let world = World::start(1, with_redis, &[("GATEWAY_MAX_QUEUE_SIZE", "262144")]).await;
@@ -106,7 +106,7 @@ async fn more_than_the_queue_holds_is_recovered_in_one_frame() {
                 world.pocketbase.write(room, &alice, &long).await;
             }
         }
-        // The relay publishes in order: after the last message, all have been published.
+        // The relay publishes in order: after the last message, every message has been published.
         let last = format!("room:{}", rooms[rooms.len() - 1]);
         let mut witness = Client::connect(world.gateway(), &alice.token).await;
         witness.subscribe(&last).await;
@@ -123,7 +123,7 @@ async fn more_than_the_queue_holds_is_recovered_in_one_frame() {
         let subscribes: Vec<Value> = rooms.iter().zip(&places).map(recover).collect();
         let mut client = Client::open_narrow(world.gateway()).await;
         client.send(&first_frame(&alice.token, &subscribes)).await;
-        // What exceeds a reply's share follows as pushes.
+        // Publications beyond a reply's share follow as pushes.
         let (mut recovered, mut missed) = (0, 0);
         while recovered < rooms.len() || missed < rooms.len() * MISSED {
             let frame = client.push().await;
@@ -138,9 +138,9 @@ async fn more_than_the_queue_holds_is_recovered_in_one_frame() {
     }
 }
 
-/// Commands of one frame take effect in order, although all subscribes are prepared first.
+/// Commands of one frame take effect in order, although the subscribes are prepared first.
 #[tokio::test]
-async fn a_frame_s_commands_take_effect_in_their_order() {
+async fn commands_of_a_frame_take_effect_in_order() {
     let world = World::start(1, false, &[("GATEWAY_MAX_SUBSCRIPTIONS", "3")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let own = rooms(&world, &users[1], 3).await;
@@ -177,7 +177,7 @@ async fn a_frame_s_commands_take_effect_in_their_order() {
         assert_eq!(*outcome, expected, "command {}: {}", i + 1, replies[i]);
     }
     assert_eq!(replies[10]["presence_stats"]["num_clients"], 1);
-    // A prepared subscribe that is refused by `max_subscriptions` leaves no presence behind.
+    // A prepared subscribe refused by `max_subscriptions` leaves no presence behind.
     let more =
         [(12, &c), (13, &d)].map(|(id, channel)| json!({"id": id, "subscribe": {"channel": channel}}).to_string());
     bob.send(&more.join("\n")).await;
@@ -211,12 +211,12 @@ async fn granted_right_after_a_refusal(gateways: usize, with_redis: bool) {
 }
 
 #[tokio::test]
-async fn who_is_let_in_right_after_a_refusal_gets_in() {
+async fn access_granted_right_after_a_refusal_takes_effect() {
     granted_right_after_a_refusal(1, false).await;
 }
 
 #[tokio::test]
-async fn who_is_let_in_right_after_a_refusal_gets_in_with_redis() {
+async fn access_granted_right_after_a_refusal_takes_effect_with_redis() {
     granted_right_after_a_refusal(2, true).await;
 }
 

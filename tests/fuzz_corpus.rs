@@ -1,5 +1,5 @@
-//! What the fuzzer has found and collected goes through the same properties here, without a fuzzer: everything that
-//! reads what comes from outside. `tests/fuzz/run.sh` looks for more.
+//! Replays the fuzzer's corpus through the same properties, without a fuzzer: every parser of external input.
+//! `tests/fuzz/run.sh` searches for more inputs.
 
 #[path = "fuzz/properties"]
 mod properties {
@@ -14,7 +14,7 @@ mod properties {
 
 use std::path::Path;
 
-/// Every file of a target's corpus. A panic names the file.
+/// Checks every file of a target's corpus. A panic names the file.
 fn replay(target: &str, check: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
     let files = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));

@@ -1,4 +1,4 @@
-//! A planned stop: nobody notices more of it than one reconnection, and those are spread out.
+//! A planned stop: each client reconnects once, and the reconnections are spread out.
 
 mod harness;
 
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
-/// How many gateways the roll goes through, and over how long each spreads its clients.
+/// Number of gateways restarted in turn, and the time over which each gateway spreads its disconnects.
 const GATEWAYS: usize = 3;
 const SPREAD: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 90;
@@ -26,7 +26,7 @@ async fn a_rolling_restart_under_load_loses_nothing() {
         ("GATEWAY_SHUTDOWN_SPREAD", "3"),
         ("GATEWAY_DRAIN_DELAY", "1"),
         ("GATEWAY_PULL_INTERVAL", "1"),
-        // Longer than the whole test: who is still in the presence afterwards was not taken out.
+        // Longer than the test: a client still present afterwards was never removed.
         ("GATEWAY_PRESENCE_TTL", "600"),
         ("GATEWAY_MAX_CONNECTIONS_PER_USER", "1000"),
     ];
@@ -69,7 +69,7 @@ async fn a_rolling_restart_under_load_loses_nothing() {
     assert!(longest < SPREAD + Duration::from_secs(5), "{longest:?}");
 }
 
-/// Tells a gateway to stop and waits for its end; returns after how long it was not ready any more.
+/// Stops a gateway and waits until it has ended. Returns the time until /readyz failed.
 async fn stop_and_watch(gateway: &mut Gateway) -> Duration {
     let (http, ready, asked) = (Http::new(), gateway.admin("readyz"), Instant::now());
     gateway.process.signal("TERM");
@@ -83,7 +83,7 @@ async fn stop_and_watch(gateway: &mut Gateway) -> Duration {
     unready
 }
 
-/// Whether the connections ended over the whole of the spread, and evenly.
+/// Asserts that the connections ended evenly over the whole spread.
 fn assert_spread(gateway: usize, mut ends: Vec<Duration>, unready: Duration) {
     ends.sort_unstable();
     let (first, last) = (ends[0], ends[ends.len() - 1]);
@@ -100,7 +100,7 @@ fn assert_spread(gateway: usize, mut ends: Vec<Duration>, unready: Duration) {
     assert!(slices.iter().all(|&n| n > 0 && n < ends.len() / 2), "{slices:?}");
 }
 
-/// Write until they are told to stop, through PocketBase's REST API.
+/// Tasks that write through PocketBase's REST API until stopped.
 struct Writers {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicUsize>,
@@ -134,7 +134,7 @@ impl Writers {
         Self { stop, written, tasks }
     }
 
-    /// Everything that they have written.
+    /// Stops the writers and returns every written content.
     async fn stop(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
@@ -145,7 +145,7 @@ impl Writers {
     }
 }
 
-/// A client that reconnects to the next gateway whenever one sends it away, and recovers there.
+/// A client that reconnects to the next gateway after each disconnect and recovers.
 struct Wanderer {
     ends: Arc<std::sync::Mutex<Vec<(usize, Instant)>>>,
     expected: tokio::sync::watch::Sender<usize>,
@@ -154,7 +154,7 @@ struct Wanderer {
 
 struct Journey {
     contents: Vec<String>,
-    /// From the end of each connection to being subscribed again.
+    /// Times from the end of a connection to the next subscription.
     waits: Vec<Duration>,
 }
 
@@ -176,13 +176,13 @@ impl Wanderer {
         Self { ends, expected, task: tokio::spawn(async move { traveller.travel(client, place, until).await }) }
     }
 
-    /// When a gateway ended its connections, after this instant.
+    /// Times of the disconnects from `gateway`, counted from `begin`.
     fn ends_since(&self, begin: Instant, gateway: usize) -> Vec<Duration> {
         let ends = self.ends.lock().expect("no panic");
         ends.iter().filter(|(at, when)| *at == gateway && *when > begin).map(|(_, when)| *when - begin).collect()
     }
 
-    /// What it has seen, once it has as many messages.
+    /// Returns the journey once the client has received `messages` messages.
     async fn finish(self, messages: usize) -> Journey {
         self.expected.send_replace(messages);
         tokio::time::timeout(harness::DEADLINE, self.task).await.expect("everything arrives").expect("no surprise")
@@ -227,7 +227,7 @@ impl Traveller {
         self.journey
     }
 
-    /// Connected and subscribed again, with what was missed.
+    /// Connects to the next gateway, subscribes and recovers the missed publications.
     async fn move_on(&mut self, place: &mut Place) -> Client {
         loop {
             self.at = (self.at + 1) % self.urls.len();
@@ -253,7 +253,7 @@ impl Traveller {
 }
 
 #[tokio::test]
-async fn until_the_drain_delay_is_over_everybody_is_served_and_then_told_where_to_go() {
+async fn clients_are_served_during_the_drain_delay_and_closed_with_3001_afterwards() {
     let settings = [("GATEWAY_DRAIN_DELAY", "2"), ("GATEWAY_SHUTDOWN_SPREAD", "4")];
     let mut world = World::start(1, false, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
@@ -286,7 +286,7 @@ async fn until_the_drain_delay_is_over_everybody_is_served_and_then_told_where_t
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_ends_the_gateway_at_once() {
     let settings = [("GATEWAY_SHUTDOWN_SPREAD", "300"), ("GATEWAY_SHUTDOWN_TIMEOUT", "301")];
     for (first, second) in [("TERM", "TERM"), ("INT", "TERM"), ("HUP", "TERM")] {
         let mut world = World::start(1, false, &settings).await;
@@ -304,7 +304,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_holds_up_no_stop_for_longer_than_its_timeout() {
+async fn a_client_that_does_not_read_delays_a_stop_no_longer_than_the_timeout() {
     let settings = [("GATEWAY_SHUTDOWN_SPREAD", "0"), ("GATEWAY_SHUTDOWN_TIMEOUT", "2")];
     let mut world = World::start(1, true, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;

@@ -1,5 +1,5 @@
-//! Whoever asks for too much is refused with the code that belongs to it and is counted; an honest client beside it
-//! notices nothing.
+//! Clients beyond a limit are refused with the limit's code and counted, and an honest client beside them is not
+//! affected.
 
 mod harness;
 
@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-/// Where attacks come from; honest clients are on 127.0.0.1.
+/// Address of the attackers; honest clients use 127.0.0.1.
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const PANICS: &str = "gateway_session_panics_total";
 
-/// An honest client that must notice nothing.
+/// A gateway with an honest client, which must not be affected.
 struct Arena {
     world: World,
     room: String,
@@ -48,7 +48,7 @@ impl Arena {
         format!("room:{}", self.room)
     }
 
-    /// Another honest client gets in and in touch; returns how long that took.
+    /// Connects and subscribes another honest client; returns the duration.
     async fn newcomer(&self) -> Duration {
         let begun = Instant::now();
         let mut client = Client::connect(self.gateway(), &self.users[0].token).await;
@@ -56,7 +56,7 @@ impl Arena {
         begun.elapsed()
     }
 
-    /// The honest client, still on its first connection, gets a message by the hooks.
+    /// Checks that the honest client, on its first connection, still gets a message through the hooks.
     async fn is_served(&mut self) {
         self.world.pocketbase.write(&self.room, &self.users[0], "still here").await;
         assert_eq!(self.honest.message().await, "still here");
@@ -69,7 +69,7 @@ impl Arena {
     }
 }
 
-/// A request by hand, to the end of what comes back.
+/// Sends a handwritten request and reads the answer to its end.
 async fn raw(from: Ipv4Addr, port: u16, request: &[u8]) -> String {
     let mut stream = connect_from(from, port).await.expect("the gateway accepts");
     stream.write_all(request).await.expect("the request leaves");
@@ -91,7 +91,7 @@ fn pings(ids: std::ops::Range<u32>) -> String {
 #[tokio::test]
 async fn commands_beyond_the_rate() {
     let arena = Arena::new(&[]).await;
-    // What an SDK does after a reconnect passes, by the defaults.
+    // An SDK's subscribes after a reconnect stay within the default limits.
     let mut many = Client::connect(arena.gateway(), &arena.users[0].token).await;
     for i in 100..400 {
         many.send(&json!({"id": i, "subscribe": {"channel": format!("room:none{i}")}}).to_string()).await;
@@ -112,7 +112,7 @@ async fn commands_beyond_the_rate() {
             assert_eq!(reply["ping"], json!({}), "{reply}");
         }
     }
-    // 500 at once, of which the connect was one; some more came in while the frame was taken.
+    // A burst of 500, of which the connect used one; a few more were granted while the frame was processed.
     assert!((60..=101).contains(&refused), "{refused}");
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(hasty.call("ping", json!({})).await["ping"], json!({}), "who slows down is served again");
@@ -122,7 +122,7 @@ async fn commands_beyond_the_rate() {
     let mut flood = Client::connect(arena.gateway(), &arena.users[0].token).await;
     flood.send(&pings(1..2000)).await;
     assert_eq!(flood.closed().await, (3013, "too many requests".into()));
-    // What is no command counts as well.
+    // Frames that are no commands count as well.
     for frame in [Message::Ping("x".into()), Message::Pong("x".into()), Message::text("")] {
         let mut flood = Client::connect(arena.gateway(), &arena.users[0].token).await;
         for _ in 0..3000 {
@@ -179,7 +179,7 @@ async fn connections_of_one_user_on_two_gateways() {
         assert_eq!(connect(gateway).await.closed().await, (3504, "connection limit".into()));
         arena.world.gateways[gateway].metric_reaches(r#"gateway_disconnects_total{code="3504"}"#, 1.0).await;
     }
-    // For longer than a lease: those who stay go on being counted.
+    // Longer than a lease: open connections still count.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(connect(1).await.closed().await.0, 3504);
 
@@ -200,7 +200,7 @@ async fn connections_of_one_user_on_two_gateways() {
     held.push(in_again(0).await);
     arena.is_served().await;
     assert_eq!(arena.gateway().metric(PANICS).await, 0.0);
-    // Those of a gateway that died are forgotten with their leases.
+    // Connections of a killed gateway stop counting when their leases expire.
     arena.world.gateways[0].process.kill();
     for _ in 0..3 {
         held.push(in_again(1).await);
@@ -232,14 +232,14 @@ async fn connections_of_one_user_without_redis_and_without_a_limit() {
 async fn sockets_of_one_address() {
     let arena = Arena::new(&[("GATEWAY_MAX_CONNECTIONS_PER_IP", "10")]).await;
     let (gateway, refused) = (arena.gateway(), Err(Refused { status: 429, retry_after: true }));
-    // Half of them have said nothing, half are WebSockets.
+    // Half of the sockets are silent, half are WebSockets.
     let (mut silent, mut open) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         silent.push(connect_from(ATTACKER, gateway.port).await.unwrap());
         open.push(Client::open_from(gateway, ATTACKER, &[]).await.unwrap());
     }
     assert_eq!(Client::open_from(gateway, ATTACKER, &[]).await.map(drop), refused);
-    // It is told also where it asks for something else, or for nothing.
+    // The same answer to other requests, and to incomplete ones.
     let answer = raw(ATTACKER, gateway.port, b"POST /hooks/pocketbase HTTP/1.1\r\n").await;
     assert!(
         answer.starts_with("HTTP/1.1 429 ")
@@ -247,7 +247,7 @@ async fn sockets_of_one_address() {
             && answer.contains("max_connections_per_ip"),
         "{answer}"
     );
-    // What a client makes up is not believed where no proxy is trusted.
+    // Without a trusted proxy, a client's forwarding header is ignored.
     assert_eq!(Client::open_from(gateway, ATTACKER, &[("x-forwarded-for", "192.0.2.1")]).await.map(drop), refused);
     gateway.metric_reaches(r#"gateway_sockets_refused_total{reason="max_connections_per_ip"}"#, 3.0).await;
     assert!(gateway.process.log().contains("trusted_proxies"), "{}", gateway.process.log());
@@ -272,7 +272,7 @@ async fn sockets_of_one_address_behind_a_proxy() {
         Err(refused) => refused.status,
     };
     for (headers, status) in [
-        // The proxy's own word is the rightmost; what stands left of it was made up.
+        // The proxy's own entry is the rightmost; entries to the left are forged.
         (vec![("x-forwarded-for", "192.0.2.1")], 101),
         (vec![("x-forwarded-for", "203.0.113.1, 192.0.2.1")], 101),
         (vec![("x-forwarded-for", "203.0.113.2"), ("x-forwarded-for", "192.0.2.1, 10.1.1.1")], 101),
@@ -283,7 +283,7 @@ async fn sockets_of_one_address_behind_a_proxy() {
         (vec![("forwarded", "for=\"[2001:db8:1:2::2]\"")], 101),
         (vec![("forwarded", "for=\"[2001:db8:1:2:3::3]\"")], 101),
         (vec![("forwarded", "for=\"[2001:db8:1:2:3::4]\"")], 429),
-        // Nothing sensible: the proxy itself is counted.
+        // No usable address: the proxy itself is counted.
         (vec![("x-forwarded-for", "nonsense")], 101),
         (vec![("forwarded", "for=unknown")], 101),
         (vec![], 101),
@@ -292,14 +292,14 @@ async fn sockets_of_one_address_behind_a_proxy() {
         assert_eq!(open(&headers).await, status, "{headers:?}");
     }
     gateway.metric_reaches(r#"gateway_handshakes_refused_total{reason="max_connections_per_ip"}"#, 4.0).await;
-    // The clients are connected and served like others.
+    // These clients connect and are served like others.
     held[0].log_in(&arena.users[0].token).await;
     held[0].subscribe(&arena.channel()).await;
     arena.end_undisturbed().await;
 }
 
 #[tokio::test]
-async fn connections_of_all() {
+async fn connections_of_one_gateway() {
     let mut arena = Arena::new(&[("GATEWAY_MAX_CONNECTIONS", "5")]).await;
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -311,7 +311,7 @@ async fn connections_of_all() {
     }
     arena.gateway().metric_reaches(r#"gateway_handshakes_refused_total{reason="max_connections"}"#, 3.0).await;
     assert_eq!(arena.gateway().metric("gateway_connections").await, 5.0);
-    // PocketBase's hooks have places of their own.
+    // PocketBase's hooks have a separate share of connections.
     let hook = r#"gateway_hooks_refused_total{reason="busy"}"#;
     let answer = Http::new().post_events(arena.gateway(), r#"{"events":[]}"#.into()).await.unwrap();
     assert_eq!((answer.status, arena.gateway().metric(hook).await), (202, 0.0));
@@ -322,7 +322,7 @@ async fn connections_of_all() {
 }
 
 #[tokio::test]
-async fn thousands_of_sockets_that_say_nothing() {
+async fn thousands_of_silent_sockets() {
     const SOCKETS: usize = 4000;
     for (per_ip, pending, reason) in
         [("500", "1000000", "max_connections_per_ip"), ("0", "300", "pending"), ("1000", "300", "pending")]
@@ -331,7 +331,7 @@ async fn thousands_of_sockets_that_say_nothing() {
         let mut arena = Arena::new(&settings).await;
         let (mut sockets, mut longest) = (Vec::new(), Duration::ZERO);
         for i in 0..SOCKETS {
-            // As fast as the system takes them, with a part of a request or with nothing.
+            // As fast as the system accepts them, with a partial request or none.
             let mut stream = connect_from(ATTACKER, arena.gateway().port).await.expect("the system takes it");
             if i % 2 == 0 {
                 let _ = stream.write_all(b"GET /connection/websocket HTTP/1.1\r\nHost: x\r\n").await;
@@ -367,7 +367,7 @@ async fn connections_without_a_token() {
     for client in &mut silent {
         assert_eq!(client.closed().await.0, 3502);
     }
-    // Those who did send one do not count.
+    // Connections with a token do not count.
     let mut held = Vec::new();
     for _ in 0..10 {
         held.push(Client::connect(arena.gateway(), &arena.users[0].token).await);
@@ -377,7 +377,7 @@ async fn connections_without_a_token() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins() {
+async fn pages_from_other_origins() {
     let listed = "https://chat.example.org, https://*.example.com, capacitor://localhost, file://";
     let arena = Arena::new(&[("GATEWAY_ALLOWED_ORIGINS", listed)]).await;
     for (origins, allowed) in [
@@ -411,7 +411,7 @@ async fn pages_of_other_origins() {
 }
 
 #[tokio::test]
-async fn heads_that_are_too_large() {
+async fn heads_above_the_size_limit() {
     let arena = Arena::new(&[]).await;
     let gateway = arena.gateway();
     let lines = |count: usize| (0..count).map(|i| format!("X-{i}: x\r\n")).collect::<String>();
@@ -437,12 +437,12 @@ async fn heads_that_are_too_large() {
 }
 
 #[tokio::test]
-async fn requests_that_come_slowly() {
+async fn slow_requests() {
     let arena = Arena::new(&[("GATEWAY_REQUEST_TIMEOUT", "1")]).await;
     let gateway = arena.gateway();
     let patience = Duration::from_secs(1)..Duration::from_secs(4);
     for port in [gateway.port, gateway.admin_port] {
-        // Nothing; a head that comes byte by byte; nothing after a first request.
+        // No bytes; a head that arrives byte by byte; no bytes after a first request.
         for (first, drip) in
             [("", false), ("GET /livez HTTP/1.1\r\nX: ", true), ("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", false)]
         {
@@ -477,13 +477,13 @@ async fn requests_that_come_slowly() {
 }
 
 #[tokio::test]
-async fn bodies_that_would_fill_the_memory() {
+async fn bodies_above_the_memory_limit() {
     let arena = Arena::new(&[("GATEWAY_MAX_HOOK_SIZE", "200000")]).await;
     let gateway = arena.gateway();
     let head =
         |length: usize| format!("POST /hooks/pocketbase HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{");
     assert!(raw(ATTACKER, gateway.port, head(200_001).as_bytes()).await.starts_with("HTTP/1.1 413 "));
-    // Those that are announced and not sent hold their room until request_timeout; a small one has room beside them.
+    // Announced bodies that are never sent reserve memory until request_timeout; a small body fits beside them.
     let mut held = Vec::new();
     for _ in 0..5 {
         let mut stream = connect_from(ATTACKER, gateway.port).await.unwrap();
@@ -500,7 +500,7 @@ async fn bodies_that_would_fill_the_memory() {
 }
 
 #[tokio::test]
-async fn hooks_that_post_too_much_or_twice() {
+async fn hooks_that_post_too_many_events_or_twice() {
     let mut arena = Arena::new(&[("GATEWAY_MAX_HOOK_EVENTS", "10")]).await;
     let (http, url) = (Http::new(), arena.gateway().url("/hooks/pocketbase"));
     let post = async |body: &str, at: SystemTime| {
@@ -525,7 +525,7 @@ async fn hooks_that_post_too_much_or_twice() {
     for (reason, count) in [("too_many_events", 1.0), ("replayed", 2.0)] {
         arena.gateway().metric_reaches(&format!("gateway_hooks_refused_total{{reason=\"{reason}\"}}"), count).await;
     }
-    // The hooks themselves never send one twice.
+    // The hooks never send a post twice.
     for _ in 0..20 {
         arena.is_served().await;
     }

@@ -1,4 +1,4 @@
-//! What operators see and set: the way from PocketBase to the gateway, the environment, a new secret, a base path.
+//! The operators' view: the connection from PocketBase to the gateway, the environment, a new secret, a base path.
 
 mod harness;
 #[path = "operators/nginx.rs"]
@@ -37,7 +37,7 @@ fn doctor(gateway: &Gateway, pocketbase: &PocketBase) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn a_wrong_gateway_url_is_seen_before_the_first_write_and_until_it_is_mended() {
+async fn a_wrong_gateway_url_is_reported_before_the_first_write_and_until_corrected() {
     let (port, wrong) = (free_port(), format!("http://user:hunter2@127.0.0.1:{}", free_port()));
     let mut pocketbase = PocketBase::start(&wrong).await;
     let gateway = Gateway::start(port, &pocketbase.url, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
@@ -64,7 +64,7 @@ async fn a_wrong_gateway_url_is_seen_before_the_first_write_and_until_it_is_mend
 }
 
 #[tokio::test]
-async fn a_gateway_that_comes_back_gets_posts_again_with_the_first_write() {
+async fn a_restarted_gateway_gets_posts_from_the_first_write_on() {
     let mut world = World::start(1, false, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     world.gateways[0].process.kill();
@@ -79,10 +79,10 @@ async fn a_gateway_that_comes_back_gets_posts_again_with_the_first_write() {
 }
 
 #[tokio::test]
-async fn a_new_secret_takes_the_place_of_the_old_one_without_a_refused_request() {
+async fn a_secret_is_replaced_without_a_refused_request() {
     let mut world = World::start(1, false, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
-    // As deploy/operations.md has it: in each step one side is restarted with its two secrets.
+    // As described in deploy/operations.md: in each step, one side is restarted with its two secrets.
     for (i, (is_gateway, secret, second)) in
         [(true, SECRET, NEW_SECRET), (false, NEW_SECRET, SECRET), (true, NEW_SECRET, ""), (false, NEW_SECRET, "")]
             .into_iter()
@@ -102,7 +102,7 @@ async fn a_new_secret_takes_the_place_of_the_old_one_without_a_refused_request()
         let hooks = r#"gateway_relay_events_total{outcome="hook"}"#;
         let before = world.gateway().metric(hooks).await;
         let mut client = world.subscriber(0, &users[1], &room).await;
-        // By the first one after a restart of PocketBase, the gateway notices that, and reads the outbox.
+        // At the first post after a restart of PocketBase, the gateway notices the restart and reads the outbox.
         for text in [format!("first after step {i}"), format!("second after step {i}")] {
             world.pocketbase.write(&room, &users[0], &text).await;
             assert_eq!(client.message().await, text);
@@ -115,7 +115,7 @@ async fn a_new_secret_takes_the_place_of_the_old_one_without_a_refused_request()
 }
 
 #[tokio::test]
-async fn variables_that_kubernetes_and_cgi_set_keep_no_gateway_from_starting() {
+async fn variables_of_kubernetes_and_cgi_are_ignored() {
     let pocketbase = PocketBase::start("http://127.0.0.1:1").await;
     let foreign = [
         ("GATEWAY_ADMIN_SERVICE_HOST", "10.0.0.1"),
@@ -165,7 +165,7 @@ async fn a_gateway_behind_a_path_serves_everything_below_it() {
 }
 
 #[tokio::test]
-async fn the_log_says_why_a_user_was_refused_and_a_flood_does_not_fill_it() {
+async fn the_log_gives_reasons_for_refusals_and_limits_repeated_lines() {
     let settings = [("GATEWAY_LOG_LEVEL", "debug,hyper=off"), ("GATEWAY_MAX_COMMANDS_BURST", "1000")];
     let world = World::start(1, false, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
@@ -207,7 +207,7 @@ async fn the_log_says_why_a_user_was_refused_and_a_flood_does_not_fill_it() {
 }
 
 #[tokio::test]
-async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_refusal() {
+async fn metrics_exist_from_the_start_and_an_idle_connection_is_no_refusal() {
     let settings = [("GATEWAY_REQUEST_TIMEOUT", "1"), ("GATEWAY_PULL_INTERVAL", "1")];
     let mut world = World::start(1, true, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
@@ -226,11 +226,11 @@ async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_
     ] {
         assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
     }
-    // PocketBase keeps the connection of its post; the gateway closes it after request_timeout.
+    // PocketBase keeps the connection of its post open; the gateway closes the connection after request_timeout.
     let mut reader = world.subscriber(0, &users[1], &room).await;
     world.pocketbase.write(&room, &users[0], "posted").await;
     reader.message_publication().await;
-    // Closed later than PocketBase's, since it came later.
+    // Closed after PocketBase's connection, since it was opened later.
     let _silent = tokio::net::TcpStream::connect(("127.0.0.1", world.gateway().port)).await.expect("a connection");
     world.gateway().metric_reaches("gateway_sockets_refused_total{reason=\"request_timeout\"}", 1.0).await;
     assert_eq!(world.gateway().metric_sum("gateway_sockets_refused_total").await, 1.0, "the silent one alone");
@@ -243,7 +243,7 @@ async fn metrics_are_there_before_anything_happens_and_an_idle_connection_is_no_
     until("Redis to be missed", async || (world.gateway().metric("gateway_redis_up").await == 0.0).then_some(())).await;
 }
 
-/// The histogram ends with the write into a socket, on a gateway that did not publish the row, too.
+/// The histogram ends with the write into a socket, also on a gateway that did not publish the row.
 #[tokio::test]
 async fn the_latency_histogram_counts_writes_into_sockets_on_every_gateway() {
     let world = World::start(2, true, &[]).await;
@@ -269,7 +269,7 @@ async fn the_latency_histogram_counts_writes_into_sockets_on_every_gateway() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_that_names_no_client_is_told_of_once() {
+async fn a_trusted_proxy_without_a_forwarding_header_is_logged_once() {
     let pocketbase = PocketBase::start("http://127.0.0.1:1").await;
     let settings = [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1")];
     let gateway = Gateway::start(free_port(), &pocketbase.url, &settings).await;

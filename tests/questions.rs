@@ -1,5 +1,5 @@
-//! What clients make the gateway ask PocketBase: how much of it, and what clients and operators notice while PocketBase
-//! stands still, with its connections open.
+//! The calls to PocketBase that clients cause, and the effects on clients and operators while PocketBase is paused with
+//! its connections open.
 
 mod harness;
 
@@ -8,10 +8,10 @@ use harness::{World, until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A client goes on sending commands, each in a frame of its own, and answers each ping. The commands fail one after the
-/// other; the pings leave on time, and their answers are found behind the commands that wait.
+/// A client goes on sending commands in separate frames, and answers every ping. The commands fail one by one. The
+/// pings leave on time, and the gateway finds the pongs behind the waiting commands.
 #[tokio::test]
-async fn a_client_that_waits_for_pocketbase_is_pinged_and_its_pongs_count() {
+async fn a_client_waiting_for_pocketbase_is_pinged_and_its_pongs_count() {
     const SUBSCRIBES: u32 = 5;
     let settings = [
         ("GATEWAY_PING_INTERVAL", "2"),
@@ -39,7 +39,7 @@ async fn a_client_that_waits_for_pocketbase_is_pinged_and_its_pongs_count() {
     world.pocketbase.process.signal("CONT");
     assert!(took > Duration::from_secs(2 * u64::from(SUBSCRIBES) - 1), "{took:?}: one after the other");
     assert!(pings >= 3, "{pings} pings in {took:?}, at intervals of two seconds");
-    // Served again, on the same connection.
+    // The same connection is served again.
     client.subscribe(&format!("room:{}", rooms[0])).await;
 }
 
@@ -53,10 +53,10 @@ async fn statuses(client: &mut Client, users: &[String]) -> Value {
     client.call("rpc", json!({"method": "status.get", "data": {"users": users}})).await
 }
 
-/// A user asks for the statuses of made-up users, 500 at a time, over several connections. All of them share the user's rate;
-/// others do not notice.
+/// A user asks for the statuses of invented users, 500 at a time, over several connections. The connections share the
+/// user's rate, and other users are not affected.
 #[tokio::test]
-async fn made_up_ids_are_asked_about_at_the_rate_of_their_user() {
+async fn checks_of_invented_ids_are_limited_per_user() {
     let world = World::start(1, false, &[]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut attackers = Vec::new();
@@ -86,9 +86,9 @@ async fn made_up_ids_are_asked_about_at_the_rate_of_their_user() {
     assert!(known["rpc"]["data"]["statuses"][&users[0].id].is_object(), "{known}");
 }
 
-/// Who is left out of a list of statuses is remembered for a few seconds.
+/// A user missing from a list of statuses is cached as missing for a few seconds.
 #[tokio::test]
-async fn users_who_do_not_exist_are_asked_about_once() {
+async fn unknown_users_are_checked_once() {
     let world = World::start(1, false, &[]).await;
     let (_, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut client = Client::connect(world.gateway(), &users[0].token).await;
@@ -99,10 +99,10 @@ async fn users_who_do_not_exist_are_asked_about_once() {
     assert_eq!(world.gateway().metric(ASKED).await - before, 10.0);
 }
 
-/// Many clients ask while PocketBase stands still. Each failure of a command reaches its client, and the log has a few lines
-/// about them and a count of the others.
+/// Many clients send commands while PocketBase is paused. Each client gets its errors, and the log has a few lines and
+/// a count of the others.
 #[tokio::test]
-async fn what_fails_while_pocketbase_is_silent_is_counted_and_not_logged_line_by_line() {
+async fn failures_while_pocketbase_is_silent_are_counted_in_few_log_lines() {
     const CLIENTS: usize = 30;
     const SUBSCRIBES: u32 = 6;
     let settings = [("GATEWAY_POCKETBASE_TIMEOUT", "1"), ("GATEWAY_COMMAND_TIMEOUT", "2")];

@@ -1,4 +1,4 @@
-//! What gateways ask of Redis: each channel that somebody wants, over a few links, and history only for who comes back.
+//! The gateways' use of Redis: only channels with subscribers, a few links, and history only for returning clients.
 
 mod harness;
 
@@ -22,7 +22,7 @@ fn history_reads(redis: &Redis) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn history_is_read_only_for_who_comes_back() {
+async fn history_is_read_only_for_returning_clients() {
     let world = World::start(2, true, &[]).await;
     let redis = world.redis.as_ref().unwrap();
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
@@ -55,10 +55,10 @@ async fn history_is_read_only_for_who_comes_back() {
     let mut back = Client::connect(&world.gateways[0], &users[1].token).await;
     let result = back.recover(&channel, &place).await;
     assert_eq!(result["publications"].as_array().unwrap().len(), MESSAGES, "{result}");
-    // More than a gateway keeps itself. In two pieces: the first tells how large publications are.
+    // More than the hub's cache holds. Read in two pieces, since the first piece tells the size of publications.
     assert_eq!(history_reads(redis), before + 2);
 
-    // Each gateway is subscribed to what its clients want, and nobody to everything.
+    // Each gateway is subscribed to its clients' channels only, without patterns.
     let subscribed = |name: &str| -> (String, u64) {
         let name = format!("konvert:live:{{{name}}}");
         redis::cmd("PUBSUB").arg("NUMSUB").arg(name).query(&mut redis.client()).unwrap()
@@ -74,14 +74,14 @@ async fn history_is_read_only_for_who_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_while_the_gateway_leaves_the_channel_misses_nothing() {
+async fn a_client_that_subscribes_while_the_gateway_unsubscribes_misses_nothing() {
     let world = World::start(1, true, &[]).await;
     let redis = world.redis.as_ref().unwrap();
     let (room, users) = world.room(&["alice", "bob"]).await;
     let channel = format!("room:{room}");
     let mut alice = world.subscriber(0, &users[0], &room).await;
     alice.call("unsubscribe", json!({"channel": channel})).await;
-    // Two seconds after the last subscriber it leaves, and has to wait for the answer.
+    // Two seconds after its last subscriber left, the gateway unsubscribes, and has to wait for the answer.
     sleep(Duration::from_millis(1500)).await;
     redis.pause();
     sleep(Duration::from_secs(1)).await;
@@ -94,7 +94,7 @@ async fn who_comes_while_the_gateway_leaves_the_channel_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_come_back_together_share_a_read_of_history() {
+async fn clients_that_return_together_share_a_read_of_history() {
     let world = World::start(2, true, &[]).await;
     let redis = world.redis.as_ref().unwrap();
     let (room, users) = world.room(&["alice", "bob", "nobody"]).await;
@@ -104,7 +104,7 @@ async fn those_who_come_back_together_share_a_read_of_history() {
     for n in 0..MESSAGES {
         world.pocketbase.write(&room, &users[0], &n.to_string()).await;
     }
-    // The other gateway has the channel, and nothing of what was before.
+    // The other gateway has the channel, without the earlier publications.
     let _bob = world.subscriber(1, &users[1], &room).await;
     let mut back = Vec::new();
     for _ in 0..RETURNING {
@@ -123,17 +123,17 @@ async fn those_who_come_back_together_share_a_read_of_history() {
         let publications = reply["subscribe"]["publications"].as_array().unwrap_or_else(|| panic!("{reply}"));
         assert_eq!((&reply["subscribe"]["recovered"], publications.len()), (&json!(true), MESSAGES), "{reply}");
     }
-    // Each in two pieces.
+    // Each read has two pieces.
     let reads = (history_reads(redis) - before) / 2;
     assert!((1..RETURNING / 2).contains(&reads), "{reads} reads");
-    // What follows reaches them all.
+    // Later publications reach every client.
     world.pocketbase.write(&room, &users[0], "hello").await;
     for client in &mut back {
         assert_eq!(client.message().await, "hello");
     }
 }
 
-/// Fills a channel's history as another gateway would, without PocketBase. Returns the bytes of payload.
+/// Fills a channel's history like another gateway, without PocketBase. Returns the payload bytes.
 async fn fill(redis: &Redis, channel: &str, count: u64, bytes: usize) -> usize {
     let hour = Duration::from_secs(3600);
     let retention = Retention { size: 500, ttl: hour, position_ttl: hour, ..Retention::default() };
@@ -155,7 +155,7 @@ fn sent(redis: &Redis) -> u64 {
 
 /// A user reads a full history of large publications in a loop, over many connections.
 #[tokio::test(flavor = "multi_thread")]
-async fn reading_a_full_history_is_bounded_and_holds_up_nobody() {
+async fn reading_a_full_history_is_limited_and_delays_no_other_client() {
     const CONNECTIONS: usize = 12;
     let settings = [("GATEWAY_MAX_READS_PER_SECOND", "20"), ("GATEWAY_MAX_READS_BURST", "200")];
     let world = World::start(1, true, &settings).await;
@@ -217,9 +217,9 @@ async fn reading_a_full_history_is_bounded_and_holds_up_nobody() {
     assert_eq!(gateway.metric("gateway_broker_errors_total{operation=\"history\"}").await, 0.0);
 }
 
-/// A list of a crowd would overflow the client's queue: error 106. Counting does not read the clients.
+/// A list of a large room would overflow the client's queue, hence error 106. Counting does not read the clients.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_is_counted_and_closes_nobody() {
+async fn a_large_presence_is_counted_and_closes_no_connection() {
     const CROWD: usize = 12_000;
     let world = World::start(1, true, &[]).await;
     let redis = world.redis.as_ref().unwrap();

@@ -1,4 +1,4 @@
-//! PocketBase comes back with other data than it had: restored from a backup.
+//! PocketBase comes back with other data, restored from a backup.
 
 mod harness;
 
@@ -6,9 +6,10 @@ use harness::client::Client;
 use harness::{World, until};
 use serde_json::json;
 
-/// Two gateways, a member on each; a backup is taken, more is written, the backup is restored and written to.
+/// Two gateways with a member on each. A backup is taken, more is written, the backup is restored, and more is
+/// written.
 #[tokio::test]
-async fn a_restored_pocketbase_is_noticed_and_clients_are_told_to_reload() {
+async fn clients_are_told_to_reload_after_a_restore_of_pocketbase() {
     let mut world = World::start(2, true, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
     let channel = format!("room:{room}");
@@ -26,7 +27,7 @@ async fn a_restored_pocketbase_is_noticed_and_clients_are_told_to_reload() {
     }
 
     world.pocketbase.restore(&backup).await;
-    // The same numbers again, for other events, and more of them than were undone.
+    // The same sequence numbers for other events, and more events than were undone.
     for content in ["new 1", "new 2", "new 3", "new 4", "new 5"] {
         world.pocketbase.write(&room, &users[0], content).await;
     }
@@ -47,7 +48,7 @@ async fn a_restored_pocketbase_is_noticed_and_clients_are_told_to_reload() {
         .await;
         assert_eq!(gateway.metric("gateway_session_panics_total").await, 0.0);
     }
-    // From here on everything arrives as before.
+    // From here on, messages arrive as before.
     let contents: Vec<String> = (0..20).map(|i| format!("afterwards {i}")).collect();
     for content in &contents {
         world.pocketbase.write(&room, &users[0], content).await;
@@ -83,7 +84,7 @@ impl Listeners {
         Self { clients }
     }
 
-    /// Each is told to reload, subscribes again, and goes on.
+    /// Every client is told to reload, subscribes again, and continues.
     async fn reload(&mut self, world: &World) {
         for client in &mut self.clients {
             let told = client.unsubscribed().await;
@@ -122,7 +123,7 @@ async fn listeners_of_updates_reload_after_a_restore_without_redis() {
     listeners_of_updates_reload_after_a_restore(World::start(1, false, &[("GATEWAY_PULL_INTERVAL", "1")]).await).await;
 }
 
-/// Redis comes back empty, or is emptied while it runs.
+/// Redis comes back empty, or is emptied while running.
 #[tokio::test(flavor = "multi_thread")]
 async fn listeners_of_updates_reload_when_redis_has_lost_its_data() {
     let mut world = World::start(2, true, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
@@ -135,7 +136,7 @@ async fn listeners_of_updates_reload_when_redis_has_lost_its_data() {
     listeners.reload(&world).await;
     let mut redis = world.redis.as_ref().unwrap().client();
     let _: () = redis::cmd("FLUSHALL").query(&mut redis).expect("Redis can be emptied");
-    // The next event shows it; without one it would take some seconds.
+    // The next event reveals the loss; without an event, detection takes some seconds.
     let room = json!({"name": "lost", "type": "public"});
     world.pocketbase.as_superuser("POST", "collections/rooms/records", &room).await;
     listeners.reload(&world).await;

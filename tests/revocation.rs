@@ -1,5 +1,5 @@
-//! Access that ends in PocketBase ends on every gateway within a second: each cause, with the code that the client
-//! sees and the time that it takes on another gateway than the one that hears of it first.
+//! Access that ends in PocketBase ends on every gateway within a second. For each cause: the client's code, and the
+//! delay on a gateway that does not get the hooks' posts.
 //!
 //! `REVOCATION_RUNS=20 cargo test --release --test revocation -- --nocapture` prints the table of `tests/README.md`.
 
@@ -16,10 +16,10 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
-/// What is promised.
+/// The guaranteed limit.
 const AT_MOST: Duration = Duration::from_secs(1);
 
-/// One who is about to lose access: subscribed on the second gateway; the hooks post to the first.
+/// A user who is about to lose access, subscribed on the second gateway; the hooks post to the first.
 struct Victim {
     user: User,
     room: String,
@@ -27,13 +27,13 @@ struct Victim {
 }
 
 impl Victim {
-    /// Returns the code of the refusal.
+    /// Publishes until refused; returns the error's code.
     async fn publishes_until_refused(&mut self) -> u64 {
         let typing = json!({"channel": format!("room:{}", self.room), "data": {"type": "typing"}});
         loop {
             let reply = self.client.call("publish", typing.clone()).await;
             match reply["error"]["code"].as_u64() {
-                // While it is suspended: to be tried again, as SDKs do.
+                // Error 100 while the subscription is suspended: retried, as SDKs do.
                 None | Some(100) => {}
                 Some(code) => return code,
             }
@@ -59,11 +59,11 @@ impl Stage {
         Self { world, owner: users[0].clone(), honest, honest_room, people: 0 }
     }
 
-    /// A new user in a new room of this type.
+    /// A new user in a new room of type `kind`.
     async fn victim(&mut self, kind: &str) -> Victim {
         self.people += 1;
         let user = self.world.pocketbase.user(&format!("victim{}", self.people)).await;
-        // A run before may have ended all tokens.
+        // An earlier case may have ended every token.
         self.owner = self.world.pocketbase.log_in_again("alice").await;
         let room = json!({"name": "Room", "type": kind, "owner": self.owner.id});
         let room = self.world.pocketbase.create("rooms", &self.owner, &room).await["id"].as_str().unwrap().to_owned();
@@ -85,7 +85,7 @@ impl Stage {
         found["items"][0]["id"].as_str().unwrap().to_owned()
     }
 
-    /// Nobody else may notice.
+    /// Checks that the honest client is not affected.
     async fn honest_client_goes_on(&mut self, content: &str) {
         self.world.pocketbase.write(&self.honest_room, &self.owner, content).await;
         while self.honest.message().await != content {}
@@ -149,7 +149,7 @@ const CAUSES: [(&str, &str, u64); 11] = [
     ("user muted", "private", 400),
     ("password changed", "private", 4502),
     ("token key changed", "private", 4502),
-    // At the end: it ends everybody's connections.
+    // The last case, since it ends every connection.
     ("token secret of the collection changed", "private", 4503),
 ];
 
@@ -188,9 +188,9 @@ async fn each_cause_takes_effect_on_the_other_gateway_within_a_second() {
     }
 }
 
-/// Everything in one commit order: what comes before the removal is for the member, what comes after is not.
+/// One commit order: messages before the removal reach the member, later messages do not.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_what_is_written_after_a_removal_arrives() {
+async fn messages_written_after_a_removal_do_not_arrive() {
     let mut stage = Stage::new().await;
     for _ in 0..10 {
         let mut victim = stage.victim("private").await;
@@ -214,7 +214,7 @@ async fn nothing_of_what_is_written_after_a_removal_arrives() {
             got.extend(frame["push"]["pub"]["data"]["record"]["content"].as_str().map(str::to_owned));
         }
         assert!(got.iter().all(|content| content.starts_with("before")), "{got:?}");
-        // Nor later, nor by any other way.
+        // Nor later, nor through another command.
         sleep(Duration::from_millis(100)).await;
         let channel = format!("room:{}", victim.room);
         for command in ["subscribe", "history", "presence"] {
@@ -226,9 +226,9 @@ async fn nothing_of_what_is_written_after_a_removal_arrives() {
     }
 }
 
-/// Whoever is let in again at once stays, or comes back, and misses nothing.
+/// A user who is let in again at once stays in, or comes back, and misses nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_removed_and_let_in_again_at_once_hears_what_follows() {
+async fn a_member_removed_and_added_again_at_once_misses_nothing() {
     let mut stage = Stage::new().await;
     let mut stayed = 0;
     for _ in 0..10 {
@@ -253,9 +253,9 @@ async fn who_is_removed_and_let_in_again_at_once_hears_what_follows() {
     println!("{stayed} of 10 stayed in");
 }
 
-/// Who asks again and again while he is removed gets in until then and never after.
+/// A user who subscribes repeatedly during the removal gets in before the removal and never after.
 #[tokio::test(flavor = "multi_thread")]
-async fn subscribing_in_the_instant_of_the_removal_leads_nowhere() {
+async fn subscribing_during_the_removal_gives_no_access_afterwards() {
     let mut stage = Stage::new().await;
     for round in 0..10 {
         let victim = stage.victim("private").await;
@@ -286,7 +286,7 @@ async fn subscribing_in_the_instant_of_the_removal_leads_nowhere() {
             let mut client = task.await.unwrap();
             stage.world.pocketbase.write(&victim.room, &stage.owner, "secret").await;
             client.call("ping", json!({})).await;
-            // Everything that was pushed has arrived before the reply.
+            // Earlier pushes have arrived before the reply.
             while let Some(push) = client.waiting() {
                 assert_ne!(push["push"]["pub"]["data"]["record"]["content"], "secret", "{push}");
             }
@@ -297,7 +297,7 @@ async fn subscribing_in_the_instant_of_the_removal_leads_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_muted_reads_and_does_not_publish_until_it_ends_by_itself() {
+async fn a_muted_user_reads_and_may_not_publish_until_the_mute_ends() {
     let mut stage = Stage::new().await;
     let mut victim = stage.victim("private").await;
     let channel = format!("room:{}", victim.room);
@@ -322,7 +322,7 @@ async fn who_is_muted_reads_and_does_not_publish_until_it_ends_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ban_ends_by_itself() {
+async fn a_ban_ends_at_its_date() {
     let mut stage = Stage::new().await;
     let mut victim = stage.victim("private").await;
     let path = format!("collections/users/records/{}", victim.user.id);
@@ -337,7 +337,7 @@ async fn a_ban_ends_by_itself() {
     assert_eq!(back.message().await, "welcome back");
 }
 
-/// As PocketBase writes dates.
+/// A date in PocketBase's format.
 fn in_seconds(seconds: u64) -> String {
     let then = std::time::SystemTime::now() + Duration::from_secs(seconds);
     let output = std::process::Command::new("date")
@@ -348,7 +348,7 @@ fn in_seconds(seconds: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blocked_user_s_signals_do_not_reach_who_blocks_and_reach_all_others() {
+async fn signals_of_a_blocked_user_reach_everyone_except_the_blocker() {
     let world = World::start(2, true, &[]).await;
     let (room, users) = world.room(&["alice", "bob", "carol", "eve"]).await;
     let mut alice = world.subscriber(0, &users[0], &room).await;
@@ -367,10 +367,10 @@ async fn a_blocked_user_s_signals_do_not_reach_who_blocks_and_reach_all_others()
     assert_eq!(bob.signal().await["data"]["n"], 2, "Alice's came first and was left out");
 }
 
-/// PocketBase away: who is in stays in and gets what other gateways can still bring; who wants in is told to try
-/// again. What was suspended in that moment is settled when PocketBase is back.
+/// While PocketBase is down, subscribed clients stay in and get publications from other gateways; new subscribes get
+/// a temporary error. Suspended subscriptions are settled when PocketBase is back.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_pocketbase_nobody_new_gets_in_and_nobody_is_thrown_out() {
+async fn without_pocketbase_subscribers_stay_and_new_subscribes_fail() {
     let mut world = World::start(1, false, &[("GATEWAY_ACCESS_TTL", "1"), ("GATEWAY_RECHECK_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut alice = world.subscriber(0, &users[0], &room).await;
@@ -389,9 +389,9 @@ async fn without_pocketbase_nobody_new_gets_in_and_nobody_is_thrown_out() {
     assert_eq!(alice.message().await, "here again");
 }
 
-/// A thousand users who subscribe to one room within a second cost PocketBase a handful of calls.
+/// A thousand users who subscribe to one room within a second cost PocketBase only a few calls.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_subscribes_cost_a_handful_of_calls() {
+async fn a_thousand_subscribes_cost_a_few_calls() {
     let world = World::start(1, false, &[("GATEWAY_MAX_CONNECTIONS_PER_IP", "0")]).await;
     let owner = world.pocketbase.user("alice").await;
     let room = json!({"name": "Room", "type": "public", "owner": owner.id});

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Runs the tests, after installing what they need where it is missing.
+# Runs the tests, after installing missing tools.
 #
-#   tests/run.sh              all of them
-#   tests/run.sh SUITE...     some of them:
+#   tests/run.sh              every suite
+#   tests/run.sh SUITE...     one or more suites:
 #     rust         unit and integration tests (cargo test)
-#     node         PocketBase's hooks and rules; the published SDK against two gateways sharing one Redis; the README's
-#                  browser example
+#     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
+#                  example
 #     quickstart   deploy/quickstart.sh, and its demo chat in a real browser
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
-#                  faults alone (tests/faults.rs), for so long and with this seed or a new one, on a Redis Cluster if
-#                  told so; prints the table
+#                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
+#                  a Redis Cluster; prints the table
 #
-# Needed beforehand: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed where missing:
-# redis-server, faketime, openssl and chromium (apt-get, which wants root or sudo), nginx (downloaded and unpacked),
-# PocketBase (deploy/get-pocketbase.sh), npm packages. Nothing that already runs on the machine is used: the tests start
-# servers of their own on free ports. $KONVERT_GATEWAY names a gateway binary that node, quickstart and the faults test instead of building one.
-# What each suite printed stays in target/test-logs/. The last line sums up: "N passed, N failed".
+# Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
+# faketime, openssl and chromium (apt-get, as root or with sudo), nginx (downloaded and unpacked), PocketBase
+# (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on free ports and use no running server of
+# the machine. $KONVERT_GATEWAY names a gateway binary for node, quickstart and the faults, instead of a build. The
+# output of each suite stays in target/test-logs/. The last line sums up: "N passed, N failed".
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -47,7 +47,7 @@ main() {
   sum_up
 }
 
-# --- the long run of faults ------------------------------------------------------------------------
+# --- fault injection for a longer time --------------------------------------------------------------
 
 soak() {
   local argument words=()
@@ -64,7 +64,7 @@ soak() {
   cargo test --release --test faults -- --nocapture --exact soak 2>&1 | tee "$logs/soak.log"
 }
 
-# --- the suites: what each needs, how it runs, how its log is counted ------------------------------
+# --- the suites: prepare, run, count the tests in the log -------------------------------------------
 
 prepare_rust() {
   need cargo "a Rust toolchain (rustup.rs)"
@@ -74,8 +74,8 @@ prepare_rust() {
   need_nginx
   need_pocketbase
 }
-# The tests' own code is optimised a little only: full optimisation doubles the time of the build. Dependencies are as in a
-# release, and so is the gateway of the other suites.
+# The tests' own code is optimised only a little, since full optimisation doubles the build time. Dependencies, and the
+# gateway of the other suites, are built as in a release.
 run_rust() {
   cargo test --release --no-fail-fast --config profile.release.package.konvert-gateway.opt-level=1 2>&1 | tee "$1"
 }
@@ -97,7 +97,7 @@ prepare_quickstart() {
 run_quickstart() { build_gateway; run_node_tests "$1" tests/node/{quickstart,demo}.test.mjs; }
 count_quickstart() { count_tap "$@"; }
 
-# One file after the other, since some of them measure; written for people to stdout, for counting to the log $1.
+# One file at a time, since some tests measure. Output for readers goes to stdout, output for counting to the log $1.
 run_node_tests() {
   local log=$1
   shift
@@ -105,21 +105,21 @@ run_node_tests() {
     --test-reporter=tap --test-reporter-destination="$log" "$@"
 }
 
-# Both print how many tests of the log $1 have "passed" or "failed" ($2).
+# Both print the number of tests in the log $1 that "passed" or "failed" ($2).
 count_cargo() { # test result: ok. 12 passed; 0 failed; 0 ignored; …
   sed -n "s/^test result: .* \([0-9]*\) $2;.*/\1/p" "$1" | add_up
 }
-count_tap() { # lines of their own: "# pass 12", "# fail 0", "# cancelled 0"
+count_tap() { # separate lines: "# pass 12", "# fail 0", "# cancelled 0"
   if [[ $2 == passed ]]; then sed -n 's/^# pass //p' "$1"; else sed -n 's/^# fail //p; s/^# cancelled //p' "$1"; fi | add_up
 }
 add_up() { awk '{ sum += $1 } END { print sum + 0 }'; }
 
-# --- what the tests need ---------------------------------------------------------------------------
+# --- the tests' tools -------------------------------------------------------------------------------
 
-# need COMMAND WHAT: a clear end if COMMAND is missing.
+# need COMMAND WHAT: ends with a message if COMMAND is missing.
 need() { command -v "$1" >/dev/null || fail "$1 is missing; install $2 and run this again"; }
 
-# need_package PACKAGE COMMAND...: installs the Debian package unless one of the commands is there.
+# need_package PACKAGE COMMAND...: installs the Debian package unless one of the commands exists.
 need_package() {
   local package=$1 command apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq)
   shift

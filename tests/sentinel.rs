@@ -53,7 +53,7 @@ async fn publish_all(broker: &RedisBroker, entries: Range<u64>) {
     }
 }
 
-/// Offsets and contents of everything in the history.
+/// Offsets and contents of the whole history.
 async fn history(broker: &RedisBroker) -> Vec<(u64, String)> {
     let history = until("the history", async || broker.history("c", HistoryQuery::default()).await.ok()).await;
     let brief = |data: &Payload| String::from_utf8_lossy(data.as_bytes()).into_owned();
@@ -103,7 +103,7 @@ async fn masters_die_and_clients_get_everything() {
 
 /// Acknowledged publications survive a failover, with the same offsets.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_counts_as_published_is_there_after_a_failover() {
+async fn acknowledged_publications_survive_a_failover() {
     let mut sentinels = Sentinels::start(2);
     let (publisher, other) = (connect(&sentinels.url()).await, connect(&sentinels.url()).await);
     publisher.begin(Mark::default()).await.expect("Redis is there");
@@ -156,7 +156,7 @@ async fn a_failover_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sentinels_may_be_away() {
+async fn missing_sentinels_are_tolerated() {
     let mut sentinels = Sentinels::start(1);
     sentinels.sentinels[0].process.kill();
     let broker = connect(&sentinels.url()).await;
@@ -175,7 +175,7 @@ async fn sentinels_may_be_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_the_url_is_told() {
+async fn a_wrong_url_is_an_error_with_the_reason() {
     let sentinels = Sentinels::start(0);
     let port = sentinels.sentinels[0].port;
     let [password, of_sentinels] = [PASSWORD, SENTINEL_PASSWORD].map(|it| it.replace(' ', "%20"));

@@ -1,4 +1,4 @@
-//! The server API: what it does, on which gateway whatsoever, and whom it refuses.
+//! The server API: its effects, through any gateway, and its refusals.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,7 +23,7 @@ async fn send(gateway: &Gateway, target: &str, body: &str) -> Response {
     Http::new().send("POST", &gateway.url(target), &headers, body.to_owned()).await.unwrap()
 }
 
-/// What has to succeed.
+/// Calls a method and asserts success.
 async fn call(gateway: &Gateway, method: &str, question: Value) -> Value {
     let response = send(gateway, &format!("/api/{method}?{}", free_port()), &question.to_string()).await;
     assert_eq!(response.status, 200, "{method}: {}", response.text);
@@ -54,7 +54,7 @@ async fn each_method(world: World) {
         assert!(signal.get("offset").is_none());
     }
 
-    // Whoever has recorded a request cannot send it again, to any gateway.
+    // A recorded request cannot be sent again, to any gateway.
     let (target, notice) = ("/api/publish", json!({"channel": channel, "data": "once"}).to_string());
     let (timestamp, signature) = Signer::new(&SECRET.into()).sign(SystemTime::now(), "POST", target, notice.as_bytes());
     let recorded = [(TIMESTAMP, timestamp.as_str()), (SIGNATURE, signature.as_str())];
@@ -98,7 +98,7 @@ async fn each_method(world: World) {
     let mut back = world.subscriber(world.gateways.len() - 1, &bob, &room).await;
     call(here, "disconnect", json!({"user": bob.id})).await;
     assert_eq!(back.closed().await.0, 4504);
-    // Nobody else noticed anything.
+    // No other client is affected.
     world.pocketbase.write(&room, &ann, "still here").await;
     assert_eq!(other.message().await, "still here");
     for (method, count) in [("publish", 2.0), ("presence", 1.0), ("unsubscribe", 2.0)] {
@@ -107,7 +107,7 @@ async fn each_method(world: World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_refused_in_words_and_has_no_effect() {
+async fn invalid_requests_are_refused_with_a_reason_and_have_no_effect() {
     let world = World::single().await;
     let gateway = world.gateway();
     let user = world.pocketbase.user("ann").await;
@@ -173,7 +173,7 @@ async fn what_is_wrong_is_refused_in_words_and_has_no_effect() {
         assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (401, Some(code)));
     }
     assert!(client.call("ping", json!({})).await["error"].is_null(), "it is still connected");
-    // The very same request is taken once; a question as often as one likes.
+    // A request with effects is accepted once, a query repeatedly.
     let nobody = json!({"user": "nobody"}).to_string();
     let (timestamp, signature) = signer(SECRET).sign(now, "POST", "/api/disconnect", nobody.as_bytes());
     let headers = [(TIMESTAMP, timestamp.as_str()), (SIGNATURE, signature.as_str())];
@@ -185,9 +185,9 @@ async fn what_is_wrong_is_refused_in_words_and_has_no_effect() {
     }
 }
 
-/// `push.pb.js`, with this test as the service that it notifies.
+/// `push.pb.js`, with the test as the notified service.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_notifies_those_who_are_offline() {
+async fn the_push_example_notifies_offline_members() {
     let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let push_url = format!("http://{}/push", service.local_addr().unwrap());
     let port = free_port();

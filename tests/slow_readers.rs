@@ -1,4 +1,4 @@
-//! Who does not read is disconnected and costs nobody else anything: neither messages, nor time, nor memory.
+//! A client that does not read is disconnected and costs other clients no messages, no time and no memory.
 
 mod harness;
 
@@ -20,24 +20,24 @@ use tokio_tungstenite::tungstenite::Message;
 const STUCK: usize = 1000;
 const READERS: usize = 20;
 const MESSAGES: usize = 20_000;
-/// Messages before, for comparison.
+/// Messages without stuck clients, for comparison.
 const MESSAGES_ALONE: usize = 4000;
-/// At most so many more, until the kernel's buffers for those that do not read are full and they are felt here.
+/// Upper bound of further messages until the kernel's buffers for the stuck clients are full and the gateway notices.
 const MESSAGES_TO_STALL: usize = 2000;
-/// Latencies are looked at in stretches of half a second.
+/// Latencies are measured in slices of half a second.
 const SLICE: usize = 500;
-/// As many as one post of the hooks carries here, and how often that happens: 1000 messages per second.
+/// Events per post, and the interval between posts: 1000 messages per second.
 const BATCH: usize = 10;
 const PACE: Duration = Duration::from_millis(10);
-/// What all that waits may hold together.
+/// Budget of all queues together.
 const BUDGET: usize = 128 * 1024 * 1024;
 
 const SLOW: &str = r#"gateway_disconnects_total{code="3008"}"#;
 
-/// A thousand clients stop reading in a room of twenty that read, through which twenty thousand messages pass.
+/// A thousand clients stop reading in a room with twenty readers, through which twenty thousand messages pass.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_stuck_clients_cost_nobody_anything() {
-    // Nothing but the hooks' posts: a read of the outbox would bring everything at once.
+async fn a_thousand_stuck_clients_do_not_slow_other_clients() {
+    // Only the hooks' posts, since a read of the outbox would bring every row at once.
     let settings = [
         ("GATEWAY_PULL_INTERVAL", "3600"),
         ("GATEWAY_MAX_TOTAL_QUEUE_SIZE", &BUDGET.to_string()),
@@ -47,7 +47,7 @@ async fn a_thousand_stuck_clients_cost_nobody_anything() {
     let world = World::start(1, false, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let feed = Feed::new(&world, &room).await;
-    // On threads of their own, so that a late arrival is the gateway's doing.
+    // On separate threads, so that a late arrival is caused by the gateway.
     let runtime = Runtime::new().expect("a runtime");
 
     let readers = readers(&world, &users[1], &room, &runtime, 0..MESSAGES_ALONE).await;
@@ -95,12 +95,12 @@ async fn a_thousand_stuck_clients_cost_nobody_anything() {
     runtime.shutdown_background();
 }
 
-/// The rows that are going to pass, in the outbox already.
+/// The test's events, already in the outbox.
 struct Feed {
     http: Http,
     rows: Vec<String>,
     first: u64,
-    /// The run of PocketBase that they are of. Posts of another one would be compared with the outbox first.
+    /// Boot id of PocketBase's run. Posts of another run would first be compared with the outbox.
     boot: String,
 }
 
@@ -117,7 +117,7 @@ impl Feed {
         Self { http: Http::new(), rows, first, boot: world.pocketbase.boot().await }
     }
 
-    /// Posts these rows as the hooks would; returns when each was.
+    /// Posts the rows like the hooks; returns the time of each post.
     async fn send(&self, world: &World, range: std::ops::Range<usize>) -> Vec<Instant> {
         let mut pace = tokio::time::interval(PACE);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -137,7 +137,7 @@ impl Feed {
 
 type Arrivals = Vec<JoinHandle<Vec<Instant>>>;
 
-/// Subscribers that take these messages and no other, in this order; each says when each arrived.
+/// Subscribers that expect exactly these messages in order, and return the times of arrival.
 async fn readers(world: &World, user: &User, room: &str, runtime: &Runtime, range: std::ops::Range<usize>) -> Arrivals {
     let mut readers = Vec::new();
     for _ in 0..READERS {
@@ -162,10 +162,10 @@ async fn readers(world: &World, user: &User, room: &str, runtime: &Runtime, rang
     readers
 }
 
-/// Latencies of one stretch of messages, to all readers, sorted.
+/// Sorted latencies of one slice of messages, over the readers.
 type Slice = Vec<Duration>;
 
-/// From the post of each message to its arrival, without the first ones that the readers took.
+/// Latency of each message from its post to its arrival, without the readers' first ones.
 async fn latencies(readers: Arrivals, first: usize, sent: &[Instant]) -> Vec<Slice> {
     let mut slices = vec![Slice::new(); sent.len().div_ceil(SLICE)];
     for reader in readers {
@@ -179,7 +179,7 @@ async fn latencies(readers: Arrivals, first: usize, sent: &[Instant]) -> Vec<Sli
     slices
 }
 
-/// A percentile in milliseconds: the median of those of all slices, which hiccups of the machine leave alone.
+/// A percentile in milliseconds: the median over the slices, which is robust against hiccups of the machine.
 fn at(slices: &[Slice], percent: usize) -> f64 {
     let of = |slice: &Slice| slice[(slice.len() - 1) * percent / 100].as_secs_f64() * 1e3;
     let mut all: Vec<f64> = slices.iter().map(of).collect();
@@ -191,7 +191,7 @@ fn show(slices: &[Slice]) -> String {
     format!("{:.2} {:.2}", at(slices, 50), at(slices, 99))
 }
 
-/// Looks at the gateway's memory and queues all the time.
+/// Samples the gateway's memory and queues continuously.
 struct Watch {
     before: usize,
     done: Arc<AtomicBool>,
@@ -225,7 +225,7 @@ impl Watch {
         Self { before: harness::process::resident(process), done, highest, queued }
     }
 
-    /// By how many bytes memory has grown at most, and how many were queued at most.
+    /// Largest growth of memory, and largest size of the queues, in bytes.
     async fn stop(self, world: &World) -> (usize, usize) {
         world.gateway().metric_reaches(SLOW, STUCK as f64).await;
         self.done.store(true, Ordering::Relaxed);
@@ -234,9 +234,9 @@ impl Watch {
     }
 }
 
-/// With the budget of all used up, those that hold much are disconnected; what they missed is still there for them.
+/// When the total budget is used up, clients with large queues are disconnected; missed publications stay available.
 #[tokio::test]
-async fn who_was_disconnected_as_slow_reads_on_and_recovers() {
+async fn a_client_disconnected_as_slow_recovers() {
     let world = World::start(1, false, &[("GATEWAY_MAX_TOTAL_QUEUE_SIZE", "1048576")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let channel = format!("room:{room}");
@@ -274,7 +274,7 @@ async fn who_was_disconnected_as_slow_reads_on_and_recovers() {
             assert_eq!(result["recovered"], true, "after {} of {}", got.len(), written.len());
             got.extend(result["publications"].as_array().unwrap().iter().map(content));
             while got.len() < written.len() {
-                // What exceeds a reply's share follows as pushes.
+                // Publications beyond a reply's share follow as pushes.
                 got.push(client.message().await);
             }
         }
@@ -287,10 +287,10 @@ fn content(publication: &Value) -> String {
     publication["data"]["record"]["content"].as_str().unwrap_or_default().to_owned()
 }
 
-/// A client on a slow line asks for what it has missed, which takes longer to arrive than a pong may take. It gets all of it:
-/// in pieces, and without being cut off for a ping that waits behind them.
+/// A client on a slow line recovers publications whose transfer takes longer than the pong timeout. The client gets
+/// every publication, in pieces, and is not cut off for a ping that waits behind the pieces.
 #[tokio::test]
-async fn who_recovers_on_a_slow_line_is_not_cut_off() {
+async fn a_recovery_on_a_slow_line_is_not_cut_off() {
     const MISSED: usize = 40;
     let settings = [
         ("GATEWAY_PING_INTERVAL", "2"),
@@ -332,7 +332,7 @@ async fn who_recovers_on_a_slow_line_is_not_cut_off() {
     assert_eq!(slow.client.call("ping", json!({})).await["ping"], json!({}), "it is still there");
 }
 
-/// A client behind a line that carries so many bytes per second, and holds few on their way.
+/// A client behind a line with a limited rate in bytes per second and a small buffer.
 struct Trickle {
     client: Client,
     _line: JoinHandle<()>,
@@ -367,10 +367,10 @@ impl Trickle {
     }
 }
 
-/// Pings are answered by the WebSocket library itself, past the queue: the answers must not pile up either.
+/// The WebSocket library itself answers pings, past the queue. These answers must not pile up either.
 #[tokio::test]
-async fn who_pings_and_never_reads_makes_nothing_grow() {
-    // With the limit that pings count against, the connection would not last for so many.
+async fn pings_without_reading_do_not_grow_memory() {
+    // With the command limit, which also counts pings, the connection would end too early.
     let world = World::start(1, false, &[("GATEWAY_MAX_COMMANDS_PER_SECOND", "0")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
     let mut reader = world.subscriber(0, &users[1], &room).await;

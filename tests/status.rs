@@ -1,4 +1,4 @@
-//! Who is online, for everybody who watches: across tabs, devices, gateways, and a gateway that is killed.
+//! User status as seen by observers: across tabs, devices, gateways, and the death of a gateway.
 //!
 //! `cargo test --release --test status -- --nocapture` prints the times of `tests/README.md`.
 
@@ -35,12 +35,12 @@ const USERS: usize = 300;
 /// Subscriptions of one observer.
 const WATCHED: usize = 150;
 const STORM: Duration = Duration::from_secs(26);
-/// Of who does what; `STATUS_SEED` names another.
+/// Seed of the random decisions; `STATUS_SEED` names another.
 const SEED: u64 = 5;
-/// For clients that do not read all the time.
+/// For clients that pause reading.
 const PATIENT: &[(&str, &str)] = &[("GATEWAY_PRESENCE_TTL", "6"), ("GATEWAY_STATUS_GRACE", "1")];
 
-/// Connects and disconnects at random, with up to three devices; in the end all leave or one stays.
+/// Connects and disconnects at random, with up to three devices. In the end, every device leaves or one stays.
 async fn live(stage: Arc<Stage>, user: User, mut rng: Rng, end: Instant) -> (Vec<Life>, Option<Device>) {
     let (mut lives, mut devices) = (Vec::new(), Vec::<Device>::new());
     loop {
@@ -80,7 +80,7 @@ async fn live(stage: Arc<Stage>, user: User, mut rng: Rng, end: Instant) -> (Vec
     (lives, stays)
 }
 
-/// Each gateway has one misfortune; they overlap, but for a moment in which all is well.
+/// Each gateway has one fault. The faults overlap, except for a moment without a fault.
 async fn faults(stage: Arc<Stage>, world: &mut World) -> [u64; GATEWAYS] {
     sleep(Duration::from_secs(6)).await;
     stage.strike(2, How::Killed);
@@ -88,7 +88,7 @@ async fn faults(stage: Arc<Stage>, world: &mut World) -> [u64; GATEWAYS] {
     world.gateways[2].process.kill();
 
     sleep(Duration::from_secs(3)).await;
-    // All its connections are closed, and come back elsewhere. A client may notice later than the gateway.
+    // The gateway's connections are closed, and come back elsewhere. A client may notice later than the gateway.
     stage.strike(0, How::Closed);
     stage.proxies[0].set(Weather::Cut);
     sleep(Duration::from_secs(1)).await;
@@ -117,7 +117,7 @@ fn print(what: &str, mut times: Vec<u64>) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_sees_who_is_online_whatever_happens() {
+async fn observers_agree_on_statuses_through_faults() {
     let mut world = World::start(GATEWAYS, true, SETTINGS).await;
     let first = world.pocketbase.user("first").await;
     let mut users = world.pocketbase.copies(&first, USERS + 4 * GATEWAYS).await;
@@ -132,7 +132,7 @@ async fn everybody_sees_who_is_online_whatever_happens() {
         let observer = Observer::new(&stage, i % GATEWAYS, &watcher.token, &over);
         observers.push(match (i / GATEWAYS, i % GATEWAYS) {
             (0, _) => tokio::spawn(observer.watch(ids[..WATCHED].to_vec())),
-            // Not on the last: there each hop has to ask for what nobody watches.
+            // Not on the last gateway, where each hop has to ask for a status without observers.
             (1, 0 | 1) => tokio::spawn(observer.watch(ids[WATCHED..].to_vec())),
             _ => tokio::spawn(observer.hop(ids[WATCHED..][..40].to_vec(), rng.fork(i as u64))),
         });
@@ -167,7 +167,7 @@ async fn everybody_sees_who_is_online_whatever_happens() {
     let (mut events, mut connections) = (0, 0);
     for (user, stays) in users.iter().zip(staying) {
         let mut lives = truth.remove(&user.id).unwrap();
-        // The last moment of whoever stays may have come without his noticing.
+        // The device that stays may have lost its connection without notice.
         let stays = match stays {
             Some(device) if device.is_over() => {
                 lives.push(device.result().await);
@@ -212,7 +212,7 @@ async fn everybody_sees_who_is_online_whatever_happens() {
     assert!(median < 250, "{median} ms");
 }
 
-/// Everybody's status in one call.
+/// The users' statuses in one call.
 async fn ask(world: &World, user: &User, ids: &[String]) -> Value {
     let mut client = Client::connect(&world.gateways[2], &user.token).await;
     rpc(&mut client, "status.get", json!({"users": ids})).await["statuses"].take()
@@ -234,7 +234,7 @@ async fn next(client: &mut Client) -> State {
     state(&client.publication().await["data"])
 }
 
-/// Ann on the first gateway, Bob, who watches her, on the second.
+/// Ann on the first gateway, and Bob, who watches Ann, on the second.
 async fn ann_and_bob() -> (World, User, User, Client) {
     let world = World::start(2, true, PATIENT).await;
     let [ann, bob] = [world.pocketbase.user("ann").await, world.pocketbase.user("bob").await];
@@ -265,7 +265,7 @@ async fn users_choose_what_others_see() {
     let hidden = next(&mut bobs).await;
     assert_eq!((answer["mode"].as_str(), hidden.status), (Some("invisible"), Status::Offline));
     assert!((before..=now()).contains(&hidden.last_seen.unwrap()));
-    // Whatever she does now, nobody sees.
+    // While Ann is invisible, observers see no change.
     rpc(&mut laptop, "status.idle", json!({"idle": true})).await;
     drop(phone);
     let mut phone = Client::connect(&world.gateways[0], &ann.token).await;
@@ -303,9 +303,9 @@ async fn a_user_whose_connection_is_reset_stays_online_for_the_grace() {
     assert!(offline.last_seen.unwrap() + 10 >= before, "{offline:?}, and the reset came at {before}");
 }
 
-/// The rate is the user's, on all of their connections to a gateway.
+/// The rate is per user, over the user's connections to a gateway.
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_a_users_status_are_rated_and_looking_is_not() {
+async fn status_changes_are_rate_limited_and_queries_are_not() {
     let world = World::start(1, false, PATIENT).await;
     let [ann, bob] = [world.pocketbase.user("ann").await, world.pocketbase.user("bob").await];
     let mut anns = Vec::new();
@@ -318,7 +318,7 @@ async fn changes_of_a_users_status_are_rated_and_looking_is_not() {
         let reply = anns[place].call("rpc", json!({"method": "status.set", "data": {"status": status}})).await;
         refused += usize::from(reply["error"]["code"] == 111);
     }
-    // 100 at once, and two more each second that this takes.
+    // A burst of 100, and two more for each second of the test.
     assert!((1..=50).contains(&refused), "{refused} of 150 were refused");
     assert!(rpc(&mut anns[0], "status.set", json!({})).await["mode"].is_string());
     let mut bobs = Client::connect(world.gateway(), &bob.token).await;
@@ -327,7 +327,7 @@ async fn changes_of_a_users_status_are_rated_and_looking_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_status_is_refused() {
+async fn an_invalid_status_is_refused() {
     let (_world, ann, _, mut bobs) = ann_and_bob().await;
     watch(&mut bobs, &ann).await;
     for (method, data, code) in [
@@ -351,7 +351,7 @@ async fn what_is_no_status_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_is_for_those_who_may_view_the_user() {
+async fn a_status_is_visible_only_to_users_who_may_view_the_user() {
     let (world, ann, bob, mut bobs) = ann_and_bob().await;
     watch(&mut bobs, &ann).await;
     let rule = json!({"viewRule": "id = @request.auth.id"});
@@ -362,13 +362,13 @@ async fn a_status_is_for_those_who_may_view_the_user() {
     let asked = rpc(&mut bobs, "status.get", json!({"users": [ann.id, bob.id]})).await;
     let seen: Vec<&String> = asked["statuses"].as_object().unwrap().keys().collect();
     assert_eq!(seen, [&bob.id]);
-    // Nothing comes any more.
+    // No more publications arrive.
     let _ann = Client::connect(&world.gateways[0], &ann.token).await;
     assert!(timeout(Duration::from_secs(1), bobs.publication()).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_lost_its_data_gets_everybody_back() {
+async fn statuses_are_restored_after_redis_lost_its_data() {
     let (mut world, ann, _, mut bobs) = ann_and_bob().await;
     watch(&mut bobs, &ann).await;
     let mut anns = Client::connect(&world.gateways[0], &ann.token).await;
@@ -388,12 +388,12 @@ async fn a_redis_that_lost_its_data_gets_everybody_back() {
     })
     .await;
     rpc(&mut anns, "status.set", json!({"status": "online"})).await;
-    // Nothing was seen of it all.
+    // No change was published meanwhile.
     assert_eq!(next(&mut bobs).await.status, Status::Online);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_and_goes_is_told_to_those_who_ask() {
+async fn joins_and_leaves_are_sent_to_clients_that_ask_for_them() {
     let world = World::start(2, true, PATIENT).await;
     let (room, users) = world.room(&["ann", "bob", "cid", "nobody"]).await;
     let request = json!({"channel": format!("room:{room}"), "join_leave": true});
@@ -407,7 +407,7 @@ async fn who_comes_and_goes_is_told_to_those_who_ask() {
     drop(bobs);
     assert_eq!(movement(&mut anns).await, ("leave", users[1].id.clone()));
 
-    // A killed gateway's clients leave when their leases end, once.
+    // A killed gateway's clients leave once, when their leases expire.
     let mut world = world;
     let _bobs = world.subscriber(1, &users[1], &room).await;
     assert_eq!(movement(&mut anns).await, ("join", users[1].id.clone()));
@@ -416,7 +416,7 @@ async fn who_comes_and_goes_is_told_to_those_who_ask() {
     quiet.call("publish", json!({"channel": request["channel"], "data": {"type": "typing"}})).await;
     quiet.signal().await;
     assert_eq!(anns.signal().await["info"]["user"], users[2].id);
-    // Who did not ask was not told, and nobody twice.
+    // Clients without `join_leave` were not told, and no client twice.
     for client in [&mut anns, &mut quiet] {
         let moves = std::iter::from_fn(|| client.waiting()).filter(is_movement).count();
         assert_eq!(moves, 0);
@@ -424,7 +424,7 @@ async fn who_comes_and_goes_is_told_to_those_who_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_invisible_are_not_in_their_rooms() {
+async fn invisible_users_are_not_in_the_presence() {
     let world = World::start(2, true, PATIENT).await;
     let (room, users) = world.room(&["ann", "bob", "nobody"]).await;
     let request = json!({"channel": format!("room:{room}"), "join_leave": true});
@@ -434,7 +434,7 @@ async fn the_invisible_are_not_in_their_rooms() {
     assert_eq!(movement(&mut bobs).await, ("join", users[0].id.clone()));
     rpc(&mut anns, "status.set", json!({"status": "invisible"})).await;
     assert_eq!(movement(&mut bobs).await, ("leave", users[0].id.clone()));
-    // Also with a new connection, and past a renewal.
+    // Also with a new connection, and after a renewal of the lease.
     drop(anns);
     let mut anns = world.subscriber(0, &users[0], &room).await;
     sleep(Duration::from_secs(3)).await;

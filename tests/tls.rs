@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 const PASSWORD: &str = "not-to-be-seen";
 
-/// A Redis with a password, and the number of a second port with TLS.
+/// A Redis with a password, and the number of its TLS port.
 fn tls_redis(certificates: &Certificates, certificate: &str, auth_clients: &str) -> (Redis, u16) {
     let port = Cell::new(0);
     let redis = Redis::start_with_ports(|| {
@@ -85,7 +85,7 @@ async fn redis_over_tls_with_a_client_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_tls_to_redis_is_told() {
+async fn tls_errors_of_redis_name_the_reason() {
     let certificates = Certificates::make();
     let (strict, port) = tls_redis(&certificates, "server", "yes");
     let (_elsewhere, other_port) = tls_redis(&certificates, "elsewhere", "no");
@@ -118,7 +118,7 @@ async fn what_is_wrong_with_tls_to_redis_is_told() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_refused_before_anything_is_bound() {
+fn unusable_files_are_refused_before_any_port_is_bound() {
     let certificates = Certificates::make();
     let path = |name: &str| certificates.path(name);
     let (ca, certificate, key, other_key) =

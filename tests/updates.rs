@@ -1,4 +1,4 @@
-//! `room-updates`: everybody hears of the rooms that he may view, and of no other, whatever changes about that.
+//! `room-updates`: users hear about visible rooms, and about no other rooms, through every change of access.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 const CHANNEL: &str = "room-updates";
-/// What is promised.
+/// The guaranteed limit.
 const AT_MOST: Duration = Duration::from_secs(1);
 
-/// Ann who owns rooms, Bob who comes and goes, Eve who is in none; each subscribed on the last gateway, while the
-/// hooks post to the first.
+/// Ann owns rooms, Bob comes and goes, Eve is in no room. Their clients are on the last gateway, while the hooks post
+/// to the first.
 struct Stage {
     world: World,
     users: [User; 3],
@@ -28,7 +28,7 @@ struct Stage {
     marks: usize,
 }
 
-/// Whose.
+/// Indices of the users.
 const ANN: usize = 0;
 const BOB: usize = 1;
 
@@ -65,8 +65,8 @@ impl Stage {
             .await;
     }
 
-    /// What each got of this room before a room that all can see was made after it: "action name", with the name left
-    /// out where only the id was told.
+    /// The events of `room` at each user, up to a public room made afterwards: "action name", without the name if the
+    /// event has only the id.
     async fn got(&mut self, room: &str) -> [Vec<String>; 3] {
         self.marks += 1;
         let mark = format!("mark {}", self.marks);
@@ -130,7 +130,7 @@ async fn each_transition(world: World) {
     stage.remove("rooms", &room).await;
     assert_eq!(stage.got(&room).await, expect(&["delete"], &["delete"], &[]), "deleted");
 
-    // In one transaction with its members, and again without a trace.
+    // In one transaction with its members, and again in a transaction that is rolled back.
     let record = |name: &str| {
         json!({"method": "POST", "url": "/api/collections/rooms/records",
         "body": {"id": "fifteenletters0", "name": name, "type": "private", "owner": stage.users[ANN].id}})
@@ -148,7 +148,7 @@ async fn each_transition(world: World) {
     assert_eq!((ann, eve), (vec!["create batch".to_owned()], vec![]));
     assert!(bob == ["create batch"] || bob == ["join batch"], "{bob:?}");
 
-    // The rule itself, by which Bob loses every room and gets them back.
+    // A changed rule by which Bob loses every room, and the old rule again.
     let rooms = stage.world.pocketbase.as_superuser("GET", "collections/rooms", &Value::Null).await;
     let rule = rooms["viewRule"].as_str().unwrap();
     let without_bob = format!("{rule} && @request.auth.id != \"{}\"", stage.users[BOB].id);
@@ -187,7 +187,7 @@ async fn each_transition_on_one_gateway_without_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_back_is_told_to_reload_and_who_left_hears_nothing() {
+async fn returning_clients_are_told_to_reload_and_unsubscribed_clients_get_nothing() {
     let mut stage = Stage::new(World::single().await).await;
     let [ann, ..] = &mut stage.clients;
     assert_eq!(ann.call("subscribe", json!({"channel": CHANNEL})).await["error"]["code"], 105);
@@ -213,7 +213,7 @@ async fn who_comes_back_is_told_to_reload_and_who_left_hears_nothing() {
         "{reply}"
     );
     ann.call("unsubscribe", json!({"channel": CHANNEL})).await;
-    // As an SDK's `getState` has it, which error 112 would make ask again for ever.
+    // An SDK's `getState` in strict mode, which would retry error 112 forever.
     for epoch in ["before", ""] {
         let strictly = json!({"channel": CHANNEL, "recover": true, "offset": 0, "epoch": epoch, "flag": 2});
         let reply = ann.call("subscribe", strictly).await;
@@ -230,7 +230,7 @@ async fn who_comes_back_is_told_to_reload_and_who_left_hears_nothing() {
 }
 
 impl Stage {
-    /// As `got`, of Bob and Eve.
+    /// Like `got`, for Bob and Eve.
     async fn got_by_others(&mut self, room: &str) -> [Vec<String>; 2] {
         self.marks += 1;
         let mark = format!("mark {}", self.marks);
@@ -251,7 +251,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_personal_channel_is_its_user_s_alone_and_recovers() {
+async fn a_personal_channel_is_private_and_recovers() {
     let world = World::single().await;
     let (ann, bob) = (world.pocketbase.user("ann").await, world.pocketbase.user("bob").await);
     let channel = format!("user:{}", bob.id);
@@ -302,14 +302,14 @@ async fn a_user_in_a_thousand_rooms_subscribes_fast() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_no_echo_gets_everybody_else_s_signals() {
+async fn a_client_without_echo_gets_the_signals_of_others_only() {
     let world = World::single().await;
     let (room, users) = world.room(&["ann", "bob", "eve"]).await;
     let channel = format!("room:{room}");
     let mut quiet = Client::connect(world.gateway(), &users[0].token).await;
     let reply = quiet.call("subscribe", json!({"channel": channel, "data": {"echo": false, "more": [1]}})).await;
     assert!(reply["subscribe"].is_object(), "{reply}");
-    // Another connection of the same user, whose data is something of the application's.
+    // Another connection of the same user, with application data.
     let mut second = Client::connect(world.gateway(), &users[0].token).await;
     let reply = second.call("subscribe", json!({"channel": channel, "data": ["echo", false]})).await;
     assert!(reply["subscribe"].is_object(), "{reply}");
@@ -325,9 +325,9 @@ async fn who_asks_for_no_echo_gets_everybody_else_s_signals() {
     }
 }
 
-/// What is asked of PocketBase for a new room depends on whom it names, not on how many are there.
+/// The number of calls for a new room depends on the users that the room names, not on the number of users.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_room_is_asked_about_once_for_all_who_are_alike() {
+async fn a_new_room_is_checked_once_per_class_of_users() {
     const USERS: usize = 400;
     let world = World::single().await;
     let ann = world.pocketbase.user("ann").await;
@@ -340,7 +340,7 @@ async fn a_new_room_is_asked_about_once_for_all_who_are_alike() {
     });
     let mut clients = join_all(connecting).await;
     println!("{USERS} users connect and subscribe: {:?}", begin.elapsed());
-    // Let no two rooms share a call.
+    // No two rooms may share a call.
     let asked = async || world.gateway().metric("gateway_pocketbase_seconds_count{route=\"view\"}").await;
     assert_eq!(asked().await, 0.0);
     for (kind, owner, audience) in [("private", 0, 1), ("public", 1, USERS)] {
@@ -353,16 +353,16 @@ async fn a_new_room_is_asked_about_once_for_all_who_are_alike() {
             assert_eq!((&data["action"], &data["record"]["name"]), (&json!("create"), &json!(kind)));
         }
         println!("a {kind} room reaches {audience}: {:?}, {} calls", begin.elapsed(), asked().await - before);
-        // One for the class and the owner, one for the owner's membership.
+        // A call for the class and the owner, and a call for the owner's membership.
         assert!(asked().await - before <= 2.0);
     }
-    // The first got the public room next, so the others got nothing of the private one either.
+    // The first user's next event is the public room, so the others did not get the private room either.
     assert_eq!(clients[0].publication().await["data"]["record"]["name"], "public");
 }
 
-/// PocketBase's events reach the gateway, and the gateway's questions do not reach PocketBase.
+/// PocketBase's events reach the gateway, and the gateway's calls do not reach PocketBase.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_that_falls_behind_is_named_and_catches_up() {
+async fn a_lagging_updates_channel_is_named_and_catches_up() {
     let port = free_port();
     let pocketbase = PocketBase::start(&format!("http://127.0.0.1:{port}")).await;
     let proxy = Proxy::start(pocketbase.port).await;

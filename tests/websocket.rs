@@ -1,7 +1,7 @@
-//! The WebSocket itself, byte by byte: what RFC 6455 asks of a server, in the order of Autobahn's test suite. Each case
-//! prints what was expected and what was seen; an honest client beside them notices nothing.
+//! WebSocket conformance, byte by byte: the requirements of RFC 6455 for servers, in the order of Autobahn's test
+//! suite. Each case prints the expected and the actual outcome; an honest client beside the cases is not affected.
 
-// In tests it is what it should be, and clippy's own exception knows #[test] alone, not what such a test calls.
+// Tests may unwrap. Clippy's own exception covers only #[test] functions, not the functions they call.
 #![allow(clippy::unwrap_used)]
 
 mod harness;
@@ -20,10 +20,10 @@ use serde_json::json;
 use websocket::raw::{FIN, Length, PING, Raw, TEXT, frame, head};
 use websocket::{frames, handshakes};
 
-/// The id of the ping command that ends each case: whoever gets its reply has not been harmed.
+/// Id of the ping command at the end of a case, whose reply shows that the connection still works.
 const LAST: u64 = 99;
 
-/// An honest client that must notice nothing.
+/// A gateway with an honest client, which must not be affected, and the results.
 struct Arena {
     world: World,
     room: String,
@@ -34,7 +34,7 @@ struct Arena {
 
 impl Arena {
     async fn new() -> Self {
-        // Hundreds of cases come from one user, and the honest client signals after each.
+        // One user makes hundreds of cases, and the honest client signals after each.
         let unlimited = [
             ("GATEWAY_MAX_CONNECTIONS_PER_USER", "0"),
             ("GATEWAY_MAX_SIGNALS_PER_SECOND", "0"),
@@ -46,7 +46,7 @@ impl Arena {
         Self { world, room, users, honest, rows: Vec::new() }
     }
 
-    /// After the handshake and `connect`.
+    /// A connection after the handshake and `connect`.
     async fn connected(&self) -> Raw {
         let mut raw = Raw::connect(self.world.gateway().port).await;
         raw.send(handshakes::right().as_bytes()).await;
@@ -57,7 +57,7 @@ impl Arena {
         raw
     }
 
-    /// Notes a result, and that the honest client is still served.
+    /// Records a result, and checks that the honest client is still served.
     async fn note(&mut self, name: &str, expected: &str, seen: String) {
         self.rows.push((name.to_owned(), expected.to_owned(), seen));
         let signal = json!({"channel": format!("room:{}", self.room), "data": {"type": "typing"}});
@@ -66,7 +66,7 @@ impl Arena {
         self.honest.signal().await;
     }
 
-    /// Shows the results, and fails where one is not the expected one.
+    /// Prints the results, and fails if one differs from the expected result.
     async fn end(mut self) {
         println!("| case | expected | seen |\n|---|---|---|");
         for (name, expected, seen) in &self.rows {
@@ -81,7 +81,7 @@ impl Arena {
 }
 
 #[tokio::test]
-async fn frames_are_taken_and_refused_as_the_rfc_has_it() {
+async fn frames_are_accepted_and_refused_as_in_the_rfc() {
     let mut arena = Arena::new().await;
     let last = frame(FIN | TEXT, format!(r#"{{"id":{LAST},"ping":{{}}}}"#));
     for case in frames::all() {
@@ -97,7 +97,7 @@ async fn frames_are_taken_and_refused_as_the_rfc_has_it() {
 }
 
 #[tokio::test]
-async fn handshakes_are_taken_and_refused_as_the_rfc_has_it() {
+async fn handshakes_are_accepted_and_refused_as_in_the_rfc() {
     let mut arena = Arena::new().await;
     for case in handshakes::all() {
         let mut raw = Raw::connect(arena.world.gateway().port).await;
@@ -115,7 +115,7 @@ async fn handshakes_are_taken_and_refused_as_the_rfc_has_it() {
 }
 
 #[tokio::test]
-async fn what_comes_with_the_handshake_or_in_pieces_is_not_lost() {
+async fn frames_sent_with_the_handshake_or_in_pieces_are_not_lost() {
     let mut arena = Arena::new().await;
     let connect = json!({"id": 1, "connect": {"token": arena.users[0].token}}).to_string();
     let ping = frame(FIN | TEXT, format!(r#"{{"id":{LAST},"ping":{{}}}}"#));
@@ -129,7 +129,7 @@ async fn what_comes_with_the_handshake_or_in_pieces_is_not_lost() {
         let seen = raw.seen_until(LAST).await;
         arena.note(name, "reply 1", seen).await;
     }
-    // And a client that ends without a word is let go.
+    // A client that ends without a close frame is released.
     let mut raw = arena.connected().await;
     raw.finish().await;
     let seen = raw.seen_until(LAST).await;
@@ -138,7 +138,7 @@ async fn what_comes_with_the_handshake_or_in_pieces_is_not_lost() {
 }
 
 #[tokio::test]
-async fn what_is_announced_or_repeated_takes_no_memory() {
+async fn announced_or_repeated_frames_take_no_memory() {
     let mut arena = Arena::new().await;
     let process = |arena: &Arena| arena.world.gateway().process.resident();
     let mut open = Vec::new();
@@ -147,7 +147,7 @@ async fn what_is_announced_or_repeated_takes_no_memory() {
     }
     let before = process(&arena);
     for raw in &mut open {
-        // 1 TiB, which would be refused, and 64 KiB, which may be announced and never comes.
+        // 1 TiB, which would be refused, and 64 KiB, which may be announced and never arrive.
         raw.send(&frame(FIN | PING, [b'x'; 125]).repeat(1000)).await;
         raw.send(&head(FIN | TEXT, Length::In64Bits, Some([0; 4]), 1 << 40)).await;
     }
@@ -162,17 +162,17 @@ async fn what_is_announced_or_repeated_takes_no_memory() {
     arena.end().await;
 }
 
-/// A frame of 64 KiB may hold more than thirty thousand commands. Who has to wait for PocketBase's answer to the first
-/// of them must not hold all others meanwhile, in a form many times larger.
+/// A frame of 64 KiB may hold more than thirty thousand commands. While the first command waits for PocketBase, the
+/// gateway must not hold the others in a form many times larger.
 #[tokio::test]
-async fn commands_that_wait_take_no_more_memory_than_their_frame() {
+async fn waiting_commands_take_no_more_memory_than_their_frame() {
     let arena = Arena::new().await;
     let claims = json!({"id": "nobody", "type": "auth", "collectionId": "x", "exp": 4_000_000_000u64});
     let key = EncodingKey::from_secret(b"unknown");
     let token = jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap();
     let connect = json!({"id": 1, "connect": {"token": token}}).to_string();
     let commands = frame(FIN | TEXT, format!("{connect}{}", "{}".repeat(32_000)));
-    // It keeps its connections, and answers nothing.
+    // The paused PocketBase keeps its connections and answers nothing.
     arena.world.pocketbase.process.signal("STOP");
     let before = arena.world.gateway().process.resident();
     let mut waiting = Vec::new();

@@ -1,5 +1,5 @@
-//! How a client of each server says hello and subscribes. Only this is understood of a protocol: after it, messages are
-//! found by their mark.
+//! How a client of each server connects and subscribes. The load generator understands no more of a protocol: after the
+//! subscribe, it finds messages by their mark.
 
 pub mod centrifuge;
 pub mod pusher;
@@ -8,7 +8,7 @@ pub mod socketio;
 pub mod sse;
 pub mod websocket;
 
-/// Whom a connection is for.
+/// The room, channel and token of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Ticket {
     pub room: u32,
@@ -16,52 +16,52 @@ pub struct Ticket {
     pub token: String,
 }
 
-/// Where a client stands in its channel, for when it comes back; only the gateway's clients have one.
+/// A client's position in its channel, for recovery after a reconnect. Only the gateway's clients have a position.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     pub epoch: String,
     pub offset: u64,
-    /// Of the last subscribe; `None` where it did not ask.
+    /// Result of the last subscribe; `None` if the client did not ask for recovery.
     pub recovered: Option<bool>,
 }
 
-/// What follows from what the server has said.
+/// The next step of a set-up, after the bytes received so far.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// More has to arrive.
+    /// Wait for more bytes.
     Wait,
-    /// Forget the first `used` bytes and send this.
+    /// Drop the first `used` bytes and send `bytes`.
     Send { used: usize, bytes: Vec<u8> },
-    /// Forget the first `used` bytes and send this on another connection. Goes on with the next step once that has been
-    /// answered with success.
+    /// Drop the first `used` bytes and send `request` on another connection. The set-up continues with the next step
+    /// after a successful answer.
     Aside { used: usize, request: Aside },
-    /// The client is subscribed. `content`: what of the answer may hold messages.
+    /// The client is subscribed. `content` is the part of the answer with possible messages.
     Ready { used: usize, content: Vec<u8> },
 }
 
-/// A POST of JSON.
+/// A POST request with a JSON body.
 #[derive(Debug, PartialEq)]
 pub struct Aside {
     pub target: &'static str,
-    /// Each with its line's end.
+    /// Header lines with their line endings.
     pub headers: String,
     pub body: String,
 }
 
 pub trait Dialect: Send + Sync {
-    /// The first bytes that a client sends.
+    /// First bytes that a client sends.
     fn hello(&self, ticket: &Ticket) -> Vec<u8>;
 
-    /// `step`: how many times this client has sent something since its hello.
+    /// `step` counts the client's sends since the hello.
     fn advance(&self, ticket: &Ticket, step: u32, received: &[u8], place: &mut Place) -> Result<Step, String>;
 
-    /// How a ping of the server looks, and the answer. No message may hold these bytes.
+    /// The server's ping, and the client's answer. No message may hold the bytes of the ping.
     fn ping(&self) -> Option<(&'static [u8], Vec<u8>)> {
         None
     }
 
-    /// How the server says that it ends a subscription, as where the client has to reload. No message may hold these
-    /// bytes.
+    /// Beginning of the frame with which the server ends a subscription, for instance when the client has to reload. No
+    /// message may hold these bytes.
     fn farewell(&self) -> Option<&'static [u8]> {
         None
     }

@@ -1,8 +1,9 @@
 //! The load generator: the gateway beside raw writes and other realtime servers.
 //!
-//! `cargo bench --bench load -- --help` says how to use it. A [`workload`] starts each [`target`] afresh, connects a
-//! [`swarm`] of clients that speak its [`dialect`], publishes at a rate ([`publish`]), and takes down what arrived
-//! ([`mark`], [`tally`]) and what it cost ([`usage`]); [`step`] is one such run. It measures; the tests assert.
+//! `cargo bench --bench load -- --help` describes the usage. A [`workload`] starts each [`target`] afresh, connects a
+//! [`swarm`] of clients speaking the target's [`dialect`], publishes at a rate ([`publish`]), and records the
+//! arriving messages ([`mark`], [`tally`]) and their cost ([`usage`]). A [`step`] is one run at one rate. The bench
+//! measures; the tests assert.
 
 mod dialect;
 #[path = "../../tests/harness/mod.rs"]
@@ -27,7 +28,7 @@ use target::Target;
 use workload::{fanout, idle, relay, rooms, storm};
 
 fn main() {
-    // Tens of thousands of sockets, here and in the servers, which inherit it.
+    // Tens of thousands of sockets, here and in the servers, which inherit the limit.
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the limit can be raised to its maximum");
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,5 +1,5 @@
-//! The mark in every message: which run, publisher and number it is, and when it was sent. It has a fixed width and is
-//! found by searching for its beginning, so that a client parses nothing.
+//! The mark in every message: its run, publisher, number and send time. The mark has a fixed width and is found by a
+//! search for its first bytes, so that a client parses nothing.
 
 use memchr::memmem::Finder;
 use std::io::Write;
@@ -7,25 +7,25 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 const BEGIN: &[u8] = b"@#>";
-/// Run, publisher, number and nanoseconds, in hexadecimal.
+/// Hexadecimal digits of run, publisher, number and nanoseconds.
 const WIDTHS: [usize; 4] = [3, 2, 8, 16];
 /// Bytes of a whole mark.
 pub const LENGTH: usize = BEGIN.len() + 3 + 2 + 8 + 16;
 
-/// Runs are told apart by so many bits, so that stragglers of an earlier one are not counted.
+/// Bits of the run number in a mark. Late messages of an earlier run differ in these bits.
 pub const RUN_MASK: u32 = 0xfff;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mark {
     pub run: u32,
     pub publisher: u8,
-    /// Of the message, over all publishers.
+    /// Number of the message, counted over every publisher.
     pub number: u32,
-    /// Just before the publish call; see [`now`].
+    /// Time just before the publish call; see [`now`].
     pub sent: u64,
 }
 
-/// Nanoseconds on the monotonic clock since the process's first look at it.
+/// Nanoseconds on the monotonic clock since the first call.
 pub fn now() -> u64 {
     static BASE: OnceLock<Instant> = OnceLock::new();
     u64::try_from(BASE.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
@@ -38,7 +38,7 @@ impl Mark {
         write!(out, "{run:03x}{publisher:02x}{number:08x}{sent:016x}").expect("a Vec takes everything");
     }
 
-    /// Of exactly [`LENGTH`] bytes.
+    /// Reads a mark from exactly [`LENGTH`] bytes.
     fn read(bytes: &[u8]) -> Option<Self> {
         let mut rest = &bytes[BEGIN.len()..];
         let [run, publisher, number, sent] = WIDTHS.map(|width| {
@@ -50,7 +50,7 @@ impl Mark {
     }
 }
 
-/// Finds marks in what was read.
+/// Finds marks in received bytes.
 pub struct Search(Finder<'static>);
 
 impl Search {
@@ -58,7 +58,7 @@ impl Search {
         Self(Finder::new(BEGIN))
     }
 
-    /// Hands each whole mark to `found`; returns where the first byte is that may belong to a later one.
+    /// Hands each whole mark to `found`. Returns the position of the first byte that may belong to a later mark.
     pub fn each(&self, bytes: &[u8], mut found: impl FnMut(Mark)) -> usize {
         let mut at = 0;
         while let Some(next) = self.0.find(&bytes[at..]) {
@@ -69,7 +69,7 @@ impl Search {
             }
             at = begin + LENGTH;
         }
-        // No whole beginning is in the rest, but perhaps the first bytes of one.
+        // The rest holds no whole beginning of a mark, but perhaps its first bytes.
         at.max(bytes.len().saturating_sub(BEGIN.len() - 1))
     }
 }

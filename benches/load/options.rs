@@ -44,25 +44,25 @@ const TARGETS: [&str; 8] =
 pub struct Options {
     pub workloads: Vec<Workload>,
     pub targets: Vec<Target>,
-    /// Instead of anything else.
+    /// Run only the self-test.
     pub self_test: bool,
     pub runs: usize,
-    /// How often a disturbed run is repeated.
+    /// Number of times a disturbed run is repeated.
     pub repeats: usize,
     pub seconds: f64,
-    /// Messages per second in a room of a thousand at which CPU is compared.
+    /// Messages per second in a room of 1000 at which CPU is compared.
     pub at_rate: f64,
     pub idle: Vec<usize>,
     pub hold: f64,
-    /// Sizes of the one room whose capacity is looked for.
+    /// Sizes of the single room whose capacity is measured.
     pub fanout: Vec<usize>,
-    /// Sizes of the one room in which CPU per delivery is compared.
+    /// Sizes of the single room in which CPU per delivery is compared.
     pub flat: Vec<usize>,
-    /// How many rooms, and how many subscribers in each.
+    /// Number of rooms, and of subscribers in each.
     pub rooms: usize,
     pub room_size: usize,
     pub storm: usize,
-    /// Subscribers of the room into which messages are created through PocketBase.
+    /// Subscribers of the room in which messages are created through PocketBase.
     pub relay: Vec<usize>,
     pub rates: Option<Vec<f64>>,
     pub threads: usize,
@@ -71,7 +71,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// From this process's arguments; ends the process where they make no sense.
+    /// Parses this process's arguments; ends the process if they are invalid.
     pub fn read() -> Self {
         Self::from(&command().get_matches())
     }
@@ -151,7 +151,7 @@ fn cores(matches: &ArgMatches, name: &str, default: &[usize]) -> Vec<usize> {
     list(matches, name).unwrap_or_else(|| default.to_vec())
 }
 
-/// What an argument takes.
+/// The type of an argument's value.
 #[derive(Clone, Copy)]
 enum Takes {
     Count,
@@ -162,7 +162,7 @@ enum Takes {
     Cores,
 }
 
-/// Name, what it is called in the help, what it takes, help.
+/// Name, name of the value in the help, type, help.
 const ARGUMENTS: [(&str, &str, Takes, &str); 17] = [
     ("runs", "COUNT", Takes::Count, "Rounds in which everything is measured; default: 3"),
     ("repeats", "COUNT", Takes::CountOrZero, "How often a run is repeated that something else disturbs; default: 3"),
@@ -224,7 +224,7 @@ fn command() -> Command {
         .arg(flag("quick", "One round, short runs, fewer sizes, disturbed runs as they come"))
         .args(ARGUMENTS.map(argument))
         .arg(flag("self-test", "Only show that clients notice what is lost, doubled and reordered"))
-        // What cargo passes to every bench.
+        // Cargo passes this flag to every bench.
         .arg(flag("bench", "").hide(true))
 }
 

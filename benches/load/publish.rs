@@ -10,21 +10,21 @@ use std::time::{Duration, Instant};
 /// Bytes of a message's JSON.
 pub const MESSAGE: usize = 256;
 const ANSWERING: Duration = Duration::from_secs(10);
-/// Servers close connections that idle for longer.
+/// Servers close connections idle for longer.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// One message to be published now.
+/// A message to publish now.
 #[derive(Clone, Copy, Debug)]
 pub struct Message {
     pub room: u32,
     pub mark: Mark,
-    /// Bytes of its JSON.
+    /// Bytes of the message's JSON.
     pub size: usize,
 }
 
 impl Message {
-    /// A change as PocketBase's hooks tell it, of exactly `size` bytes. The mark comes early, so that a long one that
-    /// is sent in pieces has it in the first.
+    /// A record change in the form of PocketBase's hooks, of exactly `size` bytes. The mark comes early, so that a
+    /// long message sent in pieces carries the mark in the first piece.
     pub fn json(&self, out: &mut Vec<u8>) {
         const BEFORE: &[u8] =
             br#"{"action":"create","collection":"messages","record":{"id":"benchmark000000","content":""#;
@@ -37,9 +37,9 @@ impl Message {
     }
 }
 
-/// One connection that publishes, and waits for the answer each time.
+/// One publishing connection, which waits for the answer to each call.
 pub trait Lane: Send {
-    /// How many messages one call may take.
+    /// Largest number of messages in one call.
     fn batch(&self) -> usize {
         1
     }
@@ -47,18 +47,18 @@ pub trait Lane: Send {
     fn publish(&mut self, messages: &[Message]) -> std::io::Result<()>;
 }
 
-/// What became of a run's messages.
+/// Result of publishing a run's messages.
 pub struct Published {
     pub sent: Sent,
     pub count: usize,
     pub failed: usize,
     pub failure: Option<String>,
-    /// Of the publish calls, in microseconds.
+    /// Duration of the publish calls, in microseconds.
     pub calls: Histogram<u64>,
 }
 
-/// Publishes the plan's messages at this rate, those of lane `l` being `l`, `l + lanes` and so on. Who is late goes on
-/// until the plan's time is over; the rest stays unpublished.
+/// Publishes the plan's messages at `rate`. Lane `l` publishes the messages `l`, `l + lanes` and so on. A late lane
+/// continues until the plan's time is over; the rest stays unpublished.
 pub fn publish(plan: Plan, rate: f64, size: usize, lanes: &mut [Box<dyn Lane>]) -> Published {
     let mut all =
         Published { sent: vec![false; plan.messages as usize], count: 0, failed: 0, failure: None, calls: histogram() };
@@ -132,7 +132,7 @@ fn run(
     done
 }
 
-/// HTTP/1.1 on one connection that stays open; requests are written by hand, since the client must be cheap.
+/// An HTTP/1.1 client on one kept-open connection. Requests are written by hand, since the client must be cheap.
 pub struct Http {
     address: SocketAddr,
     stream: Option<TcpStream>,
@@ -145,7 +145,7 @@ impl Http {
         Self { address, stream: None, used: Instant::now(), answer: vec![0; 64 * 1024] }
     }
 
-    /// `headers`: each with its line's end. Returns the status.
+    /// Sends a POST and returns the status. The lines of `headers` have their line endings.
     pub fn post(&mut self, target: &str, headers: &str, body: &[u8]) -> std::io::Result<u16> {
         let length = body.len();
         let mut request = format!(
@@ -194,7 +194,7 @@ impl Http {
     }
 }
 
-/// The status of an answer of which everything has arrived, and whether the connection goes on after it.
+/// The status of a complete answer, and whether the connection stays open; `None` while the answer is incomplete.
 fn whole_answer(answer: &[u8]) -> std::io::Result<Option<(u16, bool)>> {
     let Some(end) = memchr::memmem::find(answer, b"\r\n\r\n") else { return Ok(None) };
     let head = String::from_utf8_lossy(&answer[..end]);

@@ -1,7 +1,7 @@
-//! The ceiling: a bare program on tokio that writes a ready-made frame to each socket of a room, and checks nothing.
+//! The upper bound: a minimal tokio server that writes a prepared frame to each socket of a room and checks nothing.
 //!
-//! Each of two worker threads has its share of the connections and one task that writes to them all. `coalesce`: what
-//! has queued up meanwhile is joined into one write for each socket.
+//! The connections are divided between two worker threads; on each, one task does the writing. With `coalesce`, queued
+//! frames are joined into one write per socket.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
@@ -12,17 +12,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// The first byte of a connection. A subscriber's is followed by its room, a publisher's by any number of messages:
-/// room, length, and so many bytes, each answered with [`READY`] when it is handed to the writers. Numbers are 32 bits,
-/// little endian.
+/// First byte of a subscriber's connection; the room follows. A publisher sends [`PUBLISH`] and any number of messages:
+/// room, length and payload. The server answers each message with [`READY`] once the writers have the message. Numbers
+/// are 32 bits, little endian.
 pub const SUBSCRIBE: u8 = b'S';
 pub const PUBLISH: u8 = b'P';
 pub const READY: u8 = b'+';
 
 const SHARDS: usize = 2;
-/// How often a socket that was full is tried again.
+/// Interval between attempts to write to a full socket.
 const RETRY: Duration = Duration::from_millis(1);
-/// What is joined into one write at most.
+/// Largest number of bytes joined into one write.
 const JOINED: usize = 64 * 1024;
 
 enum Order {
@@ -34,17 +34,17 @@ enum Order {
 struct Subscriber {
     id: u64,
     stream: Arc<TcpStream>,
-    /// What did not fit into the socket.
+    /// Bytes that did not fit into the socket.
     pending: BytesMut,
 }
 
-/// What may be done to each message whose number is divisible by [`EVERY`], for the self-test.
+/// Faults for the self-test, applied to each message whose number is divisible by [`EVERY`].
 pub const SPOILS: [&str; 4] = ["none", "lose", "double", "swap"];
 pub const EVERY: u32 = 100;
-/// How many others a swapped one lets pass: some are of the same publisher.
+/// Number of messages overtaking a swapped message; some are by the same publisher.
 const PASSING: u32 = EVERY / 4;
 
-/// How it writes.
+/// Coalescing, and the fault to make.
 #[derive(Clone, Debug)]
 struct Manner {
     coalesce: bool,
@@ -81,7 +81,7 @@ async fn accept(listener: TcpListener, shards: Arc<[UnboundedSender<Order>]>) {
     }
 }
 
-/// Returns when the connection has ended.
+/// Serves one connection until it ends.
 async fn attend(mut stream: TcpStream, id: u64, shards: Arc<[UnboundedSender<Order>]>) -> std::io::Result<()> {
     if stream.read_u8().await? == PUBLISH {
         let mut stream = BufReader::new(stream);
@@ -113,7 +113,7 @@ async fn attend(mut stream: TcpStream, id: u64, shards: Arc<[UnboundedSender<Ord
     Ok(())
 }
 
-/// What comes of a message: usually itself.
+/// Applies the self-test's fault to the messages, if one is set.
 struct Spoiler {
     manner: Manner,
     count: u32,
@@ -147,7 +147,7 @@ async fn write_all(mut orders: UnboundedReceiver<Order>, manner: Manner) {
     let mut full = false;
     loop {
         if full {
-            // Bounded: as long as somebody is full, everybody is looked at again every millisecond.
+            // While a socket is full, every socket is tried again each millisecond.
             let _ = tokio::time::timeout(RETRY, orders.recv_many(&mut taken, limit)).await;
             full = false;
             for one in rooms.values_mut().flatten() {
@@ -185,7 +185,7 @@ async fn write_all(mut orders: UnboundedReceiver<Order>, manner: Manner) {
     }
 }
 
-/// Behind what waits for the same room already.
+/// Appends the frame to a pending buffer of the same room, or starts a new buffer.
 fn join(joined: &mut Vec<(u32, BytesMut)>, room: u32, frame: Bytes) {
     match joined.iter_mut().rev().find(|(one, _)| *one == room) {
         Some((_, frames)) if frames.len() < JOINED => frames.extend_from_slice(&frame),
@@ -194,10 +194,10 @@ fn join(joined: &mut Vec<(u32, BytesMut)>, room: u32, frame: Bytes) {
 }
 
 impl Subscriber {
-    /// Returns whether something is left to be written.
+    /// Returns true if bytes are left to be written.
     fn write(&mut self, frame: &[u8]) -> bool {
         if self.pending.is_empty() {
-            // Nothing is copied as long as the socket takes it.
+            // Nothing is copied while the socket accepts the frame.
             let written = if frame.is_empty() { 0 } else { self.try_write(frame) };
             self.pending.extend_from_slice(&frame[written..]);
         } else {
@@ -208,7 +208,7 @@ impl Subscriber {
         !self.pending.is_empty()
     }
 
-    /// Whoever is gone takes everything.
+    /// For a closed socket, the bytes count as written.
     fn try_write(&self, bytes: &[u8]) -> usize {
         match self.stream.try_write(bytes) {
             Ok(written) => written,

@@ -1,4 +1,4 @@
-//! Tables for people, a line of JSON per run for machines.
+//! Output: tables for readers, one line of JSON per run for programs.
 
 use crate::target::peer::target_directory;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Where runs are written down, one JSON object per line.
+/// The file of results, one JSON object per line.
 pub struct Log {
     file: File,
 }
@@ -30,7 +30,7 @@ impl Log {
     }
 }
 
-/// What was run, when, and on what.
+/// The date, machine and arguments of the measurement.
 pub fn circumstances() -> String {
     let line = |path: &str, begin: &str| {
         let text = read_to_string(path).unwrap_or_default();
@@ -83,7 +83,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Three significant digits; thousands whole.
+/// Formats a value with three significant digits; from 100 on, without decimals.
 pub fn short(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => "–".to_owned(),
@@ -95,7 +95,7 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// The median, with the least and the greatest where there are several.
+/// The median, with the least and the greatest value if there are several.
 pub fn spread(values: &[f64]) -> String {
     let median = short(median(values));
     if values.len() < 2 {
@@ -106,7 +106,7 @@ pub fn spread(values: &[f64]) -> String {
     format!("{median} ({}–{})", short(least), short(greatest))
 }
 
-/// `a` as so many times `b`.
+/// `a` as a multiple of `b`.
 pub fn ratio(a: f64, b: Option<f64>) -> String {
     b.map_or_else(|| "–".to_owned(), |b| if b > 0.0 { format!("{:.2}", a / b) } else { "–".to_owned() })
 }

@@ -1,4 +1,4 @@
-//! Whether clients notice what goes wrong: the raw server spoils some messages on purpose, in a known way.
+//! Checks that clients detect faults: the raw server spoils some messages on purpose, in a known way.
 
 use crate::options::Options;
 use crate::raw_server::{EVERY, SPOILS};
@@ -12,7 +12,7 @@ const CLIENTS: usize = 100;
 const LOAD: Load = Load { rate: 200.0, seconds: 2.0, rooms: 1 };
 
 /// # Panics
-/// Where anything is counted otherwise than it was done.
+/// If a counter differs from the number of faults made.
 pub fn run(options: &Options) {
     for spoil in SPOILS {
         let audience = Audience { clients: CLIENTS, rooms: 1 };

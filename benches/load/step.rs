@@ -1,4 +1,4 @@
-//! One run at one rate: who published, what arrived, and what it cost.
+//! One run at one rate: published messages, received messages and cost.
 
 use crate::publish::{Lane, MESSAGE, publish};
 use crate::report::short;
@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// A rate copes when the slowest hundredth takes less.
+/// Latency limit: a server copes with a rate if the 99th percentile is below, in milliseconds.
 const P99_MAX: f64 = 100.0;
-/// …and at least so much of it was achieved.
+/// Rate limit: a server copes with a rate if at least this share is achieved.
 const ACHIEVED_MIN: f64 = 0.97;
-/// CPU of others, in cores, past which a run is disturbed.
+/// CPU use of other processes, in cores, above which a run counts as disturbed.
 const DISTURBED: f64 = 0.5;
-/// Of which the publishers' messages are numbered.
+/// Number of publishers among which the plan's messages are divided.
 const PUBLISHERS: u32 = 4;
 
-/// What is to be measured.
+/// The load of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Messages per second, over all rooms.
@@ -41,7 +41,7 @@ pub struct Outcome {
     pub calls: [f64; 2],
 }
 
-/// Measures until a run is not disturbed, at most so many times more.
+/// Measures one run, with up to `repeats` repetitions while disturbed.
 pub fn measure(swarm: &Swarm, lanes: &mut [Box<dyn Lane>], watched: &Watched, load: Load, repeats: usize) -> Outcome {
     let mut outcome = once(swarm, lanes, watched, load);
     for _ in 0..repeats {
@@ -55,13 +55,13 @@ pub fn measure(swarm: &Swarm, lanes: &mut [Box<dyn Lane>], watched: &Watched, lo
     outcome
 }
 
-/// A few messages whose cost nobody counts: the first ones find cold caches and growing buffers.
+/// Publishes a few unmeasured messages, since the first messages find cold caches and growing buffers.
 pub fn warm_up(swarm: &Swarm, lanes: &mut [Box<dyn Lane>], rooms: u32) {
     let rate = (20_000.0 * f64::from(rooms) / swarm.size() as f64).max(5.0);
     once(swarm, lanes, &Watched::default(), Load { rate, seconds: 1.0, rooms });
 }
 
-/// The next run's number.
+/// Number of the next run.
 pub fn next_run() -> u32 {
     static RUN: AtomicU32 = AtomicU32::new(1);
     RUN.fetch_add(1, Ordering::Relaxed)
@@ -94,7 +94,7 @@ fn once(swarm: &Swarm, lanes: &mut [Box<dyn Lane>], watched: &Watched, load: Loa
 }
 
 impl Outcome {
-    /// In milliseconds.
+    /// Latency at `quantile`, in milliseconds.
     pub fn latency(&self, quantile: f64) -> f64 {
         self.summary.latencies.value_at_quantile(quantile) as f64 / 1e3
     }
@@ -115,13 +115,13 @@ impl Outcome {
         seconds * 1e6 / self.summary.delivered.max(1) as f64
     }
 
-    /// In cores: server, what is beside it, client, others.
+    /// Cores used by the server, the processes beside it, the client, and other processes.
     pub fn cores(&self) -> [f64; 4] {
         let Usage { seconds, server, beside, client, others } = self.usage;
         [server.total(), beside.total(), client.total(), others].map(|used| used / seconds)
     }
 
-    /// What kept a rate from being coped with.
+    /// The bottleneck at an excessive rate.
     pub fn limit(&self, cores: &Cores) -> &'static str {
         let [server, _, client, _] = self.cores();
         let busy = |used: f64, cores: &[usize]| used > 0.85 * cores.len() as f64;
@@ -134,7 +134,7 @@ impl Outcome {
         }
     }
 
-    /// For whoever watches.
+    /// One line of progress for the user.
     pub fn line(&self) -> String {
         let Summary { lost, doubled, reordered, stray, .. } = self.summary;
         let [server, _, client, others] = self.cores();

@@ -1,4 +1,4 @@
-//! All clients of one target, on a few threads that each serve their share of the connections in one loop.
+//! The clients of one target, on a few threads. Each thread serves its share of the connections in one loop.
 
 mod asides;
 mod connection;
@@ -16,14 +16,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use worker::{Order, Worker};
 
-/// How long all set-ups together may take.
+/// Time limit for the set-ups together.
 const CONNECTING: Duration = Duration::from_secs(120);
-/// How long the last messages of a run may take, and a pause after which no more are expected.
+/// Time limit for the last messages of a run, and the pause after which no more messages are expected.
 const DRAINING: Duration = Duration::from_secs(6);
 const SILENCE: Duration = Duration::from_millis(1500);
-/// So long nothing comes once a server has delivered everything that it had queued.
+/// Length of silence after which a server's queue counts as delivered.
 const CALM: Duration = Duration::from_millis(300);
-/// How long is listened for more after everything has arrived.
+/// Time to wait for duplicates after the last expected message.
 const LATE: Duration = Duration::from_millis(50);
 
 pub struct Swarm {
@@ -38,16 +38,16 @@ struct Handle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the threads tell while they work.
+/// Counters that the threads update while they work.
 #[derive(Default)]
 struct Shared {
-    /// Messages of the current run that have arrived.
+    /// Received messages of the current run.
     arrived: AtomicU64,
-    /// Messages of any run.
+    /// Received messages of every run.
     seen: AtomicU64,
-    /// Connections that the server ended.
+    /// Connections ended by the server.
     closed: AtomicUsize,
-    /// Why a set-up failed, or how a connection ended.
+    /// The first reason for a failed set-up or an ended connection.
     trouble: Mutex<Option<String>>,
 }
 
@@ -57,14 +57,14 @@ impl Shared {
     }
 }
 
-/// How all set-ups of a thread went.
+/// Results of a thread's set-ups.
 pub struct SetUps {
-    /// Each from its beginning to the subscription, in microseconds.
+    /// Duration of each set-up up to the subscription, in microseconds.
     pub times: Histogram<u64>,
-    /// When the last one was subscribed; see [`crate::mark::now`].
+    /// Time of the last subscription; see [`crate::mark::now`].
     pub finished: u64,
     pub failed: usize,
-    /// Clients that asked for what they missed and got it; that were told that it is gone.
+    /// Clients with recovered messages, and clients told to reload.
     pub recovered: usize,
     pub unrecovered: usize,
 }
@@ -93,7 +93,7 @@ impl Swarm {
         self.size
     }
 
-    /// Connects and subscribes all, at most so many at a time.
+    /// Connects and subscribes the clients, with at most `in_flight` set-ups at a time.
     pub fn connect(&self, in_flight: usize) -> SetUps {
         let in_flight = in_flight.div_ceil(self.threads.len());
         let answers = self.ask(|answer| Order::Connect { in_flight, answer });
@@ -115,20 +115,20 @@ impl Swarm {
         all
     }
 
-    /// Drops all connections; returns once that is done.
+    /// Closes every connection and waits until the threads are done.
     pub fn close(&self) {
         let answers = self.ask(Order::Close);
         answers.iter().take(self.threads.len()).count();
     }
 
-    /// What comes from now on is of this run.
+    /// Starts a run: messages arriving from now on count for `plan`.
     pub fn begin(&self, plan: Plan) {
         self.shared.arrived.store(0, Ordering::Relaxed);
         let answers = self.ask(|answer| Order::Begin(plan, answer));
         answers.iter().take(self.threads.len()).count();
     }
 
-    /// Waits until so many messages have arrived, or no more come.
+    /// Waits until `expected` messages have arrived, or until no more arrive.
     pub fn drain(&self, expected: u64) {
         let deadline = Instant::now() + DRAINING;
         let (mut arrived, mut changed) = (0, Instant::now());
@@ -138,7 +138,7 @@ impl Swarm {
                 (arrived, changed) = (now, Instant::now());
             }
             if now >= expected {
-                // What comes twice comes late.
+                // Duplicates arrive late.
                 std::thread::sleep(LATE);
                 return;
             }
@@ -149,7 +149,7 @@ impl Swarm {
         }
     }
 
-    /// Waits until nothing comes any more of what a server has queued up.
+    /// Waits until the server has delivered its queue.
     pub fn calm_down(&self) {
         let deadline = Instant::now() + DRAINING;
         let mut before = u64::MAX;
@@ -171,12 +171,12 @@ impl Swarm {
         all
     }
 
-    /// Connections that the server has ended so far.
+    /// Number of connections ended by the server so far.
     pub fn closed(&self) -> usize {
         self.shared.closed.load(Ordering::Relaxed)
     }
 
-    /// The first thing that went wrong since the last call.
+    /// The first error since the last call.
     pub fn trouble(&self) -> Option<String> {
         self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -1,34 +1,34 @@
-//! What connections received in one run: a bitmap for each, and the latencies of all.
+//! Received messages of one run: a bitmap per connection, and one histogram of latencies.
 
 use super::mark::{Mark, RUN_MASK};
 use hdrhistogram::Histogram;
 
-/// One run, as publishers and clients agree on it. Message `n` goes to room `n % rooms` and is publisher
-/// `n % publishers`'s.
+/// One run, known to publishers and clients alike. Message `n` goes to room `n % rooms`, from publisher `n %
+/// publishers`.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub run: u32,
     pub rooms: u32,
     pub publishers: u32,
-    /// Numbers below this may come.
+    /// Number of messages; valid message numbers are smaller.
     pub messages: u32,
 }
 
-/// Which messages were published.
+/// For each message, whether the publish call succeeded.
 pub type Sent = Vec<bool>;
 
-/// Latencies in microseconds, up to a minute.
+/// Latencies in microseconds, up to one minute.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds that make sense")
 }
 
-/// Of the connections of one thread.
+/// Tally for the connections of one thread.
 pub struct Tally {
     plan: Plan,
     words: usize,
-    /// For each connection, which messages of its room have come.
+    /// Per connection, a bitmap of the room's received messages.
     bits: Vec<u64>,
-    /// For each connection and publisher, the number after the highest that has come.
+    /// Per connection and publisher, the highest received number plus one.
     next: Vec<u32>,
     summary: Summary,
 }
@@ -40,7 +40,7 @@ pub struct Summary {
     pub lost: u64,
     pub doubled: u64,
     pub reordered: u64,
-    /// For another room, or never published.
+    /// Messages for another room, or never published.
     pub stray: u64,
 }
 
@@ -71,8 +71,8 @@ impl Tally {
         Self { plan, words, bits, next, summary: Summary::new() }
     }
 
-    /// `connection`'s client, subscribed to `room`, has read this at `now`. Returns whether it is of this run and
-    /// came for the first time.
+    /// Records `mark`, read at `now` by the client of `connection`, subscribed to `room`. Returns true if the message
+    /// belongs to the run and arrived for the first time.
     pub fn take(&mut self, connection: usize, room: u32, mark: Mark, now: u64) -> bool {
         let Plan { run, rooms, publishers, messages } = self.plan;
         if mark.run != run & RUN_MASK {
@@ -103,7 +103,7 @@ impl Tally {
         true
     }
 
-    /// Compares with what was published. `rooms`: of each connection, in order.
+    /// Compares the tally with the published messages. `rooms` holds the room of each connection, in order.
     pub fn finish(mut self, sent: &Sent, rooms: impl Iterator<Item = u32>) -> Summary {
         for (connection, room) in rooms.enumerate() {
             let numbers = (room..self.plan.messages).step_by(self.plan.rooms as usize);

@@ -1,4 +1,4 @@
-//! The servers that are measured, each started afresh, alone on its cores.
+//! The measured servers. Each is started afresh, alone on its cores.
 
 mod crowd;
 pub mod gateway;
@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Serial publishers of servers that take one message per call.
+/// Publishing connections for servers that take one message per call.
 const LANES: usize = 4;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -31,21 +31,21 @@ pub enum Target {
     PocketBase,
 }
 
-/// Where the messages come from.
+/// The source of the messages.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Source {
-    /// As from a backend that has them: the way that is the server's own.
+    /// From a back end, through the server's own publishing interface.
     Direct,
-    /// PocketBase's REST API; only the gateway and PocketBase itself have that.
+    /// PocketBase's REST API; only for the gateway and PocketBase itself.
     Rest,
 }
 
-/// [`LANES`] of them.
+/// Makes [`LANES`] lanes.
 fn lanes<L: Lane + 'static>(lane: impl Fn() -> L) -> Vec<Box<dyn Lane>> {
     (0..LANES).map(|_| Box::new(lane()) as Box<dyn Lane>).collect()
 }
 
-/// Who is going to connect: client `i` is in room `i / (clients / rooms)`.
+/// The clients that are going to connect. Client `i` is in room `i / (clients / rooms)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Audience {
     pub clients: usize,
@@ -55,20 +55,20 @@ pub struct Audience {
 #[derive(Clone, Debug)]
 pub struct Cores {
     pub server: Vec<usize>,
-    /// Also the publishers' and PocketBase's beside the gateway.
+    /// Cores of the clients, of the publishers, and of PocketBase beside the gateway.
     pub client: Vec<usize>,
 }
 
-/// A server that runs, and how to use it. It ends with this.
+/// A running server, and how to use the server, which ends on drop.
 pub struct Server {
     pub watched: Watched,
     pub address: SocketAddr,
     pub dialect: Arc<dyn Dialect>,
     pub tickets: Vec<Ticket>,
     pub lanes: Vec<Box<dyn Lane>>,
-    /// How many calls PocketBase has answered to it.
+    /// Reads the number of calls that PocketBase has answered to the server.
     pub calls: Option<Box<dyn Fn() -> f64>>,
-    /// What has to live as long as it.
+    /// Handles that have to live as long as the server.
     pub _running: Box<dyn Any>,
 }
 
@@ -86,12 +86,12 @@ impl Target {
         }
     }
 
-    /// Whether its clients get what they missed when they come back.
+    /// Whether returning clients get missed messages.
     pub fn recovers(&self) -> bool {
         matches!(self, Target::Gateway { .. })
     }
 
-    /// Installs what it needs, so that this does not happen between two measurements.
+    /// Installs the server's program ahead of time, so that the installation does not fall between two measurements.
     pub fn prepare(&self) {
         match self {
             Target::Gateway { .. } | Target::PocketBase => drop(program()),
@@ -105,7 +105,7 @@ impl Target {
     }
 
     /// # Panics
-    /// When it has no such source.
+    /// If the target does not support the source.
     pub fn start(&self, audience: Audience, source: Source, cores: &Cores) -> Server {
         assert!(self.has(source));
         let server = match self {

@@ -1,4 +1,4 @@
-//! CPU time and memory from /proc, and on which cores processes run.
+//! CPU time and memory from /proc, and the CPU affinity of processes.
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs::read_to_string;
@@ -7,7 +7,7 @@ use std::time::Instant;
 /// Clock ticks per second in /proc; the same on every Linux that Rust's std supports.
 const TICKS: f64 = 100.0;
 
-/// Seconds of CPU.
+/// Seconds of CPU time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cpu {
     pub user: f64,
@@ -28,23 +28,23 @@ impl Cpu {
     }
 }
 
-/// Whose time is measured.
+/// The processes whose usage is measured.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
-    /// The server's processes; their children are found.
+    /// The server's processes; children are found.
     pub server: Vec<u32>,
-    /// What the server needs beside it and is reported apart.
+    /// Processes needed by the server, such as PocketBase; reported separately.
     pub beside: Vec<u32>,
 }
 
 impl Watched {
-    /// One process, and its children.
+    /// One server process and its children.
     pub fn alone(server: u32) -> Self {
         Self { server: vec![server], beside: Vec::new() }
     }
 }
 
-/// What everybody has used so far.
+/// Usage up to this moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot {
     at: Instant,
@@ -54,15 +54,15 @@ pub struct Snapshot {
     machine: Machine,
 }
 
-/// What everybody has used between two moments.
+/// Usage between two moments.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// Between the two.
+    /// Time between the two moments.
     pub seconds: f64,
     pub server: Cpu,
     pub beside: Cpu,
     pub client: Cpu,
-    /// Everything else on the machine, in seconds of CPU; what a hypervisor took as well.
+    /// CPU time of the machine's other processes, in seconds, including time stolen by the hypervisor.
     pub others: f64,
 }
 
@@ -89,7 +89,7 @@ fn cpu_of_all(pids: &[u32]) -> Cpu {
     family(pids).into_iter().filter_map(cpu).fold(Cpu::default(), Cpu::add)
 }
 
-/// These processes with all their descendants.
+/// The processes with their descendants.
 fn family(pids: &[u32]) -> Vec<u32> {
     let mut all = pids.to_vec();
     let mut next = 0;
@@ -108,8 +108,8 @@ fn cpu(pid: u32) -> Option<Cpu> {
     Some(Cpu { user: seconds()?, system: seconds()? })
 }
 
-/// The machine's cores, and for how many seconds they have been idle. Of its times this one is exact; those of work are
-/// sampled, and miss what is over before the next tick.
+/// Number of cores, and total idle time in seconds. The idle time in /proc/stat is exact; the times of work are sampled
+/// and miss work between two ticks.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
     cores: f64,
@@ -121,13 +121,13 @@ impl Machine {
         let stat = read_to_string("/proc/stat").unwrap_or_default();
         let cores = stat.lines().filter(|line| line.starts_with("cpu")).count().saturating_sub(1) as f64;
         let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-        // The fourth is idle, the fifth idle and waiting for a disk.
+        // The fourth field is idle, the fifth is idle while waiting for a disk.
         let idle = fields.skip(3).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS;
         Self { cores, idle }
     }
 }
 
-/// Resident bytes of these processes and their descendants: all, and with shared pages split among those that share.
+/// Resident bytes of the processes and their descendants: RSS, and PSS, which divides shared pages among their users.
 pub fn resident(pids: &[u32]) -> (u64, u64) {
     let of = |pid: u32| {
         let rollup = read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -140,7 +140,7 @@ pub fn resident(pids: &[u32]) -> (u64, u64) {
     family(pids).into_iter().map(of).fold((0, 0), |(rss, pss), (more_rss, more_pss)| (rss + more_rss, pss + more_pss))
 }
 
-/// Runs this thread, and what it starts from now on, on these cores alone.
+/// Pins the current thread, and threads and processes started by it from now on, to `cores`.
 pub fn pin(cores: &[usize]) {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));

@@ -1,4 +1,4 @@
-//! What servers are put through.
+//! The workloads.
 
 pub mod fanout;
 pub mod idle;
@@ -11,7 +11,7 @@ use crate::options::Options;
 use crate::swarm::{SetUps, Swarm};
 use crate::target::Server;
 
-/// Connects everybody; `None`, and a line that says why, where that did not succeed.
+/// Connects every client. `None`, after printing the reason, if a set-up failed.
 fn connect(server: &Server, options: &Options) -> Option<(Swarm, SetUps)> {
     let swarm = Swarm::new(server.address, &server.dialect, &server.tickets, options.threads);
     let set_ups = swarm.connect(options.in_flight);

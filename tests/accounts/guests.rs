@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 const REFUSED: &str = "gateway_guests_refused_total{reason=\"max_guests_per_ip\"}";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_listens_where_the_rules_ask_for_no_login_and_does_nothing_else() {
+async fn guests_subscribe_where_rules_require_no_login_and_may_do_nothing_else() {
     let stage = Stage::new(&[("GATEWAY_MAX_CONNECTIONS_PER_USER", "1")]).await;
     let tom = stage.pocketbase.account("staff", "tom").await;
     let ann = stage.pocketbase.account("members", "ann").await;
@@ -45,7 +45,7 @@ async fn a_guest_listens_where_the_rules_ask_for_no_login_and_does_nothing_else(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_a_record_or_a_rule_lets_guests_in_and_shuts_them_out() {
+async fn changes_of_records_and_rules_grant_and_end_guests_access() {
     let stage = Stage::new(&[]).await;
     let room = stage.room("public").await;
     let id = room[5..].to_owned();
@@ -81,7 +81,7 @@ async fn a_change_of_a_record_or_a_rule_lets_guests_in_and_shuts_them_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guests_end_with_the_config_that_lets_them_in() {
+async fn guests_are_disconnected_when_the_config_forbids_guests() {
     let mut stage = Stage::new(&[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let ann = stage.pocketbase.account("members", "ann").await;
     let room = stage.room("public").await;
@@ -104,7 +104,7 @@ async fn guests_end_with_the_config_that_lets_them_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guests_are_bounded_per_address_and_others_are_not() {
+async fn guests_are_limited_per_address_and_users_are_not() {
     let stage = Stage::new(&[("GATEWAY_MAX_GUESTS_PER_IP", "2")]).await;
     let ann = stage.pocketbase.account("members", "ann").await;
     let (first, _second) = (stage.guest().await, stage.guest().await);
@@ -126,7 +126,7 @@ async fn guests_are_bounded_per_address_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_trusted_proxy_its_clients_are_counted() {
+async fn guests_behind_a_trusted_proxy_are_counted_by_client_address() {
     let settings = [("GATEWAY_MAX_GUESTS_PER_IP", "1"), ("GATEWAY_TRUSTED_PROXIES", "127.0.0.3")];
     let stage = Stage::new(&settings).await;
     let (proxy, stranger) = (Ipv4Addr::new(127, 0, 0, 3), Ipv4Addr::new(127, 0, 0, 4));
@@ -149,7 +149,7 @@ async fn behind_a_trusted_proxy_its_clients_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_of_guests_costs_one_question() {
+async fn many_guests_share_one_access_check() {
     let stage = Stage::new(&[("GATEWAY_MAX_GUESTS_PER_IP", "0")]).await;
     let room = stage.room("public").await;
     let calls = async |route: &str| {

@@ -1,11 +1,11 @@
-//! Ids of users and records with all letters, and of all lengths, that a collection's settings may allow.
+//! User and record ids of every character and length that a collection's settings may allow.
 
 use crate::harness::World;
 use crate::harness::client::Client;
 use crate::harness::pocketbase::PocketBase;
 use serde_json::{Value, json};
 
-/// Has a collection take all ids that PocketBase has a name for: up to 1,000 characters, without blanks.
+/// Makes a collection accept every id that PocketBase allows: up to 1,000 characters, without spaces.
 async fn open_up(pocketbase: &PocketBase, collection: &str) {
     let path = format!("collections/{collection}");
     let mut fields = pocketbase.as_superuser("GET", &path, &Value::Null).await["fields"].take();
@@ -15,7 +15,7 @@ async fn open_up(pocketbase: &PocketBase, collection: &str) {
     pocketbase.as_superuser("PATCH", &path, &json!({"fields": fields})).await;
 }
 
-async fn rooms_and_users_of_all_letters(with_redis: bool) {
+async fn rooms_and_users_of_every_character(with_redis: bool) {
     let world = World::start(1, with_redis, &[]).await;
     let pocketbase = &world.pocketbase;
     open_up(pocketbase, "users").await;
@@ -60,11 +60,11 @@ async fn rooms_and_users_of_all_letters(with_redis: bool) {
 }
 
 #[tokio::test]
-async fn ids_of_all_letters_and_lengths_are_channels() {
-    rooms_and_users_of_all_letters(false).await;
+async fn ids_of_every_character_and_length_work_in_channels() {
+    rooms_and_users_of_every_character(false).await;
 }
 
 #[tokio::test]
-async fn ids_of_all_letters_and_lengths_are_channels_with_redis() {
-    rooms_and_users_of_all_letters(true).await;
+async fn ids_of_every_character_and_length_work_in_channels_with_redis() {
+    rooms_and_users_of_every_character(true).await;
 }

@@ -52,7 +52,7 @@ fn superuser(stage: &Stage) -> (User, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn presence_signals_statuses_and_orders_name_users_by_their_keys() {
+async fn presence_signals_statuses_and_server_api_name_users_by_key() {
     let stage = Stage::pair().await;
     let (ann, tom) = stage.twins().await;
     let (root, root_key) = superuser(&stage);
@@ -107,7 +107,7 @@ async fn presence_signals_statuses_and_orders_name_users_by_their_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_and_personal_channels_hold_for_the_record_of_the_right_collection() {
+async fn rules_and_personal_channels_apply_to_the_right_collection() {
     let stage = Stage::new(&[]).await;
     let (ann, tom) = stage.twins().await;
     let (root, _) = superuser(&stage);
@@ -141,7 +141,7 @@ async fn rules_and_personal_channels_hold_for_the_record_of_the_right_collection
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_acts_for_its_own_record_and_for_no_other_of_the_same_id() {
+async fn a_token_is_valid_only_for_the_record_of_its_own_collection() {
     let stage = Stage::new(&[]).await;
     let (ann, tom) = stage.twins().await;
     let pocketbase = &stage.pocketbase;
@@ -180,7 +180,7 @@ async fn a_token_acts_for_its_own_record_and_for_no_other_of_the_same_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_kind_of_account_is_revoked_by_itself() {
+async fn accounts_with_the_same_id_are_revoked_separately() {
     let stage = Stage::new(&[]).await;
     let pocketbase = &stage.pocketbase;
     let room = stage.room("public").await;
@@ -228,7 +228,7 @@ async fn each_kind_of_account_is_revoked_by_itself() {
 
 /// PocketBase's rule compares ids alone, and so lets in the users with this id of every collection.
 #[tokio::test(flavor = "multi_thread")]
-async fn whom_a_comparison_of_ids_has_let_in_it_shuts_out() {
+async fn users_let_in_by_a_comparison_of_ids_are_removed_when_it_fails() {
     let stage = Stage::new(&[]).await;
     let (ann, tom) = stage.twins().await;
     let room = stage.room("invited").await;

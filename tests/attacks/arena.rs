@@ -1,4 +1,4 @@
-//! Two gateways, and an honest client on each that must notice nothing; keeps the score.
+//! Two gateways with an honest client on each, which must not be affected; collects the results.
 
 use crate::harness::client::{Client, Place};
 use crate::harness::gateway::Gateway;
@@ -12,13 +12,13 @@ use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::timeout;
 
-/// How long an attacker waits for an answer.
+/// Time that an attacker waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 pub struct Arena {
     pub world: World,
     pub http: Http,
-    /// A private room of Alice's, in which Bob is, and of which Eve knows the name alone.
+    /// A private room of Alice's, with Bob as a member. Eve knows only the room's id.
     pub room: String,
     pub alice: User,
     pub bob: User,
@@ -33,7 +33,7 @@ pub struct Arena {
 
 impl Arena {
     pub async fn new() -> Self {
-        // One address tries everything: what it may do at once is for `tests/limits.rs`.
+        // Every attack comes from one address; the limits per address are tested in `tests/limits.rs`.
         let settings = [
             ("GATEWAY_MAX_HOOK_SIZE", "1000000"),
             ("GATEWAY_PRESENCE_TTL", "3"),
@@ -53,12 +53,12 @@ impl Arena {
         Self { world, http: Http::new(), room, alice, bob, eve, honest, theme, rows, failures, people, begun }
     }
 
-    /// What the next attacks are about.
+    /// Begins a theme: the table's heading for the attacks up to the next call.
     pub fn begin(&mut self, theme: &'static str) {
         self.theme = theme;
     }
 
-    /// The gateway that is attacked. The hooks post to it.
+    /// The attacked gateway, to which the hooks post.
     pub fn gateway(&self) -> &Gateway {
         self.world.gateway()
     }
@@ -67,13 +67,14 @@ impl Arena {
         format!("room:{}", self.room)
     }
 
-    /// Another user, in no room.
+    /// Makes a new user, who is in no room.
     pub async fn somebody(&mut self) -> User {
         self.people += 1;
         self.world.pocketbase.user(&format!("somebody{}", self.people)).await
     }
 
-    /// Another user, and a private room of Alice's where he is a member; the third is the membership.
+    /// Makes a new user and a private room of Alice's with the user as a member. The third value is the membership's
+    /// id.
     pub async fn member(&mut self) -> (User, String, String) {
         let user = self.somebody().await;
         let room = self.world.pocketbase.room(&self.alice).await;
@@ -85,7 +86,7 @@ impl Arena {
         self.world.pocketbase.as_superuser(method, path, body).await
     }
 
-    /// What became of an attack, and whether the honest clients go on.
+    /// Records an attack's outcome and checks that the honest clients still get messages.
     pub async fn score(&mut self, name: &str, expected: &str, seen: &str) {
         if seen != expected {
             self.failures.push(format!("{}: {name}: {seen} instead of {expected}", self.theme));
@@ -102,20 +103,20 @@ impl Arena {
         }
     }
 
-    /// A message that is no attack's.
+    /// Expects a message that belongs to no attack.
     pub async fn expect_message(&mut self, content: &str) {
         for client in &mut self.honest {
             assert_eq!(client.message().await, content);
         }
     }
 
-    /// Where the room's history stands.
+    /// Position of the room's history.
     pub async fn position(&mut self) -> Place {
         let channel = self.channel();
         self.honest[0].history_position(&channel).await
     }
 
-    /// The last rows of the outbox, as the gateways read them.
+    /// The last five rows of the outbox, in the form in which gateways read them.
     pub async fn newest_events(&self) -> Value {
         let cursor = self.gateway().metric("gateway_relay_cursor").await as u64;
         let target = format!("/api/gateway/events?after={}&limit=5", cursor - 5);
@@ -147,20 +148,20 @@ impl Arena {
         assert!(self.failures.is_empty(), "{} failed:\n{}", self.failures.len(), self.failures.join("\n"));
     }
 
-    /// How `connect` with this token ends.
+    /// Outcome of `connect` with `token`.
     pub async fn connect(&self, token: &str) -> String {
         let mut client = Client::open(&self.gateway().websocket()).await;
         client.send(&json!({"id": 1, "connect": {"token": token}}).to_string()).await;
         outcome(&mut client, 1).await
     }
 
-    /// How a command of a connected client ends.
+    /// Outcome of a command of a connected client.
     pub async fn command(&self, client: &mut Client, command: &str, request: &Value) -> String {
         client.send(&json!({"id": 4_000_000, command: request}).to_string()).await;
         outcome(client, 4_000_000).await
     }
 
-    /// How a request over HTTP ends: status, and the word of its error.
+    /// Outcome of an HTTP request: the status, and the code word of the error.
     pub async fn request(&self, method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> String {
         match self.http.send(method, url, headers, body.into()).await {
             Ok(response) => in_words(&response),
@@ -175,7 +176,7 @@ impl Arena {
         }
     }
 
-    /// Waits until the gateway `number` knows that this user may not (any more) subscribe to this channel.
+    /// Waits until gateway `number` refuses the user's subscribe to the channel.
     pub async fn until_refused(&self, number: usize, user: &User, channel: &str) {
         let mut client = Client::connect(&self.world.gateways[number], &user.token).await;
         until("a refusal", async || {
@@ -194,7 +195,7 @@ pub fn in_words(response: &Response) -> String {
     }
 }
 
-/// What a client is told next: the reply to its command (`error 103`, or `ok`), or the code of the connection's end.
+/// Outcome in a client's next frames: the reply to its command (`error 103`, or `ok`), or the close code.
 pub async fn outcome(client: &mut Client, id: u32) -> String {
     loop {
         let Ok(next) = timeout(PATIENCE, client.text()).await else { return "nothing".to_owned() };

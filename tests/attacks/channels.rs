@@ -1,4 +1,4 @@
-//! Channels that are not the attacker's, and positions that nobody gave him.
+//! Other users' channels, and invalid or foreign recovery positions.
 
 use super::arena::{Arena, outcome};
 use crate::harness::client::Client;
@@ -17,7 +17,7 @@ async fn names(arena: &mut Arena) {
     let direct = arena.world.pocketbase.create("rooms", &arena.alice, &direct).await;
     let message = arena.world.pocketbase.write(&arena.room, &arena.alice, "a message").await;
     let id = |record: &Value| record["id"].as_str().expect("an id").to_owned();
-    // Alice's message above is not of the attack.
+    // Alice's message is not part of the attack.
     arena.expect_message("a message").await;
     let (room, alice) = (arena.room.clone(), arena.alice.id.clone());
     let mut client = Client::connect(arena.gateway(), &arena.eve.token).await;
@@ -97,7 +97,7 @@ async fn names(arena: &mut Arena) {
     }
 }
 
-/// The letters and digits of an id as their full-width forms, which some software takes for the same.
+/// The letters and digits of an id in full-width form, which some software treats as equal.
 fn wide(id: &str) -> String {
     id.chars().map(|c| char::from_u32(u32::from(c) + 0xfee0).unwrap_or(c)).collect()
 }
@@ -127,7 +127,7 @@ async fn without_a_subscription(arena: &mut Arena) {
         let seen = arena.command(&mut client, command, &request).await;
         arena.score(&format!("{command} of the gateways' own channel"), "error 103", &seen).await;
     }
-    // The token of a subscription is not looked at; nor is anything else that the client says of itself.
+    // The gateway ignores a subscription's token and other claims of the client.
     let request =
         json!({"channel": channel, "token": arena.alice.token, "user": arena.alice.id, "info": {"user": "x"}});
     let seen = arena.command(&mut client, "subscribe", &request).await;
@@ -142,7 +142,7 @@ async fn without_a_subscription(arena: &mut Arena) {
     arena.score("300 subscribes in one frame", "error 103", &seen).await;
 }
 
-/// Of a member, who may have everything: what he asks for must harm nobody.
+/// Positions sent by a member with access to the room: no request may harm other clients.
 async fn positions(arena: &mut Arena) {
     let channel = arena.channel();
     let at = arena.position().await;

@@ -1,4 +1,4 @@
-//! Frames that are not of the protocol, too many of them, or too large.
+//! Frames outside the protocol, too many frames, and frames above the size limit.
 
 use super::arena::{Arena, outcome};
 use crate::harness::client::Client;
@@ -64,13 +64,13 @@ pub async fn run(arena: &mut Arena) {
     floods(arena).await;
 }
 
-/// Of one message that never ends.
+/// Fragments of a message without an end.
 fn fragments(count: usize, size: usize) -> Vec<Message> {
     let kind = |i| if i == 0 { coding::Data::Text } else { coding::Data::Continue };
     (0..count).map(|i| data(kind(i), vec![b' '; size], false)).collect()
 }
 
-/// Nothing forbids these: they have to be harmless.
+/// Nothing forbids these frames, so they must be harmless.
 async fn floods(arena: &mut Arena) {
     let pings = |range: std::ops::RangeInclusive<u32>| {
         range.map(|id| json!({"id": id, "ping": {}}).to_string()).collect::<Vec<_>>().join("\n")

@@ -1,4 +1,4 @@
-//! Requests to the hooks' address that are not the hooks', or not what they would send.
+//! Requests to the hooks' endpoint by strangers, and malformed requests with the right secret.
 
 use super::arena::Arena;
 use crate::harness::SECRET;
@@ -19,7 +19,7 @@ fn ours() -> Signer {
     Signer::new(&SECRET.into())
 }
 
-/// An event that would shut Bob out of the room, if anybody believed it.
+/// An event that would shut Bob out of the room if a gateway accepted it.
 fn forged_access(arena: &Arena) -> String {
     let access = json!([{"cause": "deleted", "channel": arena.channel()}, {"cause": "user", "user": arena.bob.id}]);
     json!({"boot": "x", "events": [{"seq": 1_000_000, "channels": ["$access"], "data": access, "access": access}]})
@@ -105,14 +105,14 @@ async fn signatures(arena: &mut Arena) {
         let before = arena.gateway().metric(refused).await;
         let seen = post(arena, &[], vec![b' '; size]).await;
         arena.gateway().metric_reaches(refused, before + 1.0).await;
-        // The gateway closes before it has all of it, and so its answer may be lost on the way.
+        // The gateway closes before reading the whole body, so the answer may be lost.
         let seen = if seen == "cut off" { "413 too_large".to_owned() } else { seen };
         arena.score(name, "413 too_large", &seen).await;
     }
 }
 
-/// Posts with the secret, which may publish. Bodies without form are refused; unreadable rows, and rows that are past or
-/// far ahead, make nobody miss anything: the message behind each attack still arrives.
+/// Posts with the secret, whose holder may publish. Malformed bodies are refused. Unreadable rows, and rows far behind
+/// or far ahead, lose nothing: the message after each attack still arrives.
 async fn with_the_secret(arena: &mut Arena) {
     let channel = arena.channel();
     let event = |seq: Value| json!({"seq": seq, "channels": [channel], "data": {"forged": true}});
@@ -138,7 +138,7 @@ async fn with_the_secret(arena: &mut Arena) {
             far(7).replace(":7,", ":18446744073709551616,").replace(":7}", ":18446744073709551616}"),
             "400 bad_request",
         ),
-        // Rows that cannot be read are skipped, so that no row holds up the next.
+        // Unreadable rows are skipped, so that no row holds up the next.
         ("an event for $access", forged_access(arena), "202"),
         ("a channel without a name", channels(json!([""])), "202"),
         ("a channel's name of 1,025 bytes", channels(json!(["x".repeat(1025)])), "202"),
@@ -158,7 +158,7 @@ async fn with_the_secret(arena: &mut Arena) {
         let seen = post(arena, &[(TIMESTAMP, &timestamp), (SIGNATURE, &signature)], body).await;
         arena.score(name, expected, &seen).await;
     }
-    // Recorded on the way, and posted again within its five minutes, to either gateway.
+    // A recorded post, sent again within the five minutes of its timestamp, to either gateway.
     let after = arena.world.pocketbase.boot().await;
     let events = arena.newest_events().await;
     let again = json!({"boot": after, "events": events}).to_string();

@@ -1,4 +1,4 @@
-//! Requests on both listeners that are none, are another one, or are two.
+//! Malformed requests, unexpected requests and smuggled second requests, on both listeners.
 
 use super::arena::Arena;
 use crate::harness::DEADLINE;
@@ -16,10 +16,10 @@ pub async fn run(arena: &mut Arena) {
     other_protocols(arena).await;
 }
 
-/// The status of each answer to these bytes, until the gateway closes or is silent: `404`, `400 closed`.
+/// The statuses of the answers, until the gateway closes or is silent (`404`, `400 closed`), and the received text.
 async fn raw(port: u16, bytes: &[u8]) -> (String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the gateway accepts");
-    // It may close before it has read everything.
+    // The gateway may close before it has read the bytes.
     let _ = timeout(DEADLINE, stream.write_all(bytes)).await;
     let mut answer = Vec::new();
     let closed = timeout(Duration::from_millis(400), stream.read_to_end(&mut answer)).await.is_ok();
@@ -89,7 +89,7 @@ async fn requests(arena: &mut Arena) {
         let (seen, _) = raw(port, request.as_bytes()).await;
         arena.score(name, expected, &seen).await;
     }
-    // Two lengths: nothing behind the first request may be taken for a second one.
+    // Two lengths: bytes after the first request must not be taken for a second request.
     for (name, head, expected) in [
         ("both lengths, CL first", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "401"),
         ("both lengths, TE first", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "401"),
@@ -132,7 +132,7 @@ async fn handshakes(arena: &mut Arena) {
     let extended = answer.to_lowercase().contains("sec-websocket-extensions");
     let seen = if seen == "101" && !extended { "not negotiated".to_owned() } else { answer };
     arena.score("an offer of compression", "not negotiated", &seen).await;
-    // What comes along with the handshake is a frame and no second request.
+    // Bytes sent along with the handshake are a frame, not a second request.
     let (_, answer) = raw(port, format!("{}GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", head(UPGRADE)).as_bytes()).await;
     let seen = if answer.matches("HTTP/1.1").count() == 1 { "one answer" } else { "two answers" };
     arena.score("a request behind the handshake", "one answer", seen).await;
@@ -153,7 +153,7 @@ async fn other_protocols(arena: &mut Arena) {
         let (seen, _) = raw(port, &bytes).await;
         arena.score(name, expected, &seen).await;
     }
-    // How many sockets may be open is a limit; that some are half-open disturbs nobody.
+    // The number of open sockets is a limit; half-open sockets within the limit affect no other client.
     let mut half_open = Vec::new();
     for i in 0..300 {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the gateway accepts");

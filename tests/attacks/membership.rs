@@ -1,4 +1,4 @@
-//! Access that ends, is taken back, or was somebody else's: nothing of it is seen by whom it is not for.
+//! Access that ends, is taken back, or belonged to another user: no client sees data without access.
 
 use super::arena::Arena;
 use crate::harness::client::{Client, Place};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
-/// Within which every end of access takes effect.
+/// Longest time until the end of access takes effect.
 const AT_MOST: Duration = Duration::from_secs(1);
 
 pub async fn run(arena: &mut Arena) {
@@ -27,7 +27,7 @@ async fn remove(arena: &Arena, membership: &str) {
     arena.as_superuser("DELETE", &format!("collections/room_members/records/{membership}"), &Value::Null).await;
 }
 
-/// What a client has been sent of a room's messages so far.
+/// The room's messages that a client has received so far.
 async fn contents(client: &mut Client) -> Vec<String> {
     let mut contents = Vec::new();
     while let Ok(Ok(text)) = timeout(Duration::from_millis(150), client.text()).await {
@@ -74,7 +74,7 @@ async fn in_the_instant_of_the_removal(arena: &mut Arena) {
     }
 }
 
-/// Two connections, on two gateways; and what they try afterwards, on either.
+/// Three connections of a removed user on two gateways, and attempts afterwards on either gateway.
 async fn everywhere_after_the_removal(arena: &mut Arena) {
     let (user, room, membership) = arena.member().await;
     let channel = format!("room:{room}");
@@ -102,15 +102,15 @@ async fn everywhere_after_the_removal(arena: &mut Arena) {
     }
 }
 
-/// Who does not read has a queue, of which nothing is written any more once the removal has taken effect: then only
-/// what the socket had taken before still arrives.
+/// A client that does not read has a queue. Once the removal has taken effect, nothing more of the queue is written,
+/// and only bytes already in the socket still arrive.
 async fn without_reading(arena: &mut Arena) {
     let (user, room, membership) = arena.member().await;
     let channel = format!("room:{room}");
     let mut client = Client::open_narrow(arena.gateway()).await;
     client.log_in(&user.token).await;
     client.subscribe(&channel).await;
-    // Far more than the kernel takes, less than ends the connection as slow.
+    // Far more than the kernel's buffers hold, and less than the limit for slow clients.
     let big = "x".repeat(60_000);
     for i in 0..14 {
         arena
@@ -133,7 +133,7 @@ async fn without_reading(arena: &mut Arena) {
         }
         bytes += text.len();
     }
-    // The kernel's 128 KiB unsent and what the two ends' buffers have, one batch of 64 KiB, one frame.
+    // 128 KiB unsent in the kernel, the buffers of the two ends, one batch of 64 KiB, one frame.
     let limit = 512 * 1024;
     let seen = if bytes <= limit && !secret { code.to_string() } else { format!("{bytes} bytes, {secret}") };
     println!("who did not read got {bytes} bytes of {} after the removal", 14 * 60_000);
@@ -186,7 +186,7 @@ async fn in_one_transaction(arena: &mut Arena) {
     arena.score("a removal and a message behind it in one transaction", "2100", &seen).await;
 }
 
-/// What comes second finds the subscription suspended by the first, and PocketBase not asked yet.
+/// The first change suspends the subscription, and the second one comes before PocketBase has been asked.
 async fn while_suspended(arena: &mut Arena) {
     let (user, room, membership) = arena.member().await;
     let mut client = arena.world.subscriber(1, &user, &room).await;
@@ -209,7 +209,8 @@ async fn while_suspended(arena: &mut Arena) {
     arena.score("removed while suspended for the room's change", "2101", &seen).await;
 }
 
-/// The membership is made anew at once: he is in again, and has everything from both sides of it, once and in order.
+/// A new membership right after the removal: the user is in again, and gets every message from before and after, once
+/// and in order.
 async fn back_at_once(arena: &mut Arena) {
     let (user, room, membership) = arena.member().await;
     let channel = format!("room:{room}");
@@ -239,8 +240,8 @@ async fn back_at_once(arena: &mut Arena) {
     arena.score("removed and brought back at once", "in again, nothing missed", &seen).await;
 }
 
-/// PocketBase lets whoever creates a record choose its id. Who knows a deleted room's makes a room of that name, which
-/// is his; what the old one's members wrote is not.
+/// PocketBase lets a record's creator choose the id. A former member who knows a deleted room's id makes a new room
+/// with that id. The new room's owner must not see the old room's messages.
 async fn in_another_room_s_name(arena: &mut Arena) {
     let (user, room, membership) = arena.member().await;
     let channel = format!("room:{room}");
@@ -276,7 +277,7 @@ async fn in_another_room_s_name(arena: &mut Arena) {
     }
 }
 
-/// Who is cut off in the midst of subscribing is nowhere present afterwards.
+/// A client whose connection is reset during its subscribes is present nowhere afterwards.
 async fn as_a_ghost(arena: &mut Arena) {
     let (user, room, _) = arena.member().await;
     let mut rooms = vec![room.clone()];
@@ -292,11 +293,11 @@ async fn as_a_ghost(arena: &mut Arena) {
     for _ in 0..30 {
         let mut client = Client::connect(arena.gateway(), &user.token).await;
         client.send(&subscribes(100).collect::<String>()).await;
-        // Some of the replies are under way then, and the subscribes behind them.
+        // By then, some replies are on their way, with the other subscribes behind.
         client.reply(100).await;
         client.reset();
     }
-    // Longer than what a gateway that has died leaves behind.
+    // Longer than the lease of a dead gateway's presence.
     sleep(Duration::from_secs(4)).await;
     let mut ghosts = 0;
     for room in &rooms {

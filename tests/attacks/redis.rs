@@ -1,5 +1,5 @@
-//! Whoever may write to Redis is trusted: he could publish what he likes. What he writes by mistake is shown here to
-//! harm no process, to invent nothing, and to be over once it is taken back.
+//! A process with write access to Redis is trusted, since it could publish anything. Garbage written by mistake harms
+//! no gateway process, invents no message, and has no effect after its removal.
 
 use super::arena::Arena;
 use crate::harness::client::Place;
@@ -17,7 +17,7 @@ fn connection(arena: &Arena) -> redis::Connection {
     arena.world.redis.as_ref().map(Redis::client).expect("the gateways share a Redis")
 }
 
-/// What is published into a room's channel, and into the gateways' own.
+/// Garbage published into a room's channel and into the gateways' own channels.
 async fn live(arena: &mut Arena) {
     let Place { offset, epoch } = arena.position().await;
     let forged = r#"{"action":"create","collection":"messages","record":{"content":"forged"}}"#;
@@ -63,12 +63,12 @@ async fn live(arena: &mut Arena) {
     }
 }
 
-/// What stands where the gateways keep something. Each is taken back, and then nothing has been lost.
+/// Garbage in the gateways' keys. After its removal, nothing has been lost.
 async fn kept(arena: &mut Arena) {
     let room = arena.channel();
     let key = |kind: &str| format!("konvert:{kind}:{{{room}}}");
     let mut redis = connection(arena);
-    // Presence: entries that are none make the answer fail while they are there, and nothing else.
+    // Presence: invalid entries make the query fail until removed, without other effects.
     let _: () =
         redis::cmd("HSET").arg(key("presence")).arg("ghost").arg("garbage").query(&mut redis).expect("Redis answers");
     let mut client = arena.world.subscriber(0, &arena.bob, &arena.room).await;

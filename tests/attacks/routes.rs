@@ -1,4 +1,4 @@
-//! PocketBase's routes for the gateway, which give keys and decide about access, asked by somebody else.
+//! Requests by strangers to PocketBase's routes for the gateway, which return keys and decide about access.
 
 use super::arena::Arena;
 use crate::harness::SECRET;

@@ -1,4 +1,4 @@
-//! What members publish: nothing but signals, under their own name, and harmless to whoever reads them.
+//! Publishing by members: only signals, under the member's own name, and harmless to readers.
 
 use super::arena::{Arena, outcome};
 use crate::harness::client::Client;
@@ -13,7 +13,7 @@ pub async fn run(arena: &mut Arena) {
     senders(arena).await;
 }
 
-/// The honest clients, who share the room, get none of these.
+/// The honest clients in the room get none of these messages.
 async fn contents(arena: &mut Arena) {
     let channel = arena.channel();
     let mut client = arena.world.subscriber(0, &arena.alice, &arena.room).await;
@@ -81,7 +81,7 @@ async fn senders(arena: &mut Arena) {
     arena.world.pocketbase.join(&room, &carol).await;
     let mut reader = arena.world.subscriber(1, &carol, &room).await;
     let mut client = arena.world.subscriber(0, &mallory, &room).await;
-    // What a membership changes is settled by then: until that, signals would be left out.
+    // The membership change is settled by then. Until then, signals to Carol would be dropped.
     arena.world.pocketbase.write(&room, &carol, "ready").await;
     assert_eq!(reader.message().await, "ready");
     let forged = json!({"user": arena.bob.id, "client": "x"});
@@ -132,7 +132,7 @@ async fn senders(arena: &mut Arena) {
     }
 }
 
-/// Mallory and Alice signal by turns, until Carol has heard of Alice alone in between.
+/// Mallory and Alice signal in turn, until Carol gets Alice's signals only.
 async fn blocked(arena: &mut Arena, channel: &str, (mallory, carol): (&mut Client, &mut Client)) {
     let room = channel.split_once(':').expect("a room").1.to_owned();
     let mut alice = arena.world.subscriber(0, &arena.alice, &room).await;
@@ -144,7 +144,7 @@ async fn blocked(arena: &mut Arena, channel: &str, (mallory, carol): (&mut Clien
         arena.command(&mut alice, "publish", &signal(n + 1)).await;
         let mut heard: Vec<u64> = Vec::new();
         while heard.last() != Some(&(n + 1)) {
-            // Signals are left out while the change of Carol's account is settled: then the next pair tells.
+            // Signals are dropped while the change of Carol's account is being settled; the next pair decides.
             let Ok(signal) = timeout(Duration::from_secs(1), carol.signal()).await else { return None };
             heard.extend(signal["data"]["n"].as_u64().filter(|number| *number >= n));
         }

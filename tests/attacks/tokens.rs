@@ -1,4 +1,4 @@
-//! Tokens that prove nothing, or somebody else.
+//! Tokens that are invalid, or belong to another user.
 
 use super::arena::{Arena, outcome};
 use crate::harness::client::Client;
@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-/// As the algorithm has it, whatever stands in the header.
+/// A token signed with HMAC-SHA256, regardless of the header's algorithm.
 fn token(header: &str, payload: &str, key: &str) -> String {
     let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(payload.as_bytes()));
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
@@ -169,7 +169,7 @@ fn deep(levels: usize) -> String {
     format!(":{}1{}", "[".repeat(levels), "]".repeat(levels))
 }
 
-/// Real tokens of PocketBase's, each for another purpose or of another collection.
+/// Genuine PocketBase tokens, each for another purpose or from another collection.
 async fn tokens_for_something_else(arena: &mut Arena) {
     let alice = arena.alice.clone();
     let file = arena.world.pocketbase.done("POST", "files/token", &alice.token, &json!({})).await;
@@ -207,7 +207,8 @@ async fn tokens_for_something_else(arena: &mut Arena) {
     }
 }
 
-/// What PocketBase signs tokens with that it sends by mail: its API gives them to nobody.
+/// The key of PocketBase's mailed tokens, such as password resets, and the collection's id. The API never returns such
+/// keys.
 fn mail_key(arena: &Arena, user: &str, option: &str) -> (String, String) {
     const SCRIPT: &str = r"
 import json, sqlite3, sys
@@ -237,7 +238,7 @@ async fn users_who_may_not(arena: &mut Arena) {
         ("from before a log-out everywhere", "3500", Some(json!({"tokenKey": "x".repeat(50)}))),
     ] {
         let user = arena.somebody().await;
-        // The gateway remembers the key.
+        // Makes the gateway cache the key.
         let mut client = Client::connect(arena.gateway(), &user.token).await;
         let path = format!("collections/users/records/{}", user.id);
         let method = if body.is_some() { "PATCH" } else { "DELETE" };
@@ -286,7 +287,7 @@ async fn commands_out_of_order(arena: &mut Arena) {
         let seen = arena.command(&mut client, command, &request).await;
         arena.score(&format!("{command} before connect"), "3501", &seen).await;
     }
-    // All in one frame: the subscribe must not profit from the connect before it, which fails.
+    // In one frame: the subscribe must not profit from the failing connect before it.
     let mut client = Client::open(&arena.gateway().websocket()).await;
     let connect = json!({"id": 1, "connect": {"token": expired}});
     client.send(&format!("{connect}\n{}", json!({"id": 2, "subscribe": {"channel": channel}}))).await;

@@ -1,4 +1,4 @@
-//! A broker in a Redis Cluster: everything on its slot's node, and what happens when slots move and nodes die.
+//! The broker on a Redis Cluster: keys on the node of their slot, moving slots and dying nodes.
 
 use crate::harness::cluster::Cluster;
 use crate::harness::redis::Redis;
@@ -20,7 +20,7 @@ fn live(channel: &str) -> String {
     format!("{PREFIX}:live:{{{channel}}}")
 }
 
-/// Publishes one after the other, each until it is taken.
+/// Publishes the entries one by one, each until the broker accepts it.
 async fn publish_all(broker: &RedisBroker, entries: &[Entry]) {
     for entry in entries {
         until("the publication to be taken", async || broker.publish(std::slice::from_ref(entry)).await.ok()).await;
@@ -28,7 +28,7 @@ async fn publish_all(broker: &RedisBroker, entries: &[Entry]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn channels_on_all_nodes_over_three_links_to_each() {
+async fn channels_use_every_node_over_three_links_per_node() {
     let cluster = Cluster::start();
     let clients = |node: &Redis| {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut node.client()).unwrap();
@@ -45,7 +45,7 @@ async fn channels_on_all_nodes_over_three_links_to_each() {
         b.subscribe(channel).await.unwrap();
     }
     a.begin(mark(0)).await.unwrap();
-    // One batch for all nodes.
+    // One batch for every node.
     let batch: Vec<Entry> = (1..=300).map(|seq| entry(&channels[seq as usize % 60], seq)).collect();
     assert_eq!(a.publish(&batch).await.unwrap(), 300);
     assert_eq!(b.publish(&batch).await.unwrap(), 0);
@@ -87,7 +87,7 @@ async fn channels_on_all_nodes_over_three_links_to_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_belongs_to_a_cluster_says_how_it_is_named() {
+async fn a_node_of_a_cluster_with_a_plain_url_is_an_error_that_names_the_right_url() {
     let cluster = Cluster::start();
     let broker = RedisBroker::connect(&cluster.nodes[0].url(), PREFIX, generous()).await.unwrap();
     let mut refused = Vec::new();
@@ -101,7 +101,7 @@ async fn one_that_belongs_to_a_cluster_says_how_it_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_is_no_cluster_says_so() {
+async fn a_cluster_url_of_a_single_redis_is_an_error() {
     let redis = Redis::start();
     let url = format!("redis-cluster://127.0.0.1:{}", redis.port());
     let broker = RedisBroker::connect(&url, PREFIX, generous()).await.unwrap();
@@ -114,9 +114,9 @@ async fn one_that_is_no_cluster_says_so() {
     }
 }
 
-/// One that is named is dead, the other a replica.
+/// Of the two nodes in the URL, one is dead and the other is a replica.
 #[tokio::test(flavor = "multi_thread")]
-async fn any_node_is_enough_to_find_the_others() {
+async fn one_running_node_is_enough_to_find_the_cluster() {
     let mut cluster = Cluster::start_with(3, 1);
     let ports: Vec<u16> = cluster.nodes.iter().map(Redis::port).collect();
     let dead = ports[0];
@@ -129,10 +129,10 @@ async fn any_node_is_enough_to_find_the_others() {
     }
 }
 
-/// Slots move to and fro while messages flow: all of them are in the history once, in order and in one epoch; what a
-/// subscriber did not hear is announced as a gap, and it goes on hearing what comes next.
+/// Slots move back and forth while messages flow. Every message is in the history once, in order and in one epoch.
+/// Messages missed by a subscriber are announced as a gap, and the subscriber gets later messages.
 #[tokio::test(flavor = "multi_thread")]
-async fn slots_move_while_messages_flow() {
+async fn moving_slots_lose_no_messages() {
     let cluster = Arc::new(Cluster::start());
     let (publisher, subscriber) = (connect(&cluster).await, connect(&cluster).await);
     let recorder = Recorder::listen(&*subscriber).await;
@@ -179,7 +179,7 @@ async fn slots_move_while_messages_flow() {
     assert_eq!(brief(&recorder.of("stays")), numbered((1..=seq).filter(|n| n % 3 == 2)), "{others}");
 }
 
-/// A subscriber that has nothing to do with the move finds out in time, also when nobody publishes meanwhile.
+/// A subscriber without part in the move notices it in time, even if nothing is published meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_subscription_follows_its_slot() {
     let cluster = Cluster::start();
@@ -194,7 +194,7 @@ async fn a_quiet_subscription_follows_its_slot() {
     until("the subscriber to be ready", async || subscriber.check().await.ok()).await;
     publish_all(&publisher, &[entry("c", 2)]).await;
     assert_eq!(brief(&recorder.wait("c", 2).await), numbered([1, 2]));
-    // Also one that was unsubscribed from meanwhile, and one that is new.
+    // The same for a channel unsubscribed meanwhile, and for a new channel.
     subscriber.unsubscribe("c").await.unwrap();
     subscriber.subscribe("d").await.unwrap();
     publish_all(&publisher, &[entry("c", 3), entry("d", 4)]).await;
@@ -202,9 +202,9 @@ async fn a_quiet_subscription_follows_its_slot() {
     assert_eq!(recorder.of("c").len(), 2);
 }
 
-/// A replica that is silent confirms nothing; when it is known to be dead the master goes on alone.
+/// A silent replica confirms nothing. Once the replica is known to be dead, the master goes on alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_replica_has_does_not_count_as_published() {
+async fn an_entry_without_a_replica_does_not_count_as_published() {
     let cluster = Cluster::start_with(3, 1);
     let broker = connect(&cluster).await;
     broker.publish(&[entry("c", 1)]).await.unwrap();
@@ -218,7 +218,7 @@ async fn what_no_replica_has_does_not_count_as_published() {
     replica.resume();
 }
 
-/// What was acknowledged is there when a replica has taken over, under the same numbers.
+/// Acknowledged publications are still there after a replica has taken over, under the same offsets.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_dies_and_its_replica_takes_over() {
     let mut cluster = Cluster::start_with(3, 1);
@@ -256,7 +256,7 @@ fn apart(cluster: &Cluster) -> String {
     names.find(|name| cluster.owner(&live(name)) != access).expect("there are three masters")
 }
 
-/// While the master of the access changes stands still, nothing is published that comes after such a change.
+/// While the master of the access changes is paused, nothing later than such a change is published.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_access_change_is_confirmed_before_anything_later_is_published() {
     let cluster = Cluster::start_patient();
@@ -271,14 +271,15 @@ async fn an_access_change_is_confirmed_before_anything_later_is_published() {
     assert!(matches!(failure, BrokerError::Unavailable(_)), "{failure}");
     let history = broker.history(&room, HistoryQuery::default()).await.unwrap();
     assert_eq!((history.publications, recorder.of(&room)), (vec![], vec![]));
-    // What does not follow a change of access does not wait for that master.
+    // An entry without an access change before it does not wait for that master.
     assert_eq!(broker.publish(&[entry(&room, 1)]).await.unwrap(), 1);
     paused.resume();
     until("the batch to be taken", async || broker.publish(&batch).await.ok()).await;
     assert_eq!(brief(&recorder.wait(&room, 2).await), numbered([1, 3]));
 }
 
-/// Publications name the newest access change before them, also those of a gateway that goes on from another's mark.
+/// Publications name the newest access change before them, also on a gateway that continues from another gateway's
+/// mark.
 #[tokio::test(flavor = "multi_thread")]
 async fn publications_name_the_access_change_before_them() {
     let cluster = Cluster::start();
@@ -294,11 +295,11 @@ async fn publications_name_the_access_change_before_them() {
     a.publish(&[barrier(2), entry(&room, 3), entry(ACCESS, 4), barrier(5), entry(&room, 5)]).await.unwrap();
     a.publish(&[entry(ACCESS, 6), entry(&room, 6)]).await.unwrap();
     a.advance(mark(6)).await.unwrap();
-    // Only now does the other one hear of them.
+    // Only now does broker `b` learn of the changes.
     b.begin(mark(0)).await.unwrap();
     b.publish(&[entry(&room, 7)]).await.unwrap();
     b.advance(mark(7)).await.unwrap();
-    // And the first one takes no older one from the other's mark.
+    // Broker `a` does not take over an older change from the mark of `b`.
     a.publish(&[barrier(8)]).await.unwrap();
     a.advance(mark(7)).await.unwrap();
     a.publish(&[entry(&room, 9)]).await.unwrap();
@@ -306,7 +307,7 @@ async fn publications_name_the_access_change_before_them() {
     let epoch = recorder.epochs(ACCESS).remove(0);
     let at = |offset| (room.clone(), Position { offset, epoch: epoch.clone() });
     assert_eq!(*recorder.barriers.lock().unwrap(), [at(3), at(3), at(3), at(3), at(5)]);
-    // A new generation begins without any.
+    // A new generation begins without a barrier.
     let mut next = mark(20);
     next.generation = 1;
     a.restart(next).await.unwrap();
@@ -318,7 +319,7 @@ async fn publications_name_the_access_change_before_them() {
     assert_eq!(recorder.barriers.lock().unwrap().len(), 5);
 }
 
-/// There, one link brings everything in order.
+/// On a single Redis, one link keeps the order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_redis_needs_no_barriers() {
     let redis = Redis::start();

@@ -1,4 +1,4 @@
-//! What every broker promises about what it delivers.
+//! The contract of every broker: delivery.
 
 use crate::{Factory, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::status::State;
@@ -10,7 +10,7 @@ pub async fn offsets_are_contiguous_and_in_order(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("room:1").await.unwrap();
-    // More than one pipeline's worth; sequence numbers have gaps, offsets have none.
+    // More entries than one pipeline holds. Sequence numbers have gaps, offsets have none.
     let seqs: Vec<u64> = (1..=1200).map(|n| 3 * n).collect();
     assert_eq!(broker.publish(&entries("room:1", seqs.clone())).await.unwrap(), 1200);
     assert_eq!(broker.publish(&[entry("room:1", 9999)]).await.unwrap(), 1);
@@ -23,7 +23,7 @@ pub async fn offsets_are_contiguous_and_in_order(factory: &impl Factory) {
 }
 
 pub async fn history_comes_before_delivery(factory: &impl Factory) {
-    /// Asks for the history as soon as something is delivered.
+    /// A sink that asks for the history on every delivery.
     struct Asks(tokio::sync::mpsc::UnboundedSender<u64>);
     impl Sink for Asks {
         fn publication(&self, _: &str, _: &str, publication: Publication, _: Option<&Position>) {
@@ -78,7 +78,7 @@ pub async fn only_subscribed_channels_are_delivered(factory: &impl Factory) {
     broker.unsubscribe("a").await.unwrap();
     broker.unsubscribe("never").await.unwrap();
     broker.subscribe("b").await.unwrap();
-    // What is late is late for once, not for ever.
+    // After the unsubscribe, a delivery may be late once, but not repeatedly.
     let mut seq = 2;
     until("a's silence", async || {
         seq += 2;
@@ -154,7 +154,7 @@ pub async fn strange_names_do_not_collide(factory: &impl Factory) {
         broker.subscribe(name).await.unwrap();
     }
     broker.begin(mark(77)).await.unwrap();
-    // Each its own number of publications, so that a channel that got another's would show.
+    // The channels get different numbers of publications, so that a mix-up would show.
     let mut seq = 0;
     for (count, name) in names.iter().enumerate() {
         for _ in 0..=count {
@@ -194,7 +194,7 @@ pub async fn payloads_pass_byte_for_byte(factory: &impl Factory) {
     }
 
     let expected: Vec<_> = (1..).zip(payloads.clone()).collect();
-    // Not assert_eq: a failure would print a megabyte.
+    // Not assert_eq, since a failure would print a megabyte.
     assert!(brief(&recorder.wait("c", payloads.len()).await) == expected);
     assert!(brief(&broker.history("c", HistoryQuery::default()).await.unwrap().publications) == expected);
     let all = async || (recorder.signals.lock().unwrap().len() == payloads.len()).then_some(());
@@ -219,7 +219,7 @@ pub async fn concurrent_publishers_leave_no_gaps(factory: &impl Factory) {
         }));
     }
     broker.subscribe("shared").await.unwrap();
-    // One after another here, whoever's turn it is elsewhere.
+    // Sequential in this task, in competition with the other tasks.
     for seq in 1..=100 {
         broker.publish(&[entry("shared", seq)]).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! What a broker in Redis lives through.
+//! Failures around a Redis broker.
 
 use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
@@ -18,7 +18,7 @@ fn unavailable<T>(result: Result<T, BrokerError>) -> bool {
     matches!(result, Err(BrokerError::Unavailable(_)))
 }
 
-/// How long a call took and that it failed.
+/// Asserts that the call fails, and returns its duration.
 async fn failing<T>(call: impl Future<Output = Result<T, BrokerError>>) -> Duration {
     let start = Instant::now();
     assert!(unavailable(call.await));
@@ -41,7 +41,7 @@ async fn redis_comes_back_empty() {
     redis.kill();
     assert!(unavailable(broker.publish(&[entry("c1", 6)]).await));
     until("the loss to be noticed", async || broker.check().await.err()).await;
-    // Known to be down: no waiting for answers.
+    // Redis is known to be down, so calls fail without waiting for an answer.
     assert!(failing(broker.history("c1", HistoryQuery::POSITION)).await < Duration::from_secs(1));
     assert!(failing(broker.subscribe("new")).await < Duration::from_secs(1));
     broker.unsubscribe("c8").await.unwrap();
@@ -88,7 +88,7 @@ async fn the_subscribing_link_is_cut() {
         broker.publish(&[entry("c", 2 * round)]).await.unwrap();
         until("the gap", async || (recorder.gaps() > gaps).then_some(())).await;
         ready(&*broker).await;
-        // The gap is announced when everything from here on arrives.
+        // The gap is announced once the subscriptions are back.
         let seen = recorder.of("c").len();
         broker.publish(&[entry("c", 2 * round + 1)]).await.unwrap();
         recorder.wait("c", seen + 1).await;
@@ -98,10 +98,10 @@ async fn the_subscribing_link_is_cut() {
     assert_eq!(recorder.epochs("c").len(), 1);
 }
 
-/// The queue between Redis and the sink is bounded, and says when it overflowed.
+/// The queue between Redis and the sink is bounded, and an overflow is announced as a gap.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sink_that_is_too_slow_hears_of_the_gap() {
-    /// Takes nothing while its gate is held.
+async fn a_slow_sink_is_told_of_the_gap() {
+    /// A sink that blocks while its gate is held.
     #[derive(Default)]
     struct Slow {
         gate: Mutex<()>,
@@ -151,7 +151,7 @@ async fn a_sink_that_is_too_slow_hears_of_the_gap() {
         }
     };
     tokio::task::spawn_blocking(flood).await.unwrap();
-    // Answered once all that came before on this link has been read: the queue has overflowed by then.
+    // The answer comes after every earlier message on the link has been read. By then the queue has overflowed.
     until("the flood to be read", async || broker.subscribe("later").await.ok()).await;
     drop(release);
     holder.join().unwrap();
@@ -212,7 +212,7 @@ async fn garbage_in_redis_does_no_harm() {
     assert_eq!(brief(&recorder.wait("c", 1).await), numbered([1]));
     assert_eq!((recorder.gaps(), recorder.signals.lock().unwrap().len()), (0, 0));
 
-    // Keys of ours that somebody else has written into.
+    // Keys of the gateway, overwritten by another program.
     let key = |kind: &str, channel: &str| format!("{PREFIX}:{kind}:{{{channel}}}");
     for kind in ["position", "stream", "presence", "leases"] {
         redis::cmd("SET").arg(key(kind, kind)).arg("x").exec(&mut client).unwrap();
@@ -234,7 +234,7 @@ async fn garbage_in_redis_does_no_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_falls_silent_and_wakes() {
+async fn redis_is_paused_and_resumed() {
     let redis = Redis::start();
     let broker = connect(&redis, generous()).await;
     let recorder = Recorder::listen(&*broker).await;
@@ -245,9 +245,9 @@ async fn redis_falls_silent_and_wakes() {
     redis.pause();
     let stopped = Instant::now();
     let patience = Duration::from_secs(3);
-    // Written, but not heard: that is no success.
+    // Redis received the subscribe but did not answer, which is no success.
     assert!(failing(broker.subscribe("d")).await < Duration::from_secs(5));
-    // Five seconds are long enough for both links to be given up.
+    // After five seconds, both links are given up.
     until("five seconds of silence", async || {
         assert!(failing(broker.publish(&[entry("c", 2)])).await < patience);
         assert!(failing(broker.history("c", HistoryQuery::POSITION)).await < patience);
@@ -261,29 +261,29 @@ async fn redis_falls_silent_and_wakes() {
     ready(&*broker).await;
     assert!(recorder.gaps() > 0);
     until("the publication", async || broker.publish(&entries("c", 2..=3)).await.ok()).await;
-    // Its first attempt may have been carried out on waking, before anybody was subscribed again.
+    // The first attempt may have been carried out when Redis woke, before the subscriptions were back.
     until("the last", async || recorder.of("c").iter().any(|p| p.data == payload("3")).then_some(())).await;
     let history = broker.history("c", HistoryQuery::default()).await.unwrap();
     assert_eq!(brief(&history.publications), numbered(1..=3));
     broker.subscribe("d").await.unwrap();
 }
 
-/// Checks that no publication comes after an access change that was missed, unless a gap was told in between.
+/// Checks that no publication follows a missed access change without a gap in between.
 #[derive(Default)]
 struct InOrder(Mutex<Order>);
 
 #[derive(Default)]
 struct Order {
-    /// The offset of the next access change; unknown at first and after a gap.
+    /// Offset of the next access change; unknown at first and after a gap.
     next: Option<u64>,
     gaps: usize,
     publications: usize,
-    /// Publications whose barrier, or an earlier one, was missing.
+    /// Publications whose barrier, or an earlier barrier, was missing.
     early: Vec<(u64, u64)>,
 }
 
 impl InOrder {
-    /// Of gaps and publications.
+    /// Number of gaps and publications.
     fn counts(&self) -> (usize, usize) {
         let order = self.0.lock().unwrap();
         (order.gaps, order.publications)
@@ -294,14 +294,14 @@ impl Sink for InOrder {
     fn publication(&self, channel: &str, _: &str, publication: Publication, _: Option<&Position>) {
         let mut order = self.0.lock().unwrap();
         if channel == ACCESS {
-            // One that was missed shows with the next publication.
+            // A missed access change shows at the next publication.
             if order.next.is_none_or(|next| next == publication.offset) {
                 order.next = Some(publication.offset + 1);
             }
             return;
         }
         order.publications += 1;
-        // The number of the access change just before it.
+        // Number of the access change just before the publication.
         let before: u64 = std::str::from_utf8(publication.data.as_bytes()).unwrap().parse().unwrap();
         if let Some(next) = order.next.filter(|next| *next <= before) {
             order.early.push((before, next));
@@ -316,8 +316,8 @@ impl Sink for InOrder {
     }
 }
 
-/// The subscribing link is cut again and again while access changes and publications alternate: what was published behind
-/// a missed access change comes after the gap.
+/// The subscribing link is cut repeatedly while access changes and publications alternate. Publications after a missed
+/// access change come after the gap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_cut_nothing_overtakes_the_access_changes() {
     const ROOMS: u64 = 20_000;

@@ -1,11 +1,11 @@
-//! What every broker promises about what it keeps.
+//! The contract of every broker: history.
 
 use crate::{Factory, brief, entries, entry, generous, payload, until};
 use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Retention};
 use std::collections::HashSet;
 use std::time::Duration;
 
-pub async fn it_is_read_in_stretches(factory: &impl Factory) {
+pub async fn reads_return_the_requested_range(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     broker.publish(&entries("c", 1..=10)).await.unwrap();
     let read = async |since, limit, reverse| {
@@ -33,7 +33,7 @@ pub async fn it_is_read_in_stretches(factory: &impl Factory) {
     assert!(read(Some(1), None, true).await.is_empty());
 }
 
-pub async fn it_is_bounded_in_size(factory: &impl Factory) {
+pub async fn size_is_bounded(factory: &impl Factory) {
     let broker = factory.broker(Retention { size: 5, ..generous() }).await;
     broker.publish(&entries("c", 1..=12)).await.unwrap();
     let history = broker.history("c", HistoryQuery::default()).await.unwrap();
@@ -56,7 +56,7 @@ async fn offsets(broker: &dyn Broker, channel: &str) -> Vec<u64> {
     history.publications.iter().map(|publication| publication.offset).collect()
 }
 
-pub async fn it_is_bounded_in_bytes(factory: &impl Factory) {
+pub async fn bytes_are_bounded(factory: &impl Factory) {
     let broker = factory.broker(Retention { size: 5, bytes: 1000, ..generous() }).await;
     for (seq, bytes, kept) in [
         (1, 400, vec![1]),
@@ -97,14 +97,14 @@ pub async fn a_read_is_bounded_in_bytes(factory: &impl Factory) {
     assert_eq!(read("small", Some(80), None, false).await, (81..=100).collect::<Vec<_>>());
     assert_eq!(read("small", None, None, true).await, (61..=100).rev().collect::<Vec<_>>());
     assert_eq!(read("small", Some(5), Some(39), false).await, (6..=44).collect::<Vec<_>>());
-    // At least one publication per read: paging always comes to an end.
+    // At least one publication per read, so that paging always makes progress.
     assert_eq!(read("large", None, None, false).await, [1]);
     assert_eq!(read("large", Some(1), None, false).await, [2]);
     assert_eq!(read("large", None, None, true).await, [3]);
     assert_eq!(read("large", Some(3), None, true).await, [2]);
 }
 
-pub async fn all_histories_together_are_bounded_in_bytes(factory: &impl Factory) {
+pub async fn total_bytes_of_all_histories_are_bounded(factory: &impl Factory) {
     let broker = factory.broker(Retention { total_bytes: 100_000, ..generous() }).await;
     broker
         .publish(&[sized("small", 1, 1000), sized("$gateways", 2, 20_000), sized("$gateways", 3, 1000)])
@@ -121,7 +121,7 @@ pub async fn all_histories_together_are_bounded_in_bytes(factory: &impl Factory)
         let mut left = 0;
         for channel in ["one", "two", "three"] {
             let kept = offsets(&*broker, channel).await;
-            // The oldest go.
+            // The oldest publications are removed.
             assert_eq!(kept, (31 - kept.len() as u64..=30).collect::<Vec<_>>());
             left += 2000 * kept.len();
         }
@@ -136,7 +136,7 @@ pub async fn all_histories_together_are_bounded_in_bytes(factory: &impl Factory)
     assert_eq!(offsets(&*broker, "one").await.last(), Some(&31));
 }
 
-pub async fn it_expires_and_the_position_stays(factory: &impl Factory) {
+pub async fn publications_expire_and_the_position_stays(factory: &impl Factory) {
     let broker = factory.broker(Retention { ttl: Duration::from_millis(300), ..generous() }).await;
     broker.publish(&entries("c", 1..=3)).await.unwrap();
     let before = broker.history("c", HistoryQuery::default()).await.unwrap();
@@ -153,7 +153,7 @@ pub async fn it_expires_and_the_position_stays(factory: &impl Factory) {
     assert_eq!(again.position.epoch, before.position.epoch);
 }
 
-pub async fn an_untouched_channel_has_a_position(factory: &impl Factory) {
+pub async fn an_unused_channel_has_a_position(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let first = broker.history("c", HistoryQuery::default()).await.unwrap();
     assert!(first.publications.is_empty());
@@ -166,7 +166,7 @@ pub async fn an_untouched_channel_has_a_position(factory: &impl Factory) {
     assert_eq!((then.position.offset, then.position.epoch), (1, first.position.epoch));
 }
 
-pub async fn channels_have_epochs_of_their_own(factory: &impl Factory) {
+pub async fn each_channel_has_a_separate_epoch(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let mut epochs = HashSet::new();
     for channel in ["a", "b", "c"] {
@@ -176,8 +176,8 @@ pub async fn channels_have_epochs_of_their_own(factory: &impl Factory) {
     assert_eq!(epochs.len(), 3);
 }
 
-/// The record is gone, and another one may take its name.
-pub async fn what_is_forgotten_does_not_come_back(factory: &impl Factory) {
+/// The record is deleted, and a new record may have the same name.
+pub async fn a_forgotten_history_does_not_come_back(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     broker.publish(&entries("c", 1..=3)).await.unwrap();
     let before = broker.history("c", HistoryQuery::default()).await.unwrap();
@@ -188,7 +188,7 @@ pub async fn what_is_forgotten_does_not_come_back(factory: &impl Factory) {
     let after = broker.history("c", HistoryQuery::default()).await.unwrap();
     assert_eq!((after.publications.len(), after.position.offset), (0, 0));
     assert_ne!(after.position.epoch, before.position.epoch);
-    // A gateway that has died in between begins again before the deletion.
+    // A gateway that died in between starts again before the deletion.
     assert_eq!(broker.publish(&entries("c", 1..=3)).await.unwrap(), 0);
     broker.forget("c", 3).await.unwrap();
     assert_eq!(broker.publish(&entries("c", 4..=5)).await.unwrap(), 2);

@@ -33,14 +33,14 @@ async fn two_nodes_share_everything() {
     assert_eq!((a.begin(mark(5)).await.unwrap().seq, b.begin(mark(9)).await.unwrap().seq), (5, 5));
     assert_eq!((b.advance(mark(7)).await.unwrap().seq, a.advance(mark(6)).await.unwrap().seq), (7, 7));
 
-    // Another prefix is another world.
+    // Another prefix is a separate namespace.
     let other = RedisBroker::connect(&redis.url(), "other", generous()).await.unwrap();
     assert_eq!(other.history("c", HistoryQuery::POSITION).await.unwrap().position.offset, 0);
     assert_eq!(other.begin(mark(1)).await.unwrap().seq, 1);
 }
 
-/// Several relays that see the same outbox, while the scripts are lost and found again and again, also in the
-/// middle of a batch: what one publishes half, it or another finishes, and nothing is left out.
+/// Several relays publish the same outbox while Redis loses its scripts again and again, also in the middle of a batch.
+/// A batch published in part is completed by the same relay or another, and nothing is left out.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_entries_from_several_nodes_are_published_once() {
     let redis = Redis::start();
@@ -55,13 +55,13 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
         move || {
             while !done.load(Ordering::Relaxed) {
                 redis::cmd("SCRIPT").arg("FLUSH").exec(&mut client).unwrap();
-                // At once, so that a batch goes on after a few of its entries have failed.
+                // At once, so that a batch continues after a few failed entries.
                 script.prepare_invoke().load(&mut client).unwrap();
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
     });
-    // Large enough that Redis attends to others in the middle of a batch.
+    // Large enough for Redis to serve other clients in the middle of a batch.
     let large = |seq: u64| Entry { data: payload(format!("{seq:>2000}")), ..entry("c", seq) };
     let publish_all = async || {
         let broker = connect(&redis, Retention { size: 10_000, ..generous() }).await;
@@ -80,7 +80,7 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
         let trimmed = |(offset, text): (u64, String)| (offset, text.trim_start().to_owned());
         assert!(brief(&publications).into_iter().map(trimmed).eq(numbered(1..=2000)));
     }
-    // Fewer when a call failed after part of it was done; never more.
+    // Fewer if a call failed after partial success; never more.
     assert!(a + b + c <= 2000, "{a}, {b} and {c} publications of 2000");
 }
 
@@ -90,7 +90,7 @@ const PUBLISH_SCRIPT: &str = concat!(
     include_str!("../../src/broker/redis/scripts/publish.lua")
 );
 
-/// A subscription is a use, though nothing is said in it.
+/// A subscription counts as use of a channel, even without publications.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscribed_channel_keeps_its_epoch() {
     let redis = Redis::start();
@@ -122,7 +122,7 @@ async fn a_subscribed_channel_keeps_its_epoch() {
     assert_ne!(new.position.epoch, old.epoch);
 }
 
-/// Redis may evict one key and not the other.
+/// Redis may evict one key and keep the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_without_a_position_is_not_mixed_with_the_next() {
     let redis = Redis::start();
@@ -139,9 +139,9 @@ async fn a_history_without_a_position_is_not_mixed_with_the_next() {
     assert_eq!((history.position.offset, history.publications), (0, vec![]));
 }
 
-/// As an earlier version of the gateway adds clients, or after Redis has evicted the counts.
+/// Clients added by an earlier version of the gateway, or counts evicted by Redis.
 #[tokio::test(flavor = "multi_thread")]
-async fn counts_that_do_not_fit_the_clients_are_made_anew() {
+async fn inconsistent_presence_counts_are_rebuilt() {
     let redis = Redis::start();
     let broker = connect(&redis, generous()).await;
     let stats = |clients, users| PresenceStats { clients, users };
@@ -156,7 +156,7 @@ async fn counts_that_do_not_fit_the_clients_are_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_it_closes_its_connections() {
+async fn dropping_the_broker_closes_its_connections() {
     let redis = Redis::start();
     let mut client = redis.client();
     let mut clients = || {
@@ -191,16 +191,16 @@ async fn passwords_and_databases() {
 }
 
 #[tokio::test]
-async fn an_impossible_url_is_refused_at_once() {
+async fn an_invalid_url_is_refused_at_once() {
     for url in ["", "nonsense", "http://x", "rediss://:secret@x", "redis://:secret@x/y", "redis://:secret@x/999"] {
         let error = RedisBroker::connect(url, PREFIX, generous()).await.err().unwrap().to_string();
         assert!(!error.contains("secret"), "{error}");
     }
 }
 
-/// A gateway that has not yet heard of the new generation publishes nothing into it, and learns of it by asking.
+/// A gateway that does not yet know the new generation publishes nothing into it, and learns of it from Redis.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_of_the_former_generation_does_no_harm() {
+async fn a_node_of_the_previous_generation_publishes_nothing_into_the_new_one() {
     let redis = Redis::start();
     let (a, b) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
     let at_b = Recorder::listen(&*b).await;
@@ -217,10 +217,10 @@ async fn a_node_of_the_former_generation_does_no_harm() {
     assert_eq!(b.publish(&[entry("c", 11)]).await.unwrap(), 1);
 }
 
-/// Redis has lost its data. Whoever gets a position in the new history waits for what comes next; a gateway that starts
-/// now must not set the mark behind it.
+/// Redis has lost its data. A reader with a position in the new history waits for the next publications, so a gateway
+/// that starts now must not set a later mark.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_history_brings_a_lost_mark_back() {
+async fn reading_history_restores_a_lost_mark() {
     let redis = Redis::start();
     let (a, b) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
     a.begin(mark(5)).await.unwrap();
@@ -229,10 +229,10 @@ async fn who_reads_history_brings_a_lost_mark_back() {
     assert_eq!(b.begin(mark(9)).await.unwrap().seq, 5);
 }
 
-/// Redis lost its data while a node was idle, and the others have gone on from a later mark: what that node would
-/// publish next is long past, and would stand alone in the new history.
+/// Redis lost its data while a node was idle, and the other nodes have gone on from a later mark. The idle node's next
+/// publication is long past, and must not appear in the new history.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_published_before_a_loss_is_not_published_into_the_new_history() {
+async fn entries_from_before_a_data_loss_are_not_published_into_the_new_history() {
     let mut redis = Redis::start();
     let (late, other) = (connect(&redis, generous()).await, connect(&redis, generous()).await);
     late.begin(mark(5)).await.unwrap();
@@ -245,9 +245,9 @@ async fn what_was_published_before_a_loss_is_not_published_into_the_new_history(
     assert_eq!(late.publish(&[entry("c", 10)]).await.unwrap(), 1);
 }
 
-/// With the mark where it was, a new connection makes no difference.
+/// If the mark is unchanged, publishing goes on over the new connection.
 #[tokio::test(flavor = "multi_thread")]
-async fn publishing_goes_on_over_a_new_connection() {
+async fn publishing_continues_over_a_new_connection() {
     let mut redis = Redis::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
     let broker = connect(&redis, generous()).await;
     broker.begin(mark(5)).await.unwrap();

@@ -1,4 +1,4 @@
-//! What every broker promises about presence and the relays' shared mark.
+//! The contract of every broker: presence, and the relays' shared mark.
 
 use crate::{Factory, Recorder, client, entries, entry, generous, mark, payload, until};
 use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Mark, PresenceStats, Retention};
@@ -67,7 +67,7 @@ pub async fn clients_and_users_are_counted(factory: &impl Factory) {
         (clients, users)
     };
     assert_eq!(stats("c").await, (0, 0));
-    // Few and many, with users of one client, of two, and guests.
+    // Small and large channels; users with one client, users with two clients, and guests.
     for size in [4, 40] {
         let channel: Arc<str> = format!("of {size}").into();
         let user = |n: usize| if n.is_multiple_of(4) { String::new() } else { format!("u\"{}", n - n % 4 + n % 4 / 2) };
@@ -88,7 +88,7 @@ pub async fn clients_and_users_are_counted(factory: &impl Factory) {
     }
 }
 
-pub async fn a_crowd_is_counted_and_not_listed(factory: &impl Factory) {
+pub async fn a_large_presence_is_counted_and_not_listed(factory: &impl Factory) {
     let broker = factory.broker(Retention { presence_max: 20, ..generous() }).await;
     let crowd: Vec<_> = (0..21).map(|n| (Arc::<str>::from("c"), client("u", &n.to_string()))).collect();
     broker.add_presence(&crowd[..20]).await.unwrap();
@@ -100,7 +100,7 @@ pub async fn a_crowd_is_counted_and_not_listed(factory: &impl Factory) {
     assert_eq!(present(&*broker, "c").await.len(), 20);
 }
 
-/// Signals come behind what was announced before them.
+/// The channel's movements so far: a signal arrives after every earlier movement.
 async fn heard(broker: &dyn Broker, recorder: &Recorder, channel: &str) -> Vec<String> {
     let before = recorder.signals.lock().unwrap().len();
     broker.signal(channel, payload("{}"), client("u", "marker")).await.unwrap();
@@ -108,7 +108,7 @@ async fn heard(broker: &dyn Broker, recorder: &Recorder, channel: &str) -> Vec<S
     recorder.movements(channel)
 }
 
-pub async fn who_comes_and_goes_is_told_once(factory: &impl Factory) {
+pub async fn joins_and_leaves_are_announced_once(factory: &impl Factory) {
     let broker = factory.broker(Retention { presence_ttl: Duration::from_millis(600), ..generous() }).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
@@ -128,7 +128,7 @@ pub async fn who_comes_and_goes_is_told_once(factory: &impl Factory) {
     assert_eq!(heard(&*broker, &recorder, "c").await[first..], ["+goes", "+lost", "-goes", "-lost"]);
 }
 
-pub async fn a_crowd_comes_and_goes_unannounced(factory: &impl Factory) {
+pub async fn joins_and_leaves_in_a_large_channel_are_not_announced(factory: &impl Factory) {
     let broker = factory.broker(Retention { join_leave_max: 2, ..generous() }).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
@@ -139,7 +139,7 @@ pub async fn a_crowd_comes_and_goes_unannounced(factory: &impl Factory) {
         broker.remove_presence(&[("c".into(), id.into())]).await.unwrap();
     }
     let heard = heard(&*broker, &recorder, "c").await;
-    // Whether the first one's coming is told, whom nobody can hear, is left open.
+    // Whether the first join is announced is left open, since no subscriber could hear it.
     assert_eq!(heard.iter().filter(|it| *it != "+1").collect::<Vec<_>>(), ["+2", "-2"]);
 }
 
@@ -151,14 +151,14 @@ pub async fn the_mark_only_moves_forward(factory: &impl Factory) {
     assert_eq!(broker.advance(mark(10)).await.unwrap().seq, 10);
     assert_eq!(broker.advance(mark(9)).await.unwrap().seq, 10);
     assert_eq!(broker.advance(mark(10)).await.unwrap().seq, 10);
-    // Beyond what a script's floating-point numbers tell apart.
+    // Larger than a script's floating-point numbers can distinguish.
     let large = (1 << 60) + 1;
     assert_eq!(broker.advance(mark(large)).await.unwrap().seq, large);
     assert_eq!(broker.advance(mark(large - 1)).await.unwrap().seq, large);
     assert_eq!(broker.begin(mark(0)).await.unwrap().seq, large);
 }
 
-pub async fn a_new_generation_begins_all_channels_anew(factory: &impl Factory) {
+pub async fn a_new_generation_resets_every_channel(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let recorder = Recorder::listen(&*broker).await;
     broker.subscribe("c").await.unwrap();
@@ -172,7 +172,7 @@ pub async fn a_new_generation_begins_all_channels_anew(factory: &impl Factory) {
     let next = Mark { generation: 1, seq: 4, fingerprint: 7, boot: 5 };
     assert_eq!(broker.restart(next).await.unwrap(), next);
     assert_eq!(recorder.gaps(), gaps + 1);
-    // Whoever comes second, or moves the mark of the generation before, changes nothing.
+    // A second restart, or a mark of the previous generation, changes nothing.
     assert_eq!(broker.restart(Mark { seq: 6, ..next }).await.unwrap(), next);
     assert_eq!(broker.advance(mark(10)).await.unwrap(), next);
     assert_eq!(broker.begin(mark(10)).await.unwrap(), next);
@@ -182,22 +182,22 @@ pub async fn a_new_generation_begins_all_channels_anew(factory: &impl Factory) {
     assert_eq!((empty.position.offset, empty.publications.len()), (0, 0));
     assert_ne!(empty.position.epoch, before.position.epoch);
     assert_eq!(broker.presence("c").await.unwrap().len(), 1);
-    // Numbers that the former generation had used are new.
+    // Sequence numbers of the previous generation are new again.
     assert_eq!(broker.publish(&entries("c", 5..=6)).await.unwrap(), 2);
     let after = broker.history("c", HistoryQuery::default()).await.unwrap();
     assert_eq!((after.position.offset, after.position.epoch), (2, empty.position.epoch));
-    // But not with another content than what has just been published.
+    // The same number with another payload conflicts.
     let other = Entry { data: payload("other"), ..entry("c", 6) };
     assert!(matches!(broker.publish(&[other]).await, Err(BrokerError::Conflict)));
     assert_eq!(broker.publish(&entries("c", 5..=6)).await.unwrap(), 0);
-    // Also in a channel that nobody has looked at since.
+    // The same in a channel that was not read since.
     broker.publish(&entries("unseen", [7])).await.unwrap();
     assert_eq!(broker.restart(Mark { generation: 2, ..next }).await.unwrap().generation, 2);
     assert_eq!(broker.publish(&entries("unseen", [5])).await.unwrap(), 1);
     assert_eq!(broker.history("unseen", HistoryQuery::POSITION).await.unwrap().position.offset, 1);
 }
 
-pub async fn a_name_is_claimed_once_at_a_time(factory: &impl Factory) {
+pub async fn a_name_has_one_claim_at_a_time(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let long = Duration::from_secs(600);
     assert!(broker.claim("a", Duration::from_millis(200)).await.unwrap());

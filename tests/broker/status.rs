@@ -1,4 +1,4 @@
-//! What every broker promises about users' statuses.
+//! The contract of every broker: user status.
 
 use crate::{Factory, Recorder, generous, until};
 use konvert_gateway::broker::status::{Choice, End, Lease, Mode, State, Status};
@@ -14,7 +14,7 @@ fn brief() -> Retention {
     Retention { presence_ttl, status_grace, ..generous() }
 }
 
-/// A broker to whose channel of the user's status a recorder listens.
+/// A broker, and a recorder subscribed to the user's status channel.
 struct Stage {
     broker: Arc<dyn Broker>,
     recorder: Arc<Recorder>,
@@ -51,7 +51,7 @@ impl Stage {
         self.broker.statuses(&[USER.to_owned()]).await.unwrap()[0].unwrap()
     }
 
-    /// Sweeps until the user's status is this, as all nodes do all the time.
+    /// Sweeps until the user has `status`, as every node does continuously.
     async fn becomes(&self, status: Status) -> State {
         until(&format!("{status:?}"), async || {
             self.broker.sweep().await.unwrap();
@@ -61,7 +61,7 @@ impl Stage {
         .await
     }
 
-    /// All changes that were told, up to the present state.
+    /// Every announced change up to the present state.
     async fn told(&self) -> Vec<Status> {
         let now = self.now().await;
         let last = || self.recorder.states(USER).last().copied();
@@ -123,7 +123,7 @@ pub async fn a_reload_goes_unnoticed(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online]);
 }
 
-pub async fn a_dead_nodes_lease_does_not_take_the_grace_away(factory: &impl Factory) {
+pub async fn an_expired_lease_of_a_dead_node_does_not_end_the_grace(factory: &impl Factory) {
     let (presence_ttl, status_grace) = (Duration::from_millis(600), Duration::from_secs(60));
     let stage = Stage::with(factory, Retention { presence_ttl, status_grace, ..generous() }).await;
     stage.lease("dead", false).await;
@@ -148,7 +148,7 @@ pub async fn a_lost_connection_ends_without_grace(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online, Status::Offline]);
 }
 
-pub async fn a_lease_runs_out_once(factory: &impl Factory) {
+pub async fn a_lease_expires_once(factory: &impl Factory) {
     let stage = Stage::new(factory).await;
     let old = Lease { age: Duration::from_millis(400), ..lease("dies", false) };
     stage.broker.lease(&[old, lease("lives", false)]).await.unwrap();
@@ -160,7 +160,7 @@ pub async fn a_lease_runs_out_once(factory: &impl Factory) {
     }
     assert_eq!(stage.told().await, [Status::Online]);
     let lived = millis();
-    // As every node does.
+    // Every node sweeps.
     let sweeps = async || {
         while stage.now().await.status != Status::Offline {
             stage.broker.sweep().await.unwrap();
@@ -190,13 +190,13 @@ pub async fn modes_and_idleness(factory: &impl Factory) {
     assert_eq!(stage.told().await, told);
 }
 
-pub async fn the_invisible_look_offline(factory: &impl Factory) {
+pub async fn invisible_users_appear_offline(factory: &impl Factory) {
     let stage = Stage::new(factory).await;
     stage.lease("1", false).await;
     let hidden = stage.choose(Mode::Invisible).await;
     near(hidden, millis());
     assert_eq!(hidden.status, Status::Offline);
-    // Nothing that he does shows: neither where he goes on, nor where he really leaves, nor where he comes back.
+    // An invisible user stays offline through a new connection, a real departure and a return.
     sleep(Duration::from_millis(200)).await;
     stage.lease("2", true).await;
     stage.end("1", true).await;
@@ -213,7 +213,7 @@ pub async fn the_invisible_look_offline(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online, Status::Offline, Status::Online]);
 }
 
-pub async fn a_mode_comes_back_with_its_lease(factory: &impl Factory) {
+pub async fn a_lease_restores_the_newest_mode(factory: &impl Factory) {
     let stage = Stage::with(factory, generous()).await;
     let at = |mode, at| Lease { choice: Choice { mode, at }, ..lease("1", false) };
     assert_eq!(stage.broker.lease(&[at(Mode::Invisible, 7)]).await.unwrap()[0].mode, Mode::Invisible);
@@ -224,11 +224,11 @@ pub async fn a_mode_comes_back_with_its_lease(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Dnd]);
 }
 
-pub async fn strangers_are_offline(factory: &impl Factory) {
+pub async fn unknown_users_are_offline(factory: &impl Factory) {
     let stage = Stage::with(factory, generous()).await;
     let strange = ["", "a}b", "%7D", "ü {x}", USER];
     let users: Vec<String> = strange.iter().map(|&user| user.to_owned()).collect();
-    // A store that has just begun may not know yet.
+    // A new store may not know yet.
     for state in stage.broker.statuses(&users).await.unwrap().into_iter().flatten() {
         assert_eq!((state.status, state.last_seen), (Status::Offline, None));
     }
@@ -241,7 +241,7 @@ pub async fn strangers_are_offline(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online]);
 }
 
-pub async fn whatever_happens_each_change_is_one(factory: &impl Factory) {
+pub async fn consecutive_statuses_always_differ(factory: &impl Factory) {
     let stage = Stage::new(factory).await;
     let mut seed = 17_u64;
     let mut any = |below: u64| {
@@ -272,7 +272,7 @@ mod in_redis {
     use konvert_gateway::broker::status::StatusStore;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn each_node_hears_of_each_change_once() {
+    async fn each_node_gets_each_change_once() {
         let redis = Redis::start();
         let [one, other] = [connect(&redis, brief()).await, connect(&redis, brief()).await];
         let recorders = [Recorder::listen(&*one).await, Recorder::listen(&*other).await];
@@ -283,7 +283,7 @@ mod in_redis {
         one.lease(&[lease("1", false)]).await.unwrap();
         other.lease(&[lease("2", false)]).await.unwrap();
         other.choose(USER, Some(Mode::Dnd)).await.unwrap();
-        // Both nodes die; whoever is left sweeps.
+        // Both nodes die; a remaining node sweeps.
         let told = [Status::Online, Status::Dnd, Status::Offline];
         until("all changes on both", async || {
             tokio::join!(async { one.sweep().await.unwrap() }, async { other.sweep().await.unwrap() });
@@ -296,7 +296,7 @@ mod in_redis {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn lost_data_comes_back_with_the_leases() {
+    async fn leases_restore_lost_data() {
         let redis = Redis::start();
         let broker = connect(&redis, Retention { presence_ttl: Duration::from_secs(3), ..generous() }).await;
         broker.sweep().await.unwrap();
@@ -311,7 +311,7 @@ mod in_redis {
         broker.lease(&[Lease { choice, ..lease("1", false) }]).await.unwrap();
         let back = broker.statuses(&users).await.unwrap()[0].unwrap();
         assert_eq!((back.status, hidden.status), (Status::Offline, Status::Offline));
-        // After a whole lease whoever has not come back is not there.
+        // A user without a renewed lease is offline after the length of one lease.
         until("certainty", async || {
             broker.sweep().await.unwrap();
             broker.statuses(&users).await.unwrap()[1]
@@ -320,13 +320,13 @@ mod in_redis {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn after_an_interruption_the_nodes_come_first() {
+    async fn after_an_outage_nodes_may_renew_leases_before_they_expire() {
         let redis = Redis::start();
         let broker = connect(&redis, brief()).await;
         broker.sweep().await.unwrap();
         broker.lease(&[lease("back", false)]).await.unwrap();
         broker.lease(&[Lease { user: "bob".into(), ..lease("dead", false) }]).await.unwrap();
-        // Longer than a lease nobody reaches Redis.
+        // Redis is unreachable for longer than a lease.
         sleep(Duration::from_millis(1200)).await;
         let users = [USER.to_owned(), "bob".to_owned()];
         let of = async || {
@@ -343,7 +343,7 @@ mod in_redis {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_dead_nodes_clients_leave_once_for_all_nodes() {
+    async fn clients_of_a_dead_node_leave_once_on_every_node() {
         let redis = Redis::start();
         let [one, other] = [connect(&redis, brief()).await, connect(&redis, brief()).await];
         let recorders = [Recorder::listen(&*one).await, Recorder::listen(&*other).await];

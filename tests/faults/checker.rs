@@ -1,17 +1,17 @@
-//! Compares what clients saw with the truth, and calls everything by its name.
+//! Compares the clients' logs with the truth and classifies every difference.
 //!
-//! A client's view of a channel falls into chains. A chain begins with a subscribe that knows nothing, or with one
-//! that is told `recovered: false`; then the client loads everything from PocketBase, and what it has loaded ends
-//! at some number of the outbox (the reload). From there on each event has to come once and in order, across any
-//! number of disconnects, as long as the client is told `recovered: true`. A chain's events may begin before the
-//! reload, since what is loaded can be ahead of what is published; they must not begin behind it. The last chain
-//! has to reach the truth's end.
+//! A client's log of a channel is a sequence of chains. A chain begins with a subscribe without a position, or with a
+//! recovery answered by `recovered: false`. The client then loads the state from PocketBase; the reload covers events
+//! up to some sequence number of the outbox. From there on, each event has to come once and in order, across any
+//! number of disconnects, as long as the answer is `recovered: true`. A chain's events may begin before the reload,
+//! since the loaded state can be ahead of the publications, but not after it. The last chain has to reach the end of
+//! the truth.
 
 use super::record::{Before, Epochs, Log, Position, Seen, Start, Truth};
 use std::collections::HashSet;
 use std::fmt::Write;
 
-/// How many single findings are told in words.
+/// Largest number of findings described in words.
 const TOLD: usize = 60;
 
 #[derive(Default)]
@@ -19,17 +19,17 @@ pub struct Findings {
     pub lost: u64,
     pub doubled: u64,
     pub reordered: u64,
-    /// Something that PocketBase knows nothing of, or of another channel.
+    /// Events unknown to PocketBase, or from another channel.
     pub invented: u64,
-    /// Offsets that do not follow one another, or positions that do not fit together.
+    /// Offsets with gaps, or positions that contradict each other.
     pub numbering: u64,
-    /// `recovered: false` for no reason that would excuse it.
+    /// `recovered: false` without a valid reason.
     pub unexplained: u64,
-    /// `recovered: false` since more was missed than history keeps.
+    /// `recovered: false` because the client missed more than the history keeps.
     pub exceeded: u64,
-    /// `recovered: false` since Redis lost its data.
+    /// `recovered: false` because Redis lost its data.
     pub redis_lost: u64,
-    /// To somebody whose membership's end is older.
+    /// Events delivered to a user whose membership had ended before.
     pub after_revocation: u64,
     pub to_visitors: u64,
     pub chains: u64,
@@ -61,7 +61,7 @@ pub struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Of somebody who may see the channel from the run's beginning to its end.
+    /// Checks the log of a user with access from the beginning of the run to the end.
     pub fn check(&self, log: &Log, truth: &Truth, findings: &mut Findings) {
         match self.follow(log, truth, findings) {
             Some(chain) => chain.end(log, truth, true, findings),
@@ -72,8 +72,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Of a visitor: each visit as where in the log it begins and, once it is over, its end's number in the outbox.
-    /// Nothing later may come, unless in a later visit; what does come has no holes, and may end anywhere.
+    /// Checks a visitor's log. Each visit is its beginning in the log and, once the visit is over, the sequence
+    /// number of its end. Later events may come only in a later visit. The delivered events have no gaps, and may end
+    /// anywhere.
     pub fn check_visitor(&self, log: &Log, truth: &Truth, visits: &[(usize, Option<u64>)], findings: &mut Findings) {
         if let Some(chain) = self.follow(log, truth, findings) {
             chain.end(log, truth, false, findings);
@@ -83,7 +84,7 @@ impl Checker<'_> {
             findings.to_visitors += 1;
             let Some(seq) = truth.place(*key).map(|place| truth.seqs[place]) else { continue };
             let visit = visits.iter().rev().find(|(begin, _)| *begin <= i);
-            // Before the first visit nothing is for him.
+            // Before the first visit, no event is for the visitor.
             let end = visit.map_or(Some(0), |(_, end)| *end);
             if let Some(end) = end.filter(|end| seq > *end) {
                 findings.after_revocation += 1;
@@ -92,7 +93,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Goes through a log and hands out its last chain, which is still open.
+    /// Follows a log and returns the last chain, which is still open.
     fn follow(&self, log: &Log, truth: &Truth, findings: &mut Findings) -> Option<Chain> {
         let mut chain: Option<Chain> = None;
         for seen in &log.seen {
@@ -111,7 +112,7 @@ impl Checker<'_> {
                 }
                 Seen::Recovered { since, now } => match &mut chain {
                     Some(chain) if chain.position == **since && since.epoch == now.epoch => {
-                        // What the client stores before anything is handed out to it.
+                        // Position that the client stores before its application gets any publication.
                         if now.offset != since.offset {
                             findings.numbering += 1;
                             findings.tell(log, &format!("recovered from {since:?}, but the reply says {now:?}"));
@@ -137,7 +138,8 @@ impl Checker<'_> {
         chain
     }
 
-    /// Why the client was told `recovered: false`. `had`: how many of the channel's events it had, at least.
+    /// Explains a `recovered: false`. `had` is a lower bound for the number of the channel's events that the client
+    /// had.
     #[allow(clippy::too_many_arguments)]
     fn explain(
         &self,
@@ -156,8 +158,8 @@ impl Checker<'_> {
                 return;
             }
         } else {
-            // The position that is told can lie behind the history's end, which is compared by what was committed
-            // at the reload: that came later, so nothing that is excusable is taken for a fault.
+            // The reply's position can be older than the end of the history, so the check compares with the events
+            // committed at the reload. The reload came later, so that no excusable answer is reported as a fault.
             let missed = now.offset.saturating_sub(since.offset);
             let committed = start.reload.seq().map_or(truth.len(), |seq| truth.up_to(seq));
             let missed_at_most = committed.saturating_sub(had.unwrap_or(0)) as u64;
@@ -206,7 +208,7 @@ impl Chain {
         self.highest = self.highest.max(Some(place));
     }
 
-    /// How many of the channel's events whoever lived this chain has, loaded or delivered.
+    /// Number of the channel's events that a client of this chain has, loaded or delivered.
     fn reached(&self, truth: &Truth) -> Option<usize> {
         let loaded = self.reload.map(|seq| truth.up_to(seq));
         self.highest.map(|place| place + 1).max(loaded)
@@ -215,12 +217,12 @@ impl Chain {
     fn end(&self, log: &Log, truth: &Truth, last: bool, findings: &mut Findings) {
         let first = self.seen.iter().min().copied();
         let loaded = self.reload.map(|seq| truth.up_to(seq));
-        // Without a reload, as where the run ended before it, the first event begins the chain.
+        // Without a reload, for instance at the end of the run, the first event begins the chain.
         let from = first.into_iter().chain(loaded).min().unwrap_or(if last { 0 } else { truth.len() });
         let to = if last { truth.len() } else { self.highest.map_or(0, |place| place + 1) };
         let missing: Vec<usize> = (from..to).filter(|place| !self.seen.contains(place)).collect();
-        // What lies before the reload was loaded; but what is delivered from there on must be whole all the same,
-        // or an old event would be applied to newer state.
+        // Events before the reload were loaded. But the delivered events must have no gap, or an old event would be
+        // applied to newer state.
         if missing.is_empty() {
             return;
         }

@@ -1,4 +1,4 @@
-//! Histories made by hand, each with one thing wrong, and some with nothing.
+//! Handmade logs, most with a single fault, some without a fault.
 
 use super::super::record::{Before, Epochs, Log, Position, Reload, Seen, Start, Truth, key};
 use super::{Checker, Findings};
@@ -17,7 +17,7 @@ fn start(position: Position, reload: u64, instead_of: Option<Before>) -> Seen {
     Seen::Start(Box::new(Start { position, instead_of, reload: known }))
 }
 
-/// Event `seq`, of which the data is its number.
+/// An event with its number as data.
 fn event(seq: u64, offset: u64) -> Seen {
     Seen::Publication { key: key(&seq.to_le_bytes()), offset }
 }
@@ -26,7 +26,7 @@ fn recovered(since: Position, now: Position) -> Seen {
     Seen::Recovered { since: Box::new(since), now: Box::new(now) }
 }
 
-/// The channel has the even numbers up to `last`.
+/// A channel with the even numbers up to `last`.
 fn truth(last: u64) -> Truth {
     let mut truth = Truth::default();
     for seq in (2..=last).step_by(2) {
@@ -51,7 +51,7 @@ fn counts(found: &Findings) -> [u64; 6] {
 }
 
 #[test]
-fn a_whole_history_is_whole() {
+fn a_complete_log_has_no_findings() {
     let seen = vec![
         start(at("one", 4), 8, None),
         event(10, 5),
@@ -64,26 +64,26 @@ fn a_whole_history_is_whole() {
 }
 
 #[test]
-fn what_was_loaded_may_be_delivered_as_well() {
+fn loaded_events_may_be_delivered_as_well() {
     let seen = vec![start(at("one", 1), 8, None), event(4, 2), event(6, 3), event(8, 4), event(10, 5)];
     assert_eq!(counts(&check(10, seen)), [0; 6]);
     assert_eq!(counts(&check(8, vec![start(at("one", 4), 8, None)])), [0; 6], "nothing after the reload");
 }
 
 #[test]
-fn one_lost_in_the_middle() {
+fn an_event_lost_in_the_middle() {
     let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(6, 2)];
     assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 0, 0]);
 }
 
 #[test]
-fn one_lost_after_the_reload() {
+fn an_event_lost_after_the_reload() {
     let seen = vec![start(at("one", 0), 2, None), event(6, 1)];
     assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 0, 0]);
 }
 
 #[test]
-fn one_lost_at_the_end() {
+fn an_event_lost_at_the_end() {
     let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(4, 2)];
     assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 0, 0]);
     assert_eq!(check(6, vec![start(at("one", 0), 2, None)]).lost, 2);
@@ -91,18 +91,18 @@ fn one_lost_at_the_end() {
 }
 
 #[test]
-fn one_lost_where_a_recovery_says_that_nothing_is() {
+fn an_event_lost_in_a_recovery_that_reports_success() {
     let seen = vec![
         start(at("one", 0), 0, None),
         event(2, 1),
         recovered(at("one", 1), at("one", 1)),
-        event(6, 3), // neither the recovery nor what came live had offset 2
+        event(6, 3), // neither the recovery nor the live publications had offset 2
     ];
     assert_eq!(counts(&check(6, seen)), [1, 0, 0, 0, 1, 0]);
 }
 
 #[test]
-fn one_lost_in_a_chain_that_is_not_the_last() {
+fn an_event_lost_in_an_earlier_chain() {
     let before = Before { since: at("one", 2), losses: 1 };
     let seen = vec![
         start(at("one", 0), 0, None),
@@ -115,14 +115,14 @@ fn one_lost_in_a_chain_that_is_not_the_last() {
 }
 
 #[test]
-fn an_old_event_after_a_reload_may_not_stand_alone() {
-    // A gateway that woke up with an event from before Redis lost its data, and published it into the new history.
+fn an_old_event_after_a_reload_must_have_its_successors() {
+    // A gateway woke up with an event from before Redis lost its data, and published the event into the new history.
     let seen = vec![start(at("two", 0), 8, None), event(2, 1), event(10, 2)];
     assert_eq!(counts(&check(10, seen)), [3, 0, 0, 0, 0, 0]);
 }
 
 #[test]
-fn one_doubled() {
+fn a_doubled_event() {
     let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(4, 2), event(4, 3)];
     assert_eq!(counts(&check(4, seen)), [0, 1, 0, 0, 0, 0]);
     let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(2, 1), event(4, 2)];
@@ -130,7 +130,7 @@ fn one_doubled() {
 }
 
 #[test]
-fn one_swapped() {
+fn a_swapped_event() {
     let seen = vec![start(at("one", 0), 0, None), event(2, 1), event(6, 2), event(4, 3), event(8, 4)];
     assert_eq!(counts(&check(8, seen)), [0, 0, 1, 0, 0, 0]);
     let seen = vec![start(at("one", 0), 2, None), event(6, 1), event(4, 2)];
@@ -138,13 +138,13 @@ fn one_swapped() {
 }
 
 #[test]
-fn one_invented() {
+fn an_invented_event() {
     let seen = vec![start(at("one", 0), 0, None), event(3, 1), event(2, 2)];
     assert_eq!(counts(&check(2, seen)), [0, 0, 0, 1, 0, 0]);
 }
 
 #[test]
-fn one_unexplained() {
+fn an_unexplained_failure_to_recover() {
     let before = |since, losses| Some(Before { since, losses });
     let chains = |position, reload, before| {
         let mut seen = vec![start(at("one", 0), 0, None), event(2, 1), start(position, reload, before)];
@@ -168,7 +168,7 @@ fn one_unexplained() {
 }
 
 #[test]
-fn a_reply_with_the_top_before_its_publications_and_an_interruption() {
+fn a_reply_with_the_newest_offset_and_an_interrupted_recovery() {
     let to_the_top = || vec![start(at("one", 0), 0, None), event(2, 1), recovered(at("one", 1), at("one", 3))];
     let mut handed_out = to_the_top();
     handed_out.extend([event(4, 2), event(6, 3)]);
@@ -180,7 +180,7 @@ fn a_reply_with_the_top_before_its_publications_and_an_interruption() {
         start(at("one", 0), 0, None),
         event(2, 1),
         recovered(at("one", 1), at("one", 1)),
-        event(4, 2), // and then interrupted
+        event(4, 2), // interrupted afterwards
         recovered(at("one", 2), at("one", 2)),
         event(6, 3),
         event(8, 4),
@@ -203,7 +203,7 @@ fn check_visitor(last: u64, visits: &[(usize, Option<u64>)], seen: Vec<Seen>) ->
 }
 
 #[test]
-fn a_visitor_sees_all_until_the_removal_and_later_what_came_between() {
+fn a_visitor_gets_events_before_the_removal_and_recovers_on_return() {
     let first = || vec![start(at("one", 0), 0, None), event(2, 1), event(4, 2)];
     assert_eq!(check_visitor(20, &[(0, Some(5))], first()).bad(), 0);
     assert_eq!(check_visitor(20, &[(0, Some(9))], first()).bad(), 0, "where the end is cut off matters to nobody");
@@ -217,7 +217,7 @@ fn a_visitor_sees_all_until_the_removal_and_later_what_came_between() {
 }
 
 #[test]
-fn one_delivered_after_a_removal() {
+fn an_event_delivered_after_a_removal() {
     let seen = || vec![start(at("one", 0), 0, None), event(2, 1), event(4, 2)];
     let found = |visits: &[(usize, Option<u64>)], seen| {
         let found = check_visitor(20, visits, seen);

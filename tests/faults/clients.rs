@@ -1,6 +1,6 @@
-//! WebSocket clients that behave as an SDK does: they come back after every disconnect, with a growing pause, ask
-//! for what they missed, and reload from PocketBase where they are told that it is gone. What they see goes into a
-//! log per channel.
+//! WebSocket clients that behave like an SDK: they reconnect after every disconnect, with growing backoff, recover
+//! missed publications, and reload from PocketBase after `recovered: false`. Received frames go into one log per
+//! channel.
 
 use super::frames::Frame;
 use super::record::Position;
@@ -20,18 +20,18 @@ use tokio_util::sync::CancellationToken;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// As the SDKs: for the handshake, and for the answer to a command.
+/// Time limit for the handshake and for the answer to a command, as in the SDKs.
 const ANSWER: Duration = Duration::from_secs(6);
-/// How much later than announced a ping may come.
+/// Longest delay of a ping after its announced time.
 const PING_DELAY: Duration = Duration::from_secs(3);
-/// Bounds of the pause before the next attempt, in milliseconds.
+/// Bounds of the reconnect backoff, in milliseconds.
 const BACKOFF: (u64, u64) = (100, 3000);
-/// How often a client looks at its deadlines.
+/// Interval of the checks for expired deadlines.
 const TICK: Duration = Duration::from_millis(100);
-/// Percentage of recoveries interrupted before all publications are handed out: an application's handler fails, or the
-/// connection ends while the handler is awaited.
+/// Percentage of recoveries interrupted before the application gets every publication: an application's handler fails,
+/// or the connection ends while the handler is awaited.
 const INTERRUPTED: u64 = 10;
-/// Of a visitor: visits are short, and who is away when one begins is not told from one who is stuck.
+/// Longest absence of a visitor. Visits are short, and the run cannot tell an absent visitor from a stuck one.
 const VISITORS_ABSENCE: Duration = Duration::from_secs(5);
 
 pub struct Client {
@@ -39,13 +39,13 @@ pub struct Client {
     token: String,
     world: Arc<World>,
     rng: Rng,
-    /// For interruptions alone, so that the other decisions of a seed do not depend on how often one recovers.
+    /// Used for interruptions only, so that a seed's other decisions do not depend on the number of recoveries.
     interruptions: Rng,
     shared: Shared,
     places: HashMap<Arc<str>, usize>,
     next_id: u32,
     longest_absence: Duration,
-    /// No more absences of its own from here on.
+    /// Cancelled when the client must not go away on purpose any more.
     settle: CancellationToken,
 }
 
@@ -62,7 +62,7 @@ impl Client {
         Self::live_with((number, token), rooms.iter().map(subscription).collect(), Duration::MAX, world, rng, settle)
     }
 
-    /// Starts a client of somebody who is in no room so far; [`super::visits`] lets him in and out.
+    /// Starts a client of a user without rooms; [`super::visits`] grants and withdraws access.
     pub fn visitor(number: usize, token: String, world: &Arc<World>, rng: Rng, settle: &CancellationToken) -> Shared {
         let outside = |room: &Room| Subscription::new(number, &room.channel, State::Refused, Access::Withdrawn);
         Self::live_with(
@@ -124,7 +124,7 @@ impl Client {
         let url = self.rng.pick(&self.world.websockets).clone();
         let Ok(Ok((mut socket, _))) = timeout(ANSWER, connect_async(url)).await else { return };
         let ended = self.converse(&mut socket, attempt).await;
-        // An orderly end or just the end of its TCP connection; away for a while either way.
+        // The client is away for a while, after an orderly close or after just the end of the TCP connection.
         if let Err(away) = ended
             && let Some(away) = away
         {
@@ -141,7 +141,8 @@ impl Client {
         }
     }
 
-    /// Returns when the connection is of no use any more; with how long to stay away, if by its own wish.
+    /// Returns when the connection is no longer usable. The error holds the time to stay away if the client left on
+    /// purpose.
     async fn converse(&mut self, socket: &mut Socket, attempt: &mut u32) -> Result<(), Option<Duration>> {
         let id = self.id();
         self.send(socket, json!({"id": id, "connect": {"token": self.token}}).to_string()).await?;
@@ -191,7 +192,7 @@ impl Client {
         }
     }
 
-    /// Mostly short; sometimes longer than history reaches back.
+    /// Draws an absence: mostly short, sometimes longer than the history reaches back.
     fn absence(&mut self) -> Duration {
         let absence = match self.rng.below(100) {
             0..70 => self.rng.millis(50..3_000),
@@ -201,10 +202,10 @@ impl Client {
         absence.min(self.longest_absence)
     }
 
-    /// Counts how the connection ended; 0: the gateway was silent for too long.
+    /// Counts a close code; 0 means that the gateway was silent for too long.
     fn closed(&self, code: u16) {
         *lock(&self.world.counts.closes).entry(code).or_default() += 1;
-        // On these the SDKs do not come back.
+        // SDKs do not reconnect after these codes.
         if matches!(code, 3500..=3999 | 4500..=4999) {
             self.world.violation(format!("client {} was sent away for good with {code}", self.number));
         }
@@ -227,7 +228,7 @@ impl Client {
         subscriptions.iter().any(|it| matches!(it.state, State::Asked(_, at) if now > at + ANSWER))
     }
 
-    /// Asks for all channels that are due, in one frame.
+    /// Subscribes to every channel that is due, in one frame.
     async fn subscribe(&mut self, socket: &mut Socket, now: Instant) -> Result<(), Option<Duration>> {
         let mut commands = Vec::new();
         for subscription in lock(&self.shared).iter_mut() {
@@ -246,7 +247,7 @@ impl Client {
         if commands.is_empty() { Ok(()) } else { self.send(socket, commands.join("\n")).await }
     }
 
-    /// Takes one reply or push; returns the ping interval if it was the reply to `connect`.
+    /// Processes one reply or push; returns the ping interval after the reply to `connect`.
     fn take(&mut self, line: &str, connect_id: u32) -> Result<Option<u64>, Option<Duration>> {
         let Ok(frame) = serde_json::from_str::<Frame>(line) else {
             self.world.violation(format!("client {} got an unreadable frame: {line}", self.number));
@@ -268,7 +269,7 @@ impl Client {
             } else if let Some(unsubscribe) = push.unsubscribe {
                 match (unsubscribe.code, subscription.access) {
                     (2500, _) => count(&self.world.counts.insufficient),
-                    // A visitor does what an SDK does not: asks once more, to be refused.
+                    // Unlike an SDK, a visitor asks once more, to be refused.
                     (2100..=2104, Access::Withdrawn) => count(&self.world.counts.removed),
                     (code, _) => {
                         let what = format!("unsubscribed from {} with {code}", push.channel);
@@ -286,10 +287,10 @@ impl Client {
             let subscription = subscriptions.iter_mut().find(asked);
             let access = subscription.as_ref().map(|it| it.access);
             let next = match (error.code, access) {
-                // Internal, to be tried again.
+                // Internal error, to be retried.
                 (100, _) => again,
                 (103, Some(Access::Withdrawn)) => State::Refused,
-                // That he was not let in before may be remembered for a second.
+                // An earlier refusal may be cached for a second.
                 (103, Some(Access::Granted)) => again,
                 (code, _) => {
                     self.world.violation(format!("client {} got error {code}", self.number));

@@ -1,5 +1,5 @@
-//! The time of day of one gateway, which may jump: libfaketime, told by a file how far it is off. The monotonic clock
-//! stays as it is, as it does on a machine whose time of day is set.
+//! The wall clock of one gateway, which may jump. libfaketime reads the offset from a file. The monotonic clock is
+//! unchanged, as on a machine whose wall clock is set.
 
 use std::path::PathBuf;
 use tempfile::NamedTempFile;
@@ -15,7 +15,7 @@ impl Clock {
         clock
     }
 
-    /// What makes a process follow this clock.
+    /// Environment variables that make a process follow this clock.
     pub fn environment(&self) -> [(&'static str, String); 4] {
         [
             ("LD_PRELOAD", library().display().to_string()),
@@ -25,14 +25,14 @@ impl Clock {
         ]
     }
 
-    /// The process notices within a second.
+    /// Sets the offset; the process notices within a second.
     pub fn jump(&self, seconds: i64) {
         std::fs::write(self.offset.path(), format!("{seconds:+}")).expect("the file can be written");
     }
 }
 
 /// # Panics
-/// When it is not installed.
+/// If libfaketime is not installed.
 fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let found = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|path| path.exists());

@@ -1,4 +1,4 @@
-//! Everything that is done to the topology: drawn from the seed, injected, and healed.
+//! The faults: drawn from the seed, injected into the topology, and healed.
 
 use super::topology::{GATEWAYS, Topology, lock};
 use crate::harness::proxy::{Incident, Proxy, Weather};
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long a gateway that was told to stop may take.
+/// Time limit for a gateway's planned stop.
 const STOPPING: Duration = Duration::from_secs(40);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,9 +90,9 @@ impl fmt::Display for Kind {
     }
 }
 
-/// All kinds that this topology knows, some of them more than once.
+/// Every kind of fault for the topology, with repetitions for more frequent kinds.
 pub fn kinds(clustered: bool) -> Vec<Kind> {
-    // The order is part of what a seed means.
+    // The order is part of a seed's meaning.
     let [killed, hung] =
         if clustered { [Kind::MasterKilled, Kind::MasterHung] } else { [Kind::RedisKilled, Kind::RedisHung] };
     let mut all =
@@ -100,7 +100,7 @@ pub fn kinds(clustered: bool) -> Vec<Kind> {
     if clustered {
         all.extend([Kind::MasterReplaced, hung, hung]);
     } else {
-        // Everybody reloads after it, which forgives much: so not too often.
+        // After a data loss every client reloads, which hides other faults; hence rare.
         all.push(Kind::RedisKilledDataLost);
     }
     all.extend([Kind::GatewayKilled, killed, Kind::PocketBaseKilled]);
@@ -119,20 +119,20 @@ pub fn kinds(clustered: bool) -> Vec<Kind> {
     all
 }
 
-/// Which of the gateways, or of their links.
+/// The gateway, or the gateway's link, that a fault affects.
 #[derive(Clone, Copy, Debug)]
 enum Target {
     Gateway(usize),
     WhereHooksGo,
 }
 
-/// One fault with all that chance decides about it.
+/// One fault with its random decisions.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub kind: Kind,
     target: Target,
     pub lasts: Duration,
-    /// For what is left to decide while it happens.
+    /// Seed of the decisions during the fault.
     salt: u64,
 }
 
@@ -146,7 +146,7 @@ impl Fault {
     pub fn draw(kind: Kind, rng: &mut Rng) -> Self {
         let lasts = match kind {
             Kind::GatewayHung | Kind::RedisHung | Kind::PocketBaseHung => 300..6_000,
-            // Half of them longer than a replica waits before it takes over.
+            // Half last longer than a replica waits before a failover.
             Kind::MasterKilled | Kind::MasterHung => 300..12_000,
             Kind::RedisKilled | Kind::RedisKilledDataLost | Kind::PocketBaseKilled => 50..2_000,
             Kind::Link(_, Trouble::HalfClosed | Trouble::Truncated) | Kind::HooksMoved => 100..1_000,
@@ -154,11 +154,11 @@ impl Fault {
             Kind::Link(Link::Clients, Trouble::Dark) => 300..20_000,
             Kind::Link(..) => 300..6_000,
             Kind::HookEndpointSlow => 1_500..5_000,
-            // It is noticed within a second.
+            // The process notices a jump within a second.
             Kind::ClockJumped => 1_500..8_000,
             _ => 200..3_000,
         };
-        // Short ones more often: they are as hard, and there is time for more of them.
+        // Short faults are more frequent: equally hard to survive, and more fit into a run.
         let lasts = rng.millis(lasts.clone()).min(rng.millis(lasts.clone())).min(rng.millis(lasts));
         let of_gateway = matches!(kind, Kind::GatewayKilled | Kind::GatewayHung | Kind::GatewayRestarted);
         let target =
@@ -173,7 +173,7 @@ impl Fault {
         }
     }
 
-    /// Does it, waits, and heals it.
+    /// Injects the fault, waits, and heals the fault.
     pub async fn inject(&self, topology: &Topology) {
         let mut rng = Rng::new(self.salt);
         let (target, lasts) = (self.target(topology), self.lasts);
@@ -208,7 +208,7 @@ impl Fault {
                 gateway.launch();
             }
             Kind::ClockJumped => {
-                // Half of them further than the age at which signatures are refused.
+                // Half of the jumps exceed the age at which signatures are refused.
                 let seconds = if rng.chance(50) { rng.below(200) } else { 400 + rng.below(20_000) } as i64;
                 topology.clocks[target].jump(if rng.chance(50) { seconds } else { -seconds });
                 sleep(lasts).await;
@@ -257,7 +257,7 @@ impl Fault {
                 let links = &topology.links;
                 links.hooks_to.store(target, Ordering::Relaxed);
                 links.hooks.lead_to(links.ports[target]);
-                // What is open still goes where it went.
+                // Open connections still lead to the previous gateway.
                 links.hooks.strike(Incident::Close, 100, self.salt);
                 sleep(lasts).await;
             }
@@ -305,7 +305,7 @@ impl Fault {
     }
 }
 
-/// Epochs that are about to end may not have been seen by any client yet.
+/// Records the current epochs, which are about to end and may not have been seen by any client yet.
 async fn remember_epochs(topology: &Topology, port: u16) {
     let Ok(client) = redis::Client::open(format!("redis://127.0.0.1:{port}")) else { return };
     let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return };

@@ -1,4 +1,4 @@
-//! What the gateway sends, as far as the clients here look at it.
+//! The gateway's frames, as far as the test clients read them.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -1,7 +1,7 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// Only for tests/faults: the outbox after a number, and its highest number. The gateway's own route would tell as
-// well, but calling it tells the hooks in turn that a gateway is there, which changes what is tested.
+// Only for tests/faults: the outbox after a sequence number, and its highest number. A call of the gateway's own route
+// would tell the hooks about a gateway, which would change the tested behaviour.
 routerAdd("GET", "/api/faults/events", (e) => {
   const rows = require(`${__hooks}/gateway/rows.js`);
   const last = rows.last(e.app);

@@ -1,6 +1,6 @@
-//! Whether the clients have what PocketBase has. With all healed and nobody writing they must, soon: a client that
-//! gets a message only once another one follows has been stuck until then. So has one that was removed and does not
-//! know it.
+//! Checks whether the clients' state equals PocketBase's. With every fault healed and no writes, the clients must
+//! catch up soon. A client that gets a message only when another message follows was stuck until then. A removed
+//! client that does not know of its removal was stuck too.
 
 use super::subscription::{Access, Shared, State};
 use super::topology::{Topology, lock};
@@ -8,18 +8,19 @@ use super::truth::Truths;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// For whoever is there: a silent gateway is noticed after 8 s at most, then come backoff and reconnection.
+/// Time limit for clients that are not away: a silent gateway is noticed after at most 8 s, then come backoff and
+/// reconnection.
 const BETWEEN: Duration = Duration::from_secs(30);
-/// And at the end, for everybody.
+/// Time limit at the end, for every client.
 const END: Duration = Duration::from_secs(60);
 
-/// The clients that are not away on purpose become level.
+/// Waits until the clients that are not away on purpose have caught up.
 pub async fn in_between(topology: &Topology, clients: &[Shared], truths: &mut Truths) {
     truths.read_on(&topology.world).await;
     reach(topology, clients, truths, BETWEEN, true).await;
 }
 
-/// All clients become level; and so they do once more, with one more message in each room.
+/// Waits until every client has caught up, and again after one more message in each room.
 pub async fn at_the_end(topology: &Topology, clients: &[Shared], truths: &mut Truths) {
     for gateway in &topology.gateways {
         gateway.lock().await.ready().await;

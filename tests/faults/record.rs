@@ -1,4 +1,4 @@
-//! What the checker compares: what one client saw of one channel, and what PocketBase says happened there.
+//! The checker's input: the log of one client and channel, and the channel's truth according to PocketBase.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +11,7 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// What a client saw of a channel, in the order in which it saw it.
+/// Log of a client's subscription to a channel, in order of receipt.
 #[derive(Default)]
 pub struct Log {
     pub client: usize,
@@ -20,29 +20,30 @@ pub struct Log {
 }
 
 pub enum Seen {
-    /// A subscription without a past: from here on nothing may be missing. Boxed, as it is rare.
+    /// A subscription without recovery: from here on, nothing may be missing. Boxed, since it is rare.
     Start(Box<Start>),
-    /// `recovered: true`: what follows continues what came before. `now` is the reply's position, which is `since`.
+    /// `recovered: true`: the following publications continue the previous ones. `now`, the position in the reply,
+    /// equals `since`.
     Recovered { since: Box<Position>, now: Box<Position> },
-    /// One publication: what it said, as [`key`] of its data, and its number.
+    /// One publication: [`key`] of its data, and its offset.
     Publication { key: u64, offset: u64 },
 }
 
 pub struct Start {
     pub position: Position,
-    /// Where the client was before, if it asked for what it had missed and was told `recovered: false`.
+    /// The client's previous position, if a recovery was answered with `recovered: false`.
     pub instead_of: Option<Before>,
-    /// What it then loaded from PocketBase holds everything up to this number of the outbox.
+    /// The client's reload from PocketBase covers the outbox up to this sequence number.
     pub reload: Reload,
 }
 
 pub struct Before {
     pub since: Position,
-    /// How often Redis had lost its data when the answer came.
+    /// Number of times that Redis had lost its data when the answer came.
     pub losses: u32,
 }
 
-/// A number of the outbox that becomes known somewhat later.
+/// A sequence number of the outbox that becomes known somewhat later.
 #[derive(Clone, Default)]
 pub struct Reload(Arc<AtomicU64>);
 
@@ -56,24 +57,24 @@ impl Reload {
     }
 }
 
-/// Stands for the bytes of an event's data, which are different for each event of a run.
+/// Hash of an event's data, which differs between the events of a run.
 pub fn key(data: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     data.hash(&mut hasher);
     hasher.finish()
 }
 
-/// One channel as PocketBase's outbox tells it.
+/// The events of one channel according to PocketBase's outbox.
 #[derive(Default, PartialEq)]
 pub struct Truth {
-    /// Ascending.
+    /// Sequence numbers in ascending order.
     pub seqs: Vec<u64>,
     places: HashMap<u64, usize>,
     pub last_key: u64,
 }
 
 impl Truth {
-    /// Adds the channel's next event. False if one with the same data is there already.
+    /// Adds the channel's next event. Returns false if an event with the same data exists.
     pub fn push(&mut self, seq: u64, key: u64) -> bool {
         self.seqs.push(seq);
         self.last_key = key;
@@ -84,7 +85,7 @@ impl Truth {
         self.places.get(&key).copied()
     }
 
-    /// How many of the channel's events lie at or below this number of the outbox.
+    /// Number of the channel's events with a sequence number of at most `seq`.
     pub fn up_to(&self, seq: u64) -> usize {
         self.seqs.partition_point(|&at| at <= seq)
     }
@@ -94,7 +95,7 @@ impl Truth {
     }
 }
 
-/// Which epochs were seen, and how often Redis had lost its data when each began.
+/// The epochs seen by clients, and for each the number of Redis's data losses at its beginning.
 #[derive(Default)]
 pub struct Epochs(HashMap<(Arc<str>, Arc<str>), u32>);
 
@@ -103,7 +104,7 @@ impl Epochs {
         self.0.entry((Arc::clone(channel), Arc::clone(epoch))).or_insert(losses);
     }
 
-    /// `None`: nobody has ever seen it.
+    /// `None` if no client has seen the epoch.
     pub fn began(&self, channel: &Arc<str>, epoch: &Arc<str>) -> Option<u32> {
         self.0.get(&(Arc::clone(channel), Arc::clone(epoch))).copied()
     }

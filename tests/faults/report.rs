@@ -1,4 +1,4 @@
-//! What a run has found, for people.
+//! The report of a run.
 
 use super::checker::Findings;
 use super::fault::Kind;
@@ -24,9 +24,9 @@ pub struct Report {
 #[derive(Default)]
 pub struct Injected {
     pub faults: BTreeMap<Kind, u64>,
-    /// Rounds of more than one.
+    /// Number of rounds with more than one fault.
     pub together: u64,
-    /// How often everybody had to be level in between.
+    /// Number of times that the clients had to catch up between faults.
     pub levels: u64,
 }
 
@@ -39,7 +39,7 @@ impl Report {
         self.injected.faults.values().sum()
     }
 
-    /// The findings in words, then everything as Markdown tables.
+    /// Prints the findings in words, then the counts as Markdown tables.
     pub fn print(&self, counts: &Counts) {
         for detail in &self.findings.details {
             println!("seed {}: {detail}", self.seed);

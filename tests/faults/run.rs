@@ -1,4 +1,4 @@
-//! One run: load, faults, a calm at the end, and the comparison with PocketBase's tables.
+//! One run: load, faults, a calm end, and the comparison with PocketBase's tables.
 
 use super::checker::{Checker, Findings};
 use super::clients::Client;
@@ -23,11 +23,11 @@ const CLIENTS: usize = 90;
 const ROOMS: usize = 6;
 const USERS: usize = 10;
 const WRITERS: u64 = 3;
-/// Doubles come late: with the next read of the outbox, which is every three seconds.
+/// Time to wait for duplicates, which come with the next read of the outbox, every three seconds.
 const AFTERGLOW: Duration = Duration::from_secs(4);
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Runs for about this long and says what it has found; prints the table.
+/// Runs for about `lasts`, prints the table and returns the report.
 pub async fn run(seed: u64, clustered: bool, lasts: Duration) -> Report {
     let cluster = if clustered { " FAULTS_CLUSTER=1" } else { "" };
     println!("FAULTS_SEED={seed}{cluster}: {} s of faults", lasts.as_secs());
@@ -106,13 +106,13 @@ pub async fn run(seed: u64, clustered: bool, lasts: Duration) -> Report {
     report
 }
 
-/// Where each visit begins in the log, and when it ended.
+/// Beginning of each visit in the log, and sequence number of its end.
 fn ends_of_visits(subscription: &Subscription, truths: &Truths) -> Vec<(usize, Option<u64>)> {
     let end = |id: &String| truths.removals.get(&(id.clone(), Arc::clone(&subscription.log.channel))).copied();
     subscription.visits.iter().map(|visit| (visit.begin, end(&visit.membership))).collect()
 }
 
-/// Sees to it that no process ends by itself, and says how far the run is.
+/// Checks that no process ends unexpectedly, and prints the progress.
 async fn watch(topology: Arc<Topology>, began: Instant) {
     let mut told = Instant::now();
     loop {
@@ -125,7 +125,7 @@ async fn watch(topology: Arc<Topology>, began: Instant) {
     }
 }
 
-/// Looks a last time at what the servers say of themselves.
+/// Final check of the servers' processes and metrics.
 async fn finish(topology: &Topology) {
     topology.check_processes();
     for (number, gateway) in topology.gateways.iter().enumerate() {

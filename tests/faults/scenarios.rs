@@ -1,4 +1,4 @@
-//! Single courses of events that chance takes long to find.
+//! Specific sequences of events, rarely found by random faults.
 
 use super::topology::Topology;
 use crate::harness::client::Client;
@@ -13,10 +13,10 @@ async fn topology(name: &str) -> Topology {
     Topology::start(1, 2, false, &Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).await
 }
 
-/// Redis loses its data; a client subscribes to the new, empty history and reloads; something is written; and a
-/// gateway starts that finds no cursor, before one that knows how far publishing was has said so.
+/// Redis loses its data. A client subscribes to the new, empty history and reloads, and a message is written. A gateway
+/// then starts without finding a mark, before another gateway has restored the mark.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_starts_beside_an_empty_redis_skips_nothing() {
+async fn a_gateway_starting_with_an_empty_redis_skips_no_message() {
     let topology = topology("empty-redis").await;
     let (world, links) = (&topology.world, &topology.links);
     let (room, user) = (&world.rooms[0], &world.users[1]);
@@ -25,7 +25,7 @@ async fn a_gateway_that_starts_beside_an_empty_redis_skips_nothing() {
     }
     links.hooks.set(Weather::Cut);
     for round in 0..3 {
-        // Long enough for the relay's pause between attempts to grow to its full length.
+        // Long enough for the relay's retry interval to reach its maximum.
         links.redis[0].set(Weather::Cut);
         {
             let mut store = topology.redis.lock().await;
@@ -45,7 +45,7 @@ async fn a_gateway_that_starts_beside_an_empty_redis_skips_nothing() {
         let content = format!("round {round}");
         topology.pocketbase.lock().await.write(&room.id, user, &content).await;
         topology.gateways[1].lock().await.launch();
-        // What is older may come as well: it lies before what a client loads after its subscription.
+        // Older messages may come as well, since they precede the client's reload after its subscribe.
         let heard = async { while client.message().await != content {} };
         assert!(timeout(DEADLINE, heard).await.is_ok(), "in round {round} the message never came");
         topology.gateways[1].lock().await.process.kill();

@@ -12,7 +12,8 @@ use tokio::time::sleep;
 /// Milliseconds of silence after which a replica takes over; about half of the faults last longer.
 const NODE_TIMEOUT: u32 = 2_000;
 const REPLICAS: usize = 1;
-/// Prefix of the gateways' keys. In a cluster this prefix puts the relays' mark and the access changes on different masters.
+/// Prefix of the gateways' keys. With this prefix, a cluster has the relays' mark and the access changes on different
+/// masters.
 pub const PREFIX: &str = "chat";
 
 pub enum Store {

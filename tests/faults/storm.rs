@@ -1,4 +1,4 @@
-//! Faults in rounds, with calm in between, in which now and then everybody has to be level.
+//! Rounds of faults with calm in between. From time to time, the clients have to catch up in a calm.
 
 use super::fault::{Fault, kinds};
 use super::level;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 pub struct Storm<'a> {
     topology: &'a Topology,
     clients: &'a [Shared],
-    /// Held by whoever wants no writes.
+    /// Held by tasks that need a pause of the writes.
     gate: &'a RwLock<()>,
     rng: Rng,
     pub injected: Injected,
@@ -26,8 +26,8 @@ impl<'a> Storm<'a> {
         Self { topology, clients, gate, rng, injected: Injected::default(), truths: Truths::default() }
     }
 
-    /// Rounds of one to four faults at once, until the time is over. Every kind comes up before any comes up again;
-    /// the faults of processes come up more often than those of links.
+    /// Injects rounds of one to four simultaneous faults until the time is over. Every kind comes up before any kind
+    /// comes up again; faults of processes come up more often than faults of links.
     pub async fn rage(&mut self, lasts: Duration) {
         let end = Instant::now() + lasts;
         let mut deck = Vec::new();
@@ -51,13 +51,13 @@ impl<'a> Storm<'a> {
                 });
             }
             self.injected.together += u64::from(size > 1);
-            // What comes next is drawn first: how long a fault takes must not decide about it.
+            // Drawn before the faults, since the duration of a fault must not affect the decision.
             let [calm, level] = [self.rng.chance(30), self.rng.chance(25)];
             let calm = if calm { self.rng.millis(200..3_000) } else { Duration::ZERO };
             let quiet_after = self.rng.millis(0..1_500);
             let faults = futures_util::future::join_all(round);
             if level {
-                // From within the round: no message that comes after the faults makes good what they did.
+                // The writers stop during the round, so that no message after the faults can repair their effects.
                 let quiet = async {
                     sleep(quiet_after).await;
                     self.gate.write().await

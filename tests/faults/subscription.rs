@@ -1,4 +1,4 @@
-//! One client's subscription to one channel: where it is, and the log of what it saw.
+//! One client's subscription to one channel: its state, and the log of received publications.
 
 use super::frames::Subscribed;
 use super::record::{Before, Log, Position, Reload, Seen, Start, key};
@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
-/// One client's subscriptions, which the run looks at from outside.
+/// A client's subscriptions, shared with the run.
 pub type Shared = Arc<Mutex<Vec<Subscription>>>;
 
 pub struct Subscription {
@@ -20,21 +20,21 @@ pub struct Subscription {
     pub visits: Vec<Visit>,
 }
 
-/// What the user may do in the room, as far as those who write know.
+/// The user's access to the room, as far as the writers know.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Access {
-    /// From before the run until after it.
+    /// Access from before the run until after it.
     Lasting,
-    /// A visitor's, while the membership lasts.
+    /// A visitor with a membership.
     Granted,
-    /// A visitor whose membership is being removed, is gone, or has never been.
+    /// A visitor whose membership is being removed, is gone, or never existed.
     Withdrawn,
 }
 
 /// One membership of a visitor.
 pub struct Visit {
     pub membership: String,
-    /// Where in the log it begins.
+    /// Beginning of the visit in the log.
     pub begin: usize,
 }
 
@@ -44,9 +44,9 @@ pub enum State {
     Out(Instant),
     Asked(u32, Instant),
     In,
-    /// The client stays away for a while, by its own wish.
+    /// The client stays away for a while on purpose.
     Away,
-    /// A visitor has been refused, and does not ask again before the next visit.
+    /// A visitor was refused, and does not ask again before the next visit.
     Refused,
 }
 
@@ -77,8 +77,8 @@ impl Subscription {
         self.log.seen.push(Seen::Publication { key, offset });
     }
 
-    /// Processes a reply as an SDK does: stores the reply's position, then hands out its publications, each of which
-    /// advances the position. `interrupted_after`: number of publications handed out before an interruption.
+    /// Processes a reply like an SDK: stores the reply's position, then hands out its publications, each of which
+    /// advances the position. `interrupted_after` is the number of publications handed out before an interruption.
     pub fn subscribed(&mut self, reply: Subscribed<'_>, interrupted_after: Option<usize>, world: &Arc<World>) {
         self.state = State::In;
         let now = Position { epoch: reply.epoch.as_ref().into(), offset: reply.offset };
@@ -109,8 +109,8 @@ impl Subscription {
         tokio::spawn(async move { reload.done(world.last_seq().await) });
     }
 
-    /// Whether the client has what PocketBase has, of which these are the channel's last event; whether it knows that
-    /// it is out, if it is.
+    /// Whether the client has caught up with the channel's last event. For a client without access, whether it knows
+    /// about the removal.
     pub fn is_level(&self, last_seq: u64, last_key: u64) -> bool {
         if self.access == Access::Withdrawn {
             return self.state == State::Refused;

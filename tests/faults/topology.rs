@@ -1,4 +1,4 @@
-//! What runs: PocketBase, Redis and three gateways, with a proxy on every link between them and their clients.
+//! The topology: PocketBase, Redis and three gateways, with a proxy on every link between them and to their clients.
 
 use super::clock::Clock;
 use super::record::Epochs;
@@ -17,18 +17,18 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{sleep, timeout};
 
 pub const GATEWAYS: usize = 3;
-/// What history keeps per channel: little enough that some clients are away for longer.
+/// `history_size`, small enough for some clients to be away for longer.
 pub const HISTORY: u64 = 200;
-/// The longest that a call to PocketBase may take here.
+/// Time limit for a call to PocketBase.
 const CALL: Duration = Duration::from_secs(10);
 
 pub struct Topology {
-    /// Each held by whoever changes the process: one fault at a time for each.
+    /// Locked while a fault changes the process: one fault at a time per process.
     pub pocketbase: AsyncMutex<PocketBase>,
     pub redis: AsyncMutex<Store>,
     pub clustered: bool,
     pub gateways: Vec<AsyncMutex<Gateway>>,
-    /// The gateways' own.
+    /// One clock per gateway.
     pub clocks: Vec<Clock>,
     pub links: Links,
     pub world: Arc<World>,
@@ -36,16 +36,16 @@ pub struct Topology {
     _hooks: TempDir,
 }
 
-/// The proxies, by who calls whom; those of the first three once for each gateway. To a Redis Cluster there are none: its
-/// nodes tell their addresses themselves.
+/// The proxies, by caller and server; the first three lists have one proxy per gateway. A Redis Cluster has no proxies,
+/// since its nodes announce their own addresses.
 pub struct Links {
     pub clients: Vec<Proxy>,
     pub redis: Vec<Proxy>,
     pub pocketbase: Vec<Proxy>,
     pub hooks: Proxy,
-    /// Where the hooks' link leads, as a gateway's number.
+    /// Number of the gateway to which the hooks' link leads.
     pub hooks_to: AtomicUsize,
-    /// The gateways' own.
+    /// The gateways' own ports.
     pub ports: Vec<u16>,
 }
 
@@ -60,18 +60,18 @@ impl Links {
     }
 }
 
-/// What clients and writers may know.
+/// Shared state of clients and writers.
 pub struct World {
     pub pocketbase: String,
     pub websockets: Vec<String>,
     pub rooms: Vec<Room>,
     pub users: Vec<User>,
     pub http: Http,
-    /// How often Redis has lost its data so far.
+    /// Number of times that Redis has lost its data so far.
     pub losses: AtomicU32,
     pub epochs: Mutex<Epochs>,
     pub counts: Counts,
-    /// What must not happen and is no matter for the checker.
+    /// Violations outside the checker's scope.
     violations: Mutex<Vec<String>>,
 }
 
@@ -86,7 +86,7 @@ pub struct Counts {
     pub deliveries: AtomicU64,
     pub fresh: AtomicU64,
     pub recovered: AtomicU64,
-    /// Recoveries of which not all publications were handed out.
+    /// Recoveries with publications that were not handed out.
     pub interrupted: AtomicU64,
     pub unrecovered: AtomicU64,
     pub insufficient: AtomicU64,
@@ -95,7 +95,7 @@ pub struct Counts {
     pub moves: AtomicU64,
     /// Unsubscribes with 2100 to 2104.
     pub removed: AtomicU64,
-    /// Errors 103.
+    /// Errors with code 103.
     pub denials: AtomicU64,
     pub writes: AtomicU64,
     pub batches: AtomicU64,
@@ -122,7 +122,7 @@ impl World {
         lock(&self.violations).clone()
     }
 
-    /// For the line that says how far the run is.
+    /// Text of the progress line.
     pub fn progress(&self) -> String {
         let c = &self.counts;
         let [writes, deliveries, connects, recovered, unrecovered] =
@@ -132,7 +132,7 @@ impl World {
         )
     }
 
-    /// The highest number of the outbox, once PocketBase says it.
+    /// The highest sequence number of the outbox, as soon as PocketBase answers.
     pub async fn last_seq(&self) -> u64 {
         let url = format!("{}/api/faults/last", self.pocketbase);
         loop {
@@ -176,7 +176,7 @@ impl Topology {
                 ("GATEWAY_PING_INTERVAL", "5".into()),
                 ("GATEWAY_PONG_TIMEOUT", "3".into()),
                 ("GATEWAY_THREADS", "2".into()),
-                // Connections whose gateway was killed count until their leases run out, and here that is often.
+                // Connections of a killed gateway count until their leases expire, and kills are frequent.
                 ("GATEWAY_MAX_CONNECTIONS_PER_USER", "1000".into()),
             ];
             let clock = Clock::new();
@@ -218,8 +218,8 @@ impl Topology {
         }
     }
 
-    /// Adds what a gateway has printed to its file and looks for panics in it. Called before its process is
-    /// replaced, and at the end.
+    /// Appends a gateway's output to the log file and looks for panics. Called before the process is replaced, and at
+    /// the end.
     pub fn keep_log(&self, number: usize, gateway: &Gateway) {
         let log = gateway.process.log();
         if log.contains("panicked at") {
@@ -232,7 +232,7 @@ impl Topology {
         append(&self.logs.join("pocketbase.log"), &pocketbase.process.log());
     }
 
-    /// Notices processes that have ended by themselves. Those that a fault works on are left alone.
+    /// Reports unexpectedly ended processes. Processes under a fault are skipped.
     pub fn check_processes(&self) {
         for (number, gateway) in self.gateways.iter().enumerate() {
             if let Ok(mut gateway) = gateway.try_lock()
@@ -247,7 +247,7 @@ impl Topology {
             && pocketbase.process.has_ended()
         {
             self.world.violation(format!("PocketBase ended by itself:\n{}", tail(&pocketbase.process.log())));
-            // Once is enough: the run has failed.
+            // The run has failed; one report is enough.
             std::process::abort();
         }
         if let Ok(mut redis) = self.redis.try_lock()
@@ -268,7 +268,7 @@ fn tail(text: &str) -> String {
     text.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-/// The deployed hooks, with an outbox that is never trimmed: it is the truth that the run is compared with.
+/// The deployed hooks, with an outbox that is never trimmed, since the outbox is the truth for the comparison.
 fn hooks_for_tests() -> TempDir {
     let folder = TempDir::new().expect("a temporary directory");
     install(&chat(), "pb_hooks", folder.path());

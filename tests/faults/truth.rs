@@ -1,4 +1,4 @@
-//! The truth of a run: PocketBase's outbox, and its tables, which have to agree with it.
+//! The truth of a run: PocketBase's outbox, and its tables, which have to agree with the outbox.
 
 use super::record::{Truth, key};
 use super::topology::{Topology, World};
@@ -18,13 +18,13 @@ const PAGE: u64 = 1000;
 #[derive(Default)]
 pub struct Truths {
     pub channels: HashMap<Arc<str>, Truth>,
-    /// Membership and channel that it no longer leads to → when it ended, as a number of the outbox.
+    /// Removals: membership id and left channel → sequence number of the membership's end there.
     pub removals: HashMap<(String, Arc<str>), u64>,
     after: u64,
 }
 
 impl Truths {
-    /// Reads what is new, in a way that the hooks do not notice.
+    /// Reads new rows without the hooks' notice.
     pub async fn read_on(&mut self, world: &World) {
         loop {
             let url = format!("{}/api/faults/events?after={}", world.pocketbase, self.after);
@@ -58,7 +58,7 @@ impl Truths {
     }
 }
 
-/// The membership that ends with this event; also one that moves to another room.
+/// The membership that ends with `event`; a move to another room ends it too.
 fn removed_membership(event: &Event) -> Option<String> {
     event.access.as_ref()?;
     let data: Value = serde_json::from_slice(event.data.as_bytes()).expect("data is JSON");
@@ -66,7 +66,7 @@ fn removed_membership(event: &Event) -> Option<String> {
     ends.then(|| data["record"]["id"].as_str().expect("an id").to_owned())
 }
 
-/// As the gateways read it.
+/// Reads the outbox as the gateways do.
 async fn events(world: &World, after: u64) -> Events {
     let target = format!("/api/gateway/events?after={after}&limit={PAGE}");
     let (timestamp, signature) = Signer::new(&SecretString::from(SECRET)).sign(SystemTime::now(), "GET", &target, b"");
@@ -77,12 +77,12 @@ async fn events(world: &World, after: u64) -> Events {
     Events::parse(response.text.as_bytes()).expect("a page of events")
 }
 
-/// Compares the messages that exist with the outbox, both with what the writers were told, and the outbox with what
-/// was read of it before. Returns the number of messages.
+/// Compares three sources: the existing messages, the outbox, and the answers to the writers; and the outbox with its
+/// earlier reads. Returns the number of messages.
 pub async fn compare_tables(topology: &Topology, answers: &Answers, truths: &Truths) -> u64 {
     let world = &topology.world;
     let mut again = Truths::default();
-    // Message → its content by the outbox, while it exists.
+    // Message → content according to the outbox, while the message exists.
     let mut by_outbox: HashMap<String, String> = HashMap::new();
     let mut ever: HashMap<String, Vec<String>> = HashMap::new();
     let mut after = 0;

@@ -1,5 +1,5 @@
-//! Visitors: users who are let into a room, stay for a while, and are removed again while others write on. What is
-//! committed after a removal is not for them.
+//! Visitors: users who join a room, stay for a while, and are removed while others go on writing. Visitors must not
+//! get events committed after their removal.
 
 use super::clients::Client;
 use super::subscription::{Access, Shared, State, Visit};
@@ -13,9 +13,9 @@ use tokio::sync::RwLock;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Visitors that come and go together.
+/// Sizes of the groups of visitors that come and go together.
 const GROUPS: [usize; 3] = [1, 2, 3];
-/// Long: a request that was given up may be carried out all the same, after those that follow it.
+/// Long, since an abandoned request may still be carried out after later requests.
 const ANSWER: Duration = Duration::from_secs(20);
 
 pub struct Visits {
@@ -34,14 +34,14 @@ struct Visitor {
     client: Shared,
 }
 
-/// A membership, by its place in the group.
+/// A visitor's membership, with the visitor's index in the group.
 struct Guest {
     place: usize,
     membership: String,
 }
 
 impl Visits {
-    /// The visitors' clients are numbered from `first` on.
+    /// Numbers the visitors' clients from `first`.
     pub async fn prepare(topology: &Topology, first: usize, root: &Rng, settle: &CancellationToken) -> Self {
         let (pocketbase, world) = (topology.pocketbase.lock().await, &topology.world);
         let mut number = first;
@@ -66,7 +66,7 @@ impl Visits {
         visitors.map(|visitor| Arc::clone(&visitor.client)).collect()
     }
 
-    /// Lets them in and out until `stop`, and not while somebody else holds the gate. At the end all are out.
+    /// Admits and removes visitors until `stop`, except while the gate is locked. In the end, every visitor is out.
     pub async fn run(self, gate: Arc<RwLock<()>>, stop: CancellationToken) {
         join_all(self.groups.into_iter().map(|group| group.run(&gate, &stop))).await;
     }
@@ -78,7 +78,7 @@ impl Group {
             let room = self.rng.below(self.world.rooms.len());
             let guests: Vec<Guest> =
                 (0..self.visitors.len()).map(|place| Guest { place, membership: self.id() }).collect();
-            // What comes next is drawn first, as the storm's.
+            // Drawn in advance, as in the storm.
             let (stay, pause) = (self.rng.millis(300..5_000), self.rng.millis(50..1_000));
             let elsewhere = self
                 .rng
@@ -94,7 +94,7 @@ impl Group {
                 let _open = gate.read().await;
                 join_all(guests.iter().map(|guest| self.remove(guest, room, elsewhere))).await;
             }
-            // The next visit begins when the last one is over for everybody, as it has to be.
+            // The next visit begins once every visitor knows of the end of the last one.
             while !stop.is_cancelled() && guests.iter().any(|guest| !self.is_out(guest, room)) {
                 sleep(Duration::from_millis(20)).await;
             }
@@ -102,7 +102,7 @@ impl Group {
         }
     }
 
-    /// A record's id.
+    /// A new record's id.
     fn id(&mut self) -> String {
         (0..15).map(|_| *self.rng.pick(b"abcdefghijklmnopqrstuvwxyz0123456789") as char).collect()
     }
@@ -122,7 +122,7 @@ impl Group {
         (subscription.access, subscription.state) = (Access::Granted, State::Out(Instant::now()));
     }
 
-    /// Deletes the membership, or moves it to another room before.
+    /// Deletes the membership, sometimes after moving it to another room.
     async fn remove(&self, guest: &Guest, room: usize, elsewhere: Option<usize>) {
         lock(&self.visitors[guest.place].client)[room].access = Access::Withdrawn;
         let path = format!("collections/room_members/records/{}", guest.membership);
@@ -137,8 +137,8 @@ impl Group {
         lock(&self.visitors[guest.place].client)[room].state == State::Refused
     }
 
-    /// Sends it until it is done, whoever's answer got lost: a creation whose record exists, and a deletion whose
-    /// record does not.
+    /// Repeats a request until its effect exists, even if an answer was lost: a creation until the record exists, a
+    /// deletion until the record is gone.
     async fn send(&self, method: &str, path: &str, body: &Value, exists: &str) {
         let headers = [("authorization", self.superuser.as_str()), ("content-type", "application/json")];
         let body = if body.is_null() { String::new() } else { body.to_string() };

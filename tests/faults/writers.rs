@@ -1,4 +1,4 @@
-//! Writers through PocketBase's REST API: creates, updates, deletes and batches, some of which are rolled back.
+//! Writers through PocketBase's REST API: creates, updates, deletes and batches, of which some are rolled back.
 
 use super::topology::{World, count, lock};
 use crate::harness::pocketbase::User;
@@ -11,20 +11,20 @@ use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// The longest wait for an answer; PocketBase may be stopped or gone.
+/// Time limit for an answer; PocketBase may be paused or killed.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How many of its messages a writer remembers, to change and delete them.
+/// Number of recent messages that a writer keeps, to change and delete them.
 const REMEMBERED: usize = 100;
-/// Of a batch.
+/// Number of requests in a batch.
 const BATCH: usize = 16;
 
-/// What PocketBase said about writes, to be compared with its tables at the end.
+/// PocketBase's answers to writes, for the comparison with its tables at the end.
 #[derive(Default)]
 pub struct Answers {
-    /// Message → content, of writes that were answered with success.
+    /// Message → contents of successful writes.
     pub acknowledged: HashMap<String, HashSet<String>>,
     pub deleted: HashSet<String>,
-    /// Contents of writes that were refused as a whole.
+    /// Contents of writes that were rolled back.
     pub rolled_back: HashSet<String>,
 }
 
@@ -34,12 +34,12 @@ pub struct Writer {
     user: User,
     rng: Rng,
     written: u64,
-    /// Room and id of messages.
+    /// Room and id of each message.
     messages: Vec<(usize, String)>,
     answers: Arc<Mutex<Answers>>,
 }
 
-/// What came of a request: its answer's body, or nothing that can be relied on.
+/// Result of a request. `Unknown` means that the effect is uncertain.
 enum Outcome {
     Done(Value),
     Refused(u16, String),
@@ -52,7 +52,7 @@ impl Writer {
         Self { number, world, user, rng, written: 0, messages: Vec::new(), answers: Arc::clone(answers) }
     }
 
-    /// Writes until `stop`, and not while somebody else holds the gate.
+    /// Writes until `stop`, except while the gate is locked.
     pub async fn run(mut self, gate: Arc<RwLock<()>>, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let open = gate.read().await;
@@ -67,14 +67,14 @@ impl Writer {
         }
     }
 
-    /// Different for each write of a run, and of different lengths.
+    /// A unique content of varying length.
     fn content(&mut self) -> String {
         self.written += 1;
         let padding = "x".repeat(self.rng.below(200));
         format!("writer {} message {} {padding}", self.number, self.written)
     }
 
-    /// Some rooms are busy and some quiet: what goes wrong in a quiet one is not made good by the next message.
+    /// Some rooms are busy and some are quiet: in a quiet room, no next message repairs a fault.
     fn room(&mut self) -> usize {
         let rooms = self.world.rooms.len();
         self.rng.below(rooms).min(self.rng.below(rooms))
@@ -127,7 +127,7 @@ impl Writer {
             return;
         }
         let place = self.rng.below(self.messages.len());
-        // Not again, whatever becomes of it.
+        // Only once, whatever the outcome.
         let (_, id) = self.messages.swap_remove(place);
         match self.send("DELETE", &format!("collections/messages/records/{id}"), &Value::Null).await {
             Outcome::Done(_) => {
@@ -161,7 +161,7 @@ impl Writer {
                     self.remember(room, &results[i]["body"], &content);
                 }
             }
-            // PocketBase gives a batch three seconds; it takes longer where it was stopped within one.
+            // PocketBase limits a batch to three seconds; a batch takes longer if PocketBase is paused during it.
             Outcome::Refused(400, text)
                 if fails || text.contains(r#""data":{},"message":"Batch transaction failed.""#) =>
             {
@@ -187,7 +187,7 @@ impl Writer {
             Ok(Ok(response)) => Outcome::Refused(response.status, response.text),
             _ => {
                 count(&self.world.counts.unanswered);
-                // PocketBase is away; no need to hammer.
+                // PocketBase is down; no need to retry at once.
                 sleep(Duration::from_millis(100)).await;
                 Outcome::Unknown
             }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Looks for inputs that break the properties of tests/fuzz/properties: coverage-guided, with libFuzzer. Works on a
+# Searches for inputs that break the properties of tests/fuzz/properties: coverage-guided, with libFuzzer. Works on a
 # stable toolchain with a C++ compiler; cargo-fuzz is installed where missing.
 #
 #   tests/fuzz/run.sh                      # every target for a minute
 #   tests/fuzz/run.sh 600 commands redis   # these two for ten minutes each
 #   FUZZ_JOBS=3 tests/fuzz/run.sh 600      # three at a time
 #
-# What is collected stays in target/fuzz/corpus, and the next run goes on from there; what breaks a property is left in
-# target/fuzz/findings, and belongs into tests/fuzz/corpus once it is mended: cargo test replays that.
+# Collected inputs stay in target/fuzz/corpus, and the next run continues from there. Inputs that break a property go
+# to target/fuzz/findings; copy an input into tests/fuzz/corpus once the fault is fixed, and cargo test replays it.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,7 +17,7 @@ cargo_fuzz_version=0.13.2
 tools=$work/tools/cargo-fuzz-$cargo_fuzz_version
 longest_input=8192  # bytes
 longest_run=10      # seconds for one input, which counts as a finding beyond
-most_memory=1024    # MiB, likewise
+most_memory=1024    # MiB, as above
 
 all=$(basename -s .rs "$here"/targets/*.rs)
 
@@ -45,7 +45,7 @@ build() {
   (cd "$here" && PATH=$tools/bin:$PATH CARGO_TARGET_DIR=$work cargo fuzz build --fuzz-dir . --sanitizer none)
 }
 
-# one TARGET SECONDS: from the committed corpus and from what earlier runs have collected.
+# one TARGET SECONDS: starts from the committed corpus and the inputs of earlier runs.
 one() {
   local corpus=$work/corpus/$1 findings=$work/findings/$1
   mkdir -p "$corpus" "$findings" "$work/logs"

@@ -1,4 +1,4 @@
-//! A small client of our own: says what the test tells it to, right or wrong, and keeps what arrives.
+//! A minimal client: sends what the test asks for, valid or not, and keeps every received frame.
 
 use super::DEADLINE;
 use super::gateway::Gateway;
@@ -16,21 +16,21 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_a
 
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// Pushes that arrived while something else was waited for.
+    /// Pushes that arrived during a wait for another frame.
     pushes: VecDeque<Value>,
     next_id: u32,
     /// The gateway's pings so far, all answered.
     pub pings: u32,
 }
 
-/// How a handshake was answered that did not succeed.
+/// The server's answer to a failed handshake.
 #[derive(Debug, PartialEq)]
 pub struct Refused {
     pub status: u16,
     pub retry_after: bool,
 }
 
-/// A position in a channel, as a subscribe reply gives it.
+/// A position in a channel, from a subscribe reply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
     pub offset: u64,
@@ -45,18 +45,18 @@ impl Place {
 }
 
 impl Client {
-    /// A WebSocket that has said nothing yet.
+    /// Opens a WebSocket without sending a command.
     pub async fn open(url: &str) -> Self {
         Self::try_open(url).await.expect("the handshake succeeds")
     }
 
-    /// As `open`, where the gateway may be away or refuse.
+    /// Like `open`, but returns `None` if the gateway is down or refuses.
     pub async fn try_open(url: &str) -> Option<Self> {
         let (socket, _) = connect_async(url).await.ok()?;
         Some(Self { socket, pushes: VecDeque::new(), next_id: 1, pings: 0 })
     }
 
-    /// One that the network brings its bytes slowly: as soon as it stops reading, the gateway feels it.
+    /// Opens a WebSocket with a small receive buffer, so that the gateway soon notices when the client stops reading.
     pub async fn open_narrow(gateway: &Gateway) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
@@ -66,12 +66,12 @@ impl Client {
         Self { socket, pushes: VecDeque::new(), next_id: 1, pings: 0 }
     }
 
-    /// From this address of the machine's own, with these headers; how it was refused otherwise.
+    /// Opens a WebSocket from a local address, with extra headers; returns the refusal if the handshake fails.
     pub async fn open_from(gateway: &Gateway, from: Ipv4Addr, headers: &[(&str, &str)]) -> Result<Self, Refused> {
         Self::open_at(&gateway.websocket(), from, headers).await
     }
 
-    /// As [`Client::open_from`], to a URL of this machine with a port.
+    /// Like [`Client::open_from`], for a local URL with a port.
     pub async fn open_at(url: &str, from: Ipv4Addr, headers: &[(&str, &str)]) -> Result<Self, Refused> {
         let mut request = url.into_client_request().expect("a URL");
         let port = request.uri().port_u16().expect("a port");
@@ -90,14 +90,14 @@ impl Client {
         }
     }
 
-    /// Connected as the token's user.
+    /// Opens a WebSocket and connects as the token's user.
     pub async fn connect(gateway: &Gateway, token: &str) -> Self {
         let mut client = Self::open(&gateway.websocket()).await;
         client.log_in(token).await;
         client
     }
 
-    /// As the token's user; returns the client's id.
+    /// Connects as the token's user; returns the client id.
     pub async fn log_in(&mut self, token: &str) -> String {
         let reply = self.call("connect", json!({"token": token})).await;
         reply["connect"]["client"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned()
@@ -111,7 +111,7 @@ impl Client {
         self.reply(id).await
     }
 
-    /// The reply to the command with this id.
+    /// Waits for the reply to the command with this id.
     pub async fn reply(&mut self, id: u32) -> Value {
         loop {
             let frame = self.frame().await.unwrap_or_else(|close| panic!("closed before the reply: {close:?}"));
@@ -128,19 +128,19 @@ impl Client {
         Place::of(&reply["subscribe"])
     }
 
-    /// Subscribes again from where it was; returns the result.
+    /// Subscribes again from a position; returns the result.
     pub async fn recover(&mut self, channel: &str, place: &Place) -> Value {
         let Place { offset, epoch } = place;
         let request = json!({"channel": channel, "recover": true, "offset": offset, "epoch": epoch});
         self.call("subscribe", request).await["subscribe"].take()
     }
 
-    /// Where a channel stands that this client is subscribed to.
+    /// The position of a subscribed channel.
     pub async fn history_position(&mut self, channel: &str) -> Place {
         Place::of(&self.call("history", json!({"channel": channel})).await["history"])
     }
 
-    /// The next publication of a channel.
+    /// The next publication.
     pub async fn publication(&mut self) -> Value {
         loop {
             let mut push = self.push().await;
@@ -150,7 +150,7 @@ impl Client {
         }
     }
 
-    /// The next frame of text that is no ping, as it came; how the gateway closed, at the end.
+    /// The next text frame that is no ping, unparsed; the close frame at the end.
     pub async fn text(&mut self) -> Result<Utf8Bytes, Option<CloseFrame>> {
         loop {
             match self.socket.next().await {
@@ -166,8 +166,8 @@ impl Client {
         }
     }
 
-    /// The next publication that is a message: others, such as the room's memberships, may still be under way when
-    /// a test begins.
+    /// The next publication of a message. Other publications, such as the room's memberships, may still be under way
+    /// at the beginning of a test.
     pub async fn message_publication(&mut self) -> Value {
         loop {
             let publication = self.publication().await;
@@ -177,7 +177,7 @@ impl Client {
         }
     }
 
-    /// The next publication, other than changes of these collections.
+    /// The next publication, except changes of `collections`.
     pub async fn publication_but_of(&mut self, collections: &[&str]) -> Value {
         loop {
             let publication = self.publication().await;
@@ -187,7 +187,7 @@ impl Client {
         }
     }
 
-    /// The next publication that a member has made.
+    /// The next signal.
     pub async fn signal(&mut self) -> Value {
         loop {
             let publication = self.publication().await;
@@ -202,7 +202,7 @@ impl Client {
         self.message_publication().await["data"]["record"]["content"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// How the gateway ends a subscription.
+    /// The next unsubscribe push.
     pub async fn unsubscribed(&mut self) -> Value {
         loop {
             let mut push = self.push().await;
@@ -212,7 +212,7 @@ impl Client {
         }
     }
 
-    /// A push that arrived while something else was waited for.
+    /// A push that arrived during a wait for another frame.
     pub fn waiting(&mut self) -> Option<Value> {
         self.pushes.pop_front()
     }
@@ -224,7 +224,7 @@ impl Client {
         }
     }
 
-    /// How the gateway ends the connection; frames before that are dropped.
+    /// The close code and reason; earlier frames are dropped.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             if let Err(close) = self.frame().await {
@@ -238,17 +238,17 @@ impl Client {
     }
 
     pub async fn send_raw(&mut self, message: Message) {
-        // Sending may fail once the gateway has closed: how it did is what the test looks at.
+        // Sending may fail after a close by the gateway; the test looks at the close instead.
         let _ = self.socket.send(message).await;
     }
 
-    /// The next frame of text as JSON, pings answered; an error with the close frame at the end.
+    /// The next text frame as JSON, with pings answered; the close frame as an error.
     async fn frame(&mut self) -> Result<Value, Option<CloseFrame>> {
         let text = timeout(DEADLINE, self.text()).await.expect("something arrives in time")?;
         Ok(serde_json::from_str(&text).expect("a frame is JSON"))
     }
 
-    /// Vanishes so that whoever still writes to it notices at once.
+    /// Resets the connection, so that the gateway notices at the next write.
     pub fn reset(self) {
         if let MaybeTlsStream::Plain(stream) = self.socket.get_ref() {
             let lingering = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
@@ -256,7 +256,7 @@ impl Client {
         }
     }
 
-    /// Vanishes without a word.
+    /// Drops the connection without a close frame.
     pub fn cut(self) {
         drop(self);
     }

@@ -1,6 +1,6 @@
-//! A Redis Cluster of one test's own: masters, each with as many replicas as wanted, on free ports.
+//! A Redis Cluster for one test: masters with a chosen number of replicas, on free ports.
 //!
-//! Each node's bus port is a free one too: by default it would be the port + 10000, which need not be free.
+//! The nodes' bus ports are free ports too. The default, port + 10000, may be in use.
 
 use super::certificates::Certificates;
 use super::process::free_port;
@@ -9,20 +9,20 @@ use std::cell::Cell;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// For whatever the cluster is waited for.
+/// Time limit of every wait for the cluster.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Milliseconds of silence after which a node counts as dead, unless a test chooses another time.
 const NODE_TIMEOUT: u32 = 1000;
 
 pub struct Cluster {
-    /// The first ones begin as masters.
+    /// The first nodes begin as masters.
     pub nodes: Vec<Redis>,
-    /// The nodes' ports with TLS, where they have some.
+    /// The nodes' TLS ports, if the cluster uses TLS.
     pub tls_ports: Vec<u16>,
 }
 
 impl Cluster {
-    /// Three masters.
+    /// Starts three masters.
     pub fn start() -> Self {
         Self::start_with(3, 0)
     }
@@ -31,7 +31,7 @@ impl Cluster {
         Self::start_with_timeout(masters, replicas, NODE_TIMEOUT)
     }
 
-    /// Three masters that stay in office through half a minute of silence.
+    /// Starts three masters that keep their role during half a minute of silence.
     pub fn start_patient() -> Self {
         Self::start_with_timeout(3, 0, 30_000)
     }
@@ -40,7 +40,7 @@ impl Cluster {
         Self::start_kept(masters, replicas, node_timeout, &[])
     }
 
-    /// With further arguments of `redis-server`, such as those that keep its data.
+    /// Starts a cluster with extra arguments of `redis-server`, such as persistence.
     pub fn start_kept(masters: usize, replicas: usize, node_timeout: u32, more: &[&str]) -> Self {
         let more = || more.iter().map(|&argument| argument.to_owned()).collect();
         let nodes: Vec<Redis> = (0..masters * (1 + replicas)).map(|_| node(node_timeout, more)).collect();
@@ -49,7 +49,7 @@ impl Cluster {
         Self { nodes, tls_ports: Vec::new() }.whole(replicas)
     }
 
-    /// Three masters that speak TLS with each other and with the gateways; their other ports are the test's own.
+    /// Starts three masters with TLS between each other and to the gateways. The other ports are for the test.
     pub fn start_with_tls(certificates: &Certificates) -> Self {
         let port = Cell::new(0);
         let (nodes, tls_ports): (Vec<Redis>, Vec<u16>) = (0..3)
@@ -72,7 +72,7 @@ impl Cluster {
         self
     }
 
-    /// Waits until all nodes agree, and each master has so many replicas that follow it.
+    /// Waits until the nodes agree, and every master has `replicas` replicas in sync.
     pub fn wait_until_whole(&self, replicas: usize) {
         let all = self.nodes.len();
         self.wait("every node to know all", |cluster| {
@@ -82,7 +82,7 @@ impl Cluster {
                     && info(node, "cluster_known_nodes") == Some(all.to_string())
                     && links_up
             };
-            // Also who replicates whom.
+            // Includes the assignment of replicas.
             let ranges = |node: &Redis| -> Vec<Vec<redis::Value>> {
                 redis::cmd("CLUSTER").arg("SLOTS").query(&mut node.client()).unwrap_or_default()
             };
@@ -94,19 +94,19 @@ impl Cluster {
         });
     }
 
-    /// Has a replica take its master's place, without loss, and waits until it has.
+    /// Makes a replica take over from its master without loss, and waits for the end of the failover.
     pub fn fail_over(&self, master: usize) {
         let replica = &self.nodes[self.replica_of(master)];
         redis::cmd("CLUSTER").arg("FAILOVER").exec(&mut replica.client()).expect("the replica takes over");
         self.wait("the replica to take over", |_| field(replica, "REPLICATION", "role").as_deref() == Some("master"));
     }
 
-    /// One node is enough for finding the others.
+    /// URL of a single node, from which the gateway finds the others.
     pub fn url(&self) -> String {
         format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port())
     }
 
-    /// Which of the nodes owns the slot of this key.
+    /// Index of the node that owns the key's slot.
     pub fn owner(&self, key: &str) -> usize {
         let slot = self.slot(key);
         let asked = self.nodes.iter().find(|node| !node.is_killed()).expect("one lives");
@@ -133,8 +133,8 @@ impl Cluster {
         redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query(&mut asked.client()).expect("it answers")
     }
 
-    /// Moves the slot of this key, with all its keys, from its owner to another node, as `redis-cli` does when it
-    /// reshards. Between two keys it waits for `pause`.
+    /// Moves the key's slot, with its keys, from its owner to another node, as `redis-cli` does in a reshard. Waits
+    /// for `pause` between two keys.
     pub fn migrate(&self, key: &str, to: usize, pause: Duration) {
         let (slot, from) = (self.slot(key), self.owner(key));
         assert_ne!(from, to);
@@ -176,7 +176,7 @@ impl Cluster {
         }
     }
 
-    /// All commands that the nodes have carried out, by their names.
+    /// Number of calls of `command` on the running nodes.
     pub fn calls(&self, command: &str) -> u64 {
         self.nodes.iter().filter(|node| !node.is_killed()).map(|node| node.calls(command)).sum()
     }
@@ -198,7 +198,7 @@ fn create(ports: &[u16], replicas: usize, more: &[String]) {
 }
 
 fn node(timeout: u32, more: impl Fn() -> Vec<String>) -> Redis {
-    // The bus port is chosen anew with every attempt, as the ports are.
+    // The bus port is chosen again at every attempt, like the other ports.
     Redis::start_with_ports(|| {
         let bus = free_port().to_string();
         let arguments = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-node-timeout"];

@@ -1,4 +1,4 @@
-//! A gateway: the real binary, its settings from the environment.
+//! A gateway process: the real binary, with settings in its environment.
 
 use super::http::Http;
 use super::process::{Process, free_port};
@@ -18,18 +18,19 @@ pub struct Gateway {
 
 impl Gateway {
     pub async fn start(port: u16, pocketbase_url: &str, settings: &[(&str, &str)]) -> Self {
-        // Another build of it, such as a broken one that the tests must catch.
+        // Another build, for instance a broken gateway that the tests must detect.
         let other = std::env::var_os("KONVERT_GATEWAY");
         let program = other.unwrap_or_else(|| env!("CARGO_BIN_EXE_konvert-gateway").into());
         Self::start_program(Path::new(&program), port, pocketbase_url, settings).await
     }
 
-    /// A build of the caller's choice.
+    /// Starts another build.
     pub async fn start_program(program: &Path, port: u16, pocketbase_url: &str, settings: &[(&str, &str)]) -> Self {
         Self::start_on(program, (port, free_port()), pocketbase_url, settings).await
     }
 
-    /// Its public and its admin port; where the settings say that it listens elsewhere, a proxy has to be on these.
+    /// Starts a gateway on a public and an admin port. With other listeners in the settings, a proxy must use the two
+    /// ports.
     pub async fn start_on(
         program: &Path,
         (port, admin_port): (u16, u16),
@@ -44,19 +45,19 @@ impl Gateway {
         it
     }
 
-    /// Begins again on the same ports; ends the process first where it still runs.
+    /// Starts the gateway again on the same ports; kills a running process first.
     pub async fn restart(&mut self) {
         self.launch();
         self.ready().await;
     }
 
-    /// Changes its environment, from its next start on.
+    /// Sets an environment variable for the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(given, _)| given != name);
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
-    /// As `restart`, without waiting until it is ready.
+    /// Like `restart`, but does not wait for readiness.
     pub fn launch(&mut self) {
         self.process.kill();
         self.process = launch(&self.program, self.port, self.admin_port, &self.pocketbase_url, &self.settings);
@@ -85,14 +86,14 @@ impl Gateway {
         format!("http://127.0.0.1:{}/{path}", self.admin_port)
     }
 
-    /// One metric's value, such as `gateway_disconnects_total{code="3500"}`; 0 where it has not been counted yet.
+    /// Value of a metric, such as `gateway_disconnects_total{code="3500"}`; 0 if it was never counted.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.http.get(&self.admin("metrics")).await.expect("the admin listener answers").text;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// The sum of one metric's values over all its labels.
+    /// Sum of a metric over its labels.
     pub async fn metric_sum(&self, name: &str) -> f64 {
         let text = self.http.get(&self.admin("metrics")).await.expect("the admin listener answers").text;
         let values = text.lines().filter_map(|line| {
@@ -102,7 +103,7 @@ impl Gateway {
         values.sum()
     }
 
-    /// Waits until a metric is at least this.
+    /// Waits until a metric has at least this value.
     pub async fn metric_reaches(&self, name: &str, value: f64) {
         until(name, async || (self.metric(name).await >= value).then_some(())).await;
     }

@@ -1,4 +1,4 @@
-//! JSON over HTTP, as PocketBase and the gateway's endpoints speak it.
+//! JSON over HTTP, for PocketBase and the gateway's endpoints.
 
 use super::SECRET;
 use super::gateway::Gateway;
@@ -25,7 +25,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// The body as JSON; null where it is none.
+    /// The body as JSON; null if the body is no JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or(Value::Null)
     }
@@ -57,7 +57,7 @@ impl Http {
         Ok(Response { status, retry_after, text: String::from_utf8_lossy(&body).into_owned() })
     }
 
-    /// As PocketBase's hooks post it, signed.
+    /// Posts a signed body, as PocketBase's hooks do.
     pub async fn post_events(&self, gateway: &Gateway, body: String) -> Result<Response, String> {
         let target = "/hooks/pocketbase";
         let signer = Signer::new(&SECRET.into());

@@ -1,7 +1,7 @@
-//! Real servers for the tests: PocketBase with the hooks, gateways, Redis; and a small client of our own. Each is
-//! started on a free port of 127.0.0.1 and ended by its handle's drop.
+//! Real servers for the tests: PocketBase with the hooks, gateways and Redis, and a minimal client. Each server gets
+//! a free port of 127.0.0.1 and ends when its handle is dropped.
 
-// Each test binary uses its own part of this.
+// Each test binary uses only a part of the harness.
 #![allow(dead_code)]
 
 pub mod certificates;
@@ -28,12 +28,12 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// For whatever is waited for.
+/// Time limit of every wait.
 pub const DEADLINE: Duration = Duration::from_secs(20);
-/// The secret of all servers here.
+/// The secret of every server in the tests.
 pub const SECRET: &str = "a secret for tests of 32 characters or more";
 
-/// A PocketBase with some gateways beside it; with more than one, a Redis that they share.
+/// A PocketBase and its gateways; several gateways share a Redis.
 pub struct World {
     pub gateways: Vec<Gateway>,
     pub pocketbase: PocketBase,
@@ -41,7 +41,7 @@ pub struct World {
 }
 
 impl World {
-    /// One gateway, in-process broker.
+    /// One gateway with the in-process broker.
     pub async fn single() -> Self {
         Self::start(1, false, &[]).await
     }
@@ -54,7 +54,7 @@ impl World {
         Self { redis, ..Self::start_beside(gateways, &settings).await }
     }
 
-    /// With a Redis of the caller's own, if the settings name one.
+    /// Without a Redis of its own; `settings` may name a running Redis.
     pub async fn start_beside(gateways: usize, settings: &[(&str, &str)]) -> Self {
         let ports: Vec<u16> = (0..gateways).map(|_| process::free_port()).collect();
         let pocketbase = PocketBase::start(&format!("http://127.0.0.1:{}", ports[0])).await;
@@ -69,7 +69,7 @@ impl World {
         &self.gateways[0]
     }
 
-    /// Some users, and a private room of which all but the last are members.
+    /// Creates users and a private room. Every user except the last is a member.
     pub async fn room(&self, names: &[&str]) -> (String, Vec<User>) {
         let mut users = Vec::new();
         for name in names {
@@ -82,7 +82,7 @@ impl World {
         (room, users)
     }
 
-    /// A client that is connected to a gateway and subscribed to a room.
+    /// A client, connected to a gateway and subscribed to a room.
     pub async fn subscriber(&self, gateway: usize, user: &User, room: &str) -> Client {
         let mut client = Client::connect(&self.gateways[gateway], &user.token).await;
         client.subscribe(&format!("room:{room}")).await;
@@ -90,7 +90,7 @@ impl World {
     }
 }
 
-/// To a server of this machine, from another of its own addresses 127.x.x.x.
+/// Connects to a local server from one of the machine's addresses 127.x.x.x.
 pub async fn connect_from(from: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
@@ -102,7 +102,7 @@ pub fn message(room: &str, author: &User, content: &str) -> Value {
     json!({"room": room, "author": author.id, "content": content, "type": "text"})
 }
 
-/// Waits until `condition` gives something.
+/// Waits until `condition` returns a value.
 pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition: F) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {

@@ -1,4 +1,4 @@
-//! An nginx as the proxy in front of a test's server.
+//! An nginx as a proxy in front of a test's server.
 
 use super::process::Process;
 use super::until;

@@ -1,5 +1,5 @@
-//! A hub in this process, on the in-process broker, with subscribers who need no client: what is written to them goes
-//! onto a wire of the caller's choice.
+//! A hub in this process, on the in-process broker. Its subscribers need no client: frames are written to a wire of
+//! the caller's choice.
 
 use super::SECRET;
 use super::pocketbase::PocketBase;
@@ -28,13 +28,13 @@ pub struct Node {
     metrics: Metrics,
     account: Arc<Account>,
     connections: Vec<Arc<Connection>>,
-    /// The last event's number, and the deliveries that all so far make.
+    /// Sequence number of the last event, and the number of deliveries expected so far.
     seq: u64,
     expected: u64,
 }
 
 impl Node {
-    /// `account`: of the user whose connections all of them are.
+    /// Every connection belongs to `account`.
     pub async fn start(account: Arc<Account>) -> Self {
         let day = Duration::from_secs(86_400);
         let retention = Retention { size: 500, ttl: day, position_ttl: day, presence_ttl: day, ..Retention::default() };
@@ -42,13 +42,13 @@ impl Node {
         let hub = Hub::new(broker.clone(), Presence::new(broker.clone()), metrics.clone());
         let sink: Weak<Hub> = Arc::downgrade(&hub);
         broker.start(sink).await.expect("a first start");
-        // Nothing is held back: who waits for a timer is not measured.
+        // No batching window, since waiting for a timer is not part of the measurement.
         let writers =
             Writers::start(Duration::ZERO, &Budget::new(BUDGET, metrics.queued_bytes.clone()), &metrics.outbox_seconds);
         Self { broker, hub, writers, metrics, account, connections: Vec::new(), seq: 0, expected: 0 }
     }
 
-    /// Returns how many bytes the reply has.
+    /// Subscribes a new connection; returns the length of the reply in bytes.
     pub async fn subscribe(&mut self, channel: &str, wire: Arc<dyn Wire>) -> usize {
         let outbox = Outbox::new(QUEUE, wire, self.writers.next());
         let id = self.connections.len() as u64;
@@ -64,13 +64,13 @@ impl Node {
         length
     }
 
-    /// The number of the last publication, where all went into one channel.
+    /// Offset of the last publication, if every publication went into one channel.
     pub fn offset(&self) -> u64 {
         self.seq
     }
 
-    /// Publishes the payload so many times at once into a channel with so many subscribers, as the relay does with a
-    /// run of events. Returns once all of it is written.
+    /// Publishes the payload `times` times in one batch into a channel with `subscribers` subscribers, like the relay
+    /// with a run of events. Returns once the frames are written.
     pub async fn publish(&mut self, channel: &str, data: &Payload, times: u64, subscribers: u64) {
         let entry = |seq| Entry { seq, at: 0, channel: channel.to_owned(), data: data.clone(), barrier: false };
         let entries: Vec<Entry> = (self.seq + 1..=self.seq + times).map(entry).collect();
@@ -85,12 +85,12 @@ impl Node {
     }
 }
 
-/// What verifies tokens, beside a real PocketBase.
+/// A token verifier beside a real PocketBase.
 pub fn auth(pocketbase: &PocketBase) -> Arc<Auth> {
     let environment = vec![
         ("GATEWAY_SECRET".to_owned(), SECRET.to_owned()),
         ("GATEWAY_POCKETBASE_URL".to_owned(), pocketbase.url.clone()),
-        // It shall not be asked again within a run.
+        // Keys must not be fetched again during a run.
         ("GATEWAY_KEY_TTL".to_owned(), "3600".to_owned()),
     ];
     let config = Config::load(&Sources { environment, ..Sources::default() }).expect("a configuration");
@@ -99,7 +99,7 @@ pub fn auth(pocketbase: &PocketBase) -> Arc<Auth> {
     Auth::new(&config, client, Arc::<Changes>::default())
 }
 
-/// The account that this token proves.
+/// The account of a valid token.
 pub async fn account(auth: &Auth, token: &str) -> Arc<Account> {
     auth.verify(token, SystemTime::now()).await.expect("PocketBase's own token").account
 }

@@ -1,4 +1,4 @@
-//! A real PocketBase with the gateway's hooks and an application's own, its data in a temporary folder.
+//! A real PocketBase with the gateway's hooks and the application's own hooks, and its data in a temporary folder.
 
 use super::http::{Http, Response};
 use super::process::{Process, free_port};
@@ -30,7 +30,7 @@ struct Settings {
     gateway_url: String,
     /// Folder of the application's own `pb_hooks` and `pb_migrations`.
     application: PathBuf,
-    /// Hooks in place of the installed ones.
+    /// Hooks that replace the installed hooks.
     hooks: Option<PathBuf>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -89,33 +89,33 @@ impl PocketBase {
         it
     }
 
-    /// Begins again after a kill, with the same data on the same port.
+    /// Starts again after a kill, with the same data on the same port.
     pub async fn restart(&mut self) {
         self.process.kill();
         self.process = serve(self.directory.path(), self.port, &self.settings);
         self.ready().await;
     }
 
-    /// Changes its environment, from its next start on.
+    /// Sets an environment variable for the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         let environment = &mut self.settings.environment;
         environment.retain(|(given, _)| given != name);
         environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// The file with its data, for when it is not running.
+    /// The database file, for use while PocketBase is stopped.
     pub fn database(&self) -> std::path::PathBuf {
         self.directory.path().join("pb_data/data.db")
     }
 
-    /// A backup of PocketBase's own making; returns its name.
+    /// Makes a backup with PocketBase; returns the backup's name.
     pub async fn back_up(&self) -> String {
         let name = "before.zip".to_owned();
         self.as_superuser("POST", "backups", &json!({"name": name})).await;
         name
     }
 
-    /// Restores it as PocketBase does, which restarts itself with the other data.
+    /// Restores a backup with PocketBase, which then restarts itself.
     pub async fn restore(&mut self, backup: &str) {
         let before = self.boot().await;
         self.as_superuser("POST", &format!("backups/{backup}/restore"), &Value::Null).await;
@@ -126,12 +126,12 @@ impl PocketBase {
         .await;
     }
 
-    /// Names the run, as the hooks' answers do; empty while PocketBase is away.
+    /// Boot id of the current run, as in the hooks' answers; empty while PocketBase is down.
     pub async fn boot(&self) -> String {
         self.outbox().await.0
     }
 
-    /// Names the run, and the newest event's number; an empty name while PocketBase is away.
+    /// Boot id of the current run, which is empty while PocketBase is down, and the newest event's sequence number.
     pub async fn outbox(&self) -> (String, u64) {
         let signer = Signer::new(&SECRET.into());
         let target = "/api/gateway/events?after=0&limit=1";
@@ -158,7 +158,7 @@ impl PocketBase {
         self.http.send(method, &format!("{}/api/{path}", self.url), &headers, body).await
     }
 
-    /// As `call`, for what has to succeed.
+    /// Like `call`, for a request that must succeed.
     pub async fn done(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
         let response = self.call(method, path, token, body).await.expect("PocketBase answers");
         assert!(response.status < 300, "{method} {path}: {} {}", response.status, response.text);
@@ -186,7 +186,7 @@ impl PocketBase {
         self.account("users", name).await
     }
 
-    /// A new record of an auth collection, logged in.
+    /// Creates a record in an auth collection and logs in.
     pub async fn account(&self, collection: &str, name: &str) -> User {
         let email = format!("{name}@example.com");
         let record = json!({"email": email, "password": PASSWORD, "passwordConfirm": PASSWORD, "verified": true});
@@ -194,7 +194,7 @@ impl PocketBase {
         self.log_in_again_to(collection, name).await
     }
 
-    /// A user who is there already.
+    /// Logs in an existing user.
     pub async fn log_in_again(&self, name: &str) -> User {
         self.log_in_again_to("users", name).await
     }
@@ -205,8 +205,8 @@ impl PocketBase {
         User { id: text(&answer["record"]["id"]), token: text(&answer["token"]) }
     }
 
-    /// So many users at once, copies of this one, put into the table without the hooks' knowing and without the
-    /// second that PocketBase takes for ten passwords.
+    /// Creates `count` copies of a user directly in the table, without the hooks' notice. PocketBase would take a
+    /// second for ten passwords.
     pub async fn copies(&self, of: &User, count: usize) -> Vec<User> {
         const SCRIPT: &str = r"
 import secrets, sqlite3, string, sys
@@ -231,7 +231,7 @@ db.commit()";
         ids.into_iter().zip(keys).map(|(id, key)| User { token: token(&id, &key), id }).collect()
     }
 
-    /// Gives a record another id past PocketBase, which sees to it that no two auth collections share one.
+    /// Changes a record's id in the database. PocketBase would refuse an id used in another auth collection.
     pub fn change_id(&self, collection: &str, from: &str, to: &str) {
         const SCRIPT: &str = r"
 import sqlite3, sys
@@ -252,7 +252,7 @@ db.commit()";
         std::fs::write(&path, config.replace(from, to)).expect("it can be written");
     }
 
-    /// A private room of this user's.
+    /// Creates a private room; returns its id.
     pub async fn room(&self, owner: &User) -> String {
         let room = json!({"name": "Room", "type": "private", "owner": owner.id});
         let room = self.create("rooms", owner, &room).await;
@@ -264,8 +264,8 @@ db.commit()";
         self.as_superuser("POST", "collections/room_members/records", &membership).await
     }
 
-    /// Puts these rows (`{"channels":[…],"data":{…}}`) into the outbox without the hooks' knowing, and so fast;
-    /// returns the first one's number.
+    /// Writes rows (`{"channels":[…],"data":{…}}`) directly into the outbox, fast and without the hooks' notice.
+    /// Returns the first row's sequence number.
     pub fn append_to_outbox(&self, rows: &[String]) -> u64 {
         const SCRIPT: &str = r"
 import sqlite3, sys, time
@@ -290,7 +290,7 @@ db.commit()";
     }
 }
 
-/// `$POCKETBASE`, or what `deploy/get-pocketbase.sh` finds or downloads.
+/// `$POCKETBASE`, or the program found or downloaded by `deploy/get-pocketbase.sh`.
 pub fn program() -> &'static str {
     static PROGRAM: OnceLock<String> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -306,7 +306,7 @@ pub fn chat() -> PathBuf {
     project("deploy/konvert/pocketbase")
 }
 
-/// Copies a part (`pb_hooks` or `pb_migrations`) of the gateway's files into this folder, and the application's over it.
+/// Copies a part (`pb_hooks` or `pb_migrations`) of the gateway's files into `into`, and then the application's files.
 pub fn install(application: &Path, part: &str, into: &Path) {
     for from in [project("deploy/pocketbase"), application.to_owned()] {
         copy(&from.join(part), into);

@@ -1,4 +1,4 @@
-//! A server process of a test's own, ended by its pid; what it printed is shown when the test fails.
+//! A server process of a test, ended by its pid. A failing test prints the process's output.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -25,17 +25,17 @@ impl Process {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// Bytes of memory that it holds now.
+    /// Resident memory in bytes.
     pub fn resident(&self) -> usize {
         resident(self.pid())
     }
 
-    /// How it ended, if it has by itself; `None` for the code after a signal.
+    /// Exit status, if the process has ended without `kill`; the inner value is `None` after a signal.
     pub fn ended(&mut self) -> Option<Option<i32>> {
         Some(self.child.as_mut()?.try_wait().ok()??.code())
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the process has ended without `kill`.
     pub fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
@@ -46,7 +46,7 @@ impl Process {
         assert!(status.expect("the command kill").success());
     }
 
-    /// Ends it as a crash would.
+    /// Kills the process, like a crash.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -54,7 +54,7 @@ impl Process {
         }
     }
 
-    /// Everything that it has printed.
+    /// The process's output so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.path()).unwrap_or_default()
     }
@@ -69,14 +69,14 @@ impl Drop for Process {
     }
 }
 
-/// A port for one server, also across its restarts: nobody else is given it for as long as this process lives. It
-/// comes from a block that is this process's own, below the ports that the system gives to outgoing connections.
+/// A port for one server and its restarts; no other server gets the port while the test process lives. Ports come from
+/// a block owned by the test process, below the system's ports for outgoing connections.
 pub fn free_port() -> u16 {
     static BLOCK: Mutex<Option<Block>> = Mutex::new(None);
     let mut block = BLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let ports = &mut block.get_or_insert_with(Block::claim).ports;
-        // Something else on the machine, which knows nothing of blocks, may use some of them.
+        // Other programs, unaware of the blocks, may use some of the ports.
         match ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
             Some(port) => return port,
             None => std::mem::forget(block.take()),
@@ -84,7 +84,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Ports of which the first stays bound, which keeps other test processes off the whole block.
+/// A block of ports. The first port stays bound, which keeps other test processes off the block.
 struct Block {
     _claim: TcpListener,
     ports: std::ops::Range<u16>,
@@ -106,7 +106,7 @@ impl Block {
     }
 }
 
-/// Bytes of memory that a process holds now.
+/// Resident memory of a process in bytes.
 pub fn resident(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of VmRSS");

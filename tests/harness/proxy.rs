@@ -1,4 +1,4 @@
-//! A TCP proxy on one link of the topology, and everything that can happen to a link.
+//! A TCP proxy on one link of the topology, with the faults of a link.
 
 use super::process::free_port;
 use super::rng::Rng;
@@ -14,33 +14,33 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
-/// How long a connection stays open whose other end has vanished.
+/// Time that a connection stays open after its other end has vanished.
 const GHOST: Duration = Duration::from_secs(60);
 
-/// What holds for a link until it is set anew.
+/// Lasting condition of a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Weather {
     Clear,
-    /// All connections are closed and new ones refused.
+    /// Connections are closed, and new connections are refused.
     Cut,
-    /// Connections stay open, and nothing gets through until it clears: then everything does.
+    /// Connections stay open, and data waits until the weather clears.
     Dark,
-    /// Each piece is held up.
+    /// Each piece of data is delayed.
     Delay(Duration),
     /// Bytes per second and direction.
     Throttle(u32),
 }
 
-/// What happens once, to a share of the connections that are open now.
+/// A single event that affects a share of the open connections.
 #[derive(Clone, Copy, Debug)]
 pub enum Incident {
     /// This direction ends; the other stays open.
     HalfClose { up: bool },
-    /// This direction carries so many bytes more; then both ends are closed, within whatever frame that is.
+    /// This direction carries `after` more bytes, then both ends are closed, perhaps within a frame.
     Truncate { up: bool, after: usize },
     /// Both ends are closed.
     Close,
-    /// The caller is gone, and the upstream end is never told.
+    /// The caller is gone, and the upstream end is not told.
     Vanish,
 }
 
@@ -65,7 +65,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// A proxy on a port of its own before `upstream`, a port of this machine.
+    /// Starts a proxy on a free port in front of `upstream`, a local port.
     pub async fn start(upstream: u16) -> Self {
         let port = free_port();
         let listener = TcpListener::bind((LOCALHOST, port)).await.expect("a free port");
@@ -85,11 +85,11 @@ impl Proxy {
     }
 
     pub fn strike(&self, incident: Incident, percent: u64, salt: u64) {
-        // With no connection open there is nobody to hear it.
+        // Without open connections, the order has no receiver.
         let _ = self.shared.orders.send(Order { incident, percent, salt });
     }
 
-    /// New connections go to another port from now on.
+    /// Sends new connections to another port from now on.
     pub fn lead_to(&self, upstream: u16) {
         self.shared.upstream.store(upstream, Ordering::Relaxed);
     }
@@ -152,7 +152,7 @@ struct Pump {
     to: OwnedWriteHalf,
     orders: broadcast::Receiver<Order>,
     weather: watch::Receiver<Weather>,
-    /// Ends both directions.
+    /// Cancelled to end both directions.
     over: CancellationToken,
 }
 
@@ -164,7 +164,7 @@ impl Pump {
         }
     }
 
-    /// Returns `Ok` when this direction has ended, and an error when the whole connection has to.
+    /// Returns `Ok` when this direction has ended, and an error to end the whole connection.
     async fn carry(&mut self) -> std::io::Result<()> {
         let mut buffer = vec![0; 16 * 1024];
         let mut left = usize::MAX;
@@ -199,12 +199,12 @@ impl Pump {
         }
     }
 
-    /// The same for both directions of a connection.
+    /// The same decision for both directions of a connection.
     fn concerns_me(&self, order: &Order) -> bool {
         Rng::new(order.salt).fork(self.number + 1).chance(order.percent)
     }
 
-    /// The caller's side ends. Towards the callee nothing ever moves again, not even an end.
+    /// Ends the caller's side. Nothing more moves towards the callee, not even the end of the stream.
     async fn vanish(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
         if self.up {
             sleep(GHOST).await;
@@ -215,7 +215,7 @@ impl Pump {
         Err(std::io::ErrorKind::BrokenPipe.into())
     }
 
-    /// Waits as long as the weather wants it for so many bytes.
+    /// Waits as long as the weather delays `bytes` bytes.
     async fn pass(&mut self, bytes: usize) {
         loop {
             let weather = *self.weather.borrow_and_update();

@@ -1,4 +1,4 @@
-//! A Redis of one test's own: on a free port, keeping nothing on disk unless told to, gone with its handle.
+//! A Redis for one test, on a free port, without persistence unless asked for; ended when its handle is dropped.
 
 use super::process::free_port;
 use std::ffi::OsString;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// For whatever Redis is waited for.
+/// Time limit of every wait for Redis.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 pub struct Redis {
@@ -18,7 +18,7 @@ pub struct Redis {
 
 impl Redis {
     /// # Panics
-    /// When there is no `redis-server`, at `$REDIS_SERVER` or on `PATH`, or it does not start.
+    /// If there is no `redis-server`, at `$REDIS_SERVER` or on `PATH`, or if the server does not start.
     pub fn start() -> Self {
         Self::start_with(&["--save", "", "--appendonly", "no"])
     }
@@ -27,17 +27,17 @@ impl Redis {
         Self::start_on(free_port, arguments)
     }
 
-    /// On a port of the caller's choice; another one where that is taken.
+    /// Starts on the caller's port. `port` is called again if the port is taken.
     pub fn start_on(port: impl Fn() -> u16, arguments: &[&str]) -> Self {
         Self::start_with_ports(|| (port(), arguments.iter().map(|&argument| argument.to_owned()).collect()))
     }
 
-    /// With arguments that name further ports, which are chosen anew as well where one is taken.
+    /// Starts with arguments that name further ports. `choose` is called again if a port is taken.
     pub fn start_with_ports(choose: impl Fn() -> (u16, Vec<String>)) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let (port, arguments) = choose();
         let mut redis = Self { process: None, port, arguments, directory };
-        // Somebody else may take the port between its choice and its use.
+        // Another program may take the port between its choice and its use.
         for _ in 0..5 {
             if redis.try_launch() {
                 return redis;
@@ -47,7 +47,7 @@ impl Redis {
         panic!("redis-server does not start; its output is above");
     }
 
-    /// Begins again on the same port, after [`Redis::kill`].
+    /// Starts again on the same port, after [`Redis::kill`].
     pub fn restart(&mut self) {
         let deadline = Instant::now() + DEADLINE;
         while !self.try_launch() {
@@ -55,7 +55,7 @@ impl Redis {
         }
     }
 
-    /// Ends it as a crash would.
+    /// Kills the process, like a crash.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
@@ -63,7 +63,7 @@ impl Redis {
         }
     }
 
-    /// Deletes what it has kept on disk, after [`Redis::kill`].
+    /// Deletes the persisted data, after [`Redis::kill`].
     pub fn forget(&self) {
         for entry in std::fs::read_dir(self.directory.path()).expect("its directory can be read").flatten() {
             let path = entry.path();
@@ -72,17 +72,17 @@ impl Redis {
         }
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the process has ended without [`Redis::kill`].
     pub fn has_ended(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)))
     }
 
-    /// Since [`Redis::kill`], until it is started again.
+    /// True after [`Redis::kill`], until the next start.
     pub fn is_killed(&self) -> bool {
         self.process.is_none()
     }
 
-    /// How often it has carried out a command, scripts' calls included.
+    /// Number of calls of `command`, including calls by scripts.
     pub fn calls(&self, command: &str) -> u64 {
         let query = redis::cmd("INFO").arg("commandstats").query(&mut self.client());
         let stats: String = query.expect("it answers");
@@ -91,7 +91,7 @@ impl Redis {
         count.unwrap_or(0)
     }
 
-    /// It keeps its connections and answers nothing.
+    /// Stops the process: connections stay open without answers.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
@@ -112,7 +112,7 @@ impl Redis {
         self.process.as_ref().expect("Redis is running").id()
     }
 
-    /// A connection of the test's own.
+    /// A new connection for the test.
     pub fn client(&self) -> redis::Connection {
         let client = redis::Client::open(self.url()).expect("a URL of ours");
         client.get_connection_with_timeout(DEADLINE).expect("Redis takes connections")
@@ -142,7 +142,7 @@ impl Redis {
         running
     }
 
-    /// Whether it does, rather than to have ended: a port that is taken ends it.
+    /// Waits for the first answer. Returns false if the process has ended, for instance because the port is taken.
     fn wait_until_it_answers(&mut self) -> bool {
         let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline {
@@ -157,7 +157,8 @@ impl Redis {
         false
     }
 
-    /// Also with an error, where it wants a password: and from this very process, not from another on its port.
+    /// Whether this very process answers on the port, and not another server. An error that asks for a password
+    /// counts.
     fn answers(&self) -> bool {
         let Ok(client) = redis::Client::open(self.url()) else { return false };
         let Ok(mut connection) = client.get_connection_with_timeout(Duration::from_millis(200)) else { return false };

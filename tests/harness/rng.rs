@@ -1,4 +1,4 @@
-//! The one source of chance: SplitMix64. The same seed makes the same decisions.
+//! The tests' only source of randomness: SplitMix64. The same seed makes the same decisions.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -11,7 +11,7 @@ impl Rng {
         Self(seed)
     }
 
-    /// Another sequence, which depends on this one's seed and on `label` alone.
+    /// Another sequence, determined by the seed and `label` only.
     pub fn fork(&self, label: u64) -> Self {
         let mut fork = Self(self.0 ^ label.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         fork.next();
@@ -34,7 +34,7 @@ impl Rng {
         self.next() % 100 < percent
     }
 
-    /// Milliseconds of this range.
+    /// A duration from a range of milliseconds.
     pub fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(range.start + self.next() % (range.end - range.start))
     }

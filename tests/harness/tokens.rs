@@ -1,4 +1,4 @@
-//! PocketBase's tokens, made here: right ones for many users at once, and wrong ones.
+//! PocketBase tokens made by the tests: valid tokens for many users at once, and invalid tokens.
 
 use super::SECRET;
 use super::pocketbase::PocketBase;
@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The signing keys of the tokens of these users, asked for as a gateway would, and the id of their collection.
+/// The users' signing keys, requested as a gateway does, and the id of the collection `users`.
 pub async fn signing_keys(pocketbase: &PocketBase, users: &[String]) -> (Vec<String>, String) {
     let collection = pocketbase.as_superuser("GET", "collections/users", &Value::Null).await["id"].take();
     let collection = collection.as_str().expect("an id").to_owned();
@@ -20,7 +20,7 @@ pub async fn signing_keys(pocketbase: &PocketBase, users: &[String]) -> (Vec<Str
     (keys.collect(), collection)
 }
 
-/// What PocketBase answers about accounts.
+/// PocketBase's answers about accounts.
 pub async fn accounts_of(pocketbase: &PocketBase, accounts: &[AccountId]) -> Vec<Option<UserKey>> {
     let environment = vec![
         ("GATEWAY_SECRET".to_owned(), SECRET.to_owned()),

@@ -1,5 +1,5 @@
-// What the hooks cost one create, in the same schema: three servers side by side, one create on each in
-// turn, so that whatever else the machine does hits all alike.
+// The cost of the hooks for one create: three servers with the same schema side by side, one create on each in turn, so
+// that other load affects the servers alike.
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -34,7 +34,7 @@ test("cost of a create", async () => {
         const message = { room: room.id, author: user.id, content: "x".repeat(256), type: "text" };
         const start = performance.now();
         await pb.create("messages", message, user);
-        if (round >= 0) times.push(performance.now() - start); // the first ones warm up
+        if (round >= 0) times.push(performance.now() - start); // the first rounds warm up
       }
     }
     for (const server of servers) {

@@ -36,12 +36,12 @@ function findChromium() {
     try {
       accessSync(file, constants.X_OK);
       return file;
-    } catch {} // not here
+    } catch {} // not in this folder
   }
   throw new Error(`none of ${names.join(", ")} is on PATH; install Chromium or set $CHROMIUM to its path`);
 }
 
-/** A page of a browser profile of its own. `reads` counts how often it read the room from PocketBase. */
+/** Opens a page in a new browser profile. `reads` counts the page's reads of the room from PocketBase. */
 async function open(t, query = "") {
   const context = await browser.newContext();
   t.after(() => context.close());
@@ -73,7 +73,7 @@ async function send(page, text) {
   await shown(page, text);
 }
 
-check("what one writes, the other sees at once, as text", async (t) => {
+check("a message appears at once for the other user, as text", async (t) => {
   const alice = await enter(t, "/?user=alice");
   const bob = await open(t);
   await bob.getByRole("button", { name: "Bob" }).click();
@@ -89,7 +89,7 @@ check("what one writes, the other sees at once, as text", async (t) => {
   assert.deepEqual([...alice.problems, ...bob.problems], []);
 });
 
-check("typing is shown to the other", async (t) => {
+check("typing is shown to the other user", async (t) => {
   const alice = await enter(t, "/?user=alice");
   const bob = await enter(t, "/?user=bob");
   await send(bob, "both are in the room");
@@ -98,7 +98,7 @@ check("typing is shown to the other", async (t) => {
   await alice.getByText("Bob is typing").waitFor();
 });
 
-check("who was away sees what was missed, without reading the room again", async (t) => {
+check("a returning user sees the missed messages, without reading the room again", async (t) => {
   const alice = await enter(t, "/?user=alice");
   const bob = await enter(t, "/?user=bob");
   await send(alice, "before");
@@ -111,7 +111,7 @@ check("who was away sees what was missed, without reading the room again", async
   assert.equal(bob.reads, reads);
 });
 
-check("one's own message is shown while the gateway is away, and once only when it is back", async (t) => {
+check("a message written offline is shown once after reconnecting", async (t) => {
   const bob = await enter(t, "/?user=bob");
   await bob.getByRole("button", { name: "Go offline" }).click();
   await send(bob, "written offline");
@@ -123,7 +123,7 @@ check("one's own message is shown while the gateway is away, and once only when 
   assert.equal(bob.reads, reads);
 });
 
-check("who is removed and added again is back without a reload", async (t) => {
+check("a user removed and added again is back without a reload", async (t) => {
   const alice = await enter(t, "/?user=alice");
   const bob = await enter(t, "/?user=bob");
   await send(alice, "before the removal");
@@ -142,7 +142,7 @@ check("who is removed and added again is back without a reload", async (t) => {
   await shown(bob, "Bob is back");
 });
 
-/** A call of PocketBase's API. */
+/** Calls PocketBase's API. */
 async function api(method, target, body, token) {
   const response = await fetch(`${facts.pocketbase}/api/collections/${target}`, {
     method,
@@ -154,7 +154,7 @@ async function api(method, target, body, token) {
   return text ? JSON.parse(text) : null;
 }
 
-check("who comes later finds the earlier messages", async (t) => {
+check("a user who comes later finds the earlier messages", async (t) => {
   const alice = await enter(t, "/?user=alice");
   await send(alice, "for later");
   const bob = await enter(t, "/?user=bob");

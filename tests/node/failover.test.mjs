@@ -1,4 +1,4 @@
-// The gateway to which PocketBase's hooks post is stopped or dead, and another gateway, which shares its Redis, serves on.
+// The gateway that gets the hooks' posts is stopped or dead, and another gateway on the same Redis goes on serving.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -36,7 +36,7 @@ async function stage(lab, addresses, pullSeconds) {
   return { a, b, pocketbase, write };
 }
 
-/** A lab whose servers' last words are printed if the body fails. */
+/** Runs the body with a new lab; prints the last lines of the servers' logs if the body fails. */
 const check = (name, body) =>
   test(name, async () => {
     const lab = new Lab();
@@ -48,7 +48,7 @@ const check = (name, body) =>
   });
 
 check("with several addresses, the hooks post to the next gateway at once", async (lab) => {
-  // Reading the outbox is no help here.
+  // Reading the outbox does not help here.
   const { a, b, pocketbase, write } = await stage(lab, (a, b) => `${a}, ${b}/`, 3600);
   const posted = async () => {
     const text = await (await fetch(`${b.admin}/metrics`)).text();

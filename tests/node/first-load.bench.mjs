@@ -1,5 +1,5 @@
-// How long a page takes to be subscribed to all its rooms: the npm SDK, a real PocketBase, a gateway that has just
-// started and knows nobody. From the open socket to the last subscribe reply. Several builds by turns in one run:
+// The time for a page to subscribe to each of its rooms: the npm SDK, a real PocketBase, and a gateway just started,
+// with cold caches. Measured from the open socket to the last subscribe reply. Several builds in turn in one run:
 //
 //     node tests/node/first-load.bench.mjs [before=PATH after=PATH ...]
 //

@@ -57,7 +57,7 @@ check("a guest connects without a token, is told of changes, and logs in on a ne
   await room.publish({ type: "typing" });
 });
 
-check("a guest too many tries again until there is room", async (t) => {
+check("a guest beyond the limit retries until there is room", async (t) => {
   const [first, second, third] = [client(t), client(t), client(t)];
   for (const it of [first, second]) {
     it.connect();

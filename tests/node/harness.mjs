@@ -1,5 +1,5 @@
-// Starts what these tests speak to on free ports with data of its own, and stops it by process id. Nothing
-// that already runs on the machine is used or touched. PocketBase comes from the harness of ../pocketbase.
+// Starts the tests' servers on free ports with data of their own, and stops them by process id. Servers that already
+// run on the machine are neither used nor touched. PocketBase comes from the harness of ../pocketbase.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -15,7 +15,7 @@ export const root = fileURLToPath(new URL("../..", import.meta.url));
 const target = resolve(process.env.CARGO_TARGET_DIR ?? join(root, "target"));
 export const gatewayBinary = process.env.KONVERT_GATEWAY ?? join(target, "release/konvert-gateway");
 
-/** The next `event` of an emitter that `fits`; rejects when the deadline passes first. */
+/** The next `event` of an emitter for which `fits` is true; rejects after the deadline. */
 export function next(emitter, event, fits = () => true, milliseconds = 10_000) {
   return new Promise((fulfil, reject) => {
     const stop = () => {
@@ -53,7 +53,7 @@ export class Server {
     }).then((how) => (this.end = how));
   }
 
-  /** Waits until `check` gives something truthy and returns that; fails at once when the process ends instead. */
+  /** Waits until `check` returns a truthy value and returns this value; fails at once if the process ends. */
   ready(check, milliseconds = 15_000) {
     const settled = async () => {
       if (this.end) throw new Error(`${this.name} ended: ${this.end}`);
@@ -75,13 +75,13 @@ export class Server {
   }
 }
 
-/** The servers of one test file, and what must be undone after it. */
+/** The servers of one test file, and the clean-up after the test. */
 export class Lab {
   folder = mkdtempSync(join(tmpdir(), "konvert-test-"));
   #servers = [];
   #undo = [];
 
-  /** Starts a program in the lab's folder; it is stopped with the lab. */
+  /** Starts a program in the lab's folder; the program is stopped with the lab. */
   start(name, command, args, options) {
     const server = new Server(name, command, args, { folder: this.folder, ...options });
     this.#servers.push(server);
@@ -89,7 +89,7 @@ export class Lab {
     return server;
   }
 
-  /** Has the async `action` run when the lab stops; the last one runs first. */
+  /** Runs the async `action` when the lab stops; the last action runs first. */
   defer(action) {
     this.#undo.push(action);
   }
@@ -107,7 +107,7 @@ export class Lab {
     if (failed.length) throw new AggregateError(failed, failed.map(String).join("; "));
   }
 
-  /** Makes a test's body print what the servers said last, if it fails. */
+  /** Makes a test's body print the last lines of the servers' logs if it fails. */
   explained(body) {
     return async (...args) => {
       try {
@@ -129,7 +129,10 @@ export class Lab {
     return `redis://127.0.0.1:${port}`;
   }
 
-  /** PocketBase with the gateway's hooks and an application's files, the chat's by default; it delivers to `gatewayUrl`. */
+  /**
+   * PocketBase with the gateway's hooks and an application's files, by default the chat's; the hooks post to
+   * `gatewayUrl`.
+   */
   async pocketbase(gatewayUrl, application) {
     const pocketbase = await PocketBase.start({ gatewayUrl, application });
     pocketbase.name = "pocketbase";
@@ -138,7 +141,10 @@ export class Lab {
     return pocketbase;
   }
 
-  /** A gateway that is ready; with Redis if there is a `redisUrl`, and with further settings in `env`. */
+  /**
+   * Starts a gateway and waits until it is ready; with Redis if there is a `redisUrl`, and with further settings in
+   * `env`.
+   */
   async gateway(name, { port, pocketbase, redisUrl, env: settings, program = gatewayBinary }) {
     const adminPort = await freePort();
     const args = ["serve", `--listen=127.0.0.1:${port}`, `--admin-listen=127.0.0.1:${adminPort}`];
@@ -174,7 +180,7 @@ function accepts(port) {
   });
 }
 
-/** A TCP proxy to `port` on this machine. While it is cut, it has no connections and takes none. */
+/** A TCP proxy to a local port. While it is cut, it has no connections and accepts none. */
 export class Cable {
   #sockets = new Set();
   #whole = true;

@@ -1,4 +1,4 @@
-// The second application: a kanban tool whose schema and rules are unlike the chat's, on a real PocketBase beside a
+// The second application: a kanban tool with a schema and rules unlike the chat's, on a real PocketBase beside a
 // gateway, seen through the published `centrifuge` package.
 
 import assert from "node:assert/strict";
@@ -54,7 +54,7 @@ async function member(name) {
   return pb.login(email, PASSWORD, "members");
 }
 
-/** A workspace of Ann's with Ben in it, a board that both see, and a list. */
+/** A workspace of Ann's with Ben as a member, a board visible to both, and a list. */
 async function team() {
   const { ann, ben } = people;
   const workspace = await pb.create("workspaces", { name: "W", owner: ann.id });
@@ -64,7 +64,7 @@ async function team() {
   return { workspace, membership, board, list };
 }
 
-/** Somebody's live subscription: `events` collects what comes, `state()` and `end` tell how it stands. */
+/** A user's live subscription: `events` collects the publications, `state()` and `end` tell its state. */
 async function listen(t, user, channel) {
   const client = new Centrifuge(gateway.websocket, { token: user.token, websocket: WebSocket, minReconnectDelay: 50, maxReconnectDelay: 300 });
   t.after(() => client.disconnect());
@@ -139,8 +139,8 @@ describe("the four kinds of write arrive once and in order", () => {
   });
 });
 
-describe("access ends within a second, for whom it ends alone", () => {
-  /** What ends Ben's access to a board that he sees as a member. */
+describe("access ends within a second, for the affected user only", () => {
+  /** Causes that end Ben's access to a board visible to members. */
   const causes = {
     "membership deleted": ({ membership }) => pb.remove("memberships", membership.id),
     "membership given to somebody else": ({ membership }) => pb.update("memberships", membership.id, { member: people.cat.id }),
@@ -175,7 +175,7 @@ describe("access ends within a second, for whom it ends alone", () => {
     });
   }
 
-  check("a guest of a private board, and no guest any more", async (t) => {
+  check("a guest is added to a private board, and removed", async (t) => {
     const { board } = await team();
     await pb.update("boards", board.id, { visibility: "private", guests: [people.cat.id] });
     const cat = await listen(t, people.cat, `board:${board.id}`);
@@ -202,7 +202,7 @@ describe("access ends within a second, for whom it ends alone", () => {
 });
 
 describe("records that depend on others, and records that are large", () => {
-  check("a card that moves takes its comments along; what is deleted with it is told", async (t) => {
+  check("a moved card takes its comments along; deletions with it are announced", async (t) => {
     const { workspace, board, list } = await team();
     const other = await pb.create("boards", { workspace: workspace.id, title: "B2", visibility: "workspace" });
     const card = await pb.create("cards", { list: list.id, board: board.id, title: "C" });
@@ -218,7 +218,7 @@ describe("records that depend on others, and records that are large", () => {
     assert.deepEqual([from.joins, to.joins], [1, 1]);
   });
 
-  check("a record that no queue can hold comes as its id, and throws nobody off", async (t) => {
+  check("a record too large for any queue arrives as its id, and disconnects no client", async (t) => {
     const { workspace, board } = await team();
     const [it, list] = [await listen(t, people.ben, `board:${board.id}`), await listen(t, people.ben, "board-updates")];
     const title = "x".repeat(1_500_000);
@@ -238,7 +238,7 @@ describe("records that depend on others, and records that are large", () => {
   });
 });
 
-describe("what changes beneath it", () => {
+describe("changes of schema and data beneath the gateway", () => {
   check("a guard that is renamed, and renamed back", async (t) => {
     const { board } = await team();
     const [it, list] = [await listen(t, people.ben, `board:${board.id}`), await listen(t, people.ben, "board-updates")];
@@ -256,7 +256,7 @@ describe("what changes beneath it", () => {
     assert.deepEqual([it.end, list.end], [null, null]);
   });
 
-  check("a backup that is restored: whoever listens is told to load anew", async (t) => {
+  check("after a restored backup, subscribers are told to reload", async (t) => {
     const { board } = await team();
     await pb.update("boards", board.id, { title: "kept" });
     const name = "before.zip";

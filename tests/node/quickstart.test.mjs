@@ -1,4 +1,4 @@
-// deploy/quickstart.sh as a newcomer or a program runs it.
+// deploy/quickstart.sh, used by a newcomer or by a program.
 
 import assert from "node:assert/strict";
 import { statSync } from "node:fs";
@@ -15,7 +15,7 @@ after(() => lab.stop());
 
 let runs = 0;
 
-/** Starts the quickstart; `stdout` collects what it prints. The first run may build the gateway. */
+/** Starts the quickstart; `stdout` collects the output. The first run may build the gateway. */
 function quickstart(args, env) {
   const server = lab.start(`quickstart-${++runs}`, join(root, "deploy/quickstart.sh"), args, { env, stdout: "pipe" });
   server.stdout = "";
@@ -43,7 +43,7 @@ function refuses(url) {
 
 let first;
 
-check("one line of JSON tells where everything is, and it is there", async () => {
+check("one line of JSON gives the addresses, and the servers answer there", async () => {
   const server = await headless();
   first = server.facts;
   const { websocket, gateway, admin, pocketbase, superuser, users, room } = first;
@@ -114,7 +114,7 @@ check("a busy port is named, with the option that chooses another", async (t) =>
 });
 
 check("when one of the two ends, the other is stopped and the reason shown", async () => {
-  // Node in the gateway's place: it does not find a program "serve" and ends with an error.
+  // Node in the gateway's place: Node finds no program "serve" and ends with an error.
   const server = quickstart([...anywhere, `--data=${data}`], { KONVERT_GATEWAY: process.execPath });
   assert.equal(await server.ended, "exit 1");
   assert.match(server.output, /the gateway ended[\s\S]*Cannot find module/);

@@ -1,5 +1,5 @@
-// The published `centrifuge` package, unchanged, against two gateways that share one Redis and stand beside a
-// real PocketBase. Alice's clients are on gateway A, Bob's on B; the hooks deliver to A alone.
+// The published `centrifuge` package, unchanged, with two gateways on one Redis beside a real PocketBase. Alice's
+// clients are on gateway A, Bob's on B; the hooks post to A only.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -17,7 +17,7 @@ before(
   lab.explained(async () => {
     const [portA, portB, redisUrl] = [await freePort(), await freePort(), await lab.redis()];
     pocketbase = await lab.pocketbase(`http://127.0.0.1:${portA}`);
-    // A second of grace: a connection whose token was not refreshed in time is closed within the tests' time.
+    // A grace of one second, so that a connection without a timely refresh is closed within the test's time.
     const env = { GATEWAY_TOKEN_GRACE: "1" };
     a = await lab.gateway("gateway-a", { port: portA, pocketbase, redisUrl, env });
     b = await lab.gateway("gateway-b", { port: portB, pocketbase, redisUrl });
@@ -27,7 +27,7 @@ before(
 );
 after(() => lab.stop());
 
-// ── What the tests do again and again ───────────────────────────────────────
+// ── Helpers ─────────────────────────────────────────────────────────────────
 
 async function newRoom(owner, ...members) {
   const { id } = await pocketbase.create("rooms", { name: "Room", type: "private", owner: owner.id }, owner);
@@ -41,7 +41,7 @@ function write(user, content, into = room) {
   return pocketbase.create("messages", { room: into, author: user.id, content, type: "text" }, user);
 }
 
-/** A client of the SDK; it ends with the test. */
+/** A client of the SDK, disconnected at the end of the test. */
 function client(t, websocket, options) {
   const it = new Centrifuge(websocket, {
     websocket: WebSocket,
@@ -54,7 +54,7 @@ function client(t, websocket, options) {
   return it;
 }
 
-/** A subscription that is live. `received` collects every publication, `messages` the messages' contents. */
+/** A live subscription. `received` collects the publications, `messages` the contents of the messages. */
 async function subscribe(it, channel = `room:${room}`) {
   const subscription = it.newSubscription(channel);
   subscription.received = [];
@@ -99,7 +99,7 @@ check("a page with a hundred rooms is subscribed to all of them at once, on eith
     const took = performance.now() - begin;
     t.diagnostic(`gateway ${name}: ${took.toFixed()} ms from connect() to the last subscribe reply`);
     assert.deepEqual(errors, []);
-    // More than ten times the usual; one call to PocketBase per room, 50 ms apart, took more than 5 s.
+    // More than ten times the usual duration. One call to PocketBase per room, 50 ms apart, took more than 5 s.
     assert.ok(took < 3000, `${took} ms`);
   }
 });
@@ -138,7 +138,7 @@ check("updates and deletions arrive too, in order", async (t) => {
   );
 });
 
-check("what a member publishes reaches the others with its sender, outside of the history", async (t) => {
+check("a member's signal reaches the others with its sender, outside of the history", async (t) => {
   const [alices, bobs] = await both(t);
   const isTyping = ({ data }) => data.type === "typing";
   const signal = next(bobs, "publication", isTyping);
@@ -179,7 +179,7 @@ check("presence knows the members on all gateways", async (t) => {
   }
 });
 
-check("who comes and goes is told to whom it concerns, on both gateways", async (t) => {
+check("joins and leaves reach subscribers that ask for them, on both gateways", async (t) => {
   const alices = client(t, a.websocket, { token: alice.token }).newSubscription(`room:${room}`, { joinLeave: true });
   const moves = [];
   alices.on("join", ({ info }) => moves.push(["join", info.user]));
@@ -226,7 +226,7 @@ check("nothing arrives after unsubscribing", async (t) => {
   const staying = await subscribe(client(t, b.websocket, { token: bob.token }));
   leaving.unsubscribe();
   await write(alice, "after the leave");
-  await arrival(staying, "after the leave"); // on the same gateway, so it would be there by now
+  await arrival(staying, "after the leave"); // on the same gateway, so the message would have arrived by now
   assert.deepEqual(leaving.messages, []);
 });
 
@@ -250,7 +250,7 @@ check("a forged token is disconnect 3500, and the SDK does not try again", async
   assert.equal((await next(it, "disconnected")).code, 3500);
 });
 
-check("who was cut off gets exactly what was missed, in order", async (t) => {
+check("a client that was cut off recovers exactly the missed messages, in order", async (t) => {
   const cable = await Cable.to(a.port);
   t.after(() => cable.close());
   const it = client(t, cable.websocket, { token: alice.token });
@@ -276,7 +276,7 @@ check("who was cut off gets exactly what was missed, in order", async (t) => {
 
 for (const event of ["subscribed", "publication"]) {
   check(`a handler of "${event}" that throws while a recovery is handed out loses nothing`, async (t) => {
-    // The SDK lets the error go: it reaches nobody but the process.
+    // The SDK does not catch the error; only the process sees it.
     const thrown = [];
     const previous = process.listeners("unhandledRejection");
     process.removeAllListeners("unhandledRejection");
@@ -350,14 +350,14 @@ check("getState subscribes, with or without an epoch, also to updates channels",
     subscription.subscribe();
     const { wasRecovering, recovered } = await live;
     assert.deepEqual([wasRecovering, recovered], [true, channel !== "room-updates"], channel);
-    await it.rpc("status.set", {}); // what the reply holds has been handed out by then
+    await it.rpc("status.set", {}); // the reply's publications have been handed out by then
     assert.deepEqual([calls, received.length], [1, expected], channel);
     subscription.unsubscribe();
     it.removeSubscription(subscription);
   }
 });
 
-check("kinds of subscriptions that are not offered are error 108", async (t) => {
+check("unsupported kinds of subscriptions are error 108", async (t) => {
   const it = client(t, a.websocket, { token: alice.token });
   for (const kind of ["newMapSubscription", "newMapClientsSubscription", "newSharedPollSubscription"]) {
     const subscription = it[kind](`room:${room}`, {});
@@ -372,13 +372,13 @@ check("kinds of subscriptions that are not offered are error 108", async (t) => 
   assert.equal((await refused).code, 108);
 });
 
-check("a command that says nothing is error 107, and the connection goes on", async (t) => {
+check("a publish without data is error 107, and the connection goes on", async (t) => {
   const subscription = await subscribe(client(t, a.websocket, { token: alice.token }));
   for (const nothing of [undefined, null]) await assert.rejects(subscription.publish(nothing), { code: 107 });
   await subscription.publish({ type: "typing" });
 });
 
-check("a token that has expired, to connect or to refresh, is followed by a fresh one", async (t) => {
+check("after an expired token, to connect or to refresh, the SDK fetches a fresh one", async (t) => {
   const impersonate = async (duration) => {
     const path = `/api/collections/users/impersonate/${alice.id}`;
     const answer = await pocketbase.call("POST", path, { duration }, pocketbase.root);
@@ -389,7 +389,7 @@ check("a token that has expired, to connect or to refresh, is followed by a fres
   const expiry = JSON.parse(Buffer.from(expired.split(".")[1], "base64url")).exp * 1000;
   await until(() => Date.now() > expiry + 1_000, "the token to expire");
 
-  // First to connect, with subscribes in the same frame; and later, at the first refresh.
+  // At the first connect, with subscribes in the same frame; and later, at the first refresh.
   const tokens = [await impersonate(4), expired, await impersonate(600)];
   const it = client(t, a.websocket, { token: expired, getToken: async () => tokens.shift() });
   const ends = [];
@@ -415,7 +415,7 @@ check("a connection outlives its token, because the SDK fetches a new one in tim
   await sdk.collection("users").authWithPassword(alice.email, PASSWORD);
   const expiries = [];
   const getToken = async () => {
-    const { token } = await sdk.collection("users").authRefresh(); // works only while the old token is valid
+    const { token } = await sdk.collection("users").authRefresh(); // possible only with a valid token
     expiries.push(JSON.parse(Buffer.from(token.split(".")[1], "base64url")).exp * 1000);
     return token;
   };
@@ -437,7 +437,7 @@ check("a connection outlives its token, because the SDK fetches a new one in tim
   let drops = 0;
   it.on("connecting", () => (drops += 1)).on("disconnected", () => (drops += 1));
 
-  // PocketBase renews no expired token, and the way to it takes time.
+  // PocketBase does not renew an expired token, and the request takes time.
   const spare = expiries[0] - refreshAt;
   assert.ok(
     spare >= 1000,

@@ -1,4 +1,4 @@
-// Many writers at once, with the hooks and a real gateway: each event arrives, by a post, and once.
+// Many writers at once, with the hooks and a real gateway: each event arrives by a post, and once.
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -8,16 +8,16 @@ import { PocketBase, until } from "../pocketbase/harness.mjs";
 import { Lab, freePort } from "./harness.mjs";
 
 const WRITERS = 50;
-const WRITES = 12; // of each
+const WRITES = 12; // per writer
 
-/** Only posts may bring events, on a machine as slow as it likes: no timeouts, no reads of the outbox in between. */
+/** Only posts may bring events, even on a slow machine: no timeouts, no reads of the outbox in between. */
 function patient(folder) {
   const file = path.join(folder, "pb_hooks/gateway.config.js");
   const text = readFileSync(file, "utf8");
   writeFileSync(file, text.replace("module.exports = {", "module.exports = {\n  delivery: { timeoutSeconds: 20 },"));
 }
 
-/** The values of a gateway's counter by its only label. */
+/** A gateway's counter, as an object from the value of its only label to the count. */
 async function counters(gateway, name) {
   const text = await (await fetch(`${gateway.admin}/metrics`)).text();
   const values = [...text.matchAll(new RegExp(`^${name}\\{[^"]*"([^"]*)"\\} (\\d+)`, "gm"))];

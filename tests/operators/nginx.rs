@@ -56,7 +56,7 @@ impl Nginx {
 }
 
 #[tokio::test]
-async fn the_snippet_passes_on_addresses_and_messages_and_nothing_private() {
+async fn the_snippet_forwards_addresses_and_messages_and_hides_private_paths() {
     let settings = [("GATEWAY_TRUSTED_PROXIES", "127.0.0.1"), ("GATEWAY_MAX_CONNECTIONS_PER_IP", "2")];
     let world = World::start(1, false, &settings).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
@@ -106,7 +106,7 @@ async fn an_idle_client_outlives_the_proxy_s_read_timeout() {
     let nginx = Nginx::start(world.gateway().port, "5s").await;
     let mut bob = Client::open_at(&nginx.websocket(), Ipv4Addr::LOCALHOST, &[]).await.expect("nginx lets it in");
     bob.log_in(&users[1].token).await;
-    // Answers pings meanwhile.
+    // The client answers pings meanwhile.
     let ended = timeout(Duration::from_secs(8), bob.text()).await;
     assert!(ended.is_err(), "{ended:?} {}", nginx.process.log());
     assert!(bob.call("presence", json!({"channel": "room:x"})).await["error"].is_object(), "it still answers");

@@ -9,7 +9,7 @@ use konvert_gateway::tasks::{EXIT_CODE, PANIC_VARIABLE, Task};
 use std::process::Command;
 
 #[tokio::test]
-async fn a_panic_in_any_task_that_serves_everybody_ends_the_process() {
+async fn a_panic_in_a_background_task_ends_the_process() {
     let (pocketbase, redis, cluster) =
         (PocketBase::start("http://127.0.0.1:1").await, Redis::start(), Cluster::start());
     for task in Task::ALL {

@@ -3,7 +3,7 @@
 use crate::harness::SECRET;
 use std::process::Command;
 
-/// Exit code and standard error of `check-config` with this setting.
+/// Exit code and standard error of `check-config` with one setting.
 fn checked(name: &str, value: &str) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
     let output = command.arg("check-config").env("GATEWAY_SECRET", SECRET).env(name, value).output();
@@ -12,7 +12,7 @@ fn checked(name: &str, value: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_word_that_is_no_log_level_is_an_error_that_names_the_levels() {
+fn an_unknown_log_level_is_an_error_that_names_the_levels() {
     for word in ["warning", "verbose", "info,konvert_gateway::relay=all", ""] {
         let (code, error) = checked("GATEWAY_LOG_LEVEL", word);
         assert_ne!(code, Some(0), "{word}");

@@ -1,4 +1,4 @@
-// What the hooks tell the gateway about access: every change that may decide who may subscribe, and no other.
+// The access changes in the hooks' events: every change that may decide about a subscription, and no other change.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -19,17 +19,17 @@ const rules = { cause: "rules" };
 
 let intake, pb, ann, bob, room, rule;
 
-/** The rows that `action` adds to the outbox. */
+/** The outbox rows added by `action`. */
 async function rows(action) {
   const { last } = await pb.events();
   await action();
   return (await pb.events(last)).events;
 }
 
-/** All scopes of these rows, in order. */
+/** The scopes of the rows, in order. */
 const scopes = (rows) => rows.flatMap((row) => row.access ?? []);
 
-/** That `action` adds exactly these scopes, whatever else it adds. */
+/** Checks that `action` adds exactly these scopes, besides other data. */
 async function gives(action, ...expected) {
   assert.deepEqual(scopes(await rows(action)), expected);
 }
@@ -58,7 +58,7 @@ after(async () => {
 });
 
 describe("memberships", () => {
-  test("added, in the row of the relayed change, posted as pulled", async () => {
+  test("added: in the row of the relayed change, posted as pulled", async () => {
     const [row, ...more] = await rows(() => join(room, bob));
     assert.deepEqual(more, []);
     assert.deepEqual(row.channels, [`room:${room.id}`]);
@@ -68,7 +68,7 @@ describe("memberships", () => {
     assert.deepEqual(intake.events.at(-1), row);
   });
 
-  test("moved to another room, and to another user", async () => {
+  test("moved to another room, and given to another user", async () => {
     const other = await roomOf(ann);
     const eve = await pb.user("eve");
     const { items } = await pb.list("room_members", pb.root, `filter=(room='${room.id}'%26%26user='${bob.id}')`);
@@ -79,7 +79,7 @@ describe("memberships", () => {
     await gives(() => pb.remove("room_members", items[0].id), member(other, eve));
   });
 
-  test("a read mark, a mute and a role are nothing the rule asks for", async () => {
+  test("a read mark, a mute and a role are no access change", async () => {
     const { id } = await join(room, bob);
     await gives(() => pb.update("room_members", id, { last_read: FUTURE }));
     await gives(() => pb.update("room_members", id, { muted: true }));
@@ -87,7 +87,7 @@ describe("memberships", () => {
     await gives(() => pb.remove("room_members", id), member(room, bob));
   });
 
-  test("a batch has all or nothing", async () => {
+  test("a batch adds all of its access changes or none", async () => {
     const [one, two] = [await roomOf(ann), await roomOf(ann)];
     const entry = (room, type) => ["POST", "room_members", { room: room.id, user: bob.id, role: type }];
     assert.deepEqual(await rows(() => pb.batch([entry(one, "member"), entry(two, "no such role")])), []);
@@ -96,7 +96,7 @@ describe("memberships", () => {
 });
 
 describe("rooms", () => {
-  test("a change of type is in the row of the update; a change of name is nothing", async () => {
+  test("a change of type is in the row of the update; a change of name is no access change", async () => {
     const [row, ...more] = await rows(() => pb.update("rooms", room.id, { type: "public", name: "x" }));
     assert.deepEqual(more, []);
     assert.deepEqual([row.data.action, row.access], ["update", [record(room)]]);
@@ -117,7 +117,7 @@ describe("rooms", () => {
     await gives(() => pb.remove("rooms", doomed.id), member(doomed, ann), deleted(doomed));
   });
 
-  test("what is said in them is nothing", async () => {
+  test("messages and reactions are no access change", async () => {
     await gives(async () => {
       const message = await pb.create("messages", { room: room.id, author: ann.id, content: "x", type: "text" });
       await pb.update("messages", message.id, { content: "y" });
@@ -130,7 +130,7 @@ describe("rooms", () => {
 describe("users", () => {
   const change = (who, data) => () => pb.update("users", who.id, data);
 
-  test("banned, muted, blocking: a row of their own", async () => {
+  test("a ban, a mute and a block: in a separate row", async () => {
     for (const data of [{ banned_until: FUTURE }, { banned_until: "" }, { muted_until: FUTURE }, { blocked: [ann.id] }, { blocked: [] }]) {
       const [row, ...more] = await rows(change(bob, data));
       assert.deepEqual(more, []);
@@ -157,7 +157,7 @@ describe("users", () => {
     }
   });
 
-  test("a login, a new user: nothing", async () => {
+  test("a login and a new user are no access change", async () => {
     assert.deepEqual(await rows(() => pb.user("fay")), []);
   });
 
@@ -167,7 +167,7 @@ describe("users", () => {
     await gives(() => pb.remove("users", gus.id), member(room, gus), user(gus), statusOf(gus));
   });
 
-  test("a ban in a batch that fails is none", async () => {
+  test("a ban in a failing batch adds nothing", async () => {
     const body = { requests: [
       { method: "PATCH", url: `/api/collections/users/records/${bob.id}`, body: { banned_until: FUTURE } },
       { method: "PATCH", url: "/api/collections/users/records/missing", body: {} },
@@ -198,14 +198,14 @@ describe("collections", () => {
     for (const { key } of keys) assert.ok(!all.includes(secret) && !all.includes(key.slice(0, -50)));
   });
 
-  test("what no rule mentions is nothing", async () => {
+  test("changes of collections that no access depends on add nothing", async () => {
     assert.deepEqual(await rows(() => collection("achievements", { listRule: null })), []);
     const made = await pb.call("POST", "/api/collections", { name: "notes", type: "base", fields: [] }, pb.root);
     assert.equal(made.status, 200);
     assert.deepEqual(await rows(() => pb.call("DELETE", "/api/collections/notes", undefined, pb.root)), []);
   });
 
-  test("a rule that PocketBase refuses is nothing, and the old one counts", async () => {
+  test("a rule that PocketBase refuses adds nothing, and the old rule stays in force", async () => {
     const refused = async () =>
       assert.equal((await pb.call("PATCH", "/api/collections/rooms", { viewRule: "no_such = 1" }, pb.root)).status, 400);
     assert.deepEqual(await rows(refused), []);
@@ -213,9 +213,9 @@ describe("collections", () => {
     await gives(() => pb.update("rooms", room.id, { type: "private" }), record(room));
   });
 
-  test("an import of several collections that fails is nothing", async () => {
+  test("a failing import of several collections adds nothing", async () => {
     const { body } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
-    // The latest is imported last, when the changed rule of rooms is there already.
+    // The collection with the latest date is imported last, after the changed rule of rooms.
     const bad = { name: "rooms2", type: "base", viewRule: "no_such = 1", fields: [], created: FUTURE };
     const changed = { ...body, viewRule: `name != "secret"` };
     const send = async () =>
@@ -231,7 +231,7 @@ describe("migrations", () => {
   const migration = (name, body) => (folder) =>
     writeFileSync(path.join(folder, "pb_migrations", name), `migrate((app) => {${body}}, (app) => {});`);
 
-  test("before the outbox is there, and while nobody is, add nothing; later ones add what they change", async () => {
+  test("before the outbox exists, and while there are no users, add nothing; later ones add their access changes", async () => {
     const early = `
       const users = app.findCollectionByNameOrId("users");
       app.save(new Record(users, { email: "x@example.com", password: "password-123" }));
@@ -287,7 +287,7 @@ describe("other rules", () => {
     message = await pb.create("messages", { room: other.id, author: bob.id, content: "x", type: "text" });
   });
 
-  /** Under this rule of rooms, each write adds these scopes. */
+  /** Checks the scopes of several writes under a viewRule of rooms. */
   const under = (name, viewRule, body, listRule = viewRule) =>
     test(name, async () => {
       await collection("rooms", { viewRule, listRule });
@@ -301,7 +301,7 @@ describe("other rules", () => {
   const make = (name, data) => async () => (made = await pb.create(name, data));
   let made;
 
-  under("locked: only the account and the end of the room", null, async () => {
+  under("locked: only changes of the account and the room's deletion", null, async () => {
     await gives(change("rooms", other, { type: "public" }));
     await gives(change("rooms", other, { type: "private" }));
     await gives(change("users", bob, { role: "admin" }));
@@ -320,7 +320,7 @@ describe("other rules", () => {
     await gives(change("rooms", other, { type: "public" }));
   });
 
-  under("names in text are no names", `name = 'type \\' @request.auth.role' || name = "a \\" guests"`, async () => {
+  under("names inside text literals are ignored", `name = 'type \\' @request.auth.role' || name = "a \\" guests"`, async () => {
     await gives(change("rooms", other, { type: "private" }));
     await gives(change("users", bob, { role: "moderator" }));
     await gives(change("rooms", other, { name: "n" }), record(other));
@@ -354,19 +354,19 @@ describe("other rules", () => {
   });
 
   const RULE = `room_members_via_room.user ?= @request.auth.id`;
-  under("members, seen from the room", RULE, async () => {
+  under("members, from the room's side", RULE, async () => {
     await gives(() => pb.remove("room_members", membership.id), member(other, bob));
     await gives(async () => (membership = await join(other, bob)), member(other, bob));
     await gives(change("room_members", membership, { last_read: FUTURE }));
   });
 
-  under("with more asked of the membership, perUser says whom it concerns", `(${RULE}) && room_members_via_room.role ?= "owner"`, async () => {
+  under("with a further condition on the membership, perUser names the affected user", `(${RULE}) && room_members_via_room.role ?= "owner"`, async () => {
     await gives(change("room_members", membership, { role: "moderator" }), member(other, bob));
     await gives(change("room_members", membership, { role: "member" }), member(other, bob));
     await gives(change("room_members", membership, { muted: true }));
   });
 
-  under("another collection that points to rooms, of which perUser says nothing", `teams_of_rooms_via_rooms.note ?= "x"`, async () => {
+  under("another collection that points to rooms, without perUser", `teams_of_rooms_via_rooms.note ?= "x"`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id, room.id] }), related(other), related(room));
     await gives(change("teams_of_rooms", made, { rooms: [room.id] }), related(other), related(room));
     await gives(change("teams_of_rooms", made, { note: "x" }), related(room));
@@ -374,7 +374,7 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams_of_rooms", made.id), related(room));
   });
 
-  under("the rule itself says whom it concerns", `teams_of_rooms_via_rooms.leads:each ?= @request.auth.id`, async () => {
+  under("the rule itself names the affected users", `teams_of_rooms_via_rooms.leads:each ?= @request.auth.id`, async () => {
     const data = { rooms: [other.id, room.id], leads: [ann.id, bob.id] };
     const pairs = [member(other, ann), member(other, bob), member(room, ann), member(room, bob)];
     await gives(make("teams_of_rooms", data), ...pairs);
@@ -382,27 +382,27 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams_of_rooms", made.id), ...pairs);
   });
 
-  under("all members at once is everybody's business", `teams_of_rooms_via_rooms.leads = @request.auth.id`, async () => {
+  under("a comparison of all members at once affects every user", `teams_of_rooms_via_rooms.leads = @request.auth.id`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), related(other));
     await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
   });
 
-  under("and so is a comparison with anything else", `teams_of_rooms_via_rooms.leads ?= owner`, async () => {
+  under("a comparison with another field affects every user", `teams_of_rooms_via_rooms.leads ?= owner`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), related(other));
     await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
   });
 
-  under("the id of a user is the user", `teams_of_rooms_via_rooms.leads.id ?= @request.auth.id`, async () => {
+  under("the id of a user names the user", `teams_of_rooms_via_rooms.leads.id ?= @request.auth.id`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), member(other, bob));
     await gives(() => pb.remove("teams_of_rooms", made.id), member(other, bob));
   });
 
-  under("or of anything that the record leads to", `teams_of_rooms_via_rooms.leads.role ?= "admin"`, async () => {
+  under("another field of a user affects every user", `teams_of_rooms_via_rooms.leads.role ?= "admin"`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), related(other));
     await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
   });
 
-  under("memberships of what the room belongs to concern their user alone", `parent.teams_of_rooms_via_rooms.leads ?= @request.auth.id`, async () => {
+  under("memberships of the room's parent affect only their user", `parent.teams_of_rooms_via_rooms.leads ?= @request.auth.id`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), user(bob));
     await gives(change("teams_of_rooms", made, { leads: [ann.id] }), user(bob), user(ann));
     await gives(change("teams_of_rooms", made, { rooms: [room.id] }), user(ann));
@@ -410,12 +410,12 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams_of_rooms", made.id), user(ann));
   });
 
-  under("unless more is asked of them", `parent.teams_of_rooms_via_rooms.leads ?= @request.auth.id && parent.teams_of_rooms_via_rooms.note ?= "x"`, async () => {
+  under("memberships of the room's parent with a further condition affect every user", `parent.teams_of_rooms_via_rooms.leads ?= @request.auth.id && parent.teams_of_rooms_via_rooms.note ?= "x"`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), anyRoom);
     await gives(() => pb.remove("teams_of_rooms", made.id), anyRoom);
   });
 
-  under("the owner of what the room belongs to", `parent.team.leader = @request.auth.id || parent.team.level = "open"`, async () => {
+  under("the owner of the room's parent", `parent.team.leader = @request.auth.id || parent.team.level = "open"`, async () => {
     await gives(make("teams", { leader: ann.id }));
     const team = made;
     await gives(change("teams", team, { leader: bob.id }), user(ann), user(bob));
@@ -424,23 +424,23 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams", team.id));
   });
 
-  under("what the listRule alone looks at, since an updates channel tells of rooms", "", async () => {
+  under("fields of the listRule only, which decides about updates channels", "", async () => {
     await gives(change("rooms", other, { name: "listed" }), record(other));
   }, `name != "unlisted"`);
 
-  under("seen from the account, with more asked", `@request.auth.teams_of_rooms_via_leads.rooms ?= id && @request.auth.teams_of_rooms_via_leads.note ?= "x"`, async () => {
+  under("from the account's side, with a further condition", `@request.auth.teams_of_rooms_via_leads.rooms ?= id && @request.auth.teams_of_rooms_via_leads.note ?= "x"`, async () => {
     await gives(make("teams_of_rooms", { rooms: [other.id], leads: [bob.id] }), user(bob));
     await gives(change("teams_of_rooms", made, { leads: [ann.id] }), user(bob), user(ann));
     await gives(change("teams_of_rooms", made, { note: "x" }), user(ann));
     await gives(() => pb.remove("teams_of_rooms", made.id), user(ann));
   });
 
-  under("seen from the account, by what is no relation", `@request.auth.teams_of_rooms_via_leads.note ?= id`, async () => {
+  under("from the account's side, by a field that is no relation", `@request.auth.teams_of_rooms_via_leads.note ?= id`, async () => {
     await gives(make("teams_of_rooms", { note: other.id, leads: [bob.id] }), user(bob));
     await gives(() => pb.remove("teams_of_rooms", made.id), user(bob));
   });
 
-  under("a relation of what points to the room", `teams_of_rooms_via_rooms.team.level ?= "high"`, async () => {
+  under("a relation of a record that points to the room", `teams_of_rooms_via_rooms.team.level ?= "high"`, async () => {
     await gives(make("teams", { level: "high" }));
     const team = made;
     await gives(make("teams_of_rooms", { rooms: [other.id], team: team.id }), related(other));
@@ -450,7 +450,7 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams_of_rooms", made.id), related(other));
   });
 
-  under("what points to what points to the room", `messages_via_room.reactions_via_message.emoji ?= "👍"`, async () => {
+  under("a record two links away from the room", `messages_via_room.reactions_via_message.emoji ?= "👍"`, async () => {
     await gives(make("reactions", { message: message.id, user: ann.id, emoji: "👍" }), anyRoom);
     await gives(() => pb.remove("reactions", made.id), anyRoom);
     await gives(make("messages", { room: other.id, author: ann.id, content: "y", type: "text" }), related(other));
@@ -477,7 +477,7 @@ describe("other rules", () => {
     await gives(change("room_members", membership, { muted: false }));
   });
 
-  under("a view: whatever is written to its tables", `@collection.seen.level ?= "high" || team.level = "high"`, async () => {
+  under("a view: every write to its tables", `@collection.seen.level ?= "high" || team.level = "high"`, async () => {
     await gives(make("teams", { motto: "m" }), anyRoom);
     await gives(() => collection("teams", { listRule: "" }), rules);
     await gives(() => pb.remove("teams", made.id), anyRoom);
@@ -489,7 +489,7 @@ describe("other rules", () => {
     await gives(() => pb.remove("teams", made.id), anyRoom);
   });
 
-  test("a collection that goes away while a rule asks for it", async () => {
+  test("a collection deleted while a rule refers to it", async () => {
     const made = await pb.call("POST", "/api/collections", { name: "passing", type: "base", fields: [] }, pb.root);
     assert.equal(made.status, 200);
     await collection("rooms", { viewRule: "@collection.passing.id = id" });
@@ -497,11 +497,11 @@ describe("other rules", () => {
     await gives(() => collection("rooms", { viewRule: rule }), rules);
   });
 
-  under("neither time nor the request", `@now > "2000" && @todayStart < @now && @request.query.a != @request.headers.b && @request.body.c:isset = false && @request.context != "x"`, async () => {
+  under("time and request fields add nothing", `@now > "2000" && @todayStart < @now && @request.query.a != @request.headers.b && @request.body.c:isset = false && @request.context != "x"`, async () => {
     await gives(change("rooms", other, { name: "later" }));
   });
 
-  under("past 500 scopes of one write, everything", `teams_of_rooms_via_rooms.leads:each ?= @request.auth.id`, async () => {
+  under("above 500 scopes of one write, one scope for everything", `teams_of_rooms_via_rooms.leads:each ?= @request.auth.id`, async () => {
     const account = (i) => ({ email: `lead${i}@example.com`, password: "password-123", passwordConfirm: "password-123" });
     const leads = await Promise.all(Array.from({ length: 21 }, (_, i) => pb.create("users", account(i))));
     const halls = await Promise.all(Array.from({ length: 25 }, () => roomOf(ann)));

@@ -59,7 +59,7 @@ before(async () => {
 after(() => pb?.stop());
 
 describe("keys", () => {
-  test("name each user by collection and id, and sign the tokens of that record alone", async () => {
+  test("name each user by collection and id, and sign only that record's tokens", async () => {
     const [member, staff, superuser] = await ask(`${ids.members}/${SAME}`, `${ids.staff}/${SAME}`, `${ids._superusers}/${root.id}`);
     assert.deepEqual([member.user, staff.user, superuser.user], [SAME, `staff/${SAME}`, `_superusers/${root.id}`]);
     assert.equal(new Set([member.key, staff.key, superuser.key]).size, 3);
@@ -70,12 +70,12 @@ describe("keys", () => {
     assert.equal(claims(tom.token).collectionId, ids.staff);
   });
 
-  test("of collections that the config does not name, of no record, or of another form: none", async () => {
+  test("of unconfigured collections, missing records and malformed ids: none", async () => {
     const names = ["_externalAuths/x", `${ids.rooms}/${SAME}`, `${ids.staff}/nobody`, `staff/${SAME}`, `members/${SAME}`, SAME, "/", `/${SAME}`, `${ids.staff}/`];
     assert.deepEqual(await ask(...names), names.map(() => null));
   });
 
-  test("come with each collection's own bans, and with whom the user blocks by KEY", async () => {
+  test("come with the collection's bans and the KEYs of blocked users", async () => {
     const mia = await account("members", "mia", { banned_until: FUTURE, muted_until: FUTURE, blocked: [ann.id] });
     const sam = await account("staff", "sam", { suspended_until: FUTURE });
     const [member, staff] = await ask(`${ids.members}/${mia.id}`, `${ids.staff}/${sam.id}`);
@@ -88,7 +88,7 @@ describe("keys", () => {
     assert.deepEqual(await ask(""), [{ user: "", bannedUntil: 0, mutedUntil: 0, blocked: [] }]);
   });
 
-  test("an id that looks like another collection's KEY is refused, in every question", async () => {
+  test("an id that looks like another collection's KEY is refused by every route", async () => {
     const eve = await account("members", "eve");
     const fake = `staff/${SAME}`;
     rename("members", eve.id, fake);
@@ -127,20 +127,20 @@ describe("authorize", () => {
     assert.deepEqual(await each(`user:${root.id}`), ["denied", "denied", "denied", "denied"]);
   });
 
-  test("statuses by the rules of the user's own collection; of superusers and guests there are none", async () => {
+  test("statuses by the rules of the user's own collection; superusers and guests have no status", async () => {
     assert.deepEqual(await each(`status:${SAME}`), ["allowed", "allowed", "allowed", "denied"]);
     assert.deepEqual(await each(`status:staff/${SAME}`), ["allowed", "allowed", "allowed", "allowed"]);
     assert.deepEqual(await each(`status:_superusers/${root.id}`), ["denied", "denied", "denied", "denied"]);
     assert.deepEqual(await each("status:"), ["denied", "denied", "denied", "denied"]);
   });
 
-  test("of users that do not exist: nothing", async () => {
+  test("unknown users are denied", async () => {
     const nobody = ["nobody", "staff/nobody", "_superusers/nobody", `crew/${SAME}`, "staff/", "/"];
     assert.deepEqual(await authorize(...nobody.map((user) => [user, `room:${open.id}`])), nobody.map(() => "denied"));
   });
 });
 
-describe("what changes name", () => {
+describe("users named by access changes", () => {
   test("each kind of account by its KEY", async () => {
     const [joe, pat] = [await account("members", "joe"), await account("staff", "pat")];
     assert.deepEqual(await scopes(() => pb.update("members", joe.id, { banned_until: FUTURE })), [{ cause: "user", user: joe.id }]);
@@ -168,7 +168,7 @@ describe("what changes name", () => {
     assert.deepEqual(await authorize([SAME, channel], [`staff/${SAME}`, channel]), ["denied", "denied"]);
   });
 
-  test("another config has everybody checked anew at the next start, the same one does not", async () => {
+  test("a changed config causes a recheck of every user at the next start, an unchanged config does not", async () => {
     const config = path.join(pb.folder, "pb_hooks/gateway.config.js");
     const restart = async () => {
       const { last } = await pb.events();

@@ -1,4 +1,4 @@
-// gateway.config.js: what is refused and in which words, and what becomes of it while PocketBase's schema changes.
+// gateway.config.js: refused configs and their messages, and the effect of changes in PocketBase's schema.
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -83,8 +83,8 @@ describe("the file itself", () => {
   });
 });
 
-describe("and the schema", () => {
-  /** PocketBase's last words. */
+describe("the config and the schema", () => {
+  /** The output of a PocketBase that refuses to start. */
   const refused = (prepare) => {
     const folder = install(prepare, KANBAN);
     const { status, output } = run(folder, ["serve", "--http", "127.0.0.1:0"]);
@@ -140,7 +140,7 @@ describe("and the schema", () => {
     });
   }
 
-  test("what the rules show to be viewable, or the config vouches for, is relayed", async () => {
+  test("collections are relayed if the rules make them viewable or the config marks them as trusted", async () => {
     const prepare = (folder) => {
       change(`boards: ["board:{id}"]`, `boards: { to: ["board:{id}", "workspace:{workspace}"], trusted: true }`)(folder);
       change(`notice: { guard: "notices" }`, `notice: { guard: "notices", emptyRequest: true }`)(folder);
@@ -158,7 +158,7 @@ describe("and the schema", () => {
   });
 });
 
-/** A member, their workspace with a board and a list. */
+/** A member, and the member's workspace with a board and a list. */
 async function team(pb) {
   const data = { email: "ann@example.com", password: PASSWORD, passwordConfirm: PASSWORD };
   await pb.create("members", data);
@@ -183,7 +183,7 @@ describe("while PocketBase runs", () => {
     assert.equal(answer.status, 200, JSON.stringify(answer.body));
   };
   const rename = (from, to) => ({ fields }) => ({ fields: fields.map((f) => (f.name === from ? { ...f, name: to } : f)) });
-  /** The channels and collections of the events that a write gives. */
+  /** The channels and collections of a write's events. */
   const told = async (write) => {
     const { last } = await pb.events();
     await write();
@@ -209,7 +209,7 @@ describe("while PocketBase runs", () => {
     assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
   });
 
-  test("a renamed guard is followed, for all that depends on it", async () => {
+  test("a renamed guard is followed, for everything that depends on it", async () => {
     await change("boards", () => ({ name: "panels" }));
     assert.deepEqual(await may(`board:${board.id}`, `workspace:${workspace.id}`), ["allowed", "allowed"]);
     assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
@@ -227,14 +227,14 @@ describe("while PocketBase runs", () => {
     await change("people", () => ({ name: "members" }));
   });
 
-  test("a field that is deleted is named, and nothing else stops", async () => {
+  test("a deleted field is reported, and other collections continue", async () => {
     await change("tickets", ({ fields }) => ({ viewRule: "", listRule: "", fields: fields.filter(({ name }) => name !== "owner") }));
     const { problems } = await pb.events();
     assert.deepEqual(problems, [`relay.tickets, "crew:{owner}": the field "owner" of "tickets" is gone`]);
     assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
   });
 
-  test("a guard that is deleted closes its channels, and no others", async () => {
+  test("a deleted guard closes its channels, and no others", async () => {
     assert.equal((await pb.call("DELETE", "/api/collections/notices", undefined, pb.root)).status, 204);
     const { problems } = await pb.events();
     assert.ok(problems.includes(`channels.notice: the collection "notices" is gone`), problems.join("\n"));
@@ -243,7 +243,7 @@ describe("while PocketBase runs", () => {
     assert.equal(status, 200, JSON.stringify(body));
   });
 
-  test("records that the channel's listeners may no longer view are relayed no more", async () => {
+  test("records that a channel's subscribers may no longer view are no longer relayed", async () => {
     const { id: staff } = (await pb.call("GET", "/api/collections/staff", undefined, pb.root)).body;
     await change("tickets", ({ fields }) => ({ fields: [...fields, { type: "relation", name: "owner", collectionId: staff, maxSelect: 1 }] }));
     await change("tickets", () => ({ viewRule: "owner = @request.auth.id", listRule: null }));
@@ -259,7 +259,7 @@ describe("while PocketBase runs", () => {
   });
 });
 
-test("rules that another process changes count before the next event", async () => {
+test("rules changed by another process apply before the next event", async () => {
   const pb = await PocketBase.start({ application: KANBAN });
   try {
     const { ann, board } = await team(pb);
@@ -268,7 +268,7 @@ test("rules that another process changes count before the next event", async () 
     const { last } = await pb.events();
     const { status, output } = run(pb.folder, ["migrate", "up"]);
     assert.equal(status, 0, output);
-    // PocketBase itself goes by the new rule from here on.
+    // From here on, PocketBase itself applies the new rule.
     await until(async () => (await pb.call("GET", `/api/collections/boards/records/${board.id}`, undefined, ann)).status === 404, "the new rule");
     await pb.update("boards", board.id, { title: "closed" });
     const access = (await pb.events(last)).events.flatMap(({ access }) => access ?? []);
@@ -299,13 +299,13 @@ test("PocketBase's rate limits leave the gateway alone", async () => {
 describe("broken while PocketBase runs", () => {
   const BROKEN = ["module.exports = {", "module.exports = {{"];
 
-  test("does not matter to engines that begin later", async () => {
+  test("does not affect engines started later", async () => {
     const pb = await PocketBase.start({ application: KANBAN, arguments: ["--hooksWatch=false"] });
     try {
       const { board } = await team(pb);
       edit(CONFIG, ...BROKEN)(pb.folder);
       const { last } = await pb.events();
-      // More at once than there are engines.
+      // More creates at once than there are engines.
       await Promise.all(Array.from({ length: 60 }, () => pb.create("labels", { board: board.id })));
       assert.equal((await pb.events(last)).last, last + 60);
     } finally {
@@ -313,7 +313,7 @@ describe("broken while PocketBase runs", () => {
     }
   });
 
-  test("leaves the last good one in force when PocketBase restarts itself, and is refused at the next start", async () => {
+  test("leaves the last valid config in force when PocketBase restarts itself, and is refused at the next start", async () => {
     const pb = await PocketBase.start({ application: KANBAN });
     const { board } = await team(pb);
     const { boot, last } = await pb.events();

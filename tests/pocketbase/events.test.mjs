@@ -1,5 +1,5 @@
-// What the outbox says of a change in the kanban tool: the record as PocketBase itself would send it, the channels that
-// it goes to, and what becomes of records whose channels depend on another record.
+// The outbox events of changes in the kanban tool: the record in the form of PocketBase's realtime, the channels, and
+// records whose channels depend on another record.
 
 import assert from "node:assert/strict";
 import { renameSync, writeFileSync } from "node:fs";
@@ -10,7 +10,7 @@ import { KANBAN, PASSWORD, PocketBase, install, sign, until } from "./harness.mj
 const CONFIG = "pb_hooks/gateway.config.js";
 const MAX_EVENT_BYTES = 256 * 1024;
 
-/** Hooks of the application: fields that depend on the reader, and writes that are no API calls. */
+/** Hooks of the application: fields that depend on the reader, and writes outside the API. */
 const HOOKS = `
 onRecordEnrich((e) => {
   e.next();
@@ -57,7 +57,7 @@ routerAdd("POST", "/x/rollback", (e) => {
   return e.noContent(204);
 });`;
 
-/** More ways from a comment to its board than the tool itself has. */
+/** More paths from a comment to its board than the tool itself has. */
 const RELAY = `
     card_comments: { to: ["board:{card.board}", "board:{card.list.board}", "workspace:{parent.card.board.workspace}"], trusted: true },
     audit: { to: ["topic:{what}", "board:{card.board}"], trusted: true },`;
@@ -92,7 +92,7 @@ async function member(name) {
 const card = (data) => pb.create("cards", { list: list.id, board: boards[0].id, ...data });
 const kind = ({ data, channels }) => [data && `${data.action} ${data.collection}`, ...channels];
 
-/** The outbox's text after a number, as the gateway gets it. */
+/** The outbox's text after a sequence number, as the gateway receives it. */
 async function text(last) {
   const target = `/api/gateway/events?after=${last}&limit=1000`;
   const timestamp = String(Math.floor(Date.now() / 1000));
@@ -100,7 +100,7 @@ async function text(last) {
   return (await fetch(pb.url + target, { headers })).text();
 }
 
-/** {events, text, result} of what `action` adds to the outbox. */
+/** The outbox's additions by `action`: {events, text, result}. */
 async function added(action) {
   const { last } = await pb.events();
   const result = await action();
@@ -108,7 +108,7 @@ async function added(action) {
   return { result, text: raw, events: JSON.parse(raw).events };
 }
 
-/** What PocketBase's own realtime sends to a user meanwhile: the raw JSON of each event. */
+/** PocketBase's own realtime events for a user during `action`, as raw JSON. */
 async function realtime(user, topics, count, action) {
   const abort = new AbortController();
   const stream = await fetch(`${pb.url}/api/realtime`, { signal: abort.signal, headers: { accept: "text/event-stream" } });
@@ -157,7 +157,7 @@ describe("the record of an event", () => {
     assert.ok(!text.includes("plain-pin") && !text.includes("hidden"));
   });
 
-  test("has what an onRecordEnrich hook shows to nobody in particular", async () => {
+  test("has the result of an onRecordEnrich hook without a user", async () => {
     const { events, result } = await added(() => card({ title: "enriched", points: 42 }));
     const { record } = events[0].data;
     assert.equal(record.computed, "GET by nobody");
@@ -165,7 +165,7 @@ describe("the record of an event", () => {
     assert.equal(result.points, 42, "the superuser who wrote it sees more");
   });
 
-  test("has the id alone where such a hook fails; the write goes on", async () => {
+  test("has only the id if such a hook fails; the write succeeds", async () => {
     const { events } = await added(() => pb.call("POST", "/api/collections/cards/records", { list: list.id, board: boards[0].id, title: "enrich fails" }, pb.root));
     const { id } = events[0].data.record;
     assert.deepEqual(events[0].data, { action: "create", collection: "cards", record: { id }, truncated: true });
@@ -174,14 +174,14 @@ describe("the record of an event", () => {
     await until(async () => (await pb.call("GET", `/api/logs?perPage=50&filter=${encodeURIComponent('message~"cannot be sent whole"')}`, undefined, pb.root)).body.items.length > 0, "a line in PocketBase's log", 10_000);
   });
 
-  test("has no e-mail address that is not public, not even for its owner", async () => {
+  test("has no private e-mail address, not even for its owner", async () => {
     const { events } = await added(() => pb.update("members", ann.id, { name: "Ann" }));
     const [event] = events.filter((event) => event.channels.includes(`member:${ann.id}`));
     assert.equal(event.data.record.name, "Ann");
     assert.ok(!("email" in event.data.record));
   });
 
-  test("has the id alone where it is too large", async () => {
+  test("has only the id if the record is too large", async () => {
     const { events } = await added(async () => {
       const { id } = await card({ title: "x".repeat(MAX_EVENT_BYTES / 2) });
       await pb.update("cards", id, { title: "я".repeat(MAX_EVENT_BYTES / 2) });
@@ -194,7 +194,7 @@ describe("the record of an event", () => {
     assert.deepEqual(events[1].data, { action: "update", collection: "cards", record: { id }, truncated: true });
   });
 
-  test("is whole up to 128 levels of JSON, and has the id alone beyond", async () => {
+  test("is complete up to 128 levels of JSON, and has only the id beyond", async () => {
     const nested = (levels, inner = "") => "[".repeat(levels) + inner + "]".repeat(levels);
     const text = JSON.stringify(`${nested(200)}\\"${nested(200)}`);
     const flat = `[${Array(500).fill('{"a":[]}').join()}]`;
@@ -212,7 +212,7 @@ describe("the record of an event", () => {
 });
 
 describe("the channels of an event", () => {
-  test("that no channel can be are left out, counted, and logged without their content", async () => {
+  test("with invalid names are left out, counted, and logged without their content", async () => {
     const impossible = ["x".repeat(1019), "ü".repeat(510), "with blanks", "with\u00a0blanks", "line\nfeed", "\u0000", "tab\t", "\u0085"];
     const possible = ["x".repeat(1018), "ümläut", "ü".repeat(509), "日本語", "😀"];
     const { events } = await added(async () => {
@@ -232,7 +232,7 @@ describe("the channels of an event", () => {
     assert.deepEqual({ ...line.data }, { collection: "audit", template: "topic:{what}" });
   });
 
-  test("are split over several rows where there are many", async () => {
+  test("are split over several rows if there are many", async () => {
     const ids = Array.from({ length: 1201 }, (_, i) => `m${String(i).padStart(14, "0")}`);
     await pb.call("POST", "/x/many", { table: "members", rows: ids.map((id) => ({ id, email: `${id}@example.com`, tokenKey: id, password: "-" })) });
     const { events } = await added(() => card({ title: "everybody's", assignees: ids }));
@@ -243,8 +243,8 @@ describe("the channels of an event", () => {
   });
 });
 
-describe("a row that cannot be handed over", () => {
-  test("is named by its number, and holds up none of the next", async () => {
+describe("a row that cannot be delivered", () => {
+  test("is named by its number, and does not delay later rows", async () => {
     const { events } = await added(async () => {
       const large = JSON.stringify({ channels: [], data: "x".repeat(17 << 20) });
       await pb.call("POST", "/x/many", { table: "_gateway_outbox", rows: [{ created: 1, event: large }] });
@@ -256,7 +256,7 @@ describe("a row that cannot be handed over", () => {
 });
 
 describe("an instance that is saved again", () => {
-  test("is compared with its row, not with what it remembers", async () => {
+  test("is compared with its row in the database, not with its own old values", async () => {
     const { id } = await card({ title: "the traveller" });
     const [first, second] = boards.map((board) => board.id);
     const { events } = await added(() => pb.call("POST", "/x/move", { card: id, first, second }));
@@ -269,7 +269,7 @@ describe("an instance that is saved again", () => {
     assert.equal(events.at(-1).data.record.title, "the traveller");
   });
 
-  test("takes its access away from whom it named before", async () => {
+  test("ends the access of the user it named before", async () => {
     const { events } = await added(() => pb.call("POST", "/x/invite", { workspace: workspace.id, first: ben.id, second: ann.id }));
     const concerned = (event) => JSON.stringify(event.access ?? []);
     const update = events.filter((event) => event.data?.collection === "memberships").at(-1);
@@ -278,7 +278,7 @@ describe("an instance that is saved again", () => {
     assert.ok(told.includes(ben.id) && told.includes(ann.id), told);
   });
 
-  test("adds nothing where its row is gone", async () => {
+  test("adds nothing if its row is deleted", async () => {
     const label = await pb.create("labels", { board: boards[0].id, name: "l" });
     const { events } = await added(() => pb.call("POST", "/x/gone", { id: label.id }));
     assert.deepEqual(events.map(kind), [["delete labels", `board:${boards[0].id}`]]);
@@ -286,7 +286,7 @@ describe("an instance that is saved again", () => {
 });
 
 describe("records whose channels depend on another record", () => {
-  /** A board with a list, a card in it, and a comment with an answer to it. */
+  /** A board with a list, a card, a comment, and an answer to the comment. */
   async function tree() {
     const board = await pb.create("boards", { workspace: workspace.id, title: "tree" });
     const list = await pb.create("lists", { board: board.id, title: "L" });
@@ -297,7 +297,7 @@ describe("records whose channels depend on another record", () => {
   }
   const deletes = (events) => events.filter(({ data }) => data?.action === "delete").map(({ data, channels }) => [data.record.id, ...channels.toSorted()]);
 
-  test("go with it, each told in its own channels, however deep", async () => {
+  test("are deleted with it, each announced in its own channels, at any depth", async () => {
     for (const level of ["comment", "card", "list", "board"]) {
       const it = await tree();
       const { events } = await added(() => pb.remove({ comment: "card_comments", card: "cards", list: "lists", board: "boards" }[level], it[level].id));
@@ -310,7 +310,7 @@ describe("records whose channels depend on another record", () => {
     }
   });
 
-  test("go with it in one transaction with others, and from the top", async () => {
+  test("are deleted with it in a transaction with other changes, and from the top", async () => {
     const top = await pb.create("workspaces", { name: "top", owner: ann.id });
     const ids = [];
     for (const title of ["a", "b"]) {
@@ -328,7 +328,7 @@ describe("records whose channels depend on another record", () => {
     const it = await tree();
     const { events } = await added(() => pb.update("cards", it.card.id, { board: boards[1].id }));
     const [from, to] = [`board:${it.board.id}`, `board:${boards[1].id}`];
-    // They are still in the old board's channel, which the card's list leads to.
+    // The comments are still in the old board's channel, through the card's list.
     assert.deepEqual(events.slice(0, 2).map(kind), [["delete cards", from], ["create cards", to]]);
     assert.deepEqual(events.slice(2).map((event) => [event.data.record.id, ...kind(event)]).toSorted(), [
       [it.answer.id, "create card_comments", to], [it.comment.id, "create card_comments", to],
@@ -341,7 +341,7 @@ describe("records whose channels depend on another record", () => {
     assert.deepEqual(untouched.events.map(kind), [["update cards", to]]);
   });
 
-  test("leave the channels of what they no longer point to", async () => {
+  test("leave the channels of a record they no longer point to", async () => {
     const it = await tree();
     const audit = await pb.create("audit", { what: "w", card: it.card.id }); // no cascade: the relation becomes empty
     const { events } = await added(() => pb.remove("cards", it.card.id));
@@ -349,7 +349,7 @@ describe("records whose channels depend on another record", () => {
     assert.deepEqual(told, [["delete audit", `board:${it.board.id}`], ["update audit", "topic:w"]]);
   });
 
-  test("are told all at once where there are very many", async () => {
+  test("are announced in one event if there are very many", async () => {
     const it = await tree();
     const rows = Array.from({ length: 1000 }, (_, i) => ({ id: `c${String(i).padStart(14, "0")}`, card: it.card.id }));
     await pb.call("POST", "/x/many", { table: "card_comments", rows });
@@ -363,7 +363,7 @@ describe("records whose channels depend on another record", () => {
     assert.equal((await pb.events()).last - last, 1003, "all that go with it, and the card");
   });
 
-  test("stay where the change is undone", async () => {
+  test("stay if the change is rolled back", async () => {
     const it = await tree();
     const undone = await added(() => pb.call("POST", "/x/rollback", { id: it.card.id }));
     assert.deepEqual(undone.events, []);

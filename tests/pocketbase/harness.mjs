@@ -1,5 +1,5 @@
-// Starts a real PocketBase with our hooks and migrations in a folder of its own, and a listener that
-// stands where the gateway's intake would be.
+// Starts a real PocketBase with the project's hooks and migrations in a separate folder, and a listener in place of
+// the gateway's intake.
 
 import { spawn, spawnSync } from "node:child_process";
 import { createHmac } from "node:crypto";
@@ -13,7 +13,7 @@ import { fileURLToPath } from "node:url";
 export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 /** The gateway's own PocketBase files. */
 export const GATEWAY = path.join(ROOT, "deploy/pocketbase");
-/** Folders with an application's own pb_hooks and pb_migrations, which are laid over the gateway's. */
+/** Folders with an application's own pb_hooks and pb_migrations, copied over the gateway's files. */
 export const CHAT = path.join(ROOT, "deploy/konvert/pocketbase");
 export const KANBAN = path.join(ROOT, "deploy/kanban/pocketbase");
 export const ACCOUNTS = path.join(ROOT, "tests/accounts/pocketbase");
@@ -24,8 +24,8 @@ const SUPERUSER = ["root@example.com", "root-password"];
 export const PASSWORD = "password-123";
 
 /**
- * A port that nobody has been given before, below those that the system gives to outgoing connections: between its
- * choice and its use somebody else could be given any other.
+ * A port that was not given out before, below the system's ports for outgoing connections. Another program could take
+ * one of those between its choice and its use.
  */
 export async function freePort() {
   for (;;) {
@@ -41,7 +41,7 @@ export async function freePort() {
 }
 let handedOut = 0;
 
-/** Waits until `condition` gives something truthy, and returns that. */
+/** Waits until `condition` returns a truthy value, and returns this value. */
 export async function until(condition, what, ms = 5000) {
   const deadline = Date.now() + ms;
   for (;;) {
@@ -100,8 +100,8 @@ export class Intake {
 // ---- PocketBase
 
 /**
- * A data folder with the gateway's files and an application's, or an empty one without an application;
- * `prepare(folder)` may change them before the start.
+ * A data folder with the files of the gateway and an application, or an empty folder without an application;
+ * `prepare(folder)` may change the files before the start.
  */
 export function install(prepare = () => {}, application = CHAT) {
   const folder = mkdtempSync(path.join(tmpdir(), "konvert-pocketbase-"));
@@ -168,7 +168,10 @@ export class PocketBase {
     return pb;
   }
 
-  /** Stops the process; the folder goes too unless `keep`. One that does not end prints its goroutines, and is an error. */
+  /**
+   * Stops the process, and removes the folder unless `keep`. A process that does not end prints its goroutines, an
+   * error.
+   */
   async stop({ keep = false } = {}) {
     if (this.process.exitCode === null && this.process.signalCode === null) {
       const ended = new Promise((resolve) => this.process.once("exit", (...how) => resolve(how)));
@@ -181,7 +184,7 @@ export class PocketBase {
     if (!keep) rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** One call: {status, body}. `as` is what login or user gave; nobody if left out. */
+  /** One call: {status, body}. `as` is the result of login or user; anonymous without it. */
   async call(method, target, body, as) {
     const response = await fetch(this.url + target, {
       method,
@@ -251,7 +254,7 @@ export class PocketBase {
     return { status: response.status, body: await response.json() };
   }
 
-  /** What the keys route says of those who have logged in. */
+  /** The keys route's answer about logged-in users. */
   async accounts(...users) {
     const names = users.map(({ token }) => {
       const { collectionId, id } = JSON.parse(Buffer.from(token.split(".")[1], "base64url"));

@@ -30,7 +30,7 @@ async function people(server) {
   return { ann, bob, room };
 }
 
-/** What `action` adds to the outbox, as "action collection". */
+/** The outbox's additions by `action`, with kinds as "action collection". */
 async function added(action) {
   const { last } = await pb.events();
   const result = await action();
@@ -102,7 +102,7 @@ describe("outbox", () => {
     assert.deepEqual(removed.events.map((e) => e.channels), [[`room:${room.id}`], [`room:${room.id}`]]);
   });
 
-  test("deleting a room deletes what is in it, in one transaction", async () => {
+  test("deleting a room deletes its contents, in one transaction", async () => {
     const doomed = await pb.create("rooms", { name: "doomed", type: "private", owner: ann.id }, ann);
     await pb.create("messages", text(doomed, ann), ann);
     await pb.create("messages", text(doomed, ann), ann);
@@ -151,14 +151,14 @@ describe("outbox", () => {
 });
 
 describe("delivery", () => {
-  test("what is posted is signed, and in order", () => {
+  test("posts are signed and in order", () => {
     assert.ok(intake.posts.length > 0);
     assert.ok(intake.posts.every((post) => post.signed && post.target === "/hooks/pocketbase"));
     const seqs = intake.events.map((e) => e.seq);
     assert.deepEqual(seqs, seqs.toSorted((a, b) => a - b));
   });
 
-  test("an event that is posted equals the one that is pulled", async () => {
+  test("a posted event equals the pulled event", async () => {
     const { last } = await pb.events();
     await pb.create("messages", text(room, ann), ann);
     const { events } = await pb.events(last);
@@ -190,7 +190,7 @@ describe("delivery", () => {
     intake.mode = "answer";
   });
 
-  test("a call of the gateway does not end the pause, since it shows nothing of the other direction", async () => {
+  test("a call by the gateway does not end the pause, since the other direction may still fail", async () => {
     const { last, delivery } = await pb.events();
     assert.deepEqual(delivery, { url: intake.url, error: "the gateway answered 500" });
     const posts = intake.posts.length;
@@ -199,7 +199,7 @@ describe("delivery", () => {
     assert.equal(intake.posts.length, posts, "the breaker is open");
   });
 
-  test("a probe that arrives ends the pause, and what the gateway has already is not posted again", async () => {
+  test("a successful probe ends the pause, and events that the gateway has are not posted again", async () => {
     const { last } = await pb.events();
     await pb.events(last);
     const { body } = await pb.gateway("POST", "/api/gateway/probe", {});
@@ -249,7 +249,7 @@ describe("delivery", () => {
     assert.ok(lines.every((line) => line.level === 4 && line.data.url === intake.url));
   });
 
-  test("after a restart nothing old is posted", async () => {
+  test("after a restart, old events are not posted", async () => {
     intake.mode = "refuse";
     for (let i = 0; i < 3; i++) await pb.create("messages", text(room, ann), ann);
     await pb.stop({ keep: true });
@@ -273,7 +273,7 @@ describe("routes", () => {
   ];
 
   for (const [method, target, body] of routes) {
-    test(`${target} wants a good signature`, async () => {
+    test(`${target} requires a valid signature`, async () => {
       const now = Math.floor(Date.now() / 1000);
       const cases = [
         [{}, 200],
@@ -295,7 +295,7 @@ describe("routes", () => {
     });
   }
 
-  test("a signature is good for one target and one body only", async () => {
+  test("a signature is valid for one target and one body only", async () => {
     const body = JSON.stringify({ seq: 0 });
     const timestamp = String(Math.floor(Date.now() / 1000));
     const of = (target, text) => ({
@@ -307,7 +307,7 @@ describe("routes", () => {
     assert.equal((await pb.gateway("POST", confirm, body, of(confirm, `${body} `))).status, 401);
   });
 
-  test("what makes no sense is a bad request", async () => {
+  test("malformed requests get \"bad request\"", async () => {
     const many = (entry) => Array(501).fill(entry);
     const bad = [
       ["POST", "/api/gateway/keys", "not json"],
@@ -338,7 +338,7 @@ describe("routes", () => {
     }
   });
 
-  test("keys verify the tokens that PocketBase gives out", async () => {
+  test("keys verify PocketBase's tokens", async () => {
     const answers = await pb.accounts(ann, bob, ann);
     assert.deepEqual(answers[0], answers[2]);
     for (const [user, answer] of [[ann, answers[0]], [bob, answers[1]]]) {
@@ -350,7 +350,7 @@ describe("routes", () => {
     assert.deepEqual(body, { keys: [null, null, null] });
   });
 
-  test("keys come with what restricts a user", async () => {
+  test("keys come with the user's bans, mutes and blocks", async () => {
     const eve = await pb.user("eve");
     const account = async () => {
       const [{ key, user, ...rest }] = await pb.accounts(eve);
@@ -363,7 +363,7 @@ describe("routes", () => {
     assert.deepEqual(await account(), { bannedUntil, mutedUntil, blocked: [bob.id, ann.id] });
   });
 
-  test("authorize answers what the guard's view rule says", async () => {
+  test("authorize applies the guard's view rule", async () => {
     const open = await pb.create("rooms", { name: "open", type: "public", owner: ann.id }, ann);
     const table = [
       [ann.id, `room:${room.id}`, "allowed", "the owner"],
@@ -401,7 +401,7 @@ describe("routes", () => {
     await pb.update("users", bob.id, { banned_until: "" });
   });
 
-  test("authorize asks in the context of PocketBase's realtime", async () => {
+  test("authorize uses the context of PocketBase's realtime", async () => {
     const { body: { viewRule } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
     const results = [];
     for (const sign of ["=", "!="]) {
@@ -430,7 +430,7 @@ describe("routes", () => {
     assert.match(boot, /^\w{16}$/);
   });
 
-  test("a page of large events ends early, but has one", async () => {
+  test("a page of large events ends early, but has at least one", async () => {
     const { last: before } = await pb.events(0, 1);
     const large = "\u0001".repeat(40_000); // six bytes each in JSON
     for (let i = 0; i < 22; i++) await pb.create("messages", text(room, ann, large), ann);
@@ -451,7 +451,7 @@ describe("other configurations", () => {
       for (let i = 0; i < 4; i++) await pb.create("messages", text(room, ann), ann);
       const confirm = async (seq) => (await pb.gateway("POST", "/api/gateway/confirm", { seq })).body.trimmed;
       assert.equal(await confirm(6), 0, "too young");
-      let trimmed = 0; // row by row, as each gets old enough
+      let trimmed = 0; // row by row, as each becomes old enough
       const left = async () => (await pb.events()).events.map((e) => e.seq);
       await until(async () => (trimmed += await confirm(3)) === 2, "rows to be old enough");
       assert.deepEqual(await left(), [3, 4, 5, 6], "the last confirmed one stays, to recognise the outbox by");
@@ -464,7 +464,7 @@ describe("other configurations", () => {
     }
   });
 
-  test("a long outbox is trimmed in pieces, between which others write", async () => {
+  test("a long outbox is trimmed in pieces, with other writes in between", async () => {
     const rows = 250_000;
     const fill = `routerAdd("POST", "/fill", (e) => {
       e.app.db().newQuery(\`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${rows})
@@ -514,7 +514,7 @@ describe("other configurations", () => {
 
   test("a schema without bans, mutes and blocks", async () => {
     const without = edit(CONFIG, /^ +(bannedUntil|mutedUntil|blocked): .*\n/gm, "");
-    // That nobody is banned follows from the config no longer.
+    // Without this setting, the config no longer shows that no user is banned.
     const vouched = edit(CONFIG, /: (\["user:.*\]),$/gm, ": { to: $1, trusted: true },");
     const pb = await PocketBase.start({ prepare: (folder) => [without, vouched].forEach((change) => change(folder)) });
     try {
@@ -526,7 +526,7 @@ describe("other configurations", () => {
     }
   });
 
-  test("what other hooks unhide stays hidden from the channel", async () => {
+  test("fields unhidden by other hooks stay hidden from the channel", async () => {
     const pb = await PocketBase.start({
       prepare(folder) {
         edit(CONFIG, "  relay: {", '  relay: {\n    users: ["room:{id}"],')(folder);
@@ -603,7 +603,7 @@ describe("other configurations", () => {
     ["no outbox", { prepare: (folder) => rmSync(path.join(folder, OUTBOX)), says: "_gateway_outbox.js" }],
     ["a config that is not JavaScript", { change: ["module.exports = {", "module.exports = {{"], says: "gateway.config.js" }],
   ];
-  /** Commands, one after the other, in an installation of their own; gives the last one's end. */
+  /** Runs commands in sequence in a new installation; returns the result of the last command. */
   function commands(list, { env, prepare } = {}) {
     const folder = install(prepare);
     try {

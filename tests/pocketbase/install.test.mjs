@@ -1,5 +1,5 @@
-// The gateway's files beside an application that is there already, with hooks, migrations, users and data of its own:
-// as the README says, two folders are copied and one file is edited.
+// The gateway's files beside an existing application with its own hooks, migrations, users and data. As in the
+// README, two folders are copied and one file is edited.
 
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -32,7 +32,7 @@ onRecordAfterCreateSuccess((e) => {
 routerAdd("GET", "/shop/hello", (e) => e.json(200, { hello: "shop" }));
 `;
 
-/** An application without the gateway, in a folder of its own. */
+/** An application without the gateway. */
 function shop(folder) {
   mkdirSync(path.join(folder, "pb_hooks"), { recursive: true });
   mkdirSync(path.join(folder, "pb_migrations"), { recursive: true });
@@ -40,7 +40,7 @@ function shop(folder) {
   writeFileSync(path.join(folder, "pb_migrations/1700000000_shop.js"), SCHEMA);
 }
 
-test("an application with hooks, rules and data of its own stays what it is, and is relayed", async (t) => {
+test("an existing application with hooks, rules and data stays unchanged, and is relayed", async (t) => {
   const folder = install(shop, null);
   let pb = await PocketBase.start({ folder });
   t.after(() => pb.stop());
@@ -56,12 +56,12 @@ test("an application with hooks, rules and data of its own stays what it is, and
   const before = await schema();
   await pb.stop({ keep: true });
 
-  // Step 1 of the README: copied as it is, the config relays nothing and PocketBase starts.
+  // Step 1 of the README: the unchanged config relays nothing, and PocketBase starts.
   for (const part of ["pb_hooks", "pb_migrations"]) cpSync(path.join(GATEWAY, part), path.join(folder, part), { recursive: true });
   pb = await PocketBase.start({ folder });
   assert.deepEqual(await schema(), before, "no collection, rule or field is another");
   await pb.create("orders", { name: "unrelayed", shop: mine.id });
-  // A new config has everybody's access checked anew, in rows of their own that go to no channel.
+  // A new config makes every user's access be checked again, in separate rows without a channel.
   const relayed = async () => (await pb.events()).events.filter(({ channels }) => channels.length > 0);
   assert.deepEqual(await relayed(), []);
   await pb.stop({ keep: true });

@@ -5,16 +5,16 @@ import { after, before, describe, test } from "node:test";
 import { PASSWORD, PocketBase } from "./harness.mjs";
 
 let pb;
-const people = {}; // ann owns the rooms, mod moderates, bob is a member, eve is nobody, adm is an admin of the site
+const people = {}; // ann owns the rooms, mod moderates, bob is a member, eve a stranger, adm an admin of the site
 
 const FUTURE = "2100-01-01 00:00:00.000Z";
 const PAST = "2001-01-01 00:00:00.000Z";
 
-/** Tries one call and says whether it was let through. */
+/** Tries one call; returns whether it was allowed. */
 async function tries(who, method, target, data) {
   const { status, body } = await pb.call(method, `/api/collections/${target}`, data, people[who]);
   assert.ok([200, 204, 400, 403, 404].includes(status), `${status} ${JSON.stringify(body)}`);
-  // A refusal by a rule says nothing about fields; anything else would hide a broken test.
+  // A refusal by a rule mentions no fields; another error would hide a broken test.
   if (status === 400) assert.deepEqual(body.data, {}, JSON.stringify(body));
   return status < 300;
 }
@@ -25,7 +25,7 @@ const mayNot = async (...call) => assert.ok(!(await tries(...call)), `should be 
 const id = (who) => people[who].id;
 const text = (room, who) => ({ room: room.id, author: id(who), content: "x", type: "text" });
 
-/** A room of Ann's with Mod as moderator and Bob as member; their memberships by name. */
+/** A room of Ann's with Mod as moderator and Bob as member; the memberships are stored by name. */
 async function roomOf(type) {
   const room = await pb.create("rooms", { name: type, type, owner: id("ann") }, people.ann);
   const { items } = await pb.list("room_members", pb.root, `filter=(room='${room.id}')`);
@@ -48,7 +48,7 @@ after(() => pb?.stop());
 describe("users", () => {
   const signup = (name, more) => ({ email: `${name}@example.com`, password: PASSWORD, passwordConfirm: PASSWORD, ...more });
 
-  test("a new user is an ordinary one, whatever he asks for", async () => {
+  test("a new user is an ordinary user, whatever the request says", async () => {
     await may(null, "POST", "users/records", signup("new1"));
     const { items } = await pb.list("users", pb.root, "filter=(email='new1@example.com')");
     assert.equal(items[0].role, "user");
@@ -64,7 +64,7 @@ describe("users", () => {
     }
   });
 
-  test("nobody raises himself or lifts his own ban", async () => {
+  test("users cannot raise their own role or lift their own ban", async () => {
     const own = `users/records/${id("bob")}`;
     await may("bob", "PATCH", own, { status_text: "hello", public_key: "k", blocked: [id("eve")] });
     await may("bob", "PATCH", own, { role: "user", banned_until: "", muted_until: "" }); // unchanged
@@ -78,7 +78,7 @@ describe("users", () => {
     ]) {
       await mayNot("bob", "PATCH", own, data);
     }
-    // Prepended to a single value, it is the old one that stays.
+    // With the modifier "+" on a single value, the old value stays.
     assert.equal((await pb.update("users", id("bob"), { "+role": "admin" }, people.bob)).role, "user");
     await mayNot("bob", "PATCH", `users/records/${id("eve")}`, { status_text: "by bob" });
     await mayNot("bob", "DELETE", `users/records/${id("eve")}`);
@@ -87,7 +87,7 @@ describe("users", () => {
     await pb.update("users", id("bob"), { muted_until: "" });
   });
 
-  test("an admin gives roles and bans, and nothing of the account", async () => {
+  test("an admin changes roles and bans, and nothing else of an account", async () => {
     const eve = `users/records/${id("eve")}`;
     await may("adm", "PATCH", eve, { role: "moderator", muted_until: FUTURE });
     await may("adm", "PATCH", eve, { role: "user", muted_until: "" });
@@ -96,7 +96,7 @@ describe("users", () => {
     await mayNot("adm", "DELETE", eve);
   });
 
-  test("everyone signed in sees everyone, but only his own e-mail", async () => {
+  test("signed-in users see every user, but only their own e-mail", async () => {
     const { items } = await pb.list("users", people.bob);
     assert.ok(items.length >= 5);
     assert.deepEqual(items.filter((user) => user.email).map((user) => user.id), [id("bob")]);
@@ -105,7 +105,7 @@ describe("users", () => {
     assert.equal(guess.totalItems, 0, "nor finds anyone by it");
   });
 
-  test("a banned user is out at once, with his old token and for a new one", async () => {
+  test("a banned user is locked out at once, with the old token and for a new one", async () => {
     const room = await roomOf("public");
     await pb.update("users", id("bob"), { banned_until: FUTURE });
     await mayNot("bob", "GET", `rooms/records/${room.id}`);
@@ -119,7 +119,7 @@ describe("users", () => {
 });
 
 describe("rooms", () => {
-  test("public ones are seen by all who are signed in, others by members", async () => {
+  test("public rooms are visible to signed-in users, other rooms to members", async () => {
     for (const [type, stranger] of [["public", true], ["private", false], ["direct", false]]) {
       const room = await roomOf(type);
       await may("ann", "GET", `rooms/records/${room.id}`);
@@ -132,7 +132,7 @@ describe("rooms", () => {
     }
   });
 
-  test("created in one's own name", async () => {
+  test("created only in the user's own name", async () => {
     await mayNot("eve", "POST", "rooms/records", { name: "r", type: "public", owner: id("ann") });
     await mayNot("eve", "POST", "rooms/records", { name: "r", type: "public" });
     await mayNot(null, "POST", "rooms/records", { name: "r", type: "public", owner: "" });
@@ -153,7 +153,7 @@ describe("rooms", () => {
     await may("ann", "DELETE", target);
   });
 
-  test("only a message of the room is pinned", async () => {
+  test("only a message of the room can be pinned", async () => {
     const [room, other] = [await roomOf("private"), await roomOf("private")];
     const inside = await pb.create("messages", text(room, "bob"), people.bob);
     const outside = await pb.create("messages", text(other, "bob"), people.bob);
@@ -168,14 +168,14 @@ describe("rooms", () => {
 describe("members", () => {
   const join = (room, who, role = "member") => ({ room: room.id, user: id(who), role });
 
-  test("seen by members of that room", async () => {
+  test("visible to members of the room", async () => {
     const room = await roomOf("private");
     const seen = async (who) => (await pb.list("room_members", people[who], `filter=(room='${room.id}')`)).totalItems;
     assert.equal(await seen("bob"), 3);
     assert.equal(await seen("eve"), 0);
   });
 
-  test("one joins a public room oneself, as a member", async () => {
+  test("users may join a public room themselves, as members", async () => {
     const room = await roomOf("public");
     await mayNot("eve", "POST", "room_members/records", join(room, "eve", "owner"));
     await mayNot("eve", "POST", "room_members/records", join(room, "eve", "moderator"));
@@ -184,7 +184,7 @@ describe("members", () => {
     await may("eve", "POST", "room_members/records", join(room, "eve"));
   });
 
-  test("into a private room one is brought, with no more power than who brings one", async () => {
+  test("users are added to a private room with no more power than the user who adds them", async () => {
     const room = await roomOf("private");
     await mayNot("eve", "POST", "room_members/records", join(room, "eve"));
     await mayNot("bob", "POST", "room_members/records", join(room, "eve"));
@@ -195,8 +195,8 @@ describe("members", () => {
     await may("ann", "POST", "room_members/records", join(room, "adm", "moderator"));
   });
 
-  test("power in one room is none in another, nor is somebody else's", async () => {
-    const room = await roomOf("private"); // Bob is a member here, beside a moderator and an owner
+  test("a role in one room gives no power in another room", async () => {
+    const room = await roomOf("private"); // Bob is a member here, with a moderator and an owner
     const own = await pb.create("rooms", { name: "bob's", type: "private", owner: id("bob") }, people.bob);
     await may("bob", "POST", "room_members/records", join(own, "eve"));
     await mayNot("bob", "POST", "room_members/records", join(room, "eve"));
@@ -207,7 +207,7 @@ describe("members", () => {
     await mayNot("bob", "DELETE", `messages/records/${message.id}`);
   });
 
-  test("everyone keeps his own marks; only the owner gives roles", async () => {
+  test("users change only their own marks; only the owner changes roles", async () => {
     const [room, other] = [await roomOf("private"), await roomOf("private")];
     const bobs = `room_members/records/${room.bob.id}`;
     await may("bob", "PATCH", bobs, { last_read: PAST, muted: true });
@@ -228,7 +228,7 @@ describe("members", () => {
     await may("ann", "PATCH", bobs, { role: "member" });
   });
 
-  test("one leaves oneself; moderators send away members, the owner anyone else", async () => {
+  test("users may leave; moderators remove members, the owner anyone else", async () => {
     const room = await roomOf("private");
     const membership = (who) => `room_members/records/${room[who].id}`;
     await mayNot("eve", "DELETE", membership("bob"));
@@ -240,7 +240,7 @@ describe("members", () => {
     await may("ann", "DELETE", membership("ann"));
   });
 
-  test("a direct room has two members, and stays theirs", async () => {
+  test("a direct room keeps its two members", async () => {
     const room = await roomOf("direct");
     await mayNot("ann", "POST", "room_members/records", join(room, "eve"));
     await mayNot("eve", "POST", "room_members/records", join(room, "eve"));
@@ -275,7 +275,7 @@ describe("messages and reactions", () => {
     await pb.update("users", id("bob"), { muted_until: "" });
   });
 
-  test("seen by whoever may see the room", async () => {
+  test("visible to users who may view the room", async () => {
     for (const type of ["public", "private"]) {
       const room = await roomOf(type);
       const message = await pb.create("messages", text(room, "bob"), people.bob);
@@ -314,7 +314,7 @@ describe("messages and reactions", () => {
     await mayNot("bob", "DELETE", target);
   });
 
-  test("the site's staff moderates the rooms that it is in", async () => {
+  test("admins of the site moderate the rooms of which they are members", async () => {
     const open = await roomOf("public");
     const message = await pb.create("messages", text(open, "bob"), people.bob);
     await mayNot("adm", "DELETE", `messages/records/${message.id}`);
@@ -325,7 +325,7 @@ describe("messages and reactions", () => {
     await may("adm", "DELETE", `messages/records/${message.id}`);
   });
 
-  test("one reacts for oneself, where one is a member", async () => {
+  test("users react in their own name, in rooms of which they are members", async () => {
     const [room, open] = [await roomOf("private"), await roomOf("public")];
     const message = await pb.create("messages", text(room, "ann"), people.ann);
     const heard = await pb.create("messages", text(open, "ann"), people.ann);
@@ -340,7 +340,7 @@ describe("messages and reactions", () => {
     await may("bob", "DELETE", `reactions/records/${items[0].id}`);
   });
 
-  test("who leaves the site leaves his messages behind", async () => {
+  test("the messages of a deleted user stay", async () => {
     const room = await roomOf("private");
     people.tmp = await pb.user("tmp");
     await pb.create("room_members", { room: room.id, user: id("tmp"), role: "member" }, people.ann);
@@ -354,7 +354,7 @@ describe("messages and reactions", () => {
 describe("people", () => {
   const request = (from, to, status = "pending") => ({ from: id(from), to: id(to), status });
 
-  test("a friend request is sent by the one and answered by the other", async () => {
+  test("a friend request is sent by one user and answered by the other", async () => {
     await mayNot("eve", "POST", "friend_requests/records", request("ann", "eve"));
     await mayNot("eve", "POST", "friend_requests/records", request("eve", "ann", "accepted"));
     await mayNot("eve", "POST", "friend_requests/records", request("eve", "eve"));
@@ -377,7 +377,7 @@ describe("people", () => {
     const key = (who) => ({ room: room.id, user: id(who), encrypted_key: "k", key_version: 1 });
     await mayNot("eve", "POST", "room_keys/records", key("eve"));
     await mayNot("eve", "POST", "room_keys/records", key("bob"));
-    await mayNot("bob", "POST", "room_keys/records", key("eve")); // who is no member: an event in anybody's own channel
+    await mayNot("bob", "POST", "room_keys/records", key("eve")); // not a member: would reach her own channel
     await pb.create("room_members", { room: room.id, user: id("eve"), role: "member" });
     await may("bob", "POST", "room_keys/records", key("eve"));
     const { items } = await pb.list("room_keys", people.eve);
@@ -392,7 +392,7 @@ describe("people", () => {
     await may("eve", "DELETE", target);
   });
 
-  test("achievements are given by the server and seen by all", async () => {
+  test("achievements are given by the server and visible to signed-in users", async () => {
     const { id: given } = await pb.create("achievements", { user: id("bob"), achievement: "first", progress: 1 });
     await may("eve", "GET", `achievements/records/${given}`);
     await mayNot("bob", "PATCH", `achievements/records/${given}`, { progress: 2 });

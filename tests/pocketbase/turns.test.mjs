@@ -1,5 +1,5 @@
-// Which write posts to the gateway (pb_hooks/gateway/turns.js), as a property: random interleavings of writes on
-// simulated JavaScript engines that share nothing but the state, each with a seed that a failure prints.
+// The choice of the posting write (pb_hooks/gateway/turns.js), as a property: random interleavings of writes on
+// simulated JavaScript engines that share only the state. A failure prints its seed.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -9,7 +9,7 @@ const turns = createRequire(import.meta.url)("../../deploy/pocketbase/pb_hooks/g
 
 const TIMEOUT = 1000;
 
-/** Mulberry32: random numbers from 0 to 1 that a seed determines. */
+/** Mulberry32: random numbers from 0 to 1, determined by a seed. */
 function random(seed) {
   return () => {
     seed = (seed + 0x6d2b79f5) | 0;
@@ -20,21 +20,21 @@ function random(seed) {
 }
 
 /**
- * A server with `writes` writes. `trouble` is the share of posts that fail, `slowest` the milliseconds of a post at
- * most, `batch` the rows of a post at most, `pulls` how often the gateway reads the outbox by itself.
+ * A server with `writes` writes. `trouble` is the share of failing posts, `slowest` the longest post in milliseconds,
+ * `batch` the largest number of rows in a post, `pulls` the frequency of the gateway's own reads of the outbox.
  */
 class Server {
   constructor(seed, { writes, trouble = 0, slowest = 3, batch = 5, pulls = 0 }) {
     Object.assign(this, { random: random(seed), writes, trouble, slowest, batch, pulls });
     this.state = turns.INITIAL;
     this.now = 1_000_000;
-    this.rows = 0; // committed: 1 to this number
+    this.rows = 0; // committed rows: 1 to this number
     this.posts = []; // {first, last, failed} in the order of their beginning
     this.engines = [];
     this.pulled = 0;
-    this.waits = []; // milliseconds, of each write
+    this.waits = []; // milliseconds of each write
     this.waiting = 0;
-    this.mostPosts = 0; // of one write
+    this.mostPosts = 0; // posts of one write
   }
 
   change(step) {
@@ -43,7 +43,7 @@ class Server {
     return answer;
   }
 
-  /** One write after its commit, step by step: each yield is a moment at which others may run. */
+  /** One write after its commit, step by step. Other writes may run at each yield. */
   *write() {
     const seq = ++this.rows;
     yield 0;
@@ -62,7 +62,7 @@ class Server {
     this.waiting -= waits;
     this.waits.push(slept);
     const since = this.now;
-    let own = waits ? null : seq; // to begin with, its own row is posted without a look at the others
+    let own = waits ? null : seq; // at first, the write posts its own row without reading the others
     for (let count = 1; answer === turns.POST; count++) {
       this.mostPosts = Math.max(this.mostPosts, count);
       const { turn, posted } = this.state;
@@ -88,7 +88,7 @@ class Server {
     }
   }
 
-  /** Lets everything run to its end. */
+  /** Runs until every write has ended. */
   run() {
     while (this.writes > 0 || this.engines.length > 0) {
       const ready = this.engines.filter(({ at }) => at <= this.now);
@@ -101,7 +101,7 @@ class Server {
     return this;
   }
 
-  /** The gateway has read the outbox up to some row. */
+  /** The gateway reads the outbox up to a random row. */
   pull() {
     const posted = Math.max(this.state.posted, 0);
     const seq = posted + Math.floor(this.random() * (this.rows - posted + 1));
@@ -120,7 +120,7 @@ class Server {
     if (!done) this.engines.push({ steps: engine.steps, at: this.now + value });
   }
 
-  /** The numbers of the rows that arrived, in this order. */
+  /** The numbers of the received rows, in order of arrival. */
   get arrived() {
     const good = this.posts.filter(({ failed }) => !failed);
     return good.flatMap(({ first, last }) => Array.from({ length: last - first + 1 }, (_, i) => first + i));
@@ -142,13 +142,13 @@ const upTo = (last, first = 1) => Array.from({ length: last - first + 1 }, (_, i
 test("every row is posted once and in order, and none stays behind", () => {
   seeds(2000, (seed) => {
     const server = new Server(seed, { writes: 30 }).run();
-    // The first post may leave out rows before its own, as after a start with rows that have piled up.
+    // The first post may skip rows before its own, as after a start with a backlog.
     assert.deepEqual(server.arrived, upTo(30, server.posts[0].first));
     assert.ok(server.posts[0].first <= 30);
   });
 });
 
-test("rows that the gateway reads by itself meanwhile leave none of the others behind", () => {
+test("reads by the gateway in between leave no row behind", () => {
   seeds(2000, (seed) => {
     const server = new Server(seed, { writes: 30, pulls: 0.02 }).run();
     const missing = upTo(30, server.posts[0]?.first ?? 31).filter((seq) => seq > server.pulled && !server.arrived.includes(seq));
@@ -156,7 +156,7 @@ test("rows that the gateway reads by itself meanwhile leave none of the others b
   });
 });
 
-test("a write posts once and for all that wait", () => {
+test("a write posts at most once, for every waiting write", () => {
   seeds(500, (seed) => {
     const server = new Server(seed, { writes: 200, batch: 1000 }).run();
     assert.equal(server.mostPosts, 1);
@@ -164,7 +164,7 @@ test("a write posts once and for all that wait", () => {
   });
 });
 
-test("after failures rows come again, but never out of order, and what follows the last failure arrives", () => {
+test("after failures rows may repeat, but never out of order, and rows after the last failure arrive", () => {
   seeds(2000, (seed) => {
     const server = new Server(seed, { writes: 30, trouble: 0.3 }).run();
     const { arrived } = server;
@@ -185,7 +185,7 @@ test("a write waits for a slow gateway's answer no longer than the patience", ()
   assert.ok(gaveUp > 20, `${gaveUp} writes gave up in 200 runs`);
 });
 
-test("once a write has waited in vain for a post, no other one waits for it", () => {
+test("once a write has waited in vain for a post, no other write waits for this post", () => {
   let [state, answer] = turns.committed(turns.INITIAL, 1, 0, TIMEOUT);
   [state, answer] = turns.committed(state, 2, 1, TIMEOUT);
   assert.equal(answer, turns.WAIT);
@@ -197,7 +197,7 @@ test("once a write has waited in vain for a post, no other one waits for it", ()
   assert.equal(answer, turns.POST, "the write that posted goes on with their rows");
 });
 
-test("a turn whose engine ended without a word is taken over, and its late end changes nothing", () => {
+test("the turn of a vanished engine is taken over, and its late end changes nothing", () => {
   let [state, answer] = turns.committed(turns.INITIAL, 1, 0, TIMEOUT);
   assert.equal(answer, turns.POST);
   const lost = state.turn;

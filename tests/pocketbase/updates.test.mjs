@@ -1,4 +1,4 @@
-// Personal channels, and what the hooks tell the gateway of who sees which records.
+// Personal channels, and the hooks' answers about the visibility of records.
 
 import assert from "node:assert/strict";
 import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
@@ -30,10 +30,10 @@ const ask = async (route, question) => {
   return body;
 };
 
-/** The order of IDs in SQLite. */
+/** Compares IDs in SQLite's order. */
 const isAfter = (id, other) => Buffer.compare(Buffer.from(id), Buffer.from(other)) > 0;
 
-/** All pages of a user or class, as the gateway adds them up: {class, yes, no}, or null where there is nobody. */
+/** The pages of a user or class, combined like in the gateway: {class, yes, no}, or null for an unknown user. */
 async function whole(who, rows = 3) {
   const all = { class: null, yes: [], no: [] };
   for (let after = ""; after !== null; ) {
@@ -51,7 +51,7 @@ async function whole(who, rows = 3) {
   return all;
 }
 
-/** What a user sees, as the gateway adds it up: sorted IDs. */
+/** The records visible to a user, computed like in the gateway: sorted IDs. */
 async function seen({ id }, rows) {
   const { class: name, yes, no } = await whole(id, rows);
   const all = new Set(name === null ? [] : (await whole(`~${name}`, rows)).yes);
@@ -60,7 +60,7 @@ async function seen({ id }, rows) {
   return [...all].sort();
 }
 
-/** What a user sees, by PocketBase's own list and views: sorted IDs. */
+/** The records visible to a user, by PocketBase's own list and views: sorted IDs. */
 async function truth(user) {
   const { status, body } = await pb.call("GET", "/api/collections/rooms/records?perPage=500", undefined, user);
   if (status !== 200) return [];
@@ -69,7 +69,7 @@ async function truth(user) {
   return ids.filter((_, i) => views[i].status === 200).sort();
 }
 
-/** Which of these records `who` may view, by single questions. */
+/** The records among `ids` that `who` may view, by individual checks. */
 async function views(who, ids) {
   const results = [];
   while (results.length < ids.length) {
@@ -98,8 +98,8 @@ describe("personal channels", () => {
   });
 });
 
-describe("what the outbox says of a guarded record", () => {
-  test("whom it names, before and after", async () => {
+describe("the outbox rows of a guarded record", () => {
+  test("name its users before and after the change", async () => {
     const { result: room, rows: [created] } = await rows(() => roomOf(ann, "public"));
     assert.deepEqual(created.updates, { channels: [CHANNEL], users: [ann.id] });
     const { rows: [updated] } = await rows(() => pb.update("rooms", room.id, { owner: bob.id }));
@@ -109,14 +109,14 @@ describe("what the outbox says of a guarded record", () => {
     assert.deepEqual(of.map((row) => [row.data.action, row.data.collection]), [["delete", "rooms"]]);
   });
 
-  test("nothing of other records", async () => {
+  test("name no users for other records", async () => {
     const room = await roomOf(ann, "public");
     const { rows: added } = await rows(() => pb.create("room_members", { room: room.id, user: bob.id, role: "member" }));
     assert.deepEqual(added.map((row) => "updates" in row), [false]);
   });
 });
 
-describe("who sees what", () => {
+describe("visible records", () => {
   let ids;
   const setRules = async (listRule, viewRule) => {
     const { status, body } = await pb.call("PATCH", "/api/collections/rooms", { listRule, viewRule }, pb.root);
@@ -135,7 +135,7 @@ describe("who sees what", () => {
   const owned = () => `owner = @request.auth.id`;
   const moderated = () =>
     `@request.auth.room_members_via_user.room ?= id && @request.auth.room_members_via_user.role ?= "moderator"`;
-  // The viewRule, whether users share what they see, and the listRule where it is another one.
+  // The viewRule, whether users share a class, and the listRule if it differs.
   const rules = [
     ["as it is", () => rule, true],
     ["seen from the room", () => `@request.auth.id != "" && (type = "public" || room_members_via_room.user ?= @request.auth.id)`, true],
@@ -163,7 +163,7 @@ describe("who sees what", () => {
   ];
   for (const [name, view, sharing, list = view] of rules) {
     test(name, async () => {
-      // PocketBase's API has another context than its realtime and the gateway's questions.
+      // The context of PocketBase's API differs from the context of its realtime and of the gateway's checks.
       await setRules(list("default"), view("default"));
       const truths = await Promise.all([ann, bob, eve].map(truth));
       await setRules(list("realtime"), view("realtime"));
@@ -174,7 +174,7 @@ describe("who sees what", () => {
           assert.deepEqual(await views(user.id, ids), truths[i]);
         }
         if (!sharing) return;
-        // The class, of single records and as a whole.
+        // The class, by individual records and as a whole.
         const of = await whole(bob.id);
         assert.deepEqual(await views(`~${of.class}`, ids), [...(await whole(`~${of.class}`)).yes].sort());
       } finally {
@@ -183,7 +183,7 @@ describe("who sees what", () => {
     });
   }
 
-  test("a user whom nothing names sees what the class does; there is nobody and nothing", async () => {
+  test("a user without own records sees the class's records; unknown users and records get no answer", async () => {
     const carl = await pb.user("carl");
     const { class: name, yes, no } = await whole(carl.id);
     assert.deepEqual([yes, no], [[], []]);
@@ -195,7 +195,7 @@ describe("who sees what", () => {
     assert.deepEqual((await ask("view", { checks })).results, [false, null, false]);
   });
 
-  test("ids of any letters are found, page by page, whatever their order in JavaScript", async () => {
+  test("ids of any characters are found page by page, whatever their order in JavaScript", async () => {
     const { body: { fields } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
     const { body: { fields: ofUsers } } = await pb.call("GET", "/api/collections/users", undefined, pb.root);
     for (const id of [fields, ofUsers].map((fields) => fields.find(({ name }) => name === "id"))) {
@@ -213,7 +213,7 @@ describe("who sees what", () => {
     assert.deepEqual((await ask("authorize", { checks })).results, ["allowed", "denied", "allowed"]);
   });
 
-  test("a view comes with the record as it is, and nothing of those that nobody may view", async () => {
+  test("a view check returns visible records unchanged, and nothing of invisible records", async () => {
     const { items } = await pb.list("rooms");
     const [open, closed] = ["public", "private"].map((type) => items.find((room) => room.type === type));
     const checks = [{ user: eve.id, record: open.id }, { user: eve.id, record: closed.id }];
@@ -234,7 +234,7 @@ describe("links to a parent of the record", () => {
       people.push({ name, ...(await kanban.login(account.email, PASSWORD, "members")) });
     }
     const [ann, ben, cat] = people;
-    // Of three workspaces Ann owns the first, Ben is in the first and the second, Cat is nowhere but a guest.
+    // Three workspaces: Ann owns the first, Ben is in the first and second, Cat is only a guest.
     const workspaces = [];
     for (const owner of [ann, cat, cat]) workspaces.push(await kanban.create("workspaces", { name: "W", owner: owner.id }));
     await kanban.create("memberships", { workspace: workspaces[0].id, member: ben.id, role: "viewer" });
@@ -255,7 +255,7 @@ describe("links to a parent of the record", () => {
     assert.equal(status, 200, JSON.stringify(body));
     return body;
   };
-  /** What a user sees, as the gateway adds it up: sorted IDs. */
+  /** The records visible to a user, computed like in the gateway: sorted IDs. */
   const seenBy = async ({ id }) => {
     const of = async (user) => (await ask("visible", { user, after: "", rows: 1000 })).page;
     const { class: name, yes, no } = await of(id);
@@ -291,7 +291,7 @@ describe("links to a parent of the record", () => {
         assert.deepEqual(boards.filter((_, i) => results[i]), truth, user.name);
         counts.push(truth.length);
       }
-      // Else the test would show nothing.
+      // Otherwise the test would prove nothing.
       assert.ok(new Set(counts).size > 1 || name === "as text alone", `the rule tells users apart: ${counts}`);
     });
   }
@@ -319,7 +319,7 @@ onRecordEnrich((e) => {
     small = await roomOf(ann, "public");
   });
 
-  test("each reader gets a record as PocketBase shows it to them, and a superuser's fields are nobody's", async () => {
+  test("each reader gets the record as PocketBase shows it to that reader, without a superuser's fields", async () => {
     const checks = [ann, bob].map(({ id }) => ({ user: id, record: small.id }));
     const { results, records, own, perReader } = await ask("view", { checks });
     assert.deepEqual([results, records, perReader], [[true, true], {}, true]);
@@ -330,7 +330,7 @@ onRecordEnrich((e) => {
     }
   });
 
-  test("with hooks too, all that a user may view is found", async () => {
+  test("with hooks too, every visible record is found", async () => {
     const { body: { viewRule, listRule } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
     const rule = `@request.auth.room_members_via_user.room ?= id && @request.auth.room_members_via_user.role != "x"`;
     for (let i = 0; i < 25; i++) await roomOf(ann, "private");
@@ -341,7 +341,7 @@ onRecordEnrich((e) => {
     await pb.call("PATCH", "/api/collections/rooms", { viewRule, listRule }, pb.root);
   });
 
-  test("of a record that is too large or too deep for an event there is the ID alone", async () => {
+  test("a record too large or too deep for an event is given as its ID only", async () => {
     await pb.call("PATCH", "/api/collections/rooms", { viewRule: "", listRule: "" }, pb.root);
     const { body: { fields } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
     fields.push({ type: "text", name: "about", max: 5000 }, { type: "json", name: "tree" });

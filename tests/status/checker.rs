@@ -1,4 +1,4 @@
-//! Compares what observers saw with one another and with the truth.
+//! Compares the observers' logs with each other and with the truth.
 
 use super::device::{How, Life};
 use super::observer::Chain;
@@ -6,19 +6,19 @@ use super::stage::{GRACE, LEASE, PING, PONG};
 use konvert_gateway::broker::status::{State, Status};
 use std::collections::BTreeMap;
 
-/// What a busy machine may take for anything.
+/// Tolerance in milliseconds for delays on a busy machine.
 const SLACK: u64 = 1500;
-/// How long a gateway may take to write down what has happened.
+/// Longest time until a gateway has stored a change, in milliseconds.
 const UNWRITTEN: u64 = 500;
 
-/// A user's changes in their order, by version, put together from what all observers saw.
+/// A user's changes in order of version, combined from the observers.
 pub type Log = BTreeMap<u64, State>;
 
 fn at(version: u64) -> u64 {
     version / 1000
 }
 
-/// The log of one user; also that observers agree, and that a status never follows itself.
+/// The log of one user. Asserts that observers agree, and that a status never follows itself.
 pub fn log_of(chains: &[&Chain]) -> Log {
     let mut log = Log::new();
     for chain in chains {
@@ -27,7 +27,7 @@ pub fn log_of(chains: &[&Chain]) -> Log {
             assert!(before.version < after.version, "an older state after a newer one: {chain:?}");
             assert_ne!(before.status, after.status, "no change: {chain:?}");
         }
-        // Also what a reply says is a change, of before.
+        // The state in a reply is an earlier change.
         for (state, _) in chain.states.iter().filter(|(state, _)| state.last_seen.is_some()) {
             let known = log.insert(state.version, *state);
             assert!(known.is_none_or(|known| known == *state), "two states of one version: {known:?}, {state:?}");
@@ -40,7 +40,7 @@ pub fn log_of(chains: &[&Chain]) -> Log {
     log
 }
 
-/// Each chain is a stretch of the log without a hole.
+/// Asserts that the chain is a part of the log without a gap.
 pub fn is_whole(chain: &Chain, log: &Log) {
     let (first, _) = chain.states[0];
     let before = log.range(..=first.version).next_back();
@@ -57,12 +57,12 @@ pub fn is_whole(chain: &Chain, log: &Log) {
     }
 }
 
-/// Whether the gateway may have been killed before it wrote down that this ended.
+/// Whether the gateway may have been killed before storing the end.
 fn is_unwritten(end: u64, killed: u64) -> bool {
     killed.checked_sub(end).is_some_and(|left| left < UNWRITTEN)
 }
 
-/// Until when a life counts for certain, and until when it may.
+/// End of the time in which a life counts for certain, and of the time in which it may count.
 fn ends(life: &Life, kills: &[u64]) -> Option<(u64, u64)> {
     let (how, end) = life.end?;
     Some(match how {
@@ -70,13 +70,13 @@ fn ends(life: &Life, kills: &[u64]) -> Option<(u64, u64)> {
             let unwritten = is_unwritten(end, kills[life.gateway]);
             (end + GRACE, end + GRACE.max(if unwritten { LEASE } else { 0 }) + SLACK)
         }
-        // A lease is renewed thrice within its length.
+        // A lease is renewed three times within its length.
         How::Killed => (end + LEASE - LEASE / 3 - SLACK, end + LEASE + SLACK),
         How::Dark => (end + PONG / 2, end + PING + PONG + SLACK),
     })
 }
 
-/// Each status at each moment, but for moments in which it could not be known.
+/// Asserts that the status is right at every time, apart from times of uncertainty.
 pub fn is_true(lives: &[Life], log: &Log, kills: &[u64], over: u64) {
     let mut spans: Vec<(u64, u64, bool)> = Vec::new();
     let mut begun = 0;
@@ -89,7 +89,7 @@ pub fn is_true(lives: &[Life], log: &Log, kills: &[u64], over: u64) {
 
     for life in lives {
         let (certain, _) = ends(life, kills).unwrap_or((over, over));
-        // One that is over before it is written down leaves no trace, whichever way it ended.
+        // A life that ends before being stored leaves no trace.
         let brief = |opened: u64| life.end.is_some_and(|(_, end)| end < opened + UNWRITTEN);
         let Some(opened) = life.opened.filter(|&opened| !brief(opened)) else { continue };
         for (from, till, online) in &spans {
@@ -109,12 +109,12 @@ pub fn is_true(lives: &[Life], log: &Log, kills: &[u64], over: u64) {
         }
         assert!(covered >= *till, "online from {from} to {till}, but for this: {lives:?}\n{log:?}");
     }
-    // Not more often than somebody came.
+    // The user does not come online more often than connections were opened.
     let comings = log.values().filter(|state| state.status == Status::Online).count();
     assert!(comings <= lives.len(), "{comings} times online by {} connections", lives.len());
 }
 
-/// When each going was: within the bounds of the last life before it.
+/// Asserts that each `last_seen` is within the bounds of the preceding life.
 pub fn last_seen_is_right(lives: &[Life], log: &Log, kills: &[u64]) {
     for (version, state) in log.iter().filter(|(_, state)| state.status == Status::Offline) {
         let seen = state.last_seen.expect("who has been online was seen");
@@ -125,7 +125,7 @@ pub fn last_seen_is_right(lives: &[Life], log: &Log, kills: &[u64]) {
             How::Dark => (end - PING - SLACK, end + 100),
         });
         let (low, high) = bounds.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1))).unwrap_or((0, u64::MAX));
-        // A connection that ended before its reply came may have been seen by the gateway.
+        // The gateway may have seen a connection that ended before its reply arrived.
         let unanswered = lives.iter().filter(|life| life.opened.is_none());
         let was_unanswered = unanswered
             .filter_map(|life| Some(life.asked..=life.end?.1 + SLACK))
@@ -135,7 +135,7 @@ pub fn last_seen_is_right(lives: &[Life], log: &Log, kills: &[u64]) {
     }
 }
 
-/// Milliseconds from each opening that brought its user online to the observers' seeing it.
+/// Milliseconds from a connect that brought a user online until the observers saw the change.
 pub fn times_to_online(lives: &[Life], chains: &[&Chain]) -> Vec<u64> {
     let mut times = Vec::new();
     for (state, seen) in chains.iter().flat_map(|chain| &chain.states[1..]) {
@@ -148,7 +148,7 @@ pub fn times_to_online(lives: &[Life], chains: &[&Chain]) -> Vec<u64> {
     times
 }
 
-/// Milliseconds from each user's last end of this kind to the observers' seeing that he is offline.
+/// Milliseconds from a user's last end of a kind until the observers saw the user offline.
 pub fn times_to_offline(kind: How, lives: &[Life], chains: &[&Chain]) -> Vec<u64> {
     let mut times = Vec::new();
     for (state, seen) in chains.iter().flat_map(|chain| &chain.states[1..]) {

@@ -1,4 +1,4 @@
-//! A user's phone or laptop: one connection, and the truth about when it lived.
+//! A user's phone or laptop: one connection, and the true times of its life.
 
 use super::stage::{Stage, now};
 use crate::harness::client::Client;
@@ -14,18 +14,18 @@ use tokio_tungstenite::tungstenite::Message;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum How {
     Closed,
-    /// Its gateway was killed.
+    /// The connection's gateway was killed.
     Killed,
-    /// The network carries nothing any more and says nothing.
+    /// The network drops everything without an error.
     Dark,
 }
 
-/// One connection's life, in unix milliseconds.
+/// Times of one connection, in unix milliseconds.
 #[derive(Clone, Debug)]
 pub struct Life {
     pub gateway: usize,
     pub asked: u64,
-    /// The gateway's word; `None` where it never came.
+    /// Time of the `connect` reply; `None` if the reply never came.
     pub opened: Option<u64>,
     pub end: Option<(How, u64)>,
 }
@@ -36,7 +36,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Connects; where that fails, its life is over.
+    /// Connects; returns the life if the attempt fails.
     pub async fn open(stage: &Arc<Stage>, gateway: usize, token: &str) -> Result<Self, Life> {
         let mut life = Life { gateway, asked: now(), opened: None, end: None };
         let url = stage.url(gateway);
@@ -61,13 +61,13 @@ impl Device {
         self.task.is_finished()
     }
 
-    /// With a farewell or, as when a process ends, without.
+    /// Closes with a close frame, or without one, as when a process ends.
     pub async fn close(self, politely: bool) -> Life {
         let _ = self.close.send(politely);
         self.task.await.unwrap()
     }
 
-    /// How it was, of one that is over or still lives.
+    /// Waits for the life of a device that has ended or still lives.
     pub async fn result(self) -> Life {
         self.task.await.unwrap()
     }
@@ -83,7 +83,7 @@ async fn live(mut client: Client, mut closing: oneshot::Receiver<bool>, mut life
                 match politely {
                     Ok(true) => client.send_raw(Message::Close(None)).await,
                     Ok(false) => {}
-                    // The test is over, and it lives.
+                    // The test is over, and the device still lives.
                     Err(_) => return Life { end: None, ..life },
                 }
                 break;

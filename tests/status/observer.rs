@@ -1,4 +1,4 @@
-//! Who watches: chains of what was seen of one user, each from a subscribe reply on without interruption.
+//! Observers: chains of states seen for one user, each uninterrupted from a subscribe reply on.
 
 use super::stage::{Stage, now};
 use crate::harness::client::Client;
@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 #[derive(Clone, Debug)]
 pub struct Chain {
     pub user: String,
-    /// And when each came.
+    /// The states with their times of arrival.
     pub states: Vec<(State, u64)>,
-    /// When it was cut off; `None` where it lasts to the end.
+    /// End of the chain; `None` if it lasts to the end of the test.
     pub cut: Option<u64>,
 }
 
@@ -26,7 +26,7 @@ pub struct Observer {
     token: String,
     over: Arc<AtomicBool>,
     chains: Vec<Chain>,
-    /// By user: the index of the chain that goes on.
+    /// For each user, the index of the current chain.
     live: HashMap<String, usize>,
 }
 
@@ -36,11 +36,11 @@ impl Observer {
         Self { stage, gateway, token: token.to_owned(), over, chains: Vec::new(), live: HashMap::new() }
     }
 
-    /// Watches these users until the end, on whatever gateway there is in this place.
+    /// Watches users until the end, reconnecting to the observer's gateway when needed.
     pub async fn watch(mut self, users: Vec<String>) -> Vec<Chain> {
         while !self.over() {
             let Some(mut client) = self.connect().await else { continue };
-            // In one frame, as SDKs do after a reconnect: PocketBase is asked once.
+            // In one frame, like SDKs after a reconnect, so that PocketBase is asked once.
             let ask =
                 |(id, user): (u32, &String)| json!({"id": id, "subscribe": {"channel": channel(user)}}).to_string();
             let frame: Vec<String> = (10..).zip(&users).map(ask).collect();
@@ -53,7 +53,7 @@ impl Observer {
         self.chains
     }
 
-    /// Subscribes and unsubscribes at random: a change must never fall between the reply and the pushes.
+    /// Subscribes and unsubscribes at random. No change may fall between the reply and the pushes.
     pub async fn hop(mut self, users: Vec<String>, mut rng: Rng) -> Vec<Chain> {
         while !self.over() {
             let Some(mut client) = self.connect().await else { continue };
@@ -100,7 +100,7 @@ impl Observer {
         client
     }
 
-    /// Takes what comes within a moment; false once the connection is gone.
+    /// Processes frames for a moment; returns false once the connection is gone.
     async fn take_one(&mut self, client: &mut Client, mut asked: impl FnMut(u64) -> Option<String>) -> bool {
         let Ok(text) = timeout(Duration::from_millis(20), client.text()).await else { return true };
         let Ok(text) = text else { return false };
@@ -109,7 +109,7 @@ impl Observer {
             let data = &frame["push"]["pub"]["data"];
             if data.is_object() {
                 let user = frame["push"]["channel"].as_str().unwrap().strip_prefix("status:").unwrap();
-                // After an unsubscribe something may still be under way.
+                // After an unsubscribe, a push may still be under way.
                 if let Some(&chain) = self.live.get(user) {
                     self.chains[chain].states.push((state(data), now()));
                 }

@@ -1,4 +1,4 @@
-//! Where it happens: three gateways on one Redis, a proxy before each, and what befalls each of them once.
+//! The test's topology: three gateways on one Redis, a proxy in front of each, and one fault per gateway.
 
 use super::device::{How, Life};
 use crate::harness::World;
@@ -27,9 +27,9 @@ pub struct Stage {
 
 #[derive(Clone, Copy, Default)]
 struct Gate {
-    /// Nobody should try.
+    /// True if clients should avoid the gateway.
     shut: bool,
-    /// What befell it, and when.
+    /// The gateway's fault and its time.
     fault: Option<(How, u64)>,
 }
 
@@ -47,7 +47,7 @@ impl Stage {
         format!("ws://127.0.0.1:{}/connection/websocket", self.proxies[gateway].port)
     }
 
-    /// Past all proxies.
+    /// URL without the proxy.
     pub fn direct_url(&self, gateway: usize) -> String {
         format!("ws://127.0.0.1:{}/connection/websocket", self.ports[gateway])
     }
@@ -61,14 +61,14 @@ impl Stage {
         self.state.lock().unwrap()[gateway].shut = shut;
     }
 
-    /// From now on whatever had begun before ends so.
+    /// Records a fault, which ends the earlier connections.
     pub fn strike(&self, gateway: usize, how: How) {
         let mut state = self.state.lock().unwrap();
         state[gateway].shut = true;
         state[gateway].fault = Some((how, now()));
     }
 
-    /// A life that has ended: perhaps earlier than its client noticed.
+    /// Corrects the end of a life, which may be earlier than its client noticed.
     pub fn over(&self, mut life: Life) -> Life {
         if let (Some((_, end)), Some((how, at))) = (life.end, self.state.lock().unwrap()[life.gateway].fault)
             && (life.asked..=end).contains(&at)
@@ -79,7 +79,7 @@ impl Stage {
     }
 }
 
-/// Unix milliseconds, as the servers have them: all on this machine.
+/// Unix milliseconds on the servers' clock, since client and servers share a machine.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
 }

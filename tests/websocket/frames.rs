@@ -1,17 +1,17 @@
-//! What a client may do and may not do with frames: RFC 6455, sections 5 to 8, in the order of Autobahn's list.
+//! Valid and invalid frames from a client: RFC 6455, sections 5 to 8, in the order of Autobahn's list.
 
 use super::raw::{BINARY, CLOSE, CONTINUATION, FIN, Length, PING, PONG, TEXT, close, frame, frame_with, head};
 
-/// Bytes sent, each part in a write of its own, and what comes back before the reply to a last ping command.
+/// Bytes to send, each part in a separate write, and the expected outcome before the reply to a last ping command.
 pub struct Case {
     pub name: String,
     pub sends: Vec<Vec<u8>>,
     pub expected: String,
 }
 
-/// A whole message, which is answered by "reply 5".
+/// A whole message, answered by "reply 5".
 const COMMAND: &str = r#"{"id":5,"ping":{}}"#;
-/// The setting that the cases are made for.
+/// The setting assumed by the cases.
 pub const MAX_FRAME_SIZE: usize = 65_536;
 
 const ANSWERED: &str = "reply 5";
@@ -33,7 +33,7 @@ fn fragments(opcode: u8, parts: &[&[u8]]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// A command, answered by "reply 5", with these bytes inside.
+/// A command, answered by "reply 5", with `bytes` inside.
 fn saying(bytes: &[u8]) -> Vec<u8> {
     [br#"{"id":5,"rpc":{"method":""#, bytes, br#""}}"#].concat()
 }

@@ -1,15 +1,15 @@
-//! What may open a WebSocket: RFC 6455, section 4, and what HTTP asks of a request.
+//! Valid and invalid handshakes: RFC 6455, section 4, and HTTP's requirements for a request.
 
-/// A request as it is written, and the status that answers it.
+/// A request, and the expected status of the answer.
 pub struct Case {
     pub name: &'static str,
     pub request: String,
     pub expected: u16,
-    /// A header of the answer and its value; without a value it must be missing.
+    /// A header of the answer and its value; without a value, the header must be missing.
     pub header: Option<(&'static str, Option<&'static str>)>,
 }
 
-/// The connection ends without one.
+/// The connection ends without an answer.
 const NO_ANSWER: u16 = 0;
 
 const PATH: &str = "/connection/websocket";
@@ -28,12 +28,12 @@ fn request(line: &str, headers: &[(&str, &str)]) -> String {
     format!("{line}\r\n{headers}\r\n")
 }
 
-/// The right one.
+/// The valid request.
 pub fn right() -> String {
     request(&format!("GET {PATH} HTTP/1.1"), RIGHT)
 }
 
-/// The right one with a header of another value, or without it.
+/// The valid request with another value of a header, or without the header.
 fn with(name: &str, value: Option<&str>) -> String {
     let changed = RIGHT.iter().filter_map(|(n, v)| if *n == name { Some((*n, value?)) } else { Some((*n, *v)) });
     request(&format!("GET {PATH} HTTP/1.1"), &changed.collect::<Vec<_>>())

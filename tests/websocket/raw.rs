@@ -1,4 +1,4 @@
-//! A client that writes bytes, right or wrong, and tells in words what came back.
+//! A client that writes valid or invalid bytes and describes the answers in words.
 
 use crate::harness::DEADLINE;
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub const PONG: u8 = 10;
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// How the length of a payload is written.
+/// Encoding of a payload's length.
 #[derive(Clone, Copy)]
 pub enum Length {
     Shortest,
@@ -25,7 +25,7 @@ pub enum Length {
     In64Bits,
 }
 
-/// One frame as a client sends it; `first` is its first byte: FIN, reserved bits, opcode.
+/// One client frame; `first` is its first byte: FIN, reserved bits, opcode.
 pub fn frame(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame_with(first, Length::Shortest, Some(MASK), payload.as_ref())
 }
@@ -37,7 +37,7 @@ pub fn frame_with(first: u8, length: Length, mask: Option<[u8; 4]>, payload: &[u
     bytes
 }
 
-/// A frame's beginning, up to its payload, which may be announced larger than it is.
+/// The head of a frame; `announced` may exceed the length of the payload.
 pub fn head(first: u8, length: Length, mask: Option<[u8; 4]>, announced: u64) -> Vec<u8> {
     let masked = if mask.is_some() { 0x80 } else { 0 };
     let mut bytes = vec![first];
@@ -62,11 +62,11 @@ pub fn close(code: u16, reason: impl AsRef<[u8]>) -> Vec<u8> {
 
 pub struct Raw {
     stream: TcpStream,
-    /// Received and not yet understood.
+    /// Received bytes that are not parsed yet.
     unread: Vec<u8>,
 }
 
-/// The answer to a handshake, or to whatever was sent instead.
+/// The answer to a handshake, valid or not.
 pub struct Answer {
     pub status: u16,
     /// Names in lower case.
@@ -86,17 +86,18 @@ impl Raw {
         Self { stream, unread: Vec::new() }
     }
 
-    /// In one write. It may fail once the gateway has closed: how it did is what the test looks at.
+    /// Sends bytes in one write. The write may fail after a close by the gateway; the test looks at the close
+    /// instead.
     pub async fn send(&mut self, bytes: &[u8]) {
         let _ = timeout(DEADLINE, self.stream.write_all(bytes)).await.expect("the gateway reads in time");
     }
 
-    /// Sends no more, and goes on reading.
+    /// Closes the sending side; reading continues.
     pub async fn finish(&mut self) {
         let _ = self.stream.shutdown().await;
     }
 
-    /// Reads an HTTP answer's head; status 0 where the gateway ends without one.
+    /// Reads the head of an HTTP answer; status 0 if the connection ends without an answer.
     pub async fn answer(&mut self) -> Answer {
         loop {
             if let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -113,7 +114,7 @@ impl Raw {
         }
     }
 
-    /// What comes, in words, up to the reply with this id or to the end of the connection.
+    /// The received frames in words, up to the reply with this id or the end of the connection.
     pub async fn seen_until(&mut self, id: u64) -> String {
         let last = format!("reply {id}");
         let mut seen = Vec::new();
@@ -141,7 +142,7 @@ impl Raw {
         }
     }
 
-    /// A whole frame of the gateway's, which sends them unmasked.
+    /// A whole frame from the gateway, which sends unmasked frames.
     fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let (&[first, second], rest) = self.unread.split_first_chunk::<2>()?;
         let (length, head) = match second {

@@ -1,4 +1,4 @@
-//! The gateway's own protocol, in JSON, as the SDKs speak it: connect, then subscribe, with recovery after a reconnect.
+//! The gateway's own protocol in JSON, as the SDKs use it: connect, then subscribe, with recovery after a reconnect.
 
 use super::websocket::{handshake, message, text, upgraded};
 use super::{Dialect, Place, Step, Ticket};

@@ -1,4 +1,4 @@
-//! The Pusher protocol, version 7: a private channel, whose subscription is signed with the application's secret.
+//! The Pusher protocol, version 7: a subscription to a private channel, signed with the application's secret.
 
 use super::websocket::{handshake, message, text, upgraded};
 use super::{Dialect, Place, Step, Ticket};
@@ -10,7 +10,7 @@ pub struct Pusher {
     pub secret: &'static str,
 }
 
-/// In lowercase hexadecimal.
+/// HMAC-SHA256 in lowercase hexadecimal.
 pub fn hmac_sha256(secret: &str, text: &str) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text.as_bytes());
     tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -30,7 +30,7 @@ impl Dialect for Pusher {
             (serde_json::from_slice(&content).map_err(|error| error.to_string())?, head + length);
         match event["event"].as_str() {
             Some("pusher:connection_established") => {
-                // The data is JSON within a text of JSON.
+                // The data is a JSON text inside a JSON string.
                 let data: Value = serde_json::from_str(event["data"].as_str().unwrap_or_default()).unwrap_or_default();
                 let socket = data["socket_id"].as_str().ok_or("no socket_id")?;
                 let signature = hmac_sha256(self.secret, &format!("{socket}:{}", ticket.channel));

@@ -1,4 +1,4 @@
-//! No protocol: five bytes name the room, one answers.
+//! The raw server has no protocol: the client names a room in five bytes, the server answers with one byte.
 
 use super::{Dialect, Place, Step, Ticket};
 use crate::raw_server::{READY, SUBSCRIBE};

@@ -1,4 +1,4 @@
-//! Socket.IO over Engine.IO 4, WebSocket alone: connect with a token, then ask to join a room and wait for the answer.
+//! Socket.IO over Engine.IO 4, WebSocket only: connect with a token, then ask to join a room and wait for the answer.
 
 use super::websocket::{handshake, message, text, upgraded};
 use super::{Dialect, Place, Step, Ticket};
@@ -18,7 +18,8 @@ impl Dialect for SocketIo {
         };
         let used = head + length;
         let send = |packet: String| Ok(Step::Send { used, bytes: text(&packet) });
-        // Engine.IO: 0 is open, 4 a message; Socket.IO: 0 is connect, 2 an event, 3 its answer.
+        // Engine.IO packets: 0 is open, 4 is a message. Socket.IO packets: 0 is connect, 2 an event, 3 its
+        // acknowledgement.
         match (step, &content[..]) {
             (0, [b'0', ..]) => send(format!("40{}", json!({"token": ticket.token}))),
             (1, [b'4', b'0', ..]) => send(format!("420{}", json!(["join", ticket.channel]))),
@@ -28,7 +29,7 @@ impl Dialect for SocketIo {
     }
 
     fn ping(&self) -> Option<(&'static [u8], Vec<u8>)> {
-        // The frame of the packet 2.
+        // The WebSocket frame of the Engine.IO packet "2".
         Some((b"\x81\x012", text("3")))
     }
 }

@@ -1,4 +1,4 @@
-//! PocketBase's realtime: a stream of events, and a request of its own that names what to subscribe to.
+//! PocketBase's realtime: an event stream, and a separate request that names the subscriptions.
 
 use super::{Aside, Dialect, Place, Step, Ticket};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ impl Dialect for Realtime {
         b"GET /api/realtime HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".to_vec()
     }
 
-    /// The ticket's channel is what PocketBase calls a subscription.
+    /// The ticket's channel is the name of PocketBase's subscription.
     fn advance(&self, ticket: &Ticket, step: u32, received: &[u8], _: &mut Place) -> Result<Step, String> {
         if step > 0 {
             return Ok(Step::Ready { used: received.len(), content: Vec::new() });

@@ -1,8 +1,8 @@
-//! WebSocket as far as a set-up needs it: the handshake, and frames read whole.
+//! The parts of WebSocket that a set-up needs: the handshake, and reading whole frames.
 
 use super::{Dialect, Place, Step, Ticket};
 
-/// A client's handshake; what a server makes of the fixed key is not checked.
+/// A client's handshake. The accept key in the server's answer is not checked, so the key is fixed.
 pub fn handshake(path: &str) -> Vec<u8> {
     let key = "AAAAAAAAAAAAAAAAAAAAAA==";
     format!(
@@ -12,7 +12,7 @@ pub fn handshake(path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// How many bytes the server's answer has, once it is whole; an error where it is no upgrade.
+/// Length in bytes of the server's answer, `None` while incomplete; an error if the answer is no upgrade.
 pub fn upgraded(received: &[u8]) -> Result<Option<usize>, String> {
     let Some(end) = memchr::memmem::find(received, b"\r\n\r\n") else { return Ok(None) };
     if !received.starts_with(b"HTTP/1.1 101") {
@@ -21,7 +21,7 @@ pub fn upgraded(received: &[u8]) -> Result<Option<usize>, String> {
     Ok(Some(end + 4))
 }
 
-/// A client's text frame. Its mask is zero, which leaves the payload as it is.
+/// A client's text frame. The mask is zero, which leaves the payload unchanged.
 pub fn text(payload: &str) -> Vec<u8> {
     let length = payload.len();
     let mut frame = vec![0x81];
@@ -41,7 +41,7 @@ pub fn text(payload: &str) -> Vec<u8> {
     frame
 }
 
-/// The server's next message once it is whole, its pieces joined, and how many bytes it took.
+/// The server's next complete message, with its fragments joined, and the number of bytes read.
 pub fn message(received: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut payload, mut at) = (Vec::new(), 0);
     loop {
@@ -59,7 +59,7 @@ pub fn message(received: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-/// Nothing but a WebSocket whose address names the channel and holds what proves the right to it.
+/// A plain WebSocket, whose URL names the channel and carries the proof of access.
 pub struct Subscriber;
 
 impl Dialect for Subscriber {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs one of the servers that the gateway is compared with, unless it is there already, and prints where it is.
-# Progress goes to standard error.
+# Installs a server for the comparison, unless already installed, and prints its path. Progress goes to standard
+# error.
 #
 #   benches/load/peers/install.sh nchan|sockudo|socketio FOLDER
 set -euo pipefail

@@ -1,4 +1,4 @@
-//! Requests of set-ups that need a connection of their own: some threads send them, one at a time each.
+//! Set-up requests on separate connections. A few threads send the requests, each thread one at a time.
 
 use super::worker::Order;
 use crate::dialect::Aside;
@@ -8,16 +8,16 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// For each thread of clients.
+/// Number of threads for each thread of clients.
 const THREADS: usize = 8;
 
-/// Ends when it is dropped, as soon as its requests have been answered.
+/// Sends the requests of one worker. On drop, the threads end as soon as their requests are answered.
 pub struct Asides {
     requests: Sender<(usize, Aside)>,
 }
 
 impl Asides {
-    /// `orders`, `waker`: of the worker that is told of the answers.
+    /// `orders` and `waker` belong to the worker receiving the answers.
     pub fn start(address: SocketAddr, orders: &Sender<Order>, waker: &Arc<Waker>) -> Self {
         let (requests, taken) = channel();
         let taken = Arc::new(Mutex::new(taken));
@@ -29,7 +29,7 @@ impl Asides {
     }
 
     pub fn send(&self, client: usize, request: Aside) {
-        // The threads live as long as this.
+        // The threads live as long as `self`.
         let _ = self.requests.send((client, request));
     }
 }

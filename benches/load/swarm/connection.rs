@@ -1,4 +1,4 @@
-//! One client's connection: its set-up after the server's dialect, then nothing but reading for marks.
+//! One client's connection: the set-up in the server's dialect, afterwards only a search for marks.
 
 use super::Shared;
 use crate::dialect::{Aside, Dialect, Place, Step, Ticket};
@@ -9,13 +9,13 @@ use mio::net::TcpStream;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::Ordering;
 
-/// Room in front of the read buffer for what was left of the read before.
+/// Space in front of the read buffer for the unprocessed end of the previous read.
 const CARRY: usize = LENGTH;
 const BUFFER: usize = 256 * 1024;
-/// So many bytes at the end of what was read are searched for the end of the subscription.
+/// Number of bytes at the end of a read to search for the end of the subscription.
 const FAREWELL: usize = 256;
 
-/// What reading needs besides the connection; one for all of a thread.
+/// Reading state besides the connection, shared by the connections of a thread.
 pub struct Reader {
     buffer: Vec<u8>,
     search: Search,
@@ -26,35 +26,35 @@ pub struct Reader {
 
 pub struct Connection {
     pub stream: TcpStream,
-    /// What its last read ended with that may belong to the next.
+    /// End of the last read that may belong to the next mark or ping.
     carry: [u8; CARRY],
     carried: usize,
-    /// Messages since the subscription: the place in the channel moves with them.
+    /// Messages since the subscription, by which the position in the channel advances.
     pub received: u64,
-    /// Until it is subscribed.
+    /// Present until the client is subscribed.
     set_up: Option<Box<SetUp>>,
 }
 
 struct SetUp {
     begun: u64,
     greeted: bool,
-    /// Whether it waits for a request aside to be answered.
+    /// True while a request on another connection is unanswered.
     waits_aside: bool,
     step: u32,
     buffer: Vec<u8>,
 }
 
-/// How a connection is after an event.
+/// State of a connection after an event.
 pub enum Outcome {
     Open,
-    /// It waits for this to be answered.
+    /// The set-up waits for the answer to this request.
     Aside(Aside),
-    /// So many nanoseconds after its beginning.
+    /// Subscribed; nanoseconds since the set-up began.
     Subscribed(u64),
     Failed(String),
 }
 
-/// The connection's place among its thread's, and its client's room.
+/// Index of the connection in its thread, and the client's room.
 #[derive(Clone, Copy)]
 pub struct Seat {
     pub index: usize,
@@ -79,14 +79,14 @@ impl Connection {
         self.set_up.is_none()
     }
 
-    /// Its set-up may go on.
+    /// Lets the set-up continue after the answer to its request.
     pub fn answered_aside(&mut self) {
         if let Some(set_up) = &mut self.set_up {
             set_up.waits_aside = false;
         }
     }
 
-    /// Reads everything that is there and looks for marks.
+    /// Reads the available bytes and looks for marks.
     pub fn read(&mut self, seat: Seat, reader: &mut Reader, shared: &Shared) -> Outcome {
         loop {
             match self.stream.read(&mut reader.buffer[CARRY..]) {
@@ -95,7 +95,7 @@ impl Connection {
                     if let Err(reason) = self.take(count, seat, reader, shared) {
                         return Outcome::Failed(reason);
                     }
-                    // Less than there was room for: that was all, and epoll tells of what comes next.
+                    // A partial read means that the socket is empty; epoll reports what arrives next.
                     if count < BUFFER {
                         return Outcome::Open;
                     }
@@ -106,7 +106,7 @@ impl Connection {
         }
     }
 
-    /// Looks at the `count` bytes that are in the buffer.
+    /// Processes the `count` new bytes in the buffer.
     fn take(&mut self, count: usize, seat: Seat, reader: &mut Reader, shared: &Shared) -> Result<(), String> {
         let Reader { buffer, search, ping, farewell, tally } = reader;
         let begin = CARRY - self.carried;
@@ -123,19 +123,19 @@ impl Connection {
         if arrived > 0 {
             shared.arrived.fetch_add(arrived, Ordering::Relaxed);
         }
-        // Nothing but pings comes after it.
+        // Only pings follow the end of a subscription.
         let last = &bytes[bytes.len().saturating_sub(FAREWELL)..];
         if let Some(at) = farewell.as_ref().and_then(|farewell| farewell.find(last)) {
             return Err(String::from_utf8_lossy(&last[at..]).into_owned());
         }
         if let Some((ping, pong)) = ping {
-            // Those that end in what was carried were answered before.
+            // Pings that end within the carried bytes have been answered before.
             let length = ping.needle().len();
             let pings = ping.find_iter(bytes).filter(|at| at + length > self.carried).count();
             for _ in 0..pings {
                 write(&self.stream, pong)?;
             }
-            // Half a ping at the end is carried, even where no mark can begin there.
+            // Half a ping at the end is carried, even where no mark can begin.
             let rest = rest.min(bytes.len().saturating_sub(length - 1)).max(bytes.len().saturating_sub(CARRY));
             self.keep(&bytes[rest..]);
         } else {
@@ -149,7 +149,7 @@ impl Connection {
         self.carry[..rest.len()].copy_from_slice(rest);
     }
 
-    /// Goes on with the set-up as far as what has arrived allows.
+    /// Continues the set-up as far as the received bytes allow.
     pub fn set_up(
         &mut self,
         seat: Seat,
@@ -215,7 +215,7 @@ impl Connection {
                     let took = now() - set_up.begun;
                     let live = set_up.buffer.split_off(used);
                     self.set_up = None;
-                    // What was missed is in the answer, whose offset counts it already.
+                    // The answer holds the missed messages, already counted in its offset.
                     self.look_at(&content, seat, reader, shared)?;
                     (self.received, self.carried) = (0, 0);
                     self.look_at(&live, seat, reader, shared)?;
@@ -234,7 +234,7 @@ impl Connection {
     }
 }
 
-/// What clients say is so short that it always fits.
+/// Writes a client's bytes, so few that the socket always has room.
 fn write(mut stream: &TcpStream, bytes: &[u8]) -> Result<(), String> {
     match stream.write(bytes) {
         Ok(written) if written == bytes.len() => Ok(()),

@@ -1,4 +1,4 @@
-//! One thread's share of the clients: a loop around epoll, with one buffer for all.
+//! One thread's share of the clients: a loop around epoll, with a shared read buffer.
 
 use super::asides::Asides;
 use super::connection::{Connection, Outcome, Reader, Seat};
@@ -25,7 +25,7 @@ pub enum Order {
     Close(Sender<()>),
     Begin(Plan, Sender<()>),
     Finish(Arc<Sent>, Sender<Summary>),
-    /// What became of a set-up's request aside.
+    /// Result of a set-up request on another connection.
     Answered(usize, Result<(), String>),
     End,
 }
@@ -51,7 +51,7 @@ struct Client {
 }
 
 struct SettingUp {
-    /// Clients that have not begun.
+    /// Clients whose set-up has not begun.
     waiting: Range<usize>,
     under_way: usize,
     in_flight: usize,
@@ -138,7 +138,7 @@ impl Worker {
         }
     }
 
-    /// Begins set-ups while fewer are under way than may be; says so when all are done.
+    /// Begins set-ups up to the limit in flight; reports the end of the last one.
     fn set_up_more(&mut self) {
         while let Some(setting_up) = &mut self.setting_up {
             if setting_up.under_way >= setting_up.in_flight {
@@ -146,7 +146,7 @@ impl Worker {
             }
             let Some(index) = setting_up.waiting.next() else {
                 if let Some(done) = self.setting_up.take_if(|setting_up| setting_up.under_way == 0) {
-                    // An error means that nobody waits any more.
+                    // An error means that the receiver is gone.
                     let _ = done.answer.send(done.so_far);
                 }
                 return;

@@ -13,8 +13,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Puts them into PocketBase's tables, as copies of ones that PocketBase has made: through its API they would take
-    /// an hour.
+    /// Writes users and rooms into PocketBase's tables, as copies of records made by PocketBase. The API would take an
+    /// hour.
     pub async fn seed(pocketbase: &PocketBase, audience: Audience) -> Self {
         const SCRIPT: &str = r#"
 import json, secrets, sqlite3, string, sys

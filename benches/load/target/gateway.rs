@@ -1,6 +1,6 @@
-//! The gateway with everything on: a real PocketBase with its hooks, each client a user of its own with a membership in
-//! a private room, access checked, history and recovery on. Messages come as PocketBase's hooks post them, or through
-//! its REST API.
+//! The gateway with full features: a real PocketBase with hooks, access checks, history and recovery. Each client is a
+//! separate user with a membership in a private room. Messages come as posts of PocketBase's hooks, or through
+//! PocketBase's REST API.
 
 use super::crowd::Crowd;
 use super::pocketbase::RestLane;
@@ -23,7 +23,7 @@ use std::time::SystemTime;
 use tokio::runtime::{Builder, Runtime};
 
 const HOOKS: &str = "/hooks/pocketbase";
-/// As many changes as the hooks post at once; see `gateway.config.js`.
+/// Number of changes that the hooks post at once; see `gateway.config.js`.
 const BATCH: usize = 100;
 
 struct Running {
@@ -34,7 +34,8 @@ struct Running {
 }
 
 pub fn start(program: &Path, with_redis: bool, audience: Audience, source: Source, cores: &Cores) -> Server {
-    // Who works for every message shares the server's cores; who is asked now and then stays out of its way.
+    // If PocketBase works for every message, PocketBase shares the server's cores. Otherwise PocketBase is asked only
+    // now and then and stays off those cores.
     if source == Source::Rest {
         pin(&cores.server);
     }
@@ -51,11 +52,11 @@ pub fn start(program: &Path, with_redis: bool, audience: Audience, source: Sourc
     let threads = cores.server.len().to_string();
     let mut settings = vec![
         ("GATEWAY_THREADS", threads.as_str()),
-        // All clients come from one address.
+        // The clients share one address.
         ("GATEWAY_MAX_CONNECTIONS_PER_IP", "0"),
     ];
     if source == Source::Direct {
-        // What is posted here is not in PocketBase's outbox, so reading that would be the end of it.
+        // The posted events are not in PocketBase's outbox, so a read of the outbox would break the sequence.
         settings.push(("GATEWAY_PULL_INTERVAL", "3600"));
     }
     settings.extend(url.as_deref().map(|url| ("GATEWAY_REDIS_URL", url)));
@@ -74,7 +75,7 @@ pub fn start(program: &Path, with_redis: bool, audience: Audience, source: Sourc
     });
     let address = ([127, 0, 0, 1], port).into();
     let lanes: Vec<Box<dyn Lane>> = match source {
-        // The hooks post one request at a time, with all that has been committed meanwhile.
+        // The hooks post one request at a time, with the changes committed meanwhile.
         Source::Direct => {
             let (http, signer) = (Http::new(address), Signer::new(&SECRET.into()));
             vec![Box::new(HookLane { http, signer, boot, newest, channels })]
@@ -102,9 +103,9 @@ pub fn start(program: &Path, with_redis: bool, audience: Audience, source: Sourc
 struct HookLane {
     http: Http,
     signer: Signer,
-    /// The run of PocketBase that the events are said to be of.
+    /// Boot id of PocketBase's run in the posted events.
     boot: String,
-    /// The last number that the outbox has given.
+    /// The last sequence number of the outbox.
     newest: u64,
     channels: Arc<[String]>,
 }

@@ -36,7 +36,7 @@ pub fn start(audience: Audience, cores: &Cores) -> Server {
         tickets,
         lanes: lanes(|| Post { server: "nchan", http: Http::new(local(port)) }),
         calls: None,
-        // The process ends before its folder.
+        // The process must end before the folder is removed.
         _running: Box::new((Gentle(process), folder)),
     }
 }

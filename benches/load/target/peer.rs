@@ -1,5 +1,5 @@
-//! What the servers of others have in common: they are installed into a folder under target/, get a configuration of
-//! `benches/load/peers`, and have to be ended gently, since some have processes of their own.
+//! Common parts of the other projects' servers: the installation into a folder under target/, the configuration from
+//! `benches/load/peers`, and the end with SIGTERM, since some servers have child processes.
 
 use super::Cores;
 use crate::harness::process::Process;
@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a server may take until it listens, and how long to end.
+/// Time limits for a server to start listening and to end.
 const STARTING: Duration = Duration::from_secs(20);
 const ENDING: Duration = Duration::from_secs(10);
 
-/// A server process that is asked to end when this is dropped, and killed where it does not.
+/// A server process. On drop, the process gets SIGTERM, and is killed after a time limit.
 pub struct Gentle(pub Process);
 
 impl Drop for Gentle {
@@ -28,7 +28,7 @@ impl Drop for Gentle {
     }
 }
 
-/// Cargo's target directory, which holds this program as well: `target/release/deps/load-…`.
+/// Cargo's target directory, which also holds the load generator: `target/release/deps/load-…`.
 pub fn target_directory() -> PathBuf {
     let program = std::env::current_exe().expect("this program has a path");
     program.ancestors().nth(3).map_or_else(|| PathBuf::from("target"), Path::to_owned)
@@ -43,7 +43,7 @@ pub fn file(name: &str) -> PathBuf {
     folder().join(name)
 }
 
-/// Installs a peer unless it is there; returns its path.
+/// Installs a server unless already installed; returns its path.
 pub fn install(name: &str) -> PathBuf {
     let mut command = Command::new(file("install.sh"));
     command.arg(name).arg(target_directory().join("load/peers")).stderr(Stdio::inherit());
@@ -52,7 +52,7 @@ pub fn install(name: &str) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
-/// A configuration with `{name}`s filled in.
+/// A configuration file with its `{name}` placeholders filled in.
 pub fn configuration(name: &str, values: &[(&str, &str)]) -> String {
     let template = std::fs::read_to_string(file(name)).expect("the configuration is part of the repository");
     values.iter().fold(template, |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
@@ -62,7 +62,7 @@ pub fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Starts a server on its cores; returns when it listens.
+/// Starts a server on its cores; returns when the server listens.
 pub fn start(name: &str, command: &mut Command, address: SocketAddr, cores: &Cores) -> Process {
     pin(&cores.server);
     let mut process = Process::start(name, command);
@@ -75,7 +75,7 @@ pub fn start(name: &str, command: &mut Command, address: SocketAddr, cores: &Cor
     process
 }
 
-/// Posts each message as it is to `/publish/room…`.
+/// Posts each message unchanged to `/publish/room…`.
 pub struct Post {
     pub server: &'static str,
     pub http: Http,
@@ -87,7 +87,7 @@ impl Lane for Post {
             let mut body = Vec::new();
             message.json(&mut body);
             match self.http.post(&format!("/publish/room{}", message.room), "", &body)? {
-                // 202 of nchan: nobody was there.
+                // nchan answers 202 if the channel has no subscriber.
                 200..300 => {}
                 status => return Err(Error::other(format!("{} answered {status}", self.server))),
             }

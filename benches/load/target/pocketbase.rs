@@ -16,11 +16,11 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
-/// What PocketBase puts around a message's text; its events are as long as those of the others.
+/// Bytes that PocketBase adds around a message's text. With these, events are as long as at the other servers.
 const AROUND: usize = 180;
 
-/// Alone, with collections that anybody may read, since its capacity is 0 where a rule has to be asked: messages of one
-/// room, or of the room that a subscriber names.
+/// PocketBase alone, with public collections, since the capacity is 0 with a rule to check. Subscribers get the
+/// messages of the only room, or of the room they name.
 pub fn start(audience: Audience, cores: &Cores) -> Server {
     let (port, folder) = (free_port(), TempDir::new().expect("a temporary directory"));
     let at = |name: &str| folder.path().join(name);
@@ -57,7 +57,7 @@ pub fn start(audience: Audience, cores: &Cores) -> Server {
     }
 }
 
-/// With the chat's schema and rules, as beside the gateway, but without the gateway's hooks.
+/// PocketBase with the chat's schema and rules, as beside the gateway, but without the gateway's hooks.
 pub fn start_with_rules(audience: Audience, cores: &Cores) -> Server {
     pin(&cores.server);
     let no_hooks = TempDir::new().expect("a temporary directory");
@@ -93,7 +93,7 @@ pub struct RestLane {
 }
 
 impl RestLane {
-    /// As members of the chat, who all write into the first room.
+    /// Lanes of members of the chat, who all write into the first room.
     pub fn several(count: usize, port: u16, crowd: &Crowd) -> Vec<Box<dyn Lane>> {
         let rooms: Arc<[String]> = crowd.rooms.as_slice().into();
         let lane = |author: &crate::harness::pocketbase::User| RestLane {

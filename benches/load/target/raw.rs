@@ -1,4 +1,4 @@
-//! The ceiling, in a process of its own.
+//! The upper bound, in a process of its own.
 
 use super::peer::local;
 use super::{Audience, Cores, Server, lanes, peer};
@@ -49,7 +49,7 @@ impl Lane for RawLane {
         for message in messages {
             let mut payload = Vec::new();
             message.json(&mut payload);
-            // Ready-made: a WebSocket's text frame.
+            // The prepared frame: a WebSocket text frame.
             let head: Vec<u8> = match payload.len() {
                 0..126 => vec![0x81, payload.len() as u8],
                 length @ 126..=0xffff => [&[0x81, 126], &(length as u16).to_be_bytes()[..]].concat(),

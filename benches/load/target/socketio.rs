@@ -1,4 +1,4 @@
-//! Socket.IO in one process of Node.js.
+//! Socket.IO in a single Node.js process.
 
 use super::peer::{Post, install, local};
 use super::{Audience, Cores, Server, lanes, peer};

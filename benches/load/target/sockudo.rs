@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// As in `peers/sockudo.toml`.
+/// The same values as in `peers/sockudo.toml`.
 const APP: &str = "benchmark";
 const KEY: &str = "benchmark-key";
 const SECRET: &str = "benchmark-secret";
@@ -61,7 +61,7 @@ impl Lane for SockudoLane {
     }
 }
 
-/// The target of a request with this body, with Pusher's signature in its query.
+/// The request target for `body`, with Pusher's signature in the query.
 fn signed(body: &str) -> String {
     let path = format!("/apps/{APP}/events");
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

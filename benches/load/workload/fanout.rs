@@ -1,4 +1,4 @@
-//! One room: the highest rate that a server copes with, and what a delivery costs in rooms of different sizes.
+//! One room: the highest rate that a server copes with, and the cost of a delivery in rooms of different sizes.
 
 use super::ladder::{self, Course, copes, each, print_capacity, print_rates, server_cpu};
 use crate::options::Options;
@@ -18,7 +18,7 @@ pub fn run(options: &Options, log: &mut Log) {
     }
 }
 
-/// The rate that makes as many deliveries per second in a room of any size.
+/// The rate at which a room of `size` gets as many deliveries per second as the room of 1000.
 fn rate_for(options: &Options, size: usize) -> f64 {
     options.at_rate * 1000.0 / size as f64
 }

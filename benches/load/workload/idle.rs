@@ -1,4 +1,4 @@
-//! What an idle connection holds: authenticated and subscribed, and again after one large message to each.
+//! Memory of an idle connection, authenticated and subscribed: at rest, and after one large message to each client.
 
 use super::connect;
 use crate::options::Options;
@@ -18,9 +18,9 @@ struct Memory {
     /// Bytes per connection.
     rss: f64,
     pss: f64,
-    /// After the large message, and a while later.
+    /// Bytes per connection a while after the large message.
     after: f64,
-    /// The whole server, in bytes: with everybody connected, and after the large message.
+    /// Bytes of the whole server: with all clients connected, and after the large message.
     total: f64,
     total_after: f64,
 }

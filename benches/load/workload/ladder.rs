@@ -1,4 +1,4 @@
-//! Rate after rate until a server no longer copes, for rooms of any number and size.
+//! Raises the rate until a server no longer copes, for any number and size of rooms.
 
 use super::connect;
 use crate::options::Options;
@@ -8,26 +8,26 @@ use crate::target::{Audience, Source};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-/// From one rate to the next.
+/// Factor from one rate to the next.
 const STEP: f64 = std::f64::consts::SQRT_2;
-/// How far from the first rate others are tried, as a factor.
+/// Range of the tried rates, as a factor of the first.
 const RANGE: RangeInclusive<f64> = 1.0 / 64.0..=64.0;
 
-/// What a workload is, apart from the server.
+/// Description of a workload, apart from the server.
 #[derive(Clone, Copy)]
 pub struct Course {
     pub name: &'static str,
     pub audience: Audience,
     /// The rate that is tried first, and at which CPU is compared, in messages per second.
     pub first: f64,
-    /// Whether to look for the highest rate, or try this one alone.
+    /// True to look for the highest rate, false to measure only the first.
     pub climb: bool,
 }
 
-/// All rounds of one target.
+/// The rounds of one target.
 pub struct Measured {
     pub label: String,
-    /// By the rate in thousandths of a message per second.
+    /// Outcomes by rate, in thousandths of a message per second.
     rates: BTreeMap<u64, Vec<Outcome>>,
 }
 
@@ -48,7 +48,7 @@ pub fn copes(runs: &[Outcome]) -> String {
 }
 
 impl Measured {
-    /// Of the highest rate that copes in most rounds.
+    /// Outcomes of the highest rate with which the server coped in most rounds.
     fn capacity(&self) -> Option<&[Outcome]> {
         let rounds = self.rates.values().map(Vec::len).max().unwrap_or(0);
         let most = |runs: &&Vec<Outcome>| runs.iter().filter(|run| run.copes()).count() * 2 > rounds;
@@ -68,7 +68,7 @@ impl Measured {
     }
 }
 
-/// Measures all targets by turns, once in every round.
+/// Measures the targets in turn, once in every round.
 pub fn run(options: &Options, log: &mut Log, course: Course) -> Vec<Measured> {
     let measured = |label| Measured { label, rates: BTreeMap::new() };
     let mut all: Vec<Measured> = options.targets.iter().map(|target| measured(target.label())).collect();
@@ -80,7 +80,7 @@ pub fn run(options: &Options, log: &mut Log, course: Course) -> Vec<Measured> {
             let Some((swarm, _)) = connect(&server, options) else { continue };
             warm_up(&swarm, &mut server.lanes, audience.rooms);
             let mut try_rate = |rate: f64| {
-                // Long enough for a few messages.
+                // Long enough for at least four messages.
                 let load = Load { rate, seconds: options.seconds.max(4.0 / rate), rooms: audience.rooms };
                 let outcome = measure(&swarm, &mut server.lanes, &server.watched, load, options.repeats);
                 eprintln!("  {}", outcome.line());
@@ -88,7 +88,7 @@ pub fn run(options: &Options, log: &mut Log, course: Course) -> Vec<Measured> {
                 let copes = outcome.copes();
                 if !copes {
                     swarm.calm_down();
-                    // Those that the server had cut off.
+                    // Reconnects clients disconnected by the server.
                     swarm.connect(options.in_flight);
                 }
                 rates.entry(key(rate)).or_default().push(outcome);
@@ -108,7 +108,7 @@ pub fn run(options: &Options, log: &mut Log, course: Course) -> Vec<Measured> {
     all
 }
 
-/// Goes up until two rates in a row are too much; down where already the first one is.
+/// Climbs until two rates in a row are too high; goes down if the first rate is too high.
 fn climb(first: f64, copes: &mut impl FnMut(f64) -> bool) {
     let mut rate = first;
     if !copes(first) {
@@ -127,7 +127,7 @@ fn climb(first: f64, copes: &mut impl FnMut(f64) -> bool) {
     }
 }
 
-/// What each server reaches, and how that compares.
+/// Prints the capacity of each server, and a comparison.
 pub fn print_capacity(options: &Options, title: &str, all: &[Measured], first: f64) {
     let cpu_there = format!("CPU s/M at {}/s", short(first));
     let heads = [
@@ -181,7 +181,7 @@ pub fn print_capacity(options: &Options, title: &str, all: &[Measured], first: f
     }
 }
 
-/// Every rate that was tried.
+/// Prints every measured rate.
 pub fn print_rates(title: &str, all: &[Measured]) {
     let heads = [
         "server",

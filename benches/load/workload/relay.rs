@@ -1,5 +1,5 @@
-//! From a create through PocketBase's REST API to its receipt: what a member waits, and what the audience costs the
-//! writer. PocketBase's own realtime is measured with the same rules and no gateway.
+//! From a create through PocketBase's REST API to the receipt: the latency for a member, and the cost of the audience
+//! for the writer. PocketBase's own realtime is measured with the same rules and no gateway.
 
 use super::connect;
 use super::ladder::each;
@@ -8,7 +8,7 @@ use crate::report::{Log, Table, median, short, spread};
 use crate::step::{Load, Outcome, measure, warm_up};
 use crate::target::{Audience, Source};
 
-/// Creates per second, and for how many seconds.
+/// Creates per second, and the duration in seconds.
 const RATE: f64 = 10.0;
 const SECONDS: f64 = 10.0;
 

@@ -1,11 +1,11 @@
-//! Many small rooms: the highest rate over all of them.
+//! Many small rooms: the highest total rate.
 
 use super::ladder::{self, Course, print_capacity, print_rates};
 use crate::options::Options;
 use crate::report::Log;
 use crate::target::Audience;
 
-/// Messages per second that are tried first.
+/// The first rate to try, in messages per second.
 const FIRST: f64 = 1000.0;
 
 pub fn run(options: &Options, log: &mut Log) {

@@ -1,4 +1,4 @@
-//! Everybody is dropped at once and comes back, while a few messages are published.
+//! A reconnect storm: every client is dropped at once and comes back, while a few messages are published.
 
 use super::connect;
 use crate::mark::now;
@@ -10,22 +10,21 @@ use crate::target::{Audience, Source, Target};
 use crate::usage::Snapshot;
 use serde_json::json;
 
-/// Messages while everybody is away or coming back, and how many of them per second.
+/// Number of messages published while clients are away or coming back, and their rate per second.
 const MESSAGES: u32 = 5;
 const RATE: f64 = 25.0;
 
-/// One storm.
+/// Measurements of one storm.
 struct Storm {
-    /// Seconds until everybody was subscribed for the first time, when the server knew nobody, and how many calls of
-    /// PocketBase that took.
+    /// Seconds until every client was subscribed for the first time, with cold caches, and the calls to PocketBase.
     first_seconds: f64,
     first_calls: Option<f64>,
-    /// Seconds from the drop until the last one was subscribed again.
+    /// Seconds from the drop until the last client was subscribed again.
     seconds: f64,
     /// Milliseconds of one client's set-up.
     p50: f64,
     p99: f64,
-    /// Microseconds of the server's CPU per client, the messages' delivery included; of PocketBase's beside it.
+    /// Microseconds of CPU per client: of the server, including the messages' delivery, and of PocketBase beside it.
     cpu: f64,
     beside: f64,
     cores: f64,
@@ -34,7 +33,7 @@ struct Storm {
     failed: usize,
     recovered: usize,
     unrecovered: usize,
-    /// Messages that clients who recover did not get, got twice or in another order.
+    /// Messages that clients with recovery lost, got twice or got in another order.
     wrong: u64,
     calls: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! Channel names, the prefix of Redis's keys, and what comes back as a name: `prefix \0 name \0 another name`.
+//! Channel names, the prefix of Redis keys, and names parsed from keys. Input: `prefix \0 name \0 another name`.
 
 use konvert_gateway::access::is_well_formed;
 use konvert_gateway::broker::redis::keys::Keys;
@@ -13,7 +13,7 @@ pub fn check(input: &[u8]) {
     let mut part = || parts.next().unwrap_or_default();
     let (prefix, one, other) = (part(), part(), part());
     let keys = Keys::new(prefix);
-    // Both a name and, perhaps, what somebody has published into.
+    // The input as a channel name, and as a Redis channel into which a stranger publishes.
     let _ = keys.channel(one);
     for name in [one, other] {
         if is_well_formed(name) {
@@ -36,7 +36,7 @@ pub fn check(input: &[u8]) {
     assert_eq!(one == other, clustered.live(one) == clustered.live(other));
 }
 
-/// All keys of a channel lie in one slot of a cluster, differ, and lead back to it.
+/// Keys of a channel lie in one slot of a cluster, differ from each other, and lead back to the channel.
 fn belong_together(keys: &Keys, name: &str) {
     let live = keys.live(name);
     assert_eq!(keys.channel(&live).as_deref(), Some(name));
@@ -47,7 +47,7 @@ fn belong_together(keys: &Keys, name: &str) {
     }
 }
 
-/// What Redis hashes: between the first `{` and the next `}`, if there is something.
+/// The part that Redis hashes: between the first `{` and the next `}`, unless empty.
 fn tag(key: &str) -> Option<&str> {
     let (_, rest) = key.split_once('{')?;
     rest.split_once('}').map(|(tag, _)| tag).filter(|tag| !tag.is_empty())

@@ -1,5 +1,5 @@
-//! What a client sends: a frame of commands. Whatever comes is read or refused at the first thing that is wrong, and
-//! what is answered or passed on is one line of JSON.
+//! Frames of commands from a client. Commands are read up to the first error, and each answer or forwarded message is
+//! one line of JSON.
 
 use konvert_gateway::protocol::json::{decode, publication_push, reply, unsubscribe_push};
 use konvert_gateway::protocol::{
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub fn check(input: &[u8]) {
     let Ok(frame) = std::str::from_utf8(input) else { return };
     let commands: Vec<_> = decode(frame).collect();
-    // The shortest command is a pong, `{}`; the end may be malformed.
+    // The shortest command is a pong, `{}`. The last command may be malformed.
     assert!(commands.len() <= frame.len() / 2 + 1);
     let errors = commands.iter().filter(|command| command.is_err()).count();
     assert!(errors == 0 || errors == 1 && commands.last().is_some_and(Result::is_err), "goes on behind an error");
@@ -28,7 +28,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// Said again in plain words, the command means the same.
+/// The command written again in plain JSON means the same.
 fn comes_back(id: u32, request: &Request) {
     let body = match request {
         Request::Connect { token } | Request::Refresh { token } => json!({"token": token}),
@@ -44,7 +44,7 @@ fn comes_back(id: u32, request: &Request) {
         | Request::Presence { channel }
         | Request::PresenceStats { channel }
         | Request::SubRefresh { channel } => json!({"channel": channel}),
-        // Its data need not be what serde_json takes for a value: escapes of half a character, huge numbers.
+        // The data may be JSON that serde_json rejects as a value: escapes of half a character, huge numbers.
         Request::Publish { channel, data } => {
             let channel = json!(channel);
             let again = format!(r#"{{"id":{id},"publish":{{"channel":{channel},"data":{data}}}}}"#);
@@ -64,7 +64,7 @@ fn comes_back(id: u32, request: &Request) {
         }
         Request::Send | Request::Ping => json!({}),
         Request::Pong => return same(id, request, "{}"),
-        // Its content is not kept; it is answered with this error, and nothing of it is passed on.
+        // A refused command is answered with the error; its content is neither kept nor passed on.
         Request::Refused { error, .. } => {
             assert!([codes::BAD_REQUEST, codes::NOT_AVAILABLE].contains(error), "{request:?}");
             return;

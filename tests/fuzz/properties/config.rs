@@ -1,5 +1,5 @@
-//! Configuration: a TOML file, and behind each NUL one `NAME=value` of the environment. It is refused with words, or
-//! holds; then it prints no secret, and what it prints can be read back.
+//! Configuration: a TOML file, then `NAME=value` pairs of the environment, separated by NUL. A configuration is
+//! refused with a message, or is valid; then the printed form holds no secret and can be read back.
 
 use konvert_gateway::config::{Config, RedisUrl, SETTINGS, Sources};
 use std::time::Duration;
@@ -8,7 +8,7 @@ const SECRET: &str = "the-secret-that-nobody-prints-0123456789";
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub fn check(input: &[u8]) {
-    // A filter of the logs may hold a regular expression, whose making takes as long as its author likes.
+    // A log filter may hold a regular expression, whose compilation can take arbitrarily long.
     let Ok(text) = std::str::from_utf8(input) else { return };
     if text.contains("[") && text.to_ascii_lowercase().contains("log_level") {
         return;
@@ -47,15 +47,19 @@ fn keeps_secrets(config: &Config) {
     assert!(!printed.contains(SECRET));
     let Some(url) = config.redis_url.as_ref().map(RedisUrl::expose) else { return };
     let authority = url.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
-    let before =
-        authority.rsplit_once('@').and_then(|(before, _)| before.split_once(':')).map(|(_, password)| password);
+    let credentials = authority.rsplit_once('@').map(|(before, _)| before.split_once(':').unwrap_or((before, "")));
+    let (user, password) = credentials.unwrap_or_default();
     let query = url.split_once('?').map_or("", |(_, query)| query);
-    // Not within the name of a user, which is printed.
-    let parameters = query.split('&').filter_map(|pair| pair.split_once('='));
-    let behind = parameters.filter(|(name, _)| name.ends_with("pass")).map(|(_, password)| password);
-    for password in before.into_iter().chain(behind) {
-        let elsewhere: String = printed.lines().filter(|line| line.starts_with("redis_url")).collect();
-        // A short one may well be part of something else.
+    let parameters = |end: &'static str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(move |(name, _)| name.ends_with(end)).map(|(_, value)| value)
+    };
+    // User names are printed, and may contain the text of a password.
+    let users: Vec<&str> = parameters("user").chain([user]).filter(|user| !user.is_empty()).collect();
+    for password in parameters("pass").chain([password]) {
+        let mut elsewhere: String = printed.lines().filter(|line| line.starts_with("redis_url")).collect();
+        users.iter().for_each(|user| elsewhere = elsewhere.replace(user, "\n"));
+        // A short password may occur by chance in another part.
         assert!(password.len() <= 12 || !elsewhere.contains(password), "{elsewhere}");
     }
 }
@@ -63,7 +67,7 @@ fn keeps_secrets(config: &Config) {
 fn comes_back(config: &Config) {
     let text = config.effective();
     assert_eq!(text.lines().count(), SETTINGS.len(), "one line each: {text}");
-    // Certificates for Redis are refused without a URL that wants TLS.
+    // Certificates for Redis are refused without a TLS URL.
     let left_out = ["secret =", "secret_second =", "redis_url =", "redis_ca_", "redis_cert_", "redis_key_"];
     let masked = |line: &&str| left_out.iter().any(|it| line.starts_with(it));
     let file: String = text.lines().filter(|line| !masked(line)).map(|line| format!("{line}\n")).collect();

@@ -1,4 +1,5 @@
-//! What PocketBase's hooks post, and what its outbox route answers: bodies of events, and what the relay makes of them.
+//! Bodies of events, as posted by PocketBase's hooks and answered by the outbox route, and the relay's handling of
+//! them.
 
 use konvert_gateway::access::changes::{Change, Changes};
 use konvert_gateway::broker::Mark;
@@ -10,9 +11,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 pub fn check(input: &[u8]) {
-    // Several bodies, one after the other.
+    // Several bodies, separated by NUL.
     let bodies: Vec<Events> = input.split(|byte| *byte == 0).filter_map(|body| Events::parse(body).ok()).collect();
-    // As answers of the outbox route: one row alone is skipped where it is the fault.
+    // As answers of the outbox route: a single unreadable row is skipped.
     for body in input.split(|byte| *byte == 0) {
         if let Ok(Some(Events { events, .. })) = Events::page(body, 1) {
             assert!(events.len() <= 1);
@@ -46,7 +47,7 @@ fn is_in_order(events: &Events) {
     }
 }
 
-/// What an event says of access makes void what was known of those whom it concerns.
+/// An event's access changes invalidate cached verdicts about the affected users and channels.
 fn changes_access(events: &Events) {
     let changes = Changes::default();
     for payload in events.events.iter().filter_map(|event| event.access.as_ref()) {
@@ -62,7 +63,7 @@ fn changes_access(events: &Events) {
     }
 }
 
-/// Written again, the events are the same.
+/// The events written again are the same.
 fn comes_back(events: &Events) {
     let each = events.events.iter().map(|event| {
         let data = String::from_utf8_lossy(event.data.as_bytes());
@@ -72,15 +73,15 @@ fn comes_back(events: &Events) {
     });
     let body = format!(r#"{{"events":[{}],"last":{}}}"#, each.collect::<Vec<_>>().join(","), events.last);
     let again = Events::parse(body.as_bytes()).expect("what was read can be read again");
-    // Without what was not written, and what a row of an unreadable one's parts would be.
+    // Without the unwritten parts and the marks of an unreadable row.
     let written =
         |event: &Event| Event { updates: None, dropped: 0, completeness: Completeness::Whole, ..event.clone() };
     let all = |events: &Events| events.events.iter().map(written).collect::<Vec<_>>();
     assert_eq!((all(&again), again.last), (all(events), events.last));
 }
 
-/// The relay takes them as posts and as pages of the outbox, in turn. It comes to an end, and publishes nothing but
-/// what continues its mark, whatever the outbox says.
+/// The relay takes the events in turn as posts and as pages of the outbox. The relay comes to an end, and publishes
+/// only continuations of its mark, whatever the outbox says.
 fn is_relayed(bodies: &[Events]) {
     let mut machine = Machine::default();
     let mut shared: Option<Mark> = None;
@@ -92,7 +93,7 @@ fn is_relayed(bodies: &[Events]) {
             while let Some(action) = next {
                 steps += 1;
                 let outcome = match action {
-                    // Pages may repeat for ever here, as a broken outbox may have it.
+                    // Pages may repeat forever, as with a broken outbox.
                     _ if steps > 64 => Input::Failed,
                     Action::Begin(mark) => Input::Mark(*shared.get_or_insert(mark)),
                     Action::Advance(mark) | Action::Restart(mark) => Input::Mark(*shared.insert(mark)),

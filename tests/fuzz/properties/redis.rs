@@ -1,5 +1,5 @@
-//! What Redis sends: published messages, each part of the input up to a NUL; or, where it begins as one, an
-//! answer as Redis itself writes it. Whatever it says goes through a channel's feed, in this order.
+//! Data from Redis: published messages, separated by NUL; or, if the input begins as an answer in Redis's protocol,
+//! such an answer. The contents go through a channel's feed, in this order.
 
 use bytes::Bytes;
 use konvert_gateway::broker::History;
@@ -65,7 +65,7 @@ fn answer(bytes: &[u8], feed: &mut Feed) {
     reads(feed, history);
 }
 
-/// A subscriber comes in, at the history's newest position and behind each of its publications; then the feed goes on.
+/// Subscribers join at the history's newest position and after each of its publications; then the feed goes on.
 fn reads(feed: &mut Feed, history: History) {
     let Position { offset, epoch } = history.position.clone();
     let offsets = history.publications.iter().map(|publication| publication.offset).chain([offset]).take(8);

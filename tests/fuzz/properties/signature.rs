@@ -1,5 +1,5 @@
-//! The headers of a signed request: `timestamp \n signature \n method \n target \n body`. A first byte `+` has the
-//! request signed rightly, whatever its timestamp is.
+//! The headers of a signed request: `timestamp \n signature \n method \n target \n body`. If the first byte is `+`,
+//! the request is signed correctly, whatever its timestamp.
 
 use aws_lc_rs::hmac;
 use konvert_gateway::signature::{MAX_SKEW, Refusal, Signer};
@@ -11,7 +11,7 @@ const NOW: u64 = 1_800_000_000;
 pub fn check(input: &[u8]) {
     let Some((kind, rest)) = input.split_first() else { return };
     let mut lines = rest.splitn(5, |byte| *byte == b'\n');
-    // Header values and request lines are text, which hyper has checked.
+    // Header values and request lines are text, already checked by hyper.
     let mut text = || lines.next().and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
     let (timestamp, signature, method, target) = (text(), text(), text(), text());
     let body = lines.next().unwrap_or_default();
@@ -21,7 +21,7 @@ pub fn check(input: &[u8]) {
     let signer = Signer::new(&SECRET.into());
     let now = UNIX_EPOCH + Duration::from_secs(NOW);
     let verdict = signer.verify(now, (Some(timestamp), Some(signature)), (method, target, body));
-    // What `+` before a number means is all that other parsers could differ in.
+    // Other parsers could differ only in the meaning of `+` before a number.
     let near = timestamp.parse::<u64>().is_ok_and(|sent| sent.abs_diff(NOW) <= MAX_SKEW.as_secs());
     let expected = match (signature.eq_ignore_ascii_case(&right), near) {
         (true, true) => None,
@@ -32,7 +32,7 @@ pub fn check(input: &[u8]) {
     let missing = signer.verify(now, (None, Some(signature)), (method, target, body));
     assert_eq!(missing.err(), Some(Refusal::Missing));
 
-    // What is signed here is accepted for as long as it should be, and for no other body.
+    // A request signed here is accepted during the allowed time, and with no other body.
     let (timestamp, signature) = signer.sign(now, method, target, body);
     let verify =
         |at, body: &[u8]| signer.verify(at, (Some(&timestamp), Some(&signature)), (method, target, body)).err();

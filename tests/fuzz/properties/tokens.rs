@@ -1,4 +1,4 @@
-//! Tokens. `header \n claims` is signed rightly, whatever both say; anything else is taken as a whole token.
+//! Tokens. `header \n claims` is signed correctly, whatever the contents; other input is taken as a whole token.
 
 use aws_lc_rs::hmac;
 use konvert_gateway::auth::{AuthError, check_with};
@@ -31,7 +31,7 @@ fn signed(header: &[u8], claims: &[u8], now: SystemTime) {
     assert!(check_with("", COLLECTION, &token, now).is_err(), "an empty key lets nobody in");
     assert_eq!(check_with("another key of more than 32 characters", COLLECTION, &token, now).ok(), None);
     let checked = check_with(KEY, COLLECTION, &token, now);
-    // A second reading. Fields that are not looked at may hold what is no text.
+    // A second parser for comparison. Ignored fields may hold values that are not strings.
     let claims: Option<Claims> = serde_json::from_slice(claims).ok();
     match checked {
         Ok(identity) => {

@@ -1,4 +1,4 @@
-// Messages that everybody may see, and messages that only those see who name their room.
+// Public messages, and messages visible only to subscribers naming the right room.
 migrate((app) => {
   for (const [name, rule] of [["messages", ""], ["messages_in_rooms", "room = @request.query.room"]]) {
     app.save(

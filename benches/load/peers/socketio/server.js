@@ -1,5 +1,5 @@
-// Socket.IO in one process, as its documentation has it: rooms, a token that is checked on connecting (HS256, as
-// PocketBase's), and an HTTP endpoint through which a backend publishes.
+// Socket.IO in one process, set up as in its documentation: rooms, a token checked on connecting (HS256, like
+// PocketBase's), and an HTTP endpoint through which a back end publishes.
 //
 //   node server.js PORT SECRET
 const crypto = require("node:crypto");

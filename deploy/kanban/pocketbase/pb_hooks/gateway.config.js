@@ -15,7 +15,7 @@ module.exports = {
 
   updates: { "board-updates": "board", "workspace-updates": "workspace", "notice-updates": "notice" },
 
-  // Whoever may listen to a board or workspace is shown more here than the rules of these collections say.
+  // Subscribers of a board or workspace see more here than the rules of these collections allow.
   relay: {
     workspaces: ["workspace:{id}"],
     memberships: { to: ["workspace:{workspace}", "member:{member}"], trusted: true },

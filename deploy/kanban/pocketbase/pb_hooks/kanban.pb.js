@@ -1,8 +1,9 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// What the tests ask of the application's own code: writes from JavaScript in all the ways that PocketBase offers.
+// Application code for the tests: writes from JavaScript in every way that PocketBase offers.
 
-// One transaction: a card goes to another board and back, a card comes and goes, and the first one keeps a new title.
+// One transaction: a card moves to another board and back, a card is created and deleted, and the first card gets a
+// title.
 routerAdd("POST", "/kanban/transaction", (e) => {
   const { card: id, from, to, list } = e.requestInfo().body;
   e.app.runInTransaction((tx) => {
@@ -20,7 +21,7 @@ routerAdd("POST", "/kanban/transaction", (e) => {
   return e.json(200, {});
 });
 
-// A transaction that is given up.
+// A transaction that is rolled back.
 routerAdd("POST", "/kanban/rollback", (e) => {
   try {
     e.app.runInTransaction((tx) => {
@@ -35,7 +36,7 @@ routerAdd("POST", "/kanban/rollback", (e) => {
   return e.json(200, {});
 });
 
-// Many boards at once, as the tests of large teams want them; without a hook for each.
+// Many boards at once, for the tests of large teams; without a hook per board.
 routerAdd("POST", "/kanban/boards", (e) => {
   const { workspace, from, to } = e.requestInfo().body;
   e.app

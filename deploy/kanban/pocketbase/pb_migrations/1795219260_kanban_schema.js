@@ -1,8 +1,8 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// A kanban tool, the second application of the tests: its schema differs from the chat's wherever the gateway might have
-// taken the chat's for granted. Auth collections `members` and `staff`; workspaces with memberships, boards, lists,
-// cards, comments; fields of every type; rules that reach access through a parent's memberships.
+// A kanban tool, the second application of the tests. Its schema differs from the chat's wherever the gateway might
+// depend on the chat's schema. Auth collections `members` and `staff`; workspaces with memberships, boards, lists,
+// cards, comments; fields of every type; rules that decide access through a parent's memberships.
 migrate(
   (app) => {
     const me = "@request.auth.id";
