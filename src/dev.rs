@@ -46,6 +46,8 @@ pub fn command() -> Command {
     };
     let port = |name, default, help| option(name, "PORT", help).default_value(default).value_parser(value_parser!(u16));
     Command::new("dev")
+        // deploy/quickstart.sh gives options before those of its caller.
+        .args_override_self(true)
         .about("Run the gateway beside a PocketBase with a demo chat, until Ctrl-C")
         .after_help(
             "Settings of the gateway are accepted as well, such as --history-size 50 (see konvert-gateway --help).\n\
@@ -126,7 +128,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         () = stopped(stop.clone(), 1) => return Ok(ExitCode::from(130)),
     };
     let begun = Instant::now();
-    let mut site = Site::new(&options, pocketbase)?;
+    let site = Site::new(&options, pocketbase)?;
     site.prepare().await?;
     let mut servers = Servers::new(stop.clone());
     let result = tokio::select! {

@@ -18,6 +18,8 @@ use std::path::Path;
 
 /// The record of the written files.
 const RECORD: &str = "pb_hooks/gateway/.written.json";
+/// The modules of the hooks, too many for a line each.
+const MODULES: &str = "pb_hooks/gateway/";
 /// The file that everybody edits.
 const CONFIG: &str = "pb_hooks/gateway.config.js";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -81,7 +83,7 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
     let before = record.map(|record| record.files).unwrap_or_default();
     let files = app.files();
     let mut report = Report { app, text: String::new(), kept: 0 };
-    let mut unchanged = 0;
+    let (mut unchanged, mut modules) = (0, 0);
     let mut after = BTreeMap::new();
     for file in &files {
         let found = read(&folder.join(file.path))?;
@@ -94,6 +96,8 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
         }
         if outcome == Outcome::Edited {
             report.keep(file, &found.unwrap_or_default(), written);
+        } else if outcome == Outcome::Written && file.path.starts_with(MODULES) {
+            modules += 1;
         } else {
             report.line(outcome, file.path);
         }
@@ -113,6 +117,9 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
             }
             None => {}
         }
+    }
+    if modules > 0 {
+        let _ = writeln!(report.text, "  wrote        {MODULES} ({modules} files)");
     }
     if unchanged > 0 {
         let _ = writeln!(report.text, "  unchanged    {unchanged} files");
@@ -223,7 +230,8 @@ mod tests {
         let place = folder.path().join("app");
         let first = init(&place, Some(App::Chat), false).unwrap();
         assert_eq!((first.app, first.kept), (App::Chat, 0));
-        assert_eq!(first.text.matches("wrote").count(), App::Chat.files().len());
+        assert!(first.text.contains("  wrote        pb_hooks/gateway/ (33 files)\n"), "{}", first.text);
+        assert!(first.text.contains("  wrote        pb_migrations/1795219260_konvert_schema.js\n"), "{}", first.text);
         for file in App::Chat.files() {
             assert_eq!(fs::read_to_string(place.join(file.path)).unwrap(), file.text, "{}", file.path);
         }
