@@ -147,6 +147,12 @@ impl Outbox {
         held <= self.limit / 2 && self.has_room_for(held) && self.queue(state, queued)
     }
 
+    /// Whether `bytes` more would be queued without ending the connection. Also true if the connection is ending.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let state = self.lock();
+        state.closed.is_some() || state.wire.is_none() || self.has_room_for(state.queued + bytes)
+    }
+
     /// Whether the queue holds more than half of the limit.
     pub fn is_half_full(&self) -> bool {
         self.lock().queued > self.limit / 2

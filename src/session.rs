@@ -180,6 +180,18 @@ impl Session {
         }
     }
 
+    /// Waits until the client's queue has room for a large reply of `bytes`. Error 100 after `deadline`: the client has
+    /// too much unread, and asks again.
+    async fn room_for(&self, bytes: usize, deadline: Instant) -> Result<(), Failure> {
+        while !self.outbox.has_room(bytes) {
+            if Instant::now() >= deadline {
+                return Err(codes::INTERNAL.into());
+            }
+            tokio::time::sleep(DRAIN_CHECK).await;
+        }
+        Ok(())
+    }
+
     /// The authenticated connection, as other modules see it.
     pub fn authenticated(&self) -> Option<&Arc<Connection>> {
         if let State::Connected(connection) = &self.state { Some(connection) } else { None }

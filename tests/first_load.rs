@@ -106,36 +106,84 @@ async fn recoveries_in_one_frame_may_exceed_the_queue() {
                 world.pocketbase.write(room, &alice, &long).await;
             }
         }
-        // The relay publishes in order: after the last message, every message has been published.
-        let last = format!("room:{}", rooms[rooms.len() - 1]);
-        let mut witness = Client::connect(world.gateway(), &alice.token).await;
-        witness.subscribe(&last).await;
-        let written = places[rooms.len() - 1].offset + MISSED as u64;
-        harness::until("the last message to be published", async || {
-            (witness.history_position(&last).await.offset >= written).then_some(())
-        })
-        .await;
+        let last = rooms.len() - 1;
+        published(&world, &alice, &rooms[last], places[last].offset + MISSED as u64).await;
 
-        let recover = |(room, place): (&String, &Place)| {
-            let Place { offset, epoch } = place;
-            json!({"channel": format!("room:{room}"), "recover": true, "offset": offset, "epoch": epoch})
-        };
-        let subscribes: Vec<Value> = rooms.iter().zip(&places).map(recover).collect();
+        let subscribes: Vec<Value> = rooms.iter().zip(&places).map(|(room, place)| recover(room, place)).collect();
         let mut client = Client::open_narrow(world.gateway()).await;
         client.send(&first_frame(&alice.token, &subscribes)).await;
-        // Publications beyond a reply's share follow as pushes.
-        let (mut recovered, mut missed) = (0, 0);
-        while recovered < rooms.len() || missed < rooms.len() * MISSED {
-            let frame = client.push().await;
-            if let Some(publications) = frame["subscribe"]["publications"].as_array() {
-                assert_eq!(frame["subscribe"]["recovered"], true, "Redis {with_redis}");
-                recovered += 1;
-                missed += publications.len();
-            }
-            missed += usize::from(frame["push"]["pub"].is_object());
-        }
-        assert_eq!((recovered, missed), (rooms.len(), rooms.len() * MISSED), "Redis {with_redis}");
+        recovers(&mut client, rooms.len(), rooms.len() * MISSED).await;
     }
+}
+
+/// The replies to the commands of a frame leave together. Two recoveries, each below the limit for one, may exceed the
+/// queue: the second waits for the first, and does not end the connection.
+#[tokio::test]
+async fn two_recoveries_in_one_frame_may_exceed_the_queue() {
+    const QUEUE: usize = 262_144;
+    for with_redis in [false, true] {
+        let settings = [("GATEWAY_MAX_QUEUE_SIZE", &*QUEUE.to_string()), ("GATEWAY_MAX_READS_PER_SECOND", "0")];
+        let world = World::start(1, with_redis, &settings).await;
+        let alice = world.pocketbase.user("alice").await;
+        let rooms = rooms(&world, &alice, 2).await;
+        let mut client = Client::connect(world.gateway(), &alice.token).await;
+        let mut places = Vec::new();
+        for room in &rooms {
+            places.push(client.subscribe(&format!("room:{room}")).await);
+        }
+        let write = async |room: usize| world.pocketbase.write(&rooms[room], &alice, &"x".repeat(700)).await;
+        write(0).await;
+        let size = client.message_publication().await["data"].to_string().len();
+        // The most that a recovery may bring: half of the queue.
+        let most = (QUEUE / 2 / size) as u64;
+        for _ in 0..most {
+            write(0).await;
+            write(1).await;
+        }
+        client.cut();
+        published(&world, &alice, &rooms[1], places[1].offset + most).await;
+        // Near half of the queue for the first recovery, and less.
+        for missed in (most / 2..=most).step_by(2) {
+            let start = Place { offset: places[0].offset + 1 + most - missed, ..places[0].clone() };
+            let subscribes = [recover(&rooms[0], &start), recover(&rooms[1], &places[1])];
+            let mut client = Client::open(&world.gateway().websocket()).await;
+            client.send(&first_frame(&alice.token, &subscribes)).await;
+            recovers(&mut client, 2, (missed + most) as usize).await;
+        }
+    }
+}
+
+fn recover(room: &str, Place { offset, epoch }: &Place) -> Value {
+    json!({"channel": format!("room:{room}"), "recover": true, "offset": offset, "epoch": epoch})
+}
+
+/// Waits until the room's publications up to `offset` are published. The relay publishes in order: all earlier
+/// publications are published as well.
+async fn published(world: &World, member: &User, room: &str, offset: u64) {
+    let channel = format!("room:{room}");
+    let mut witness = Client::connect(world.gateway(), &member.token).await;
+    witness.subscribe(&channel).await;
+    harness::until("the last message to be published", async || {
+        (witness.history_position(&channel).await.offset >= offset).then_some(())
+    })
+    .await;
+}
+
+/// Reads until `channels` recoveries have brought `missed` publications. Publications beyond a reply's share follow as
+/// pushes.
+async fn recovers(client: &mut Client, channels: usize, missed: usize) {
+    let (mut recovered, mut count) = (0, 0);
+    while recovered < channels || count < missed {
+        let frame = client.push().await;
+        assert!(frame["error"].is_null(), "{frame}");
+        if frame["subscribe"].is_object() {
+            assert_eq!(frame["subscribe"]["recovered"], true);
+            recovered += 1;
+            count += frame["subscribe"]["publications"].as_array().map_or(0, Vec::len);
+        }
+        count += usize::from(frame["push"]["pub"].is_object());
+    }
+    assert_eq!((recovered, count), (channels, missed));
 }
 
 /// Commands of one frame take effect in order, although the subscribes are prepared first.

@@ -1,7 +1,7 @@
 //! Commands of a channel's subscribers: send signals, read the history, and ask who is present.
 
 use super::limits::weight;
-use super::subscriptions::total_size;
+use super::subscriptions::{ENVELOPE, total_size};
 use super::{Failure, Session};
 use crate::broker::{BrokerError, HistoryQuery, PresenceStats};
 use crate::channel::Kind;
@@ -72,7 +72,7 @@ impl Session {
             history.publications.clear();
         }
         let reply = Reply::History { publications: history.publications, position: history.position };
-        self.reply_to_subscriber(id, &request.channel, &reply)
+        self.reply_to_subscriber(&request.channel, json::reply(id, &reply), deadline).await
     }
 
     /// Lists present clients, up to `presence_max`. Returns the weight of the answer.
@@ -94,7 +94,7 @@ impl Session {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
         let weight = weight(count, frame.len());
-        self.push_to_subscriber(channel, frame)?;
+        self.reply_to_subscriber(channel, frame, deadline).await?;
         Ok(weight)
     }
 
@@ -103,15 +103,13 @@ impl Session {
         require(self.services.hub.standing(channel, self.id))?;
         let counting = self.services.broker.presence_stats(channel);
         let PresenceStats { clients, users } = self.ask_broker("presence", deadline, counting).await?;
-        self.reply_to_subscriber(id, channel, &Reply::PresenceStats { clients, users })
+        let frame = json::reply(id, &Reply::PresenceStats { clients, users });
+        self.reply_to_subscriber(channel, frame, deadline).await
     }
 
-    /// Sends a reply for subscribers only, if the connection is still subscribed.
-    fn reply_to_subscriber(&self, id: u32, channel: &str, reply: &Reply) -> Result<(), Failure> {
-        self.push_to_subscriber(channel, json::reply(id, reply))
-    }
-
-    fn push_to_subscriber(&self, channel: &str, frame: Frame) -> Result<(), Failure> {
+    /// Sends a reply for subscribers only, once the queue has room, if the connection is then still subscribed.
+    async fn reply_to_subscriber(&self, channel: &str, frame: Frame, deadline: Instant) -> Result<(), Failure> {
+        self.room_for(frame.len() + ENVELOPE, deadline).await?;
         Ok(require(self.services.hub.reply_to_subscriber(channel, self.connection()?, frame))?)
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 /// less than `pong_timeout`.
 const PIECE: usize = 64 * 1024;
 /// Bytes of a publication in a queue, in addition to its payload and its channel's name.
-const ENVELOPE: usize = 256;
+pub(super) const ENVELOPE: usize = 256;
 
 impl Session {
     pub(super) fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
@@ -51,7 +51,7 @@ impl Session {
         loop {
             let allowed = self.allowed(&name, groundwork.verdict.take(), deadline).await?;
             let history = groundwork.take_history();
-            let mut stale = false;
+            let (mut stale, mut needs_room) = (false, None);
             let accept = |mut reply: SubscribeReply| {
                 if !self.services.access.holds(allowed, &connection.user, &channel) {
                     // Access may have changed since PocketBase was asked.
@@ -60,9 +60,15 @@ impl Session {
                 }
                 // Charged even if they are not sent: the publications have been read.
                 weight_of_missed = weight(reply.publications.len(), total_size(&reply.publications));
-                if total_size(&reply.publications) > limit || cost(&reply.publications, &channel) > limit / 2 * 3 {
+                let room = cost(&reply.publications, &channel);
+                if total_size(&reply.publications) > limit || room > limit / 2 * 3 {
                     // More than a client can take at once: the client reloads from PocketBase instead.
                     (reply.recovered, reply.publications) = (Some(false), Vec::new());
+                } else if !connection.outbox.has_room(room) {
+                    // Replies to earlier commands of the frame are still queued. A full queue would end the connection, and
+                    // the client would ask for the same again.
+                    needs_room = Some(room);
+                    return false;
                 }
                 if reply.recovered == Some(false) {
                     weight_of_missed = weight_of_missed.max(FAILED_RECOVERY);
@@ -82,6 +88,14 @@ impl Session {
                 self.services.hub.subscribe(&channel, &connection, recover.as_ref(), history, accept).await
             });
             let joined = joined.await;
+            if let Some(room) = needs_room {
+                // Read again afterwards: the channel goes on meanwhile.
+                if let Err(failure) = self.room_for(room, deadline).await {
+                    self.charge_recovery(&connection, weight_of_missed);
+                    return Err(failure);
+                }
+                continue;
+            }
             self.charge_recovery(&connection, std::mem::take(&mut weight_of_missed));
             let failure = match joined {
                 Ok(Ok(true)) => {
