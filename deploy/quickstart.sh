@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
-# Builds the gateway, gets a PocketBase, and runs both with a demo chat. `--help` lists the options. The work is done by
-# deploy/quickstart/main.py.
+# Builds the gateway and runs `konvert-gateway dev`: the gateway beside a PocketBase with a demo chat, until Ctrl-C.
+# Options go to `dev`; `--help` lists them.
+#
+# Environment: KONVERT_GATEWAY, a gateway binary to use instead of a build; POCKETBASE, a PocketBase binary to use instead
+# of a download.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}
+gateway=${KONVERT_GATEWAY:-}
 
-if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
-  echo "quickstart: python3 (3.8 or later) is needed; install it and run this again" >&2
-  exit 1
+if [[ -z $gateway ]]; then
+  command -v cargo >/dev/null || { echo "quickstart: cargo is missing; install a Rust toolchain (rustup.rs) and run this again" >&2; exit 1; }
+  echo "quickstart: building the gateway (the first time takes minutes)" >&2
+  (cd "$root" && cargo build --release >&2)
+  gateway=$target/release/konvert-gateway
 fi
 
-# -B: no __pycache__ in the source tree. exec: signals reach main.py, which stops both servers.
-exec python3 -B "$here/quickstart/main.py" "$@"
+for option; do
+  if [[ $option == -h || $option == --help ]]; then exec "$gateway" dev --help; fi
+done
+pocketbase=$("$root/deploy/get-pocketbase.sh")
+# exec: signals reach the process that stops both servers.
+exec "$gateway" dev --data "$target/dev" --pocketbase "$pocketbase" "$@"

@@ -77,7 +77,7 @@ async fn examine_hooks(pocketbase: &PocketBase, config: &Config) -> Option<Findi
         Ok(delivery) => delivery,
         Err(PocketBaseError::Refused { status: 404, .. }) => {
             let advice =
-                "the hooks are older than this gateway: copy deploy/pocketbase/pb_hooks again and restart PocketBase";
+                "the hooks are older than this gateway: run \"konvert-gateway init DIR\" and restart PocketBase";
             return Some(Finding::new(what, Some(advice.to_owned())));
         }
         Err(error) => return Some(Finding::new(what, Some(error.to_string()))),

@@ -16,6 +16,9 @@
 //! The path of an access change: the relay publishes the change on the gateways' own channel, and [`control`] passes
 //! the change to [`revocation`], which ends access, and to [`updates`]. Back ends' orders take the same channel.
 //!
+//! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, and
+//! [`doctor`] checks an installation.
+//!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
 //! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
 //!
@@ -33,10 +36,13 @@ pub mod broker;
 pub mod channel;
 pub mod config;
 pub mod connection;
+pub mod connection;
 pub mod control;
+pub mod dev;
 pub mod doctor;
 pub mod event;
 pub mod hub;
+pub mod init;
 pub mod limits;
 pub mod metrics;
 pub mod outbox;

@@ -1,41 +1,22 @@
 //! The command line: from arguments to the exit code.
 
+mod command_line;
+
 use anyhow::Context;
-use clap::{Arg, ArgMatches, Command};
+use clap::ArgMatches;
 use konvert_gateway::config::{self, Config, LogFormat, SETTINGS, Sources};
-use konvert_gateway::doctor;
+use konvert_gateway::init::{self, App};
 use konvert_gateway::metrics::Metrics;
 use konvert_gateway::server::Server;
 use konvert_gateway::tasks;
+use konvert_gateway::{dev, doctor};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Settings without a flag: other users of the machine can see a program's flags.
-const HAVE_NO_FLAG: &[&str] = &["secret", "secret_second"];
-
-fn command() -> Command {
-    let config =
-        Arg::new("config").long("config").value_name("FILE").help("TOML file with settings by name").global(true);
-    let settings = SETTINGS.iter().filter(|setting| !HAVE_NO_FLAG.contains(&setting.name)).map(|setting| {
-        let default = if setting.default.is_empty() { "none" } else { setting.default };
-        let variable = setting.name.to_uppercase();
-        let help = format!("{} [default: {default}] [env: GATEWAY_{variable}]", setting.help);
-        Arg::new(setting.name).long(setting.name.replace('_', "-")).value_name(setting.takes).help(help).global(true)
-    });
-    Command::new("konvert-gateway")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("A realtime WebSocket gateway beside PocketBase")
-        .after_help("Without a command, the gateway serves. Settings: built-in defaults < --config FILE < environment < flags.\nGATEWAY_SECRET is required: at least 32 characters, the same as for PocketBase's hooks.\nGATEWAY_SECRET_FILE, GATEWAY_SECRET_SECOND_FILE, GATEWAY_REDIS_URL_FILE and GATEWAY_POCKETBASE_URL_FILE name files with the value.")
-        .subcommand(Command::new("serve").about("Serve clients until SIGINT, SIGTERM or SIGHUP (the default)"))
-        .subcommand(Command::new("check-config").about("Print the effective configuration, secrets masked"))
-        .subcommand(Command::new("doctor").about("Check PocketBase, its hooks and Redis, and print problems and remedies"))
-        .arg(config)
-        .args(settings)
-}
-
 fn main() -> ExitCode {
-    let arguments = command().get_matches();
+    let arguments = command_line::command().get_matches();
     let name = arguments.subcommand_name().unwrap_or("serve");
     match run(name, &arguments) {
         Ok(code) => code,
@@ -47,6 +28,14 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+    match arguments.subcommand() {
+        Some(("init", arguments)) => return write_files(arguments),
+        Some(("dev", arguments)) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            return runtime.block_on(dev::run(dev::Options::of(arguments)?));
+        }
+        _ => {}
+    }
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -91,6 +80,14 @@ fn log_to_stderr(config: &Config) {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
+}
+
+fn write_files(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let folder = arguments.get_one::<PathBuf>("DIR").context("DIR is missing")?;
+    let report = init::init(folder, arguments.get_one::<App>("app").copied(), arguments.get_flag("force"))?;
+    print!("{}", report.text);
+    print!("{}", command_line::after_init(folder, &report));
+    Ok(if report.kept == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {

@@ -1,8 +1,8 @@
 // The quickstart with its demo page, in a real Chromium: two users in one room.
 
 import assert from "node:assert/strict";
-import { accessSync, constants } from "node:fs";
-import { delimiter, join } from "node:path";
+import { accessSync, constants, readFileSync } from "node:fs";
+import { basename, delimiter, join } from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 import { Lab, gatewayBinary, root } from "./harness.mjs";
@@ -159,4 +159,11 @@ check("a user who comes later finds the earlier messages", async (t) => {
   await send(alice, "for later");
   const bob = await enter(t, "/?user=bob");
   await shown(bob, "for later");
+});
+
+check("the SDKs of the page are those of the npm packages", () => {
+  for (const file of ["centrifuge/dist/centrifuge.js", "pocketbase/dist/pocketbase.es.mjs"]) {
+    const published = readFileSync(join(root, "tests/node/node_modules", file));
+    assert.ok(published.equals(readFileSync(join(root, "deploy/demo", basename(file)))), file);
+  }
 });

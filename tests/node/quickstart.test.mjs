@@ -1,7 +1,7 @@
 // deploy/quickstart.sh, used by a newcomer or by a program.
 
 import assert from "node:assert/strict";
-import { statSync } from "node:fs";
+import { readFileSync, readdirSync, statSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -108,15 +108,50 @@ check("a busy port is named, with the option that chooses another", async (t) =>
   const { port } = listener.address();
   for (const option of ["--port-gateway", "--port-pocketbase"]) {
     const server = quickstart([...anywhere, `--data=${data}`, `${option}=${port}`]);
-    assert.equal(await server.ended, "exit 1");
+    assert.equal(await server.ended, "exit 2");
     assert.match(server.output, new RegExp(`port ${port} .*${option}`));
   }
 });
 
-check("when one of the two ends, the other is stopped and the reason shown", async () => {
-  // Node in the gateway's place: Node finds no program "serve" and ends with an error.
-  const server = quickstart([...anywhere, `--data=${data}`], { KONVERT_GATEWAY: process.execPath });
-  assert.equal(await server.ended, "exit 1");
-  assert.match(server.output, /the gateway ended[\s\S]*Cannot find module/);
+/** The process id of the program whose command line contains `part`. */
+function processWith(part) {
+  const ids = readdirSync("/proc").filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid);
+  const found = ids.find((id) => {
+    try {
+      return readFileSync(`/proc/${id}/cmdline`, "utf8").includes(part);
+    } catch {
+      return false; // ended meanwhile
+    }
+  });
+  assert.ok(found, `no process with ${part}`);
+  return Number(found);
+}
+
+check("a killed gateway is started again; when PocketBase ends, the gateway is stopped and the reason shown", async () => {
+  const server = await headless();
+  const { gateway, admin, pocketbase } = server.facts;
+  process.kill(processWith(`--listen=${new URL(gateway).host}`), "SIGKILL");
+  await server.ready(() => /the gateway ended .*starting it again/.test(server.output));
+  await server.ready(async () => (await status(`${admin}/readyz`).catch(() => 0)) === 200);
+
+  process.kill(processWith(`--http=${new URL(pocketbase).host}`), "SIGKILL");
+  assert.equal(await server.ended, "exit 2");
+  assert.match(server.output, /PocketBase ended \(signal: 9 \(SIGKILL\)\)\. The end of .*pocketbase\.log/);
+  for (const url of [gateway, admin]) assert.ok(await refuses(url), `${url} still listens`);
+});
+
+check("a second run in the same directory is refused", async () => {
+  const server = await headless();
+  const second = quickstart([...anywhere, `--data=${data}`]);
+  assert.equal(await second.ended, "exit 2");
+  assert.match(second.output, /another "konvert-gateway dev" runs in .*--data/);
+  server.process.kill("SIGTERM");
+  assert.equal(await server.ended, "exit 0");
+});
+
+check("a setting of the gateway as an option reaches the gateway", async () => {
+  const server = quickstart(["--headless", ...anywhere, `--data=${data}`, "--history-size=0"]);
+  assert.equal(await server.ended, "exit 2");
+  assert.match(server.output, /the gateway ended[\s\S]*history_size/);
   assert.equal(server.stdout, "");
 });

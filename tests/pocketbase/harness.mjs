@@ -15,7 +15,7 @@ export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "
 export const GATEWAY = path.join(ROOT, "deploy/pocketbase");
 /** Folders with an application's own pb_hooks and pb_migrations, copied over the gateway's files. */
 export const CHAT = path.join(ROOT, "deploy/konvert/pocketbase");
-export const KANBAN = path.join(ROOT, "tests/kanban/pocketbase");
+export const KANBAN = path.join(ROOT, "deploy/kanban/pocketbase");
 export const ACCOUNTS = path.join(ROOT, "tests/accounts/pocketbase");
 const POCKETBASE = process.env.POCKETBASE || "pocketbase";
 export const SECRET = "a secret of the tests, long enough to pass";

@@ -1,0 +1,303 @@
+//! `konvert-gateway init`: writes the hooks, the migration and a config into a PocketBase directory, and upgrades them.
+//!
+//! A record of the written files (their hashes, the version and the application) stays beside the hooks. At the next
+//! run, the record tells a file that an older version wrote, which is replaced, from a file that somebody has edited,
+//! which is kept unless `force` is given.
+
+mod files;
+
+pub use files::{App, Embedded};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use similar::TextDiff;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+/// The record of the written files.
+const RECORD: &str = "pb_hooks/gateway/.written.json";
+/// The modules of the hooks, too many for a line each.
+const MODULES: &str = "pb_hooks/gateway/";
+/// The file that everybody edits.
+const CONFIG: &str = "pb_hooks/gateway.config.js";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[derive(Serialize, Deserialize)]
+struct WrittenFiles {
+    version: String,
+    app: String,
+    /// SHA-256 of each file as written, by path.
+    files: BTreeMap<String, String>,
+}
+
+/// The result for one file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    Written,
+    /// Replaced: nobody had edited the file.
+    Updated,
+    Unchanged,
+    /// Kept, since somebody has edited the file.
+    Edited,
+    /// Replaced although edited.
+    Overwritten,
+    /// A file of an older version that this version does not need.
+    Removed,
+}
+
+/// Summary of a run.
+#[derive(Debug, PartialEq)]
+pub struct Report {
+    pub app: App,
+    /// A line for each file that was not simply unchanged, and differences of edited files.
+    pub text: String,
+    /// Edited files that may not fit this version, without the config.
+    pub kept: usize,
+}
+
+/// Writes the files of `app` into `folder`, which is created if missing. Without `app`, the application of the
+/// previous run, or [`App::Blank`].
+///
+/// # Errors
+/// If `folder` is a data directory or was set up for another application, and if a file cannot be read or written.
+pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Report> {
+    if folder.join("data.db").exists() {
+        bail!(
+            "{} holds PocketBase's data; name the directory that contains it (usually the parent of pb_data)",
+            folder.display()
+        );
+    }
+    let record = read_record(folder)?;
+    let former = record.as_ref().and_then(|record| App::named(&record.app));
+    let app = match (app, former) {
+        (Some(app), Some(former)) if app != former => bail!(
+            "{} was set up for the application \"{}\"; choose another directory for \"{}\"",
+            folder.display(),
+            former.name(),
+            app.name()
+        ),
+        (app, former) => app.or(former).unwrap_or_default(),
+    };
+    let before = record.map(|record| record.files).unwrap_or_default();
+    let files = app.files();
+    let mut report = Report { app, text: String::new(), kept: 0 };
+    let (mut unchanged, mut modules) = (0, 0);
+    let mut after = BTreeMap::new();
+    for file in &files {
+        let found = read(&folder.join(file.path))?;
+        let written = before.get(file.path).map(String::as_str);
+        let outcome = outcome(file, found.as_deref(), written, force);
+        match outcome {
+            Outcome::Unchanged => unchanged += 1,
+            Outcome::Edited => {}
+            _ => write(&folder.join(file.path), file.text)?,
+        }
+        if outcome == Outcome::Edited {
+            report.keep(file, &found.unwrap_or_default(), written);
+        } else if outcome == Outcome::Written && file.path.starts_with(MODULES) {
+            modules += 1;
+        } else {
+            report.line(outcome, file.path);
+        }
+        // An edited file has another hash, and counts as edited at the next run, too.
+        after.insert(file.path.to_owned(), hash(file.text));
+    }
+    for (path, written) in before.iter().filter(|(path, _)| files.iter().all(|file| file.path != path.as_str())) {
+        let place = folder.join(path);
+        match read(&place)? {
+            Some(found) if hash(&found) == *written => {
+                fs::remove_file(&place).with_context(|| format!("cannot remove {}", place.display()))?;
+                report.line(Outcome::Removed, path);
+            }
+            Some(_) => {
+                report.kept += 1;
+                let _ = writeln!(report.text, "  kept         {path} (edited; not part of version {VERSION})");
+            }
+            None => {}
+        }
+    }
+    if modules > 0 {
+        let _ = writeln!(report.text, "  wrote        {MODULES} ({modules} files)");
+    }
+    if unchanged > 0 {
+        let _ = writeln!(report.text, "  unchanged    {unchanged} files");
+    }
+    let record = WrittenFiles { version: VERSION.to_owned(), app: app.name().to_owned(), files: after };
+    write(&folder.join(RECORD), &serde_json::to_string_pretty(&record)?)?;
+    Ok(report)
+}
+
+fn outcome(file: &Embedded, found: Option<&str>, written: Option<&str>, force: bool) -> Outcome {
+    match found {
+        None => Outcome::Written,
+        Some(found) if found == file.text => Outcome::Unchanged,
+        Some(found) if written == Some(hash(found).as_str()) => Outcome::Updated,
+        Some(_) if force => Outcome::Overwritten,
+        Some(_) => Outcome::Edited,
+    }
+}
+
+impl Report {
+    fn line(&mut self, outcome: Outcome, path: &str) {
+        let word = match outcome {
+            Outcome::Written => "wrote",
+            Outcome::Updated => "updated",
+            Outcome::Overwritten => "overwrote",
+            Outcome::Removed => "removed",
+            Outcome::Unchanged | Outcome::Edited => return,
+        };
+        let _ = writeln!(self.text, "  {word:<12} {path}");
+    }
+
+    /// The config is kept without a difference, unless a new version has changed the file that it was made from.
+    fn keep(&mut self, file: &Embedded, found: &str, written: Option<&str>) {
+        let is_as_before = written == Some(hash(file.text).as_str());
+        if file.path == CONFIG && is_as_before {
+            let _ = writeln!(self.text, "  kept         {CONFIG} (your settings)");
+            return;
+        }
+        self.kept += usize::from(file.path != CONFIG);
+        let _ = writeln!(self.text, "  kept         {} (edited; differences to version {VERSION}:)", file.path);
+        let difference = TextDiff::from_lines(found, file.text);
+        let shown = difference.unified_diff().context_radius(1).header("yours", VERSION).to_string();
+        for line in shown.lines() {
+            let _ = writeln!(self.text, "      {line}");
+        }
+    }
+}
+
+fn read_record(folder: &Path) -> anyhow::Result<Option<WrittenFiles>> {
+    let place = folder.join(RECORD);
+    let Some(text) = read(&place)? else { return Ok(None) };
+    let record = serde_json::from_str(&text).with_context(|| {
+        format!("{} is unreadable; remove it, and every file that differs counts as edited", place.display())
+    })?;
+    Ok(Some(record))
+}
+
+/// The text of a file; `None` if there is no file.
+fn read(place: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(place) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", place.display())),
+    }
+}
+
+fn write(place: &Path, text: &str) -> anyhow::Result<()> {
+    if let Some(folder) = place.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::write(place, text).with_context(|| format!("cannot write {}", place.display()))
+}
+
+fn hash(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOOK: &str = "pb_hooks/gateway/rows.js";
+
+    fn edit(folder: &Path, path: &str, change: impl Fn(&str) -> String) {
+        let place = folder.join(path);
+        let text = fs::read_to_string(&place).unwrap();
+        fs::write(place, change(&text)).unwrap();
+    }
+
+    /// As if version 0.0.9 had written `text` as the file `path`.
+    fn written_by_an_older_version(folder: &Path, path: &str, text: &str) {
+        write(&folder.join(path), text).unwrap();
+        edit(folder, RECORD, |record| {
+            let mut record: WrittenFiles = serde_json::from_str(record).unwrap();
+            record.version = "0.0.9".to_owned();
+            record.files.insert(path.to_owned(), hash(text));
+            serde_json::to_string(&record).unwrap()
+        });
+    }
+
+    #[test]
+    fn a_new_directory_gets_all_files_and_a_second_run_changes_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("app");
+        let first = init(&place, Some(App::Chat), false).unwrap();
+        assert_eq!((first.app, first.kept), (App::Chat, 0));
+        assert!(first.text.contains("  wrote        pb_hooks/gateway/ (33 files)\n"), "{}", first.text);
+        assert!(first.text.contains("  wrote        pb_migrations/1795219260_konvert_schema.js\n"), "{}", first.text);
+        for file in App::Chat.files() {
+            assert_eq!(fs::read_to_string(place.join(file.path)).unwrap(), file.text, "{}", file.path);
+        }
+        let second = init(&place, None, false).unwrap();
+        assert_eq!(second.app, App::Chat, "the application is remembered");
+        assert_eq!(second.text, format!("  unchanged    {} files\n", App::Chat.files().len()));
+        let error = init(&place, Some(App::Kanban), false).unwrap_err();
+        assert!(error.to_string().contains("set up for the application \"chat\""), "{error}");
+    }
+
+    #[test]
+    fn an_edited_config_is_kept_silently() {
+        let folder = tempfile::tempdir().unwrap();
+        init(folder.path(), None, false).unwrap();
+        edit(folder.path(), CONFIG, |text| text.replace("guests: false", "guests: true"));
+        let report = init(folder.path(), None, false).unwrap();
+        assert!(
+            report.text.starts_with("  kept         pb_hooks/gateway.config.js (your settings)\n"),
+            "{}",
+            report.text
+        );
+        assert_eq!(report.kept, 0);
+        assert!(fs::read_to_string(folder.path().join(CONFIG)).unwrap().contains("guests: true"));
+    }
+
+    #[test]
+    fn an_upgrade_replaces_untouched_files_and_shows_what_differs_in_edited_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        init(folder.path(), None, false).unwrap();
+        written_by_an_older_version(folder.path(), HOOK, "// the old hook\n");
+        written_by_an_older_version(folder.path(), "pb_hooks/gateway/gone.js", "// no longer needed\n");
+        edit(folder.path(), "pb_hooks/gateway/turns.js", |text| format!("// mine\n{text}"));
+
+        let report = init(folder.path(), None, false).unwrap();
+        for line in [
+            "  updated      pb_hooks/gateway/rows.js\n",
+            "  removed      pb_hooks/gateway/gone.js\n",
+            "  kept         pb_hooks/gateway/turns.js (edited; differences to version ",
+            "      -// mine\n",
+        ] {
+            assert!(report.text.contains(line), "{line:?} is missing in\n{}", report.text);
+        }
+        assert_eq!(report.kept, 1);
+        assert!(!folder.path().join("pb_hooks/gateway/gone.js").exists());
+        assert_eq!(init(folder.path(), None, false).unwrap().kept, 1, "still edited at the next run");
+
+        let report = init(folder.path(), None, true).unwrap();
+        assert!(report.text.contains("  overwrote    pb_hooks/gateway/turns.js\n"), "{}", report.text);
+        assert_eq!(report.kept, 0);
+    }
+
+    #[test]
+    fn files_without_a_record_count_as_edited_where_they_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join(HOOK), "// from somewhere\n").unwrap();
+        let report = init(folder.path(), None, false).unwrap();
+        assert_eq!(report.kept, 1);
+        assert_eq!(fs::read_to_string(folder.path().join(HOOK)).unwrap(), "// from somewhere\n");
+        assert_eq!(init(folder.path(), None, false).unwrap().kept, 1);
+    }
+
+    #[test]
+    fn a_data_directory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("data.db"), "").unwrap();
+        let error = init(folder.path(), None, false).unwrap_err();
+        assert!(error.to_string().contains("the directory that contains it"), "{error}");
+    }
+}
