@@ -36,7 +36,6 @@ pub mod broker;
 pub mod channel;
 pub mod config;
 pub mod connection;
-pub mod connection;
 pub mod control;
 pub mod dev;
 pub mod doctor;
