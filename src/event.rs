@@ -49,7 +49,7 @@ pub struct Event {
     pub data: Payload,
     /// Access changes: a list of [`Change`](crate::access::changes::Change)s.
     pub access: Option<Payload>,
-    /// The part for updates channels, if any: a [`Told`](crate::updates::Told).
+    /// The part for updates channels, if any: an [`UpdatesPart`](crate::updates::UpdatesPart).
     pub updates: Option<Payload>,
     pub completeness: Completeness,
     /// Number of channels dropped by the hooks for invalid names.

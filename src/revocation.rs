@@ -25,7 +25,7 @@ use crate::pocketbase::batch::Asker;
 use crate::protocol::Payload;
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::json;
-use crate::updates::{Told, Updates};
+use crate::updates::{Updates, UpdatesPart};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -79,7 +79,7 @@ impl Order {
 struct Notice<'a> {
     #[serde(default)]
     access: Vec<Change>,
-    updates: Option<Told>,
+    updates: Option<UpdatesPart>,
     order: Option<Order>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,

@@ -7,7 +7,7 @@ use super::{CHANNELS_MAX, Completeness, DATA_MAX, Event};
 use crate::access::changes::Change;
 use crate::access::is_well_formed;
 use crate::protocol::Payload;
-use crate::updates::Told;
+use crate::updates::UpdatesPart;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -66,7 +66,7 @@ impl Row<'_> {
         let possible = channels.len() <= CHANNELS_MAX && channels.iter().all(|name| is_well_formed(name));
         let readable = possible
             && access.is_none_or(|access| serde_json::from_str::<Vec<Change>>(access.get()).is_ok())
-            && updates.is_none_or(|updates| serde_json::from_str::<Told>(updates.get()).is_ok());
+            && updates.is_none_or(|updates| serde_json::from_str::<UpdatesPart>(updates.get()).is_ok());
         if !readable {
             return None;
         }
