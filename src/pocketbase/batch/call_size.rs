@@ -1,0 +1,42 @@
+//! Adaptive size of calls: slow calls shrink the next calls.
+
+use super::QuestionResult;
+use crate::pocketbase::PocketBaseError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Questions in one call: all subscriptions that a connection may have by default. PocketBase takes up to 500.
+pub(super) const BATCH: usize = 256;
+/// Minimum size to which calls shrink.
+pub(super) const BATCH_MIN: usize = 16;
+/// Time that a call should take at most. A full call that takes less than half of this time lets calls grow again.
+const CALL: Duration = Duration::from_millis(100);
+
+/// Size of the next calls: halved by each call that times out or takes longer than [`CALL`], doubled by each full call
+/// that is fast.
+pub(super) struct CallSize(AtomicUsize);
+
+impl CallSize {
+    pub fn new() -> Self {
+        Self(AtomicUsize::new(BATCH))
+    }
+
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Adjusts the size after a call with `questions` questions that took `took`.
+    pub fn learn<V>(&self, questions: usize, took: Duration, answer: &QuestionResult<V>) {
+        let size = self.get();
+        let is_slow = matches!(answer, Err(PocketBaseError::Timeout)) || took > CALL;
+        // Concurrent slow calls have halved the size already.
+        let next = if is_slow && questions > size / 2 {
+            (questions / 2).clamp(BATCH_MIN, size)
+        } else if answer.is_ok() && took < CALL / 2 && questions >= size {
+            (size * 2).min(BATCH)
+        } else {
+            return;
+        };
+        self.0.store(next, Ordering::Relaxed);
+    }
+}
