@@ -7,7 +7,7 @@ mod messages;
 pub use messages::{AccountId, Check, Page, UserKey, Verdict, View, Views, Visible};
 
 use crate::config::Config;
-use crate::event::{Events, Delivery};
+use crate::event::{Events, HookReport};
 use crate::metrics::Metrics;
 use crate::protocol::json;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
@@ -171,7 +171,7 @@ impl PocketBase {
     }
 
     /// Asks PocketBase to call the gateway, as its hooks do. Returns the outcome.
-    pub async fn probe(&self) -> Result<Delivery, PocketBaseError> {
+    pub async fn probe(&self) -> Result<HookReport, PocketBaseError> {
         self.post("probe", &serde_json::json!({})).await
     }
 
