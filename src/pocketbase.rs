@@ -3,6 +3,7 @@
 
 pub mod batch;
 mod messages;
+pub mod version;
 
 pub use messages::{AccountId, Check, Page, UserKey, Verdict, View, Views, Visible};
 

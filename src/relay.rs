@@ -70,6 +70,7 @@ impl Relay {
             start,
             processed: done,
             has_published: false,
+            mismatch: None,
         };
         tasks::spawn(Task::Relay, driver.run(posted, config.pull_interval));
         Self { intake, started, offered: Arc::default(), processed, failure, warnings, hook_monitor, metrics }

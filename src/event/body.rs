@@ -27,6 +27,9 @@ struct EventsFrame<'a> {
     /// Only in the route's answer.
     #[serde(default)]
     delivery: Option<HookReport>,
+    /// Only in the route's answer.
+    #[serde(default)]
+    version: Option<String>,
 }
 
 /// The hooks' address of the gateway, and the result of the hooks' last request.
@@ -57,6 +60,8 @@ struct AnswerEnd {
     problems: Vec<String>,
     #[serde(default)]
     delivery: Option<HookReport>,
+    #[serde(default)]
+    version: Option<String>,
 }
 
 /// A list of events in ascending order.
@@ -71,6 +76,8 @@ pub struct Events {
     pub problems: Vec<String>,
     /// Result of the hooks' last request to the gateway; `None`: unknown.
     pub delivery: Option<HookReport>,
+    /// Version of the hooks, in the route's answer; `None` from hooks older than this field.
+    pub version: Option<String>,
 }
 
 /// Errors of a body of events.
@@ -110,6 +117,7 @@ impl Events {
             boot: boot_of(&frame.boot),
             problems: frame.problems,
             delivery: frame.delivery,
+            version: frame.version,
         })
     }
 
@@ -130,7 +138,7 @@ impl Events {
     fn salvage(answer: &[u8]) -> Option<Self> {
         let position = |text: &[u8]| answer.windows(text.len()).position(|part| part == text);
         let end = answer.windows(row::LAST.len()).rposition(|part| part == row::LAST)?;
-        let AnswerEnd { last, problems, delivery } =
+        let AnswerEnd { last, problems, delivery, version } =
             serde_json::from_slice(&[b"{", &answer[end + 2..]].concat()).ok()?;
         let first = position(row::FIRST)?;
         let seq = row::number(&answer[first + row::FIRST.len()..])?;
@@ -140,7 +148,7 @@ impl Events {
         }
         let boot = boot_of(std::str::from_utf8(boot).ok()?);
         let events = vec![row::unreadable(seq, Payload::NULL, row::everything())];
-        Some(Self { events, last, boot, problems, delivery })
+        Some(Self { events, last, boot, problems, delivery, version })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::access::changes::{Cause, Change};
 use crate::broker::{Broker, BrokerError, Entry};
 use crate::event::{ACCESS, Event};
 use crate::metrics::Metrics;
-use crate::pocketbase::{PocketBase, PocketBaseError};
+use crate::pocketbase::{PocketBase, PocketBaseError, version};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,8 @@ pub(super) struct Driver {
     pub processed: watch::Sender<u64>,
     /// True if the last input led to new publications.
     pub has_published: bool,
+    /// The last logged difference of versions.
+    pub mismatch: Option<String>,
 }
 
 impl Driver {
@@ -133,6 +135,7 @@ impl Driver {
                 let mut page = self.pocketbase.events(after, limit).await?;
                 self.metrics.pocketbase_up.set(1);
                 lag::read(&self.metrics, &page, self.machine.mark().map_or(0, |mark| mark.seq));
+                self.note_version(page.version.as_deref());
                 self.note_warnings(std::mem::take(&mut page.problems));
                 if let Some(delivery) = page.delivery.take() {
                     self.hook_monitor.reported(delivery);
@@ -159,6 +162,15 @@ impl Driver {
             }
             Action::Confirm(seq) => Input::Confirmed { more: self.pocketbase.confirm(seq).await? },
         })
+    }
+
+    /// Logs a difference between the versions of the hooks and of this gateway, once until the difference changes.
+    fn note_version(&mut self, hooks: Option<&str>) {
+        let now = version::mismatch(hooks);
+        if let Some(mismatch) = now.as_ref().filter(|_| now != self.mismatch) {
+            tracing::warn!("{mismatch}");
+        }
+        self.mismatch = now;
     }
 
     /// Stores PocketBase's warnings about the config, and logs each change.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Time to keep the visible records of a user without connections, and to continue an abandoned load, so that a subscribe after a
-/// timeout needs no new load.
+/// Time to keep the visible records of a user without connections, and to continue an abandoned load, so that a
+/// subscribe after a timeout needs no new load.
 pub(super) const IDLE: Duration = Duration::from_secs(30);
 
 /// A subscribed user.
