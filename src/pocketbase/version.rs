@@ -1,11 +1,10 @@
-//! Comparison of the versions of PocketBase's hooks and of this gateway.
+//! Version handshake: compares PocketBase's hooks with the gateway.
 
-/// Version of this gateway.
+/// Version of the gateway.
 const GATEWAY: &str = env!("CARGO_PKG_VERSION");
 
-/// Says which side is older, and the remedy. `None`: both are of the same version, or the version is unreadable.
-///
-/// `hooks` is `None` for hooks that report no version, which are older than every gateway that asks.
+/// Names the older side and the remedy; `None` for equal or unreadable versions. Hooks without a version
+/// (`None`) are the older side.
 pub fn mismatch(hooks: Option<&str>) -> Option<String> {
     compare(hooks, GATEWAY)
 }

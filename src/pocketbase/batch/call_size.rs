@@ -5,15 +5,14 @@ use crate::pocketbase::PocketBaseError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Questions in one call: all subscriptions that a connection may have by default. PocketBase takes up to 500.
+/// Questions per call: the default limit of a connection's subscriptions. PocketBase takes up to 500.
 pub(super) const BATCH: usize = 256;
-/// Minimum size to which calls shrink.
+/// Minimum size of shrunk calls.
 pub(super) const BATCH_MIN: usize = 16;
-/// Time that a call should take at most. A full call that takes less than half of this time lets calls grow again.
+/// Target for the longest time of a call. A full call below half of the target lets calls grow again.
 const CALL: Duration = Duration::from_millis(100);
 
-/// Size of the next calls: halved by each call that times out or takes longer than [`CALL`], doubled by each full call
-/// that is fast.
+/// Size of the next calls: halved after a timeout or a call longer than [`CALL`], doubled after a fast full call.
 pub(super) struct CallSize(AtomicUsize);
 
 impl CallSize {
@@ -25,7 +24,7 @@ impl CallSize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Adjusts the size after a call with `questions` questions that took `took`.
+    /// Adjusts the size after a call with `questions` questions and the duration `took`.
     pub fn learn<V>(&self, questions: usize, took: Duration, answer: &QuestionResult<V>) {
         let size = self.get();
         let is_slow = matches!(answer, Err(PocketBaseError::Timeout)) || took > CALL;

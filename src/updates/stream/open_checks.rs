@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 #[derive(Default)]
 pub(super) struct OpenChecks {
-    /// Records with a change of access for all users.
+    /// Records with a change of access for every user.
     pub records: HashSet<Arc<str>>,
-    /// New records with the users named in the record: open for these users, all classes, and all users without a
-    /// class.
+    /// New records with the users named in the record: open for the named users, every class, and every user
+    /// without a class.
     pub created: HashMap<Arc<str>, HashSet<Arc<str>>>,
     /// Users and records, with a change of access for the user alone.
     pub pairs: HashSet<(Arc<str>, Arc<str>)>,
@@ -27,7 +27,7 @@ impl OpenChecks {
         self.gone.insert(Arc::clone(record));
     }
 
-    /// Records with a check for all users.
+    /// Records with a check for every user.
     pub fn open(&self) -> HashSet<&Arc<str>> {
         self.records.iter().chain(self.created.keys()).filter(|record| !self.gone.contains(*record)).collect()
     }

@@ -1,3 +1,3 @@
-// The version of these hooks, the same as the gateway's. The gateway compares the two and says which side is older.
+// Version of the hooks, equal to the gateway's. The gateway compares the two and names the older side.
 
 module.exports = "0.1.0";

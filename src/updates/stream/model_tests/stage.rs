@@ -1,6 +1,6 @@
 //! Random changes of the world, their relay to a stream, and clients that check every publication.
 
-use super::world::{Dice, Note, Slow, World, note_id};
+use super::world::{Dice, NoteRecord, Slow, World, note_id};
 use super::{CHANNEL, GROUPS, RECORDS, USERS};
 use crate::access::changes::{Cause, Change};
 use crate::auth::Account;
@@ -34,14 +34,14 @@ pub(super) struct Client {
 }
 
 /// A row of the outbox: its time, the access changes and the event.
-pub(super) type Row = (u64, Vec<Change>, Option<(UpdatesPart, Payload)>);
+pub(super) type OutboxRow = (u64, Vec<Change>, Option<(UpdatesPart, Payload)>);
 
 pub(super) struct Stage {
     pub(super) world: Arc<Mutex<World>>,
     pub(super) stream: Arc<Stream>,
     pub(super) clients: Vec<Client>,
     /// The outbox: rows not yet relayed to the stream.
-    pub(super) pending: VecDeque<Row>,
+    pub(super) pending: VecDeque<OutboxRow>,
     /// The time of the newest relayed row.
     pub(super) relayed: u64,
     pub(super) dice: Dice,
@@ -89,7 +89,7 @@ impl Stage {
         let step = dice.roll(13);
         match (step, exists) {
             (0..=2, false) => {
-                let note = Note { owner: user, group: dice.roll(GROUPS), open: dice.roll(3) == 0, at: now };
+                let note = NoteRecord { owner: user, group: dice.roll(GROUPS), open: dice.roll(3) == 0, at: now };
                 if dice.roll(3) == 0 {
                     let linked = dice.pick(&USERS);
                     world.links.insert((linked, id.clone()));
@@ -276,7 +276,7 @@ impl Stage {
         }
         let deadline = Instant::now() + Duration::from_secs(600);
         loop {
-            // Gives the stream time to settle.
+            // Gives the stream time to process.
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.read().await;
             let wrong = {

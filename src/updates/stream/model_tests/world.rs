@@ -25,7 +25,7 @@ impl Dice {
 }
 
 #[derive(Clone, PartialEq)]
-pub(super) struct Note {
+pub(super) struct NoteRecord {
     pub(super) owner: &'static str,
     pub(super) group: usize,
     pub(super) open: bool,
@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) shares: bool,
     pub(super) per_reader: bool,
     pub(super) now: u64,
-    pub(super) notes: BTreeMap<String, Note>,
+    pub(super) notes: BTreeMap<String, NoteRecord>,
     pub(super) links: BTreeSet<(&'static str, String)>,
     pub(super) members: BTreeSet<(&'static str, usize)>,
     pub(super) suspended: BTreeSet<&'static str>,
