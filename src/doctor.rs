@@ -5,7 +5,7 @@ use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Retention};
 use crate::config::{Config, ListenAddress, RedisUrl};
 use crate::metrics::Metrics;
-use crate::pocketbase::{PocketBase, PocketBaseError};
+use crate::pocketbase::{PocketBase, PocketBaseError, version};
 use crate::server::redis_tls;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -50,7 +50,10 @@ async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Vec<Finding> {
             let misfits = events.problems.into_iter().map(|problem| {
                 Finding::new("gateway.config.js and PocketBase's schema", Some(format!("{problem}\n    {advice}")))
             });
-            return [Finding::new(works, None)].into_iter().chain(misfits).chain(way).collect();
+            let versions = version::mismatch(events.version.as_deref());
+            let versions =
+                versions.map(|mismatch| Finding::new("versions of PocketBase's hooks and gateway", Some(mismatch)));
+            return [Finding::new(works, None)].into_iter().chain(versions).chain(misfits).chain(way).collect();
         }
         Err(error @ PocketBaseError::Refused { status: 401, .. }) => {
             format!(

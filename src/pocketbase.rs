@@ -2,9 +2,13 @@
 //! limited in time, and counted.
 
 pub mod batch;
+mod messages;
+pub mod version;
+
+pub use messages::{AccountId, Check, Page, UserKey, Verdict, View, Views, Visible};
 
 use crate::config::Config;
-use crate::event::{Delivery, Events};
+use crate::event::{Events, HookReport};
 use crate::metrics::Metrics;
 use crate::protocol::json;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP};
@@ -15,11 +19,9 @@ use hyper::{Method, Request};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use secrecy::SecretString;
+use messages::KeysAnswer;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
@@ -62,127 +64,6 @@ pub enum PocketBaseError {
     Abandoned,
 }
 
-/// Whether a user may subscribe to a channel.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    Allowed,
-    Denied,
-    /// No such kind of channel is configured.
-    Unknown,
-}
-
-/// Identifies an account in PocketBase: `COLLECTIONID/ID`, both from a token's claims; empty for guests.
-#[derive(Clone, Debug, Default, Hash, PartialEq, Eq, Serialize)]
-pub struct AccountId(Arc<str>);
-
-impl AccountId {
-    /// `None` for an empty part, or a slash in the collection's id: then two accounts could share an `AccountId`.
-    pub fn new(collection: &str, id: &str) -> Option<Self> {
-        let clear = !collection.is_empty() && !collection.contains('/') && !id.is_empty();
-        clear.then(|| Self(format!("{collection}/{id}").into()))
-    }
-
-    pub fn guest() -> Self {
-        Self::default()
-    }
-
-    pub fn is_guest(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// A user, by key, and the channel that the user wants to subscribe to. The empty key stands for guests.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
-pub struct Check {
-    pub user: Arc<str>,
-    pub channel: Arc<str>,
-}
-
-/// A user, or "~" and the name of a class of users, and a record that the user or class may or may not view.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
-pub struct View {
-    pub user: Arc<str>,
-    pub record: Arc<str>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Views {
-    /// Answers to the first checks, in order, at least one: whether the record may be viewed; `None` if there is no
-    /// such record.
-    pub results: Vec<Option<bool>>,
-    /// The current records that at least one of the askers may view, by id.
-    #[serde(default)]
-    pub records: HashMap<Arc<str>, Box<RawValue>>,
-    /// Only if readers of one record may get different fields: the record as its reader gets it, by index of the
-    /// check.
-    #[serde(default)]
-    pub own: HashMap<usize, Box<RawValue>>,
-    /// Whether readers of one record may get different fields.
-    #[serde(default)]
-    pub per_reader: bool,
-    /// Ids of records that are too large for an event, and therefore absent.
-    #[serde(default)]
-    pub truncated: Vec<Arc<str>>,
-}
-
-/// A page of the records of an updates channel that a user or a class may view.
-#[derive(Deserialize)]
-pub struct Visible {
-    /// Namespace of the records' channels.
-    pub namespace: String,
-    pub collection: String,
-    /// `None` if there is no such user or class.
-    pub page: Option<Page>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Page {
-    /// The user's class; `None` if users of this channel share no set of records.
-    pub class: Option<Arc<str>>,
-    /// With a class: the records that name the user, split by whether the user may view them (`yes`, `no`). Otherwise:
-    /// all records that the user or the class may view (`yes`), and `no` is empty.
-    pub yes: Vec<Arc<str>>,
-    #[serde(default)]
-    pub no: Vec<Arc<str>>,
-    /// Id after which the next page begins; `None` for the last page.
-    pub next: Option<Arc<str>>,
-}
-
-/// The accounts in the order of the question; `None` for unknown records, for collections outside the hooks' config,
-/// and for guests if the config allows none.
-#[derive(Deserialize)]
-struct Keys {
-    keys: Vec<Option<UserKey>>,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UserKey {
-    /// The user's key, which names the user everywhere in the gateway: the record's id for the first auth collection,
-    /// `COLLECTION/ID` for further auth collections, empty for guests.
-    pub user: Arc<str>,
-    /// The signing key of the user's tokens; absent for guests.
-    #[serde(default)]
-    pub key: SecretString,
-    /// Unix milliseconds; 0: not banned.
-    #[serde(default)]
-    pub banned_until: u64,
-    #[serde(default)]
-    pub muted_until: u64,
-    /// The keys of blocked users.
-    #[serde(default)]
-    pub blocked: Vec<String>,
-}
-
-impl UserKey {
-    /// A user with only a signing key.
-    pub fn signing(user: &str, key: &str) -> Self {
-        Self { user: user.into(), key: key.into(), banned_until: 0, muted_until: 0, blocked: Vec::new() }
-    }
-}
-
 impl PocketBase {
     /// Fails if TLS is required and cannot be set up.
     pub fn new(config: &Config, metrics: Metrics) -> Result<Self, TlsError> {
@@ -209,23 +90,23 @@ impl PocketBase {
     /// Accounts with signing keys, bans, mutes and blocked users, in the order of the question.
     pub async fn keys(&self, users: &[AccountId]) -> Result<Vec<Option<UserKey>>, PocketBaseError> {
         #[derive(Serialize)]
-        struct Question<'a> {
+        struct KeysRequest<'a> {
             users: &'a [AccountId],
         }
-        Ok(self.post::<Keys>("keys", &Question { users }).await?.keys)
+        Ok(self.post::<KeysAnswer>("keys", &KeysRequest { users }).await?.keys)
     }
 
     /// One verdict per check, in order.
     pub async fn authorize(&self, checks: &[Check]) -> Result<Vec<Verdict>, PocketBaseError> {
         #[derive(Serialize)]
-        struct Question<'a> {
+        struct AuthorizeRequest<'a> {
             checks: &'a [Check],
         }
         #[derive(Deserialize)]
-        struct Answer {
+        struct AuthorizeAnswer {
             results: Vec<Verdict>,
         }
-        Ok(self.post::<Answer>("authorize", &Question { checks }).await?.results)
+        Ok(self.post::<AuthorizeAnswer>("authorize", &AuthorizeRequest { checks }).await?.results)
     }
 
     /// A page of the records after the id `after` that a user, or a class ("~" and its name), may view in an updates
@@ -238,24 +119,24 @@ impl PocketBase {
         rows: usize,
     ) -> Result<Visible, PocketBaseError> {
         #[derive(Serialize)]
-        struct Question<'a> {
+        struct VisibleRequest<'a> {
             channel: &'a str,
             user: &'a str,
             after: &'a str,
             rows: usize,
         }
-        self.post("visible", &Question { channel, user, after, rows }).await
+        self.post("visible", &VisibleRequest { channel, user, after, rows }).await
     }
 
     /// Whether users or classes may view records of an updates channel, and the records themselves. PocketBase answers
     /// as many of the first checks as it can in a fraction of a second.
     pub async fn view(&self, channel: &str, checks: &[View]) -> Result<Views, PocketBaseError> {
         #[derive(Serialize)]
-        struct Question<'a> {
+        struct ViewRequest<'a> {
             channel: &'a str,
             checks: &'a [View],
         }
-        self.post("view", &Question { channel, checks }).await
+        self.post("view", &ViewRequest { channel, checks }).await
     }
 
     /// The outbox rows after `after`, at most `limit` (1 to 1000; PocketBase sends fewer if rows are large).
@@ -283,15 +164,15 @@ impl PocketBase {
             seq: u64,
         }
         #[derive(Deserialize)]
-        struct Answer {
+        struct ConfirmAnswer {
             #[serde(default)]
             more: bool,
         }
-        Ok(self.post::<Answer>("confirm", &Confirmation { seq }).await?.more)
+        Ok(self.post::<ConfirmAnswer>("confirm", &Confirmation { seq }).await?.more)
     }
 
     /// Asks PocketBase to call the gateway, as its hooks do. Returns the outcome.
-    pub async fn probe(&self) -> Result<Delivery, PocketBaseError> {
+    pub async fn probe(&self) -> Result<HookReport, PocketBaseError> {
         self.post("probe", &serde_json::json!({})).await
     }
 
@@ -352,19 +233,19 @@ impl PocketBase {
 /// The message of an error body, in the format of the hooks or of PocketBase.
 fn message(body: &[u8], status: u16) -> String {
     #[derive(Deserialize)]
-    struct Inner {
+    struct ErrorDetail {
         message: String,
     }
     #[derive(Deserialize)]
-    struct Body {
-        error: Option<Inner>,
+    struct ErrorBody {
+        error: Option<ErrorDetail>,
         message: Option<String>,
     }
-    let parsed: Option<Body> = serde_json::from_slice(body).ok();
-    let told = parsed.and_then(|body| body.error.map(|inner| inner.message).or(body.message));
-    match (told, status) {
-        (Some(told), 404) => format!("{told} (are the gateway's hooks in PocketBase's pb_hooks?)"),
-        (Some(told), _) => told,
+    let parsed: Option<ErrorBody> = serde_json::from_slice(body).ok();
+    let reason = parsed.and_then(|body| body.error.map(|inner| inner.message).or(body.message));
+    match (reason, status) {
+        (Some(reason), 404) => format!("{reason} (are the gateway's hooks in PocketBase's pb_hooks?)"),
+        (Some(reason), _) => reason,
         (None, _) => "no reason given".to_owned(),
     }
 }

@@ -151,7 +151,7 @@ async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, cli
         hooks.close();
         let taken = async {
             hooks.wait().await;
-            services.relay.settled().await;
+            services.relay.processed().await;
         };
         // Unpublished events stay in the outbox, for other gateways or for the next start.
         let _ = tokio::time::timeout(INTAKE_PATIENCE, taken).await;

@@ -3,7 +3,7 @@
 //!
 //! Record changes arrive through the [control](crate::control) channel, in one order with the access changes: one
 //! broker message per event, however many users may view the record. Each updates channel has a [`stream`], which keeps
-//! the records visible to each of this node's subscribers ([`sight`]). The stream takes the inputs, asks PocketBase
+//! the records visible to each of this node's subscribers ([`visibility`]). The stream takes the inputs, asks PocketBase
 //! ([`source`]) about records and users with a possible change of access, and delivers after the answers. So no client
 //! gets an event of a record while access to the record is in doubt. A user who may no longer view a record gets the
 //! record's id only.
@@ -11,9 +11,9 @@
 //! Clients have no history, since a client's missed events depend on the user's access at that time. A client that
 //! subscribes again gets `recovered: false`, and reloads.
 
-mod sight;
 pub mod source;
 mod stream;
+mod visibility;
 
 use crate::access::changes::Change;
 use crate::connection::Connection;
@@ -26,16 +26,16 @@ use dashmap::DashMap;
 use source::Source;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::{Input, Join, Stream, Turns};
+use stream::{CallLimits, Stream, StreamInput, SubscribeRequest};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-/// Age of the oldest unsettled input from which on a channel counts as behind.
+/// Age of the oldest unprocessed input from which on a channel counts as behind.
 const BEHIND: Duration = Duration::from_secs(5);
 
 pub struct Updates {
     source: Arc<dyn Source>,
-    turns: Turns,
+    limits: CallLimits,
     /// Only channels that PocketBase has confirmed, so the number is small.
     streams: DashMap<Arc<str>, Stream, foldhash::fast::RandomState>,
     metrics: Metrics,
@@ -43,13 +43,13 @@ pub struct Updates {
 
 impl Updates {
     pub fn new(source: Arc<dyn Source>, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { source, turns: Turns::default(), streams: DashMap::default(), metrics })
+        Arc::new(Self { source, limits: CallLimits::default(), streams: DashMap::default(), metrics })
     }
 
     /// Queues an access change. Called in the order of the outbox, together with [`Updates::event`].
     pub fn change(&self, change: &Change) {
         for stream in &self.streams {
-            stream.push(|| Input::Change(change.clone()));
+            stream.push(|| StreamInput::Change(change.clone()));
         }
     }
 
@@ -66,14 +66,14 @@ impl Updates {
     /// time. Delivery goes on meanwhile.
     pub fn recheck(&self) {
         for stream in &self.streams {
-            stream.push(|| Input::Recheck);
+            stream.push(|| StreamInput::Recheck);
         }
     }
 
     /// Tells all subscribers to reload, after a loss of access changes or events.
     pub fn lost(&self) {
         for stream in &self.streams {
-            stream.push(|| Input::Lost);
+            stream.push(|| StreamInput::Lost);
         }
     }
 
@@ -84,7 +84,7 @@ impl Updates {
         }
     }
 
-    /// Channels with an oldest unsettled input of at least [`BEHIND`], with the age of that input.
+    /// Channels with an oldest unprocessed input of at least [`BEHIND`], with the age of that input.
     pub fn behind(&self) -> Vec<(Arc<str>, Duration)> {
         let all = self.streams.iter().map(|stream| (Arc::clone(stream.key()), stream.behind()));
         all.filter(|(_, age)| *age >= BEHIND).collect()
@@ -99,14 +99,14 @@ impl Updates {
         reply: Frame,
         deadline: Instant,
     ) -> bool {
-        let (joined, mut answer) = oneshot::channel();
-        let join = Join { connection: Arc::clone(connection), reply, joined, at: Instant::now() };
+        let (accepted, mut answer) = oneshot::channel();
+        let request = SubscribeRequest { connection: Arc::clone(connection), reply, accepted, at: Instant::now() };
         self.streams
             .entry(Arc::clone(channel))
             .or_insert_with(|| {
-                Stream::start(channel, Arc::clone(&self.source), self.turns.clone(), self.metrics.clone())
+                Stream::start(channel, Arc::clone(&self.source), self.limits.clone(), self.metrics.clone())
             })
-            .join(join);
+            .subscribe(request);
         match timeout_at(deadline, &mut answer).await {
             Ok(answer) => answer.is_ok(),
             Err(_) => {
@@ -120,7 +120,7 @@ impl Updates {
     /// Ends a subscription or cancels a subscribe in progress.
     pub fn unsubscribe(&self, channel: &str, connection: &Connection) {
         if let Some(stream) = self.streams.get(channel) {
-            stream.leave(connection, None);
+            stream.unsubscribe(connection, None);
         }
     }
 
@@ -129,7 +129,7 @@ impl Updates {
         if let Some(stream) = self.streams.get(channel)
             && connection.channels().remove(channel)
         {
-            stream.leave(connection, Some(code));
+            stream.unsubscribe(connection, Some(code));
         }
     }
 }

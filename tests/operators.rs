@@ -7,6 +7,8 @@ mod nginx;
 mod panics;
 #[path = "operators/startup.rs"]
 mod startup;
+#[path = "operators/versions.rs"]
+mod versions;
 
 use harness::client::Client;
 use harness::gateway::Gateway;

@@ -54,6 +54,7 @@ const BLANK: &[Embedded] = files!("pocketbase":
     "pb_hooks/gateway/turns.js"
     "pb_hooks/gateway/updates.js"
     "pb_hooks/gateway/users.js"
+    "pb_hooks/gateway/version.js"
     "pb_migrations/1795219200_gateway_outbox.js"
 );
 

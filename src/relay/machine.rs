@@ -65,7 +65,7 @@ pub enum Note {
 
 /// The awaited outcome.
 #[derive(Clone, Debug, Hash, PartialEq)]
-enum Waiting {
+enum Awaited {
     Nothing,
     /// The newest event, at the start or after a divergence: following begins after this event. `found`: the read asks
     /// for the number of the newest event, known from an earlier page.
@@ -104,7 +104,7 @@ pub struct Machine {
     at: Option<Mark>,
     confirmed: u64,
     job: Job,
-    waiting: Waiting,
+    awaited: Awaited,
     /// Ascending events, each to be published after all earlier events.
     queue: VecDeque<Event>,
     /// The run of PocketBase that the queue comes from.
@@ -117,7 +117,7 @@ pub struct Machine {
 impl Default for Machine {
     fn default() -> Self {
         let (queue, notes) = (VecDeque::new(), Vec::new());
-        Self { at: None, confirmed: 0, job: Job::Idle, waiting: Waiting::Nothing, queue, boot: 0, last: 0, notes }
+        Self { at: None, confirmed: 0, job: Job::Idle, awaited: Awaited::Nothing, queue, boot: 0, last: 0, notes }
     }
 }
 
@@ -129,7 +129,7 @@ impl Machine {
 
     /// True if no outcome is awaited: posted events and ticks are allowed.
     pub fn is_idle(&self) -> bool {
-        self.waiting == Waiting::Nothing
+        self.awaited == Awaited::Nothing
     }
 
     /// Takes the notes since the last call.
@@ -140,20 +140,20 @@ impl Machine {
     /// Takes the next input and returns the next action, or `None` if idle. Posted events and ticks are allowed while
     /// idle only.
     pub fn step(&mut self, input: Input) -> Option<Action> {
-        let waiting = std::mem::replace(&mut self.waiting, Waiting::Nothing);
-        match (waiting, input) {
-            (Waiting::Nothing, Input::Posted(posted)) => self.posted(posted),
-            (Waiting::Nothing, Input::Tick) => self.tick(),
-            (Waiting::Newest { found }, Input::Page(page)) => self.newest(found, page),
-            (Waiting::Mark { pull }, Input::Mark(mark)) => self.settled(pull, mark),
-            (Waiting::Page { anchored }, Input::Page(page)) => self.page(anchored, page),
-            (Waiting::Publish(mark), Input::Published) => {
+        let awaited = std::mem::replace(&mut self.awaited, Awaited::Nothing);
+        match (awaited, input) {
+            (Awaited::Nothing, Input::Posted(posted)) => self.posted(posted),
+            (Awaited::Nothing, Input::Tick) => self.tick(),
+            (Awaited::Newest { found }, Input::Page(page)) => self.newest(found, page),
+            (Awaited::Mark { pull }, Input::Mark(mark)) => self.mark_read(pull, mark),
+            (Awaited::Page { anchored }, Input::Page(page)) => self.page(anchored, page),
+            (Awaited::Publish(mark), Input::Published) => {
                 // After the publish: a crash in between publishes the run again, and the broker drops the repeats by
                 // number.
-                self.wait(Waiting::Mark { pull: false }, Action::Advance(mark))
+                self.wait(Awaited::Mark { pull: false }, Action::Advance(mark))
             }
-            (Waiting::Publish(_), Input::Conflict) => self.diverged(),
-            (Waiting::Confirm, Input::Confirmed { more }) => {
+            (Awaited::Publish(_), Input::Conflict) => self.diverged(),
+            (Awaited::Confirm, Input::Confirmed { more }) => {
                 if !more {
                     self.confirmed = self.at.map_or(0, |at| at.seq);
                 }
@@ -163,8 +163,8 @@ impl Machine {
         }
     }
 
-    fn wait(&mut self, waiting: Waiting, action: Action) -> Option<Action> {
-        self.waiting = waiting;
+    fn wait(&mut self, awaited: Awaited, action: Action) -> Option<Action> {
+        self.awaited = awaited;
         Some(action)
     }
 
@@ -185,8 +185,8 @@ impl Machine {
     fn tick(&mut self) -> Option<Action> {
         self.job = Job::Pull { confirm: true };
         match self.at {
-            Some(at) => self.wait(Waiting::Mark { pull: true }, Action::Begin(at)),
-            None => self.wait(Waiting::Newest { found: false }, Action::Read { after: 0, limit: 1 }),
+            Some(at) => self.wait(Awaited::Mark { pull: true }, Action::Begin(at)),
+            None => self.wait(Awaited::Newest { found: false }, Action::Read { after: 0, limit: 1 }),
         }
     }
 
@@ -197,7 +197,7 @@ impl Machine {
             // The oldest event: the newest is read next, by number.
             Some(_) => {
                 let action = Action::Read { after: page.last.saturating_sub(1), limit: 1 };
-                return self.wait(Waiting::Newest { found: true }, action);
+                return self.wait(Awaited::Newest { found: true }, action);
             }
             // The outbox has no rows: nothing was ever written, or all rows were deleted.
             None => (page.last, NO_FINGERPRINT),
@@ -205,11 +205,11 @@ impl Machine {
         let (generation, (seq, fingerprint)) = (self.at.map_or(0, |at| at.generation + 1), newest);
         let mark = Mark { generation, seq, fingerprint, boot: page.boot };
         let action = if self.at.is_some() { Action::Restart(mark) } else { Action::Begin(mark) };
-        self.wait(Waiting::Mark { pull: true }, action)
+        self.wait(Awaited::Mark { pull: true }, action)
     }
 
     /// Takes the shared mark.
-    fn settled(&mut self, pull: bool, mark: Mark) -> Option<Action> {
+    fn mark_read(&mut self, pull: bool, mark: Mark) -> Option<Action> {
         let known = self.at.replace(mark);
         // In another generation, the queue may hold events of the former outbox.
         let other = known.is_none_or(|known| known.generation != mark.generation);
@@ -249,12 +249,12 @@ impl Machine {
             let last = &run[count - 1];
             let mark = Mark { seq: last.seq, fingerprint: last.fingerprint(), ..at };
             self.notes.push(Note::Published { count, pulled: matches!(self.job, Job::Pull { .. }) });
-            return self.wait(Waiting::Publish(mark), Action::Publish(run));
+            return self.wait(Awaited::Publish(mark), Action::Publish(run));
         }
         match self.job {
             // Usually, another gateway has published the missing events.
             Job::Post { refreshed: false } if !self.queue.is_empty() => {
-                self.wait(Waiting::Mark { pull: false }, Action::Begin(at))
+                self.wait(Awaited::Mark { pull: false }, Action::Begin(at))
             }
             Job::Post { .. } if !self.queue.is_empty() => {
                 self.notes.push(Note::Gap);
@@ -262,7 +262,7 @@ impl Machine {
             }
             Job::Pull { confirm } if at.seq < self.last => self.pull(confirm),
             Job::Pull { confirm: true } if at.seq > self.confirmed => {
-                self.wait(Waiting::Confirm, Action::Confirm(at.seq))
+                self.wait(Awaited::Confirm, Action::Confirm(at.seq))
             }
             _ => self.rest(),
         }
@@ -271,7 +271,7 @@ impl Machine {
     fn diverged(&mut self) -> Option<Action> {
         self.notes.push(Note::Diverged);
         self.queue.clear();
-        self.wait(Waiting::Newest { found: false }, Action::Read { after: 0, limit: 1 })
+        self.wait(Awaited::Newest { found: false }, Action::Read { after: 0, limit: 1 })
     }
 
     /// Reads the outbox from the event at the mark on, to verify that the outbox is still the same.
@@ -279,7 +279,7 @@ impl Machine {
         self.job = Job::Pull { confirm };
         self.queue.clear();
         let after = self.at?.seq.saturating_sub(1);
-        self.wait(Waiting::Page { anchored: false }, Action::Read { after, limit: PAGE })
+        self.wait(Awaited::Page { anchored: false }, Action::Read { after, limit: PAGE })
     }
 
     fn page(&mut self, anchored: bool, page: Events) -> Option<Action> {
@@ -299,7 +299,7 @@ impl Machine {
             return self.rest();
         }
         // The event at the mark is so large that the page has no further events.
-        self.wait(Waiting::Page { anchored: true }, Action::Read { after: at.seq, limit: PAGE })
+        self.wait(Awaited::Page { anchored: true }, Action::Read { after: at.seq, limit: PAGE })
     }
 }
 

@@ -1,9 +1,12 @@
 //! Tests with arbitrary rows between good rows in the outbox: the good rows are published in order and exactly once,
 //! and access is checked again for rows whose access changes are unreadable.
 
-use super::machine::{Action, Input, Machine};
-use super::*;
-use crate::broker::Mark;
+use super::driver::entries;
+use super::machine::{Action, Input, Machine, Note};
+use crate::access::changes::Change;
+use crate::broker::{Entry, Mark};
+use crate::channel::CONTROL;
+use crate::event::Events;
 use proptest::prelude::*;
 
 const ROOM: &str = "room:a";

@@ -1,4 +1,4 @@
-//! Access questions of updates channels to PocketBase, as a trait, so that the model test of a stream can answer.
+//! Access checks of updates channels by PocketBase, as a trait, so that the model test of a stream can answer.
 
 use crate::pocketbase::{PocketBase, PocketBaseError, View, Views, Visible};
 use async_trait::async_trait;

@@ -1,4 +1,4 @@
-//! A fair queue: a separate queue per asker; the queues are served in turn, one question at a time.
+//! A fair queue: a separate queue per asker; the queues are served in turn, a question at a time.
 
 use super::Asker;
 use std::collections::{HashMap, VecDeque};
@@ -38,7 +38,7 @@ impl<Q> FairQueue<Q> {
         self.len += 1;
     }
 
-    /// The next question and its asker. The same asker is served again after all other waiting askers.
+    /// The next question and its asker. An asker is served again after the remaining waiting askers.
     pub fn pop(&mut self) -> Option<(Asker, Q)> {
         let asker = self.turns.pop_front()?;
         let questions = self.questions.get_mut(&asker)?;

@@ -1,6 +1,6 @@
-//! Loads of whole sights: one task per user or class, page by page, beside the stream.
+//! Loads of all visible records of a user or class: one task each, page by page, beside the stream.
 
-use super::inquiry::{Inquiry, Whole};
+use super::queries::{Queries, VisibleRecords};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// The user or class of a load.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
-pub(super) enum Who {
+pub(super) enum LoadSubject {
     User(Arc<str>),
     Class(Arc<str>),
 }
 
-impl Who {
+impl LoadSubject {
     /// The name in PocketBase's routes.
     pub fn name(&self) -> Arc<str> {
         match self {
-            Who::User(user) => Arc::clone(user),
-            Who::Class(class) => format!("~{class}").into(),
+            LoadSubject::User(user) => Arc::clone(user),
+            LoadSubject::Class(class) => format!("~{class}").into(),
         }
     }
 }
@@ -34,7 +34,7 @@ pub(super) struct Load {
     /// A regular recheck: delivery goes on meanwhile.
     pub recheck: bool,
     /// Set at the end of the load; `None` inside: given up.
-    pub result: Option<Option<Whole>>,
+    pub result: Option<Option<VisibleRecords>>,
     /// The time since which no subscribe waits for the load.
     abandoned: Option<Instant>,
     number: u64,
@@ -42,17 +42,17 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// The first batch for which the load is not valid, when settled in batch `now`.
+    /// The first batch for which the load is not valid, when applied in batch `now`.
     pub fn end(&self, now: u64) -> u64 {
         self.again.unwrap_or(now + 1)
     }
 }
 
-type Done = (Who, u64, Option<Whole>);
+type Done = (LoadSubject, u64, Option<VisibleRecords>);
 
 pub(super) struct Loads {
-    of: HashMap<Who, Load>,
-    inquiry: Arc<Inquiry>,
+    of: HashMap<LoadSubject, Load>,
+    queries: Arc<Queries>,
     last: u64,
     // At most one message for each load.
     done: mpsc::UnboundedReceiver<Done>,
@@ -60,13 +60,13 @@ pub(super) struct Loads {
 }
 
 impl Loads {
-    pub fn new(inquiry: Arc<Inquiry>) -> Self {
+    pub fn new(queries: Arc<Queries>) -> Self {
         let (finish, done) = mpsc::unbounded_channel();
-        Self { of: HashMap::new(), inquiry, last: 0, done, finish }
+        Self { of: HashMap::new(), queries, last: 0, done, finish }
     }
 
-    pub fn get(&self, who: &Who) -> Option<&Load> {
-        self.of.get(who)
+    pub fn get(&self, subject: &LoadSubject) -> Option<&Load> {
+        self.of.get(subject)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -74,42 +74,43 @@ impl Loads {
     }
 
     /// Starts a load, in place of an earlier load of the same user or class.
-    pub fn begin(&mut self, who: Who, batch: u64, recheck: bool) {
+    pub fn begin(&mut self, subject: LoadSubject, batch: u64, recheck: bool) {
         self.last += 1;
-        let (number, inquiry, finish, asked) = (self.last, Arc::clone(&self.inquiry), self.finish.clone(), who.clone());
+        let (number, queries, finish, asked) =
+            (self.last, Arc::clone(&self.queries), self.finish.clone(), subject.clone());
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            let whole = inquiry.whole(&asked.name(), recheck).await;
+            let visible = queries.visible(&asked.name(), recheck).await;
             // Fails only at the end of the stream.
-            let _ = finish.send((asked, number, whole));
+            let _ = finish.send((asked, number, visible));
         }));
         self.of.insert(
-            who,
+            subject,
             Load { since: batch, again: None, recheck, result: None, abandoned: None, number, _task: task },
         );
     }
 
     /// Marks the whole access of this user or class as doubtful from this batch on.
-    pub fn doubt(&mut self, who: Who, batch: u64) {
-        match self.of.get_mut(&who) {
-            Some(load) if load.recheck => self.begin(who, batch, false),
+    pub fn doubt(&mut self, subject: LoadSubject, batch: u64) {
+        match self.of.get_mut(&subject) {
+            Some(load) if load.recheck => self.begin(subject, batch, false),
             Some(load) if load.since < batch => {
                 load.again.get_or_insert(batch);
             }
             Some(_) => {}
-            None => self.begin(who, batch, false),
+            None => self.begin(subject, batch, false),
         }
     }
 
-    pub fn remove(&mut self, who: &Who) -> Option<Load> {
-        self.of.remove(who)
+    pub fn remove(&mut self, subject: &LoadSubject) -> Option<Load> {
+        self.of.remove(subject)
     }
 
     /// Ends loads that were unwanted for `patience`, by `is_wanted`: without an answer from PocketBase, the calls of
     /// such a load would be repeated without end.
-    pub fn end_abandoned(&mut self, patience: Duration, is_wanted: impl Fn(&Who) -> bool) {
+    pub fn end_abandoned(&mut self, patience: Duration, is_wanted: impl Fn(&LoadSubject) -> bool) {
         let now = Instant::now();
-        self.of.retain(|who, load| {
-            if is_wanted(who) {
+        self.of.retain(|subject, load| {
+            if is_wanted(subject) {
                 load.abandoned = None;
                 return true;
             }
@@ -126,7 +127,7 @@ impl Loads {
         self.of.clear();
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Who, &Load)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&LoadSubject, &Load)> {
         self.of.iter()
     }
 
@@ -145,11 +146,11 @@ impl Loads {
         }
     }
 
-    fn take(&mut self, (who, number, whole): Done) {
-        if let Some(load) = self.of.get_mut(&who)
+    fn take(&mut self, (subject, number, visible): Done) {
+        if let Some(load) = self.of.get_mut(&subject)
             && load.number == number
         {
-            load.result = Some(whole);
+            load.result = Some(visible);
         }
     }
 }

@@ -1,11 +1,23 @@
-//! Tests of loads of whole sights: fair between users, limited in time, and continued after failures and timeouts.
+//! Tests of loads of visible records: fair between users, limited in time, and continued after failures and timeouts.
 
-use super::*;
+use super::inputs::{RecordAction, RecordEvent};
+use super::{CallLimits, Stream, StreamInput, SubscribeRequest};
+use crate::access::changes::Change;
 use crate::auth::Account;
+use crate::connection::Connection;
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};
+use crate::protocol::Payload;
+use crate::protocol::frame::Frame;
+use crate::updates::source::Source;
 use async_trait::async_trait;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 const CHANNEL: &str = "note-updates";
 /// PocketBase's time for one page.
@@ -33,14 +45,14 @@ impl Source for Pages {
     async fn visible(&self, _: &str, who: &str, after: &str, rows: usize) -> Result<Visible, PocketBaseError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(PAGE).await;
-        if self.rows.lock().unwrap().is_some_and(|most| rows > most) {
+        if self.rows.lock().is_some_and(|most| rows > most) {
             return Err(PocketBaseError::Timeout);
         }
         if self.is_away.load(Ordering::Relaxed) {
             return Err(PocketBaseError::Unreachable("connection refused".to_owned()));
         }
         self.answered.store(rows, Ordering::Relaxed);
-        let class = *self.class.lock().unwrap();
+        let class = *self.class.lock();
         let of_class = class.map(|count| if who.starts_with('~') { count } else { 0 });
         let count: usize = who.strip_prefix("many ").map_or(of_class.unwrap_or(1), |count| count.parse().unwrap());
         let first: usize = if after.is_empty() { 0 } else { after.parse::<usize>().unwrap() + 1 };
@@ -69,7 +81,7 @@ impl Stage {
     fn new() -> Self {
         let source = Arc::<Pages>::default();
         let asked = Arc::clone(&source) as Arc<dyn Source>;
-        let stream = Stream::start(&CHANNEL.into(), asked, Turns::default(), Metrics::new().unwrap());
+        let stream = Stream::start(&CHANNEL.into(), asked, CallLimits::default(), Metrics::new().unwrap());
         Self { source, stream, connections: 0 }
     }
 
@@ -79,9 +91,14 @@ impl Stage {
         let outbox = Outbox::alone(1 << 20);
         let connection = Connection::new(self.connections, user, "client", &outbox, Account::blocking(&[]));
         connection.channels().insert(CHANNEL.into());
-        let (joined, answer) = oneshot::channel();
+        let (accepted, answer) = oneshot::channel();
         let reply = Frame::from_static(b"\x81\x02{}");
-        self.stream.join(Join { connection: Arc::clone(&connection), reply, joined, at: Instant::now() });
+        self.stream.subscribe(SubscribeRequest {
+            connection: Arc::clone(&connection),
+            reply,
+            accepted,
+            at: Instant::now(),
+        });
         (connection, answer)
     }
 
@@ -90,7 +107,7 @@ impl Stage {
         let (connection, answer) = self.subscribe(user);
         let joined = tokio::time::timeout(PATIENCE, answer).await.is_ok();
         if !joined {
-            self.stream.leave(&connection, None);
+            self.stream.unsubscribe(&connection, None);
         }
         joined
     }
@@ -132,7 +149,7 @@ async fn nobody_waits_for_a_subscribe_that_was_given_up() {
     tokio::time::sleep(PATIENCE).await;
     assert!(stage.stream.behind() >= PATIENCE);
     drop(answer);
-    stage.stream.leave(&connection, None);
+    stage.stream.unsubscribe(&connection, None);
     tokio::time::sleep(PAGE).await;
     assert_eq!(stage.stream.behind(), Duration::ZERO);
 }
@@ -140,7 +157,7 @@ async fn nobody_waits_for_a_subscribe_that_was_given_up() {
 #[tokio::test(start_paused = true)]
 async fn pages_that_time_out_become_smaller() {
     let mut stage = Stage::new();
-    *stage.source.rows.lock().unwrap() = Some(700);
+    *stage.source.rows.lock() = Some(700);
     let (_connection, answer) = stage.subscribe("many 5000");
     answer.await.unwrap();
     assert!(stage.source.answered.load(Ordering::Relaxed) <= 700);
@@ -149,7 +166,7 @@ async fn pages_that_time_out_become_smaller() {
 #[tokio::test(start_paused = true)]
 async fn a_page_that_never_comes_in_time_is_given_up() {
     let mut stage = Stage::new();
-    *stage.source.rows.lock().unwrap() = Some(0);
+    *stage.source.rows.lock() = Some(0);
     let (_connection, answer) = stage.subscribe("many 5000");
     assert!(answer.await.is_err(), "the subscribe was answered");
     let calls = stage.source.calls.load(Ordering::Relaxed);
@@ -167,7 +184,7 @@ async fn a_change_of_one_user_costs_that_user_s_pages() {
     }
     let before = stage.source.calls.load(Ordering::Relaxed);
     let change = serde_json::from_str::<Change>(r#"{"cause":"user","user":"bob"}"#).unwrap();
-    stage.stream.push(|| Input::Change(change));
+    stage.stream.push(|| StreamInput::Change(change));
     tokio::time::sleep(PAGE * 10).await;
     assert_eq!(stage.source.calls.load(Ordering::Relaxed), before + 1);
     assert_eq!(stage.stream.behind(), Duration::ZERO);
@@ -177,21 +194,21 @@ async fn a_change_of_one_user_costs_that_user_s_pages() {
 async fn newcomers_of_a_known_class_cost_a_page_each_and_hold_up_nobody() {
     const RECORDS: usize = 200_000;
     let mut stage = Stage::new();
-    *stage.source.class.lock().unwrap() = Some(RECORDS);
+    *stage.source.class.lock() = Some(RECORDS);
     let (old_hand, answer) = stage.subscribe("old hand");
     answer.await.unwrap();
     let before = stage.source.calls.load(Ordering::Relaxed);
     assert!(before >= RECORDS / 4_000, "the set of the class was loaded");
     let newcomers: Vec<_> = (0..128).map(|number| stage.subscribe(&format!("newcomer {number}"))).collect();
-    let event = Event {
-        action: Action::Update,
+    let event = RecordEvent {
+        action: RecordAction::Update,
         record: "00000007".into(),
         data: Payload::parse(r#"{"action":"update","record":{"id":"00000007"}}"#).unwrap(),
         users: vec![],
     };
     let mut got = Vec::new();
     old_hand.outbox.take(&mut got).await.unwrap();
-    stage.stream.push(|| Input::Event(event));
+    stage.stream.push(|| StreamInput::Event(event));
     let begun = Instant::now();
     old_hand.outbox.take(&mut got).await.unwrap();
     assert!(begun.elapsed() <= PAGE, "the event reached the old hand after {:?}", begun.elapsed());

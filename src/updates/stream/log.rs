@@ -1,7 +1,7 @@
 //! Recent events and access changes, batch by batch: for records that changed during a load, and for delivery after a
 //! suspension.
 
-use super::Action;
+use super::inputs::RecordAction;
 use crate::protocol::Payload;
 use crate::protocol::frame::Frame;
 use std::cell::OnceCell;
@@ -13,15 +13,15 @@ use std::sync::Arc;
 const ENTRIES: usize = 20_000;
 const BYTES: usize = 32 * 1024 * 1024;
 
-pub(super) struct Entry {
+pub(super) struct LogEntry {
     pub batch: u64,
     pub record: Arc<str>,
-    pub happened: Happened,
+    pub kind: EntryKind,
 }
 
-pub(super) enum Happened {
+pub(super) enum EntryKind {
     Event {
-        action: Action,
+        action: RecordAction,
         data: Payload,
         /// The encoded publication, made for the first subscriber.
         frame: OnceCell<Frame>,
@@ -33,23 +33,23 @@ pub(super) enum Happened {
 }
 
 #[derive(Default)]
-pub(super) struct Log {
-    entries: VecDeque<Entry>,
+pub(super) struct RecordLog {
+    entries: VecDeque<LogEntry>,
     bytes: usize,
     /// The oldest batch without dropped entries.
     whole_from: u64,
 }
 
-impl Log {
-    pub fn push(&mut self, batch: u64, record: &Arc<str>, happened: Happened) {
-        if let Happened::Event { data, .. } = &happened {
+impl RecordLog {
+    pub fn push(&mut self, batch: u64, record: &Arc<str>, kind: EntryKind) {
+        if let EntryKind::Event { data, .. } = &kind {
             self.bytes += data.len();
         }
-        self.entries.push_back(Entry { batch, record: Arc::clone(record), happened });
+        self.entries.push_back(LogEntry { batch, record: Arc::clone(record), kind });
     }
 
     /// The entries of these batches.
-    pub fn of(&self, batches: Range<u64>) -> impl Iterator<Item = &Entry> {
+    pub fn of(&self, batches: Range<u64>) -> impl Iterator<Item = &LogEntry> {
         let begin = self.entries.partition_point(|entry| entry.batch < batches.start);
         let end = self.entries.partition_point(|entry| entry.batch < batches.end);
         self.entries.range(begin..end.max(begin))
@@ -68,7 +68,7 @@ impl Log {
                 break;
             }
             self.whole_from = self.whole_from.max(oldest.batch + 1);
-            if let Happened::Event { data, .. } = &oldest.happened {
+            if let EntryKind::Event { data, .. } = &oldest.kind {
                 self.bytes -= data.len();
             }
             self.entries.pop_front();

@@ -8,6 +8,7 @@ const delivery = require(`${__hooks}/gateway/delivery.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const signature = require(`${__hooks}/gateway/signature.js`);
 const updates = require(`${__hooks}/gateway/updates.js`);
+const version = require(`${__hooks}/gateway/version.js`);
 const { GUEST, accountOf, byKey, byToken, requestOf } = require(`${__hooks}/gateway/users.js`);
 
 const MAX_ENTRIES = 500;
@@ -204,8 +205,8 @@ function events(e) {
     delivery.gatewayHas(e.app, seq);
     const { problems } = schema.current(e.app);
     const report = JSON.stringify(delivery.report(e.app));
-    const about = `"last":${Math.max(last, page.last)},"problems":${JSON.stringify(problems)},"delivery":${report}`;
-    const json = `{"boot":"${rows.boot(e.app)}","events":[${page.events}],${about}}`;
+    const about = `"problems":${JSON.stringify(problems)},"delivery":${report},"version":"${version}"`;
+    const json = `{"boot":"${rows.boot(e.app)}","events":[${page.events}],"last":${Math.max(last, page.last)},${about}}`;
     return e.blob(200, "application/json", toBytes(json));
   });
 }

@@ -131,11 +131,11 @@ impl Viewer {
                 candidates.extend(classes.ids(viewer.class.as_ref()).into_iter().flatten().cloned());
             }
         }
-        let turned = |id: Arc<str>| {
+        let is_changed = |id: Arc<str>| {
             let now = self.sees(&id, classes);
             (now != then.sees(&id, classes)).then_some((id, now))
         };
-        candidates.into_iter().filter_map(turned).collect()
+        candidates.into_iter().filter_map(is_changed).collect()
     }
 }
 

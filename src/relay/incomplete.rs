@@ -9,10 +9,10 @@ use tokio::time::Instant;
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// An event's number, the kind as in the metric's label, and the number of occurrences in the event.
-pub(super) type Oddity = (u64, &'static str, u64);
+pub(super) type Incomplete = (u64, &'static str, u64);
 
-/// The oddities of a run of events.
-pub(super) fn of(run: &[Event]) -> Vec<Oddity> {
+/// The incomplete events of a run.
+pub(super) fn of(run: &[Event]) -> Vec<Incomplete> {
     let each = |event: &Event| {
         let completeness = match event.completeness {
             Completeness::Whole => None,
@@ -25,19 +25,19 @@ pub(super) fn of(run: &[Event]) -> Vec<Oddity> {
     run.iter().flat_map(each).collect()
 }
 
-pub(super) struct Oddities {
+pub(super) struct IncompleteEvents {
     metrics: Metrics,
     /// Per kind, the time of the last log line, and the number of unlogged events since.
     logged: Vec<(&'static str, Instant, u64)>,
 }
 
-impl Oddities {
+impl IncompleteEvents {
     pub fn new(metrics: Metrics) -> Self {
         Self { metrics, logged: Vec::new() }
     }
 
-    pub fn note(&mut self, oddities: &[Oddity]) {
-        for &(seq, kind, count) in oddities {
+    pub fn note(&mut self, incomplete: &[Incomplete]) {
+        for &(seq, kind, count) in incomplete {
             self.metrics.events.with_label_values(&[kind]).inc_by(count);
             if let Some(others) = self.take_turn(kind) {
                 log(seq, kind, others);

@@ -4,51 +4,52 @@
 //! PocketBase reports the result of the hooks' last request with each page of the outbox. At the start, and while the
 //! last request failed, the gateway asks PocketBase for a test request.
 
-use crate::event::Delivery;
+use crate::event::HookReport;
 use crate::metrics::Metrics;
 use crate::pocketbase::PocketBase;
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Minimum time between two test requests.
 const PROBE_PAUSE: Duration = Duration::from_secs(2);
 
-/// Cheap to clone; all clones share their state.
+/// Cheap to clone; all clones share their health.
 #[derive(Clone)]
-pub struct Reach {
+pub struct HookMonitor {
     pocketbase: PocketBase,
     metrics: Metrics,
-    state: Arc<Mutex<State>>,
+    health: Arc<Mutex<HookHealth>>,
 }
 
 #[derive(Default)]
-struct State {
+struct HookHealth {
     /// The last report, if the hooks' last request failed.
-    failure: Option<Delivery>,
+    failure: Option<HookReport>,
     probed: Option<Instant>,
 }
 
-impl Reach {
+impl HookMonitor {
     pub fn new(pocketbase: PocketBase, metrics: Metrics) -> Self {
-        Self { pocketbase, metrics, state: Arc::default() }
+        Self { pocketbase, metrics, health: Arc::default() }
     }
 
     /// Takes PocketBase's report. Asks PocketBase for a test request, in the background, after a failure or the first
     /// report.
-    pub fn reported(&self, delivery: Delivery) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = (!delivery.error.is_empty()).then_some(delivery);
-        match (&state.failure, &now) {
+    pub fn reported(&self, report: HookReport) {
+        let mut health = self.health.lock();
+        let now = (!report.error.is_empty()).then_some(report);
+        match (&health.failure, &now) {
             (None, Some(failure)) => tracing::warn!("{}", failure.advice()),
             (Some(_), None) => tracing::info!("PocketBase's hooks reach this gateway again"),
             _ => {}
         }
         self.metrics.hooks_failing.set(i64::from(now.is_some()));
-        let is_due = state.probed.is_none_or(|last| now.is_some() && last.elapsed() >= PROBE_PAUSE);
-        state.failure = now;
+        let is_due = health.probed.is_none_or(|last| now.is_some() && last.elapsed() >= PROBE_PAUSE);
+        health.failure = now;
         if is_due {
-            state.probed = Some(Instant::now());
+            health.probed = Some(Instant::now());
             let pocketbase = self.pocketbase.clone();
             tokio::spawn(async move {
                 // The next page of the outbox has the result.
@@ -61,11 +62,11 @@ impl Reach {
 
     /// True if the hooks' last request failed: changes arrive by reads of the outbox alone.
     pub fn is_failing(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.is_some()
+        self.health.lock().failure.is_some()
     }
 
     /// A sentence with advice, if the hooks' last request failed.
     pub fn warning(&self) -> Option<String> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).failure.as_ref().map(Delivery::advice)
+        self.health.lock().failure.as_ref().map(HookReport::advice)
     }
 }

@@ -1,11 +1,10 @@
-//! The questions of a stream to PocketBase, in calls of limited time. Partial answers are kept, and the rest is asked
-//! again.
+//! Queries of a stream to PocketBase, in calls of limited time. Partial answers are kept, and the rest is asked again.
 
 use crate::limits::lines::limited;
 use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};
 use crate::protocol::Payload;
-use crate::updates::sight::Ids;
 use crate::updates::source::Source;
+use crate::updates::visibility::Ids;
 use futures_util::StreamExt;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +19,7 @@ const CHECKS: usize = 200;
 /// Rows per page at first, and the least number: a timeout halves the size of the next page.
 const ROWS: usize = 4_000;
 const ROWS_MIN: usize = 50;
-/// Timeouts in a row, at the least size of a call, before a question is given up.
+/// Timeouts in a row, at the least size of a call, before a query is given up.
 const TIMEOUTS: u32 = 10;
 /// Class changes during one load before the load is given up.
 const RESTARTS: u32 = 10;
@@ -30,39 +29,39 @@ const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::f
 /// Limits of concurrent calls to PocketBase, for all streams of a node. A load waits in the queue before every page, so
 /// a user with many pages does not hold up the others.
 #[derive(Clone)]
-pub struct Turns {
+pub struct CallLimits {
     views: Arc<Semaphore>,
     pages: Arc<Semaphore>,
     /// Low priority: one page at a time for the regular recheck.
     rechecks: Arc<Semaphore>,
 }
 
-impl Default for Turns {
+impl Default for CallLimits {
     fn default() -> Self {
-        let turns = |count| Arc::new(Semaphore::new(count));
-        Self { views: turns(CALLS), pages: turns(CALLS - 1), rechecks: turns(1) }
+        let limits = |count| Arc::new(Semaphore::new(count));
+        Self { views: limits(CALLS), pages: limits(CALLS - 1), rechecks: limits(1) }
     }
 }
 
 /// The guarded records' namespace as channels, and their collection.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct GuardedCollection {
     pub namespace: String,
     pub collection: String,
 }
 
-/// The whole sight of a user or class.
-pub(super) struct Whole {
+/// All visible records of a user or class.
+pub(super) struct VisibleRecords {
     pub class: Option<Arc<str>>,
     pub yes: Ids,
     pub no: Ids,
-    pub place: Place,
+    pub guarded: GuardedCollection,
 }
 
-/// Answers to [`View`] questions.
+/// Answers to [`View`] checks.
 #[derive(Default)]
 pub(super) struct Answers {
-    results: HashMap<View, Answer>,
+    results: HashMap<View, CheckAnswer>,
     /// Record bodies by record and call, equal for all readers. A user gets the body of the call with the user's
     /// verdict, since another call's body may be newer than the user's access.
     bodies: HashMap<(Arc<str>, u64), Payload>,
@@ -76,13 +75,13 @@ pub(super) struct Answers {
 
 /// A verdict: true where the record is visible, `None` where the record does not exist.
 #[derive(Clone, Copy)]
-struct Answer {
+struct CheckAnswer {
     sees: Option<bool>,
     call: u64,
 }
 
 /// A record body, and the call that the body is from; `None`: the body is for one reader.
-pub(super) type Body<'a> = (&'a Payload, Option<u64>);
+pub(super) type RecordBody<'a> = (&'a Payload, Option<u64>);
 
 impl Answers {
     pub fn extend(&mut self, more: Self) {
@@ -103,12 +102,12 @@ impl Answers {
     }
 
     /// The record's body for a user who may view the record, by a verdict for the user or for the user's class.
-    pub fn body(&self, user: &View, class: Option<&View>) -> Option<Body<'_>> {
+    pub fn body(&self, user: &View, class: Option<&View>) -> Option<RecordBody<'_>> {
         if self.per_reader {
             return self.own.get(user).map(|body| (body, None));
         }
         let view = [Some(user), class].into_iter().flatten().find(|view| self.results.contains_key(*view))?;
-        let Answer { call, .. } = self.results.get(view)?;
+        let CheckAnswer { call, .. } = self.results.get(view)?;
         let body = self.bodies.get(&(Arc::clone(&view.record), *call))?;
         Some((body, Some(*call)))
     }
@@ -122,28 +121,28 @@ impl Answers {
         let own = views.own.into_iter().filter_map(|(i, body)| Some((checks.get(i)?.clone(), body)));
         self.own.extend(own.map(|(view, body)| (view, Payload::from_raw(&body))));
         let count = views.results.len().min(checks.len());
-        let answers = views.results.into_iter().map(|sees| Answer { sees, call });
+        let answers = views.results.into_iter().map(|sees| CheckAnswer { sees, call });
         self.results.extend(checks.iter().cloned().zip(answers));
         count
     }
 }
 
-pub(super) struct Inquiry {
+pub(super) struct Queries {
     channel: Arc<str>,
     source: Arc<dyn Source>,
-    turns: Turns,
+    limits: CallLimits,
     /// Number of the last call about single records.
     call: AtomicU64,
 }
 
-impl Inquiry {
-    pub fn new(channel: &Arc<str>, source: Arc<dyn Source>, turns: Turns) -> Self {
-        Self { channel: Arc::clone(channel), source, turns, call: AtomicU64::new(0) }
+impl Queries {
+    pub fn new(channel: &Arc<str>, source: Arc<dyn Source>, limits: CallLimits) -> Self {
+        Self { channel: Arc::clone(channel), source, limits, call: AtomicU64::new(0) }
     }
 
-    /// Asks until all questions are answered.
+    /// Asks until all checks are answered.
     pub async fn views(&self, mut views: Vec<View>) -> Answers {
-        // Sorted by user: PocketBase answers a user's questions in one query.
+        // Sorted by user: PocketBase answers a user's checks in one query.
         views.sort_unstable_by(|a, b| (&a.user, &a.record).cmp(&(&b.user, &b.record)));
         let chunks: Vec<Vec<View>> = views.chunks(CHECKS).map(<[View]>::to_vec).collect();
         let asking = futures_util::stream::iter(chunks.into_iter().map(|chunk| self.chunk(chunk)));
@@ -162,7 +161,7 @@ impl Inquiry {
         while !open.is_empty() {
             let asked = attempt.size.min(open.len());
             let answered = {
-                let _turn = self.turns.views.acquire().await;
+                let _permit = self.limits.views.acquire().await;
                 self.source.view(&self.channel, &open[..asked]).await
             };
             match answered {
@@ -172,7 +171,7 @@ impl Inquiry {
                     open.drain(..done);
                     attempt.succeed();
                 }
-                Ok(_) => self.rest(&mut attempt, &PocketBaseError::Abandoned).await,
+                Ok(_) => self.back_off(&mut attempt, &PocketBaseError::Abandoned).await,
                 Err(error) if attempt.is_futile(&error) => {
                     let View { user, record } = open.remove(0);
                     limited!(
@@ -184,19 +183,19 @@ impl Inquiry {
                         "PocketBase repeatedly timed out on one access check; the record stays hidden from the user; \
                          simplify the viewRule, or add an index for it"
                     );
-                    answers.results.insert(View { user, record }, Answer { sees: Some(false), call: u64::MAX });
+                    answers.results.insert(View { user, record }, CheckAnswer { sees: Some(false), call: u64::MAX });
                     attempt.succeed();
                 }
-                Err(error) => self.rest(&mut attempt, &error).await,
+                Err(error) => self.back_off(&mut attempt, &error).await,
             }
         }
         answers
     }
 
-    /// Loads the whole sight of a user or a class ("~" and the name of the class), page by page. `None`: given up.
+    /// Loads all visible records of a user or a class ("~" and the name of the class), page by page. `None`: given up.
     /// `recheck`: at low priority.
-    pub async fn whole(&self, who: &str, recheck: bool) -> Option<Whole> {
-        let mut whole: Option<Whole> = None;
+    pub async fn visible(&self, who: &str, recheck: bool) -> Option<VisibleRecords> {
+        let mut visible: Option<VisibleRecords> = None;
         let mut after: Arc<str> = "".into();
         let (mut attempt, mut restarts) = (Attempt::new(ROWS, ROWS_MIN), 0);
         loop {
@@ -205,25 +204,25 @@ impl Inquiry {
                     attempt.succeed();
                     let Page { class, yes, no, next } =
                         page.unwrap_or(Page { class: None, yes: Vec::new(), no: Vec::new(), next: None });
-                    let place = Place { namespace, collection };
-                    if whole.as_ref().is_some_and(|whole| whole.class != class || whole.place != place) {
+                    let guarded = GuardedCollection { namespace, collection };
+                    if visible.as_ref().is_some_and(|visible| visible.class != class || visible.guarded != guarded) {
                         // The account or the rule has changed between two pages.
                         restarts += 1;
                         if restarts > RESTARTS {
                             return None;
                         }
-                        (whole, after) = (None, "".into());
+                        (visible, after) = (None, "".into());
                         continue;
                     }
-                    let all = whole.get_or_insert_with(|| {
+                    let all = visible.get_or_insert_with(|| {
                         let (yes, no) = Default::default();
-                        Whole { class, yes, no, place }
+                        VisibleRecords { class, yes, no, guarded }
                     });
                     all.yes.extend(yes);
                     all.no.extend(no);
                     match next {
                         Some(next) => after = next,
-                        None => return whole,
+                        None => return visible,
                     }
                 }
                 Err(error) if attempt.is_futile(&error) => {
@@ -238,18 +237,18 @@ impl Inquiry {
                     );
                     return None;
                 }
-                Err(error) => self.rest(&mut attempt, &error).await,
+                Err(error) => self.back_off(&mut attempt, &error).await,
             }
         }
     }
 
     async fn page(&self, who: &str, after: &str, rows: usize, recheck: bool) -> Result<Visible, PocketBaseError> {
-        let _patience = if recheck { Some(self.turns.rechecks.acquire().await) } else { None };
-        let _turn = self.turns.pages.acquire().await;
+        let _low_priority = if recheck { Some(self.limits.rechecks.acquire().await) } else { None };
+        let _permit = self.limits.pages.acquire().await;
         self.source.visible(&self.channel, who, after, rows).await
     }
 
-    async fn rest(&self, attempt: &mut Attempt, error: &PocketBaseError) {
+    async fn back_off(&self, attempt: &mut Attempt, error: &PocketBaseError) {
         let pause = attempt.fail(error);
         limited!(
             warn,

@@ -1,0 +1,267 @@
+//! Driver of the relay: executes the actions of [`Machine`], and returns the outcomes to it.
+
+use super::hook_monitor::HookMonitor;
+use super::incomplete::{self, IncompleteEvents};
+use super::intake::Posted;
+use super::lag;
+use super::machine::{Action, Input, Machine, Note};
+use crate::access::changes::{Cause, Change};
+use crate::broker::{Broker, BrokerError, Entry};
+use crate::channel::CONTROL;
+use crate::control;
+use crate::event::Event;
+use crate::metrics::Metrics;
+use crate::pocketbase::{PocketBase, PocketBaseError, version};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Longest time between two reads while the hooks post, in pull intervals.
+const POSTPONED: u32 = 4;
+/// Interval of reads while rows arrive by reads alone, as when the gateway that PocketBase's hooks post to is down.
+const ALONE: Duration = Duration::from_millis(200);
+/// Shortest and longest pause after a failure.
+const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(3);
+
+#[derive(Debug, thiserror::Error)]
+enum RelayError {
+    #[error(transparent)]
+    PocketBase(#[from] PocketBaseError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// Executes the machine's actions.
+pub(super) struct Driver {
+    pub machine: Machine,
+    pub pocketbase: PocketBase,
+    pub broker: Arc<dyn Broker>,
+    pub metrics: Metrics,
+    pub incomplete: IncompleteEvents,
+    pub failure: Arc<Mutex<Option<String>>>,
+    pub warnings: Arc<Mutex<Vec<String>>>,
+    pub hook_monitor: HookMonitor,
+    pub start: watch::Sender<bool>,
+    pub processed: watch::Sender<u64>,
+    /// True if the last input led to new publications.
+    pub has_published: bool,
+    /// The last logged difference of versions.
+    pub mismatch: Option<String>,
+}
+
+impl Driver {
+    pub async fn run(mut self, mut posted: Posted, pull_interval: Duration) {
+        let mut pause = RETRY.start;
+        let (mut next_tick, mut last_tick) = (Instant::now(), Instant::now());
+        let mut interval = pull_interval;
+        // While the broker is unreachable, posted events are dropped, and read from the outbox later.
+        let mut broker_down = false;
+        loop {
+            let mut batches = 0;
+            let input = tokio::select! {
+                taken = posted.next() => match taken {
+                    None => return,
+                    Some((events, count)) if broker_down => {
+                        self.metrics.count_events("dropped", events.events.len());
+                        self.processed.send_modify(|processed| *processed += count);
+                        continue;
+                    }
+                    Some((events, count)) => {
+                        batches = count;
+                        Input::Posted(events)
+                    }
+                },
+                () = tokio::time::sleep_until(next_tick) => {
+                    last_tick = Instant::now();
+                    self.metrics.relay_pulls.with_label_values(&["timer"]).inc();
+                    Input::Tick
+                }
+            };
+            let is_posted = matches!(input, Input::Posted(_));
+            if is_posted && pause == RETRY.start {
+                // Postpones the next read, which would return rows that are on their way in the next post. After a gap,
+                // the machine reads at once.
+                let latest = last_tick + POSTPONED * pull_interval;
+                next_tick = next_tick.max(latest.min(Instant::now() + pull_interval));
+            }
+            self.has_published = false;
+            let result = self.execute(input).await;
+            if is_posted {
+                interval = pull_interval;
+            } else {
+                let alone = self.hook_monitor.is_failing() || self.has_published;
+                interval = if alone { ALONE } else { 2 * interval }.min(pull_interval);
+                // Keeps a pause between reads of a slow PocketBase.
+                next_tick = (last_tick + interval).max(Instant::now() + ALONE.min(interval));
+            }
+            self.processed.send_modify(|processed| *processed += batches);
+            match result {
+                Ok(()) => {
+                    broker_down = false;
+                    pause = RETRY.start;
+                    self.succeed();
+                }
+                Err(error) => {
+                    broker_down = matches!(error, RelayError::Broker(_));
+                    self.fail(&error);
+                    next_tick = Instant::now() + pause;
+                    pause = (pause * 2).min(RETRY.end);
+                }
+            }
+        }
+    }
+
+    /// Feeds one input to the machine, and executes all actions that follow.
+    async fn execute(&mut self, input: Input) -> Result<(), RelayError> {
+        let mut next = self.machine.step(input);
+        while let Some(action) = next {
+            let done = self.execute_action(action).await;
+            let failed = done.as_ref().err().is_some();
+            next = self.machine.step(done.as_ref().map_or(Input::Failed, Clone::clone));
+            self.report();
+            if failed {
+                done?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn execute_action(&mut self, action: Action) -> Result<Input, RelayError> {
+        Ok(match action {
+            Action::Begin(mark) => Input::Mark(self.broker.begin(mark).await?),
+            Action::Advance(mark) => Input::Mark(self.broker.advance(mark).await?),
+            Action::Restart(mark) => Input::Mark(self.broker.restart(mark).await?),
+            Action::Read { after, limit } => {
+                let mut page = self.pocketbase.events(after, limit).await?;
+                self.metrics.pocketbase_up.set(1);
+                lag::read(&self.metrics, &page, self.machine.mark().map_or(0, |mark| mark.seq));
+                self.note_version(page.version.as_deref());
+                self.note_warnings(std::mem::take(&mut page.problems));
+                if let Some(delivery) = page.delivery.take() {
+                    self.hook_monitor.reported(delivery);
+                }
+                Input::Page(page)
+            }
+            Action::Publish(run) => {
+                let (deleted, incomplete) = (deleted(&run), incomplete::of(&run));
+                let timer = self.metrics.publish_seconds.start_timer();
+                let published = self.broker.publish(&entries(run)).await;
+                timer.observe_duration();
+                match published {
+                    Err(BrokerError::Conflict) => Input::Conflict,
+                    published => {
+                        self.has_published |= published? > 0;
+                        // The mark moves afterwards: a failure here repeats the whole run.
+                        for (channel, seq) in deleted {
+                            self.broker.forget(&channel, seq).await?;
+                        }
+                        self.incomplete.note(&incomplete);
+                        Input::Published
+                    }
+                }
+            }
+            Action::Confirm(seq) => Input::Confirmed { more: self.pocketbase.confirm(seq).await? },
+        })
+    }
+
+    /// Logs a difference between the versions of the hooks and of this gateway, once until the difference changes.
+    fn note_version(&mut self, hooks: Option<&str>) {
+        let now = version::mismatch(hooks);
+        if let Some(mismatch) = now.as_ref().filter(|_| now != self.mismatch) {
+            tracing::warn!("{mismatch}");
+        }
+        self.mismatch = now;
+    }
+
+    /// Stores PocketBase's warnings about the config, and logs each change.
+    fn note_warnings(&self, now: Vec<String>) {
+        let mut warnings = self.warnings.lock();
+        if *warnings == now {
+            return;
+        }
+        for warning in now.iter().filter(|warning| !warnings.contains(warning)) {
+            tracing::warn!("gateway.config.js: {warning}");
+        }
+        if now.is_empty() {
+            tracing::info!("gateway.config.js fits PocketBase's schema again");
+        }
+        self.metrics.config_problems.set(i64::try_from(now.len()).unwrap_or(i64::MAX));
+        *warnings = now;
+    }
+
+    /// Passes the machine's notes to metrics and logs.
+    fn report(&mut self) {
+        for note in self.machine.notes() {
+            match note {
+                Note::Repeats(count) => self.metrics.count_events("repeat", count),
+                Note::Published { count, pulled } => {
+                    self.metrics.count_events(if pulled { "pull" } else { "hook" }, count);
+                }
+                Note::Gap => self.metrics.relay_pulls.with_label_values(&["gap"]).inc(),
+                Note::Diverged => {
+                    self.metrics.relay_restarts.inc();
+                    tracing::error!(
+                        "PocketBase's outbox does not continue the outbox relayed so far, as after a restore from a \
+                         backup; all channels start a new epoch, and clients are told to reload"
+                    );
+                }
+            }
+        }
+        let Some(mark) = self.machine.mark() else { return };
+        self.metrics.relay_cursor.set(i64::try_from(mark.seq).unwrap_or(i64::MAX));
+        if !self.start.send_replace(true) {
+            tracing::info!(seq = mark.seq, generation = mark.generation, "following PocketBase's outbox");
+        }
+    }
+
+    fn fail(&self, error: &RelayError) {
+        if matches!(error, RelayError::PocketBase(_)) {
+            self.metrics.pocketbase_up.set(0);
+        }
+        if matches!(error, RelayError::Broker(_)) {
+            self.metrics.broker_errors.with_label_values(&["relay"]).inc();
+        }
+        let text = error.to_string();
+        if self.replace_failure(Some(text.clone())).as_ref() != Some(&text) {
+            tracing::warn!(%error, "relaying of PocketBase's events paused; no event is lost, retrying within 3 s");
+        }
+    }
+
+    fn succeed(&self) {
+        if self.replace_failure(None).is_some() {
+            tracing::info!(seq = self.machine.mark().map(|mark| mark.seq), "relaying of PocketBase's events works");
+        }
+    }
+
+    fn replace_failure(&self, failure: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.failure.lock(), failure)
+    }
+}
+
+/// Channels of guarded records that these events deleted, with the events' numbers. PocketBase lets clients choose the
+/// id of a new record: a later record with the same id may be another user's, and must not inherit the history.
+fn deleted(run: &[Event]) -> Vec<(String, u64)> {
+    let of = |event: &Event| {
+        let changes = event.access.as_ref().map(|access| serde_json::from_slice::<Vec<Change>>(access.as_bytes()));
+        let changes = changes.and_then(Result::ok).unwrap_or_default();
+        let deleted = changes.into_iter().filter(|change| change.cause == Cause::Deleted);
+        deleted.filter_map(|change| change.channel).map(|channel| (channel, event.seq)).collect::<Vec<_>>()
+    };
+    run.iter().flat_map(of).collect()
+}
+
+pub(super) fn entries(run: Vec<Event>) -> Vec<Entry> {
+    let each = |event: Event| {
+        let Event { seq, at, .. } = event;
+        let one = move |channel, data| Entry { seq, at, channel, data, barrier: false };
+        // The access changes come first: a user who loses access by this event does not get the event.
+        let barrier = event.access.is_some();
+        let control = control::message::of_event(&event);
+        let control = control.map(|message| Entry { barrier, ..one(CONTROL.to_owned(), message) });
+        let Event { channels, data, .. } = event;
+        control.into_iter().chain(channels.into_iter().map(move |channel| one(channel, data.clone())))
+    };
+    run.into_iter().flat_map(each).collect()
+}
