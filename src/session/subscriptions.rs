@@ -8,7 +8,7 @@ use crate::broker::status::State as Status;
 use crate::channel::Kind;
 use crate::connection::Connection;
 use crate::hub::SubscribeError;
-use crate::hub::suspension::Standing;
+use crate::hub::subscriber::SubscriptionState;
 use crate::outbox::Outbox;
 use crate::protocol::codes::{self, ErrorCode};
 use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply, json};
@@ -23,7 +23,7 @@ const ENVELOPE: usize = 256;
 
 impl Session {
     pub(super) fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
-        if self.services.hub.standing(channel, self.id) != Standing::Out {
+        if self.services.hub.subscription_state(channel, self.id) != SubscriptionState::NotSubscribed {
             return Err(codes::ALREADY_SUBSCRIBED);
         }
         let State::Connected(connection) = &self.state else { return Err(codes::UNAUTHORIZED) };
@@ -87,10 +87,10 @@ impl Session {
                 Ok(Ok(true)) => {
                     present.iter_mut().for_each(|present| present.stays = true);
                     if join_leave {
-                        self.services.hub.tell_movements(&channel, &connection);
+                        self.services.hub.enable_movements(&channel, &connection);
                     }
                     if !echo {
-                        self.services.hub.spare_echo(&channel, &connection);
+                        self.services.hub.suppress_echo(&channel, &connection);
                     }
                     return Ok(());
                 }

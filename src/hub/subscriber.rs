@@ -1,20 +1,103 @@
-//! A channel's subscribers on this node, grouped by writer.
+//! A channel's subscribers on this node, grouped by writer, and the frames held back for a suspended subscriber.
 
-use super::Subscriber;
-use crate::connection::ConnectionId;
+use crate::access::changes::Cause;
+use crate::connection::{Connection, ConnectionId};
 use crate::outbox::Outbox;
-use crate::protocol::Publication;
 use crate::protocol::frame::Frame;
+use crate::protocol::{ClientInfo, Publication};
 use crate::writer::{self, Delivery, Writer};
+use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntCounter;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+/// Frames held back for one suspended subscription. Past this limit the client is unsubscribed and has to recover.
+pub(super) const HELD_MAX: usize = 256;
+
+pub(super) struct Subscriber {
+    pub connection: Arc<Connection>,
+    /// Same as `connection.outbox`; saves a pointer dereference.
+    outbox: Arc<Outbox>,
+    /// Offset of the subscribe reply: only later publications are delivered.
+    from: u64,
+    /// True if the subscriber gets join and leave pushes.
+    pub movements: bool,
+    /// True if the subscriber gets its own signals.
+    pub echo: bool,
+    /// Set during a suspension: frames to deliver after the suspension.
+    pub held: Option<Box<HeldFrames>>,
+}
+
+/// Frames held back during a suspension.
+pub(super) struct HeldFrames {
+    /// The strongest cause of the suspension so far.
+    pub cause: Cause,
+    pub frames: Vec<Frame>,
+    /// True past [`HELD_MAX`] frames.
+    pub overflowed: bool,
+}
+
+/// State of a connection's subscription to a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionState {
+    NotSubscribed,
+    Subscribed,
+    /// An access check is in progress.
+    Suspended,
+}
+
+impl Subscriber {
+    /// A subscriber with its own signals, without join and leave pushes. `from`: offset of the subscribe reply.
+    pub fn new(connection: &Arc<Connection>, from: u64) -> Self {
+        let (connection, outbox) = (Arc::clone(connection), Arc::clone(&connection.outbox));
+        Self { connection, outbox, from, movements: false, echo: true, held: None }
+    }
+
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    pub fn suspend(&mut self, cause: Cause) {
+        let held =
+            self.held.get_or_insert_with(|| Box::new(HeldFrames { cause, frames: Vec::new(), overflowed: false }));
+        held.cause = held.cause.max(cause);
+    }
+
+    /// False for signals of blocked users, for own signals without `echo`, and for all signals during a suspension.
+    pub fn wants_signal(&self, sender: Option<&ClientInfo>) -> bool {
+        let unwanted = |sender: &ClientInfo| {
+            self.connection.blocks(&sender.user) || (!self.echo && sender.client == self.connection.client)
+        };
+        self.held.is_none() && !sender.is_some_and(unwanted)
+    }
+
+    /// Queues the frame, or holds the frame back during a suspension. Returns true if the frame was queued.
+    pub fn push(&mut self, frame: &Frame) -> bool {
+        match &mut self.held {
+            Some(held) => {
+                held.take_in(frame);
+                false
+            }
+            None => self.outbox.push(frame.clone()),
+        }
+    }
+}
+
+impl HeldFrames {
+    fn take_in(&mut self, frame: &Frame) {
+        if self.frames.len() < HELD_MAX && !self.overflowed {
+            self.frames.push(frame.clone());
+        } else {
+            *self = HeldFrames { cause: self.cause, frames: Vec::new(), overflowed: true };
+        }
+    }
+}
 
 type Members = HashMap<ConnectionId, Subscriber, foldhash::fast::RandomState>;
 
 /// All subscribers of a channel. The shares are locked one at a time.
 #[derive(Default)]
-pub(super) struct Audience {
+pub(super) struct Subscribers {
     shares: Vec<Arc<Share>>,
     /// Number of subscribers in all shares.
     count: usize,
@@ -23,14 +106,14 @@ pub(super) struct Audience {
 /// The subscribers of one writer.
 struct Share {
     writer: Arc<Writer>,
-    // Held while a frame is pushed into the outboxes: a std Mutex is enough.
+    // Held while a frame is pushed into the outboxes.
     members: Mutex<Members>,
     deliveries: IntCounter,
 }
 
 impl Share {
     fn members(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock()
     }
 }
 
@@ -54,7 +137,7 @@ impl writer::Audience for Share {
     }
 }
 
-impl Audience {
+impl Subscribers {
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -96,6 +179,18 @@ impl Audience {
             .flat_map(|share| std::mem::take(&mut *share.members()))
             .map(|(_, it)| it)
             .collect()
+    }
+
+    pub fn contains(&self, connection: ConnectionId) -> bool {
+        self.with(connection, |_| ()).is_some()
+    }
+
+    pub fn state_of(&self, connection: ConnectionId) -> SubscriptionState {
+        match self.with(connection, |subscriber| subscriber.held.is_some()) {
+            None => SubscriptionState::NotSubscribed,
+            Some(false) => SubscriptionState::Subscribed,
+            Some(true) => SubscriptionState::Suspended,
+        }
     }
 
     /// Calls `look` with the connection's subscriber. `None`: the connection is not subscribed.

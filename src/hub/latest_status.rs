@@ -5,7 +5,7 @@ use super::liveness::Liveness;
 use crate::broker::status::State;
 
 #[derive(Debug, Default)]
-pub struct Current {
+pub struct LatestStatus {
     known: Option<State>,
     /// Holds the newest arrival during a read.
     liveness: Liveness<Option<State>>,
@@ -21,7 +21,7 @@ pub enum Read {
     Again,
 }
 
-impl Current {
+impl LatestStatus {
     pub fn is_live(&self) -> bool {
         self.liveness.is_live()
     }
@@ -57,7 +57,7 @@ impl Current {
         self.liveness.begin();
     }
 
-    /// Takes the result of the read since [`Current::begin_read`]; `None`: the broker does not know the state yet.
+    /// Takes the result of the read since [`LatestStatus::begin_read`]; `None`: the broker does not know the state yet.
     ///
     /// The result replaces all states from before the read, even with a lower version: then another Redis has taken
     /// over.
@@ -91,83 +91,83 @@ mod tests {
         State { status, last_seen: Some(version), version }
     }
 
-    fn live(known: State) -> Current {
-        let mut current = Current::default();
-        current.begin_read();
-        current.finish_read(Some(known));
-        current
+    fn live(known: State) -> LatestStatus {
+        let mut latest = LatestStatus::default();
+        latest.begin_read();
+        latest.finish_read(Some(known));
+        latest
     }
 
     #[test]
     fn an_older_state_never_replaces_a_newer_one() {
-        let mut current = live(state(Status::Offline, 5));
-        assert!(current.arrive(state(Status::Online, 7)));
+        let mut latest = live(state(Status::Offline, 5));
+        assert!(latest.arrive(state(Status::Online, 7)));
         for old in [state(Status::Away, 6), state(Status::Online, 7), state(Status::Offline, 5)] {
-            assert!(!current.arrive(old));
+            assert!(!latest.arrive(old));
         }
-        assert_eq!(current.state(), state(Status::Online, 7));
+        assert_eq!(latest.state(), state(Status::Online, 7));
     }
 
     #[test]
     fn what_arrives_during_a_read_waits_for_it_and_the_newest_wins() {
-        let mut current = live(state(Status::Offline, 1));
-        assert!(current.doubt() && !current.is_live());
-        current.begin_read();
-        assert!(!current.arrive(state(Status::Online, 4)));
-        assert!(!current.arrive(state(Status::Away, 3)));
-        assert_eq!(current.finish_read(Some(state(Status::Dnd, 2))), Read::News(state(Status::Online, 4)));
-        assert!(current.is_live());
+        let mut latest = live(state(Status::Offline, 1));
+        assert!(latest.doubt() && !latest.is_live());
+        latest.begin_read();
+        assert!(!latest.arrive(state(Status::Online, 4)));
+        assert!(!latest.arrive(state(Status::Away, 3)));
+        assert_eq!(latest.finish_read(Some(state(Status::Dnd, 2))), Read::News(state(Status::Online, 4)));
+        assert!(latest.is_live());
         // The result of the read is newer than the arrival.
-        assert!(current.doubt());
-        current.begin_read();
-        assert!(!current.arrive(state(Status::Away, 5)));
-        assert_eq!(current.finish_read(Some(state(Status::Dnd, 6))), Read::News(state(Status::Dnd, 6)));
+        assert!(latest.doubt());
+        latest.begin_read();
+        assert!(!latest.arrive(state(Status::Away, 5)));
+        assert_eq!(latest.finish_read(Some(state(Status::Dnd, 6))), Read::News(state(Status::Dnd, 6)));
     }
 
     #[test]
     fn nothing_new_is_not_told_again() {
-        let mut current = live(state(Status::Online, 3));
-        current.doubt();
-        current.begin_read();
-        assert_eq!(current.finish_read(Some(state(Status::Online, 3))), Read::Nothing);
+        let mut latest = live(state(Status::Online, 3));
+        latest.doubt();
+        latest.begin_read();
+        assert_eq!(latest.finish_read(Some(state(Status::Online, 3))), Read::Nothing);
         // A store that was emptied does not know the state yet: the known state stays.
-        current.doubt();
-        current.begin_read();
-        assert_eq!(current.finish_read(None), Read::Nothing);
-        assert_eq!(current.state(), state(Status::Online, 3));
+        latest.doubt();
+        latest.begin_read();
+        assert_eq!(latest.finish_read(None), Read::Nothing);
+        assert_eq!(latest.state(), state(Status::Online, 3));
     }
 
     #[test]
     fn what_the_broker_has_forgotten_stays_known() {
-        let mut current = live(state(Status::Offline, 3));
-        current.doubt();
-        current.begin_read();
+        let mut latest = live(state(Status::Offline, 3));
+        latest.doubt();
+        latest.begin_read();
         let forgotten = State { version: 9, ..State::default() };
-        assert_eq!(current.finish_read(Some(forgotten)), Read::Nothing);
-        assert_eq!(current.state(), state(Status::Offline, 3));
+        assert_eq!(latest.finish_read(Some(forgotten)), Read::Nothing);
+        assert_eq!(latest.state(), state(Status::Offline, 3));
         // A user who returns with the same status is no news either.
-        let mut current = live(state(Status::Dnd, 3));
-        assert!(!current.arrive(state(Status::Dnd, 9)));
-        assert!(current.arrive(state(Status::Offline, 10)));
+        let mut latest = live(state(Status::Dnd, 3));
+        assert!(!latest.arrive(state(Status::Dnd, 9)));
+        assert!(latest.arrive(state(Status::Offline, 10)));
     }
 
     #[test]
     fn another_redis_may_have_lower_versions() {
-        let mut current = live(state(Status::Online, 30));
-        current.doubt();
-        current.begin_read();
-        assert_eq!(current.finish_read(Some(state(Status::Offline, 3))), Read::News(state(Status::Offline, 3)));
+        let mut latest = live(state(Status::Online, 30));
+        latest.doubt();
+        latest.begin_read();
+        assert_eq!(latest.finish_read(Some(state(Status::Offline, 3))), Read::News(state(Status::Offline, 3)));
     }
 
     #[test]
     fn what_is_missed_during_a_read_calls_for_another() {
-        let mut current = live(state(Status::Online, 1));
-        assert!(current.doubt());
-        current.begin_read();
-        assert!(!current.doubt());
-        assert_eq!(current.finish_read(Some(state(Status::Away, 2))), Read::Again);
-        assert!(!current.is_live());
-        current.begin_read();
-        assert_eq!(current.finish_read(Some(state(Status::Away, 2))), Read::News(state(Status::Away, 2)));
+        let mut latest = live(state(Status::Online, 1));
+        assert!(latest.doubt());
+        latest.begin_read();
+        assert!(!latest.doubt());
+        assert_eq!(latest.finish_read(Some(state(Status::Away, 2))), Read::Again);
+        assert!(!latest.is_live());
+        latest.begin_read();
+        assert_eq!(latest.finish_read(Some(state(Status::Away, 2))), Read::News(state(Status::Away, 2)));
     }
 }
