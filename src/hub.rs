@@ -2,10 +2,10 @@
 //!
 //! A publication arrives from the broker ([`delivery`]). The channel's [`feed::Feed`] compares the offset with the
 //! channel's position. The hub then encodes the publication once and hands the frame to the
-//! [writers](crate::writer), each of which pushes the frame into the outboxes of its connections. [`Hub::subscribe`]
-//! pushes the subscribe reply into the outbox under the channel's lock, so that live publications follow without a gap.
-//! Publications that the broker did not deliver are read from the history, for the channel ([`sync`]) and for a client
-//! that recovers ([`recovery`]).
+//! [writers](crate::outbox::writer), each of which pushes the frame into the outboxes of its connections.
+//! [`Hub::subscribe`] pushes the subscribe reply into the outbox under the channel's lock, so that live publications
+//! follow without a gap. Publications that the broker did not deliver are read from the history, for the channel
+//! ([`sync`]) and for a client that recovers ([`recovery`]).
 //!
 //! The watched channel is internal to the gateways: it carries the access changes to a [`Watcher`], which suspends
 //! subscriptions ([`suspension`]). The watched channel is synced before any other channel ([`barrier`]), so that no

@@ -3,8 +3,8 @@
 //! The path of a message: PocketBase's hooks post an [`event`] to the [`server`], which checks the [`signature`] and
 //! passes the event to the [`relay`]. The relay puts events into outbox order and publishes them through the
 //! [`broker`], which numbers them per channel, keeps a bounded history, and delivers to every node's [`hub`]. The hub
-//! pushes one encoded frame into the [`outbox`] of each subscriber, and the [`writer`]s write queued frames to the
-//! sockets.
+//! pushes one encoded frame into the [`outbox`] of each subscriber, and the outboxes' [`outbox::writer`]s write queued
+//! frames to the sockets.
 //!
 //! The path of a client: the [`server`] answers the handshake, the [`socket`] reads frames from its [`stream`], and
 //! the [`session`] handles them as commands of the [`protocol`]. [`auth`] identifies the user and [`access`] decides
@@ -51,4 +51,3 @@ pub mod tasks;
 pub mod tls;
 mod turns;
 pub mod updates;
-pub mod writer;

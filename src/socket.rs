@@ -8,7 +8,7 @@
 //! bounded size keeps the messages in order.
 
 use crate::connection::Connection;
-use crate::outbox::{Outbox, Standing};
+use crate::outbox::{Outbox, OutboxState};
 use crate::protocol::codes::{self, Disconnect};
 use crate::protocol::frame::Frame;
 use crate::protocol::json;
@@ -148,7 +148,7 @@ async fn work<F: Future<Output = ()>>(
     backlog.take(message, line);
     loop {
         // A client that does not take its replies gets no further replies.
-        while line.outgoing.outbox.standing() != Standing::Open {
+        while line.outgoing.outbox.state() != OutboxState::Open {
             if let Some(message) = line.attend(backlog.has_room()).await? {
                 backlog.take(message, line);
             }
@@ -426,7 +426,7 @@ fn least_size(message: &Message) -> usize {
 /// Outcome of [`Outgoing::attend`].
 #[derive(PartialEq)]
 enum Attended {
-    /// The outbox's standing has changed and has to be read again.
+    /// The outbox's state has changed and has to be read again.
     Changed,
     /// The socket was full and has accepted bytes.
     Moved,
@@ -442,14 +442,14 @@ impl Outgoing {
     /// is full or `write_timeout` is over. Safe to cancel.
     async fn attend(&self, services: &Services) -> Result<Attended, End> {
         let outbox = &self.outbox;
-        match outbox.standing() {
-            Standing::Over(reason) => Err(reason.map_or(End::Gone, End::from)),
-            Standing::Open => {
+        match outbox.state() {
+            OutboxState::Over(reason) => Err(reason.map_or(End::Gone, End::from)),
+            OutboxState::Open => {
                 outbox.changed().await;
                 Ok(Attended::Changed)
             }
             // Boxed: few sockets are full at a time, and the other connections need not hold room for it.
-            Standing::Full(since) => Box::pin(self.make_room(since + services.config.write_timeout)).await,
+            OutboxState::Full(since) => Box::pin(self.make_room(since + services.config.write_timeout)).await,
         }
     }
 

@@ -3,9 +3,9 @@
 use crate::access::changes::Cause;
 use crate::connection::{Connection, ConnectionId};
 use crate::outbox::Outbox;
+use crate::outbox::writer::{Delivery, Recipients, WriteTarget, Writer};
 use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, Publication};
-use crate::writer::{self, Delivery, Writer};
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntCounter;
 use std::collections::HashMap;
@@ -117,8 +117,8 @@ impl Share {
     }
 }
 
-impl writer::Audience for Share {
-    fn queue(&self, frame: &Frame, offset: u64, due: &mut Vec<Arc<Outbox>>) -> usize {
+impl Recipients for Share {
+    fn queue(&self, frame: &Frame, offset: u64, due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
         let (mut delivered, mut queued) = (0, 0);
         for member in self.members().values_mut().filter(|member| member.from < offset) {
             if let Some(held) = &mut member.held {
@@ -127,7 +127,7 @@ impl writer::Audience for Share {
             }
             let (bytes, becomes_due) = member.outbox().push_here(frame);
             if becomes_due {
-                due.push(Arc::clone(member.outbox()));
+                due.push(Arc::clone(member.outbox()) as Arc<dyn WriteTarget>);
             }
             delivered += u64::from(bytes > 0);
             queued += bytes;
@@ -214,7 +214,7 @@ impl Subscribers {
     pub fn hand(&self, frame: &Frame, publication: &Publication) {
         for share in &self.shares {
             share.writer.hand(Delivery {
-                to: Arc::clone(share) as Arc<dyn writer::Audience>,
+                to: Arc::clone(share) as Arc<dyn Recipients>,
                 frame: frame.clone(),
                 offset: publication.offset,
                 at: publication.at,
