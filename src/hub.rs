@@ -33,8 +33,8 @@ mod sync;
 
 use crate::broker::{Broker, BrokerError, History};
 use crate::connection::Connection;
+use crate::members::presence::Presence;
 use crate::metrics::Metrics;
-use crate::presence::Presence;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::{Payload, Position, SubscribeReply, json};
 use barrier::Barriers;

@@ -9,8 +9,8 @@
 //! The path of a client: the [`server`] answers the handshake, the [`socket`] reads frames from its [`stream`], and
 //! the [`session`] handles them as commands of the [`protocol`]. [`auth`] identifies the user and [`access`] decides
 //! what the user may view; both ask [`pocketbase`]. [`tls`] encrypts the links to PocketBase and Redis where
-//! configured. A [`connection`] is the view that other modules have of a session. [`presence`] shows the connection
-//! to other clients, and [`status`] makes the user online. [`limits`] caps rates and numbers. [`revocation`]
+//! configured. A [`connection`] is the view that other modules have of a session. [`members`] show the connection
+//! to other clients (presence) and make the user online (status). [`limits`] caps rates and numbers. [`revocation`]
 //! ends access, [`shutdown`] ends the process gracefully, and [`tasks`] says which panics end the process.
 //!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
@@ -32,10 +32,10 @@ pub mod doctor;
 pub mod event;
 pub mod hub;
 pub mod limits;
+pub mod members;
 pub mod metrics;
 pub mod outbox;
 pub mod pocketbase;
-pub mod presence;
 pub mod protocol;
 mod random;
 pub mod relay;
@@ -45,9 +45,7 @@ pub mod session;
 pub mod shutdown;
 pub mod signature;
 pub mod socket;
-pub mod status;
 pub mod stream;
 pub mod tasks;
 pub mod tls;
-mod turns;
 pub mod updates;

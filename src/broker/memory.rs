@@ -4,7 +4,7 @@
 //! PocketBase.
 
 mod crowd;
-mod status;
+mod status_store;
 
 use super::{
     Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, fitting, level, new_epoch,
@@ -33,7 +33,7 @@ pub struct MemoryBroker {
     bytes: AtomicUsize,
     mark: Mutex<Option<Mark>>,
     claims: Mutex<Claims>,
-    statuses: status::Statuses,
+    statuses: status_store::StatusTable,
     sink: OnceLock<Weak<dyn Sink>>,
 }
 
@@ -155,7 +155,7 @@ impl MemoryBroker {
             bytes: AtomicUsize::new(0),
             mark: Mutex::new(None),
             claims: Mutex::default(),
-            statuses: status::Statuses::default(),
+            statuses: status_store::StatusTable::default(),
             sink: OnceLock::new(),
         })
     }

@@ -12,7 +12,7 @@
 //! to the new node, and the sink gets a gap. With [`sentinels`], a new master is handled as a move of all slots.
 //!
 //! A channel is a hash (epoch, offset, last sequence number and bytes), a stream (the history) and the keys of
-//! presence. Users' [`status`] has separate keys. [`scripts`] change the keys, each script atomically. The [`ledger`]
+//! presence. Users' [`status_store`] has separate keys. [`scripts`] change the keys, each script atomically. The [`ledger`]
 //! limits the total size of the histories. If Redis comes back empty, channels begin new epochs.
 
 mod address;
@@ -27,7 +27,7 @@ mod pubsub;
 mod scripts;
 mod sentinels;
 mod slots;
-mod status;
+mod status_store;
 mod subscriber;
 mod subscriptions;
 #[doc(hidden)]

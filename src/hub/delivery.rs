@@ -4,7 +4,7 @@ use super::channel::{Channel, ChannelState};
 use super::feed::Arrival;
 use super::{Hub, Watcher};
 use crate::broker::Sink;
-use crate::broker::status::State as Status;
+use crate::broker::status_store::UserStatus;
 use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, Movement, Position, Publication, json};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Sink for Hub {
         }
     }
 
-    fn status(&self, channel: &str, status: Status) {
+    fn status(&self, channel: &str, status: UserStatus) {
         if let Some(channel) = self.find(channel) {
             let early = self.is_early(&channel, None);
             let mut state = channel.state();

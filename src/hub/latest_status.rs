@@ -2,20 +2,20 @@
 //! delivered, and which state is valid after a gap.
 
 use super::liveness::Liveness;
-use crate::broker::status::State;
+use crate::broker::status_store::UserStatus;
 
 #[derive(Debug, Default)]
 pub struct LatestStatus {
-    known: Option<State>,
+    known: Option<UserStatus>,
     /// Holds the newest arrival during a read.
-    liveness: Liveness<Option<State>>,
+    liveness: Liveness<Option<UserStatus>>,
 }
 
 /// Outcome of a read.
 #[derive(Debug, PartialEq)]
 pub enum Read {
     /// A new state to deliver.
-    News(State),
+    News(UserStatus),
     Nothing,
     /// Another gap occurred during the read: read again.
     Again,
@@ -27,7 +27,7 @@ impl LatestStatus {
     }
 
     /// Takes a state from the broker. Returns true if the state has to be delivered to subscribers.
-    pub fn arrive(&mut self, state: State) -> bool {
+    pub fn arrive(&mut self, state: UserStatus) -> bool {
         match &mut self.liveness {
             Liveness::Syncing { held, .. } => {
                 if held.is_none_or(|held| held.version < state.version) {
@@ -39,7 +39,7 @@ impl LatestStatus {
         }
     }
 
-    fn learn(&mut self, state: State) -> bool {
+    fn learn(&mut self, state: UserStatus) -> bool {
         let known = self.known.unwrap_or_default();
         if state.version <= known.version {
             return false;
@@ -61,7 +61,7 @@ impl LatestStatus {
     ///
     /// The result replaces all states from before the read, even with a lower version: then another Redis has taken
     /// over.
-    pub fn finish_read(&mut self, read: Option<State>) -> Read {
+    pub fn finish_read(&mut self, read: Option<UserStatus>) -> Read {
         let Some(held) = self.liveness.finish() else { return Read::Again };
         let before = self.known.unwrap_or_default();
         // A user who is still offline keeps the known time of `last_seen` where the broker has forgotten it.
@@ -77,7 +77,7 @@ impl LatestStatus {
     }
 
     /// The state for a new subscriber. Requires a live channel.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> UserStatus {
         self.known.unwrap_or_default()
     }
 }
@@ -85,13 +85,13 @@ impl LatestStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::status::Status;
+    use crate::broker::status_store::Status;
 
-    fn state(status: Status, version: u64) -> State {
-        State { status, last_seen: Some(version), version }
+    fn state(status: Status, version: u64) -> UserStatus {
+        UserStatus { status, last_seen: Some(version), version }
     }
 
-    fn live(known: State) -> LatestStatus {
+    fn live(known: UserStatus) -> LatestStatus {
         let mut latest = LatestStatus::default();
         latest.begin_read();
         latest.finish_read(Some(known));
@@ -142,7 +142,7 @@ mod tests {
         let mut latest = live(state(Status::Offline, 3));
         latest.doubt();
         latest.begin_read();
-        let forgotten = State { version: 9, ..State::default() };
+        let forgotten = UserStatus { version: 9, ..UserStatus::default() };
         assert_eq!(latest.finish_read(Some(forgotten)), Read::Nothing);
         assert_eq!(latest.state(), state(Status::Offline, 3));
         // A user who returns with the same status is no news either.

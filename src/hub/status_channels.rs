@@ -1,11 +1,11 @@
-//! Status channels: one state, the user's status, instead of a history. A subscriber gets the current status with the
+//! UserStatus channels: one state, the user's status, instead of a history. A subscriber gets the current status with the
 //! reply and every later change; after a gap, the newest status only.
 
 use super::channel::{Channel, ChannelState};
 use super::latest_status::Read;
 use super::{Hub, SubscribeError};
 use crate::broker::BrokerError;
-use crate::broker::status::State as Status;
+use crate::broker::status_store::UserStatus;
 use crate::channel;
 use crate::connection::Connection;
 use crate::protocol::{Publication, json};
@@ -20,7 +20,7 @@ impl Hub {
         &self,
         name: &str,
         connection: &Arc<Connection>,
-        accept: impl FnOnce(Status) -> bool + Send,
+        accept: impl FnOnce(UserStatus) -> bool + Send,
     ) -> Result<bool, SubscribeError> {
         let joining = self.find_or_create(name);
         let channel = &joining.channel;
@@ -77,7 +77,7 @@ impl Hub {
 
     /// Delivers a status to all subscribers; suspended subscribers get the status after the suspension. The caller
     /// holds the channel's state.
-    pub(super) fn deliver_status(&self, channel: &Channel, state: &mut ChannelState, status: Status) {
+    pub(super) fn deliver_status(&self, channel: &Channel, state: &mut ChannelState, status: UserStatus) {
         if state.subscribers.is_empty() {
             return;
         }

@@ -4,7 +4,7 @@ use super::ahead::{Entering, Groundwork};
 use super::limits::{FAILED_RECOVERY, weight};
 use super::{Failure, Session, State};
 use crate::access::changes::Moment;
-use crate::broker::status::State as Status;
+use crate::broker::status_store::UserStatus;
 use crate::channel::Kind;
 use crate::connection::Connection;
 use crate::hub::SubscribeError;
@@ -116,7 +116,7 @@ impl Session {
         let name: Arc<str> = channel.as_str().into();
         loop {
             let allowed = self.allowed(&name, groundwork.verdict.take(), deadline).await?;
-            let accept = |state: Status| {
+            let accept = |state: UserStatus| {
                 let still = self.services.access.holds(allowed, &connection.user, &channel);
                 if still {
                     let reply = json::reply(id, &Reply::SubscribeState(state.payload()));

@@ -98,7 +98,7 @@ fn hand_over(live: &str, message: Bytes, state: &State) {
 mod tests {
     use super::super::keys::Keys;
     use super::*;
-    use crate::broker::{Sink, status};
+    use crate::broker::{Sink, status_store};
     use crate::protocol::{ClientInfo, Movement, Position, Publication};
     use std::sync::{Mutex, PoisonError, Weak};
 
@@ -118,7 +118,7 @@ mod tests {
         }
         fn signal(&self, _: &str, _: Publication) {}
         fn movement(&self, _: &str, _: Movement, _: ClientInfo) {}
-        fn status(&self, _: &str, _: status::State) {}
+        fn status(&self, _: &str, _: status_store::UserStatus) {}
         fn gap(&self) {
             self.note(0);
         }

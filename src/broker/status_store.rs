@@ -33,7 +33,7 @@ pub enum Mode {
 
 /// A user's status at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct UserStatus {
     pub status: Status,
     /// Unix milliseconds. Offline: the user's last sign of life, or the moment of becoming invisible. Otherwise: the
     /// change to this status. `None` if unknown.
@@ -42,7 +42,7 @@ pub struct State {
     pub version: u64,
 }
 
-impl State {
+impl UserStatus {
     pub fn payload(&self) -> Payload {
         Payload::trusted(serde_json::to_vec(self).unwrap_or_default().into())
     }
@@ -100,11 +100,11 @@ pub trait StatusStore: Send + Sync {
     async fn end(&self, ends: &[End]) -> Result<(), BrokerError>;
 
     /// Changes a user's mode, or only reads with `None`. Returns the current mode and the state for other users.
-    async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError>;
+    async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, UserStatus), BrokerError>;
 
     /// States in the order of `users`. `None`: not known yet. The store has just started empty, and nodes may still
     /// have to renew the leases of the user's connections.
-    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<State>>, BrokerError>;
+    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<UserStatus>>, BrokerError>;
 
     /// Ends expired leases and grace periods. Every node calls this several times per lease; the calls share the work.
     /// After a pause of more than a third of a lease (an outage of Redis), sweeps do nothing for a whole lease, so that
