@@ -24,6 +24,7 @@
 
 pub mod access;
 pub mod auth;
+mod backoff;
 pub mod broker;
 pub mod channel;
 pub mod config;

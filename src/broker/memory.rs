@@ -14,9 +14,10 @@ use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
 use crowd::Crowd;
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use tokio::time::{Duration, Instant};
 
 /// Maximum number of reserved names, some 100 bytes each.
@@ -37,7 +38,7 @@ pub struct MemoryBroker {
     sink: OnceLock<Weak<dyn Sink>>,
 }
 
-/// A std Mutex is enough: held for a few pushes and never across an await. Calls to the sink are made under this lock,
+/// The lock is held for a few pushes and never across an await. Calls to the sink are made under this lock,
 /// which keeps the channel's order. Lock order: the hub's lock of the channel is taken inside, never the other way
 /// round.
 #[derive(Default)]
@@ -167,7 +168,7 @@ impl MemoryBroker {
             let Some(broker) = broker.upgrade() else { return };
             let now = Instant::now();
             broker.channels.retain(|name, channel| {
-                let mut state = lock(channel);
+                let mut state = channel.lock();
                 if let Some(log) = &mut state.log {
                     log.expire(now, &broker.retention);
                 }
@@ -190,7 +191,7 @@ impl MemoryBroker {
     fn shrink(&self) {
         let mut channels: Vec<(usize, Arc<Mutex<Channel>>)> = Vec::new();
         for entry in self.channels.iter() {
-            let bytes = lock(entry.value()).log.as_ref().map_or(0, |log| log.bytes);
+            let bytes = entry.value().lock().log.as_ref().map_or(0, |log| log.bytes);
             if bytes > 0 && !entry.key().starts_with(INTERNAL) {
                 channels.push((bytes, Arc::clone(entry.value())));
             }
@@ -199,7 +200,7 @@ impl MemoryBroker {
         let level = level(channels.iter().map(|(bytes, _)| *bytes).collect(), target);
         let mut kept = 0;
         for (_, channel) in channels {
-            if let Some(log) = &mut lock(&channel).log {
+            if let Some(log) = &mut channel.lock().log {
                 log.trim(usize::MAX, level);
                 kept += log.bytes;
             }
@@ -218,7 +219,7 @@ impl MemoryBroker {
     /// Adds or renews a client. Returns false, and adds nothing, if the channel already has `limit` other clients.
     fn add(&self, name: &Arc<str>, info: &ClientInfo, limit: Option<usize>) -> bool {
         let channel = self.channel(Arc::clone(name));
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         self.evict(name, &mut channel, None);
         let others = |crowd: &Crowd| crowd.len() - usize::from(crowd.has(&info.client));
         if limit.is_some_and(|limit| others(&channel.presence) >= limit) {
@@ -249,11 +250,6 @@ impl MemoryBroker {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Poisoning does not matter: the state is consistent after each statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError> {
@@ -266,7 +262,7 @@ impl Broker for MemoryBroker {
         for entry in entries {
             let Entry { seq, channel: name, data, .. } = entry;
             let channel = self.channel(name.as_str());
-            let mut channel = lock(&channel);
+            let mut channel = channel.lock();
             let last = channel.seq();
             if *seq <= last {
                 let newest = channel.log().history.back().filter(|_| *seq == last);
@@ -299,13 +295,13 @@ impl Broker for MemoryBroker {
     }
 
     async fn subscribe(&self, channel: &str) -> Result<(), BrokerError> {
-        lock(&self.channel(channel)).subscribed = true;
+        self.channel(channel).lock().subscribed = true;
         Ok(())
     }
 
     async fn unsubscribe(&self, channel: &str) -> Result<(), BrokerError> {
         let channel = self.channel(channel);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         channel.subscribed = false;
         if let Some(log) = &mut channel.log {
             log.used_at = Instant::now();
@@ -319,7 +315,7 @@ impl Broker for MemoryBroker {
 
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let channel = self.channel(channel);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         let log = channel.log();
         log.used_at = Instant::now();
         log.expire(log.used_at, &self.retention);
@@ -329,7 +325,7 @@ impl Broker for MemoryBroker {
 
     async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError> {
         let channel = self.channel(channel);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         // Without a log there is no history, and no client knows an epoch.
         if let Some(log) = channel.log.as_mut().filter(|log| log.seq <= seq) {
             let last = log.seq;
@@ -358,14 +354,14 @@ impl Broker for MemoryBroker {
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {
         for (name, client) in clients {
             let channel = self.channel(Arc::clone(name));
-            self.evict(name, &mut lock(&channel), Some(client));
+            self.evict(name, &mut channel.lock(), Some(client));
         }
         Ok(())
     }
 
     async fn presence(&self, name: &str) -> Result<Vec<ClientInfo>, BrokerError> {
         let channel = self.channel(name);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         self.evict(name, &mut channel, None);
         if channel.presence.len() > self.retention.presence_max {
             return Err(BrokerError::Crowded);
@@ -375,17 +371,17 @@ impl Broker for MemoryBroker {
 
     async fn presence_stats(&self, name: &str) -> Result<PresenceStats, BrokerError> {
         let channel = self.channel(name);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         self.evict(name, &mut channel, None);
         Ok(PresenceStats { clients: channel.presence.len(), users: channel.presence.users() })
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {
-        Ok(*lock(&self.mark).get_or_insert(mark))
+        Ok(*self.mark.lock().get_or_insert(mark))
     }
 
     async fn advance(&self, mark: Mark) -> Result<Mark, BrokerError> {
-        let mut at = lock(&self.mark);
+        let mut at = self.mark.lock();
         let at = at.get_or_insert(mark);
         if at.generation == mark.generation && at.seq < mark.seq {
             *at = mark;
@@ -395,7 +391,7 @@ impl Broker for MemoryBroker {
 
     async fn restart(&self, mark: Mark) -> Result<Mark, BrokerError> {
         {
-            let mut at = lock(&self.mark);
+            let mut at = self.mark.lock();
             if let Some(at) = *at
                 && at.generation >= mark.generation
             {
@@ -404,7 +400,7 @@ impl Broker for MemoryBroker {
             *at = Some(mark);
         }
         for channel in self.channels.iter() {
-            if let Some(log) = &mut lock(&channel).log {
+            if let Some(log) = &mut channel.lock().log {
                 log.forget();
             }
         }
@@ -416,7 +412,7 @@ impl Broker for MemoryBroker {
 
     async fn claim(&self, name: &str, ttl: Duration) -> Result<bool, BrokerError> {
         let now = Instant::now();
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut claims = self.claims.lock();
         if claims.len() >= CLAIMS_MAX {
             claims.retain(|_, until| *until > now);
             if claims.len() >= CLAIMS_MAX {

@@ -1,4 +1,4 @@
-//! UserStatus channels: one state, the user's status, instead of a history. A subscriber gets the current status with the
+//! Status channels: one state, the user's status, instead of a history. A subscriber gets the current status with the
 //! reply and every later change; after a gap, the newest status only.
 
 use super::channel::{Channel, ChannelState};

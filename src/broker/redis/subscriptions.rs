@@ -5,14 +5,17 @@ use super::address::Endpoint;
 use super::delivery::Queue;
 use super::pubsub::{ANSWER_TIMEOUT, PubSub};
 use super::slots::{self, SlotMap};
-use super::subscriber::State;
+use super::subscriber::RedisSubscriber;
+use crate::backoff::Backoff;
 use crate::broker::BrokerError;
 use crate::event::ACCESS;
 use crate::tasks::{self, Task};
+use parking_lot::Mutex;
 use redis::Cmd;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -30,7 +33,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between attempts to subscribe to channels that the node has refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Shortest and longest pause between attempts to connect.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const PAUSE: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
 
 pub struct Subscriptions {
     requests: mpsc::Sender<Request>,
@@ -48,10 +51,10 @@ struct Health {
 struct Request {
     channel: String,
     wanted: bool,
-    done: oneshot::Sender<Result<(), Refusal>>,
+    done: oneshot::Sender<Result<(), SubscriptionError>>,
 }
 
-pub enum Refusal {
+pub enum SubscriptionError {
     /// Another node may own the channel's slot.
     Elsewhere(BrokerError),
     Failed(BrokerError),
@@ -60,7 +63,7 @@ pub enum Refusal {
 /// Shared by all nodes.
 #[derive(Clone)]
 pub struct Common {
-    pub state: Arc<State>,
+    pub state: Arc<RedisSubscriber>,
     pub queue: Arc<Queue>,
     pub slots: watch::Receiver<Arc<SlotMap>>,
     /// Notified when the slots seem to have moved.
@@ -83,10 +86,10 @@ impl Subscriptions {
         if self.health.whole.load(Ordering::Acquire) { Ok(()) } else { Err(self.health.down()) }
     }
 
-    pub async fn set(&self, channel: &str, wanted: bool) -> Result<(), Refusal> {
+    pub async fn set(&self, channel: &str, wanted: bool) -> Result<(), SubscriptionError> {
         let (done, answer) = oneshot::channel();
         let request = Request { channel: channel.to_owned(), wanted, done };
-        let down = || Refusal::Failed(self.health.down());
+        let down = || SubscriptionError::Failed(self.health.down());
         let asked = async {
             self.requests.send(request).await.map_err(|_| down())?;
             answer.await.map_err(|_| down())?
@@ -98,13 +101,13 @@ impl Subscriptions {
 
 impl Health {
     fn down(&self) -> BrokerError {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = self.trouble.lock();
         BrokerError::Unavailable(format!("the subscription link to Redis is down: {trouble}"))
     }
 
     fn set_trouble(&self, trouble: String) {
         self.whole.store(false, Ordering::Release);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.trouble.lock() = trouble;
     }
 }
 
@@ -119,7 +122,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self) {
-        let mut pause = PAUSE.0;
+        let mut backoff = Backoff::new(PAUSE);
         let mut announced = false;
         loop {
             let connecting = PubSub::connect(self.endpoint.clone(), Arc::clone(&self.common.queue));
@@ -128,8 +131,9 @@ impl Keeper {
                     let begin = Instant::now();
                     let Err(reason) = self.serve(&mut link).await;
                     // A connection that fails at once does not reset the backoff.
-                    if begin.elapsed() > PAUSE.1 {
-                        (pause, announced) = (PAUSE.0, false);
+                    if begin.elapsed() > PAUSE.end {
+                        backoff.reset();
+                        announced = false;
                     }
                     reason
                 }
@@ -142,8 +146,7 @@ impl Keeper {
             }
             self.health.set_trouble(reason);
             self.common.outdated.notify_one();
-            self.refusing(sleep(pause)).await;
-            pause = (2 * pause).min(PAUSE.1);
+            self.refusing(sleep(backoff.pause())).await;
         }
     }
 
@@ -161,7 +164,7 @@ impl Keeper {
                     }
                     for Request { channel, wanted, done } in batch.drain(..) {
                         let answer = if wanted {
-                            Err(Refusal::Failed(self.health.down()))
+                            Err(SubscriptionError::Failed(self.health.down()))
                         } else {
                             let (_, slot) = self.common.state.live(&channel);
                             self.common.state.wanted().remove(slot, &channel);
@@ -347,11 +350,11 @@ impl Keeper {
         let slots = self.common.slots.borrow().clone();
         let answer = |wanted: bool, name: &str, slot: u16| match &result {
             _ if !wanted || !last[name] => Ok(()),
-            Err(reason) => Err(Refusal::Failed(BrokerError::Unavailable(reason.clone()))),
+            Err(reason) => Err(SubscriptionError::Failed(BrokerError::Unavailable(reason.clone()))),
             Ok(_) if link.is_on(name) && self.owns(&slots, slot) => Ok(()),
             Ok(refused) => {
                 let reason = refused.clone().unwrap_or_else(|| "the channel's slot has moved to another node".into());
-                Err(Refusal::Elsewhere(BrokerError::Unavailable(reason)))
+                Err(SubscriptionError::Elsewhere(BrokerError::Unavailable(reason)))
             }
         };
         let answers: Vec<_> = batch.iter().map(|(request, (name, slot))| answer(request.wanted, name, *slot)).collect();
