@@ -13,6 +13,7 @@
 use crate::access::Access;
 use crate::access::changes::{Cause, Change, Changes};
 use crate::auth::{Account, Auth};
+use crate::backoff::Backoff;
 use crate::channel::Kind;
 use crate::connection::{Connection, Connections};
 use crate::event::INTERNAL;
@@ -175,11 +176,11 @@ impl Revocation {
     /// Checks a user's account, then the user's subscriptions.
     async fn settle_account(self: Arc<Self>, user: Arc<str>, suspended: Vec<Subscription>, cause: Cause) {
         for id in self.connections.accounts_of(&user) {
-            let mut pause = RETRY.start;
+            let mut backoff = Backoff::new(RETRY);
             let account = loop {
                 match self.auth.account(&id, &user).await {
                     Ok(account) => break account,
-                    Err(error) => rest(&mut pause, &error).await,
+                    Err(error) => rest(&mut backoff, &error).await,
                 }
             };
             self.judge(&user, &id, account.as_ref(), cause);
@@ -244,7 +245,7 @@ impl Revocation {
             |((channel, user), connections)| {
                 let me = &self;
                 async move {
-                    let mut pause = RETRY.start;
+                    let mut backoff = Backoff::new(RETRY);
                     loop {
                         let answer = me.access.ask_anew(asker(&connections), &user, &channel).await;
                         let still = |asked| me.access.holds(asked, &user, &channel);
@@ -259,7 +260,7 @@ impl Revocation {
                                     return;
                                 }
                             }
-                            Err(error) => rest(&mut pause, &error).await,
+                            Err(error) => rest(&mut backoff, &error).await,
                         }
                     }
                 }
@@ -299,7 +300,8 @@ fn asker(connections: &[Arc<Connection>]) -> Asker {
     }
 }
 
-async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {
+async fn rest(backoff: &mut Backoff, why: &impl std::fmt::Display) {
+    let pause = backoff.pause();
     limited!(
         warn,
         "failed rechecks of access",
@@ -307,8 +309,7 @@ async fn rest(pause: &mut Duration, why: &impl std::fmt::Display) {
         "PocketBase did not answer an access check; affected subscriptions stay suspended, retrying in {} ms",
         pause.as_millis()
     );
-    tokio::time::sleep(*pause).await;
-    *pause = (*pause * 2).min(RETRY.end);
+    tokio::time::sleep(pause).await;
 }
 
 impl Watcher for Revocation {

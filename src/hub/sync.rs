@@ -8,6 +8,7 @@ use super::barrier::Barriers;
 use super::channel::{Attachment, Channel};
 use super::feed::{Feed, Synced};
 use super::{Hub, Watched};
+use crate::backoff::Backoff;
 use crate::broker::{BrokerError, History, HistoryQuery};
 use crate::channel;
 use crate::limits::lines::limited;
@@ -130,7 +131,7 @@ impl Hub {
         tokio::spawn(futures_util::stream::iter(channels).for_each_concurrent(SYNC_CONCURRENCY, move |channel| {
             let me = Arc::clone(&me);
             async move {
-                let mut pause = RETRY.start;
+                let mut backoff = Backoff::new(RETRY);
                 while !channel.state().is_idle() {
                     let synced = {
                         // Other channels wait for the watched channel while they hold a permit: a permit for the
@@ -140,6 +141,7 @@ impl Hub {
                         me.make_live(&channel).await
                     };
                     let Err(error) = synced else { return };
+                    let pause = backoff.pause();
                     me.metrics.broker_errors.with_label_values(&["history"]).inc();
                     limited!(
                         warn,
@@ -148,7 +150,6 @@ impl Hub {
                         "the broker did not return a channel's history; its subscribers wait, retrying in {pause:?}"
                     );
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY.end);
                 }
             }
         }));
