@@ -3,19 +3,19 @@
 //! After a restart every channel has a new epoch, so returning clients get `recovered:false` and reload from
 //! PocketBase.
 
+mod channel;
 mod crowd;
 mod status_store;
 
-use super::{
-    Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, fitting, level, new_epoch,
-};
+use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, level};
 use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
+use channel::StoredChannel;
 use crowd::Crowd;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use tokio::time::{Duration, Instant};
@@ -28,7 +28,7 @@ type Claims = HashMap<String, Instant, foldhash::fast::RandomState>;
 
 pub struct MemoryBroker {
     retention: Retention,
-    channels: DashMap<Arc<str>, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
+    channels: DashMap<Arc<str>, Arc<Mutex<StoredChannel>>, foldhash::fast::RandomState>,
     /// Upper bound of the payload bytes in the counted histories: exact after [`MemoryBroker::shrink`], then only
     /// growing.
     bytes: AtomicUsize,
@@ -36,115 +36,6 @@ pub struct MemoryBroker {
     claims: Mutex<Claims>,
     statuses: status_store::StatusTable,
     sink: OnceLock<Weak<dyn Sink>>,
-}
-
-/// The lock is held for a few pushes and never across an await. Calls to the sink are made under this lock,
-/// which keeps the channel's order. Lock order: the hub's lock of the channel is taken inside, never the other way
-/// round.
-#[derive(Default)]
-struct Channel {
-    /// Created on first use, since very many channels may only ever have presence. After that a client may know the
-    /// epoch, which must not change.
-    log: Option<Box<Log>>,
-    presence: Crowd,
-    subscribed: bool,
-}
-
-struct Log {
-    epoch: String,
-    offset: u64,
-    /// The outbox number of the last publication.
-    seq: u64,
-    history: VecDeque<Publication>,
-    /// Bytes of payload in `history`.
-    bytes: usize,
-    published_at: Instant,
-    used_at: Instant,
-}
-
-impl Channel {
-    fn log(&mut self) -> &mut Log {
-        self.log.get_or_insert_with(|| Box::new(Log::new()))
-    }
-
-    /// The outbox number of the last publication, or 0.
-    fn seq(&self) -> u64 {
-        self.log.as_ref().map_or(0, |log| log.seq)
-    }
-
-    /// Removes expired clients, and `client`. Returns the removed clients whose leave must be announced.
-    fn evict(&mut self, now: Instant, retention: &Retention, client: Option<&str>) -> Vec<ClientInfo> {
-        let told = self.presence.len() <= retention.join_leave_max;
-        let mut left = self.presence.expire(now, retention.presence_ttl);
-        left.extend(client.and_then(|client| self.presence.take_out(client)));
-        if told { left } else { Vec::new() }
-    }
-
-    fn is_idle(&self, now: Instant, retention: &Retention) -> bool {
-        let is_needed = |log: &Log| !log.history.is_empty() || now - log.used_at <= retention.position_ttl;
-        !self.subscribed && self.presence.is_empty() && !self.log.as_deref().is_some_and(is_needed)
-    }
-}
-
-impl Log {
-    fn new() -> Self {
-        let now = Instant::now();
-        let (epoch, history) = (new_epoch(), VecDeque::new());
-        Self { epoch, offset: 0, seq: 0, history, bytes: 0, published_at: now, used_at: now }
-    }
-
-    /// Begins a new history.
-    fn forget(&mut self) {
-        (self.epoch, self.offset, self.seq) = (new_epoch(), 0, 0);
-        self.clear();
-    }
-
-    /// Drops all publications and keeps the position.
-    fn clear(&mut self) {
-        (self.history, self.bytes) = (VecDeque::new(), 0);
-    }
-
-    /// Drops the oldest publications above the two limits.
-    fn trim(&mut self, size: usize, bytes: usize) {
-        while self.history.len() > size || self.bytes > bytes {
-            let Some(oldest) = self.history.pop_front() else { break };
-            self.bytes -= oldest.data.len();
-        }
-    }
-
-    /// Appends a publication; `bytes` limits the payload of the history.
-    fn append(&mut self, entry: &Entry, retention: &Retention, bytes: usize) -> Publication {
-        let now = Instant::now();
-        self.expire(now, retention);
-        self.offset += 1;
-        self.seq = entry.seq;
-        self.published_at = now;
-        let publication = Publication { offset: self.offset, at: entry.at, data: entry.data.clone(), info: None };
-        self.bytes += publication.data.len();
-        self.history.push_back(publication.clone());
-        self.trim(retention.size, bytes);
-        publication
-    }
-
-    /// Clears the history after its time to live.
-    fn expire(&mut self, now: Instant, retention: &Retention) {
-        if now - self.published_at > retention.ttl {
-            self.clear();
-        }
-    }
-
-    fn read(&self, query: HistoryQuery, bytes: usize) -> Vec<Publication> {
-        let limit = query.limit.unwrap_or(usize::MAX);
-        let found: Vec<&Publication> = if query.reverse {
-            let wanted = |p: &&Publication| query.since.is_none_or(|since| p.offset < since);
-            self.history.iter().rev().filter(wanted).take(limit).collect()
-        } else {
-            let wanted = |p: &&Publication| query.since.is_none_or(|since| p.offset > since);
-            self.history.iter().filter(wanted).take(limit).collect()
-        };
-        let count = fitting(found.iter().copied(), bytes);
-        found.into_iter().take(count).cloned().collect()
-    }
 }
 
 impl MemoryBroker {
@@ -189,7 +80,7 @@ impl MemoryBroker {
     /// Drops the oldest publications of the largest histories, down to three quarters of the total limit. Visits every
     /// channel, but not again before a quarter of the limit was published.
     fn shrink(&self) {
-        let mut channels: Vec<(usize, Arc<Mutex<Channel>>)> = Vec::new();
+        let mut channels: Vec<(usize, Arc<Mutex<StoredChannel>>)> = Vec::new();
         for entry in self.channels.iter() {
             let bytes = entry.value().lock().log.as_ref().map_or(0, |log| log.bytes);
             if bytes > 0 && !entry.key().starts_with(INTERNAL) {
@@ -209,7 +100,7 @@ impl MemoryBroker {
     }
 
     /// The channel, created on first use. The map's guard is dropped here, so that no guard lives across an await.
-    fn channel(&self, name: impl AsRef<str> + Into<Arc<str>>) -> Arc<Mutex<Channel>> {
+    fn channel(&self, name: impl AsRef<str> + Into<Arc<str>>) -> Arc<Mutex<StoredChannel>> {
         if let Some(found) = self.channels.get(name.as_ref()) {
             return Arc::clone(&found);
         }
@@ -233,7 +124,7 @@ impl MemoryBroker {
     }
 
     /// Removes expired clients, and `client`, from the presence, and announces their leaves.
-    fn evict(&self, name: &str, channel: &mut Channel, client: Option<&str>) {
+    fn evict(&self, name: &str, channel: &mut StoredChannel, client: Option<&str>) {
         for info in channel.evict(Instant::now(), &self.retention, client) {
             self.tell_movement(name, Movement::Leave, info);
         }
