@@ -47,10 +47,11 @@ impl UserStatus {
         Payload::trusted(serde_json::to_vec(self).unwrap_or_default().into())
     }
 
-    /// Whether a client that knows `other` learns nothing new from this state.
-    pub fn is_told_by(&self, other: &Self) -> bool {
-        let seen = self.status != Status::Offline || self.last_seen.is_none() || self.last_seen == other.last_seen;
-        self.status == other.status && seen
+    /// Whether a client that knows `known` learns anything new from this state.
+    pub fn is_news_after(&self, known: &Self) -> bool {
+        let has_other_time =
+            self.status == Status::Offline && self.last_seen.is_some() && self.last_seen != known.last_seen;
+        self.status != known.status || has_other_time
     }
 }
 

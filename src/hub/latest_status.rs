@@ -45,7 +45,7 @@ impl LatestStatus {
             return false;
         }
         self.known = Some(state);
-        !state.is_told_by(&known)
+        state.is_news_after(&known)
     }
 
     /// Notes a possible gap. Returns true if the caller has to start a read, false during a read.
@@ -65,13 +65,13 @@ impl LatestStatus {
         let Some(held) = self.liveness.finish() else { return Read::Again };
         let before = self.known.unwrap_or_default();
         // A user who is still offline keeps the known time of `last_seen` where the broker has forgotten it.
-        let read = read.filter(|read| read.last_seen.is_some() || !read.is_told_by(&before));
+        let read = read.filter(|read| read.last_seen.is_some() || read.is_news_after(&before));
         self.known = Some(read.unwrap_or(before));
         if let Some(held) = held {
             self.learn(held);
         }
         match self.known {
-            Some(now) if !now.is_told_by(&before) => Read::News(now),
+            Some(now) if now.is_news_after(&before) => Read::News(now),
             _ => Read::Nothing,
         }
     }

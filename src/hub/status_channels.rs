@@ -68,7 +68,8 @@ impl Hub {
             let Ok(read) = self.broker.statuses(&users).await else { return };
             let doubtful = channels.iter().zip(read).filter(|(channel, read)| {
                 let content = &mut channel.state().content;
-                let differs = read.is_some_and(|read| content.status().is_some_and(|it| !read.is_told_by(&it.state())));
+                let differs =
+                    read.is_some_and(|read| content.status().is_some_and(|it| read.is_news_after(&it.state())));
                 differs && content.doubt()
             });
             self.sync_later(doubtful.map(|(channel, _)| Arc::clone(channel)).collect());

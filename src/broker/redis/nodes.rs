@@ -135,23 +135,23 @@ impl Nodes {
 
     /// Sends commands, in one pipeline per node. The first error among the answers is the result.
     pub async fn run(&self, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(None, None, commands, Lane::Commands, false).await
+        self.links.route(None, None, commands, Lane::Commands, false).await
     }
 
     /// As [`Nodes::run`], but fails if a connection or a change of owners is newer than `number`.
     pub async fn run_on(&self, number: u64, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(Some(number), None, commands, Lane::Commands, false).await
+        self.links.route(Some(number), None, commands, Lane::Commands, false).await
     }
 
     /// Sends calls of a script. Calls that failed because Redis had lost the script, or because another node owns the
     /// slot, are sent again, together with later calls of the same slot. Hence repeating a call must be harmless.
     pub async fn call(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(None, Some(script), calls, Lane::Commands, false).await
+        self.links.route(None, Some(script), calls, Lane::Commands, false).await
     }
 
     /// As [`Nodes::call`], for large answers: over the bulk link, with few concurrent reads.
     pub async fn read(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(None, Some(script), calls, Lane::Bulk, false).await
+        self.links.route(None, Some(script), calls, Lane::Bulk, false).await
     }
 
     /// As [`Nodes::call`], but fails if a connection or a change of owners is newer than `number`.
@@ -161,7 +161,7 @@ impl Nodes {
         script: &Script,
         calls: &[Cmd],
     ) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(number, Some(script), calls, Lane::Commands, false).await
+        self.links.route(number, Some(script), calls, Lane::Commands, false).await
     }
 
     /// As [`Nodes::call_on`], but returns after a replica's confirmation, on nodes with a replica. Otherwise, a replica
@@ -172,6 +172,6 @@ impl Nodes {
         script: &Script,
         calls: &[Cmd],
     ) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(number, Some(script), calls, Lane::Commands, true).await
+        self.links.route(number, Some(script), calls, Lane::Commands, true).await
     }
 }
