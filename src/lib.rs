@@ -11,7 +11,8 @@
 //! what the user may view; both ask [`pocketbase`]. [`tls`] encrypts the links to PocketBase and Redis where
 //! configured. A [`connection`] is the view that other modules have of a session. [`members`] show the connection
 //! to other clients (presence) and make the user online (status). [`limits`] caps rates and numbers. [`revocation`]
-//! ends access, [`shutdown`] ends the process gracefully, and [`tasks`] says which panics end the process.
+//! ends access, [`shutdown`] ends the process gracefully, and [`tasks`] says which panics end the process. `backoff`
+//! gives the pauses between retries.
 //!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
 //! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
