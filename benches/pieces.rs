@@ -14,12 +14,12 @@ use harness::process::free_port;
 use konvert_gateway::auth::{Account, Auth};
 use konvert_gateway::broker::History;
 use konvert_gateway::event::Events;
-use konvert_gateway::hub::feed::{Arrival, Feed, Join};
+use konvert_gateway::hub::feed::{Arrival, Feed, JoinOutcome};
 use konvert_gateway::limits::replays::Replays;
+use konvert_gateway::outbox::writer::{WriteTarget, Writer};
 use konvert_gateway::outbox::{Budget, Outbox, Wire};
 use konvert_gateway::protocol::{Payload, Position, Publication, json};
 use konvert_gateway::signature::Signer;
-use konvert_gateway::writer::Writer;
 use prometheus::IntGauge;
 use serde_json::value::RawValue;
 use std::hint::black_box;
@@ -160,7 +160,9 @@ fn position(criterion: &mut Criterion) {
     group.bench_function("recovery of 16", |bencher| {
         let since = at(offset - 16);
         bencher.iter(|| {
-            let Join::Ready(reply) = feed.join(Some(black_box(&since)), None) else { panic!("it is near at hand") };
+            let JoinOutcome::Ready(reply) = feed.join(Some(black_box(&since)), None) else {
+                panic!("it is near at hand")
+            };
             assert_eq!(reply.publications.len(), 16);
             reply
         });

@@ -6,12 +6,12 @@
 
 pub mod memory;
 pub mod redis;
-pub mod status;
+pub mod status_store;
 
 use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
-use status::{State, StatusStore};
+use status_store::{StatusStore, UserStatus};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -163,7 +163,7 @@ pub trait Sink: Send + Sync {
     /// A client's join or leave; not kept either.
     fn movement(&self, channel: &str, movement: Movement, info: ClientInfo);
     /// A user's new state, for the user's status channel. States of one user arrive in order; repeats are possible.
-    fn status(&self, channel: &str, state: State);
+    fn status(&self, channel: &str, state: UserStatus);
     /// Publications of any channel may have been missed: the link was cut, a queue overflowed, or a new generation
     /// began. The link works again, and missing publications can be read from the history.
     fn gap(&self);

@@ -2,49 +2,48 @@
 //!
 //! A publication arrives from the broker ([`delivery`]). The channel's [`feed::Feed`] compares the offset with the
 //! channel's position. The hub then encodes the publication once and hands the frame to the
-//! [writers](crate::writer), each of which pushes the frame into the outboxes of its connections. [`Hub::subscribe`]
-//! pushes the subscribe reply into the outbox under the channel's lock, so that live publications follow without a gap.
-//! Publications that the broker did not deliver are read from the history, for the channel ([`sync`]) and for a client
-//! that recovers ([`recovery`]).
+//! [writers](crate::outbox::writer), each of which pushes the frame into the outboxes of its connections.
+//! [`Hub::subscribe`] pushes the subscribe reply into the outbox under the channel's lock, so that live publications
+//! follow without a gap. Publications that the broker did not deliver are read from the history, for the channel
+//! ([`sync`]) and for a client that recovers ([`recovery`]).
 //!
 //! The watched channel is internal to the gateways: it carries the access changes to a [`Watcher`], which suspends
 //! subscriptions ([`suspension`]). The watched channel is synced before any other channel ([`barrier`]), so that no
 //! client gets publications from after the loss of access. Publications that arrive during this sync are held back, and
 //! their channels are read again; channels without such publications are not read.
 //!
-//! Lock order: a channel's `link` (async, held during the broker's calls about the channel), then the channel's `state`
-//! (std, never held across an await), then a share of the `subscribers`, then an outbox. The registry's shard lock is
-//! taken before `state`, never after. The watched channel's `state` comes first of all: the watched channel is never
-//! removed from the registry, so its `state` is never taken with a shard locked.
+//! Lock order: a channel's `attachment` (async, held during the broker's calls about the [`channel`]), then the
+//! channel's `state` (never held across an await), then a share of the [`subscriber`]s, then an outbox. The
+//! [`registry`]'s shard lock is taken before `state`, never after. The watched channel's `state` comes first of all: the
+//! watched channel is never removed from the registry, so its `state` is never taken with a shard locked.
 
 pub mod ahead;
-mod audience;
 mod barrier;
-pub mod current;
+mod channel;
 mod delivery;
 pub mod feed;
-mod flow;
+pub mod latest_status;
 mod liveness;
 mod recovery;
-mod statuses;
+mod registry;
+mod status_channels;
+pub mod subscriber;
 pub mod suspension;
 mod sync;
 
 use crate::broker::{Broker, BrokerError, History};
 use crate::connection::Connection;
+use crate::members::presence::Presence;
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
-use crate::presence::Presence;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::{Payload, Position, SubscribeReply, json};
-use audience::Audience;
 use barrier::Barriers;
+use channel::{Channel, ChannelState};
 use dashmap::DashMap;
-use feed::{Bounds, Join};
-use flow::Flow;
-use recovery::Reads;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use suspension::Held;
+use feed::{JoinOutcome, RecentLimits};
+use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock, Weak};
+use subscriber::Subscriber;
 use sync::SYNC_CONCURRENCY;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -78,7 +77,7 @@ pub struct Hub {
     metrics: Metrics,
     watched: OnceLock<Watched>,
     /// Limits of the recent publications in a feed.
-    bounds: Bounds,
+    recent: RecentLimits,
     /// Limits concurrent syncs.
     syncs: Semaphore,
 }
@@ -97,98 +96,19 @@ struct Watched {
     barriers: Mutex<Barriers>,
 }
 
-struct Channel {
-    name: Arc<str>,
-    link: tokio::sync::Mutex<Link>,
-    state: Mutex<State>,
-    reads: Reads,
-}
-
-/// Whether the broker delivers this channel to this node.
-#[derive(PartialEq)]
-enum Link {
-    Detached,
-    Attached,
-}
-
-struct State {
-    flow: Flow,
-    subscribers: Audience,
-    /// Number of subscribes in progress, which keep the channel alive.
-    joining: usize,
-    /// True after the removal from the registry: holders of the channel have to look it up again.
-    closed: bool,
-}
-
-struct Subscriber {
-    connection: Arc<Connection>,
-    /// Same as `connection.outbox`; saves a pointer dereference.
-    outbox: Arc<Outbox>,
-    /// Offset of the subscribe reply: only later publications are delivered.
-    from: u64,
-    /// True if the subscriber gets join and leave pushes.
-    movements: bool,
-    /// True if the subscriber gets its own signals.
-    echo: bool,
-    /// Set during a suspension: frames to deliver after the suspension.
-    held: Option<Box<Held>>,
-}
-
-impl Subscriber {
-    fn of(connection: &Arc<Connection>) -> Self {
-        let (connection, outbox) = (Arc::clone(connection), Arc::clone(&connection.outbox));
-        Self { connection, outbox, from: 0, movements: false, echo: true, held: None }
-    }
-}
-
-impl State {
-    fn new(name: &str, bounds: Bounds) -> Self {
-        Self { flow: Flow::of(name, bounds), subscribers: Audience::default(), joining: 0, closed: false }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.subscribers.is_empty() && self.joining == 0
-    }
-}
-
-impl Channel {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Guard of a subscribe in progress: keeps the channel in the registry.
-struct Joining<'a> {
-    hub: &'a Hub,
-    channel: Arc<Channel>,
-}
-
-impl Drop for Joining<'_> {
-    fn drop(&mut self) {
-        let idle = {
-            let mut state = self.channel.state();
-            state.joining -= 1;
-            state.is_idle()
-        };
-        if idle {
-            self.hub.detach_later(Arc::clone(&self.channel));
-        }
-    }
-}
-
 impl Hub {
     pub fn new(broker: Arc<dyn Broker>, presence: Arc<Presence>, metrics: Metrics) -> Arc<Self> {
-        let bounds = Bounds::within(broker.retention());
+        let recent = RecentLimits::within(broker.retention());
         Arc::new_cyclic(|me| {
             let (me, channels, watched) = (me.clone(), DashMap::default(), OnceLock::new());
             let syncs = Semaphore::new(SYNC_CONCURRENCY);
-            Self { me, broker, presence, channels, metrics, watched, bounds, syncs }
+            Self { me, broker, presence, channels, metrics, watched, recent, syncs }
         })
     }
 
     /// Passes all later publications of this channel to the watcher. Called once, before the first subscribe.
     pub fn watch(&self, name: &str, watcher: Weak<dyn Watcher>) {
-        let joining = self.hold(name);
+        let joining = self.find_or_create(name);
         let channel = Arc::clone(&joining.channel);
         // The count of joins never drops to zero, so the channel stays in the registry.
         std::mem::forget(joining);
@@ -213,35 +133,31 @@ impl Hub {
         accept: impl FnOnce(SubscribeReply) -> bool + Send,
     ) -> Result<bool, SubscribeError> {
         let SubscribeOptions { recover, join_leave, without_echo } = options;
-        let joining = self.hold(name);
+        let joining = self.find_or_create(name);
         let channel = &joining.channel;
         loop {
             self.make_live(channel).await?;
             let read = {
                 let mut state = channel.state();
-                if state.subscribers.with(connection.id, |_| ()).is_some() {
+                if state.subscribers.contains(connection.id) {
                     return Err(SubscribeError::AlreadySubscribed);
                 }
-                if !state.flow.is_live() {
+                if !state.content.is_live() {
                     continue;
                 }
-                let Some(feed) = state.flow.feed() else { return Err(SubscribeError::OtherKind) };
+                let Some(feed) = state.content.feed() else { return Err(SubscribeError::OtherKind) };
                 feed.expire(Instant::now());
                 match feed.join(recover, history.take()) {
-                    Join::Ready(reply) => {
+                    JoinOutcome::Ready(reply) => {
                         self.count_recovery(reply.recovered);
                         let from = reply.position.offset;
-                        let subscriber = Subscriber {
-                            from,
-                            movements: join_leave,
-                            echo: !without_echo,
-                            ..Subscriber::of(connection)
-                        };
+                        let mut subscriber = Subscriber::new(connection, from);
+                        (subscriber.movements, subscriber.echo) = (join_leave, !without_echo);
                         return Ok(self.add(channel, &mut state, subscriber, || accept(reply)));
                     }
-                    Join::ReadHistory(after) => Some(after),
-                    Join::Behind => {
-                        state.flow.doubt();
+                    JoinOutcome::ReadHistory(after) => Some(after),
+                    JoinOutcome::Behind => {
+                        state.content.doubt();
                         None
                     }
                 }
@@ -255,7 +171,13 @@ impl Hub {
     }
 
     /// Adds a subscriber unless `accept` returns false. Returns the result of `accept`.
-    fn add(&self, channel: &Channel, state: &mut State, subscriber: Subscriber, accept: impl FnOnce() -> bool) -> bool {
+    fn add(
+        &self,
+        channel: &Channel,
+        state: &mut ChannelState,
+        subscriber: Subscriber,
+        accept: impl FnOnce() -> bool,
+    ) -> bool {
         let connection = &subscriber.connection;
         // Before `accept` checks the user's access: a later change of the account finds the channel in this list, and
         // then waits for the channel's state.
@@ -297,7 +219,7 @@ impl Hub {
     fn end<'a>(
         &self,
         channel: &Arc<Channel>,
-        state: &State,
+        state: &ChannelState,
         gone: impl IntoIterator<Item = &'a Connection>,
         code: UnsubscribeCode,
     ) {
@@ -320,37 +242,11 @@ impl Hub {
     /// Drops the channel's recent publications. The channel's record was deleted, and the broker drops the history too.
     pub fn forget(&self, name: &str) {
         let Some(channel) = self.find(name) else { return };
-        if let Some(feed) = channel.state().flow.feed() {
+        if let Some(feed) = channel.state().content.feed() {
             feed.forget();
-        }
-    }
-
-    fn find(&self, name: &str) -> Option<Arc<Channel>> {
-        self.channels.get(name).map(|channel| Arc::clone(&channel))
-    }
-
-    /// Finds or creates the channel, and keeps it in the registry while the guard lives.
-    fn hold(&self, name: &str) -> Joining<'_> {
-        loop {
-            let channel = self.find(name).unwrap_or_else(|| {
-                let name: Arc<str> = name.into();
-                Arc::clone(&self.channels.entry(Arc::clone(&name)).or_insert_with(|| {
-                    self.metrics.channels.inc();
-                    let (link, state) =
-                        (tokio::sync::Mutex::new(Link::Detached), Mutex::new(State::new(&name, self.bounds)));
-                    Arc::new(Channel { name, link, state, reads: Reads::default() })
-                }))
-            });
-            let mut state = channel.state();
-            if !state.closed {
-                state.joining += 1;
-                drop(state);
-                return Joining { hub: self, channel };
-            }
         }
     }
 }
 
 #[cfg(test)]
-#[path = "hub/hub_tests.rs"]
 mod tests;

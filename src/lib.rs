@@ -3,15 +3,15 @@
 //! The path of a message: PocketBase's hooks post an [`event`] to the [`server`], which checks the [`signature`] and
 //! passes the event to the [`relay`]. The relay puts events into outbox order and publishes them through the
 //! [`broker`], which numbers them per channel, keeps a bounded history, and delivers to every node's [`hub`]. The hub
-//! pushes one encoded frame into the [`outbox`] of each subscriber, and the [`writer`]s write queued frames to the
-//! sockets.
+//! pushes one encoded frame into the [`outbox`] of each subscriber, and the outboxes' [`outbox::writer`]s write queued
+//! frames to the sockets.
 //!
 //! The path of a client: the [`server`] answers the handshake, the [`socket`] reads frames from its [`stream`], and
 //! the [`session`] handles them as commands of the [`protocol`]. [`auth`] identifies the user and [`access`] decides
 //! what the user may view; both ask [`pocketbase`]. [`tls`] encrypts the links to PocketBase and Redis where
-//! configured. A [`connection`] is the view that other modules have of a session. [`presence`] shows the connection
-//! to other clients, and [`status`] makes the user online. [`limits`] caps rates and numbers. [`shutdown`] ends the
-//! process gracefully, and [`tasks`] says which panics end the process.
+//! configured. A [`connection`] is the view that other modules have of a session. [`members`] show the connection
+//! to other clients (presence) and make the user online (status). [`limits`] caps rates and numbers. [`shutdown`] ends
+//! the process gracefully, and [`tasks`] says which panics end the process. `backoff` gives the pauses between retries.
 //!
 //! The path of an access change: the relay publishes the change on the gateways' own channel, and [`control`] passes
 //! the change to [`revocation`], which ends access, and to [`updates`]. Back ends' orders take the same channel.
@@ -32,6 +32,7 @@
 
 pub mod access;
 pub mod auth;
+mod backoff;
 pub mod broker;
 pub mod channel;
 pub mod config;
@@ -43,10 +44,10 @@ pub mod event;
 pub mod hub;
 pub mod init;
 pub mod limits;
+pub mod members;
 pub mod metrics;
 pub mod outbox;
 pub mod pocketbase;
-pub mod presence;
 pub mod protocol;
 mod random;
 pub mod relay;
@@ -56,10 +57,7 @@ pub mod session;
 pub mod shutdown;
 pub mod signature;
 pub mod socket;
-pub mod status;
 pub mod stream;
 pub mod tasks;
 pub mod tls;
-mod turns;
 pub mod updates;
-pub mod writer;

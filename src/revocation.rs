@@ -8,6 +8,7 @@
 use crate::access::Access;
 use crate::access::changes::{Cause, Change};
 use crate::auth::{Account, Auth};
+use crate::backoff::Backoff;
 use crate::connection::{Connection, Connections};
 use crate::event::INTERNAL;
 use crate::hub::Hub;
@@ -106,11 +107,11 @@ impl Revocation {
     /// Checks a user's account, then the user's subscriptions.
     async fn check_account(self: Arc<Self>, user: Arc<str>, suspended: Vec<Subscription>, cause: Cause) {
         for id in self.connections.accounts_of(&user) {
-            let mut pause = RETRY.start;
+            let mut backoff = Backoff::new(RETRY);
             let account = loop {
                 match self.auth.account(&id, &user).await {
                     Ok(account) => break account,
-                    Err(error) => pause_before_retry(&mut pause, &error).await,
+                    Err(error) => pause_before_retry(&mut backoff, &error).await,
                 }
             };
             self.enforce_account(&user, &id, account.as_ref(), cause);
@@ -158,7 +159,7 @@ impl Revocation {
             |((channel, user), connections)| {
                 let me = &self;
                 async move {
-                    let mut pause = RETRY.start;
+                    let mut backoff = Backoff::new(RETRY);
                     loop {
                         let answer = me.access.ask_anew(asker(&connections), &user, &channel).await;
                         let still = |asked| me.access.holds(asked, &user, &channel);
@@ -173,7 +174,7 @@ impl Revocation {
                                     return;
                                 }
                             }
-                            Err(error) => pause_before_retry(&mut pause, &error).await,
+                            Err(error) => pause_before_retry(&mut backoff, &error).await,
                         }
                     }
                 }
@@ -213,7 +214,8 @@ fn asker(connections: &[Arc<Connection>]) -> Asker {
     }
 }
 
-async fn pause_before_retry(pause: &mut Duration, why: &impl std::fmt::Display) {
+async fn pause_before_retry(backoff: &mut Backoff, why: &impl std::fmt::Display) {
+    let pause = backoff.pause();
     limited!(
         warn,
         "failed rechecks of access",
@@ -221,6 +223,5 @@ async fn pause_before_retry(pause: &mut Duration, why: &impl std::fmt::Display) 
         "PocketBase did not answer an access check; affected subscriptions stay suspended, retrying in {} ms",
         pause.as_millis()
     );
-    tokio::time::sleep(*pause).await;
-    *pause = (*pause * 2).min(RETRY.end);
+    tokio::time::sleep(pause).await;
 }

@@ -17,7 +17,7 @@ use crate::access::changes::Changes;
 use crate::auth::Auth;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
-use crate::broker::status::StatusStore;
+use crate::broker::status_store::StatusStore;
 use crate::broker::{Broker, BrokerError, Retention, Sink};
 use crate::channel::CONTROL;
 use crate::config::{Config, ListenAddress, Networks};
@@ -28,14 +28,14 @@ use crate::limits::Limits;
 use crate::limits::addresses::Addresses;
 use crate::limits::buckets::Buckets;
 use crate::limits::descriptors::{self, Shares, TooFew};
+use crate::members::presence::Presence;
+use crate::members::user_status::UserStatuses;
 use crate::metrics::Metrics;
 use crate::pocketbase::{self, PocketBase};
-use crate::presence::Presence;
 use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::session::Services;
 use crate::shutdown::Shutdown;
-use crate::status::Statuses;
 use crate::tasks::{self, Task};
 use crate::tls::{Tls, TlsError};
 use crate::updates::Updates;
@@ -164,7 +164,7 @@ async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, cli
         tracing::warn!(connections = open.get(), "stopping: shutdown_timeout is over, remaining connections are cut");
     }
     services.statuses.withdraw();
-    let told = async { tokio::join!(services.presence.withdraw(), services.statuses.settled()) };
+    let told = async { tokio::join!(services.presence.withdraw(), services.statuses.all_reported()) };
     if tokio::time::timeout(PRESENCE_PATIENCE, told).await.is_err() {
         tracing::warn!(
             "the broker did not learn of all departures in time; the remaining presence expires after presence_ttl"
@@ -216,8 +216,8 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     tasks::spawn(Task::AccountSweep, Auth::sweep(Arc::downgrade(&auth)));
     let store = Arc::clone(&broker) as Arc<dyn StatusStore>;
     let connections = Arc::<Connections>::default();
-    let statuses = Statuses::new(&config, store, Arc::clone(&presence), Arc::clone(&connections), metrics.clone());
-    tasks::spawn(Task::StatusReports, Statuses::run(Arc::downgrade(&statuses)));
+    let statuses = UserStatuses::new(&config, store, Arc::clone(&presence), Arc::clone(&connections), metrics.clone());
+    tasks::spawn(Task::StatusReports, UserStatuses::run(Arc::downgrade(&statuses)));
     let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
     tasks::spawn(Task::AccessSweep, Access::sweep(Arc::downgrade(&access)));
     let revocation = Arc::new(Revocation {

@@ -29,15 +29,15 @@ use crate::limits::addresses::counted_as;
 use crate::limits::guests::GuestPlace;
 use crate::limits::lines::limited;
 use crate::limits::newcomers::NewcomerPlace;
+use crate::members::presence::Presence;
+use crate::members::user_status::UserStatuses;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::pocketbase::batch::Asker;
-use crate::presence::Presence;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
 use crate::protocol::{Command, Reply, Request};
 use crate::relay::Relay;
-use crate::status::Statuses;
 use crate::updates::Updates;
 use ahead::Ahead;
 use journal::Subject;
@@ -63,7 +63,7 @@ pub struct Services {
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
-    pub statuses: Arc<Statuses>,
+    pub statuses: Arc<UserStatuses>,
     pub relay: Relay,
     pub limits: Limits,
     pub metrics: Metrics,

@@ -13,7 +13,7 @@ mod line;
 mod reading;
 mod writing;
 
-use crate::outbox::{Outbox, Standing};
+use crate::outbox::{Outbox, OutboxState};
 use crate::protocol::codes;
 use crate::session::timing::Clock;
 use crate::session::{Services, Session};
@@ -106,7 +106,7 @@ async fn work<F: Future<Output = ()>>(
     backlog.take(message, line);
     loop {
         // A client that leaves replies unread gets no further replies.
-        while line.writing.outbox.standing() != Standing::Open {
+        while line.writing.outbox.state() != OutboxState::Open {
             if let Some(message) = line.attend(backlog.has_room()).await? {
                 backlog.take(message, line);
             }

@@ -26,7 +26,7 @@ use harness::cluster::Cluster;
 use harness::redis::Redis;
 use konvert_gateway::broker::memory::MemoryBroker;
 use konvert_gateway::broker::redis::RedisBroker;
-use konvert_gateway::broker::status::State;
+use konvert_gateway::broker::status_store::UserStatus;
 use konvert_gateway::broker::{Broker, Entry, Mark, Retention, Sink};
 use konvert_gateway::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -185,7 +185,7 @@ struct Recorder {
     publications: Mutex<Vec<(String, String, Publication)>>,
     signals: Mutex<Vec<(String, Publication)>>,
     movements: Mutex<Vec<(String, Movement, String)>>,
-    statuses: Mutex<Vec<(String, State)>>,
+    statuses: Mutex<Vec<(String, UserStatus)>>,
     /// Barriers named by publications, each with the publication's channel.
     barriers: Mutex<Vec<(String, Position)>>,
     gaps: AtomicUsize,
@@ -205,7 +205,7 @@ impl Sink for Recorder {
         self.movements.lock().unwrap().push((channel.into(), movement, info.client.to_string()));
     }
 
-    fn status(&self, channel: &str, state: State) {
+    fn status(&self, channel: &str, state: UserStatus) {
         self.statuses.lock().unwrap().push((channel.into(), state));
     }
 
@@ -242,7 +242,7 @@ impl Recorder {
             .collect()
     }
 
-    fn states(&self, user: &str) -> Vec<State> {
+    fn states(&self, user: &str) -> Vec<UserStatus> {
         let (all, channel) = (self.statuses.lock().unwrap(), format!("status:{user}"));
         all.iter().filter(|(name, _)| *name == channel).map(|(_, state)| *state).collect()
     }

@@ -19,7 +19,7 @@ use harness::pocketbase::User;
 use harness::proxy::Weather;
 use harness::rng::Rng;
 use harness::{World, until};
-use konvert_gateway::broker::status::{State, Status};
+use konvert_gateway::broker::status_store::{Status, UserStatus};
 use serde_json::{Value, json};
 use status::checker;
 use status::device::{Device, How, Life};
@@ -190,7 +190,7 @@ async fn observers_agree_on_statuses_through_faults() {
         for chain in seen.iter().filter(|chain| chain.cut.is_none()) {
             assert_eq!(chain.states.last().unwrap().0.status, expected, "{chain:?}\n{lives:?}");
         }
-        let now: State = state(&asked[&user.id]);
+        let now: UserStatus = state(&asked[&user.id]);
         assert_eq!(now.status, expected);
         online += usize::from(stays);
         events += log.len();
@@ -224,13 +224,13 @@ async fn rpc(client: &mut Client, method: &str, data: Value) -> Value {
     reply["rpc"]["data"].take()
 }
 
-async fn watch(client: &mut Client, user: &User) -> State {
+async fn watch(client: &mut Client, user: &User) -> UserStatus {
     let reply = client.call("subscribe", json!({"channel": channel(&user.id)})).await;
     assert!(reply["subscribe"]["recoverable"].is_null(), "{reply}");
     state(&reply["subscribe"]["data"])
 }
 
-async fn next(client: &mut Client) -> State {
+async fn next(client: &mut Client) -> UserStatus {
     state(&client.publication().await["data"])
 }
 
@@ -245,7 +245,7 @@ async fn ann_and_bob() -> (World, User, User, Client) {
 #[tokio::test(flavor = "multi_thread")]
 async fn users_choose_what_others_see() {
     let (world, ann, _, mut bobs) = ann_and_bob().await;
-    assert_eq!(watch(&mut bobs, &ann).await, State::default());
+    assert_eq!(watch(&mut bobs, &ann).await, UserStatus::default());
     let mut phone = Client::connect(&world.gateways[0], &ann.token).await;
     let mut laptop = Client::connect(&world.gateways[1], &ann.token).await;
     assert_eq!(next(&mut bobs).await.status, Status::Online);

@@ -3,20 +3,21 @@
 //! After a restart every channel has a new epoch, so returning clients get `recovered:false` and reload from
 //! PocketBase.
 
+mod channel;
 mod crowd;
-mod status;
+mod status_store;
 
-use super::{
-    Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, fitting, level, new_epoch,
-};
+use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, level};
 use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
+use channel::StoredChannel;
 use crowd::Crowd;
 use dashmap::DashMap;
-use std::collections::{HashMap, VecDeque};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use tokio::time::{Duration, Instant};
 
 /// Maximum number of reserved names, some 100 bytes each.
@@ -27,123 +28,14 @@ type Claims = HashMap<String, Instant, foldhash::fast::RandomState>;
 
 pub struct MemoryBroker {
     retention: Retention,
-    channels: DashMap<Arc<str>, Arc<Mutex<Channel>>, foldhash::fast::RandomState>,
+    channels: DashMap<Arc<str>, Arc<Mutex<StoredChannel>>, foldhash::fast::RandomState>,
     /// Upper bound of the payload bytes in the counted histories: exact after [`MemoryBroker::shrink`], then only
     /// growing.
     bytes: AtomicUsize,
     mark: Mutex<Option<Mark>>,
     claims: Mutex<Claims>,
-    statuses: status::Statuses,
+    statuses: status_store::StatusTable,
     sink: OnceLock<Weak<dyn Sink>>,
-}
-
-/// A std Mutex is enough: held for a few pushes and never across an await. Calls to the sink are made under this lock,
-/// which keeps the channel's order. Lock order: the hub's lock of the channel is taken inside, never the other way
-/// round.
-#[derive(Default)]
-struct Channel {
-    /// Created on first use, since very many channels may only ever have presence. After that a client may know the
-    /// epoch, which must not change.
-    log: Option<Box<Log>>,
-    presence: Crowd,
-    subscribed: bool,
-}
-
-struct Log {
-    epoch: String,
-    offset: u64,
-    /// The outbox number of the last publication.
-    seq: u64,
-    history: VecDeque<Publication>,
-    /// Bytes of payload in `history`.
-    bytes: usize,
-    published_at: Instant,
-    used_at: Instant,
-}
-
-impl Channel {
-    fn log(&mut self) -> &mut Log {
-        self.log.get_or_insert_with(|| Box::new(Log::new()))
-    }
-
-    /// The outbox number of the last publication, or 0.
-    fn seq(&self) -> u64 {
-        self.log.as_ref().map_or(0, |log| log.seq)
-    }
-
-    /// Removes expired clients, and `client`. Returns the removed clients whose leave must be announced.
-    fn evict(&mut self, now: Instant, retention: &Retention, client: Option<&str>) -> Vec<ClientInfo> {
-        let told = self.presence.len() <= retention.join_leave_max;
-        let mut left = self.presence.expire(now, retention.presence_ttl);
-        left.extend(client.and_then(|client| self.presence.take_out(client)));
-        if told { left } else { Vec::new() }
-    }
-
-    fn is_idle(&self, now: Instant, retention: &Retention) -> bool {
-        let is_needed = |log: &Log| !log.history.is_empty() || now - log.used_at <= retention.position_ttl;
-        !self.subscribed && self.presence.is_empty() && !self.log.as_deref().is_some_and(is_needed)
-    }
-}
-
-impl Log {
-    fn new() -> Self {
-        let now = Instant::now();
-        let (epoch, history) = (new_epoch(), VecDeque::new());
-        Self { epoch, offset: 0, seq: 0, history, bytes: 0, published_at: now, used_at: now }
-    }
-
-    /// Begins a new history.
-    fn forget(&mut self) {
-        (self.epoch, self.offset, self.seq) = (new_epoch(), 0, 0);
-        self.clear();
-    }
-
-    /// Drops all publications and keeps the position.
-    fn clear(&mut self) {
-        (self.history, self.bytes) = (VecDeque::new(), 0);
-    }
-
-    /// Drops the oldest publications above the two limits.
-    fn trim(&mut self, size: usize, bytes: usize) {
-        while self.history.len() > size || self.bytes > bytes {
-            let Some(oldest) = self.history.pop_front() else { break };
-            self.bytes -= oldest.data.len();
-        }
-    }
-
-    /// Appends a publication; `bytes` limits the payload of the history.
-    fn append(&mut self, entry: &Entry, retention: &Retention, bytes: usize) -> Publication {
-        let now = Instant::now();
-        self.expire(now, retention);
-        self.offset += 1;
-        self.seq = entry.seq;
-        self.published_at = now;
-        let publication = Publication { offset: self.offset, at: entry.at, data: entry.data.clone(), info: None };
-        self.bytes += publication.data.len();
-        self.history.push_back(publication.clone());
-        self.trim(retention.size, bytes);
-        publication
-    }
-
-    /// Clears the history after its time to live.
-    fn expire(&mut self, now: Instant, retention: &Retention) {
-        if now - self.published_at > retention.ttl {
-            self.clear();
-        }
-    }
-
-    fn read(&self, query: HistoryQuery, bytes: usize) -> Vec<Publication> {
-        let limit = query.limit.unwrap_or(usize::MAX);
-        let found: Vec<&Publication> = if query.reverse {
-            let wanted = |p: &&Publication| query.since.is_none_or(|since| p.offset < since);
-            self.history.iter().rev().filter(wanted).take(limit).collect()
-        } else {
-            let wanted = |p: &&Publication| query.since.is_none_or(|since| p.offset > since);
-            self.history.iter().filter(wanted).take(limit).collect()
-        };
-        let count = fitting(found.iter().copied(), bytes);
-        found.into_iter().take(count).cloned().collect()
-    }
 }
 
 impl MemoryBroker {
@@ -155,7 +47,7 @@ impl MemoryBroker {
             bytes: AtomicUsize::new(0),
             mark: Mutex::new(None),
             claims: Mutex::default(),
-            statuses: status::Statuses::default(),
+            statuses: status_store::StatusTable::default(),
             sink: OnceLock::new(),
         })
     }
@@ -167,7 +59,7 @@ impl MemoryBroker {
             let Some(broker) = broker.upgrade() else { return };
             let now = Instant::now();
             broker.channels.retain(|name, channel| {
-                let mut state = lock(channel);
+                let mut state = channel.lock();
                 if let Some(log) = &mut state.log {
                     log.expire(now, &broker.retention);
                 }
@@ -188,9 +80,9 @@ impl MemoryBroker {
     /// Drops the oldest publications of the largest histories, down to three quarters of the total limit. Visits every
     /// channel, but not again before a quarter of the limit was published.
     fn shrink(&self) {
-        let mut channels: Vec<(usize, Arc<Mutex<Channel>>)> = Vec::new();
+        let mut channels: Vec<(usize, Arc<Mutex<StoredChannel>>)> = Vec::new();
         for entry in self.channels.iter() {
-            let bytes = lock(entry.value()).log.as_ref().map_or(0, |log| log.bytes);
+            let bytes = entry.value().lock().log.as_ref().map_or(0, |log| log.bytes);
             if bytes > 0 && !entry.key().starts_with(INTERNAL) {
                 channels.push((bytes, Arc::clone(entry.value())));
             }
@@ -199,7 +91,7 @@ impl MemoryBroker {
         let level = level(channels.iter().map(|(bytes, _)| *bytes).collect(), target);
         let mut kept = 0;
         for (_, channel) in channels {
-            if let Some(log) = &mut lock(&channel).log {
+            if let Some(log) = &mut channel.lock().log {
                 log.trim(usize::MAX, level);
                 kept += log.bytes;
             }
@@ -208,7 +100,7 @@ impl MemoryBroker {
     }
 
     /// The channel, created on first use. The map's guard is dropped here, so that no guard lives across an await.
-    fn channel(&self, name: impl AsRef<str> + Into<Arc<str>>) -> Arc<Mutex<Channel>> {
+    fn channel(&self, name: impl AsRef<str> + Into<Arc<str>>) -> Arc<Mutex<StoredChannel>> {
         if let Some(found) = self.channels.get(name.as_ref()) {
             return Arc::clone(&found);
         }
@@ -218,7 +110,7 @@ impl MemoryBroker {
     /// Adds or renews a client. Returns false, and adds nothing, if the channel already has `limit` other clients.
     fn add(&self, name: &Arc<str>, info: &ClientInfo, limit: Option<usize>) -> bool {
         let channel = self.channel(Arc::clone(name));
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         self.evict(name, &mut channel, None);
         let others = |crowd: &Crowd| crowd.len() - usize::from(crowd.has(&info.client));
         if limit.is_some_and(|limit| others(&channel.presence) >= limit) {
@@ -232,7 +124,7 @@ impl MemoryBroker {
     }
 
     /// Removes expired clients, and `client`, from the presence, and announces their leaves.
-    fn evict(&self, name: &str, channel: &mut Channel, client: Option<&str>) {
+    fn evict(&self, name: &str, channel: &mut StoredChannel, client: Option<&str>) {
         for info in channel.evict(Instant::now(), &self.retention, client) {
             self.tell_movement(name, Movement::Leave, info);
         }
@@ -249,11 +141,6 @@ impl MemoryBroker {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Poisoning does not matter: the state is consistent after each statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn start(&self, sink: Weak<dyn Sink>) -> Result<(), BrokerError> {
@@ -266,7 +153,7 @@ impl Broker for MemoryBroker {
         for entry in entries {
             let Entry { seq, channel: name, data, .. } = entry;
             let channel = self.channel(name.as_str());
-            let mut channel = lock(&channel);
+            let mut channel = channel.lock();
             let last = channel.seq();
             if *seq <= last {
                 let newest = channel.log().history.back().filter(|_| *seq == last);
@@ -299,13 +186,13 @@ impl Broker for MemoryBroker {
     }
 
     async fn subscribe(&self, channel: &str) -> Result<(), BrokerError> {
-        lock(&self.channel(channel)).subscribed = true;
+        self.channel(channel).lock().subscribed = true;
         Ok(())
     }
 
     async fn unsubscribe(&self, channel: &str) -> Result<(), BrokerError> {
         let channel = self.channel(channel);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         channel.subscribed = false;
         if let Some(log) = &mut channel.log {
             log.used_at = Instant::now();
@@ -319,7 +206,7 @@ impl Broker for MemoryBroker {
 
     async fn history(&self, channel: &str, query: HistoryQuery) -> Result<History, BrokerError> {
         let channel = self.channel(channel);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         let log = channel.log();
         log.used_at = Instant::now();
         log.expire(log.used_at, &self.retention);
@@ -329,7 +216,7 @@ impl Broker for MemoryBroker {
 
     async fn forget(&self, channel: &str, seq: u64) -> Result<(), BrokerError> {
         let channel = self.channel(channel);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         // Without a log there is no history, and no client knows an epoch.
         if let Some(log) = channel.log.as_mut().filter(|log| log.seq <= seq) {
             let last = log.seq;
@@ -358,14 +245,14 @@ impl Broker for MemoryBroker {
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {
         for (name, client) in clients {
             let channel = self.channel(Arc::clone(name));
-            self.evict(name, &mut lock(&channel), Some(client));
+            self.evict(name, &mut channel.lock(), Some(client));
         }
         Ok(())
     }
 
     async fn presence(&self, name: &str) -> Result<Vec<ClientInfo>, BrokerError> {
         let channel = self.channel(name);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         self.evict(name, &mut channel, None);
         if channel.presence.len() > self.retention.presence_max {
             return Err(BrokerError::Crowded);
@@ -375,17 +262,17 @@ impl Broker for MemoryBroker {
 
     async fn presence_stats(&self, name: &str) -> Result<PresenceStats, BrokerError> {
         let channel = self.channel(name);
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         self.evict(name, &mut channel, None);
         Ok(PresenceStats { clients: channel.presence.len(), users: channel.presence.users() })
     }
 
     async fn begin(&self, mark: Mark) -> Result<Mark, BrokerError> {
-        Ok(*lock(&self.mark).get_or_insert(mark))
+        Ok(*self.mark.lock().get_or_insert(mark))
     }
 
     async fn advance(&self, mark: Mark) -> Result<Mark, BrokerError> {
-        let mut at = lock(&self.mark);
+        let mut at = self.mark.lock();
         let at = at.get_or_insert(mark);
         if at.generation == mark.generation && at.seq < mark.seq {
             *at = mark;
@@ -395,7 +282,7 @@ impl Broker for MemoryBroker {
 
     async fn restart(&self, mark: Mark) -> Result<Mark, BrokerError> {
         {
-            let mut at = lock(&self.mark);
+            let mut at = self.mark.lock();
             if let Some(at) = *at
                 && at.generation >= mark.generation
             {
@@ -404,7 +291,7 @@ impl Broker for MemoryBroker {
             *at = Some(mark);
         }
         for channel in self.channels.iter() {
-            if let Some(log) = &mut lock(&channel).log {
+            if let Some(log) = &mut channel.lock().log {
                 log.forget();
             }
         }
@@ -416,7 +303,7 @@ impl Broker for MemoryBroker {
 
     async fn claim(&self, name: &str, ttl: Duration) -> Result<bool, BrokerError> {
         let now = Instant::now();
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut claims = self.claims.lock();
         if claims.len() >= CLAIMS_MAX {
             claims.retain(|_, until| *until > now);
             if claims.len() >= CLAIMS_MAX {

@@ -12,8 +12,8 @@
 //! to the new node, and the sink gets a gap. With [`sentinels`], a new master is handled as a move of all slots.
 //!
 //! A channel is a hash (epoch, offset, last sequence number and bytes), a stream (the history) and the keys of
-//! presence. Users' [`status`] has separate keys. [`scripts`] change the keys, each script atomically. The [`ledger`]
-//! limits the total size of the histories. If Redis comes back empty, channels begin new epochs.
+//! presence. Users' statuses have separate keys ([`status_store`]). [`scripts`] change the keys, each script atomically.
+//! The [`ledger`] limits the total size of the histories. If Redis comes back empty, channels begin new epochs.
 
 mod address;
 mod delivery;
@@ -27,7 +27,7 @@ mod pubsub;
 mod scripts;
 mod sentinels;
 mod slots;
-mod status;
+mod status_store;
 mod subscriber;
 mod subscriptions;
 #[doc(hidden)]
@@ -44,14 +44,15 @@ use async_trait::async_trait;
 use keys::Keys;
 use ledger::{Accounts, Ledger};
 use nodes::Nodes;
+use parking_lot::Mutex;
 use publishing::Known;
 use redis::{Cmd, Value};
 use scripts::{Scripts, call};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use subscriber::State;
+use subscriber::RedisSubscriber;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -64,7 +65,7 @@ const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 pub struct RedisBroker {
     /// Key names, wanted channels, and the sink.
-    state: Arc<State>,
+    state: Arc<RedisSubscriber>,
     nodes: Arc<Nodes>,
     scripts: Arc<Scripts>,
     retention: Retention,
@@ -72,8 +73,7 @@ pub struct RedisBroker {
     ledger: Arc<Ledger>,
     /// Generation of the outbox, from the last read of the shared mark.
     generation: AtomicU64,
-    /// The shared mark, as last read: the point to continue from if Redis loses the data. A std Mutex is enough: never
-    /// held across an await.
+    /// The shared mark, as last read: the point to continue from if Redis loses the data. Never held across an await.
     known: Mutex<Known>,
     /// Connection number at which the mark was last read; 0: not read yet.
     marked: AtomicU64,
@@ -211,7 +211,7 @@ fn position_ttl(retention: &Retention) -> u64 {
 }
 
 /// Extends the lifetime of the positions of this node's subscribed channels, since a subscription counts as a use.
-async fn refresh(nodes: Arc<Nodes>, state: Arc<State>, retention: Retention) {
+async fn refresh(nodes: Arc<Nodes>, state: Arc<RedisSubscriber>, retention: Retention) {
     let ttl = position_ttl(&retention);
     let pause = Duration::from_millis(ttl / 3).clamp(Duration::from_millis(50), Duration::from_secs(3600));
     loop {

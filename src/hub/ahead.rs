@@ -1,8 +1,9 @@
 //! Preparation of a subscribe: the round trips to the broker, without effect for the client. All subscribes of a frame
 //! are prepared together, and then take effect in order and without further round trips.
 
-use super::feed::Join;
-use super::{Hub, Joining};
+use super::Hub;
+use super::feed::JoinOutcome;
+use super::registry::Joining;
 use crate::broker::{BrokerError, History};
 use crate::protocol::Position;
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ pub struct Prepared<'a> {
 impl Hub {
     /// Makes the channel live: subscribed at the broker, and synced.
     pub async fn prepare(&self, name: &str) -> Result<Prepared<'_>, BrokerError> {
-        let joining = self.hold(name);
+        let joining = self.find_or_create(name);
         self.make_live(&joining.channel).await?;
         Ok(Prepared { joining, history: None })
     }
@@ -27,11 +28,11 @@ impl Hub {
         let channel = &prepared.joining.channel;
         let missed_after = {
             let mut state = channel.state();
-            let mut feed = state.flow.feed().filter(|feed| feed.is_live());
+            let mut feed = state.content.feed().filter(|feed| feed.is_live());
             feed.iter_mut().for_each(|feed| feed.expire(Instant::now()));
             match feed.map(|feed| feed.join(Some(since), None)) {
-                Some(Join::ReadHistory(after)) => after,
-                Some(Join::Ready(_) | Join::Behind) | None => return Ok(()),
+                Some(JoinOutcome::ReadHistory(after)) => after,
+                Some(JoinOutcome::Ready(_) | JoinOutcome::Behind) | None => return Ok(()),
             }
         };
         prepared.history = Some(self.missed(channel, missed_after).await?);

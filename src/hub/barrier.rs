@@ -9,10 +9,12 @@
 //! A single Redis delivers in order. With any broker, publications are also held back while the watched channel is read
 //! after a gap.
 
-use super::{Channel, Hub, Watched};
+use super::channel::Channel;
+use super::{Hub, Watched};
 use crate::broker::{BrokerError, HistoryQuery};
 use crate::protocol::Position;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use parking_lot::MutexGuard;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -32,14 +34,14 @@ pub(super) struct Barriers {
     asked: Option<Position>,
     /// Newest barrier known to be in effect regardless of the watched channel's position, such as a barrier of an epoch
     /// that ended when Redis lost its data.
-    settled: Option<Position>,
+    cleared: Option<Position>,
 }
 
 impl Barriers {
     /// `epoch`: current epoch of the watched channel. In this epoch, lower offsets may have been assigned again, after
     /// the failover to a replica without the last access changes.
-    fn has_settled(&self, barrier: &Position, epoch: Option<&str>) -> bool {
-        self.settled.as_ref().is_some_and(|at| {
+    fn is_cleared(&self, barrier: &Position, epoch: Option<&str>) -> bool {
+        self.cleared.as_ref().is_some_and(|at| {
             let is_former = epoch != Some(barrier.epoch.as_str());
             at.epoch == barrier.epoch && (at.offset == barrier.offset || (is_former && at.offset > barrier.offset))
         })
@@ -53,16 +55,16 @@ impl Barriers {
 }
 
 impl Watched {
-    /// The newest barrier that is neither reached nor settled.
+    /// The newest barrier that is neither reached nor cleared.
     fn asked(&self) -> Option<Position> {
         let mut state = self.channel.state();
-        let epoch = state.flow.feed().and_then(|feed| feed.epoch());
+        let epoch = state.content.feed().and_then(|feed| feed.epoch());
         let barriers = self.barriers();
-        barriers.asked.clone().filter(|asked| !barriers.has_settled(asked, epoch))
+        barriers.asked.clone().filter(|asked| !barriers.is_cleared(asked, epoch))
     }
 
     pub(super) fn barriers(&self) -> MutexGuard<'_, Barriers> {
-        self.barriers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.barriers.lock()
     }
 }
 
@@ -73,13 +75,13 @@ impl Hub {
             return false;
         };
         let mut state = watched.channel.state();
-        let Some(feed) = state.flow.feed() else { return false };
+        let Some(feed) = state.content.feed() else { return false };
         let Some(after) = after else { return !feed.is_live() };
         if feed.has_reached(after) {
             return false;
         }
         let mut barriers = watched.barriers();
-        let early = !barriers.has_settled(after, feed.epoch());
+        let early = !barriers.is_cleared(after, feed.epoch());
         if early {
             barriers.ask(after);
             self.metrics.publications_early.inc();
@@ -98,7 +100,7 @@ impl Hub {
         let target = beyond.clone().unwrap_or(top);
         let began = Instant::now();
         let mut patience = began + LAG;
-        while watched.channel.state().flow.feed().is_some_and(|feed| feed.is_behind(&target)) {
+        while watched.channel.state().content.feed().is_some_and(|feed| feed.is_behind(&target)) {
             let now = Instant::now();
             if now > began + LOST_AFTER {
                 let Some(barrier) = &beyond else {
@@ -110,7 +112,7 @@ impl Hub {
             }
             if now > patience {
                 patience = now + LAG;
-                if watched.channel.state().flow.doubt() {
+                if watched.channel.state().content.doubt() {
                     self.sync_later(vec![Arc::clone(&watched.channel)]);
                 }
             }
@@ -118,7 +120,7 @@ impl Hub {
             sleep(LAG_CHECK).await;
         }
         if asked.is_some() {
-            watched.barriers().settled = asked;
+            watched.barriers().cleared = asked;
         }
         Ok(())
     }
@@ -128,12 +130,12 @@ impl Hub {
 fn give_up(watched: &Watched, barrier: &Position) {
     let mut state = watched.channel.state();
     {
-        let epoch = state.flow.feed().and_then(|feed| feed.epoch());
+        let epoch = state.content.feed().and_then(|feed| feed.epoch());
         let mut barriers = watched.barriers();
-        if barriers.has_settled(barrier, epoch) {
+        if barriers.is_cleared(barrier, epoch) {
             return;
         }
-        barriers.settled = Some(barrier.clone());
+        barriers.cleared = Some(barrier.clone());
     }
     tracing::warn!("a Redis failover lost an access change; the access of all subscribers is checked again");
     if let Some(watcher) = watched.watcher.upgrade() {

@@ -1,9 +1,10 @@
 //! Delivery from the broker to the subscribers: checks the order of each arrival, and delivers or holds it back.
 
+use super::channel::{Channel, ChannelState};
 use super::feed::Arrival;
-use super::{Channel, Hub, State, Watcher};
+use super::{Hub, Watcher};
 use crate::broker::Sink;
-use crate::broker::status::State as Status;
+use crate::broker::status_store::UserStatus;
 use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, Movement, Position, Publication, json};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ impl Sink for Hub {
         let Some(channel) = self.find(channel) else { return };
         let early = self.is_early(&channel, after);
         let mut state = channel.state();
-        let Some(feed) = state.flow.feed() else { return };
+        let Some(feed) = state.content.feed() else { return };
         // An early publication is held back until a read of the history, which waits for the watched channel.
         let must_read = early && feed.doubt();
         match feed.arrive(epoch, &publication) {
@@ -43,11 +44,11 @@ impl Sink for Hub {
         }
     }
 
-    fn status(&self, channel: &str, status: Status) {
+    fn status(&self, channel: &str, status: UserStatus) {
         if let Some(channel) = self.find(channel) {
             let early = self.is_early(&channel, None);
             let mut state = channel.state();
-            let Some(current) = state.flow.current() else { return };
+            let Some(current) = state.content.status() else { return };
             let must_read = early && current.doubt();
             if current.arrive(status) {
                 self.deliver_status(&channel, &mut state, status);
@@ -60,8 +61,7 @@ impl Sink for Hub {
     }
 
     fn gap(&self) {
-        let doubtful: Vec<Arc<Channel>> = self.channels.iter().map(|entry| Arc::clone(entry.value())).collect();
-        let doubtful = doubtful.into_iter().filter(|channel| channel.state().flow.doubt()).collect();
+        let doubtful = self.all_channels().into_iter().filter(|channel| channel.state().content.doubt()).collect();
         self.sync_later(doubtful);
     }
 }
@@ -69,7 +69,7 @@ impl Sink for Hub {
 impl Hub {
     /// Encodes a publication once and delivers it to all subscribers. The caller holds the channel's state, which keeps
     /// the order.
-    pub(super) fn deliver(&self, channel: &Channel, state: &State, publication: &Publication) {
+    pub(super) fn deliver(&self, channel: &Channel, state: &ChannelState, publication: &Publication) {
         if let Some(watcher) = self.watcher_of(channel) {
             watcher.publication(&publication.data);
         }
@@ -87,7 +87,7 @@ impl Hub {
 
     /// Delivers a signal, without a history. Signals are dropped for slow clients, so that numbered publications have
     /// room in the outbox.
-    fn deliver_signal(&self, state: &State, frame: &Frame, sender: Option<&ClientInfo>) {
+    fn deliver_signal(&self, state: &ChannelState, frame: &Frame, sender: Option<&ClientInfo>) {
         state.subscribers.each(|subscriber| {
             if !subscriber.wants_signal(sender) {
             } else if subscriber.outbox().push_if_roomy(frame.clone()) {

@@ -22,21 +22,21 @@ const RECENT_BYTES: usize = 64 * 1024;
 
 /// Limits of a feed's recent publications: never more than the broker's history.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct RecentLimits {
     publications: usize,
     bytes: usize,
     /// Lifetime after the channel's last publication.
     ttl: Duration,
 }
 
-impl Bounds {
+impl RecentLimits {
     pub fn within(retention: &Retention) -> Self {
         let (publications, bytes) = (RECENT_MAX.min(retention.size), RECENT_BYTES.min(retention.bytes));
         Self { publications, bytes, ttl: retention.ttl }
     }
 }
 
-impl Default for Bounds {
+impl Default for RecentLimits {
     fn default() -> Self {
         Self { publications: RECENT_MAX, bytes: RECENT_BYTES, ttl: Duration::MAX }
     }
@@ -44,7 +44,7 @@ impl Default for Bounds {
 
 #[derive(Debug, Default)]
 pub struct Feed {
-    bounds: Bounds,
+    limits: RecentLimits,
     /// Position of the last delivered publication; unknown until the first sync.
     position: Option<Position>,
     /// The last publications up to `position`, ascending and without a hole.
@@ -53,11 +53,11 @@ pub struct Feed {
     /// Expiry of `recent`, the same as in the broker's history.
     recent_until: Option<Instant>,
     /// During a read of history, holds the arriving publications with their epochs.
-    liveness: Liveness<Held>,
+    liveness: Liveness<HeldPublications>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldPublications {
     publications: Vec<(String, Publication)>,
     bytes: usize,
 }
@@ -91,7 +91,7 @@ pub enum Synced {
 
 /// Outcome of [`Feed::join`].
 #[derive(Debug)]
-pub enum Join {
+pub enum JoinOutcome {
     Ready(SubscribeReply),
     /// The history after this offset is needed first.
     ReadHistory(u64),
@@ -100,14 +100,14 @@ pub enum Join {
 }
 
 impl Feed {
-    pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, ..Self::default() }
+    pub fn new(limits: RecentLimits) -> Self {
+        Self { limits, ..Self::default() }
     }
 
     /// Restarts the lifetime of the recent publications. Called after each publication.
     pub fn renew(&mut self, now: Instant) {
         self.expire(now);
-        self.recent_until = now.checked_add(self.bounds.ttl);
+        self.recent_until = now.checked_add(self.limits.ttl);
     }
 
     /// Drops the recent publications at the end of the history's lifetime.
@@ -227,9 +227,9 @@ impl Feed {
     }
 
     /// Computes the reply for a subscriber with all publications up to `since` (`None`: a first subscribe). `history`:
-    /// the history read after [`Join::ReadHistory`]. Requires a live feed.
-    pub fn join(&self, since: Option<&Position>, history: Option<History>) -> Join {
-        let Some(at) = &self.position else { return Join::Behind };
+    /// the history read after [`JoinOutcome::ReadHistory`]. Requires a live feed.
+    pub fn join(&self, since: Option<&Position>, history: Option<History>) -> JoinOutcome {
+        let Some(at) = &self.position else { return JoinOutcome::Behind };
         let Some(since) = since else {
             return ready(at.clone(), None, Vec::new());
         };
@@ -239,12 +239,12 @@ impl Feed {
         let Some(history) = history else {
             return match self.missed(at, since) {
                 Some(publications) => ready(at.clone(), Some(true), publications),
-                None => Join::ReadHistory(since.offset),
+                None => JoinOutcome::ReadHistory(since.offset),
             };
         };
         let History { mut publications, position: top } = history;
         if top.epoch != at.epoch {
-            return Join::Behind;
+            return JoinOutcome::Behind;
         }
         if !continues(since, &publications, &top) {
             return ready(at.clone(), Some(false), Vec::new());
@@ -257,7 +257,7 @@ impl Feed {
             }
             // The history is ahead of the feed: later deliveries up to `top` skip this subscriber.
             None if top.offset > at.offset => ready(top, Some(true), publications),
-            None => Join::ReadHistory(since.offset),
+            None => JoinOutcome::ReadHistory(since.offset),
         }
     }
 
@@ -279,15 +279,15 @@ impl Feed {
         }
         self.recent_bytes += publication.data.len();
         self.recent.push_back(publication);
-        while self.recent.len() > self.bounds.publications || self.recent_bytes > self.bounds.bytes {
+        while self.recent.len() > self.limits.publications || self.recent_bytes > self.limits.bytes {
             let Some(oldest) = self.recent.pop_front() else { break };
             self.recent_bytes -= oldest.data.len();
         }
     }
 }
 
-fn ready(position: Position, recovered: Option<bool>, publications: Vec<Publication>) -> Join {
-    Join::Ready(SubscribeReply { position, recovered, publications })
+fn ready(position: Position, recovered: Option<bool>, publications: Vec<Publication>) -> JoinOutcome {
+    JoinOutcome::Ready(SubscribeReply { position, recovered, publications })
 }
 
 /// Whether `publications` follow `since` without a hole and end before `top`: brokers limit the size of a read.

@@ -29,7 +29,7 @@ fn offsets(publications: &[Publication]) -> Vec<u64> {
 
 fn joined(feed: &Feed, since: Option<Position>, history: Option<History>) -> (u64, Option<bool>, Vec<u64>) {
     match feed.join(since.as_ref(), history) {
-        Join::Ready(reply) => (reply.position.offset, reply.recovered, offsets(&reply.publications)),
+        JoinOutcome::Ready(reply) => (reply.position.offset, reply.recovered, offsets(&reply.publications)),
         other => panic!("not ready: {other:?}"),
     }
 }
@@ -85,7 +85,7 @@ fn a_gap_is_filled_in_parts() {
 #[test]
 fn no_more_is_kept_here_than_in_the_history() {
     let kept = |retention: &Retention| {
-        let mut feed = Feed::new(Bounds::within(retention));
+        let mut feed = Feed::new(RecentLimits::within(retention));
         feed.begin_sync();
         feed.finish_sync(history("e", 10, 0, 0));
         for offset in 11..=99 {
@@ -104,7 +104,7 @@ fn no_more_is_kept_here_than_in_the_history() {
     feed.expire(now + whole.ttl);
     assert_eq!(joined(&feed, Some(position("e", 97)), None), (99, Some(true), vec![98, 99]));
     feed.expire(now + whole.ttl + Duration::from_millis(1));
-    assert!(matches!(feed.join(Some(&position("e", 97)), None), Join::ReadHistory(97)));
+    assert!(matches!(feed.join(Some(&position("e", 97)), None), JoinOutcome::ReadHistory(97)));
     assert_eq!(joined(&feed, Some(position("e", 99)), None), (99, Some(true), vec![]), "nothing was missed");
 }
 
@@ -173,7 +173,7 @@ fn a_short_absence_is_served_from_the_last_publications() {
     feed.arrive("e", &publication(7));
     assert_eq!(joined(&feed, Some(position("e", 5)), None), (7, Some(true), vec![6, 7]));
     assert_eq!(joined(&feed, Some(position("e", 7)), None), (7, Some(true), vec![]));
-    assert!(matches!(feed.join(Some(&position("e", 4)), None), Join::ReadHistory(4)));
+    assert!(matches!(feed.join(Some(&position("e", 4)), None), JoinOutcome::ReadHistory(4)));
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn another_epoch_or_a_position_from_the_future_is_not_recovered() {
 #[test]
 fn a_feed_that_missed_a_new_epoch_is_behind() {
     let feed = live_at("e", 5);
-    assert!(matches!(feed.join(Some(&position("f", 1)), Some(history("f", 1, 1, 1))), Join::Behind));
+    assert!(matches!(feed.join(Some(&position("f", 1)), Some(history("f", 1, 1, 1))), JoinOutcome::Behind));
 }
 
 #[test]
@@ -261,13 +261,13 @@ proptest! {
         }
         let since = position("e", since);
         let mut join = feed.join(Some(&since), None);
-        if let Join::ReadHistory(after) = join {
+        if let JoinOutcome::ReadHistory(after) = join {
             join = feed.join(Some(&since), Some(history("e", top, kept, after)));
         }
-        if let Join::ReadHistory(after) = join {
+        if let JoinOutcome::ReadHistory(after) = join {
             join = feed.join(Some(&since), Some(history("e", top + extra, kept, after)));
         }
-        let Join::Ready(reply) = join else { panic!("{join:?}") };
+        let JoinOutcome::Ready(reply) = join else { panic!("{join:?}") };
         if reply.recovered == Some(true) {
             prop_assert_eq!(offsets(&reply.publications), (since.offset + 1..=reply.position.offset).collect::<Vec<_>>());
             prop_assert!(reply.position.offset >= top + extra);

@@ -1,10 +1,12 @@
 //! Shared reads of history for recovery: clients that recover from the same offset at the same time share one read.
 //! After a restart or a network failure, these are most clients of a channel.
 
-use super::{Channel, Hub};
+use super::Hub;
+use super::channel::Channel;
 use crate::broker::{BrokerError, History, HistoryQuery};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use tokio::sync::OnceCell;
 
 /// A channel's reads in progress, by the offset to read after.
@@ -35,7 +37,7 @@ impl Reads {
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<u64, Weak<Read>, foldhash::fast::RandomState>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }
 

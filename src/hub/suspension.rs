@@ -1,28 +1,16 @@
 //! Suspension of subscriptions during an access check: publications are held back until PocketBase answers, and are
 //! then delivered, or dropped with the subscription.
 
-use super::{Hub, State, Subscriber};
+use super::Hub;
+use super::subscriber::{Subscriber, SubscriptionState};
 use crate::access::changes::Cause;
 use crate::connection::{Connection, ConnectionId};
-use crate::outbox::Outbox;
-use crate::protocol::codes;
 use crate::protocol::frame::Frame;
-use crate::protocol::{ClientInfo, json};
+use crate::protocol::{codes, json};
 use std::sync::Arc;
-
-/// Frames held back for one suspended subscription. Past this limit the client is unsubscribed and has to recover.
-pub(super) const HELD_MAX: usize = 256;
 
 /// Channel name and connection of a subscription.
 pub type Subscription = (Arc<str>, Arc<Connection>);
-
-pub(super) struct Held {
-    /// The strongest cause of the suspension so far.
-    cause: Cause,
-    frames: Vec<Frame>,
-    /// True past [`HELD_MAX`] frames.
-    overflowed: bool,
-}
 
 /// Outcome of [`Hub::revoke`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,84 +23,22 @@ pub enum Revoked {
     Overtaken,
 }
 
-/// State of a connection's subscription to a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Out,
-    Subscribed,
-    /// An access check is in progress.
-    Suspended,
-}
-
-impl Subscriber {
-    fn standing(&self) -> Standing {
-        if self.held.is_none() { Standing::Subscribed } else { Standing::Suspended }
-    }
-
-    fn suspend(&mut self, cause: Cause) {
-        let held = self.held.get_or_insert_with(|| Box::new(Held { cause, frames: Vec::new(), overflowed: false }));
-        held.cause = held.cause.max(cause);
-    }
-
-    pub(super) fn outbox(&self) -> &Arc<Outbox> {
-        &self.outbox
-    }
-
-    /// False for signals of blocked users, for own signals without `echo`, and for all signals during a suspension.
-    pub(super) fn wants_signal(&self, sender: Option<&ClientInfo>) -> bool {
-        let unwanted = |sender: &ClientInfo| {
-            self.connection.blocks(&sender.user) || (!self.echo && sender.client == self.connection.client)
-        };
-        self.held.is_none() && !sender.is_some_and(unwanted)
-    }
-
-    pub(super) fn push(&mut self, frame: &Frame) -> bool {
-        match &mut self.held {
-            Some(held) => {
-                held.take_in(frame);
-                false
-            }
-            None => self.outbox.push(frame.clone()),
-        }
-    }
-}
-
-impl Held {
-    pub(super) fn take_in(&mut self, frame: &Frame) {
-        if self.frames.len() < HELD_MAX && !self.overflowed {
-            self.frames.push(frame.clone());
-        } else {
-            *self = Held { cause: self.cause, frames: Vec::new(), overflowed: true };
-        }
-    }
-}
-
-impl State {
-    fn standing(&self, connection: ConnectionId) -> Standing {
-        self.subscribers.with(connection, |it| it.standing()).unwrap_or(Standing::Out)
-    }
-}
-
 impl Hub {
-    pub fn standing(&self, name: &str, connection: ConnectionId) -> Standing {
+    pub fn subscription_state(&self, name: &str, connection: ConnectionId) -> SubscriptionState {
         let channel = self.find(name);
-        channel.map_or(Standing::Out, |channel| channel.state().standing(connection))
+        channel.map_or(SubscriptionState::NotSubscribed, |channel| channel.state().subscribers.state_of(connection))
     }
 
     /// Queues a reply with data for subscribers only, if the connection is subscribed and not suspended. Check and push
     /// are one step, under the channel's lock.
-    pub fn reply_to_subscriber(&self, name: &str, connection: &Connection, reply: Frame) -> Standing {
-        let Some(channel) = self.find(name) else { return Standing::Out };
+    pub fn reply_to_subscriber(&self, name: &str, connection: &Connection, reply: Frame) -> SubscriptionState {
+        let Some(channel) = self.find(name) else { return SubscriptionState::NotSubscribed };
         let state = channel.state();
-        let standing = state.standing(connection.id);
-        if standing == Standing::Subscribed {
+        let subscription = state.subscribers.state_of(connection.id);
+        if subscription == SubscriptionState::Subscribed {
             connection.outbox.push_reply_of(&channel.name, reply);
         }
-        standing
-    }
-
-    pub fn channel_names(&self) -> Vec<Arc<str>> {
-        self.channels.iter().map(|entry| Arc::clone(entry.key())).collect()
+        subscription
     }
 
     /// The subscriptions to these channels for which `which` is true.

@@ -5,9 +5,10 @@
 //! always synced first.
 
 use super::barrier::Barriers;
+use super::channel::{Attachment, Channel};
 use super::feed::{Feed, Synced};
-use super::flow::Flow;
-use super::{Channel, Hub, Link, Watched};
+use super::{Hub, Watched};
+use crate::backoff::Backoff;
 use crate::broker::{BrokerError, History, HistoryQuery};
 use crate::channel;
 use crate::limits::lines::limited;
@@ -17,8 +18,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Time that a channel without subscribers stays subscribed at the broker, so that a page reload costs no call.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// Interval between comparisons of each channel's position with the broker's. Normally, the link delivers publications
 /// at once or notices a loss. The comparison covers other causes, such as a Redis that was emptied by hand.
 const CHECK: Duration = Duration::from_secs(15);
@@ -44,15 +43,15 @@ impl Hub {
 
     /// Subscribes to the channel at the broker and reads the history that the feed needs, unless both are done.
     pub(super) async fn make_this_live(&self, channel: &Arc<Channel>) -> Result<(), BrokerError> {
-        if channel.state().flow.is_live() {
+        if channel.state().content.is_live() {
             return Ok(());
         }
-        let mut link = channel.link.lock().await;
-        if *link == Link::Detached {
+        let mut attachment = channel.attachment.lock().await;
+        if *attachment == Attachment::Detached {
             self.broker.subscribe(&channel.name).await?;
-            *link = Link::Attached;
+            *attachment = Attachment::Attached;
         }
-        if !channel.state().flow.is_live() {
+        if !channel.state().content.is_live() {
             self.sync(channel).await?;
         }
         Ok(())
@@ -62,50 +61,17 @@ impl Hub {
         self.watched.get().filter(|watched| Arc::ptr_eq(&watched.channel, channel))
     }
 
-    /// Removes the channel and unsubscribes at the broker, if the channel still has no subscribers after [`LINGER`].
-    pub(super) fn detach_later(&self, channel: Arc<Channel>) {
-        let Some(me) = self.me.upgrade() else { return };
-        tokio::spawn(async move {
-            tokio::time::sleep(LINGER).await;
-            let mut link = channel.link.lock().await;
-            {
-                let mut state = channel.state();
-                if !state.is_idle() {
-                    return;
-                }
-                // Before the broker's call: a subscribe during the call finds the channel not live, and waits for
-                // `link`.
-                state.flow = Flow::of(&channel.name, me.bounds);
-            }
-            if *link == Link::Attached {
-                if let Err(error) = me.broker.unsubscribe(&channel.name).await {
-                    // Later publications find no channel and are dropped.
-                    tracing::debug!(%error, "unsubscribing from the broker failed; later publications are dropped");
-                }
-                *link = Link::Detached;
-            }
-            let removed = me.channels.remove_if(&channel.name, |_, found| {
-                let mut state = found.state();
-                state.closed = Arc::ptr_eq(found, &channel) && state.is_idle();
-                state.closed
-            });
-            if removed.is_some() {
-                me.metrics.channels.dec();
-            }
-        });
-    }
-
-    /// Reads history until the feed is live again. The caller holds the channel's link.
+    /// Reads history until the feed is live again. The caller holds the channel's attachment.
     async fn sync(&self, channel: &Arc<Channel>) -> Result<(), BrokerError> {
         if let Some(user) = channel::user_of_status(&channel.name) {
             return self.read_status(channel, user).await;
         }
         loop {
-            let Some(after) = channel.state().flow.feed().map(Feed::begin_sync) else { return Ok(()) };
+            let Some(after) = channel.state().content.feed().map(Feed::begin_sync) else { return Ok(()) };
             let query = after.map_or(HistoryQuery::POSITION, HistoryQuery::after);
             let history = self.history(&channel.name, query).await?;
             let mut state = channel.state();
-            let Some(feed) = state.flow.feed() else { return Ok(()) };
+            let Some(feed) = state.content.feed() else { return Ok(()) };
             let synced = feed.finish_sync(history);
             feed.renew(Instant::now());
             match synced {
@@ -165,7 +131,7 @@ impl Hub {
         tokio::spawn(futures_util::stream::iter(channels).for_each_concurrent(SYNC_CONCURRENCY, move |channel| {
             let me = Arc::clone(&me);
             async move {
-                let mut pause = RETRY.start;
+                let mut backoff = Backoff::new(RETRY);
                 while !channel.state().is_idle() {
                     let synced = {
                         // Other channels wait for the watched channel while they hold a permit: a permit for the
@@ -175,6 +141,7 @@ impl Hub {
                         me.make_live(&channel).await
                     };
                     let Err(error) = synced else { return };
+                    let pause = backoff.pause();
                     me.metrics.broker_errors.with_label_values(&["history"]).inc();
                     limited!(
                         warn,
@@ -183,7 +150,6 @@ impl Hub {
                         "the broker did not return a channel's history; its subscribers wait, retrying in {pause:?}"
                     );
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY.end);
                 }
             }
         }));
@@ -194,8 +160,8 @@ impl Hub {
         loop {
             tokio::time::sleep(CHECK).await;
             let Some(hub) = hub.upgrade() else { return };
-            let all: Vec<Arc<Channel>> = hub.channels.iter().map(|entry| Arc::clone(entry.value())).collect();
-            let (all, statuses) = all.into_iter().partition(|channel| channel.state().flow.feed().is_some());
+            let (all, statuses) =
+                hub.all_channels().into_iter().partition(|channel| channel.state().content.feed().is_some());
             hub.check_statuses(statuses).await;
             let all: Vec<Arc<Channel>> = all;
             let checks = futures_util::stream::iter(all).for_each_concurrent(SYNC_CONCURRENCY, |channel| {
@@ -204,8 +170,8 @@ impl Hub {
                     // Nothing to do while the broker is unreachable: the link announces the gap afterwards.
                     let Ok(history) = hub.broker.history(&channel.name, HistoryQuery::POSITION).await else { return };
                     let doubtful = {
-                        let flow = &mut channel.state().flow;
-                        flow.feed().is_some_and(|feed| feed.is_behind(&history.position)) && flow.doubt()
+                        let content = &mut channel.state().content;
+                        content.feed().is_some_and(|feed| feed.is_behind(&history.position)) && content.doubt()
                     };
                     if doubtful {
                         hub.sync_later(vec![channel]);

@@ -84,30 +84,30 @@ impl Displace for Newcomer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::Standing;
+    use crate::outbox::OutboxState;
 
     #[test]
     fn the_oldest_is_closed_before_and_after_its_handshake() {
         let count = IntGauge::new("count", "for a test").unwrap();
         let newcomers = Newcomers::new(1, count.clone());
         let outboxes = [Outbox::alone(1000), Outbox::alone(1000), Outbox::alone(1000)];
-        let standings = || outboxes.each_ref().map(|outbox| outbox.standing());
+        let states = || outboxes.each_ref().map(|outbox| outbox.state());
         let first = newcomers.enter();
         first.opened(&outboxes[0]);
-        assert_eq!(outboxes[0].standing(), Standing::Open);
+        assert_eq!(outboxes[0].state(), OutboxState::Open);
         let second = newcomers.enter();
-        let displaced = Standing::Over(Some(codes::DISPLACED));
-        assert_eq!(standings(), [displaced, Standing::Open, Standing::Open]);
+        let displaced = OutboxState::Over(Some(codes::DISPLACED));
+        assert_eq!(states(), [displaced, OutboxState::Open, OutboxState::Open]);
         let third = newcomers.enter();
         second.opened(&outboxes[1]);
         third.opened(&outboxes[2]);
-        assert_eq!(standings(), [displaced, displaced, Standing::Open]);
+        assert_eq!(states(), [displaced, displaced, OutboxState::Open]);
         assert_eq!(count.get(), 3, "a connection counts until its end");
         third.keep();
         let fourth = newcomers.enter();
-        assert_eq!(standings()[2], Standing::Open, "its token has arrived");
+        assert_eq!(states()[2], OutboxState::Open, "its token has arrived");
         drop((first, second, third, fourth));
         let _fourth = newcomers.enter();
-        assert_eq!((count.get(), standings()[2]), (1, Standing::Open));
+        assert_eq!((count.get(), states()[2]), (1, OutboxState::Open));
     }
 }

@@ -34,10 +34,10 @@ impl Budget {
 
     /// Counts bytes outside of the queues, for frames not encoded yet, until the value is dropped. `None` while the
     /// budget is used up.
-    pub fn hold(&self, bytes: usize) -> Option<Held> {
+    pub fn reserve(&self, bytes: usize) -> Option<Reservation> {
         (!self.is_used_up()).then(|| {
             self.add(bytes);
-            Held { budget: self.clone(), bytes }
+            Reservation { budget: self.clone(), bytes }
         })
     }
 
@@ -53,12 +53,12 @@ impl Budget {
 }
 
 /// Bytes counted in a budget until the value is dropped.
-pub struct Held {
+pub struct Reservation {
     budget: Budget,
     bytes: usize,
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes);
     }
@@ -71,13 +71,13 @@ mod tests {
     #[test]
     fn held_bytes_count_until_they_are_dropped_and_none_are_held_past_the_limit() {
         let budget = Budget::new(100, IntGauge::new("held", "for a test").unwrap());
-        let first = budget.hold(60).unwrap();
-        let second = budget.hold(60).unwrap();
+        let first = budget.reserve(60).unwrap();
+        let second = budget.reserve(60).unwrap();
         assert_eq!(budget.held(), 120);
-        assert!(budget.hold(1).is_none());
+        assert!(budget.reserve(1).is_none());
         drop(first);
         assert_eq!(budget.held(), 60);
-        drop((second, budget.hold(1)));
+        drop((second, budget.reserve(1)));
         assert_eq!(budget.held(), 0);
     }
 }

@@ -6,6 +6,7 @@ use super::intake::Posted;
 use super::lag;
 use super::machine::{Action, Input, Machine, Note};
 use crate::access::changes::{Cause, Change};
+use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Entry};
 use crate::channel::CONTROL;
 use crate::control;
@@ -53,7 +54,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub async fn run(mut self, mut posted: Posted, pull_interval: Duration) {
-        let mut pause = RETRY.start;
+        let mut backoff = Backoff::new(RETRY);
         let (mut next_tick, mut last_tick) = (Instant::now(), Instant::now());
         let mut interval = pull_interval;
         // While the broker is unreachable, posted events are dropped, and read from the outbox later.
@@ -80,7 +81,7 @@ impl Driver {
                 }
             };
             let is_posted = matches!(input, Input::Posted(_));
-            if is_posted && pause == RETRY.start {
+            if is_posted && backoff.is_reset() {
                 // Postpones the next read, which would return rows that are on their way in the next post. After a gap,
                 // the machine reads at once.
                 let latest = last_tick + POSTPONED * pull_interval;
@@ -100,14 +101,13 @@ impl Driver {
             match result {
                 Ok(()) => {
                     broker_down = false;
-                    pause = RETRY.start;
+                    backoff.reset();
                     self.succeed();
                 }
                 Err(error) => {
                     broker_down = matches!(error, RelayError::Broker(_));
                     self.fail(&error);
-                    next_tick = Instant::now() + pause;
-                    pause = (pause * 2).min(RETRY.end);
+                    next_tick = Instant::now() + backoff.pause();
                 }
             }
         }

@@ -11,8 +11,8 @@ use crate::broker::{BrokerError, History};
 use crate::channel::Kind;
 use crate::connection::Connection;
 use crate::hub::ahead::Prepared;
-use crate::outbox::{Budget, Held};
-use crate::presence::Presence;
+use crate::members::presence::Presence;
+use crate::outbox::{Budget, Reservation};
 use crate::protocol::codes::ErrorCode;
 use crate::protocol::{ClientInfo, Command, Position, Request, Subscribe, json};
 use crate::session::Services;
@@ -41,7 +41,7 @@ pub(super) struct Groundwork<'a> {
     pub present: Option<Entering>,
     pub channel: Option<Prepared<'a>>,
     /// The size of `channel`'s publications in `max_total_queue_size`.
-    _held: Option<Held>,
+    _held: Option<Reservation>,
 }
 
 impl<'a> Groundwork<'a> {
@@ -94,7 +94,7 @@ impl<'a> Ahead<'a> {
         let with_presence = channels.iter().map(|(name, _)| name).filter(|name| Kind::of(name) == Kind::Feed);
         let (with_presence, info) = (with_presence.cloned().collect(), connection.info());
         let entering = timeout_at(deadline, enter(&services.presence, with_presence, &info));
-        let linking = link(services, &connection.outbox.writer().budget, channels, deadline);
+        let linking = link(services, connection.outbox.budget(), channels, deadline);
         let (present, linked) = futures_util::future::join(entering, linking).await;
         for (name, present) in present.ok().and_then(Result::ok).into_iter().flatten() {
             self.channels.entry(name).or_default().present = Some(present);
@@ -147,7 +147,7 @@ async fn link<'a>(
     budget: &Budget,
     channels: Vec<Wanted>,
     deadline: Instant,
-) -> Vec<(Arc<str>, Prepared<'a>, Option<Held>)> {
+) -> Vec<(Arc<str>, Prepared<'a>, Option<Reservation>)> {
     let linking = channels.into_iter().map(|(name, recover)| async move {
         let prepared = timeout_at(deadline, services.hub.prepare(&name)).await.ok()?.ok()?;
         Some((name, recover, prepared))
@@ -167,7 +167,7 @@ async fn link<'a>(
         }
         let size = prepared.history.as_ref().map_or(0, size);
         let fits = size > 0 && kept.fetch_add(size, Ordering::Relaxed) + size <= limit;
-        let held = if fits { budget.hold(size) } else { None };
+        let held = if fits { budget.reserve(size) } else { None };
         if size > 0 && held.is_none() {
             prepared.history = None;
         }

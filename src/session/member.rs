@@ -5,7 +5,7 @@ use super::subscriptions::{ENVELOPE, total_size};
 use super::{Failure, Session};
 use crate::broker::{BrokerError, HistoryQuery, PresenceStats};
 use crate::channel::Kind;
-use crate::hub::suspension::Standing;
+use crate::hub::subscriber::SubscriptionState;
 use crate::protocol::codes::{self, ErrorCode};
 use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, HistoryRequest, Payload, Reply, json};
@@ -38,7 +38,7 @@ impl Session {
             return Err(codes::BAD_REQUEST.into());
         }
         let signal: Signal = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
-        require(self.services.hub.standing(channel, self.id))?;
+        require(self.services.hub.subscription_state(channel, self.id))?;
         if !self.services.config.signals.contains(&signal.kind) {
             return Err(codes::PERMISSION_DENIED.into());
         }
@@ -53,7 +53,7 @@ impl Session {
 
     pub(super) async fn history(&mut self, id: u32, request: HistoryRequest, deadline: Instant) -> Result<(), Failure> {
         has_members(&request.channel)?;
-        require(self.services.hub.standing(&request.channel, self.id))?;
+        require(self.services.hub.subscription_state(&request.channel, self.id))?;
         let since = request.since.as_ref().map(|since| since.offset);
         let most = self.services.config.history_limit;
         // A negative limit asks for all publications.
@@ -78,7 +78,7 @@ impl Session {
     /// Lists present clients, up to `presence_max`. Returns the weight of the answer.
     pub(super) async fn presence(&self, id: u32, channel: &str, deadline: Instant) -> Result<u32, Failure> {
         has_members(channel)?;
-        require(self.services.hub.standing(channel, self.id))?;
+        require(self.services.hub.subscription_state(channel, self.id))?;
         let listed = async {
             match self.services.broker.presence(channel).await {
                 Err(BrokerError::Crowded) => Ok(None),
@@ -100,7 +100,7 @@ impl Session {
 
     pub(super) async fn presence_stats(&self, id: u32, channel: &str, deadline: Instant) -> Result<(), Failure> {
         has_members(channel)?;
-        require(self.services.hub.standing(channel, self.id))?;
+        require(self.services.hub.subscription_state(channel, self.id))?;
         let counting = self.services.broker.presence_stats(channel);
         let PresenceStats { clients, users } = self.ask_broker("presence", deadline, counting).await?;
         let frame = json::reply(id, &Reply::PresenceStats { clients, users });
@@ -123,11 +123,11 @@ fn has_members(channel: &str) -> Result<(), ErrorCode> {
 }
 
 /// Refuses connections that are not subscribed.
-fn require(standing: Standing) -> Result<(), ErrorCode> {
+fn require(standing: SubscriptionState) -> Result<(), ErrorCode> {
     match standing {
-        Standing::Subscribed => Ok(()),
+        SubscriptionState::Subscribed => Ok(()),
         // The access check under way decides in a moment.
-        Standing::Suspended => Err(codes::INTERNAL),
-        Standing::Out => Err(codes::PERMISSION_DENIED),
+        SubscriptionState::Suspended => Err(codes::INTERNAL),
+        SubscriptionState::NotSubscribed => Err(codes::PERMISSION_DENIED),
     }
 }

@@ -3,7 +3,7 @@
 use super::{Failure, Session};
 use crate::access::Purpose;
 use crate::access::changes::Moment;
-use crate::broker::status::{Mode, State};
+use crate::broker::status_store::{Mode, UserStatus};
 use crate::channel;
 use crate::protocol::codes;
 use crate::protocol::{Payload, Reply};
@@ -39,7 +39,7 @@ impl Session {
         struct Answer {
             mode: Mode,
             #[serde(flatten)]
-            state: State,
+            state: UserStatus,
         }
         let (wish, user): (Wish, _) = (read(data)?, &self.connection()?.user);
         if wish.status.is_some() {
@@ -70,7 +70,7 @@ impl Session {
         }
         #[derive(Serialize)]
         struct Answer<'a> {
-            statuses: BTreeMap<&'a str, State>,
+            statuses: BTreeMap<&'a str, UserStatus>,
         }
         let StatusesQuery { users } = read(data)?;
         if users.len() > USERS_MAX {

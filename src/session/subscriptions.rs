@@ -4,10 +4,10 @@ use super::ahead::{Ahead, Entering, Groundwork};
 use super::limits::{FAILED_RECOVERY, weight};
 use super::{AuthState, Failure, Session};
 use crate::access::changes::Moment;
-use crate::broker::status::State as Status;
+use crate::broker::status_store::UserStatus;
 use crate::channel::Kind;
 use crate::connection::Connection;
-use crate::hub::suspension::Standing;
+use crate::hub::subscriber::SubscriptionState;
 use crate::hub::{SubscribeError, SubscribeOptions};
 use crate::outbox::Outbox;
 use crate::protocol::codes::{self, ErrorCode};
@@ -23,7 +23,7 @@ pub(super) const ENVELOPE: usize = 256;
 
 impl Session {
     fn may_subscribe(&self, channel: &str) -> Result<(), ErrorCode> {
-        if self.services.hub.standing(channel, self.id) != Standing::Out {
+        if self.services.hub.subscription_state(channel, self.id) != SubscriptionState::NotSubscribed {
             return Err(codes::ALREADY_SUBSCRIBED);
         }
         let AuthState::Connected(connection) = &self.state else { return Err(codes::UNAUTHORIZED) };
@@ -136,7 +136,7 @@ impl Session {
         let name: Arc<str> = channel.as_str().into();
         loop {
             let allowed = self.allowed(&name, groundwork.verdict.take(), deadline).await?;
-            let accept = |state: Status| {
+            let accept = |state: UserStatus| {
                 let still = self.services.access.holds(allowed, &connection.user, &channel);
                 if still {
                     let reply = json::reply(id, &Reply::SubscribeState(state.payload()));

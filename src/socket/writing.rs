@@ -1,7 +1,7 @@
 //! Writes a client's outbox to the socket while the socket was full, and watches for the outbox's end.
 
 use super::closing::ConnectionEnd;
-use crate::outbox::{Outbox, Standing};
+use crate::outbox::{Outbox, OutboxState};
 use crate::protocol::codes;
 use crate::session::Services;
 use crate::stream::ClientStream;
@@ -27,14 +27,14 @@ impl Writing {
     /// is full or `write_timeout` is over. Safe to cancel.
     pub async fn step(&self, services: &Services) -> Result<Progress, ConnectionEnd> {
         let outbox = &self.outbox;
-        match outbox.standing() {
-            Standing::Over(reason) => Err(reason.map_or(ConnectionEnd::Gone, ConnectionEnd::from)),
-            Standing::Open => {
+        match outbox.state() {
+            OutboxState::Over(reason) => Err(reason.map_or(ConnectionEnd::Gone, ConnectionEnd::from)),
+            OutboxState::Open => {
                 outbox.changed().await;
                 Ok(Progress::Changed)
             }
             // Boxed: few sockets are full at a time, and idle connections need not hold room for the wait.
-            Standing::Full(since) => Box::pin(self.make_room(since + services.config.write_timeout)).await,
+            OutboxState::Full(since) => Box::pin(self.make_room(since + services.config.write_timeout)).await,
         }
     }
 

@@ -4,7 +4,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::redis::RedisBroker;
-use konvert_gateway::broker::status::{Choice, Lease, StatusStore};
+use konvert_gateway::broker::status_store::{Choice, Lease, StatusStore};
 use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery};
 use konvert_gateway::channel::CONTROL;
 use konvert_gateway::protocol::Position;

@@ -1,7 +1,7 @@
 //! The contract of every broker: delivery.
 
 use crate::{Factory, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
-use konvert_gateway::broker::status::State;
+use konvert_gateway::broker::status_store::UserStatus;
 use konvert_gateway::broker::{Entry, HistoryQuery, Sink};
 use konvert_gateway::protocol::{ClientInfo, Movement, Position, Publication};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub async fn history_comes_before_delivery(factory: &impl Factory) {
         }
         fn signal(&self, _: &str, _: Publication) {}
         fn movement(&self, _: &str, _: Movement, _: ClientInfo) {}
-        fn status(&self, _: &str, _: State) {}
+        fn status(&self, _: &str, _: UserStatus) {}
         fn gap(&self) {}
     }
 

@@ -3,7 +3,7 @@
 use crate::harness::redis::Redis;
 use crate::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
 use futures_util::future::join_all;
-use konvert_gateway::broker::status::State;
+use konvert_gateway::broker::status_store::UserStatus;
 use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Sink};
 use konvert_gateway::channel::CONTROL;
 use konvert_gateway::protocol::{ClientInfo, Movement, Position, Publication};
@@ -116,7 +116,7 @@ async fn a_slow_sink_is_told_of_the_gap() {
             drop(self.gate.lock());
         }
         fn movement(&self, _: &str, _: Movement, _: ClientInfo) {}
-        fn status(&self, _: &str, _: State) {}
+        fn status(&self, _: &str, _: UserStatus) {}
         fn gap(&self) {
             self.heard.gap();
         }
@@ -309,7 +309,7 @@ impl Sink for InOrder {
     }
     fn signal(&self, _: &str, _: Publication) {}
     fn movement(&self, _: &str, _: Movement, _: ClientInfo) {}
-    fn status(&self, _: &str, _: State) {}
+    fn status(&self, _: &str, _: UserStatus) {}
     fn gap(&self) {
         let mut order = self.0.lock().unwrap();
         (order.next, order.gaps) = (None, order.gaps + 1);

@@ -1,7 +1,7 @@
 //! The contract of every broker: user status.
 
 use crate::{Factory, Recorder, generous, until};
-use konvert_gateway::broker::status::{Choice, End, Lease, Mode, State, Status};
+use konvert_gateway::broker::status_store::{Choice, End, Lease, Mode, Status, UserStatus};
 use konvert_gateway::broker::{Broker, Retention};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -41,18 +41,18 @@ impl Stage {
         self.broker.end(&[end(client, closed, 0)]).await.unwrap();
     }
 
-    async fn choose(&self, mode: Mode) -> State {
+    async fn choose(&self, mode: Mode) -> UserStatus {
         let (choice, state) = self.broker.choose(USER, Some(mode)).await.unwrap();
         assert_eq!(choice.mode, mode);
         state
     }
 
-    async fn now(&self) -> State {
+    async fn now(&self) -> UserStatus {
         self.broker.statuses(&[USER.to_owned()]).await.unwrap()[0].unwrap()
     }
 
     /// Sweeps until the user has `status`, as every node does continuously.
-    async fn becomes(&self, status: Status) -> State {
+    async fn becomes(&self, status: Status) -> UserStatus {
         until(&format!("{status:?}"), async || {
             self.broker.sweep().await.unwrap();
             let now = self.now().await;
@@ -86,7 +86,7 @@ fn millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
 }
 
-fn near(state: State, time: u64) {
+fn near(state: UserStatus, time: u64) {
     let seen = state.last_seen.unwrap();
     assert!(seen.abs_diff(time) < 150, "{seen} is not near {time}");
 }
@@ -269,7 +269,7 @@ mod in_redis {
     use super::*;
     use crate::harness::redis::Redis;
     use crate::{client, connect};
-    use konvert_gateway::broker::status::StatusStore;
+    use konvert_gateway::broker::status_store::StatusStore;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn each_node_gets_each_change_once() {

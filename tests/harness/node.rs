@@ -10,11 +10,11 @@ use konvert_gateway::broker::{Broker, Entry, Retention};
 use konvert_gateway::config::{Config, Sources};
 use konvert_gateway::connection::Connection;
 use konvert_gateway::hub::{Hub, SubscribeOptions};
+use konvert_gateway::members::presence::Presence;
 use konvert_gateway::metrics::Metrics;
+use konvert_gateway::outbox::writer::Writers;
 use konvert_gateway::outbox::{Budget, Outbox, Wire};
-use konvert_gateway::presence::Presence;
 use konvert_gateway::protocol::{Payload, Reply, json};
-use konvert_gateway::writer::Writers;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 

@@ -3,7 +3,7 @@
 use super::device::{How, Life};
 use super::observer::Chain;
 use super::stage::{GRACE, LEASE, PING, PONG};
-use konvert_gateway::broker::status::{State, Status};
+use konvert_gateway::broker::status_store::{Status, UserStatus};
 use std::collections::BTreeMap;
 
 /// Tolerance in milliseconds for delays on a busy machine.
@@ -12,7 +12,7 @@ const SLACK: u64 = 1500;
 const UNWRITTEN: u64 = 500;
 
 /// A user's changes in order of version, combined from the observers.
-pub type Log = BTreeMap<u64, State>;
+pub type Log = BTreeMap<u64, UserStatus>;
 
 fn at(version: u64) -> u64 {
     version / 1000
@@ -33,7 +33,7 @@ pub fn log_of(chains: &[&Chain]) -> Log {
             assert!(known.is_none_or(|known| known == *state), "two states of one version: {known:?}, {state:?}");
         }
     }
-    let states: Vec<&State> = log.values().collect();
+    let states: Vec<&UserStatus> = log.values().collect();
     for pair in states.windows(2) {
         assert_ne!(pair[0].status, pair[1].status, "two events for one change: {pair:?}");
     }

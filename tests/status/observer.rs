@@ -3,7 +3,7 @@
 use super::stage::{Stage, now};
 use crate::harness::client::Client;
 use crate::harness::rng::Rng;
-use konvert_gateway::broker::status::State;
+use konvert_gateway::broker::status_store::UserStatus;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub struct Chain {
     pub user: String,
     /// The states with their times of arrival.
-    pub states: Vec<(State, u64)>,
+    pub states: Vec<(UserStatus, u64)>,
     /// End of the chain; `None` if it lasts to the end of the test.
     pub cut: Option<u64>,
 }
@@ -142,6 +142,6 @@ pub fn channel(user: &str) -> String {
     format!("status:{user}")
 }
 
-pub fn state(data: &Value) -> State {
+pub fn state(data: &Value) -> UserStatus {
     serde_json::from_value(data.clone()).unwrap_or_else(|error| panic!("{data}: {error}"))
 }

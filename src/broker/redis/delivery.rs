@@ -1,6 +1,6 @@
 //! Delivery of received messages: a bounded queue between the subscription links and the sink.
 
-use super::subscriber::State;
+use super::subscriber::RedisSubscriber;
 use super::wire::{self, Message};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Queue {
 
 impl Delivery {
     /// Delivers messages for as long as the broker lives. A single task does so, which keeps each connection's order.
-    pub async fn run(mut self, state: Arc<State>) {
+    pub async fn run(mut self, state: Arc<RedisSubscriber>) {
         while let Some(Live { name, message }) = self.receiver.recv().await {
             let size = name.len() + message.len();
             hand_over(&name, message.into(), &state);
@@ -76,7 +76,7 @@ impl Delivery {
     }
 }
 
-fn hand_over(live: &str, message: Bytes, state: &State) {
+fn hand_over(live: &str, message: Bytes, state: &RedisSubscriber) {
     let Some(sink) = state.sink() else { return };
     let Some(channel) = state.keys.channel(live) else { return };
     match wire::read(&message) {
@@ -98,9 +98,10 @@ fn hand_over(live: &str, message: Bytes, state: &State) {
 mod tests {
     use super::super::keys::Keys;
     use super::*;
-    use crate::broker::{Sink, status};
+    use crate::broker::{Sink, status_store};
     use crate::protocol::{ClientInfo, Movement, Position, Publication};
-    use std::sync::{Mutex, PoisonError, Weak};
+    use parking_lot::Mutex;
+    use std::sync::Weak;
 
     /// The offsets of publications, and 0 for a gap.
     #[derive(Default)]
@@ -108,7 +109,7 @@ mod tests {
 
     impl Log {
         fn note(&self, offset: u64) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(offset);
+            self.0.lock().push(offset);
         }
     }
 
@@ -118,7 +119,7 @@ mod tests {
         }
         fn signal(&self, _: &str, _: Publication) {}
         fn movement(&self, _: &str, _: Movement, _: ClientInfo) {}
-        fn status(&self, _: &str, _: status::State) {}
+        fn status(&self, _: &str, _: status_store::UserStatus) {}
         fn gap(&self) {
             self.note(0);
         }
@@ -128,7 +129,7 @@ mod tests {
     /// arrive before the gap: the large one may have revoked a subscriber's access.
     #[tokio::test]
     async fn nothing_that_follows_a_dropped_message_is_handed_over_before_the_gap() {
-        let state = Arc::new(State::new(Keys::new("p")));
+        let state = Arc::new(RedisSubscriber::new(Keys::new("p")));
         let log = Arc::new(Log::default());
         let sink: Arc<dyn Sink> = log.clone();
         let sink: Weak<dyn Sink> = Arc::downgrade(&sink);
@@ -142,12 +143,12 @@ mod tests {
         // More than half, so that the gap is not reported right after the first delivery.
         push(3, MAX_BYTES / 20 * 11);
         let running = tokio::spawn(delivery.run(Arc::clone(&state)));
-        while !log.0.lock().unwrap().contains(&0) {
+        while !log.0.lock().contains(&0) {
             tokio::task::yield_now().await;
         }
         push(4, 1);
         drop(queue);
         running.await.unwrap();
-        assert_eq!(*log.0.lock().unwrap(), [1, 0, 4]);
+        assert_eq!(*log.0.lock(), [1, 0, 4]);
     }
 }

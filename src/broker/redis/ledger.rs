@@ -14,9 +14,10 @@ use super::scripts::{Scripts, call};
 use super::{millis, slots, wire};
 use crate::broker::{BrokerError, Retention, level};
 use crate::event::INTERNAL;
+use parking_lot::{Mutex, MutexGuard};
 use redis::{Cmd, Value};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -43,7 +44,7 @@ impl Ledger {
     }
 
     fn changed(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changed.lock()
     }
 }
 

@@ -4,12 +4,15 @@
 //! long as a reconnection takes, and, with unlimited retries, keeps running after its last handle was dropped.
 
 use super::address::Endpoint;
+use crate::backoff::Backoff;
 use crate::broker::BrokerError;
 use crate::tasks::{self, Task};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Script, Value};
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -25,14 +28,14 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Unanswered PINGs in a row after which the connection is replaced.
 const LOST_PINGS: u32 = 2;
 /// Shortest and longest pause between attempts to connect.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const PAUSE: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
 /// Largest pipeline in commands and payload bytes: answered within the timeout, and with room for other callers between
 /// two pipelines.
 pub const MAX_COMMANDS: usize = 512;
 pub const MAX_BYTES: usize = 4 << 20;
 
-pub struct Link {
-    shared: Arc<Shared>,
+pub struct CommandLink {
+    health: Arc<LinkHealth>,
     up: watch::Receiver<Option<Connection>>,
     _task: AbortOnDropHandle<()>,
 }
@@ -46,7 +49,8 @@ struct Connection {
     _driver: Arc<AbortOnDropHandle<()>>,
 }
 
-struct Shared {
+/// Failures of the link, between commands and the task that connects.
+struct LinkHealth {
     /// Number of the newest connection that failed during a command.
     failed: AtomicU64,
     failure: Notify,
@@ -54,17 +58,17 @@ struct Shared {
     reason: Mutex<String>,
 }
 
-impl Link {
+impl CommandLink {
     /// Starts a link. Connections get numbers from `counter`. `peer` names the server in log lines, such as "Redis".
     pub fn start(endpoint: Endpoint, counter: Arc<AtomicU64>, peer: &'static str) -> Self {
-        let shared = Arc::new(Shared {
+        let health = Arc::new(LinkHealth {
             failed: AtomicU64::new(0),
             failure: Notify::new(),
             reason: Mutex::new("not connected yet".into()),
         });
         let (sender, up) = watch::channel(None);
-        let task = tasks::spawn_owned(Task::RedisLink, keep(endpoint, counter, peer, Arc::clone(&shared), sender));
-        Self { shared, up, _task: task }
+        let task = tasks::spawn_owned(Task::RedisLink, keep(endpoint, counter, peer, Arc::clone(&health), sender));
+        Self { health, up, _task: task }
     }
 
     /// The number of the current connection. Another connection may lead to another Redis, or to a Redis that has lost
@@ -101,13 +105,13 @@ impl Link {
                     answers = answers.into_iter().skip(1).step_by(2).collect();
                 }
                 if answers.iter().any(is_wrong_server) {
-                    self.shared.report(connection.number);
+                    self.health.report(connection.number);
                 }
                 Ok(answers)
             }
             Ok(Err(error)) => {
                 if error.is_unrecoverable_error() {
-                    self.shared.report(connection.number);
+                    self.health.report(connection.number);
                 }
                 Err(BrokerError::Unavailable(error.to_string()))
             }
@@ -130,22 +134,22 @@ impl Link {
             Ok(Ok(connection)) => connection.clone(),
             _ => None,
         }
-        .ok_or_else(|| BrokerError::Unavailable(self.shared.reason()))
+        .ok_or_else(|| BrokerError::Unavailable(self.health.reason()))
     }
 }
 
-impl Shared {
+impl LinkHealth {
     fn report(&self, number: u64) {
         self.failed.fetch_max(number, Ordering::Relaxed);
         self.failure.notify_one();
     }
 
     fn reason(&self) -> String {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.reason.lock().clone()
     }
 
     fn set_reason(&self, reason: String) {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *self.reason.lock() = reason;
     }
 }
 
@@ -154,23 +158,23 @@ async fn keep(
     endpoint: Endpoint,
     counter: Arc<AtomicU64>,
     peer: &'static str,
-    shared: Arc<Shared>,
+    health: Arc<LinkHealth>,
     up: watch::Sender<Option<Connection>>,
 ) {
     let address = endpoint.name();
-    let mut pause = PAUSE.0;
+    let mut backoff = Backoff::new(PAUSE);
     let mut announced = false;
     loop {
         match connect(&endpoint).await {
             Ok((inner, driver)) => {
                 let number = counter.fetch_add(1, Ordering::AcqRel) + 1;
-                pause = PAUSE.0;
+                backoff.reset();
                 announced = false;
                 tracing::info!(%address, "connected to {peer}");
                 up.send_replace(Some(Connection { number, inner: inner.clone(), _driver: driver }));
-                let reason = watch_over(inner, number, &shared).await;
+                let reason = watch_over(inner, number, &health).await;
                 tracing::warn!(%address, %reason, "lost the connection to {peer}, reconnecting");
-                shared.set_reason(reason);
+                health.set_reason(reason);
                 up.send_replace(None);
             }
             Err(reason) => {
@@ -179,11 +183,10 @@ async fn keep(
                     tracing::warn!(%address, %reason, "cannot connect to {peer}, retrying about once a second");
                     announced = true;
                 }
-                shared.set_reason(reason);
+                health.set_reason(reason);
             }
         }
-        sleep(pause).await;
-        pause = (2 * pause).min(PAUSE.1);
+        sleep(backoff.pause()).await;
     }
 }
 
@@ -204,14 +207,14 @@ async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<Abor
 }
 
 /// Watches a connection until a failure; returns the reason.
-async fn watch_over(mut connection: MultiplexedConnection, number: u64, shared: &Shared) -> String {
+async fn watch_over(mut connection: MultiplexedConnection, number: u64, health: &LinkHealth) -> String {
     let mut lost = 0;
     loop {
         tokio::select! {
             () = sleep(PING_INTERVAL) => {}
-            () = shared.failure.notified() => {}
+            () = health.failure.notified() => {}
         }
-        if shared.failed.load(Ordering::Relaxed) >= number {
+        if health.failed.load(Ordering::Relaxed) >= number {
             return "a command failed".into();
         }
         match timeout(COMMAND_TIMEOUT, redis::cmd("PING").exec_async(&mut connection)).await {

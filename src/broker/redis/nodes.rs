@@ -13,16 +13,17 @@ use super::delivery::queue;
 use super::keys::Keys;
 use super::sentinels::Sentinels;
 use super::slots::{self, SlotMap};
-use super::subscriber::State;
-use super::subscriptions::{Common, Refusal};
+use super::subscriber::RedisSubscriber;
+use super::subscriptions::{Common, SubscriptionError};
 use crate::broker::BrokerError;
 use crate::config::Topology;
 use crate::tasks::{self, Task};
 use futures_util::future::join_all;
 use links::{Lane, Links, unavailable};
+use parking_lot::Mutex;
 use redis::{Cmd, Script, Value};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -44,7 +45,7 @@ impl Nodes {
     pub fn start(Address { topology, seeds, login }: Address, prefix: &str) -> Self {
         let clustered = matches!(topology, Topology::Cluster);
         let keys = if clustered { Keys::clustered(prefix) } else { Keys::new(prefix) };
-        let state = Arc::new(State::new(keys));
+        let state = Arc::new(RedisSubscriber::new(keys));
         let (queue, delivery) = queue();
         let slots = match (&topology, seeds.first()) {
             (Topology::Single, Some(only)) => SlotMap::all_of(only.name()),
@@ -78,7 +79,7 @@ impl Nodes {
         Self { links, _tasks: tasks }
     }
 
-    pub fn state(&self) -> &Arc<State> {
+    pub fn state(&self) -> &Arc<RedisSubscriber> {
         &self.links.common.state
     }
 
@@ -107,8 +108,8 @@ impl Nodes {
             let error = match result {
                 Ok(()) if !moved => return Ok(()),
                 Ok(()) => unavailable("the channel's slot has moved to another node"),
-                Err(Refusal::Failed(error)) if !moved => return Err(error),
-                Err(Refusal::Failed(error) | Refusal::Elsewhere(error)) => error,
+                Err(SubscriptionError::Failed(error)) if !moved => return Err(error),
+                Err(SubscriptionError::Failed(error) | SubscriptionError::Elsewhere(error)) => error,
             };
             if !self.links.moves() || Instant::now() > deadline {
                 return Err(error);
@@ -134,23 +135,23 @@ impl Nodes {
 
     /// Sends commands, in one pipeline per node. The first error among the answers is the result.
     pub async fn run(&self, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(None, None, commands, Lane::Commands, false).await
+        self.links.route(None, None, commands, Lane::Commands, false).await
     }
 
     /// As [`Nodes::run`], but fails if a connection or a change of owners is newer than `number`.
     pub async fn run_on(&self, number: u64, commands: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(Some(number), None, commands, Lane::Commands, false).await
+        self.links.route(Some(number), None, commands, Lane::Commands, false).await
     }
 
     /// Sends calls of a script. Calls that failed because Redis had lost the script, or because another node owns the
     /// slot, are sent again, together with later calls of the same slot. Hence repeating a call must be harmless.
     pub async fn call(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(None, Some(script), calls, Lane::Commands, false).await
+        self.links.route(None, Some(script), calls, Lane::Commands, false).await
     }
 
     /// As [`Nodes::call`], for large answers: over the bulk link, with few concurrent reads.
     pub async fn read(&self, script: &Script, calls: &[Cmd]) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(None, Some(script), calls, Lane::Bulk, false).await
+        self.links.route(None, Some(script), calls, Lane::Bulk, false).await
     }
 
     /// As [`Nodes::call`], but fails if a connection or a change of owners is newer than `number`.
@@ -160,7 +161,7 @@ impl Nodes {
         script: &Script,
         calls: &[Cmd],
     ) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(number, Some(script), calls, Lane::Commands, false).await
+        self.links.route(number, Some(script), calls, Lane::Commands, false).await
     }
 
     /// As [`Nodes::call_on`], but returns after a replica's confirmation, on nodes with a replica. Otherwise, a replica
@@ -171,6 +172,6 @@ impl Nodes {
         script: &Script,
         calls: &[Cmd],
     ) -> Result<Vec<Value>, BrokerError> {
-        self.links.carry_out(number, Some(script), calls, Lane::Commands, true).await
+        self.links.route(number, Some(script), calls, Lane::Commands, true).await
     }
 }

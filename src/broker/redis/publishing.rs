@@ -17,10 +17,10 @@ use super::{RedisBroker, link, millis, slots, wire};
 use crate::broker::{BrokerError, Entry, Mark, new_epoch};
 use crate::channel::CONTROL;
 use crate::protocol::Position;
+use parking_lot::MutexGuard;
 use redis::{Cmd, Value};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
 
 /// The shared mark and the newest barrier, as last seen.
 #[derive(Default)]
@@ -146,7 +146,7 @@ impl RedisBroker {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     pub(super) fn known_mark(&self) -> Option<Mark> {

@@ -9,9 +9,10 @@ use super::delivery::Queue;
 use super::slots;
 use super::subscriber::BySlot;
 use crate::tasks::{self, Task};
+use parking_lot::{Mutex, MutexGuard};
 use redis::{Cmd, PushKind, Value, parse_redis_value_async};
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
@@ -25,14 +26,15 @@ const READ_BUFFER: usize = 64 * 1024;
 
 pub struct PubSub {
     writer: Writer,
-    shared: Arc<Shared>,
+    state: Arc<ReaderState>,
     pings: u64,
     _reader: AbortOnDropHandle<()>,
 }
 
+/// State of a connection, between the reading task and the owner.
 #[derive(Default)]
-struct Shared {
-    /// A std Mutex is enough: never held across an await.
+struct ReaderState {
+    /// Never held across an await.
     seen: Mutex<Seen>,
     /// Wakes the owner of the connection.
     changed: Notify,
@@ -59,9 +61,9 @@ impl PubSub {
     pub async fn connect(endpoint: Endpoint, queue: Arc<Queue>) -> Result<Self, String> {
         let connected = timeout(ANSWER_TIMEOUT, endpoint.connect()).await;
         let (reader, writer) = connected.map_err(|_| silent())??.split();
-        let shared = Arc::new(Shared::default());
-        let reader = tasks::spawn_owned(Task::RedisReader, read(reader, Arc::clone(&shared), queue));
-        let mut connection = Self { writer, shared, pings: 0, _reader: reader };
+        let state = Arc::new(ReaderState::default());
+        let reader = tasks::spawn_owned(Task::RedisReader, read(reader, Arc::clone(&state), queue));
+        let mut connection = Self { writer, state, pings: 0, _reader: reader };
         let mut hello = redis::cmd("HELLO");
         hello.arg(3);
         let login = &endpoint.login;
@@ -99,7 +101,7 @@ impl PubSub {
                         return Err(refused.clone());
                     }
                 }
-                self.shared.changed.notified().await;
+                self.state.changed.notified().await;
             }
         };
         timeout(ANSWER_TIMEOUT, exchanged).await.unwrap_or_else(|_| Err(silent()))
@@ -140,18 +142,18 @@ impl PubSub {
                     return Ok(());
                 }
             }
-            self.shared.changed.notified().await;
+            self.state.changed.notified().await;
         }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.shared.seen()
+        self.state.seen()
     }
 }
 
-impl Shared {
+impl ReaderState {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     fn take(&self, value: Value, queue: &Queue) {
@@ -194,17 +196,17 @@ impl Shared {
     }
 }
 
-async fn read(reader: Reader, shared: Arc<Shared>, queue: Arc<Queue>) {
+async fn read(reader: Reader, state: Arc<ReaderState>, queue: Arc<Queue>) {
     let mut reader = BufReader::with_capacity(READ_BUFFER, reader);
     let mut decoder = Default::default();
     let reason = loop {
         match parse_redis_value_async(&mut decoder, &mut reader).await {
-            Ok(value) => shared.take(value, &queue),
+            Ok(value) => state.take(value, &queue),
             Err(error) => break error.to_string(),
         }
     };
-    shared.seen().ended = Some(reason);
-    shared.changed.notify_one();
+    state.seen().ended = Some(reason);
+    state.changed.notify_one();
 }
 
 fn silent() -> String {

@@ -5,7 +5,7 @@
 //! publication waits for.
 
 use super::address::Endpoint;
-use super::link::Link;
+use super::link::CommandLink;
 use crate::broker::BrokerError;
 use futures_util::future::join_all;
 use redis::{Cmd, RedisConnectionInfo, Value};
@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 pub struct Sentinels {
     service: String,
-    sentinels: Vec<(Endpoint, Link)>,
+    sentinels: Vec<(Endpoint, CommandLink)>,
     /// Login to the master.
     login: RedisConnectionInfo,
 }
@@ -45,7 +45,7 @@ impl Sentinels {
         // A separate counter: a new connection to a sentinel says nothing about Redis's data.
         let counter = Arc::default();
         let start = |endpoint: Endpoint| {
-            let link = Link::start(endpoint.clone(), Arc::clone(&counter), "a Redis sentinel");
+            let link = CommandLink::start(endpoint.clone(), Arc::clone(&counter), "a Redis sentinel");
             (endpoint, link)
         };
         Self { service, sentinels: endpoints.into_iter().map(start).collect(), login }

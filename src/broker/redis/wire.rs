@@ -10,7 +10,7 @@
 //!
 //! Other programs with access to Redis can write anything; the parsers accept well-formed messages only.
 
-use crate::broker::status::{Choice, Mode, State};
+use crate::broker::status_store::{Choice, Mode, UserStatus};
 use crate::broker::{BrokerError, History, Mark, PresenceStats};
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use bytes::Bytes;
@@ -26,7 +26,7 @@ pub enum Message {
     },
     Signal(Publication),
     Movement(Movement, ClientInfo),
-    Status(State),
+    Status(UserStatus),
 }
 
 /// Parses a message; `None` for a foreign or malformed message. The payload shares the message's memory.
@@ -76,9 +76,9 @@ fn position(text: &[u8]) -> Option<(Position, &[u8])> {
     Some((Position { offset, epoch: epoch(&rest[..colon])? }, &rest[colon + 1..]))
 }
 
-fn state(status: &str, last_seen: &str, version: u64) -> Option<State> {
+fn state(status: &str, last_seen: &str, version: u64) -> Option<UserStatus> {
     let last_seen = if last_seen.is_empty() { None } else { Some(last_seen.parse().ok()?) };
-    Some(State { status: word(status)?, last_seen, version })
+    Some(UserStatus { status: word(status)?, last_seen, version })
 }
 
 /// The value of an enum with this name.
@@ -146,7 +146,7 @@ pub fn read_presence_stats(reply: &Value) -> Result<PresenceStats, BrokerError> 
 }
 
 /// The reply of `status_get.lua` for `count` users.
-pub fn read_states(reply: &Value, count: usize) -> Option<Vec<Option<State>>> {
+pub fn read_states(reply: &Value, count: usize) -> Option<Vec<Option<UserStatus>>> {
     let texts = texts(reply).filter(|texts| texts.len() == 3 * count)?;
     let read = |parts: &[&str]| match parts {
         ["", ..] => Some(None),
@@ -163,7 +163,7 @@ pub fn read_choices(reply: &Value, count: usize) -> Option<Vec<Choice>> {
 }
 
 /// The reply of `status_choose.lua`.
-pub fn read_chosen(reply: &Value) -> Option<(Choice, State)> {
+pub fn read_chosen(reply: &Value) -> Option<(Choice, UserStatus)> {
     let [mode, at, status, last_seen, version] = texts(reply)?.try_into().ok()?;
     Some((choice(mode, at)?, state(status, last_seen, version.parse().ok()?)?))
 }
@@ -263,7 +263,7 @@ fn bytes(value: Value) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::status::Status;
+    use crate::broker::status_store::Status;
     use proptest::prelude::*;
 
     fn data(text: &'static str) -> Payload {
@@ -315,9 +315,9 @@ mod tests {
     #[test]
     fn a_status_and_a_movement_are_read() {
         let read = |text: &'static str| read(&Bytes::from_static(text.as_bytes()));
-        let state = State { status: Status::Dnd, last_seen: Some(7), version: 1_700_000_000_000_001 };
+        let state = UserStatus { status: Status::Dnd, last_seen: Some(7), version: 1_700_000_000_000_001 };
         assert_eq!(read("v1700000000000001:dnd:7"), Some(Message::Status(state)));
-        let never = State { status: Status::Offline, last_seen: None, version: 3 };
+        let never = UserStatus { status: Status::Offline, last_seen: None, version: 3 };
         assert_eq!(read("v3:offline:"), Some(Message::Status(never)));
         let info = ClientInfo { user: "u".into(), client: "c".into() };
         assert_eq!(read(r#"l{"user":"u","client":"c"}"#), Some(Message::Movement(Movement::Leave, info)));

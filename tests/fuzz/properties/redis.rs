@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use konvert_gateway::broker::History;
 use konvert_gateway::broker::redis::wire::{self, Message};
-use konvert_gateway::broker::status::State;
+use konvert_gateway::broker::status_store::UserStatus;
 use konvert_gateway::hub::feed::Feed;
 use konvert_gateway::protocol::json::publication_push;
 use konvert_gateway::protocol::{ClientInfo, Position, Publication};
@@ -44,7 +44,7 @@ fn message(bytes: &Bytes, feed: &mut Feed) {
             assert!(serde_json::from_slice::<ClientInfo>(&json).is_ok_and(|again| again == info));
         }
         Some(Message::Status(state)) => {
-            let again = serde_json::from_slice::<State>(state.payload().as_bytes());
+            let again = serde_json::from_slice::<UserStatus>(state.payload().as_bytes());
             assert!(again.is_ok_and(|again| again == state));
         }
         None => {}

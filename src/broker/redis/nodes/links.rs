@@ -1,15 +1,16 @@
 //! Links to all nodes, by address, and the last known owners of the slots.
 
 use super::super::address::Endpoint;
-use super::super::link::Link;
+use super::super::link::CommandLink;
 use super::super::sentinels::Sentinels;
 use super::super::slots::SlotMap;
 use super::super::subscriptions::{Common, Subscriptions};
 use crate::broker::BrokerError;
+use parking_lot::{Mutex, MutexGuard};
 use redis::{Cmd, RedisConnectionInfo, Value};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 pub struct Links {
@@ -23,7 +24,7 @@ pub struct Links {
     /// Value of `counter` at the last change of owners.
     pub since: AtomicU64,
     pub slots: watch::Sender<Arc<SlotMap>>,
-    /// Nodes by address. A std Mutex is enough: never held across an await.
+    /// Nodes by address. Never held across an await.
     pub table: Mutex<HashMap<String, Arc<Node>>>,
     /// Why the owners are not known, for error messages.
     pub trouble: Mutex<String>,
@@ -42,9 +43,9 @@ pub enum Lane {
 }
 
 pub struct Node {
-    pub link: Link,
+    pub link: CommandLink,
     /// For large answers: keeps commands from waiting behind the bytes.
-    pub bulk: Link,
+    pub bulk: CommandLink,
     /// Permits for reads over `bulk`.
     reads: Semaphore,
     pub subscriptions: Subscriptions,
@@ -71,7 +72,7 @@ impl Node {
 
 impl Links {
     pub fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<Node>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     /// Whether slots can move to another node: in a cluster, and with sentinels.
@@ -88,9 +89,9 @@ impl Links {
     pub fn add(&self, endpoint: &Endpoint) -> Arc<Node> {
         let start = || {
             let subscriptions = Subscriptions::start(endpoint.clone(), self.common.clone());
-            let link = Link::start(endpoint.clone(), Arc::clone(&self.counter), "Redis");
+            let link = CommandLink::start(endpoint.clone(), Arc::clone(&self.counter), "Redis");
             // A counter of its own, unused: this link carries no publications.
-            let bulk = Link::start(endpoint.clone(), Arc::default(), "Redis for large reads");
+            let bulk = CommandLink::start(endpoint.clone(), Arc::default(), "Redis for large reads");
             Arc::new(Node { link, bulk, reads: Semaphore::new(READS), subscriptions })
         };
         Arc::clone(self.table().entry(endpoint.name()).or_insert_with(start))
@@ -114,7 +115,7 @@ impl Links {
     }
 
     pub fn unknown(&self) -> BrokerError {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = self.trouble.lock();
         BrokerError::Unavailable(if self.sentinels.is_some() {
             format!("the master is not known: {trouble}")
         } else {
@@ -123,7 +124,7 @@ impl Links {
     }
 
     pub fn set_trouble(&self, trouble: String) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.trouble.lock() = trouble;
     }
 }
 

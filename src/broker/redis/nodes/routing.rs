@@ -37,7 +37,7 @@ enum Detour {
 impl Links {
     /// Sends commands, grouped by node, until each has an answer. `fence`: fails if a connection, or the last change of
     /// owners, is newer than this number. `replicated`: also waits for one replica, on nodes with replicas.
-    pub async fn carry_out(
+    pub async fn route(
         &self,
         fence: Option<u64>,
         script: Option<&Script>,

@@ -54,7 +54,7 @@ local function choose(it, mode, chosen)
 end
 
 -- Computes the status, stores the user, and announces a change.
-local function settle(it)
+local function recompute(it)
   local connected, busy, due = false, false, nil
   for client, lease in pairs(it.leases) do
     if lease.till <= now then

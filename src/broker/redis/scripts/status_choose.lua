@@ -3,5 +3,5 @@ local it = load(ARGV[5])
 if ARGV[6] ~= '' then
   choose(it, ARGV[6], math.max(it.chosen + 1, micros))
 end
-settle(it)
+recompute(it)
 return { it.mode, text(it.chosen), it.status, it.last, text(it.version) }

@@ -6,7 +6,7 @@ for i = 5, #ARGV, 4 do
     if ARGV[i + 3] == '1' then
       it.grace = now + GRACE
     end
-    settle(it)
+    recompute(it)
   end
 end
 return 1

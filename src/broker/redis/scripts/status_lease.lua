@@ -7,7 +7,7 @@ for i = 5, #ARGV, 6 do
     choose(it, ARGV[i + 4], tonumber(ARGV[i + 5]))
   end
   take(it, ARGV[i + 1], tonumber(ARGV[i + 3]), ARGV[i + 2])
-  settle(it)
+  recompute(it)
   answers[#answers + 1] = it.mode
   answers[#answers + 1] = text(it.chosen)
 end

@@ -14,6 +14,6 @@ if hold > now then
 end
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(now), 'LIMIT', 0, 100)
 for _, user in ipairs(due) do
-  settle(load(user))
+  recompute(load(user))
 end
 return #due

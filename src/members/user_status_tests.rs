@@ -4,14 +4,14 @@ use super::*;
 use crate::auth::Account;
 use crate::broker::Retention;
 use crate::broker::memory::MemoryBroker;
-use crate::broker::status::Status;
+use crate::broker::status_store::Status;
 use crate::config::Sources;
 use crate::outbox::Outbox;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 struct Node {
     broker: Arc<MemoryBroker>,
-    statuses: Arc<Statuses>,
+    statuses: Arc<UserStatuses>,
     register: Arc<Connections>,
 }
 
@@ -23,8 +23,9 @@ impl Node {
         let broker = MemoryBroker::new(Retention { presence_ttl, status_grace, ..Retention::default() });
         let presence = Presence::new(broker.clone());
         let register = Arc::<Connections>::default();
-        let statuses = Statuses::new(&config, broker.clone(), presence, Arc::clone(&register), Metrics::new().unwrap());
-        tokio::spawn(Statuses::run(Arc::downgrade(&statuses)));
+        let statuses =
+            UserStatuses::new(&config, broker.clone(), presence, Arc::clone(&register), Metrics::new().unwrap());
+        tokio::spawn(UserStatuses::run(Arc::downgrade(&statuses)));
         Self { broker, statuses, register }
     }
 
@@ -38,7 +39,7 @@ impl Node {
     }
 
     async fn status(&self) -> Status {
-        self.statuses.settled().await;
+        self.statuses.all_reported().await;
         self.broker.statuses(&["ann".to_owned()]).await.unwrap()[0].unwrap().status
     }
 }

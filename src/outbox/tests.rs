@@ -4,6 +4,7 @@ use crate::metrics::Metrics;
 use crate::protocol::frame::Text;
 use prometheus::IntGauge;
 use proptest::prelude::*;
+use std::io::{self, ErrorKind, IoSlice};
 use std::time::Duration;
 
 impl Outbox {
@@ -24,12 +25,12 @@ impl Outbox {
             self.writer.deliver();
             let before = batch.len();
             let texts: Vec<Bytes> =
-                self.lock().frames.iter().map(|it| Bytes::copy_from_slice(it.frame.text())).collect();
+                self.lock().unsent.frames().map(|frame| Bytes::copy_from_slice(frame.text())).collect();
             self.flush();
             batch.extend(texts);
-            match self.standing() {
+            match self.state() {
                 _ if batch.len() > before => return Ok(()),
-                Standing::Over(reason) => return Err(reason.unwrap()),
+                OutboxState::Over(reason) => return Err(reason.unwrap()),
                 _ => tokio::time::sleep(Duration::from_millis(1)).await,
             }
         }
@@ -46,15 +47,15 @@ pub struct Paper {
 
 impl Wire for Paper {
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        *self.calls.lock().unwrap() += 1;
+        *self.calls.lock() += 1;
         let all: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-        let mut room = self.room.lock().unwrap();
+        let mut room = self.room.lock();
         let taken = room.map_or(all.len(), |room| room.min(all.len()));
         if taken == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
         *room = room.map(|room| room - taken);
-        self.written.lock().unwrap().extend(&all[..taken]);
+        self.written.lock().extend(&all[..taken]);
         Ok(taken)
     }
 }
@@ -65,12 +66,12 @@ impl Paper {
     }
 
     fn make_room(&self, bytes: usize) {
-        *self.room.lock().unwrap() = Some(bytes);
+        *self.room.lock() = Some(bytes);
     }
 
     /// The texts of all complete messages, and true if a partial message follows.
     fn texts(&self) -> (Vec<String>, bool) {
-        let (written, mut texts) = (self.written.lock().unwrap(), Vec::new());
+        let (written, mut texts) = (self.written.lock(), Vec::new());
         let mut rest = &written[..];
         while rest.len() >= 2 {
             let (header, length) = match rest[1] {
@@ -126,17 +127,14 @@ fn what_is_queued_leaves_in_order_and_in_one_go() {
     assert_eq!(paper.texts(), (vec![], false));
     outbox.uncork();
     assert_eq!(paper.texts(), (vec!["a".into(), "b".into(), "c".into()], false));
-    assert_eq!(*paper.calls.lock().unwrap(), 1);
+    assert_eq!(*paper.calls.lock(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_writer_writes_each_once_and_holds_back_what_follows_at_once() {
     let papers: Vec<Arc<Paper>> = (0..100).map(|_| Arc::default()).collect();
-    let writers = crate::writer::Writers::start(
-        Duration::from_millis(2),
-        &Budget::unlimited(),
-        &Metrics::new().unwrap().outbox_seconds,
-    );
+    let writers =
+        writer::Writers::start(Duration::from_millis(2), &Budget::unlimited(), &Metrics::new().unwrap().outbox_seconds);
     let writer = writers.next();
     let outbox = |paper: &Arc<Paper>| Outbox::new(1 << 20, Arc::clone(paper) as Arc<dyn Wire>, writer.clone());
     let outboxes: Vec<_> = papers.iter().map(outbox).collect();
@@ -147,7 +145,7 @@ async fn the_writer_writes_each_once_and_holds_back_what_follows_at_once() {
     push("c");
     push("d");
     tokio::time::sleep(Duration::from_micros(100)).await;
-    let calls = |paper: &Arc<Paper>| *paper.calls.lock().unwrap();
+    let calls = |paper: &Arc<Paper>| *paper.calls.lock();
     assert!(papers.iter().all(|paper| calls(paper) == 1 && paper.texts().0 == ["a", "b"]));
     tokio::time::sleep(Duration::from_millis(4)).await;
     assert!(papers.iter().all(|paper| calls(paper) == 2 && paper.texts().0 == ["a", "b", "c", "d"]));
@@ -159,9 +157,9 @@ async fn what_was_queued_before_a_close_is_still_written() {
     outbox.push(text("last words"));
     outbox.close(codes::SHUTDOWN);
     assert!(!outbox.push(text("too late")));
-    assert_eq!(outbox.standing(), Standing::Open);
+    assert_eq!(outbox.state(), OutboxState::Open);
     assert_eq!(take(&outbox).await.unwrap(), ["last words"]);
-    assert_eq!(outbox.standing(), Standing::Over(Some(codes::SHUTDOWN)));
+    assert_eq!(outbox.state(), OutboxState::Over(Some(codes::SHUTDOWN)));
     outbox.push_last(text("goodbye"));
     assert_eq!(take(&outbox).await.unwrap(), ["goodbye"]);
 }
@@ -172,7 +170,7 @@ async fn a_full_queue_closes_as_slow_and_frees_its_memory() {
     assert!(outbox.push(frame(1 << 18)));
     assert!(!outbox.push(frame(1 << 20)));
     assert_eq!(held.get(), 0);
-    assert_eq!(outbox.standing(), Standing::Over(Some(codes::SLOW)));
+    assert_eq!(outbox.state(), OutboxState::Over(Some(codes::SLOW)));
     outbox.changed().await;
 }
 
@@ -220,7 +218,7 @@ fn a_reply_that_is_withdrawn_ends_the_connection_while_it_waits() {
         outbox.withdraw("b", &"b".into());
         assert!(outbox.push(text("c")));
         outbox.withdraw("a", &"a".into());
-        assert_eq!(outbox.standing(), Standing::Over(Some(codes::ACCESS_CHANGED)));
+        assert_eq!(outbox.state(), OutboxState::Over(Some(codes::ACCESS_CHANGED)));
         outbox.push_last(text("goodbye"));
         paper.make_room(1000);
         outbox.flush();
@@ -243,19 +241,19 @@ async fn a_full_socket_is_waited_for_and_each_stride_counts() {
     }
     let start = Instant::now();
     outbox.flush();
-    assert_eq!(outbox.standing(), Standing::Full(start));
+    assert_eq!(outbox.state(), OutboxState::Full(start));
     outbox.changed().await;
     tokio::time::advance(Duration::from_secs(1)).await;
     paper.make_room(STRIDE / 2);
     outbox.flush();
-    assert_eq!(outbox.standing(), Standing::Full(start), "progress below the stride does not count");
+    assert_eq!(outbox.state(), OutboxState::Full(start), "progress below the stride does not count");
     paper.make_room(STRIDE / 2);
     outbox.flush();
-    assert_eq!(outbox.standing(), Standing::Full(Instant::now()));
+    assert_eq!(outbox.state(), OutboxState::Full(Instant::now()));
     paper.make_room(8 * STRIDE);
     outbox.flush();
-    assert_eq!(outbox.standing(), Standing::Open);
-    assert_eq!(paper.written.lock().unwrap().len(), 8 * (STRIDE - FRAME_OVERHEAD));
+    assert_eq!(outbox.state(), OutboxState::Open);
+    assert_eq!(paper.written.lock().len(), 8 * (STRIDE - FRAME_OVERHEAD));
 }
 
 #[test]
@@ -269,7 +267,7 @@ fn who_is_gone_is_given_nothing_and_holds_nothing() {
     let outbox = Outbox::new(1 << 20, Arc::new(Broken), Writer::idle(Budget::unlimited()));
     assert!(outbox.push(text("a")));
     outbox.flush();
-    assert_eq!(outbox.standing(), Standing::Over(None));
+    assert_eq!(outbox.state(), OutboxState::Over(None));
     assert!(outbox.is_empty());
     assert_eq!(outbox.budget().held(), 0);
 }

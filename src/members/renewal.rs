@@ -1,4 +1,5 @@
-//! Periodic work for many clients, spread evenly over time: without bursts that delay other calls to the broker.
+//! Schedule of periodic renewals for many clients, spread evenly over time: without bursts that delay other calls to
+//! the broker.
 
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -12,7 +13,7 @@ const PARTS: usize = 16;
 const FEW: usize = 16;
 
 /// Assigns clients to turns of a round; a client's turn is the same in every round.
-pub struct Turns {
+pub struct RenewalSchedule {
     length: Duration,
     /// Time of the next turn. Late turns are made up for at once, so rounds do not get longer.
     due: Instant,
@@ -21,7 +22,7 @@ pub struct Turns {
     hasher: foldhash::fast::RandomState,
 }
 
-impl Turns {
+impl RenewalSchedule {
     /// `round`: time between two turns of a client.
     pub fn new(round: Duration) -> Self {
         let length = (round / TURNS).max(Duration::from_millis(1));
@@ -43,7 +44,7 @@ impl Turns {
         self.current = (self.current + 1) % u64::from(TURNS);
     }
 
-    pub fn is_of(&self, client: &str) -> bool {
+    pub fn is_due(&self, client: &str) -> bool {
         self.hasher.hash_one(client) % u64::from(TURNS) == self.current
     }
 
@@ -64,17 +65,17 @@ mod tests {
     async fn each_has_its_turn_once_in_a_round_and_none_is_crowded() {
         let clients: Vec<String> = (0..6400).map(|number| format!("client {number}")).collect();
         let round = Duration::from_secs(20);
-        let mut turns = Turns::new(round);
+        let mut schedule = RenewalSchedule::new(round);
         let mut had = vec![Vec::new(); clients.len()];
         let mut last = Instant::now();
         for _ in 0..2 * TURNS {
-            turns.next().await;
-            let its: Vec<usize> = (0..clients.len()).filter(|&i| turns.is_of(&clients[i])).collect();
+            schedule.next().await;
+            let its: Vec<usize> = (0..clients.len()).filter(|&i| schedule.is_due(&clients[i])).collect();
             assert!(its.len() < 200, "{} of 6400 at once", its.len());
-            for (at, part) in turns.parts(&its) {
-                assert!(part.len() <= FEW && at >= last && at < turns.begun + turns.length);
+            for (at, part) in schedule.parts(&its) {
+                assert!(part.len() <= FEW && at >= last && at < schedule.begun + schedule.length);
                 last = at;
-                part.iter().for_each(|&i| had[i].push(turns.begun));
+                part.iter().for_each(|&i| had[i].push(schedule.begun));
             }
         }
         assert!(had.iter().all(|had| had.len() == 2 && had[1] - had[0] == round));
@@ -83,27 +84,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_a_standstill_each_has_its_turn_once() {
         let clients: Vec<String> = (0..640).map(|number| format!("client {number}")).collect();
-        let mut turns = Turns::new(Duration::from_secs(10));
-        turns.next().await;
+        let mut schedule = RenewalSchedule::new(Duration::from_secs(10));
+        schedule.next().await;
         tokio::time::advance(Duration::from_secs(60)).await;
         let start = Instant::now();
         let mut had = vec![0; clients.len()];
         for _ in 0..TURNS {
-            turns.next().await;
-            had.iter_mut().zip(&clients).for_each(|(had, client)| *had += u32::from(turns.is_of(client)));
+            schedule.next().await;
+            had.iter_mut().zip(&clients).for_each(|(had, client)| *had += u32::from(schedule.is_due(client)));
         }
         assert!(had.iter().all(|had| *had == 1) && Instant::now() == start, "a single turn each, without a wait");
-        turns.next().await;
-        assert_eq!(turns.begun - start, turns.length, "then at the usual pace");
+        schedule.next().await;
+        assert_eq!(schedule.begun - start, schedule.length, "then at the usual pace");
     }
 
     #[tokio::test]
     async fn a_crowd_is_cut_into_so_many_parts_and_no_more() {
-        let turns = Turns::new(Duration::from_secs(20));
+        let schedule = RenewalSchedule::new(Duration::from_secs(20));
         for (due, parts) in [(0, 0), (1, 1), (FEW, 1), (FEW + 1, 2), (PARTS * FEW, PARTS), (100_000, PARTS)] {
             let due: Vec<usize> = (0..due).collect();
-            assert_eq!(turns.parts(&due).count(), parts, "of {}", due.len());
-            assert_eq!(turns.parts(&due).flat_map(|(_, part)| part).count(), due.len());
+            assert_eq!(schedule.parts(&due).count(), parts, "of {}", due.len());
+            assert_eq!(schedule.parts(&due).flat_map(|(_, part)| part).count(), due.len());
         }
     }
 }

@@ -33,7 +33,7 @@ pub enum Mode {
 
 /// A user's status at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct UserStatus {
     pub status: Status,
     /// Unix milliseconds. Offline: the user's last sign of life, or the moment of becoming invisible. Otherwise: the
     /// change to this status. `None` if unknown.
@@ -42,15 +42,16 @@ pub struct State {
     pub version: u64,
 }
 
-impl State {
+impl UserStatus {
     pub fn payload(&self) -> Payload {
         Payload::trusted(serde_json::to_vec(self).unwrap_or_default().into())
     }
 
-    /// Whether a client that knows `other` learns nothing new from this state.
-    pub fn is_told_by(&self, other: &Self) -> bool {
-        let seen = self.status != Status::Offline || self.last_seen.is_none() || self.last_seen == other.last_seen;
-        self.status == other.status && seen
+    /// Whether a client that knows `known` learns anything new from this state.
+    pub fn is_news_after(&self, known: &Self) -> bool {
+        let has_other_time =
+            self.status == Status::Offline && self.last_seen.is_some() && self.last_seen != known.last_seen;
+        self.status != known.status || has_other_time
     }
 }
 
@@ -100,11 +101,11 @@ pub trait StatusStore: Send + Sync {
     async fn end(&self, ends: &[End]) -> Result<(), BrokerError>;
 
     /// Changes a user's mode, or only reads with `None`. Returns the current mode and the state for other users.
-    async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError>;
+    async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, UserStatus), BrokerError>;
 
     /// States in the order of `users`. `None`: not known yet. The store has just started empty, and nodes may still
     /// have to renew the leases of the user's connections.
-    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<State>>, BrokerError>;
+    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<UserStatus>>, BrokerError>;
 
     /// Ends expired leases and grace periods. Every node calls this several times per lease; the calls share the work.
     /// After a pause of more than a third of a lease (an outage of Redis), sweeps do nothing for a whole lease, so that

@@ -2,19 +2,20 @@
 //!
 //! A publication for a thousand clients does not wake a thousand tasks. Each [`Writer`] serves a share of the
 //! connections. The writer gets the frame once, pushes the frame into the outboxes of the channel's subscribers in this
-//! share ([`Audience`]), and then writes each outbox with one system call. So each thread works on its own data.
+//! share ([`Recipients`]), and then writes each outbox with one system call. So each thread works on its own data.
 //!
 //! Frames that arrive for a client before the write leave in the same call. Frames that arrive within the hold after a
 //! write leave together at the end of the hold, so that a busy channel costs fewer calls. The first frame after a pause
 //! leaves at once.
 
+use super::budget::Budget;
 use crate::metrics::age;
-use crate::outbox::{Budget, Outbox};
 use crate::protocol::frame::Frame;
 use crate::tasks::{self, Task};
+use parking_lot::{Mutex, MutexGuard};
 use prometheus::Histogram;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -25,17 +26,24 @@ use tokio_util::task::AbortOnDropHandle;
 /// Writes before the task yields to other tasks of the thread: a fraction of a millisecond.
 const TURN: usize = 32;
 
+/// Queued frames of one client: an [`Outbox`](super::Outbox).
+pub trait WriteTarget: Send + Sync {
+    /// Writes the queued frames, and returns the bytes that left the queue, for the budget. `None`: the last write was
+    /// after `quiet_since`, and nothing was done.
+    fn write_if_due(&self, quiet_since: Option<Instant>, now: Instant) -> Option<usize>;
+}
+
 /// A channel's subscribers among the connections of one writer.
-pub trait Audience: Send + Sync {
+pub trait Recipients: Send + Sync {
     /// Pushes the frame of the publication at `offset` to the subscribers. Adds outboxes with frames to write to `due`.
     /// Returns the number of queued bytes.
-    fn queue(&self, frame: &Frame, offset: u64, due: &mut Vec<Arc<Outbox>>) -> usize;
+    fn queue(&self, frame: &Frame, offset: u64, due: &mut Vec<Arc<dyn WriteTarget>>) -> usize;
 }
 
 pub struct Writer {
     /// Shared by all writers.
-    pub budget: Budget,
-    // Held for a push or a swap: a std Mutex is enough.
+    budget: Budget,
+    // Held for a push or a swap.
     inbox: Mutex<Inbox>,
     arrived: Notify,
 }
@@ -44,12 +52,12 @@ pub struct Writer {
 struct Inbox {
     deliveries: Vec<Delivery>,
     /// Outboxes with frames to write.
-    due: Vec<Arc<Outbox>>,
+    due: Vec<Arc<dyn WriteTarget>>,
 }
 
 /// A publication for the subscribers of one channel and one writer.
 pub struct Delivery {
-    pub to: Arc<dyn Audience>,
+    pub to: Arc<dyn Recipients>,
     pub frame: Frame,
     /// The publication's offset in the channel.
     pub offset: u64,
@@ -87,12 +95,16 @@ impl Writer {
         Arc::new(Self { budget, inbox: Mutex::default(), arrived: Notify::new() })
     }
 
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Adds an outbox to the list. The outbox must not be on the list already.
-    pub fn add(&self, outbox: Arc<Outbox>) {
+    pub fn add(&self, outbox: Arc<dyn WriteTarget>) {
         self.put(|inbox| inbox.due.push(outbox));
     }
 
-    /// Queues a publication for an audience, after all earlier publications.
+    /// Queues a publication for its recipients, after all earlier publications.
     pub fn hand(&self, delivery: Delivery) {
         self.put(|inbox| inbox.deliveries.push(delivery));
     }
@@ -144,10 +156,10 @@ impl Writer {
     /// Writes the outboxes in `due`. Outboxes with a write after `quiet_since` move to `held` instead.
     async fn write(
         &self,
-        due: &mut Vec<Arc<Outbox>>,
+        due: &mut Vec<Arc<dyn WriteTarget>>,
         quiet_since: Option<Instant>,
         now: Instant,
-        held: &mut Vec<Arc<Outbox>>,
+        held: &mut Vec<Arc<dyn WriteTarget>>,
     ) {
         let mut written = 0;
         for (i, outbox) in due.drain(..).enumerate() {
@@ -164,7 +176,7 @@ impl Writer {
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inbox.lock()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Status channels: one state, the user's status, instead of a history. A subscriber gets the current status with the
 //! reply and every later change; after a gap, the newest status only.
 
-use super::current::Read;
-use super::{Channel, Hub, State, SubscribeError, Subscriber};
+use super::channel::{Channel, ChannelState};
+use super::latest_status::Read;
+use super::subscriber::Subscriber;
+use super::{Hub, SubscribeError};
 use crate::broker::BrokerError;
-use crate::broker::status::State as Status;
+use crate::broker::status_store::UserStatus;
 use crate::channel;
 use crate::connection::Connection;
 use crate::protocol::{Publication, json};
@@ -19,36 +21,36 @@ impl Hub {
         &self,
         name: &str,
         connection: &Arc<Connection>,
-        accept: impl FnOnce(Status) -> bool + Send,
+        accept: impl FnOnce(UserStatus) -> bool + Send,
     ) -> Result<bool, SubscribeError> {
-        let joining = self.hold(name);
+        let joining = self.find_or_create(name);
         let channel = &joining.channel;
         loop {
             self.make_live(channel).await?;
             let mut state = channel.state();
-            if state.subscribers.with(connection.id, |_| ()).is_some() {
+            if state.subscribers.contains(connection.id) {
                 return Err(SubscribeError::AlreadySubscribed);
             }
-            let current = state.flow.current().ok_or(SubscribeError::OtherKind)?;
+            let current = state.content.status().ok_or(SubscribeError::OtherKind)?;
             if current.is_live() {
                 let status = current.state();
-                return Ok(self.add(channel, &mut state, Subscriber::of(connection), || accept(status)));
+                return Ok(self.add(channel, &mut state, Subscriber::new(connection, 0), || accept(status)));
             }
         }
     }
 
-    /// Reads the status until the channel is live again. The caller holds the channel's link.
+    /// Reads the status until the channel is live again. The caller holds the channel's attachment.
     pub(super) async fn read_status(&self, channel: &Channel, user: &str) -> Result<(), BrokerError> {
         let user = [user.to_owned()];
         loop {
-            match channel.state().flow.current() {
+            match channel.state().content.status() {
                 Some(current) => current.begin_read(),
                 None => return Ok(()),
             }
             let read = self.broker.statuses(&user).await?.pop().flatten();
             self.level().await?;
             let mut state = channel.state();
-            match state.flow.current().map(|current| current.finish_read(read)) {
+            match state.content.status().map(|current| current.finish_read(read)) {
                 Some(Read::Again) => {}
                 Some(Read::News(status)) => {
                     self.deliver_status(channel, &mut state, status);
@@ -66,9 +68,10 @@ impl Hub {
             let users: Vec<String> = channels.iter().map(user).collect();
             let Ok(read) = self.broker.statuses(&users).await else { return };
             let doubtful = channels.iter().zip(read).filter(|(channel, read)| {
-                let flow = &mut channel.state().flow;
-                let differs = read.is_some_and(|read| flow.current().is_some_and(|it| !read.is_told_by(&it.state())));
-                differs && flow.doubt()
+                let content = &mut channel.state().content;
+                let differs =
+                    read.is_some_and(|read| content.status().is_some_and(|it| read.is_news_after(&it.state())));
+                differs && content.doubt()
             });
             self.sync_later(doubtful.map(|(channel, _)| Arc::clone(channel)).collect());
         }
@@ -76,7 +79,7 @@ impl Hub {
 
     /// Delivers a status to all subscribers; suspended subscribers get the status after the suspension. The caller
     /// holds the channel's state.
-    pub(super) fn deliver_status(&self, channel: &Channel, state: &mut State, status: Status) {
+    pub(super) fn deliver_status(&self, channel: &Channel, state: &mut ChannelState, status: UserStatus) {
         if state.subscribers.is_empty() {
             return;
         }

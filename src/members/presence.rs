@@ -1,13 +1,14 @@
 //! Presence of this node's clients in channels: renews their leases in the broker. Clients of invisible users are left
 //! out.
 
+use super::renewal::RenewalSchedule;
 use crate::broker::{Broker, BrokerError};
 use crate::event::INTERNAL;
 use crate::protocol::ClientInfo;
 use crate::tasks::{self, Task};
-use crate::turns::Turns;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
@@ -18,22 +19,22 @@ const CHUNK: usize = 500;
 
 pub struct Presence {
     broker: Arc<dyn Broker>,
-    local: Mutex<Local>,
+    local: Mutex<LocalClients>,
     /// Users who are invisible to all clients.
     hidden: Mutex<HashSet<String, foldhash::fast::RandomState>>,
     /// Calls that add clients of users who have become visible again.
     showing: TaskTracker,
-    leavers: mpsc::UnboundedSender<Leaver>,
+    departures: mpsc::UnboundedSender<Departure>,
 }
 
-enum Leaver {
+enum Departure {
     Client(Arc<str>, Arc<str>),
     /// Marks the end of the queue: answered once the broker knows all departures before the mark.
     Last(oneshot::Sender<()>),
 }
 
 /// This node's clients by name.
-type Local = HashMap<Arc<str>, Present, foldhash::fast::RandomState>;
+type LocalClients = HashMap<Arc<str>, Present, foldhash::fast::RandomState>;
 
 /// A client and its channels.
 struct Present {
@@ -43,49 +44,51 @@ struct Present {
 
 impl Presence {
     pub fn new(broker: Arc<dyn Broker>) -> Arc<Self> {
-        let (leavers, leaving) = mpsc::unbounded_channel();
+        let (departures, leaving) = mpsc::unbounded_channel();
         let (local, hidden, showing) = (Mutex::default(), Mutex::default(), TaskTracker::new());
-        let presence = Arc::new(Self { broker, local, hidden, showing, leavers });
-        tasks::spawn(Task::PresenceLeavers, Self::tell(Arc::downgrade(&presence), leaving));
+        let presence = Arc::new(Self { broker, local, hidden, showing, departures });
+        tasks::spawn(Task::PresenceLeavers, Self::report_departures(Arc::downgrade(&presence), leaving));
         presence
     }
 
     /// Reports departures to the broker. Batches departures that queued up during the previous call.
-    async fn tell(presence: Weak<Self>, mut leaving: mpsc::UnboundedReceiver<Leaver>) {
+    async fn report_departures(presence: Weak<Self>, mut leaving: mpsc::UnboundedReceiver<Departure>) {
         let mut batch = Vec::new();
         while leaving.recv_many(&mut batch, CHUNK).await > 0 {
             let Some(presence) = presence.upgrade() else { return };
-            let (mut gone, mut told) = (Vec::with_capacity(batch.len()), Vec::new());
-            for leaver in batch.drain(..) {
-                match leaver {
+            let (mut gone, mut waiting) = (Vec::with_capacity(batch.len()), Vec::new());
+            for departure in batch.drain(..) {
+                match departure {
                     // The client has returned already.
-                    Leaver::Client(channel, client) if presence.is_seen(&channel, &client) => {}
-                    Leaver::Client(channel, client) => gone.push((channel, client)),
-                    Leaver::Last(waiting) => told.push(waiting),
+                    Departure::Client(channel, client) if presence.is_visible(&channel, &client) => {}
+                    Departure::Client(channel, client) => gone.push((channel, client)),
+                    Departure::Last(reported) => waiting.push(reported),
                 }
             }
             if let Err(error) = presence.broker.remove_presence(&gone).await {
                 tracing::debug!(%error, "removing presence from the broker failed; the leases will expire");
             }
-            for waiting in told {
+            for reported in waiting {
                 // The receiver may have stopped waiting.
-                let _ = waiting.send(());
+                let _ = reported.send(());
             }
         }
     }
 
     /// Renews each lease three times within its duration, for as long as `presence` lives.
     pub async fn renew(presence: Weak<Self>, lease: Duration) {
-        let mut turns = Turns::new(lease / 3);
+        let mut schedule = RenewalSchedule::new(lease / 3);
         let mut failing = false;
         loop {
-            turns.next().await;
-            let Some(due) = presence.upgrade().map(|it| it.select(|_, info| turns.is_of(&info.client))) else { return };
-            for (at, part) in turns.parts(&due) {
+            schedule.next().await;
+            let Some(due) = presence.upgrade().map(|it| it.select(|_, info| schedule.is_due(&info.client))) else {
+                return;
+            };
+            for (at, part) in schedule.parts(&due) {
                 sleep_until(at).await;
                 let Some(presence) = presence.upgrade() else { return };
-                let seen = |(channel, info): &&(Arc<str>, ClientInfo)| presence.is_seen(channel, &info.client);
-                let part: Vec<_> = part.iter().filter(seen).cloned().collect();
+                let visible = |(channel, info): &&(Arc<str>, ClientInfo)| presence.is_visible(channel, &info.client);
+                let part: Vec<_> = part.iter().filter(visible).cloned().collect();
                 if let Err(error) = presence.broker.add_presence(&part).await {
                     // Logged once per outage.
                     if !std::mem::replace(&mut failing, true) {
@@ -124,7 +127,7 @@ impl Presence {
         }
         let clients = self.select(|channel, info| *info.user == *user && !channel.starts_with(INTERNAL));
         if hidden {
-            clients.into_iter().for_each(|(channel, info)| self.tell_of_leaving(channel, info.client));
+            clients.into_iter().for_each(|(channel, info)| self.report_departure(channel, info.client));
             return;
         }
         let me = Arc::clone(self);
@@ -168,7 +171,7 @@ impl Presence {
     }
 
     /// Whether the client is in the channel and visible.
-    fn is_seen(&self, channel: &str, client: &str) -> bool {
+    fn is_visible(&self, channel: &str, client: &str) -> bool {
         let local = self.local();
         let present = local.get(client).filter(|present| present.channels.iter().any(|it| **it == *channel));
         present.is_some_and(|present| self.shows(channel, &present.user))
@@ -198,8 +201,8 @@ impl Presence {
         let entered = self.broker.add_presence_if_room(channel, info, limit).await?;
         if !entered {
             self.leave(channel, &info.client);
-        } else if !self.is_seen(channel, &info.client) {
-            self.tell_of_leaving(Arc::clone(channel), Arc::clone(&info.client));
+        } else if !self.is_visible(channel, &info.client) {
+            self.report_departure(Arc::clone(channel), Arc::clone(&info.client));
         }
         Ok(entered)
     }
@@ -207,13 +210,13 @@ impl Presence {
     /// Returns at once. The broker is told in the background; if the call fails, the lease expires.
     pub fn leave(self: &Arc<Self>, channel: &str, client: &str) {
         if let Some((channel, client)) = self.take_out(channel, client) {
-            self.tell_of_leaving(channel, client);
+            self.report_departure(channel, client);
         }
     }
 
-    fn tell_of_leaving(&self, channel: Arc<str>, client: Arc<str>) {
+    fn report_departure(&self, channel: Arc<str>, client: Arc<str>) {
         // Fails only after a panic of the receiving task.
-        let _ = self.leavers.send(Leaver::Client(channel, client));
+        let _ = self.departures.send(Departure::Client(channel, client));
     }
 
     /// For the end of the process: removes all remaining clients, and returns once the broker knows all departures.
@@ -223,27 +226,27 @@ impl Presence {
         }
         self.showing.close();
         self.showing.wait().await;
-        let (last, told) = oneshot::channel();
-        if self.leavers.send(Leaver::Last(last)).is_ok() {
-            let _ = told.await;
+        let (last, reported) = oneshot::channel();
+        if self.departures.send(Departure::Last(last)).is_ok() {
+            let _ = reported.await;
         }
     }
 
     /// Removes clients that left, or were hidden, while the call that added them was under way.
     fn leave_again(self: &Arc<Self>, renewed: &[(Arc<str>, ClientInfo)]) {
         for (channel, info) in renewed {
-            if !self.is_seen(channel, &info.client) {
-                self.tell_of_leaving(Arc::clone(channel), Arc::clone(&info.client));
+            if !self.is_visible(channel, &info.client) {
+                self.report_departure(Arc::clone(channel), Arc::clone(&info.client));
             }
         }
     }
 
     /// May be taken while `local` is held, never the other way round.
     fn hidden(&self) -> MutexGuard<'_, HashSet<String, foldhash::fast::RandomState>> {
-        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hidden.lock()
     }
 
-    fn local(&self) -> MutexGuard<'_, Local> {
-        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    fn local(&self) -> MutexGuard<'_, LocalClients> {
+        self.local.lock()
     }
 }

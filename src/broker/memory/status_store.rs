@@ -1,28 +1,29 @@
 //! Users' statuses on a single node: the same logic as in `redis/scripts/status*.lua`, within this process.
 
 use super::MemoryBroker;
-use crate::broker::status::{Choice, End, Lease, Mode, State, Status, StatusStore};
+use crate::broker::status_store::{Choice, End, Lease, Mode, Status, StatusStore, UserStatus};
 use crate::broker::{BrokerError, Retention};
 use crate::channel;
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// A std Mutex is enough: held for a few lookups and never across an await. Calls to the sink are made under this lock,
+/// The lock is held for a few lookups and never across an await. Calls to the sink are made under this lock,
 /// which keeps each user's states in order.
 #[derive(Default)]
-pub(super) struct Statuses {
+pub(super) struct StatusTable {
     /// Boxed, since up to half of a large map is empty slots.
     users: Mutex<HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>>,
 }
 
 struct User {
     /// Few; mostly one.
-    leases: Vec<Held>,
+    leases: Vec<StoredLease>,
     choice: Choice,
-    state: State,
+    state: UserStatus,
     /// The last sign of life of ended connections, in Unix milliseconds.
     seen: u64,
     /// End of the grace period, during which a closed connection may return.
@@ -30,7 +31,7 @@ struct User {
     used_at: Instant,
 }
 
-struct Held {
+struct StoredLease {
     client: Arc<str>,
     till: Instant,
     seen: u64,
@@ -44,7 +45,7 @@ impl User {
     }
 
     /// Adds or renews a lease.
-    fn hold(&mut self, lease: Held) {
+    fn renew(&mut self, lease: StoredLease) {
         match self.leases.iter_mut().find(|held| held.client == lease.client) {
             Some(held) => *held = lease,
             None => {
@@ -56,7 +57,7 @@ impl User {
     }
 
     /// Computes the status again; returns the state if the status has changed.
-    fn settle(&mut self, now: Instant) -> Option<State> {
+    fn recompute(&mut self, now: Instant) -> Option<UserStatus> {
         let seen = &mut self.seen;
         self.leases.retain(|lease| {
             let lives = lease.till > now;
@@ -82,7 +83,7 @@ impl User {
         let left = status == Status::Offline && !connected && self.choice.mode != Mode::Invisible;
         let last_seen = if left { self.seen } else { micros() / 1000 };
         let version = micros().max(self.state.version + 1);
-        self.state = State { status, last_seen: Some(last_seen), version };
+        self.state = UserStatus { status, last_seen: Some(last_seen), version };
         Some(self.state)
     }
 }
@@ -98,10 +99,10 @@ fn seen(age: Duration) -> u64 {
 
 impl MemoryBroker {
     fn users(&self) -> MutexGuard<'_, HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>> {
-        self.statuses.users.lock().unwrap_or_else(PoisonError::into_inner)
+        self.statuses.users.lock()
     }
 
-    fn tell(&self, user: &str, changed: Option<State>) {
+    fn announce(&self, user: &str, changed: Option<UserStatus>) {
         if let (Some(state), Some(sink)) = (changed, self.sink()) {
             sink.status(&channel::status_of(user), state);
         }
@@ -119,13 +120,13 @@ impl StatusStore for MemoryBroker {
             if lease.choice.at > user.choice.at {
                 user.choice = lease.choice;
             }
-            user.hold(Held {
+            user.renew(StoredLease {
                 client: Arc::clone(&lease.client),
                 till: now + self.retention.presence_ttl,
                 seen: seen(lease.age),
                 idle: lease.idle,
             });
-            self.tell(&lease.user, user.settle(now));
+            self.announce(&lease.user, user.recompute(now));
             user.choice
         });
         Ok(choices.collect())
@@ -143,12 +144,12 @@ impl StatusStore for MemoryBroker {
             if end.closed {
                 user.grace = Some(now + self.retention.status_grace);
             }
-            self.tell(&end.user, user.settle(now));
+            self.announce(&end.user, user.recompute(now));
         }
         Ok(())
     }
 
-    async fn choose(&self, id: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError> {
+    async fn choose(&self, id: &str, mode: Option<Mode>) -> Result<(Choice, UserStatus), BrokerError> {
         let mut users = self.users();
         let now = Instant::now();
         let user = users.entry(id.into()).or_insert_with(|| Box::new(User::new(now)));
@@ -156,13 +157,13 @@ impl StatusStore for MemoryBroker {
         if let Some(mode) = mode {
             user.choice = Choice { mode, at: micros().max(user.choice.at + 1) };
         }
-        self.tell(id, user.settle(now));
+        self.announce(id, user.recompute(now));
         Ok((user.choice, user.state))
     }
 
-    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<State>>, BrokerError> {
+    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<UserStatus>>, BrokerError> {
         let known = self.users();
-        let unknown = State { version: micros(), ..State::default() };
+        let unknown = UserStatus { version: micros(), ..UserStatus::default() };
         Ok(users.iter().map(|user| Some(known.get(user.as_str()).map_or(unknown, |user| user.state))).collect())
     }
 
@@ -170,7 +171,7 @@ impl StatusStore for MemoryBroker {
         let now = Instant::now();
         let Retention { last_seen_ttl, .. } = self.retention;
         self.users().retain(|id, user| {
-            self.tell(id, user.settle(now));
+            self.announce(id, user.recompute(now));
             !user.leases.is_empty() || user.grace.is_some() || now - user.used_at < last_seen_ttl
         });
         Ok(())

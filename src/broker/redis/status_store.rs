@@ -6,7 +6,7 @@ use super::link::MAX_COMMANDS;
 use super::scripts::call;
 use super::{RedisBroker, millis, wire};
 use crate::broker::BrokerError;
-use crate::broker::status::{Choice, End, Lease, Mode, State, StatusStore};
+use crate::broker::status_store::{Choice, End, Lease, Mode, StatusStore, UserStatus};
 use async_trait::async_trait;
 use redis::{Cmd, Script, Value};
 use std::time::Duration;
@@ -101,14 +101,14 @@ impl StatusStore for RedisBroker {
         self.by_bucket(&self.scripts.status_end, ends, |end| &end.user, write, done).await.map(drop)
     }
 
-    async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, State), BrokerError> {
+    async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, UserStatus), BrokerError> {
         let script = &self.scripts.status_choose;
         let mut command = self.status_call(script, bucket(user));
         command.arg(self.keys().escaped(user).as_ref()).arg(mode.map(name).unwrap_or_default());
         wire::read_chosen(&self.call_one(script, command).await?).ok_or_else(unreadable)
     }
 
-    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<State>>, BrokerError> {
+    async fn statuses(&self, users: &[String]) -> Result<Vec<Option<UserStatus>>, BrokerError> {
         let write = |command: &mut Cmd, user: &String| {
             command.arg(self.keys().escaped(user).as_ref());
         };

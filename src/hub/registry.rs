@@ -1,0 +1,94 @@
+//! Registry of this node's channels: created with the first subscribe, removed some time after the last subscriber.
+
+use super::Hub;
+use super::channel::{Attachment, Channel, Content};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time that a channel without subscribers stays subscribed at the broker, so that a page reload costs no call.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// Guard of a subscribe in progress: keeps the channel in the registry.
+pub(super) struct Joining<'a> {
+    hub: &'a Hub,
+    pub channel: Arc<Channel>,
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        let idle = {
+            let mut state = self.channel.state();
+            state.joining -= 1;
+            state.is_idle()
+        };
+        if idle {
+            self.hub.detach_later(Arc::clone(&self.channel));
+        }
+    }
+}
+
+impl Hub {
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Channel>> {
+        self.channels.get(name).map(|channel| Arc::clone(&channel))
+    }
+
+    pub(super) fn all_channels(&self) -> Vec<Arc<Channel>> {
+        self.channels.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    pub fn channel_names(&self) -> Vec<Arc<str>> {
+        self.channels.iter().map(|entry| Arc::clone(entry.key())).collect()
+    }
+
+    /// Finds or creates the channel, and keeps it in the registry while the guard lives.
+    pub(super) fn find_or_create(&self, name: &str) -> Joining<'_> {
+        loop {
+            let channel = self.find(name).unwrap_or_else(|| {
+                let name: Arc<str> = name.into();
+                Arc::clone(&self.channels.entry(Arc::clone(&name)).or_insert_with(|| {
+                    self.metrics.channels.inc();
+                    Arc::new(Channel::new(name, self.recent))
+                }))
+            });
+            let mut state = channel.state();
+            if !state.closed {
+                state.joining += 1;
+                drop(state);
+                return Joining { hub: self, channel };
+            }
+        }
+    }
+
+    /// Removes the channel and unsubscribes at the broker, if the channel still has no subscribers after [`LINGER`].
+    pub(super) fn detach_later(&self, channel: Arc<Channel>) {
+        let Some(me) = self.me.upgrade() else { return };
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            let mut attachment = channel.attachment.lock().await;
+            {
+                let mut state = channel.state();
+                if !state.is_idle() {
+                    return;
+                }
+                // Before the broker's call: a subscribe during the call finds the channel not live, and waits for
+                // `attachment`.
+                state.content = Content::of(&channel.name, me.recent);
+            }
+            if *attachment == Attachment::Attached {
+                if let Err(error) = me.broker.unsubscribe(&channel.name).await {
+                    // Later publications find no channel and are dropped.
+                    tracing::debug!(%error, "unsubscribing from the broker failed; later publications are dropped");
+                }
+                *attachment = Attachment::Detached;
+            }
+            let removed = me.channels.remove_if(&channel.name, |_, found| {
+                let mut state = found.state();
+                state.closed = Arc::ptr_eq(found, &channel) && state.is_idle();
+                state.closed
+            });
+            if removed.is_some() {
+                me.metrics.channels.dec();
+            }
+        });
+    }
+}

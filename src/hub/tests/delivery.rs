@@ -1,0 +1,127 @@
+//! Subscribing, unsubscribing, and delivery in order.
+
+use super::*;
+
+#[tokio::test]
+async fn the_reply_comes_first_and_everything_later_follows_in_order() {
+    let node = Node::with_history(100).await;
+    node.publish(3).await;
+    let first = node.subscribe(1, None).await;
+    assert_eq!(first.position().offset, 3);
+    node.publish(3).await;
+    let second = node.subscribe(2, None).await;
+    assert_eq!(second.position().offset, 6);
+    node.publish(2).await;
+    assert_eq!(first.offsets(5).await, [4, 5, 6, 7, 8]);
+    assert_eq!(second.offsets(2).await, [7, 8]);
+    assert_eq!(node.metrics.deliveries.get(), 7);
+}
+
+#[tokio::test]
+async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
+    let node = Node::with_history(100).await;
+    let subscribed = node.subscribe(1, None).await;
+    let again = node.hub.subscribe(CHANNEL, &subscribed.connection, SubscribeOptions::default(), None, |_| true).await;
+    assert!(matches!(again, Err(SubscribeError::AlreadySubscribed)));
+    assert!(node.hub.unsubscribe(CHANNEL, &subscribed.connection));
+    assert!(!node.hub.unsubscribe(CHANNEL, &subscribed.connection));
+    node.publish(1).await;
+    subscribed.outbox.close(codes::SHUTDOWN);
+    assert_eq!(subscribed.outbox.take(&mut Vec::new()).await, Err(codes::SHUTDOWN));
+    assert_eq!(node.metrics.subscriptions.get(), 0);
+}
+
+#[tokio::test]
+async fn a_declined_subscribe_leaves_nothing_behind() {
+    let node = Node::with_history(100).await;
+    assert!(
+        !node.hub.subscribe(CHANNEL, &connection(1, 1000), SubscribeOptions::default(), None, |_| false).await.unwrap()
+    );
+    assert_eq!(node.hub.subscription_state(CHANNEL, 1), SubscriptionState::NotSubscribed);
+}
+
+#[tokio::test]
+async fn signals_reach_everybody_without_an_offset_but_those_who_block_their_sender() {
+    let node = Node::with_history(5).await;
+    let subscriber = node.subscribe(1, None).await;
+    for user in ["a pest", "u"] {
+        let info = ClientInfo { user: user.into(), client: "c".into() };
+        node.broker.signal(CHANNEL, Payload::parse(r#"{"type":"typing"}"#).unwrap(), info).await.unwrap();
+    }
+    let frame = subscriber.frames(1).await.remove(0);
+    assert_eq!(
+        frame["push"]["pub"],
+        serde_json::json!({"data": {"type": "typing"}, "info": {"user": "u", "client": "c"}})
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_channel_is_unlinked_after_a_while_and_can_be_used_again() {
+    let node = Node::with_history(5).await;
+    node.subscribe(1, None).await;
+    node.hub.unsubscribe(CHANNEL, &connection(1, 0));
+    assert_eq!(node.metrics.channels.get(), 1);
+    tokio::time::sleep(LINGER * 2).await;
+    assert_eq!(node.metrics.channels.get(), 0);
+    node.publish(1).await;
+    let back = node.subscribe(1, None).await;
+    assert_eq!(back.position().offset, 1);
+    node.publish(1).await;
+    assert_eq!(back.offsets(1).await, [2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_leaving_and_publishing_at_once_loses_nothing() {
+    let node = Node::with_history(10_000).await;
+    let (hub, broker) = (Arc::clone(&node.hub), Arc::clone(&node.broker));
+    let publishing = tokio::spawn(async move {
+        for seq in 1..=3000 {
+            let data = Payload::parse(&seq.to_string()).unwrap();
+            broker.publish(&[Entry { seq, at: 0, channel: CHANNEL.into(), data, barrier: false }]).await.unwrap();
+            if seq % 50 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let coming_and_going = (0..8).map(|id| {
+        let hub = Arc::clone(&hub);
+        tokio::spawn(async move {
+            let mut since: Option<Position> = None;
+            let mut got = 0;
+            while got < 3000 {
+                let connection = connection(id, 1 << 26);
+                let outbox = &connection.outbox;
+                let accept = |reply| outbox.push(json::reply(1, &Reply::Subscribe(reply)));
+                let recover = since.clone().unwrap_or(Position { offset: 0, epoch: hub_epoch(&hub).await });
+                let options = SubscribeOptions { recover: Some(&recover), ..SubscribeOptions::default() };
+                hub.subscribe(CHANNEL, &connection, options, None, accept).await.unwrap();
+                tokio::task::yield_now().await;
+                hub.unsubscribe(CHANNEL, &connection);
+                outbox.close(codes::SHUTDOWN);
+                let mut batch = Vec::new();
+                while outbox.take(&mut batch).await.is_ok() {}
+                for frame in batch {
+                    let frame: Value = serde_json::from_slice(&frame).unwrap();
+                    let publications = match &frame["subscribe"]["publications"] {
+                        Value::Array(recovered) => recovered.clone(),
+                        _ if frame["push"].is_object() => vec![frame["push"]["pub"].clone()],
+                        _ => Vec::new(),
+                    };
+                    for publication in publications {
+                        got += 1;
+                        assert_eq!(publication["offset"], got, "the next offset");
+                    }
+                }
+                since = Some(Position { offset: got, ..recover });
+            }
+        })
+    });
+    for task in coming_and_going.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    publishing.await.unwrap();
+}
+
+async fn hub_epoch(hub: &Hub) -> String {
+    hub.broker.history(CHANNEL, HistoryQuery::POSITION).await.unwrap().position.epoch
+}

@@ -1,0 +1,267 @@
+//! Statuses of the users with connections on this node. Renews the connections' leases in the broker, which make their
+//! users online, and serves users' commands about statuses. Invisible users are also hidden from the [`Presence`] of
+//! all channels.
+//!
+//! A single task reports new, changed and ended connections to the broker, in batches, and repeats failed reports, so
+//! that no report overtakes another. A connection without a sign of life for long counts as lost before its end is
+//! noticed.
+
+use super::leases::{EndedLease, LocalLeases, Reports};
+use super::presence::Presence;
+use super::renewal::RenewalSchedule;
+use crate::broker::BrokerError;
+use crate::broker::status_store::{Choice, End, Lease, Mode, StatusStore, UserStatus};
+use crate::config::Config;
+use crate::connection::{Connection, Connections};
+use crate::metrics::Metrics;
+use crate::tasks::{self, Task};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+/// Maximum number of leases or ends per call to the broker.
+const BATCH: usize = 500;
+/// Pause between attempts while the broker fails.
+const RETRY: Duration = Duration::from_millis(200);
+/// Maximum time for a client's answer to a ping, in addition to the interval of pings, before the connection counts as
+/// lost.
+const ANSWER: Duration = Duration::from_secs(5);
+
+pub struct UserStatuses {
+    store: Arc<dyn StatusStore>,
+    presence: Arc<Presence>,
+    /// This node's connections, by user.
+    register: Arc<Connections>,
+    metrics: Metrics,
+    lease: Duration,
+    /// Time without a sign of life after which a connection counts as lost.
+    silence: Duration,
+    // Held for a few reads, never across an await.
+    local: Mutex<LocalLeases>,
+    /// Wakes the reporting task after a change of `local`.
+    changed: Notify,
+    /// Notified once nothing is left to report.
+    reported: Notify,
+}
+
+impl UserStatuses {
+    pub fn new(
+        config: &Config,
+        store: Arc<dyn StatusStore>,
+        presence: Arc<Presence>,
+        register: Arc<Connections>,
+        metrics: Metrics,
+    ) -> Arc<Self> {
+        let silence = config.presence_ttl.max(config.ping_interval + ANSWER.min(config.pong_timeout));
+        let (local, changed, reported) = (Mutex::default(), Notify::new(), Notify::new());
+        Arc::new(Self {
+            store,
+            presence,
+            register,
+            metrics,
+            lease: config.presence_ttl,
+            silence,
+            local,
+            changed,
+            reported,
+        })
+    }
+
+    /// Runs for as long as `statuses` lives.
+    pub async fn run(statuses: Weak<Self>) {
+        let Some(me) = statuses.upgrade() else { return };
+        // Several times within a third of a lease, by which a sweep may be late.
+        let look = (me.lease / 30).min(Duration::from_secs(1));
+        let lease = me.lease;
+        drop(me);
+        tasks::spawn(Task::StatusSilence, Self::look(statuses.clone(), look));
+        tasks::spawn(Task::StatusRenewal, Self::renew(statuses.clone(), RenewalSchedule::new(lease / 3)));
+        while let Some(me) = statuses.upgrade() {
+            match timeout(look, me.changed.notified()).await {
+                Ok(()) => me.report().await,
+                Err(_) => continue,
+            }
+        }
+    }
+
+    /// Renews each lease in its turn.
+    async fn renew(statuses: Weak<Self>, mut schedule: RenewalSchedule) {
+        loop {
+            schedule.next().await;
+            let Some(due) = statuses.upgrade().map(|me| me.local().clients(|client| schedule.is_due(client))) else {
+                return;
+            };
+            for (at, part) in schedule.parts(&due) {
+                sleep_until(at).await;
+                let Some(me) = statuses.upgrade() else { return };
+                me.renew_now(part);
+            }
+        }
+    }
+
+    /// Looks for connections that have fallen silent, and sweeps the store.
+    async fn look(statuses: Weak<Self>, pause: Duration) {
+        let mut failed = false;
+        loop {
+            sleep(pause).await;
+            let Some(me) = statuses.upgrade() else { return };
+            me.look_for_silence();
+            match me.store.sweep().await {
+                Ok(()) if failed => {
+                    // The broker may have lost its data.
+                    let all = me.local().clients(|_| true);
+                    me.renew_now(&all);
+                    failed = false;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    me.failed(&error);
+                    failed = true;
+                }
+            }
+        }
+    }
+
+    /// Reports a new connection. On return, the user is online and the node knows whether the user is invisible. If
+    /// the broker does not answer by the deadline, the report is repeated in the background.
+    pub async fn enter(&self, connection: &Arc<Connection>, deadline: Instant) {
+        let lease = self.local().add(connection);
+        match timeout_at(deadline, self.store.lease(std::slice::from_ref(&lease))).await {
+            Ok(Ok(choices)) => self.learn(std::slice::from_ref(&lease), &choices),
+            failed => {
+                if let Ok(Err(error)) = failed {
+                    self.failed(&error);
+                }
+                self.local().report(Arc::clone(&connection.client));
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    fn learn(&self, leases: &[Lease], choices: &[Choice]) {
+        for (lease, choice) in leases.iter().zip(choices) {
+            let known = self.local().learn(&lease.client, *choice);
+            if let Some(known) = known {
+                self.presence.hide(&lease.user, known.mode == Mode::Invisible);
+            }
+        }
+    }
+
+    /// `closed`: whether either side closed the connection, rather than a ping being left unanswered.
+    pub fn leave(&self, connection: &Connection, closed: bool) {
+        let Some(choice) = self.local().remove(&connection.client, closed) else { return };
+        if choice.mode == Mode::Invisible && !self.has_others(connection) {
+            self.presence.forget(&connection.user);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Whether this node holds another connection of the user.
+    fn has_others(&self, connection: &Connection) -> bool {
+        let others = self.register.of(&connection.user);
+        let local = self.local();
+        others.iter().any(|other| other.id != connection.id && local.contains(&other.client))
+    }
+
+    /// Records that a connection's user is idle, or active again.
+    pub fn set_idle(&self, connection: &Connection, idle: bool) {
+        if self.local().set_idle(&connection.client, idle) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Sets the user's chosen mode; `None` only reads. Returns the mode, and the status shown to other users.
+    pub async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Mode, UserStatus), BrokerError> {
+        let (choice, state) = self.store.choose(user, mode).await?;
+        let of_user = self.register.of(user);
+        let known = {
+            let mut local = self.local();
+            of_user.iter().filter_map(|connection| local.learn(&connection.client, choice)).last()
+        };
+        if let Some(known) = known {
+            self.presence.hide(user, known.mode == Mode::Invisible);
+        }
+        Ok((choice.mode, state))
+    }
+
+    /// Statuses in the order of `users`.
+    pub async fn of(&self, users: &[String]) -> Result<Vec<UserStatus>, BrokerError> {
+        let states = self.store.statuses(users).await?;
+        Ok(states.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Returns once the broker knows all reports.
+    pub async fn all_reported(&self) {
+        loop {
+            let reported = self.reported.notified();
+            if self.local().is_reported() {
+                return;
+            }
+            reported.await;
+        }
+    }
+
+    /// For the end of the process: ends all remaining connections as if they had closed.
+    pub fn withdraw(&self) {
+        let left = self.local().connections();
+        left.iter().for_each(|connection| self.leave(connection, true));
+    }
+
+    /// Queues renewals of the clients' leases, except for clients that are gone or lost.
+    fn renew_now(&self, clients: &[Arc<str>]) {
+        self.local().renew(clients.iter().cloned());
+        self.changed.notify_one();
+    }
+
+    fn look_for_silence(&self) {
+        if self.local().look_for_silence(self.silence) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Sends due reports until none is left. Ends go first: a client that returned after being lost has a lease in the
+    /// end.
+    async fn report(&self) {
+        loop {
+            let reports = self.local().take_due();
+            if reports.is_empty() {
+                self.reported.notify_waiters();
+                return;
+            }
+            if let Err(error) = self.send(&reports).await {
+                self.failed(&error);
+                self.local().put_back(reports, self.lease);
+                sleep(RETRY).await;
+            }
+        }
+    }
+
+    async fn send(&self, reports: &Reports) -> Result<(), BrokerError> {
+        let ends: Vec<End> = reports.ends.iter().map(EndedLease::as_end).collect();
+        for ends in ends.chunks(BATCH) {
+            self.store.end(ends).await?;
+        }
+        let clients: Vec<&Arc<str>> = reports.leases.iter().collect();
+        for clients in clients.chunks(BATCH) {
+            let leases = self.local().leases_of(clients);
+            let choices = self.store.lease(&leases).await?;
+            self.learn(&leases, &choices);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &BrokerError) {
+        self.metrics.broker_errors.with_label_values(&["status"]).inc();
+        tracing::debug!(%error, "a call to the broker about users' statuses failed; retrying");
+    }
+
+    fn local(&self) -> MutexGuard<'_, LocalLeases> {
+        self.local.lock()
+    }
+}
+
+#[cfg(test)]
+#[path = "user_status_tests.rs"]
+mod tests;
