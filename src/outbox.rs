@@ -105,8 +105,8 @@ impl Outbox {
 
     /// Whether `bytes` more would be queued without ending the connection. Also true if the connection is ending.
     pub fn has_room(&self, bytes: usize) -> bool {
-        let state = self.lock();
-        state.closed.is_some() || state.wire.is_none() || self.has_room_for(state.queued + bytes)
+        let inner = self.lock();
+        inner.closed.is_some() || inner.unsent.is_gone() || self.has_room_for(inner.unsent.queued() + bytes)
     }
 
     /// Whether the queue holds more than half of the limit.
