@@ -8,8 +8,8 @@
 
 pub mod changes;
 
+use crate::channel::is_well_formed;
 use crate::config::Config;
-use crate::event::{CHANNEL_NAME_MAX, INTERNAL};
 use crate::limits::bucket::{Bucket, Rate};
 use crate::limits::lines::limited;
 use crate::limits::questions::QuestionRates;
@@ -229,15 +229,4 @@ impl Access {
     fn count(&self, outcome: &str) {
         self.metrics.access_checks.with_label_values(&[outcome]).inc();
     }
-}
-
-/// Whether a channel's name is valid. Names may contain every character that a collection's settings may allow in ids:
-/// letters of any language, but no white space and no control characters. Names are compared byte by byte, as ids are
-/// in PocketBase's database.
-pub fn is_well_formed(channel: &str) -> bool {
-    !channel.is_empty()
-        && channel.len() <= CHANNEL_NAME_MAX
-        && !channel.starts_with(INTERNAL)
-        && (channel.bytes().all(|byte| byte.is_ascii_graphic())
-            || !channel.contains(|c: char| c.is_control() || c.is_whitespace()))
 }

@@ -8,7 +8,7 @@ pub mod memory;
 pub mod redis;
 pub mod status_store;
 
-use crate::event::INTERNAL;
+use crate::channel::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
 use status_store::{StatusStore, UserStatus};

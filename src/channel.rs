@@ -1,7 +1,10 @@
-//! Kinds of channels. The prefix of a channel's name, up to the colon, decides the kind; updates channels have no
-//! colon.
+//! Names and kinds of channels. The prefix of a channel's name, up to the colon, decides the kind; updates channels have
+//! no colon.
 
-use crate::event::INTERNAL;
+/// Maximum bytes of a channel's name. PocketBase's ids have 15 characters unless configured otherwise.
+pub const NAME_MAX: usize = 1024;
+/// First character of the names of internal channels, for the gateways only.
+pub const INTERNAL: char = '$';
 
 /// The content of a channel, which decides how clients subscribe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,17 @@ impl Kind {
             _ => Kind::Feed,
         }
     }
+}
+
+/// Whether a channel's name is valid. Names may contain every character that a collection's settings may allow in ids:
+/// letters of any language, but no white space and no control characters. Names are compared byte by byte, as ids are
+/// in PocketBase's database.
+pub fn is_well_formed(channel: &str) -> bool {
+    !channel.is_empty()
+        && channel.len() <= NAME_MAX
+        && !channel.starts_with(INTERNAL)
+        && (channel.bytes().all(|byte| byte.is_ascii_graphic())
+            || !channel.contains(|c: char| c.is_control() || c.is_whitespace()))
 }
 
 /// The status channel of a user.

@@ -8,9 +8,10 @@
 
 pub mod message;
 
-use crate::access::changes::{Cause, Change, Changes};
+use crate::access::changes::Changes;
 use crate::channel::Kind;
 use crate::connection::Connections;
+use crate::event::{Cause, Change};
 use crate::hub::Watcher;
 use crate::protocol::Payload;
 use crate::protocol::codes;

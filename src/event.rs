@@ -3,9 +3,11 @@
 //! Events come in a [`body`], one [`row`] of the outbox each.
 
 mod body;
+mod change;
 mod row;
 
 pub use body::{Events, EventsError, HookReport};
+pub use change::{Cause, Change};
 pub use row::truncated_data;
 
 use crate::protocol::Payload;
@@ -18,10 +20,6 @@ const CHANNELS_MAX: usize = 1000;
 /// gateways with different content under the same number would look like two outboxes. PocketBase's hooks truncate
 /// earlier (`outbox.maxEventBytes`), so this limit concerns rows of older hooks only.
 pub const DATA_MAX: usize = 512 * 1024;
-/// Maximum bytes of a channel's name. PocketBase's ids have 15 characters unless configured otherwise.
-pub const CHANNEL_NAME_MAX: usize = 1024;
-/// First character of the names of internal channels, for the gateways only.
-pub const INTERNAL: char = '$';
 
 /// Whether an event holds the whole row.
 #[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
@@ -43,7 +41,7 @@ pub struct Event {
     pub channels: Vec<String>,
     /// `{"action","collection","record"}`, passed on unchanged.
     pub data: Payload,
-    /// Access changes: a list of [`Change`](crate::access::changes::Change)s.
+    /// Access changes: a list of [`Change`]s.
     pub access: Option<Payload>,
     /// The part for updates channels, if any: an [`UpdatesRoute`].
     pub updates: Option<Payload>,

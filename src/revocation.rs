@@ -6,11 +6,11 @@
 //! Accounts (deleted, banned, another key) are checked in the same way, and end whole connections.
 
 use crate::access::Access;
-use crate::access::changes::{Cause, Change};
 use crate::auth::{Account, Auth};
 use crate::backoff::Backoff;
+use crate::channel::INTERNAL;
 use crate::connection::{Connection, Connections};
-use crate::event::INTERNAL;
+use crate::event::{Cause, Change};
 use crate::hub::Hub;
 use crate::hub::suspension::{Revoked, Subscription};
 use crate::limits::lines::limited;

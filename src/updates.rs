@@ -15,8 +15,8 @@ pub mod source;
 mod stream;
 mod visibility;
 
-use crate::access::changes::Change;
 use crate::connection::Connection;
+use crate::event::Change;
 use crate::event::UpdatesRoute;
 use crate::metrics::Metrics;
 use crate::protocol::Payload;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// Maximum length of a token, in bytes; PocketBase's have about 300.
 const TOKEN_MAX: usize = 4096;
 /// Maximum length of a record's or collection's id, in bytes. PocketBase's have 15 characters unless configured
-/// otherwise; with a longer id, a user could have no channel (see `CHANNEL_NAME_MAX`).
+/// otherwise; with a longer id, a user could have no channel (see `NAME_MAX`).
 const ID_MAX: usize = 1000;
 /// Minimum length of a signing key. PocketBase's have 80 to 100 characters; a short key means a wrong answer, and an
 /// empty key would make every forged token valid.

@@ -8,7 +8,7 @@ mod crowd;
 mod status_store;
 
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, level};
-use crate::event::INTERNAL;
+use crate::channel::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
 use channel::StoredChannel;

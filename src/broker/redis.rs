@@ -34,8 +34,8 @@ mod subscriptions;
 pub mod wire;
 
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, new_epoch};
+use crate::channel::INTERNAL;
 use crate::config::{RedisUrl, Topology};
-use crate::event::INTERNAL;
 use crate::protocol::{ClientInfo, Payload};
 use crate::tasks::{self, Task};
 use crate::tls::Tls;

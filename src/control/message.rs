@@ -1,6 +1,6 @@
 //! Messages of the control channel: JSON objects with the parts `access`, `updates` with `data`, and `order`.
 
-use crate::access::changes::Change;
+use crate::event::Change;
 use crate::event::{Event, UpdatesRoute};
 use crate::protocol::Payload;
 use serde::{Deserialize, Serialize};

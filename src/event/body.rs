@@ -29,7 +29,7 @@ struct EventsFrame<'a> {
     delivery: Option<HookReport>,
     /// Only in the route's answer.
     #[serde(default)]
-    version: Option<String>,
+    version: Option<Box<str>>,
 }
 
 /// The hooks' address of the gateway, and the result of the hooks' last request.
@@ -61,7 +61,7 @@ struct AnswerEnd {
     #[serde(default)]
     delivery: Option<HookReport>,
     #[serde(default)]
-    version: Option<String>,
+    version: Option<Box<str>>,
 }
 
 /// A list of events in ascending order.
@@ -77,7 +77,7 @@ pub struct Events {
     /// Result of the hooks' last request to the gateway; `None`: unknown.
     pub delivery: Option<HookReport>,
     /// Version of the hooks, in the route's answer; `None` from hooks older than this field.
-    pub version: Option<String>,
+    pub version: Option<Box<str>>,
 }
 
 /// Errors of a body of events.

@@ -1,8 +1,8 @@
 //! Tests of events, and of bodies with unreadable parts.
 
 use super::*;
-use crate::access::changes::Change;
-use crate::channel::CONTROL;
+use crate::channel::{CONTROL, NAME_MAX};
+use crate::event::Change;
 
 #[test]
 fn payloads_stay_as_they_came() {
@@ -58,7 +58,7 @@ fn access_of(row: &str) -> Option<String> {
 #[test]
 fn a_row_that_cannot_be_read_keeps_its_place() {
     let many = vec!["\"a\""; CHANNELS_MAX + 1].join(",");
-    let long = "x".repeat(CHANNEL_NAME_MAX + 1);
+    let long = "x".repeat(NAME_MAX + 1);
     for row in [
         r#""channels":["a"]"#.to_owned(),
         r#""data":1"#.into(),

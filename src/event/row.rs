@@ -4,8 +4,8 @@
 //! readable; otherwise all access is checked again.
 
 use super::{CHANNELS_MAX, Completeness, DATA_MAX, Event, UpdatesRoute};
-use crate::access::changes::Change;
-use crate::access::is_well_formed;
+use crate::channel::is_well_formed;
+use crate::event::Change;
 use crate::protocol::Payload;
 use bytes::Bytes;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! A channel's subscribers on this node, grouped by writer, and the frames held back for a suspended subscriber.
 
-use crate::access::changes::Cause;
 use crate::connection::{Connection, ConnectionId};
+use crate::event::Cause;
 use crate::outbox::Outbox;
 use crate::outbox::writer::{Delivery, Recipients, WriteTarget, Writer};
 use crate::protocol::frame::Frame;

@@ -3,8 +3,8 @@
 
 use super::Hub;
 use super::subscriber::{Subscriber, SubscriptionState};
-use crate::access::changes::Cause;
 use crate::connection::{Connection, ConnectionId};
+use crate::event::Cause;
 use crate::protocol::frame::Frame;
 use crate::protocol::{codes, json};
 use std::sync::Arc;

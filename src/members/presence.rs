@@ -3,7 +3,7 @@
 
 use super::renewal::RenewalSchedule;
 use crate::broker::{Broker, BrokerError};
-use crate::event::INTERNAL;
+use crate::channel::INTERNAL;
 use crate::protocol::ClientInfo;
 use crate::tasks::{self, Task};
 use parking_lot::{Mutex, MutexGuard};

@@ -98,18 +98,18 @@ impl Broker {
         self.begin(mark)
     }
 
-    /// Publishes one event, unless the event is a repeat. Fails for a node of a former generation.
-    fn publish(&mut self, generation: u64, event: &Event) -> Result<(), Input> {
+    /// Publishes one event, unless the event is a repeat. Returns a refusal: also for a node of a former generation.
+    fn publish(&mut self, generation: u64, event: &Event) -> Option<Input> {
         if self.mark.is_some_and(|at| at.generation > generation) {
-            return Err(Input::Failed);
+            return Some(Input::Failed);
         }
         let (channel, new) = (&mut self.channels[channel(event.seq)], (event.seq, run_of(event)));
         match channel.last() {
-            Some(last) if last.0 == new.0 && last.1 != new.1 => return Err(Input::Conflict),
+            Some(last) if last.0 == new.0 && last.1 != new.1 => return Some(Input::Conflict),
             Some(last) if last.0 >= new.0 => {}
             _ => channel.push(new),
         }
-        Ok(())
+        None
     }
 
     fn forget(&mut self) {
@@ -144,7 +144,7 @@ impl World {
             }
             Action::Confirm(_) => return Some(Input::Confirmed { more: false }),
             Action::Publish(run) => {
-                if let Err(refused) = self.broker.publish(*generation, &run[0]) {
+                if let Some(refused) = self.broker.publish(*generation, &run[0]) {
                     return Some(refused);
                 }
                 run.remove(0);

@@ -3,9 +3,9 @@
 
 use super::driver::entries;
 use super::machine::{Action, Input, Machine, Note};
-use crate::access::changes::Change;
 use crate::broker::{Entry, Mark};
 use crate::channel::CONTROL;
+use crate::event::Change;
 use crate::event::Events;
 use proptest::prelude::*;
 

@@ -13,7 +13,7 @@ use super::nodes::Nodes;
 use super::scripts::{Scripts, call};
 use super::{millis, slots, wire};
 use crate::broker::{BrokerError, Retention, level};
-use crate::event::INTERNAL;
+use crate::channel::INTERNAL;
 use parking_lot::{Mutex, MutexGuard};
 use redis::{Cmd, Value};
 use std::collections::HashMap;

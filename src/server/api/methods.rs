@@ -1,8 +1,8 @@
 //! Methods of the server API, called by PocketBase's own hooks and by other back ends. `proto/server-api.md` describes
 //! the API for people.
 
-use crate::access::is_well_formed;
 use crate::broker::{BrokerError, PresenceStats};
+use crate::channel::is_well_formed;
 use crate::channel::{CONTROL, Kind};
 use crate::control::message::Order;
 use crate::limits::lines::limited;

@@ -1,7 +1,7 @@
 //! Bounded queue of a stream's inputs: access changes, events, subscribes.
 
-use crate::access::changes::Change;
 use crate::connection::{Connection, ConnectionId};
+use crate::event::Change;
 use crate::protocol::Payload;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::frame::Frame;

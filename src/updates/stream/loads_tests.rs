@@ -2,9 +2,9 @@
 
 use super::inputs::{RecordAction, RecordEvent};
 use super::{CallLimits, Stream, StreamInput, SubscribeRequest};
-use crate::access::changes::Change;
 use crate::auth::Account;
 use crate::connection::Connection;
+use crate::event::Change;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};

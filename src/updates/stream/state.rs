@@ -11,7 +11,7 @@ use super::loads::{LoadSubject, Loads};
 use super::log::{EntryKind, RecordLog};
 use super::open_checks::OpenChecks;
 use super::queries::{GuardedCollection, Queries};
-use crate::access::changes::{Cause, Change};
+use crate::event::{Cause, Change};
 use crate::limits::lines::limited;
 use crate::metrics::Metrics;
 use crate::updates::visibility::{Classes, Ids};

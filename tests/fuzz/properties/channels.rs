@@ -2,7 +2,7 @@
 
 use konvert_gateway::access::is_well_formed;
 use konvert_gateway::broker::redis::keys::Keys;
-use konvert_gateway::event::CHANNEL_NAME_MAX;
+use konvert_gateway::channel::NAME_MAX;
 use konvert_gateway::protocol::codes;
 use konvert_gateway::protocol::json::unsubscribe_push;
 use serde_json::Value;
@@ -18,8 +18,7 @@ pub fn check(input: &[u8]) {
     for name in [one, other] {
         if is_well_formed(name) {
             assert!(
-                (1..=CHANNEL_NAME_MAX).contains(&name.len())
-                    && !name.contains(|c: char| c.is_control() || c.is_whitespace())
+                (1..=NAME_MAX).contains(&name.len()) && !name.contains(|c: char| c.is_control() || c.is_whitespace())
             );
         }
         belong_together(&keys, name);

@@ -1,9 +1,10 @@
 //! Bodies of events, as posted by PocketBase's hooks and answered by the outbox route, and the relay's handling of
 //! them.
 
-use konvert_gateway::access::changes::{Change, Changes};
+use konvert_gateway::access::changes::Changes;
 use konvert_gateway::broker::Mark;
-use konvert_gateway::event::{CHANNEL_NAME_MAX, Completeness, Event, Events, INTERNAL};
+use konvert_gateway::channel::{INTERNAL, NAME_MAX};
+use konvert_gateway::event::{Change, Completeness, Event, Events};
 use konvert_gateway::protocol::Publication;
 use konvert_gateway::protocol::json::publication_push;
 use konvert_gateway::relay::machine::{Action, Input, Machine};
@@ -33,7 +34,7 @@ fn is_in_order(events: &Events) {
         assert!(event.seq > before);
         before = event.seq;
         for name in &event.channels {
-            assert!((1..=CHANNEL_NAME_MAX).contains(&name.len()) && !name.starts_with(INTERNAL), "{name}");
+            assert!((1..=NAME_MAX).contains(&name.len()) && !name.starts_with(INTERNAL), "{name}");
         }
         assert_ne!(event.fingerprint(), 0);
         let data = std::str::from_utf8(event.data.as_bytes()).expect("a payload is UTF-8");

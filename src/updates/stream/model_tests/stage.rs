@@ -2,10 +2,10 @@
 
 use super::world::{Dice, NoteRecord, Slow, World, note_id};
 use super::{CHANNEL, GROUPS, RECORDS, USERS};
-use crate::access::changes::{Cause, Change};
 use crate::auth::Account;
 use crate::connection::Connection;
 use crate::event::UpdatesRoute;
+use crate::event::{Cause, Change};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::protocol::Payload;
