@@ -1,8 +1,7 @@
 //! Channel names, the prefix of Redis keys, and names parsed from keys. Input: `prefix \0 name \0 another name`.
 
-use konvert_gateway::access::is_well_formed;
 use konvert_gateway::broker::redis::keys::Keys;
-use konvert_gateway::channel::NAME_MAX;
+use konvert_gateway::channel::{NAME_MAX, is_well_formed};
 use konvert_gateway::protocol::codes;
 use konvert_gateway::protocol::json::unsubscribe_push;
 use serde_json::Value;
