@@ -1,9 +1,10 @@
 //! The commands and options, and the texts around them.
 
 use clap::{Arg, ArgAction, Command, value_parser};
-use konvert_gateway::config::SETTINGS;
+use konvert_gateway::config::{Config, SETTINGS};
 use konvert_gateway::dev;
 use konvert_gateway::init::{App, Report};
+use konvert_gateway::limits::descriptors;
 use std::path::{Path, PathBuf};
 
 /// Other users of the machine can see a program's flags.
@@ -21,7 +22,9 @@ pub fn command() -> Command {
              First steps: `konvert-gateway dev` runs a demo; `konvert-gateway init DIR` sets up your own PocketBase.",
         )
         .subcommand(Command::new("serve").about("Serve clients until SIGINT, SIGTERM or SIGHUP (the default)"))
-        .subcommand(Command::new("check-config").about("Print the effective configuration, secrets masked"))
+        .subcommand(
+            Command::new("check-config").about("Print the values in force with their sources, secrets masked"),
+        )
         .subcommand(
             Command::new("doctor").about("Check PocketBase, its hooks and Redis, and print problems and remedies"),
         )
@@ -36,7 +39,11 @@ fn settings() -> impl Iterator<Item = Arg> {
         let default = if setting.default.is_empty() { "none" } else { setting.default };
         let variable = setting.name.to_uppercase();
         let help = format!("{} [default: {default}] [env: GATEWAY_{variable}]", setting.help);
-        Arg::new(setting.name).long(setting.name.replace('_', "-")).value_name(setting.takes).help(help)
+        Arg::new(setting.name)
+            .long(setting.name.replace('_', "-"))
+            .value_name(setting.takes)
+            .help(help)
+            .help_heading(setting.group)
     });
     std::iter::once(config).chain(settings)
 }
@@ -90,4 +97,13 @@ Next:
   3. Check the result with `konvert-gateway doctor`.
 "
     )
+}
+
+/// Values of settings that are not set, as the gateway computes them at its start.
+pub fn computed(config: &Config) -> Vec<(&'static str, String)> {
+    let limit = descriptors::raise();
+    vec![
+        ("threads", format!("{}, half of the cores", config.threads.count())),
+        ("max_connections", format!("about {}, by ulimit -n {limit}", limit / 10 * 9)),
+    ]
 }

@@ -13,6 +13,7 @@ mod networks;
 mod origins;
 mod pem;
 mod redis_url;
+mod settings;
 mod value;
 
 pub use base_path::BasePath;
@@ -23,119 +24,12 @@ pub use networks::Networks;
 pub use origins::Origins;
 pub use pem::{Authorities, Certificates, Identity, PrivateKey};
 pub use redis_url::{Place, RedisUrl, Topology};
-use secrecy::{ExposeSecret, SecretString};
-use std::time::Duration;
+use secrecy::ExposeSecret;
+pub use settings::{Config, SETTINGS, Setting};
 pub use value::{Delay, HeadSize, HttpUrl, Limit, LogFormat, Milliseconds, Threads};
-use value::{Value, Words};
 
 /// Minimum length of a secret, in characters.
 pub const SECRET_MIN: usize = 32;
-
-/// A row of the table of settings.
-pub struct Setting {
-    pub name: &'static str,
-    /// Kind of value, with the unit.
-    pub takes: &'static str,
-    pub default: &'static str,
-    pub help: &'static str,
-    set: fn(&mut Config, &str) -> Result<(), String>,
-    show: fn(&Config) -> String,
-}
-
-macro_rules! settings {
-    ($($name:ident: $type:ty = $default:literal, $takes:literal, $help:literal;)+) => {
-        #[derive(Clone, Debug)]
-        pub struct Config { $(#[doc = $help] pub $name: $type),+ }
-
-        /// Every setting, in the order of the table in deploy/configuration.md.
-        pub const SETTINGS: &[Setting] = &[$(Setting {
-            name: stringify!($name),
-            takes: $takes,
-            default: $default,
-            help: $help,
-            set: |config, text| { config.$name = Value::parse(text)?; Ok(()) },
-            show: |config| Value::show(&config.$name),
-        }),+];
-
-        impl Config {
-            fn defaults() -> Result<Self, ConfigError> {
-                Ok(Self { $($name: Value::parse($default).map_err(|why| ConfigError::bad("the defaults", stringify!($name), &why))?),+ })
-            }
-        }
-    };
-}
-
-settings! {
-    listen: ListenAddress = "127.0.0.1:8000", "address:port or unix:///path", "Public listener: WebSocket clients, PocketBase's hooks and the server API";
-    admin_listen: ListenAddress = "127.0.0.1:8001", "address:port or unix:///path", "Admin listener: /metrics, /livez, /readyz; keep it private";
-    pocketbase_url: HttpUrl = "http://127.0.0.1:8090", "URL", "Where PocketBase answers, http:// or https://";
-    pocketbase_ca_file: Option<Authorities> = "", "path", "Certificate authorities (PEM) that PocketBase's https:// certificate may be signed by; unset: those of the system";
-    redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways: redis://host:port; unix:///path; a Redis Cluster, redis-cluster://host:port,host:port; sentinels, redis-sentinel://host:port,host:port/service; with rediss for redis over TLS; unset: one node, everything in this process";
-    redis_ca_file: Option<Authorities> = "", "path", "Certificate authorities (PEM) that Redis's certificates may be signed by; unset: those of the system";
-    redis_cert_file: Option<Certificates> = "", "path", "Client certificate (PEM) to show to Redis, followed by its intermediate authorities";
-    redis_key_file: Option<PrivateKey> = "", "path", "Private key (PEM) of redis_cert_file";
-    redis_prefix: String = "konvert", "text", "Begins every Redis key and channel name; differs between deployments that share a Redis";
-    secret: SecretString = "", "text", "Shared with PocketBase's hooks, at least 32 characters; has no flag, since flags can be seen by other users of the machine";
-    secret_second: SecretString = "", "text", "A second secret that is accepted beside `secret` and signs nothing: one replaces the other without a refused request; has no flag";
-    base_path: BasePath = "", "path", "Begins all paths of the public listener, as in /realtime/connection/websocket, for a proxy that forwards one path and does not cut it off";
-    threads: Threads = "", "count", "Worker threads; unset: half of the machine's cores, since PocketBase and Redis need theirs";
-    log_level: LogLevel = "info", "filter", "error, warn, info, debug or trace; also per module, as in info,konvert_gateway::relay=debug";
-    log_format: LogFormat = "text", "text|json", "Format of the logs on standard error";
-    ping_interval: Duration = "25", "seconds", "Between the server's pings to a client";
-    pong_timeout: Duration = "10", "seconds", "How long a client may take to answer a ping";
-    connect_timeout: Duration = "10", "seconds", "How long a new connection may take to send its token";
-    request_timeout: Duration = "10", "seconds", "How long a request's head may take to arrive, and then its body; how long a connection may idle between requests";
-    token_grace: Duration = "25", "seconds", "How long a connection outlives its token, for the refresh to arrive";
-    write_timeout: Duration = "10", "seconds", "How long a client may take for 32768 bytes while its socket is full";
-    write_hold: Milliseconds = "2", "milliseconds, 0 to 100", "How long what follows a write to a client may be held back, to leave in one go with what comes meanwhile; the first after a pause leaves at once";
-    command_timeout: Duration = "5", "seconds", "How long a command may wait for PocketBase and Redis before it fails with error 100";
-    max_connections: Option<usize> = "", "count", "WebSocket connections; past it new ones get 503; unset: nine tenths of what `ulimit -n` allows, which is raised to its hard limit at the start";
-    max_connections_per_ip: Limit = "1000", "count or 0", "Sockets from one address (IPv6: one /64), also those that are no WebSocket yet; past it new ones get 429; 0: no limit";
-    max_connections_per_user: Limit = "50", "count or 0", "Connections of one user, on all gateways that share a Redis; past it new ones are closed with 3504; 0: no limit";
-    max_guests_per_ip: Limit = "100", "count or 0", "Guests, that is connections without a token, from one address (IPv6: one /64), where the hooks' config allows guests; past it new ones are closed with 4002; 0: no limit";
-    max_unauthenticated: usize = "2000", "count", "Connections that have not sent their token yet; past it the oldest of them is closed with 4003";
-    max_pending: usize = "5000", "count", "Sockets that are no WebSocket yet, but no more than a tenth of `ulimit -n`; past it the one that has waited longest is closed";
-    trusted_proxies: Networks = "", "comma-separated networks", "Proxies whose Forwarded or X-Forwarded-For is believed, so that max_connections_per_ip and max_guests_per_ip count clients and not the proxy";
-    allowed_origins: Origins = "", "comma-separated origins", "Web pages that may connect, such as https://chat.example.org, https://*.example.org, capacitor://localhost, file:// or null; others get 403; unset: all";
-    max_head_size: HeadSize = "16384", "bytes", "Largest head of a request, its first line included; past it: 431";
-    max_commands_per_second: Limit = "50", "count or 0", "Commands of one connection in the long run; past it they fail with error 111, and who goes on regardless is closed with 3013; 0: no limit";
-    max_commands_burst: usize = "500", "count", "Commands that a connection may send at once; SDKs subscribe again to all their channels after a reconnect";
-    max_signals_per_second: Limit = "10", "count or 0", "Signals of one user into one channel through this gateway; past it they fail with error 111; 0: no limit";
-    max_signals_burst: usize = "20", "count", "Signals of one user into one channel at once";
-    max_reads_per_second: Limit = "100", "count or 0", "Reads of one user through this gateway, on all connections together: `history`, `presence` and `presence_stats` count one, and with recoveries one for each 30 publications or 16384 bytes that are read; a recovery that fails counts five; past it they fail with error 111; 0: no limit";
-    max_reads_burst: usize = "2000", "count", "Reads of one user at once";
-    max_questions_per_second: Limit = "100", "count or 0", "Questions to PocketBase about one user's access, through this gateway, where a refusal counts twice; past it commands that need one fail with error 111; 0: no limit";
-    max_questions_burst: usize = "2000", "count", "Such questions at once, as after a reconnect";
-    max_status_changes_per_second: Limit = "2", "count or 0", "Calls of `status.set` with a status, and of `status.idle`, of one user through this gateway; past it they fail with error 111; 0: no limit";
-    max_status_changes_burst: usize = "100", "count", "Such calls at once";
-    max_frame_size: usize = "65536", "bytes", "Largest frame that a client may send";
-    max_signal_size: usize = "4096", "bytes", "Largest payload that a client may publish";
-    max_subscriptions: usize = "256", "count", "Subscriptions of one connection";
-    max_queue_size: usize = "1048576", "bytes", "Unsent frames of one connection; past it the client is disconnected as slow";
-    max_total_queue_size: usize = "268435456", "bytes", "Unsent frames of all connections; past it those that hold more than 131072 bytes are disconnected as slow";
-    max_hook_size: usize = "16777216", "bytes", "Largest request body that the hooks may post";
-    max_hook_events: usize = "1000", "count", "Events that the hooks may post at once";
-    signals: Words = "typing", "comma-separated words", "Values of \"type\" that members may publish into a room";
-    history_size: usize = "500", "count", "Publications kept per channel for clients that come back";
-    history_bytes: usize = "4194304", "bytes", "Payload kept per channel; past it the oldest publications go";
-    history_total_bytes: usize = "268435456", "bytes", "Payload kept in all channels (in Redis: by all gateways together, enforced about once a second); past it the channels with the most lose their oldest publications";
-    history_limit: usize = "300", "count", "Publications in one answer to `history`; clients ask for more with `since`";
-    history_ttl: Duration = "3600", "seconds", "How long they are kept after the channel's last publication";
-    presence_ttl: Duration = "30", "seconds", "After how long a client whose gateway or network has died leaves the presence, and its user goes offline";
-    presence_max: usize = "1000", "count", "Clients that an answer to `presence` lists; where more are in the channel it fails with error 106, and `presence_stats` counts them";
-    status_grace: Duration = "10", "seconds", "How long users stay online after their last connection was closed, so that a page's reload goes unnoticed";
-    last_seen_ttl: Duration = "2592000", "seconds", "How long a user's last_seen and invisibility are kept after the user's last connection";
-    join_leave_max: usize = "200", "count", "Clients in a channel up to which joins and leaves are told";
-    access_ttl: Duration = "60", "seconds", "How long PocketBase's answer to who may see what is remembered; changes in PocketBase end it at once";
-    access_cache_size: usize = "100000", "count", "Such answers that are remembered";
-    recheck_interval: Duration = "300", "seconds", "Between checks of all running subscriptions, for rules that depend on time and for writes past PocketBase's hooks";
-    key_ttl: Duration = "60", "seconds", "How long a user's token key is remembered before PocketBase is asked again";
-    pocketbase_timeout: Duration = "3", "seconds", "How long a call to PocketBase may take";
-    pull_interval: Duration = "3", "seconds", "Between reads of PocketBase's outbox, the safety net under the hooks; 0.2 s while posts fail, or reads bring rows that no post has brought";
-    drain_delay: Delay = "0", "seconds or 0", "How long a stop goes on serving after /readyz has begun to fail: as long as a load balancer needs to notice";
-    shutdown_spread: Delay = "5", "seconds or 0", "Over how long a stop spreads its telling clients to reconnect";
-    shutdown_timeout: Duration = "10", "seconds", "How long a stop may take after drain_delay; clients that are left then are cut off";
-}
 
 /// Why the configuration cannot be used. Names the setting and its source.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -196,7 +90,9 @@ impl Config {
             let suggestion = value::nearest(name, SETTINGS.iter().map(|setting| setting.name), 3);
             return Err(ConfigError::Unknown { source_name: source.into(), name: name.into(), suggestion });
         };
-        (setting.set)(self, text).map_err(|why| ConfigError::bad(source, name, &why))
+        (setting.set)(self, text).map_err(|why| ConfigError::bad(source, name, &why))?;
+        self.origins.insert(setting.name, source.to_owned());
+        Ok(())
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -242,11 +138,36 @@ impl Config {
     pub fn effective(&self) -> String {
         SETTINGS.iter().map(|setting| format!("{} = {}\n", setting.name, (setting.show)(self))).collect()
     }
+
+    /// [`Config::effective`] for people: in groups, with the source of each value. `computed`: values that the gateway
+    /// computes for settings that are not set, by name.
+    pub fn explained(&self, computed: &[(&str, String)]) -> String {
+        let mut text = String::new();
+        let mut group = "";
+        for setting in SETTINGS {
+            if setting.group != group {
+                group = setting.group;
+                text.push_str(&format!("{}# {group}\n", if text.is_empty() { "" } else { "\n" }));
+            }
+            let value = (setting.show)(self);
+            let computed = computed.iter().find(|(name, _)| *name == setting.name).filter(|_| value == "\"\"");
+            let line = match (computed, value.as_str()) {
+                (Some((_, computed)), _) => format!("# {} = {computed}", setting.name),
+                (None, "\"\"") => format!("# {} is not set", setting.name),
+                (None, value) => format!("{} = {value}", setting.name),
+            };
+            let source = self.origins.get(setting.name).map_or("default", String::as_str);
+            text.push_str(&format!("{line:<46} # {source}\n"));
+        }
+        text
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::time::Duration;
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -297,7 +218,7 @@ mod tests {
             ("history_size = -1", "history_size", "whole number"),
             ("history_size = 0", "history_size", "at least 1"),
             ("ping_interval = \"soon\"", "ping_interval", "seconds"),
-            ("ping_interval = 0", "ping_interval", "at least 1"),
+            ("ping_interval = 0", "ping_interval", "at least 1s"),
             ("pocketbase_url = \"ftp://x\"", "pocketbase_url", "http://"),
             ("pocketbase_url = \"https://\"", "pocketbase_url", "https://"),
             ("pocketbase_ca_file = \"/does/not/exist\"", "pocketbase_ca_file", "/does/not/exist"),
@@ -357,6 +278,40 @@ mod tests {
     }
 
     #[test]
+    fn durations_have_units() {
+        let config = load(
+            "ping_interval = \"1m\"\nhistory_ttl = \"2h\"\nlast_seen_ttl = \"90d\"\nwrite_hold = 7",
+            &[("GATEWAY_KEY_TTL", "2000ms"), ("GATEWAY_DRAIN_DELAY", "0")],
+            &[],
+        )
+        .unwrap();
+        let seconds =
+            [config.ping_interval, config.history_ttl, config.last_seen_ttl, config.key_ttl].map(|it| it.as_secs());
+        assert_eq!(seconds, [60, 7200, 7_776_000, 2]);
+        assert_eq!(config.write_hold.0, Duration::from_millis(7));
+        for (bad, hint) in [("1500ms", "whole number of seconds"), ("1y", "ms, s, m, h or d"), ("-1s", "25s")] {
+            assert!(error(&format!("key_ttl = \"{bad}\""), &[], &[]).contains(hint), "{bad}");
+        }
+        assert!(config.effective().contains("\nlast_seen_ttl = \"90d\"\n"));
+    }
+
+    #[test]
+    fn check_config_names_the_source_of_each_value() {
+        let config = load("history_size = 7", &[("GATEWAY_KEY_TTL", "5s")], &[("threads", "3")]).unwrap();
+        let text = config.explained(&[("threads", "9".into()), ("max_connections", "100".into())]);
+        let line = |name: &str| {
+            text.lines().find(|line| line.contains(name)).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(line("history_size ="), "history_size = 7 # gateway.toml");
+        assert_eq!(line("key_ttl ="), "key_ttl = \"5s\" # environment");
+        assert_eq!(line("threads ="), "threads = 3 # flags");
+        assert_eq!(line("max_connections ="), "# max_connections = 100 # default");
+        assert_eq!(line("redis_url "), "# redis_url is not set # default");
+        assert_eq!(line("secret ="), "secret = \"********\" # environment");
+        assert!(text.contains("\n# Redis\n") && !text.contains(SECRET));
+    }
+
+    #[test]
     fn secrets_do_not_print() {
         for url in ["redis://user:hunter2@127.0.0.1:6379", "redis-cluster://:hunter2@a:1,b:2"] {
             let config = load(&format!("redis_url = \"{url}\""), &[], &[]).unwrap();
@@ -377,10 +332,18 @@ mod tests {
     #[test]
     fn the_documentation_lists_every_setting_with_its_default() {
         let documentation = include_str!("../deploy/configuration.md");
-        for Setting { name, takes, default, .. } in SETTINGS {
+        let mut tables = String::new();
+        let mut last = "";
+        for Setting { name, group, takes, default, help, .. } in SETTINGS {
+            if *group != last {
+                last = group;
+                tables.push_str(&format!(
+                    "\n### {group}\n\n| setting | default | takes | meaning |\n|---|---|---|---|\n"
+                ));
+            }
             let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
-            let row = format!("| `{name}` | {default} | {} |", takes.replace('|', "\\|"));
-            assert!(documentation.contains(&row), "deploy/configuration.md lacks: {row}");
+            tables.push_str(&format!("| `{name}` | {default} | {} | {help} |\n", takes.replace('|', "\\|")));
         }
+        assert!(documentation.contains(&tables), "deploy/configuration.md must have these tables:\n{tables}");
     }
 }

@@ -42,7 +42,7 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let unknown: Vec<String> = config::unknown_variables(&environment).into_iter().map(str::to_owned).collect();
     let config = load(arguments.subcommand().map_or(arguments, |(_, inner)| inner), environment)?;
     if name == "check-config" {
-        print!("{}", config.effective());
+        print!("{}", config.explained(&command_line::computed(&config)));
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(&config);

@@ -55,14 +55,14 @@ fn check_config_prints_the_effective_settings_without_secrets() {
     );
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{printed}");
-    assert!(printed.contains("history_size = 30\n") && printed.contains("log_format = \"json\"\n"), "{printed}");
+    assert!(printed.contains("\nhistory_size = 30 ") && printed.contains("\nlog_format = \"json\" "), "{printed}");
     assert!(!printed.contains(SECRET) && !printed.contains("hunter2"), "{printed}");
 }
 
 #[test]
 fn help_explains_the_settings_and_a_port_in_use_is_named() {
     let help = String::from_utf8(gateway(&["--help"], &[]).stdout).unwrap();
-    for word in ["check-config", "doctor", "--pocketbase-url", "GATEWAY_REDIS_URL", "GATEWAY_SECRET", "seconds"] {
+    for word in ["check-config", "doctor", "--pocketbase-url", "GATEWAY_REDIS_URL", "GATEWAY_SECRET", "duration"] {
         assert!(help.contains(word), "{word} in {help}");
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

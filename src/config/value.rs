@@ -89,25 +89,53 @@ impl Value for HeadSize {
 
 impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(0) => Err("must be at least 1 (seconds)".into()),
+        match milliseconds(text, 1000)? {
+            0 => Err("must be at least 1s".into()),
             // A year at most: with longer times, arithmetic on instants could overflow.
-            Ok(seconds) if seconds <= 31_536_000 => Ok(Duration::from_secs(seconds)),
+            time if time % 1000 == 0 && time <= YEAR => Ok(Duration::from_millis(time)),
             _ => Err(format!("{text:?} is not a whole number of seconds up to a year")),
         }
     }
     fn show(&self) -> String {
-        self.as_secs().to_string()
+        quote(&with_unit(*self))
     }
 }
 
-/// A time in seconds that may be 0, whereas a [`Duration`] must be at least 1.
+/// A year, in milliseconds.
+const YEAR: u64 = 31_536_000_000;
+/// Units of durations, in milliseconds.
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// Parses a number with a unit, as `25s`; without a unit, the number counts `plain` milliseconds.
+fn milliseconds(text: &str, plain: u64) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => Some(plain),
+        name => UNITS.iter().find(|(unit, _)| *unit == name).map(|(_, factor)| *factor),
+    };
+    let time = unit.zip(digits.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
+    time.ok_or_else(|| {
+        let plain = if plain == 1 { "milliseconds" } else { "seconds" };
+        format!(
+            "{text:?} is not a duration such as 25s, with one of the units ms, s, m, h or d, or a number of {plain}"
+        )
+    })
+}
+
+/// The shortest form, in the largest unit that divides the time.
+fn with_unit(time: Duration) -> String {
+    let time = time.as_millis() as u64;
+    let (unit, factor) = UNITS.iter().rev().find(|(_, factor)| time % factor == 0 && time > 0).unwrap_or(&UNITS[1]);
+    format!("{}{unit}", time / factor)
+}
+
+/// A time in seconds that may be 0, whereas a [`Duration`] must be at least a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delay(pub Duration);
 
 impl Value for Delay {
     fn parse(text: &str) -> Result<Self, String> {
-        if text == "0" { Ok(Self(Duration::ZERO)) } else { Duration::parse(text).map(Self) }
+        if milliseconds(text, 1000)? == 0 { Ok(Self(Duration::ZERO)) } else { Duration::parse(text).map(Self) }
     }
     fn show(&self) -> String {
         self.0.show()
@@ -120,13 +148,13 @@ pub struct Milliseconds(pub Duration);
 
 impl Value for Milliseconds {
     fn parse(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(milliseconds @ 0..=100) => Ok(Self(Duration::from_millis(milliseconds))),
-            _ => Err(format!("{text:?} is not a whole number of milliseconds up to 100")),
+        match milliseconds(text, 1)? {
+            time @ 0..=100 => Ok(Self(Duration::from_millis(time))),
+            _ => Err(format!("{text:?} is more than 100ms")),
         }
     }
     fn show(&self) -> String {
-        self.0.as_millis().to_string()
+        quote(&format!("{}ms", self.0.as_millis()))
     }
 }
 
