@@ -243,7 +243,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         auth,
         access,
         connections,
-        control,
+        _control: control,
         updates,
         broker,
         hub,

@@ -57,8 +57,8 @@ pub struct Services {
     pub auth: Arc<Auth>,
     pub access: Arc<Access>,
     pub connections: Arc<Connections>,
-    /// Runs by itself; lives as long as the sessions.
-    pub control: Arc<Control>,
+    /// Runs by itself, and lives as long as the sessions: the hub holds a weak reference only.
+    pub _control: Arc<Control>,
     pub updates: Arc<Updates>,
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,

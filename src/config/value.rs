@@ -92,7 +92,7 @@ impl Value for Duration {
         match milliseconds(text, 1000)? {
             0 => Err("must be at least 1s".into()),
             // A year at most: with longer times, arithmetic on instants could overflow.
-            time if time % 1000 == 0 && time <= YEAR => Ok(Duration::from_millis(time)),
+            time if time.is_multiple_of(1000) && time <= YEAR => Ok(Duration::from_millis(time)),
             _ => Err(format!("{text:?} is not a whole number of seconds up to a year")),
         }
     }
@@ -125,7 +125,8 @@ fn milliseconds(text: &str, plain: u64) -> Result<u64, String> {
 /// The shortest form, in the largest unit that divides the time.
 fn with_unit(time: Duration) -> String {
     let time = time.as_millis() as u64;
-    let (unit, factor) = UNITS.iter().rev().find(|(_, factor)| time % factor == 0 && time > 0).unwrap_or(&UNITS[1]);
+    let (unit, factor) =
+        UNITS.iter().rev().find(|(_, factor)| time > 0 && time.is_multiple_of(*factor)).unwrap_or(&UNITS[1]);
     format!("{}{unit}", time / factor)
 }
 
