@@ -73,7 +73,7 @@ fn init() -> Command {
                 .value_parser(value_parser!(App))
                 .help("The collections to begin with [default: blank, or the application of the previous run]"),
         )
-        .arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Overwrite edited files as well"))
+        .arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Overwrite edited files as well, except gateway.config.js; each is kept as FILE.bak"))
         .args(settings().map(hidden))
 }
 
@@ -85,16 +85,21 @@ pub fn after_init(folder: &Path, report: &Report) -> String {
             report.kept
         );
     }
+    if !report.is_first {
+        return "\nRestart PocketBase to load the files.\n".to_owned();
+    }
     let folder = folder.display();
     format!(
         "
 Next:
   1. Edit {folder}/pb_hooks/gateway.config.js.
-  2. Start both with the same secret:
-       export GATEWAY_SECRET=$(openssl rand -hex 32)
-       (cd {folder} && ./pocketbase serve --hooksPool=100)
+  2. Make a secret for both, in a file that only you can read:
+       (umask 077; openssl rand -hex 32 > gateway-secret)
+       export GATEWAY_SECRET_FILE=$PWD/gateway-secret
+  3. Start PocketBase, and in a second terminal, with the same variable, the gateway:
+       {folder}/pocketbase serve --hooksPool=100
        konvert-gateway
-  3. Check the result with `konvert-gateway doctor`.
+  4. Check the result with `konvert-gateway doctor`, also with the variable.
 "
     )
 }

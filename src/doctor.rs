@@ -10,16 +10,23 @@ use crate::server::redis_tls;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// Result of one check.
+/// One check with its result.
 pub struct Finding {
     pub what: String,
-    /// The problem and its remedy; `None` if the check passed.
-    pub problem: Option<String>,
+    pub outcome: Outcome,
+}
+
+pub enum Outcome {
+    Good,
+    /// The problem and its remedy.
+    Wrong(String),
+    /// The reason why the check was not possible.
+    Untested(String),
 }
 
 impl Finding {
     fn new(what: impl Into<String>, problem: Option<String>) -> Self {
-        Self { what: what.into(), problem }
+        Self { what: what.into(), outcome: problem.map_or(Outcome::Good, Outcome::Wrong) }
     }
 }
 
@@ -62,7 +69,8 @@ async fn examine_pocketbase(config: &Config, metrics: Metrics) -> Vec<Finding> {
         }
         Err(error @ PocketBaseError::Refused { status: 404, .. }) => {
             format!(
-                "{error}\n    Copy deploy/pocketbase/pb_hooks and pb_migrations beside PocketBase's pb_data and restart it."
+                "{error}\n    Is this PocketBase? Then run \"konvert-gateway init DIR\", where DIR holds pb_data, and restart PocketBase. \
+                 Otherwise set GATEWAY_POCKETBASE_URL to PocketBase's address."
             )
         }
         Err(error @ (PocketBaseError::Unreachable(_) | PocketBaseError::Timeout)) => {
@@ -91,8 +99,8 @@ async fn examine_hooks(pocketbase: &PocketBase, config: &Config) -> Option<Findi
     } else if is_served(&config.listen).await {
         Finding::new(what, Some(delivery.advice()))
     } else {
-        let later = format!("no gateway runs at {} now; once one runs, PocketBase will call {url}", config.listen);
-        Finding::new(format!("{what} are not tested: {later}"), None)
+        let reason = format!("no gateway runs at {} now; once one runs, PocketBase will call {url}", config.listen);
+        Finding { what: what.to_owned(), outcome: Outcome::Untested(reason) }
     })
 }
 

@@ -51,6 +51,8 @@ enum Outcome {
 #[derive(Debug, PartialEq)]
 pub struct Report {
     pub app: App,
+    /// False if an earlier run has set up the directory.
+    pub is_first: bool,
     /// A line for each file that was not simply unchanged, and differences of edited files.
     pub text: String,
     /// Edited files that may not fit this version, without the config.
@@ -63,6 +65,9 @@ pub struct Report {
 /// # Errors
 /// If `folder` is a data directory or was set up for another application, and if a file cannot be read or written.
 pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Report> {
+    if folder.exists() && !folder.is_dir() {
+        bail!("{} is not a directory", folder.display());
+    }
     if folder.join("data.db").exists() {
         bail!(
             "{} holds PocketBase's data; name the directory that contains it (usually the parent of pb_data)",
@@ -80,9 +85,13 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
         ),
         (app, former) => app.or(former).unwrap_or_default(),
     };
+    let is_first = record.is_none();
     let before = record.map(|record| record.files).unwrap_or_default();
     let files = app.files();
-    let mut report = Report { app, text: String::new(), kept: 0 };
+    let mut report = Report { app, is_first, text: String::new(), kept: 0 };
+    if is_first && !folder.join("pb_data").exists() {
+        let _ = writeln!(report.text, "  note         there is no pb_data in {} yet", folder.display());
+    }
     let (mut unchanged, mut modules) = (0, 0);
     let mut after = BTreeMap::new();
     for file in &files {
@@ -92,6 +101,10 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
         match outcome {
             Outcome::Unchanged => unchanged += 1,
             Outcome::Edited => {}
+            Outcome::Overwritten => {
+                write(&folder.join(format!("{}.bak", file.path)), found.as_deref().unwrap_or_default())?;
+                write(&folder.join(file.path), file.text)?;
+            }
             _ => write(&folder.join(file.path), file.text)?,
         }
         if outcome == Outcome::Edited {
@@ -134,7 +147,8 @@ fn outcome(file: &Embedded, found: Option<&str>, written: Option<&str>, force: b
         None => Outcome::Written,
         Some(found) if found == file.text => Outcome::Unchanged,
         Some(found) if written == Some(hash(found).as_str()) => Outcome::Updated,
-        Some(_) if force => Outcome::Overwritten,
+        // Nobody means to lose all settings.
+        Some(_) if force && file.path != CONFIG => Outcome::Overwritten,
         Some(_) => Outcome::Edited,
     }
 }
@@ -148,7 +162,9 @@ impl Report {
             Outcome::Removed => "removed",
             Outcome::Unchanged | Outcome::Edited => return,
         };
-        let _ = writeln!(self.text, "  {word:<12} {path}");
+        let backup =
+            if outcome == Outcome::Overwritten { format!(" (your edited file: {path}.bak)") } else { String::new() };
+        let _ = writeln!(self.text, "  {word:<12} {path}{backup}");
     }
 
     /// The config is kept without a difference, unless a new version has changed the file that it was made from.
@@ -235,7 +251,9 @@ mod tests {
         for file in App::Chat.files() {
             assert_eq!(fs::read_to_string(place.join(file.path)).unwrap(), file.text, "{}", file.path);
         }
+        assert!(first.is_first && first.text.starts_with("  note         there is no pb_data in "), "{}", first.text);
         let second = init(&place, None, false).unwrap();
+        assert!(!second.is_first);
         assert_eq!(second.app, App::Chat, "the application is remembered");
         assert_eq!(second.text, format!("  unchanged    {} files\n", App::Chat.files().len()));
         let error = init(&place, Some(App::Kanban), false).unwrap_err();
@@ -254,7 +272,11 @@ mod tests {
             report.text
         );
         assert_eq!(report.kept, 0);
-        assert!(fs::read_to_string(folder.path().join(CONFIG)).unwrap().contains("guests: true"));
+        init(folder.path(), None, true).unwrap();
+        assert!(
+            fs::read_to_string(folder.path().join(CONFIG)).unwrap().contains("guests: true"),
+            "not even with force"
+        );
     }
 
     #[test]
@@ -279,8 +301,14 @@ mod tests {
         assert_eq!(init(folder.path(), None, false).unwrap().kept, 1, "still edited at the next run");
 
         let report = init(folder.path(), None, true).unwrap();
-        assert!(report.text.contains("  overwrote    pb_hooks/gateway/turns.js\n"), "{}", report.text);
+        assert!(
+            report.text.contains("  overwrote    pb_hooks/gateway/turns.js (your edited file: "),
+            "{}",
+            report.text
+        );
         assert_eq!(report.kept, 0);
+        let backup = fs::read_to_string(folder.path().join("pb_hooks/gateway/turns.js.bak")).unwrap();
+        assert!(backup.starts_with("// mine\n"));
     }
 
     #[test]

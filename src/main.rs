@@ -10,6 +10,7 @@ use konvert_gateway::metrics::Metrics;
 use konvert_gateway::server::Server;
 use konvert_gateway::tasks;
 use konvert_gateway::{dev, doctor};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,7 +43,10 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let unknown: Vec<String> = config::unknown_variables(&environment).into_iter().map(str::to_owned).collect();
     let config = load(arguments.subcommand().map_or(arguments, |(_, inner)| inner), environment)?;
     if name == "check-config" {
-        print!("{}", config.explained(&command_line::computed(&config)));
+        for variable in unknown {
+            eprintln!("konvert-gateway: unknown variable {variable} in the environment; ignored");
+        }
+        print(&config.explained(&command_line::computed(&config)));
         return Ok(ExitCode::SUCCESS);
     }
     log_to_stderr(&config);
@@ -85,9 +89,14 @@ fn log_to_stderr(config: &Config) {
 fn write_files(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let folder = arguments.get_one::<PathBuf>("DIR").context("DIR is missing")?;
     let report = init::init(folder, arguments.get_one::<App>("app").copied(), arguments.get_flag("force"))?;
-    print!("{}", report.text);
-    print!("{}", command_line::after_init(folder, &report));
+    print(&report.text);
+    print(&command_line::after_init(folder, &report));
     Ok(if report.kept == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Writes to standard output. A reader that closes early, such as `head`, is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
@@ -116,12 +125,13 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 
 async fn examine(config: Config) -> anyhow::Result<ExitCode> {
     let mut healthy = true;
-    for doctor::Finding { what, problem } in doctor::examine(&config, Metrics::new()?).await {
-        match problem {
-            None => println!("ok    {what}"),
-            Some(problem) => {
+    for doctor::Finding { what, outcome } in doctor::examine(&config, Metrics::new()?).await {
+        match outcome {
+            doctor::Outcome::Good => print(&format!("ok    {what}\n")),
+            doctor::Outcome::Untested(reason) => print(&format!("?     {what} are not tested: {reason}\n")),
+            doctor::Outcome::Wrong(problem) => {
                 healthy = false;
-                println!("WRONG {what}: {problem}");
+                print(&format!("WRONG {what}: {problem}\n"));
             }
         }
     }

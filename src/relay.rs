@@ -87,6 +87,11 @@ impl Relay {
         }
     }
 
+    /// Ends the warnings about the hooks' requests, which a stopping gateway refuses.
+    pub fn expect_refusals(&self) {
+        self.hook_monitor.mute();
+    }
+
     /// Waits until all batches offered before are published, or left to the outbox after a failure.
     pub async fn processed(&self) {
         let offered = self.offered.load(Ordering::Relaxed);

@@ -143,10 +143,11 @@ impl Server {
 
 async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, clients: &TaskTracker) {
     let (config, open) = (&services.config, &services.metrics.connections);
-    tracing::info!(connections = open.get(), "stopping: no longer ready, waiting for drain_delay");
+    tracing::info!(connections = open.get(), drain_delay = ?config.drain_delay.0, "stopping: no longer ready");
     tokio::time::sleep(config.drain_delay.0).await;
 
     let all_gone = async {
+        services.relay.expect_refusals();
         shutdown.close_intake();
         hooks.close();
         let taken = async {

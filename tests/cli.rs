@@ -6,7 +6,7 @@ use harness::pocketbase::PocketBase;
 use harness::redis::Redis;
 use harness::{SECRET, process::free_port};
 use std::io::Write;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn gateway(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
@@ -57,6 +57,31 @@ fn check_config_prints_the_effective_settings_without_secrets() {
     assert!(output.status.success(), "{printed}");
     assert!(printed.contains("\nhistory_size = 30 ") && printed.contains("\nlog_format = \"json\" "), "{printed}");
     assert!(!printed.contains(SECRET) && !printed.contains("hunter2"), "{printed}");
+}
+
+#[test]
+fn a_reader_that_closes_early_is_no_error() {
+    for command in ["check-config", "doctor"] {
+        let mut started = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
+        started
+            .arg(command)
+            .env_clear()
+            .env("GATEWAY_SECRET", SECRET)
+            .env("GATEWAY_POCKETBASE_URL", "http://127.0.0.1:1");
+        let mut child = started.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        // The doctor finds no PocketBase, and says so with its exit code.
+        assert_eq!(output.status.code(), Some(i32::from(command == "doctor")), "{command}: {told}");
+        assert!(!told.contains("panicked"), "{command}: {told}");
+    }
+}
+
+#[test]
+fn check_config_warns_of_unknown_variables() {
+    let output = gateway(&["check-config"], &[("GATEWAY_FOO_BAR_BAZ", "5")]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("GATEWAY_FOO_BAR_BAZ"));
 }
 
 #[test]

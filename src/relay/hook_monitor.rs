@@ -28,6 +28,8 @@ struct HookHealth {
     /// The last report, if the hooks' last request failed.
     failure: Option<HookReport>,
     probed: Option<Instant>,
+    /// True during a stop: the gateway refuses the hooks' requests.
+    is_muted: bool,
 }
 
 impl HookMonitor {
@@ -39,6 +41,14 @@ impl HookMonitor {
     /// report.
     pub fn reported(&self, report: HookReport) {
         let mut health = self.health.lock();
+        if health.is_muted {
+            return;
+        }
+        if health.probed.is_none() && !report.error.is_empty() {
+            // From before this gateway's start. The next report has the result of the test request.
+            self.probe(&mut health);
+            return;
+        }
         let now = (!report.error.is_empty()).then_some(report);
         match (&health.failure, &now) {
             (None, Some(failure)) => tracing::warn!("{}", failure.advice()),
@@ -49,15 +59,24 @@ impl HookMonitor {
         let is_due = health.probed.is_none_or(|last| now.is_some() && last.elapsed() >= PROBE_PAUSE);
         health.failure = now;
         if is_due {
-            health.probed = Some(Instant::now());
-            let pocketbase = self.pocketbase.clone();
-            tokio::spawn(async move {
-                // The next page of the outbox has the result.
-                if let Err(error) = pocketbase.probe().await {
-                    tracing::debug!(%error, "PocketBase did not say whether its hooks reach this gateway");
-                }
-            });
+            self.probe(&mut health);
         }
+    }
+
+    fn probe(&self, health: &mut HookHealth) {
+        health.probed = Some(Instant::now());
+        let pocketbase = self.pocketbase.clone();
+        tokio::spawn(async move {
+            // The next page of the outbox has the result.
+            if let Err(error) = pocketbase.probe().await {
+                tracing::debug!(%error, "PocketBase did not say whether its hooks reach this gateway");
+            }
+        });
+    }
+
+    /// Ignores reports from now on, since a gateway that stops refuses the hooks' requests.
+    pub fn mute(&self) {
+        self.health.lock().is_muted = true;
     }
 
     /// True if the hooks' last request failed: changes arrive by reads of the outbox alone.
