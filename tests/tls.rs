@@ -106,7 +106,7 @@ async fn tls_errors_of_redis_name_the_reason() {
         (url("rediss", port), &[authority], vec!["WRONG Redis", "CertificateRequired", "`redis_cert_file`"]),
         (url("rediss", other_port), &[authority], vec!["WRONG Redis", "elsewhere.example", "same host"]),
         (url("rediss", strict.port()), &[authority], vec!["WRONG Redis", "speaks no TLS"]),
-        (url("redis", port), &[], vec!["WRONG Redis", "with TLS with rediss"]),
+        (url("redis", port), &[], vec!["WRONG Redis", "rediss instead of redis means TLS"]),
     ] {
         let settings = [&[("GATEWAY_REDIS_URL", url.as_str())], settings].concat();
         let printed = doctor(&settings);
