@@ -6,7 +6,7 @@
 //! user or a channel ([`changes`]) invalidates earlier answers, and the answers of checks under way: callers call
 //! [`Access::holds`] at the moment when an answer takes effect.
 
-pub mod changes;
+pub mod change_log;
 
 use crate::channel::is_well_formed;
 use crate::config::Config;
@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::pocketbase::batch::{Asker, Batcher};
 use crate::pocketbase::{Check, PocketBase, PocketBaseError, Verdict};
 use crate::protocol::codes::{self, ErrorCode};
-use changes::{Changes, Moment};
+use change_log::{Changes, Moment};
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use std::sync::{Arc, Weak};

@@ -9,7 +9,7 @@
 mod account;
 mod token;
 
-use crate::access::changes::{Changes, Moment};
+use crate::access::change_log::{Changes, Moment};
 use crate::config::Config;
 use crate::pocketbase::batch::Batcher;
 use crate::pocketbase::{AccountId, PocketBase, PocketBaseError, UserKey};

@@ -2,13 +2,13 @@
 //! orders of back ends, for every gateway.
 //!
 //! Each [`message`] arrives through the hub's watched channel, in outbox order and before later publications of other
-//! channels. Access changes go to the [log of changes](crate::access::changes), to [`updates`](crate::updates) and to
+//! channels. Access changes go to the [log of changes](crate::access::change_log), to [`updates`](crate::updates) and to
 //! [`revocation`](crate::revocation), events of guarded records to [`updates`](crate::updates). Orders are executed at
 //! once.
 
 pub mod message;
 
-use crate::access::changes::Changes;
+use crate::access::change_log::Changes;
 use crate::channel::Kind;
 use crate::connection::Connections;
 use crate::event::{Cause, Change};

@@ -10,11 +10,13 @@
 //! the [`session`] handles them as commands of the [`protocol`]. [`auth`] identifies the user and [`access`] decides
 //! what the user may view; both ask [`pocketbase`]. [`tls`] encrypts the links to PocketBase and Redis where
 //! configured. A [`connection`] is the view that other modules have of a session. [`members`] show the connection
-//! to other clients (presence) and make the user online (status). [`limits`] caps rates and numbers. [`shutdown`] ends
-//! the process gracefully, and [`tasks`] says which panics end the process. `backoff` gives the pauses between retries.
+//! to other clients (presence) and make the user online (status). [`limits`] counts, and `server` and `session` decide
+//! by the counts. [`server`] also builds all parts, and chooses the broker. [`shutdown`] ends the process gracefully, and
+//! [`tasks`] says which panics end the process. `backoff` gives the pauses between retries.
 //!
-//! The path of an access change: the relay publishes the change on the gateways' own channel, and [`control`] passes
-//! the change to [`revocation`], which ends access, and to [`updates`]. Back ends' orders take the same channel.
+//! The path of an access change: an [`event`] carries the change, whose cause decides the code for clients. The relay
+//! publishes the change on the gateways' own channel, and [`control`] passes it to [`revocation`], which ends access, and
+//! to [`updates`]. Back ends' orders take the same channel.
 //!
 //! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, and
 //! [`doctor`] checks an installation.

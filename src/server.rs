@@ -13,7 +13,7 @@ mod respond;
 mod signed;
 
 use crate::access::Access;
-use crate::access::changes::Changes;
+use crate::access::change_log::Changes;
 use crate::auth::Auth;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;

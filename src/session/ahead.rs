@@ -6,7 +6,7 @@
 
 use super::Session;
 use crate::access::Purpose;
-use crate::access::changes::Moment;
+use crate::access::change_log::Moment;
 use crate::broker::{BrokerError, History};
 use crate::channel::Kind;
 use crate::connection::Connection;

@@ -2,7 +2,7 @@
 
 use super::{Failure, Session};
 use crate::access::Purpose;
-use crate::access::changes::Moment;
+use crate::access::change_log::Moment;
 use crate::broker::status_store::{Mode, UserStatus};
 use crate::channel;
 use crate::protocol::codes;

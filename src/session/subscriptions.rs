@@ -3,7 +3,7 @@
 use super::ahead::{Ahead, Entering, Groundwork};
 use super::limits::{FAILED_RECOVERY, weight};
 use super::{AuthState, Failure, Session};
-use crate::access::changes::Moment;
+use crate::access::change_log::Moment;
 use crate::broker::status_store::UserStatus;
 use crate::channel::Kind;
 use crate::connection::Connection;

@@ -3,7 +3,7 @@
 
 use super::SECRET;
 use super::pocketbase::PocketBase;
-use konvert_gateway::access::changes::Changes;
+use konvert_gateway::access::change_log::Changes;
 use konvert_gateway::auth::{Account, Auth};
 use konvert_gateway::broker::memory::MemoryBroker;
 use konvert_gateway::broker::{Broker, Entry, Retention};

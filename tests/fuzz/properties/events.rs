@@ -1,7 +1,7 @@
 //! Bodies of events, as posted by PocketBase's hooks and answered by the outbox route, and the relay's handling of
 //! them.
 
-use konvert_gateway::access::changes::Changes;
+use konvert_gateway::access::change_log::Changes;
 use konvert_gateway::broker::Mark;
 use konvert_gateway::channel::{INTERNAL, NAME_MAX};
 use konvert_gateway::event::{Change, Completeness, Event, Events};
