@@ -51,6 +51,11 @@ describe("the file itself", () => {
     ["a template with a blank", { relay: { messages: ["room: {room}"] } }, "is not a channel template"],
     ["a template without a kind", { relay: { messages: ["{room}"] } }, `names no kind of channel before a colon; it should look like "room:{id}"`],
     ["a slash in place of the colon", { relay: { messages: ["room/{room}"] } }, `it should look like "room:{id}"`],
+    ["text before the braces", { relay: { messages: ["room:a{room}"] } }, `relay.messages, "room:a{room}": has other text around the braces, so its channels are those of other ids; it should look like "room:{room}"`],
+    ["text after the braces", { relay: { messages: ["room:{room}:messages"] } }, `it should look like "room:{room}"`],
+    ["a dollar sign before the braces", { relay: { messages: ["room:${message.room}"] } }, `it should look like "room:{message.room}"`],
+    ["text before the braces of a personal channel", { relay: { notes: ["user:x{author}"] } }, `it should look like "user:{author}"`],
+    ["text after the braces of a personal channel", { relay: { notes: ["user:{author}x"] } }, `it should look like "user:{author}"`],
     ["a template for a kind that is not there", { relay: { messages: ["rom:{room}"] } }, `there is no channel "rom"; did you mean "room"?`],
     ["a template like an object's own property", { relay: { messages: ["constructor:{room}"] } }, `there is no channel "constructor"`],
     ["a template for statuses", { relay: { users: ["status:{id}"] } }, "nothing can be relayed there"],
@@ -74,6 +79,11 @@ describe("the file itself", () => {
 
   test("is refused without settings", () => {
     assert.throws(() => checked({}), /module\.exports: is missing or empty/);
+  });
+
+  test("may have text around the braces of a trusted template", () => {
+    const { relay } = checked({ ...good(), relay: { messages: { to: ["room:{room}/pinned"], trusted: true } } });
+    assert.deepEqual(relay.messages.to.map(({ before, path, after }) => [before, path, after]), [["room:", ["room"], "/pinned"]]);
   });
 
   test("outbox and delivery have defaults", () => {

@@ -133,11 +133,16 @@ function relayed(entry, at, named, kinds) {
   if (isObject(entry)) checkKeys(entry, RELAY, at);
   if (!Array.isArray(templates)) fail(at, `a list of channels is needed, as in ["room:{id}"]; this is ${JSON.stringify(templates)}`);
   const trusted = isObject(entry) && entry.trusted !== undefined ? bool(entry.trusted, `${at}.trusted`) : false;
-  return { to: templates.map((template) => parsed(template, at, named, kinds)), trusted };
+  return { to: templates.map((template) => parsed(template, at, named, kinds, trusted)), trusted };
 }
 
-/** "room:{message.room}" → {before: "room:", path: ["message", "room"], after: "", namespace: "room"} */
-function parsed(template, at, named, kinds) {
+/**
+ * "room:{message.room}" → {before: "room:", path: ["message", "room"], after: "", namespace: "room"}
+ *
+ * More text around the braces is refused without `trusted`: with "room:a{room}" the record of room "x" would go to the
+ * subscribers of room "ax", and no rule proves their permission.
+ */
+function parsed(template, at, named, kinds, trusted) {
   const where = `${at}, ${JSON.stringify(template)}`;
   const example = quoted(`${kinds[0] ?? "room"}:{id}`);
   const [, before, path, after] = (typeof template === "string" && TEMPLATE.exec(template)) || [];
@@ -146,6 +151,11 @@ function parsed(template, at, named, kinds) {
   if (namespace === undefined) fail(where, `names no kind of channel before a colon; it should look like ${example}`);
   named(namespace, where);
   if (namespace === STATUS) fail(where, `"${STATUS}" carries online statuses; nothing can be relayed there`);
+  if (!trusted && (before !== `${namespace}:` || after !== "")) {
+    const right = `${namespace}:{${path}}`;
+    fail(where, `has other text around the braces, so its channels are those of other ids; it should look like ${quoted(right)}. ` +
+      "If the other ids are intended, and all subscribers of these channels may view the records, confirm it with trusted: true");
+  }
   return { template, before, path: path.split("."), after, namespace };
 }
 
