@@ -425,9 +425,10 @@ describe("routes", () => {
     const { last } = await pb.events();
     const { events } = await pb.events(last - 3, 2);
     assert.deepEqual(events.map((e) => e.seq), [last - 2, last - 1]);
-    const { boot, ...rest } = await pb.events(last);
+    const { boot, version, ...rest } = await pb.events(last);
     assert.deepEqual(rest, { events: [], last, problems: [], delivery: { url: intake.url, error: "" } });
     assert.match(boot, /^\w{16}$/);
+    assert.match(version, /^\d+\.\d+\.\d+$/);
   });
 
   test("a page of large events ends early, but has at least one", async () => {

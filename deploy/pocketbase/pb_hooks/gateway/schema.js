@@ -151,7 +151,7 @@ function bind(app) {
       }
     }
   }
-  bindAs(app, JSON.stringify(ids));
+  bindAs(JSON.stringify(ids));
 }
 
 /** The ids of the config's names, as text; null before `bind`. */
@@ -160,9 +160,8 @@ function bound() {
 }
 
 /** Keeps ids that an earlier start has looked up for the config in force. */
-function bindAs(app, text) {
+function bindAs(text) {
   store.set(BOUND, text);
-  forget(app);
 }
 
 /** The schema with current names for the ids, and with the access triggers from the rules. */

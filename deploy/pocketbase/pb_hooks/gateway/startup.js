@@ -137,6 +137,7 @@ function adopt(app, schema) {
   } else {
     config.set(given);
     schema.bind(app);
+    schema.forget(app);
   }
   outbox.listen(app);
 }
@@ -144,8 +145,9 @@ function adopt(app, schema) {
 /** Takes the last valid config into force, with the ids of its names: a collection may have been renamed since. */
 function use(app, schema, last) {
   config.set(last.config);
-  if (last.bound) schema.bindAs(app, last.bound);
+  if (last.bound) schema.bindAs(last.bound);
   else schema.bind(app);
+  schema.forget(app);
 }
 
 function problemOf(check) {
