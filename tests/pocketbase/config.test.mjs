@@ -42,8 +42,6 @@ describe("the file itself", () => {
     ["a guard that is an object", { channels: { room: { guard: {} } } }, "channels.room.guard: {} is not a name"],
     ["neither guard nor own", { channels: { room: {} } }, "channels.room: needs either a guard"],
     ["both guard and own", { channels: { room: { guard: "rooms", own: true } } }, "channels.room: needs either a guard"],
-    ["the own channel of nobody's collection", { channels: { user: { own: "stuff" } } }, `channels.user.own: "stuff" is not one of users`],
-    ["statuses of what is no user", { channels: { status: { guard: "rooms" } } }, `channels.status.guard: "status" carries online statuses, and "rooms" is not one of users`],
     ["a status of one's own", { channels: { status: { own: true } } }, "channels.status: \"status\" carries online statuses"],
     ["perUser as a text", { channels: { room: { guard: "rooms", perUser: "user" } } }, "channels.room.perUser: is not an object"],
     ["a text in place of a list", { relay: { messages: "room:{room}" } }, `relay.messages: a list of channels is needed, as in ["room:{id}"]; this is "room:{room}"`],
@@ -51,6 +49,11 @@ describe("the file itself", () => {
     ["a template with a blank", { relay: { messages: ["room: {room}"] } }, "is not a channel template"],
     ["a template without a kind", { relay: { messages: ["{room}"] } }, `names no kind of channel before a colon; it should look like "room:{id}"`],
     ["a slash in place of the colon", { relay: { messages: ["room/{room}"] } }, `it should look like "room:{id}"`],
+    ["text before the braces", { relay: { messages: ["room:a{room}"] } }, `relay.messages, "room:a{room}": has other text around the braces, so its channels are those of other ids; it should look like "room:{room}"`],
+    ["text after the braces", { relay: { messages: ["room:{room}:messages"] } }, `it should look like "room:{room}"`],
+    ["a dollar sign before the braces", { relay: { messages: ["room:${message.room}"] } }, `it should look like "room:{message.room}"`],
+    ["text before the braces of a personal channel", { relay: { notes: ["user:x{author}"] } }, `it should look like "user:{author}"`],
+    ["text after the braces of a personal channel", { relay: { notes: ["user:{author}x"] } }, `it should look like "user:{author}"`],
     ["a template for a kind that is not there", { relay: { messages: ["rom:{room}"] } }, `there is no channel "rom"; did you mean "room"?`],
     ["a template like an object's own property", { relay: { messages: ["constructor:{room}"] } }, `there is no channel "constructor"`],
     ["a template for statuses", { relay: { users: ["status:{id}"] } }, "nothing can be relayed there"],
@@ -74,6 +77,11 @@ describe("the file itself", () => {
 
   test("is refused without settings", () => {
     assert.throws(() => checked({}), /module\.exports: is missing or empty/);
+  });
+
+  test("may have text around the braces of a trusted template", () => {
+    const { relay } = checked({ ...good(), relay: { messages: { to: ["room:{room}/pinned"], trusted: true } } });
+    assert.deepEqual(relay.messages.to.map(({ before, path, after }) => [before, path, after]), [["room:", ["room"], "/pinned"]]);
   });
 
   test("outbox and delivery have defaults", () => {
@@ -133,6 +141,33 @@ describe("the config and the schema", () => {
       ["channels.notice", "looks at @request.headers.x_tenant", "emptyRequest: true"],
     ],
   ];
+  /** A migration that makes one more auth collection without users, and adds fields to members. */
+  const withFields = (prepare) => (folder) => {
+    writeFileSync(path.join(folder, "pb_migrations/1795219272_fields.js"), `migrate((app) => {
+      app.save(new Collection({ type: "auth", name: "people" }));
+      const members = app.findCollectionByNameOrId("members");
+      members.fields.add(new Field({ type: "date", name: "out_until" }));
+      members.fields.add(new Field({ type: "relation", name: "foes", collectionId: members.id, maxSelect: 9 }));
+      app.save(members);
+    });`);
+    prepare(folder);
+  };
+  const users = (entry) => (folder) => writeFileSync(path.join(folder, CONFIG), `module.exports = {
+    users: ${entry}, channels: { board: { guard: "boards" } }, relay: { lists: ["board:{board}"] } };`);
+  cases.push(
+    ["the own channel of another collection than the users'", change("own: true", `own: "stuff"`), [`channels.member.own: "stuff" is not one of users; did you mean "staff"?`]],
+    ["statuses of another collection than the users'", change(`guard: ["members", "staff"]`, `guard: "boards"`), [`channels.status.guard: "status" carries online statuses, and "boards" is not one of users`]],
+    ["users that do not exist, with a relay that needs the proof", users(`"peple"`), [`users: there is no collection "peple"`]],
+    ["users that are no auth collection", users(`"boards"`), [`users: "boards" is not an auth collection`]],
+    ["users that do not exist, and a status of the right ones", (folder) => {
+      writeFileSync(path.join(folder, CONFIG), `module.exports = { users: "membrs", channels: { status: { guard: "members" } } };`);
+    }, [`users: there is no collection "membrs"; did you mean "members"?`]],
+    ["users in the spelling of another kind of collection", withFields(users(`"labels"`)), [`users: "labels" is not an auth collection; there are`, `"people"`]],
+    ["users like a collection that is no auth collection", users(`"board"`), [`users: there is no collection "board"; there are`, `"members"`]],
+    ["a ban in a field like another that is no date", withFields(users(`{ collection: "members", bannedUntil: "suspendd" }`)), [`users.bannedUntil: the collection "members" has no field "suspendd"; there are "out_until"`]],
+    ["a mute in a field that is no date", withFields(users(`{ collection: "members", mutedUntil: "suspended" }`)), [`users.mutedUntil: "suspended" of "members" is not a date; there are "out_until"`]],
+    ["blocked users in a field that is no relation", withFields(users(`{ collection: "members", blocked: "id" }`)), [`users.blocked: "id" of "members" is not a relation to "members"; there are "foes"`]],
+  );
   for (const [what, prepare, says] of cases) {
     test(`PocketBase does not start with ${what}`, () => {
       const output = refused(prepare);
@@ -308,6 +343,70 @@ describe("broken while PocketBase runs", () => {
       // More creates at once than there are engines.
       await Promise.all(Array.from({ length: 60 }, () => pb.create("labels", { board: board.id })));
       assert.equal((await pb.events(last)).last, last + 60);
+    } finally {
+      await pb.stop();
+    }
+  });
+
+  test("leaves the last valid config in force where the mistake shows against the schema only, and adopts the right file", async () => {
+    const pb = await PocketBase.start({ application: KANBAN });
+    try {
+      const { board } = await team(pb);
+      const file = path.join(pb.folder, CONFIG);
+      const good = readFileSync(file, "utf8");
+      const restart = async (text) => {
+        const { boot } = await pb.events();
+        writeFileSync(file, text);
+        const now = async () => (await pb.events().catch(() => ({}))).boot;
+        await until(async () => ![undefined, boot].includes(await now()), "PocketBase to restart itself", 30_000);
+      };
+      const isDelivered = async (what) => {
+        const { last } = await pb.events();
+        // At once, so that many JavaScript engines work.
+        await Promise.all(Array.from({ length: 20 }, () => pb.create("labels", { board: board.id })));
+        const { events } = await pb.events(last);
+        const channels = events.flatMap((event) => event.channels);
+        assert.deepEqual(channels, Array(20).fill(`board:${board.id}`), what);
+      };
+      for (const [from, to, says] of [
+        ["labels: {", "lables: {", `relay.lables: there is no collection "lables"`],
+        [`board: { guard: "boards" }`, `board: { guard: "bords" }`, `channels.board.guard: there is no collection "bords"`],
+        [`labels: { to: ["board:{board}"]`, `labels: { to: ["board:{bord}"]`, `the collection "labels" has no field "bord"`],
+        [`labels: { to: ["board:{board}"], trusted: true }`, `labels: ["workspace:{board}"]`, `the viewRule of "labels"`],
+        [`users: ["members", "staff", "_superusers"]`, `users: ["membrs", "staff", "_superusers"]`, `users[0]: there is no collection "membrs"`],
+      ]) {
+        const broken = good.replaceAll(from, to);
+        assert.notEqual(broken, good, from);
+        await restart(broken);
+        assert.ok(pb.output.includes(says), pb.output);
+        const { problems } = await pb.events();
+        assert.equal(problems.length, 1, problems.join("\n"));
+        assert.ok(problems[0].includes(says) && problems[0].includes("stays in force"), problems[0]);
+        await isDelivered(says);
+      }
+      await restart(good.replace(`labels: { to: ["board:{board}"], trusted: true },`, ""));
+      assert.deepEqual((await pb.events()).problems, []);
+      const { last } = await pb.events();
+      await pb.create("labels", { board: board.id });
+      assert.equal((await pb.events(last)).last, last, "the right file is in force");
+    } finally {
+      await pb.stop();
+    }
+  });
+
+  test("leaves a renamed collection in force when PocketBase restarts itself", async () => {
+    const pb = await PocketBase.start({ application: KANBAN });
+    try {
+      const { board } = await team(pb);
+      assert.equal((await pb.call("PATCH", "/api/collections/labels", { name: "tags" }, pb.root)).status, 200);
+      const { boot, last } = await pb.events();
+      writeFileSync(path.join(pb.folder, "pb_hooks/other.pb.js"), "// any other file");
+      const now = async () => (await pb.events().catch(() => ({}))).boot;
+      await until(async () => ![undefined, boot].includes(await now()), "PocketBase to restart itself", 30_000);
+      await pb.create("tags", { board: board.id });
+      assert.equal((await pb.events(last)).events.at(-1).channels[0], `board:${board.id}`);
+      const { problems } = await pb.events();
+      assert.match(problems.join("\n"), /relay\.labels: there is no collection "labels"/);
     } finally {
       await pb.stop();
     }

@@ -15,8 +15,9 @@
 // Then users with permission to view the room "abc" may subscribe to the channel "room:abc", and every message with
 // "abc" in its field `room` is sent to this channel. deploy/konvert is a complete example.
 //
-// PocketBase reads the file at its start, so restart PocketBase after a change. With a mistake in the file PocketBase
-// does not start; the last line of the output names the setting and suggests a correction.
+// PocketBase reads the file at its start. After a change of the file PocketBase restarts by itself (not on Windows, nor
+// with --hooksWatch=false: restart it there). With a mistake in the file, a running PocketBase keeps the config from
+// before the change, and a stopped PocketBase does not start; the output names the setting and suggests a correction.
 module.exports = {
   // The auth collection whose tokens the gateway accepts. With more settings, or with several collections:
   //
@@ -71,7 +72,8 @@ module.exports = {
   updates: {},
 
   // On the left a collection, on the right the channels of its changes: every create, update and delete of a record is
-  // sent to these channels. {braces} contain a field of the changed record; a dot follows a relation:
+  // sent to these channels. {braces} contain a field of the changed record; a dot follows a relation. When the room
+  // itself is deleted, the subscribers of its channel are unsubscribed (code 2102) instead of a `delete` for each record:
   //
   //   relay: {
   //     rooms: ["room:{id}"],                // a room's own changes

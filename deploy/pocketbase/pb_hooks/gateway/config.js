@@ -1,5 +1,6 @@
 // The application's gateway.config.js: read and checked once at the start, completed with defaults, and kept in the
-// app's store. Every JavaScript engine uses the stored config; later changes of the file have no effect.
+// app's store. Every JavaScript engine uses the stored config; later changes of the file have no effect. startup.js may
+// replace the stored config until PocketBase listens, so other modules call get() at each use.
 //
 //   users     [{collection, key, bannedUntil, mutedUntil, blocked}]; `key` is the prefix of these users' KEYs
 //   guests    whether a connection without a token may connect
@@ -9,6 +10,8 @@
 //   outbox, delivery: as in the file
 
 const KEY = "gateway.config";
+/** Key in the app's store: the error in gateway.config.js, while the config before the mistake stays in force. */
+const REFUSAL = "gateway.config.refusal";
 
 const DEFAULTS = {
   outbox: { keepSeconds: 600, maxEventBytes: 256 * 1024 },
@@ -38,6 +41,17 @@ function get() {
 
 function set(config) {
   $app.store().set(KEY, JSON.stringify(config));
+}
+
+/** Notes the error in gateway.config.js, for /readyz and doctor, while the last valid config is in force. */
+function refused(err) {
+  $app.store().set(REFUSAL, `${err.message} (the config before this change stays in force)`);
+}
+
+/** The noted error as a list; empty if the config in force is the file's. */
+function refusal() {
+  const text = $app.store().get(REFUSAL);
+  return text ? [text] : [];
 }
 
 /** The content of gateway.config.js, checked and completed; throws an error that names the key. */
@@ -99,6 +113,7 @@ function accounts(users) {
   return all;
 }
 
+/** One entry of `channels`. schema_check.js compares it with `users`, after the check that the users' collections exist. */
 function channel(entry, at, name, users) {
   if (!NAME.test(name)) fail(at, "is not a channel's kind: visible ASCII without a colon, at most 64 characters");
   if (!isObject(entry)) fail(at, 'is not an object such as { guard: "rooms" } or { own: true }');
@@ -112,19 +127,10 @@ function channel(entry, at, name, users) {
     if (name === STATUS) fail(at, `"${STATUS}" carries online statuses; set the users' collection as the guard instead of own`);
     if (entry.perUser !== undefined || entry.emptyRequest !== undefined) fail(at, "perUser and emptyRequest need a guard; remove them, or set a guard instead of own");
     const own = entry.own === true ? users[0].collection : text(entry.own, `${at}.own`);
-    const known = users.map(({ collection }) => collection);
-    if (!known.includes(own)) fail(`${at}.own`, `${quoted(own)} is not one of users${nearest(own, known)}`);
     return { guard: [], own, perUser, emptyRequest };
   }
   const guard = name === STATUS && Array.isArray(entry.guard) ? entry.guard : [entry.guard];
   guard.forEach((collection) => text(collection, `${at}.guard`));
-  if (name === STATUS) {
-    const known = users.map(({ collection }) => collection);
-    for (const collection of guard) {
-      if (known.includes(collection)) continue;
-      fail(`${at}.guard`, `"${STATUS}" carries online statuses, and ${quoted(collection)} is not one of users${nearest(collection, known)}`);
-    }
-  }
   return { guard, own: null, perUser, emptyRequest };
 }
 
@@ -133,11 +139,16 @@ function relayed(entry, at, named, kinds) {
   if (isObject(entry)) checkKeys(entry, RELAY, at);
   if (!Array.isArray(templates)) fail(at, `a list of channels is needed, as in ["room:{id}"]; this is ${JSON.stringify(templates)}`);
   const trusted = isObject(entry) && entry.trusted !== undefined ? bool(entry.trusted, `${at}.trusted`) : false;
-  return { to: templates.map((template) => parsed(template, at, named, kinds)), trusted };
+  return { to: templates.map((template) => parsed(template, at, named, kinds, trusted)), trusted };
 }
 
-/** "room:{message.room}" → {before: "room:", path: ["message", "room"], after: "", namespace: "room"} */
-function parsed(template, at, named, kinds) {
+/**
+ * "room:{message.room}" → {before: "room:", path: ["message", "room"], after: "", namespace: "room"}
+ *
+ * More text around the braces is refused without `trusted`: with "room:a{room}" the record of room "x" would go to the
+ * subscribers of room "ax", and no rule proves their permission.
+ */
+function parsed(template, at, named, kinds, trusted) {
   const where = `${at}, ${JSON.stringify(template)}`;
   const example = quoted(`${kinds[0] ?? "room"}:{id}`);
   const [, before, path, after] = (typeof template === "string" && TEMPLATE.exec(template)) || [];
@@ -146,6 +157,11 @@ function parsed(template, at, named, kinds) {
   if (namespace === undefined) fail(where, `names no kind of channel before a colon; it should look like ${example}`);
   named(namespace, where);
   if (namespace === STATUS) fail(where, `"${STATUS}" carries online statuses; nothing can be relayed there`);
+  if (!trusted && (before !== `${namespace}:` || after !== "")) {
+    const right = `${namespace}:{${path}}`;
+    fail(where, `has other text around the braces, so its channels are those of other ids; it should look like ${quoted(right)}. ` +
+      "If the other ids are intended, and all subscribers of these channels may view the records, confirm it with trusted: true");
+  }
   return { template, before, path: path.split("."), after, namespace };
 }
 
@@ -207,4 +223,4 @@ function fail(where, problem) {
   throw new Error(`gateway.config.js: ${where}: ${problem}`);
 }
 
-module.exports = { STATUS, get, set, checked, fail, nearest };
+module.exports = { STATUS, get, set, refused, refusal, checked, fail, nearest };

@@ -36,6 +36,7 @@ function uncovered(app, collection, path, guard, listeners) {
 /** Facts about every connection: a login and no current ban, unless guests are admitted. */
 function factsOfListeners({ users, guests }, guard) {
   if (guests && guard) return [];
+  if (users.length === 0) return [SIGNED_IN]; // all auth collections are gone: nobody can connect
   const [{ bannedUntil }] = users;
   const isBan = bannedUntil !== undefined && users.every((account) => account.bannedUntil === bannedUntil);
   const isOver = { left: { name: `@request.auth.${bannedUntil}` }, sign: "<=", right: { name: "@now" } };

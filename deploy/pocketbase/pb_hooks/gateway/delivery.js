@@ -3,15 +3,13 @@
 //
 // turns.js decides which write posts, and for which other writes.
 
-const config = require(`${__hooks}/gateway/config.js`).get();
+const config = require(`${__hooks}/gateway/config.js`);
 const address = require(`${__hooks}/gateway/address.js`);
 const rows = require(`${__hooks}/gateway/rows.js`);
 const { signed } = require(`${__hooks}/gateway/signature.js`);
 const turns = require(`${__hooks}/gateway/turns.js`);
 
 const TARGET = "/hooks/pocketbase";
-const { timeoutSeconds, firstPauseSeconds, lastPauseSeconds, batch } = config.delivery;
-const TIMEOUT = timeoutSeconds * 1000;
 
 // The state of turns.js is an object in the app's store. The object is replaced and never changed: concurrent access by
 // two engines would crash the process.
@@ -20,6 +18,11 @@ const TIMEOUT = timeoutSeconds * 1000;
 const FAILURE = "gateway.delivery.failure";
 /** Maximum characters of a reason. */
 const MAX_REASON = 300;
+
+/** The section `delivery` of the config in force. To be called outside change(), which holds the store's lock. */
+function settings() {
+  return config.get().delivery;
+}
 
 /** Replaces the state with the result of `step(state)`, which is [state, answer]; returns {before, after, answer}. */
 function change(app, step) {
@@ -40,7 +43,8 @@ function change(app, step) {
 function deliver(app, seq, own) {
   try {
     const now = Date.now();
-    let turn = change(app, (state) => turns.committed(state, seq, now, TIMEOUT));
+    const timeout = settings().timeoutSeconds * 1000;
+    let turn = change(app, (state) => turns.committed(state, seq, now, timeout));
     for (let slept = 0; turn.answer === turns.WAIT; ) {
       const pause = Math.max(2, Math.min(turns.GATHER, turn.after.started + turns.GATHER - Date.now()));
       sleep(pause);
@@ -67,7 +71,7 @@ function deliver(app, seq, own) {
 function post(app, posted, own) {
   try {
     const isNext = own !== null && own.seq === posted + 1;
-    const waiting = isNext ? { last: own.seq, newest: own.seq, events: own.event } : rows.after(app, posted, batch);
+    const waiting = isNext ? { last: own.seq, newest: own.seq, events: own.event } : rows.after(app, posted, settings().batch);
     const { newest } = waiting;
     if (waiting.last === 0) return { posted: null, newest };
 
@@ -115,7 +119,7 @@ function sendTo(base, last, body) {
   headers["Idempotency-Key"] = String(last);
   let response;
   try {
-    response = $http.send({ method: "POST", url: base + TARGET, headers, body, timeout: timeoutSeconds });
+    response = $http.send({ method: "POST", url: base + TARGET, headers, body, timeout: settings().timeoutSeconds });
   } catch (err) {
     return reason(err);
   }
@@ -136,6 +140,7 @@ function ended(app, turn, outcome, since) {
   const { error } = outcome;
   const now = Date.now();
   if (error) {
+    const { firstPauseSeconds, lastPauseSeconds } = settings();
     const pauses = [firstPauseSeconds * 1000, lastPauseSeconds * 1000];
     const taken = change(app, (state) => turns.failed(state, turn, now, ...pauses));
     replaceFailure(app, error);
@@ -143,7 +148,8 @@ function ended(app, turn, outcome, since) {
       "seconds", taken.after.pause / 1000, "url", address.shown, "reason", error);
     return taken;
   }
-  const taken = change(app, (state) => turns.done(state, turn, outcome, since, now, TIMEOUT));
+  const timeout = settings().timeoutSeconds * 1000;
+  const taken = change(app, (state) => turns.done(state, turn, outcome, since, now, timeout));
   if (outcome.posted !== null) succeeded(app);
   return taken;
 }

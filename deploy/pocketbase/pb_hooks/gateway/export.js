@@ -4,7 +4,7 @@
 // left out, for the record's owner too, and onRecordEnrich hooks run without `auth`. PocketBase's own encoder writes
 // the JSON, which keeps numbers as they were stored.
 
-const config = require(`${__hooks}/gateway/config.js`).get();
+const config = require(`${__hooks}/gateway/config.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
 const { isTooDeep } = require(`${__hooks}/gateway/nesting.js`);
 const { warn } = require(`${__hooks}/gateway/notice.js`);
@@ -37,7 +37,7 @@ function textOf(app, record, collection = record.tableName()) {
 
 /** Whether a text has at most maxEventBytes in UTF-8. One UTF-16 unit takes at most three bytes. */
 function isSmall(text) {
-  const { maxEventBytes } = config.outbox;
+  const { maxEventBytes } = config.get().outbox;
   return text.length * 3 <= maxEventBytes || (text.length <= maxEventBytes && toBytes(text).length <= maxEventBytes);
 }
 

@@ -32,7 +32,8 @@ class Names {
   collection(name, where) {
     const found = this.find(this.collections[name]) || this.find(name);
     if (found) return found;
-    this.problems.push(`${where}: the collection "${name}" is gone`);
+    const what = this.collections[name] ? `the collection "${name}" is gone` : `there is no collection "${name}"`;
+    this.problems.push(`${where}: ${what}`);
     this.gone.push(name);
     return null;
   }
@@ -40,7 +41,8 @@ class Names {
   field(collection, name, where) {
     const id = this.fields[`${collection.id} ${name}`];
     const found = (id && collection.fields.getById(id)) || collection.fields.getByName(name);
-    if (!found) this.problems.push(`${where}: the field "${name}" of "${collection.name}" is gone`);
+    const what = id ? `the field "${name}" of "${collection.name}" is gone` : `the collection "${collection.name}" has no field "${name}"`;
+    if (!found) this.problems.push(`${where}: ${what}`);
     return found || null;
   }
 

@@ -1,7 +1,7 @@
 // The routes for the gateway. Every request is signed; every answer is JSON.
 
-const config = require(`${__hooks}/gateway/config.js`).get();
-const { STATUS } = require(`${__hooks}/gateway/config.js`);
+const config = require(`${__hooks}/gateway/config.js`);
+const { STATUS } = config;
 const outbox = require(`${__hooks}/gateway/outbox.js`);
 const rows = require(`${__hooks}/gateway/rows.js`);
 const delivery = require(`${__hooks}/gateway/delivery.js`);
@@ -205,7 +205,7 @@ function events(e) {
     delivery.gatewayHas(e.app, seq);
     const { problems } = schema.current(e.app);
     const report = JSON.stringify(delivery.report(e.app));
-    const about = `"problems":${JSON.stringify(problems)},"delivery":${report},"version":"${version}"`;
+    const about = `"problems":${JSON.stringify([...config.refusal(), ...problems])},"delivery":${report},"version":"${version}"`;
     const json = `{"boot":"${rows.boot(e.app)}","events":[${page.events}],"last":${Math.max(last, page.last)},${about}}`;
     return e.blob(200, "application/json", toBytes(json));
   });
@@ -222,7 +222,7 @@ function wholeNumber(text) {
 function confirm(e) {
   return answer(e, (body) => {
     const seq = number(parse(body).seq, "seq", 0, Number.MAX_SAFE_INTEGER);
-    const trimmed = rows.trim(e.app, seq, Date.now() - config.outbox.keepSeconds * 1000);
+    const trimmed = rows.trim(e.app, seq, Date.now() - config.get().outbox.keepSeconds * 1000);
     delivery.gatewayHas(e.app, seq);
     return e.json(200, trimmed);
   });

@@ -82,7 +82,10 @@ function isToday(app, schema, changes) {
   return schema !== null && schema.changes === changes && schema.version === version(app, schema.collections);
 }
 
-/** To be called after each change of a collection by this process, and after a rollback of the change. */
+/**
+ * To be called after each change of a collection by this process, after a rollback of the change, and after a change of
+ * the config in force: every engine then makes its schema anew.
+ */
 function forget(app) {
   store.setFunc(CHANGES, (count) => (count || 0) + 1);
 }
@@ -119,15 +122,15 @@ function told(app) {
  */
 function bind(app) {
   const config = readConfig();
-  const bound = { collections: {}, fields: {} };
+  const ids = { collections: {}, fields: {} };
   const collection = (name) => {
     const found = find(app, name);
-    if (found) bound.collections[name] = found.id;
+    if (found) ids.collections[name] = found.id;
     return found;
   };
   const field = (of, name) => {
     const found = of && of.fields.getByName(name);
-    if (found) bound.fields[`${of.id} ${name}`] = found.id;
+    if (found) ids.fields[`${of.id} ${name}`] = found.id;
     return found;
   };
   for (const { collection: name, bannedUntil, mutedUntil, blocked } of config.users) {
@@ -148,15 +151,25 @@ function bind(app) {
       }
     }
   }
-  store.set(BOUND, JSON.stringify(bound));
+  bindAs(JSON.stringify(ids));
+}
+
+/** The ids of the config's names, as text; null before `bind`. */
+function bound() {
+  return store.get(BOUND) || null;
+}
+
+/** Keeps ids that an earlier start has looked up for the config in force. */
+function bindAs(text) {
+  store.set(BOUND, text);
 }
 
 /** The schema with current names for the ids, and with the access triggers from the rules. */
 function made(app) {
-  const bound = store.get(BOUND);
-  const { gone, ...plan } = planned(app, readConfig(), bound ? JSON.parse(bound) : { collections: {}, fields: {} });
+  const ids = bound();
+  const { gone, ...plan } = planned(app, readConfig(), ids ? JSON.parse(ids) : { collections: {}, fields: {} });
   // No warnings before `bind`: migrations may still have to create the collections.
-  for (const problem of bound ? plan.problems : []) app.logger().warn(`gateway: ${problem}`);
+  for (const problem of ids ? plan.problems : []) app.logger().warn(`gateway: ${problem}`);
   const { triggers, collections } = derive(app, plan);
   const relayed = Object.keys(plan.relay).map((name) => find(app, name).id);
   return { ...plan, triggers, deciding: collections, collections: [...new Set([...collections, ...relayed, ...gone])] };
@@ -170,4 +183,4 @@ function find(app, nameOrId) {
   }
 }
 
-module.exports = { current, latest, forget, isUntold, told, bind };
+module.exports = { current, latest, forget, isUntold, told, bind, bindAs, bound };

@@ -4,7 +4,7 @@
 //
 // proto/server-api.md lists the methods.
 
-const config = require(`${__hooks}/gateway/config.js`).get();
+const config = require(`${__hooks}/gateway/config.js`);
 const address = require(`${__hooks}/gateway/address.js`);
 const { signed } = require(`${__hooks}/gateway/signature.js`);
 
@@ -38,7 +38,7 @@ function ask(base, method, body) {
   // a replay.
   const target = `/api/${method}?${$security.randomString(10)}`;
   const headers = signed("POST", target, body);
-  return $http.send({ method: "POST", url: base + target, headers, body, timeout: config.delivery.timeoutSeconds });
+  return $http.send({ method: "POST", url: base + target, headers, body, timeout: config.get().delivery.timeoutSeconds });
 }
 
 /** Whether the connection failed, so that the gateway has not received the request. */

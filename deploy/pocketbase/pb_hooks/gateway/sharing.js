@@ -19,7 +19,7 @@ let known = { version: null, of: {} };
 
 /**
  * The parts of the guard's rule that depend on the user, if classes can express them; else null. Cached until a
- * collection changes.
+ * collection or the config changes.
  *
  *   fields  of the account
  *   paths   from the guarded record to the named users, as in a rule
@@ -27,7 +27,8 @@ let known = { version: null, of: {} };
  */
 function sharingOf(app, guard, users) {
   if (!users || users.name === "_superusers") return null;
-  const { version } = schema.current(app);
+  const { changes, version: collections } = schema.current(app);
+  const version = `${changes} ${collections}`; // `changes` also counts changes of the config in force
   if (known.version !== version) known = { version, of: {} };
   const place = `${guard.namespace} ${users.id}`;
   if (!(place in known.of)) known.of[place] = guard.rule === null ? null : analysed(app, guard, users);

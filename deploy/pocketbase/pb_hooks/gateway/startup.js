@@ -29,7 +29,9 @@ function load() {
     config.set(config.checked(readConfig()));
   } catch (err) {
     if (!serving()) throw err;
-    if (!goOnWithLastGood(err)) refuse(err);
+    const last = lastOfThisProcess();
+    if (!last) refuse(err);
+    goOnWith(last, err);
   }
 }
 
@@ -92,32 +94,68 @@ function checkEnvironment() {
 /** Called after PocketBase's bootstrap: checks the outbox table, and the collections and fields in the config. */
 function checkSchema(app) {
   const schema = require(`${__hooks}/gateway/schema.js`);
-  const outbox = require(`${__hooks}/gateway/outbox.js`);
-  outbox.listen(app); // before the migrations, which may write records and create the collections of the config
   if (!serving()) {
+    require(`${__hooks}/gateway/outbox.js`).listen(app);
     schema.bind(app);
     schema.told(app);
     return;
   }
-  // The server would run the migrations later; the check needs the collections of new migrations now.
-  app.runAllMigrations();
-
-  const { TABLE } = require(`${__hooks}/gateway/rows.js`);
-  if (!app.hasTable(TABLE)) {
-    refuse(new Error(`there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`));
-  }
-  try {
-    require(`${__hooks}/gateway/schema_check.js`).check(app, config.get());
-  } catch (err) {
-    if (!goOnWithLastGood(err)) refuse(err);
-  }
-  schema.bind(app);
-  outbox.listen(app);
+  adopt(app, schema);
   schema.told(app);
   tellOfNewConfig(app);
   const { relay, updates } = config.get();
   if (Object.keys(relay).length + Object.keys(updates).length === 0) {
     console.log("gateway: gateway.config.js relays nothing yet: name collections under `relay`, or channels under `updates`");
+  }
+}
+
+/**
+ * Runs the new migrations and takes the file's config into force, if the config fits the schema. If it does not, the
+ * last config stays in force after a restart in place; any other start fails.
+ */
+function adopt(app, schema) {
+  const { check } = require(`${__hooks}/gateway/schema_check.js`);
+  const outbox = require(`${__hooks}/gateway/outbox.js`);
+  const last = lastOfThisProcess();
+  const isRefused = config.refusal().length > 0; // by load()
+  const given = config.get();
+  // Migrations may write records, and may also create the collections of a new config. Their writes need a config in
+  // force: the last valid config, unless the new config fits already.
+  if (last && (isRefused || problemOf(() => check(app, given)))) use(app, schema, last);
+  outbox.listen(app);
+  // The server would run the migrations later; the check needs the collections of new migrations now.
+  app.runAllMigrations();
+
+  const { TABLE } = require(`${__hooks}/gateway/rows.js`);
+  if (!app.hasTable(TABLE)) refuse(new Error(`there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`));
+
+  const problem = isRefused ? null : problemOf(() => check(app, given));
+  if (problem && !last) refuse(problem);
+  if (problem) goOnWith(last, problem);
+  if (isRefused || problem) {
+    use(app, schema, last);
+  } else {
+    config.set(given);
+    schema.bind(app);
+    schema.forget(app);
+  }
+  outbox.listen(app);
+}
+
+/** Takes the last valid config into force, with the ids of its names: a collection may have been renamed since. */
+function use(app, schema, last) {
+  config.set(last.config);
+  if (last.bound) schema.bindAs(last.bound);
+  else schema.bind(app);
+  schema.forget(app);
+}
+
+function problemOf(check) {
+  try {
+    check();
+    return null;
+  } catch (err) {
+    return err;
   }
 }
 
@@ -135,11 +173,12 @@ function tellOfNewConfig(app) {
 
 // ---- a config that is broken while PocketBase runs
 
-// When a file in pb_hooks changes, PocketBase restarts itself in place. A broken config at that moment must not end a
-// healthy server: the last valid config stays in force. At any other start a broken config is refused.
+// When a file in pb_hooks changes, PocketBase restarts itself in place: the process replaces its own program, and all
+// JavaScript engines are new. A broken config at that moment must not end a healthy server: the last valid config stays
+// in force, with the ids of its collections and fields. At any other start a broken config is refused.
 
 function keepAsLastGood() {
-  const text = JSON.stringify({ process: thisProcess(), config: config.get() });
+  const text = JSON.stringify({ process: thisProcess(), config: config.get(), bound: require(`${__hooks}/gateway/schema.js`).bound() });
   try {
     $os.writeFile(`${$app.dataDir()}/${LAST_GOOD}`, toBytes(text), 0o600);
   } catch (err) {
@@ -147,13 +186,18 @@ function keepAsLastGood() {
   }
 }
 
-function goOnWithLastGood(err) {
-  const last = lastGood();
-  if (!last || !last.process || last.process !== thisProcess()) return false;
+/** Reports the error in the file, and takes the last valid config into force. */
+function goOnWith(last, err) {
   console.error(`gateway: ${err.message}`);
   console.error("gateway: the config before this change stays in force; correct gateway.config.js, or the next start will fail");
+  config.refused(err);
   config.set(last.config);
-  return true;
+}
+
+/** The last valid config if this process has used it, so that PocketBase has restarted in place; else null. */
+function lastOfThisProcess() {
+  const last = lastGood();
+  return last && last.process && last.process === thisProcess() ? last : null;
 }
 
 function lastGood() {
