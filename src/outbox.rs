@@ -91,7 +91,8 @@ impl Outbox {
     /// For the writer: as [`Outbox::push`], without counting in the budget and without adding to the writer's list.
     /// Returns the bytes to count (0: not queued), and true if the outbox has to be added to the list.
     pub fn push_here(&self, frame: &Frame) -> (usize, bool) {
-        self.take_in(&mut self.lock(), Queued { frame: frame.clone(), reply_of: None })
+        let queued = Queued { frame: frame.clone(), reply_of: None };
+        self.take_in(&mut self.lock(), queued.cost(), [queued])
     }
 
     /// Queues a frame, unless the queue would then hold more than half of the limit, or more than [`SHARE`] while the
@@ -119,6 +120,15 @@ impl Outbox {
         self.queue(self.lock(), Queued { frame, reply_of: Some(Arc::clone(channel)) })
     }
 
+    /// Queues a reply, with data of the channel `reply_of` if given, and the pushes that belong to it. The limits are
+    /// checked once for all frames: a budget that the first frames use up does not end the connection at the next.
+    pub fn push_reply_with(self: &Arc<Self>, reply_of: Option<&Arc<str>>, reply: Frame, pushes: Vec<Frame>) -> bool {
+        let reply = Queued { frame: reply, reply_of: reply_of.map(Arc::clone) };
+        let pushes = pushes.into_iter().map(|frame| Queued { frame, reply_of: None });
+        let frames: Vec<Queued> = std::iter::once(reply).chain(pushes).collect();
+        self.queue_all(self.lock(), frames.iter().map(Queued::cost).sum(), frames)
+    }
+
     /// As [`Outbox::push`], for frames about the connection itself: also queued after [`Outbox::close`], while the
     /// client is there.
     pub fn push_last(self: &Arc<Self>, frame: Frame) {
@@ -132,8 +142,18 @@ impl Outbox {
         }
     }
 
-    fn queue(self: &Arc<Self>, mut inner: MutexGuard<'_, OutboxInner>, queued: Queued) -> bool {
-        let (size, becomes_due) = self.take_in(&mut inner, queued);
+    fn queue(self: &Arc<Self>, inner: MutexGuard<'_, OutboxInner>, queued: Queued) -> bool {
+        self.queue_all(inner, queued.cost(), [queued])
+    }
+
+    /// `size`: cost of all frames.
+    fn queue_all(
+        self: &Arc<Self>,
+        mut inner: MutexGuard<'_, OutboxInner>,
+        size: usize,
+        frames: impl IntoIterator<Item = Queued>,
+    ) -> bool {
+        let (size, becomes_due) = self.take_in(&mut inner, size, frames);
         drop(inner);
         self.budget().add(size);
         if becomes_due {
@@ -142,16 +162,15 @@ impl Outbox {
         size > 0
     }
 
-    fn take_in(&self, inner: &mut OutboxInner, queued: Queued) -> (usize, bool) {
+    fn take_in(&self, inner: &mut OutboxInner, size: usize, frames: impl IntoIterator<Item = Queued>) -> (usize, bool) {
         if inner.closed.is_some() {
             return (0, false);
         }
-        let size = queued.cost();
         if !self.has_room_for(inner.unsent.queued() + size) {
             self.end_now(inner, codes::SLOW);
             return (0, false);
         }
-        inner.unsent.add(queued);
+        frames.into_iter().for_each(|queued| inner.unsent.add(queued));
         let becomes_due = !inner.is_due && !inner.is_corked && inner.unsent.full_since().is_none();
         inner.is_due |= becomes_due;
         (size, becomes_due)

@@ -247,14 +247,8 @@ fn reply_in_pieces(outbox: &Arc<Outbox>, id: u32, channel: &Arc<str>, mut reply:
     let rest = reply.publications.split_off(first);
     let has_content = !reply.publications.is_empty();
     let reply = json::reply(id, &Reply::Subscribe(reply));
-    if has_content {
-        outbox.push_reply_of(channel, reply);
-    } else {
-        outbox.push(reply);
-    }
-    for publication in rest {
-        outbox.push(json::publication_push(channel, &publication));
-    }
+    let pushes = rest.iter().map(|publication| json::publication_push(channel, publication)).collect();
+    outbox.push_reply_with(has_content.then_some(channel), reply, pushes);
 }
 
 /// Bytes in a client's queue for these publications, including the other bytes of their frames and the cost of each
