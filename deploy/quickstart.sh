@@ -17,9 +17,12 @@ if [[ -z $gateway ]]; then
   gateway=$target/release/konvert-gateway
 fi
 
+# exec: signals reach the process that stops both servers.
 for option; do
-  if [[ $option == -h || $option == --help ]]; then exec "$gateway" dev --help; fi
+  case $option in
+    -h | --help) exec "$gateway" dev --help ;;
+    --pocketbase | --pocketbase=*) exec "$gateway" dev --data "$target/dev" "$@" ;; # nothing to download
+  esac
 done
 pocketbase=$("$root/deploy/get-pocketbase.sh")
-# exec: signals reach the process that stops both servers.
 exec "$gateway" dev --data "$target/dev" --pocketbase "$pocketbase" "$@"

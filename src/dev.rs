@@ -67,7 +67,7 @@ pub fn command() -> Command {
             .value_parser(value_parser!(PathBuf)),
         )
         .arg(
-            option("host", "ADDRESS", "Address of both listeners; 0.0.0.0 for other devices in your network")
+            option("host", "ADDRESS", "Address of the gateway and PocketBase; 0.0.0.0 for other devices in your network, which know the demo's passwords")
                 .default_value("127.0.0.1")
                 .value_parser(value_parser!(IpAddr)),
         )

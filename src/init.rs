@@ -8,6 +8,7 @@ mod files;
 
 pub use files::{App, Embedded};
 
+use crate::hex;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
@@ -210,11 +211,7 @@ fn write(place: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 fn hash(text: &str) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().fold(String::new(), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()).as_ref())
 }
 
 #[cfg(test)]

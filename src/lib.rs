@@ -43,6 +43,7 @@ mod control;
 pub mod dev;
 pub mod doctor;
 pub mod event;
+mod hex;
 pub mod hub;
 pub mod init;
 pub mod limits;

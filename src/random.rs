@@ -1,6 +1,6 @@
 //! Random names: client ids and epochs.
 
-use std::fmt::Write;
+use crate::hex;
 
 /// `N` random bytes in hexadecimal.
 ///
@@ -9,8 +9,5 @@ use std::fmt::Write;
 pub fn token<const N: usize>() -> String {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system provides randomness");
-    bytes.iter().fold(String::with_capacity(2 * N), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    hex::encode(&bytes)
 }

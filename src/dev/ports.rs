@@ -2,7 +2,7 @@
 
 use anyhow::{Context, anyhow};
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 /// Ports for option 0: below the range from which systems choose ports for outgoing connections, which could take a port
 /// before its server does.
@@ -26,7 +26,12 @@ impl Ports {
         // All are held until the last is chosen, so that no two are the same.
         let held = [
             hold(host, gateway, "the gateway", "--port-gateway")?,
-            hold(host, admin, "the gateway's admin listener", "--port-gateway (the admin port is the next one)")?,
+            hold(
+                Ipv4Addr::LOCALHOST.into(),
+                admin,
+                "the gateway's admin listener",
+                "--port-gateway (the admin port is the next one)",
+            )?,
             hold(host, pocketbase, "PocketBase", "--port-pocketbase")?,
         ];
         let [gateway, admin, pocketbase] = held.map(|listener| listener.local_addr().map(|address| address.port()));

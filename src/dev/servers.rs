@@ -16,11 +16,11 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-/// Longest time from the start of a server until it is ready.
+/// Longest time from the start of a server until ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// Time for a server to stop before it is killed.
+/// Time for a server to stop, before a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// Bounds of restarts: more than [`RESTARTS`] within [`RESTART_SPAN`] are a failure.
+/// Maximum number of restarts within [`RESTART_SPAN`]; one more is a failure.
 const RESTARTS: usize = 5;
 const RESTART_SPAN: Duration = Duration::from_secs(60);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ pub struct Recipe {
     pub arguments: Vec<OsString>,
     pub environment: Vec<(&'static str, String)>,
     pub log: PathBuf,
-    /// Whether the server is started again when it ends after having been ready.
+    /// Whether a server that has been ready is restarted after an end.
     pub restarts: bool,
 }
 
@@ -45,7 +45,7 @@ struct Server {
     restarted: VecDeque<Instant>,
 }
 
-/// The running servers. They are stopped in the reverse order of their start.
+/// The running servers. The last server started is stopped first.
 pub struct Servers {
     servers: Vec<Server>,
     signals: watch::Receiver<u32>,
@@ -89,7 +89,7 @@ impl Servers {
         }
     }
 
-    /// Restarts servers that end, until one ends for good.
+    /// Restarts ended servers. An error is the end of a server without a restart.
     pub async fn watch(&mut self) -> anyhow::Result<()> {
         loop {
             sleep(CHECK).await;
@@ -101,7 +101,7 @@ impl Servers {
         }
     }
 
-    /// Stops all servers; kills those that do not stop in time, or all at a second signal.
+    /// Stops the servers. After [`STOP_WITHIN`] or a second signal, kills them.
     pub async fn stop(&mut self) {
         for Server { recipe, child, .. } in self.servers.iter_mut().rev() {
             if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
@@ -153,7 +153,7 @@ impl Server {
     }
 }
 
-/// The answer's first line.
+/// The complete answer, with status line and headers.
 async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;

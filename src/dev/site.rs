@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// The demo page with its SDKs, which PocketBase serves.
+/// Static files that PocketBase serves: the demo page and the SDKs of the page.
 const PAGE: [(&str, &str); 3] = [
     ("index.html", include_str!("../../deploy/demo/index.html")),
     ("centrifuge.js", include_str!("../../deploy/demo/centrifuge.js")),
@@ -90,7 +90,7 @@ impl Site {
         Ok(())
     }
 
-    /// Starts both servers, and returns when clients can connect.
+    /// Starts both servers, and returns once clients can connect.
     pub async fn start(&self, servers: &mut Servers) -> anyhow::Result<()> {
         let mut arguments = self.pocketbase_folders();
         arguments.push("serve".into());
@@ -107,7 +107,7 @@ impl Site {
             ("--listen", SocketAddr::new(self.host, self.ports.gateway).to_string()),
             ("--admin-listen", self.admin_address().to_string()),
             ("--pocketbase-url", format!("http://{}", self.pocketbase_address())),
-            // There is no other gateway to spare.
+            // A spread protects other gateways, and this gateway is alone.
             ("--shutdown-spread", "0".to_owned()),
         ] {
             arguments.push(format!("{setting}={address}").into());
@@ -154,7 +154,8 @@ impl Site {
         USERS.into_iter().map(user).collect()
     }
 
-    /// `anyHost`: the page replaces the host by its own, since other devices open it under another address.
+    /// `anyHost`: the page takes the host of the gateway's URL from the page's own URL, since other devices use another
+    /// address than this machine.
     fn page_config(&self) -> Value {
         let any_host = self.host.is_unspecified() && self.public_url.is_none();
         json!({"websocket": self.websocket_url(), "anyHost": any_host, "room": ROOM, "users": self.users()})
@@ -164,10 +165,9 @@ impl Site {
         SocketAddr::new(reachable(self.host), self.ports.pocketbase)
     }
 
-    /// Never open to other devices.
+    /// Address for this machine only: the admin listener is private.
     fn admin_address(&self) -> SocketAddr {
-        let host = if self.host.is_unspecified() { reachable(self.host) } else { self.host };
-        SocketAddr::new(host, self.ports.admin)
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.ports.admin)
     }
 
     fn pocketbase_folders(&self) -> Vec<OsString> {
@@ -192,7 +192,7 @@ fn flag(name: &str, path: &Path) -> OsString {
     flag
 }
 
-/// The address under which this machine reaches a listener.
+/// Address of a listener as seen by this machine.
 fn reachable(host: IpAddr) -> IpAddr {
     match host {
         IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -201,13 +201,13 @@ fn reachable(host: IpAddr) -> IpAddr {
     }
 }
 
-/// Creates a directory that only its owner may open.
+/// Creates a directory for the owner only (mode 700).
 pub fn create_private(folder: &Path) -> anyhow::Result<()> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     created.with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// The secret in a file that only its owner may read; made in the first run.
+/// The secret in a file for the owner only (mode 600), made in the first run.
 fn kept_secret(place: &Path, make: impl Fn() -> String) -> anyhow::Result<String> {
     if !place.exists() {
         let file = File::options().write(true).create_new(true).mode(0o600).open(place);

@@ -5,7 +5,7 @@ import { accessSync, constants, readFileSync } from "node:fs";
 import { basename, delimiter, join } from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
-import { Lab, gatewayBinary, root } from "./harness.mjs";
+import { Lab, root } from "./harness.mjs";
 
 const lab = new Lab();
 const check = (name, body) => test(name, lab.explained(body));
@@ -13,13 +13,7 @@ let facts, browser;
 
 before(
   lab.explained(async () => {
-    const options = ["--headless", "--port-gateway=0", "--port-pocketbase=0", `--data=${join(lab.folder, "data")}`];
-    const env = { KONVERT_GATEWAY: gatewayBinary };
-    const quickstart = lab.start("quickstart", join(root, "deploy/quickstart.sh"), options, { env, stdout: "pipe" });
-    let line = "";
-    quickstart.process.stdout.on("data", (chunk) => (line += chunk));
-    await quickstart.ready(() => line.endsWith("\n"), 60_000);
-    facts = JSON.parse(line);
+    facts = await lab.quickstart();
     browser = await chromium.launch({
       executablePath: findChromium(),
       args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--disable-component-update"],

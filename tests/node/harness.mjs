@@ -107,6 +107,17 @@ export class Lab {
     if (failed.length) throw new AggregateError(failed, failed.map(String).join("; "));
   }
 
+  /** Runs deploy/quickstart.sh with data in the lab's folder; returns the addresses and logins that it prints. */
+  async quickstart() {
+    const options = ["--headless", "--port-gateway=0", "--port-pocketbase=0", `--data=${join(this.folder, "data")}`];
+    const env = { KONVERT_GATEWAY: gatewayBinary };
+    const server = this.start("quickstart", join(root, "deploy/quickstart.sh"), options, { env, stdout: "pipe" });
+    let line = "";
+    server.process.stdout.on("data", (chunk) => (line += chunk));
+    await server.ready(() => line.endsWith("\n"), 60_000);
+    return JSON.parse(line);
+  }
+
   /** Makes a test's body print the last lines of the servers' logs if it fails. */
   explained(body) {
     return async (...args) => {

@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { Centrifuge } from "centrifuge";
 import PocketBaseSdk from "pocketbase";
 import WebSocket from "ws";
-import { Lab, gatewayBinary, next, root, until } from "./harness.mjs";
+import { Lab, next, root, until } from "./harness.mjs";
 
 const lab = new Lab();
 const check = (name, body) => test(name, lab.explained(body));
@@ -15,13 +15,7 @@ let facts;
 
 before(
   lab.explained(async () => {
-    const options = ["--headless", "--port-gateway=0", "--port-pocketbase=0", `--data=${join(lab.folder, "data")}`];
-    const env = { KONVERT_GATEWAY: gatewayBinary };
-    const quickstart = lab.start("quickstart", join(root, "deploy/quickstart.sh"), options, { env, stdout: "pipe" });
-    let line = "";
-    quickstart.process.stdout.on("data", (chunk) => (line += chunk));
-    await quickstart.ready(() => line.endsWith("\n"), 60_000);
-    facts = JSON.parse(line);
+    facts = await lab.quickstart();
   }),
 );
 after(() => lab.stop());
