@@ -73,7 +73,7 @@ fn init() -> Command {
                 .value_parser(value_parser!(App))
                 .help("The collections to begin with [default: blank, or the application of the previous run]"),
         )
-        .arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Overwrite edited files as well, except gateway.config.js; each is kept as FILE.bak"))
+        .arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Overwrite edited files as well, except gateway.config.js; each is copied to FILE.bak first"))
         .args(settings().map(hidden))
 }
 

@@ -15,7 +15,7 @@ use similar::TextDiff;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// The record of the written files.
 const RECORD: &str = "pb_hooks/gateway/.written.json";
@@ -87,6 +87,14 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
         (app, former) => app.or(former).unwrap_or_default(),
     };
     let is_first = record.is_none();
+    if is_first && app != App::Blank && folder.join("pb_data/data.db").exists() {
+        bail!(
+            "{} has the data of an application already, and the migration of \"{}\" would change its collections and rules; \
+             choose a new directory, or leave --app out",
+            folder.display(),
+            app.name()
+        );
+    }
     let before = record.map(|record| record.files).unwrap_or_default();
     let files = app.files();
     let mut report = Report { app, is_first, text: String::new(), kept: 0 };
@@ -103,7 +111,7 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
             Outcome::Unchanged => unchanged += 1,
             Outcome::Edited => {}
             Outcome::Overwritten => {
-                write(&folder.join(format!("{}.bak", file.path)), found.as_deref().unwrap_or_default())?;
+                back_up(&folder.join(file.path), found.as_deref().unwrap_or_default())?;
                 write(&folder.join(file.path), file.text)?;
             }
             _ => write(&folder.join(file.path), file.text)?,
@@ -118,16 +126,21 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
         // An edited file has another hash, and counts as edited at the next run, too.
         after.insert(file.path.to_owned(), hash(file.text));
     }
-    for (path, written) in before.iter().filter(|(path, _)| files.iter().all(|file| file.path != path.as_str())) {
+    let is_obsolete = |path: &str| is_inside(path) && files.iter().all(|file| file.path != path);
+    for (path, written) in before.iter().filter(|(path, _)| is_obsolete(path)) {
         let place = folder.join(path);
         match read(&place)? {
-            Some(found) if hash(&found) == *written => {
+            Some(found) if force || hash(&found) == *written => {
+                if hash(&found) != *written {
+                    back_up(&place, &found)?;
+                }
                 fs::remove_file(&place).with_context(|| format!("cannot remove {}", place.display()))?;
                 report.line(Outcome::Removed, path);
             }
             Some(_) => {
                 report.kept += 1;
                 let _ = writeln!(report.text, "  kept         {path} (edited; not part of version {VERSION})");
+                after.insert(path.clone(), written.clone());
             }
             None => {}
         }
@@ -163,8 +176,11 @@ impl Report {
             Outcome::Removed => "removed",
             Outcome::Unchanged | Outcome::Edited => return,
         };
-        let backup =
-            if outcome == Outcome::Overwritten { format!(" (your edited file: {path}.bak)") } else { String::new() };
+        let backup = if outcome == Outcome::Overwritten {
+            " (a copy of your file ends in .bak)".to_owned()
+        } else {
+            String::new()
+        };
         let _ = writeln!(self.text, "  {word:<12} {path}{backup}");
     }
 
@@ -201,6 +217,28 @@ fn read(place: &Path) -> anyhow::Result<Option<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", place.display())),
     }
+}
+
+/// Whether a path of the record is inside the directory. The record may come from elsewhere.
+fn is_inside(path: &str) -> bool {
+    let is_normal = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    is_normal && (path.starts_with("pb_hooks/") || path.starts_with("pb_migrations/"))
+}
+
+/// Writes a copy beside the file, as FILE.bak, FILE.1.bak and so on; replaces no earlier copy.
+fn back_up(place: &Path, text: &str) -> anyhow::Result<()> {
+    for number in 0.. {
+        let mut copy = place.as_os_str().to_owned();
+        copy.push(if number == 0 { ".bak".to_owned() } else { format!(".{number}.bak") });
+        match fs::File::options().write(true).create_new(true).open(&copy) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            opened => {
+                let written = opened.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()));
+                return written.with_context(|| format!("cannot write {}", copy.display()));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn write(place: &Path, text: &str) -> anyhow::Result<()> {
@@ -299,13 +337,39 @@ mod tests {
 
         let report = init(folder.path(), None, true).unwrap();
         assert!(
-            report.text.contains("  overwrote    pb_hooks/gateway/turns.js (your edited file: "),
+            report.text.contains("  overwrote    pb_hooks/gateway/turns.js (a copy of your file ends in .bak)\n"),
             "{}",
             report.text
         );
         assert_eq!(report.kept, 0);
         let backup = fs::read_to_string(folder.path().join("pb_hooks/gateway/turns.js.bak")).unwrap();
         assert!(backup.starts_with("// mine\n"));
+        edit(folder.path(), "pb_hooks/gateway/turns.js", |text| format!("// mine again\n{text}"));
+        init(folder.path(), None, true).unwrap();
+        let (first, second) = ("pb_hooks/gateway/turns.js.bak", "pb_hooks/gateway/turns.js.1.bak");
+        assert_eq!(fs::read_to_string(folder.path().join(first)).unwrap(), backup, "no copy is replaced");
+        assert!(fs::read_to_string(folder.path().join(second)).unwrap().starts_with("// mine again\n"));
+    }
+
+    #[test]
+    fn an_example_application_does_not_change_the_rules_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("pb_data/data.db"), "").unwrap();
+        let error = init(folder.path(), Some(App::Chat), false).unwrap_err();
+        assert!(error.to_string().contains("leave --app out"), "{error}");
+        init(folder.path(), None, false).unwrap();
+    }
+
+    #[test]
+    fn a_record_cannot_remove_files_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let app = folder.path().join("app");
+        init(&app, None, false).unwrap();
+        let victim = folder.path().join("victim.js");
+        written_by_an_older_version(&app, "../victim.js", "// precious\n");
+        written_by_an_older_version(&app, victim.to_str().unwrap(), "// precious\n");
+        init(&app, None, true).unwrap();
+        assert!(victim.exists());
     }
 
     #[test]
