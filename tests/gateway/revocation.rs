@@ -1,7 +1,7 @@
 //! Access that ends in PocketBase ends on every gateway within a second. For each cause: the client's code, and the
 //! delay on a gateway that does not get the hooks' posts.
 //!
-//! `REVOCATION_RUNS=20 cargo test --release --test revocation -- --nocapture` prints the table of `tests/README.md`.
+//! `REVOCATION_RUNS=20 cargo test --release --test gateway -- --nocapture revocation::each_cause` prints the table of `tests/README.md`.
 
 use futures_util::future::join_all;
 use crate::harness::client::Client;

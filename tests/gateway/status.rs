@@ -1,6 +1,6 @@
 //! User status as seen by observers: across tabs, devices, gateways, and the death of a gateway.
 //!
-//! `cargo test --release --test status -- --nocapture` prints the times of `tests/README.md`.
+//! `cargo test --release --test gateway status:: -- --nocapture` prints the times of `tests/README.md`.
 
 mod checker;
 mod device;

@@ -1,4 +1,4 @@
-//! PocketBase with the application of `tests/accounts/pocketbase`, and gateways.
+//! PocketBase with the application of `tests/gateway/accounts/pocketbase`, and gateways.
 
 use crate::harness::client::Client;
 use crate::harness::gateway::Gateway;
@@ -26,7 +26,7 @@ impl Stage {
 
     async fn start(gateways: usize, redis: Option<Redis>, settings: &[(&str, &str)]) -> Self {
         let ports: Vec<u16> = (0..gateways).map(|_| free_port()).collect();
-        let application = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/accounts/pocketbase");
+        let application = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/accounts/pocketbase");
         let pocketbase = PocketBase::start_application(application, &format!("http://127.0.0.1:{}", ports[0])).await;
         let url = redis.as_ref().map(Redis::url);
         let mut settings = settings.to_vec();

@@ -33,7 +33,7 @@ pub struct Arena {
 
 impl Arena {
     pub async fn new() -> Self {
-        // Every attack comes from one address; the limits per address are tested in `tests/limits.rs`.
+        // Every attack comes from one address; the limits per address are tested in `tests/gateway/limits.rs`.
         let settings = [
             ("GATEWAY_MAX_HOOK_SIZE", "1000000"),
             ("GATEWAY_PRESENCE_TTL", "3"),
