@@ -73,7 +73,10 @@ async function listen(t, user, channel) {
   const it = { events: [], end: null, joins: 0, recovered: null };
   subscription.on("publication", ({ data }) => it.events.push(data));
   subscription.on("unsubscribed", ({ code }) => (it.end = code));
-  subscription.on("subscribed", ({ recovered }) => ((it.joins += 1), (it.recovered = recovered)));
+  subscription.on("subscribed", ({ recovered }) => {
+    it.joins += 1;
+    it.recovered = recovered;
+  });
   client.on("disconnected", ({ code }) => (it.end ??= code));
   subscription.subscribe();
   await until(() => it.joins > 0 || it.end !== null, `${channel} to be answered`);

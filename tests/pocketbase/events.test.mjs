@@ -119,7 +119,10 @@ async function realtime(user, topics, count, action) {
       const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
       rest = lines.pop();
       const data = lines.filter((line) => line.startsWith("data:")).map((line) => line.slice(5));
-      for (const json of data) client ? sent.push(json) : (client = JSON.parse(json).clientId);
+      for (const json of data) {
+        if (client) sent.push(json);
+        else client = JSON.parse(json).clientId;
+      }
     }
   })().catch(() => {});
   await until(() => client, "PocketBase's realtime");

@@ -31,9 +31,9 @@ $app.store().set(listening.REGISTER_AFTER, (collection) => {
   onRecordAfterDeleteSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
 });
 
-onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
-onCollectionUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
-onCollectionDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
+onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collectionChanged(e));
+onCollectionUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collectionChanged(e));
+onCollectionDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).collectionChanged(e));
 
 onCollectionAfterCreateSuccess((e) => require(`${__hooks}/gateway/outbox.js`).collectionCommitted(e));
 onCollectionAfterUpdateSuccess((e) => require(`${__hooks}/gateway/outbox.js`).collectionCommitted(e));
@@ -54,11 +54,12 @@ const small = $apis.bodyLimit(1 << 20);
 const unlimited = $apis.skipSuccessActivityLog();
 unlimited.id = "pbRateLimit";
 unlimited.priority = -1000;
+const forGateway = [quiet, small, unlimited];
 
-routerAdd("POST", "/api/gateway/keys", (e) => require(`${__hooks}/gateway/routes.js`).keys(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/authorize", (e) => require(`${__hooks}/gateway/routes.js`).authorize(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/visible", (e) => require(`${__hooks}/gateway/routes.js`).visible(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/view", (e) => require(`${__hooks}/gateway/routes.js`).view(e), quiet, small, unlimited);
-routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/probe", (e) => require(`${__hooks}/gateway/routes.js`).probe(e), quiet, small, unlimited);
+routerAdd("POST", "/api/gateway/keys", (e) => require(`${__hooks}/gateway/routes.js`).keys(e), ...forGateway);
+routerAdd("POST", "/api/gateway/authorize", (e) => require(`${__hooks}/gateway/routes.js`).authorize(e), ...forGateway);
+routerAdd("POST", "/api/gateway/visible", (e) => require(`${__hooks}/gateway/routes.js`).visible(e), ...forGateway);
+routerAdd("POST", "/api/gateway/view", (e) => require(`${__hooks}/gateway/routes.js`).view(e), ...forGateway);
+routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), ...forGateway);
+routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), ...forGateway);
+routerAdd("POST", "/api/gateway/probe", (e) => require(`${__hooks}/gateway/routes.js`).probe(e), ...forGateway);

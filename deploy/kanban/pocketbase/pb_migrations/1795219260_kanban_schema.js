@@ -25,7 +25,7 @@ migrate(
       return collection;
     };
     const rule = (collection, rules) => {
-      const all = (rule) => ({ listRule: rule, viewRule: rule, createRule: rule, updateRule: rule, deleteRule: rule });
+      const all = (one) => ({ listRule: one, viewRule: one, createRule: one, updateRule: one, deleteRule: one });
       Object.assign(collection, typeof rules === "string" ? all(rules) : rules);
       app.save(collection);
     };

@@ -34,8 +34,8 @@ let read = { text: null, config: null };
 
 /** The checked config of the process. */
 function get() {
-  const text = $app.store().get(KEY);
-  if (read.text !== text) read = { text, config: JSON.parse(text) };
+  const stored = $app.store().get(KEY);
+  if (read.text !== stored) read = { text: stored, config: JSON.parse(stored) };
   return read.config;
 }
 
@@ -50,8 +50,8 @@ function refused(err) {
 
 /** The noted error as a list; empty if the config in force is the file's. */
 function refusal() {
-  const text = $app.store().get(REFUSAL);
-  return text ? [text] : [];
+  const message = $app.store().get(REFUSAL);
+  return message ? [message] : [];
 }
 
 /** The content of gateway.config.js, checked and completed; throws an error that names the key. */

@@ -121,7 +121,7 @@ function sendTo(base, last, body) {
   try {
     response = $http.send({ method: "POST", url: base + TARGET, headers, body, timeout: settings().timeoutSeconds });
   } catch (err) {
-    return reason(err);
+    return reasonOf(err);
   }
   // 409: a repeated request, which had arrived the first time.
   if (response.statusCode === 202 || response.statusCode === 409) return "";
@@ -130,8 +130,8 @@ function sendTo(base, last, body) {
 }
 
 /** An exception of $http.send in one line, without JavaScript's additions and without passwords in URLs. */
-function reason(err) {
-  const text = String((err && err.message) || err).replace(/^GoError: /, "").replace(/ at github\.com\/[^]*$/, "");
+function reasonOf(err) {
+  const text = String((err && err.message) || err).replace(/^GoError: /, "").replace(/ at github\.com\/[\s\S]*$/, "");
   return address.masked(text).slice(0, MAX_REASON);
 }
 
@@ -194,7 +194,7 @@ function report(app) {
  */
 function probe(app) {
   const body = `{"boot":"${rows.boot(app)}","events":[],"last":0}`;
-  const failing = address.bases.map((base) => [base, sendTo(base, 0, body)]).filter(([, error]) => error);
+  const failing = address.bases.map((base) => [base, sendTo(base, 0, body)]).filter(([, reason]) => reason);
   const works = failing.length < address.bases.length;
   const error = failing.length === 0 ? "" : joined(failing.map(([base]) => base), failing.map(([, reason]) => reason));
   if (error && !works) {

@@ -10,15 +10,15 @@ const REGISTER = "gateway.register";
 const REGISTER_AFTER = "gateway.register.after";
 
 /** Collections with hooks, as known to this JavaScript engine. */
-const known = new Set();
-const knownAfter = new Set();
+const registered = new Set();
+const registeredAfter = new Set();
 
 /** The app's store, which transactions share. */
 const store = $app.store();
 
 /** Registers the hooks of collections (ids), once; the hooks stay registered until PocketBase ends. */
 function ensure(ids) {
-  ids.forEach((id) => once(REGISTER, known, id));
+  ids.forEach((id) => once(REGISTER, registered, id));
 }
 
 /**
@@ -26,7 +26,7 @@ function ensure(ids) {
  * batch, need these hooks.
  */
 function ensureAfter(collection) {
-  once(REGISTER_AFTER, knownAfter, collection);
+  once(REGISTER_AFTER, registeredAfter, collection);
 }
 
 function once(key, known, name) {

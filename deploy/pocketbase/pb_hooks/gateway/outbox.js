@@ -92,15 +92,19 @@ function refuse(template, name) {
   under.refused ??= new Set();
   if (under.refused.has(name)) return;
   under.refused.add(name);
-  warn(app, `channel.${collection}.${template}`, "a channel template yields a name that no channel can have, and the change is not sent there: " +
-    "a name begins with the template's namespace and a colon, and has at most 1,024 bytes without blanks and control characters",
-    "collection", collection, "template", template);
+  const message =
+    "a channel template yields a name that no channel can have, and the change is not sent there: " +
+    "a name begins with the template's namespace and a colon, and has at most 1,024 bytes without blanks and control characters";
+  warn(app, `channel.${collection}.${template}`, message, { collection, template });
 }
 
 /** The result of interestIn, cached with the schema. */
 function interestOf(app, { interests }, collection, record) {
   let interest = interests.get(collection);
-  if (interest === undefined) interests.set(collection, (interest = interestIn(app, record.collection())));
+  if (interest === undefined) {
+    interest = interestIn(app, record.collection());
+    interests.set(collection, interest);
+  }
   return interest;
 }
 
@@ -108,9 +112,9 @@ function interestOf(app, { interests }, collection, record) {
 function interestIn(app, { id, name }) {
   const templates = channels.templates(app, name);
   const relayed = templates.length > 0;
-  const triggers = access.triggers(app, name);
+  const triggers = access.triggersOf(app, name);
   const told = updates.tells(app, name);
-  const steps = dependents.steps(app, id);
+  const steps = dependents.stepsOf(app, id);
   return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, templates, triggers, told, steps } : null;
 }
 
@@ -160,12 +164,12 @@ function everything(app) {
 }
 
 /** Continues a change of a collection by this process. */
-function collection(e) {
+function collectionChanged(e) {
   const concerned = access.concerns(e.app, e.collection);
   joinTransaction(e, (tx) => {
     under = { app: tx, collection: e.collection.name, refused: null, kept: null };
     e.next();
-    schema.forget(tx);
+    schema.forget();
     listen(tx);
     if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) append(tx, NONE, access.EVERYTHING, false);
   });
@@ -180,7 +184,7 @@ function collectionCommitted(e) {
 
 /** To be called when a change of a collection by this process was rolled back. */
 function collectionRestored(e) {
-  schema.forget(e.app);
+  schema.forget();
   return e.next();
 }
 
@@ -206,9 +210,9 @@ function append(tx, changes, scopes, told) {
 
 /** The parts of a write's first row besides channels and data. */
 function besides(scopes, told) {
-  const access = scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
-  const updated = told ? `,"updates":${JSON.stringify(told)}` : "";
-  return access + updated + (under.refused ? `,"dropped":${under.refused.size}` : "");
+  const accessPart = scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
+  const updatesPart = told ? `,"updates":${JSON.stringify(told)}` : "";
+  return accessPart + updatesPart + (under.refused ? `,"dropped":${under.refused.size}` : "");
 }
 
 /** The channels in lists of at most MAX_CHANNELS. */
@@ -219,10 +223,10 @@ function parts(names) {
 }
 
 /** Writes a row and keeps a copy for the delivery after the commit. */
-function keep(tx, names, data, besides) {
-  const row = `"at":${Date.now()},"channels":${JSON.stringify(names)},"data":${data}${besides}}`;
+function keep(tx, names, data, more) {
+  const row = `"at":${Date.now()},"channels":${JSON.stringify(names)},"data":${data}${more}}`;
   const seq = insert(tx, `{${row}`);
   if (seq !== null) under.kept = { seq, event: `{"seq":${seq},${row}` };
 }
 
-module.exports = { create, update, remove, listen, notice, everything, collection, collectionCommitted, collectionRestored };
+module.exports = { create, update, remove, listen, notice, everything, collectionChanged, collectionCommitted, collectionRestored };

@@ -89,7 +89,7 @@ function channelOf(names, config, namespace, users) {
     if (why && !emptyRequest) names.problems.push(`${where}: ${why}`);
   }
   const guards = collections.map(({ id, name }) => {
-    const account = namespace === STATUS && users.find((account) => account.id === id);
+    const account = namespace === STATUS && users.find((user) => user.id === id);
     return { id, name, key: account ? account.key : "" };
   });
   const hints = {};

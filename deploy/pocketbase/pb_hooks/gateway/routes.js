@@ -135,7 +135,7 @@ function authorize(e) {
 
 /** "room:abc" → {namespace: "room", id: "abc"}; without a colon the namespace is empty and `id` undefined. */
 function split(channel) {
-  const [, namespace = "", id] = /^([^:]*):([^]*)$/.exec(channel) || [];
+  const [, namespace = "", id] = /^([^:]*):([\s\S]*)$/.exec(channel) || [];
   return { namespace, id };
 }
 
@@ -160,22 +160,22 @@ function guardedRecords(app, checks) {
 }
 
 /** KEY → record, for the users of these auth collections. */
-function owners(app, guards, keys) {
+function owners(app, guards, names) {
   const { users } = schema.current(app);
   const isGuarded = (key) => key !== GUEST && guards.some(({ id }) => id === (accountOf(users, key) || {}).id);
-  return byKey(app, keys.filter(isGuarded));
+  return byKey(app, names.filter(isGuarded));
 }
 
 /** POST /api/gateway/visible: a page of the records in an updates channel that a user may view (see updates.js). */
 function visible(e) {
   return answer(e, (body) => {
-    const { channel, user, after, rows } = parse(body);
+    const { channel, user, after, rows: limit } = parse(body);
     for (const [name, value] of Object.entries({ user, after })) {
       if (typeof value !== "string") throw new BadRequest(`"${name}" is not a string.`);
     }
-    number(rows, "rows", 1, MAX_ROWS);
+    number(limit, "rows", 1, MAX_ROWS);
     if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not an updates channel.`);
-    return e.json(200, updates.visible(e.app, channel, byKey(e.app, updates.isClass(user) ? [] : [user]), user, after, rows));
+    return e.json(200, updates.visible(e.app, channel, byKey(e.app, updates.isClass(user) ? [] : [user]), user, after, limit));
   });
 }
 

@@ -41,7 +41,7 @@ function current() {
 }
 
 /** The secret that signs requests. */
-function own() {
+function signing() {
   return current().own;
 }
 
@@ -51,4 +51,4 @@ function accepted() {
   return [own, second].filter((secret) => secret);
 }
 
-module.exports = { load, own, accepted };
+module.exports = { load, signing, accepted };

@@ -43,7 +43,7 @@ function analysed(app, { namespace, collection, rule }, users) {
   const link = (segment, isFromAccount = false) => {
     const [, from] = /^(\w+)_via_\w+$/.exec(segment) || [];
     const concerned = ({ namespace: of, cause }) => of === namespace || cause === "user";
-    const triggers = from ? access.triggers(app, from).filter(concerned) : [];
+    const triggers = from ? access.triggersOf(app, from).filter(concerned) : [];
     if (triggers.length === 0 || triggers.some(({ cause }) => cause !== "member")) return false;
     for (const { user, channel } of triggers) {
       const path = channel === "id" ? user : `${from}_via_${channel}.${user}`;
@@ -73,7 +73,7 @@ function analysed(app, { namespace, collection, rule }, users) {
     if (name.startsWith("@request.")) return false;
     if (name[0] === "@" || path.length === 1) return true;
     const [, from] = /^(\w+)_via_\w+$/.exec(path[0]) || [];
-    return !from || !access.triggers(app, from).some(({ cause }) => cause === "member") || link(path[0]);
+    return !from || !access.triggersOf(app, from).some(({ cause }) => cause === "member") || link(path[0]);
   };
   const all = operands(rule.replace(SIGNED_IN, "true = true"));
   return all.every(isOfClass) ? { fields: [...fields].sort(), paths: [...paths], linked: [...linked] } : null;

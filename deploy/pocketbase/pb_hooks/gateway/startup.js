@@ -137,7 +137,7 @@ function adopt(app, schema) {
   } else {
     config.set(given);
     schema.bind(app);
-    schema.forget(app);
+    schema.forget();
   }
   outbox.listen(app);
 }
@@ -147,7 +147,7 @@ function use(app, schema, last) {
   config.set(last.config);
   if (last.bound) schema.bindAs(last.bound);
   else schema.bind(app);
-  schema.forget(app);
+  schema.forget();
 }
 
 function problemOf(check) {

@@ -43,7 +43,7 @@ function of(app, record, original) {
   for (const { id, key } of schema.current(app).users) {
     for (const name of sharing.relationsTo(record.collection(), { id })) {
       const ids = [record, original].flatMap((version) => (version ? version.getStringSlice(name) : []));
-      ids.forEach((id) => users.add(key + id));
+      ids.forEach((user) => users.add(key + user));
     }
   }
   return { channels: telling(app, record.tableName()), users: [...users] };
@@ -112,9 +112,9 @@ function named(app, guard, shared, user, after, rows) {
   const ofUser = sharing.filterOfUser(guard.rule, user);
   let last = null;
   // IDs of records that name the user by these paths; IDs after `last` belong to the next page.
-  const find = (filter, paths) => {
+  const find = (filter, ways) => {
     const found = new Set();
-    for (const path of paths) {
+    for (const path of ways) {
       const ids = sight.firstAfter(app, guard, filter, `${path} ?= {:pageUser}`, { pageUser: user.id }, after, rows);
       if (ids.length === rows && (last === null || !isAfter(ids[rows - 1], last))) last = ids[rows - 1];
       ids.forEach((id) => found.add(id));
@@ -137,7 +137,7 @@ function named(app, guard, shared, user, after, rows) {
 /** The order of IDs in the database, by Unicode code points; JavaScript's own is by UTF-16 units. */
 function isAfter(id, other) {
   const [points, others] = [[...id], [...other]];
-  const i = points.findIndex((point, i) => point !== others[i]);
+  const i = points.findIndex((point, at) => point !== others[at]);
   if (i < 0) return false;
   return i >= others.length || points[i].codePointAt(0) > others[i].codePointAt(0);
 }
