@@ -26,9 +26,18 @@ $app.store().set(listening.REGISTER, (id) => {
 });
 
 $app.store().set(listening.REGISTER_AFTER, (collection) => {
-  onRecordAfterCreateSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
-  onRecordAfterUpdateSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
-  onRecordAfterDeleteSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
+  onRecordAfterCreateSuccess(
+    (e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e),
+    collection,
+  );
+  onRecordAfterUpdateSuccess(
+    (e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e),
+    collection,
+  );
+  onRecordAfterDeleteSuccess(
+    (e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e),
+    collection,
+  );
 });
 
 onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collectionChanged(e));

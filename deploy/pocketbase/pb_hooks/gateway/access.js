@@ -24,7 +24,10 @@ function triggersOf(app, collection) {
 
 function created(triggers, record) {
   if (triggers.length === 0) return NONE;
-  return scopes(triggers.filter((trigger) => trigger.created), [record]);
+  return scopes(
+    triggers.filter((trigger) => trigger.created),
+    [record],
+  );
 }
 
 function updated(triggers, record, original) {
@@ -33,7 +36,10 @@ function updated(triggers, record, original) {
 }
 
 function deleted(triggers, record) {
-  return scopes(triggers.filter((trigger) => trigger.deleted), [record]);
+  return scopes(
+    triggers.filter((trigger) => trigger.deleted),
+    [record],
+  );
 }
 
 function scopes(triggers, records) {

@@ -71,7 +71,9 @@ function deliver(app, seq, own) {
 function post(app, posted, own) {
   try {
     const isNext = own !== null && own.seq === posted + 1;
-    const waiting = isNext ? { last: own.seq, newest: own.seq, events: own.event } : rows.after(app, posted, settings().batch);
+    const waiting = isNext
+      ? { last: own.seq, newest: own.seq, events: own.event }
+      : rows.after(app, posted, settings().batch);
     const { newest } = waiting;
     if (waiting.last === 0) return { posted: null, newest };
 
@@ -95,7 +97,9 @@ function send(app, last, events) {
     if (!error) {
       if (i > 0) {
         const [from, to] = [addresses[0], addresses[i]].map(address.masked);
-        app.logger().warn("gateway: delivery continues with another gateway", "from", from, "to", to, "reason", failures[0]);
+        app
+          .logger()
+          .warn("gateway: delivery continues with another gateway", "from", from, "to", to, "reason", failures[0]);
         address.remember(app, addresses[i]);
       }
       return "";
@@ -108,7 +112,10 @@ function send(app, last, events) {
 /** The failures in one line, with the addresses if there are several. */
 function joined(addresses, failures) {
   if (addresses.length === 1) return failures[0];
-  return addresses.map((base, i) => `${address.masked(base)}: ${failures[i]}`).join("; ").slice(0, MAX_REASON);
+  return addresses
+    .map((base, i) => `${address.masked(base)}: ${failures[i]}`)
+    .join("; ")
+    .slice(0, MAX_REASON);
 }
 
 /** Posts a body to one gateway. Returns "" if the gateway took the body, else the reason. */
@@ -131,7 +138,9 @@ function sendTo(base, last, body) {
 
 /** An exception of $http.send in one line, without JavaScript's additions and without passwords in URLs. */
 function reasonOf(err) {
-  const text = String((err && err.message) || err).replace(/^GoError: /, "").replace(/ at github\.com\/[\s\S]*$/, "");
+  const text = String((err && err.message) || err)
+    .replace(/^GoError: /, "")
+    .replace(/ at github\.com\/[\s\S]*$/, "");
   return address.masked(text).slice(0, MAX_REASON);
 }
 
@@ -144,8 +153,17 @@ function ended(app, turn, outcome, since) {
     const pauses = [firstPauseSeconds * 1000, lastPauseSeconds * 1000];
     const taken = change(app, (state) => turns.failed(state, turn, now, ...pauses));
     replaceFailure(app, error);
-    app.logger().warn("gateway: delivery paused, since no gateway took the post; the changes stay in the outbox",
-      "seconds", taken.after.pause / 1000, "url", address.shown, "reason", error);
+    app
+      .logger()
+      .warn(
+        "gateway: delivery paused, since no gateway took the post; the changes stay in the outbox",
+        "seconds",
+        taken.after.pause / 1000,
+        "url",
+        address.shown,
+        "reason",
+        error,
+      );
     return taken;
   }
   const timeout = settings().timeoutSeconds * 1000;
@@ -196,9 +214,24 @@ function probe(app) {
   const body = `{"boot":"${rows.boot(app)}","events":[],"last":0}`;
   const failing = address.bases.map((base) => [base, sendTo(base, 0, body)]).filter(([, reason]) => reason);
   const works = failing.length < address.bases.length;
-  const error = failing.length === 0 ? "" : joined(failing.map(([base]) => base), failing.map(([, reason]) => reason));
+  const error =
+    failing.length === 0
+      ? ""
+      : joined(
+          failing.map(([base]) => base),
+          failing.map(([, reason]) => reason),
+        );
   if (error && !works) {
-    if (!replaceFailure(app, error)) app.logger().warn("gateway: no gateway can be reached; meanwhile the gateways read the changes from the outbox", "url", address.shown, "reason", error);
+    if (!replaceFailure(app, error))
+      app
+        .logger()
+        .warn(
+          "gateway: no gateway can be reached; meanwhile the gateways read the changes from the outbox",
+          "url",
+          address.shown,
+          "reason",
+          error,
+        );
   } else {
     change(app, (state) => [turns.reached(state), turns.LEAVE]);
     succeeded(app);

@@ -115,7 +115,9 @@ function interestIn(app, { id, name }) {
   const triggers = access.triggersOf(app, name);
   const told = updates.tells(app, name);
   const steps = dependents.stepsOf(app, id);
-  return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, templates, triggers, told, steps } : null;
+  return relayed || told || triggers.length > 0 || steps.length > 0
+    ? { relayed, templates, triggers, told, steps }
+    : null;
 }
 
 /** Registers the hooks of all collections that matter to the gateway. To be called after a change of a collection. */
@@ -171,7 +173,8 @@ function collectionChanged(e) {
     e.next();
     schema.forget();
     listen(tx);
-    if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) append(tx, NONE, access.EVERYTHING, false);
+    if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx))
+      append(tx, NONE, access.EVERYTHING, false);
   });
   if (under.kept) delivered(e, e.app, null, under.kept);
 }
@@ -229,4 +232,14 @@ function keep(tx, names, data, more) {
   if (seq !== null) under.kept = { seq, event: `{"seq":${seq},${row}` };
 }
 
-module.exports = { create, update, remove, listen, notice, everything, collectionChanged, collectionCommitted, collectionRestored };
+module.exports = {
+  create,
+  update,
+  remove,
+  listen,
+  notice,
+  everything,
+  collectionChanged,
+  collectionCommitted,
+  collectionRestored,
+};

@@ -46,7 +46,10 @@ function conditionOf(app, collection, rule) {
   const [, field, from, back, user] = PATH.exec(found.name);
   const prefix = `${field}.${from}_via_${back}.`;
   const uses = names.filter(({ name }) => name.startsWith(prefix));
-  const place = new RegExp(`(^|[^\\w.@#:])${found.name.replaceAll(".", "\\.")}\\s*\\?=\\s*${ME.replaceAll(".", "\\.")}(?![\\w.:])`, "g");
+  const place = new RegExp(
+    `(^|[^\\w.@#:])${found.name.replaceAll(".", "\\.")}\\s*\\?=\\s*${ME.replaceAll(".", "\\.")}(?![\\w.:])`,
+    "g",
+  );
   const isOnly = uses.every(({ name, sign, other }) => name === found.name && sign === "?=" && other === ME);
   if (!isOnly || (rule.match(place) || []).length !== uses.length) return null;
 

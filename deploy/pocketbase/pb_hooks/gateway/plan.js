@@ -41,7 +41,9 @@ class Names {
   field(collection, name, where) {
     const id = this.fields[`${collection.id} ${name}`];
     const found = (id && collection.fields.getById(id)) || collection.fields.getByName(name);
-    const what = id ? `the field "${name}" of "${collection.name}" is gone` : `the collection "${collection.name}" has no field "${name}"`;
+    const what = id
+      ? `the field "${name}" of "${collection.name}" is gone`
+      : `the collection "${collection.name}" has no field "${name}"`;
     if (!found) this.problems.push(`${where}: ${what}`);
     return found || null;
   }

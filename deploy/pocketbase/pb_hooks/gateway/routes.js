@@ -85,7 +85,9 @@ function keys(e) {
     const found = byToken(e.app, names);
     const { guests } = schema.current(e.app);
     const guest = guests ? { user: GUEST, bannedUntil: 0, mutedUntil: 0, blocked: [] } : null;
-    const answers = names.map((name) => (name === GUEST ? guest : found.has(name) ? accountFor(found.get(name)) : null));
+    const answers = names.map((name) =>
+      name === GUEST ? guest : found.has(name) ? accountFor(found.get(name)) : null,
+    );
     return e.json(200, { keys: answers });
   });
 }
@@ -112,7 +114,10 @@ function authorize(e) {
 
   return answer(e, (body) => {
     const checks = list(parse(body).checks, "checks", valid);
-    const users = byKey(e.app, checks.map((check) => check.user));
+    const users = byKey(
+      e.app,
+      checks.map((check) => check.user),
+    );
     const infos = new Map();
     for (const [key, auth] of users) infos.set(key, requestOf(auth));
 
@@ -154,7 +159,10 @@ function guardedRecords(app, checks) {
     const { guards, own } = channels[namespace];
     if (!own && guards.length === 0) continue; // the guard was deleted, as /readyz reports
     if (own) found.set(namespace, { own });
-    else found.set(namespace, { records: namespace === STATUS ? owners(app, guards, ids) : recordsById(app, guards[0].id, ids) });
+    else
+      found.set(namespace, {
+        records: namespace === STATUS ? owners(app, guards, ids) : recordsById(app, guards[0].id, ids),
+      });
   }
   return found;
 }
@@ -175,7 +183,10 @@ function visible(e) {
     }
     number(limit, "rows", 1, MAX_ROWS);
     if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not an updates channel.`);
-    return e.json(200, updates.visible(e.app, channel, byKey(e.app, updates.isClass(user) ? [] : [user]), user, after, limit));
+    return e.json(
+      200,
+      updates.visible(e.app, channel, byKey(e.app, updates.isClass(user) ? [] : [user]), user, after, limit),
+    );
   });
 }
 

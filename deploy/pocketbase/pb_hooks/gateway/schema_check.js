@@ -6,7 +6,9 @@ const { rulesOf, unanswerable } = require(`${__hooks}/gateway/dependencies.js`);
 const { uncovered } = require(`${__hooks}/gateway/covers.js`);
 
 function check(app, config) {
-  const accounts = config.users.map((account, i) => checkAccount(app, account, `users${config.users.length > 1 ? `[${i}]` : ""}`));
+  const accounts = config.users.map((account, i) =>
+    checkAccount(app, account, `users${config.users.length > 1 ? `[${i}]` : ""}`),
+  );
   checkOwners(config);
   for (const namespace in config.channels) {
     const where = `channels.${namespace}`;
@@ -35,7 +37,10 @@ function check(app, config) {
       const why = trusted ? undefined : uncovered(app, relayed, template.path, guard || null, config);
       if (!why) continue;
       const vouched = `${name}: { to: ${JSON.stringify(to.map((one) => one.template))}, trusted: true }`;
-      fail(at, `${why}. Relay to a channel with fewer subscribers, or confirm that all of them may view the records: ${vouched}`);
+      fail(
+        at,
+        `${why}. Relay to a channel with fewer subscribers, or confirm that all of them may view the records: ${vouched}`,
+      );
     }
   }
 }
@@ -48,7 +53,11 @@ function checkOwners({ users, channels }) {
     const where = `channels.${namespace}`;
     if (own && !known.includes(own)) fail(`${where}.own`, `"${own}" is not one of users${nearest(own, known)}`);
     const other = namespace === STATUS && guard.find((name) => !known.includes(name));
-    if (other) fail(`${where}.guard`, `"${STATUS}" carries online statuses, and "${other}" is not one of users${nearest(other, known)}`);
+    if (other)
+      fail(
+        `${where}.guard`,
+        `"${STATUS}" carries online statuses, and "${other}" is not one of users${nearest(other, known)}`,
+      );
   }
 }
 
@@ -72,7 +81,10 @@ function checkPointsTo(accounts, collection, name, where) {
   const isUsable = (field) => field.type() === "relation" && accounts.some(({ id }) => id === field.collectionId);
   if (isUsable(fieldOf(collection, name, where, isUsable))) return;
   const of = accounts.map((account) => `"${account.name}"`).join(" or ");
-  fail(where, `"${name}" of "${collection.name}" is not a relation to ${of}${alternatives(collection, name, isUsable)}`);
+  fail(
+    where,
+    `"${name}" of "${collection.name}" is not a relation to ${of}${alternatives(collection, name, isUsable)}`,
+  );
 }
 
 function checkTemplate(app, config, relayed, { path, namespace }, where) {
@@ -84,7 +96,8 @@ function checkTemplate(app, config, relayed, { path, namespace }, where) {
     const isRelation = isRelationField(field);
     points = name === "id" ? at.id : isRelation ? field.collectionId : null;
     if (isLast) return;
-    if (!isRelation) fail(where, `"${name}" of "${at.name}" is not a relation${alternatives(at, name, isRelationField)}`);
+    if (!isRelation)
+      fail(where, `"${name}" of "${at.name}" is not a relation${alternatives(at, name, isRelationField)}`);
     at = collectionOf(app, field.collectionId, where);
   });
   const { own } = config.channels[namespace];
@@ -96,12 +109,19 @@ function checkTemplate(app, config, relayed, { path, namespace }, where) {
 /** The field with this name. A missing field is an error that suggests one of the usable fields. */
 function fieldOf(collection, name, where, isUsable) {
   const field = collection.fields.getByName(name);
-  if (!field) fail(where, `the collection "${collection.name}" has no field "${name}"${alternatives(collection, name, isUsable)}`);
+  if (!field)
+    fail(
+      where,
+      `the collection "${collection.name}" has no field "${name}"${alternatives(collection, name, isUsable)}`,
+    );
   return field;
 }
 
 function alternatives(collection, name, isUsable) {
-  return nearest(name, collection.fields.filter(isUsable).map((field) => field.name));
+  return nearest(
+    name,
+    collection.fields.filter(isUsable).map((field) => field.name),
+  );
 }
 
 function isRelationField(field) {
@@ -129,7 +149,10 @@ function collectionOf(app, name, where, isUsable = () => true) {
 
 /** The names of the usable collections, without PocketBase's own. */
 function namesOf(app, isUsable) {
-  return app.findAllCollections().filter((collection) => !collection.system && isUsable(collection)).map(({ name }) => name);
+  return app
+    .findAllCollections()
+    .filter((collection) => !collection.system && isUsable(collection))
+    .map(({ name }) => name);
 }
 
 /** Whether a collection has records of its own, and so events; a view has none. */

@@ -18,7 +18,9 @@ function load() {
     );
   }
   if (second && second.length < MIN_LENGTH) {
-    throw new Error(`GATEWAY_SECRET_SECOND has ${second.length} characters; it needs at least ${MIN_LENGTH}, or leave it unset.`);
+    throw new Error(
+      `GATEWAY_SECRET_SECOND has ${second.length} characters; it needs at least ${MIN_LENGTH}, or leave it unset.`,
+    );
   }
   $app.store().set(KEY, { own, second });
 }

@@ -38,7 +38,13 @@ function ask(base, method, body) {
   // a replay.
   const target = `/api/${method}?${$security.randomString(10)}`;
   const headers = signed("POST", target, body);
-  return $http.send({ method: "POST", url: base + target, headers, body, timeout: config.get().delivery.timeoutSeconds });
+  return $http.send({
+    method: "POST",
+    url: base + target,
+    headers,
+    body,
+    timeout: config.get().delivery.timeoutSeconds,
+  });
 }
 
 /** Whether the connection failed, so that the gateway has not received the request. */

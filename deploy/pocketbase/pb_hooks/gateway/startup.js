@@ -47,7 +47,8 @@ function readConfig() {
   try {
     return require(`${__hooks}/gateway.config.js`);
   } catch (err) {
-    if (!isThere(`${__hooks}/gateway.config.js`)) throw new Error("gateway.config.js is missing: copy it into pb_hooks as well");
+    if (!isThere(`${__hooks}/gateway.config.js`))
+      throw new Error("gateway.config.js is missing: copy it into pb_hooks as well");
     throw new Error(`gateway.config.js is not valid JavaScript: ${String(err).replace(/^GoError: /, "")}`);
   }
 }
@@ -62,7 +63,9 @@ function checkVersion() {
   const { version } = $app.rootCmd || {};
   const parts = /^v?(\d+)\.(\d+)\.(\d+)/.exec(version || "");
   if (!parts) {
-    console.log(`gateway: PocketBase's version is unknown; the gateway's hooks need ${OLDEST} or newer and are tested up to ${NEWEST}`);
+    console.log(
+      `gateway: PocketBase's version is unknown; the gateway's hooks need ${OLDEST} or newer and are tested up to ${NEWEST}`,
+    );
     return;
   }
   const now = number(parts.slice(1));
@@ -73,7 +76,9 @@ function checkVersion() {
     );
   }
   if (now > number(NEWEST.split("."))) {
-    console.log(`gateway: PocketBase ${version} is newer than ${NEWEST}, the newest version that the gateway's hooks are tested with`);
+    console.log(
+      `gateway: PocketBase ${version} is newer than ${NEWEST}, the newest version that the gateway's hooks are tested with`,
+    );
   }
 }
 
@@ -87,7 +92,9 @@ function checkEnvironment() {
   if (bases.length === 0) throw new Error('GATEWAY_URL names no gateway; it should look like "http://127.0.0.1:8000".');
   for (const url of bases) {
     if (/^https?:\/\/[^/]/.test(url)) continue;
-    throw new Error(`GATEWAY_URL has "${masked(url)}"; it should look like "http://127.0.0.1:8000", or be a list of such URLs with commas in between.`);
+    throw new Error(
+      `GATEWAY_URL has "${masked(url)}"; it should look like "http://127.0.0.1:8000", or be a list of such URLs with commas in between.`,
+    );
   }
 }
 
@@ -105,7 +112,9 @@ function checkSchema(app) {
   tellOfNewConfig(app);
   const { relay, updates } = config.get();
   if (Object.keys(relay).length + Object.keys(updates).length === 0) {
-    console.log("gateway: gateway.config.js relays nothing yet: name collections under `relay`, or channels under `updates`");
+    console.log(
+      "gateway: gateway.config.js relays nothing yet: name collections under `relay`, or channels under `updates`",
+    );
   }
 }
 
@@ -127,7 +136,8 @@ function adopt(app, schema) {
   app.runAllMigrations();
 
   const { TABLE } = require(`${__hooks}/gateway/rows.js`);
-  if (!app.hasTable(TABLE)) refuse(new Error(`there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`));
+  if (!app.hasTable(TABLE))
+    refuse(new Error(`there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`));
 
   const problem = isRefused ? null : problemOf(() => check(app, given));
   if (problem && !last) refuse(problem);
@@ -167,7 +177,8 @@ function tellOfNewConfig(app) {
   const { config: last } = lastGood() || {};
   if (JSON.stringify(last) === JSON.stringify(config.get())) return keepAsLastGood();
   // First the outbox row, then the file: after a crash in between, the next start writes the row again.
-  if (require(`${__hooks}/gateway/access.js`).isAnybodyThere(app)) require(`${__hooks}/gateway/outbox.js`).everything(app);
+  if (require(`${__hooks}/gateway/access.js`).isAnybodyThere(app))
+    require(`${__hooks}/gateway/outbox.js`).everything(app);
   keepAsLastGood();
 }
 
@@ -178,7 +189,11 @@ function tellOfNewConfig(app) {
 // in force, with the ids of its collections and fields. At any other start a broken config is refused.
 
 function keepAsLastGood() {
-  const text = JSON.stringify({ process: thisProcess(), config: config.get(), bound: require(`${__hooks}/gateway/schema.js`).bound() });
+  const text = JSON.stringify({
+    process: thisProcess(),
+    config: config.get(),
+    bound: require(`${__hooks}/gateway/schema.js`).bound(),
+  });
   try {
     $os.writeFile(`${$app.dataDir()}/${LAST_GOOD}`, toBytes(text), 0o600);
   } catch (err) {
@@ -189,7 +204,9 @@ function keepAsLastGood() {
 /** Reports the error in the file, and takes the last valid config into force. */
 function goOnWith(last, err) {
   console.error(`gateway: ${err.message}`);
-  console.error("gateway: the config before this change stays in force; correct gateway.config.js, or the next start will fail");
+  console.error(
+    "gateway: the config before this change stays in force; correct gateway.config.js, or the next start will fail",
+  );
   config.refused(err);
   config.set(last.config);
 }

@@ -53,7 +53,10 @@ function guardOf(app, channel) {
   const { channels, updates } = schema.current(app);
   const namespace = updates[channel];
   const [guard] = channels[namespace].guards;
-  if (!guard) throw new Error(`gateway: the guard of "${namespace}" was deleted; correct channels.${namespace} in gateway.config.js`);
+  if (!guard)
+    throw new Error(
+      `gateway: the guard of "${namespace}" was deleted; correct channels.${namespace} in gateway.config.js`,
+    );
   const collection = app.findCachedCollectionByNameOrId(guard.id);
   const rule = sight.combined([collection.listRule, collection.viewRule]);
   const looksAtContext = operands(rule || "").some(({ name }) => name.startsWith("@request.context"));
@@ -167,7 +170,13 @@ function view(app, channel, users, checks) {
     const some = checks.slice(first, first + CHECKS);
     const others = some.findIndex((check) => check.user !== key);
     const ids = (others < 0 ? some : some.slice(0, others)).map((check) => check.record);
-    const seen = seenOf(app, guard, users, key, ids.filter((id) => exist.has(id)));
+    const seen = seenOf(
+      app,
+      guard,
+      users,
+      key,
+      ids.filter((id) => exist.has(id)),
+    );
     ids.forEach((id, i) => {
       results.push(exist.has(id) ? seen.has(id) : null);
       if (!seen.has(id) || (perReader && isClass(key))) return;

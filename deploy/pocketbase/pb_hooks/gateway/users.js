@@ -53,7 +53,8 @@ function byToken(app, names) {
   const found = new Map();
   for (const [collection, { account, ids }] of asked) {
     if (ids.size === 0) continue;
-    for (const record of app.findRecordsByIds(collection, [...ids])) found.set(`${collection}/${record.id}`, { record, account });
+    for (const record of app.findRecordsByIds(collection, [...ids]))
+      found.set(`${collection}/${record.id}`, { record, account });
   }
   return found;
 }
