@@ -504,6 +504,51 @@ test("rules changed by another process apply before the next event", async () =>
   }
 });
 
+describe("a command beside a running PocketBase", () => {
+  const mistakes = [
+    [
+      "does not fit the schema",
+      edit(CONFIG, "{board}", "{bord}"),
+      /has no field "bord".*[\s\S]*uses the config of PocketBase's last/,
+    ],
+    [
+      "is broken",
+      edit(CONFIG, "module.exports = {", "module.exports = {{"),
+      /not valid JavaScript[\s\S]*config before this change/,
+    ],
+  ];
+  for (const [what, spoil, says] of mistakes) {
+    test(`relays its writes by the config of the last start if the file ${what}`, async () => {
+      const pb = await PocketBase.start({ application: KANBAN, arguments: ["--hooksWatch=false"] });
+      try {
+        const { board } = await team(pb);
+        const { last } = await pb.events();
+        spoil(pb.folder);
+        const seed = `migrate((app) => {
+          app.save(new Record(app.findCollectionByNameOrId("lists"), { board: "${board.id}", title: "Seed" }));
+        });`;
+        writeFileSync(path.join(pb.folder, "pb_migrations/1900000000_seed.js"), seed);
+        const { status, output } = run(pb.folder, ["migrate", "up"]);
+        assert.equal(status, 0, output);
+        assert.match(output, says);
+        const events = (await pb.events(last)).events.filter(({ data }) => data?.collection === "lists");
+        assert.deepEqual(
+          events.map(({ channels }) => channels),
+          [[`board:${board.id}`]],
+        );
+      } finally {
+        await pb.stop();
+      }
+    });
+  }
+
+  test("prints nothing about a config whose collections the first migrations make", () => {
+    const { status, output } = run(install(undefined, KANBAN), ["migrate", "up"]);
+    assert.equal(status, 0, output);
+    assert.ok(!output.includes("gateway:"), output);
+  });
+});
+
 test("PocketBase's rate limits leave the gateway alone", async () => {
   const pb = await PocketBase.start({ application: KANBAN });
   try {

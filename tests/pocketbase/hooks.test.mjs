@@ -231,6 +231,19 @@ describe("delivery", () => {
     );
   });
 
+  test("an address of PocketBase instead of the gateway is named as such", async () => {
+    const other = await PocketBase.start({ gatewayUrl: pb.url });
+    try {
+      const { body } = await other.gateway("POST", "/api/gateway/probe", {});
+      assert.equal(
+        body.error,
+        "this address answers like PocketBase and not like the gateway (404); set GATEWAY_URL to the gateway's address",
+      );
+    } finally {
+      await other.stop();
+    }
+  });
+
   test("a cursor from the future does not silence the delivery", async () => {
     const { last } = await pb.events(1_000_000);
     await pb.create("messages", text(room, ann), ann);
@@ -700,7 +713,31 @@ describe("other configurations", () => {
     ["no outbox", { prepare: (folder) => rmSync(path.join(folder, OUTBOX)), says: "_gateway_outbox.js" }],
     [
       "a config that is not JavaScript",
-      { change: ["module.exports = {", "module.exports = {{"], says: "gateway.config.js" },
+      {
+        change: ["module.exports = {", "module.exports = {{"],
+        says: "gateway: gateway.config.js is not valid JavaScript: SyntaxError",
+      },
+    ],
+    [
+      "a config that throws an error",
+      {
+        prepare: (folder) => writeFileSync(path.join(folder, CONFIG), "// ours\nmodule.exports = { users: usres };"),
+        says: "gateway: gateway.config.js threw an error in line 2: ReferenceError: usres is not defined",
+      },
+    ],
+    [
+      "a config that throws a syntax error of its own",
+      {
+        prepare: (folder) => writeFileSync(path.join(folder, CONFIG), 'module.exports = JSON.parse("{");'),
+        says: "gateway: gateway.config.js threw an error in line 1: SyntaxError: ",
+      },
+    ],
+    [
+      "a config that requires a missing file",
+      {
+        prepare: (folder) => writeFileSync(path.join(folder, CONFIG), 'module.exports = require("./missing.js");'),
+        says: "gateway: gateway.config.js threw an error in line 1: Invalid module",
+      },
     ],
   ];
   /** Runs commands in sequence in a new installation; returns the result of the last command. */

@@ -132,8 +132,7 @@ function sendTo(base, last, body) {
   }
   // 409: a repeated request, which had arrived the first time.
   if (response.statusCode === 202 || response.statusCode === 409) return "";
-  const { message } = (response.json && response.json.error) || {};
-  return `the gateway answered ${response.statusCode}${message ? `: ${message}` : ""}`.slice(0, MAX_REASON);
+  return address.refusal(response).slice(0, MAX_REASON);
 }
 
 /** An exception of $http.send in one line, without JavaScript's additions and without passwords in URLs. */

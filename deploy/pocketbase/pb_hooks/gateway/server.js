@@ -27,7 +27,7 @@ function call(method, question) {
     }
     if (response.statusCode === 200) return response.json;
     const { code, message } = (response.json && response.json.error) || {};
-    problem = new Error(`gateway: ${method}: ${message || `answered ${response.statusCode}`}`);
+    problem = new Error(`gateway: ${method}: ${message || address.refusal(response)}`);
     if (code !== "draining") throw problem;
   }
   throw problem;

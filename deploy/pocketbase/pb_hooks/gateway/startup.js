@@ -28,8 +28,8 @@ function load() {
   try {
     config.set(config.checked(readConfig()));
   } catch (err) {
-    if (!serving()) throw err;
-    const last = lastOfThisProcess();
+    const last = serving() ? lastOfThisProcess() : lastGood();
+    if (!last && !serving()) throw err; // nothing was ever relayed, so the command needs no hooks
     if (!last) refuse(err);
     goOnWith(last, err);
   }
@@ -47,9 +47,16 @@ function readConfig() {
   try {
     return require(`${__hooks}/gateway.config.js`);
   } catch (err) {
-    if (!isThere(`${__hooks}/gateway.config.js`))
+    if (!isThere(`${__hooks}/gateway.config.js`)) {
       throw new Error("gateway.config.js is missing: copy it into pb_hooks as well");
-    throw new Error(`gateway.config.js is not valid JavaScript: ${String(err).replace(/^GoError: /, "")}`);
+    }
+    const reason = String(err).replace(/^GoError: /, "");
+    // The engine reports a file that it cannot parse as a GoError. Anything else was thrown while the file ran.
+    if (/^GoError: SyntaxError/.test(String(err))) {
+      throw new Error(`gateway.config.js is not valid JavaScript: ${reason}`);
+    }
+    const [, line] = /gateway\.config\.js:(\d+)/.exec((err && err.stack) || "") || [];
+    throw new Error(`gateway.config.js threw an error${line ? ` in line ${line}` : ""}: ${reason}`);
   }
 }
 
@@ -101,12 +108,7 @@ function checkEnvironment() {
 /** Called after PocketBase's bootstrap: checks the outbox table, and the collections and fields in the config. */
 function checkSchema(app) {
   const schema = require(`${__hooks}/gateway/schema.js`);
-  if (!serving()) {
-    require(`${__hooks}/gateway/outbox.js`).listen(app);
-    schema.bind(app);
-    schema.told(app);
-    return;
-  }
+  if (!serving()) return adoptForCommand(app, schema);
   adopt(app, schema);
   schema.told(app);
   tellOfNewConfig(app);
@@ -150,6 +152,30 @@ function adopt(app, schema) {
     schema.forget();
   }
   outbox.listen(app);
+}
+
+/**
+ * Chooses the config of another command, which may write records: the file's config if it fits the schema, else the
+ * config of the last start. With `migrate up`, a new config fits only after the migrations. Before PocketBase's first
+ * start nobody can have subscribed, so a config that does not fit relays nothing.
+ */
+function adoptForCommand(app, schema) {
+  const { check } = require(`${__hooks}/gateway/schema_check.js`);
+  const isRefused = config.refusal().length > 0; // by load()
+  const problem = isRefused ? null : problemOf(() => check(app, config.get()));
+  const last = isRefused || problem ? lastGood() : null;
+  if (last) {
+    if (problem)
+      console.error(`gateway: ${problem.message}\ngateway: this command uses the config of PocketBase's last start`);
+    use(app, schema, last);
+  } else if (problem) {
+    config.set({ ...config.get(), channels: {}, updates: {}, relay: {} });
+  } else {
+    schema.bind(app);
+    schema.forget();
+  }
+  require(`${__hooks}/gateway/outbox.js`).listen(app);
+  schema.told(app);
 }
 
 /** Takes the last valid config into force, with the ids of its names: a collection may have been renamed since. */
