@@ -6,10 +6,9 @@
 // and with the condition as true among the records of these parents. The union of both results is the result of the
 // rule, since PocketBase's rules have no negation.
 
-const { filterOfUser } = require(`${__hooks}/gateway/sharing.js`);
+const { ME, filterOfUser } = require(`${__hooks}/gateway/filter.js`);
 const { operands } = require(`${__hooks}/gateway/rule.js`);
 
-const ME = "@request.auth.id";
 /** The parent's field, the collection of the links, the link's field for the parent, the link's field for the user. */
 const PATH = /^(\w+)\.(\w+)_via_(\w+)\.(\w+)$/;
 /** Maximum parents in one filter; PocketBase allows 200 conditions. */
@@ -89,4 +88,4 @@ function parentsOf(app, { parent, links, back, user: field }, user) {
   return ids.length > MAX_PARENTS ? null : ids;
 }
 
-module.exports = { filtersOfUser };
+module.exports = { filtersOfUser, conditionOf };

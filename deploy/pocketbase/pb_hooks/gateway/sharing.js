@@ -6,14 +6,11 @@
 
 const access = require(`${__hooks}/gateway/access.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
+const { AUTH, ME, filterOfUser, isScalar, scalar } = require(`${__hooks}/gateway/filter.js`);
 const { operands, substitute } = require(`${__hooks}/gateway/rule.js`);
 
-const ME = "@request.auth.id";
-const AUTH = "@request.auth.";
 /** True for every login. */
 const SIGNED_IN = /@request\.auth\.id\s*!=\s*(""|'')/g;
-/** Types of fields with a single value, usable as a parameter of a filter. */
-const SCALARS = ["text", "email", "url", "editor", "date", "autodate", "select", "bool", "number"];
 
 let known = { version: null, of: {} };
 
@@ -85,17 +82,6 @@ function relationsTo(collection, users) {
   return collection.fields.filter(points).map((field) => field.name);
 }
 
-function isScalar(users, name) {
-  const field = users.fields.getByName(name);
-  return Boolean(field) && SCALARS.includes(field.type()) && !(field.maxSelect > 1);
-}
-
-/** The value of an account's field as a parameter of a filter. */
-function scalar(user, name) {
-  const value = user.get(name);
-  return ["boolean", "number", "string"].includes(typeof value) ? value : user.getString(name);
-}
-
 /** The name of a user's class, with all values of the class. */
 function classOf(sharing, user) {
   return JSON.stringify([user.collection().id, sharing.fields.map((field) => [field, scalar(user, field)])]);
@@ -135,26 +121,4 @@ function filterOfLinked(guard, { fields, linked }, user) {
   return filter && { path: linked[0], filter };
 }
 
-/**
- * A filter, {text, values}, for the records visible to this user; null for rules that use more of the request than
- * plain fields of the account. `replaced(name)` returns an alternative text for a name, or null.
- */
-function filterOfUser(rule, user, replaced = () => null) {
-  const values = {};
-  const text = substitute(rule, (operand) => {
-    if (!operand.startsWith("@request.")) return null;
-    const other = replaced(operand);
-    if (other) return other;
-    const field = user && operand.startsWith(AUTH) ? operand.slice(AUTH.length) : "";
-    if (field !== "id" && !(field && isScalar(user.collection(), field))) {
-      values.impossible = true;
-      return null;
-    }
-    const key = `of${field}`;
-    values[key] = scalar(user, field);
-    return `{:${key}}`;
-  });
-  return values.impossible ? null : { text, values };
-}
-
-module.exports = { sharingOf, classOf, filterOfClass, filterOfLinked, filterOfUser, relationsTo };
+module.exports = { sharingOf, classOf, filterOfClass, filterOfLinked, relationsTo };

@@ -8,6 +8,7 @@ const schema = require(`${__hooks}/gateway/schema.js`);
 const sharing = require(`${__hooks}/gateway/sharing.js`);
 const sight = require(`${__hooks}/gateway/sight.js`);
 const { textOf } = require(`${__hooks}/gateway/export.js`);
+const { filterOfUser } = require(`${__hooks}/gateway/filter.js`);
 const { operands } = require(`${__hooks}/gateway/rule.js`);
 
 /** Milliseconds for one answer; the page or check at hand is completed. */
@@ -112,7 +113,7 @@ function pages(app, guard, users, key, rows) {
 function named(app, guard, shared, user, after, rows) {
   const name = sharing.classOf(shared, user);
   const ofClass = sharing.filterOfClass(app, guard, name);
-  const ofUser = sharing.filterOfUser(guard.rule, user);
+  const ofUser = filterOfUser(guard.rule, user);
   let last = null;
   // IDs of records that name the user by these paths; IDs after `last` belong to the next page.
   const find = (filter, ways) => {
