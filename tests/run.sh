@@ -86,7 +86,7 @@ prepare_node() {
   need_pocketbase
   need_npm_packages
 }
-run_node() { build_gateway; run_node_tests "$1" tests/pocketbase/*.test.mjs tests/node/{sdk,readme,guests,kanban,failover,writes,cost}.test.mjs; }
+run_node() { build_gateway; run_node_tests "$1" tests/hooks/*.test.mjs tests/pocketbase/*.test.mjs tests/node/{sdk,readme,guests,kanban,failover,writes,cost}.test.mjs; }
 count_node() { count_tap "$@"; }
 
 prepare_quickstart() {

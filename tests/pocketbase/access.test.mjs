@@ -1,7 +1,6 @@
 // The access changes in the hooks' events: every change that may decide about a subscription, and no other change.
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -635,32 +634,4 @@ describe("other rules", () => {
       await gives(make("teams_of_rooms", all), rules);
     },
   );
-});
-
-describe("the rule's operands", () => {
-  const { operands } = createRequire(import.meta.url)("../../deploy/pocketbase/pb_hooks/gateway/rule.js");
-  const table = [
-    ["", []],
-    ["a = 1", [{ name: "a" }]],
-    ["-1.5<=a.b:length", [{ name: "a.b:length" }]],
-    [
-      "a ?= b",
-      [
-        { name: "a", sign: "?=", other: "b" },
-        { name: "b", sign: "?=", other: "a" },
-      ],
-    ],
-    [
-      "(a!=b)&&(c='d')||e~\"f\"",
-      [{ name: "a", sign: "!=", other: "b" }, { name: "b", sign: "!=", other: "a" }, { name: "c" }, { name: "e" }],
-    ],
-    ["a = 'it\\'s b' // c = d 'e\n && f = \"\\\"g\"", [{ name: "a" }, { name: "f" }]],
-    ["f(a, 'b)', @c.d) > e", [{ name: "a" }, { name: "@c.d" }, { name: "e" }]],
-    ["e > f(a)", [{ name: "e" }, { name: "a" }]],
-    ["a = '' && b ?!~ ''", [{ name: "a" }, { name: "b" }]],
-    ["a = 'http://x' && b = 1", [{ name: "a" }, { name: "b" }]],
-  ];
-  for (const [text, expected] of table) {
-    test(JSON.stringify(text), () => assert.deepEqual(operands(text), expected));
-  }
 });

@@ -2,10 +2,10 @@
 // simulated JavaScript engines that share only the state. A failure prints its seed.
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
 import test from "node:test";
+import { load } from "./modules.mjs";
 
-const turns = createRequire(import.meta.url)("../../deploy/pocketbase/pb_hooks/gateway/turns.js");
+const turns = load("turns");
 
 const TIMEOUT = 1000;
 

@@ -1,0 +1,198 @@
+// Access triggers from rules (pb_hooks/gateway/dependencies.js).
+
+import assert from "node:assert/strict";
+import test, { describe } from "node:test";
+import { load } from "./modules.mjs";
+import { appWith } from "./schema.mjs";
+
+const { derive, rulesOf, unanswerable } = load("dependencies");
+
+const collections = (viewRule, more) => ({
+  users: { auth: true, fields: { plan: "text", banned: "date" } },
+  staff: { auth: true },
+  rooms: { fields: { open: "bool", owner: "users", workspace: "workspaces", guests: ["users"] }, viewRule },
+  members: { fields: { room: "rooms", user: "users", role: "text" } },
+  workspaces: { fields: { name: "text", boss: "users" } },
+  memberships: { fields: { workspace: "workspaces", member: "users" } },
+  bans: { fields: { user: "users" } },
+  ...more,
+});
+const USERS = { id: "users_id", name: "users", key: "", bannedUntil: "banned" };
+
+/** The triggers of each collection, without the two that every guard and account has, unless `all`. */
+function triggersOf(viewRule, { users = [USERS], perUser = {}, updates = {}, more = {}, all = false } = {}) {
+  const channels = { room: { guards: [{ id: "rooms_id", key: "" }], perUser } };
+  const { triggers, collections: deciding } = derive(appWith(collections(viewRule, more)), {
+    users,
+    channels,
+    updates,
+  });
+  const isOwn = ({ cause, user, fields }) => cause === "deleted" || (user === "id" && fields[0] === "tokenKey");
+  const kept = triggers.map(([name, list]) => [name, list.filter((trigger) => all || !isOwn(trigger))]);
+  return { ...Object.fromEntries(kept.filter(([, list]) => list.length > 0)), deciding };
+}
+
+/** The trigger of a collection, which has one only. */
+function only(viewRule, collection, options) {
+  const { [collection]: list = [] } = triggersOf(viewRule, options);
+  assert.equal(list.length, 1, JSON.stringify(list));
+  return { ...list[0], fields: list[0].fields && [...new Set(list[0].fields)].sort() };
+}
+
+const LIVES = { created: true, deleted: true };
+const OF_ROOM = { namespace: "room", prefix: "room:" };
+
+describe("every guard and account", () => {
+  test("matters by its deletion, and an account by its token key and ban", () => {
+    assert.deepEqual(triggersOf("", { all: true }), {
+      users: [
+        { fields: ["tokenKey", "banned"], deleted: true, cause: "user", user: "id", keys: [""], namespace: undefined },
+      ],
+      rooms: [{ fields: [], deleted: true, cause: "deleted", channel: "id", ...OF_ROOM }],
+      deciding: ["users_id", "rooms_id"],
+    });
+  });
+});
+
+describe("a field", () => {
+  test("of the guarded record concerns its channel", () => {
+    assert.deepEqual(only("open = true && owner = @request.auth.id", "rooms"), {
+      ...{ fields: ["open", "owner"], cause: "record", channel: "id", ...OF_ROOM },
+    });
+  });
+
+  test("of the account concerns this user", () => {
+    const { users } = triggersOf(`@request.auth.plan = "pro"`, { all: true });
+    assert.deepEqual(users[0].fields, ["tokenKey", "banned", "plan"]);
+    assert.equal(users.length, 1);
+  });
+
+  test("of a related record that is compared with the user concerns this user", () => {
+    assert.deepEqual(only("workspace.boss = @request.auth.id", "workspaces"), {
+      ...{
+        fields: ["boss"],
+        created: false,
+        deleted: false,
+        cause: "user",
+        user: "boss",
+        keys: [""],
+        namespace: undefined,
+      },
+    });
+  });
+
+  test("of a related record in another comparison concerns all users", () => {
+    assert.deepEqual(only(`workspace.name = "x"`, "workspaces"), {
+      ...{ namespace: "room", fields: ["name"], created: false, deleted: false, cause: "related" },
+    });
+  });
+
+  test("that does not exist concerns nobody", () => {
+    assert.deepEqual(triggersOf("gone = 1 && @collection.gone.x = 1 && gone_via_room.x = 1").deciding, [
+      "users_id",
+      "rooms_id",
+    ]);
+  });
+});
+
+describe("a record that points to the guarded record", () => {
+  const one = { ...LIVES, cause: "member", channel: "room", user: "user", keys: [""], ...OF_ROOM };
+  const everyone = { ...LIVES, cause: "related", channel: "room", ...OF_ROOM };
+
+  test("concerns its user in its channel if the rule asks for any such record", () => {
+    assert.deepEqual(only("members_via_room.user ?= @request.auth.id", "members"), {
+      fields: ["room", "user"],
+      ...one,
+    });
+    assert.deepEqual(only("@request.auth.id ?= members_via_room.user", "members"), {
+      fields: ["room", "user"],
+      ...one,
+    });
+    assert.deepEqual(only("members_via_room.user.id ?= @request.auth.id", "members"), {
+      fields: ["room", "user"],
+      ...one,
+    });
+  });
+
+  test("concerns every user if the rule asks for all such records", () => {
+    assert.deepEqual(only("members_via_room.user = @request.auth.id", "members"), {
+      fields: ["room", "user"],
+      ...everyone,
+    });
+    assert.deepEqual(only("members_via_room.user ?!= @request.auth.id", "members"), {
+      fields: ["room", "user"],
+      ...everyone,
+    });
+  });
+
+  test("concerns every user if the rule also reads another field", () => {
+    const rule = `members_via_room.user ?= @request.auth.id && members_via_room.role ?= "admin"`;
+    assert.deepEqual(only(rule, "members"), { fields: ["role", "room", "user"], ...everyone });
+  });
+
+  test("concerns the user named by perUser, whatever the rule reads", () => {
+    const perUser = { members: "user" };
+    assert.deepEqual(only(`members_via_room.role ?= "admin"`, "members", { perUser }), {
+      ...{ fields: ["role", "room", "user"], ...one },
+    });
+  });
+
+  test("concerns its user in its channel by a rule from the account's side too", () => {
+    assert.deepEqual(only("@request.auth.members_via_user.room ?= id", "members"), {
+      fields: ["room", "user"],
+      ...one,
+    });
+  });
+
+  test("may belong to a user of any auth collection, since ids may be equal", () => {
+    const users = [USERS, { id: "staff_id", name: "staff", key: "staff/" }];
+    assert.deepEqual(only("members_via_room.user ?= @request.auth.id", "members", { users }).keys, ["", "staff/"]);
+  });
+});
+
+describe("another record", () => {
+  test("that links the user to a parent concerns this user in all channels", () => {
+    assert.deepEqual(only("workspace.memberships_via_workspace.member ?= @request.auth.id", "memberships"), {
+      ...{ fields: ["member", "workspace"], ...LIVES, cause: "user", user: "member", keys: [""], namespace: undefined },
+    });
+  });
+
+  test("of @collection concerns every channel of the kind", () => {
+    assert.deepEqual(only(`@collection.bans.user ?!= @request.auth.id`, "bans"), {
+      ...{ namespace: "room", fields: ["user"], ...LIVES, cause: "related" },
+    });
+  });
+
+  test("in the query of a view matters in every way", () => {
+    const more = {
+      admins: { fields: { user: "users" }, viewQuery: "SELECT id, user FROM helpers" },
+      helpers: { fields: { user: "users" }, viewQuery: "SELECT m.id, m.user FROM members m" },
+    };
+    assert.deepEqual(only("@collection.admins.user ?= @request.auth.id", "members", { more }), {
+      ...{ fields: null, ...LIVES, cause: "related", namespace: undefined },
+    });
+  });
+});
+
+describe("the rules of a guard", () => {
+  const guard = { viewRule: "a = 1", listRule: "b = 1" };
+
+  test("include the listRule for updates channels only", () => {
+    assert.deepEqual(rulesOf(guard, false), ["a = 1"]);
+    assert.deepEqual(rulesOf(guard, true), ["a = 1", "b = 1"]);
+  });
+
+  for (const operand of ["@request.headers.x", "@request.query.x", "@request.body.x", "@request.body.x:isset"]) {
+    test(`cannot be answered with ${operand}`, () => {
+      assert.match(
+        unanswerable([null, `a = 1 && ${operand} = 1`]),
+        /^the rule "a = 1 && @request\..* looks at @request\./,
+      );
+    });
+  }
+
+  test("can be answered with everything else", () => {
+    assert.equal(unanswerable([null, "", `@request.auth.id = a && @request.context = "realtime"`]), undefined);
+    assert.equal(unanswerable([`a = "@request.query.x"`]), undefined);
+  });
+});
