@@ -14,9 +14,9 @@ onBootstrap((e) => {
   require(`${__hooks}/gateway/startup.js`).checkSchema(e.app);
 });
 
-// Two functions in the app's store, which register the hooks of one collection (see gateway/listening.js). The hooks
-// run for every write in the collection, so they keep the required module: looking up the file would take longer than
-// most hook calls.
+// Two functions in the app's store, which register the hooks of a collection (see gateway/listening.js). The hooks run
+// for every write in the collection and keep the required module: looking up the file would take longer than most hook
+// calls.
 const listening = require(`${__hooks}/gateway/listening.js`);
 
 $app.store().set(listening.REGISTER, (id) => {
@@ -55,11 +55,11 @@ onCollectionAfterDeleteError((e) => require(`${__hooks}/gateway/outbox.js`).coll
 
 // The gateway calls every few seconds: successful calls are left out of the request log.
 const quiet = $apis.skipSuccessActivityLog();
-// The gateway's requests are far smaller. The limit is for other callers, since the signature is checked only after the
-// body has been read.
+// The gateway's requests are far smaller. The limit is for unknown callers, since the signature is checked only after
+// the body has been read.
 const small = $apis.bodyLimit(1 << 20);
-// All gateways call from a few addresses, which PocketBase's rate limiter would take for one busy client. A handler
-// with the limiter's id replaces the limiter on these routes.
+// The gateways call from a few addresses, which PocketBase's rate limiter would take for a single busy client. A
+// handler with the limiter's id replaces the limiter on the gateway's routes.
 const unlimited = $apis.skipSuccessActivityLog();
 unlimited.id = "pbRateLimit";
 unlimited.priority = -1000;

@@ -13,7 +13,7 @@ function templates(app, collection) {
 }
 
 /**
- * The channels for a change of this record; empty if the collection is not relayed. Calls `refuse(template, name)` for
+ * The channels for a change of the record; empty if the collection is not relayed. Calls `refuse(template, name)` for
  * each name that no channel can have. `its`: the templates of the collection.
  */
 function of(relations, record, refuse, its = templates(relations.app, record.tableName())) {

@@ -119,7 +119,7 @@ function accounts(users) {
   return all;
 }
 
-/** One entry of `channels`. schema_check.js compares it with `users`, after the check that the users' collections exist. */
+/** An entry of `channels`. schema_check.js compares the entry with `users`, once the users' collections exist. */
 function channel(entry, at, name, users) {
   if (!NAME.test(name)) fail(at, "is not a channel's kind: visible ASCII without a colon, at most 64 characters");
   if (!isObject(entry)) fail(at, 'is not an object such as { guard: "rooms" } or { own: true }');

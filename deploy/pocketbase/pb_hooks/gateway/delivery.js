@@ -1,7 +1,7 @@
-// Posts committed changes to the gateway. This is only the fast path: a change that is not posted stays in the outbox,
-// and the gateway reads it there. So no failure of this module fails a write.
+// Posts committed changes to the gateway. Posting is only the fast path: a change without a post stays in the outbox,
+// where the gateway reads it. A failure here never fails a write.
 //
-// turns.js decides which write posts, and for which other writes.
+// turns.js decides which write posts, and for which writes.
 
 const config = require(`${__hooks}/gateway/config.js`);
 const address = require(`${__hooks}/gateway/address.js`);
@@ -14,12 +14,12 @@ const TARGET = "/hooks/pocketbase";
 // The state of turns.js is an object in the app's store. The object is replaced and never changed: concurrent access by
 // two engines would crash the process.
 
-/** Key in the app's store: why the last request to the gateway failed; "" if the request succeeded. */
+/** Key in the app's store: the reason of the last request's failure; "" after a success. */
 const FAILURE = "gateway.delivery.failure";
 /** Maximum characters of a reason. */
 const MAX_REASON = 300;
 
-/** The section `delivery` of the config in force. To be called outside change(), which holds the store's lock. */
+/** The section `delivery` of the config in force. Not for use inside change(), which holds the store's lock. */
 function settings() {
   return config.get().delivery;
 }
@@ -37,8 +37,8 @@ function change(app, step) {
 }
 
 /**
- * Posts the committed row `seq` and all other waiting rows, unless another write does so. `own`: the row, as
- * {seq, event}, if probably no other row waits.
+ * Posts the committed row `seq` and all waiting rows, unless another write does. `own`: the row as {seq, event}, if
+ * probably no other row waits.
  */
 function deliver(app, seq, own) {
   try {
@@ -59,14 +59,14 @@ function deliver(app, seq, own) {
       own = null;
     }
   } catch (err) {
-    // The record is saved; an exception would report a failed write to the caller.
+    // The record is saved; with an exception, the caller would see a failed write.
     app.logger().error("gateway: delivery failed unexpectedly; the change stays in the outbox", "error", String(err));
   }
 }
 
 /**
- * Posts the rows after `posted`, or `own` if this is the next row. Returns {posted: number of the last posted row, null
- * if no row waits; newest: the highest row number seen} or {error}.
+ * Posts the rows after `posted`, or only `own` if `own` is the next row. Returns {posted: number of the last posted
+ * row, null if no row waits; newest: the highest row number seen} or {error}.
  */
 function post(app, posted, own) {
   try {
@@ -85,8 +85,8 @@ function post(app, posted, own) {
 }
 
 /**
- * Posts events (JSON, up to the number `last`) to the gateway that took the previous post, and after a failure at once
- * to the other gateways in turn. Returns "" if a gateway took the events, else the reason of the failure.
+ * Posts events (JSON, up to the number `last`) to the gateway of the previous post, and after a failure at once to the
+ * next gateways in turn. Returns "" if a gateway took the events, else the reason of the failure.
  */
 function send(app, last, events) {
   const body = `{"boot":"${rows.boot(app)}","events":[${events}],"last":${last}}`;
@@ -121,8 +121,8 @@ function joined(addresses, failures) {
 /** Posts a body to one gateway. Returns "" if the gateway took the body, else the reason. */
 function sendTo(base, last, body) {
   const headers = signed("POST", TARGET, body);
-  // A repeated post does no harm. With this header the HTTP client repeats a request by itself if the gateway closed
-  // the idle connection at the same moment.
+  // A repeated post does no harm. With the header, the HTTP client repeats a request if the gateway closed the idle
+  // connection at the same moment.
   headers["Idempotency-Key"] = String(last);
   let response;
   try {
@@ -171,7 +171,7 @@ function ended(app, turn, outcome, since) {
   return taken;
 }
 
-/** Notes that a request has reached the gateway: the only evidence that the next requests will. */
+/** Notes a request that has reached the gateway: the only evidence that the connection works. */
 function succeeded(app) {
   if (failure(app) && replaceFailure(app, "")) app.logger().warn("gateway: delivery works again", "url", address.shown);
 }
@@ -194,12 +194,12 @@ function replaceFailure(app, now) {
  * show that PocketBase can reach the gateway.
  */
 function gatewayHas(app, seq) {
-  // If this database was restored from a backup, the gateway may be ahead; this must not stop the delivery.
+  // After a restore of the database from a backup, the gateway may be ahead, and the delivery must go on.
   const posted = Math.min(seq, rows.last(app));
   change(app, (state) => [turns.has(state, posted), turns.LEAVE]);
 }
 
-/** {url, error}: the addresses of GATEWAY_URL, and why the last request failed ("" if the request succeeded). */
+/** {url, error}: the addresses of GATEWAY_URL, and the reason of the last request's failure ("" after a success). */
 function report(app) {
   return { url: address.shown, error: failure(app) };
 }

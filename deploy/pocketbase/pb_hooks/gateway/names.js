@@ -28,13 +28,13 @@ function plain(record, field) {
 }
 
 /**
- * The channels for a change of this record by these templates. Calls `refuse(template, name)` for each name that no
+ * The channels for a change of the record by the given templates. Calls `refuse(template, name)` for each name that no
  * channel can have.
  */
 function namesOf(relations, record, refuse, templates) {
   const names = [];
   // Index loops, here and in outbox.js: closures and iterators take far longer in PocketBase's JavaScript engine, and
-  // all other writes wait meanwhile.
+  // all writes of the server wait meanwhile.
   for (let i = 0; i < templates.length; i++) {
     const { namespace, before, path, after, isPlain } = templates[i];
     const values = isPlain ? plain(record, path[0]) : follow(relations, record, path);
@@ -47,7 +47,7 @@ function namesOf(relations, record, refuse, templates) {
   return names.length > 1 ? [...new Set(names)] : names;
 }
 
-/** Whether a channel of this kind can have this name. */
+/** Whether the name is possible for a channel of the kind `namespace`. */
 function isPossible(name, namespace) {
   const fits = name.length * UNIT_BYTES <= MAX_BYTES || toBytes(name).length <= MAX_BYTES;
   return fits && name.startsWith(`${namespace}:`) && name[0] !== INTERNAL && NAME.test(name);

@@ -1,4 +1,4 @@
-// Log lines about conditions that may recur with every write: at most one line per minute and key.
+// Log lines about conditions that may recur with every write: at most a line per minute and key.
 
 const INTERVAL = 60_000;
 

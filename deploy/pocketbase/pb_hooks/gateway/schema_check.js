@@ -106,7 +106,7 @@ function checkTemplate(app, config, relayed, { path, namespace }, where) {
   }
 }
 
-/** The field with this name. A missing field is an error that suggests one of the usable fields. */
+/** The field with a name. A missing field is an error that suggests a usable field. */
 function fieldOf(collection, name, where, isUsable) {
   const field = collection.fields.getByName(name);
   if (!field)
@@ -134,8 +134,8 @@ function canNameChannels(field) {
 }
 
 /**
- * The collection with exactly this name or id. PocketBase's lookup ignores letter case; PocketBase's events do not. A
- * missing collection is an error that suggests one of the usable collections.
+ * The collection with exactly the given name or id. PocketBase's lookup ignores letter case; PocketBase's events do
+ * not. A missing collection is an error that suggests a usable collection.
  */
 function collectionOf(app, name, where, isUsable = () => true) {
   try {
@@ -155,7 +155,7 @@ function namesOf(app, isUsable) {
     .map(({ name }) => name);
 }
 
-/** Whether a collection has records of its own, and so events; a view has none. */
+/** Whether a collection has its own records, and therefore events; a view has neither. */
 function ofRecords(collection) {
   return !collection.isView();
 }
