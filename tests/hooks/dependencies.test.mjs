@@ -19,7 +19,7 @@ const collections = (viewRule, more) => ({
 });
 const USERS = { id: "users_id", name: "users", key: "", bannedUntil: "banned" };
 
-/** The triggers of each collection, without the two that every guard and account has, unless `all`. */
+/** The triggers of each collection; without the triggers common to every guard and account, unless `all`. */
 function triggersOf(viewRule, { users = [USERS], perUser = {}, updates = {}, more = {}, all = false } = {}) {
   const channels = { room: { guards: [{ id: "rooms_id", key: "" }], perUser } };
   const { triggers, collections: deciding } = derive(appWith(collections(viewRule, more)), {
@@ -32,7 +32,7 @@ function triggersOf(viewRule, { users = [USERS], perUser = {}, updates = {}, mor
   return { ...Object.fromEntries(kept.filter(([, list]) => list.length > 0)), deciding };
 }
 
-/** The trigger of a collection, which has one only. */
+/** The only trigger of a collection. */
 function only(viewRule, collection, options) {
   const { [collection]: list = [] } = triggersOf(viewRule, options);
   assert.equal(list.length, 1, JSON.stringify(list));

@@ -1,4 +1,4 @@
-// Loads the hooks' modules that need no PocketBase, with the two globals of PocketBase's engine that these modules use.
+// Loads modules of the hooks without PocketBase, with the two globals of PocketBase's engine that the modules use.
 
 import { createRequire } from "node:module";
 import path from "node:path";

@@ -10,7 +10,8 @@ const NEWEST = "0.40.6";
 /** File in PocketBase's data folder: the last valid config, and the process that used it. */
 const LAST_GOOD = "gateway.config.last.json";
 
-// Other commands (superuser, migrate) load the hooks too, but need no checks.
+// The other commands (superuser, migrate) load the hooks too, since they may write records. They need no gateway, and
+// therefore neither the environment nor a supported version.
 function serving() {
   return $os.args.includes("serve");
 }
