@@ -16,6 +16,7 @@ test("128 levels of JSON are accepted, and one more is not", () => {
     assert.equal(isTooDeep(nested(128)), false);
     assert.equal(isTooDeep(nested(129)), true);
   }
+  assert.equal(isTooDeep(`[${lists(127)},{}]`), false, "with more brackets than levels");
   assert.equal(isTooDeep(`${'{"a":'.repeat(64)}${lists(65)}${"}".repeat(64)}`), true, "lists in objects");
 });
 
