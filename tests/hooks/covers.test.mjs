@@ -15,9 +15,10 @@ function problem(guardRule, rule, { path = "room", listeners = LOGIN, own = fals
   const app = appWith({
     users: { auth: true },
     rooms: { fields: { owner: "users", open: "bool", name: "text" }, viewRule: guardRule },
+    threads: { fields: { room: "rooms", owner: "users" } },
     halls: { fields: { owner: "users", open: "bool" } },
     messages: {
-      fields: { room: "rooms", rooms: ["rooms"], hall: "halls", author: "users", text: "text" },
+      fields: { room: "rooms", rooms: ["rooms"], threads: ["threads"], hall: "halls", author: "users", text: "text" },
       viewRule: rule,
     },
   });
@@ -54,6 +55,11 @@ describe("records in the channels of a guard", () => {
     isProved(`${mine} || open = true`, `room.${mine} || room.open = true`);
     isProved(`(${mine} || open = true) && name = "x"`, `room.name = "x" && (room.open = true || room.${mine})`);
     isProved(`${mine} || open = true`, `room.${mine} || room.open = true || text = "x"`);
+    const both = (...pairs) => pairs.map(([a, b]) => `(room.${a} && room.name = "${b}")`).join(" || ");
+    const [yes, no] = ["open = true", "open = false"];
+    const guard = `(${yes} || ${no}) && (name = "x" || name = "y")`;
+    isProved(guard, both([yes, "x"], [yes, "y"], [no, "x"], [no, "y"]));
+    isUnproved(guard, both([yes, "x"], [yes, "y"], [no, "x"]));
     isUnproved(`${mine} || open = true`, `room.${mine}`);
     isUnproved(`${mine} || open = true || name = "x"`, `room.${mine} || room.open = true`);
   });
@@ -61,6 +67,9 @@ describe("records in the channels of a guard", () => {
   test("of a path to several guards are covered by any-of conditions only", () => {
     isProved("owner ?= @request.auth.id", "rooms.owner ?= @request.auth.id", { path: "rooms" });
     isUnproved(mine, `rooms.${mine}`, { path: "rooms" });
+    isUnproved(mine, `threads.room.${mine}`, { path: "threads.room" });
+    const either = (prefix) => `${prefix}owner ?= @request.auth.id || ${prefix}open ?= true`;
+    isProved(either(""), either("rooms."), { path: "rooms" });
     isProved(`${mine} && @request.auth.plan = "pro"`, `@request.auth.plan = "pro"`, { path: "rooms" });
   });
 
@@ -77,6 +86,7 @@ describe("records in the channels of a guard", () => {
   test("are covered by a rule about the login unless guests are admitted", () => {
     isProved("", `@request.auth.id != ""`);
     isUnproved("", `@request.auth.id != ""`, { listeners: GUESTS });
+    isProved("", `@request.auth.id != ""`, { listeners: { users: [], guests: false } });
   });
 
   test("are covered by a rule about the ban that all accounts share", () => {
@@ -95,6 +105,8 @@ describe("records in the personal channel of a user", () => {
     isProved(null, "author ?= @request.auth.id", own);
     isProved(null, "author.id = @request.auth.id", own);
     isProved(null, "room.owner = @request.auth.id", { own: true, path: "room.owner" });
+    isProved(null, "threads.owner ?= @request.auth.id", { own: true, path: "threads.owner" });
+    assert.notEqual(problem(null, "threads.owner = @request.auth.id", { own: true, path: "threads.owner" }), undefined);
   });
 
   test("are not covered by another field", () => {

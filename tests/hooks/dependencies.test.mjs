@@ -10,7 +10,10 @@ const { derive, rulesOf, unanswerable } = load("dependencies");
 const collections = (viewRule, more) => ({
   users: { auth: true, fields: { plan: "text", banned: "date" } },
   staff: { auth: true },
-  rooms: { fields: { open: "bool", owner: "users", workspace: "workspaces", guests: ["users"] }, viewRule },
+  rooms: {
+    fields: { open: "bool", owner: "users", workspace: "workspaces", guests: ["users"], lost: "gone" },
+    viewRule,
+  },
   members: { fields: { room: "rooms", user: "users", role: "text" } },
   workspaces: { fields: { name: "text", boss: "users" } },
   memberships: { fields: { workspace: "workspaces", member: "users" } },
@@ -67,6 +70,24 @@ describe("a field", () => {
     assert.equal(users.length, 1);
   });
 
+  test("of an account concerns the users of its auth collection", () => {
+    const users = [USERS, { id: "staff_id", name: "staff", key: "staff/" }];
+    const found = triggersOf("@request.auth.plan = name", {
+      users,
+      all: true,
+      more: { staff: { fields: { plan: "text" } } },
+    });
+    for (const [collection, key] of [
+      ["users", ""],
+      ["staff", "staff/"],
+    ]) {
+      assert.deepEqual(
+        found[collection].map(({ fields, keys, deleted }) => [fields.at(-1), keys, deleted]),
+        [["plan", [key], true]],
+      );
+    }
+  });
+
   test("of a related record that is compared with the user concerns this user", () => {
     assert.deepEqual(only("workspace.boss = @request.auth.id", "workspaces"), {
       ...{
@@ -85,6 +106,27 @@ describe("a field", () => {
     assert.deepEqual(only(`workspace.name = "x"`, "workspaces"), {
       ...{ namespace: "room", fields: ["name"], created: false, deleted: false, cause: "related" },
     });
+  });
+
+  test("with the record's id concerns nobody, since an id never changes", () => {
+    assert.deepEqual(triggersOf(`id != "x"`), { deciding: ["users_id", "rooms_id"] });
+  });
+
+  test("in another use concerns all users", () => {
+    for (const rule of [`workspace.boss:length = 1`, `workspace.boss:lower = @request.auth.id`]) {
+      assert.equal(only(rule, "workspaces").cause, "related", rule);
+    }
+    assert.equal(only("members_via_room.user:length ?= @request.auth.id", "members").cause, "related");
+    assert.equal(only("members_via_room.user:each ?= @request.auth.id", "members").cause, "member");
+  });
+
+  test("with the id of a related record is the relation itself", () => {
+    const { deciding, rooms } = triggersOf(`workspace.id != "x"`);
+    assert.deepEqual([deciding, rooms[0].fields], [["users_id", "rooms_id"], ["workspace"]]);
+  });
+
+  test("behind a relation to a deleted collection concerns nobody", () => {
+    assert.deepEqual(triggersOf(`lost.name = "x"`).deciding, ["users_id", "rooms_id"]);
   });
 
   test("that does not exist concerns nobody", () => {
@@ -144,6 +186,14 @@ describe("a record that points to the guarded record", () => {
     });
   });
 
+  test("concerns the users of one auth collection by a rule from the account's side", () => {
+    const users = [
+      { id: "staff_id", name: "staff", key: "" },
+      { ...USERS, key: "users/" },
+    ];
+    assert.deepEqual(only("@request.auth.members_via_user.room ?= id", "members", { users }).keys, ["users/"]);
+  });
+
   test("may belong to a user of any auth collection, since ids may be equal", () => {
     const users = [USERS, { id: "staff_id", name: "staff", key: "staff/" }];
     assert.deepEqual(only("members_via_room.user ?= @request.auth.id", "members", { users }).keys, ["", "staff/"]);
@@ -155,6 +205,28 @@ describe("another record", () => {
     assert.deepEqual(only("workspace.memberships_via_workspace.member ?= @request.auth.id", "memberships"), {
       ...{ fields: ["member", "workspace"], ...LIVES, cause: "user", user: "member", keys: [""], namespace: undefined },
     });
+  });
+
+  test("concerns the user named by perUser, whatever the rule reads", () => {
+    const perUser = { memberships: "member" };
+    assert.deepEqual(
+      only("workspace.memberships_via_workspace.member ?!= @request.auth.id", "memberships", { perUser }),
+      {
+        ...{
+          fields: ["member", "workspace"],
+          ...LIVES,
+          cause: "user",
+          user: "member",
+          keys: [""],
+          namespace: undefined,
+        },
+      },
+    );
+  });
+
+  test("decides about access together with the collections on its path", () => {
+    const { deciding } = triggersOf("workspace.memberships_via_workspace.member ?= @request.auth.id");
+    assert.deepEqual(deciding, ["users_id", "rooms_id", "workspaces_id", "memberships_id"]);
   });
 
   test("of @collection concerns every channel of the kind", () => {
@@ -172,6 +244,26 @@ describe("another record", () => {
       ...{ fields: null, ...LIVES, cause: "related", namespace: undefined },
     });
   });
+});
+
+test("two uses with the same outcome are one trigger for the writes of both", () => {
+  const more = { overview: { fields: { n: "number" }, viewQuery: "SELECT id, 1 n FROM workspaces" } };
+  for (const rule of [
+    "workspace.name = 1 && @collection.overview.n = 1",
+    "@collection.overview.n = 1 && workspace.name = 1",
+  ]) {
+    assert.deepEqual(only(rule, "workspaces", { more }), {
+      fields: null,
+      ...LIVES,
+      cause: "related",
+      namespace: "room",
+    });
+  }
+  const { rooms } = triggersOf(`open = true || owner = @request.auth.id`);
+  assert.deepEqual(
+    rooms.map(({ fields }) => fields),
+    [["open", "owner"]],
+  );
 });
 
 describe("the rules of a guard", () => {

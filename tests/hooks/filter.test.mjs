@@ -9,12 +9,15 @@ const { filterOfUser } = load("filter");
 const { conditionOf } = load("parents");
 
 const app = appWith({
-  users: { auth: true, fields: { plan: "text", age: "number", tags: "json", foes: ["users"] } },
+  users: {
+    auth: true,
+    fields: { plan: "text", age: "number", tags: "json", foes: ["users"], role: "select", roles: ["select"] },
+  },
   boards: { fields: { owner: "users", workspace: "workspaces", guests: ["users"], shared: ["workspaces"] } },
   workspaces: { fields: { name: "text" } },
   memberships: { fields: { workspace: "workspaces", member: "users", helpers: ["users"] } },
 });
-const ann = recordOf(app, "users", "ann", { plan: "pro", age: 41, tags: [1], foes: [] });
+const ann = recordOf(app, "users", "ann", { plan: "pro", age: 41, tags: [1], foes: [], role: "admin" });
 
 describe("the filter of a user", () => {
   test("has the account's fields as parameters", () => {
@@ -27,6 +30,10 @@ describe("the filter of a user", () => {
     );
   });
 
+  test("takes a choice of one value as a text", () => {
+    assert.deepEqual(filterOfUser("a = @request.auth.role", ann).values, { ofrole: "admin" });
+  });
+
   test("leaves texts alone", () => {
     assert.equal(filterOfUser(`a = "@request.auth.id"`, ann).text, `a = "@request.auth.id"`);
   });
@@ -34,6 +41,7 @@ describe("the filter of a user", () => {
   for (const operand of [
     "@request.auth.foes",
     "@request.auth.tags",
+    "@request.auth.roles",
     "@request.auth.memberships_via_member.workspace",
     "@request.auth.gone",
     "@request.query.x",

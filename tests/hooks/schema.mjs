@@ -4,7 +4,7 @@ const TYPES = ["text", "number", "bool", "date", "select", "json", "email"];
 
 /**
  * An app with these collections: {name: {fields, auth, viewRule, listRule, viewQuery}}. `fields` is {name: type}, where
- * the name of a collection means a relation to it, and [name] a relation with several values.
+ * the name of a collection means a relation to it, and [name] or ["select"] a field with several values.
  */
 export function appWith(definitions) {
   const collections = Object.entries(definitions).map(([name, definition]) => collectionOf(name, definition));
@@ -31,10 +31,11 @@ function collectionOf(name, { fields = {}, auth = false, viewRule = null, listRu
 }
 
 function fieldOf(name, type) {
-  if (TYPES.includes(type)) return { name, type: () => type, isMultiple: () => false };
   const several = Array.isArray(type);
-  const collectionId = idOf(several ? type[0] : type);
-  return { name, collectionId, maxSelect: several ? 9 : 1, type: () => "relation", isMultiple: () => several };
+  const [kind] = [type].flat();
+  const field = { name, maxSelect: several ? 9 : 1, isMultiple: () => several };
+  if (TYPES.includes(kind)) return { ...field, type: () => kind };
+  return { ...field, type: () => "relation", collectionId: idOf(kind) };
 }
 
 /** A record of a collection of `app`; `values` as PocketBase stores them: texts, and lists of ids for relations. */
