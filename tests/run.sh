@@ -89,7 +89,7 @@ prepare_node() {
 run_node() {
   local log=$1 ended_well=true
   build_gateway
-  run_node_tests 3 "$log" tests/pocketbase/*.test.mjs tests/node/{sdk,readme,guests,kanban,failover}.test.mjs || ended_well=false
+  run_node_tests 3 "$log" tests/{hooks,pocketbase}/*.test.mjs tests/node/{sdk,readme,guests,kanban,failover}.test.mjs || ended_well=false
   # These measure.
   run_node_tests 1 "$log.measured" tests/node/{writes,cost}.test.mjs || ended_well=false
   cat "$log.measured" >>"$log"
