@@ -172,6 +172,12 @@ describe("a record that points to the guarded record", () => {
     assert.deepEqual(only(rule, "members"), { fields: ["role", "room", "user"], ...everyone });
   });
 
+  test("concerns every user if the rule also asks for such a record as a whole, or for an unknown field", () => {
+    const mine = "members_via_room.user ?= @request.auth.id";
+    assert.equal(only(`${mine} && members_via_room != ""`, "members").cause, "related");
+    assert.equal(only(`${mine} && members_via_room.gone = 1`, "members").cause, "related");
+  });
+
   test("concerns the user named by perUser, whatever the rule reads", () => {
     const perUser = { members: "user" };
     assert.deepEqual(only(`members_via_room.role ?= "admin"`, "members", { perUser }), {
