@@ -14,7 +14,7 @@
 //! counts: `session/limits.rs` about a user's commands, reads, signals, subscriptions and connections, and
 //! `server/admission.rs` about the sockets of an address. `server/gateway.rs` builds all parts, and chooses the broker.
 //! [`shutdown`] ends the process gracefully, and [`tasks`] says how parts start their background tasks, and which
-//! panics end the process. `backoff` gives the pauses between retries.
+//! panics end the process. `backoff` grows the pauses between retries within bounds that each caller chooses.
 //!
 //! The path of an access change: an [`event`] carries the change, whose cause (`event/cause.rs`) decides the code and
 //! reason for clients; [`protocol::codes`] lists all codes. The relay publishes the change on the gateways' own
