@@ -151,7 +151,7 @@ export interface FriendRequest {
   created_at: string;
 }
 
-export type NotificationType = "friend_request" | "friend_accepted" | "mention" | "reaction" | "room_invite" | "achievement";
+export type NotificationType = "friend_request" | "friend_accepted" | "mention" | "reaction" | "room_invite";
 
 export interface Notification {
   id: string;
