@@ -543,7 +543,7 @@ export function contract(name, start) {
         assert.deepEqual([found.progress, found.max_progress, typeof found.unlocked_at], [1, 1, "string"]);
       });
       test("unlockAchievement refuses what is not earned, and unknown ones", async () => {
-        await assert.rejects(anna.adapter.unlockAchievement("magnet"), refused("forbidden"));
+        await assert.rejects(vera.adapter.unlockAchievement("magnet"), refused("forbidden"));
         await assert.rejects(anna.adapter.unlockAchievement("no-such"), refused("not_found"));
       });
       test("getAchievements refuses a guest and strangers", async () => {
