@@ -158,7 +158,7 @@ export class PocketBase {
           return fetch(`${pb.url}/api/health`).then((r) => r.ok, () => false);
         },
         "PocketBase to listen",
-        15_000,
+        60_000,
       );
       pb.root = await pb.login(...SUPERUSER, "_superusers");
     } catch (err) {
