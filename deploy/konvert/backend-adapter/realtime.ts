@@ -53,7 +53,8 @@ class Connection implements Realtime {
   constructor(private readonly options: RealtimeOptions) {
     this.pocketbase = options.pocketbase;
     const transport = options.transport ?? (options.url ? "auto" : "pocketbase");
-    if (transport !== "pocketbase" && !options.url) throw new Error("createRealtime: url, the gateway's address, is missing.");
+    if (transport !== "pocketbase" && !options.url)
+      throw new Error("createRealtime: url, the gateway's address, is missing.");
     this.url = transport !== "pocketbase" && options.url ? websocketUrl(options.url) : null;
     this.current = { state: "idle", transport: this.url ? "gateway" : "pocketbase", since: Date.now() };
     this.user = userOf(this.pocketbase);
@@ -68,7 +69,10 @@ class Connection implements Realtime {
     if (this.gateway || this.reserve || this.current.state === "closed") return;
     if (!this.user || this.channels.size === 0) return;
     this.enter("connecting");
-    if (!this.url) return this.startReserve();
+    if (!this.url) {
+      this.startReserve();
+      return;
+    }
     this.gateway = new GatewayTransport(this.url, this.pocketbase, this.options.websocket, {
       connecting: () => this.interrupted(),
       connected: () => this.established(),
@@ -180,7 +184,8 @@ class Connection implements Realtime {
   async ping(): Promise<number> {
     const start = performance.now();
     await this.rpc("status.get", { users: [] });
-    return (this.meter.pingMs = performance.now() - start);
+    this.meter.pingMs = performance.now() - start;
+    return this.meter.pingMs;
   }
 
   // ---- channels
@@ -202,7 +207,14 @@ class Connection implements Realtime {
 
   /** A later listener of an open channel is welcomed alone. */
   private join(listeners: Listeners, handlers: ChannelHandlers): void {
-    const alone = listeners.all.size > 1 && new Listeners(listeners.channel, this.pocketbase, () => {}, () => {});
+    const alone =
+      listeners.all.size > 1 &&
+      new Listeners(
+        listeners.channel,
+        this.pocketbase,
+        () => {},
+        () => {},
+      );
     if (alone) alone.all.add(handlers);
     this.gateway?.add(listeners, alone || undefined);
     this.reserve?.add(listeners, alone || undefined);

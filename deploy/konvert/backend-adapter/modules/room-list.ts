@@ -138,7 +138,8 @@ export class RoomList {
     } catch (problem) {
       const error = toBackendError(problem);
       this.tellError(error);
-      if (error.temporary && generation === this.generation) this.again = setTimeout(() => void this.load(), RELOAD_RETRY_MS);
+      if (error.temporary && generation === this.generation)
+        this.again = setTimeout(() => void this.load(), RELOAD_RETRY_MS);
     }
   }
 
@@ -152,7 +153,9 @@ export class RoomList {
   // ---- rooms' channels
 
   private subscribe(): void {
-    const wanted = this.sorted().filter(({ my_role }) => my_role).slice(0, MAX_CHANNELS);
+    const wanted = this.sorted()
+      .filter(({ my_role }) => my_role)
+      .slice(0, MAX_CHANNELS);
     const ids = new Set(wanted.map(({ id }) => id));
     for (const [id, end] of this.channels) {
       if (ids.has(id)) continue;
@@ -226,7 +229,8 @@ export class RoomList {
         sender_username: this.people.cached(author)?.username ?? "",
         created_at: created,
       },
-      unread_count: author === me ? current.unread_count : { ...current.unread_count, [me]: Math.min(unread + 1, MAX_COUNT) },
+      unread_count:
+        author === me ? current.unread_count : { ...current.unread_count, [me]: Math.min(unread + 1, MAX_COUNT) },
     });
     this.announce();
   }
@@ -235,10 +239,14 @@ export class RoomList {
   private notified({ action, collection, record }: RecordEvent, me: string): void {
     if (collection !== "notifications") return;
     const room = this.rooms?.get(text(record.room));
-    const field = record.type === "mention" ? "unread_mentions" : record.type === "reaction" ? "unread_reactions" : null;
-    if (record.type === "room_invite") return this.refresh(text(record.room));
+    const field =
+      record.type === "mention" ? "unread_mentions" : record.type === "reaction" ? "unread_reactions" : null;
+    if (record.type === "room_invite") this.refresh(text(record.room));
     if (!room || !field) return;
-    if (action !== "create") return this.refresh(room.id); // read or taken back
+    if (action !== "create") {
+      this.refresh(room.id); // read or taken back
+      return;
+    }
     this.rooms?.set(room.id, { ...room, [field]: { ...room[field], [me]: (room[field][me] ?? 0) + 1 } });
     this.announce();
   }
