@@ -7,7 +7,7 @@ const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 const { notify } = require(`${__hooks}/konvert/notifications.js`);
 const { membership } = require(`${__hooks}/konvert/rooms.js`);
 
-/** Most users that one message mentions by name. */
+/** Maximum number of users mentioned by name in a message. */
 const MAX_MENTIONS = 20;
 const MAX_PINS = 50;
 
@@ -58,7 +58,7 @@ function refuseBlocked(app, record) {
   throw new ForbiddenError(message, { room: new ValidationError("blocked", message) });
 }
 
-/** Sets the mentioned users of plain text, unless the client has named them. Names of other rooms' users are ignored. */
+/** Finds `@username` in plain text, unless the client has set mentions. Users without access to the room are ignored. */
 function findMentions(app, record) {
   const content = record.getString("content");
   if (record.getString("type") !== "text" || record.getBool("forwarded") || !content.includes("@")) return;
