@@ -146,7 +146,7 @@ describe("the end of a login", () => {
 
   test("a ban ends the connection with an UnauthorizedError", async () => {
     await stage.promote(boris.id, "moderator");
-    const victim = await ended(({ id }) => boris.adapter.banUser(id, 1), "banned");
+    const victim = await ended(({ id }) => boris.adapter.banUser(id), "banned"); // without an end
     await boris.adapter.unbanUser(victim.id);
     await victim.adapter.signin(victim.email, PASSWORD);
     await until(
@@ -162,6 +162,31 @@ describe("the end of a login", () => {
       "unauthorized",
     ));
   test("so does a deleted account", () => ended(({ id }) => stage.pocketbase.remove("users", id), "unauthorized"));
+});
+
+test("a token that ends soon is renewed by authRefresh, and the connection stays", async () => {
+  const { pocketbase } = stage;
+  const setDuration = async (duration) => {
+    const answer = await pocketbase.call(
+      "PATCH",
+      "/api/collections/users",
+      { authToken: { duration } },
+      pocketbase.root,
+    );
+    assert.equal(answer.status, 200);
+  };
+  const states = collector();
+  const adapter = stage.adapter();
+  await setDuration(10);
+  await adapter.signin(boris.email, PASSWORD);
+  await setDuration(604_800); // the renewed token is a long one
+  const { token } = adapter.pocketbase.authStore;
+  adapter.onConnectionState(({ state }) => states(state));
+  const { end } = await watch(adapter, room.id);
+  await until(() => adapter.pocketbase.authStore.token !== token, "the new token", DEADLINE);
+  await until(() => adapter.metrics().pingMs !== null, "an answer of the gateway", DEADLINE);
+  assert.deepEqual(states.seen, ["connecting", "connected"]);
+  end();
 });
 
 describe("interruptions", () => {

@@ -9,7 +9,7 @@ import type { RoomReader } from "./rooms.js";
 import { text, type People } from "./people.js";
 
 /** Maximum number of subscribed rooms, by latest activity; the gateway allows 256 subscriptions. */
-const MAX_CHANNELS = 150;
+const MAX_CHANNELS = 120;
 const MAX_COUNT = 999;
 /** Up to this number, rooms are read separately; above, in a single request. */
 const FEW = 3;
