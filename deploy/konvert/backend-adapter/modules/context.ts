@@ -34,6 +34,7 @@ export interface Request {
 
 export class Context {
   private renewal: Promise<void> | null = null;
+  private lifetime = { token: "", seconds: 0 };
 
   constructor(
     readonly pocketbase: PocketBase,
@@ -135,10 +136,13 @@ export class Context {
   }
 
   private renewSoon(): void {
-    const { exp, iat } = getTokenPayload(this.pocketbase.authStore.token) as { exp?: number; iat?: number };
+    const { token } = this.pocketbase.authStore;
+    const { exp } = getTokenPayload(token) as { exp?: number };
     if (!exp) return;
-    const life = iat ? exp - iat : 7 * 86_400; // PocketBase's tokens do not say when they were made
-    if (exp - Date.now() / 1000 < life * RENEW_BELOW) void this.renew().catch(() => {}); // the next call tries again
+    const left = exp - Date.now() / 1000;
+    // PocketBase's tokens have no time of issue: the lifetime counts from the first call with the token.
+    if (this.lifetime.token !== token) this.lifetime = { token, seconds: left };
+    if (left < this.lifetime.seconds * RENEW_BELOW) void this.renew().catch(() => {}); // the next call tries again
   }
 
   /** Renews the token; concurrent calls share a request. Ends the login if PocketBase refuses. */

@@ -187,6 +187,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
     sendTyping: (roomId) => realtime?.typing(`room:${roomId}`),
     setStatus: async (mode) => connected("setStatus").setStatus(mode),
     getStatus: async () => connected("getStatus").getStatus(),
+    setIdle: async (idle) => connected("setIdle").setIdle(idle),
     getStatuses: async (userIds) => ({ statuses: await connected("getStatuses").statuses(userIds) }),
     presence: async (roomId) => ({ userIds: await connected("presence").presence(`room:${roomId}`) }),
     connectionState: () => realtime?.state() ?? OFF,
