@@ -191,7 +191,7 @@ export class PocketBase {
           );
         },
         "PocketBase to listen",
-        15_000,
+        60_000,
       );
       pb.root = await pb.login(...SUPERUSER, "_superusers");
     } catch (err) {
