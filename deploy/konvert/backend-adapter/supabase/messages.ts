@@ -1,0 +1,300 @@
+// Messages, reactions, search.
+
+import { AbortedError, InvalidError, NotFoundError, UnsupportedError } from "../errors.js";
+import type { CallOptions, Message, MessagesModule, Page, PageOptions, SendOptions } from "../interface.js";
+import { newId, present } from "../modules/context.js";
+import type { Draft, Outbox, Outcome } from "../modules/outbox.js";
+import { text } from "../modules/people.js";
+import { segment, type Client } from "./client.js";
+import { row, rows, toMessage, type Row } from "./records.js";
+import { isDirect, type RoomReader } from "./rooms.js";
+
+const PAGE = 50;
+const MAX_PAGE = 500;
+/** Most messages of one room that are read; the backend reads each with a query of its own. */
+const DEEPEST = 20_000;
+/** Messages of one room in a search, as in the backend's own. */
+const SEARCHED = 1000;
+/** Messages that the adapter remembers, to know the room of a message's id. */
+const KEPT = 5000;
+/** How far the clocks of the device and the server may differ, in milliseconds. */
+const CLOCKS_MS = 120_000;
+
+/** A stored message, and the draft that it was. */
+export interface Sent {
+  draft: Draft;
+  message: Message;
+}
+
+/** Told of messages that this client has read or changed. */
+export interface MessageStores {
+  changed(message: Message): void;
+  replaced(roomId: string, draftId: string, message: Message): void;
+  deleted(roomId: string, messageId: string): void;
+}
+
+/** Reads messages. */
+export class MessageReader {
+  private readonly seen = new Map<string, Message>();
+
+  constructor(
+    private readonly client: Client,
+    private readonly rooms: RoomReader,
+  ) {}
+
+  remember(message: Message): Message {
+    this.seen.delete(message.id);
+    this.seen.set(message.id, message);
+    if (this.seen.size > KEPT) for (const id of [...this.seen.keys()].slice(0, KEPT / 10)) this.seen.delete(id);
+    return message;
+  }
+
+  known(messageId: string): Message | undefined {
+    return this.seen.get(messageId);
+  }
+
+  forget(messageId: string): void {
+    this.seen.delete(messageId);
+  }
+
+  clear(): void {
+    this.seen.clear();
+  }
+
+  /**
+   * The newest messages of a room, oldest first: of the last `count` ids of the room's index, those that are not
+   * deleted. Reading a public room joins it, as in the old chat.
+   */
+  async newest(roomId: string, count: number, options?: CallOptions): Promise<Message[]> {
+    if (isDirect(roomId) && !roomId.split(":").includes(this.client.me())) throw new NotFoundError("No such direct conversation.");
+    const path = isDirect(roomId) ? `/dm/${segment(roomId)}/messages` : `/messages/${segment(roomId)}`;
+    const answer = await this.client.get<Row>(`${path}?limit=${count}`, options);
+    const found = new Map<string, Message>(); // the index can name a message twice
+    for (const raw of rows(answer.messages)) if (text(raw.id)) found.set(text(raw.id), this.remember(toMessage(raw)));
+    return [...found.values()];
+  }
+
+  /** A page of older messages. The backend counts from the newest only, so ever longer parts are read. */
+  async page(roomId: string, { before, limit = PAGE, signal }: PageOptions): Promise<{ messages: Message[] } & Page> {
+    const size = Math.max(1, Math.min(limit, MAX_PAGE));
+    const cursor = before === undefined ? null : parseCursor(before);
+    const options = signal ? { signal } : {};
+    let oldest: string | undefined;
+    for (let count = cursor ? 2 * size : size; ; count *= 4) {
+      const all = await this.newest(roomId, Math.min(count, DEEPEST), options);
+      const older = cursor ? all.slice(0, position(all, cursor)) : all;
+      const first = older[older.length - size];
+      if (first) return { messages: older.slice(-size), cursor: `${first.created_at}|${first.id}` };
+      // Deleted messages count in the backend, so only a longer part with the same beginning shows the end.
+      if (count >= DEEPEST || oldest === (all[0]?.id ?? "")) return { messages: older, cursor: null };
+      oldest = all[0]?.id ?? "";
+    }
+  }
+
+  /** A message by its id. The backend has no route for it, so the rooms of the caller are read. */
+  async one(messageId: string, options?: CallOptions): Promise<Message> {
+    const known = this.seen.get(messageId);
+    const rooms = known ? [known.room_id] : await this.memberRooms(options);
+    for (const roomId of rooms) {
+      const all = await this.newest(roomId, SEARCHED, options);
+      const found = all.find(({ id }) => id === messageId);
+      if (found) return found;
+      if (known && known.created_at < (all[0]?.created_at ?? "")) return known; // older than what was read
+    }
+    this.seen.delete(messageId);
+    throw new NotFoundError("No such message in the caller's rooms.");
+  }
+
+  async memberRooms(options?: CallOptions): Promise<string[]> {
+    const { rooms } = await this.rooms.snapshot(options);
+    return rooms.filter(({ my_role }) => my_role).map(({ id }) => id);
+  }
+
+  async search(query: string, roomId: string, options: CallOptions): Promise<Message[]> {
+    const words = query.toLowerCase();
+    // The backend's own search does not ask who may read the room; what it finds is read from the newest messages.
+    const all = await this.newest(roomId, SEARCHED, options);
+    return all.filter(({ content, type }) => type !== "system" && content.toLowerCase().includes(words));
+  }
+}
+
+function parseCursor(before: string): { created: string; id: string } {
+  const [created = "", id = "", ...rest] = before.split("|");
+  if (!id || rest.length > 0 || Number.isNaN(Date.parse(created))) throw new InvalidError("before: not a cursor of an earlier page.");
+  return { created, id };
+}
+
+/** Index of the cursor's message; if it has been deleted, of the first message that is not older. */
+function position(all: Message[], { created, id }: { created: string; id: string }): number {
+  const exact = all.findIndex((message) => message.id === id);
+  if (exact >= 0) return exact;
+  const later = all.findIndex(({ created_at }) => created_at >= created);
+  return later >= 0 ? later : all.length;
+}
+
+/** Stores drafts. The backend chooses the ids, so an attempt whose answer was lost is found by its content. */
+export class Sender {
+  /** Ids of drafts that were attempted, and of messages that other drafts have become. */
+  private readonly attempted = new Set<string>();
+  private readonly stored = new Map<string, Message>();
+
+  constructor(
+    private readonly client: Client,
+    private readonly reader: MessageReader,
+  ) {}
+
+  /** The message that a draft of this id has become. */
+  messageOf(draftId: string): Message | undefined {
+    return this.stored.get(draftId);
+  }
+
+  async store(draft: Draft): Promise<Message> {
+    const isRepeated = this.attempted.has(draft.id) || Date.now() - Date.parse(draft.created) > 5000;
+    this.attempted.add(draft.id);
+    const earlier = isRepeated ? await this.earlierAttempt(draft) : undefined;
+    const message = this.reader.remember(earlier ?? (await this.create(draft)));
+    this.attempted.delete(draft.id);
+    this.stored.set(draft.id, message);
+    if (this.stored.size > KEPT) for (const id of [...this.stored.keys()].slice(0, KEPT / 10)) this.stored.delete(id);
+    return message;
+  }
+
+  private async create({ room, content, type, replyTo }: Draft): Promise<Message> {
+    const body = present({ content, type, replyTo });
+    const answer = isDirect(room)
+      ? await this.client.post<Row>(`/dm/${segment(room)}/messages`, body)
+      : await this.client.post<Row>("/messages", { roomId: room, ...body });
+    const raw = row(answer.message);
+    return toMessage(text(raw.id) ? raw : answer); // a poll comes with its message
+  }
+
+  private async earlierAttempt(draft: Draft): Promise<Message | undefined> {
+    const me = this.client.me();
+    const since = new Date(Date.parse(draft.created) - CLOCKS_MS).toISOString();
+    const taken = new Set([...this.stored.values()].map(({ id }) => id));
+    const candidates = await this.reader.newest(draft.room, MAX_PAGE);
+    return candidates.find(
+      ({ id, sender_id, content, type, reply_to, created_at }) =>
+        sender_id === me && content === draft.content && type === draft.type && reply_to === draft.replyTo && created_at >= since && !taken.has(id),
+    );
+  }
+}
+
+/** Kind of message for a file, as the old chat names it. */
+function typeOf(file: File): Message["type"] {
+  const kind = file.type.split("/")[0];
+  return kind === "image" || kind === "audio" || kind === "video" ? kind : "file";
+}
+
+export interface MessageParts {
+  client: Client;
+  reader: MessageReader;
+  outbox: Outbox<Sent>;
+  sender: Sender;
+  stores: MessageStores;
+  fromDraft: (draft: Draft) => Message;
+  upload: (file: File, options?: CallOptions) => Promise<{ url: string }>;
+}
+
+export function messagesModule({ client, reader, outbox, sender, stores, fromDraft, upload }: MessageParts): MessagesModule {
+  const path = (messageId: string, rest = "") => `/messages/${segment(messageId)}${rest}`;
+
+  async function outcome(result: Promise<Outcome<Sent>>, signal?: AbortSignal, id?: string) {
+    const abort = () => id && outbox.discard(id);
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      const settled = await result;
+      return { message: "stored" in settled ? settled.stored.message : fromDraft(settled.pending) };
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  function changed(raw: unknown): Message {
+    const message = reader.remember(toMessage(row(raw)));
+    stores.changed(message);
+    return message;
+  }
+
+  /** The backend has no attachments: a file is a message whose content is the file's address. */
+  async function fileContent(content: string, files: File[], options: SendOptions): Promise<{ content: string; type: Message["type"] }> {
+    const [file, ...more] = files;
+    if (!file || more.length > 0 || content !== "") {
+      throw new UnsupportedError("sendMessage", "the old backend takes one file for each message, and no text beside it.", {
+        action: "Send each file and the text separately.",
+      });
+    }
+    const { url } = await upload(file, options);
+    return { content: url, type: typeOf(file) };
+  }
+
+  const send = async (roomId: string, content: string, type: Message["type"], replyTo: string | undefined, options: SendOptions) => {
+    client.me();
+    if (options.signal?.aborted) throw new AbortedError();
+    const before = options.id ? sender.messageOf(options.id) : undefined;
+    if (before) return { message: before };
+    const files = options.files ?? [];
+    const sent = files.length > 0 ? await fileContent(content, files, options) : { content, type };
+    if (sent.content === "") throw new InvalidError("A message needs content.");
+    const draft: Draft = present({ id: options.id ?? newId(), room: roomId, ...sent, replyTo, created: new Date().toISOString() });
+    return outcome(outbox.send(draft), options.signal, draft.id);
+  };
+
+  return {
+    async getMessages(roomId, page = {}, options) {
+      const wanted: PageOptions = typeof page === "number" ? { limit: page, ...options } : { ...page, ...options };
+      const { messages, cursor } = await reader.page(roomId, wanted);
+      const pending = wanted.before ? [] : outbox.list(roomId);
+      return { messages: [...messages, ...pending.map(fromDraft)], cursor };
+    },
+
+    getMessage: async (messageId, options) => ({ message: await reader.one(messageId, options) }),
+
+    sendMessage: (roomId, content, type = "text", replyTo, options = {}) => send(roomId, content, type, replyTo, options),
+
+    editMessage: async (messageId, content, options) => ({ message: changed(await client.put(path(messageId), { content }, options)) }),
+
+    async deleteMessage(messageId, options) {
+      await client.delete(path(messageId), options);
+      const room = reader.known(messageId)?.room_id;
+      reader.forget(messageId);
+      if (room) stores.deleted(room, messageId);
+    },
+
+    async addReaction(messageId, emoji, options) {
+      changed(await client.post(path(messageId, "/react"), { emoji }, options));
+    },
+    async removeReaction(messageId, emoji, options) {
+      changed(await client.delete(path(messageId, `/react?emoji=${encodeURIComponent(emoji)}`), options));
+    },
+
+    async forwardMessage(messageId, targetRoomId, options = {}) {
+      const { content, type } = await reader.one(messageId, options);
+      return send(targetRoomId, options.content ?? content, type, undefined, options);
+    },
+
+    async searchMessages(query, options = {}) {
+      const words = query.trim();
+      if (!words) return { messages: [], cursor: null };
+      const rooms = options.roomId ? [options.roomId] : await reader.memberRooms(options);
+      const found: Message[] = [];
+      for (const roomId of rooms) found.push(...(await reader.search(words, roomId, options)));
+      found.sort((a, b) => b.created_at.localeCompare(a.created_at) || b.id.localeCompare(a.id));
+      const cursor = options.before === undefined ? null : parseCursor(options.before);
+      const older = cursor ? found.filter((message) => compare(message, cursor) < 0) : found;
+      const size = Math.max(1, Math.min(options.limit ?? PAGE, MAX_PAGE));
+      const last = older.length > size ? older[size - 1] : undefined;
+      return { messages: older.slice(0, size), cursor: last ? `${last.created_at}|${last.id}` : null };
+    },
+
+    getPendingMessages: (roomId) => (client.userId ? outbox.list(roomId).map(fromDraft) : []),
+    retryMessage: (messageId) => outcome(outbox.retry(messageId)),
+    discardMessage: (messageId) => outbox.discard(messageId),
+    /** Addresses of files carry their own signature, valid for a year. */
+    getAttachmentUrl: async ({ url }) => ({ url }),
+  };
+}
+
+function compare(message: Message, { created, id }: { created: string; id: string }): number {
+  return message.created_at.localeCompare(created) || message.id.localeCompare(id);
+}
