@@ -297,7 +297,7 @@ mod tests {
         let place = folder.path().join("app");
         let first = init(&place, Some(App::Chat), false).unwrap();
         assert_eq!((first.app, first.kept), (App::Chat, 0));
-        assert!(first.text.contains("  wrote        pb_hooks/gateway/ (34 files)\n"), "{}", first.text);
+        assert!(first.text.contains("  wrote        pb_hooks/gateway/ (36 files)\n"), "{}", first.text);
         assert!(first.text.contains("  wrote        pb_migrations/1795219260_konvert_schema.js\n"), "{}", first.text);
         for file in App::Chat.files() {
             assert_eq!(fs::read_to_string(place.join(file.path)).unwrap(), file.text, "{}", file.path);

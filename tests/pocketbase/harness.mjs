@@ -57,7 +57,10 @@ async function claimBlock() {
 function listening(port) {
   const server = net.createServer();
   return new Promise((resolve) => {
-    server.once("listening", () => resolve(server)).once("error", () => resolve(null)).listen(port, "127.0.0.1");
+    server
+      .once("listening", () => resolve(server))
+      .once("error", () => resolve(null))
+      .listen(port, "127.0.0.1");
   });
 }
 
@@ -156,7 +159,14 @@ export function run(folder, args, env = {}, binary = POCKETBASE) {
 }
 
 export class PocketBase {
-  static async start({ gatewayUrl = "http://127.0.0.1:1", application, prepare, folder = install(prepare, application), arguments: more = [], binary } = {}) {
+  static async start({
+    gatewayUrl = "http://127.0.0.1:1",
+    application,
+    prepare,
+    folder = install(prepare, application),
+    arguments: more = [],
+    binary,
+  } = {}) {
     const pb = new PocketBase();
     pb.folder = folder;
     const created = run(folder, ["superuser", "upsert", ...SUPERUSER], {}, binary);
@@ -175,10 +185,13 @@ export class PocketBase {
       await until(
         () => {
           if (pb.process.exitCode !== null) throw new Error(`PocketBase ended: ${pb.output}`);
-          return fetch(`${pb.url}/api/health`).then((r) => r.ok, () => false);
+          return fetch(`${pb.url}/api/health`).then(
+            (r) => r.ok,
+            () => false,
+          );
         },
         "PocketBase to listen",
-        15_000,
+        60_000,
       );
       pb.root = await pb.login(...SUPERUSER, "_superusers");
     } catch (err) {
@@ -199,7 +212,8 @@ export class PocketBase {
       const stuck = setTimeout(() => this.process.kill("SIGQUIT"), 30_000);
       const [, signal] = await ended;
       clearTimeout(stuck);
-      if (signal === "SIGQUIT" || this.output.includes("SIGQUIT: quit")) throw new Error(`PocketBase did not end: ${this.output}`);
+      if (signal === "SIGQUIT" || this.output.includes("SIGQUIT: quit"))
+        throw new Error(`PocketBase did not end: ${this.output}`);
     }
     if (!keep) rmSync(this.folder, { recursive: true, force: true });
   }
@@ -230,7 +244,12 @@ export class PocketBase {
   /** Makes a user and logs in. */
   async user(name) {
     const email = `${name}@example.com`;
-    await this.#must("POST", "/api/collections/users/records", { email, name, password: PASSWORD, passwordConfirm: PASSWORD });
+    await this.#must("POST", "/api/collections/users/records", {
+      email,
+      name,
+      password: PASSWORD,
+      passwordConfirm: PASSWORD,
+    });
     return this.login(email, PASSWORD);
   }
 
@@ -252,12 +271,17 @@ export class PocketBase {
 
   /** A batch of [method, collection, data or id]. */
   batch(requests, as = this.root) {
-    return this.call("POST", "/api/batch", {
-      requests: requests.map(([method, collection, data]) => {
-        const url = `/api/collections/${collection}/records`;
-        return method === "POST" ? { method, url, body: data } : { method, url: `${url}/${data}` };
-      }),
-    }, as);
+    return this.call(
+      "POST",
+      "/api/batch",
+      {
+        requests: requests.map(([method, collection, data]) => {
+          const url = `/api/collections/${collection}/records`;
+          return method === "POST" ? { method, url, body: data } : { method, url: `${url}/${data}` };
+        }),
+      },
+      as,
+    );
   }
 
   /** A call as the gateway makes it. */

@@ -75,7 +75,10 @@ export class BackendError extends Error {
 /** The login is over: no retry can succeed before a new login. `code` is "unauthorized" or "banned". */
 export class UnauthorizedError extends BackendError {
   override readonly name = "UnauthorizedError";
-  constructor(message = "The login is no longer valid.", details: ErrorDetails & { code?: "unauthorized" | "banned" } = {}) {
+  constructor(
+    message = "The login is no longer valid.",
+    details: ErrorDetails & { code?: "unauthorized" | "banned" } = {},
+  ) {
     super(details.code ?? "unauthorized", message, details);
   }
 }

@@ -23,9 +23,7 @@ export type * from "./realtime/types.js";
 
 const FALLBACK_AFTER_MS = 8000;
 const TYPING_EVERY_MS = 3000;
-/** Interval of the clock that notices a sleep, and the gap that counts as one. */
-const CLOCK_MS = 5000;
-const SLEPT_MS = 20_000;
+const WAKE_AFTER_MS = 20_000;
 /** Most users of one status request. */
 const STATUS_BATCH = 500;
 const UNKNOWN: UserState = { status: "offline", last_seen: null };
@@ -55,13 +53,14 @@ class Connection implements Realtime {
   constructor(private readonly options: RealtimeOptions) {
     this.pocketbase = options.pocketbase;
     const transport = options.transport ?? (options.url ? "auto" : "pocketbase");
-    if (transport !== "pocketbase" && !options.url) throw new Error("createRealtime: url, the gateway's address, is missing.");
+    if (transport !== "pocketbase" && !options.url)
+      throw new Error("createRealtime: url, the gateway's address, is missing.");
     this.url = transport !== "pocketbase" && options.url ? websocketUrl(options.url) : null;
     this.current = { state: "idle", transport: this.url ? "gateway" : "pocketbase", since: Date.now() };
     this.user = userOf(this.pocketbase);
     // Calls back also for changes in other tabs, which share the stored login.
     this.ends.push(this.pocketbase.authStore.onChange(() => this.loginChanged()));
-    this.ends.push(onWake(() => this.reconnect()));
+    this.ends.push(onWake(options.wakeAfter ?? WAKE_AFTER_MS, () => this.reconnect()));
   }
 
   // ---- connection
@@ -70,7 +69,10 @@ class Connection implements Realtime {
     if (this.gateway || this.reserve || this.current.state === "closed") return;
     if (!this.user || this.channels.size === 0) return;
     this.enter("connecting");
-    if (!this.url) return this.startReserve();
+    if (!this.url) {
+      this.startReserve();
+      return;
+    }
     this.gateway = new GatewayTransport(this.url, this.pocketbase, this.options.websocket, {
       connecting: () => this.interrupted(),
       connected: () => this.established(),
@@ -182,7 +184,8 @@ class Connection implements Realtime {
   async ping(): Promise<number> {
     const start = performance.now();
     await this.rpc("status.get", { users: [] });
-    return (this.meter.pingMs = performance.now() - start);
+    this.meter.pingMs = performance.now() - start;
+    return this.meter.pingMs;
   }
 
   // ---- channels
@@ -204,7 +207,14 @@ class Connection implements Realtime {
 
   /** A later listener of an open channel is welcomed alone. */
   private join(listeners: Listeners, handlers: ChannelHandlers): void {
-    const alone = listeners.all.size > 1 && new Listeners(listeners.channel, this.pocketbase, () => {}, () => {});
+    const alone =
+      listeners.all.size > 1 &&
+      new Listeners(
+        listeners.channel,
+        this.pocketbase,
+        () => {},
+        () => {},
+      );
     if (alone) alone.all.add(handlers);
     this.gateway?.add(listeners, alone || undefined);
     this.reserve?.add(listeners, alone || undefined);
@@ -298,13 +308,13 @@ function plain({ status, last_seen }: UserState): UserState {
  * Calls back when the device wakes up: a clock that stood still tells. The sockets of before look open and are not, so
  * the connection is renewed at once instead of after a missing ping.
  */
-function onWake(woken: () => void): () => void {
+function onWake(gapMs: number, woken: () => void): () => void {
   let last = Date.now();
   const clock = setInterval(() => {
     const gap = Date.now() - last;
     last = Date.now();
-    if (gap > SLEPT_MS) woken();
-  }, CLOCK_MS);
+    if (gap > gapMs) woken();
+  }, gapMs / 4);
   (clock as { unref?: () => void }).unref?.(); // in Node.js, the clock must not keep the process alive
   return () => clearInterval(clock);
 }

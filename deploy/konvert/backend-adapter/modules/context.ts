@@ -1,7 +1,15 @@
 // What the modules share: the client, calls with typed errors, the caller.
 
 import PocketBase, { ClientResponseError, getTokenPayload, type RecordModel, type RecordService } from "pocketbase";
-import { AbortedError, BackendError, ForbiddenError, NotFoundError, TemporaryError, UnauthorizedError, toBackendError } from "../errors.js";
+import {
+  AbortedError,
+  BackendError,
+  ForbiddenError,
+  NotFoundError,
+  TemporaryError,
+  UnauthorizedError,
+  toBackendError,
+} from "../errors.js";
 import type { BackendConfig, CallOptions } from "../interface.js";
 import type { Realtime } from "../realtime.js";
 
@@ -90,14 +98,20 @@ export class Context {
   /** One of the chat's own routes. */
   async route<T>(method: string, path: string, body?: object, options?: CallOptions): Promise<T> {
     const url = `/api/konvert/${path}`;
-    return this.call(options, (request) => this.pocketbase.send<T>(url, { ...request, method, ...(body ? { body } : {}) }));
+    return this.call(options, (request) =>
+      this.pocketbase.send<T>(url, { ...request, method, ...(body ? { body } : {}) }),
+    );
   }
 
   /**
    * Runs a write under PocketBase's rules. A rule refuses without a reason ("failed to create", "not found"), so the
    * reason is asked for: the login, a ban, muting; else a record that exists is forbidden.
    */
-  async write<T>(options: CallOptions | undefined, target: { collection: string; id?: string }, work: (request: Request) => Promise<T>): Promise<T> {
+  async write<T>(
+    options: CallOptions | undefined,
+    target: { collection: string; id?: string },
+    work: (request: Request) => Promise<T>,
+  ): Promise<T> {
     try {
       return await this.call(options, work);
     } catch (error) {
@@ -106,9 +120,11 @@ export class Context {
       const details = { status: error.status, cause: error };
       if (!target.id) throw new ForbiddenError("The rules do not allow this.", details);
       const { collection, id } = target;
-      await this.call(options, (request) => this.collection(collection).getOne(id, request)).catch((problem: BackendError) => {
-        throw problem.code === "not_found" ? new NotFoundError(`No such record in ${collection}.`, details) : problem;
-      });
+      await this.call(options, (request) => this.collection(collection).getOne(id, request)).catch(
+        (problem: BackendError) => {
+          throw problem.code === "not_found" ? new NotFoundError(`No such record in ${collection}.`, details) : problem;
+        },
+      );
       throw new ForbiddenError("The rules do not allow this.", details);
     }
   }
@@ -141,7 +157,8 @@ export class Context {
 
   /** PocketBase refuses banned accounts with 403, all others with 401 or 404. */
   loginOver(error: BackendError): BackendError {
-    if (error.status !== 403) return new UnauthorizedError("The login is over.", { status: error.status, cause: error });
+    if (error.status !== 403)
+      return new UnauthorizedError("The login is over.", { status: error.status, cause: error });
     return new UnauthorizedError("This account is banned.", { code: "banned", status: 403, cause: error });
   }
 }

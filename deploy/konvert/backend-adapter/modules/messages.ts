@@ -2,7 +2,15 @@
 
 import type { RecordModel } from "pocketbase";
 import { AbortedError, BackendError, InvalidError, TemporaryError } from "../errors.js";
-import type { CallOptions, Message, MessageType, MessagesModule, Page, PageOptions, SendOptions } from "../interface.js";
+import type {
+  CallOptions,
+  Message,
+  MessageType,
+  MessagesModule,
+  Page,
+  PageOptions,
+  SendOptions,
+} from "../interface.js";
 import { caseVariants, date, newId, present, quoted, type Context } from "./context.js";
 import type { Draft, Outbox } from "./outbox.js";
 import { list, text, type People } from "./people.js";
@@ -24,7 +32,8 @@ export class MessageReader {
     if (author) this.people.toUser(author);
     const reactions: Record<string, string[]> = {};
     for (const reaction of (record.expand?.reactions_via_message ?? []) as RecordModel[]) {
-      (reactions[text(reaction.emoji)] ??= []).push(text(reaction.user));
+      const emoji = text(reaction.emoji);
+      reactions[emoji] = [...(reactions[emoji] ?? []), text(reaction.user)];
     }
     return this.fromRecord(record, reactions);
   }
@@ -102,7 +111,10 @@ export class MessageReader {
       }),
     );
     const last = items.length === limit ? items.at(-1) : undefined;
-    return { messages: items.map((record) => this.fromExpanded(record)), cursor: last ? `${text(last.created)}|${last.id}` : null };
+    return {
+      messages: items.map((record) => this.fromExpanded(record)),
+      cursor: last ? `${text(last.created)}|${last.id}` : null,
+    };
   }
 }
 
@@ -110,7 +122,8 @@ export class MessageReader {
 function before(cursor: string | undefined): string {
   if (!cursor) return "";
   const [created = "", id = ""] = cursor.split("|");
-  if (!/^[\d\-: .TZ]+$/.test(created) || !/^[a-z0-9]+$/.test(id)) throw new InvalidError("before: not a cursor of an earlier page.");
+  if (!/^[\d\-: .TZ]+$/.test(created) || !/^[a-z0-9]+$/.test(id))
+    throw new InvalidError("before: not a cursor of an earlier page.");
   return `created<=${quoted(created)} && (created<${quoted(created)} || id<${quoted(id)})`;
 }
 
@@ -151,8 +164,13 @@ export interface RoomStores {
   deleted(roomId: string, messageId: string): void;
 }
 
-export function messagesModule(context: Context, reader: MessageReader, outbox: Outbox<Message>, stores: RoomStores): MessagesModule {
-  const messages = () => context.collection("messages");
+export function messagesModule(
+  context: Context,
+  reader: MessageReader,
+  outbox: Outbox<Message>,
+  stores: RoomStores,
+): MessagesModule {
+  const records = () => context.collection("messages");
   const reactions = () => context.collection("reactions");
 
   async function outcome(result: Promise<{ stored: Message } | { pending: Draft }>, signal?: AbortSignal, id?: string) {
@@ -173,7 +191,7 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
       ...(draft.mentions ? { mentions: draft.mentions } : {}),
     };
     const record = await context.write(options, { collection: "messages" }, (request) =>
-      messages().create(data, { ...request, expand: EXPAND }),
+      records().create(data, { ...request, expand: EXPAND }),
     );
     const message = reader.fromExpanded(record);
     stores.changed(message);
@@ -181,7 +199,9 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
   }
 
   async function roomOf(messageId: string, options?: CallOptions): Promise<string> {
-    const { room } = await context.call(options, (request) => messages().getOne(messageId, { ...request, fields: "room" }));
+    const { room } = await context.call(options, (request) =>
+      records().getOne(messageId, { ...request, fields: "room" }),
+    );
     return text(room);
   }
 
@@ -191,7 +211,9 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
       const { messages, cursor } = await reader.newest(`room=${quoted(roomId)}`, wanted);
       // A room that the caller may not see looks empty; that is not the same.
       if (messages.length === 0 && !wanted.before) {
-        await context.call(wanted, (request) => context.collection("rooms").getOne(roomId, { ...request, fields: "id" }));
+        await context.call(wanted, (request) =>
+          context.collection("rooms").getOne(roomId, { ...request, fields: "id" }),
+        );
       }
       messages.reverse();
       stores.loaded(roomId, messages);
@@ -222,7 +244,7 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
     async editMessage(messageId, content, options) {
       const data = { content, ...(options?.mentions ? { mentions: options.mentions } : {}) };
       const record = await context.write(options, { collection: "messages", id: messageId }, (request) =>
-        messages().update(messageId, data, { ...request, expand: EXPAND }),
+        records().update(messageId, data, { ...request, expand: EXPAND }),
       );
       const message = reader.fromExpanded(record);
       stores.changed(message);
@@ -231,7 +253,9 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
 
     async deleteMessage(messageId, options) {
       const room = await roomOf(messageId, options);
-      await context.write(options, { collection: "messages", id: messageId }, (request) => messages().delete(messageId, request));
+      await context.write(options, { collection: "messages", id: messageId }, (request) =>
+        records().delete(messageId, request),
+      );
       stores.deleted(room, messageId);
     },
 
@@ -257,12 +281,18 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
         await reader.one(messageId, options); // a message out of sight is an error, a missing reaction is none
         return;
       }
-      await context.write(options, { collection: "reactions", id: own.id }, (request) => reactions().delete(own.id, request));
+      await context.write(options, { collection: "reactions", id: own.id }, (request) =>
+        reactions().delete(own.id, request),
+      );
       stores.refresh(text((own.expand?.message as RecordModel | undefined)?.room), messageId);
     },
 
     async forwardMessage(messageId, targetRoomId, options) {
-      const body = { room: targetRoomId, id: newId(), ...(options?.content === undefined ? {} : { content: options.content }) };
+      const body = {
+        room: targetRoomId,
+        id: newId(),
+        ...(options?.content === undefined ? {} : { content: options.content }),
+      };
       const { id } = await context.route<{ id: string }>("POST", `messages/${messageId}/forward`, body, options);
       const message = await reader.one(id, options);
       stores.changed(message);
@@ -272,7 +302,9 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
     async searchMessages(query, options = {}) {
       const words = query.trim();
       if (!words) return { messages: [], cursor: null };
-      const match = caseVariants(words).map((word) => `content~${quoted(word)}`).join("||");
+      const match = caseVariants(words)
+        .map((word) => `content~${quoted(word)}`)
+        .join("||");
       const room = options.roomId ? `room=${quoted(options.roomId)} && ` : "";
       return reader.newest(`${room}type!="system" && (${match})`, options);
     },

@@ -27,6 +27,8 @@ export interface OutboxOptions<Stored> {
   onChange(draft: Draft): void;
   onStored(stored: Stored): void;
   onDiscard(draft: Draft): void;
+  /** Another tab has sent or discarded the message. */
+  onElsewhere(draft: Draft): void;
   storage: KeyValueStorage | null;
 }
 
@@ -38,7 +40,10 @@ const PREFIX = "konvert.outbox.";
 
 export class Outbox<Stored = unknown> {
   private drafts = new Map<string, Draft>();
-  private readonly waiting = new Map<string, { resolve: (outcome: Outcome<Stored>) => void; reject: (error: BackendError) => void }>();
+  private readonly waiting = new Map<
+    string,
+    { resolve: (outcome: Outcome<Stored>) => void; reject: (error: BackendError) => void }
+  >();
   private owner: string | null = null;
   private running = false;
   private pause = FIRST_PAUSE_MS;
@@ -82,7 +87,7 @@ export class Outbox<Stored = unknown> {
     const draft = this.drafts.get(id);
     if (!draft) return Promise.reject(new BackendError("not_found", "No such pending message."));
     const { failed: _, ...again } = draft;
-    this.drafts.delete(id);
+    this.remove(id);
     clearTimeout(this.timer);
     this.timer = undefined;
     return this.send(again);
@@ -92,8 +97,7 @@ export class Outbox<Stored = unknown> {
     this.load();
     const draft = this.drafts.get(id);
     if (!draft) return;
-    this.drafts.delete(id);
-    this.save();
+    this.remove(id);
     this.settle(id, ({ reject }) => reject(new BackendError("aborted", "The message was discarded.")));
     this.options.onDiscard(draft);
   }
@@ -130,7 +134,8 @@ export class Outbox<Stored = unknown> {
     try {
       await exclusively(this.key(), async () => {
         this.reload();
-        for (let draft = this.next(); draft && goesOn && !this.closed; draft = this.next()) goesOn = await this.attempt(draft);
+        for (let draft = this.next(); draft && goesOn && !this.closed; draft = this.next())
+          goesOn = await this.attempt(draft);
       });
     } finally {
       this.running = false;
@@ -147,14 +152,14 @@ export class Outbox<Stored = unknown> {
   private async attempt(draft: Draft): Promise<boolean> {
     try {
       const stored = await this.options.store(draft);
-      this.drafts.delete(draft.id);
-      this.save();
+      this.remove(draft.id);
       this.pause = FIRST_PAUSE_MS;
       this.options.onStored(stored);
       this.settle(draft.id, ({ resolve }) => resolve({ stored }));
       return true;
     } catch (problem) {
-      const error = problem instanceof BackendError ? problem : new BackendError("server", String(problem), { cause: problem });
+      const error =
+        problem instanceof BackendError ? problem : new BackendError("server", String(problem), { cause: problem });
       if (error.temporary) return this.wait(error);
       if (error.code === "unauthorized" || error.code === "banned") return this.stop(error);
       if (!this.drafts.has(draft.id)) return true; // discarded meanwhile
@@ -170,10 +175,13 @@ export class Outbox<Stored = unknown> {
     const pause = error.retryAfter ? error.retryAfter * 1000 : this.pause;
     this.pause = Math.min(this.pause * 2, LAST_PAUSE_MS);
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => {
-      this.timer = undefined;
-      void this.run();
-    }, pause * (0.8 + Math.random() * 0.4));
+    this.timer = setTimeout(
+      () => {
+        this.timer = undefined;
+        void this.run();
+      },
+      pause * (0.8 + Math.random() * 0.4),
+    );
     for (const draft of this.drafts.values()) this.settle(draft.id, ({ resolve }) => resolve({ pending: draft }));
     return false;
   }
@@ -184,7 +192,10 @@ export class Outbox<Stored = unknown> {
     return false;
   }
 
-  private settle(id: string, how: (waiter: { resolve: (outcome: Outcome<Stored>) => void; reject: (error: BackendError) => void }) => void): void {
+  private settle(
+    id: string,
+    how: (waiter: { resolve: (outcome: Outcome<Stored>) => void; reject: (error: BackendError) => void }) => void,
+  ): void {
     const waiter = this.waiting.get(id);
     this.waiting.delete(id);
     if (waiter) how(waiter);
@@ -198,16 +209,24 @@ export class Outbox<Stored = unknown> {
 
   private put(draft: Draft): void {
     this.drafts.set(draft.id, draft);
-    this.save();
+    this.save((drafts) => drafts.set(draft.id, draft));
     this.options.onChange(draft);
   }
 
-  private save(): void {
+  private remove(id: string): void {
+    this.drafts.delete(id);
+    this.save((drafts) => drafts.delete(id));
+  }
+
+  /** Changes one message of the store, which other tabs change too. */
+  private save(change: (drafts: Map<string, Draft>) => void): void {
     const { storage } = this.options;
-    if (!storage || !this.owner) return;
+    const drafts = this.stored();
+    if (!storage || !this.owner || !drafts) return;
+    change(drafts);
     try {
-      if (this.drafts.size === 0) storage.removeItem(PREFIX + this.owner);
-      else storage.setItem(PREFIX + this.owner, JSON.stringify([...this.drafts.values()]));
+      if (drafts.size === 0) storage.removeItem(PREFIX + this.owner);
+      else storage.setItem(PREFIX + this.owner, JSON.stringify([...drafts.values()]));
     } catch {
       // full or forbidden: the messages live as long as the page
     }
@@ -233,8 +252,9 @@ export class Outbox<Stored = unknown> {
     }
     for (const draft of before.values()) {
       if (stored.has(draft.id)) continue;
-      if (this.waiting.has(draft.id)) this.drafts.set(draft.id, draft); // sent again: the server stores it once
-      else this.options.onDiscard(draft); // stored by another tab: the event brings it
+      if (this.waiting.has(draft.id))
+        this.drafts.set(draft.id, draft); // sent again: the server stores it once
+      else this.options.onElsewhere(draft);
     }
   }
 

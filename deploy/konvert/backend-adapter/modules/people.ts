@@ -72,7 +72,12 @@ export class People {
       this.asked ??= Promise.resolve().then(() => this.load());
       await this.asked;
     }
-    return new Map(unique.flatMap((id) => (this.known.has(id) ? [[id, this.known.get(id)!.user] as const] : [])));
+    return new Map(
+      unique.flatMap((id) => {
+        const user = this.cached(id);
+        return user ? [[id, user] as const] : [];
+      }),
+    );
   }
 
   private async load(): Promise<void> {
@@ -80,7 +85,10 @@ export class People {
     this.wanted = new Set();
     this.asked = null;
     for (let i = 0; i < ids.length; i += BATCH) {
-      const filter = ids.slice(i, i + BATCH).map((id) => `id=${quoted(id)}`).join("||");
+      const filter = ids
+        .slice(i, i + BATCH)
+        .map((id) => `id=${quoted(id)}`)
+        .join("||");
       const { items } = await this.context.call(undefined, (request) =>
         this.context.collection("users").getList(1, BATCH, { ...request, filter, skipTotal: true }),
       );

@@ -16,11 +16,22 @@ import { toNotification } from "./social.js";
 export function topicsOf(channel: string, me: string): FallbackTopic[] {
   const [kind, id = ""] = channel.split(":");
   const own = (collection: string): FallbackTopic => ({ collection, filter: `user=${quoted(me)}` });
-  const inRoom = (collection: string, path = "room"): FallbackTopic => ({ collection, filter: `${path}=${quoted(id)}` });
+  const inRoom = (collection: string, path = "room"): FallbackTopic => ({
+    collection,
+    filter: `${path}=${quoted(id)}`,
+  });
   if (kind === "room") {
-    return [inRoom("messages"), inRoom("reactions", "message.room"), inRoom("room_members"), inRoom("rooms", "id"), inRoom("pins"), inRoom("polls")];
+    return [
+      inRoom("messages"),
+      inRoom("reactions", "message.room"),
+      inRoom("room_members"),
+      inRoom("rooms", "id"),
+      inRoom("pins"),
+      inRoom("polls"),
+    ];
   }
-  if (kind === "user") return [{ collection: "friend_requests" }, own("room_keys"), own("achievements"), own("notifications")];
+  if (kind === "user")
+    return [{ collection: "friend_requests" }, own("room_keys"), own("achievements"), own("notifications")];
   if (channel === "room-updates") return [{ collection: "rooms" }, own("room_members")];
   return [];
 }
@@ -146,7 +157,13 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
             if (collection === "friend_requests") {
               const status = text(record.status) as FriendRequest["status"];
               const change = action as "create" | "update" | "delete";
-              handlers.onFriendRequest?.({ action: change, id: record.id, from: text(record.from), to: text(record.to), status });
+              handlers.onFriendRequest?.({
+                action: change,
+                id: record.id,
+                from: text(record.from),
+                to: text(record.to),
+                status,
+              });
             }
             if (action === "delete") return;
             if (collection === "notifications") void withNames(record);
@@ -156,7 +173,9 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
             }
             if (collection === "achievements") {
               const unlocked_at = date(record.unlocked_at);
-              handlers.onAchievement?.(present({ id: text(record.achievement), progress: Number(record.progress), unlocked_at }));
+              handlers.onAchievement?.(
+                present({ id: text(record.achievement), progress: Number(record.progress), unlocked_at }),
+              );
             }
           },
           onResync: (reason) => handlers.onResync?.(reason),

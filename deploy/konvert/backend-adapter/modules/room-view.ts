@@ -1,7 +1,7 @@
 // Messages of one subscribed room: applies events to what was loaded, and reports each changed message.
 
 import type { RecordModel } from "pocketbase";
-import { BackendError } from "../errors.js";
+import type { BackendError } from "../errors.js";
 import type { Message, MemberRole, RoomHandlers } from "../interface.js";
 import type { ChannelHandlers, RecordEvent } from "../realtime.js";
 import { date, present } from "./context.js";
@@ -53,7 +53,8 @@ export class RoomView {
   keep(message: Message): void {
     this.messages.delete(message.id);
     this.messages.set(message.id, message);
-    if (this.messages.size > KEPT) for (const id of [...this.messages.keys()].slice(0, KEPT / 10)) this.messages.delete(id);
+    if (this.messages.size > KEPT)
+      for (const id of [...this.messages.keys()].slice(0, KEPT / 10)) this.messages.delete(id);
   }
 
   drop(messageId: string): void {
@@ -71,6 +72,7 @@ export class RoomView {
       (message) => this.gone.has(messageId) || this.put(message),
       (error: BackendError) => {
         if (error.code !== "not_found") this.tell((handlers) => handlers.onError?.(error));
+        else if (this.messages.has(messageId)) this.drop(messageId);
       },
     );
     const done = read.then(() => void this.reading.delete(messageId));
@@ -97,7 +99,9 @@ export class RoomView {
     } else if (collection === "polls" && action !== "delete") this.tell((handlers) => handlers.onPoll?.(record.id));
     else if (collection === "rooms" && action !== "delete") {
       const pinned = text(record.pinned_message);
-      this.tell((handlers) => handlers.onRoom?.(present({ id: record.id, name: text(record.name), pinned_message_id: pinned || undefined })));
+      this.tell((handlers) =>
+        handlers.onRoom?.(present({ id: record.id, name: text(record.name), pinned_message_id: pinned || undefined })),
+      );
     } else if (collection === "pins") this.tell((handlers) => handlers.onPins?.());
   }
 

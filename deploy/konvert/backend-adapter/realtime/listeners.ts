@@ -61,7 +61,10 @@ export class Listeners {
 
   receive(raw: RawEvent): void {
     const fetched = raw.truncated && raw.action !== "delete" && raw.action !== "leave";
-    if (!fetched && !this.waiting) return this.deliver(raw);
+    if (!fetched && !this.waiting) {
+      this.deliver(raw);
+      return;
+    }
     const turn = (this.waiting ?? Promise.resolve()).then(async () => {
       if (!fetched) return this.deliver(raw);
       try {
@@ -81,7 +84,10 @@ export class Listeners {
   }
 
   private deliver(raw: RawEvent): void {
-    if (raw.action === "reload") return this.resync("reload");
+    if (raw.action === "reload") {
+      this.resync("reload");
+      return;
+    }
     const event: RecordEvent = { action: raw.action, collection: raw.collection, record: raw.record as RecordModel };
     this.counted(event);
     this.tell((handlers) => handlers.onEvent?.(event));

@@ -49,7 +49,10 @@ export class ServerSentTransport {
   /** Subscribes a channel. `newcomer` is welcomed alone if the channel is open already. */
   add(listeners: Listeners, newcomer = listeners): void {
     const { channel } = listeners;
-    if (this.open.has(channel)) return newcomer.tell((handlers) => handlers.onReady?.());
+    if (this.open.has(channel)) {
+      newcomer.tell((handlers) => handlers.onReady?.());
+      return;
+    }
     this.listeners.set(channel, listeners);
     this.greet();
     const subscriptions = this.topics(channel).map(({ collection, filter }) =>
@@ -77,10 +80,16 @@ export class ServerSentTransport {
     const { channel } = listeners;
     if (this.open.get(channel) !== subscriptions) return;
     this.remove(channel);
-    if (problem.code === "unauthorized" || problem.code === "banned") return this.events.ended(problem);
+    if (problem.code === "unauthorized" || problem.code === "banned") {
+      this.events.ended(problem);
+      return;
+    }
     listeners.tell((handlers) => handlers.onError?.(problem));
     if (problem.temporary || problem.code === "aborted") {
-      this.retries.set(channel, setTimeout(() => this.add(listeners), RETRY_MS));
+      this.retries.set(
+        channel,
+        setTimeout(() => this.add(listeners), RETRY_MS),
+      );
     }
   }
 

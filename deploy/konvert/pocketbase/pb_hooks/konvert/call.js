@@ -73,7 +73,8 @@ function transaction(app, work) {
 function visible(app, e, collection, id) {
   const record = find(app, collection, "id = {:id}", { id });
   const rule = record && record.collection().viewRule;
-  if (!record || !app.canAccessRecord(record, e.requestInfo(), rule)) refuse.missing(`No such record in ${collection}.`);
+  if (!record || !app.canAccessRecord(record, e.requestInfo(), rule))
+    refuse.missing(`No such record in ${collection}.`);
   return record;
 }
 

@@ -1,6 +1,8 @@
 // Messages: mentions, blocked users, edits, forwarding, pins; reactions.
 
-const { refuse, caller, writer, answer, transaction, visible, find, create, query, isImport, body } = require(`${__hooks}/konvert/call.js`);
+const { refuse, writer, answer, transaction, visible, find, create, query, isImport, body } = require(
+  `${__hooks}/konvert/call.js`,
+);
 const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 const { notify } = require(`${__hooks}/konvert/notifications.js`);
 const { membership } = require(`${__hooks}/konvert/rooms.js`);
@@ -31,7 +33,8 @@ function updated(e) {
     record.set("mentions", []);
     findMentions(e.app, record);
     // Encrypted content keeps the mentions that its author has set.
-    if (record.getStringSlice("mentions").length === 0 && !record.getString("content").includes("@")) record.set("mentions", old);
+    if (record.getStringSlice("mentions").length === 0 && !record.getString("content").includes("@"))
+      record.set("mentions", old);
   }
   const added = record.getStringSlice("mentions").filter((user) => !old.includes(user));
   if (added.length === 0) return e.next();
@@ -107,9 +110,14 @@ function reacted(e) {
 function unreacted(e) {
   if (isImport(e)) return e.next();
   inTransaction(e, (tx) => {
-    const values = { message: e.record.getString("message"), from: e.record.getString("user"), emoji: e.record.getString("emoji") };
+    const values = {
+      message: e.record.getString("message"),
+      from: e.record.getString("user"),
+      emoji: e.record.getString("emoji"),
+    };
     const filter = "message = {:message} && from = {:from} && type = 'reaction' && content = {:emoji}";
-    for (const notification of tx.findRecordsByFilter("notifications", filter, "", 0, 0, values)) tx.delete(notification);
+    for (const notification of tx.findRecordsByFilter("notifications", filter, "", 0, 0, values))
+      tx.delete(notification);
   });
 }
 
@@ -120,31 +128,33 @@ function forward(e) {
     const { room: target, content, id } = body(e);
     return transaction(e.app, (tx) => {
       const source = visible(tx, e, "messages", e.request.pathValue("id"));
-      if (!membership(tx, String(target), me.id)) refuse.forbidden("Only members of the target room may forward to it.");
-      if (["poll", "system"].includes(source.getString("type"))) refuse.invalid("Polls and system messages cannot be forwarded.");
+      if (!membership(tx, String(target), me.id))
+        refuse.forbidden("Only members of the target room may forward to it.");
+      if (["poll", "system"].includes(source.getString("type")))
+        refuse.invalid("Polls and system messages cannot be forwarded.");
       const existing = id && find(tx, "messages", "id = {:id}", { id });
       if (existing) return existing.getString("author") === me.id ? { id } : refuse.conflict("This id is taken.");
-      const copy = create(tx, "messages", {
+      const values = {
         ...(id && { id }),
         room: target,
         author: me.id,
         type: source.getString("type"),
         content: typeof content === "string" ? content : source.getString("content"),
-        files: copiesOf(tx, source),
         forwarded: true,
         forwarded_from: source.id,
-      });
-      return { id: copy.id };
+      };
+      return { id: withCopies(tx, source, (files) => create(tx, "messages", { ...values, files })).id };
     });
   });
 }
 
-function copiesOf(tx, message) {
+/** Runs `work` with copies of a message's files, which are read from the storage while the new message is saved. */
+function withCopies(tx, message, work) {
   const names = message.getStringSlice("files");
-  if (names.length === 0) return [];
+  if (names.length === 0) return work([]);
   const files = tx.newFilesystem();
   try {
-    return names.map((name) => files.getReuploadableFile(`${message.baseFilesPath()}/${name}`, false));
+    return work(names.map((name) => files.getReuploadableFile(`${message.baseFilesPath()}/${name}`, false)));
   } finally {
     files.close();
   }
@@ -155,7 +165,9 @@ function pinner(tx, e) {
   const me = writer(e);
   const room = visible(tx, e, "rooms", e.request.pathValue("id"));
   const own = membership(tx, room.id, me.id);
-  const may = own && (own.getString("role") !== "member" || room.getString("type") === "direct" || me.getString("role") !== "user");
+  const may =
+    own &&
+    (own.getString("role") !== "member" || room.getString("type") === "direct" || me.getString("role") !== "user");
   if (!may) refuse.forbidden("Only moderators and the owner may pin messages.");
   return { me, room };
 }
@@ -164,9 +176,15 @@ function pin(e) {
   return answer(e, () =>
     transaction(e.app, (tx) => {
       const { me, room } = pinner(tx, e);
-      const message = find(tx, "messages", "id = {:id} && room = {:room}", { id: String(body(e).message), room: room.id });
+      const message = find(tx, "messages", "id = {:id} && room = {:room}", {
+        id: String(body(e).message),
+        room: room.id,
+      });
       if (!message) refuse.missing("No such message in this room.");
-      const existing = find(tx, "pins", "room = {:room} && message = {:message}", { room: room.id, message: message.id });
+      const existing = find(tx, "pins", "room = {:room} && message = {:message}", {
+        room: room.id,
+        message: message.id,
+      });
       if (existing) tx.delete(existing); // a repeated pin is the newest again
       if (tx.countRecords("pins", $dbx.hashExp({ room: room.id })) >= MAX_PINS) {
         refuse.invalid(`A room has at most ${MAX_PINS} pins; remove one first.`);

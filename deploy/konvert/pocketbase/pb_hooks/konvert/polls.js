@@ -1,6 +1,8 @@
 // Polls: a message of the type "poll", whose content is the poll's id, and one vote per user.
 
-const { refuse, writer, caller, answer, transaction, visible, find, create, query, body } = require(`${__hooks}/konvert/call.js`);
+const { refuse, writer, caller, answer, transaction, visible, find, create, query, body } = require(
+  `${__hooks}/konvert/call.js`,
+);
 const { membership } = require(`${__hooks}/konvert/rooms.js`);
 
 const MAX_OPTIONS = 20;
@@ -19,7 +21,10 @@ function createPoll(e) {
     return transaction(e.app, (tx) => {
       if (!membership(tx, String(room), me.id)) refuse.forbidden("Only members of the room may create a poll.");
       const existing = id && find(tx, "polls", "id = {:id}", { id });
-      if (existing) return existing.getString("author") === me.id ? state(tx, existing, me.id) : refuse.conflict("This id is taken.");
+      if (existing)
+        return existing.getString("author") === me.id
+          ? state(tx, existing, me.id)
+          : refuse.conflict("This id is taken.");
       const poll = create(tx, "polls", {
         ...(id && { id }),
         room,
@@ -74,7 +79,8 @@ function vote(e) {
 }
 
 function counted(app, poll, size) {
-  const sql = "SELECT json_group_array(json_array(option, n)) value FROM (SELECT option, count(*) n FROM poll_votes WHERE poll = {:poll} GROUP BY option)";
+  const sql =
+    "SELECT json_group_array(json_array(option, n)) value FROM (SELECT option, count(*) n FROM poll_votes WHERE poll = {:poll} GROUP BY option)";
   const counts = Array(size).fill(0);
   for (const [option, n] of query(app, sql, { poll })) if (option < size) counts[option] = n;
   return counts;

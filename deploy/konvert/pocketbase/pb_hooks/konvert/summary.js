@@ -11,7 +11,10 @@ const MAX_MEMBERS = 500;
 function summary(e) {
   return answer(e, () => {
     const me = caller(e).id;
-    return { rooms: query(e.app, OWN, { me, room: e.requestInfo().query.room ?? "" }), counts: query(e.app, PUBLIC, {}) };
+    return {
+      rooms: query(e.app, OWN, { me, room: e.requestInfo().query.room ?? "" }),
+      counts: query(e.app, PUBLIC, {}),
+    };
   });
 }
 

@@ -2,10 +2,10 @@
 // simulated JavaScript engines that share only the state. A failure prints its seed.
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
 import test from "node:test";
+import { load } from "./modules.mjs";
 
-const turns = createRequire(import.meta.url)("../../deploy/pocketbase/pb_hooks/gateway/turns.js");
+const turns = load("turns");
 
 const TIMEOUT = 1000;
 
@@ -76,7 +76,10 @@ class Server {
         continue;
       }
       const post = { first: posted + 1, last, failed: this.random() < this.trouble, ended: false };
-      assert.ok(this.posts.every(({ ended }) => ended), "one post at a time");
+      assert.ok(
+        this.posts.every(({ ended }) => ended),
+        "one post at a time",
+      );
       this.posts.push(post);
       yield Math.floor(this.random() * (this.slowest + 1));
       post.ended = true;
@@ -151,7 +154,9 @@ test("every row is posted once and in order, and none stays behind", () => {
 test("reads by the gateway in between leave no row behind", () => {
   seeds(2000, (seed) => {
     const server = new Server(seed, { writes: 30, pulls: 0.02 }).run();
-    const missing = upTo(30, server.posts[0]?.first ?? 31).filter((seq) => seq > server.pulled && !server.arrived.includes(seq));
+    const missing = upTo(30, server.posts[0]?.first ?? 31).filter(
+      (seq) => seq > server.pulled && !server.arrived.includes(seq),
+    );
     assert.deepEqual(missing, []);
   });
 });
@@ -168,7 +173,10 @@ test("after failures rows may repeat, but never out of order, and rows after the
   seeds(2000, (seed) => {
     const server = new Server(seed, { writes: 30, trouble: 0.3 }).run();
     const { arrived } = server;
-    assert.deepEqual(arrived, arrived.toSorted((a, b) => a - b));
+    assert.deepEqual(
+      arrived,
+      arrived.toSorted((a, b) => a - b),
+    );
     assert.equal(new Set(arrived).size, arrived.length, "a row that arrived is not posted again");
     assert.equal(server.state.busy || server.state.next, false, "nobody is left in a turn");
   });
@@ -226,6 +234,10 @@ test("the pauses grow from the first to the last, and only a request that arrive
   assert.equal(turns.has(state, 3).pause, 100, "a call of the gateway shows nothing of the other direction");
   assert.equal(turns.reached(state).pause, 0);
   const [busy] = turns.committed(state, 100, state.until, TIMEOUT);
-  assert.equal(turns.done(busy, busy.turn, { posted: null, newest: 0 }, 0, 1, TIMEOUT)[0].pause, 100, "nothing was sent");
+  assert.equal(
+    turns.done(busy, busy.turn, { posted: null, newest: 0 }, 0, 1, TIMEOUT)[0].pause,
+    100,
+    "nothing was sent",
+  );
   assert.equal(turns.done(busy, busy.turn, { posted: 100, newest: 100 }, 0, 1, TIMEOUT)[0].pause, 0);
 });
