@@ -47,6 +47,7 @@ class SupabaseAdapter {
       onChange: (draft) => views.changed(fromDraft(draft)),
       onStored: ({ draft, message }) => views.replaced(draft.room, draft.id, message),
       onDiscard: (draft) => views.deleted(draft.room, draft.id),
+      onElsewhere: (draft) => views.deleted(draft.room, draft.id), // the next poll brings the message, if it was sent
       storage,
     });
     const messages = messagesModule({

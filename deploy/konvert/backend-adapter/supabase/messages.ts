@@ -216,6 +216,11 @@ export function messagesModule({ client, reader, outbox, sender, stores, fromDra
     return message;
   }
 
+  /** The backend changes messages for everybody who knows the id; the adapter only those that the caller can read. */
+  async function visible(messageId: string, options?: CallOptions): Promise<void> {
+    if (!reader.known(messageId)) await reader.one(messageId, options);
+  }
+
   /** The backend has no attachments: a file is a message whose content is the file's address. */
   async function fileContent(content: string, files: File[], options: SendOptions): Promise<{ content: string; type: Message["type"] }> {
     const [file, ...more] = files;
@@ -252,9 +257,13 @@ export function messagesModule({ client, reader, outbox, sender, stores, fromDra
 
     sendMessage: (roomId, content, type = "text", replyTo, options = {}) => send(roomId, content, type, replyTo, options),
 
-    editMessage: async (messageId, content, options) => ({ message: changed(await client.put(path(messageId), { content }, options)) }),
+    async editMessage(messageId, content, options) {
+      await visible(messageId, options);
+      return { message: changed(await client.put(path(messageId), { content }, options)) };
+    },
 
     async deleteMessage(messageId, options) {
+      await visible(messageId, options);
       await client.delete(path(messageId), options);
       const room = reader.known(messageId)?.room_id;
       reader.forget(messageId);
@@ -262,9 +271,11 @@ export function messagesModule({ client, reader, outbox, sender, stores, fromDra
     },
 
     async addReaction(messageId, emoji, options) {
+      await visible(messageId, options);
       changed(await client.post(path(messageId, "/react"), { emoji }, options));
     },
     async removeReaction(messageId, emoji, options) {
+      await visible(messageId, options);
       changed(await client.delete(path(messageId, `/react?emoji=${encodeURIComponent(emoji)}`), options));
     },
 

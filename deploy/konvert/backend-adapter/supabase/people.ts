@@ -134,6 +134,10 @@ export function usersModule(client: Client, people: People): UsersModule {
     });
   }
 
+  function checkHours(hours: number | undefined): void {
+    if (hours !== undefined && !(hours > 0)) throw new InvalidError("hours: a positive number is needed.");
+  }
+
   return {
     async searchUsers(query, options) {
       const answer = await client.get<Row>(`/users/search?q=${encodeURIComponent(query.trim())}`, options);
@@ -163,6 +167,7 @@ export function usersModule(client: Client, people: People): UsersModule {
     },
 
     async banUser(userId, hours, options) {
+      checkHours(hours);
       await client.post(path(userId, "ban"), hours === undefined ? {} : { hours }, options);
       people.clear();
     },
@@ -171,6 +176,7 @@ export function usersModule(client: Client, people: People): UsersModule {
       people.clear();
     },
     async muteUser(userId, hours = 24, options) {
+      checkHours(hours);
       await client.post(path(userId, "mute"), { hours }, options);
       people.clear();
     },

@@ -10,7 +10,7 @@ export interface PollReports {
   failed(error: BackendError): void;
 }
 
-/** Runs `work` at once, then again a period after each end; after failures less and less often. */
+/** Runs `work` at once, then again a period after each end; after temporary errors less and less often. */
 export class Poll {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private running = false;
@@ -47,8 +47,8 @@ export class Poll {
       this.failures = 0;
       if (!this.ended) this.reports.succeeded(performance.now() - start);
     } catch (problem) {
-      this.failures++;
       const error = problem instanceof BackendError ? problem : new BackendError("server", String(problem), { cause: problem });
+      this.failures = error.temporary ? this.failures + 1 : 0;
       if (!this.ended) this.reports.failed(error);
     }
     this.running = false;

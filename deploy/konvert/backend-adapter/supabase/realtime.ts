@@ -165,6 +165,7 @@ export function realtimeModule({ client, people, outbox, views, watch, fromDraft
       return { mode: "online" };
     },
     async getStatuses(userIds) {
+      client.me();
       const found = await Promise.all(
         [...new Set(userIds)].map(async (id) => {
           const state = await stateOf(id).catch((): UserState => ({ status: "offline", last_seen: null }));
@@ -186,6 +187,7 @@ export function realtimeModule({ client, people, outbox, views, watch, fromDraft
 function subscribeToUser(client: Client, watch: Watch, handlers: UserHandlers): Unsubscribe {
   const failed = (error: Parameters<NonNullable<UserHandlers["onError"]>>[0]) => handlers.onError?.(error);
   const jobs: Repeated[] = [];
+  client.me();
 
   let seen: Set<string> | null = null;
   const notifications = async () => {

@@ -9,7 +9,8 @@ import type { Watch } from "./watch.js";
 const WINDOW = 100;
 /** Polls among the newest messages that are watched. */
 const POLLS = 10;
-/** Reasons of an end, as the gateway names them in proto/README.md. */
+/** Reasons of an end, with the gateway's codes (proto/README.md). */
+const DENIED = { code: 103, reason: "permission denied", deleted: false };
 const LOST = { code: 2100, reason: "membership ended", deleted: false };
 const GONE = { code: 2102, reason: "room deleted", deleted: true };
 
@@ -87,6 +88,7 @@ export class RoomView {
     const before = this.read;
     this.read = new Map(messages.map(({ id, created_at }) => [id, created_at]));
     if (!before || this.isClosed) {
+      if (before) this.resync();
       this.isClosed = false;
       for (const message of messages) this.known.set(message.id, JSON.stringify(message));
       this.tell((handlers) => handlers.onReady?.());
@@ -104,11 +106,15 @@ export class RoomView {
     const now = new Set(messages.map(({ id }) => id));
     const oldest = messages[0]?.created_at ?? "";
     if (before.size > 0 && messages.length >= WINDOW && ![...before.keys()].some((id) => now.has(id))) {
-      this.watch.resync(); // more new messages than one poll reads
-      this.tell((handlers) => handlers.onResync?.("missed"));
+      this.resync(); // more new messages than one poll reads
       return;
     }
     for (const [id, created] of before) if (!now.has(id) && created >= oldest) this.drop(id);
+  }
+
+  private resync(): void {
+    this.watch.resync();
+    this.tell((handlers) => handlers.onResync?.("missed"));
   }
 
   /** Only the newest messages are compared, so older ones need not be known. */
@@ -119,7 +125,7 @@ export class RoomView {
 
   private failure(error: BackendError): void {
     if (error.code === "not_found" || error.code === "forbidden" || error.code === "banned") {
-      this.close(error.code === "not_found" ? GONE : LOST);
+      this.close(!this.read ? DENIED : error.code === "not_found" ? GONE : LOST);
     } else if (!this.failed) {
       this.failed = true; // once for each interruption
       this.tell((handlers) => handlers.onError?.(error));

@@ -1,6 +1,6 @@
 // Rooms, direct conversations and members.
 
-import { NotFoundError, UnsupportedError } from "../errors.js";
+import { InvalidError, NotFoundError, UnsupportedError } from "../errors.js";
 import type { CallOptions, DirectMessage, DirectMessagesModule, Message, MessagesModule, Room, RoomsModule } from "../interface.js";
 import { present, type KeyValueStorage } from "../modules/context.js";
 import { list, text } from "../modules/people.js";
@@ -10,6 +10,9 @@ import { directAsRoom, row, rows, texts, toDirect, toRoom, type Row } from "./re
 
 /** Where the adapter remembers which direct conversations are hidden, since the backend does not. */
 const HIDDEN = "konvert.hidden.";
+
+/** Most rooms whose chosen ids are remembered. */
+const MOST_CREATED = 1000;
 
 /** Ids of direct conversations are two user ids with a colon between. */
 export function isDirect(roomId: string): boolean {
@@ -106,6 +109,9 @@ export interface RoomChanges {
 export function roomsModule(client: Client, people: People, reader: RoomReader, changes: RoomChanges): RoomsModule {
   const path = (roomId: string, rest = "") => `/rooms/${segment(roomId)}${rest}`;
 
+  /** Rooms by the id that the caller had chosen: the backend chooses another. */
+  const created = new Map<string, string>();
+
   function unsupported(method: string, why: string): () => Promise<never> {
     return () => Promise.reject(new UnsupportedError(method, why));
   }
@@ -136,6 +142,9 @@ export function roomsModule(client: Client, people: People, reader: RoomReader, 
 
     async createRoom(name, type, memberIds = [], options) {
       const me = client.me();
+      const before = options?.id ? created.get(options.id) : undefined;
+      if (before) return { room: (await reader.one(before, options)).room };
+      if (type !== "dm" && !name.trim()) throw new InvalidError("A room needs a name.");
       if (type === "dm") {
         const made = await client.post<Row>("/dm/create", { userId: memberIds.find((id) => id !== me) ?? "" }, options);
         reader.unhide(text(made.id));
@@ -145,6 +154,7 @@ export function roomsModule(client: Client, people: People, reader: RoomReader, 
       const made = await client.post<Row>("/rooms", { name, type }, options);
       const invited = [...new Set(memberIds)].filter((id) => id !== me);
       await inviteAll(text(made.id), invited, options);
+      if (options?.id && created.size < MOST_CREATED) created.set(options.id, text(made.id));
       changes.changed(text(made.id));
       return { room: (await reader.one(text(made.id), options)).room };
     },

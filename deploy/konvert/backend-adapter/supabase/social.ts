@@ -1,6 +1,6 @@
 // Friends, notifications, achievements, polls, keys, files.
 
-import { BackendError, ConflictError, InvalidError, UnsupportedError } from "../errors.js";
+import { BackendError, ConflictError, ForbiddenError, InvalidError, NotFoundError, UnsupportedError } from "../errors.js";
 import type {
   AchievementsModule,
   CallOptions,
@@ -16,7 +16,7 @@ import type { KeyValueStorage } from "../modules/context.js";
 import { segment, type Client } from "./client.js";
 import type { MessageReader } from "./messages.js";
 import type { People } from "./people.js";
-import { row, rows, texts, toAchievement, toNotification, toPoll, toUser, type AchievementDefinition, type Row } from "./records.js";
+import { row, rows, texts, toAchievement, toMessage, toNotification, toPoll, toUser, type AchievementDefinition, type Row } from "./records.js";
 import { isDirect } from "./rooms.js";
 
 /** Where the adapter remembers to whom it has sent requests, since the backend has no list of them. */
@@ -100,6 +100,13 @@ export function friendsModule(client: Client, people: People, storage: KeyValueS
     }
   }
 
+  /** The caller answers requests to the caller. */
+  function checkReceiver(id: string): void {
+    const [me, parties] = [client.me(), partiesOf(id)];
+    if (!parties || (parties.from !== me && parties.to !== me)) throw new NotFoundError("No such request.");
+    if (parties.to !== me) throw new ForbiddenError("Only the other user can answer this request.");
+  }
+
   return {
     async getFriends(options) {
       const answer = await client.get<Row>("/users/friends/list", options);
@@ -111,12 +118,12 @@ export function friendsModule(client: Client, people: People, storage: KeyValueS
       people.clear();
     },
     async acceptFriendRequest(id, options) {
+      checkReceiver(id);
       await client.post(`/friend-requests/${segment(id)}/accept`, {}, options);
       people.clear();
     },
     async rejectFriendRequest(id, options) {
-      const parties = partiesOf(id);
-      if (!parties) throw new InvalidError("No such request.");
+      checkReceiver(id);
       await client.post(`/friend-requests/${segment(id)}/reject`, {}, options);
       await dropNotification(id, options);
     },
@@ -169,12 +176,13 @@ export function achievementsModule(client: Client, definitions: readonly Achieve
 }
 
 export function pollsModule(client: Client, reader: MessageReader, changed: (roomId: string) => void): PollsModule {
-  const shape = (raw: Row, roomId?: string) => {
-    const messageId = text(raw.message_id) || text(raw.id);
-    return { poll: toPoll(raw, client.me(), roomId ?? reader.known(messageId)?.room_id ?? "") };
+  const shape = (raw: Row, roomId: string) => ({ poll: toPoll(raw, client.me(), roomId) });
+  /** Room of a poll, whose id is its message's. The backend does not ask who may see the room. */
+  const roomOf = async (pollId: string, options?: CallOptions) => (reader.known(pollId) ?? (await reader.one(pollId, options))).room_id;
+  const read = async (pollId: string, options?: CallOptions) => {
+    const roomId = await roomOf(pollId, options);
+    return shape(row((await client.get<Row>(`/polls/${segment(pollId)}`, options)).poll), roomId);
   };
-  const read = async (pollId: string, options?: CallOptions) =>
-    shape(row((await client.get<Row>(`/polls/${segment(pollId)}`, options)).poll));
 
   return {
     async createPoll(roomId, question, options, anonymous = false, call) {
@@ -182,14 +190,16 @@ export function pollsModule(client: Client, reader: MessageReader, changed: (roo
       const texts = options.map((option) => option.trim()).filter(Boolean);
       if (!question.trim() || texts.length < 2) throw new InvalidError("A poll needs a question and two options.");
       const answer = await client.post<Row>("/polls", { roomId, question, options: texts, anonymous }, call);
+      reader.remember(toMessage(row(answer.message)));
       changed(roomId);
       return shape(row(answer.poll), roomId);
     },
     getPoll: read,
     async votePoll(pollId, optionIndex, options) {
       if (optionIndex === null) throw new UnsupportedError("votePoll", "the old backend cannot withdraw a vote.");
+      const roomId = await roomOf(pollId, options);
       try {
-        return shape(await client.post<Row>(`/polls/${segment(pollId)}/vote`, { optionIndex }, options));
+        return shape(await client.post<Row>(`/polls/${segment(pollId)}/vote`, { optionIndex }, options), roomId);
       } catch (error) {
         if (!(error instanceof ConflictError)) throw error;
         const present = await read(pollId, options);
