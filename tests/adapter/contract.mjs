@@ -13,7 +13,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test as nodeTest } from "node:test";
 import { collector, until } from "./stage.mjs";
 
-const refused =
+export const refused =
   (...codes) =>
   (error) => {
     assert.ok(codes.includes(error.code), `expected ${codes.join(" or ")}, got ${error.code}: ${error.message}`);
