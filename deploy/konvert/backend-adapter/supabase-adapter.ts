@@ -1,5 +1,5 @@
-// The adapter for the chat's old backend: a key-value edge function on Supabase. What that backend cannot do rejects
-// with an UnsupportedError; realtime is polling, with the old chat's periods.
+// Adapter for the chat's old backend, a key-value edge function on Supabase. Missing functions reject with an
+// UnsupportedError; realtime is polling, with the periods of the old chat.
 
 import { getBackendConfig } from "./config.js";
 import type { BackendConfig, IBackendAdapter, Message } from "./interface.js";
@@ -18,9 +18,9 @@ export type { AchievementDefinition } from "./supabase/records.js";
 export type { PollingPeriods } from "./supabase/watch.js";
 
 export interface SupabaseAdapterOptions {
-  /** Where the login and pending messages are kept; localStorage unless given, memory where there is none. */
+  /** Where the login and pending messages are kept; localStorage unless given, else memory. */
   storage?: KeyValueStorage | null;
-  /** Names and rarities of achievements, which only the old frontend knew. Without them, names are ids. */
+  /** Names and rarities of achievements, known to the old frontend only. Default: ids as names. */
   achievements?: readonly AchievementDefinition[];
   /** Milliseconds between polls; the old chat's unless given. */
   periods?: Partial<PollingPeriods>;

@@ -5,11 +5,11 @@ import type { BackendConfig, CallOptions } from "../interface.js";
 import type { KeyValueStorage } from "../modules/context.js";
 import { failureOf, problemOf } from "./problems.js";
 
-/** Name of the edge function, unless the configuration names another. */
+/** Name of the edge function, unless the configuration has a name. */
 const FUNCTION = "make-server-b0f1e6d5";
 /** Milliseconds until a call without an answer counts as failed. */
 const TIMEOUT_MS = 30_000;
-/** A token is renewed when it ends within this time. */
+/** Tokens are renewed this long before their end. */
 const RENEW_WITHIN_MS = 60_000;
 /** Pauses before a reading call is repeated after a temporary error, in milliseconds. */
 const PAUSES_MS = [500, 1500];
@@ -110,7 +110,7 @@ export class Client {
     } catch (error) {
       if (!(error instanceof BackendError) || error.code !== "unauthorized") throw error;
       const stored = this.storage.getItem(REFRESH);
-      // Another tab has used the token and stored the next.
+      // A second tab has used the token and stored the next.
       if (!given && stored && stored !== refresh_token) return;
       throw this.over(error);
     }
@@ -161,7 +161,7 @@ export class Client {
 
   /**
    * A call with a given token, else with the project's public key. The header `apikey` would not pass the edge
-   * function's CORS rules, so it is not sent.
+   * function's CORS rules.
    */
   open<T>(method: Method, path: string, body?: object, options?: CallOptions, token = this.anonKey): Promise<T> {
     return this.request<T>(`${this.functionUrl}${path}`, path, method, body, { Authorization: `Bearer ${token}` }, options);
@@ -221,7 +221,7 @@ function parse(text: string): unknown {
   }
 }
 
-/** The content of a JSON Web Token, unchecked: the server checks. Empty if it is none. */
+/** Claims of a JSON Web Token, without a check of the signature; empty for invalid tokens. */
 function payloadOf(token: string | null): { sub?: unknown; exp?: unknown } {
   try {
     const part = (token ?? "").split(".")[1] ?? "";

@@ -11,22 +11,22 @@ import { isDirect, type RoomReader } from "./rooms.js";
 
 const PAGE = 50;
 const MAX_PAGE = 500;
-/** Most messages of one room that are read; the backend reads each with a query of its own. */
+/** Most messages read of a room; the backend makes a query for each message. */
 const DEEPEST = 20_000;
-/** Messages of one room in a search, as in the backend's own. */
+/** Messages searched in a room, as many as in the backend's search route. */
 const SEARCHED = 1000;
-/** Messages that the adapter remembers, to know the room of a message's id. */
+/** Size of the memory that maps message ids to rooms. */
 const KEPT = 5000;
 /** How far the clocks of the device and the server may differ, in milliseconds. */
 const CLOCKS_MS = 120_000;
 
-/** A stored message, and the draft that it was. */
+/** A stored message with its draft. */
 export interface Sent {
   draft: Draft;
   message: Message;
 }
 
-/** Told of messages that this client has read or changed. */
+/** Receiver of messages read or changed by this client. */
 export interface MessageStores {
   changed(message: Message): void;
   replaced(roomId: string, draftId: string, message: Message): void;
@@ -62,8 +62,8 @@ export class MessageReader {
   }
 
   /**
-   * The newest messages of a room, oldest first: of the last `count` ids of the room's index, those that are not
-   * deleted. Reading a public room joins it, as in the old chat.
+   * The newest messages of a room, oldest first: the last `count` ids of the room's index, without deleted
+   * messages. Reading a public room makes the caller a member, as in the old chat.
    */
   async newest(roomId: string, count: number, options?: CallOptions): Promise<Message[]> {
     if (isDirect(roomId) && !roomId.split(":").includes(this.client.me())) throw new NotFoundError("No such direct conversation.");
@@ -74,7 +74,7 @@ export class MessageReader {
     return [...found.values()];
   }
 
-  /** A page of older messages. The backend counts from the newest only, so ever longer parts are read. */
+  /** A page of older messages. The backend has no offset, so growing parts from the newest message on are read. */
   async page(roomId: string, { before, limit = PAGE, signal }: PageOptions): Promise<{ messages: Message[] } & Page> {
     const size = Math.max(1, Math.min(limit, MAX_PAGE));
     const cursor = before === undefined ? null : parseCursor(before);
@@ -85,13 +85,13 @@ export class MessageReader {
       const older = cursor ? all.slice(0, position(all, cursor)) : all;
       const first = older[older.length - size];
       if (first) return { messages: older.slice(-size), cursor: `${first.created_at}|${first.id}` };
-      // Deleted messages count in the backend, so only a longer part with the same beginning shows the end.
+      // The backend counts deleted messages too: the end is reached when a longer part begins with the same message.
       if (count >= DEEPEST || oldest === (all[0]?.id ?? "")) return { messages: older, cursor: null };
       oldest = all[0]?.id ?? "";
     }
   }
 
-  /** A message by its id. The backend has no route for it, so the rooms of the caller are read. */
+  /** A message by its id. The backend has no route for single messages, so the caller's rooms are searched. */
   async one(messageId: string, options?: CallOptions): Promise<Message> {
     const known = this.seen.get(messageId);
     const rooms = known ? [known.room_id] : await this.memberRooms(options);
@@ -112,7 +112,7 @@ export class MessageReader {
 
   async search(query: string, roomId: string, options: CallOptions): Promise<Message[]> {
     const words = query.toLowerCase();
-    // The backend's own search does not ask who may read the room; what it finds is read from the newest messages.
+    // The backend's search route checks no membership, and searches the same newest messages.
     const all = await this.newest(roomId, SEARCHED, options);
     return all.filter(({ content, type }) => type !== "system" && content.toLowerCase().includes(words));
   }
@@ -124,7 +124,7 @@ function parseCursor(before: string): { created: string; id: string } {
   return { created, id };
 }
 
-/** Index of the cursor's message; if it has been deleted, of the first message that is not older. */
+/** Index of the cursor's message; after its deletion, of the first message at or after its date. */
 function position(all: Message[], { created, id }: { created: string; id: string }): number {
   const exact = all.findIndex((message) => message.id === id);
   if (exact >= 0) return exact;
@@ -132,9 +132,9 @@ function position(all: Message[], { created, id }: { created: string; id: string
   return later >= 0 ? later : all.length;
 }
 
-/** Stores drafts. The backend chooses the ids, so an attempt whose answer was lost is found by its content. */
+/** Stores drafts. The backend chooses ids, so after a lost answer the message is found by content. */
 export class Sender {
-  /** Ids of drafts that were attempted, and of messages that other drafts have become. */
+  /** Ids of attempted drafts; stored messages by draft id. */
   private readonly attempted = new Set<string>();
   private readonly stored = new Map<string, Message>();
 
@@ -143,7 +143,7 @@ export class Sender {
     private readonly reader: MessageReader,
   ) {}
 
-  /** The message that a draft of this id has become. */
+  /** Stored message of a draft. */
   messageOf(draftId: string): Message | undefined {
     return this.stored.get(draftId);
   }
@@ -180,7 +180,7 @@ export class Sender {
   }
 }
 
-/** Kind of message for a file, as the old chat names it. */
+/** Type of a message for a file, with the names of the old chat. */
 function typeOf(file: File): Message["type"] {
   const kind = file.type.split("/")[0];
   return kind === "image" || kind === "audio" || kind === "video" ? kind : "file";
@@ -216,7 +216,7 @@ export function messagesModule({ client, reader, outbox, sender, stores, fromDra
     return message;
   }
 
-  /** The backend changes messages for everybody who knows the id; the adapter only those that the caller can read. */
+  /** Check that the backend lacks: the caller must be able to read the message. */
   async function visible(messageId: string, options?: CallOptions): Promise<void> {
     if (!reader.known(messageId)) await reader.one(messageId, options);
   }

@@ -25,7 +25,7 @@ export class People {
     return { user: toUser(raw, userId === this.client.userId), raw };
   }
 
-  /** Users by id; those who are gone are missing. */
+  /** Users by id, without deleted accounts. */
   async many(userIds: Iterable<string>): Promise<Map<string, User>> {
     const wanted = [...new Set(userIds)].filter(Boolean);
     const found = new Map<string, User>();
@@ -127,7 +127,7 @@ export function authModule(client: Client, outbox: { clear(): void }): AuthModul
 export function usersModule(client: Client, people: People): UsersModule {
   const path = (userId: string, rest: string) => `/users/${segment(userId)}/${rest}`;
 
-  /** The backend refuses what is so already; for the caller, that is success. */
+  /** Success also if the backend refuses because the state exists already. */
   async function unlessSo(work: Promise<unknown>, kind: typeof ConflictError | typeof NotFoundError, text: RegExp): Promise<void> {
     await work.catch((error: unknown) => {
       if (!(error instanceof kind) || !text.test(error.message)) throw error;

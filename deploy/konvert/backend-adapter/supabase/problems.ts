@@ -44,7 +44,7 @@ export interface Answer {
   path: string;
 }
 
-/** The error that an answer of the edge function, of Supabase's API gateway or of its auth service means. */
+/** Error for an answer of the edge function, Supabase's API gateway or auth service. */
 export function problemOf({ status, body, path }: Answer): BackendError {
   const details = { status };
   const message = reason(body);
@@ -62,7 +62,7 @@ export function problemOf({ status, body, path }: Answer): BackendError {
   return invalid(message || `The server answered ${status}.`, details);
 }
 
-/** The error that an exception of `fetch` means. `late`: the call was ended by its timeout. */
+/** Error for an exception of `fetch`. `late`: the timeout has ended the call. */
 export function failureOf(error: unknown, late: boolean): BackendError {
   if (error instanceof BackendError) return error;
   if (late) return new TemporaryError("network", "The server did not answer in time.", { cause: error });

@@ -21,7 +21,7 @@ interface Repeated {
   end: Unsubscribe;
 }
 
-/** Subscribed rooms, and the list of rooms that all subscriptions share. */
+/** Subscribed rooms, and the shared list of rooms. */
 export class RoomViews implements MessageStores, RoomChanges {
   private readonly open = new Map<string, RoomView>();
   private readonly lists = new Map<(rooms: Room[]) => void, RoomUpdatesHandlers>();
@@ -51,7 +51,7 @@ export class RoomViews implements MessageStores, RoomChanges {
   }
 
   subscribeToList(callback: (rooms: Room[]) => void, handlers: RoomUpdatesHandlers): Unsubscribe {
-    // A callback that is given twice is called twice.
+    // The same function may subscribe twice.
     const own = (rooms: Room[]) => callback(rooms);
     this.lists.set(own, handlers);
     if (this.last) own(this.last.rooms);
@@ -86,7 +86,7 @@ export class RoomViews implements MessageStores, RoomChanges {
     for (const callback of [...this.lists.keys()]) callback(rooms);
   }
 
-  /** Another login has other rooms. */
+  /** Forgets the list after a change of the login. */
   reset(): void {
     this.last = null;
   }
@@ -183,7 +183,7 @@ export function realtimeModule({ client, people, outbox, views, watch, fromDraft
   };
 }
 
-/** Notifications, requests, keys and achievements of the caller: what a poll has that the one before had not. */
+/** New notifications, requests, keys and achievements of the caller, by comparison with the poll before. */
 function subscribeToUser(client: Client, watch: Watch, handlers: UserHandlers): Unsubscribe {
   const failed = (error: Parameters<NonNullable<UserHandlers["onError"]>>[0]) => handlers.onError?.(error);
   const jobs: Repeated[] = [];
@@ -202,7 +202,7 @@ function subscribeToUser(client: Client, watch: Watch, handlers: UserHandlers): 
   let keys: Record<string, string> | null = null;
   if (handlers.onRoomKey) {
     const work = async () => {
-      // Not /auth/me, which writes the whole row back, and could undo another change.
+      // Not /auth/me: that route writes the whole row back and can undo a concurrent change.
       const answer = await client.get<Row>(`/users/${segment(client.me())}`);
       const before = keys;
       keys = texts(row(answer.user).room_keys);

@@ -20,7 +20,7 @@ import { list, text } from "../modules/people.js";
 
 export type Row = Record<string, unknown>;
 
-/** Without a sign of life for this time, a user counts as offline; the old chat gives one every two minutes. */
+/** Without a sign of life for this time, a user counts as offline; the old chat sends a sign of life every two minutes. */
 const ALIVE_MS = 5 * 60_000;
 /** Counts end here. */
 const MOST = 999;
@@ -88,7 +88,7 @@ export function texts(value: unknown): Record<string, string> {
   return Object.fromEntries(Object.entries(row(value)).filter((entry): entry is [string, string] => typeof entry[1] === "string"));
 }
 
-/** `other`: the shown name of the other user of a direct room. */
+/** `other`: display name of the partner in a direct room. */
 export function toRoom(raw: Row, me: string, other?: string): Room {
   const members = ids(raw.members);
   const participants = ids(raw.dm_participants);
@@ -163,7 +163,7 @@ export function toDirect(raw: Row, me: string, user: User): DirectMessage {
   });
 }
 
-/** A direct conversation as a room, so that all methods for rooms accept its id. */
+/** A direct conversation as a room, for the methods of rooms. */
 export function directAsRoom(raw: Row, me: string, other: string): Room {
   const participants = ids(raw.participants);
   return toRoom({ ...raw, type: "dm", members: participants, dm_participants: participants, created_by: "" }, me, other);
@@ -229,7 +229,7 @@ export function toNotification(raw: Row): Notification {
   });
 }
 
-/** Name and rarity of an achievement, which the old backend does not know: its frontend had them. */
+/** Name and rarity of an achievement; known to the old frontend only, not to the backend. */
 export type AchievementDefinition = Omit<Achievement, "progress" | "unlocked_at">;
 
 export function toAchievement(raw: Row, id: string, known: AchievementDefinition | undefined): Achievement {

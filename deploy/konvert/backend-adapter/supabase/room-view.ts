@@ -1,13 +1,13 @@
-// One subscribed room: compares what each poll reads with what the viewers know.
+// A subscribed room: compares the messages of each poll with the messages known to the viewers.
 
 import { UnsupportedError, type BackendError } from "../errors.js";
 import type { Message, Room, RoomHandlers, Unsubscribe } from "../interface.js";
 import type { MessageReader } from "./messages.js";
 import type { Watch } from "./watch.js";
 
-/** Messages that each poll reads. */
+/** Messages read by each poll. */
 const WINDOW = 100;
-/** Polls among the newest messages that are watched. */
+/** Most questions to vote on that are watched, newest first. */
 const POLLS = 10;
 /** Reasons of an end, with the gateway's codes (proto/README.md). */
 const DENIED = { code: 103, reason: "permission denied", deleted: false };
@@ -21,7 +21,7 @@ export interface Viewer {
 
 export class RoomView {
   readonly viewers = new Set<Viewer>();
-  /** Content of the known messages, and the dates of those that the last poll has read; `null` before the first. */
+  /** Content of known messages; dates of the messages of the last poll, `null` before the first poll. */
   private known = new Map<string, string>();
   private read: Map<string, string> | null = null;
   private room: { shown: Room; readMarks: Record<string, string> } | null = null;
@@ -63,7 +63,7 @@ export class RoomView {
     for (const { handlers } of [...this.viewers]) call(handlers);
   }
 
-  /** A message of this client, or of a poll. Says so unless nothing has changed. */
+  /** Reports a message to the viewers, unless unchanged; tells whether it was reported. */
   put(message: Message): boolean {
     const content = JSON.stringify(message);
     if (this.known.get(message.id) === content) return false;
@@ -80,7 +80,7 @@ export class RoomView {
   // ---- messages
 
   private async poll(): Promise<void> {
-    // A public room is joined by reading it: a room that the user has left must not be read.
+    // Reading a public room joins the room, so a room is not read after leaving.
     if (this.hasLeft) return;
     const messages = await this.reader.newest(this.roomId, WINDOW);
     if (this.hasLeft) return;
@@ -117,7 +117,7 @@ export class RoomView {
     this.tell((handlers) => handlers.onResync?.("missed"));
   }
 
-  /** Only the newest messages are compared, so older ones need not be known. */
+  /** Bounds the memory: polls compare the newest messages only. */
   private forgetOld(): void {
     if (this.known.size <= 4 * WINDOW) return;
     for (const id of [...this.known.keys()].slice(0, this.known.size - 2 * WINDOW)) if (!this.read?.has(id)) this.known.delete(id);
@@ -132,7 +132,7 @@ export class RoomView {
     }
   }
 
-  /** The polls go on, so that a returned access is noticed. */
+  /** Tells the viewers. Polling goes on, to notice returned access. */
   private close(why: { code: number; reason: string; deleted: boolean }): void {
     if (this.isClosed) return;
     this.isClosed = true;
@@ -151,7 +151,7 @@ export class RoomView {
 
   // ---- the room itself
 
-  /** A new state of the room, from the list of rooms; `undefined` if the list lacks it. */
+  /** A new state of the room, from the list of rooms; `undefined` if absent there. */
   listed(shown: Room | undefined, readMarks: Record<string, string>): void {
     if (!shown) return;
     const before = this.room;
@@ -194,7 +194,7 @@ export class RoomView {
     }
   }
 
-  /** Called at each key stroke, so an exception would hinder the typing itself: the viewers are told, once. */
+  /** Reports the missing function once, by onError: an exception at each key stroke would hinder the typing. */
   typing(): void {
     if (this.toldTyping) return;
     this.toldTyping = true;

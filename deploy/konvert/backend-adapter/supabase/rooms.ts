@@ -8,7 +8,7 @@ import { segment, type Client } from "./client.js";
 import type { People } from "./people.js";
 import { directAsRoom, row, rows, texts, toDirect, toRoom, type Row } from "./records.js";
 
-/** Where the adapter remembers which direct conversations are hidden, since the backend does not. */
+/** Storage key of hidden direct conversations; the backend has no such list. */
 const HIDDEN = "konvert.hidden.";
 
 /** Most rooms whose chosen ids are remembered. */
@@ -64,7 +64,7 @@ export class RoomReader {
     });
   }
 
-  /** Conversations that are not hidden. A hidden one comes back with its next message. */
+  /** Visible conversations. A hidden conversation comes back with its next message. */
   private async directRows(options?: CallOptions): Promise<{ raw: Row; other: string }[]> {
     const me = this.client.me();
     const answer = await this.client.get<Row>("/dm/list", options);
@@ -99,7 +99,7 @@ export class RoomReader {
   }
 }
 
-/** Told of the caller's own changes, so that the screen follows before the next poll. */
+/** Receiver of the caller's changes, to refresh before the next poll. */
 export interface RoomChanges {
   changed(roomId: string): void;
   joined(roomId: string): void;
@@ -109,14 +109,14 @@ export interface RoomChanges {
 export function roomsModule(client: Client, people: People, reader: RoomReader, changes: RoomChanges): RoomsModule {
   const path = (roomId: string, rest = "") => `/rooms/${segment(roomId)}${rest}`;
 
-  /** Rooms by the id that the caller had chosen: the backend chooses another. */
+  /** Ids of created rooms by the id chosen by the caller, since the backend chooses ids. */
   const created = new Map<string, string>();
 
   function unsupported(method: string, why: string): () => Promise<never> {
     return () => Promise.reject(new UnsupportedError(method, why));
   }
 
-  /** The backend has no such route for direct conversations. */
+  /** Refuses direct conversations, where the backend has no route. */
   function noDirect(method: string, roomId: string): void {
     if (isDirect(roomId)) throw new UnsupportedError(method, "the old backend cannot do this in a direct conversation.");
   }
@@ -126,7 +126,7 @@ export function roomsModule(client: Client, people: People, reader: RoomReader, 
     changes.changed(roomId);
   }
 
-  /** Invites members into a new room; if one cannot be invited, the room is deleted again. */
+  /** Invites members into a new room; a failed invitation deletes the room. */
   async function inviteAll(roomId: string, userIds: string[], options?: CallOptions): Promise<void> {
     try {
       for (const userId of userIds) await client.post(path(roomId, "/invite"), { userId }, options);
@@ -163,7 +163,7 @@ export function roomsModule(client: Client, people: People, reader: RoomReader, 
 
     async joinRoom(roomId, options) {
       noDirect("joinRoom", roomId);
-      // The backend lets everybody in who knows the id, also into private rooms; the list has only what is allowed.
+      // The backend checks nothing here, even for private rooms; the list contains visible rooms only.
       await reader.one(roomId, options);
       await client.post(path(roomId, "/join"), {}, options);
       changes.joined(roomId);
@@ -173,7 +173,7 @@ export function roomsModule(client: Client, people: People, reader: RoomReader, 
       noDirect("leaveRoom", roomId);
       const { room } = await reader.one(roomId, options);
       if (!room.my_role) throw new NotFoundError("Not a member of this room.");
-      // Before the request: reading the messages of a public room would join it again.
+      // Before the request, since a poll of a public room would join again.
       changes.left(roomId);
       try {
         await client.post(path(roomId, "/leave"), {}, options);
@@ -200,7 +200,7 @@ export function roomsModule(client: Client, people: People, reader: RoomReader, 
 
     async unpinMessage(roomId, messageId, options) {
       noDirect("unpinMessage", roomId);
-      // Without an id the backend does nothing, although it answers "ok".
+      // Without an id the backend answers "ok" and does nothing.
       const pin = messageId ?? (await reader.one(roomId, options)).room.pinned_message_id;
       if (!pin) throw new NotFoundError("Nothing is pinned in this room.");
       await change(roomId, client.delete(path(roomId, `/pin/${segment(pin)}`), options));
@@ -265,8 +265,8 @@ export function directMessagesModule(
     },
 
     /**
-     * Hides the conversation on this device. The backend's route for it is not used: by its text it deletes the
-     * messages for both users, and its list shows the conversation all the same.
+     * Hides the conversation on this device. The backend's route is unused: its code means to delete the messages of
+     * both users, and the list shows hidden conversations all the same.
      */
     async hideDirectMessage(dmId, options) {
       const dm = await find(dmId, options);

@@ -19,9 +19,9 @@ import type { People } from "./people.js";
 import { row, rows, texts, toAchievement, toMessage, toNotification, toPoll, toUser, type AchievementDefinition, type Row } from "./records.js";
 import { isDirect } from "./rooms.js";
 
-/** Where the adapter remembers to whom it has sent requests, since the backend has no list of them. */
+/** Storage key of the receivers of sent requests; the backend has no list of sent requests. */
 const REQUESTED = "konvert.requested.";
-/** Most requests that are remembered. */
+/** Most remembered receivers. */
 const MOST_REQUESTED = 50;
 
 /** The row of a request to become friends: `friend_request:<from>:<to>`. */
@@ -34,7 +34,7 @@ export function partiesOf(id: string): { from: string; to: string } | null {
   return kind === "friend_request" && from && to ? { from, to } : null;
 }
 
-/** Key of the request that a notification is about. */
+/** Key of the request behind a notification. */
 export function requestOf(notification: Row): string | null {
   if (notification.type !== "friend_request") return null;
   const key = text(row(notification.actionData).requestKey);
@@ -62,7 +62,7 @@ export function friendsModule(client: Client, people: People, storage: KeyValueS
     }
   };
 
-  /** Requests to the caller: the backend keeps them, and a notification of each. */
+  /** Requests to the caller, from the notifications. */
   async function incoming(options?: CallOptions): Promise<FriendRequest[]> {
     const me = client.me();
     const notes = (await notificationRows(client, options)).filter((note) => requestOf(note) !== null);
@@ -177,7 +177,7 @@ export function achievementsModule(client: Client, definitions: readonly Achieve
 
 export function pollsModule(client: Client, reader: MessageReader, changed: (roomId: string) => void): PollsModule {
   const shape = (raw: Row, roomId: string) => ({ poll: toPoll(raw, client.me(), roomId) });
-  /** Room of a poll, whose id is its message's. The backend does not ask who may see the room. */
+  /** Room of a poll; a poll has the id of its message. The backend checks no membership. */
   const roomOf = async (pollId: string, options?: CallOptions) => (reader.known(pollId) ?? (await reader.one(pollId, options))).room_id;
   const read = async (pollId: string, options?: CallOptions) => {
     const roomId = await roomOf(pollId, options);
@@ -211,7 +211,7 @@ export function pollsModule(client: Client, reader: MessageReader, changed: (roo
 }
 
 export function encryptionModule(client: Client): EncryptionModule {
-  /** The backend has one key of a user for a room: its version is always 1. */
+  /** The backend stores one key per user and room: version 1. */
   const keyOf = async (roomId: string, options?: CallOptions) =>
     text((await client.get<Row>(`/rooms/${segment(roomId)}/key`, options)).encryptedKey);
 
@@ -249,7 +249,7 @@ export async function upload(client: Client, file: File, options?: CallOptions):
 
 export function storageModule(client: Client): StorageModule {
   return {
-    /** The backend chooses the path: the result has it. Of `path`, the file name's ending counts. */
+    /** The backend chooses the path; only the file extension of `path` is used. */
     async uploadFile(file, path, options) {
       const name = path.split("/").at(-1) || file.name;
       return upload(client, new File([file], name, { type: file.type }), options);

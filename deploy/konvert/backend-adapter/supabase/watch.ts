@@ -1,4 +1,4 @@
-// The polls of all subscriptions, and the state of the connection that their results show.
+// Polls of all subscriptions; the connection state follows from the results.
 
 import type { BackendError } from "../errors.js";
 import type { ConnectionState, Metrics, Unsubscribe } from "../interface.js";
@@ -19,7 +19,7 @@ export interface PollingPeriods {
 
 export const PERIODS: PollingPeriods = { messages: 3000, rooms: 15_000, notifications: 3000, polls: 5000, activity: 120_000 };
 
-/** Latencies of which the median is taken. */
+/** Latencies kept for the median. */
 const LATENCIES = 100;
 
 interface Job {
@@ -111,7 +111,7 @@ export class Watch {
     else if (error.temporary && this.current.state === "connected") this.enter("reconnecting");
   }
 
-  /** Another login has other rooms: everything is read anew. */
+  /** Restarts the polls for the new user. */
   private loginChanged(user: string | null): void {
     const isOver = this.current.state === "closed" && !user;
     this.user = user;
@@ -135,7 +135,7 @@ export class Watch {
     return () => void this.listeners.delete(callback);
   }
 
-  /** Counts a message that a poll has brought. */
+  /** Counts a message delivered by a poll. */
   delivered(date: string): void {
     this.counts.delivered++;
     const latency = Date.now() - Date.parse(date);
