@@ -1,5 +1,5 @@
-// Where the old backend keeps less than the contract: for each such test of ../contract.mjs, what happens instead. A
-// missing function is a typed error; a missing check is written down here, so that a change of it is noticed.
+// Replacements for tests of ../contract.mjs, where the old backend keeps less of the contract. Missing functions are
+// asserted to give a typed error; missing checks are asserted too, so that a change is noticed.
 
 import assert from "node:assert/strict";
 import { collector, until } from "../stage.mjs";
@@ -72,7 +72,7 @@ const users = {
 };
 
 const rooms = {
-  // The backend chooses the id; the same chosen id makes one room all the same.
+  // The backend chooses the id; a repeated call still makes no second room.
   "createRoom with members, once for an id": async ({ anna, boris, vera }) => {
     const id = `room${Date.now()}`;
     const made = await anna.adapter.createRoom("Twice", "private", [boris.id, vera.id], { id });
@@ -92,9 +92,9 @@ const rooms = {
     await vera.adapter.leaveRoom(room.id);
     assert.equal((await vera.adapter.getRoom(room.id)).room.my_role, undefined);
   },
-  // The backend would let her in; the adapter does not ask it.
+  // The backend has no check here; the adapter has.
   "joinRoom refuses a private room": ({ vera, room }) => assert.rejects(vera.adapter.joinRoom(room.id), refused("not_found")),
-  // A room without its owner stays without an owner.
+  // After the owner leaves, the room has no owner.
   "leaveRoom hands the room on": async ({ anna, boris }) => {
     const { room } = await anna.adapter.createRoom("Hall", "private", [boris.id]);
     await anna.adapter.leaveRoom(room.id);
@@ -167,7 +167,7 @@ const rooms = {
 
 const messages = {
   "getMessages refuses a room of others": ({ vera, room }) => assert.rejects(vera.adapter.getMessages(room.id, 10), refused("forbidden")),
-  // The backend chooses the id; the same chosen id is sent once all the same.
+  // The backend chooses the id; a repeated call still sends no second message.
   "sendMessage with an id is stored once": async ({ anna, room }) => {
     const id = "once0000000000a";
     const { message: first } = await anna.adapter.sendMessage(room.id, "once", "text", undefined, { id });
@@ -217,7 +217,7 @@ const social = {
     assert.equal((await vera.adapter.getMe()).user.public_key.length, 9000);
     await assert.rejects(vera.adapter.updatePublicKey(""), refused("invalid"));
   },
-  // One key of a user for a room, which the next replaces.
+  // One key per user and room; a new key replaces the old.
   "saveRoomKeys and getRoomKey, with versions": async ({ anna, boris }) => {
     const { room } = await anna.adapter.createRoom("Secret", "private", [boris.id]);
     assert.deepEqual(await boris.adapter.getRoomKey(room.id), { encryptedKey: null });
@@ -236,7 +236,7 @@ const social = {
     const { dm } = await anna.adapter.createDirectMessage(boris.id);
     await assert.rejects(anna.adapter.saveRoomKeys(dm.id, { [anna.id]: "a" }), unsupported);
   },
-  // The backend grants what it is asked for, and knows no names.
+  // The backend checks no condition and knows no names.
   "unlockAchievement grants what the server finds earned": async ({ anna, boris }) => {
     await anna.adapter.unlockAchievement("first_message");
     await anna.adapter.unlockAchievement("first_message");
@@ -297,7 +297,7 @@ const social = {
 };
 
 const realtime = {
-  // The stored message has another id than the pending one, which disappears.
+  // The stored message has a new id, and the pending message disappears.
   "subscribeToRoom shows the own message pending, then stored": async ({ anna }) => {
     const { room } = await anna.adapter.createRoom("Hall", "private");
     const [seen, gone] = [collector(), collector()];

@@ -1,4 +1,4 @@
-// What the old backend's rows, answers and network hold beside the contract, and how the adapter lives with it.
+// Rows, answers and failures of the old backend beyond the contract.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";

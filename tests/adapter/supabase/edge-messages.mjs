@@ -20,7 +20,7 @@ export function messageRoutes(add, { database }) {
     await append(index, message.id);
     return message;
   };
-  /** The row muted_until, which nothing writes, is what is read. */
+  /** Reads muted_until, a field without a writer. */
   const checkMute = (me) => {
     if (me.muted && !(me.muted_until && Date.parse(me.muted_until) < Date.now())) refuse("Вы в муте");
   };
@@ -80,7 +80,7 @@ export function messageRoutes(add, { database }) {
     return { messages: await read(`room_messages:${room.id}`, Number(query.get("limit") ?? 100)) };
   });
 
-  // ---- one message; whether the caller sees it is not asked
+  // ---- single messages, without a check of membership
 
   add("PUT", "/messages/:id", async ({ me, params, body: { content } }) => {
     if (!content?.trim()) refuse("Контент сообщения не может быть пустым");

@@ -1,6 +1,6 @@
 // The routes of the chat's edge function, over the key-value table. The real function is not ours to ship; this server
-// offers its documented routes, with its answers, its reasons (which the adapter reads) and its gaps: no ids chosen by
-// clients, indexes that are read, changed and written, names of fields that do not agree, missing checks.
+// offers the documented routes, with the same answers, reasons (read by the adapter) and gaps: no client-chosen ids,
+// read-modify-write of indexes, contradicting field names, missing checks.
 
 import { randomUUID } from "node:crypto";
 import { messageRoutes } from "./edge-messages.mjs";
@@ -29,7 +29,7 @@ export class Edge {
     for (const routes of [peopleRoutes, roomRoutes, messageRoutes]) routes(add, services);
   }
 
-  /** The answer to a call: { status, body }; a body of `undefined` is a text, as for unknown routes. */
+  /** Answer to a call: { status, body }. Without a body, the answer is plain text, as for unknown routes. */
   async answer({ method, path, query, body, token }) {
     for (const { method: wanted, names, handler, open, pattern } of this.#routes) {
       const found = wanted === method && pattern.exec(path);

@@ -1,5 +1,5 @@
-// The calls of Supabase's auth service and storage service that the chat uses, with the documented shapes. The services
-// themselves are not in any package registry.
+// The chat's calls of Supabase's auth service and storage service, with the documented shapes. Package registries do not
+// contain the services.
 
 import { randomBytes } from "node:crypto";
 

@@ -12,7 +12,7 @@ const packages = createRequire(new URL("../../node/package.json", import.meta.ur
 /** The table of the chat's edge function. */
 export const TABLE = "kv_store_b0f1e6d5";
 
-// auth.users as far as logins need it. The functions are for the service's role only.
+// auth.users, with the columns for logins. The functions are for the service's role only.
 const SCHEMA = `
   create extension pgcrypto;
   create role anon nologin;
@@ -40,7 +40,7 @@ const SCHEMA = `
 export class Database {
   secret = randomBytes(32).toString("hex");
 
-  /** Starts both in a lab of ../../node/harness.mjs, which also stops them. */
+  /** Starts PostgreSQL and PostgREST in a lab of ../../node/harness.mjs. */
   static async start(lab) {
     const database = new Database();
     await database.#startPostgres(lab);
@@ -51,7 +51,7 @@ export class Database {
   async #startPostgres(lab) {
     const [bin, data] = [binaries(), join(lab.folder, "postgres")];
     mkdirSync(data);
-    // PostgreSQL refuses to run as root: then it runs as the package's own account.
+    // PostgreSQL refuses to run as root; the Debian package has an account for the server.
     let as = [];
     if (process.getuid() === 0) {
       as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"];
@@ -139,7 +139,7 @@ export class Database {
   async delete(key) {
     await this.request("DELETE", `/${TABLE}?key=eq.${encodeURIComponent(key)}`);
   }
-  /** At most a thousand, as in the real one. */
+  /** At most 1,000 values, as in the real function. */
   async values(prefix) {
     const rows = await this.request("GET", `/${TABLE}?select=value&key=like.${encodeURIComponent(`${prefix}%`)}`);
     return rows.map(({ value }) => value);
