@@ -762,6 +762,9 @@ export function contract(name, start, differences = {}) {
         await until(() => states.seen.at(-1) === "online", "online again", 20_000);
         const { statuses } = await anna.adapter.getStatuses([boris.id]);
         assert.equal(statuses[boris.id].status, "online");
+        await boris.adapter.setIdle?.(true);
+        if (boris.adapter.setIdle) await until(() => states.seen.at(-1) === "away", "away", 20_000);
+        await boris.adapter.setIdle?.(false);
         end();
         hold();
       });

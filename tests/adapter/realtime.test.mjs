@@ -17,7 +17,7 @@ import {
   until,
 } from "./stage.mjs";
 
-const DEADLINE = 30_000;
+const DEADLINE = 60_000;
 let stage, anna, boris, room;
 
 before(async () => {
@@ -146,7 +146,7 @@ describe("the end of a login", () => {
 
   test("a ban ends the connection with an UnauthorizedError", async () => {
     await stage.promote(boris.id, "moderator");
-    const victim = await ended(({ id }) => boris.adapter.banUser(id, 1), "banned");
+    const victim = await ended(({ id }) => boris.adapter.banUser(id), "banned"); // without an end
     await boris.adapter.unbanUser(victim.id);
     await victim.adapter.signin(victim.email, PASSWORD);
     await until(
@@ -162,6 +162,31 @@ describe("the end of a login", () => {
       "unauthorized",
     ));
   test("so does a deleted account", () => ended(({ id }) => stage.pocketbase.remove("users", id), "unauthorized"));
+});
+
+test("a token that ends soon is renewed by authRefresh, and the connection stays", async () => {
+  const { pocketbase } = stage;
+  const setDuration = async (duration) => {
+    const answer = await pocketbase.call(
+      "PATCH",
+      "/api/collections/users",
+      { authToken: { duration } },
+      pocketbase.root,
+    );
+    assert.equal(answer.status, 200);
+  };
+  const states = collector();
+  const adapter = stage.adapter();
+  await setDuration(10);
+  await adapter.signin(boris.email, PASSWORD);
+  await setDuration(604_800); // the renewed token is a long one
+  const { token } = adapter.pocketbase.authStore;
+  adapter.onConnectionState(({ state }) => states(state));
+  const { end } = await watch(adapter, room.id);
+  await until(() => adapter.pocketbase.authStore.token !== token, "the new token", DEADLINE);
+  await until(() => adapter.metrics().pingMs !== null, "an answer of the gateway", DEADLINE);
+  assert.deepEqual(states.seen, ["connecting", "connected"]);
+  end();
 });
 
 describe("interruptions", () => {
@@ -226,11 +251,14 @@ describe("interruptions", () => {
 
   test("PocketBase's own realtime: messages, reactions, rooms with the same callbacks", async () => {
     const adapter = await device(boris, { config: { transport: "pocketbase" } });
-    const gone = collector();
-    const { seen, end } = await watch(adapter, room.id, { onDelete: gone });
+    const [gone, resyncs, errors] = [collector(), collector(), collector()];
+    const { seen, end } = await watch(adapter, room.id, { onDelete: gone, onResync: resyncs, onError: errors });
     assert.equal(adapter.connectionState().transport, "pocketbase");
     const { message } = await anna.adapter.sendMessage(room.id, "over events");
-    await seen.until(({ id, content }) => id === message.id && content === "over events", "the message", DEADLINE);
+    const facts = () => JSON.stringify([adapter.connectionState(), resyncs.seen, errors.seen, seen.seen]);
+    await seen
+      .until(({ id, content }) => id === message.id && content === "over events", "the message", DEADLINE)
+      .catch((error) => assert.fail(`${error.message}: ${facts()}`));
     await anna.adapter.addReaction(message.id, "👍");
     await seen.until(({ id, reactions }) => id === message.id && reactions["👍"], "the reaction", DEADLINE);
     await anna.adapter.editMessage(message.id, "over events, edited");

@@ -489,6 +489,8 @@ export interface RealtimeModule {
   /** The caller's own status; "online" removes a status that was set. */
   setStatus(mode: UserMode): Promise<void>;
   getStatus(): Promise<{ mode: UserMode }>;
+  /** Tells that this device is idle or in use again: with all devices idle, an online user becomes "away". */
+  setIdle?(idle: boolean): Promise<void>;
   getStatuses(userIds: string[]): Promise<{ statuses: Record<string, UserState> }>;
   /** Ids of users who have the chat open and see this room. The room must be subscribed. */
   presence(roomId: string): Promise<{ userIds: string[] }>;

@@ -92,7 +92,7 @@ class PocketBaseAdapter {
       }),
       realtime?.onState(({ state, error }) => {
         if (state === "connected") outbox.flush();
-        // The login is over, as the gateway says: it is forgotten here too, so that the chat shows the login form.
+        // The gateway reports the end of the login: remove the stored login, so that the chat shows the login form.
         if (state === "closed" && (error?.code === "unauthorized" || error?.code === "banned")) context.forget();
       }) ?? (() => {}),
       () => outbox.close(),

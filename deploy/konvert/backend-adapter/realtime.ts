@@ -3,7 +3,7 @@
 
 import type PocketBase from "pocketbase";
 import { websocketUrl } from "./config.js";
-import { UnsupportedError, type BackendError } from "./errors.js";
+import { TemporaryError, UnauthorizedError, UnsupportedError, type BackendError } from "./errors.js";
 import { GatewayTransport } from "./realtime/gateway.js";
 import { Listeners } from "./realtime/listeners.js";
 import { Meter } from "./realtime/meter.js";
@@ -48,6 +48,7 @@ class Connection implements Realtime {
   private recovering = new Set<string>();
   private user: string;
   private wasConnected = false;
+  private isClosed = false;
   private current: ConnectionState;
 
   constructor(private readonly options: RealtimeOptions) {
@@ -65,9 +66,9 @@ class Connection implements Realtime {
 
   // ---- connection
 
-  private start(): void {
-    if (this.gateway || this.reserve || this.current.state === "closed") return;
-    if (!this.user || this.channels.size === 0) return;
+  private start(isAsked = false): void {
+    if (this.gateway || this.reserve || this.current.state === "closed" || this.isClosed) return;
+    if (!this.user || (this.channels.size === 0 && !isAsked)) return;
     this.enter("connecting");
     if (!this.url) {
       this.startReserve();
@@ -161,6 +162,7 @@ class Connection implements Realtime {
   }
 
   close(): void {
+    this.isClosed = true;
     this.stop();
     this.channels.clear();
     for (const end of this.ends.splice(0)) end();
@@ -290,9 +292,14 @@ class Connection implements Realtime {
     return this.connected(method).rpc<T>(method, data);
   }
 
+  /** The gateway's transport; a request connects too, without a subscription. */
   private connected(method: string): GatewayTransport {
+    if (!this.url) throw new UnsupportedError(method, "PocketBase's own realtime has no such function.");
+    if (this.current.error) throw this.current.error;
+    if (!this.user) throw new UnauthorizedError("Nobody is logged in.");
+    this.start(true);
     if (this.gateway) return this.gateway;
-    throw new UnsupportedError(method, "the gateway is not connected.");
+    throw new TemporaryError("network", "The gateway is not connected.");
   }
 }
 

@@ -26,7 +26,7 @@ export class MessageReader {
     private readonly people: People,
   ) {}
 
-  /** A record that was read with its author and reactions. */
+  /** Message from a record with expanded author and reactions. */
   fromExpanded(record: RecordModel): Message {
     const author = record.expand?.author as RecordModel | undefined;
     if (author) this.people.toUser(author);
@@ -38,7 +38,7 @@ export class MessageReader {
     return this.fromRecord(record, reactions);
   }
 
-  /** A record with the reactions that are known of it; its author comes from the cache. */
+  /** Message from a plain record and known reactions; the author comes from the cache. */
   fromRecord(record: RecordModel, reactions: Record<string, string[]>): Message {
     const author = this.people.cached(text(record.author));
     const edited = date(record.edited_at);
@@ -98,7 +98,7 @@ export class MessageReader {
     return this.fromExpanded(record);
   }
 
-  /** The newest messages that fit a filter, newest first, and the cursor of the next page. */
+  /** Page of messages for a filter, newest first, with the cursor of the next page. */
   async newest(filter: string, page: PageOptions): Promise<{ messages: Message[] } & Page> {
     const limit = Math.max(1, Math.min(page.limit ?? PAGE, MAX_PAGE));
     const { items } = await this.context.call(page, (request) =>
@@ -118,7 +118,7 @@ export class MessageReader {
   }
 }
 
-/** The condition of a page's cursor, in a form that uses the index of the dates. */
+/** Filter for messages older than a cursor; the form lets SQLite use the index of the dates. */
 function before(cursor: string | undefined): string {
   if (!cursor) return "";
   const [created = "", id = ""] = cursor.split("|");
@@ -127,7 +127,7 @@ function before(cursor: string | undefined): string {
   return `created<=${quoted(created)} && (created<${quoted(created)} || id<${quoted(id)})`;
 }
 
-/** Stores a message once: if an earlier attempt has stored it, that record is the result. */
+/** Idempotent create: returns the record of an earlier attempt if there is a record with the id. */
 export async function storeDraft(context: Context, reader: MessageReader, draft: Draft): Promise<Message> {
   const author = context.me();
   const data = {
@@ -155,11 +155,11 @@ export async function storeDraft(context: Context, reader: MessageReader, draft:
 }
 
 export interface RoomStores {
-  /** Messages that were loaded; later events change them. */
+  /** Remembers loaded messages; later events apply to the remembered state. */
   loaded(roomId: string, messages: Message[]): void;
-  /** A message that this client has changed. */
+  /** Shows a message after a change by this client. */
   changed(message: Message): void;
-  /** A change whose event may come later: the message is read again. */
+  /** Reads a message again after a change by this client. */
   refresh(roomId: string, messageId: string): void;
   deleted(roomId: string, messageId: string): void;
 }
@@ -209,7 +209,7 @@ export function messagesModule(
     async getMessages(roomId, page = {}, options) {
       const wanted: PageOptions = typeof page === "number" ? { limit: page, ...options } : { ...page, ...options };
       const { messages, cursor } = await reader.newest(`room=${quoted(roomId)}`, wanted);
-      // A room that the caller may not see looks empty; that is not the same.
+      // A forbidden room looks empty in a list request, so the room itself is requested.
       if (messages.length === 0 && !wanted.before) {
         await context.call(wanted, (request) =>
           context.collection("rooms").getOne(roomId, { ...request, fields: "id" }),

@@ -1,5 +1,5 @@
-// Messages that the server has not stored yet: kept on the device, sent in order, each stored once. The id is chosen
-// here, so that an attempt whose answer was lost finds its own record.
+// Outbox of messages not yet stored by the server: kept on the device, sent in order, stored once. The client chooses
+// the id, so a repeated attempt after a lost answer finds the stored record.
 
 import { BackendError, InvalidError } from "../errors.js";
 import type { MessageType } from "../interface.js";
@@ -19,9 +19,9 @@ export interface Draft {
 export type Outcome<Stored> = { stored: Stored } | { pending: Draft };
 
 export interface OutboxOptions<Stored> {
-  /** Id of the logged-in user, whose messages are sent; others wait. */
+  /** Id of the logged-in user. Messages of other users wait for their login. */
   user(): string | null;
-  /** Stores a message on the server; finds it if an earlier attempt has stored it. */
+  /** Stores a message on the server, or returns the record of an earlier attempt. */
   store(draft: Draft): Promise<Stored>;
   /** A message is new, failed, or waits again. */
   onChange(draft: Draft): void;
@@ -32,7 +32,7 @@ export interface OutboxOptions<Stored> {
   storage: KeyValueStorage | null;
 }
 
-/** Most messages that wait. */
+/** Maximum number of waiting messages. */
 const MAX_DRAFTS = 500;
 const FIRST_PAUSE_MS = 500;
 const LAST_PAUSE_MS = 20_000;
@@ -67,7 +67,7 @@ export class Outbox<Stored = unknown> {
     return [...this.drafts.values()].filter((draft) => room === undefined || draft.room === room);
   }
 
-  /** Resolves when the server has stored the message, or when it has to wait for the network. */
+  /** Resolves with the stored message, or with the pending message if the network is away. */
   send(draft: Draft): Promise<Outcome<Stored>> {
     this.load();
     if (this.drafts.size >= MAX_DRAFTS) {
@@ -76,7 +76,7 @@ export class Outbox<Stored = unknown> {
     }
     this.put(draft);
     const outcome = new Promise<Outcome<Stored>>((resolve, reject) => this.waiting.set(draft.id, { resolve, reject }));
-    // Behind others that wait, nothing is attempted out of turn.
+    // Earlier messages wait for the network: no attempt out of turn.
     if (this.timer) this.settle(draft.id, ({ resolve }) => resolve({ pending: draft }));
     else void this.run();
     return outcome;
@@ -126,7 +126,7 @@ export class Outbox<Stored = unknown> {
 
   // ---- sending
 
-  /** Sends what waits, one after the other; with several tabs, one tab at a time. */
+  /** Sends waiting messages in order. Tabs of a browser take turns (Web Locks). */
   private async run(): Promise<void> {
     if (this.running || this.closed) return;
     this.running = true;
@@ -218,7 +218,7 @@ export class Outbox<Stored = unknown> {
     this.save((drafts) => drafts.delete(id));
   }
 
-  /** Changes one message of the store, which other tabs change too. */
+  /** Read-modify-write of the store, since other tabs write too. */
   private save(change: (drafts: Map<string, Draft>) => void): void {
     const { storage } = this.options;
     const drafts = this.stored();
@@ -240,7 +240,7 @@ export class Outbox<Stored = unknown> {
     this.drafts = this.stored() ?? new Map();
   }
 
-  /** Takes over what other tabs have changed. */
+  /** Applies changes by other tabs. */
   private reload(): void {
     this.load();
     const stored = this.stored();
@@ -269,7 +269,7 @@ export class Outbox<Stored = unknown> {
   }
 }
 
-/** Runs `work` while no other tab runs work of the same name, where the browser can tell. */
+/** Runs `work` under a Web Lock; without Web Locks, at once. */
 async function exclusively(name: string, work: () => Promise<void>): Promise<void> {
   const locks = (globalThis as { navigator?: { locks?: LockManager } }).navigator?.locks;
   if (locks) await locks.request(name, work);

@@ -1,4 +1,4 @@
-// Users as the chat shows them, with a short-lived cache: names and pictures stand beside every message.
+// Users in the chat's form, with a cache of a minute for names and pictures beside messages.
 
 import type { RecordModel } from "pocketbase";
 import type { CallOptions, Role, User } from "../interface.js";
@@ -62,7 +62,7 @@ export class People {
     return this.known.get(id)?.user;
   }
 
-  /** Users by id; those who are gone or hidden are missing. Requests of one turn share one call. */
+  /** Users by id, without deleted and hidden users. Calls within a microtask share a request. */
   async many(ids: Iterable<string>): Promise<Map<string, User>> {
     const unique = [...new Set(ids)].filter(Boolean);
     const now = Date.now();
@@ -96,7 +96,7 @@ export class People {
     }
   }
 
-  /** The users with their present status, if the gateway is connected; otherwise unchanged. */
+  /** Adds the present status while the gateway is connected. */
   async withStatus(users: User[], options?: CallOptions): Promise<User[]> {
     const { realtime } = this.context;
     if (!realtime || users.length === 0 || options?.signal?.aborted) return users;

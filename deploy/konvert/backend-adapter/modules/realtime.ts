@@ -1,4 +1,4 @@
-// The chat's subscriptions, over the realtime part that knows channels only.
+// The chat's subscriptions on top of the generic channels of realtime.ts.
 
 import type { RecordModel } from "pocketbase";
 import { UnsupportedError } from "../errors.js";
@@ -12,7 +12,7 @@ import type { RoomList } from "./room-list.js";
 import { RoomView, type Viewer } from "./room-view.js";
 import { toNotification } from "./social.js";
 
-/** PocketBase's topics that stand in for the gateway's channels. */
+/** PocketBase's realtime topics in place of a channel of the gateway. */
 export function topicsOf(channel: string, me: string): FallbackTopic[] {
   const [kind, id = ""] = channel.split(":");
   const own = (collection: string): FallbackTopic => ({ collection, filter: `user=${quoted(me)}` });
@@ -78,12 +78,12 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
     throw new UnsupportedError(method, "realtime is turned off in the configuration.");
   }
 
-  /** Channel of a room; comes back when a lost access returns, which `room-updates` tells. */
+  /** Subscription of a room's channel, renewed when `room-updates` reports regained access. */
   function openRoom(view: RoomView, viewer: Viewer): Unsubscribe {
     if (!realtime) return () => {};
     const channel = `room:${view.roomId}`;
     let isLost = false;
-    // All but messages goes to this viewer directly; messages go through the view, which all viewers share.
+    // Messages go through the shared view; other events go to this viewer directly.
     const own = new RoomView(view.roomId, reader, people);
     own.viewers.add(viewer);
     const plain = own.channel(viewer.handlers.onPresence !== undefined);
@@ -121,7 +121,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
       const isFirst = !view.isWatched;
       views.open.set(roomId, view);
       const viewer: Viewer = { callback, handlers };
-      // The view has one listener for messages, so that each viewer is told once of each change.
+      // A single listener for messages per view, so that a change is reported once per viewer.
       if (isFirst) view.end = realtime?.subscribe(`room:${roomId}`, messagesOnly(view)) ?? (() => {});
       view.viewers.add(viewer);
       for (const draft of outbox.list(roomId)) callback(reader.fromDraft(draft));
@@ -187,6 +187,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
     sendTyping: (roomId) => realtime?.typing(`room:${roomId}`),
     setStatus: async (mode) => connected("setStatus").setStatus(mode),
     getStatus: async () => connected("getStatus").getStatus(),
+    setIdle: async (idle) => connected("setIdle").setIdle(idle),
     getStatuses: async (userIds) => ({ statuses: await connected("getStatuses").statuses(userIds) }),
     presence: async (roomId) => ({ userIds: await connected("presence").presence(`room:${roomId}`) }),
     connectionState: () => realtime?.state() ?? OFF,
@@ -195,7 +196,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
   };
 }
 
-/** Events of messages and reactions change the view's messages; a resync forgets them. */
+/** Handlers for messages and reactions of a view; a resync empties the view. */
 function messagesOnly(view: RoomView): ChannelHandlers {
   return {
     onEvent: (event) => isMessage(event) && view.event(event),

@@ -39,7 +39,7 @@ interface Summaries {
   counts: Record<string, number>;
 }
 
-/** Reads rooms; also used by the list that updates itself. */
+/** Reader of rooms, for the methods and for the live list. */
 export class RoomReader {
   constructor(
     private readonly context: Context,

@@ -61,7 +61,7 @@ export function friendsModule(context: Context, people: People): FriendsModule {
   };
 }
 
-/** A notification, with names where they were read with it. */
+/** Notification from a record, with names from expanded relations. */
 export function toNotification(record: RecordModel): Notification {
   const { from, room } = (record.expand ?? {}) as { from?: RecordModel; room?: RecordModel };
   return present({

@@ -27,7 +27,7 @@ interface Open {
   joins: boolean;
   epoch: string;
   offset: number;
-  /** Users by client id, while somebody listens to the presence. */
+  /** Users by client id, maintained for listeners to the presence. */
   clients: Map<string, string>;
 }
 
@@ -212,7 +212,7 @@ export class GatewayTransport {
       open.clients = new Map(Object.values(clients).map(({ client, user }) => [client, user]));
       this.showPresence(listeners, open);
     } catch {
-      // above the gateway's limit, or interrupted: the next join, leave or subscribe shows it
+      // above the gateway's limit, or interrupted; corrected by the next join, leave or subscribe
     }
   }
 

@@ -1,5 +1,5 @@
-// The transport in reserve: PocketBase's own realtime (server-sent events). It keeps no history, so each interruption
-// is followed by a resync, and it has no signals, presence and status.
+// Reserve transport: PocketBase's own realtime (server-sent events). Without a history, an interruption is followed by
+// a resync. Signals, presence and status are not available.
 
 import type PocketBase from "pocketbase";
 import type { UnsubscribeFunc } from "pocketbase";
@@ -18,6 +18,7 @@ const RETRY_MS = 2000;
 
 export class ServerSentTransport {
   private readonly open = new Map<string, Promise<UnsubscribeFunc>[]>();
+  private readonly confirmed = new Set<string>();
   private readonly listeners = new Map<string, Listeners>();
   private readonly retries = new Map<string, ReturnType<typeof setTimeout>>();
   private greeting: Promise<UnsubscribeFunc> | null = null;
@@ -34,7 +35,7 @@ export class ServerSentTransport {
     };
   }
 
-  /** PocketBase's first event of each connection; those after the first follow an interruption. */
+  /** Listens to the first event of a connection; a second connection means an interruption. */
   private greet(): void {
     this.greeting ??= this.pocketbase.realtime.subscribe("PB_CONNECT", () => {
       if (this.closed) return;
@@ -50,7 +51,7 @@ export class ServerSentTransport {
   add(listeners: Listeners, newcomer = listeners): void {
     const { channel } = listeners;
     if (this.open.has(channel)) {
-      newcomer.tell((handlers) => handlers.onReady?.());
+      if (this.confirmed.has(channel)) newcomer.tell((handlers) => handlers.onReady?.());
       return;
     }
     this.listeners.set(channel, listeners);
@@ -69,6 +70,7 @@ export class ServerSentTransport {
     Promise.all(subscriptions).then(
       () => {
         if (this.open.get(channel) !== subscriptions) return;
+        this.confirmed.add(channel);
         this.events.connected();
         listeners.tell((handlers) => handlers.onReady?.());
       },
@@ -97,6 +99,7 @@ export class ServerSentTransport {
     clearTimeout(this.retries.get(channel));
     this.retries.delete(channel);
     this.listeners.delete(channel);
+    this.confirmed.delete(channel);
     const subscriptions = this.open.get(channel) ?? [];
     this.open.delete(channel);
     for (const subscription of subscriptions) release(subscription);
@@ -110,7 +113,7 @@ export class ServerSentTransport {
   }
 }
 
-/** Ends a subscription once it exists; without a connection there is nothing to end. */
+/** Ends a subscription after its confirmation; a failed subscription needs no end. */
 function release(subscription: Promise<UnsubscribeFunc>): void {
   subscription.then((unsubscribe) => unsubscribe()).catch(() => {});
 }

@@ -28,7 +28,7 @@ function open(e) {
   });
 }
 
-/** A direct room that was made without a key, by plain records or an import, gets its key. */
+/** Sets the key of an existing direct room without a key (created by plain records or an import). */
 function adopt(tx, one, other) {
   const row = new DynamicModel({ id: "" });
   tx.db()

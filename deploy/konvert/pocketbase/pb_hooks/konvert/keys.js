@@ -6,8 +6,8 @@ const { membership } = require(`${__hooks}/konvert/rooms.js`);
 const MAX_KEYS = 1000;
 
 /**
- * Stores the room's key for several members, all or none. Without a version: the room's current version, or the next
- * version if one of the users has a different key of the current version.
+ * Stores a room's key for several members in a transaction. Without a version: the room's current version, or the next
+ * version if a user has a different key of the current version.
  */
 function save(e) {
   return answer(e, () => {

@@ -7,7 +7,7 @@ const { membership } = require(`${__hooks}/konvert/rooms.js`);
 
 const MAX_OPTIONS = 20;
 const MAX_OPTION_LENGTH = 200;
-/** Most voters of an option whose ids are listed. */
+/** Maximum number of listed voters per option. */
 const MAX_VOTERS = 500;
 
 function createPoll(e) {
@@ -86,7 +86,7 @@ function counted(app, poll, size) {
   return counts;
 }
 
-/** A poll as one user may see it: the names of voters only if the poll is not anonymous. */
+/** State of a poll for a user; without voters if the poll is anonymous. */
 function state(app, poll, user) {
   const texts = JSON.parse(poll.getString("options"));
   const counts = JSON.parse(poll.getString("counts") || "[]");

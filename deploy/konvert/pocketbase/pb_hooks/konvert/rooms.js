@@ -5,14 +5,14 @@ const { refuse, caller, writer, answer, transaction, visible, find, create, body
 );
 const { notify } = require(`${__hooks}/konvert/notifications.js`);
 
-/** Most members that one call adds. */
+/** Maximum number of members added by a call. */
 const MAX_MEMBERS = 200;
 
 function membership(app, room, user) {
   return find(app, "room_members", "room = {:room} && user = {:user}", { room, user });
 }
 
-/** The caller's membership; a room without it counts as missing. */
+/** The caller's membership; refuses rooms of non-members as missing. */
 function ownMembership(app, e, user) {
   const id = e.request.pathValue("id");
   return membership(app, id, user.id) ?? refuse.missing("No such room among the caller's rooms.");
@@ -126,8 +126,8 @@ function favorites(e) {
 }
 
 /**
- * Moves the caller's read mark to the newest message, and marks notifications of the room as read. A mark that is
- * already there costs no write.
+ * Moves the caller's read mark to the newest message, and marks notifications of the room as read. Without unread
+ * messages and notifications, nothing is written.
  */
 function read(e) {
   return answer(e, () => {
