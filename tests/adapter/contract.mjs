@@ -38,7 +38,10 @@ export function contract(name, start, differences = {}) {
     const test = (title, body) => {
       const instead = differences[title];
       unused.delete(title);
-      nodeTest(instead ? `differs: ${title}` : title, instead ? () => instead({ backend, anna, boris, vera, guest, room, message }) : body);
+      nodeTest(
+        instead ? `differs: ${title}` : title,
+        instead ? () => instead({ backend, anna, boris, vera, guest, room, message }) : body,
+      );
     };
 
     before(async () => {

@@ -11,7 +11,15 @@ import { People, authModule, usersModule } from "./supabase/people.js";
 import { RoomViews, realtimeModule } from "./supabase/realtime.js";
 import type { AchievementDefinition } from "./supabase/records.js";
 import { RoomReader, directMessagesModule, roomsModule } from "./supabase/rooms.js";
-import { achievementsModule, encryptionModule, friendsModule, notificationsModule, pollsModule, storageModule, upload } from "./supabase/social.js";
+import {
+  achievementsModule,
+  encryptionModule,
+  friendsModule,
+  notificationsModule,
+  pollsModule,
+  storageModule,
+  upload,
+} from "./supabase/social.js";
 import { PERIODS, Watch, type PollingPeriods } from "./supabase/watch.js";
 
 export type { AchievementDefinition } from "./supabase/records.js";

@@ -93,7 +93,8 @@ const rooms = {
     assert.equal((await vera.adapter.getRoom(room.id)).room.my_role, undefined);
   },
   // The backend has no check here; the adapter has.
-  "joinRoom refuses a private room": ({ vera, room }) => assert.rejects(vera.adapter.joinRoom(room.id), refused("not_found")),
+  "joinRoom refuses a private room": ({ vera, room }) =>
+    assert.rejects(vera.adapter.joinRoom(room.id), refused("not_found")),
   // After the owner leaves, the room has no owner.
   "leaveRoom hands the room on": async ({ anna, boris }) => {
     const { room } = await anna.adapter.createRoom("Hall", "private", [boris.id]);
@@ -156,7 +157,13 @@ const rooms = {
     await assert.rejects(anna.adapter.removeMember(room.id, boris.id), unsupported);
     await boris.adapter.markAsRead(room.id);
     const { members } = await anna.adapter.getMembers(room.id);
-    assert.deepEqual(members.map(({ user, role }) => [user.id, role]), [[anna.id, "owner"], [boris.id, "member"]]);
+    assert.deepEqual(
+      members.map(({ user, role }) => [user.id, role]),
+      [
+        [anna.id, "owner"],
+        [boris.id, "member"],
+      ],
+    );
     assert.equal(typeof members[1].last_read, "string");
   },
   "renameRoom and muteRoom": async ({ anna, room }) => {
@@ -166,7 +173,8 @@ const rooms = {
 };
 
 const messages = {
-  "getMessages refuses a room of others": ({ vera, room }) => assert.rejects(vera.adapter.getMessages(room.id, 10), refused("forbidden")),
+  "getMessages refuses a room of others": ({ vera, room }) =>
+    assert.rejects(vera.adapter.getMessages(room.id, 10), refused("forbidden")),
   // The backend chooses the id; a repeated call still sends no second message.
   "sendMessage with an id is stored once": async ({ anna, room }) => {
     const id = "once0000000000a";
@@ -181,12 +189,26 @@ const messages = {
     assert.equal(message.type, "image");
     const { message: seen } = await boris.adapter.getMessage(message.id);
     assert.equal((await bytes(seen.content)).toString("hex"), "89504e470d0a1a0a");
-    await assert.rejects(anna.adapter.sendMessage(room.id, "and text", "text", undefined, { files: [png()] }), unsupported);
-    await assert.rejects(anna.adapter.sendMessage(room.id, "", "text", undefined, { files: [png(), png()] }), unsupported);
+    await assert.rejects(
+      anna.adapter.sendMessage(room.id, "and text", "text", undefined, { files: [png()] }),
+      unsupported,
+    );
+    await assert.rejects(
+      anna.adapter.sendMessage(room.id, "", "text", undefined, { files: [png(), png()] }),
+      unsupported,
+    );
     const text = new File(["content"], "plan.txt", { type: "text/plain" });
-    await assert.rejects(anna.adapter.sendMessage(room.id, "", "file", undefined, { files: [text] }), refused("invalid"));
-    await assert.rejects(guest.sendMessage(room.id, "", "file", undefined, { files: [png()] }), refused("unauthorized"));
-    assert.deepEqual(await anna.adapter.getAttachmentUrl({ name: "me.png", url: message.content }), { url: message.content });
+    await assert.rejects(
+      anna.adapter.sendMessage(room.id, "", "file", undefined, { files: [text] }),
+      refused("invalid"),
+    );
+    await assert.rejects(
+      guest.sendMessage(room.id, "", "file", undefined, { files: [png()] }),
+      refused("unauthorized"),
+    );
+    assert.deepEqual(await anna.adapter.getAttachmentUrl({ name: "me.png", url: message.content }), {
+      url: message.content,
+    });
   },
   "forwardMessage copies content and files": async ({ anna, vera, room }) => {
     const { room: hall } = await anna.adapter.createRoom("Hall", "private", [vera.id]);
@@ -264,14 +286,23 @@ const social = {
     await assert.rejects(boris.adapter.votePoll(poll.id, 0), unsupported);
     await assert.rejects(boris.adapter.votePoll(poll.id, null), unsupported);
     const { poll: now } = await anna.adapter.getPoll(poll.id);
-    assert.deepEqual(now.options.map(({ count, votes }) => [count, votes]), [[0, []], [1, [boris.id]]]);
+    assert.deepEqual(
+      now.options.map(({ count, votes }) => [count, votes]),
+      [
+        [0, []],
+        [1, [boris.id]],
+      ],
+    );
     assert.equal((await boris.adapter.getMessage(poll.message_id)).message.type, "poll");
   },
   "getNotifications, markNotificationAsRead, deleteNotification": async ({ backend, guest }) => {
     const [one, two] = [await backend.user("one"), await backend.user("two")];
     await one.adapter.sendFriendRequest(two.id);
     const { notifications, cursor } = await two.adapter.getNotifications({ limit: 10 });
-    assert.deepEqual(notifications.map(({ type, read, fromUserId }) => [type, read, fromUserId]), [["friend_request", false, one.id]]);
+    assert.deepEqual(
+      notifications.map(({ type, read, fromUserId }) => [type, read, fromUserId]),
+      [["friend_request", false, one.id]],
+    );
     assert.equal(cursor, null);
     await two.adapter.markNotificationAsRead(notifications[0].id);
     assert.equal((await two.adapter.getNotifications()).notifications[0].read, true);
@@ -331,13 +362,23 @@ const realtime = {
     await lists.until(Boolean, "the first list");
     const { room } = await owner.adapter.createRoom("Club", "private", [member.id]);
     const has = (test) => (rooms) => rooms.some((each) => each.id === room.id && test(each));
-    await lists.until(has(() => true), "the invitation");
+    await lists.until(
+      has(() => true),
+      "the invitation",
+    );
     await owner.adapter.sendMessage(room.id, `hello @${member.username}`);
     const counted = ({ unread_count, unread_mentions, last_message }) =>
       unread_count[member.id] === 1 && unread_mentions[member.id] === 1 && last_message?.content.startsWith("hello");
     await lists.until(has(counted), "one unread message with a mention");
     await member.adapter.markAsRead(room.id);
-    await until(() => has(({ unread_count, unread_mentions }) => unread_count[member.id] + unread_mentions[member.id] === 0)(lists.seen.at(-1)), "the read mark", 20_000);
+    await until(
+      () =>
+        has(({ unread_count, unread_mentions }) => unread_count[member.id] + unread_mentions[member.id] === 0)(
+          lists.seen.at(-1),
+        ),
+      "the read mark",
+      20_000,
+    );
     await backend.change(`room:${room.id}`, { members: [owner.id] });
     await until(() => !has(() => true)(lists.seen.at(-1)), "the removal", 20_000);
     end();
@@ -362,7 +403,11 @@ const realtime = {
     const errors = collector();
     const end = anna.adapter.subscribeToRoom(room.id, () => {}, { onError: errors });
     for (let i = 0; i < 3; i++) anna.adapter.sendTyping(room.id);
-    assert.deepEqual(errors.seen.map(({ code, method }) => [code, method]), [["unsupported", "sendTyping"]], "told once");
+    assert.deepEqual(
+      errors.seen.map(({ code, method }) => [code, method]),
+      [["unsupported", "sendTyping"]],
+      "told once",
+    );
     await assert.rejects(anna.adapter.presence(room.id), unsupported);
     end();
   },

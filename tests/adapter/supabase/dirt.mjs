@@ -26,32 +26,66 @@ export function dirt(start, refused) {
         assert.deepEqual([user.muted, user.mute_until], [true, until]);
       }
       const past = await backend.user("past");
-      await backend.change(`user:${past.id}`, { muted: true, mute_until: "2020-01-01T00:00:00.000Z", banned: true, ban_until: "2020-01-01T00:00:00.000Z" });
+      await backend.change(`user:${past.id}`, {
+        muted: true,
+        mute_until: "2020-01-01T00:00:00.000Z",
+        banned: true,
+        ban_until: "2020-01-01T00:00:00.000Z",
+      });
       const { user } = await anna.adapter.getUserById(past.id);
       assert.deepEqual([user.muted, user.banned], [undefined, undefined]);
     });
 
     test("rows without fields, and with fields of wrong types, are shown", async () => {
-      const bare = { id: "bare-room", name: "Bare", members: [anna.id], unread_count: "many", pinned_message_ids: null, created_by: "system" };
+      const bare = {
+        id: "bare-room",
+        name: "Bare",
+        members: [anna.id],
+        unread_count: "many",
+        pinned_message_ids: null,
+        created_by: "system",
+      };
       await backend.database.set("room:bare-room", bare);
-      await backend.database.set("message:bare", { id: "bare", room_id: "bare-room", sender_id: "gone", content: "old", reactions: ["👍"] });
+      await backend.database.set("message:bare", {
+        id: "bare",
+        room_id: "bare-room",
+        sender_id: "gone",
+        content: "old",
+        reactions: ["👍"],
+      });
       await backend.database.set("room_messages:bare-room", ["bare", "lost", "bare"]);
       const { room: shown } = await anna.adapter.getRoom("bare-room");
       assert.deepEqual(
-        [shown.type, shown.created_by, shown.my_role, shown.unread_count, shown.pinned_message_ids, shown.last_activity],
+        [
+          shown.type,
+          shown.created_by,
+          shown.my_role,
+          shown.unread_count,
+          shown.pinned_message_ids,
+          shown.last_activity,
+        ],
         ["private", "system", "member", { [anna.id]: 0 }, [], ""],
       );
       const { messages, cursor } = await anna.adapter.getMessages("bare-room", 10);
-      assert.deepEqual(messages.map(({ id, type, sender_username }) => [id, type, sender_username]), [["bare", "text", ""]]);
+      assert.deepEqual(
+        messages.map(({ id, type, sender_username }) => [id, type, sender_username]),
+        [["bare", "text", ""]],
+      );
       assert.equal(cursor, null);
-      assert.deepEqual((await anna.adapter.getMembers("bare-room")).members.map(({ user }) => user.id), [anna.id]);
+      assert.deepEqual(
+        (await anna.adapter.getMembers("bare-room")).members.map(({ user }) => user.id),
+        [anna.id],
+      );
     });
 
     test("an index that has lost ids still gives pages, also between deleted messages", async () => {
       const { room: long } = await anna.adapter.createRoom("Long", "private");
       const ids = [];
       for (let i = 0; i < 12; i++) ids.push((await anna.adapter.sendMessage(long.id, `n${i}`)).message.id);
-      await backend.database.set(`room_messages:${long.id}`, ids.filter((_, i) => i !== 3));
+      await backend.database.set(
+        `room_messages:${long.id}`,
+        ids.filter((_, i) => i !== 3),
+      );
       for (const i of [5, 6, 7, 8, 9, 10]) await anna.adapter.deleteMessage(ids[i]);
       const seen = [];
       let cursor;
@@ -87,7 +121,10 @@ export function dirt(start, refused) {
       await until(() => anna.adapter.getPendingMessages().length === 0, "the outbox to empty", 20_000);
       backend.intercept = null;
       assert.equal(cuts, 0);
-      assert.equal(contents(await boris.adapter.getMessages(room.id, 50)).filter((content) => content === "only once").length, 1);
+      assert.equal(
+        contents(await boris.adapter.getMessages(room.id, 50)).filter((content) => content === "only once").length,
+        1,
+      );
     });
 
     test("a message waits while the backend is away, and is sent when it is back", async () => {
@@ -95,7 +132,11 @@ export function dirt(start, refused) {
       const { message } = await anna.adapter.sendMessage(room.id, "patience");
       assert.equal(message.state, "pending");
       backend.intercept = null;
-      await until(async () => contents(await boris.adapter.getMessages(room.id, 50)).includes("patience"), "the message", 20_000);
+      await until(
+        async () => contents(await boris.adapter.getMessages(room.id, 50)).includes("patience"),
+        "the message",
+        20_000,
+      );
     });
 
     test("reading is repeated after a failure of the gateway", async () => {
@@ -120,7 +161,10 @@ export function dirt(start, refused) {
       storage.setItem("access_token", backend.database.sign(claims));
       storage.setItem("refresh_token", "used");
       await assert.rejects(user.adapter.getRooms(), refused("unauthorized"));
-      assert.deepEqual([changes.seen, user.adapter.currentUserId(), storage.getItem("access_token")], [[null], null, null]);
+      assert.deepEqual(
+        [changes.seen, user.adapter.currentUserId(), storage.getItem("access_token")],
+        [[null], null, null],
+      );
     });
 
     test("the end of the login ends the polls", async () => {
@@ -188,7 +232,11 @@ export function dirt(start, refused) {
     test("members, pins and read marks of a subscribed room are told", async () => {
       const { room: hall } = await anna.adapter.createRoom("Hall", "private");
       const [members, rooms, ready] = [collector(), collector(), collector()];
-      const end = anna.adapter.subscribeToRoom(hall.id, () => {}, { onMember: members, onRoom: rooms, onReady: () => ready(true) });
+      const end = anna.adapter.subscribeToRoom(hall.id, () => {}, {
+        onMember: members,
+        onRoom: rooms,
+        onReady: () => ready(true),
+      });
       await ready.until(Boolean, "the subscription");
       const listed = collector();
       const hold = anna.adapter.subscribeToRoomUpdates(listed);

@@ -15,8 +15,22 @@ export function messageRoutes(add, { database }) {
     return message;
   };
   const create = async (index, me, roomId, content, type, more = {}) => {
-    const sender = { sender_id: me.id, sender_username: me.username, sender_display_name: me.display_name, sender_avatar: me.avatar };
-    const message = await save({ id: newId(), room_id: roomId, ...sender, content, type, created_at: now(), reactions: {}, ...more });
+    const sender = {
+      sender_id: me.id,
+      sender_username: me.username,
+      sender_display_name: me.display_name,
+      sender_avatar: me.avatar,
+    };
+    const message = await save({
+      id: newId(),
+      room_id: roomId,
+      ...sender,
+      content,
+      type,
+      created_at: now(),
+      reactions: {},
+      ...more,
+    });
     await append(index, message.id);
     return message;
   };
@@ -36,18 +50,25 @@ export function messageRoutes(add, { database }) {
   };
   const read = async (index, limit) => {
     const ids = ((await database.get(index)) ?? []).slice(-limit);
-    const messages = (await Promise.all(ids.map((id) => database.get(`message:${id}`)))).filter((message) => message && !message.deleted);
+    const messages = (await Promise.all(ids.map((id) => database.get(`message:${id}`)))).filter(
+      (message) => message && !message.deleted,
+    );
     const senders = new Map();
-    for (const { sender_id } of messages) if (!senders.has(sender_id)) senders.set(sender_id, await database.get(`user:${sender_id}`));
+    for (const { sender_id } of messages)
+      if (!senders.has(sender_id)) senders.set(sender_id, await database.get(`user:${sender_id}`));
     return messages.map((message) => {
       const { username, display_name, avatar } = senders.get(message.sender_id) ?? {};
-      return username ? { ...message, sender_username: username, sender_display_name: display_name, sender_avatar: avatar } : message;
+      return username
+        ? { ...message, sender_username: username, sender_display_name: display_name, sender_avatar: avatar }
+        : message;
     });
   };
   const mentionsIn = async (content) => {
     const names = [...content.matchAll(/@([\p{L}\p{N}_]+)/gu)].map(([, name]) => name.toLowerCase());
     if (names.length === 0) return [];
-    return (await database.values("user:")).filter((user) => names.includes(user.username.toLowerCase())).map(({ id }) => id);
+    return (await database.values("user:"))
+      .filter((user) => names.includes(user.username.toLowerCase()))
+      .map(({ id }) => id);
   };
 
   // ---- rooms
@@ -59,13 +80,28 @@ export function messageRoutes(add, { database }) {
     const message = await create(`room_messages:${roomId}`, me, roomId, content, type, more);
     const raised = (counts, ids) => ids.reduce((all, id) => ({ ...all, [id]: (all[id] ?? 0) + 1 }), counts ?? {});
     const others = room.members.filter((id) => id !== me.id);
-    for (const id of mentions) if (id !== me.id) await createNotification(database, id, "mention", me, { roomId, roomName: room.name, messageId: message.id, content });
+    for (const id of mentions)
+      if (id !== me.id)
+        await createNotification(database, id, "mention", me, {
+          roomId,
+          roomName: room.name,
+          messageId: message.id,
+          content,
+        });
     await database.set(`room:${roomId}`, {
       ...room,
-      unread_mentions: raised(room.unread_mentions, mentions.filter((id) => id !== me.id)),
+      unread_mentions: raised(
+        room.unread_mentions,
+        mentions.filter((id) => id !== me.id),
+      ),
       unread_count: raised(room.unread_count, others),
       last_activity: message.created_at,
-      last_message: { content: content.slice(0, 100), sender_username: me.display_name ?? me.username, created_at: message.created_at, type },
+      last_message: {
+        content: content.slice(0, 100),
+        sender_username: me.display_name ?? me.username,
+        created_at: message.created_at,
+        type,
+      },
     });
     return message;
   });
@@ -90,7 +126,8 @@ export function messageRoutes(add, { database }) {
   });
   add("DELETE", "/messages/:id", async ({ me, params }) => {
     const message = await messageOf(params.id);
-    if (message.sender_id !== me.id && me.role !== "admin" && me.role !== "moderator") refuse("Недостаточно прав для удаления");
+    if (message.sender_id !== me.id && me.role !== "admin" && me.role !== "moderator")
+      refuse("Недостаточно прав для удаления");
     await save({ ...message, deleted: true, deleted_at: now(), deleted_by: me.id });
     return { success: true };
   });
@@ -100,9 +137,15 @@ export function messageRoutes(add, { database }) {
     const room = message.sender_id === me.id ? null : await database.get(`room:${message.room_id}`);
     if (room) {
       const count = (room.unread_reactions?.[message.sender_id] ?? 0) + 1;
-      await database.set(`room:${room.id}`, { ...room, unread_reactions: { ...room.unread_reactions, [message.sender_id]: count } });
+      await database.set(`room:${room.id}`, {
+        ...room,
+        unread_reactions: { ...room.unread_reactions, [message.sender_id]: count },
+      });
     }
-    return save({ ...message, reactions: { ...message.reactions, [emoji]: users.includes(me.id) ? users : [...users, me.id] } });
+    return save({
+      ...message,
+      reactions: { ...message.reactions, [emoji]: users.includes(me.id) ? users : [...users, me.id] },
+    });
   });
   add("DELETE", "/messages/:id/react", async ({ me, params, query }) => {
     const emoji = query.get("emoji") ?? refuse("Эмодзи не указано");
@@ -122,10 +165,24 @@ export function messageRoutes(add, { database }) {
     if (!dm.participants.includes(me.id)) refuse("Вы не являетесь участником чата");
     const otherId = dm.participants.find((id) => id !== me.id);
     const other = (await database.get(`user:${otherId}`)) ?? refuse("Собеседник не найден");
-    if (me.blocked_users?.includes(otherId) || other.blocked_users?.includes(me.id)) refuse("Невозможно отправить сообщение этому пользователю");
-    const message = await create(`dm_messages:${dm.id}`, me, dm.id, content, type, replyTo ? { reply_to: replyTo } : {});
+    if (me.blocked_users?.includes(otherId) || other.blocked_users?.includes(me.id))
+      refuse("Невозможно отправить сообщение этому пользователю");
+    const message = await create(
+      `dm_messages:${dm.id}`,
+      me,
+      dm.id,
+      content,
+      type,
+      replyTo ? { reply_to: replyTo } : {},
+    );
     const { created_at } = message;
-    const last_message = { content: content.slice(0, 100), sender_id: me.id, sender_username: me.display_name ?? me.username, created_at, type };
+    const last_message = {
+      content: content.slice(0, 100),
+      sender_id: me.id,
+      sender_username: me.display_name ?? me.username,
+      created_at,
+      type,
+    };
     const unread_count = { ...dm.unread_count, [otherId]: (dm.unread_count?.[otherId] ?? 0) + 1 };
     await database.set(`dm:${dm.id}`, { ...dm, last_activity: created_at, last_message, unread_count });
     return message;
@@ -143,15 +200,29 @@ export function messageRoutes(add, { database }) {
     const lines = options.map((option, index) => `${index + 1}. ${option}`).join("\n");
     const content = `📊 ${question}${anonymous ? " 🔒 [Анонимный]" : ""}\n\n${lines}`;
     const message = await create(`room_messages:${roomId}`, me, roomId, content, "poll");
-    const poll = { id: message.id, message_id: message.id, question, options, votes: {}, anonymous, created_by: me.id, created_at: now() };
+    const poll = {
+      id: message.id,
+      message_id: message.id,
+      question,
+      options,
+      votes: {},
+      anonymous,
+      created_by: me.id,
+      created_at: now(),
+    };
     await database.set(`poll:${poll.id}`, poll);
     await database.set(`poll_message:${message.id}`, poll.id);
     return { message, poll };
   });
-  add("GET", "/polls/:id", async ({ params }) => {
-    const poll = (await database.get(`poll:${params.id}`)) ?? refuse("Опрос не найден", 404);
-    return poll.deleted ? refuse("Опрос удален", 404) : { poll };
-  }, { open: true });
+  add(
+    "GET",
+    "/polls/:id",
+    async ({ params }) => {
+      const poll = (await database.get(`poll:${params.id}`)) ?? refuse("Опрос не найден", 404);
+      return poll.deleted ? refuse("Опрос удален", 404) : { poll };
+    },
+    { open: true },
+  );
   add("POST", "/polls/:id/vote", async ({ me, params, body: { optionIndex } }) => {
     const poll = (await database.get(`poll:${params.id}`)) ?? refuse("Опрос не найден");
     if (!(optionIndex >= 0 && optionIndex < poll.options.length)) refuse("Недействительный вариант");

@@ -16,41 +16,62 @@ export function peopleRoutes(add, { database, auth, files }) {
 
   // ---- login
 
-  add("POST", "/auth/signup", async ({ body: { email, password, username } }) => {
-    if (!email || !password || !username) refuse("Все поля обязательны");
-    if (username.length < 3) refuse("Имя пользователя должно содержать минимум 3 символа");
-    const others = await database.values("user:");
-    const taken = others.some((user) => user.username.toLowerCase() === username.toLowerCase());
-    if (taken || (await database.get(`username:${username.toLowerCase()}`))) refuse("Имя пользователя уже занято. Выберите другое имя.");
-    if ((await auth.list()).some((user) => user.email === email)) refuse("Пользователь с таким email уже существует. Попробуйте войти в систему.");
-    const account = await auth.create(email, password, { username }).catch((error) => refuse(`Ошибка создания пользователя: ${error.message}`));
-    const isFirst = others.length === 0;
-    const user = await save({
-      ...{ id: account.id, email, username: isFirst ? "iBro" : username },
-      ...{ role: isFirst ? "admin" : "user", status: "online", created_at: now() },
-    });
-    await database.set(`username:${user.username.toLowerCase()}`, user.id);
-    const { access_token } = await auth.password(email, password);
-    return { user, access_token };
-  }, { open: true });
+  add(
+    "POST",
+    "/auth/signup",
+    async ({ body: { email, password, username } }) => {
+      if (!email || !password || !username) refuse("Все поля обязательны");
+      if (username.length < 3) refuse("Имя пользователя должно содержать минимум 3 символа");
+      const others = await database.values("user:");
+      const taken = others.some((user) => user.username.toLowerCase() === username.toLowerCase());
+      if (taken || (await database.get(`username:${username.toLowerCase()}`)))
+        refuse("Имя пользователя уже занято. Выберите другое имя.");
+      if ((await auth.list()).some((user) => user.email === email))
+        refuse("Пользователь с таким email уже существует. Попробуйте войти в систему.");
+      const account = await auth
+        .create(email, password, { username })
+        .catch((error) => refuse(`Ошибка создания пользователя: ${error.message}`));
+      const isFirst = others.length === 0;
+      const user = await save({
+        ...{ id: account.id, email, username: isFirst ? "iBro" : username },
+        ...{ role: isFirst ? "admin" : "user", status: "online", created_at: now() },
+      });
+      await database.set(`username:${user.username.toLowerCase()}`, user.id);
+      const { access_token } = await auth.password(email, password);
+      return { user, access_token };
+    },
+    { open: true },
+  );
 
-  add("POST", "/auth/signin", async ({ body: { email, password } }) => {
-    if (!email || !password) refuse("Email и пароль обязательны");
-    const session = await auth.password(email, password).catch((error) => {
-      if (!(error instanceof Reply)) throw error;
-      refuse("Неверный email или пароль. Если у вас еще нет аккаунта, зарегистрируйтесь.", 400, { code: "INVALID_CREDENTIALS" });
-    });
-    const user = await database.get(`user:${session.user.id}`);
-    if (user.deleted) refuse("Ваш аккаунт был удален", 403);
-    await save({ ...user, status: "online" });
-    return { user, access_token: session.access_token, refresh_token: session.refresh_token };
-  }, { open: true });
+  add(
+    "POST",
+    "/auth/signin",
+    async ({ body: { email, password } }) => {
+      if (!email || !password) refuse("Email и пароль обязательны");
+      const session = await auth.password(email, password).catch((error) => {
+        if (!(error instanceof Reply)) throw error;
+        refuse("Неверный email или пароль. Если у вас еще нет аккаунта, зарегистрируйтесь.", 400, {
+          code: "INVALID_CREDENTIALS",
+        });
+      });
+      const user = await database.get(`user:${session.user.id}`);
+      if (user.deleted) refuse("Ваш аккаунт был удален", 403);
+      await save({ ...user, status: "online" });
+      return { user, access_token: session.access_token, refresh_token: session.refresh_token };
+    },
+    { open: true },
+  );
 
-  add("POST", "/auth/refresh", async ({ body: { refresh_token } }) => {
-    if (!refresh_token) refuse("Refresh token не предоставлен", 401);
-    const session = await auth.refresh(refresh_token).catch(() => refuse("Не удалось обновить сессию", 401));
-    return { access_token: session.access_token, refresh_token: session.refresh_token };
-  }, { open: true });
+  add(
+    "POST",
+    "/auth/refresh",
+    async ({ body: { refresh_token } }) => {
+      if (!refresh_token) refuse("Refresh token не предоставлен", 401);
+      const session = await auth.refresh(refresh_token).catch(() => refuse("Не удалось обновить сессию", 401));
+      return { access_token: session.access_token, refresh_token: session.refresh_token };
+    },
+    { open: true },
+  );
 
   add("GET", "/auth/me", async ({ me }) => ({ user: await save({ ...me, last_activity: now() }) }));
   add("POST", "/auth/signout", async ({ me }) => {
@@ -66,13 +87,19 @@ export function peopleRoutes(add, { database, auth, files }) {
 
   add("GET", "/users/search", async ({ me, query }) => {
     const words = (query.get("q") ?? "").toLowerCase();
-    const fits = (user) => [user.username, user.email, user.display_name ?? ""].some((text) => text.toLowerCase().includes(words));
-    const visible = (user) => !user.deleted && !me.blocked_users?.includes(user.id) && !user.blocked_users?.includes(me.id);
+    const fits = (user) =>
+      [user.username, user.email, user.display_name ?? ""].some((text) => text.toLowerCase().includes(words));
+    const visible = (user) =>
+      !user.deleted && !me.blocked_users?.includes(user.id) && !user.blocked_users?.includes(me.id);
     return { users: (await database.values("user:")).filter((user) => visible(user) && fits(user)) };
   });
   add("GET", "/users/friends/list", async ({ me }) => {
     const others = await database.values("user:");
-    return { friends: others.filter((user) => !user.deleted && (me.friends?.includes(user.id) || user.friends?.includes(me.id))) };
+    return {
+      friends: others.filter(
+        (user) => !user.deleted && (me.friends?.includes(user.id) || user.friends?.includes(me.id)),
+      ),
+    };
   });
   add("PUT", "/users/public-key", async ({ me, body: { publicKey } }) => {
     if (!publicKey) refuse("Публичный ключ обязателен");
@@ -82,7 +109,12 @@ export function peopleRoutes(add, { database, auth, files }) {
   add("GET", "/users/:id", async ({ params }) => ({ user: await userOf(params.id, undefined, 404) }), { open: true });
   add("PUT", "/profile", async ({ me, body }) => {
     const { display_name, gender, age, interests, privacySettings } = body;
-    return { user: await save({ ...me, ...JSON.parse(JSON.stringify({ display_name, gender, age, interests, privacySettings })) }) };
+    return {
+      user: await save({
+        ...me,
+        ...JSON.parse(JSON.stringify({ display_name, gender, age, interests, privacySettings })),
+      }),
+    };
   });
   add("PUT", "/users/:id/role", async ({ me, params, body: { role } }) => {
     if (me.role !== "admin") refuse("Только администратор может менять роли");
@@ -98,7 +130,8 @@ export function peopleRoutes(add, { database, auth, files }) {
     const until = hours ? { ban_until: new Date(Date.now() + hours * 3_600_000).toISOString() } : {};
     await save({ ...rest, banned: true, ...until });
     for (const room of await database.values("room:")) {
-      if (room.members.includes(user.id)) await database.set(`room:${room.id}`, { ...room, members: room.members.filter((id) => id !== user.id) });
+      if (room.members.includes(user.id))
+        await database.set(`room:${room.id}`, { ...room, members: room.members.filter((id) => id !== user.id) });
     }
     return user;
   });
@@ -138,7 +171,8 @@ export function peopleRoutes(add, { database, auth, files }) {
 
   const befriend = async (one, two) => {
     const [a, b] = [await userOf(one), await userOf(two)];
-    if (a.blocked_users?.includes(two) || b.blocked_users?.includes(one)) refuse("Невозможно добавить этого пользователя в друзья");
+    if (a.blocked_users?.includes(two) || b.blocked_users?.includes(one))
+      refuse("Невозможно добавить этого пользователя в друзья");
     if (a.friends?.includes(two)) refuse("Пользователь уже в друзьях");
     await save({ ...a, friends: [...(a.friends ?? []), two] });
     await save({ ...b, friends: [...(b.friends ?? []), one] });
@@ -163,7 +197,14 @@ export function peopleRoutes(add, { database, auth, files }) {
       return { message: "Запрос автоматически принят (встречный запрос)" };
     }
     const names = { fromUsername: me.username, toUsername: other.username };
-    await database.set(key, { id: key, fromUserId: me.id, toUserId: id, ...names, status: "pending", createdAt: now() });
+    await database.set(key, {
+      id: key,
+      fromUserId: me.id,
+      toUserId: id,
+      ...names,
+      status: "pending",
+      createdAt: now(),
+    });
     await notify(id, "friend_request", me, { actionData: { requestKey: key } });
     return { message: "Запрос в друзья отправлен" };
   });
@@ -173,7 +214,8 @@ export function peopleRoutes(add, { database, auth, files }) {
     await befriend(request.fromUserId, request.toUserId);
     await database.delete(key);
     for (const note of await notificationsOf(database, me.id)) {
-      if (note.type === "friend_request" && note.fromUserId === request.fromUserId) await dropNotification(database, me.id, note.id);
+      if (note.type === "friend_request" && note.fromUserId === request.fromUserId)
+        await dropNotification(database, me.id, note.id);
     }
     await notify(request.fromUserId, "friend_accepted", me, {});
     return { message: "Запрос принят" };
@@ -211,16 +253,22 @@ export function peopleRoutes(add, { database, auth, files }) {
 
   // ---- achievements, without any check of the caller
 
-  const progressOf = async (userId) => (await database.get(`achievements:${userId}`)) ?? { userId, achievements: {}, lastUpdated: now() };
+  const progressOf = async (userId) =>
+    (await database.get(`achievements:${userId}`)) ?? { userId, achievements: {}, lastUpdated: now() };
   add("GET", "/achievements/:id", ({ params }) => progressOf(params.id), { open: true });
-  add("POST", "/achievements/:id/unlock", async ({ params, body: { achievementId } }) => {
-    const data = await progressOf(params.id);
-    const entry = (data.achievements[achievementId] ??= { achievementId, progress: 0, isUnlocked: false });
-    const newUnlock = !entry.isUnlocked;
-    if (newUnlock) Object.assign(entry, { isUnlocked: true, unlockedAt: now() });
-    await database.set(`achievements:${params.id}`, data);
-    return { success: true, newUnlock, achievement: entry };
-  }, { open: true });
+  add(
+    "POST",
+    "/achievements/:id/unlock",
+    async ({ params, body: { achievementId } }) => {
+      const data = await progressOf(params.id);
+      const entry = (data.achievements[achievementId] ??= { achievementId, progress: 0, isUnlocked: false });
+      const newUnlock = !entry.isUnlocked;
+      if (newUnlock) Object.assign(entry, { isUnlocked: true, unlockedAt: now() });
+      await database.set(`achievements:${params.id}`, data);
+      return { success: true, newUnlock, achievement: entry };
+    },
+    { open: true },
+  );
 
   // ---- files: `body` is the form
 
@@ -249,7 +297,16 @@ export function peopleRoutes(add, { database, auth, files }) {
 
 export async function createNotification(database, userId, type, from, more) {
   const id = `notification:${Date.now()}:${Math.random().toString(36).slice(2, 11)}`;
-  await database.set(id, { id, userId, type, fromUserId: from.id, fromUsername: from.username, ...more, read: false, createdAt: now() });
+  await database.set(id, {
+    id,
+    userId,
+    type,
+    fromUserId: from.id,
+    fromUsername: from.username,
+    ...more,
+    read: false,
+    createdAt: now(),
+  });
   const index = (await database.get(`user_notifications:${userId}`)) ?? [];
   await database.set(`user_notifications:${userId}`, [id, ...index].slice(0, 100));
 }
@@ -263,5 +320,8 @@ async function notificationsOf(database, userId) {
 async function dropNotification(database, userId, id) {
   await database.delete(id);
   const index = (await database.get(`user_notifications:${userId}`)) ?? [];
-  await database.set(`user_notifications:${userId}`, index.filter((other) => other !== id));
+  await database.set(
+    `user_notifications:${userId}`,
+    index.filter((other) => other !== id),
+  );
 }

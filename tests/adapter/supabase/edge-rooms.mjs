@@ -27,8 +27,12 @@ export function roomRoutes(add, { database }) {
     return { rooms: rooms.filter((room) => room.type === "public" || room.members.includes(me.id)) };
   });
   add("POST", "/rooms/favorites", async ({ me }) => {
-    const own = (await database.values("room:")).find((room) => !room.deleted && room.is_favorites && room.created_by === me.id);
-    return own ?? create({ name: "⭐ Избранное", type: "private", created_by: me.id, members: [me.id], is_favorites: true });
+    const own = (await database.values("room:")).find(
+      (room) => !room.deleted && room.is_favorites && room.created_by === me.id,
+    );
+    return (
+      own ?? create({ name: "⭐ Избранное", type: "private", created_by: me.id, members: [me.id], is_favorites: true })
+    );
   });
   add("POST", "/rooms/:id/join", async ({ me, params }) => {
     const room = await roomOf(params.id);
@@ -49,7 +53,8 @@ export function roomRoutes(add, { database }) {
   });
   add("DELETE", "/rooms/:id", async ({ me, params }) => {
     const room = await roomOf(params.id);
-    if (room.created_by !== me.id && me.role !== "admin" && me.role !== "moderator") refuse("Недостаточно прав для удаления комнаты");
+    if (room.created_by !== me.id && me.role !== "admin" && me.role !== "moderator")
+      refuse("Недостаточно прав для удаления комнаты");
     await save({ ...room, deleted: true, deleted_at: now(), deleted_by: me.id }); // its messages stay
     return { success: true, deletedMessages: 0, deletedNotifications: 0 };
   });
@@ -60,13 +65,18 @@ export function roomRoutes(add, { database }) {
     const message = await database.get(`message:${messageId}`);
     if (!message || message.deleted) refuse("Сообщение не найдено или удалено"); // of any room
     const ids = room.pinned_message_ids ?? [];
-    return save({ ...room, pinned_message_id: messageId, pinned_message_ids: ids.includes(messageId) ? ids : [...ids, messageId] });
+    return save({
+      ...room,
+      pinned_message_id: messageId,
+      pinned_message_ids: ids.includes(messageId) ? ids : [...ids, messageId],
+    });
   });
   const unpin = async ({ me, params }) => {
     if (!PINNERS.includes(me.role)) refuse("Недостаточно прав для открепления");
     const { pinned_message_id: current, ...room } = await roomOf(params.id);
     const ids = (room.pinned_message_ids ?? []).filter((id) => id !== params.message);
-    if (current !== params.message) return save({ ...room, ...(current ? { pinned_message_id: current } : {}), pinned_message_ids: ids });
+    if (current !== params.message)
+      return save({ ...room, ...(current ? { pinned_message_id: current } : {}), pinned_message_ids: ids });
     const next = ids.at(-1); // taken out of the list
     return save({ ...room, ...(next ? { pinned_message_id: next } : {}), pinned_message_ids: ids.slice(0, -1) });
   };
@@ -92,7 +102,8 @@ export function roomRoutes(add, { database }) {
   add("POST", "/rooms/:id/keys", async ({ me, params, body: { encryptedKeys } }) => {
     if (!encryptedKeys || typeof encryptedKeys !== "object") refuse("Зашифрованные ключи обязательны");
     const room = (await database.get(`room:${params.id}`)) ?? refuse("Комната не найдена");
-    if (room.created_by !== me.id && me.role !== "admin" && me.role !== "moderator") refuse("Недостаточно прав для управления ключами комнаты");
+    if (room.created_by !== me.id && me.role !== "admin" && me.role !== "moderator")
+      refuse("Недостаточно прав для управления ключами комнаты");
     for (const [id, key] of Object.entries(encryptedKeys)) {
       const user = await database.get(`user:${id}`);
       if (user) await database.set(`user:${id}`, { ...user, room_keys: { ...user.room_keys, [params.id]: key } });
@@ -107,7 +118,8 @@ export function roomRoutes(add, { database }) {
     if (userId === me.id) refuse("Нельзя создать чат с самим собой");
     const other = await database.get(`user:${userId}`);
     if (!other || other.deleted) refuse("Собеседник не найден");
-    if (me.blocked_users?.includes(userId) || other.blocked_users?.includes(me.id)) refuse("Невозможно создать чат с этим пользователем");
+    if (me.blocked_users?.includes(userId) || other.blocked_users?.includes(me.id))
+      refuse("Невозможно создать чат с этим пользователем");
     const participants = [me.id, userId].sort();
     const id = participants.join(":");
     const existing = await database.get(`dm:${id}`);
@@ -118,14 +130,19 @@ export function roomRoutes(add, { database }) {
   });
   add("GET", "/dm/list", async ({ me }) => {
     const other = (dm) => dm.participants.find((id) => id !== me.id);
-    const own = (await database.values("dm:")).filter((dm) => dm.participants?.includes(me.id) && !me.blocked_users?.includes(other(dm)));
+    const own = (await database.values("dm:")).filter(
+      (dm) => dm.participants?.includes(me.id) && !me.blocked_users?.includes(other(dm)),
+    );
     const time = (dm) => dm.last_activity ?? dm.created_at;
     return { dms: own.sort((a, b) => time(b).localeCompare(time(a))) };
   });
   add("POST", "/dm/:id/read", async ({ me, params }) => {
     const dm = (await database.get(`dm:${params.id}`)) ?? refuse("Чат не найден");
     if (!dm.participants.includes(me.id)) refuse("Вы не являетесь участником чата");
-    const [unread_count, last_read] = [{ ...dm.unread_count, [me.id]: 0 }, { ...dm.last_read, [me.id]: now() }];
+    const [unread_count, last_read] = [
+      { ...dm.unread_count, [me.id]: 0 },
+      { ...dm.last_read, [me.id]: now() },
+    ];
     await database.set(`dm:${params.id}`, { ...dm, unread_count, last_read });
     return { success: true };
   });

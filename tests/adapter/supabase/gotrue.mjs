@@ -13,12 +13,21 @@ export class Auth {
   }
 
   async create(email, password, meta) {
-    if (String(password).length < 6) throw new Reply(422, { code: 422, error_code: "weak_password", msg: "Password should be at least 6 characters." });
+    if (String(password).length < 6)
+      throw new Reply(422, {
+        code: 422,
+        error_code: "weak_password",
+        msg: "Password should be at least 6 characters.",
+      });
     try {
       return user(await this.database.request("POST", "/rpc/auth_create", { email, password, meta }));
     } catch (error) {
       if (!/duplicate key/.test(error.message)) throw error;
-      throw new Reply(422, { code: 422, error_code: "email_exists", msg: "A user with this email address has already been registered" });
+      throw new Reply(422, {
+        code: 422,
+        error_code: "email_exists",
+        msg: "A user with this email address has already been registered",
+      });
     }
   }
 
@@ -28,14 +37,20 @@ export class Auth {
 
   async password(email, password) {
     const [found] = await this.database.request("POST", "/rpc/auth_check", { email, password });
-    if (!found) throw new Reply(400, { code: 400, error_code: "invalid_credentials", msg: "Invalid login credentials" });
+    if (!found)
+      throw new Reply(400, { code: 400, error_code: "invalid_credentials", msg: "Invalid login credentials" });
     return this.#session(user(found));
   }
 
   async refresh(token) {
     const found = this.#refreshTokens.get(token);
     this.#refreshTokens.delete(token);
-    if (!found) throw new Reply(400, { code: 400, error_code: "refresh_token_not_found", msg: "Invalid Refresh Token: Refresh Token Not Found" });
+    if (!found)
+      throw new Reply(400, {
+        code: 400,
+        error_code: "refresh_token_not_found",
+        msg: "Invalid Refresh Token: Refresh Token Not Found",
+      });
     return this.#session(found);
   }
 
@@ -48,7 +63,14 @@ export class Auth {
 
   #session(found) {
     const now = Math.floor(Date.now() / 1000);
-    const claims = { sub: found.id, role: "authenticated", aud: "authenticated", email: found.email, iat: now, exp: now + HOUR };
+    const claims = {
+      sub: found.id,
+      role: "authenticated",
+      aud: "authenticated",
+      email: found.email,
+      iat: now,
+      exp: now + HOUR,
+    };
     const refresh_token = randomBytes(9).toString("base64url");
     this.#refreshTokens.set(refresh_token, found);
     const access_token = this.database.sign({ ...claims, jti: refresh_token });
@@ -60,7 +82,10 @@ export class Auth {
     if (path === "/token" && query.get("grant_type") === "refresh_token") return this.refresh(body.refresh_token);
     if (path === "/user") return this.userOf(token);
     if (path === "/logout") return {};
-    if (path === "/signup") return this.create(body.email, body.password, body.data ?? {}).then(() => this.password(body.email, body.password));
+    if (path === "/signup")
+      return this.create(body.email, body.password, body.data ?? {}).then(() =>
+        this.password(body.email, body.password),
+      );
     if (path === "/admin/users" && this.database.verify(token)?.role === "service_role") {
       if (method === "POST") return this.create(body.email, body.password, body.user_metadata ?? {});
       return { users: await this.list(), aud: "authenticated" };
@@ -70,7 +95,15 @@ export class Auth {
 }
 
 function user({ id, email, created_at, raw_user_meta_data }) {
-  return { id, aud: "authenticated", role: "authenticated", email, created_at, app_metadata: {}, user_metadata: raw_user_meta_data };
+  return {
+    id,
+    aud: "authenticated",
+    role: "authenticated",
+    email,
+    created_at,
+    app_metadata: {},
+    user_metadata: raw_user_meta_data,
+  };
 }
 
 /** An answer that is no success. */
@@ -88,7 +121,12 @@ export class Files {
   #tokens = new Map();
 
   store(path, content, type) {
-    if (!TYPES.test(type)) throw new Reply(400, { statusCode: "415", error: "invalid_mime_type", message: `mime type ${type} is not supported` });
+    if (!TYPES.test(type))
+      throw new Reply(400, {
+        statusCode: "415",
+        error: "invalid_mime_type",
+        message: `mime type ${type} is not supported`,
+      });
     this.#files.set(path, { content, type });
   }
   sign(path) {

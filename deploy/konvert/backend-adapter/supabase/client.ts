@@ -140,7 +140,8 @@ export class Client {
   async call<T>(method: Method, path: string, body?: object, options?: CallOptions): Promise<T> {
     this.me();
     const { exp } = payloadOf(this.token);
-    if (typeof exp === "number" && exp * 1000 < Date.now() + RENEW_WITHIN_MS && this.hasRefreshToken) await this.renew();
+    if (typeof exp === "number" && exp * 1000 < Date.now() + RENEW_WITHIN_MS && this.hasRefreshToken)
+      await this.renew();
     for (let attempt = 0; ; attempt++) {
       const token = this.token;
       try {
@@ -164,7 +165,14 @@ export class Client {
    * function's CORS rules.
    */
   open<T>(method: Method, path: string, body?: object, options?: CallOptions, token = this.anonKey): Promise<T> {
-    return this.request<T>(`${this.functionUrl}${path}`, path, method, body, { Authorization: `Bearer ${token}` }, options);
+    return this.request<T>(
+      `${this.functionUrl}${path}`,
+      path,
+      method,
+      body,
+      { Authorization: `Bearer ${token}` },
+      options,
+    );
   }
 
   /** A call of Supabase's auth service with the caller's token. */
@@ -173,7 +181,14 @@ export class Client {
     return this.request<T>(`${this.base}/auth/v1${path}`, `/auth/v1${path}`, method, body, headers);
   }
 
-  private async request<T>(url: string, path: string, method: Method, body: object | undefined, headers: Record<string, string>, options?: CallOptions): Promise<T> {
+  private async request<T>(
+    url: string,
+    path: string,
+    method: Method,
+    body: object | undefined,
+    headers: Record<string, string>,
+    options?: CallOptions,
+  ): Promise<T> {
     if (options?.signal?.aborted) throw new AbortedError();
     const controller = new AbortController();
     const abort = () => controller.abort();

@@ -66,7 +66,8 @@ export class MessageReader {
    * messages. Reading a public room makes the caller a member, as in the old chat.
    */
   async newest(roomId: string, count: number, options?: CallOptions): Promise<Message[]> {
-    if (isDirect(roomId) && !roomId.split(":").includes(this.client.me())) throw new NotFoundError("No such direct conversation.");
+    if (isDirect(roomId) && !roomId.split(":").includes(this.client.me()))
+      throw new NotFoundError("No such direct conversation.");
     const path = isDirect(roomId) ? `/dm/${segment(roomId)}/messages` : `/messages/${segment(roomId)}`;
     const answer = await this.client.get<Row>(`${path}?limit=${count}`, options);
     const found = new Map<string, Message>(); // the index can name a message twice
@@ -120,7 +121,8 @@ export class MessageReader {
 
 function parseCursor(before: string): { created: string; id: string } {
   const [created = "", id = "", ...rest] = before.split("|");
-  if (!id || rest.length > 0 || Number.isNaN(Date.parse(created))) throw new InvalidError("before: not a cursor of an earlier page.");
+  if (!id || rest.length > 0 || Number.isNaN(Date.parse(created)))
+    throw new InvalidError("before: not a cursor of an earlier page.");
   return { created, id };
 }
 
@@ -175,7 +177,12 @@ export class Sender {
     const candidates = await this.reader.newest(draft.room, MAX_PAGE);
     return candidates.find(
       ({ id, sender_id, content, type, reply_to, created_at }) =>
-        sender_id === me && content === draft.content && type === draft.type && reply_to === draft.replyTo && created_at >= since && !taken.has(id),
+        sender_id === me &&
+        content === draft.content &&
+        type === draft.type &&
+        reply_to === draft.replyTo &&
+        created_at >= since &&
+        !taken.has(id),
     );
   }
 }
@@ -196,7 +203,15 @@ export interface MessageParts {
   upload: (file: File, options?: CallOptions) => Promise<{ url: string }>;
 }
 
-export function messagesModule({ client, reader, outbox, sender, stores, fromDraft, upload }: MessageParts): MessagesModule {
+export function messagesModule({
+  client,
+  reader,
+  outbox,
+  sender,
+  stores,
+  fromDraft,
+  upload,
+}: MessageParts): MessagesModule {
   const path = (messageId: string, rest = "") => `/messages/${segment(messageId)}${rest}`;
 
   async function outcome(result: Promise<Outcome<Sent>>, signal?: AbortSignal, id?: string) {
@@ -222,18 +237,32 @@ export function messagesModule({ client, reader, outbox, sender, stores, fromDra
   }
 
   /** The backend has no attachments: a file is a message whose content is the file's address. */
-  async function fileContent(content: string, files: File[], options: SendOptions): Promise<{ content: string; type: Message["type"] }> {
+  async function fileContent(
+    content: string,
+    files: File[],
+    options: SendOptions,
+  ): Promise<{ content: string; type: Message["type"] }> {
     const [file, ...more] = files;
     if (!file || more.length > 0 || content !== "") {
-      throw new UnsupportedError("sendMessage", "the old backend takes one file for each message, and no text beside it.", {
-        action: "Send each file and the text separately.",
-      });
+      throw new UnsupportedError(
+        "sendMessage",
+        "the old backend takes one file for each message, and no text beside it.",
+        {
+          action: "Send each file and the text separately.",
+        },
+      );
     }
     const { url } = await upload(file, options);
     return { content: url, type: typeOf(file) };
   }
 
-  const send = async (roomId: string, content: string, type: Message["type"], replyTo: string | undefined, options: SendOptions) => {
+  const send = async (
+    roomId: string,
+    content: string,
+    type: Message["type"],
+    replyTo: string | undefined,
+    options: SendOptions,
+  ) => {
     client.me();
     if (options.signal?.aborted) throw new AbortedError();
     const before = options.id ? sender.messageOf(options.id) : undefined;
@@ -241,7 +270,13 @@ export function messagesModule({ client, reader, outbox, sender, stores, fromDra
     const files = options.files ?? [];
     const sent = files.length > 0 ? await fileContent(content, files, options) : { content, type };
     if (sent.content === "") throw new InvalidError("A message needs content.");
-    const draft: Draft = present({ id: options.id ?? newId(), room: roomId, ...sent, replyTo, created: new Date().toISOString() });
+    const draft: Draft = present({
+      id: options.id ?? newId(),
+      room: roomId,
+      ...sent,
+      replyTo,
+      created: new Date().toISOString(),
+    });
     return outcome(outbox.send(draft), options.signal, draft.id);
   };
 
@@ -255,7 +290,8 @@ export function messagesModule({ client, reader, outbox, sender, stores, fromDra
 
     getMessage: async (messageId, options) => ({ message: await reader.one(messageId, options) }),
 
-    sendMessage: (roomId, content, type = "text", replyTo, options = {}) => send(roomId, content, type, replyTo, options),
+    sendMessage: (roomId, content, type = "text", replyTo, options = {}) =>
+      send(roomId, content, type, replyTo, options),
 
     async editMessage(messageId, content, options) {
       await visible(messageId, options);

@@ -1,6 +1,13 @@
 // Login, users and moderation.
 
-import { BackendError, ConflictError, InvalidError, NotFoundError, UnauthorizedError, UnsupportedError } from "../errors.js";
+import {
+  BackendError,
+  ConflictError,
+  InvalidError,
+  NotFoundError,
+  UnauthorizedError,
+  UnsupportedError,
+} from "../errors.js";
 import type { AuthModule, CallOptions, User, UsersModule } from "../interface.js";
 import { text } from "../modules/people.js";
 import { segment, type Client } from "./client.js";
@@ -88,7 +95,12 @@ export function authModule(client: Client, outbox: { clear(): void }): AuthModul
   return {
     async signup(email, password, username, options) {
       const address = email.trim().toLowerCase();
-      const login = await client.open<Login>("POST", "/auth/signup", { email: address, password, username: username.trim() }, options);
+      const login = await client.open<Login>(
+        "POST",
+        "/auth/signup",
+        { email: address, password, username: username.trim() },
+        options,
+      );
       if (login.refresh_token) return keep(login);
       // The answer to a sign-up lacks the token that renews the login.
       return keep({ ...(await signin(address, password, options)), user: login.user });
@@ -128,7 +140,11 @@ export function usersModule(client: Client, people: People): UsersModule {
   const path = (userId: string, rest: string) => `/users/${segment(userId)}/${rest}`;
 
   /** Success also if the backend refuses because the state exists already. */
-  async function unlessSo(work: Promise<unknown>, kind: typeof ConflictError | typeof NotFoundError, text: RegExp): Promise<void> {
+  async function unlessSo(
+    work: Promise<unknown>,
+    kind: typeof ConflictError | typeof NotFoundError,
+    text: RegExp,
+  ): Promise<void> {
     await work.catch((error: unknown) => {
       if (!(error instanceof kind) || !text.test(error.message)) throw error;
     });
@@ -153,8 +169,10 @@ export function usersModule(client: Client, people: People): UsersModule {
 
     async updateUserProfile({ display_name, name, username, status_text }, options) {
       const shown = display_name ?? name;
-      if (username !== undefined) throw new UnsupportedError("updateUserProfile", "the old backend cannot change a username.");
-      if (status_text !== undefined) throw new UnsupportedError("updateUserProfile", "the old backend stores no status text.");
+      if (username !== undefined)
+        throw new UnsupportedError("updateUserProfile", "the old backend cannot change a username.");
+      if (status_text !== undefined)
+        throw new UnsupportedError("updateUserProfile", "the old backend stores no status text.");
       const answer = await client.put<Row>("/profile", shown === undefined ? {} : { display_name: shown }, options);
       people.clear();
       return { user: toUser(row(answer.user), true) };
@@ -184,8 +202,10 @@ export function usersModule(client: Client, people: People): UsersModule {
       await client.post(path(userId, "unmute"), {}, options);
       people.clear();
     },
-    blockUser: (userId, options) => unlessSo(client.post(path(userId, "block"), {}, options), ConflictError, /заблокирован/),
-    unblockUser: (userId, options) => unlessSo(client.post(path(userId, "unblock"), {}, options), NotFoundError, /не в списке/),
+    blockUser: (userId, options) =>
+      unlessSo(client.post(path(userId, "block"), {}, options), ConflictError, /заблокирован/),
+    unblockUser: (userId, options) =>
+      unlessSo(client.post(path(userId, "unblock"), {}, options), NotFoundError, /не в списке/),
 
     async uploadAvatar(file, options) {
       const form = new FormData();

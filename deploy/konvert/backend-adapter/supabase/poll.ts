@@ -47,7 +47,8 @@ export class Poll {
       this.failures = 0;
       if (!this.ended) this.reports.succeeded(performance.now() - start);
     } catch (problem) {
-      const error = problem instanceof BackendError ? problem : new BackendError("server", String(problem), { cause: problem });
+      const error =
+        problem instanceof BackendError ? problem : new BackendError("server", String(problem), { cause: problem });
       this.failures = error.temporary ? this.failures + 1 : 0;
       if (!this.ended) this.reports.failed(error);
     }

@@ -49,11 +49,13 @@ export function problemOf({ status, body, path }: Answer): BackendError {
   const details = { status };
   const message = reason(body);
   if (status === 404 && body === undefined) {
-    const action = "Deploy the newest version of the chat's edge function, or check its name in VITE_SUPABASE_FUNCTION.";
+    const action =
+      "Deploy the newest version of the chat's edge function, or check its name in VITE_SUPABASE_FUNCTION.";
     return new UnsupportedError(path, "this edge function has no such route.", { ...details, action });
   }
   if (status === 401) return new UnauthorizedError(message || undefined, details);
-  if (status === 429) return new TemporaryError("rate_limited", message || "Too many requests.", { ...details, retryAfter: 10 });
+  if (status === 429)
+    return new TemporaryError("rate_limited", message || "Too many requests.", { ...details, retryAfter: 10 });
   if (status === 413) return tooLarge(message || "The request is too large.", details);
   if (status >= 500) return server(message || `The server answered ${status}.`, details);
   for (const [pattern, make] of KINDS) if (pattern.test(message)) return make(message, details);

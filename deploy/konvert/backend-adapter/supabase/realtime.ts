@@ -1,7 +1,15 @@
 // The chat's subscriptions, by polling.
 
 import { UnsupportedError } from "../errors.js";
-import type { Message, RealtimeModule, Room, RoomUpdatesHandlers, Unsubscribe, UserHandlers, UserState } from "../interface.js";
+import type {
+  Message,
+  RealtimeModule,
+  Room,
+  RoomUpdatesHandlers,
+  Unsubscribe,
+  UserHandlers,
+  UserState,
+} from "../interface.js";
 import { present } from "../modules/context.js";
 import type { Draft, Outbox } from "../modules/outbox.js";
 import { text } from "../modules/people.js";
@@ -79,7 +87,11 @@ export class RoomViews implements MessageStores, RoomChanges {
 
   private async pollList(): Promise<void> {
     const { rooms, readMarks } = await this.rooms.snapshot();
-    for (const [id, view] of this.open) view.listed(rooms.find((room) => room.id === id), readMarks.get(id) ?? {});
+    for (const [id, view] of this.open)
+      view.listed(
+        rooms.find((room) => room.id === id),
+        readMarks.get(id) ?? {},
+      );
     const content = JSON.stringify(rooms);
     if (content === this.last?.content) return;
     this.last = { content, rooms };

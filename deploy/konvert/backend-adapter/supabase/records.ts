@@ -85,7 +85,9 @@ function isPast(date: string | undefined): boolean {
 }
 
 export function texts(value: unknown): Record<string, string> {
-  return Object.fromEntries(Object.entries(row(value)).filter((entry): entry is [string, string] => typeof entry[1] === "string"));
+  return Object.fromEntries(
+    Object.entries(row(value)).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+  );
 }
 
 /** `other`: display name of the partner in a direct room. */
@@ -166,7 +168,11 @@ export function toDirect(raw: Row, me: string, user: User): DirectMessage {
 /** A direct conversation as a room, for the methods of rooms. */
 export function directAsRoom(raw: Row, me: string, other: string): Room {
   const participants = ids(raw.participants);
-  return toRoom({ ...raw, type: "dm", members: participants, dm_participants: participants, created_by: "" }, me, other);
+  return toRoom(
+    { ...raw, type: "dm", members: participants, dm_participants: participants, created_by: "" },
+    me,
+    other,
+  );
 }
 
 export function toMessage(raw: Row): Message {
@@ -184,7 +190,9 @@ export function toMessage(raw: Row): Message {
     created_at: text(raw.created_at),
     updated_at: text(raw.edited_at) || undefined,
     reactions: Object.fromEntries(
-      Object.entries(row(raw.reactions)).flatMap(([emoji, users]) => (ids(users).length > 0 ? [[emoji, ids(users)]] : [])),
+      Object.entries(row(raw.reactions)).flatMap(([emoji, users]) =>
+        ids(users).length > 0 ? [[emoji, ids(users)]] : [],
+      ),
     ),
     forwarded: raw.forwarded === true ? true : undefined,
     mentions: mentions.length > 0 ? mentions : undefined,

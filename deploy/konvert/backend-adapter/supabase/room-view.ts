@@ -39,13 +39,21 @@ export class RoomView {
     private readonly watch: Watch,
     private readonly readPoll: (pollId: string) => Promise<string>,
   ) {
-    this.messages = watch.repeat(watch.periods.messages, () => this.poll(), (error) => this.failure(error));
+    this.messages = watch.repeat(
+      watch.periods.messages,
+      () => this.poll(),
+      (error) => this.failure(error),
+    );
   }
 
   add(viewer: Viewer): void {
     this.viewers.add(viewer);
     if (viewer.handlers.onPoll) {
-      this.pollWatch ??= this.watch.repeat(this.watch.periods.polls, () => this.pollPolls(), () => {});
+      this.pollWatch ??= this.watch.repeat(
+        this.watch.periods.polls,
+        () => this.pollPolls(),
+        () => {},
+      );
     }
     if (this.read && !this.isClosed) viewer.handlers.onReady?.();
   }
@@ -73,7 +81,8 @@ export class RoomView {
   }
 
   drop(messageId: string): void {
-    if (this.known.delete(messageId) || this.read?.has(messageId)) this.tell((handlers) => handlers.onDelete?.(messageId));
+    if (this.known.delete(messageId) || this.read?.has(messageId))
+      this.tell((handlers) => handlers.onDelete?.(messageId));
     this.read?.delete(messageId);
   }
 
@@ -120,7 +129,8 @@ export class RoomView {
   /** Bounds the memory: polls compare the newest messages only. */
   private forgetOld(): void {
     if (this.known.size <= 4 * WINDOW) return;
-    for (const id of [...this.known.keys()].slice(0, this.known.size - 2 * WINDOW)) if (!this.read?.has(id)) this.known.delete(id);
+    for (const id of [...this.known.keys()].slice(0, this.known.size - 2 * WINDOW))
+      if (!this.read?.has(id)) this.known.delete(id);
   }
 
   private failure(error: BackendError): void {

@@ -1,7 +1,15 @@
 // Rooms, direct conversations and members.
 
 import { InvalidError, NotFoundError, UnsupportedError } from "../errors.js";
-import type { CallOptions, DirectMessage, DirectMessagesModule, Message, MessagesModule, Room, RoomsModule } from "../interface.js";
+import type {
+  CallOptions,
+  DirectMessage,
+  DirectMessagesModule,
+  Message,
+  MessagesModule,
+  Room,
+  RoomsModule,
+} from "../interface.js";
 import { present, type KeyValueStorage } from "../modules/context.js";
 import { list, text } from "../modules/people.js";
 import { segment, type Client } from "./client.js";
@@ -36,14 +44,23 @@ export class RoomReader {
     const me = this.client.me();
     const [rooms, directs] = await Promise.all([this.client.get<Row>("/rooms", options), this.directRows(options)]);
     const raw = rows(rooms.rooms).filter(({ id, deleted }) => text(id) !== "" && deleted !== true);
-    const others = raw.map((room) => (room.type === "dm" ? list(room.dm_participants).find((id) => id !== me) : undefined));
-    const users = await this.people.many([...others, ...directs.map(({ other }) => other)].filter((id) => id !== undefined));
-    const nameOf = (id: string | undefined) => (id === undefined ? undefined : (users.get(id)?.display_name ?? users.get(id)?.username));
+    const others = raw.map((room) =>
+      room.type === "dm" ? list(room.dm_participants).find((id) => id !== me) : undefined,
+    );
+    const users = await this.people.many(
+      [...others, ...directs.map(({ other }) => other)].filter((id) => id !== undefined),
+    );
+    const nameOf = (id: string | undefined) =>
+      id === undefined ? undefined : (users.get(id)?.display_name ?? users.get(id)?.username);
     const shown = [
       ...raw.map((room, index) => toRoom(room, me, nameOf(others[index]))),
-      ...directs.filter(({ other }) => users.has(other)).map(({ raw: direct, other }) => directAsRoom(direct, me, nameOf(other) ?? "")),
+      ...directs
+        .filter(({ other }) => users.has(other))
+        .map(({ raw: direct, other }) => directAsRoom(direct, me, nameOf(other) ?? "")),
     ];
-    const readMarks = new Map([...raw, ...directs.map(({ raw: direct }) => direct)].map((room) => [text(room.id), texts(room.last_read)]));
+    const readMarks = new Map(
+      [...raw, ...directs.map(({ raw: direct }) => direct)].map((room) => [text(room.id), texts(room.last_read)]),
+    );
     return { rooms: shown.sort((a, b) => b.last_activity.localeCompare(a.last_activity)), readMarks };
   }
 
@@ -118,7 +135,8 @@ export function roomsModule(client: Client, people: People, reader: RoomReader, 
 
   /** Refuses direct conversations, where the backend has no route. */
   function noDirect(method: string, roomId: string): void {
-    if (isDirect(roomId)) throw new UnsupportedError(method, "the old backend cannot do this in a direct conversation.");
+    if (isDirect(roomId))
+      throw new UnsupportedError(method, "the old backend cannot do this in a direct conversation.");
   }
 
   async function change(roomId: string, work: Promise<unknown>): Promise<void> {
@@ -189,7 +207,8 @@ export function roomsModule(client: Client, people: People, reader: RoomReader, 
     },
 
     async deleteRoom(roomId, options) {
-      if (isDirect(roomId)) throw new UnsupportedError("deleteRoom", "a direct conversation can only be hidden: hideDirectMessage.");
+      if (isDirect(roomId))
+        throw new UnsupportedError("deleteRoom", "a direct conversation can only be hidden: hideDirectMessage.");
       await change(roomId, client.delete(path(roomId), options));
     },
 

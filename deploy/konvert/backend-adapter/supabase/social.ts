@@ -1,6 +1,13 @@
 // Friends, notifications, achievements, polls, keys, files.
 
-import { BackendError, ConflictError, ForbiddenError, InvalidError, NotFoundError, UnsupportedError } from "../errors.js";
+import {
+  BackendError,
+  ConflictError,
+  ForbiddenError,
+  InvalidError,
+  NotFoundError,
+  UnsupportedError,
+} from "../errors.js";
 import type {
   AchievementsModule,
   CallOptions,
@@ -16,7 +23,18 @@ import type { KeyValueStorage } from "../modules/context.js";
 import { segment, type Client } from "./client.js";
 import type { MessageReader } from "./messages.js";
 import type { People } from "./people.js";
-import { row, rows, texts, toAchievement, toMessage, toNotification, toPoll, toUser, type AchievementDefinition, type Row } from "./records.js";
+import {
+  row,
+  rows,
+  texts,
+  toAchievement,
+  toMessage,
+  toNotification,
+  toPoll,
+  toUser,
+  type AchievementDefinition,
+  type Row,
+} from "./records.js";
 import { isDirect } from "./rooms.js";
 
 /** Storage key of the receivers of sent requests; the backend has no list of sent requests. */
@@ -56,7 +74,10 @@ export function friendsModule(client: Client, people: People, storage: KeyValueS
   };
   const setRequested = (userIds: string[]) => {
     try {
-      storage.setItem(REQUESTED + client.me(), JSON.stringify(Object.fromEntries(userIds.slice(-MOST_REQUESTED).map((id) => [id, "sent"]))));
+      storage.setItem(
+        REQUESTED + client.me(),
+        JSON.stringify(Object.fromEntries(userIds.slice(-MOST_REQUESTED).map((id) => [id, "sent"]))),
+      );
     } catch {
       // storage is full or forbidden: the own requests are not listed
     }
@@ -143,7 +164,8 @@ export function notificationsModule(client: Client): NotificationsModule {
     async getNotifications(options = {}) {
       const all = await notificationRows(client, options); // the backend keeps the last hundred
       const start = options.before === undefined ? 0 : all.findIndex(({ id }) => id === options.before) + 1;
-      if (start === 0 && options.before !== undefined) throw new InvalidError("before: not a cursor of an earlier page.");
+      if (start === 0 && options.before !== undefined)
+        throw new InvalidError("before: not a cursor of an earlier page.");
       const size = Math.max(1, Math.min(options.limit ?? 50, 500));
       const page = all.slice(start, start + size);
       const last = start + size < all.length ? page.at(-1) : undefined;
@@ -178,7 +200,8 @@ export function achievementsModule(client: Client, definitions: readonly Achieve
 export function pollsModule(client: Client, reader: MessageReader, changed: (roomId: string) => void): PollsModule {
   const shape = (raw: Row, roomId: string) => ({ poll: toPoll(raw, client.me(), roomId) });
   /** Room of a poll; a poll has the id of its message. The backend checks no membership. */
-  const roomOf = async (pollId: string, options?: CallOptions) => (reader.known(pollId) ?? (await reader.one(pollId, options))).room_id;
+  const roomOf = async (pollId: string, options?: CallOptions) =>
+    (reader.known(pollId) ?? (await reader.one(pollId, options))).room_id;
   const read = async (pollId: string, options?: CallOptions) => {
     const roomId = await roomOf(pollId, options);
     return shape(row((await client.get<Row>(`/polls/${segment(pollId)}`, options)).poll), roomId);
@@ -186,7 +209,8 @@ export function pollsModule(client: Client, reader: MessageReader, changed: (roo
 
   return {
     async createPoll(roomId, question, options, anonymous = false, call) {
-      if (isDirect(roomId)) throw new UnsupportedError("createPoll", "the old backend has no polls in direct conversations.");
+      if (isDirect(roomId))
+        throw new UnsupportedError("createPoll", "the old backend has no polls in direct conversations.");
       const texts = options.map((option) => option.trim()).filter(Boolean);
       if (!question.trim() || texts.length < 2) throw new InvalidError("A poll needs a question and two options.");
       const answer = await client.post<Row>("/polls", { roomId, question, options: texts, anonymous }, call);
@@ -228,9 +252,13 @@ export function encryptionModule(client: Client): EncryptionModule {
       return { keys: encryptedKey ? [{ encryptedKey, version: 1 }] : [] };
     },
     async saveRoomKeys(roomId, encryptedKeys, options) {
-      if (isDirect(roomId)) throw new UnsupportedError("saveRoomKeys", "the old backend has no keys for direct conversations.");
+      if (isDirect(roomId))
+        throw new UnsupportedError("saveRoomKeys", "the old backend has no keys for direct conversations.");
       if (options?.version !== undefined && options.version !== 1) {
-        throw new UnsupportedError("saveRoomKeys", "the old backend keeps one key of a user for a room, without versions.");
+        throw new UnsupportedError(
+          "saveRoomKeys",
+          "the old backend keeps one key of a user for a room, without versions.",
+        );
       }
       await client.post(`/rooms/${segment(roomId)}/keys`, { encryptedKeys }, options);
       return { version: 1 };
@@ -238,7 +266,11 @@ export function encryptionModule(client: Client): EncryptionModule {
   };
 }
 
-export async function upload(client: Client, file: File, options?: CallOptions): Promise<{ url: string; path: string }> {
+export async function upload(
+  client: Client,
+  file: File,
+  options?: CallOptions,
+): Promise<{ url: string; path: string }> {
   const form = new FormData();
   form.append("file", file, file.name);
   const answer = await client.post<Row>("/storage/upload", form, options);

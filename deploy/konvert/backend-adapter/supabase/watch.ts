@@ -17,7 +17,13 @@ export interface PollingPeriods {
   activity: number;
 }
 
-export const PERIODS: PollingPeriods = { messages: 3000, rooms: 15_000, notifications: 3000, polls: 5000, activity: 120_000 };
+export const PERIODS: PollingPeriods = {
+  messages: 3000,
+  rooms: 15_000,
+  notifications: 3000,
+  polls: 5000,
+  activity: 120_000,
+};
 
 /** Latencies kept for the median. */
 const LATENCIES = 100;
@@ -54,7 +60,11 @@ export class Watch {
   }
 
   /** Repeats `work` while somebody is logged in, until the returned function is called. */
-  repeat(period: number, work: () => Promise<void>, failed: (error: BackendError) => void): { now: () => void; end: Unsubscribe } {
+  repeat(
+    period: number,
+    work: () => Promise<void>,
+    failed: (error: BackendError) => void,
+  ): { now: () => void; end: Unsubscribe } {
     const job: Job = { period, work, failed, poll: null };
     this.jobs.add(job);
     this.start();
