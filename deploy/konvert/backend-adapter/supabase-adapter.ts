@@ -6,7 +6,7 @@ import type { BackendConfig, IBackendAdapter, Message } from "./interface.js";
 import { present, type KeyValueStorage } from "./modules/context.js";
 import { Outbox, type Draft } from "./modules/outbox.js";
 import { Client } from "./supabase/client.js";
-import { MessageReader, Sender, messagesModule, type Sent } from "./supabase/messages.js";
+import { MessageReader, messagesModule, type Sent } from "./supabase/messages.js";
 import { People, authModule, usersModule } from "./supabase/people.js";
 import { RoomViews, realtimeModule } from "./supabase/realtime.js";
 import type { AchievementDefinition } from "./supabase/records.js";
@@ -20,6 +20,7 @@ import {
   storageModule,
   upload,
 } from "./supabase/social.js";
+import { Sender } from "./supabase/sender.js";
 import { PERIODS, Watch, type PollingPeriods } from "./supabase/watch.js";
 
 export type { AchievementDefinition } from "./supabase/records.js";

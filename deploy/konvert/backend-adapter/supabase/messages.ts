@@ -8,6 +8,7 @@ import { text } from "../modules/people.js";
 import { segment, type Client } from "./client.js";
 import { row, rows, toMessage, type Row } from "./records.js";
 import { isDirect, type RoomReader } from "./rooms.js";
+import type { Sender } from "./sender.js";
 
 const PAGE = 50;
 const MAX_PAGE = 500;
@@ -17,8 +18,6 @@ const DEEPEST = 20_000;
 const SEARCHED = 1000;
 /** Size of the memory that maps message ids to rooms. */
 const KEPT = 5000;
-/** How far the clocks of the device and the server may differ, in milliseconds. */
-const CLOCKS_MS = 120_000;
 
 /** A stored message with its draft. */
 export interface Sent {
@@ -132,59 +131,6 @@ function position(all: Message[], { created, id }: { created: string; id: string
   if (exact >= 0) return exact;
   const later = all.findIndex(({ created_at }) => created_at >= created);
   return later >= 0 ? later : all.length;
-}
-
-/** Stores drafts. The backend chooses ids, so after a lost answer the message is found by content. */
-export class Sender {
-  /** Ids of attempted drafts; stored messages by draft id. */
-  private readonly attempted = new Set<string>();
-  private readonly stored = new Map<string, Message>();
-
-  constructor(
-    private readonly client: Client,
-    private readonly reader: MessageReader,
-  ) {}
-
-  /** Stored message of a draft. */
-  messageOf(draftId: string): Message | undefined {
-    return this.stored.get(draftId);
-  }
-
-  async store(draft: Draft): Promise<Message> {
-    const isRepeated = this.attempted.has(draft.id) || Date.now() - Date.parse(draft.created) > 5000;
-    this.attempted.add(draft.id);
-    const earlier = isRepeated ? await this.earlierAttempt(draft) : undefined;
-    const message = this.reader.remember(earlier ?? (await this.create(draft)));
-    this.attempted.delete(draft.id);
-    this.stored.set(draft.id, message);
-    if (this.stored.size > KEPT) for (const id of [...this.stored.keys()].slice(0, KEPT / 10)) this.stored.delete(id);
-    return message;
-  }
-
-  private async create({ room, content, type, replyTo }: Draft): Promise<Message> {
-    const body = present({ content, type, replyTo });
-    const answer = isDirect(room)
-      ? await this.client.post<Row>(`/dm/${segment(room)}/messages`, body)
-      : await this.client.post<Row>("/messages", { roomId: room, ...body });
-    const raw = row(answer.message);
-    return toMessage(text(raw.id) ? raw : answer); // a poll comes with its message
-  }
-
-  private async earlierAttempt(draft: Draft): Promise<Message | undefined> {
-    const me = this.client.me();
-    const since = new Date(Date.parse(draft.created) - CLOCKS_MS).toISOString();
-    const taken = new Set([...this.stored.values()].map(({ id }) => id));
-    const candidates = await this.reader.newest(draft.room, MAX_PAGE);
-    return candidates.find(
-      ({ id, sender_id, content, type, reply_to, created_at }) =>
-        sender_id === me &&
-        content === draft.content &&
-        type === draft.type &&
-        reply_to === draft.replyTo &&
-        created_at >= since &&
-        !taken.has(id),
-    );
-  }
 }
 
 /** Type of a message for a file, with the names of the old chat. */
