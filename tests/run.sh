@@ -7,14 +7,14 @@
 #     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
 #                  example
 #     quickstart   deploy/quickstart.sh, and its demo chat in a real browser
-#     adapter      the chat's backend adapter against PocketBase and the gateway
+#     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
 # faketime, openssl and chromium (apt-get, as root or with sudo), nginx (downloaded and unpacked), PocketBase
-# (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on free ports and use no running server of
+# (deploy/get-pocketbase.sh), npm packages, for adapter also postgresql (apt-get). The tests start separate servers on free ports and use no running server of
 # the machine. $KONVERT_GATEWAY names a gateway binary for node, quickstart, adapter and the faults, instead of a build. The
 # output of each suite stays in target/test-logs/. The last line sums up: "N passed, N failed".
 set -euo pipefail
@@ -107,6 +107,8 @@ run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,d
 count_quickstart() { count_tap "$@"; }
 
 prepare_adapter() {
+  # Its programs stand outside of $PATH, in a folder for each version.
+  need_package postgresql /usr/lib/postgresql/*/bin/initdb
   need_pocketbase
   need_npm_packages
   need_npm_packages deploy/konvert/backend-adapter

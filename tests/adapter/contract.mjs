@@ -5,12 +5,15 @@
 //   backend.adapter(): an adapter without a login
 //   backend.promote(userId, role): gives a role, as an operator does
 //   backend.password: the password of all users
+//
+// `differences` are tests that replace those of the same title, for a backend that keeps less of the contract: what
+// it does instead, mostly a typed error.
 
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe, test as nodeTest } from "node:test";
 import { collector, until } from "./stage.mjs";
 
-const refused =
+export const refused =
   (...codes) =>
   (error) => {
     assert.ok(codes.includes(error.code), `expected ${codes.join(" or ")}, got ${error.code}: ${error.message}`);
@@ -28,9 +31,18 @@ const get = async (url) => {
   return { status: reply.status, bytes: Buffer.from(await reply.arrayBuffer()) };
 };
 
-export function contract(name, start) {
+export function contract(name, start, differences = {}) {
   describe(`${name} keeps the contract`, () => {
     let backend, anna, boris, vera, guest, room, message;
+    const unused = new Set(Object.keys(differences));
+    const test = (title, body) => {
+      const instead = differences[title];
+      unused.delete(title);
+      nodeTest(
+        instead ? `differs: ${title}` : title,
+        instead ? () => instead({ backend, anna, boris, vera, guest, room, message }) : body,
+      );
+    };
 
     before(async () => {
       backend = await start();
@@ -854,5 +866,6 @@ export function contract(name, start) {
       test("subscriptions refuse a guest", () =>
         assert.throws(() => guest.subscribeToUser({}), refused("unauthorized")));
     });
+    nodeTest("each difference names a test", () => assert.deepEqual([...unused], []));
   });
 }

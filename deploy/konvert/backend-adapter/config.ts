@@ -19,6 +19,7 @@ const env: ViteEnvironment = {
   VITE_GATEWAY_URL: import.meta.env?.VITE_GATEWAY_URL,
   VITE_SUPABASE_URL: import.meta.env?.VITE_SUPABASE_URL,
   VITE_SUPABASE_ANON_KEY: import.meta.env?.VITE_SUPABASE_ANON_KEY,
+  VITE_SUPABASE_FUNCTION: import.meta.env?.VITE_SUPABASE_FUNCTION,
   VITE_E2EE_ENABLED: import.meta.env?.VITE_E2EE_ENABLED,
   VITE_REALTIME_ENABLED: import.meta.env?.VITE_REALTIME_ENABLED,
   VITE_REALTIME_TRANSPORT: import.meta.env?.VITE_REALTIME_TRANSPORT,
@@ -43,7 +44,9 @@ export function readConfig(from: ViteEnvironment): BackendConfig {
   if (type === "supabase") {
     const url = text(from, "VITE_SUPABASE_URL");
     if (!url) throw new Error("VITE_SUPABASE_URL is missing: set it to the project's URL in .env.");
-    return { type, url, apiKey: text(from, "VITE_SUPABASE_ANON_KEY"), transport, features };
+    const functionName = text(from, "VITE_SUPABASE_FUNCTION");
+    const apiKey = text(from, "VITE_SUPABASE_ANON_KEY");
+    return { type, url, apiKey, transport, features, ...(functionName ? { functionName } : {}) };
   }
   // Without an address, PocketBase and the gateway are expected behind the page's own origin.
   const url = text(from, "VITE_POCKETBASE_URL") || origin("http://127.0.0.1:8090");

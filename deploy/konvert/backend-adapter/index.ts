@@ -3,3 +3,4 @@ export * from "./errors.js";
 export * from "./config.js";
 export { createRealtime } from "./realtime.js";
 export { default as PocketBaseAdapter, type PocketBaseAdapterOptions } from "./pocketbase-adapter.js";
+export { default as SupabaseAdapter, type SupabaseAdapterOptions } from "./supabase-adapter.js";

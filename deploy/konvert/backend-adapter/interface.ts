@@ -535,6 +535,8 @@ export interface BackendConfig {
   /** Address of the gateway's WebSocket. */
   gatewayUrl?: string;
   apiKey?: string;
+  /** Name of the edge function on Supabase; that of the chat's own unless given. */
+  functionName?: string;
   transport: RealtimeTransport;
   features: { realtime: boolean; fileUpload: boolean; voiceVideo: boolean; e2ee: boolean };
 }

@@ -22,7 +22,8 @@ export interface ConnectionState {
    * lost. "closed": the login is over (see `error`), and nothing is retried.
    */
   state: "idle" | "connecting" | "connected" | "reconnecting" | "closed";
-  transport: "gateway" | "pocketbase";
+  /** "polling": the old backend on Supabase is asked again and again. */
+  transport: "gateway" | "pocketbase" | "polling";
   /** When this state began, in unix milliseconds. */
   since: number;
   error?: BackendError;
