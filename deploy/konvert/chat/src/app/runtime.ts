@@ -1,0 +1,68 @@
+// Settings that come with the page at run time: `config.json` beside the page, where the server has one. A built chat
+// therefore works wherever it is served; without the file, everything is expected behind the page's own origin.
+
+import { getBackendConfig, websocketUrl } from "konvert-backend-adapter/config";
+import type { BackendConfig } from "konvert-backend-adapter/interface";
+
+export interface DemoUser {
+  id: string;
+  name: string;
+  email: string;
+  password: string;
+}
+
+interface ConfigFile {
+  pocketbase?: string;
+  websocket?: string;
+  /** The gateway listens on every address: its host is the page's host, as seen by this device. */
+  anyHost?: boolean;
+  transport?: "gateway" | "pocketbase";
+  e2ee?: boolean;
+  users?: DemoUser[];
+  room?: string;
+}
+
+export interface Runtime {
+  backend: BackendConfig;
+  /** Users of a demo, with passwords that everybody knows. */
+  users: readonly DemoUser[];
+  /** Room that a demo opens first. */
+  room: string | null;
+  /** Login of this tab only, as demo pages need it: `?user=alice`. */
+  demoUser: DemoUser | null;
+}
+
+let loaded: Runtime | undefined;
+
+export function runtime(): Runtime {
+  if (!loaded) throw new Error("runtime() is called before loadRuntime()");
+  return loaded;
+}
+
+export async function loadRuntime(): Promise<Runtime> {
+  const file = await readFile();
+  const backend = { ...getBackendConfig() };
+  if (file.pocketbase) backend.url = new URL(file.pocketbase, location.href).href.replace(/\/$/, "");
+  if (file.websocket) {
+    const url = new URL(websocketUrl(new URL(file.websocket, location.href).href));
+    if (file.anyHost) url.hostname = location.hostname;
+    backend.gatewayUrl = url.href;
+  }
+  const transport = new URLSearchParams(location.search).get("transport") ?? file.transport;
+  if (transport === "gateway" || transport === "pocketbase") backend.transport = transport;
+  if (file.e2ee !== undefined) backend.features = { ...backend.features, e2ee: file.e2ee };
+  const users = file.users ?? [];
+  const wanted = new URLSearchParams(location.search).get("user")?.toLowerCase();
+  const demoUser = users.find(({ name }) => name.toLowerCase() === wanted) ?? null;
+  return (loaded = { backend, users, room: file.room ?? null, demoUser });
+}
+
+async function readFile(): Promise<ConfigFile> {
+  try {
+    const reply = await fetch("config.json", { cache: "no-store" });
+    if (!reply.ok || !reply.headers.get("content-type")?.includes("json")) return {};
+    return (await reply.json()) as ConfigFile;
+  } catch {
+    return {}; // no such file, or another page instead of it: the defaults hold
+  }
+}

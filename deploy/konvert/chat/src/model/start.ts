@@ -1,0 +1,30 @@
+// What begins with a login and ends with it, in this order.
+
+import type { User } from "konvert-backend-adapter/interface";
+import { closeConnection, openConnection } from "./connection";
+import { openDrafts } from "./drafts";
+import { closeFriends, openFriends } from "./friends";
+import { closePeople, rememberPeople } from "./people";
+import { closeRooms, openRooms } from "./rooms";
+import { closeSecrecy, openSecrecy } from "./secrecy";
+import { closeTimelines } from "./timeline";
+import { closeTyping } from "./typing";
+
+export async function startChat(user: User): Promise<void> {
+  openDrafts(user.id);
+  rememberPeople([user]);
+  await openSecrecy(user);
+  openConnection();
+  openRooms(user.id);
+  openFriends(user.id);
+}
+
+export function stopChat(): void {
+  closeTimelines();
+  closeTyping();
+  closeFriends();
+  closeRooms();
+  closePeople();
+  closeConnection();
+  closeSecrecy();
+}
