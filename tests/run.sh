@@ -6,7 +6,8 @@
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
 #                  example
-#     quickstart   deploy/quickstart.sh, and its demo chat in a real browser
+#     quickstart   deploy/quickstart.sh, and its plain page in a real browser
+#     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
@@ -34,12 +35,12 @@ main() {
   fi
   for suite; do
     case $suite in
-      rust | node | quickstart) ;;
+      rust | node | quickstart | chat) ;;
       -h | --help) usage; return ;;
-      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart (see --help)" ;;
+      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart, chat (see --help)" ;;
     esac
   done
-  [[ $# -gt 0 ]] || suites=(rust node quickstart)
+  [[ $# -gt 0 ]] || suites=(rust node quickstart chat)
 
   mkdir -p "$logs"
   for suite in "${suites[@]}"; do "prepare_$suite"; done
@@ -96,6 +97,13 @@ prepare_quickstart() {
 }
 run_quickstart() { build_gateway; run_node_tests "$1" tests/node/{quickstart,demo}.test.mjs; }
 count_quickstart() { count_tap "$@"; }
+
+prepare_chat() {
+  prepare_quickstart
+  build_chat
+}
+run_chat() { build_gateway; run_node_tests "$1" tests/chat/*.test.mjs; }
+count_chat() { count_tap "$@"; }
 
 # One file at a time, since some tests measure. Output for readers goes to stdout, output for counting to the log $1.
 run_node_tests() {
@@ -165,6 +173,19 @@ need_npm_packages() {
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
     cp package-lock.json node_modules/.installed-lock.json
   fi
+  cd "$root"
+}
+
+# The chat, from its own packages, with its types checked.
+build_chat() {
+  cd deploy/konvert/chat
+  if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
+    say "installing the npm packages of the chat"
+    npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+    cp package-lock.json node_modules/.installed-lock.json
+  fi
+  say "building the chat"
+  npm run build
   cd "$root"
 }
 
