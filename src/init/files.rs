@@ -61,8 +61,20 @@ const BLANK: &[Embedded] = files!("pocketbase":
 const CHAT: &[Embedded] = files!("konvert/pocketbase":
     "pb_hooks/gateway.config.js"
     "pb_hooks/konvert.pb.js"
+    "pb_hooks/konvert/achievements.js"
+    "pb_hooks/konvert/call.js"
+    "pb_hooks/konvert/direct.js"
+    "pb_hooks/konvert/friends.js"
+    "pb_hooks/konvert/keys.js"
+    "pb_hooks/konvert/messages.js"
+    "pb_hooks/konvert/notifications.js"
+    "pb_hooks/konvert/polls.js"
+    "pb_hooks/konvert/rooms.js"
+    "pb_hooks/konvert/summary.js"
+    "pb_hooks/konvert/users.js"
     "pb_hooks/push.pb.js"
     "pb_migrations/1795219260_konvert_schema.js"
+    "pb_migrations/1796083260_konvert_chat.js"
 );
 
 const KANBAN: &[Embedded] = files!("kanban/pocketbase":

@@ -20,8 +20,11 @@ module.exports = {
     reactions: ["room:{message.room}"],
     room_members: ["room:{room}"],
     rooms: ["room:{id}"],
+    pins: ["room:{room}"],
+    polls: ["room:{room}"],
     friend_requests: ["user:{from}", "user:{to}"],
     room_keys: ["user:{user}"],
     achievements: ["user:{user}"],
+    notifications: ["user:{user}"],
   },
 };

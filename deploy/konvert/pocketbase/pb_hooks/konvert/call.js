@@ -1,0 +1,108 @@
+// Frame of the chat's routes: who calls, what is refused and how, one transaction per write.
+
+/** A refused call, answered as {status, code, message}; the codes are those of the adapter's errors.ts. */
+class Refusal extends Error {
+  constructor(status, code, message, more = {}) {
+    super(message);
+    Object.assign(this, { status, code, more });
+  }
+}
+
+const refuse = {
+  unauthorized: (message) => fail(401, "unauthorized", message),
+  forbidden: (message, more) => fail(403, "forbidden", message, more),
+  missing: (message) => fail(404, "not_found", message),
+  invalid: (message) => fail(400, "invalid", message),
+  conflict: (message) => fail(409, "conflict", message),
+};
+
+function fail(...how) {
+  throw new Refusal(...how);
+}
+
+/** PocketBase's form of the present moment; dates compare as texts. */
+function now() {
+  return new Date().toISOString().replace("T", " ");
+}
+
+/** The logged-in user's record. Refuses guests, users of other collections and banned users. */
+function caller(e) {
+  if (!e.auth || e.auth.collection().name !== "users") refuse.unauthorized("Log in first.");
+  const until = e.auth.getString("banned_until");
+  if (until > now()) fail(403, "banned", "This account is banned.", { until });
+  return e.auth;
+}
+
+/** The caller, who may also write: refuses muted users. */
+function writer(e) {
+  const user = caller(e);
+  const until = user.getString("muted_until");
+  if (until > now()) fail(403, "muted", "This account is muted.", { until });
+  return user;
+}
+
+/** Answers a request with the result of `work`, a refusal with its status and code. */
+function answer(e, work) {
+  try {
+    return e.json(200, work() ?? {});
+  } catch (err) {
+    if (!(err instanceof Refusal)) throw err;
+    return e.json(err.status, { status: err.status, code: err.code, message: err.message, data: {}, ...err.more });
+  }
+}
+
+/** Runs `work(tx)` in one transaction and returns its result. An exception, also a refusal, undoes all writes. */
+function transaction(app, work) {
+  let result, problem;
+  try {
+    app.runInTransaction((tx) => {
+      try {
+        result = work(tx);
+      } catch (err) {
+        problem = err;
+        throw err;
+      }
+    });
+  } catch (err) {
+    throw problem ?? err; // PocketBase wraps the exception, which would lose its class
+  }
+  return result;
+}
+
+/** A record that the caller may view; anything else is missing. */
+function visible(app, e, collection, id) {
+  const record = find(app, collection, "id = {:id}", { id });
+  const rule = record && record.collection().viewRule;
+  if (!record || !app.canAccessRecord(record, e.requestInfo(), rule)) refuse.missing(`No such record in ${collection}.`);
+  return record;
+}
+
+/** The first record that fits the filter, else null. */
+function find(app, collection, filter, values) {
+  return app.findRecordsByFilter(collection, filter, "", 1, 0, values)[0] ?? null;
+}
+
+/** Saves a new record. */
+function create(app, collection, values) {
+  const record = new Record(app.findCachedCollectionByNameOrId(collection), values);
+  app.save(record);
+  return record;
+}
+
+/** The JSON value that a query returns in its column `value`. */
+function query(app, sql, values) {
+  const row = new DynamicModel({ value: "" });
+  app.db().newQuery(sql).bind(values).one(row);
+  return JSON.parse(row.value);
+}
+
+/** Whether a record event belongs to an import, whose records are written as they are. */
+function isImport(e) {
+  return Boolean(e.context && e.context.value("gateway.import"));
+}
+
+function body(e) {
+  return e.requestInfo().body ?? {};
+}
+
+module.exports = { refuse, caller, writer, answer, transaction, visible, find, create, query, isImport, body, now };

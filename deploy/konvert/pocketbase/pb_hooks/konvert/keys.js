@@ -1,0 +1,51 @@
+// Keys of rooms for end-to-end encryption. The server stores encrypted keys and cannot read them.
+
+const { refuse, caller, answer, transaction, find, create, query, body } = require(`${__hooks}/konvert/call.js`);
+const { membership } = require(`${__hooks}/konvert/rooms.js`);
+
+const MAX_KEYS = 1000;
+
+/**
+ * Stores the room's key for several members, all or none. Without a version: the room's current version, or the next
+ * version if one of the users has a different key of the current version.
+ */
+function save(e) {
+  return answer(e, () => {
+    const me = caller(e);
+    const room = e.request.pathValue("id");
+    const { keys, version } = body(e);
+    const entries = Object.entries(keys ?? {});
+    if (entries.length === 0 || entries.length > MAX_KEYS) refuse.invalid(`keys: an object of 1 to ${MAX_KEYS} encrypted keys by user id.`);
+    if (!entries.every(([, key]) => typeof key === "string" && key !== "")) refuse.invalid("Each key must be a text.");
+    if (version !== undefined && !(Number.isInteger(version) && version >= 0)) refuse.invalid("version must be a whole number.");
+    return transaction(e.app, (tx) => {
+      if (!membership(tx, room, me.id)) refuse.forbidden("Only members may store keys of a room.");
+      const current = version ?? nextVersion(tx, room, entries);
+      for (const [user, key] of entries) store(tx, room, user, key, current);
+      return { version: current };
+    });
+  });
+}
+
+function stored(tx, room, user, version) {
+  return find(tx, "room_keys", "room = {:room} && user = {:user} && key_version = {:version}", { room, user, version });
+}
+
+function nextVersion(tx, room, entries) {
+  const newest = query(tx, "SELECT json_array(max(key_version)) value FROM room_keys WHERE room = {:room}", { room })[0];
+  if (newest === null) return 1;
+  const differs = entries.some(([user, key]) => {
+    const existing = stored(tx, room, user, newest);
+    return existing && existing.getString("encrypted_key") !== key;
+  });
+  return differs ? newest + 1 : newest;
+}
+
+function store(tx, room, user, key, version) {
+  if (!membership(tx, room, user)) refuse.forbidden(`Keys are for members only; ${user} is none.`);
+  const existing = stored(tx, room, user, version);
+  if (!existing) create(tx, "room_keys", { room, user, encrypted_key: key, key_version: version });
+  else if (existing.getString("encrypted_key") !== key) refuse.conflict(`${user} has another key of version ${version}.`);
+}
+
+module.exports = { save };
