@@ -81,6 +81,26 @@ export class ChatLab extends Lab {
     return this.facts.users.find((user) => user.name.toLowerCase() === name);
   }
 
+  /** A public room of Alice with `count` messages, "line 0" and so on, written by the superuser in batches. */
+  async longRoom(count) {
+    const owner = this.user("alice").id;
+    const { id: room } = await this.api("POST", "rooms/records", { name: "Archive", type: "public", owner });
+    for (let from = 0; from < count; from += 50) {
+      const requests = Array.from({ length: Math.min(50, count - from) }, (_, index) => ({
+        method: "POST",
+        url: "/api/collections/messages/records",
+        body: { room, author: owner, type: "text", content: `line ${from + index} ${"and so on ".repeat((from + index) % 12)}` },
+      }));
+      const reply = await fetch(`${this.facts.pocketbase}/api/batch`, {
+        method: "POST",
+        headers: { "content-type": "application/json", authorization: this.token },
+        body: JSON.stringify({ requests }),
+      });
+      assert.ok(reply.ok, `batch: ${reply.status} ${reply.ok ? "" : await reply.text()}`);
+    }
+    return room;
+  }
+
   async membership(user, room = this.facts.room) {
     const filter = encodeURIComponent(`room="${room}" && user="${this.user(user).id}"`);
     const { items } = await this.api("GET", `room_members/records?filter=${filter}`);

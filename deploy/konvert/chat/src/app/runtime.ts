@@ -2,7 +2,7 @@
 // therefore works wherever it is served; without the file, everything is expected behind the page's own origin.
 
 import { getBackendConfig, websocketUrl } from "konvert-backend-adapter/config";
-import type { BackendConfig } from "konvert-backend-adapter/interface";
+import type { BackendConfig, RealtimeTransport } from "konvert-backend-adapter/interface";
 
 export interface DemoUser {
   id: string;
@@ -16,7 +16,7 @@ interface ConfigFile {
   websocket?: string;
   /** The gateway listens on every address: its host is the page's host, as seen by this device. */
   anyHost?: boolean;
-  transport?: "gateway" | "pocketbase";
+  transport?: RealtimeTransport;
   e2ee?: boolean;
   users?: DemoUser[];
   room?: string;
@@ -49,7 +49,7 @@ export async function loadRuntime(): Promise<Runtime> {
     backend.gatewayUrl = url.href;
   }
   const transport = new URLSearchParams(location.search).get("transport") ?? file.transport;
-  if (transport === "gateway" || transport === "pocketbase") backend.transport = transport;
+  if (transport === "gateway" || transport === "pocketbase" || transport === "auto") backend.transport = transport;
   if (file.e2ee !== undefined) backend.features = { ...backend.features, e2ee: file.e2ee };
   const users = file.users ?? [];
   const wanted = new URLSearchParams(location.search).get("user")?.toLowerCase();
