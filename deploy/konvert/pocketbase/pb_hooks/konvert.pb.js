@@ -55,6 +55,11 @@ routerAdd("POST", "/api/konvert/users/{id}/mute", (e) => require(`${__hooks}/kon
 routerAdd("DELETE", "/api/konvert/users/{id}/mute", (e) => require(`${__hooks}/konvert/users.js`).unmute(e));
 routerAdd("PUT", "/api/konvert/users/{id}/role", (e) => require(`${__hooks}/konvert/users.js`).setRole(e));
 
+// Whether the caller may write at all: a rule's refusal does not say that an account is banned or muted.
+routerAdd("GET", "/api/konvert/me", (e) => {
+  const { answer, writer } = require(`${__hooks}/konvert/call.js`);
+  return answer(e, () => ({ id: writer(e).id }));
+});
 routerAdd("GET", "/api/konvert/summary", (e) => require(`${__hooks}/konvert/summary.js`).summary(e));
 routerAdd("POST", "/api/konvert/rooms", (e) => require(`${__hooks}/konvert/rooms.js`).createRoom(e));
 routerAdd("POST", "/api/konvert/favorites", (e) => require(`${__hooks}/konvert/rooms.js`).favorites(e));
