@@ -18,8 +18,8 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 const SEED: (&str, &str) = (
-    "pb_migrations/1795219270_demo_seed.js",
-    include_str!("../../deploy/demo/pocketbase/pb_migrations/1795219270_demo_seed.js"),
+    "pb_migrations/1796083270_demo_seed.js",
+    include_str!("../../deploy/demo/pocketbase/pb_migrations/1796083270_demo_seed.js"),
 );
 pub const SUPERUSER: &str = "admin@example.com";
 /// The seed's users (id, name, e-mail, password) and room.

@@ -38,6 +38,8 @@ export async function signUp(email: string, password: string, username: string):
 
 export async function logOut(): Promise<void> {
   leave(false);
+  // Otherwise a reload would log the demo user in again.
+  history.replaceState(null, "", location.pathname);
   await backend().signout();
 }
 
