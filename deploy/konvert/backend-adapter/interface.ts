@@ -264,8 +264,10 @@ export interface RoomHandlers {
   onMember?(change: { action: "create" | "update" | "delete"; userId: string; role: MemberRole; last_read?: string }): void;
   onRoom?(room: Partial<Room> & { id: string }): void;
   onPoll?(pollId: string): void;
+  /** A message was pinned or unpinned: `pinned_message_ids` of the room has changed. */
+  onPins?(): void;
   onTyping?(typing: { userId: string; until: number }): void;
-  /** Ids of all users who have the room open: at the start and after each change. */
+  /** Ids of all users who have the chat open and see this room: at the start and after each change. */
   onPresence?(userIds: string[]): void;
   /** Changes may have been missed: load the messages again. */
   onResync?(reason: ResyncReason): void;
@@ -434,7 +436,7 @@ export interface RealtimeModule {
   setStatus(mode: UserMode): Promise<void>;
   getStatus(): Promise<{ mode: UserMode }>;
   getStatuses(userIds: string[]): Promise<{ statuses: Record<string, UserState> }>;
-  /** Ids of users who have the room open. The room must be subscribed. */
+  /** Ids of users who have the chat open and see this room. The room must be subscribed. */
   presence(roomId: string): Promise<{ userIds: string[] }>;
   connectionState(): ConnectionState;
   onConnectionState(callback: (state: ConnectionState) => void): Unsubscribe;

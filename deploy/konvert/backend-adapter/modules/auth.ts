@@ -5,9 +5,8 @@ import type { AuthModule, User } from "../interface.js";
 import { BackendError, ForbiddenError, UnauthorizedError } from "../errors.js";
 import { quoted, type Context } from "./context.js";
 import { list, text, type People } from "./people.js";
-import type { Outbox } from "./outbox.js";
 
-export function authModule(context: Context, people: People, outbox: Outbox): AuthModule {
+export function authModule(context: Context, people: People, outbox: { clear(): void }): AuthModule {
   const { pocketbase } = context;
 
   /** The caller's own record, with friends, blocked users and newest room keys. */

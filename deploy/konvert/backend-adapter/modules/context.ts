@@ -152,9 +152,9 @@ function isRefusal(error: BackendError): boolean {
   return error.status === 400 && !isOurs && Object.keys(error.fields).length === 0;
 }
 
-/** A text as a literal of PocketBase's filters. */
+/** A text as a literal of PocketBase's filters, which know one escape: a quote. A backslash at the end is lost. */
 export function quoted(text: string): string {
-  return JSON.stringify(text);
+  return `'${text.replace(/\\+$/, "").replaceAll("'", "\\'")}'`;
 }
 
 /** PocketBase's date as ISO 8601; empty becomes undefined. */

@@ -53,6 +53,10 @@ export class People {
     if (this.known.size > KEPT) for (const id of [...this.known.keys()].slice(0, KEPT / 10)) this.known.delete(id);
   }
 
+  clear(): void {
+    this.known.clear();
+  }
+
   /** A cached user, perhaps outdated. */
   cached(id: string): User | undefined {
     return this.known.get(id)?.user;
