@@ -32,8 +32,12 @@ export async function logIn(email: string, password: string): Promise<void> {
   await enter((await backend().signin(email, password)).user);
 }
 
-export async function signUp(email: string, password: string, username: string): Promise<void> {
-  await enter((await backend().signup(email, password, username)).user);
+/** The username comes from the name: without blanks and without the characters that a username may not have. */
+export async function signUp(email: string, password: string, name: string): Promise<void> {
+  const username = name.replace(/[\s@/:,]+/g, "_");
+  const { user } = await backend().signup(email, password, username);
+  if (username !== name) await backend().updateUserProfile({ display_name: name }).catch(() => undefined);
+  await enter(user);
 }
 
 export async function logOut(): Promise<void> {

@@ -100,6 +100,7 @@ function useLastText(room: RoomView, t: TFunction): string {
   const content = last?.content ?? "";
   const known = last ? contentNow(last) : null;
   const [, setRead] = useState(0);
+  const author = usePerson(last?.sender_id ?? "");
   const keys = useSecrecy((state) => state.keyrings[room.id]);
   useEffect(() => {
     if (!content || !isSecret(content) || contentNow({ content })) return;
@@ -111,8 +112,8 @@ function useLastText(room: RoomView, t: TFunction): string {
   }, [content, room.id, keys]);
   if (!last) return t("rooms.empty");
   const own = last.sender_id === meId();
-  const author = room.type === "dm" && !own ? "" : own ? `${t("rooms.you")} ` : `${last.sender_username}: `;
-  if (!known) return author + t("rooms.encryptedPreview");
-  if (known.text) return author + known.text;
-  return author + (last.type === "image" ? t("rooms.photo") : (known.files[0]?.name ?? t("rooms.file")));
+  const from = room.type === "dm" && !own ? "" : own ? `${t("rooms.you")} ` : `${nameOf(author) || last.sender_username}: `;
+  if (!known) return from + t("rooms.encryptedPreview");
+  if (known.text) return from + known.text;
+  return from + (last.type === "image" ? t("rooms.photo") : (known.files[0]?.name ?? t("rooms.file")));
 }
