@@ -1,6 +1,7 @@
 // The chat in a real Chromium, on servers that `konvert-gateway dev` starts with free ports and data of their own.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
@@ -42,6 +43,19 @@ export class ChatLab extends Lab {
     this.token = (await this.api("POST", "_superusers/auth-with-password", { identity: email, password })).token;
   }
 
+  /** Keeps a picture of each open page if a test fails. */
+  explained(body) {
+    return super.explained(async (t) => {
+      try {
+        return await body(t);
+      } catch (error) {
+        const pages = this.browser?.contexts().flatMap((context) => context.pages()) ?? [];
+        await Promise.allSettled(pages.slice(0, 4).map((page, index) => shot(page, `failed-${index}`)));
+        throw error;
+      }
+    });
+  }
+
   /** A browser profile of its own. `options` are those of playwright's newContext. */
   async context(t, options = {}) {
     const context = await this.browser.newContext({ locale: "en-GB", viewport: { width: 1280, height: 800 }, ...options });
@@ -56,6 +70,13 @@ export class ChatLab extends Lab {
     await page.goto(`${this.facts.pocketbase}/?user=${user}`);
     await inChat(page);
     return page;
+  }
+
+  /** Alice and Bob, each in a profile of their own, for all tests of a file. */
+  async pair() {
+    [this.alice, this.bob] = await Promise.all([this.enter(null, "alice"), this.enter(null, "bob")]);
+    for (const page of [this.alice, this.bob]) await openRoom(page, "Demo");
+    return this;
   }
 
   async page(context) {
@@ -81,23 +102,23 @@ export class ChatLab extends Lab {
     return this.facts.users.find((user) => user.name.toLowerCase() === name);
   }
 
-  /** A public room of Alice with `count` messages, "line 0" and so on, written by the superuser in batches. */
+  /**
+   * A public room of Alice with `count` messages, "line 0" and so on. They go straight into PocketBase's database: its
+   * API would need a minute.
+   */
   async longRoom(count) {
     const owner = this.user("alice").id;
     const { id: room } = await this.api("POST", "rooms/records", { name: "Archive", type: "public", owner });
-    for (let from = 0; from < count; from += 50) {
-      const requests = Array.from({ length: Math.min(50, count - from) }, (_, index) => ({
-        method: "POST",
-        url: "/api/collections/messages/records",
-        body: { room, author: owner, type: "text", content: `line ${from + index} ${"and so on ".repeat((from + index) % 12)}` },
-      }));
-      const reply = await fetch(`${this.facts.pocketbase}/api/batch`, {
-        method: "POST",
-        headers: { "content-type": "application/json", authorization: this.token },
-        body: JSON.stringify({ requests }),
-      });
-      assert.ok(reply.ok, `batch: ${reply.status} ${reply.ok ? "" : await reply.text()}`);
-    }
+    const script = [
+      "import sqlite3, sys",
+      "file, room, author, count = sys.argv[1:]",
+      "db = sqlite3.connect(file, timeout=20)",
+      "row = lambda i: ('line%011d' % i, room, author, 'line %d ' % i + 'and so on ' * (i % 12), '2026-01-%02d %02d:%02d:%02d.%03dZ' % (1 + i // 86400, i // 3600 % 24, i // 60 % 60, i % 60, 0))",
+      "db.executemany(\"INSERT INTO messages (id, room, author, content, type, created, updated) VALUES (?1, ?2, ?3, ?4, 'text', ?5, ?5)\", map(row, range(int(count))))",
+      "db.commit()",
+    ].join("\n");
+    const database = join(this.folder, "data/pb_data/data.db");
+    execFileSync("python3", ["-c", script, database, room, owner, String(count)]);
     return room;
   }
 
@@ -117,11 +138,15 @@ export async function inChat(page) {
 export const connected = (page) => page.locator("[data-banner=hidden]").waitFor({ state: "attached" });
 export const composer = (page) => page.locator("[data-composer]");
 export const log = (page) => page.getByRole("log");
-export const message = (page, text) => log(page).locator("article").filter({ hasText: text });
+/** Messages whose own text contains `text`: not those that quote it. */
+export const message = (page, text) =>
+  log(page).locator("article").filter({ has: page.locator("[data-body]").filter({ hasText: text }) });
 
 /** Opens a chat from the list. */
 export async function openRoom(page, name) {
-  await page.getByRole("navigation").getByRole("button").filter({ hasText: name }).first().click();
+  const items = page.getByRole("navigation").getByRole("listitem").getByRole("button").filter({ hasText: name });
+  await items.first().click();
+  await page.locator("nav [aria-current]").filter({ hasText: name }).waitFor({ state: "attached" }); // hidden on a phone
   await composer(page).waitFor();
 }
 

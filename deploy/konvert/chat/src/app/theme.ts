@@ -37,7 +37,7 @@ export const theme = createTheme({
   fontSizes: { xs: "0.75rem", sm: "0.8438rem", md: "0.9375rem", lg: "1.0625rem", xl: "1.25rem" },
   cursorType: "pointer",
   components: {
-    Menu: { defaultProps: { shadow: "md", radius: "md", position: "bottom-end" } },
+    Menu: { defaultProps: { shadow: "md", radius: "md", position: "bottom-end", withInitialFocusPlaceholder: false } },
     Tooltip: { defaultProps: { openDelay: 400, withArrow: false, fz: "xs" } },
     Modal: { defaultProps: { radius: "lg", centered: true, overlayProps: { backgroundOpacity: 0.45 } } },
     ActionIcon: { defaultProps: { variant: "subtle", color: "gray", size: "lg" } },

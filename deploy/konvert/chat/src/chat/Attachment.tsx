@@ -1,6 +1,6 @@
 // A file of a message: an image in the timeline, anything else as a line to download.
 
-import { Loader } from "@mantine/core";
+import { Loader, VisuallyHidden } from "@mantine/core";
 import { IconDownload, IconFile } from "@tabler/icons-react";
 import { useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
@@ -56,12 +56,14 @@ function Picture({ file, message }: { file: ShownFile; message: ShownMessage }) 
 function Download({ file, message }: { file: ShownFile; message: ShownMessage }) {
   const { t } = useTranslation();
   return (
-    <button type="button" className={styles.file} onClick={() => void open(file, message)} aria-label={t("message.download", { name: file.name })}>
+    <button type="button" className={styles.file} onClick={() => void open(file, message)} title={t("message.download", { name: file.name })}>
       <span className={styles.icon}>
         <IconFile size={20} />
       </span>
       <span className={styles.name}>
-        {file.name}
+        <span>
+          <VisuallyHidden>{t("message.downloadFile")}</VisuallyHidden> {file.name}
+        </span>{" "}
         {file.note && <span className={styles.size}>{sizeText(file.note.size)}</span>}
       </span>
       <IconDownload size={18} aria-hidden="true" />

@@ -51,7 +51,7 @@ export function Bubble({ message, room, tail, children }: Props) {
         </p>
       ) : (
         message.text && (
-          <div className={large ? styles.large : styles.text}>
+          <div data-body className={large ? styles.large : styles.text}>
             <RichText text={message.text} mentions={message.mentions ?? []} />
           </div>
         )
@@ -63,7 +63,7 @@ export function Bubble({ message, room, tail, children }: Props) {
           <Button size="compact-xs" variant="light" onClick={() => retry(message)}>
             {t("message.retry")}
           </Button>
-          <Button size="compact-xs" variant="subtle" color="red" onClick={() => discard(message)}>
+          <Button size="compact-xs" variant="subtle" color="red" className="k-danger" onClick={() => discard(message)}>
             {t("message.discard")}
           </Button>
         </div>

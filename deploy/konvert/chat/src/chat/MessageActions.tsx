@@ -90,7 +90,7 @@ export function MessageActions({ message, room, menu, onMenu }: Props) {
           {(message.mine || room.moderator) && room.member && (
             <>
               <Menu.Divider />
-              <Menu.Item color="red" leftSection={<IconTrash size={17} />} onClick={() => void remove(message)}>
+              <Menu.Item className="k-danger" leftSection={<IconTrash size={17} />} onClick={() => void remove(message)}>
                 {t("message.delete")}
               </Menu.Item>
             </>

@@ -25,7 +25,7 @@ export function PinnedBar({ room }: { room: RoomView }) {
       <button
         type="button"
         className={styles.main}
-        aria-label={`${t("chat.showPinned")}: ${summary(message, t)}`}
+        title={t("chat.showPinned")}
         onClick={() => {
           go({ view: "room", room: room.id, message: id });
           setIndex((before) => before + 1);
@@ -35,7 +35,7 @@ export function PinnedBar({ room }: { room: RoomView }) {
         <span className={styles.text}>
           <span className={styles.title}>
             {t("chat.pinned")}
-            {room.pinned.length > 1 && ` ${(index % room.pinned.length) + 1}/${room.pinned.length}`}
+            {room.pinned.length > 1 && ` ${(index % room.pinned.length) + 1}/${room.pinned.length}`}{" "}
           </span>
           <span className={styles.line}>{summary(message, t)}</span>
         </span>

@@ -25,7 +25,7 @@ export function Reactions({ message, room }: { message: ShownMessage; room: Room
               className={styles.chip}
               data-own={own || undefined}
               aria-pressed={own}
-              aria-label={`${t("message.reactedBy", { emoji, names })} (${users.length})`}
+              aria-label={t("message.reactedBy", { emoji, users: users.length, names })}
               disabled={!room.member}
               onClick={() => void react(message, emoji)}
             >

@@ -133,10 +133,11 @@ export const en = {
   "message.gone": "The original message was deleted",
   "message.locked": "Encrypted message. Waiting for the key…",
   "message.lockedHint": "A member who has the key must come online once.",
-  "message.reactedBy": "{{emoji}}: {{names}}",
+  "message.reactedBy": "{{emoji}} {{users}}: {{names}}",
   "message.reactions": "Reactions",
   "message.encrypted": "End-to-end encrypted",
   "message.download": "Download {{name}}",
+  "message.downloadFile": "Download",
   "message.openImage": "Open the image {{name}}",
   "message.by": "{{name}}, {{time}}",
 

@@ -143,10 +143,11 @@ export const ru: Texts = {
   "message.gone": "Исходное сообщение удалено",
   "message.locked": "Зашифрованное сообщение. Ждём ключ…",
   "message.lockedHint": "Нужно, чтобы в сети появился участник, у которого есть ключ.",
-  "message.reactedBy": "{{emoji}}: {{names}}",
+  "message.reactedBy": "{{emoji}} {{users}}: {{names}}",
   "message.reactions": "Реакции",
   "message.encrypted": "Сквозное шифрование",
   "message.download": "Скачать {{name}}",
+  "message.downloadFile": "Скачать",
   "message.openImage": "Открыть изображение {{name}}",
   "message.by": "{{name}}, {{time}}",
 

@@ -252,7 +252,9 @@ export async function loadOlder(roomId: string): Promise<void> {
   if (cursor === null || failed) return loadNewest(roomId);
   change(roomId, { loading: true });
   try {
-    const page = await backend().getMessages(roomId, { limit: 100, before: cursor });
+    // The longer somebody reads backwards, the larger the pages.
+    const limit = Math.min(500, Math.max(100, timelineNow(roomId).messages.length));
+    const page = await backend().getMessages(roomId, { limit, before: cursor });
     put(roomId, page.messages);
     change(roomId, { loading: false, cursor: page.cursor, more: page.cursor !== null });
   } catch {

@@ -136,7 +136,7 @@ function MemberMenu({ member: { user, role }, room }: { member: Member; room: Ro
             {t(role === "moderator" ? "members.makeMember" : "members.makeModerator")}
           </Menu.Item>
         )}
-        <Menu.Item color="red" leftSection={<IconUserMinus size={17} />} onClick={() => void remove()}>
+        <Menu.Item className="k-danger" leftSection={<IconUserMinus size={17} />} onClick={() => void remove()}>
           {t("members.remove")}
         </Menu.Item>
       </Menu.Dropdown>
@@ -153,11 +153,11 @@ function Leaving({ room }: { room: RoomView }) {
   }
   return (
     <div className={styles.leaving}>
-      <Button variant="subtle" color="red" justify="flex-start" leftSection={<IconDoorExit size={18} />} onClick={() => void leave(t("members.leaveSure", { name: room.name }), t("do.leave"), () => backend().leaveRoom(room.id))}>
+      <Button variant="subtle" color="red" className="k-danger" justify="flex-start" leftSection={<IconDoorExit size={18} />} onClick={() => void leave(t("members.leaveSure", { name: room.name }), t("do.leave"), () => backend().leaveRoom(room.id))}>
         {t("members.leave")}
       </Button>
       {room.owner && (
-        <Button variant="subtle" color="red" justify="flex-start" leftSection={<IconTrash size={18} />} onClick={() => void leave(t("members.deleteSure", { name: room.name }), t("do.delete"), () => backend().deleteRoom(room.id))}>
+        <Button variant="subtle" color="red" className="k-danger" justify="flex-start" leftSection={<IconTrash size={18} />} onClick={() => void leave(t("members.deleteSure", { name: room.name }), t("do.delete"), () => backend().deleteRoom(room.id))}>
           {t("members.delete")}
         </Button>
       )}

@@ -108,7 +108,7 @@ function Block({ person }: { person: User }) {
     if (!blocked) notify(t("people.blocked", { name: nameOf(person) }));
   }
   return (
-    <Button variant="subtle" color={blocked ? "gray" : "red"} leftSection={<IconUserOff size={18} />} onClick={() => void toggle()}>
+    <Button variant="subtle" color={blocked ? "gray" : "red"} className={blocked ? undefined : "k-danger"} leftSection={<IconUserOff size={18} />} onClick={() => void toggle()}>
       {t(blocked ? "people.unblock" : "people.block")}
     </Button>
   );
