@@ -73,7 +73,9 @@ try {
     // Without subscriptions, no cached answer is shared.
     await until(async () => (await gateway.metric("gateway_subscriptions")) === 0, "the end of the subscription");
   }
-  console.log(`one user, ${BOARDS} boards: subscribed after ${median(times).toFixed(0)} ms (median of ${ROUNDS}; ${times.map(Math.round)})`);
+  console.log(
+    `one user, ${BOARDS} boards: subscribed after ${median(times).toFixed(0)} ms (median of ${ROUNDS}; ${times.map(Math.round)})`,
+  );
 
   const shared = await workspace();
   await fill(shared, EACH);
@@ -87,7 +89,9 @@ try {
   const all = await Promise.all(users.map(look));
   const last = Math.max(...all.map(({ at }) => at)) - start;
   const errors = all.reduce((sum, it) => sum + it.errors, 0);
-  console.log(`${USERS} users, ${EACH} boards each, at once: all subscribed after ${last.toFixed(0)} ms, ${errors} errors on the way`);
+  console.log(
+    `${USERS} users, ${EACH} boards each, at once: all subscribed after ${last.toFixed(0)} ms, ${errors} errors on the way`,
+  );
 
   const other = await workspace();
   const [board] = [await pb.create("boards", { workspace: other, title: "new", visibility: "workspace" })];
@@ -99,7 +103,9 @@ try {
     await until(() => events.some(({ record }) => record.id === board.id), "the new board", 20_000);
     told.push(performance.now() - begun);
   }
-  console.log(`a new membership while they listen: told after ${median(told).toFixed(0)} ms (median of ${ROUNDS}; ${told.map(Math.round)})`);
+  console.log(
+    `a new membership while they listen: told after ${median(told).toFixed(0)} ms (median of ${ROUNDS}; ${told.map(Math.round)})`,
+  );
   for (const { client } of all) client.disconnect();
 } finally {
   await lab.stop();

@@ -39,7 +39,10 @@ const ARGS = [`--hooksPool=${options.pool}`];
 
 /** CPU time of a process in seconds; Linux counts in hundredths. */
 function cpuSeconds(pid) {
-  const [user, system] = readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ").slice(11, 13);
+  const [user, system] = readFileSync(`/proc/${pid}/stat`, "utf8")
+    .replace(/^.*\) /, "")
+    .split(" ")
+    .slice(11, 13);
   return (Number(user) + Number(system)) / 100;
 }
 
@@ -218,7 +221,12 @@ async function printEvents({ name, gateway }) {
   const events = await counters(gateway, EVENTS);
   const all = Object.values(events).reduce((sum, count) => sum + count, 0);
   const share = ((100 * (events.repeat ?? 0)) / all).toFixed(2);
-  console.log(`${name}: events by outcome:`, events, `repeats: ${share} %, posts refused:`, await counters(gateway, REFUSED));
+  console.log(
+    `${name}: events by outcome:`,
+    events,
+    `repeats: ${share} %, posts refused:`,
+    await counters(gateway, REFUSED),
+  );
 }
 
 const lab = new Lab();
@@ -230,7 +238,9 @@ try {
   }
   for (const server of servers) await prepare(lab, server);
 
-  const results = Object.fromEntries(kinds.map((kind) => [kind, Object.fromEntries(servers.map(({ name }) => [name, []]))]));
+  const results = Object.fromEntries(
+    kinds.map((kind) => [kind, Object.fromEntries(servers.map(({ name }) => [name, []]))]),
+  );
   for (let round = 0; round < rounds; round++) {
     for (const kind of kinds) {
       for (const server of round % 2 ? servers.toReversed() : servers) {

@@ -75,6 +75,7 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
             folder.display()
         );
     }
+    let _lock = lock(folder)?;
     let record = read_record(folder)?;
     let former = record.as_ref().and_then(|record| App::named(&record.app));
     let app = match (app, former) {
@@ -111,7 +112,7 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
             Outcome::Unchanged => unchanged += 1,
             Outcome::Edited => {}
             Outcome::Overwritten => {
-                back_up(&folder.join(file.path), found.as_deref().unwrap_or_default())?;
+                back_up(&folder.join(file.path))?;
                 write(&folder.join(file.path), file.text)?;
             }
             _ => write(&folder.join(file.path), file.text)?,
@@ -132,7 +133,7 @@ pub fn init(folder: &Path, app: Option<App>, force: bool) -> anyhow::Result<Repo
         match read(&place)? {
             Some(found) if force || hash(&found) == *written => {
                 if hash(&found) != *written {
-                    back_up(&place, &found)?;
+                    back_up(&place)?;
                 }
                 fs::remove_file(&place).with_context(|| format!("cannot remove {}", place.display()))?;
                 report.line(Outcome::Removed, path);
@@ -210,10 +211,11 @@ fn read_record(folder: &Path) -> anyhow::Result<Option<WrittenFiles>> {
     Ok(Some(record))
 }
 
-/// The text of a file; `None` if there is no file.
+/// The text of a file with line ends of Unix, since git on Windows changes the line ends of a checkout; `None` if
+/// there is no file. Bytes that are not UTF-8 are shown as U+FFFD.
 fn read(place: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(place) {
-        Ok(text) => Ok(Some(text)),
+    match fs::read(place) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).replace("\r\n", "\n"))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", place.display())),
     }
@@ -225,15 +227,16 @@ fn is_inside(path: &str) -> bool {
     is_normal && (path.starts_with("pb_hooks/") || path.starts_with("pb_migrations/"))
 }
 
-/// Writes a copy beside the file, as FILE.bak, FILE.1.bak and so on; replaces no earlier copy.
-fn back_up(place: &Path, text: &str) -> anyhow::Result<()> {
+/// Copies the file, byte for byte, to FILE.bak, FILE.1.bak and so on; replaces no earlier copy.
+fn back_up(place: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(place).with_context(|| format!("cannot read {}", place.display()))?;
     for number in 0.. {
         let mut copy = place.as_os_str().to_owned();
         copy.push(if number == 0 { ".bak".to_owned() } else { format!(".{number}.bak") });
         match fs::File::options().write(true).create_new(true).open(&copy) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             opened => {
-                let written = opened.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()));
+                let written = opened.and_then(|mut file| std::io::Write::write_all(&mut file, &bytes));
                 return written.with_context(|| format!("cannot write {}", copy.display()));
             }
         }
@@ -241,11 +244,24 @@ fn back_up(place: &Path, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes a new file and renames it into place: PocketBase, which watches its hooks, reads no half of a file. Writes
+/// through a symbolic link that leads to a file.
 fn write(place: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(folder) = place.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    fs::write(place, text).with_context(|| format!("cannot write {}", place.display()))
+    let target = fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
+    let mut new = target.as_os_str().to_owned();
+    new.push(".new");
+    let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &target));
+    written.with_context(|| format!("cannot write {}", target.display()))
+}
+
+/// Keeps other runs of `init` off the directory until the result is dropped.
+fn lock(folder: &Path) -> anyhow::Result<fs::File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let locked = fs::File::open(folder).and_then(|directory| directory.lock().map(|()| directory));
+    locked.with_context(|| format!("cannot lock {}", folder.display()))
 }
 
 fn hash(text: &str) -> String {
@@ -281,7 +297,7 @@ mod tests {
         let place = folder.path().join("app");
         let first = init(&place, Some(App::Chat), false).unwrap();
         assert_eq!((first.app, first.kept), (App::Chat, 0));
-        assert!(first.text.contains("  wrote        pb_hooks/gateway/ (34 files)\n"), "{}", first.text);
+        assert!(first.text.contains("  wrote        pb_hooks/gateway/ (36 files)\n"), "{}", first.text);
         assert!(first.text.contains("  wrote        pb_migrations/1795219260_konvert_schema.js\n"), "{}", first.text);
         for file in App::Chat.files() {
             assert_eq!(fs::read_to_string(place.join(file.path)).unwrap(), file.text, "{}", file.path);
@@ -380,6 +396,44 @@ mod tests {
         assert_eq!(report.kept, 1);
         assert_eq!(fs::read_to_string(folder.path().join(HOOK)).unwrap(), "// from somewhere\n");
         assert_eq!(init(folder.path(), None, false).unwrap().kept, 1);
+    }
+
+    #[test]
+    fn other_line_ends_are_no_edit_and_other_bytes_are() {
+        let folder = tempfile::tempdir().unwrap();
+        init(folder.path(), None, false).unwrap();
+        edit(folder.path(), HOOK, |text| text.replace('\n', "\r\n"));
+        assert_eq!(init(folder.path(), None, false).unwrap().kept, 0);
+        fs::write(folder.path().join(HOOK), b"// \xff\r\n").unwrap();
+        assert_eq!(init(folder.path(), None, false).unwrap().kept, 1);
+        init(folder.path(), None, true).unwrap();
+        let copy = fs::read(folder.path().join(format!("{HOOK}.bak"))).unwrap();
+        assert_eq!(copy, b"// \xff\r\n", "the copy is byte for byte");
+    }
+
+    #[test]
+    fn symbolic_links_are_kept_unless_they_lead_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (app, elsewhere) = (folder.path().join("app"), folder.path().join("rows.js"));
+        fs::create_dir_all(app.join("pb_hooks/gateway")).unwrap();
+        fs::write(&elsewhere, "// linked\n").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, app.join(HOOK)).unwrap();
+        std::os::unix::fs::symlink("/nowhere/turns.js", app.join("pb_hooks/gateway/turns.js")).unwrap();
+        init(&app, None, true).unwrap();
+        assert!(fs::symlink_metadata(app.join(HOOK)).unwrap().is_symlink());
+        assert_ne!(fs::read_to_string(&elsewhere).unwrap(), "// linked\n");
+        assert!(fs::read_to_string(app.join("pb_hooks/gateway/turns.js")).is_ok());
+    }
+
+    #[test]
+    fn parallel_runs_write_one_record() {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| init(folder.path(), Some(App::Chat), false).unwrap());
+            }
+        });
+        assert_eq!(init(folder.path(), None, false).unwrap().text.lines().count(), 1, "all unchanged");
     }
 
     #[test]

@@ -50,19 +50,19 @@ pub struct Options {
     /// Number of times a disturbed run is repeated.
     pub repeats: usize,
     pub seconds: f64,
-    /// Messages per second in a room of 1000 at which CPU is compared.
+    /// Messages per second in a room of 1000, for the comparison of CPU.
     pub at_rate: f64,
     pub idle: Vec<usize>,
     pub hold: f64,
-    /// Sizes of the single room whose capacity is measured.
+    /// Sizes of the room in the capacity measurement, which has one room.
     pub fanout: Vec<usize>,
-    /// Sizes of the single room in which CPU per delivery is compared.
+    /// Sizes of the room in the comparison of CPU per delivery, which has one room.
     pub flat: Vec<usize>,
     /// Number of rooms, and of subscribers in each.
     pub rooms: usize,
     pub room_size: usize,
     pub storm: usize,
-    /// Subscribers of the room in which messages are created through PocketBase.
+    /// Subscribers of the room with messages created through PocketBase.
     pub relay: Vec<usize>,
     pub rates: Option<Vec<f64>>,
     pub threads: usize,
@@ -71,7 +71,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Parses this process's arguments; ends the process if they are invalid.
+    /// Parses the process's arguments; ends the process if an argument is invalid.
     pub fn read() -> Self {
         Self::from(&command().get_matches())
     }
@@ -224,7 +224,7 @@ fn command() -> Command {
         .arg(flag("quick", "One round, short runs, fewer sizes, disturbed runs as they come"))
         .args(ARGUMENTS.map(argument))
         .arg(flag("self-test", "Only show that clients notice what is lost, doubled and reordered"))
-        // Cargo passes this flag to every bench.
+        // Cargo passes the flag to every bench.
         .arg(flag("bench", "").hide(true))
 }
 

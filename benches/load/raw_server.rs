@@ -1,7 +1,7 @@
 //! The upper bound: a minimal tokio server that writes a prepared frame to each socket of a room and checks nothing.
 //!
-//! The connections are divided between two worker threads; on each, one task does the writing. With `coalesce`, queued
-//! frames are joined into one write per socket.
+//! Two worker threads share the connections, with a writing task for each thread. With `coalesce`, queued frames are
+//! joined into a single write per socket.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
@@ -34,14 +34,14 @@ enum Order {
 struct Subscriber {
     id: u64,
     stream: Arc<TcpStream>,
-    /// Bytes that did not fit into the socket.
+    /// Bytes for which the socket had no room.
     pending: BytesMut,
 }
 
 /// Faults for the self-test, applied to each message whose number is divisible by [`EVERY`].
 pub const SPOILS: [&str; 4] = ["none", "lose", "double", "swap"];
 pub const EVERY: u32 = 100;
-/// Number of messages overtaking a swapped message; some are by the same publisher.
+/// Number of messages that overtake a swapped message, the publisher's next messages included.
 const PASSING: u32 = EVERY / 4;
 
 /// Coalescing, and the fault to make.
@@ -81,7 +81,7 @@ async fn accept(listener: TcpListener, shards: Arc<[UnboundedSender<Order>]>) {
     }
 }
 
-/// Serves one connection until it ends.
+/// Serves a connection to its end.
 async fn attend(mut stream: TcpStream, id: u64, shards: Arc<[UnboundedSender<Order>]>) -> std::io::Result<()> {
     if stream.read_u8().await? == PUBLISH {
         let mut stream = BufReader::new(stream);
@@ -113,7 +113,7 @@ async fn attend(mut stream: TcpStream, id: u64, shards: Arc<[UnboundedSender<Ord
     Ok(())
 }
 
-/// Applies the self-test's fault to the messages, if one is set.
+/// Applies the self-test's fault, if set, to the messages.
 struct Spoiler {
     manner: Manner,
     count: u32,
@@ -194,7 +194,7 @@ fn join(joined: &mut Vec<(u32, BytesMut)>, room: u32, frame: Bytes) {
 }
 
 impl Subscriber {
-    /// Returns true if bytes are left to be written.
+    /// Returns true if unwritten bytes are left.
     fn write(&mut self, frame: &[u8]) -> bool {
         if self.pending.is_empty() {
             // Nothing is copied while the socket accepts the frame.
@@ -208,7 +208,7 @@ impl Subscriber {
         !self.pending.is_empty()
     }
 
-    /// For a closed socket, the bytes count as written.
+    /// On a closed socket, the bytes count as written.
     fn try_write(&self, bytes: &[u8]) -> usize {
         match self.stream.try_write(bytes) {
             Ok(written) => written,

@@ -1,4 +1,4 @@
-//! One run at one rate: published messages, received messages and cost.
+//! A run at a fixed rate: published messages, received messages and cost.
 
 use crate::publish::{Lane, MESSAGE, publish};
 use crate::report::short;
@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Latency limit: a server copes with a rate if the 99th percentile is below, in milliseconds.
+/// Latency limit in milliseconds: a server copes with a rate if the 99th percentile is below the limit.
 const P99_MAX: f64 = 100.0;
-/// Rate limit: a server copes with a rate if at least this share is achieved.
+/// Minimum share of a rate that a server must achieve to cope with the rate.
 const ACHIEVED_MIN: f64 = 0.97;
-/// CPU use of other processes, in cores, above which a run counts as disturbed.
+/// CPU use of unrelated processes, in cores; above the limit a run counts as disturbed.
 const DISTURBED: f64 = 0.5;
-/// Number of publishers among which the plan's messages are divided.
+/// Number of publishers that share the plan's messages.
 const PUBLISHERS: u32 = 4;
 
-/// The load of one run.
+/// The load of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Messages per second, over all rooms.
@@ -41,7 +41,7 @@ pub struct Outcome {
     pub calls: [f64; 2],
 }
 
-/// Measures one run, with up to `repeats` repetitions while disturbed.
+/// Measures a run, with up to `repeats` repetitions while disturbed.
 pub fn measure(swarm: &Swarm, lanes: &mut [Box<dyn Lane>], watched: &Watched, load: Load, repeats: usize) -> Outcome {
     let mut outcome = once(swarm, lanes, watched, load);
     for _ in 0..repeats {
@@ -115,7 +115,7 @@ impl Outcome {
         seconds * 1e6 / self.summary.delivered.max(1) as f64
     }
 
-    /// Cores used by the server, the processes beside it, the client, and other processes.
+    /// Cores used by the server, its companion processes, the client, and the rest of the machine.
     pub fn cores(&self) -> [f64; 4] {
         let Usage { seconds, server, beside, client, others } = self.usage;
         [server.total(), beside.total(), client.total(), others].map(|used| used / seconds)
@@ -134,7 +134,7 @@ impl Outcome {
         }
     }
 
-    /// One line of progress for the user.
+    /// A line of progress for the user.
     pub fn line(&self) -> String {
         let Summary { lost, doubled, reordered, stray, .. } = self.summary;
         let [server, _, client, others] = self.cores();

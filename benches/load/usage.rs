@@ -38,7 +38,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// One server process and its children.
+    /// A server process and its children.
     pub fn alone(server: u32) -> Self {
         Self { server: vec![server], beside: Vec::new() }
     }
@@ -62,7 +62,7 @@ pub struct Usage {
     pub server: Cpu,
     pub beside: Cpu,
     pub client: Cpu,
-    /// CPU time of the machine's other processes, in seconds, including time stolen by the hypervisor.
+    /// CPU time of all unmeasured processes of the machine, in seconds, including time stolen by the hypervisor.
     pub others: f64,
 }
 
@@ -108,8 +108,8 @@ fn cpu(pid: u32) -> Option<Cpu> {
     Some(Cpu { user: seconds()?, system: seconds()? })
 }
 
-/// Number of cores, and total idle time in seconds. The idle time in /proc/stat is exact; the times of work are sampled
-/// and miss work between two ticks.
+/// Number of cores, and total idle time in seconds. The idle time in /proc/stat is exact; working times are sampled and
+/// miss work between two ticks.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
     cores: f64,
@@ -121,13 +121,14 @@ impl Machine {
         let stat = read_to_string("/proc/stat").unwrap_or_default();
         let cores = stat.lines().filter(|line| line.starts_with("cpu")).count().saturating_sub(1) as f64;
         let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-        // The fourth field is idle, the fifth is idle while waiting for a disk.
+        // The fourth field is idle time, the fifth is idle time while waiting for a disk.
         let idle = fields.skip(3).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS;
         Self { cores, idle }
     }
 }
 
-/// Resident bytes of the processes and their descendants: RSS, and PSS, which divides shared pages among their users.
+/// Resident bytes of the processes and their descendants: RSS, and PSS, which divides each shared page among the
+/// processes with access to the page.
 pub fn resident(pids: &[u32]) -> (u64, u64) {
     let of = |pid: u32| {
         let rollup = read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -140,7 +141,7 @@ pub fn resident(pids: &[u32]) -> (u64, u64) {
     family(pids).into_iter().map(of).fold((0, 0), |(rss, pss), (more_rss, more_pss)| (rss + more_rss, pss + more_pss))
 }
 
-/// Pins the current thread, and threads and processes started by it from now on, to `cores`.
+/// Pins the current thread, and its future threads and processes, to `cores`.
 pub fn pin(cores: &[usize]) {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));

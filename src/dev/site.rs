@@ -1,4 +1,4 @@
-//! The directory of a `dev` run, and the servers that work on it.
+//! The directory of a `dev` run, and the servers that use the directory.
 
 use super::page::Page;
 use super::ports::Ports;
@@ -101,7 +101,7 @@ impl Site {
             ("--listen", SocketAddr::new(self.host, self.ports.gateway).to_string()),
             ("--admin-listen", self.admin_address().to_string()),
             ("--pocketbase-url", format!("http://{}", self.pocketbase_address())),
-            // A spread protects other gateways, and this gateway is alone.
+            // A spread protects the remaining gateways, and `dev` runs a single gateway.
             ("--shutdown-spread", "0".to_owned()),
         ] {
             arguments.push(format!("{setting}={address}").into());
@@ -130,12 +130,12 @@ impl Site {
         format!("http://{}", self.admin_address())
     }
 
-    /// The page's URL for other devices in the network, if the listeners are open to them.
+    /// The page's URL for devices in the local network, if the listeners accept connections from the network.
     pub fn network_url(&self) -> Option<String> {
         if !self.host.is_unspecified() {
             return None;
         }
-        // Connecting a UDP socket sends nothing; the system chooses the address that other machines see.
+        // Connecting a UDP socket sends nothing; the system chooses the local address for the network.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
         socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
         let address = SocketAddr::new(socket.local_addr().ok()?.ip(), self.ports.pocketbase);
@@ -148,8 +148,8 @@ impl Site {
         USERS.into_iter().map(user).collect()
     }
 
-    /// `anyHost`: the page takes the host of the gateway's URL from the page's own URL, since other devices use another
-    /// address than this machine.
+    /// `anyHost`: the page takes the host of the gateway's URL from the page's own URL, since a device in the network
+    /// reaches the machine by a different address.
     fn page_config(&self) -> Value {
         let any_host = self.host.is_unspecified() && self.public_url.is_none();
         json!({"websocket": self.websocket_url(), "anyHost": any_host, "room": ROOM, "users": self.users()})
@@ -164,7 +164,7 @@ impl Site {
         SocketAddr::new(reachable(self.host), self.ports.pocketbase)
     }
 
-    /// Address for this machine only: the admin listener is private.
+    /// Address for the local machine only: the admin listener is private.
     fn admin_address(&self) -> SocketAddr {
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.ports.admin)
     }
@@ -191,7 +191,7 @@ fn flag(name: &str, path: &Path) -> OsString {
     flag
 }
 
-/// Address of a listener as seen by this machine.
+/// Address of a listener as seen by the local machine.
 fn reachable(host: IpAddr) -> IpAddr {
     match host {
         IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

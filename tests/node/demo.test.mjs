@@ -126,7 +126,9 @@ check("a user removed and added again is back without a reload", async (t) => {
   const { token } = await api("POST", "_superusers/auth-with-password", login);
   const user = facts.users.find(({ email }) => email.startsWith("bob")).id;
   const filter = encodeURIComponent(`room="${facts.room}" && user="${user}"`);
-  const { items: [membership] } = await api("GET", `room_members/records?filter=${filter}`, undefined, token);
+  const {
+    items: [membership],
+  } = await api("GET", `room_members/records?filter=${filter}`, undefined, token);
   await api("DELETE", `room_members/records/${membership.id}`, undefined, token);
   await bob.getByText("Not in the room").waitFor();
   await send(alice, "while Bob was out");

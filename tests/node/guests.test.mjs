@@ -24,13 +24,21 @@ before(
 after(() => lab.stop());
 
 function client(t, options) {
-  const it = new Centrifuge(gateway.websocket, { websocket: WebSocket, minReconnectDelay: 50, maxReconnectDelay: 300, ...options });
+  const it = new Centrifuge(gateway.websocket, {
+    websocket: WebSocket,
+    minReconnectDelay: 50,
+    maxReconnectDelay: 300,
+    ...options,
+  });
   t.after(() => it.disconnect());
   return it;
 }
 
 check("a guest connects without a token, is told of changes, and logs in on a new connection", async (t) => {
-  const [open, closed] = [await pocketbase.create("rooms", { visibility: "public" }), await pocketbase.create("rooms", { visibility: "members" })];
+  const [open, closed] = [
+    await pocketbase.create("rooms", { visibility: "public" }),
+    await pocketbase.create("rooms", { visibility: "members" }),
+  ];
   const it = client(t);
   it.connect();
   await it.ready(10_000);

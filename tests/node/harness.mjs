@@ -54,7 +54,7 @@ export class Server {
   }
 
   /** Waits until `check` returns a truthy value and returns this value; fails at once if the process ends. */
-  ready(check, milliseconds = 15_000) {
+  ready(check, milliseconds = 60_000) {
     const settled = async () => {
       if (this.end) throw new Error(`${this.name} ended: ${this.end}`);
       return check();

@@ -66,14 +66,22 @@ async function team() {
 
 /** A user's live subscription: `events` collects the publications, `state()` and `end` tell its state. */
 async function listen(t, user, channel) {
-  const client = new Centrifuge(gateway.websocket, { token: user.token, websocket: WebSocket, minReconnectDelay: 50, maxReconnectDelay: 300 });
+  const client = new Centrifuge(gateway.websocket, {
+    token: user.token,
+    websocket: WebSocket,
+    minReconnectDelay: 50,
+    maxReconnectDelay: 300,
+  });
   t.after(() => client.disconnect());
   client.connect();
   const subscription = client.newSubscription(channel);
   const it = { events: [], end: null, joins: 0, recovered: null };
   subscription.on("publication", ({ data }) => it.events.push(data));
   subscription.on("unsubscribed", ({ code }) => (it.end = code));
-  subscription.on("subscribed", ({ recovered }) => ((it.joins += 1), (it.recovered = recovered)));
+  subscription.on("subscribed", ({ recovered }) => {
+    it.joins += 1;
+    it.recovered = recovered;
+  });
   client.on("disconnected", ({ code }) => (it.end ??= code));
   subscription.subscribe();
   await until(() => it.joins > 0 || it.end !== null, `${channel} to be answered`);
@@ -86,7 +94,14 @@ describe("the four kinds of write arrive once and in order", () => {
   check("REST: files, numbers, relations; and deletes", async (t) => {
     const { board, list } = await team();
     const it = await listen(t, people.ben, `board:${board.id}`);
-    const card = await pb.create("cards", { list: list.id, board: board.id, title: "C", assignees: [people.ben.id], meta: { deep: [1, { x: null }] }, points: 1.5 });
+    const card = await pb.create("cards", {
+      list: list.id,
+      board: board.id,
+      title: "C",
+      assignees: [people.ben.id],
+      meta: { deep: [1, { x: null }] },
+      points: 1.5,
+    });
     await pb.update("cards", card.id, { "assignees+": people.ann.id, "points+": 2 });
     await pb.remove("cards", card.id);
     await until(() => it.events.length >= 3, "three events");
@@ -99,22 +114,38 @@ describe("the four kinds of write arrive once and in order", () => {
   check("batch", async (t) => {
     const { board } = await team();
     const it = await listen(t, people.ben, `board:${board.id}`);
-    const requests = Array.from({ length: 200 }, (_, i) => ["POST", FIFTY[i % 50], { board: board.id, text: String(i) }]);
+    const requests = Array.from({ length: 200 }, (_, i) => [
+      "POST",
+      FIFTY[i % 50],
+      { board: board.id, text: String(i) },
+    ]);
     assert.equal((await pb.batch(requests)).status, 200);
     await until(() => it.events.length >= 200, "all of the batch", 10_000);
-    assert.deepEqual(it.events.map(({ record }) => record.text), requests.map((_, i) => String(i)));
+    assert.deepEqual(
+      it.events.map(({ record }) => record.text),
+      requests.map((_, i) => String(i)),
+    );
   });
 
   check("a transaction of the application's own code, and one that is rolled back", async (t) => {
     const { workspace, board, list } = await team();
     const other = await pb.create("boards", { workspace: workspace.id, title: "B2", visibility: "workspace" });
     const card = await pb.create("cards", { list: list.id, board: board.id, title: "C" });
-    const [here, there] = [await listen(t, people.ben, `board:${board.id}`), await listen(t, people.ben, `board:${other.id}`)];
+    const [here, there] = [
+      await listen(t, people.ben, `board:${board.id}`),
+      await listen(t, people.ben, `board:${other.id}`),
+    ];
     const body = { card: card.id, from: board.id, to: other.id, list: list.id };
     assert.equal((await pb.call("POST", "/kanban/rollback", body, pb.root)).status, 200);
     assert.equal((await pb.call("POST", "/kanban/transaction", body, pb.root)).status, 200);
     await until(() => here.events.length >= 5 && there.events.length >= 2, "the events of the transaction");
-    assert.deepEqual(here.events.map(short), ["delete cards", "create cards", "create cards", "delete cards", "update cards"]);
+    assert.deepEqual(here.events.map(short), [
+      "delete cards",
+      "create cards",
+      "create cards",
+      "delete cards",
+      "update cards",
+    ]);
     assert.deepEqual(there.events.map(short), ["create cards", "delete cards"]);
     assert.equal(here.events.at(-1).record.title, "after all");
   });
@@ -127,7 +158,12 @@ describe("the four kinds of write arrive once and in order", () => {
     const it = await listen(t, people.ben, `board:${board.id}`);
     await pb.remove("lists", list.id);
     await until(() => it.events.length >= 4, "a list, a card and two comments");
-    assert.deepEqual(it.events.map(short).sort(), ["delete card_comments", "delete card_comments", "delete cards", "delete lists"]);
+    assert.deepEqual(it.events.map(short).sort(), [
+      "delete card_comments",
+      "delete card_comments",
+      "delete cards",
+      "delete lists",
+    ]);
   });
 
   check("fifty collections, each by its own rule", async (t) => {
@@ -135,7 +171,10 @@ describe("the four kinds of write arrive once and in order", () => {
     const it = await listen(t, people.ben, `board:${board.id}`);
     for (const name of FIFTY) await pb.create(name, { board: board.id, text: "x" });
     await until(() => it.events.length >= 50, "fifty events");
-    assert.deepEqual(it.events.map(({ collection }) => collection), FIFTY);
+    assert.deepEqual(
+      it.events.map(({ collection }) => collection),
+      FIFTY,
+    );
   });
 });
 
@@ -143,7 +182,8 @@ describe("access ends within a second, for the affected user only", () => {
   /** Causes that end Ben's access to a board visible to members. */
   const causes = {
     "membership deleted": ({ membership }) => pb.remove("memberships", membership.id),
-    "membership given to somebody else": ({ membership }) => pb.update("memberships", membership.id, { member: people.cat.id }),
+    "membership given to somebody else": ({ membership }) =>
+      pb.update("memberships", membership.id, { member: people.cat.id }),
     "membership moved to another workspace": async ({ membership }) => {
       const { id } = await pb.create("workspaces", { name: "elsewhere", owner: people.cat.id });
       await pb.update("memberships", membership.id, { workspace: id });
@@ -160,7 +200,10 @@ describe("access ends within a second, for the affected user only", () => {
   for (const [cause, end] of Object.entries(causes)) {
     check(cause, async (t) => {
       const { board, ...rest } = await team();
-      const [ben, ann] = [await listen(t, people.ben, `board:${board.id}`), await listen(t, people.ann, `board:${board.id}`)];
+      const [ben, ann] = [
+        await listen(t, people.ben, `board:${board.id}`),
+        await listen(t, people.ann, `board:${board.id}`),
+      ];
       assert.deepEqual([ben.end, ann.end], [null, null]);
       await end({ board, ...rest });
       await until(() => ben.end !== null, "the end of Ben's subscription", 10_000);
@@ -208,7 +251,10 @@ describe("records that depend on others, and records that are large", () => {
     const card = await pb.create("cards", { list: list.id, board: board.id, title: "C" });
     const comment = await pb.create("card_comments", { card: card.id, text: "1" });
     await pb.create("card_comments", { card: card.id, text: "2", parent: comment.id });
-    const [from, to] = [await listen(t, people.ben, `board:${board.id}`), await listen(t, people.ben, `board:${other.id}`)];
+    const [from, to] = [
+      await listen(t, people.ben, `board:${board.id}`),
+      await listen(t, people.ben, `board:${other.id}`),
+    ];
     await pb.update("cards", card.id, { board: other.id });
     await pb.remove("cards", card.id);
     await until(() => to.events.length >= 6, "all of it");

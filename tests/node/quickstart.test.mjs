@@ -128,18 +128,21 @@ function processWith(part) {
   return Number(found);
 }
 
-check("a killed gateway is started again; when PocketBase ends, the gateway is stopped and the reason shown", async () => {
-  const server = await headless();
-  const { gateway, admin, pocketbase } = server.facts;
-  process.kill(processWith(`--listen=${new URL(gateway).host}`), "SIGKILL");
-  await server.ready(() => /the gateway ended .*starting it again/.test(server.output));
-  await server.ready(async () => (await status(`${admin}/readyz`).catch(() => 0)) === 200);
+check(
+  "a killed gateway is started again; when PocketBase ends, the gateway is stopped and the reason shown",
+  async () => {
+    const server = await headless();
+    const { gateway, admin, pocketbase } = server.facts;
+    process.kill(processWith(`--listen=${new URL(gateway).host}`), "SIGKILL");
+    await server.ready(() => /the gateway ended .*starting it again/.test(server.output));
+    await server.ready(async () => (await status(`${admin}/readyz`).catch(() => 0)) === 200);
 
-  process.kill(processWith(`--http=${new URL(pocketbase).host}`), "SIGKILL");
-  assert.equal(await server.ended, "exit 2");
-  assert.match(server.output, /PocketBase ended \(signal: 9 \(SIGKILL\)\)\. The end of .*pocketbase\.log/);
-  for (const url of [gateway, admin]) assert.ok(await refuses(url), `${url} still listens`);
-});
+    process.kill(processWith(`--http=${new URL(pocketbase).host}`), "SIGKILL");
+    assert.equal(await server.ended, "exit 2");
+    assert.match(server.output, /PocketBase ended \(signal: 9 \(SIGKILL\)\)\. The end of .*pocketbase\.log/);
+    for (const url of [gateway, admin]) assert.ok(await refuses(url), `${url} still listens`);
+  },
+);
 
 check("a directory without a page is refused, with the way to build one", async () => {
   const server = lab.start("quickstart-site", join(root, "deploy/quickstart.sh"), [...anywhere, `--data=${data}`, `--site=${lab.folder}`], { stdout: "pipe" });

@@ -35,7 +35,10 @@ function example() {
 /** Runs the example in a process of its own. Browsers have a WebSocket; older versions of Node.js get one. */
 function run() {
   symlinkSync(join(root, "tests/node/node_modules"), join(lab.folder, "node_modules"));
-  writeFileSync(join(lab.folder, "websocket.mjs"), 'import WebSocket from "ws";\nglobalThis.WebSocket ??= WebSocket;\n');
+  writeFileSync(
+    join(lab.folder, "websocket.mjs"),
+    'import WebSocket from "ws";\nglobalThis.WebSocket ??= WebSocket;\n',
+  );
   writeFileSync(join(lab.folder, "example.mjs"), example());
   return lab.start("example", process.execPath, ["--import", "./websocket.mjs", "example.mjs"]);
 }
@@ -56,10 +59,14 @@ check("the browser example runs as printed", async (t) => {
   const alice = facts.users.find((user) => user.email.startsWith("alice")).id;
   const program = run();
   const prints = (text) =>
-    until(() => {
-      if (program.end) throw new Error(`the example ended: ${program.end}`);
-      return program.output.match(text);
-    }, `the example to print ${text}`, 15_000);
+    until(
+      () => {
+        if (program.end) throw new Error(`the example ended: ${program.end}`);
+        return program.output.match(text);
+      },
+      `the example to print ${text}`,
+      15_000,
+    );
 
   await prints(/^loaded \d+ messages$/m);
   await prints(/^Bob is offline$/m);

@@ -194,7 +194,10 @@ check("joins and leaves reach subscribers that ask for them, on both gateways", 
   await until(() => moves.length === 1, "the join");
   bobs.disconnect();
   await until(() => moves.length === 2, "the leave");
-  assert.deepEqual(moves, [["join", bob.id], ["leave", bob.id]]);
+  assert.deepEqual(moves, [
+    ["join", bob.id],
+    ["leave", bob.id],
+  ]);
 });
 
 check("a user's status comes with the subscription, and with every change", async (t) => {

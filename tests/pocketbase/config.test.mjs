@@ -1,14 +1,11 @@
-// gateway.config.js: refused configs and their messages, and the effect of changes in PocketBase's schema.
+// gateway.config.js and the schema: refused configs and their messages, and the effect of changes in the schema.
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import path from "node:path";
 import test, { after, before, describe } from "node:test";
 import { KANBAN, PASSWORD, PocketBase, install, run, until } from "./harness.mjs";
 
-const HOOKS = "../../deploy/pocketbase/pb_hooks";
-const require = createRequire(import.meta.url);
 const CONFIG = "pb_hooks/gateway.config.js";
 
 /** A function that replaces text in an installed file. */
@@ -20,77 +17,6 @@ const edit = (file, from, to) => (folder) => {
   writeFileSync(name, changed);
 };
 
-describe("the file itself", () => {
-  const { checked } = require(`${HOOKS}/gateway/config.js`);
-  const good = () => ({
-    users: "users",
-    channels: { room: { guard: "rooms" }, user: { own: true }, status: { guard: "users" } },
-    updates: { "room-updates": "room" },
-    relay: { messages: ["room:{room}"] },
-  });
-  const bad = [
-    ["a section in another spelling", { chanels: {} }, `chanels: is not a setting; did you mean "channels"?`],
-    ["a section in another letter case", { Relay: {} }, `Relay: is not a setting; did you mean "relay"?`],
-    ["no users", { users: undefined }, `users: is missing; name the auth collection, as in users: "users"`],
-    ["users in a list without an entry", { users: [] }, "users: names no auth collection"],
-    ["a user setting in another spelling", { users: { collection: "users", banned_until: "x" } }, `users.banned_until: is not a setting; did you mean "bannedUntil"?`],
-    ["one collection twice", { users: ["users", "users"] }, `users: names "users" twice`],
-    ["guests that are neither", { guests: "yes" }, `guests: "yes" is neither true nor false`],
-    ["a kind of channel with a blank", { channels: { "my room": { guard: "rooms" } } }, "channels.my room: is not a channel's kind"],
-    ["a kind of channel with a colon", { channels: { "a:b": { guard: "rooms" } } }, "channels.a:b: is not a channel's kind"],
-    ["a kind of channel like the gateway's own", { channels: { $access: { guard: "rooms" } } }, "channels.$access: is not a channel's kind"],
-    ["a guard that is an object", { channels: { room: { guard: {} } } }, "channels.room.guard: {} is not a name"],
-    ["neither guard nor own", { channels: { room: {} } }, "channels.room: needs either a guard"],
-    ["both guard and own", { channels: { room: { guard: "rooms", own: true } } }, "channels.room: needs either a guard"],
-    ["a status of one's own", { channels: { status: { own: true } } }, "channels.status: \"status\" carries online statuses"],
-    ["perUser as a text", { channels: { room: { guard: "rooms", perUser: "user" } } }, "channels.room.perUser: is not an object"],
-    ["a text in place of a list", { relay: { messages: "room:{room}" } }, `relay.messages: a list of channels is needed, as in ["room:{id}"]; this is "room:{room}"`],
-    ["a template without a field", { relay: { messages: ["room:all"] } }, "is not a channel template"],
-    ["a template with a blank", { relay: { messages: ["room: {room}"] } }, "is not a channel template"],
-    ["a template without a kind", { relay: { messages: ["{room}"] } }, `names no kind of channel before a colon; it should look like "room:{id}"`],
-    ["a slash in place of the colon", { relay: { messages: ["room/{room}"] } }, `it should look like "room:{id}"`],
-    ["text before the braces", { relay: { messages: ["room:a{room}"] } }, `relay.messages, "room:a{room}": has other text around the braces, so its channels are those of other ids; it should look like "room:{room}"`],
-    ["text after the braces", { relay: { messages: ["room:{room}:messages"] } }, `it should look like "room:{room}"`],
-    ["a dollar sign before the braces", { relay: { messages: ["room:${message.room}"] } }, `it should look like "room:{message.room}"`],
-    ["text before the braces of a personal channel", { relay: { notes: ["user:x{author}"] } }, `it should look like "user:{author}"`],
-    ["text after the braces of a personal channel", { relay: { notes: ["user:{author}x"] } }, `it should look like "user:{author}"`],
-    ["a template for a kind that is not there", { relay: { messages: ["rom:{room}"] } }, `there is no channel "rom"; did you mean "room"?`],
-    ["a template like an object's own property", { relay: { messages: ["constructor:{room}"] } }, `there is no channel "constructor"`],
-    ["a template for statuses", { relay: { users: ["status:{id}"] } }, "nothing can be relayed there"],
-    ["trust in a text", { relay: { messages: { to: ["room:{room}"], trusted: "yes" } } }, `relay.messages.trusted: "yes" is neither true nor false`],
-    ["updates of a kind that is not there", { updates: { "room-updates": "rooms" } }, `updates.room-updates: there is no channel "rooms"; did you mean "room"?`],
-    ["updates of own channels", { updates: { all: "user" } }, `updates.all: "user" has no guard`],
-    ["updates with a colon", { updates: { "a:b": "room" } }, "updates.a:b: is not the name of a channel"],
-    ["no time to keep", { outbox: { keepSeconds: 0 } }, "outbox.keepSeconds: 0 is not a whole number above 0"],
-    ["half a batch", { delivery: { batch: 0.5 } }, "delivery.batch: 0.5 is not a whole number above 0"],
-    ["a delivery setting in another spelling", { delivery: { timeout: 1 } }, `delivery.timeout: is not a setting`],
-  ];
-  for (const [what, change, says] of bad) {
-    test(`is refused with ${what}`, () => {
-      const config = { ...good(), ...change };
-      assert.throws(() => checked(config), (error) => {
-        assert.ok(error.message.startsWith("gateway.config.js: ") && error.message.includes(says), error.message);
-        return true;
-      });
-    });
-  }
-
-  test("is refused without settings", () => {
-    assert.throws(() => checked({}), /module\.exports: is missing or empty/);
-  });
-
-  test("may have text around the braces of a trusted template", () => {
-    const { relay } = checked({ ...good(), relay: { messages: { to: ["room:{room}/pinned"], trusted: true } } });
-    assert.deepEqual(relay.messages.to.map(({ before, path, after }) => [before, path, after]), [["room:", ["room"], "/pinned"]]);
-  });
-
-  test("outbox and delivery have defaults", () => {
-    const { outbox, delivery } = checked(good());
-    assert.deepEqual(outbox, { keepSeconds: 600, maxEventBytes: 256 * 1024 });
-    assert.deepEqual(delivery, { timeoutSeconds: 1, firstPauseSeconds: 1, lastPauseSeconds: 30, batch: 100 });
-  });
-});
-
 describe("the config and the schema", () => {
   /** The output of a PocketBase that refuses to start. */
   const refused = (prepare) => {
@@ -101,16 +27,37 @@ describe("the config and the schema", () => {
   };
   const change = (from, to) => edit(CONFIG, from, to);
   const cases = [
-    ["a collection in another letter case", change("lists: {", "Lists: {"), [`relay.Lists: there is no collection "Lists"; did you mean "lists"?`]],
-    ["a guard in another letter case", change(`board: { guard: "boards" }`, `board: { guard: "Boards" }`), [`channels.board.guard`, `did you mean "boards"?`]],
+    [
+      "a collection in another letter case",
+      change("lists: {", "Lists: {"),
+      [`relay.Lists: there is no collection "Lists"; did you mean "lists"?`],
+    ],
+    [
+      "a guard in another letter case",
+      change(`board: { guard: "boards" }`, `board: { guard: "Boards" }`),
+      [`channels.board.guard`, `did you mean "boards"?`],
+    ],
     ["a field in another letter case", change("{board}", "{Board}"), [`has no field "Board"; did you mean "board"?`]],
-    ["the own channel of another collection", change("crew:{owner}", "member:{owner}"), [`the channel belongs to users of "members", and the path does not lead to one`]],
+    [
+      "the own channel of another collection",
+      change("crew:{owner}", "member:{owner}"),
+      [`the channel belongs to users of "members", and the path does not lead to one`],
+    ],
     [
       "records whose rule is narrower than the guard's",
       change(`boards: ["board:{id}"]`, `boards: ["board:{id}", "workspace:{workspace}"]`),
-      [`relay.boards, "workspace:{workspace}"`, `users who may view "workspaces"`, `the viewRule of "boards" is @request.auth.id`, "trusted: true"],
+      [
+        `relay.boards, "workspace:{workspace}"`,
+        `users who may view "workspaces"`,
+        `the viewRule of "boards" is @request.auth.id`,
+        "trusted: true",
+      ],
     ],
-    ["records that are for superusers", change(`{ to: ["topic:{what}"], trusted: true }`, `["topic:{what}"]`), [`the viewRule of "audit" is locked`]],
+    [
+      "records that are for superusers",
+      change(`{ to: ["topic:{what}"], trusted: true }`, `["topic:{what}"]`),
+      [`the viewRule of "audit" is locked`],
+    ],
     [
       "records that lead to another collection than the guard's, by rules that look alike",
       (folder) => {
@@ -134,39 +81,93 @@ describe("the config and the schema", () => {
       },
       [`relay.entries, "ward:{diary}"`, `users who may view "wards" would receive these records`],
     ],
-    ["records that only a plan may view", change(`card_comments: { to: ["board:{card.board}"], trusted: true }`, `card_comments: ["board:{card.board}"]`), [`the viewRule of "card_comments"`]],
+    [
+      "records that only a plan may view",
+      change(`card_comments: { to: ["board:{card.board}"], trusted: true }`, `card_comments: ["board:{card.board}"]`),
+      [`the viewRule of "card_comments"`],
+    ],
     [
       "rules that look at headers",
-      edit("pb_migrations/1795219260_kanban_schema.js", `viewRule: "published = true" }`, `viewRule: "published = true && @request.headers.x_tenant = 'a'" }`),
+      edit(
+        "pb_migrations/1795219260_kanban_schema.js",
+        `viewRule: "published = true" }`,
+        `viewRule: "published = true && @request.headers.x_tenant = 'a'" }`,
+      ),
       ["channels.notice", "looks at @request.headers.x_tenant", "emptyRequest: true"],
     ],
   ];
   /** A migration that makes one more auth collection without users, and adds fields to members. */
   const withFields = (prepare) => (folder) => {
-    writeFileSync(path.join(folder, "pb_migrations/1795219272_fields.js"), `migrate((app) => {
+    writeFileSync(
+      path.join(folder, "pb_migrations/1795219272_fields.js"),
+      `migrate((app) => {
       app.save(new Collection({ type: "auth", name: "people" }));
       const members = app.findCollectionByNameOrId("members");
       members.fields.add(new Field({ type: "date", name: "out_until" }));
       members.fields.add(new Field({ type: "relation", name: "foes", collectionId: members.id, maxSelect: 9 }));
       app.save(members);
-    });`);
+    });`,
+    );
     prepare(folder);
   };
-  const users = (entry) => (folder) => writeFileSync(path.join(folder, CONFIG), `module.exports = {
-    users: ${entry}, channels: { board: { guard: "boards" } }, relay: { lists: ["board:{board}"] } };`);
+  const users = (entry) => (folder) =>
+    writeFileSync(
+      path.join(folder, CONFIG),
+      `module.exports = {
+    users: ${entry}, channels: { board: { guard: "boards" } }, relay: { lists: ["board:{board}"] } };`,
+    );
   cases.push(
-    ["the own channel of another collection than the users'", change("own: true", `own: "stuff"`), [`channels.member.own: "stuff" is not one of users; did you mean "staff"?`]],
-    ["statuses of another collection than the users'", change(`guard: ["members", "staff"]`, `guard: "boards"`), [`channels.status.guard: "status" carries online statuses, and "boards" is not one of users`]],
-    ["users that do not exist, with a relay that needs the proof", users(`"peple"`), [`users: there is no collection "peple"`]],
+    [
+      "the own channel of another collection than the users'",
+      change("own: true", `own: "stuff"`),
+      [`channels.member.own: "stuff" is not one of users; did you mean "staff"?`],
+    ],
+    [
+      "statuses of another collection than the users'",
+      change(`guard: ["members", "staff"]`, `guard: "boards"`),
+      [`channels.status.guard: "status" carries online statuses, and "boards" is not one of users`],
+    ],
+    [
+      "users that do not exist, with a relay that needs the proof",
+      users(`"peple"`),
+      [`users: there is no collection "peple"`],
+    ],
     ["users that are no auth collection", users(`"boards"`), [`users: "boards" is not an auth collection`]],
-    ["users that do not exist, and a status of the right ones", (folder) => {
-      writeFileSync(path.join(folder, CONFIG), `module.exports = { users: "membrs", channels: { status: { guard: "members" } } };`);
-    }, [`users: there is no collection "membrs"; did you mean "members"?`]],
-    ["users in the spelling of another kind of collection", withFields(users(`"labels"`)), [`users: "labels" is not an auth collection; there are`, `"people"`]],
-    ["users like a collection that is no auth collection", users(`"board"`), [`users: there is no collection "board"; there are`, `"members"`]],
-    ["a ban in a field like another that is no date", withFields(users(`{ collection: "members", bannedUntil: "suspendd" }`)), [`users.bannedUntil: the collection "members" has no field "suspendd"; there are "out_until"`]],
-    ["a mute in a field that is no date", withFields(users(`{ collection: "members", mutedUntil: "suspended" }`)), [`users.mutedUntil: "suspended" of "members" is not a date; there are "out_until"`]],
-    ["blocked users in a field that is no relation", withFields(users(`{ collection: "members", blocked: "id" }`)), [`users.blocked: "id" of "members" is not a relation to "members"; there are "foes"`]],
+    [
+      "users that do not exist, and a status of the right ones",
+      (folder) => {
+        writeFileSync(
+          path.join(folder, CONFIG),
+          `module.exports = { users: "membrs", channels: { status: { guard: "members" } } };`,
+        );
+      },
+      [`users: there is no collection "membrs"; did you mean "members"?`],
+    ],
+    [
+      "users in the spelling of another kind of collection",
+      withFields(users(`"labels"`)),
+      [`users: "labels" is not an auth collection; there are`, `"people"`],
+    ],
+    [
+      "users like a collection that is no auth collection",
+      users(`"board"`),
+      [`users: there is no collection "board"; there are`, `"members"`],
+    ],
+    [
+      "a ban in a field like another that is no date",
+      withFields(users(`{ collection: "members", bannedUntil: "suspendd" }`)),
+      [`users.bannedUntil: the collection "members" has no field "suspendd"; there are "out_until"`],
+    ],
+    [
+      "a mute in a field that is no date",
+      withFields(users(`{ collection: "members", mutedUntil: "suspended" }`)),
+      [`users.mutedUntil: "suspended" of "members" is not a date; there are "out_until"`],
+    ],
+    [
+      "blocked users in a field that is no relation",
+      withFields(users(`{ collection: "members", blocked: "id" }`)),
+      [`users.blocked: "id" of "members" is not a relation to "members"; there are "foes"`],
+    ],
   );
   for (const [what, prepare, says] of cases) {
     test(`PocketBase does not start with ${what}`, () => {
@@ -177,9 +178,16 @@ describe("the config and the schema", () => {
 
   test("collections are relayed if the rules make them viewable or the config marks them as trusted", async () => {
     const prepare = (folder) => {
-      change(`boards: ["board:{id}"]`, `boards: { to: ["board:{id}", "workspace:{workspace}"], trusted: true }`)(folder);
+      change(
+        `boards: ["board:{id}"]`,
+        `boards: { to: ["board:{id}", "workspace:{workspace}"], trusted: true }`,
+      )(folder);
       change(`notice: { guard: "notices" }`, `notice: { guard: "notices", emptyRequest: true }`)(folder);
-      edit("pb_migrations/1795219260_kanban_schema.js", `viewRule: "published = true" }`, `viewRule: "published = true && @request.query.x = ''" }`)(folder);
+      edit(
+        "pb_migrations/1795219260_kanban_schema.js",
+        `viewRule: "published = true" }`,
+        `viewRule: "published = true && @request.query.x = ''" }`,
+      )(folder);
     };
     const pb = await PocketBase.start({ application: KANBAN, prepare });
     try {
@@ -217,18 +225,25 @@ describe("while PocketBase runs", () => {
     const answer = await pb.call("PATCH", `/api/collections/${name}`, edit(body), pb.root);
     assert.equal(answer.status, 200, JSON.stringify(answer.body));
   };
-  const rename = (from, to) => ({ fields }) => ({ fields: fields.map((f) => (f.name === from ? { ...f, name: to } : f)) });
+  const rename =
+    (from, to) =>
+    ({ fields }) => ({ fields: fields.map((f) => (f.name === from ? { ...f, name: to } : f)) });
   /** The channels and collections of a write's events. */
   const told = async (write) => {
     const { last } = await pb.events();
     await write();
-    return (await pb.events(last)).events.filter(({ data }) => data).map(({ channels, data }) => [channels, data.collection]);
+    return (await pb.events(last)).events
+      .filter(({ data }) => data)
+      .map(({ channels, data }) => [channels, data.collection]);
   };
   const may = async (...channels) => {
     const checks = channels.map((channel) => ({ user: ann.id, channel }));
     return (await pb.gateway("POST", "/api/gateway/authorize", { checks })).body.results;
   };
-  const labels = (data, name = "labels") => () => pb.create(name, { board: board.id, ...data });
+  const labels =
+    (data, name = "labels") =>
+    () =>
+      pb.create(name, { board: board.id, ...data });
 
   test("a renamed field of a template is followed", async () => {
     await change("labels", rename("board", "panel"));
@@ -252,7 +267,11 @@ describe("while PocketBase runs", () => {
     await pb.update("panels", board.id, { title: "renamed" });
     const [event] = (await pb.events(last)).events;
     assert.deepEqual(event.updates.channels, ["board-updates"]);
-    assert.deepEqual((await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", user: ann.id, after: "", rows: 9 })).status, 200);
+    assert.deepEqual(
+      (await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", user: ann.id, after: "", rows: 9 }))
+        .status,
+      200,
+    );
     await change("panels", () => ({ name: "boards" }));
   });
 
@@ -263,7 +282,11 @@ describe("while PocketBase runs", () => {
   });
 
   test("a deleted field is reported, and other collections continue", async () => {
-    await change("tickets", ({ fields }) => ({ viewRule: "", listRule: "", fields: fields.filter(({ name }) => name !== "owner") }));
+    await change("tickets", ({ fields }) => ({
+      viewRule: "",
+      listRule: "",
+      fields: fields.filter(({ name }) => name !== "owner"),
+    }));
     const { problems } = await pb.events();
     assert.deepEqual(problems, [`relay.tickets, "crew:{owner}": the field "owner" of "tickets" is gone`]);
     assert.deepEqual(await told(labels({})), [[[`board:${board.id}`], "labels"]]);
@@ -274,13 +297,20 @@ describe("while PocketBase runs", () => {
     const { problems } = await pb.events();
     assert.ok(problems.includes(`channels.notice: the collection "notices" is gone`), problems.join("\n"));
     assert.deepEqual(await may("notice:x", `board:${board.id}`), ["unknown", "allowed"]);
-    const { status, body } = await pb.gateway("POST", "/api/gateway/visible", { channel: "board-updates", user: ann.id, after: "", rows: 9 });
+    const { status, body } = await pb.gateway("POST", "/api/gateway/visible", {
+      channel: "board-updates",
+      user: ann.id,
+      after: "",
+      rows: 9,
+    });
     assert.equal(status, 200, JSON.stringify(body));
   });
 
   test("records that a channel's subscribers may no longer view are no longer relayed", async () => {
     const { id: staff } = (await pb.call("GET", "/api/collections/staff", undefined, pb.root)).body;
-    await change("tickets", ({ fields }) => ({ fields: [...fields, { type: "relation", name: "owner", collectionId: staff, maxSelect: 1 }] }));
+    await change("tickets", ({ fields }) => ({
+      fields: [...fields, { type: "relation", name: "owner", collectionId: staff, maxSelect: 1 }],
+    }));
     await change("tickets", () => ({ viewRule: "owner = @request.auth.id", listRule: null }));
     assert.ok(!(await pb.events()).problems.some((problem) => problem.includes("relay.tickets")));
     const data = { email: "sam@example.com", password: PASSWORD, passwordConfirm: PASSWORD };
@@ -290,7 +320,12 @@ describe("while PocketBase runs", () => {
     await change("tickets", () => ({ viewRule: `owner = @request.auth.id && subject = "told"` }));
     assert.deepEqual(await told(write), []);
     const { problems } = await pb.events();
-    assert.ok(problems.some((problem) => problem.includes(`relay.tickets, "crew:{owner}": nothing is relayed to this channel now`)), problems.join("\n"));
+    assert.ok(
+      problems.some((problem) =>
+        problem.includes(`relay.tickets, "crew:{owner}": nothing is relayed to this channel now`),
+      ),
+      problems.join("\n"),
+    );
   });
 });
 
@@ -304,15 +339,66 @@ test("rules changed by another process apply before the next event", async () =>
     const { status, output } = run(pb.folder, ["migrate", "up"]);
     assert.equal(status, 0, output);
     // From here on, PocketBase itself applies the new rule.
-    await until(async () => (await pb.call("GET", `/api/collections/boards/records/${board.id}`, undefined, ann)).status === 404, "the new rule");
+    await until(
+      async () => (await pb.call("GET", `/api/collections/boards/records/${board.id}`, undefined, ann)).status === 404,
+      "the new rule",
+    );
     await pb.update("boards", board.id, { title: "closed" });
     const access = (await pb.events(last)).events.flatMap(({ access }) => access ?? []);
     assert.deepEqual(access[0], { cause: "rules" });
     const closed = { cause: "record", channel: `board:${board.id}` };
-    assert.ok(access.some((change) => JSON.stringify(change) === JSON.stringify(closed)), `the title decides now: ${JSON.stringify(access)}`);
+    assert.ok(
+      access.some((change) => JSON.stringify(change) === JSON.stringify(closed)),
+      `the title decides now: ${JSON.stringify(access)}`,
+    );
   } finally {
     await pb.stop();
   }
+});
+
+describe("a command beside a running PocketBase", () => {
+  const mistakes = [
+    [
+      "does not fit the schema",
+      edit(CONFIG, "{board}", "{bord}"),
+      /has no field "bord".*[\s\S]*uses the config of PocketBase's last/,
+    ],
+    [
+      "is broken",
+      edit(CONFIG, "module.exports = {", "module.exports = {{"),
+      /not valid JavaScript[\s\S]*config before this change/,
+    ],
+  ];
+  for (const [what, spoil, says] of mistakes) {
+    test(`relays its writes by the config of the last start if the file ${what}`, async () => {
+      const pb = await PocketBase.start({ application: KANBAN, arguments: ["--hooksWatch=false"] });
+      try {
+        const { board } = await team(pb);
+        const { last } = await pb.events();
+        spoil(pb.folder);
+        const seed = `migrate((app) => {
+          app.save(new Record(app.findCollectionByNameOrId("lists"), { board: "${board.id}", title: "Seed" }));
+        });`;
+        writeFileSync(path.join(pb.folder, "pb_migrations/1900000000_seed.js"), seed);
+        const { status, output } = run(pb.folder, ["migrate", "up"]);
+        assert.equal(status, 0, output);
+        assert.match(output, says);
+        const events = (await pb.events(last)).events.filter(({ data }) => data?.collection === "lists");
+        assert.deepEqual(
+          events.map(({ channels }) => channels),
+          [[`board:${board.id}`]],
+        );
+      } finally {
+        await pb.stop();
+      }
+    });
+  }
+
+  test("prints nothing about a config whose collections the first migrations make", () => {
+    const { status, output } = run(install(undefined, KANBAN), ["migrate", "up"]);
+    assert.equal(status, 0, output);
+    assert.ok(!output.includes("gateway:"), output);
+  });
 });
 
 test("PocketBase's rate limits leave the gateway alone", async () => {
@@ -322,7 +408,10 @@ test("PocketBase's rate limits leave the gateway alone", async () => {
     const answer = await pb.call("PATCH", "/api/settings", { rateLimits: { enabled: true, rules } }, pb.root);
     assert.equal(answer.status, 200, JSON.stringify(answer.body));
     const others = await Promise.all(Array.from({ length: 10 }, () => pb.call("GET", "/api/health")));
-    assert.ok(others.some(({ status }) => status === 429), "the limits are on");
+    assert.ok(
+      others.some(({ status }) => status === 429),
+      "the limits are on",
+    );
     for (let i = 0; i < 20; i++) {
       assert.equal((await pb.gateway("GET", `/api/gateway/events?after=0&limit=${i + 1}`)).status, 200);
     }
@@ -370,10 +459,26 @@ describe("broken while PocketBase runs", () => {
       };
       for (const [from, to, says] of [
         ["labels: {", "lables: {", `relay.lables: there is no collection "lables"`],
-        [`board: { guard: "boards" }`, `board: { guard: "bords" }`, `channels.board.guard: there is no collection "bords"`],
-        [`labels: { to: ["board:{board}"]`, `labels: { to: ["board:{bord}"]`, `the collection "labels" has no field "bord"`],
-        [`labels: { to: ["board:{board}"], trusted: true }`, `labels: ["workspace:{board}"]`, `the viewRule of "labels"`],
-        [`users: ["members", "staff", "_superusers"]`, `users: ["membrs", "staff", "_superusers"]`, `users[0]: there is no collection "membrs"`],
+        [
+          `board: { guard: "boards" }`,
+          `board: { guard: "bords" }`,
+          `channels.board.guard: there is no collection "bords"`,
+        ],
+        [
+          `labels: { to: ["board:{board}"]`,
+          `labels: { to: ["board:{bord}"]`,
+          `the collection "labels" has no field "bord"`,
+        ],
+        [
+          `labels: { to: ["board:{board}"], trusted: true }`,
+          `labels: ["workspace:{board}"]`,
+          `the viewRule of "labels"`,
+        ],
+        [
+          `users: ["members", "staff", "_superusers"]`,
+          `users: ["membrs", "staff", "_superusers"]`,
+          `users[0]: there is no collection "membrs"`,
+        ],
       ]) {
         const broken = good.replaceAll(from, to);
         assert.notEqual(broken, good, from);

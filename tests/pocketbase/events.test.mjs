@@ -79,7 +79,10 @@ function installed() {
     writeFileSync(path.join(folder, "pb_hooks/app.pb.js"), HOOKS);
     const config = path.join(folder, CONFIG);
     renameSync(config, path.join(folder, "pb_hooks/kanban.config.js"));
-    writeFileSync(config, `const config = require(\`\${__hooks}/kanban.config.js\`);\nObject.assign(config.relay, {${RELAY}});\nmodule.exports = config;`);
+    writeFileSync(
+      config,
+      `const config = require(\`\${__hooks}/kanban.config.js\`);\nObject.assign(config.relay, {${RELAY}});\nmodule.exports = config;`,
+    );
   }, KANBAN);
 }
 
@@ -111,15 +114,22 @@ async function added(action) {
 /** PocketBase's own realtime events for a user during `action`, as raw JSON. */
 async function realtime(user, topics, count, action) {
   const abort = new AbortController();
-  const stream = await fetch(`${pb.url}/api/realtime`, { signal: abort.signal, headers: { accept: "text/event-stream" } });
+  const stream = await fetch(`${pb.url}/api/realtime`, {
+    signal: abort.signal,
+    headers: { accept: "text/event-stream" },
+  });
   const [decoder, sent] = [new TextDecoder(), []];
-  let client, rest = "";
+  let client,
+    rest = "";
   const reading = (async () => {
     for await (const chunk of stream.body) {
       const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
       rest = lines.pop();
       const data = lines.filter((line) => line.startsWith("data:")).map((line) => line.slice(5));
-      for (const json of data) client ? sent.push(json) : (client = JSON.parse(json).clientId);
+      for (const json of data) {
+        if (client) sent.push(json);
+        else client = JSON.parse(json).clientId;
+      }
     }
   })().catch(() => {});
   await until(() => client, "PocketBase's realtime");
@@ -133,15 +143,28 @@ async function realtime(user, topics, count, action) {
 
 describe("the record of an event", () => {
   test("is byte for byte what PocketBase's realtime sends", async () => {
-    const meta = '{"big":9007199254740993,"f":1.10,"e":1E5,"n":null,"u":"\u2028<&>","deep":{"z":1,"a":[1,2,{"b":true}]}}';
+    const meta =
+      '{"big":9007199254740993,"f":1.10,"e":1E5,"n":null,"u":"\u2028<&>","deep":{"z":1,"a":[1,2,{"b":true}]}}';
     let sent;
     const { text } = await added(async () => {
       sent = await realtime(ann, ["cards/*", "members/*"], 4, async () => {
         const form = new FormData();
-        const fields = { list: list.id, board: boards[0].id, title: "T <b>&", meta, pin: "a-plain-pin", cost: "hidden", points: "3.5" };
+        const fields = {
+          list: list.id,
+          board: boards[0].id,
+          title: "T <b>&",
+          meta,
+          pin: "a-plain-pin",
+          cost: "hidden",
+          points: "3.5",
+        };
         for (const name in fields) form.set(name, fields[name]);
         form.append("files", new Blob(["hello"]), "héllo wörld.txt");
-        const response = await fetch(`${pb.url}/api/collections/cards/records`, { method: "POST", headers: { authorization: pb.root.token }, body: form });
+        const response = await fetch(`${pb.url}/api/collections/cards/records`, {
+          method: "POST",
+          headers: { authorization: pb.root.token },
+          body: form,
+        });
         const { id } = await response.json();
         await pb.update("cards", id, { "points+": 1, pin: "another-plain-pin" });
         await pb.remove("cards", id);
@@ -166,12 +189,33 @@ describe("the record of an event", () => {
   });
 
   test("has only the id if such a hook fails; the write succeeds", async () => {
-    const { events } = await added(() => pb.call("POST", "/api/collections/cards/records", { list: list.id, board: boards[0].id, title: "enrich fails" }, pb.root));
+    const { events } = await added(() =>
+      pb.call(
+        "POST",
+        "/api/collections/cards/records",
+        { list: list.id, board: boards[0].id, title: "enrich fails" },
+        pb.root,
+      ),
+    );
     const { id } = events[0].data.record;
     assert.deepEqual(events[0].data, { action: "create", collection: "cards", record: { id }, truncated: true });
-    const found = await pb.list("cards", pb.root, `filter=${encodeURIComponent(`id="${id}"`)}&fields=id`).catch(() => null);
+    const found = await pb
+      .list("cards", pb.root, `filter=${encodeURIComponent(`id="${id}"`)}&fields=id`)
+      .catch(() => null);
     assert.ok(found === null || found.items.length === 1, "PocketBase's own answer is the hook's affair");
-    await until(async () => (await pb.call("GET", `/api/logs?perPage=50&filter=${encodeURIComponent('message~"cannot be sent whole"')}`, undefined, pb.root)).body.items.length > 0, "a line in PocketBase's log", 10_000);
+    await until(
+      async () =>
+        (
+          await pb.call(
+            "GET",
+            `/api/logs?perPage=50&filter=${encodeURIComponent('message~"cannot be sent whole"')}`,
+            undefined,
+            pb.root,
+          )
+        ).body.items.length > 0,
+      "a line in PocketBase's log",
+      10_000,
+    );
   });
 
   test("has no private e-mail address, not even for its owner", async () => {
@@ -189,7 +233,10 @@ describe("the record of an event", () => {
       await pb.update("cards", id, { title: "", meta: { x: "a".repeat(12_000_000) } });
       await pb.remove("cards", id);
     });
-    assert.deepEqual(events.map(({ data }) => data.truncated), [undefined, true, undefined, true, true]);
+    assert.deepEqual(
+      events.map(({ data }) => data.truncated),
+      [undefined, true, undefined, true, true],
+    );
     const { id } = events[0].data.record;
     assert.deepEqual(events[1].data, { action: "update", collection: "cards", record: { id }, truncated: true });
   });
@@ -199,11 +246,20 @@ describe("the record of an event", () => {
     const text = JSON.stringify(`${nested(200)}\\"${nested(200)}`);
     const flat = `[${Array(500).fill('{"a":[]}').join()}]`;
     // The record itself is the first level.
-    const table = [[nested(127), true], [nested(128), false], [nested(9000), false], [nested(127, text), true], [flat, true]];
+    const table = [
+      [nested(127), true],
+      [nested(128), false],
+      [nested(9000), false],
+      [nested(127, text), true],
+      [flat, true],
+    ];
     const { text: row, events } = await added(async () => {
       for (const [meta] of table) await card({ title: "deep", meta });
     });
-    assert.deepEqual(events.map(({ data }) => !data.truncated), table.map(([, whole]) => whole));
+    assert.deepEqual(
+      events.map(({ data }) => !data.truncated),
+      table.map(([, whole]) => whole),
+    );
     for (const [meta, whole] of table) if (whole) assert.ok(row.includes(`"meta":${meta}`), meta);
     const [, { data }] = events;
     assert.deepEqual(data, { action: "create", collection: "cards", record: { id: data.record.id }, truncated: true });
@@ -213,7 +269,16 @@ describe("the record of an event", () => {
 
 describe("the channels of an event", () => {
   test("with invalid names are left out, counted, and logged without their content", async () => {
-    const impossible = ["x".repeat(1019), "ü".repeat(510), "with blanks", "with\u00a0blanks", "line\nfeed", "\u0000", "tab\t", "\u0085"];
+    const impossible = [
+      "x".repeat(1019),
+      "ü".repeat(510),
+      "with blanks",
+      "with\u00a0blanks",
+      "line\nfeed",
+      "\u0000",
+      "tab\t",
+      "\u0085",
+    ];
     const possible = ["x".repeat(1018), "ümläut", "ü".repeat(509), "日本語", "😀"];
     const { events } = await added(async () => {
       for (const what of impossible) await pb.create("audit", { what });
@@ -222,19 +287,43 @@ describe("the channels of an event", () => {
       for (const what of possible) await pb.create("audit", { what });
     });
     const dropped = events.filter((event) => event.dropped);
-    assert.deepEqual(dropped.map((event) => event.dropped), Array(impossible.length + 1).fill(1));
-    assert.deepEqual(dropped.slice(0, -1).map(kind), impossible.map(() => [null]));
+    assert.deepEqual(
+      dropped.map((event) => event.dropped),
+      Array(impossible.length + 1).fill(1),
+    );
+    assert.deepEqual(
+      dropped.slice(0, -1).map(kind),
+      impossible.map(() => [null]),
+    );
     assert.deepEqual(kind(dropped.at(-1)), ["create audit", `board:${boards[0].id}`], "the other channels get it");
-    assert.deepEqual(events.slice(-possible.length).map(kind), possible.map((what) => ["create audit", `topic:${what}`]));
-    const logged = async () => (await pb.call("GET", `/api/logs?perPage=50&filter=${encodeURIComponent('message~"no channel can have"')}`, undefined, pb.root)).body.items;
-    const [line, ...more] = await until(async () => (await logged()).length > 0 && logged(), "a line in PocketBase's log", 10_000);
+    assert.deepEqual(
+      events.slice(-possible.length).map(kind),
+      possible.map((what) => ["create audit", `topic:${what}`]),
+    );
+    const logged = async () =>
+      (
+        await pb.call(
+          "GET",
+          `/api/logs?perPage=50&filter=${encodeURIComponent('message~"no channel can have"')}`,
+          undefined,
+          pb.root,
+        )
+      ).body.items;
+    const [line, ...more] = await until(
+      async () => (await logged()).length > 0 && logged(),
+      "a line in PocketBase's log",
+      10_000,
+    );
     assert.deepEqual(more, [], "once, not for each");
     assert.deepEqual({ ...line.data }, { collection: "audit", template: "topic:{what}" });
   });
 
   test("are split over several rows if there are many", async () => {
     const ids = Array.from({ length: 1201 }, (_, i) => `m${String(i).padStart(14, "0")}`);
-    await pb.call("POST", "/x/many", { table: "members", rows: ids.map((id) => ({ id, email: `${id}@example.com`, tokenKey: id, password: "-" })) });
+    await pb.call("POST", "/x/many", {
+      table: "members",
+      rows: ids.map((id) => ({ id, email: `${id}@example.com`, tokenKey: id, password: "-" })),
+    });
     const { events } = await added(() => card({ title: "everybody's", assignees: ids }));
     assert.ok(events.length > 1 && events.every((event) => event.channels.length <= 1000));
     const names = events.flatMap((event) => event.channels);
@@ -261,16 +350,21 @@ describe("an instance that is saved again", () => {
     const [first, second] = boards.map((board) => board.id);
     const { events } = await added(() => pb.call("POST", "/x/move", { card: id, first, second }));
     assert.deepEqual(events.map(kind), [
-      ["delete cards", `board:${first}`], ["create cards", `board:${second}`],
-      ["delete cards", `board:${second}`], ["create cards", `board:${first}`],
-      ["delete cards", `board:${first}`], ["create cards", `board:${second}`],
+      ["delete cards", `board:${first}`],
+      ["create cards", `board:${second}`],
+      ["delete cards", `board:${second}`],
+      ["create cards", `board:${first}`],
+      ["delete cards", `board:${first}`],
+      ["create cards", `board:${second}`],
       ["delete cards", `board:${second}`],
     ]);
     assert.equal(events.at(-1).data.record.title, "the traveller");
   });
 
   test("ends the access of the user it named before", async () => {
-    const { events } = await added(() => pb.call("POST", "/x/invite", { workspace: workspace.id, first: ben.id, second: ann.id }));
+    const { events } = await added(() =>
+      pb.call("POST", "/x/invite", { workspace: workspace.id, first: ben.id, second: ann.id }),
+    );
     const concerned = (event) => JSON.stringify(event.access ?? []);
     const update = events.filter((event) => event.data?.collection === "memberships").at(-1);
     assert.equal(update.data.record.member, ann.id);
@@ -295,15 +389,27 @@ describe("records whose channels depend on another record", () => {
     const answer = await pb.create("card_comments", { card: card.id, text: "2", parent: comment.id });
     return { board, list, card, comment, answer };
   }
-  const deletes = (events) => events.filter(({ data }) => data?.action === "delete").map(({ data, channels }) => [data.record.id, ...channels.toSorted()]);
+  const deletes = (events) =>
+    events
+      .filter(({ data }) => data?.action === "delete")
+      .map(({ data, channels }) => [data.record.id, ...channels.toSorted()]);
 
   test("are deleted with it, each announced in its own channels, at any depth", async () => {
     for (const level of ["comment", "card", "list", "board"]) {
       const it = await tree();
-      const { events } = await added(() => pb.remove({ comment: "card_comments", card: "cards", list: "lists", board: "boards" }[level], it[level].id));
+      const { events } = await added(() =>
+        pb.remove({ comment: "card_comments", card: "cards", list: "lists", board: "boards" }[level], it[level].id),
+      );
       const [board, above] = [`board:${it.board.id}`, `workspace:${workspace.id}`];
-      const due = [[it.answer.id, board, above], [it.comment.id, board]];
-      const outer = [[it.card.id, board], [it.list.id, board], [it.board.id, board]];
+      const due = [
+        [it.answer.id, board, above],
+        [it.comment.id, board],
+      ];
+      const outer = [
+        [it.card.id, board],
+        [it.list.id, board],
+        [it.board.id, board],
+      ];
       due.push(...outer.slice(0, ["comment", "card", "list", "board"].indexOf(level)));
       assert.deepEqual(deletes(events).toSorted(), due.toSorted(), level);
       assert.equal(events.at(-1).data.record.id, it[level].id, "what was deleted comes last");
@@ -329,14 +435,31 @@ describe("records whose channels depend on another record", () => {
     const { events } = await added(() => pb.update("cards", it.card.id, { board: boards[1].id }));
     const [from, to] = [`board:${it.board.id}`, `board:${boards[1].id}`];
     // The comments are still in the old board's channel, through the card's list.
-    assert.deepEqual(events.slice(0, 2).map(kind), [["delete cards", from], ["create cards", to]]);
-    assert.deepEqual(events.slice(2).map((event) => [event.data.record.id, ...kind(event)]).toSorted(), [
-      [it.answer.id, "create card_comments", to], [it.comment.id, "create card_comments", to],
-    ].toSorted());
+    assert.deepEqual(events.slice(0, 2).map(kind), [
+      ["delete cards", from],
+      ["create cards", to],
+    ]);
+    assert.deepEqual(
+      events
+        .slice(2)
+        .map((event) => [event.data.record.id, ...kind(event)])
+        .toSorted(),
+      [
+        [it.answer.id, "create card_comments", to],
+        [it.comment.id, "create card_comments", to],
+      ].toSorted(),
+    );
     const moved = await added(() => pb.update("lists", it.list.id, { board: boards[1].id }));
-    assert.deepEqual(moved.events.filter(({ data }) => data.collection === "card_comments").map((event) => [event.data.record.id, ...kind(event)]).toSorted(), [
-      [it.answer.id, "delete card_comments", from], [it.comment.id, "delete card_comments", from],
-    ].toSorted());
+    assert.deepEqual(
+      moved.events
+        .filter(({ data }) => data.collection === "card_comments")
+        .map((event) => [event.data.record.id, ...kind(event)])
+        .toSorted(),
+      [
+        [it.answer.id, "delete card_comments", from],
+        [it.comment.id, "delete card_comments", from],
+      ].toSorted(),
+    );
     const untouched = await added(() => pb.update("cards", it.card.id, { title: "renamed" }));
     assert.deepEqual(untouched.events.map(kind), [["update cards", to]]);
   });
@@ -346,7 +469,10 @@ describe("records whose channels depend on another record", () => {
     const audit = await pb.create("audit", { what: "w", card: it.card.id }); // no cascade: the relation becomes empty
     const { events } = await added(() => pb.remove("cards", it.card.id));
     const told = events.filter(({ data }) => data.record.id === audit.id).map(kind);
-    assert.deepEqual(told, [["delete audit", `board:${it.board.id}`], ["update audit", "topic:w"]]);
+    assert.deepEqual(told, [
+      ["delete audit", `board:${it.board.id}`],
+      ["update audit", "topic:w"],
+    ]);
   });
 
   test("are announced in one event if there are very many", async () => {

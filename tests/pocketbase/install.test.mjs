@@ -51,13 +51,22 @@ test("an existing application with hooks, rules and data stays unchanged, and is
   await pb.create("orders", { name: "before", shop: mine.id });
   const schema = async () => {
     const { items } = (await pb.call("GET", "/api/collections?perPage=100&sort=name", undefined, pb.root)).body;
-    return items.map(({ name, listRule, viewRule, createRule, updateRule, deleteRule, fields }) => ({ name, listRule, viewRule, createRule, updateRule, deleteRule, fields }));
+    return items.map(({ name, listRule, viewRule, createRule, updateRule, deleteRule, fields }) => ({
+      name,
+      listRule,
+      viewRule,
+      createRule,
+      updateRule,
+      deleteRule,
+      fields,
+    }));
   };
   const before = await schema();
   await pb.stop({ keep: true });
 
   // Step 1 of the README: the unchanged config relays nothing, and PocketBase starts.
-  for (const part of ["pb_hooks", "pb_migrations"]) cpSync(path.join(GATEWAY, part), path.join(folder, part), { recursive: true });
+  for (const part of ["pb_hooks", "pb_migrations"])
+    cpSync(path.join(GATEWAY, part), path.join(folder, part), { recursive: true });
   pb = await PocketBase.start({ folder });
   assert.deepEqual(await schema(), before, "no collection, rule or field is another");
   await pb.create("orders", { name: "unrelayed", shop: mine.id });
@@ -82,8 +91,14 @@ test("an existing application with hooks, rules and data stays unchanged, and is
   assert.deepEqual([event.channels, event.data.action, event.data.record.name], [[`shop:${mine.id}`], "create", "TEA"]);
   assert.ok((await pb.list("log")).items.some((entry) => entry.name === `order ${id}`));
   assert.deepEqual((await pb.call("GET", "/shop/hello")).body, { hello: "shop" });
-  const checks = [{ user: olga.id, channel: `shop:${mine.id}` }, { user: "nobody", channel: `shop:${mine.id}` }];
-  assert.deepEqual((await pb.gateway("POST", "/api/gateway/authorize", { checks })).body.results, ["allowed", "denied"]);
+  const checks = [
+    { user: olga.id, channel: `shop:${mine.id}` },
+    { user: "nobody", channel: `shop:${mine.id}` },
+  ];
+  assert.deepEqual((await pb.gateway("POST", "/api/gateway/authorize", { checks })).body.results, [
+    "allowed",
+    "denied",
+  ]);
   const stranger = await pb.call("POST", "/api/collections/users/records", user);
   assert.ok(stranger.status >= 400, "nobody can sign up who could not before");
 });

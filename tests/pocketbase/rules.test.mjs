@@ -46,7 +46,12 @@ before(async () => {
 after(() => pb?.stop());
 
 describe("users", () => {
-  const signup = (name, more) => ({ email: `${name}@example.com`, password: PASSWORD, passwordConfirm: PASSWORD, ...more });
+  const signup = (name, more) => ({
+    email: `${name}@example.com`,
+    password: PASSWORD,
+    passwordConfirm: PASSWORD,
+    ...more,
+  });
 
   test("a new user is an ordinary user, whatever the request says", async () => {
     await may(null, "POST", "users/records", signup("new1"));
@@ -99,7 +104,10 @@ describe("users", () => {
   test("signed-in users see every user, but only their own e-mail", async () => {
     const { items } = await pb.list("users", people.bob);
     assert.ok(items.length >= 5);
-    assert.deepEqual(items.filter((user) => user.email).map((user) => user.id), [id("bob")]);
+    assert.deepEqual(
+      items.filter((user) => user.email).map((user) => user.id),
+      [id("bob")],
+    );
     assert.equal((await pb.list("users", null)).totalItems, 0);
     const guess = await pb.list("users", people.bob, `filter=${encodeURIComponent("email~'ann@'")}`);
     assert.equal(guess.totalItems, 0, "nor finds anyone by it");
@@ -120,7 +128,11 @@ describe("users", () => {
 
 describe("rooms", () => {
   test("public rooms are visible to signed-in users, other rooms to members", async () => {
-    for (const [type, stranger] of [["public", true], ["private", false], ["direct", false]]) {
+    for (const [type, stranger] of [
+      ["public", true],
+      ["private", false],
+      ["direct", false],
+    ]) {
       const room = await roomOf(type);
       await may("ann", "GET", `rooms/records/${room.id}`);
       await may("mod", "GET", `rooms/records/${room.id}`);
@@ -161,7 +173,12 @@ describe("rooms", () => {
     await mayNot("mod", "PATCH", `rooms/records/${room.id}`, { pinned_message: outside.id });
     await mayNot("bob", "PATCH", `rooms/records/${room.id}`, { pinned_message: inside.id });
     await may("mod", "PATCH", `rooms/records/${room.id}`, { pinned_message: "" });
-    await mayNot("ann", "POST", "rooms/records", { name: "r", type: "private", owner: id("ann"), pinned_message: inside.id });
+    await mayNot("ann", "POST", "rooms/records", {
+      name: "r",
+      type: "private",
+      owner: id("ann"),
+      pinned_message: inside.id,
+    });
   });
 });
 
@@ -213,7 +230,12 @@ describe("members", () => {
     await may("bob", "PATCH", bobs, { last_read: PAST, muted: true });
     for (const data of [{ role: "owner" }, { role: "moderator" }, { "role+": "owner" }]) {
       await mayNot("bob", "PATCH", bobs, data);
-      await mayNot("mod", "PATCH", `room_members/records/${room.mod.id}`, data.role === "moderator" ? { role: "owner" } : data);
+      await mayNot(
+        "mod",
+        "PATCH",
+        `room_members/records/${room.mod.id}`,
+        data.role === "moderator" ? { role: "owner" } : data,
+      );
     }
     await mayNot("bob", "PATCH", bobs, { room: other.id });
     await mayNot("bob", "PATCH", bobs, { "room+": other.id });

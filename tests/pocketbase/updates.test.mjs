@@ -65,7 +65,9 @@ async function truth(user) {
   const { status, body } = await pb.call("GET", "/api/collections/rooms/records?perPage=500", undefined, user);
   if (status !== 200) return [];
   const ids = body.items.map(({ id }) => id);
-  const views = await Promise.all(ids.map((id) => pb.call("GET", `/api/collections/rooms/records/${id}`, undefined, user)));
+  const views = await Promise.all(
+    ids.map((id) => pb.call("GET", `/api/collections/rooms/records/${id}`, undefined, user)),
+  );
   return ids.filter((_, i) => views[i].status === 200).sort();
 }
 
@@ -84,7 +86,10 @@ describe("personal channels", () => {
   test("friend requests go to both, keys and achievements to their user", async () => {
     const both = [`user:${ann.id}`, `user:${bob.id}`];
     const asks = { from: ann.id, to: bob.id, status: "pending" };
-    const { result, rows: [row, ...more] } = await rows(() => pb.create("friend_requests", asks, ann));
+    const {
+      result,
+      rows: [row, ...more],
+    } = await rows(() => pb.create("friend_requests", asks, ann));
     assert.deepEqual([row.channels, row.data.action, row.data.record, more], [both, "create", result, []]);
     assert.deepEqual(await channels(() => pb.update("friend_requests", result.id, { status: "accepted" }, bob)), both);
     assert.deepEqual(await channels(() => pb.remove("friend_requests", result.id, bob)), both);
@@ -100,19 +105,32 @@ describe("personal channels", () => {
 
 describe("the outbox rows of a guarded record", () => {
   test("name its users before and after the change", async () => {
-    const { result: room, rows: [created] } = await rows(() => roomOf(ann, "public"));
+    const {
+      result: room,
+      rows: [created],
+    } = await rows(() => roomOf(ann, "public"));
     assert.deepEqual(created.updates, { channels: [CHANNEL], users: [ann.id] });
-    const { rows: [updated] } = await rows(() => pb.update("rooms", room.id, { owner: bob.id }));
+    const {
+      rows: [updated],
+    } = await rows(() => pb.update("rooms", room.id, { owner: bob.id }));
     assert.deepEqual([updated.data.action, updated.updates.users], ["update", [bob.id, ann.id]]);
     const { rows: removed } = await rows(() => pb.remove("rooms", room.id));
     const of = removed.filter((row) => row.updates);
-    assert.deepEqual(of.map((row) => [row.data.action, row.data.collection]), [["delete", "rooms"]]);
+    assert.deepEqual(
+      of.map((row) => [row.data.action, row.data.collection]),
+      [["delete", "rooms"]],
+    );
   });
 
   test("name no users for other records", async () => {
     const room = await roomOf(ann, "public");
-    const { rows: added } = await rows(() => pb.create("room_members", { room: room.id, user: bob.id, role: "member" }));
-    assert.deepEqual(added.map((row) => "updates" in row), [false]);
+    const { rows: added } = await rows(() =>
+      pb.create("room_members", { room: room.id, user: bob.id, role: "member" }),
+    );
+    assert.deepEqual(
+      added.map((row) => "updates" in row),
+      [false],
+    );
   });
 });
 
@@ -138,21 +156,37 @@ describe("visible records", () => {
   // The viewRule, whether users share a class, and the listRule if it differs.
   const rules = [
     ["as it is", () => rule, true],
-    ["seen from the room", () => `@request.auth.id != "" && (type = "public" || room_members_via_room.user ?= @request.auth.id)`, true],
+    [
+      "seen from the room",
+      () => `@request.auth.id != "" && (type = "public" || room_members_via_room.user ?= @request.auth.id)`,
+      true,
+    ],
     ["the record names the user", () => `owner = @request.auth.id || type = "direct"`, true],
     ["the record must not name the user", () => `owner != @request.auth.id && type = "public"`, true],
     ["a field of the account", () => `@request.auth.role = "admin" || owner.id = @request.auth.id`, false],
     ["a field of the account alone", () => `@request.auth.role = "admin" || type = "public"`, true],
     ["open", () => "", true],
     ["locked", () => null, false],
-    ["more asked of the membership", () => `room_members_via_room.user ?= @request.auth.id && room_members_via_room.role ?= "moderator"`, true],
+    [
+      "more asked of the membership",
+      () => `room_members_via_room.user ?= @request.auth.id && room_members_via_room.role ?= "moderator"`,
+      true,
+    ],
     ["and of the account's side", moderated, false],
     ["something of the request", (context) => `@request.context = "${context}" && @request.auth.id != ""`, false],
     ["closed to the realtime", (context) => `@request.context != "${context}" && @request.auth.id != ""`, false],
     ["the request, and the account's side", () => `@request.context != "expand" && ${moderated()}`, false],
-    ["any collection", () => `@collection.room_members.room ?= id && @collection.room_members.user ?= @request.auth.id`, false],
+    [
+      "any collection",
+      () => `@collection.room_members.room ?= id && @collection.room_members.user ?= @request.auth.id`,
+      false,
+    ],
     ["a certain user", () => `${rule} && @request.auth.id != "${bob.id}"`, false],
-    ["text that is no name", () => `name != "@request.auth.id != ''" && @request.auth.name != "ann" // @request.auth.id)`, true],
+    [
+      "text that is no name",
+      () => `name != "@request.auth.id != ''" && @request.auth.name != "ann" // @request.auth.id)`,
+      true,
+    ],
     ["through a relation", () => `owner.room_members_via_user.user ?= @request.auth.id`, false],
     ["open, but listed for the owner", () => "", true, owned],
     ["viewed by the owner, listed openly", owned, true, () => ""],
@@ -191,13 +225,21 @@ describe("visible records", () => {
     assert.equal(await whole("nobody"), null);
     const other = JSON.stringify([JSON.parse(name)[0], [["role", "user"]]]);
     assert.equal(await whole(`~${other}`), null, "a class of an earlier rule");
-    const checks = [{ user: "nobody", record: ids[0] }, { user: carl.id, record: "nothing" }, { user: `~${other}`, record: ids[0] }];
+    const checks = [
+      { user: "nobody", record: ids[0] },
+      { user: carl.id, record: "nothing" },
+      { user: `~${other}`, record: ids[0] },
+    ];
     assert.deepEqual((await ask("view", { checks })).results, [false, null, false]);
   });
 
   test("ids of any characters are found page by page, whatever their order in JavaScript", async () => {
-    const { body: { fields } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
-    const { body: { fields: ofUsers } } = await pb.call("GET", "/api/collections/users", undefined, pb.root);
+    const {
+      body: { fields },
+    } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
+    const {
+      body: { fields: ofUsers },
+    } = await pb.call("GET", "/api/collections/users", undefined, pb.root);
     for (const id of [fields, ofUsers].map((fields) => fields.find(({ name }) => name === "id"))) {
       Object.assign(id, { pattern: "^[^ ]+$", min: 0, max: 1000 });
     }
@@ -206,7 +248,8 @@ describe("visible records", () => {
     const made = { email: "tilde@example.com", password: PASSWORD, passwordConfirm: PASSWORD };
     await pb.create("users", { ...made, id: "~[ü" });
     const user = await pb.login("tilde@example.com", PASSWORD);
-    for (const id of ["zü", "ａ1", "ａ2", "😀1", "😀2", "ｚ", "日本", "~x", "x".repeat(1000)]) await roomOf(user, "private", { id });
+    for (const id of ["zü", "ａ1", "ａ2", "😀1", "😀2", "ｚ", "日本", "~x", "x".repeat(1000)])
+      await roomOf(user, "private", { id });
     for (const rows of [1, 2, 3, 1000]) assert.deepEqual(await seen(user, rows), await truth(user));
     assert.deepEqual(await views(user.id, await truth(user)), await truth(user));
     const checks = ["room:ａ1", "room:nü", `user:${user.id}`].map((channel) => ({ user: user.id, channel }));
@@ -216,7 +259,10 @@ describe("visible records", () => {
   test("a view check returns visible records unchanged, and nothing of invisible records", async () => {
     const { items } = await pb.list("rooms");
     const [open, closed] = ["public", "private"].map((type) => items.find((room) => room.type === type));
-    const checks = [{ user: eve.id, record: open.id }, { user: eve.id, record: closed.id }];
+    const checks = [
+      { user: eve.id, record: open.id },
+      { user: eve.id, record: closed.id },
+    ];
     const expected = { results: [true, false], records: { [open.id]: open }, own: {}, perReader: false, truncated: [] };
     assert.deepEqual(await ask("view", { checks }), expected);
   });
@@ -229,14 +275,21 @@ describe("links to a parent of the record", () => {
     kanban = await PocketBase.start({ application: KANBAN });
     people = [];
     for (const name of ["ann", "ben", "cat"]) {
-      const account = { email: `${name}@example.com`, password: PASSWORD, passwordConfirm: PASSWORD, name, plan: "free" };
+      const account = {
+        email: `${name}@example.com`,
+        password: PASSWORD,
+        passwordConfirm: PASSWORD,
+        name,
+        plan: "free",
+      };
       await kanban.create("members", account);
       people.push({ name, ...(await kanban.login(account.email, PASSWORD, "members")) });
     }
     const [ann, ben, cat] = people;
     // Three workspaces: Ann owns the first, Ben is in the first and second, Cat is only a guest.
     const workspaces = [];
-    for (const owner of [ann, cat, cat]) workspaces.push(await kanban.create("workspaces", { name: "W", owner: owner.id }));
+    for (const owner of [ann, cat, cat])
+      workspaces.push(await kanban.create("workspaces", { name: "W", owner: owner.id }));
     await kanban.create("memberships", { workspace: workspaces[0].id, member: ben.id, role: "viewer" });
     await kanban.create("memberships", { workspace: workspaces[0].id, member: ann.id, role: "editor" });
     await kanban.create("memberships", { workspace: workspaces[1].id, member: ben.id, role: "editor" });
@@ -251,7 +304,10 @@ describe("links to a parent of the record", () => {
   after(() => kanban?.stop());
 
   const ask = async (route, question) => {
-    const { status, body } = await kanban.gateway("POST", `/api/gateway/${route}`, { channel: "board-updates", ...question });
+    const { status, body } = await kanban.gateway("POST", `/api/gateway/${route}`, {
+      channel: "board-updates",
+      ...question,
+    });
     assert.equal(status, 200, JSON.stringify(body));
     return body;
   };
@@ -265,9 +321,9 @@ describe("links to a parent of the record", () => {
     return [...all].sort();
   };
   const rules = {
-    "alone": MEMBER,
+    alone: MEMBER,
     "beside others": `(visibility = "workspace" && ${MEMBER}) || guests.id ?= @request.auth.id || workspace.owner = @request.auth.id`,
-    "twice": `(${MEMBER} && visibility = "private") || (guests.id ?= @request.auth.id && ${MEMBER})`,
+    twice: `(${MEMBER} && visibility = "private") || (guests.id ?= @request.auth.id && ${MEMBER})`,
     "with more asked of the same link": `${MEMBER} && workspace.memberships_via_workspace.role ?= "editor"`,
     "with more asked of any link": `${MEMBER} || workspace.memberships_via_workspace.role ?= "viewer" && visibility = "private"`,
     "the other way round": "@request.auth.id ?= workspace.memberships_via_workspace.member",
@@ -288,7 +344,11 @@ describe("links to a parent of the record", () => {
         const truth = body.items.map(({ id }) => id).sort();
         assert.deepEqual(await seenBy(user), truth, user.name);
         const { results } = await ask("view", { checks: boards.map((record) => ({ user: user.id, record })) });
-        assert.deepEqual(boards.filter((_, i) => results[i]), truth, user.name);
+        assert.deepEqual(
+          boards.filter((_, i) => results[i]),
+          truth,
+          user.name,
+        );
         counts.push(truth.length);
       }
       // Otherwise the test would prove nothing.
@@ -331,10 +391,15 @@ onRecordEnrich((e) => {
   });
 
   test("with hooks too, every visible record is found", async () => {
-    const { body: { viewRule, listRule } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
+    const {
+      body: { viewRule, listRule },
+    } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
     const rule = `@request.auth.room_members_via_user.room ?= id && @request.auth.room_members_via_user.role != "x"`;
     for (let i = 0; i < 25; i++) await roomOf(ann, "private");
-    for (const rules of [{ viewRule, listRule }, { viewRule: rule, listRule: rule }]) {
+    for (const rules of [
+      { viewRule, listRule },
+      { viewRule: rule, listRule: rule },
+    ]) {
       assert.equal((await pb.call("PATCH", "/api/collections/rooms", rules, pb.root)).status, 200);
       for (const user of [ann, bob]) assert.deepEqual(await seen(user, 1000), await truth(user));
     }
@@ -343,7 +408,9 @@ onRecordEnrich((e) => {
 
   test("a record too large or too deep for an event is given as its ID only", async () => {
     await pb.call("PATCH", "/api/collections/rooms", { viewRule: "", listRule: "" }, pb.root);
-    const { body: { fields } } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
+    const {
+      body: { fields },
+    } = await pb.call("GET", "/api/collections/rooms", undefined, pb.root);
     fields.push({ type: "text", name: "about", max: 5000 }, { type: "json", name: "tree" });
     assert.equal((await pb.call("PATCH", "/api/collections/rooms", { fields }, pb.root)).status, 200);
     const large = await roomOf(ann, "public", { about: "x".repeat(2000) });

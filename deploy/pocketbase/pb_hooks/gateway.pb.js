@@ -14,9 +14,9 @@ onBootstrap((e) => {
   require(`${__hooks}/gateway/startup.js`).checkSchema(e.app);
 });
 
-// Two functions in the app's store, which register the hooks of one collection (see gateway/listening.js). The hooks
-// run for every write in the collection, so they keep the required module: looking up the file would take longer than
-// most hook calls.
+// Two functions in the app's store, which register the hooks of a collection (see gateway/listening.js). The hooks run
+// for every write in the collection and keep the required module: looking up the file would take longer than most hook
+// calls.
 const listening = require(`${__hooks}/gateway/listening.js`);
 
 $app.store().set(listening.REGISTER, (id) => {
@@ -26,14 +26,23 @@ $app.store().set(listening.REGISTER, (id) => {
 });
 
 $app.store().set(listening.REGISTER_AFTER, (collection) => {
-  onRecordAfterCreateSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
-  onRecordAfterUpdateSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
-  onRecordAfterDeleteSuccess((e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e), collection);
+  onRecordAfterCreateSuccess(
+    (e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e),
+    collection,
+  );
+  onRecordAfterUpdateSuccess(
+    (e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e),
+    collection,
+  );
+  onRecordAfterDeleteSuccess(
+    (e) => (globalThis.gatewayAfter ??= require(`${__hooks}/gateway/after.js`)).committed(e),
+    collection,
+  );
 });
 
-onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
-onCollectionUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
-onCollectionDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).collection(e));
+onCollectionCreateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collectionChanged(e));
+onCollectionUpdateExecute((e) => require(`${__hooks}/gateway/outbox.js`).collectionChanged(e));
+onCollectionDeleteExecute((e) => require(`${__hooks}/gateway/outbox.js`).collectionChanged(e));
 
 onCollectionAfterCreateSuccess((e) => require(`${__hooks}/gateway/outbox.js`).collectionCommitted(e));
 onCollectionAfterUpdateSuccess((e) => require(`${__hooks}/gateway/outbox.js`).collectionCommitted(e));
@@ -46,19 +55,20 @@ onCollectionAfterDeleteError((e) => require(`${__hooks}/gateway/outbox.js`).coll
 
 // The gateway calls every few seconds: successful calls are left out of the request log.
 const quiet = $apis.skipSuccessActivityLog();
-// The gateway's requests are far smaller. The limit is for other callers, since the signature is checked only after the
-// body has been read.
+// The gateway's requests are far smaller. The limit is for unknown callers, since the signature is checked only after
+// the body has been read.
 const small = $apis.bodyLimit(1 << 20);
-// All gateways call from a few addresses, which PocketBase's rate limiter would take for one busy client. A handler
-// with the limiter's id replaces the limiter on these routes.
+// The gateways call from a few addresses, which PocketBase's rate limiter would take for a single busy client. A
+// handler with the limiter's id replaces the limiter on the gateway's routes.
 const unlimited = $apis.skipSuccessActivityLog();
 unlimited.id = "pbRateLimit";
 unlimited.priority = -1000;
+const forGateway = [quiet, small, unlimited];
 
-routerAdd("POST", "/api/gateway/keys", (e) => require(`${__hooks}/gateway/routes.js`).keys(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/authorize", (e) => require(`${__hooks}/gateway/routes.js`).authorize(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/visible", (e) => require(`${__hooks}/gateway/routes.js`).visible(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/view", (e) => require(`${__hooks}/gateway/routes.js`).view(e), quiet, small, unlimited);
-routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), quiet, small, unlimited);
-routerAdd("POST", "/api/gateway/probe", (e) => require(`${__hooks}/gateway/routes.js`).probe(e), quiet, small, unlimited);
+routerAdd("POST", "/api/gateway/keys", (e) => require(`${__hooks}/gateway/routes.js`).keys(e), ...forGateway);
+routerAdd("POST", "/api/gateway/authorize", (e) => require(`${__hooks}/gateway/routes.js`).authorize(e), ...forGateway);
+routerAdd("POST", "/api/gateway/visible", (e) => require(`${__hooks}/gateway/routes.js`).visible(e), ...forGateway);
+routerAdd("POST", "/api/gateway/view", (e) => require(`${__hooks}/gateway/routes.js`).view(e), ...forGateway);
+routerAdd("GET", "/api/gateway/events", (e) => require(`${__hooks}/gateway/routes.js`).events(e), ...forGateway);
+routerAdd("POST", "/api/gateway/confirm", (e) => require(`${__hooks}/gateway/routes.js`).confirm(e), ...forGateway);
+routerAdd("POST", "/api/gateway/probe", (e) => require(`${__hooks}/gateway/routes.js`).probe(e), ...forGateway);

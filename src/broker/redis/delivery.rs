@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 const MAX_MESSAGES: usize = 65_536;
 const MAX_BYTES: usize = 64 << 20;
 
-/// Filled by the connections, which must never wait: Redis disconnects slow readers.
+/// The queue between the connections and the sink. The connections must never wait: Redis disconnects slow readers.
 pub struct Queue {
     sender: mpsc::Sender<Live>,
     waiting: Arc<Waiting>,
@@ -50,7 +50,7 @@ impl Queue {
         if dropping || !fits || self.sender.try_send(Live { name, message }).is_err() {
             self.waiting.bytes.fetch_sub(size, Ordering::AcqRel);
             if !self.waiting.overflowed.swap(true, Ordering::AcqRel) {
-                // Wakes the delivery task, in case the queue is empty by now. No channel has this name.
+                // Wakes the delivery task, in case the queue is empty by now. The name belongs to no channel.
                 let _ = self.sender.try_send(Live { name: String::new(), message: Vec::new() });
             }
         }
@@ -58,7 +58,7 @@ impl Queue {
 }
 
 impl Delivery {
-    /// Delivers messages for as long as the broker lives. A single task does so, which keeps each connection's order.
+    /// Delivers messages for as long as the broker lives, as a single task, which keeps each connection's order.
     pub async fn run(mut self, state: Arc<RedisSubscriber>) {
         while let Some(Live { name, message }) = self.receiver.recv().await {
             let size = name.len() + message.len();
@@ -125,8 +125,8 @@ mod tests {
         }
     }
 
-    /// A large message is dropped for lack of room. A smaller message behind the large one would fit, but must not
-    /// arrive before the gap: the large one may have revoked a subscriber's access.
+    /// A large message is dropped for lack of room. A later, smaller message would fit, but must not arrive before the
+    /// gap: the dropped message may have revoked a subscriber's access.
     #[tokio::test]
     async fn nothing_that_follows_a_dropped_message_is_handed_over_before_the_gap() {
         let state = Arc::new(RedisSubscriber::new(Keys::new("p")));

@@ -1,6 +1,9 @@
 // Public messages, and messages visible only to subscribers naming the right room.
 migrate((app) => {
-  for (const [name, rule] of [["messages", ""], ["messages_in_rooms", "room = @request.query.room"]]) {
+  for (const [name, rule] of [
+    ["messages", ""],
+    ["messages_in_rooms", "room = @request.query.room"],
+  ]) {
     app.save(
       new Collection({
         type: "base",

@@ -25,7 +25,7 @@ migrate(
       return collection;
     };
     const rule = (collection, rules) => {
-      const all = (rule) => ({ listRule: rule, viewRule: rule, createRule: rule, updateRule: rule, deleteRule: rule });
+      const all = (one) => ({ listRule: one, viewRule: one, createRule: one, updateRule: one, deleteRule: one });
       Object.assign(collection, typeof rules === "string" ? all(rules) : rules);
       app.save(collection);
     };
@@ -78,22 +78,41 @@ migrate(
       { type: "password", name: "pin" },
       text("slug", { max: 5000 }),
     ]);
-    const comments = make("base", "card_comments", [part("card", cards), link("author", members), text("text"), bool("internal")]);
-    comments.fields.add(new RelationField({ name: "parent", collectionId: comments.id, maxSelect: 1, cascadeDelete: true }));
+    const comments = make("base", "card_comments", [
+      part("card", cards),
+      link("author", members),
+      text("text"),
+      bool("internal"),
+    ]);
+    comments.fields.add(
+      new RelationField({ name: "parent", collectionId: comments.id, maxSelect: 1, cascadeDelete: true }),
+    );
     app.save(comments);
     make("base", "audit", [text("what", { max: 5000 }), link("card", cards)]);
     const tickets = make("base", "tickets", [link("owner", staff), text("subject")]);
     const notices = make("base", "notices", [text("title"), bool("published")]);
 
-    rule(members, { listRule: signedIn, viewRule: signedIn, createRule: "", updateRule: `id = ${me}`, deleteRule: `id = ${me}` });
+    rule(members, {
+      listRule: signedIn,
+      viewRule: signedIn,
+      createRule: "",
+      updateRule: `id = ${me}`,
+      deleteRule: `id = ${me}`,
+    });
     rule(staff, { listRule: signedIn, viewRule: signedIn });
     rule(workspaces, `${signedIn} && (open = true || owner = ${me} || ${member("")})`);
     rule(memberships, `${signedIn} && (member = ${me} || workspace.owner = ${me})`);
     const guest = `guests.id ?= ${me}`;
-    rule(boards, `${signedIn} && (workspace.owner = ${me} || (visibility = "workspace" && ${member("workspace.")}) || ${guest})`);
+    rule(
+      boards,
+      `${signedIn} && (workspace.owner = ${me} || (visibility = "workspace" && ${member("workspace.")}) || ${guest})`,
+    );
     rule(lists, `${signedIn} && (board.workspace.owner = ${me} || ${member("board.workspace.")})`);
     rule(labels, signedIn);
-    rule(cards, `${signedIn} && (board.workspace.owner = ${me} || ${member("board.workspace.")} || assignees.id ?= ${me})`);
+    rule(
+      cards,
+      `${signedIn} && (board.workspace.owner = ${me} || ${member("board.workspace.")} || assignees.id ?= ${me})`,
+    );
     rule(comments, `${signedIn} && (internal = false || @request.auth.plan = "pro")`);
     rule(tickets, { listRule: `owner = ${me}`, viewRule: `owner = ${me}` });
     rule(notices, { listRule: "published = true", viewRule: "published = true" });

@@ -126,16 +126,16 @@ export class Outbox<Stored = unknown> {
   private async run(): Promise<void> {
     if (this.running || this.closed) return;
     this.running = true;
+    let goesOn = true;
     try {
       await exclusively(this.key(), async () => {
         this.reload();
-        for (let draft = this.next(); draft && !this.closed; draft = this.next()) {
-          if (!(await this.attempt(draft))) return;
-        }
+        for (let draft = this.next(); draft && goesOn && !this.closed; draft = this.next()) goesOn = await this.attempt(draft);
       });
     } finally {
       this.running = false;
     }
+    if (goesOn && this.next()) void this.run(); // came while the last attempt ended
   }
 
   private next(): Draft | undefined {

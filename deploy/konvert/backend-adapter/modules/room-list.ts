@@ -11,6 +11,8 @@ import { text, type People } from "./people.js";
 /** Most rooms that are subscribed for their unread counts: those with the latest activity. */
 const MAX_CHANNELS = 150;
 const MAX_COUNT = 999;
+/** Rooms that are read one by one; more are read together. */
+const FEW = 3;
 /** Milliseconds in which requests for the same room are joined. */
 const REFRESH_MS = 150;
 const RELOAD_RETRY_MS = 3000;
@@ -24,6 +26,9 @@ export class RoomList {
   private readonly watchers = new Set<Watcher>();
   private rooms: Map<string, Room> | null = null;
   private readonly channels = new Map<string, Unsubscribe>();
+  /** Rooms whose channel is not open yet: messages before that are counted by reading the rooms once more. */
+  private readonly opening = new Set<string>();
+  private opened: string[] = [];
   private readonly stale = new Map<string, ReturnType<typeof setTimeout>>();
   private ends: Unsubscribe[] = [];
   private announced = false;
@@ -74,6 +79,8 @@ export class RoomList {
     clearTimeout(this.again);
     this.ends = [];
     this.channels.clear();
+    this.opening.clear();
+    this.opened = [];
     this.stale.clear();
     this.rooms = null;
   }
@@ -138,6 +145,7 @@ export class RoomList {
   private remove(roomId: string): void {
     this.channels.get(roomId)?.();
     this.channels.delete(roomId);
+    this.opening.delete(roomId);
     if (this.rooms?.delete(roomId)) this.announce();
   }
 
@@ -150,18 +158,38 @@ export class RoomList {
       if (ids.has(id)) continue;
       end();
       this.channels.delete(id);
+      this.opening.delete(id);
     }
     for (const id of ids) {
-      if (!this.channels.has(id)) this.channels.set(id, this.realtime.subscribe(`room:${id}`, this.channel(id)));
-      else this.realtime.resubscribe(`room:${id}`); // the access may have come back
+      if (this.channels.has(id)) {
+        this.realtime.resubscribe(`room:${id}`); // the access may have come back
+        continue;
+      }
+      this.opening.add(id);
+      this.channels.set(id, this.realtime.subscribe(`room:${id}`, this.channel(id)));
     }
+  }
+
+  /** The channel of a new room is open, or refused. Few rooms are read again one by one, many together. */
+  private settled(id: string): void {
+    if (!this.opening.delete(id)) return;
+    this.opened.push(id);
+    if (this.opening.size > 0) return;
+    const opened = this.opened;
+    this.opened = [];
+    if (opened.length > FEW) void this.load();
+    else for (const room of opened) this.refresh(room);
   }
 
   private channel(id: string): ChannelHandlers {
     return {
       onEvent: (event) => this.event(id, event),
+      onReady: () => this.settled(id),
       onResync: () => this.refresh(id),
-      onClosed: () => this.refresh(id),
+      onClosed: () => {
+        this.settled(id);
+        this.refresh(id);
+      },
     };
   }
 

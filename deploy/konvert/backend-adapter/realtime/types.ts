@@ -109,6 +109,8 @@ export interface RealtimeOptions {
   fallback?: (channel: string) => FallbackTopic[];
   /** Milliseconds without a connection to the gateway before PocketBase stands in; 8000 unless given. */
   fallbackAfter?: number;
+  /** Gap in the clock, in milliseconds, that counts as a sleep of the device; 20000 unless given. */
+  wakeAfter?: number;
   /** Constructor of WebSockets, where the platform has none (Node.js before 22). */
   websocket?: unknown;
 }

@@ -18,13 +18,16 @@ const NONE = [];
 const EVERYTHING = [{ cause: "rules" }];
 
 /** The access triggers of a collection (see dependencies.js), for the functions below; empty for most collections. */
-function triggers(app, collection) {
+function triggersOf(app, collection) {
   return schema.current(app).triggers.get(collection) || NONE;
 }
 
 function created(triggers, record) {
   if (triggers.length === 0) return NONE;
-  return scopes(triggers.filter((trigger) => trigger.created), [record]);
+  return scopes(
+    triggers.filter((trigger) => trigger.created),
+    [record],
+  );
 }
 
 function updated(triggers, record, original) {
@@ -33,7 +36,10 @@ function updated(triggers, record, original) {
 }
 
 function deleted(triggers, record) {
-  return scopes(triggers.filter((trigger) => trigger.deleted), [record]);
+  return scopes(
+    triggers.filter((trigger) => trigger.deleted),
+    [record],
+  );
 }
 
 function scopes(triggers, records) {
@@ -49,10 +55,10 @@ function scopes(triggers, records) {
 function expand({ cause, namespace, channel, prefix, user, keys }, record) {
   const values = (field) => (field === "id" ? [record.id] : record.getStringSlice(field));
   const users = user && values(user).flatMap((id) => keys.map((key) => key + id));
-  if (!channel) return users ? users.map((user) => ({ cause, user })) : [{ cause, namespace }];
+  if (!channel) return users ? users.map((one) => ({ cause, user: one })) : [{ cause, namespace }];
   const channels = values(channel).map((id) => prefix + id);
-  if (!users) return channels.map((channel) => ({ cause, channel }));
-  return channels.flatMap((channel) => users.map((user) => ({ cause, channel, user })));
+  if (!users) return channels.map((name) => ({ cause, channel: name }));
+  return channels.flatMap((name) => users.map((one) => ({ cause, channel: name, user: one })));
 }
 
 /** Whether access may depend on this collection. */
@@ -70,4 +76,4 @@ function isAnybodyThere(app) {
   }
 }
 
-module.exports = { EVERYTHING, triggers, created, updated, deleted, concerns, isAnybodyThere };
+module.exports = { EVERYTHING, triggersOf, created, updated, deleted, concerns, isAnybodyThere };

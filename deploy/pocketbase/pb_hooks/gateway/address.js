@@ -26,4 +26,15 @@ function remember(app, base) {
   if (bases.length > 1) app.store().set(CURRENT, bases.indexOf(base));
 }
 
-module.exports = { bases, inTurn, remember, shown: masked(bases.join(", ")), masked };
+/** The reason in an answer that is no success, in one line. */
+function refusal({ statusCode, json }) {
+  const { message } = (json && json.error) || {};
+  if (message) return `the gateway answered ${statusCode}: ${message}`;
+  // PocketBase's own errors look like {"data":{},"message":"…","status":404}.
+  if (json && json.status === statusCode && typeof json.message === "string") {
+    return `this address answers like PocketBase and not like the gateway (${statusCode}); set GATEWAY_URL to the gateway's address`;
+  }
+  return `the gateway answered ${statusCode}`;
+}
+
+module.exports = { bases, inTurn, refusal, remember, shown: masked(bases.join(", ")), masked };

@@ -34,8 +34,8 @@ let read = { text: null, config: null };
 
 /** The checked config of the process. */
 function get() {
-  const text = $app.store().get(KEY);
-  if (read.text !== text) read = { text, config: JSON.parse(text) };
+  const stored = $app.store().get(KEY);
+  if (read.text !== stored) read = { text: stored, config: JSON.parse(stored) };
   return read.config;
 }
 
@@ -50,25 +50,31 @@ function refused(err) {
 
 /** The noted error as a list; empty if the config in force is the file's. */
 function refusal() {
-  const text = $app.store().get(REFUSAL);
-  return text ? [text] : [];
+  const message = $app.store().get(REFUSAL);
+  return message ? [message] : [];
 }
 
 /** The content of gateway.config.js, checked and completed; throws an error that names the key. */
 function checked(file) {
   if (!isObject(file)) fail("module.exports", "is not an object");
-  if (Object.keys(file).length === 0) fail("module.exports", "is missing or empty; the file has to say module.exports = { users: …, channels: …, relay: … }");
+  if (Object.keys(file).length === 0)
+    fail(
+      "module.exports",
+      "is missing or empty; the file has to say module.exports = { users: …, channels: …, relay: … }",
+    );
   checkKeys(file, SECTIONS, "");
   const users = accounts(file.users);
   const channels = entries(file.channels, "channels", (entry, at, name) => channel(entry, at, name, users));
   const named = (name, at) => {
-    if (!Object.hasOwn(channels, name)) fail(at, `there is no channel ${quoted(name)}${nearest(name, Object.keys(channels))}`);
+    if (!Object.hasOwn(channels, name))
+      fail(at, `there is no channel ${quoted(name)}${nearest(name, Object.keys(channels))}`);
     return channels[name];
   };
   const updates = entries(file.updates || {}, "updates", (namespace, at, name) => {
     if (!NAME.test(name)) fail(at, "is not the name of a channel: visible ASCII without a colon is needed");
     if (named(text(namespace, at), at).own) fail(at, `${quoted(namespace)} has no guard`);
-    if (namespace === STATUS) fail(at, `"${STATUS}" carries online statuses; choose a kind of channel with another guard`);
+    if (namespace === STATUS)
+      fail(at, `"${STATUS}" carries online statuses; choose a kind of channel with another guard`);
     return namespace;
   });
   const relay = entries(file.relay || {}, "relay", (entry, at) => relayed(entry, at, named, Object.keys(channels)));
@@ -113,7 +119,7 @@ function accounts(users) {
   return all;
 }
 
-/** One entry of `channels`. schema_check.js compares it with `users`, after the check that the users' collections exist. */
+/** An entry of `channels`. schema_check.js compares the entry with `users`, once the users' collections exist. */
 function channel(entry, at, name, users) {
   if (!NAME.test(name)) fail(at, "is not a channel's kind: visible ASCII without a colon, at most 64 characters");
   if (!isObject(entry)) fail(at, 'is not an object such as { guard: "rooms" } or { own: true }');
@@ -124,8 +130,10 @@ function channel(entry, at, name, users) {
   const perUser = entry.perUser === undefined ? {} : entries(entry.perUser, `${at}.perUser`, text);
   const emptyRequest = entry.emptyRequest === undefined ? false : bool(entry.emptyRequest, `${at}.emptyRequest`);
   if (entry.own !== undefined) {
-    if (name === STATUS) fail(at, `"${STATUS}" carries online statuses; set the users' collection as the guard instead of own`);
-    if (entry.perUser !== undefined || entry.emptyRequest !== undefined) fail(at, "perUser and emptyRequest need a guard; remove them, or set a guard instead of own");
+    if (name === STATUS)
+      fail(at, `"${STATUS}" carries online statuses; set the users' collection as the guard instead of own`);
+    if (entry.perUser !== undefined || entry.emptyRequest !== undefined)
+      fail(at, "perUser and emptyRequest need a guard; remove them, or set a guard instead of own");
     const own = entry.own === true ? users[0].collection : text(entry.own, `${at}.own`);
     return { guard: [], own, perUser, emptyRequest };
   }
@@ -137,7 +145,8 @@ function channel(entry, at, name, users) {
 function relayed(entry, at, named, kinds) {
   const templates = isObject(entry) ? entry.to : entry;
   if (isObject(entry)) checkKeys(entry, RELAY, at);
-  if (!Array.isArray(templates)) fail(at, `a list of channels is needed, as in ["room:{id}"]; this is ${JSON.stringify(templates)}`);
+  if (!Array.isArray(templates))
+    fail(at, `a list of channels is needed, as in ["room:{id}"]; this is ${JSON.stringify(templates)}`);
   const trusted = isObject(entry) && entry.trusted !== undefined ? bool(entry.trusted, `${at}.trusted`) : false;
   return { to: templates.map((template) => parsed(template, at, named, kinds, trusted)), trusted };
 }
@@ -152,15 +161,22 @@ function parsed(template, at, named, kinds, trusted) {
   const where = `${at}, ${JSON.stringify(template)}`;
   const example = quoted(`${kinds[0] ?? "room"}:{id}`);
   const [, before, path, after] = (typeof template === "string" && TEMPLATE.exec(template)) || [];
-  if (path === undefined) fail(where, `is not a channel template; it should look like ${example}, with one field in braces and without blanks`);
+  if (path === undefined)
+    fail(
+      where,
+      `is not a channel template; it should look like ${example}, with one field in braces and without blanks`,
+    );
   const [, namespace] = /^([^:]*):/.exec(before) || [];
   if (namespace === undefined) fail(where, `names no kind of channel before a colon; it should look like ${example}`);
   named(namespace, where);
   if (namespace === STATUS) fail(where, `"${STATUS}" carries online statuses; nothing can be relayed there`);
   if (!trusted && (before !== `${namespace}:` || after !== "")) {
     const right = `${namespace}:{${path}}`;
-    fail(where, `has other text around the braces, so its channels are those of other ids; it should look like ${quoted(right)}. ` +
-      "If the other ids are intended, and all subscribers of these channels may view the records, confirm it with trusted: true");
+    fail(
+      where,
+      `has other text around the braces, so its channels are those of other ids; it should look like ${quoted(right)}. ` +
+        "If the other ids are intended, and all subscribers of these channels may view the records, confirm it with trusted: true",
+    );
   }
   return { template, before, path: path.split("."), after, namespace };
 }
@@ -200,10 +216,14 @@ function quoted(name) {
 
 /** "; did you mean …?" with the most similar name, or a list of all names where every name differs much. */
 function nearest(name, names) {
-  const near = names.map((other) => [distance(name.toLowerCase(), other.toLowerCase()), other]).sort((a, b) => a[0] - b[0]);
+  const near = names
+    .map((other) => [distance(name.toLowerCase(), other.toLowerCase()), other])
+    .sort((a, b) => a[0] - b[0]);
   if (near.length === 0) return "";
   const [differences, best] = near[0];
-  return differences <= Math.max(2, name.length / 3) ? `; did you mean ${quoted(best)}?` : `; there are ${names.map(quoted).join(", ")}`;
+  return differences <= Math.max(2, name.length / 3)
+    ? `; did you mean ${quoted(best)}?`
+    : `; there are ${names.map(quoted).join(", ")}`;
 }
 
 /** Single-character edits between two texts (Levenshtein). */

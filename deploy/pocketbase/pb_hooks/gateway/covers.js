@@ -96,7 +96,8 @@ function flat(facts) {
 
 function proves({ conditions, cases }, goal, depth) {
   if (goal.and) return goal.and.every((part) => proves({ conditions, cases }, part, depth));
-  if (goal.or ? goal.or.some((part) => proves({ conditions, cases }, part, 0)) : conditions.has(text(goal))) return true;
+  if (goal.or ? goal.or.some((part) => proves({ conditions, cases }, part, 0)) : conditions.has(text(goal)))
+    return true;
   if (depth === 0) return false;
   return cases.some((alternatives, i) => {
     const others = cases.filter((_, j) => j !== i);

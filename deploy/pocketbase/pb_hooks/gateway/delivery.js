@@ -1,7 +1,7 @@
-// Posts committed changes to the gateway. This is only the fast path: a change that is not posted stays in the outbox,
-// and the gateway reads it there. So no failure of this module fails a write.
+// Posts committed changes to the gateway. Posting is only the fast path: a change without a post stays in the outbox,
+// where the gateway reads it. A failure here never fails a write.
 //
-// turns.js decides which write posts, and for which other writes.
+// turns.js decides which write posts, and for which writes.
 
 const config = require(`${__hooks}/gateway/config.js`);
 const address = require(`${__hooks}/gateway/address.js`);
@@ -14,12 +14,12 @@ const TARGET = "/hooks/pocketbase";
 // The state of turns.js is an object in the app's store. The object is replaced and never changed: concurrent access by
 // two engines would crash the process.
 
-/** Key in the app's store: why the last request to the gateway failed; "" if the request succeeded. */
+/** Key in the app's store: the reason of the last request's failure; "" after a success. */
 const FAILURE = "gateway.delivery.failure";
 /** Maximum characters of a reason. */
 const MAX_REASON = 300;
 
-/** The section `delivery` of the config in force. To be called outside change(), which holds the store's lock. */
+/** The section `delivery` of the config in force. Not for use inside change(), which holds the store's lock. */
 function settings() {
   return config.get().delivery;
 }
@@ -37,8 +37,8 @@ function change(app, step) {
 }
 
 /**
- * Posts the committed row `seq` and all other waiting rows, unless another write does so. `own`: the row, as
- * {seq, event}, if probably no other row waits.
+ * Posts the committed row `seq` and all waiting rows, unless another write does. `own`: the row as {seq, event}, if
+ * probably no other row waits.
  */
 function deliver(app, seq, own) {
   try {
@@ -59,19 +59,21 @@ function deliver(app, seq, own) {
       own = null;
     }
   } catch (err) {
-    // The record is saved; an exception would report a failed write to the caller.
+    // The record is saved; with an exception, the caller would see a failed write.
     app.logger().error("gateway: delivery failed unexpectedly; the change stays in the outbox", "error", String(err));
   }
 }
 
 /**
- * Posts the rows after `posted`, or `own` if this is the next row. Returns {posted: number of the last posted row, null
- * if no row waits; newest: the highest row number seen} or {error}.
+ * Posts the rows after `posted`, or only `own` if `own` is the next row. Returns {posted: number of the last posted
+ * row, null if no row waits; newest: the highest row number seen} or {error}.
  */
 function post(app, posted, own) {
   try {
     const isNext = own !== null && own.seq === posted + 1;
-    const waiting = isNext ? { last: own.seq, newest: own.seq, events: own.event } : rows.after(app, posted, settings().batch);
+    const waiting = isNext
+      ? { last: own.seq, newest: own.seq, events: own.event }
+      : rows.after(app, posted, settings().batch);
     const { newest } = waiting;
     if (waiting.last === 0) return { posted: null, newest };
 
@@ -83,8 +85,8 @@ function post(app, posted, own) {
 }
 
 /**
- * Posts events (JSON, up to the number `last`) to the gateway that took the previous post, and after a failure at once
- * to the other gateways in turn. Returns "" if a gateway took the events, else the reason of the failure.
+ * Posts events (JSON, up to the number `last`) to the gateway of the previous post, and after a failure at once to the
+ * next gateways in turn. Returns "" if a gateway took the events, else the reason of the failure.
  */
 function send(app, last, events) {
   const body = `{"boot":"${rows.boot(app)}","events":[${events}],"last":${last}}`;
@@ -95,7 +97,9 @@ function send(app, last, events) {
     if (!error) {
       if (i > 0) {
         const [from, to] = [addresses[0], addresses[i]].map(address.masked);
-        app.logger().warn("gateway: delivery continues with another gateway", "from", from, "to", to, "reason", failures[0]);
+        app
+          .logger()
+          .warn("gateway: delivery continues with another gateway", "from", from, "to", to, "reason", failures[0]);
         address.remember(app, addresses[i]);
       }
       return "";
@@ -108,30 +112,34 @@ function send(app, last, events) {
 /** The failures in one line, with the addresses if there are several. */
 function joined(addresses, failures) {
   if (addresses.length === 1) return failures[0];
-  return addresses.map((base, i) => `${address.masked(base)}: ${failures[i]}`).join("; ").slice(0, MAX_REASON);
+  return addresses
+    .map((base, i) => `${address.masked(base)}: ${failures[i]}`)
+    .join("; ")
+    .slice(0, MAX_REASON);
 }
 
 /** Posts a body to one gateway. Returns "" if the gateway took the body, else the reason. */
 function sendTo(base, last, body) {
   const headers = signed("POST", TARGET, body);
-  // A repeated post does no harm. With this header the HTTP client repeats a request by itself if the gateway closed
-  // the idle connection at the same moment.
+  // A repeated post does no harm. With the header, the HTTP client repeats a request if the gateway closed the idle
+  // connection at the same moment.
   headers["Idempotency-Key"] = String(last);
   let response;
   try {
     response = $http.send({ method: "POST", url: base + TARGET, headers, body, timeout: settings().timeoutSeconds });
   } catch (err) {
-    return reason(err);
+    return reasonOf(err);
   }
   // 409: a repeated request, which had arrived the first time.
   if (response.statusCode === 202 || response.statusCode === 409) return "";
-  const { message } = (response.json && response.json.error) || {};
-  return `the gateway answered ${response.statusCode}${message ? `: ${message}` : ""}`.slice(0, MAX_REASON);
+  return address.refusal(response).slice(0, MAX_REASON);
 }
 
 /** An exception of $http.send in one line, without JavaScript's additions and without passwords in URLs. */
-function reason(err) {
-  const text = String((err && err.message) || err).replace(/^GoError: /, "").replace(/ at github\.com\/[^]*$/, "");
+function reasonOf(err) {
+  const text = String((err && err.message) || err)
+    .replace(/^GoError: /, "")
+    .replace(/ at github\.com\/[\s\S]*$/, "");
   return address.masked(text).slice(0, MAX_REASON);
 }
 
@@ -144,8 +152,17 @@ function ended(app, turn, outcome, since) {
     const pauses = [firstPauseSeconds * 1000, lastPauseSeconds * 1000];
     const taken = change(app, (state) => turns.failed(state, turn, now, ...pauses));
     replaceFailure(app, error);
-    app.logger().warn("gateway: delivery paused, since no gateway took the post; the changes stay in the outbox",
-      "seconds", taken.after.pause / 1000, "url", address.shown, "reason", error);
+    app
+      .logger()
+      .warn(
+        "gateway: delivery paused, since no gateway took the post; the changes stay in the outbox",
+        "seconds",
+        taken.after.pause / 1000,
+        "url",
+        address.shown,
+        "reason",
+        error,
+      );
     return taken;
   }
   const timeout = settings().timeoutSeconds * 1000;
@@ -154,7 +171,7 @@ function ended(app, turn, outcome, since) {
   return taken;
 }
 
-/** Notes that a request has reached the gateway: the only evidence that the next requests will. */
+/** Notes a request that has reached the gateway: the only evidence that the connection works. */
 function succeeded(app) {
   if (failure(app) && replaceFailure(app, "")) app.logger().warn("gateway: delivery works again", "url", address.shown);
 }
@@ -177,12 +194,12 @@ function replaceFailure(app, now) {
  * show that PocketBase can reach the gateway.
  */
 function gatewayHas(app, seq) {
-  // If this database was restored from a backup, the gateway may be ahead; this must not stop the delivery.
+  // After a restore of the database from a backup, the gateway may be ahead, and the delivery must go on.
   const posted = Math.min(seq, rows.last(app));
   change(app, (state) => [turns.has(state, posted), turns.LEAVE]);
 }
 
-/** {url, error}: the addresses of GATEWAY_URL, and why the last request failed ("" if the request succeeded). */
+/** {url, error}: the addresses of GATEWAY_URL, and the reason of the last request's failure ("" after a success). */
 function report(app) {
   return { url: address.shown, error: failure(app) };
 }
@@ -194,11 +211,26 @@ function report(app) {
  */
 function probe(app) {
   const body = `{"boot":"${rows.boot(app)}","events":[],"last":0}`;
-  const failing = address.bases.map((base) => [base, sendTo(base, 0, body)]).filter(([, error]) => error);
+  const failing = address.bases.map((base) => [base, sendTo(base, 0, body)]).filter(([, reason]) => reason);
   const works = failing.length < address.bases.length;
-  const error = failing.length === 0 ? "" : joined(failing.map(([base]) => base), failing.map(([, reason]) => reason));
+  const error =
+    failing.length === 0
+      ? ""
+      : joined(
+          failing.map(([base]) => base),
+          failing.map(([, reason]) => reason),
+        );
   if (error && !works) {
-    if (!replaceFailure(app, error)) app.logger().warn("gateway: no gateway can be reached; meanwhile the gateways read the changes from the outbox", "url", address.shown, "reason", error);
+    if (!replaceFailure(app, error))
+      app
+        .logger()
+        .warn(
+          "gateway: no gateway can be reached; meanwhile the gateways read the changes from the outbox",
+          "url",
+          address.shown,
+          "reason",
+          error,
+        );
   } else {
     change(app, (state) => [turns.reached(state), turns.LEAVE]);
     succeeded(app);

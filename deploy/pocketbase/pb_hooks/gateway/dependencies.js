@@ -83,7 +83,8 @@ function unanswerable(rules) {
 
 /** The triggers of a collection with `more` added; triggers with the same outcome are merged. */
 function merged(triggers, more) {
-  const outcome = ({ cause, channel, prefix, user, keys, namespace }) => JSON.stringify([cause, channel, prefix, user, keys, namespace]);
+  const outcome = ({ cause, channel, prefix, user, keys, namespace }) =>
+    JSON.stringify([cause, channel, prefix, user, keys, namespace]);
   const same = triggers.find((trigger) => outcome(trigger) === outcome(more));
   if (!same) return [...triggers, more];
   same.fields = same.fields && more.fields && [...new Set([...same.fields, ...more.fields])];
@@ -131,7 +132,11 @@ function far(fields, lives, ends, accounts) {
   }
   // The record matters by its fields alone, so each field has a trigger of its own.
   return fields.map((name) => {
-    const user = onlyUser(ends.filter(({ field }) => field === name), accounts, ["?=", "="]);
+    const user = onlyUser(
+      ends.filter(({ field }) => field === name),
+      accounts,
+      ["?=", "="],
+    );
     return { fields: [name], ...lives, ...(user || { cause: "related" }) };
   });
 }
@@ -176,7 +181,8 @@ function allKeys(accounts) {
 function only(ends, wanted, pointsThere, signs = ["?="]) {
   if (ends.length === 0) return null;
   const [{ field }] = ends;
-  const alike = (end) => field && end.field === field && pointsThere(end) && signs.includes(end.sign) && end.other === wanted;
+  const alike = (end) =>
+    field && end.field === field && pointsThere(end) && signs.includes(end.sign) && end.other === wanted;
   return ends.every(alike) ? field : null;
 }
 
@@ -209,7 +215,9 @@ function touches(app, guard, accounts, rules) {
         const leads = !last && field.type() === "relation";
         // A relation on the way to another record is followed, not compared.
         const plain = !leads && last && (!modifier || modifier === "each");
-        here.ends.push(plain ? { field: name, pointsTo: field.collectionId, sign, other } : leads ? { field: name } : {});
+        here.ends.push(
+          plain ? { field: name, pointsTo: field.collectionId, sign, other } : leads ? { field: name } : {},
+        );
         if (name !== "id") here.fields.push(name);
         if (!leads) return;
         collection = find(app, field.collectionId);
@@ -240,7 +248,8 @@ function touches(app, guard, accounts, rules) {
   for (const operand of rules.flatMap((rule) => operands(rule || ""))) {
     const path = operand.name.split(".");
     if (operand.name.startsWith("@request.auth.")) {
-      for (const { collection } of accounts) follow(collection, touch(collection, "user", undefined, false), path.slice(2), operand);
+      for (const { collection } of accounts)
+        follow(collection, touch(collection, "user", undefined, false), path.slice(2), operand);
     } else if (path[0] === "@collection") {
       const collection = find(app, (path[1] || "").split(":")[0]);
       if (!collection) continue;

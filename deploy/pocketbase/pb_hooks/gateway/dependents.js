@@ -20,7 +20,7 @@ let known = { schema: null, steps: new Map() };
  *   prefix      the part of the path up to the records of collection `id`
  *   rest        the part after `prefix`, beginning with a field of collection `id`
  */
-function steps(app, id) {
+function stepsOf(app, id) {
   const now = schema.current(app);
   if (known.schema !== now) known = { schema: now, steps: derive(app, now) };
   return known.steps.get(id) || NONE;
@@ -81,4 +81,4 @@ function reload(collection, steps, ...states) {
   return [[...names], "reload", collection];
 }
 
-module.exports = { MAX_MOVED, steps, moved };
+module.exports = { MAX_MOVED, stepsOf, moved };

@@ -13,7 +13,7 @@ const { warn } = require(`${__hooks}/gateway/notice.js`);
  * {json, truncated}: the record's state after a finished save. `truncated`: the JSON has the id alone, since the record
  * is too large or nested too deep for an event, or an onRecordEnrich hook failed.
  */
-function record(app, record, collection = record.tableName()) {
+function exported(app, record, collection = record.tableName()) {
   try {
     const copy = record.fresh(); // without what other hooks may have unhidden, added or expanded
     // Password fields hold the plain text until the row is read again.
@@ -23,8 +23,8 @@ function record(app, record, collection = record.tableName()) {
     const json = textOf(app, copy, collection);
     if (json !== null) return { json, truncated: false };
   } catch (err) {
-    warn(app, `export.${collection}`, "a record cannot be sent whole; subscribers receive its id alone and have to fetch it",
-      "collection", collection, "record", record.id, "reason", String(err));
+    const message = "a record cannot be sent whole; subscribers receive its id alone and have to fetch it";
+    warn(app, `export.${collection}`, message, { collection, record: record.id, reason: String(err) });
   }
   return { json: JSON.stringify({ id: record.id }), truncated: true };
 }
@@ -73,9 +73,9 @@ function anonymousRead(app) {
 function event(app, action, changed) {
   if (action === "reload") return `{"action":"reload","collection":"${changed}","record":{"id":""}}`;
   const collection = changed.tableName();
-  const { json, truncated } = record(app, changed, collection);
+  const { json, truncated } = exported(app, changed, collection);
   const end = truncated ? `,"truncated":true}` : "}"; // the gateway counts truncated events by this ending
   return `{"action":"${action}","collection":"${collection}","record":${json}${end}`;
 }
 
-module.exports = { record, event, textOf };
+module.exports = { event, textOf };

@@ -4,7 +4,7 @@
 //   {"at":…,"channels":[…],"data":{"action","collection","record"},"access":[…],"updates":{…},"dropped":n}
 //
 //   at        time of the row in Unix milliseconds
-//   channels  empty if nothing is relayed; then `data` is null unless the row has `updates`
+//   channels  empty if the change is not relayed; then `data` is null unless the row has `updates`
 //   access    present if the write may have changed access to channels (see access.js)
 //   updates   present if updates channels cover the record's collection (see updates.js)
 //   dropped   number of channels that were left out because of an impossible name
@@ -22,7 +22,7 @@ const { insert } = require(`${__hooks}/gateway/rows.js`);
 const { delivered, committed } = require(`${__hooks}/gateway/after.js`);
 const { joinTransaction } = require(`${__hooks}/gateway/transaction.js`);
 
-/** Maximum channels of one row; more are split over several rows. The gateway accepts 1,000, of 1,024 bytes each. */
+/** Maximum channels of a row; more channels take several rows. The gateway accepts 1,000, of 1,024 bytes each. */
 const MAX_CHANNELS = 500;
 
 const NONE = [];
@@ -31,9 +31,9 @@ const create = (e) => write(e, created);
 const update = (e) => write(e, updated);
 const remove = (e) => write(e, removed);
 
-// These three continue the record event and write its rows. Here and in the functions that they call, loops and
-// functions are plain: closures and iterators take far longer in PocketBase's JavaScript engine, and all other writes
-// wait meanwhile.
+// `created`, `updated` and `removed` continue the record event and write its rows. Here and in the called functions,
+// loops and functions are plain: closures and iterators take far longer in PocketBase's JavaScript engine, and all
+// writes of the server wait meanwhile.
 
 function created(e, tx, { relayed, templates, triggers, told }) {
   e.next();
@@ -44,13 +44,13 @@ function created(e, tx, { relayed, templates, triggers, told }) {
 }
 
 function updated(e, tx, { relayed, templates, triggers, told, steps }) {
-  // Not record.original(), which is out of date in an instance that is saved a second time.
+  // Not record.original(), which is out of date when an instance is saved a second time.
   const original = stored(tx, e.record);
   e.next();
   if (!original) return; // the record did not exist
   const { record } = e;
   const changes = relayed ? moves(tx, record, original, templates) : [];
-  // Updates channels get a row of their own if the record left channels, since the data in those rows is no update.
+  // Updates channels get a separate row if the record left channels: the data for the left channels is no update.
   if (told && (changes.length !== 1 || changes[0][1] !== "update")) changes.unshift([[], "update", record]);
   if (steps.length > 0) changes.push(...dependents.moved(tx, steps, record, original, refuse));
   append(tx, changes, access.updated(triggers, record, original), told && updates.of(tx, record, original));
@@ -78,7 +78,7 @@ function write(e, work) {
   if (interestOf(app, schema.latest(app), collection, record) === null) return e.next();
   under = { app, collection, refused: null, kept: null };
   joinTransaction(e, (tx) => {
-    // Looked up again: a rule may have been edited while this write waited for the transaction.
+    // Looked up again: a rule may have been edited while the write waited for the transaction.
     const interest = interestOf(tx, schema.current(tx), collection, record);
     if (interest === null) e.next();
     else work(e, tx, interest);
@@ -86,32 +86,38 @@ function write(e, work) {
   if (under.kept) delivered(e, app, collection, under.kept);
 }
 
-/** Counts and logs a name that no channel can have; the channel is left out. */
+/** Counts and logs an impossible channel name; the channel is left out. */
 function refuse(template, name) {
   const { app, collection } = under;
   under.refused ??= new Set();
   if (under.refused.has(name)) return;
   under.refused.add(name);
-  warn(app, `channel.${collection}.${template}`, "a channel template yields a name that no channel can have, and the change is not sent there: " +
-    "a name begins with the template's namespace and a colon, and has at most 1,024 bytes without blanks and control characters",
-    "collection", collection, "template", template);
+  const message =
+    "a channel template yields a name that no channel can have, and the change is not sent there: " +
+    "a name begins with the template's namespace and a colon, and has at most 1,024 bytes without blanks and control characters";
+  warn(app, `channel.${collection}.${template}`, message, { collection, template });
 }
 
 /** The result of interestIn, cached with the schema. */
 function interestOf(app, { interests }, collection, record) {
   let interest = interests.get(collection);
-  if (interest === undefined) interests.set(collection, (interest = interestIn(app, record.collection())));
+  if (interest === undefined) {
+    interest = interestIn(app, record.collection());
+    interests.set(collection, interest);
+  }
   return interest;
 }
 
-/** The parts of the schema that concern writes in a collection; null if they do not matter to the gateway. */
+/** The parts of the schema about writes in a collection; null if the collection does not matter to the gateway. */
 function interestIn(app, { id, name }) {
   const templates = channels.templates(app, name);
   const relayed = templates.length > 0;
-  const triggers = access.triggers(app, name);
+  const triggers = access.triggersOf(app, name);
   const told = updates.tells(app, name);
-  const steps = dependents.steps(app, id);
-  return relayed || told || triggers.length > 0 || steps.length > 0 ? { relayed, templates, triggers, told, steps } : null;
+  const steps = dependents.stepsOf(app, id);
+  return relayed || told || triggers.length > 0 || steps.length > 0
+    ? { relayed, templates, triggers, told, steps }
+    : null;
 }
 
 /** Registers the hooks of all collections that matter to the gateway. To be called after a change of a collection. */
@@ -120,7 +126,7 @@ function listen(app) {
   listening.ensure(wanted.map(({ id }) => id));
 }
 
-/** The record's row in this transaction; null if there is no row. */
+/** The record's row in the transaction; null without a row. */
 function stored(tx, record) {
   try {
     return tx.findRecordById(record.tableName(), record.lastSavedPK());
@@ -150,7 +156,7 @@ function notice(app) {
   if (!schema.isUntold(app)) return;
   listen(app);
   everything(app);
-  // The application's own transaction may be rolled back, and this row with it. Then the next write adds the row again.
+  // A rollback of the application's own transaction would take the row along; then the next write adds the row again.
   if (!app.isTransactional()) schema.told(app);
 }
 
@@ -160,27 +166,28 @@ function everything(app) {
 }
 
 /** Continues a change of a collection by this process. */
-function collection(e) {
+function collectionChanged(e) {
   const concerned = access.concerns(e.app, e.collection);
   joinTransaction(e, (tx) => {
     under = { app: tx, collection: e.collection.name, refused: null, kept: null };
     e.next();
-    schema.forget(tx);
+    schema.forget();
     listen(tx);
-    if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx)) append(tx, NONE, access.EVERYTHING, false);
+    if ((concerned || access.concerns(tx, e.collection)) && access.isAnybodyThere(tx))
+      append(tx, NONE, access.EVERYTHING, false);
   });
   if (under.kept) delivered(e, e.app, null, under.kept);
 }
 
-/** To be called when a change of a collection by this process is committed, together with its row. */
+/** Called after the commit of a collection's change and its row. */
 function collectionCommitted(e) {
   committed(e);
   schema.told(e.app);
 }
 
-/** To be called when a change of a collection by this process was rolled back. */
+/** Called after the rollback of a collection's change. */
 function collectionRestored(e) {
-  schema.forget(e.app);
+  schema.forget();
   return e.next();
 }
 
@@ -206,9 +213,9 @@ function append(tx, changes, scopes, told) {
 
 /** The parts of a write's first row besides channels and data. */
 function besides(scopes, told) {
-  const access = scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
-  const updated = told ? `,"updates":${JSON.stringify(told)}` : "";
-  return access + updated + (under.refused ? `,"dropped":${under.refused.size}` : "");
+  const accessPart = scopes.length > 0 ? `,"access":${JSON.stringify(scopes)}` : "";
+  const updatesPart = told ? `,"updates":${JSON.stringify(told)}` : "";
+  return accessPart + updatesPart + (under.refused ? `,"dropped":${under.refused.size}` : "");
 }
 
 /** The channels in lists of at most MAX_CHANNELS. */
@@ -219,10 +226,20 @@ function parts(names) {
 }
 
 /** Writes a row and keeps a copy for the delivery after the commit. */
-function keep(tx, names, data, besides) {
-  const row = `"at":${Date.now()},"channels":${JSON.stringify(names)},"data":${data}${besides}}`;
+function keep(tx, names, data, more) {
+  const row = `"at":${Date.now()},"channels":${JSON.stringify(names)},"data":${data}${more}}`;
   const seq = insert(tx, `{${row}`);
   if (seq !== null) under.kept = { seq, event: `{"seq":${seq},${row}` };
 }
 
-module.exports = { create, update, remove, listen, notice, everything, collection, collectionCommitted, collectionRestored };
+module.exports = {
+  create,
+  update,
+  remove,
+  listen,
+  notice,
+  everything,
+  collectionChanged,
+  collectionCommitted,
+  collectionRestored,
+};

@@ -6,10 +6,9 @@
 // and with the condition as true among the records of these parents. The union of both results is the result of the
 // rule, since PocketBase's rules have no negation.
 
-const { filterOfUser } = require(`${__hooks}/gateway/sharing.js`);
+const { ME, filterOfUser } = require(`${__hooks}/gateway/filter.js`);
 const { operands } = require(`${__hooks}/gateway/rule.js`);
 
-const ME = "@request.auth.id";
 /** The parent's field, the collection of the links, the link's field for the parent, the link's field for the user. */
 const PATH = /^(\w+)\.(\w+)_via_(\w+)\.(\w+)$/;
 /** Maximum parents in one filter; PocketBase allows 200 conditions. */
@@ -46,7 +45,10 @@ function conditionOf(app, collection, rule) {
   const [, field, from, back, user] = PATH.exec(found.name);
   const prefix = `${field}.${from}_via_${back}.`;
   const uses = names.filter(({ name }) => name.startsWith(prefix));
-  const place = new RegExp(`(^|[^\\w.@#:])${found.name.replaceAll(".", "\\.")}\\s*\\?=\\s*${ME.replaceAll(".", "\\.")}(?![\\w.:])`, "g");
+  const place = new RegExp(
+    `(^|[^\\w.@#:])${found.name.replaceAll(".", "\\.")}\\s*\\?=\\s*${ME.replaceAll(".", "\\.")}(?![\\w.:])`,
+    "g",
+  );
   const isOnly = uses.every(({ name, sign, other }) => name === found.name && sign === "?=" && other === ME);
   if (!isOnly || (rule.match(place) || []).length !== uses.length) return null;
 
@@ -86,4 +88,4 @@ function parentsOf(app, { parent, links, back, user: field }, user) {
   return ids.length > MAX_PARENTS ? null : ids;
 }
 
-module.exports = { filtersOfUser };
+module.exports = { filtersOfUser, conditionOf };

@@ -41,7 +41,9 @@ class Names {
   field(collection, name, where) {
     const id = this.fields[`${collection.id} ${name}`];
     const found = (id && collection.fields.getById(id)) || collection.fields.getByName(name);
-    const what = id ? `the field "${name}" of "${collection.name}" is gone` : `the collection "${collection.name}" has no field "${name}"`;
+    const what = id
+      ? `the field "${name}" of "${collection.name}" is gone`
+      : `the collection "${collection.name}" has no field "${name}"`;
     if (!found) this.problems.push(`${where}: ${what}`);
     return found || null;
   }
@@ -89,7 +91,7 @@ function channelOf(names, config, namespace, users) {
     if (why && !emptyRequest) names.problems.push(`${where}: ${why}`);
   }
   const guards = collections.map(({ id, name }) => {
-    const account = namespace === STATUS && users.find((account) => account.id === id);
+    const account = namespace === STATUS && users.find((user) => user.id === id);
     return { id, name, key: account ? account.key : "" };
   });
   const hints = {};

@@ -1,8 +1,8 @@
 // Related records on the paths of channel templates, such as the message of a reaction in {message.room}.
 //
 // A cascade deletes the parent's row first and the children's rows afterwards. The hook of a child runs in another
-// JavaScript engine and still needs the parent, so the parent's hook puts the row into the app's store until the end of
-// the cascade. Only one transaction writes at a time, so the row never belongs to another transaction.
+// JavaScript engine and still needs the parent. Therefore the parent's hook puts the row into the app's store until the
+// end of the cascade. Only one transaction writes at a time, hence the row always belongs to the current transaction.
 
 const DELETED = "gateway.deleted/";
 
@@ -10,7 +10,7 @@ const keyOf = (collectionId, id) => `${collectionId}/${id}`;
 
 /** Lookup of related records for the channels of one write, with a cache. */
 class Relations {
-  /** `before`: records as they were before the write; undefined: every record is read in its current state. */
+  /** `before`: records in the state before the write; undefined: every record is read in the current state. */
   constructor(app, before) {
     this.app = app;
     this.before = before;

@@ -85,7 +85,9 @@ function keys(e) {
     const found = byToken(e.app, names);
     const { guests } = schema.current(e.app);
     const guest = guests ? { user: GUEST, bannedUntil: 0, mutedUntil: 0, blocked: [] } : null;
-    const answers = names.map((name) => (name === GUEST ? guest : found.has(name) ? accountFor(found.get(name)) : null));
+    const answers = names.map((name) =>
+      name === GUEST ? guest : found.has(name) ? accountFor(found.get(name)) : null,
+    );
     return e.json(200, { keys: answers });
   });
 }
@@ -112,7 +114,10 @@ function authorize(e) {
 
   return answer(e, (body) => {
     const checks = list(parse(body).checks, "checks", valid);
-    const users = byKey(e.app, checks.map((check) => check.user));
+    const users = byKey(
+      e.app,
+      checks.map((check) => check.user),
+    );
     const infos = new Map();
     for (const [key, auth] of users) infos.set(key, requestOf(auth));
 
@@ -135,7 +140,7 @@ function authorize(e) {
 
 /** "room:abc" → {namespace: "room", id: "abc"}; without a colon the namespace is empty and `id` undefined. */
 function split(channel) {
-  const [, namespace = "", id] = /^([^:]*):([^]*)$/.exec(channel) || [];
+  const [, namespace = "", id] = /^([^:]*):([\s\S]*)$/.exec(channel) || [];
   return { namespace, id };
 }
 
@@ -154,28 +159,34 @@ function guardedRecords(app, checks) {
     const { guards, own } = channels[namespace];
     if (!own && guards.length === 0) continue; // the guard was deleted, as /readyz reports
     if (own) found.set(namespace, { own });
-    else found.set(namespace, { records: namespace === STATUS ? owners(app, guards, ids) : recordsById(app, guards[0].id, ids) });
+    else
+      found.set(namespace, {
+        records: namespace === STATUS ? owners(app, guards, ids) : recordsById(app, guards[0].id, ids),
+      });
   }
   return found;
 }
 
 /** KEY → record, for the users of these auth collections. */
-function owners(app, guards, keys) {
+function owners(app, guards, names) {
   const { users } = schema.current(app);
   const isGuarded = (key) => key !== GUEST && guards.some(({ id }) => id === (accountOf(users, key) || {}).id);
-  return byKey(app, keys.filter(isGuarded));
+  return byKey(app, names.filter(isGuarded));
 }
 
 /** POST /api/gateway/visible: a page of the records in an updates channel that a user may view (see updates.js). */
 function visible(e) {
   return answer(e, (body) => {
-    const { channel, user, after, rows } = parse(body);
+    const { channel, user, after, rows: limit } = parse(body);
     for (const [name, value] of Object.entries({ user, after })) {
       if (typeof value !== "string") throw new BadRequest(`"${name}" is not a string.`);
     }
-    number(rows, "rows", 1, MAX_ROWS);
+    number(limit, "rows", 1, MAX_ROWS);
     if (!updates.serves(e.app, channel)) throw new BadRequest(`"${channel}" is not an updates channel.`);
-    return e.json(200, updates.visible(e.app, channel, byKey(e.app, updates.isClass(user) ? [] : [user]), user, after, rows));
+    return e.json(
+      200,
+      updates.visible(e.app, channel, byKey(e.app, updates.isClass(user) ? [] : [user]), user, after, limit),
+    );
   });
 }
 

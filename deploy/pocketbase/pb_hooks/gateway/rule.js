@@ -27,7 +27,7 @@ function operands(rule) {
 
 /** The rule with names replaced by the result of `replacement(name)`; a name stays if the result is empty. */
 function substitute(rule, replacement) {
-  return rule.replace(TOKEN, (whole, text, call, name) => (name && replacement(name)) || whole);
+  return rule.replace(TOKEN, (whole, _text, _call, name) => (name && replacement(name)) || whole);
 }
 
 /** The rule without comments, so that more text can be appended. */

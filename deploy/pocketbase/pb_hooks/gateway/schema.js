@@ -86,7 +86,7 @@ function isToday(app, schema, changes) {
  * To be called after each change of a collection by this process, after a rollback of the change, and after a change of
  * the config in force: every engine then makes its schema anew.
  */
-function forget(app) {
+function forget() {
   store.setFunc(CHANGES, (count) => (count || 0) + 1);
 }
 
@@ -135,7 +135,7 @@ function bind(app) {
   };
   for (const { collection: name, bannedUntil, mutedUntil, blocked } of config.users) {
     const users = collection(name);
-    [bannedUntil, mutedUntil, blocked].filter(Boolean).forEach((name) => field(users, name));
+    [bannedUntil, mutedUntil, blocked].filter(Boolean).forEach((its) => field(users, its));
   }
   for (const namespace in config.channels) {
     const { guard, perUser } = config.channels[namespace];

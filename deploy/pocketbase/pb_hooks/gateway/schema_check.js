@@ -6,36 +6,41 @@ const { rulesOf, unanswerable } = require(`${__hooks}/gateway/dependencies.js`);
 const { uncovered } = require(`${__hooks}/gateway/covers.js`);
 
 function check(app, config) {
-  const accounts = config.users.map((account, i) => checkAccount(app, account, `users${config.users.length > 1 ? `[${i}]` : ""}`));
+  const accounts = config.users.map((account, i) =>
+    checkAccount(app, account, `users${config.users.length > 1 ? `[${i}]` : ""}`),
+  );
   checkOwners(config);
   for (const namespace in config.channels) {
     const where = `channels.${namespace}`;
     const { guard, perUser, emptyRequest } = config.channels[namespace];
     const isInUpdates = Object.values(config.updates).includes(namespace);
     for (const name of guard) {
-      const found = collection(app, name, `${where}.guard`, isInUpdates ? ofRecords : undefined);
+      const found = collectionOf(app, name, `${where}.guard`, isInUpdates ? ofRecords : undefined);
       const why = unanswerable(rulesOf(found, isInUpdates));
       if (why && !emptyRequest) fail(where, why);
       if (isInUpdates && found.isView()) fail(`updates`, `"${name}" is a view, which has no changes of its own`);
     }
     for (const name in perUser) {
       const at = `${where}.perUser.${name}`;
-      checkPointsTo(accounts, collection(app, name, at, ofRecords), perUser[name], at);
+      checkPointsTo(accounts, collectionOf(app, name, at, ofRecords), perUser[name], at);
     }
   }
   for (const name in config.relay) {
     const where = `relay.${name}`;
-    const relayed = collection(app, name, where, ofRecords);
+    const relayed = collectionOf(app, name, where, ofRecords);
     if (relayed.isView()) fail(where, "is a view, which has no changes of its own");
     const { to, trusted } = config.relay[name];
     for (const template of to) {
       const at = `${where}, "${template.template}"`;
       checkTemplate(app, config, relayed, template, at);
-      const [guard] = config.channels[template.namespace].guard.map((name) => collection(app, name, at));
+      const [guard] = config.channels[template.namespace].guard.map((its) => collectionOf(app, its, at));
       const why = trusted ? undefined : uncovered(app, relayed, template.path, guard || null, config);
       if (!why) continue;
-      const vouched = `${name}: { to: ${JSON.stringify(to.map(({ template }) => template))}, trusted: true }`;
-      fail(at, `${why}. Relay to a channel with fewer subscribers, or confirm that all of them may view the records: ${vouched}`);
+      const vouched = `${name}: { to: ${JSON.stringify(to.map((one) => one.template))}, trusted: true }`;
+      fail(
+        at,
+        `${why}. Relay to a channel with fewer subscribers, or confirm that all of them may view the records: ${vouched}`,
+      );
     }
   }
 }
@@ -48,13 +53,17 @@ function checkOwners({ users, channels }) {
     const where = `channels.${namespace}`;
     if (own && !known.includes(own)) fail(`${where}.own`, `"${own}" is not one of users${nearest(own, known)}`);
     const other = namespace === STATUS && guard.find((name) => !known.includes(name));
-    if (other) fail(`${where}.guard`, `"${STATUS}" carries online statuses, and "${other}" is not one of users${nearest(other, known)}`);
+    if (other)
+      fail(
+        `${where}.guard`,
+        `"${STATUS}" carries online statuses, and "${other}" is not one of users${nearest(other, known)}`,
+      );
   }
 }
 
 function checkAccount(app, account, where) {
   const isAuth = (other) => other.isAuth();
-  const users = collection(app, account.collection, where, isAuth);
+  const users = collectionOf(app, account.collection, where, isAuth);
   if (!users.isAuth()) {
     fail(where, `"${users.name}" is not an auth collection${nearest(account.collection, namesOf(app, isAuth))}`);
   }
@@ -71,8 +80,11 @@ function checkAccount(app, account, where) {
 function checkPointsTo(accounts, collection, name, where) {
   const isUsable = (field) => field.type() === "relation" && accounts.some(({ id }) => id === field.collectionId);
   if (isUsable(fieldOf(collection, name, where, isUsable))) return;
-  const of = accounts.map(({ name }) => `"${name}"`).join(" or ");
-  fail(where, `"${name}" of "${collection.name}" is not a relation to ${of}${alternatives(collection, name, isUsable)}`);
+  const of = accounts.map((account) => `"${account.name}"`).join(" or ");
+  fail(
+    where,
+    `"${name}" of "${collection.name}" is not a relation to ${of}${alternatives(collection, name, isUsable)}`,
+  );
 }
 
 function checkTemplate(app, config, relayed, { path, namespace }, where) {
@@ -84,24 +96,32 @@ function checkTemplate(app, config, relayed, { path, namespace }, where) {
     const isRelation = isRelationField(field);
     points = name === "id" ? at.id : isRelation ? field.collectionId : null;
     if (isLast) return;
-    if (!isRelation) fail(where, `"${name}" of "${at.name}" is not a relation${alternatives(at, name, isRelationField)}`);
-    at = collection(app, field.collectionId, where);
+    if (!isRelation)
+      fail(where, `"${name}" of "${at.name}" is not a relation${alternatives(at, name, isRelationField)}`);
+    at = collectionOf(app, field.collectionId, where);
   });
   const { own } = config.channels[namespace];
-  if (own && points && points !== collection(app, own, where).id) {
+  if (own && points && points !== collectionOf(app, own, where).id) {
     fail(where, `the channel belongs to users of "${own}", and the path does not lead to one`);
   }
 }
 
-/** The field with this name. A missing field is an error that suggests one of the usable fields. */
+/** The field with a name. A missing field is an error that suggests a usable field. */
 function fieldOf(collection, name, where, isUsable) {
   const field = collection.fields.getByName(name);
-  if (!field) fail(where, `the collection "${collection.name}" has no field "${name}"${alternatives(collection, name, isUsable)}`);
+  if (!field)
+    fail(
+      where,
+      `the collection "${collection.name}" has no field "${name}"${alternatives(collection, name, isUsable)}`,
+    );
   return field;
 }
 
 function alternatives(collection, name, isUsable) {
-  return nearest(name, collection.fields.filter(isUsable).map((field) => field.name));
+  return nearest(
+    name,
+    collection.fields.filter(isUsable).map((field) => field.name),
+  );
 }
 
 function isRelationField(field) {
@@ -114,10 +134,10 @@ function canNameChannels(field) {
 }
 
 /**
- * The collection with exactly this name or id. PocketBase's lookup ignores letter case; PocketBase's events do not. A
- * missing collection is an error that suggests one of the usable collections.
+ * The collection with exactly the given name or id. PocketBase's lookup ignores letter case; PocketBase's events do
+ * not. A missing collection is an error that suggests a usable collection.
  */
-function collection(app, name, where, isUsable = () => true) {
+function collectionOf(app, name, where, isUsable = () => true) {
   try {
     const found = app.findCachedCollectionByNameOrId(name);
     if (found.name === name || found.id === name) return found;
@@ -129,10 +149,13 @@ function collection(app, name, where, isUsable = () => true) {
 
 /** The names of the usable collections, without PocketBase's own. */
 function namesOf(app, isUsable) {
-  return app.findAllCollections().filter((collection) => !collection.system && isUsable(collection)).map(({ name }) => name);
+  return app
+    .findAllCollections()
+    .filter((collection) => !collection.system && isUsable(collection))
+    .map(({ name }) => name);
 }
 
-/** Whether a collection has records of its own, and so events; a view has none. */
+/** Whether a collection has its own records, and therefore events; a view has neither. */
 function ofRecords(collection) {
   return !collection.isView();
 }

@@ -18,7 +18,9 @@ function load() {
     );
   }
   if (second && second.length < MIN_LENGTH) {
-    throw new Error(`GATEWAY_SECRET_SECOND has ${second.length} characters; it needs at least ${MIN_LENGTH}, or leave it unset.`);
+    throw new Error(
+      `GATEWAY_SECRET_SECOND has ${second.length} characters; it needs at least ${MIN_LENGTH}, or leave it unset.`,
+    );
   }
   $app.store().set(KEY, { own, second });
 }
@@ -41,7 +43,7 @@ function current() {
 }
 
 /** The secret that signs requests. */
-function own() {
+function signing() {
   return current().own;
 }
 
@@ -51,4 +53,4 @@ function accepted() {
   return [own, second].filter((secret) => secret);
 }
 
-module.exports = { load, own, accepted };
+module.exports = { load, signing, accepted };

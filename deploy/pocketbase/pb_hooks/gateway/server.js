@@ -27,7 +27,7 @@ function call(method, question) {
     }
     if (response.statusCode === 200) return response.json;
     const { code, message } = (response.json && response.json.error) || {};
-    problem = new Error(`gateway: ${method}: ${message || `answered ${response.statusCode}`}`);
+    problem = new Error(`gateway: ${method}: ${message || address.refusal(response)}`);
     if (code !== "draining") throw problem;
   }
   throw problem;
@@ -38,7 +38,13 @@ function ask(base, method, body) {
   // a replay.
   const target = `/api/${method}?${$security.randomString(10)}`;
   const headers = signed("POST", target, body);
-  return $http.send({ method: "POST", url: base + target, headers, body, timeout: config.get().delivery.timeoutSeconds });
+  return $http.send({
+    method: "POST",
+    url: base + target,
+    headers,
+    body,
+    timeout: config.get().delivery.timeoutSeconds,
+  });
 }
 
 /** Whether the connection failed, so that the gateway has not received the request. */

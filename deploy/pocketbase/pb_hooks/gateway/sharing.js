@@ -6,14 +6,11 @@
 
 const access = require(`${__hooks}/gateway/access.js`);
 const schema = require(`${__hooks}/gateway/schema.js`);
+const { AUTH, ME, filterOfUser, isScalar, scalar } = require(`${__hooks}/gateway/filter.js`);
 const { operands, substitute } = require(`${__hooks}/gateway/rule.js`);
 
-const ME = "@request.auth.id";
-const AUTH = "@request.auth.";
 /** True for every login. */
 const SIGNED_IN = /@request\.auth\.id\s*!=\s*(""|'')/g;
-/** Types of fields with a single value, usable as a parameter of a filter. */
-const SCALARS = ["text", "email", "url", "editor", "date", "autodate", "select", "bool", "number"];
 
 let known = { version: null, of: {} };
 
@@ -43,7 +40,7 @@ function analysed(app, { namespace, collection, rule }, users) {
   const link = (segment, isFromAccount = false) => {
     const [, from] = /^(\w+)_via_\w+$/.exec(segment) || [];
     const concerned = ({ namespace: of, cause }) => of === namespace || cause === "user";
-    const triggers = from ? access.triggers(app, from).filter(concerned) : [];
+    const triggers = from ? access.triggersOf(app, from).filter(concerned) : [];
     if (triggers.length === 0 || triggers.some(({ cause }) => cause !== "member")) return false;
     for (const { user, channel } of triggers) {
       const path = channel === "id" ? user : `${from}_via_${channel}.${user}`;
@@ -73,7 +70,7 @@ function analysed(app, { namespace, collection, rule }, users) {
     if (name.startsWith("@request.")) return false;
     if (name[0] === "@" || path.length === 1) return true;
     const [, from] = /^(\w+)_via_\w+$/.exec(path[0]) || [];
-    return !from || !access.triggers(app, from).some(({ cause }) => cause === "member") || link(path[0]);
+    return !from || !access.triggersOf(app, from).some(({ cause }) => cause === "member") || link(path[0]);
   };
   const all = operands(rule.replace(SIGNED_IN, "true = true"));
   return all.every(isOfClass) ? { fields: [...fields].sort(), paths: [...paths], linked: [...linked] } : null;
@@ -83,17 +80,6 @@ function analysed(app, { namespace, collection, rule }, users) {
 function relationsTo(collection, users) {
   const points = (field) => field.type() === "relation" && field.collectionId === users.id;
   return collection.fields.filter(points).map((field) => field.name);
-}
-
-function isScalar(users, name) {
-  const field = users.fields.getByName(name);
-  return Boolean(field) && SCALARS.includes(field.type()) && !(field.maxSelect > 1);
-}
-
-/** The value of an account's field as a parameter of a filter. */
-function scalar(user, name) {
-  const value = user.get(name);
-  return ["boolean", "number", "string"].includes(typeof value) ? value : user.getString(name);
 }
 
 /** The name of a user's class, with all values of the class. */
@@ -135,26 +121,4 @@ function filterOfLinked(guard, { fields, linked }, user) {
   return filter && { path: linked[0], filter };
 }
 
-/**
- * A filter, {text, values}, for the records visible to this user; null for rules that use more of the request than
- * plain fields of the account. `replaced(name)` returns an alternative text for a name, or null.
- */
-function filterOfUser(rule, user, replaced = () => null) {
-  const values = {};
-  const text = substitute(rule, (operand) => {
-    if (!operand.startsWith("@request.")) return null;
-    const other = replaced(operand);
-    if (other) return other;
-    const field = user && operand.startsWith(AUTH) ? operand.slice(AUTH.length) : "";
-    if (field !== "id" && !(field && isScalar(user.collection(), field))) {
-      values.impossible = true;
-      return null;
-    }
-    const key = `of${field}`;
-    values[key] = scalar(user, field);
-    return `{:${key}}`;
-  });
-  return values.impossible ? null : { text, values };
-}
-
-module.exports = { sharingOf, classOf, filterOfClass, filterOfLinked, filterOfUser, relationsTo };
+module.exports = { sharingOf, classOf, filterOfClass, filterOfLinked, relationsTo };

@@ -31,7 +31,10 @@ function ruleFor(guard, user) {
 
 /** Records with a match for the filter {text, values} and the condition; `more` are the condition's parameters. */
 function filtered(app, guard, filter, condition, more, limit = 0) {
-  const text = [filter.text, condition].filter(Boolean).map((part) => `(${part})`).join(" && ");
+  const text = [filter.text, condition]
+    .filter(Boolean)
+    .map((part) => `(${part})`)
+    .join(" && ");
   return app.findRecordsByFilter(guard.collection, text, limit ? "id" : "", limit, 0, { ...filter.values, ...more });
 }
 

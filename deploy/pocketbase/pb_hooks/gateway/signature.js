@@ -19,7 +19,7 @@ function signed(method, target, body) {
   return {
     "Content-Type": "application/json",
     "X-Gateway-Timestamp": timestamp,
-    "X-Gateway-Signature": signature(secrets.own(), timestamp, method, target, body),
+    "X-Gateway-Signature": signature(secrets.signing(), timestamp, method, target, body),
   };
 }
 

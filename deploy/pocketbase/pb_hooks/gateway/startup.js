@@ -10,7 +10,8 @@ const NEWEST = "0.40.6";
 /** File in PocketBase's data folder: the last valid config, and the process that used it. */
 const LAST_GOOD = "gateway.config.last.json";
 
-// Other commands (superuser, migrate) load the hooks too, but need no checks.
+// The other commands (superuser, migrate) load the hooks too, since they may write records. They need no gateway, and
+// therefore neither the environment nor a supported version.
 function serving() {
   return $os.args.includes("serve");
 }
@@ -28,8 +29,8 @@ function load() {
   try {
     config.set(config.checked(readConfig()));
   } catch (err) {
-    if (!serving()) throw err;
-    const last = lastOfThisProcess();
+    const last = serving() ? lastOfThisProcess() : lastGood();
+    if (!last && !serving()) throw err; // nothing was ever relayed, so the command needs no hooks
     if (!last) refuse(err);
     goOnWith(last, err);
   }
@@ -47,8 +48,16 @@ function readConfig() {
   try {
     return require(`${__hooks}/gateway.config.js`);
   } catch (err) {
-    if (!isThere(`${__hooks}/gateway.config.js`)) throw new Error("gateway.config.js is missing: copy it into pb_hooks as well");
-    throw new Error(`gateway.config.js is not valid JavaScript: ${String(err).replace(/^GoError: /, "")}`);
+    if (!isThere(`${__hooks}/gateway.config.js`)) {
+      throw new Error("gateway.config.js is missing: copy it into pb_hooks as well");
+    }
+    const reason = String(err).replace(/^GoError: /, "");
+    // The engine reports a file that it cannot parse as a GoError. Anything else was thrown while the file ran.
+    if (/^GoError: SyntaxError/.test(String(err))) {
+      throw new Error(`gateway.config.js is not valid JavaScript: ${reason}`);
+    }
+    const [, line] = /gateway\.config\.js:(\d+)/.exec((err && err.stack) || "") || [];
+    throw new Error(`gateway.config.js threw an error${line ? ` in line ${line}` : ""}: ${reason}`);
   }
 }
 
@@ -62,7 +71,9 @@ function checkVersion() {
   const { version } = $app.rootCmd || {};
   const parts = /^v?(\d+)\.(\d+)\.(\d+)/.exec(version || "");
   if (!parts) {
-    console.log(`gateway: PocketBase's version is unknown; the gateway's hooks need ${OLDEST} or newer and are tested up to ${NEWEST}`);
+    console.log(
+      `gateway: PocketBase's version is unknown; the gateway's hooks need ${OLDEST} or newer and are tested up to ${NEWEST}`,
+    );
     return;
   }
   const now = number(parts.slice(1));
@@ -73,7 +84,9 @@ function checkVersion() {
     );
   }
   if (now > number(NEWEST.split("."))) {
-    console.log(`gateway: PocketBase ${version} is newer than ${NEWEST}, the newest version that the gateway's hooks are tested with`);
+    console.log(
+      `gateway: PocketBase ${version} is newer than ${NEWEST}, the newest version that the gateway's hooks are tested with`,
+    );
   }
 }
 
@@ -87,25 +100,24 @@ function checkEnvironment() {
   if (bases.length === 0) throw new Error('GATEWAY_URL names no gateway; it should look like "http://127.0.0.1:8000".');
   for (const url of bases) {
     if (/^https?:\/\/[^/]/.test(url)) continue;
-    throw new Error(`GATEWAY_URL has "${masked(url)}"; it should look like "http://127.0.0.1:8000", or be a list of such URLs with commas in between.`);
+    throw new Error(
+      `GATEWAY_URL has "${masked(url)}"; it should look like "http://127.0.0.1:8000", or be a list of such URLs with commas in between.`,
+    );
   }
 }
 
 /** Called after PocketBase's bootstrap: checks the outbox table, and the collections and fields in the config. */
 function checkSchema(app) {
   const schema = require(`${__hooks}/gateway/schema.js`);
-  if (!serving()) {
-    require(`${__hooks}/gateway/outbox.js`).listen(app);
-    schema.bind(app);
-    schema.told(app);
-    return;
-  }
+  if (!serving()) return adoptForCommand(app, schema);
   adopt(app, schema);
   schema.told(app);
   tellOfNewConfig(app);
   const { relay, updates } = config.get();
   if (Object.keys(relay).length + Object.keys(updates).length === 0) {
-    console.log("gateway: gateway.config.js relays nothing yet: name collections under `relay`, or channels under `updates`");
+    console.log(
+      "gateway: gateway.config.js relays nothing yet: name collections under `relay`, or channels under `updates`",
+    );
   }
 }
 
@@ -127,7 +139,8 @@ function adopt(app, schema) {
   app.runAllMigrations();
 
   const { TABLE } = require(`${__hooks}/gateway/rows.js`);
-  if (!app.hasTable(TABLE)) refuse(new Error(`there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`));
+  if (!app.hasTable(TABLE))
+    refuse(new Error(`there is no table ${TABLE}; copy pb_migrations/*_gateway_outbox.js as well`));
 
   const problem = isRefused ? null : problemOf(() => check(app, given));
   if (problem && !last) refuse(problem);
@@ -137,9 +150,33 @@ function adopt(app, schema) {
   } else {
     config.set(given);
     schema.bind(app);
-    schema.forget(app);
+    schema.forget();
   }
   outbox.listen(app);
+}
+
+/**
+ * Chooses the config of another command, which may write records: the file's config if it fits the schema, else the
+ * config of the last start. With `migrate up`, a new config fits only after the migrations. Before PocketBase's first
+ * start nobody can have subscribed, so a config that does not fit relays nothing.
+ */
+function adoptForCommand(app, schema) {
+  const { check } = require(`${__hooks}/gateway/schema_check.js`);
+  const isRefused = config.refusal().length > 0; // by load()
+  const problem = isRefused ? null : problemOf(() => check(app, config.get()));
+  const last = isRefused || problem ? lastGood() : null;
+  if (last) {
+    if (problem)
+      console.error(`gateway: ${problem.message}\ngateway: this command uses the config of PocketBase's last start`);
+    use(app, schema, last);
+  } else if (problem) {
+    config.set({ ...config.get(), channels: {}, updates: {}, relay: {} });
+  } else {
+    schema.bind(app);
+    schema.forget();
+  }
+  require(`${__hooks}/gateway/outbox.js`).listen(app);
+  schema.told(app);
 }
 
 /** Takes the last valid config into force, with the ids of its names: a collection may have been renamed since. */
@@ -147,7 +184,7 @@ function use(app, schema, last) {
   config.set(last.config);
   if (last.bound) schema.bindAs(last.bound);
   else schema.bind(app);
-  schema.forget(app);
+  schema.forget();
 }
 
 function problemOf(check) {
@@ -167,7 +204,8 @@ function tellOfNewConfig(app) {
   const { config: last } = lastGood() || {};
   if (JSON.stringify(last) === JSON.stringify(config.get())) return keepAsLastGood();
   // First the outbox row, then the file: after a crash in between, the next start writes the row again.
-  if (require(`${__hooks}/gateway/access.js`).isAnybodyThere(app)) require(`${__hooks}/gateway/outbox.js`).everything(app);
+  if (require(`${__hooks}/gateway/access.js`).isAnybodyThere(app))
+    require(`${__hooks}/gateway/outbox.js`).everything(app);
   keepAsLastGood();
 }
 
@@ -178,7 +216,11 @@ function tellOfNewConfig(app) {
 // in force, with the ids of its collections and fields. At any other start a broken config is refused.
 
 function keepAsLastGood() {
-  const text = JSON.stringify({ process: thisProcess(), config: config.get(), bound: require(`${__hooks}/gateway/schema.js`).bound() });
+  const text = JSON.stringify({
+    process: thisProcess(),
+    config: config.get(),
+    bound: require(`${__hooks}/gateway/schema.js`).bound(),
+  });
   try {
     $os.writeFile(`${$app.dataDir()}/${LAST_GOOD}`, toBytes(text), 0o600);
   } catch (err) {
@@ -189,7 +231,9 @@ function keepAsLastGood() {
 /** Reports the error in the file, and takes the last valid config into force. */
 function goOnWith(last, err) {
   console.error(`gateway: ${err.message}`);
-  console.error("gateway: the config before this change stays in force; correct gateway.config.js, or the next start will fail");
+  console.error(
+    "gateway: the config before this change stays in force; correct gateway.config.js, or the next start will fail",
+  );
   config.refused(err);
   config.set(last.config);
 }

@@ -14,7 +14,17 @@
 //   started  start of the last turn (Unix ms)
 //   pause    how long the circuit breaker stays open, in milliseconds; 0: closed
 //   until    when the open breaker allows the next attempt (Unix ms)
-const INITIAL = { posted: -1, wanted: 0, turn: 0, busy: false, next: false, slow: false, started: 0, pause: 0, until: 0 };
+const INITIAL = {
+  posted: -1,
+  wanted: 0,
+  turn: 0,
+  busy: false,
+  next: false,
+  slow: false,
+  started: 0,
+  pause: 0,
+  until: 0,
+};
 
 /** Key in the app's store: the state, for all JavaScript engines. */
 const STATE = "gateway.delivery";

@@ -8,6 +8,7 @@ const schema = require(`${__hooks}/gateway/schema.js`);
 const sharing = require(`${__hooks}/gateway/sharing.js`);
 const sight = require(`${__hooks}/gateway/sight.js`);
 const { textOf } = require(`${__hooks}/gateway/export.js`);
+const { filterOfUser } = require(`${__hooks}/gateway/filter.js`);
 const { operands } = require(`${__hooks}/gateway/rule.js`);
 
 /** Milliseconds for one answer; the page or check at hand is completed. */
@@ -43,7 +44,7 @@ function of(app, record, original) {
   for (const { id, key } of schema.current(app).users) {
     for (const name of sharing.relationsTo(record.collection(), { id })) {
       const ids = [record, original].flatMap((version) => (version ? version.getStringSlice(name) : []));
-      ids.forEach((id) => users.add(key + id));
+      ids.forEach((user) => users.add(key + user));
     }
   }
   return { channels: telling(app, record.tableName()), users: [...users] };
@@ -53,7 +54,10 @@ function guardOf(app, channel) {
   const { channels, updates } = schema.current(app);
   const namespace = updates[channel];
   const [guard] = channels[namespace].guards;
-  if (!guard) throw new Error(`gateway: the guard of "${namespace}" was deleted; correct channels.${namespace} in gateway.config.js`);
+  if (!guard)
+    throw new Error(
+      `gateway: the guard of "${namespace}" was deleted; correct channels.${namespace} in gateway.config.js`,
+    );
   const collection = app.findCachedCollectionByNameOrId(guard.id);
   const rule = sight.combined([collection.listRule, collection.viewRule]);
   const looksAtContext = operands(rule || "").some(({ name }) => name.startsWith("@request.context"));
@@ -109,12 +113,12 @@ function pages(app, guard, users, key, rows) {
 function named(app, guard, shared, user, after, rows) {
   const name = sharing.classOf(shared, user);
   const ofClass = sharing.filterOfClass(app, guard, name);
-  const ofUser = sharing.filterOfUser(guard.rule, user);
+  const ofUser = filterOfUser(guard.rule, user);
   let last = null;
   // IDs of records that name the user by these paths; IDs after `last` belong to the next page.
-  const find = (filter, paths) => {
+  const find = (filter, ways) => {
     const found = new Set();
-    for (const path of paths) {
+    for (const path of ways) {
       const ids = sight.firstAfter(app, guard, filter, `${path} ?= {:pageUser}`, { pageUser: user.id }, after, rows);
       if (ids.length === rows && (last === null || !isAfter(ids[rows - 1], last))) last = ids[rows - 1];
       ids.forEach((id) => found.add(id));
@@ -137,7 +141,7 @@ function named(app, guard, shared, user, after, rows) {
 /** The order of IDs in the database, by Unicode code points; JavaScript's own is by UTF-16 units. */
 function isAfter(id, other) {
   const [points, others] = [[...id], [...other]];
-  const i = points.findIndex((point, i) => point !== others[i]);
+  const i = points.findIndex((point, at) => point !== others[at]);
   if (i < 0) return false;
   return i >= others.length || points[i].codePointAt(0) > others[i].codePointAt(0);
 }
@@ -167,7 +171,13 @@ function view(app, channel, users, checks) {
     const some = checks.slice(first, first + CHECKS);
     const others = some.findIndex((check) => check.user !== key);
     const ids = (others < 0 ? some : some.slice(0, others)).map((check) => check.record);
-    const seen = seenOf(app, guard, users, key, ids.filter((id) => exist.has(id)));
+    const seen = seenOf(
+      app,
+      guard,
+      users,
+      key,
+      ids.filter((id) => exist.has(id)),
+    );
     ids.forEach((id, i) => {
       results.push(exist.has(id) ? seen.has(id) : null);
       if (!seen.has(id) || (perReader && isClass(key))) return;

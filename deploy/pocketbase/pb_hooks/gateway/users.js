@@ -30,7 +30,7 @@ function byKey(app, keys) {
 
 /** The settings (`users` in schema.js) of the auth collection that a KEY belongs to. */
 function accountOf(users, key) {
-  const account = users.find((account) => account.key && key.startsWith(account.key)) || users.find((account) => !account.key);
+  const account = users.find((one) => one.key && key.startsWith(one.key)) || users.find((one) => !one.key);
   return account && isClear(users, key.slice(account.key.length)) ? account : undefined;
 }
 
@@ -47,13 +47,14 @@ function byToken(app, names) {
   const { users } = schema.current(app);
   const asked = new Map(users.map((account) => [account.id, { account, ids: new Set() }]));
   for (const name of names) {
-    const [, collection, id] = /^([^/]+)\/([^]+)$/.exec(name) || [];
+    const [, collection, id] = /^([^/]+)\/([\s\S]+)$/.exec(name) || [];
     if (asked.has(collection) && isClear(users, id)) asked.get(collection).ids.add(id);
   }
   const found = new Map();
   for (const [collection, { account, ids }] of asked) {
     if (ids.size === 0) continue;
-    for (const record of app.findRecordsByIds(collection, [...ids])) found.set(`${collection}/${record.id}`, { record, account });
+    for (const record of app.findRecordsByIds(collection, [...ids]))
+      found.set(`${collection}/${record.id}`, { record, account });
   }
   return found;
 }

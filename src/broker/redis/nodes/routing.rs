@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout};
 
 /// How long a replica may take to confirm publications.
 const REPLICA_TIMEOUT: Duration = Duration::from_millis(500);
-/// Rounds in which every call failed with NOSCRIPT before giving up. Two would be enough if no other client flushed the
-/// scripts at the same time.
+/// Maximum rounds in which every call fails with NOSCRIPT. Two would be enough if no client flushed the scripts at the
+/// same time.
 const ATTEMPTS: usize = 4;
 
 /// Commands for one node, as indices.
@@ -36,7 +36,7 @@ enum Detour {
 
 impl Links {
     /// Sends commands, grouped by node, until each has an answer. `fence`: fails if a connection, or the last change of
-    /// owners, is newer than this number. `replicated`: also waits for one replica, on nodes with replicas.
+    /// owners, is newer than the number. `replicated`: also waits for one replica, on nodes with replicas.
     pub async fn route(
         &self,
         fence: Option<u64>,
@@ -124,7 +124,7 @@ impl Links {
         let map = self.slots.borrow().clone();
         let mut groups: BTreeMap<(String, bool), Vec<usize>> = BTreeMap::new();
         for &i in commands {
-            // An ASK redirection holds for one attempt only.
+            // An ASK redirection holds for a single attempt.
             let key = match elsewhere.remove(&i) {
                 Some(address) => (address, true),
                 None => {
@@ -147,11 +147,11 @@ impl Links {
             "NOSCRIPT" => Some(Detour::LoadScript),
             "MOVED" if self.clustered => Some(Detour::Moved),
             "TRYAGAIN" | "CLUSTERDOWN" if self.clustered => Some(Detour::Wait),
-            // A former master, or one that has just lost its connection to the new one.
+            // A former master, or a replica that has just lost its connection to the new master.
             "READONLY" | "MASTERDOWN" if self.sentinels.is_some() => Some(Detour::Wait),
             "ASK" if self.clustered => {
                 let address = error.details()?.rsplit(' ').next()?;
-                // A node without any slot yet is unknown here, but the topology will soon list the node.
+                // A node without slots is unknown here, but the topology will soon list the node.
                 Some(if self.node(address).is_some() { Detour::Ask(address.to_owned()) } else { Detour::Wait })
             }
             _ => None,

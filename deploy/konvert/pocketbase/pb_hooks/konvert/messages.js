@@ -124,27 +124,27 @@ function forward(e) {
       if (["poll", "system"].includes(source.getString("type"))) refuse.invalid("Polls and system messages cannot be forwarded.");
       const existing = id && find(tx, "messages", "id = {:id}", { id });
       if (existing) return existing.getString("author") === me.id ? { id } : refuse.conflict("This id is taken.");
-      const copy = create(tx, "messages", {
+      const values = {
         ...(id && { id }),
         room: target,
         author: me.id,
         type: source.getString("type"),
         content: typeof content === "string" ? content : source.getString("content"),
-        files: copiesOf(tx, source),
         forwarded: true,
         forwarded_from: source.id,
-      });
-      return { id: copy.id };
+      };
+      return { id: withCopies(tx, source, (files) => create(tx, "messages", { ...values, files })).id };
     });
   });
 }
 
-function copiesOf(tx, message) {
+/** Runs `work` with copies of a message's files, which are read from the storage while the new message is saved. */
+function withCopies(tx, message, work) {
   const names = message.getStringSlice("files");
-  if (names.length === 0) return [];
+  if (names.length === 0) return work([]);
   const files = tx.newFilesystem();
   try {
-    return names.map((name) => files.getReuploadableFile(`${message.baseFilesPath()}/${name}`, false));
+    return work(names.map((name) => files.getReuploadableFile(`${message.baseFilesPath()}/${name}`, false)));
   } finally {
     files.close();
   }
