@@ -95,13 +95,14 @@ check("the gateway is killed and restarted under an open page: nothing typed is 
 
 check("twenty tabs of one user all show a message, once", async (t) => {
   const context = await lab.context(t);
-  const tabs = [];
-  for (let count = 0; count < 20; count += 1) {
-    const tab = await lab.page(context);
-    await tab.goto(`${lab.facts.pocketbase}/?user=bob`);
-    tabs.push(tab);
-  }
-  await Promise.all(tabs.map(inChat));
+  const tabs = await Promise.all(
+    Array.from({ length: 20 }, async () => {
+      const tab = await lab.page(context);
+      await tab.goto(`${lab.facts.pocketbase}/?user=bob`);
+      await inChat(tab);
+      return tab;
+    }),
+  );
   const alice = await lab.enter(t, "alice");
   const text = `for twenty tabs ${Date.now()}`;
   await say(alice, text);

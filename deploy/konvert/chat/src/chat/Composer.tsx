@@ -128,7 +128,7 @@ export function Composer({ room, files, onFiles }: Props) {
   return (
     <form className={styles.composer} onSubmit={submit}>
       <ComposerContext room={room} draft={draft} />
-      <FileTray files={files} encrypted={room.encrypted} onRemove={(file) => onFiles(files.filter((one) => one !== file))} />
+      <FileTray files={files} onRemove={(file) => onFiles(files.filter((one) => one !== file))} />
       {matches.length > 0 && <MentionList people={matches} choice={choice} onPick={pick} />}
       <div className={styles.line}>
         <input ref={picker} type="file" multiple hidden onChange={(event) => { add(event.currentTarget.files); event.currentTarget.value = ""; }} />

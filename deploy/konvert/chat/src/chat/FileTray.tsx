@@ -18,11 +18,10 @@ export function tooLarge(file: File, t: TFunction): boolean {
 
 interface Props {
   files: readonly File[];
-  encrypted: boolean;
   onRemove: (file: File) => void;
 }
 
-export function FileTray({ files, encrypted, onRemove }: Props) {
+export function FileTray({ files, onRemove }: Props) {
   const { t } = useTranslation();
   if (!files.length) return null;
   return (
@@ -34,7 +33,6 @@ export function FileTray({ files, encrypted, onRemove }: Props) {
           <CloseButton size="sm" aria-label={t("compose.removeFile", { name: file.name })} onClick={() => onRemove(file)} />
         </span>
       ))}
-      {encrypted && <span className={styles.clear}>{t("compose.fileClear")}</span>}
     </div>
   );
 }

@@ -150,7 +150,6 @@ export const en = {
   "compose.files_other": "{{count}} files",
   "compose.removeFile": "Remove {{name}}",
   "compose.tooLarge": "“{{name}}” is larger than {{limit}} MB.",
-  "compose.fileClear": "Files are not encrypted yet: the server can read them.",
   "compose.mention": "Mention somebody",
 
   // Forward

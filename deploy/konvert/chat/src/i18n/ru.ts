@@ -162,7 +162,6 @@ export const ru: Texts = {
   "compose.files_other": "{{count}} файла",
   "compose.removeFile": "Убрать {{name}}",
   "compose.tooLarge": "Файл «{{name}}» больше {{limit}} МБ.",
-  "compose.fileClear": "Файлы пока не шифруются: сервер может их прочитать.",
   "compose.mention": "Упомянуть",
 
   // Пересылка

@@ -7,6 +7,8 @@ import { backend } from "./backend";
 import { writeContent } from "./content";
 import { attempt, report } from "./problems";
 import { putRoom, roomNow, viewOf } from "./rooms";
+import { fileOf } from "./files";
+import { send } from "./sending";
 import { meId } from "./session";
 import { change, put, takeAway, type ShownMessage } from "./timeline";
 
@@ -43,11 +45,18 @@ export async function unpin(roomId: string, messageId: string): Promise<void> {
   putRoom({ id: roomId, pinned_message_ids: (roomNow(roomId)?.pinned_message_ids ?? []).filter((id) => id !== messageId) });
 }
 
-/** Encrypted content is decrypted here and encrypted for the other room. */
+/**
+ * Encrypted content is decrypted here and encrypted for the other room. Files that are encrypted, or are going to be,
+ * are sent again, since the server cannot do this.
+ */
 export async function forward(message: ShownMessage, roomId: string): Promise<boolean> {
   return attempt(async () => {
     const room = roomNow(roomId);
     const secret = room !== undefined && viewOf(room, meId(), false).encrypted;
+    if (message.attachments.length && (secret || message.encrypted)) {
+      const files = await Promise.all(message.attachments.map((file) => fileOf(file, message)));
+      return send(roomId, message.text ?? "", { files });
+    }
     const content = secret || message.encrypted ? await writeContent(roomId, { text: message.text ?? "", files: [] }, secret) : undefined;
     const { message: copy } = await backend().forwardMessage(message.id, roomId, content === undefined ? {} : { content });
     put(roomId, [copy]);

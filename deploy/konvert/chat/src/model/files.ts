@@ -39,6 +39,12 @@ export function addressOf(file: ShownFile, message: ShownMessage): Promise<strin
   return address;
 }
 
+/** The file itself, decrypted, to send it once more. */
+export async function fileOf(file: ShownFile, message: ShownMessage): Promise<File> {
+  const content = await (await fetch(await addressOf(file, message))).blob();
+  return new File([content], file.name, { type: file.note?.type ?? content.type });
+}
+
 async function load(file: ShownFile, message: ShownMessage): Promise<string> {
   const { url } = await backend().getAttachmentUrl({ name: file.name, url: file.url });
   if (!file.note) return url;

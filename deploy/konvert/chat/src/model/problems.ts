@@ -5,11 +5,14 @@ import { BackendError } from "konvert-backend-adapter/errors";
 import type { TextKey } from "@/i18n/en";
 import { notify } from "@/widgets/notices";
 
-export function problemText(error: unknown, t: TFunction = i18next.t): string {
-  if (!(error instanceof BackendError)) return t("error.unknown");
-  const key = `error.${error.code}` as TextKey;
+/** The text of an error code of the adapter. */
+export function codeText(code: string, t: TFunction = i18next.t): string {
+  const key = `error.${code}` as TextKey;
   return i18next.exists(key) ? t(key) : t("error.unknown");
 }
+
+export const problemText = (error: unknown, t: TFunction = i18next.t): string =>
+  codeText(error instanceof BackendError ? error.code : "unknown", t);
 
 /** Shows a failed action to the user. A cancelled call is no failure. */
 export function report(error: unknown): void {

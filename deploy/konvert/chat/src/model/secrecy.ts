@@ -142,9 +142,8 @@ async function keep(roomId: string, keys: Keyring): Promise<boolean> {
 /** The keys of a room, from this page, this device or the server. */
 export async function keyringOf(roomId: string, { ask = false } = {}): Promise<Keyring> {
   const { keyrings, identity } = useSecrecy.getState();
-  if (!identity) return [];
   if (!keyrings[roomId]) await keep(roomId, []);
-  if (ask || !useSecrecy.getState().keyrings[roomId]?.length) {
+  if (identity && (ask || !useSecrecy.getState().keyrings[roomId]?.length)) {
     const { keys } = await backend().getRoomKeys(roomId).catch(() => ({ keys: [] }));
     for (const { encryptedKey } of keys) await takeSealed(roomId, encryptedKey);
   }

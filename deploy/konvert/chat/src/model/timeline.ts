@@ -6,6 +6,7 @@ import { create } from "zustand";
 import { backend } from "./backend";
 import { contentNow, isSecret, readContent, type FileNote } from "./content";
 import { measure } from "./measure";
+import { codeText } from "./problems";
 import { loadMembers, dropRoom, putRoom, roomNow } from "./rooms";
 import { onKeys, shareKeys } from "./secrecy";
 import { meId } from "./session";
@@ -78,6 +79,7 @@ export function shown(message: Message): ShownMessage {
     encrypted: isSecret(message.content),
     text: content && content.text,
     attachments: files.map((file) => ({ ...file, name: file.note?.name ?? file.name })),
+    ...(message.error && { problem: codeText(message.error.code) }),
   };
 }
 
