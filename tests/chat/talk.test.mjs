@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { ChatLab, act, composer, inChat, message, openRoom, say, sent, until } from "./harness.mjs";
+import { ChatLab, act, composer, inChat, log, message, openRoom, say, sent, until } from "./harness.mjs";
 
 const lab = new ChatLab();
 const check = (name, body) => test(name, lab.explained(body));
@@ -120,8 +120,11 @@ check("a direct chat, a mention in a new room, an invitation and search", async 
   await message(bob, "tomatoes").and(bob.locator("[data-highlighted]")).waitFor();
 });
 
-check("a new user signs up, joins a public room and becomes a friend", async (t) => {
-  const page = await lab.page(await lab.context(t));
+/** Another user with the page of their first device. */
+const carol = {};
+
+check("a new user signs up, finds how to begin and becomes a friend", async () => {
+  const page = (carol.first = await lab.page(await lab.context(null)));
   await page.goto(lab.facts.pocketbase);
   await page.getByText("Sign up", { exact: true }).click();
   await page.getByRole("textbox", { name: /^Name/ }).fill("Carol");
@@ -129,6 +132,7 @@ check("a new user signs up, joins a public room and becomes a friend", async (t)
   await page.getByRole("textbox", { name: /^Password/ }).fill("carols-password");
   await page.getByRole("button", { name: "Create account" }).click();
   await page.getByText("No chats yet").waitFor();
+  await page.getByRole("heading", { name: "How to begin" }).waitFor();
   await page.getByRole("button", { name: /^Menu/ }).click();
   await page.getByRole("menuitem", { name: "Friends" }).click();
   await page.getByRole("textbox", { name: "Find people" }).fill("Bob");
@@ -141,6 +145,59 @@ check("a new user signs up, joins a public room and becomes a friend", async (t)
   await say(page, "hello friend");
   await openRoom(bob, "Carol");
   await message(bob, "hello friend").waitFor();
+});
+
+check("a second device reads the encrypted messages after the recovery code, and not before", async (t) => {
+  const login = async (page) => {
+    await page.goto(lab.facts.pocketbase);
+    await page.getByRole("textbox", { name: "Email" }).fill("carol@example.com");
+    await page.getByRole("textbox", { name: /^Password/ }).fill("carols-password");
+    await page.getByRole("button", { name: "Log in" }).click();
+  };
+  const { first } = carol;
+  await first.getByRole("button", { name: /^Menu/ }).click();
+  await first.getByRole("menuitem", { name: "Settings" }).click();
+  await first.getByRole("button", { name: "Show recovery code" }).click();
+  const code = await first.locator("code").innerText();
+  assert.match(code, /^([0-9A-Z]{4}-){5}[0-9A-Z]{4}$/);
+
+  const second = await lab.page(await lab.context(t));
+  await login(second);
+  await openRoom(second, "Bob");
+  await log(second).getByText("Encrypted message. Waiting for the key").first().waitFor();
+  await second.getByRole("button", { name: "Unlock" }).click();
+  await second.getByRole("textbox", { name: "Recovery code" }).fill("0000-0000-0000-0000-0000-0000");
+  await second.getByRole("button", { name: "Unlock" }).click();
+  await second.getByText("This code does not fit.").waitFor();
+  await second.getByRole("textbox", { name: "Recovery code" }).fill(code.toLowerCase().replaceAll("-", " "));
+  await second.getByRole("button", { name: "Unlock" }).click();
+  await openRoom(second, "Bob");
+  await message(second, "hello friend").waitFor();
+  assert.deepEqual(second.problems, []);
+});
+
+check("a moderator mutes and bans; the user cannot write, and then cannot stay", async (t) => {
+  const { id } = await lab.api("GET", `users/records?filter=${encodeURIComponent('email="carol@example.com"')}`).then(({ items }) => items[0]);
+  await lab.api("PATCH", `users/records/${lab.user("alice").id}`, { role: "moderator" });
+  const moderator = await lab.enter(t, "alice");
+  await openRoom(carol.first, "Bob");
+  await moderator.getByRole("textbox", { name: "Search chats and people" }).fill("Carol");
+  await moderator.getByRole("button", { name: /Carol/ }).click();
+  await moderator.getByRole("heading", { name: "Carol" }).click();
+  const choose = async (what, span) => {
+    await moderator.getByRole("dialog").getByRole("button", { name: what }).click();
+    await moderator.getByRole("menuitem", { name: span }).click();
+  };
+  await choose("Mute for", "1 hour");
+  await moderator.getByText("Muted", { exact: true }).waitFor();
+  await say(carol.first, "am I muted?");
+  await message(carol.first, "am I muted?").getByText("You are muted").waitFor();
+  await moderator.getByRole("button", { name: "Unmute" }).click();
+  await message(carol.first, "am I muted?").getByRole("button", { name: "Send again" }).click();
+  await sent(carol.first, "am I muted?");
+  await choose("Ban for", "1 day");
+  await carol.first.getByText("You were logged out").waitFor();
+  assert.ok((await lab.api("GET", `users/records/${id}`)).banned_until);
 });
 
 check("one click logs a demo user in; the login stays after a reload and ends with the log-out", async (t) => {

@@ -142,7 +142,10 @@ for (const { name, options, texts } of looks) {
     await home();
     await page.getByRole("button", { name: word.chats }).click();
     await page.getByRole("menuitem", { name: word.panel }).click();
-    await openRoom(page, "Demo");
+    await openRoom(page, "General");
+    await say(page, "How fast is it?");
+    await sent(page, "How fast is it?");
+    await page.getByText(/median|обычно/).waitFor();
     await seen("panel");
     await page.getByRole("complementary").getByRole("button", { name: word.close }).click();
     await context.setOffline(true);

@@ -1,7 +1,7 @@
 // The columns of the chat: rooms, the open view, details. On a phone one column at a time.
 
 import { Button } from "@mantine/core";
-import { IconLock, IconMessages } from "@tabler/icons-react";
+import { IconHash, IconLock, IconMessages, IconUserSearch, IconUsersPlus } from "@tabler/icons-react";
 import { lazy, Suspense, useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { RoomPane } from "@/chat/RoomPane";
@@ -89,13 +89,44 @@ function Dialogs() {
   );
 }
 
+/** Where no chat is open: the way to begin for newcomers, a hint for everybody else. */
 function Nothing() {
   const { t } = useTranslation();
+  const loaded = useRooms((state) => state.loaded);
+  const newcomer = useRoomList().every((room) => !room.member);
+  if (!loaded) return null;
+  if (newcomer) return <Begin />;
   return (
     <div className={styles.nothing}>
       <EmptyState icon={<IconMessages size={30} />} title={t("rooms.pick")} hint={t("rooms.pickHint")}>
-        <Button onClick={openNewChat}>{t("rooms.new")}</Button>
+        <Button onClick={() => openNewChat()}>{t("rooms.new")}</Button>
       </EmptyState>
+    </div>
+  );
+}
+
+const STEPS = [
+  { tab: "direct", icon: IconUserSearch, title: "rooms.beginDirect", hint: "rooms.beginDirectHint" },
+  { tab: "room", icon: IconUsersPlus, title: "rooms.beginRoom", hint: "rooms.beginRoomHint" },
+  { tab: "join", icon: IconHash, title: "rooms.beginJoin", hint: "rooms.beginJoinHint" },
+] as const;
+
+function Begin() {
+  const { t } = useTranslation();
+  return (
+    <div className={styles.nothing}>
+      <div className={styles.begin}>
+        <h1>{t("rooms.begin")}</h1>
+        {STEPS.map(({ tab, icon: Icon, title, hint }) => (
+          <button key={tab} type="button" className={styles.step} onClick={() => openNewChat(tab)}>
+            <Icon size={24} aria-hidden="true" />
+            <span>
+              <b>{t(title)}</b>
+              <span>{t(hint)}</span>
+            </span>
+          </button>
+        ))}
+      </div>
     </div>
   );
 }

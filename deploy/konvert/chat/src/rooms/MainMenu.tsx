@@ -27,7 +27,7 @@ export function MainMenu() {
   }
 
   return (
-    <Menu position="bottom-start" width={270}>
+    <Menu position="bottom-start" width={290}>
       <Menu.Target>
         <UnstyledButton className={styles.button} aria-label={`${t("settings.menu")}: ${nameOf(me)}, ${t(`status.${mode}`)}${requests ? `, ${t("friends.requests", { count: requests })}` : ""}`}>
           <Avatar id={me.id} name={nameOf(me)} url={me.avatar_url} size={38} status={mode} />

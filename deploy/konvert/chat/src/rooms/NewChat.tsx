@@ -19,10 +19,10 @@ import styles from "./NewChat.module.css";
 
 export default function NewChat() {
   const { t } = useTranslation();
-  const opened = useNewChat((state) => state.opened);
+  const { opened, tab } = useNewChat();
   return (
     <Modal opened={opened} onClose={closeNewChat} title={t("new.title")} closeButtonProps={{ "aria-label": t("do.close") }}>
-      <Tabs defaultValue="direct" keepMounted={false}>
+      <Tabs defaultValue={tab} keepMounted={false}>
         <Tabs.List grow>
           <Tabs.Tab value="direct">{t("new.direct")}</Tabs.Tab>
           <Tabs.Tab value="room">{t("new.room")}</Tabs.Tab>

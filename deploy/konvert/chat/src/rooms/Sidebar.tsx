@@ -1,7 +1,7 @@
 // The left column: one's own picture with the menu, search, the list of chats.
 
-import { ActionIcon, CloseButton, TextInput } from "@mantine/core";
-import { IconMessagePlus, IconSearch } from "@tabler/icons-react";
+import { ActionIcon, Button, CloseButton, TextInput } from "@mantine/core";
+import { IconMessagePlus, IconMessages, IconSearch } from "@tabler/icons-react";
 import { useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { useRoomList, useRooms } from "@/model/rooms";
@@ -11,8 +11,6 @@ import { MainMenu } from "./MainMenu";
 import { openNewChat } from "./newChat";
 import { RoomItem } from "./RoomItem";
 import styles from "./Sidebar.module.css";
-import { IconMessages } from "@tabler/icons-react";
-import { Button } from "@mantine/core";
 
 export function Sidebar({ open }: { open: string | null }) {
   const { t } = useTranslation();

@@ -6,8 +6,10 @@ import { backend } from "@/model/backend";
 import { attempt } from "@/model/problems";
 import { putRoom } from "@/model/rooms";
 
-export const useNewChat = create<{ opened: boolean }>(() => ({ opened: false }));
-export const openNewChat = (): void => useNewChat.setState({ opened: true });
+export type NewChatTab = "direct" | "room" | "join";
+
+export const useNewChat = create<{ opened: boolean; tab: NewChatTab }>(() => ({ opened: false, tab: "direct" }));
+export const openNewChat = (tab: NewChatTab = "direct"): void => useNewChat.setState({ opened: true, tab });
 export const closeNewChat = (): void => useNewChat.setState({ opened: false });
 
 export function openDirect(userId: string): Promise<boolean> {

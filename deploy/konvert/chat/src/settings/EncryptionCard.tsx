@@ -23,6 +23,7 @@ export function EncryptionCard() {
           <p className={page.hint}>{t(`e2ee.${state}`)}</p>
           {identity && (
             <>
+              <h3 className={page.label}>{t("e2ee.code")}</h3>
               <p className={page.hint}>{t("e2ee.codeHint")}</p>
               <div className={page.code}>
                 {shown ? (
