@@ -110,7 +110,7 @@ prepare_chat() {
   prepare_quickstart
   build_chat
 }
-run_chat() { build_gateway; run_node_tests 1 "$1" tests/chat/*.test.mjs; }
+run_chat() { build_gateway; run_node_tests 2 "$1" tests/chat/*.test.mjs; }
 count_chat() { count_tap "$@"; }
 
 # run_node_tests COUNT LOG FILE...: runs COUNT files at once. Output for readers goes to stdout, output for counting to

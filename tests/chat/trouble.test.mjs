@@ -3,11 +3,17 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { ChatLab, composer, connected, inChat, log, message, openRoom, say, sent, until } from "./harness.mjs";
+import { ChatLab, composer, connected, inChat, log, message, say, sent, until } from "./harness.mjs";
 
 const lab = new ChatLab();
 const check = (name, body) => test(name, lab.explained(body));
-before(lab.explained(() => lab.open()));
+let alice, bob;
+before(
+  lab.explained(async () => {
+    await lab.open();
+    ({ alice, bob } = await lab.pair());
+  }),
+);
 after(() => lab.stop());
 
 /** The texts of all messages on the screen, in order. */
@@ -17,11 +23,8 @@ const texts = (page, pattern) =>
     .evaluateAll((articles, source) => articles.map((one) => one.innerText.match(source)?.[0]).filter(Boolean), pattern);
 
 check("a user who was offline comes back with everything in order, and their own messages are sent once", async (t) => {
-  const alice = await lab.enter(t, "alice");
-  const context = await lab.context(t);
-  const bob = await lab.page(context);
-  await bob.goto(`${lab.facts.pocketbase}/?user=bob`);
-  await inChat(bob);
+  const context = bob.context();
+  t.after(() => context.setOffline(false));
   await say(alice, "order 1");
   await message(bob, "order 1").waitFor();
 
@@ -39,8 +42,7 @@ check("a user who was offline comes back with everything in order, and their own
   assert.equal(await message(alice, "written offline").count(), 1);
 });
 
-check("a user who is removed and added again is back without a reload", async (t) => {
-  const [alice, bob] = await Promise.all([lab.enter(t, "alice"), lab.enter(t, "bob")]);
+check("a user who is removed and added again is back without a reload", async () => {
   await say(alice, "before the removal");
   await message(bob, "before the removal").waitFor();
   await composer(bob).fill("half a thought");
@@ -50,7 +52,6 @@ check("a user who is removed and added again is back without a reload", async (t
   await alice.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
   await bob.getByText("You are not in this room anymore").waitFor();
   await say(alice, "while Bob was out");
-
   await alice.getByRole("button", { name: "Invite" }).click();
   await alice.getByRole("textbox", { name: "Invite people" }).fill("Bob");
   await alice.getByRole("checkbox", { name: /Bob/ }).check();
@@ -59,6 +60,7 @@ check("a user who is removed and added again is back without a reload", async (t
   assert.equal(await composer(bob).inputValue(), "half a thought");
   await say(alice, "Bob is back");
   await message(bob, "Bob is back").waitFor();
+  await composer(bob).fill("");
 });
 
 /** The process of this test's gateway. */
@@ -75,8 +77,7 @@ function gatewayProcess() {
   return Number(id);
 }
 
-check("the gateway is killed and restarted under an open page: nothing typed is lost", async (t) => {
-  const [alice, bob] = await Promise.all([lab.enter(t, "alice"), lab.enter(t, "bob")]);
+check("the gateway is killed and restarted under an open page: nothing typed is lost", async () => {
   await say(alice, "before the crash");
   await message(bob, "before the crash").waitFor();
   process.kill(gatewayProcess(), "SIGKILL");
@@ -95,15 +96,15 @@ check("the gateway is killed and restarted under an open page: nothing typed is 
 
 check("twenty tabs of one user all show a message, once", async (t) => {
   const context = await lab.context(t);
-  const tabs = await Promise.all(
-    Array.from({ length: 20 }, async () => {
-      const tab = await lab.page(context);
-      await tab.goto(`${lab.facts.pocketbase}/?user=bob`);
-      await inChat(tab);
-      return tab;
-    }),
-  );
-  const alice = await lab.enter(t, "alice");
+  context.setDefaultTimeout(60_000);
+  const open = async () => {
+    const tab = await lab.page(context);
+    await tab.goto(`${lab.facts.pocketbase}/?user=bob`);
+    await inChat(tab);
+    return tab;
+  };
+  const tabs = [];
+  while (tabs.length < 20) tabs.push(...(await Promise.all([open(), open(), open(), open()])));
   const text = `for twenty tabs ${Date.now()}`;
   await say(alice, text);
   for (const tab of tabs) {
@@ -114,22 +115,19 @@ check("twenty tabs of one user all show a message, once", async (t) => {
 });
 
 check("the chat works where PocketBase's SSE is blocked, and where only SSE gets through", async (t) => {
-  const blocked = await lab.context(t);
+  const [blocked, only] = [await lab.context(t), await lab.context(t)];
   await blocked.route("**/api/realtime", (route) => route.abort());
-  const bob = await lab.page(blocked);
-  await bob.goto(`${lab.facts.pocketbase}/?user=bob`);
-  await inChat(bob);
-  const alice = await lab.page(await lab.context(t));
-  await alice.goto(`${lab.facts.pocketbase}/?user=alice&transport=pocketbase`);
-  await inChat(alice);
-  await say(bob, "through the gateway");
-  await message(alice, "through the gateway").waitFor();
-  await say(alice, "through SSE");
-  await message(bob, "through SSE").waitFor();
+  const [one, other] = [await lab.page(blocked), await lab.page(only)];
+  await one.goto(`${lab.facts.pocketbase}/?user=bob`);
+  await other.goto(`${lab.facts.pocketbase}/?user=alice&transport=pocketbase`);
+  await Promise.all([one, other].map(inChat));
+  await say(one, "through the gateway");
+  await message(other, "through the gateway").waitFor();
+  await say(other, "through SSE");
+  await message(one, "through SSE").waitFor();
 });
 
 check("a message that the server refuses is marked, kept, and can be sent again", async (t) => {
-  const bob = await lab.enter(t, "bob");
   const { id } = lab.user("bob");
   const muted = (until) => lab.api("PATCH", `users/records/${id}`, { muted_until: until });
   t.after(() => muted(""));

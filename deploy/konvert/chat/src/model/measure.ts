@@ -25,7 +25,13 @@ export function compareClocks(began: number, ended: number, server: string): voi
   else offset = 0;
 }
 
+/** Ids of the measured messages: one's own arrive twice, as the answer of the write and as an event. */
+const measured = new Set<string>();
+
 export function measure(message: Message): void {
+  if (measured.has(message.id)) return;
+  if (measured.size > 1_000) measured.clear();
+  measured.add(message.id);
   const committed = Date.parse(message.updated_at ?? message.created_at) - offset;
   // Two frames later the browser has drawn it. A hidden page draws nothing.
   requestAnimationFrame(() =>

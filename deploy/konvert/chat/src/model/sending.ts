@@ -8,7 +8,7 @@ import { backend } from "./backend";
 import { writeContent } from "./content";
 import { draftOf, keepDraft } from "./drafts";
 import { sealFiles } from "./files";
-import { compareClocks } from "./measure";
+import { compareClocks, measure } from "./measure";
 import { isMuted, roomNow, viewOf } from "./rooms";
 import { problemText, report } from "./problems";
 import { meId, useSession } from "./session";
@@ -79,11 +79,14 @@ async function deliver(id: string): Promise<void> {
     // The adapter keeps a text that waits for the network.
     held.delete(id);
     put(message.room_id, [result]);
-    if (!result.state) compareClocks(began, Date.now(), result.created_at);
+    if (result.state) return;
+    compareClocks(began, Date.now(), result.created_at);
+    measure(result);
   } catch (error) {
     refuse(message, error);
+  } finally {
+    count();
   }
-  count();
 }
 
 function refuse(message: Pick<Message, "id" | "room_id">, error: unknown): void {

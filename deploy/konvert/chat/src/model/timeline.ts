@@ -194,7 +194,7 @@ function follow(roomId: string): Unsubscribe {
     roomId,
     (message) => {
       if (!message.state && message.sender_id !== meId()) stopTyping(roomId, message.sender_id);
-      const known = timelineNow(roomId).messages.some(({ id }) => id === message.id);
+      const known = timelineNow(roomId).messages.some(({ id, state }) => id === message.id && !state);
       put(roomId, [message]);
       if (!message.state && !known) measure(message);
     },
