@@ -7,6 +7,7 @@
 #     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
 #                  example
 #     quickstart   deploy/quickstart.sh, and its plain page in a real browser
+#     adapter      the chat's backend adapter against PocketBase and the gateway
 #     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
@@ -15,7 +16,7 @@
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
 # faketime, openssl and chromium (apt-get, as root or with sudo), nginx (downloaded and unpacked), PocketBase
 # (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on free ports and use no running server of
-# the machine. $KONVERT_GATEWAY names a gateway binary for node, quickstart and the faults, instead of a build. The
+# the machine. $KONVERT_GATEWAY names a gateway binary for node, quickstart, adapter and the faults, instead of a build. The
 # output of each suite stays in target/test-logs/. The last line sums up: "N passed, N failed".
 set -euo pipefail
 
@@ -38,12 +39,12 @@ main() {
   fi
   for suite; do
     case $suite in
-      rust | node | quickstart | chat) ;;
+      rust | node | quickstart | adapter | chat) ;;
       -h | --help) usage; return ;;
-      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart, chat (see --help)" ;;
+      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart, adapter, chat (see --help)" ;;
     esac
   done
-  [[ $# -gt 0 ]] || suites=(rust node quickstart chat)
+  [[ $# -gt 0 ]] || suites=(rust node quickstart adapter chat)
 
   mkdir -p "$logs"
   for suite in "${suites[@]}"; do "prepare_$suite"; done
@@ -106,9 +107,23 @@ prepare_quickstart() {
 run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,demo}.test.mjs; }
 count_quickstart() { count_tap "$@"; }
 
+prepare_adapter() {
+  need_pocketbase
+  need_npm_packages
+  need_npm_packages deploy/konvert/backend-adapter
+}
+run_adapter() {
+  build_gateway
+  npm run --silent --prefix deploy/konvert/backend-adapter build
+  run_node_tests 2 "$1" tests/adapter/*.test.mjs
+}
+count_adapter() { count_tap "$@"; }
+
 prepare_chat() {
   prepare_quickstart
-  build_chat
+  need_npm_packages deploy/konvert/chat
+  say "building the chat"
+  npm run --silent --prefix deploy/konvert/chat build
 }
 run_chat() { build_gateway; run_node_tests 2 "$1" tests/chat/*.test.mjs; }
 count_chat() { count_tap "$@"; }
@@ -173,28 +188,17 @@ need_pocketbase() {
   export POCKETBASE
 }
 
+# need_npm_packages [FOLDER]: installs the packages of FOLDER's lock file, by default those of tests/node.
 need_npm_packages() {
+  local folder=${1:-tests/node}
   need npm "Node.js 20 or later with npm"
   node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || fail "Node.js 20 or later is needed; this is $(node --version)"
-  cd tests/node
+  cd "$folder"
   if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
-    say "installing the npm packages of tests/node"
+    say "installing the npm packages of $folder"
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
     cp package-lock.json node_modules/.installed-lock.json
   fi
-  cd "$root"
-}
-
-# The chat, from its own packages, with its types checked.
-build_chat() {
-  cd deploy/konvert/chat
-  if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
-    say "installing the npm packages of the chat"
-    npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
-    cp package-lock.json node_modules/.installed-lock.json
-  fi
-  say "building the chat"
-  npm run build
   cd "$root"
 }
 

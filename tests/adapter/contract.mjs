@@ -10,12 +10,14 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { collector, until } from "./stage.mjs";
 
-const refused = (...codes) => (error) => {
-  assert.ok(codes.includes(error.code), `expected ${codes.join(" or ")}, got ${error.code}: ${error.message}`);
-  assert.equal(typeof error.action, "string");
-  assert.ok(error.action.length > 0, "an error says what to do");
-  return true;
-};
+const refused =
+  (...codes) =>
+  (error) => {
+    assert.ok(codes.includes(error.code), `expected ${codes.join(" or ")}, got ${error.code}: ${error.message}`);
+    assert.equal(typeof error.action, "string");
+    assert.ok(error.action.length > 0, "an error says what to do");
+    return true;
+  };
 const file = (content, name, type) => new File([content], name, { type });
 const PIXEL = Buffer.from(
   "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==",
@@ -89,7 +91,10 @@ export function contract(name, start) {
       test("searchUsers finds parts of names, Russian ones in any case", async () => {
         await vera.adapter.updateUserProfile({ display_name: "Вера Павловна" });
         const { users } = await anna.adapter.searchUsers("вера");
-        assert.deepEqual(users.map(({ id }) => id), [vera.id]);
+        assert.deepEqual(
+          users.map(({ id }) => id),
+          [vera.id],
+        );
         const byName = await anna.adapter.searchUsers(boris.username.slice(0, 5).toUpperCase());
         assert.ok(byName.users.some(({ id }) => id === boris.id));
         assert.equal(byName.users[0].email, "", "another user's address is private");
@@ -181,7 +186,10 @@ export function contract(name, start) {
       test("getRooms has counts, members and the last message", async () => {
         const { rooms } = await boris.adapter.getRooms();
         const found = rooms.find(({ id }) => id === room.id);
-        assert.deepEqual([found.name, found.type, found.created_by, found.my_role], ["Plans", "private", anna.id, "member"]);
+        assert.deepEqual(
+          [found.name, found.type, found.created_by, found.my_role],
+          ["Plans", "private", anna.id, "member"],
+        );
         assert.deepEqual(new Set(found.members), new Set([anna.id, boris.id]));
         assert.equal(typeof found.unread_count[boris.id], "number");
         assert.equal(found.last_message.sender_username, anna.username);
@@ -209,7 +217,8 @@ export function contract(name, start) {
         await vera.adapter.joinRoom(hall.id);
         assert.equal((await vera.adapter.getRoom(hall.id)).room.my_role, "member");
       });
-      test("joinRoom refuses a private room", () => assert.rejects(vera.adapter.joinRoom(room.id), refused("forbidden")));
+      test("joinRoom refuses a private room", () =>
+        assert.rejects(vera.adapter.joinRoom(room.id), refused("forbidden")));
       test("leaveRoom hands the room on", async () => {
         const { room: hall } = await anna.adapter.createRoom("Hall", "private", [boris.id]);
         await anna.adapter.leaveRoom(hall.id);
@@ -217,14 +226,18 @@ export function contract(name, start) {
         await boris.adapter.leaveRoom(hall.id);
         await assert.rejects(boris.adapter.getRoom(hall.id), refused("not_found"));
       });
-      test("leaveRoom refuses a room of others", () => assert.rejects(vera.adapter.leaveRoom(room.id), refused("not_found")));
+      test("leaveRoom refuses a room of others", () =>
+        assert.rejects(vera.adapter.leaveRoom(room.id), refused("not_found")));
       test("inviteToRoom lets in, and notifies", async () => {
         const { room: hall } = await anna.adapter.createRoom("Hall", "private");
         await anna.adapter.inviteToRoom(hall.id, vera.id);
         assert.equal((await vera.adapter.getRoom(hall.id)).room.name, "Hall");
         const { notifications } = await vera.adapter.getNotifications();
         const invitation = notifications.find(({ roomId }) => roomId === hall.id);
-        assert.deepEqual([invitation.type, invitation.roomName, invitation.fromUserId], ["room_invite", "Hall", anna.id]);
+        assert.deepEqual(
+          [invitation.type, invitation.roomName, invitation.fromUserId],
+          ["room_invite", "Hall", anna.id],
+        );
       });
       test("inviteToRoom refuses members of a private room, and strangers", async () => {
         await assert.rejects(boris.adapter.inviteToRoom(room.id, vera.id), refused("forbidden"));
@@ -271,13 +284,20 @@ export function contract(name, start) {
         await boris.adapter.markAsRead(hall.id);
         assert.deepEqual(await counts(), [0, 0, 0]);
       });
-      test("markAsRead refuses a room of others", () => assert.rejects(vera.adapter.markAsRead(room.id), refused("not_found")));
+      test("markAsRead refuses a room of others", () =>
+        assert.rejects(vera.adapter.markAsRead(room.id), refused("not_found")));
       test("members: roles and removal", async () => {
         const { room: hall } = await anna.adapter.createRoom("Hall", "private", [boris.id, vera.id]);
         await anna.adapter.setMemberRole(hall.id, boris.id, "moderator");
         await boris.adapter.removeMember(hall.id, vera.id);
         const { members } = await boris.adapter.getMembers(hall.id);
-        assert.deepEqual(members.map(({ user, role }) => [user.id, role]), [[anna.id, "owner"], [boris.id, "moderator"]]);
+        assert.deepEqual(
+          members.map(({ user, role }) => [user.id, role]),
+          [
+            [anna.id, "owner"],
+            [boris.id, "moderator"],
+          ],
+        );
         await assert.rejects(boris.adapter.setMemberRole(hall.id, boris.id, "member"), refused("forbidden"));
         await assert.rejects(boris.adapter.removeMember(hall.id, anna.id), refused("forbidden"));
         assert.deepEqual((await vera.adapter.getMembers(hall.id)).members, []);
@@ -309,7 +329,8 @@ export function contract(name, start) {
         assert.deepEqual([read(newest), read(middle), read(oldest)], [["n3", "n4"], ["n1", "n2"], ["n0"]]);
         assert.equal(oldest.cursor, null);
       });
-      test("getMessages refuses a room of others", () => assert.rejects(vera.adapter.getMessages(room.id, 10), refused("not_found")));
+      test("getMessages refuses a room of others", () =>
+        assert.rejects(vera.adapter.getMessages(room.id, 10), refused("not_found")));
       test("sendMessage with a reply and all fields", async () => {
         const { message: sent } = await boris.adapter.sendMessage(room.id, "answer", "text", message.id);
         assert.deepEqual(
@@ -357,7 +378,8 @@ export function contract(name, start) {
         await anna.adapter.deleteMessage(sent.id);
         await assert.rejects(anna.adapter.getMessage(sent.id), refused("not_found"));
       });
-      test("deleteMessage refuses others", () => assert.rejects(boris.adapter.deleteMessage(message.id), refused("forbidden")));
+      test("deleteMessage refuses others", () =>
+        assert.rejects(boris.adapter.deleteMessage(message.id), refused("forbidden")));
       test("addReaction and removeReaction, twice without harm", async () => {
         const { message: sent } = await anna.adapter.sendMessage(room.id, "react");
         for (let i = 0; i < 2; i++) await boris.adapter.addReaction(sent.id, "🎉");
@@ -375,7 +397,10 @@ export function contract(name, start) {
         const { message: source } = await anna.adapter.sendMessage(room.id, "see this", "file", undefined, { files });
         await boris.adapter.addReaction(source.id, "👍");
         const { message: copy } = await anna.adapter.forwardMessage(source.id, hall.id);
-        assert.deepEqual([copy.content, copy.forwarded, copy.forwarded_from, copy.reactions], ["see this", true, source.id, {}]);
+        assert.deepEqual(
+          [copy.content, copy.forwarded, copy.forwarded_from, copy.reactions],
+          ["see this", true, source.id, {}],
+        );
         await anna.adapter.deleteMessage(source.id);
         const { message: seen } = await vera.adapter.getMessage(copy.id);
         const { url } = await vera.adapter.getAttachmentUrl(seen.attachments[0]);
@@ -391,7 +416,10 @@ export function contract(name, start) {
         await anna.adapter.sendMessage(room.id, "Привет, it's 100%");
         for (const query of ["привет", "ПРИВЕТ", "it's", "IT'S"]) {
           const { messages } = await boris.adapter.searchMessages(query);
-          assert.ok(messages.some(({ content }) => content === "Привет, it's 100%"), query);
+          assert.ok(
+            messages.some(({ content }) => content === "Привет, it's 100%"),
+            query,
+          );
         }
         assert.deepEqual((await boris.adapter.searchMessages("no such thing \\")).messages, []);
       });
@@ -404,7 +432,10 @@ export function contract(name, start) {
     describe("direct messages", () => {
       test("createDirectMessage makes one room of two, found again from both sides", async () => {
         const [one, two] = [await backend.user("one"), await backend.user("two")];
-        const [a, b] = await Promise.all([one.adapter.createDirectMessage(two.id), two.adapter.createDirectMessage(one.id)]);
+        const [a, b] = await Promise.all([
+          one.adapter.createDirectMessage(two.id),
+          two.adapter.createDirectMessage(one.id),
+        ]);
         assert.equal(a.dm.id, b.dm.id);
         assert.deepEqual(new Set(a.dm.participants), new Set([one.id, two.id]));
         assert.equal(a.dm.user.id, two.id);
@@ -422,7 +453,10 @@ export function contract(name, start) {
         const { dm } = await anna.adapter.createDirectMessage(vera.id);
         await anna.adapter.sendDMMessage(dm.id, "hello", "text");
         const { messages } = await vera.adapter.getDMMessages(dm.id, 10);
-        assert.deepEqual(messages.map(({ content }) => content), ["hello"]);
+        assert.deepEqual(
+          messages.map(({ content }) => content),
+          ["hello"],
+        );
         const listed = async () => (await vera.adapter.getDirectMessages()).dms.find(({ id }) => id === dm.id);
         assert.deepEqual([(await listed()).unread_count, (await listed()).user.id], [{ [vera.id]: 1 }, anna.id]);
         await vera.adapter.hideDirectMessage(dm.id);
@@ -445,10 +479,19 @@ export function contract(name, start) {
         const [one, two] = [await backend.user("one"), await backend.user("two")];
         await one.adapter.sendFriendRequest(two.id);
         const { requests } = await two.adapter.getFriendRequests();
-        assert.deepEqual(requests.map(({ from, to, status }) => [from.id, to.id, status]), [[one.id, two.id, "pending"]]);
+        assert.deepEqual(
+          requests.map(({ from, to, status }) => [from.id, to.id, status]),
+          [[one.id, two.id, "pending"]],
+        );
         await two.adapter.acceptFriendRequest(requests[0].id);
-        for (const [user, friend] of [[one, two], [two, one]]) {
-          assert.deepEqual((await user.adapter.getFriends()).users.map(({ id }) => id), [friend.id]);
+        for (const [user, friend] of [
+          [one, two],
+          [two, one],
+        ]) {
+          assert.deepEqual(
+            (await user.adapter.getFriends()).users.map(({ id }) => id),
+            [friend.id],
+          );
           assert.deepEqual((await user.adapter.getMe()).user.friends, [friend.id]);
         }
         assert.equal((await one.adapter.getNotifications()).notifications[0].type, "friend_accepted");
@@ -498,12 +541,18 @@ export function contract(name, start) {
         const second = await anna.adapter.saveRoomKeys(secret.id, { [anna.id]: "a2", [boris.id]: "b2" });
         assert.deepEqual([first, same, second], [{ version: 1 }, { version: 1 }, { version: 2 }]);
         assert.deepEqual(await boris.adapter.getRoomKey(secret.id), { encryptedKey: "b2", version: 2 });
-        assert.deepEqual((await boris.adapter.getRoomKeys(secret.id)).keys.map(({ encryptedKey }) => encryptedKey), ["b2", "b1"]);
+        assert.deepEqual(
+          (await boris.adapter.getRoomKeys(secret.id)).keys.map(({ encryptedKey }) => encryptedKey),
+          ["b2", "b1"],
+        );
         assert.equal((await boris.adapter.getMe()).user.room_keys[secret.id], "b2");
       });
       test("saveRoomKeys stores all keys or none, and refuses others", async () => {
         const { room: secret } = await anna.adapter.createRoom("Secret", "private", [boris.id]);
-        await assert.rejects(anna.adapter.saveRoomKeys(secret.id, { [anna.id]: "a", [vera.id]: "v" }), refused("forbidden"));
+        await assert.rejects(
+          anna.adapter.saveRoomKeys(secret.id, { [anna.id]: "a", [vera.id]: "v" }),
+          refused("forbidden"),
+        );
         assert.deepEqual(await anna.adapter.getRoomKey(secret.id), { encryptedKey: null });
         await assert.rejects(vera.adapter.saveRoomKeys(secret.id, { [vera.id]: "v" }), refused("forbidden"));
         await assert.rejects(vera.adapter.getRoomKey(secret.id), refused("not_found"));
@@ -535,7 +584,9 @@ export function contract(name, start) {
 
     describe("achievements", () => {
       test("unlockAchievement grants what the server finds earned", async () => {
-        const { id: earned } = (await anna.adapter.getAchievements()).achievements.find(({ id }) => id === "first_message");
+        const { id: earned } = (await anna.adapter.getAchievements()).achievements.find(
+          ({ id }) => id === "first_message",
+        );
         await anna.adapter.unlockAchievement(earned);
         await anna.adapter.unlockAchievement(earned);
         const { achievements } = await boris.adapter.getAchievements({ userId: anna.id });
@@ -558,7 +609,13 @@ export function contract(name, start) {
         await boris.adapter.votePoll(poll.id, 0);
         await boris.adapter.votePoll(poll.id, 1);
         const { poll: now } = await anna.adapter.getPoll(poll.id);
-        assert.deepEqual(now.options.map(({ count, votes }) => [count, votes]), [[0, []], [1, [boris.id]]]);
+        assert.deepEqual(
+          now.options.map(({ count, votes }) => [count, votes]),
+          [
+            [0, []],
+            [1, [boris.id]],
+          ],
+        );
         const { message: shown } = await boris.adapter.getMessage(poll.message_id);
         assert.deepEqual([shown.type, shown.content], ["poll", poll.id]);
         assert.equal((await boris.adapter.votePoll(poll.id, null)).poll.my_vote, undefined);
@@ -567,7 +624,10 @@ export function contract(name, start) {
         const { poll } = await anna.adapter.createPoll(room.id, "Secret?", ["Yes", "No"], true);
         const own = await boris.adapter.votePoll(poll.id, 0);
         const { poll: seen } = await anna.adapter.getPoll(poll.id);
-        assert.deepEqual([own.poll.options[0].votes, seen.options[0]], [[boris.id], { text: "Yes", count: 1, votes: [] }]);
+        assert.deepEqual(
+          [own.poll.options[0].votes, seen.options[0]],
+          [[boris.id], { text: "Yes", count: 1, votes: [] }],
+        );
       });
       test("createPoll, votePoll, getPoll refuse", async () => {
         await assert.rejects(anna.adapter.createPoll(room.id, "When?", ["only one"]), refused("invalid"));
@@ -581,7 +641,10 @@ export function contract(name, start) {
         const [one, two] = [await backend.user("one"), await backend.user("two")];
         await one.adapter.sendFriendRequest(two.id);
         const { notifications } = await two.adapter.getNotifications({ limit: 10 });
-        assert.deepEqual(notifications.map(({ type, read, fromUserId }) => [type, read, fromUserId]), [["friend_request", false, one.id]]);
+        assert.deepEqual(
+          notifications.map(({ type, read, fromUserId }) => [type, read, fromUserId]),
+          [["friend_request", false, one.id]],
+        );
         await two.adapter.markNotificationAsRead(notifications[0].id);
         assert.equal((await two.adapter.getNotifications()).notifications[0].read, true);
         await assert.rejects(one.adapter.markNotificationAsRead(notifications[0].id), refused("not_found"));
@@ -620,8 +683,16 @@ export function contract(name, start) {
         controller.abort();
         await assert.rejects(call, refused("aborted"));
         await assert.rejects(anna.adapter.getMessages(room.id, 10, { signal: controller.signal }), refused("aborted"));
-        await assert.rejects(anna.adapter.sendMessage(room.id, "no", "text", undefined, { signal: controller.signal }), refused("aborted"));
-        assert.deepEqual((await anna.adapter.searchMessages("no", { roomId: room.id })).messages.filter(({ content }) => content === "no"), []);
+        await assert.rejects(
+          anna.adapter.sendMessage(room.id, "no", "text", undefined, { signal: controller.signal }),
+          refused("aborted"),
+        );
+        assert.deepEqual(
+          (await anna.adapter.searchMessages("no", { roomId: room.id })).messages.filter(
+            ({ content }) => content === "no",
+          ),
+          [],
+        );
       });
     });
 
@@ -637,7 +708,10 @@ export function contract(name, start) {
         await anna.adapter.addReaction(sent.id, "👍");
         await seen.until(({ id, reactions }) => id === sent.id && reactions["👍"]?.includes(anna.id), "the reaction");
         await anna.adapter.editMessage(sent.id, "two");
-        await seen.until(({ content, edited, reactions }) => content === "two" && edited && reactions["👍"], "the edit with its reaction");
+        await seen.until(
+          ({ content, edited, reactions }) => content === "two" && edited && reactions["👍"],
+          "the edit with its reaction",
+        );
         await anna.adapter.removeReaction(sent.id, "👍");
         await seen.until(({ content, reactions }) => content === "two" && !reactions["👍"], "the reaction's end");
         await anna.adapter.deleteMessage(sent.id);
@@ -653,7 +727,10 @@ export function contract(name, start) {
         const end = anna.adapter.subscribeToRoom(hall.id, seen);
         const { message: sent } = await anna.adapter.sendMessage(hall.id, "mine");
         await seen.until(({ id, state }) => id === sent.id && !state, "the stored message");
-        assert.deepEqual(seen.seen.map(({ id, state }) => [id, state]).slice(0, 2), [[sent.id, "pending"], [sent.id, undefined]]);
+        assert.deepEqual(seen.seen.map(({ id, state }) => [id, state]).slice(0, 2), [
+          [sent.id, "pending"],
+          [sent.id, undefined],
+        ]);
         end();
       });
       test("subscribeToRoom refuses a room of others", async () => {
@@ -676,6 +753,9 @@ export function contract(name, start) {
         await until(() => states.seen.at(-1) === "online", "online again", 20_000);
         const { statuses } = await anna.adapter.getStatuses([boris.id]);
         assert.equal(statuses[boris.id].status, "online");
+        await boris.adapter.setIdle?.(true);
+        if (boris.adapter.setIdle) await until(() => states.seen.at(-1) === "away", "away", 20_000);
+        await boris.adapter.setIdle?.(false);
         end();
         hold();
       });
@@ -690,13 +770,23 @@ export function contract(name, start) {
         await lists.until(Boolean, "the first list");
         const { room: hall } = await owner.adapter.createRoom("Club", "private", [member.id]);
         const has = (test) => (rooms) => rooms.some((each) => each.id === hall.id && test(each));
-        await lists.until(has(() => true), "the invitation");
+        await lists.until(
+          has(() => true),
+          "the invitation",
+        );
         const { message: sent } = await owner.adapter.sendMessage(hall.id, `hello @${member.username}`);
         const counted = ({ unread_count, unread_mentions, last_message }) =>
           unread_count[member.id] === 1 && unread_mentions[member.id] === 1 && last_message?.id === sent.id;
         await lists.until(has(counted), "one unread message with a mention");
         await member.adapter.markAsRead(hall.id);
-        await until(() => has(({ unread_count, unread_mentions }) => unread_count[member.id] + unread_mentions[member.id] === 0)(lists.seen.at(-1)), "the read mark", 20_000);
+        await until(
+          () =>
+            has(({ unread_count, unread_mentions }) => unread_count[member.id] + unread_mentions[member.id] === 0)(
+              lists.seen.at(-1),
+            ),
+          "the read mark",
+          20_000,
+        );
         await owner.adapter.removeMember(hall.id, member.id);
         await until(() => !has(() => true)(lists.seen.at(-1)), "the removal", 20_000);
         end();
@@ -727,10 +817,14 @@ export function contract(name, start) {
         await ready.until(Boolean, "the subscription");
         await presences.until((users) => users.includes(boris.id), "the other user");
         assert.ok((await anna.adapter.presence(hall.id)).userIds.includes(boris.id));
-        await until(() => {
-          boris.adapter.sendTyping(hall.id);
-          return typing.seen.some(({ userId, until: end }) => userId === boris.id && end > Date.now());
-        }, "the typing notice", 20_000);
+        await until(
+          () => {
+            boris.adapter.sendTyping(hall.id);
+            return typing.seen.some(({ userId, until: end }) => userId === boris.id && end > Date.now());
+          },
+          "the typing notice",
+          20_000,
+        );
         ends[1]();
         await until(() => !presences.seen.at(-1).includes(boris.id), "the leave", 20_000);
         ends[0]();
@@ -749,12 +843,16 @@ export function contract(name, start) {
         await one.adapter.sendFriendRequest(two.id);
         const { room: hall } = await one.adapter.createRoom("Hall", "private", [two.id]);
         await one.adapter.saveRoomKeys(hall.id, { [two.id]: "sealed" });
-        assert.equal((await notes.until(({ type }) => type === "friend_request", "the notification")).fromUserId, one.id);
+        assert.equal(
+          (await notes.until(({ type }) => type === "friend_request", "the notification")).fromUserId,
+          one.id,
+        );
         assert.equal((await requests.until(({ action }) => action === "create", "the request")).from, one.id);
         assert.deepEqual(await keys.until(Boolean, "the key"), { roomId: hall.id, encryptedKey: "sealed", version: 1 });
         for (const end of ends) end();
       });
-      test("subscriptions refuse a guest", () => assert.throws(() => guest.subscribeToUser({}), refused("unauthorized")));
+      test("subscriptions refuse a guest", () =>
+        assert.throws(() => guest.subscribeToUser({}), refused("unauthorized")));
     });
   });
 }

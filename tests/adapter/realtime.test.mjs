@@ -5,7 +5,17 @@ import http from "node:http";
 import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 import { Cable } from "../node/harness.mjs";
-import { PocketBaseClient, PASSWORD, Stage, Storage, WebSocket, collector, createRealtime, readme, until } from "./stage.mjs";
+import {
+  PocketBaseClient,
+  PASSWORD,
+  Stage,
+  Storage,
+  WebSocket,
+  collector,
+  createRealtime,
+  readme,
+  until,
+} from "./stage.mjs";
 
 const DEADLINE = 30_000;
 let stage, anna, boris, room;
@@ -59,16 +69,24 @@ describe("createRealtime", () => {
     const { message } = await boris.adapter.sendMessage(room.id, "seen by the example");
     await until(() => lines.includes(`create messages ${message.id}`), "the event", DEADLINE);
     await until(() => lines.includes("status online"), "the status", DEADLINE);
-    await until(() => {
-      boris.adapter.sendTyping(room.id);
-      return lines.includes(`typing ${boris.id}`);
-    }, "the typing notice", DEADLINE);
+    await until(
+      () => {
+        boris.adapter.sendTyping(room.id);
+        return lines.includes(`typing ${boris.id}`);
+      },
+      "the typing notice",
+      DEADLINE,
+    );
     end();
     realtime.close();
   });
 
   test("several listeners share a subscription; the last one ends it", async () => {
-    const realtime = createRealtime({ pocketbase: anna.adapter.pocketbase, url: `http://127.0.0.1:${stage.port}`, websocket: WebSocket });
+    const realtime = createRealtime({
+      pocketbase: anna.adapter.pocketbase,
+      url: `http://127.0.0.1:${stage.port}`,
+      websocket: WebSocket,
+    });
     const [first, second, readies] = [collector(), collector(), collector()];
     const channel = `room:${room.id}`;
     const ends = [realtime.subscribe(channel, { onEvent: first, onReady: () => readies(1) })];
@@ -77,7 +95,8 @@ describe("createRealtime", () => {
     await readies.until((n) => n === 2, "the second", DEADLINE);
     assert.deepEqual(readies.seen, [1, 2], "the first listener is not welcomed again");
     const { message } = await boris.adapter.sendMessage(room.id, "for two");
-    for (const seen of [first, second]) await seen.until(({ record }) => record.id === message.id, "the event", DEADLINE);
+    for (const seen of [first, second])
+      await seen.until(({ record }) => record.id === message.id, "the event", DEADLINE);
     ends[0]();
     const { message: next } = await boris.adapter.sendMessage(room.id, "for one");
     await second.until(({ record }) => record.id === next.id, "the event", DEADLINE);
@@ -127,14 +146,47 @@ describe("the end of a login", () => {
 
   test("a ban ends the connection with an UnauthorizedError", async () => {
     await stage.promote(boris.id, "moderator");
-    const victim = await ended(({ id }) => boris.adapter.banUser(id, 1), "banned");
+    const victim = await ended(({ id }) => boris.adapter.banUser(id), "banned"); // without an end
     await boris.adapter.unbanUser(victim.id);
     await victim.adapter.signin(victim.email, PASSWORD);
-    await until(() => victim.adapter.connectionState().state === "connected", "the connection after a new login", DEADLINE);
+    await until(
+      () => victim.adapter.connectionState().state === "connected",
+      "the connection after a new login",
+      DEADLINE,
+    );
   });
   test("a new password ends it on other devices", () =>
-    ended(({ id }) => stage.pocketbase.update("users", id, { password: "another-password", passwordConfirm: "another-password" }), "unauthorized"));
+    ended(
+      ({ id }) =>
+        stage.pocketbase.update("users", id, { password: "another-password", passwordConfirm: "another-password" }),
+      "unauthorized",
+    ));
   test("so does a deleted account", () => ended(({ id }) => stage.pocketbase.remove("users", id), "unauthorized"));
+});
+
+test("a token that ends soon is renewed by authRefresh, and the connection stays", async () => {
+  const { pocketbase } = stage;
+  const setDuration = async (duration) => {
+    const answer = await pocketbase.call(
+      "PATCH",
+      "/api/collections/users",
+      { authToken: { duration } },
+      pocketbase.root,
+    );
+    assert.equal(answer.status, 200);
+  };
+  const states = collector();
+  const adapter = stage.adapter();
+  await setDuration(10);
+  await adapter.signin(boris.email, PASSWORD);
+  await setDuration(604_800); // the renewed token is a long one
+  const { token } = adapter.pocketbase.authStore;
+  adapter.onConnectionState(({ state }) => states(state));
+  const { end } = await watch(adapter, room.id);
+  await until(() => adapter.pocketbase.authStore.token !== token, "the new token", DEADLINE);
+  await until(() => adapter.metrics().pingMs !== null, "an answer of the gateway", DEADLINE);
+  assert.deepEqual(states.seen, ["connecting", "connected"]);
+  end();
 });
 
 describe("interruptions", () => {
@@ -158,12 +210,21 @@ describe("interruptions", () => {
 
   test("a device that wakes up renews its connection at once", async () => {
     const { pocketbase } = anna.adapter;
-    const realtime = createRealtime({ pocketbase, url: `http://127.0.0.1:${stage.port}`, websocket: WebSocket, wakeAfter: 400 });
+    const realtime = createRealtime({
+      pocketbase,
+      url: `http://127.0.0.1:${stage.port}`,
+      websocket: WebSocket,
+      wakeAfter: 400,
+    });
     const [seen, ready] = [collector(), collector()];
     realtime.subscribe(`room:${room.id}`, { onEvent: seen, onReady: () => ready(true) });
     await ready.until(Boolean, "the subscription", DEADLINE);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500); // the process stands still, as in a sleep
-    await until(() => realtime.metrics().reconnects > 0 && realtime.state().state === "connected", "the new connection", DEADLINE);
+    await until(
+      () => realtime.metrics().reconnects > 0 && realtime.state().state === "connected",
+      "the new connection",
+      DEADLINE,
+    );
     const { message } = await boris.adapter.sendMessage(room.id, "good morning");
     await seen.until(({ record }) => record.id === message.id, "the event", DEADLINE);
     realtime.close();
@@ -178,7 +239,11 @@ describe("interruptions", () => {
     const { message } = await anna.adapter.sendMessage(room.id, "while it was down");
     assert.equal(message.state, undefined, "PocketBase alone stores messages");
     stage.gateway = await stage.startGateway();
-    await until(() => seen.seen.some(({ id }) => id === message.id) || resyncs.seen.includes("missed"), "the message, or the word to load", DEADLINE);
+    await until(
+      () => seen.seen.some(({ id }) => id === message.id) || resyncs.seen.includes("missed"),
+      "the message, or the word to load",
+      DEADLINE,
+    );
     const { messages } = await boris.adapter.getMessages(room.id, 10);
     assert.ok(messages.some(({ id }) => id === message.id));
     end();
@@ -214,7 +279,11 @@ describe("interruptions", () => {
     const { seen, end } = await watch(adapter, room.id, { onResync: resyncs });
     assert.equal(adapter.connectionState().transport, "gateway");
     line.cable.cut();
-    await until(() => adapter.connectionState().transport === "pocketbase" && adapter.connectionState().state === "connected", "the reserve", DEADLINE);
+    await until(
+      () => adapter.connectionState().transport === "pocketbase" && adapter.connectionState().state === "connected",
+      "the reserve",
+      DEADLINE,
+    );
     assert.ok(resyncs.seen.includes("transport"), "what fell between is to be loaded");
     await anna.adapter.sendMessage(room.id, "through the reserve");
     await seen.until(({ content }) => content === "through the reserve", "the message", DEADLINE);
@@ -245,8 +314,17 @@ describe("messages while the network is away", () => {
     first.subscribeToRoom(room.id, seen);
     const results = [];
     for (const content of ["offline 1", "offline 2"]) results.push((await first.sendMessage(room.id, content)).message);
-    assert.deepEqual(results.map(({ state }) => state), ["pending", "pending"]);
-    assert.deepEqual(seen.seen.map(({ content, state }) => [content, state]), [["offline 1", "pending"], ["offline 2", "pending"]]);
+    assert.deepEqual(
+      results.map(({ state }) => state),
+      ["pending", "pending"],
+    );
+    assert.deepEqual(
+      seen.seen.map(({ content, state }) => [content, state]),
+      [
+        ["offline 1", "pending"],
+        ["offline 2", "pending"],
+      ],
+    );
     first.close();
 
     line.cable.mend();
@@ -255,25 +333,32 @@ describe("messages while the network is away", () => {
     const second = stage.adapter({ config: { url: line.url }, storage, pocketbase });
     await until(() => second.getPendingMessages().length === 0, "the delivery", DEADLINE);
     const { messages } = await second.getMessages(room.id, 2);
-    assert.deepEqual(messages.map(({ id, content, state }) => [id, content, state]), [
-      [results[0].id, "offline 1", undefined],
-      [results[1].id, "offline 2", undefined],
-    ]);
+    assert.deepEqual(
+      messages.map(({ id, content, state }) => [id, content, state]),
+      [
+        [results[0].id, "offline 1", undefined],
+        [results[1].id, "offline 2", undefined],
+      ],
+    );
     for (const content of ["offline 1", "offline 2"]) assert.equal((await stored(content)).length, 1);
   });
 
   test("a message whose answer was lost is stored once", async () => {
     let lost = 0;
     const proxy = http.createServer((request, response) => {
-      const forward = http.request(stage.pocketbase.url + request.url, { method: request.method, headers: request.headers }, (reply) => {
-        if (request.method === "POST" && request.url.includes("/collections/messages/records") && lost++ === 0) {
-          reply.resume();
-          reply.on("end", () => response.destroy());
-          return;
-        }
-        response.writeHead(reply.statusCode, reply.headers);
-        reply.pipe(response);
-      });
+      const forward = http.request(
+        stage.pocketbase.url + request.url,
+        { method: request.method, headers: request.headers },
+        (reply) => {
+          if (request.method === "POST" && request.url.includes("/collections/messages/records") && lost++ === 0) {
+            reply.resume();
+            reply.on("end", () => response.destroy());
+            return;
+          }
+          response.writeHead(reply.statusCode, reply.headers);
+          reply.pipe(response);
+        },
+      );
       request.pipe(forward);
     });
     proxy.listen(0, "127.0.0.1");
@@ -287,19 +372,26 @@ describe("messages while the network is away", () => {
     assert.equal(message.state, "pending");
     await until(() => adapter.getPendingMessages().length === 0, "the second attempt", DEADLINE);
     assert.ok(lost >= 2, "a second attempt was made");
-    assert.deepEqual((await stored("answer lost")).map(({ id }) => id), [message.id]);
+    assert.deepEqual(
+      (await stored("answer lost")).map(({ id }) => id),
+      [message.id],
+    );
   });
 
   test("two tabs with one store send a message once, and both forget it", async () => {
     const line = await cable(pocketbasePort());
     const storage = new Storage();
-    const tabs = [await device(anna, { config: { url: line.url }, storage }), await device(anna, { config: { url: line.url }, storage })];
+    const tabs = [
+      await device(anna, { config: { url: line.url }, storage }),
+      await device(anna, { config: { url: line.url }, storage }),
+    ];
     line.cable.cut();
     await tabs[0].sendMessage(room.id, "from two tabs");
     await tabs[1].sendMessage(room.id, "from the second tab");
     line.cable.mend();
     await until(() => storage.getItem(`konvert.outbox.${anna.id}`) === null, "the delivery", DEADLINE);
-    for (const content of ["from two tabs", "from the second tab"]) assert.equal((await stored(content)).length, 1, content);
+    for (const content of ["from two tabs", "from the second tab"])
+      assert.equal((await stored(content)).length, 1, content);
   });
 
   test("a discarded message is not sent, and signout forgets all", async () => {

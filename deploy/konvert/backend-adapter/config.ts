@@ -68,7 +68,11 @@ export function getBackendConfig(): BackendConfig {
 }
 
 /** The backend of this build: `VITE_BACKEND_TYPE`. */
-export const BACKEND_TYPE: BackendType = oneOf("VITE_BACKEND_TYPE", text(env, "VITE_BACKEND_TYPE") || "pocketbase", BACKENDS);
+export const BACKEND_TYPE: BackendType = oneOf(
+  "VITE_BACKEND_TYPE",
+  text(env, "VITE_BACKEND_TYPE") || "pocketbase",
+  BACKENDS,
+);
 
 /** Feature flags of this build; a flag is on unless its variable is "false". */
 export const FEATURES = {

@@ -75,7 +75,10 @@ export class BackendError extends Error {
 /** The login is over: no retry can succeed before a new login. `code` is "unauthorized" or "banned". */
 export class UnauthorizedError extends BackendError {
   override readonly name = "UnauthorizedError";
-  constructor(message = "The login is no longer valid.", details: ErrorDetails & { code?: "unauthorized" | "banned" } = {}) {
+  constructor(
+    message = "The login is no longer valid.",
+    details: ErrorDetails & { code?: "unauthorized" | "banned" } = {},
+  ) {
     super(details.code ?? "unauthorized", message, details);
   }
 }
@@ -161,7 +164,7 @@ export function toBackendError(error: unknown): BackendError {
     fields[name] = { code: String(problem?.code ?? ""), message: String(problem?.message ?? "") };
   }
   const details = { status, fields, cause: error };
-  // Our routes name a code; PocketBase's own answers repeat the status there.
+  // The chat's routes name a code; PocketBase's answers have no `code` or a number.
   const code = typeof response.code === "string" ? response.code : "";
   const until = typeof response.until === "string" ? response.until.replace(" ", "T") : undefined;
   const message = sentence(response.message, fields) || `The server answered ${status}.`;

@@ -261,7 +261,12 @@ export type ProfileUpdates = Partial<Pick<User, "username" | "display_name" | "s
 export interface RoomHandlers {
   onDelete?(messageId: string): void;
   /** Read marks, joins, leaves and roles of members. */
-  onMember?(change: { action: "create" | "update" | "delete"; userId: string; role: MemberRole; last_read?: string }): void;
+  onMember?(change: {
+    action: "create" | "update" | "delete";
+    userId: string;
+    role: MemberRole;
+    last_read?: string;
+  }): void;
   onRoom?(room: Partial<Room> & { id: string }): void;
   onPoll?(pollId: string): void;
   /** A message was pinned or unpinned: `pinned_message_ids` of the room has changed. */
@@ -284,7 +289,13 @@ export interface RoomUpdatesHandlers {
 
 export interface UserHandlers {
   onNotification?(notification: Notification): void;
-  onFriendRequest?(change: { action: "create" | "update" | "delete"; id: string; from: string; to: string; status: FriendRequest["status"] }): void;
+  onFriendRequest?(change: {
+    action: "create" | "update" | "delete";
+    id: string;
+    from: string;
+    to: string;
+    status: FriendRequest["status"];
+  }): void;
   onRoomKey?(key: { roomId: string; encryptedKey: string; version: number }): void;
   onAchievement?(achievement: { id: string; progress: number; unlocked_at?: string }): void;
   onResync?(reason: ResyncReason): void;
@@ -294,7 +305,12 @@ export interface UserHandlers {
 // ---- modules
 
 export interface AuthModule {
-  signup(email: string, password: string, username: string, options?: CallOptions): Promise<{ user: User; access_token: string }>;
+  signup(
+    email: string,
+    password: string,
+    username: string,
+    options?: CallOptions,
+  ): Promise<{ user: User; access_token: string }>;
   signin(email: string, password: string, options?: CallOptions): Promise<{ user: User; access_token: string }>;
   /** Ends the login on this device, closes the realtime connection and forgets pending messages. */
   signout(): Promise<void>;
@@ -340,7 +356,12 @@ export interface RoomsModule {
   markAsRead(roomId: string, clearMentions?: boolean, clearReactions?: boolean, options?: CallOptions): Promise<void>;
   getMembers(roomId: string, options?: CallOptions): Promise<{ members: Member[] }>;
   removeMember(roomId: string, userId: string, options?: CallOptions): Promise<void>;
-  setMemberRole(roomId: string, userId: string, role: Exclude<MemberRole, "owner">, options?: CallOptions): Promise<void>;
+  setMemberRole(
+    roomId: string,
+    userId: string,
+    role: Exclude<MemberRole, "owner">,
+    options?: CallOptions,
+  ): Promise<void>;
   muteRoom(roomId: string, muted: boolean, options?: CallOptions): Promise<void>;
   /** The caller's own room for notes and forwarded messages. */
   getOrCreateFavorites(options?: CallOptions): Promise<{ room: Room }>;
@@ -348,11 +369,25 @@ export interface RoomsModule {
 
 export interface MessagesModule {
   /** Oldest first. Pending and failed messages of this device stand at the end of the newest page. */
-  getMessages(roomId: string, page?: number | PageOptions, options?: CallOptions): Promise<{ messages: Message[] } & Page>;
+  getMessages(
+    roomId: string,
+    page?: number | PageOptions,
+    options?: CallOptions,
+  ): Promise<{ messages: Message[] } & Page>;
   getMessage(messageId: string, options?: CallOptions): Promise<{ message: Message }>;
   /** Resolves with `state: "pending"` if the network is away: the message is kept and sent once, later. */
-  sendMessage(roomId: string, content: string, type?: MessageType, replyTo?: string, options?: SendOptions): Promise<{ message: Message }>;
-  editMessage(messageId: string, content: string, options?: CallOptions & { mentions?: string[] }): Promise<{ message: Message }>;
+  sendMessage(
+    roomId: string,
+    content: string,
+    type?: MessageType,
+    replyTo?: string,
+    options?: SendOptions,
+  ): Promise<{ message: Message }>;
+  editMessage(
+    messageId: string,
+    content: string,
+    options?: CallOptions & { mentions?: string[] },
+  ): Promise<{ message: Message }>;
   deleteMessage(messageId: string, options?: CallOptions): Promise<void>;
   addReaction(messageId: string, emoji: string, options?: CallOptions): Promise<void>;
   removeReaction(messageId: string, emoji: string, options?: CallOptions): Promise<void>;
@@ -371,8 +406,17 @@ export interface DirectMessagesModule {
   getDirectMessages(options?: CallOptions): Promise<{ dms: DirectMessage[] }>;
   /** The direct room with this user: the existing one, else a new one. */
   createDirectMessage(userId: string, options?: CallOptions): Promise<{ dm: DirectMessage }>;
-  getDMMessages(dmId: string, page?: number | PageOptions, options?: CallOptions): Promise<{ messages: Message[] } & Page>;
-  sendDMMessage(dmId: string, content: string, type?: MessageType, options?: SendOptions & { replyTo?: string }): Promise<{ message: Message }>;
+  getDMMessages(
+    dmId: string,
+    page?: number | PageOptions,
+    options?: CallOptions,
+  ): Promise<{ messages: Message[] } & Page>;
+  sendDMMessage(
+    dmId: string,
+    content: string,
+    type?: MessageType,
+    options?: SendOptions & { replyTo?: string },
+  ): Promise<{ message: Message }>;
   /** Hides the conversation in the caller's list until the next message. */
   hideDirectMessage(dmId: string, options?: CallOptions): Promise<void>;
 }
@@ -395,7 +439,11 @@ export interface EncryptionModule {
   /** All keys of the caller for the room, newest first: old messages need old keys. */
   getRoomKeys(roomId: string, options?: CallOptions): Promise<{ keys: { encryptedKey: string; version: number }[] }>;
   /** Keys by user id, stored all or none. */
-  saveRoomKeys(roomId: string, encryptedKeys: Record<string, string>, options?: SaveKeysOptions): Promise<{ version: number }>;
+  saveRoomKeys(
+    roomId: string,
+    encryptedKeys: Record<string, string>,
+    options?: SaveKeysOptions,
+  ): Promise<{ version: number }>;
 }
 
 export interface AchievementsModule {
@@ -406,7 +454,13 @@ export interface AchievementsModule {
 
 export interface PollsModule {
   /** Creates the poll and its message. */
-  createPoll(roomId: string, question: string, options: string[], anonymous?: boolean, call?: CallOptions): Promise<{ poll: Poll }>;
+  createPoll(
+    roomId: string,
+    question: string,
+    options: string[],
+    anonymous?: boolean,
+    call?: CallOptions,
+  ): Promise<{ poll: Poll }>;
   getPoll(pollId: string, options?: CallOptions): Promise<{ poll: Poll }>;
   /** A second vote replaces the first; `null` withdraws it. */
   votePoll(pollId: string, optionIndex: number | null, options?: CallOptions): Promise<{ poll: Poll }>;
@@ -435,6 +489,8 @@ export interface RealtimeModule {
   /** The caller's own status; "online" removes a status that was set. */
   setStatus(mode: UserMode): Promise<void>;
   getStatus(): Promise<{ mode: UserMode }>;
+  /** Tells that this device is idle or in use again: with all devices idle, an online user becomes "away". */
+  setIdle?(idle: boolean): Promise<void>;
   getStatuses(userIds: string[]): Promise<{ statuses: Record<string, UserState> }>;
   /** Ids of users who have the chat open and see this room. The room must be subscribed. */
   presence(roomId: string): Promise<{ userIds: string[] }>;
@@ -472,7 +528,6 @@ export interface IBackendAdapter
 // ---- configuration
 
 export type BackendType = "pocketbase" | "supabase" | "firebase" | "custom";
-
 
 export interface BackendConfig {
   type: BackendType;

@@ -29,13 +29,14 @@ export interface PocketBaseAdapterOptions {
   fallbackAfter?: number;
 }
 
-// eslint-disable-next-line @typescript-eslint/no-unsafe-declaration-merging -- the modules are assigned in the constructor
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the constructor assigns the methods of all modules
 class PocketBaseAdapter {
   readonly pocketbase: PocketBase;
   private readonly ends: (() => void)[];
 
   constructor(config: BackendConfig = getBackendConfig(), options: PocketBaseAdapterOptions = {}) {
-    const pocketbase = (this.pocketbase = options.pocketbase ?? new PocketBase(config.url));
+    const pocketbase = options.pocketbase ?? new PocketBase(config.url);
+    this.pocketbase = pocketbase;
     const realtime = config.features.realtime
       ? createRealtime({
           pocketbase,
@@ -59,6 +60,7 @@ class PocketBaseAdapter {
       onChange: (draft) => views.changed(reader.fromDraft(draft)),
       onStored: (message) => views.changed(message),
       onDiscard: (draft) => views.deleted(draft.room, draft.id),
+      onElsewhere: (draft) => views.refresh(draft.room, draft.id),
       storage: options.storage === undefined ? browserStorage() : options.storage,
     });
 
@@ -90,7 +92,7 @@ class PocketBaseAdapter {
       }),
       realtime?.onState(({ state, error }) => {
         if (state === "connected") outbox.flush();
-        // The login is over, as the gateway says: it is forgotten here too, so that the chat shows the login form.
+        // The gateway reports the end of the login: remove the stored login, so that the chat shows the login form.
         if (state === "closed" && (error?.code === "unauthorized" || error?.code === "banned")) context.forget();
       }) ?? (() => {}),
       () => outbox.close(),

@@ -3,7 +3,7 @@
 
 import type PocketBase from "pocketbase";
 import { websocketUrl } from "./config.js";
-import { UnsupportedError, type BackendError } from "./errors.js";
+import { TemporaryError, UnauthorizedError, UnsupportedError, type BackendError } from "./errors.js";
 import { GatewayTransport } from "./realtime/gateway.js";
 import { Listeners } from "./realtime/listeners.js";
 import { Meter } from "./realtime/meter.js";
@@ -48,12 +48,14 @@ class Connection implements Realtime {
   private recovering = new Set<string>();
   private user: string;
   private wasConnected = false;
+  private isClosed = false;
   private current: ConnectionState;
 
   constructor(private readonly options: RealtimeOptions) {
     this.pocketbase = options.pocketbase;
     const transport = options.transport ?? (options.url ? "auto" : "pocketbase");
-    if (transport !== "pocketbase" && !options.url) throw new Error("createRealtime: url, the gateway's address, is missing.");
+    if (transport !== "pocketbase" && !options.url)
+      throw new Error("createRealtime: url, the gateway's address, is missing.");
     this.url = transport !== "pocketbase" && options.url ? websocketUrl(options.url) : null;
     this.current = { state: "idle", transport: this.url ? "gateway" : "pocketbase", since: Date.now() };
     this.user = userOf(this.pocketbase);
@@ -64,11 +66,14 @@ class Connection implements Realtime {
 
   // ---- connection
 
-  private start(): void {
-    if (this.gateway || this.reserve || this.current.state === "closed") return;
-    if (!this.user || this.channels.size === 0) return;
+  private start(isAsked = false): void {
+    if (this.gateway || this.reserve || this.current.state === "closed" || this.isClosed) return;
+    if (!this.user || (this.channels.size === 0 && !isAsked)) return;
     this.enter("connecting");
-    if (!this.url) return this.startReserve();
+    if (!this.url) {
+      this.startReserve();
+      return;
+    }
     this.gateway = new GatewayTransport(this.url, this.pocketbase, this.options.websocket, {
       connecting: () => this.interrupted(),
       connected: () => this.established(),
@@ -157,6 +162,7 @@ class Connection implements Realtime {
   }
 
   close(): void {
+    this.isClosed = true;
     this.stop();
     this.channels.clear();
     for (const end of this.ends.splice(0)) end();
@@ -180,7 +186,8 @@ class Connection implements Realtime {
   async ping(): Promise<number> {
     const start = performance.now();
     await this.rpc("status.get", { users: [] });
-    return (this.meter.pingMs = performance.now() - start);
+    this.meter.pingMs = performance.now() - start;
+    return this.meter.pingMs;
   }
 
   // ---- channels
@@ -202,7 +209,14 @@ class Connection implements Realtime {
 
   /** A later listener of an open channel is welcomed alone. */
   private join(listeners: Listeners, handlers: ChannelHandlers): void {
-    const alone = listeners.all.size > 1 && new Listeners(listeners.channel, this.pocketbase, () => {}, () => {});
+    const alone =
+      listeners.all.size > 1 &&
+      new Listeners(
+        listeners.channel,
+        this.pocketbase,
+        () => {},
+        () => {},
+      );
     if (alone) alone.all.add(handlers);
     this.gateway?.add(listeners, alone || undefined);
     this.reserve?.add(listeners, alone || undefined);
@@ -278,9 +292,14 @@ class Connection implements Realtime {
     return this.connected(method).rpc<T>(method, data);
   }
 
+  /** The gateway's transport; a request connects too, without a subscription. */
   private connected(method: string): GatewayTransport {
+    if (!this.url) throw new UnsupportedError(method, "PocketBase's own realtime has no such function.");
+    if (this.current.error) throw this.current.error;
+    if (!this.user) throw new UnauthorizedError("Nobody is logged in.");
+    this.start(true);
     if (this.gateway) return this.gateway;
-    throw new UnsupportedError(method, "the gateway is not connected.");
+    throw new TemporaryError("network", "The gateway is not connected.");
   }
 }
 

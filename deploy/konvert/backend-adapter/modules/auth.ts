@@ -13,9 +13,13 @@ export function authModule(context: Context, people: People, outbox: { clear(): 
   async function self(record: RecordModel): Promise<User> {
     const [friends, keys] = await Promise.all([
       context.call(undefined, (request) =>
-        context.collection("friend_requests").getFullList({ ...request, filter: `status="accepted"`, fields: "from,to" }),
+        context
+          .collection("friend_requests")
+          .getFullList({ ...request, filter: `status="accepted"`, fields: "from,to" }),
       ),
-      context.call(undefined, (request) => context.collection("room_keys").getFullList({ ...request, sort: "key_version" })),
+      context.call(undefined, (request) =>
+        context.collection("room_keys").getFullList({ ...request, sort: "key_version" }),
+      ),
     ]);
     return {
       ...people.toUser(record, "online"),
@@ -45,7 +49,13 @@ export function authModule(context: Context, people: People, outbox: { clear(): 
 
   return {
     async signup(email, password, username, options) {
-      const data = { email: email.trim().toLowerCase(), password, passwordConfirm: password, username: username.trim(), name: username.trim() };
+      const data = {
+        email: email.trim().toLowerCase(),
+        password,
+        passwordConfirm: password,
+        username: username.trim(),
+        name: username.trim(),
+      };
       await context.open(options, (request) => context.collection("users").create(data, request));
       return login(email, password, options?.signal);
     },

@@ -1,13 +1,21 @@
-// What the modules share: the client, calls with typed errors, the caller.
+// Context of all modules: PocketBase's client, calls with typed errors, the logged-in user.
 
 import PocketBase, { ClientResponseError, getTokenPayload, type RecordModel, type RecordService } from "pocketbase";
-import { AbortedError, BackendError, ForbiddenError, NotFoundError, TemporaryError, UnauthorizedError, toBackendError } from "../errors.js";
+import {
+  AbortedError,
+  BackendError,
+  ForbiddenError,
+  NotFoundError,
+  TemporaryError,
+  UnauthorizedError,
+  toBackendError,
+} from "../errors.js";
 import type { BackendConfig, CallOptions } from "../interface.js";
 import type { Realtime } from "../realtime.js";
 
 /** Milliseconds until a call without an answer counts as failed. */
 const TIMEOUT_MS = 30_000;
-/** A token is renewed when less than this part of its life is left. */
+/** Remaining share of a token's lifetime below which the token is renewed. */
 const RENEW_BELOW = 0.5;
 
 /** Where pending messages are kept; localStorage fits. */
@@ -26,6 +34,7 @@ export interface Request {
 
 export class Context {
   private renewal: Promise<void> | null = null;
+  private lifetime = { token: "", seconds: 0 };
 
   constructor(
     readonly pocketbase: PocketBase,
@@ -46,7 +55,7 @@ export class Context {
     return token && record ? record.id : null;
   }
 
-  /** Id of the logged-in user; without one, there is nothing to call for. */
+  /** Id of the logged-in user; throws UnauthorizedError without a login. */
   me(): string {
     const id = this.userId;
     if (!id) throw new UnauthorizedError("Nobody is logged in.");
@@ -90,14 +99,20 @@ export class Context {
   /** One of the chat's own routes. */
   async route<T>(method: string, path: string, body?: object, options?: CallOptions): Promise<T> {
     const url = `/api/konvert/${path}`;
-    return this.call(options, (request) => this.pocketbase.send<T>(url, { ...request, method, ...(body ? { body } : {}) }));
+    return this.call(options, (request) =>
+      this.pocketbase.send<T>(url, { ...request, method, ...(body ? { body } : {}) }),
+    );
   }
 
   /**
-   * Runs a write under PocketBase's rules. A rule refuses without a reason ("failed to create", "not found"), so the
-   * reason is asked for: the login, a ban, muting; else a record that exists is forbidden.
+   * Runs a write under PocketBase's rules. A refusal by a rule has no reason ("failed to create", "not found"), so a second
+   * request finds the reason: an ended login, a ban, muting, no permission, or a missing record.
    */
-  async write<T>(options: CallOptions | undefined, target: { collection: string; id?: string }, work: (request: Request) => Promise<T>): Promise<T> {
+  async write<T>(
+    options: CallOptions | undefined,
+    target: { collection: string; id?: string },
+    work: (request: Request) => Promise<T>,
+  ): Promise<T> {
     try {
       return await this.call(options, work);
     } catch (error) {
@@ -106,26 +121,31 @@ export class Context {
       const details = { status: error.status, cause: error };
       if (!target.id) throw new ForbiddenError("The rules do not allow this.", details);
       const { collection, id } = target;
-      await this.call(options, (request) => this.collection(collection).getOne(id, request)).catch((problem: BackendError) => {
-        throw problem.code === "not_found" ? new NotFoundError(`No such record in ${collection}.`, details) : problem;
-      });
+      await this.call(options, (request) => this.collection(collection).getOne(id, request)).catch(
+        (problem: BackendError) => {
+          throw problem.code === "not_found" ? new NotFoundError(`No such record in ${collection}.`, details) : problem;
+        },
+      );
       throw new ForbiddenError("The rules do not allow this.", details);
     }
   }
 
-  /** The login on this device ends. */
+  /** Ends the login on this device. */
   forget(): void {
     this.pocketbase.authStore.clear();
   }
 
   private renewSoon(): void {
-    const { exp, iat } = getTokenPayload(this.pocketbase.authStore.token) as { exp?: number; iat?: number };
+    const { token } = this.pocketbase.authStore;
+    const { exp } = getTokenPayload(token) as { exp?: number };
     if (!exp) return;
-    const life = iat ? exp - iat : 7 * 86_400; // PocketBase's tokens do not say when they were made
-    if (exp - Date.now() / 1000 < life * RENEW_BELOW) void this.renew().catch(() => {}); // the next call tries again
+    const left = exp - Date.now() / 1000;
+    // PocketBase's tokens have no time of issue: the lifetime counts from the first call with the token.
+    if (this.lifetime.token !== token) this.lifetime = { token, seconds: left };
+    if (left < this.lifetime.seconds * RENEW_BELOW) void this.renew().catch(() => {}); // the next call tries again
   }
 
-  /** Renews the token; calls at the same time share one request. Ends the login if PocketBase refuses. */
+  /** Renews the token; concurrent calls share a request. Ends the login if PocketBase refuses. */
   renew(options?: CallOptions): Promise<void> {
     this.renewal ??= this.open(options, async (request) => {
       await this.pocketbase.collection("users").authRefresh(request);
@@ -141,7 +161,8 @@ export class Context {
 
   /** PocketBase refuses banned accounts with 403, all others with 401 or 404. */
   loginOver(error: BackendError): BackendError {
-    if (error.status !== 403) return new UnauthorizedError("The login is over.", { status: error.status, cause: error });
+    if (error.status !== 403)
+      return new UnauthorizedError("The login is over.", { status: error.status, cause: error });
     return new UnauthorizedError("This account is banned.", { code: "banned", status: 403, cause: error });
   }
 }
@@ -152,7 +173,7 @@ function isRefusal(error: BackendError): boolean {
   return error.status === 400 && !isOurs && Object.keys(error.fields).length === 0;
 }
 
-/** A text as a literal of PocketBase's filters, which know one escape: a quote. A backslash at the end is lost. */
+/** String literal for PocketBase's filters, with quotes escaped and without trailing backslashes (not expressible). */
 export function quoted(text: string): string {
   return `'${text.replace(/\\+$/, "").replaceAll("'", "\\'")}'`;
 }
@@ -162,7 +183,7 @@ export function date(value: unknown): string | undefined {
   return typeof value === "string" && value ? value.replace(" ", "T") : undefined;
 }
 
-/** The fields of `values` that are not undefined: optional properties are absent, not undefined. */
+/** Removes undefined fields, since absent optional properties are not undefined (exact types). */
 export function present<T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
 }
@@ -174,7 +195,7 @@ export function newId(): string {
   return [...crypto.getRandomValues(new Uint8Array(15))].map((byte) => ALPHABET[byte % ALPHABET.length]).join("");
 }
 
-/** Text in the letter cases in which people search: SQLite's comparison ignores the case of Latin letters only. */
+/** Variants of a search text in letter case, since SQLite ignores the case of Latin letters only. */
 export function caseVariants(text: string): string[] {
   const lower = text.toLowerCase();
   return [...new Set([text, lower, lower.charAt(0).toUpperCase() + lower.slice(1), text.toUpperCase()])];

@@ -14,7 +14,9 @@ export function storageModule(context: Context): StorageModule {
   /** The caller's own file at a path. */
   async function find(path: string, options?: CallOptions): Promise<RecordModel | undefined> {
     const filter = pair("owner", context.me(), "path", path);
-    const { items } = await context.call(options, (request) => files().getList(1, 1, { ...request, filter, skipTotal: true }));
+    const { items } = await context.call(options, (request) =>
+      files().getList(1, 1, { ...request, filter, skipTotal: true }),
+    );
     return items[0];
   }
 
@@ -49,9 +51,14 @@ export function encryptionModule(context: Context): EncryptionModule {
     );
     if (items.length === 0) {
       // No key, or no access: the room tells.
-      await context.call(options, (request) => context.collection("rooms").getOne(roomId, { ...request, fields: "id" }));
+      await context.call(options, (request) =>
+        context.collection("rooms").getOne(roomId, { ...request, fields: "id" }),
+      );
     }
-    return items.map(({ encrypted_key, key_version }) => ({ encryptedKey: text(encrypted_key), version: Number(key_version) }));
+    return items.map(({ encrypted_key, key_version }) => ({
+      encryptedKey: text(encrypted_key),
+      version: Number(key_version),
+    }));
   }
 
   return {

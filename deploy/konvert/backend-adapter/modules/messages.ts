@@ -2,7 +2,15 @@
 
 import type { RecordModel } from "pocketbase";
 import { AbortedError, BackendError, InvalidError, TemporaryError } from "../errors.js";
-import type { CallOptions, Message, MessageType, MessagesModule, Page, PageOptions, SendOptions } from "../interface.js";
+import type {
+  CallOptions,
+  Message,
+  MessageType,
+  MessagesModule,
+  Page,
+  PageOptions,
+  SendOptions,
+} from "../interface.js";
 import { caseVariants, date, newId, present, quoted, type Context } from "./context.js";
 import type { Draft, Outbox } from "./outbox.js";
 import { list, text, type People } from "./people.js";
@@ -18,18 +26,19 @@ export class MessageReader {
     private readonly people: People,
   ) {}
 
-  /** A record that was read with its author and reactions. */
+  /** Message from a record with expanded author and reactions. */
   fromExpanded(record: RecordModel): Message {
     const author = record.expand?.author as RecordModel | undefined;
     if (author) this.people.toUser(author);
     const reactions: Record<string, string[]> = {};
     for (const reaction of (record.expand?.reactions_via_message ?? []) as RecordModel[]) {
-      (reactions[text(reaction.emoji)] ??= []).push(text(reaction.user));
+      const emoji = text(reaction.emoji);
+      reactions[emoji] = [...(reactions[emoji] ?? []), text(reaction.user)];
     }
     return this.fromRecord(record, reactions);
   }
 
-  /** A record with the reactions that are known of it; its author comes from the cache. */
+  /** Message from a plain record and known reactions; the author comes from the cache. */
   fromRecord(record: RecordModel, reactions: Record<string, string[]>): Message {
     const author = this.people.cached(text(record.author));
     const edited = date(record.edited_at);
@@ -89,7 +98,7 @@ export class MessageReader {
     return this.fromExpanded(record);
   }
 
-  /** The newest messages that fit a filter, newest first, and the cursor of the next page. */
+  /** Page of messages for a filter, newest first, with the cursor of the next page. */
   async newest(filter: string, page: PageOptions): Promise<{ messages: Message[] } & Page> {
     const limit = Math.max(1, Math.min(page.limit ?? PAGE, MAX_PAGE));
     const { items } = await this.context.call(page, (request) =>
@@ -102,19 +111,23 @@ export class MessageReader {
       }),
     );
     const last = items.length === limit ? items.at(-1) : undefined;
-    return { messages: items.map((record) => this.fromExpanded(record)), cursor: last ? `${text(last.created)}|${last.id}` : null };
+    return {
+      messages: items.map((record) => this.fromExpanded(record)),
+      cursor: last ? `${text(last.created)}|${last.id}` : null,
+    };
   }
 }
 
-/** The condition of a page's cursor, in a form that uses the index of the dates. */
+/** Filter for messages older than a cursor; the form lets SQLite use the index of the dates. */
 function before(cursor: string | undefined): string {
   if (!cursor) return "";
   const [created = "", id = ""] = cursor.split("|");
-  if (!/^[\d\-: .TZ]+$/.test(created) || !/^[a-z0-9]+$/.test(id)) throw new InvalidError("before: not a cursor of an earlier page.");
+  if (!/^[\d\-: .TZ]+$/.test(created) || !/^[a-z0-9]+$/.test(id))
+    throw new InvalidError("before: not a cursor of an earlier page.");
   return `created<=${quoted(created)} && (created<${quoted(created)} || id<${quoted(id)})`;
 }
 
-/** Stores a message once: if an earlier attempt has stored it, that record is the result. */
+/** Idempotent create: returns the record of an earlier attempt if there is a record with the id. */
 export async function storeDraft(context: Context, reader: MessageReader, draft: Draft): Promise<Message> {
   const author = context.me();
   const data = {
@@ -142,17 +155,22 @@ export async function storeDraft(context: Context, reader: MessageReader, draft:
 }
 
 export interface RoomStores {
-  /** Messages that were loaded; later events change them. */
+  /** Remembers loaded messages; later events apply to the remembered state. */
   loaded(roomId: string, messages: Message[]): void;
-  /** A message that this client has changed. */
+  /** Shows a message after a change by this client. */
   changed(message: Message): void;
-  /** A change whose event may come later: the message is read again. */
+  /** Reads a message again after a change by this client. */
   refresh(roomId: string, messageId: string): void;
   deleted(roomId: string, messageId: string): void;
 }
 
-export function messagesModule(context: Context, reader: MessageReader, outbox: Outbox<Message>, stores: RoomStores): MessagesModule {
-  const messages = () => context.collection("messages");
+export function messagesModule(
+  context: Context,
+  reader: MessageReader,
+  outbox: Outbox<Message>,
+  stores: RoomStores,
+): MessagesModule {
+  const records = () => context.collection("messages");
   const reactions = () => context.collection("reactions");
 
   async function outcome(result: Promise<{ stored: Message } | { pending: Draft }>, signal?: AbortSignal, id?: string) {
@@ -173,7 +191,7 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
       ...(draft.mentions ? { mentions: draft.mentions } : {}),
     };
     const record = await context.write(options, { collection: "messages" }, (request) =>
-      messages().create(data, { ...request, expand: EXPAND }),
+      records().create(data, { ...request, expand: EXPAND }),
     );
     const message = reader.fromExpanded(record);
     stores.changed(message);
@@ -181,7 +199,9 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
   }
 
   async function roomOf(messageId: string, options?: CallOptions): Promise<string> {
-    const { room } = await context.call(options, (request) => messages().getOne(messageId, { ...request, fields: "room" }));
+    const { room } = await context.call(options, (request) =>
+      records().getOne(messageId, { ...request, fields: "room" }),
+    );
     return text(room);
   }
 
@@ -189,9 +209,11 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
     async getMessages(roomId, page = {}, options) {
       const wanted: PageOptions = typeof page === "number" ? { limit: page, ...options } : { ...page, ...options };
       const { messages, cursor } = await reader.newest(`room=${quoted(roomId)}`, wanted);
-      // A room that the caller may not see looks empty; that is not the same.
+      // A forbidden room looks empty in a list request, so the room itself is requested.
       if (messages.length === 0 && !wanted.before) {
-        await context.call(wanted, (request) => context.collection("rooms").getOne(roomId, { ...request, fields: "id" }));
+        await context.call(wanted, (request) =>
+          context.collection("rooms").getOne(roomId, { ...request, fields: "id" }),
+        );
       }
       messages.reverse();
       stores.loaded(roomId, messages);
@@ -222,7 +244,7 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
     async editMessage(messageId, content, options) {
       const data = { content, ...(options?.mentions ? { mentions: options.mentions } : {}) };
       const record = await context.write(options, { collection: "messages", id: messageId }, (request) =>
-        messages().update(messageId, data, { ...request, expand: EXPAND }),
+        records().update(messageId, data, { ...request, expand: EXPAND }),
       );
       const message = reader.fromExpanded(record);
       stores.changed(message);
@@ -231,7 +253,9 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
 
     async deleteMessage(messageId, options) {
       const room = await roomOf(messageId, options);
-      await context.write(options, { collection: "messages", id: messageId }, (request) => messages().delete(messageId, request));
+      await context.write(options, { collection: "messages", id: messageId }, (request) =>
+        records().delete(messageId, request),
+      );
       stores.deleted(room, messageId);
     },
 
@@ -257,12 +281,18 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
         await reader.one(messageId, options); // a message out of sight is an error, a missing reaction is none
         return;
       }
-      await context.write(options, { collection: "reactions", id: own.id }, (request) => reactions().delete(own.id, request));
+      await context.write(options, { collection: "reactions", id: own.id }, (request) =>
+        reactions().delete(own.id, request),
+      );
       stores.refresh(text((own.expand?.message as RecordModel | undefined)?.room), messageId);
     },
 
     async forwardMessage(messageId, targetRoomId, options) {
-      const body = { room: targetRoomId, id: newId(), ...(options?.content === undefined ? {} : { content: options.content }) };
+      const body = {
+        room: targetRoomId,
+        id: newId(),
+        ...(options?.content === undefined ? {} : { content: options.content }),
+      };
       const { id } = await context.route<{ id: string }>("POST", `messages/${messageId}/forward`, body, options);
       const message = await reader.one(id, options);
       stores.changed(message);
@@ -272,7 +302,9 @@ export function messagesModule(context: Context, reader: MessageReader, outbox: 
     async searchMessages(query, options = {}) {
       const words = query.trim();
       if (!words) return { messages: [], cursor: null };
-      const match = caseVariants(words).map((word) => `content~${quoted(word)}`).join("||");
+      const match = caseVariants(words)
+        .map((word) => `content~${quoted(word)}`)
+        .join("||");
       const room = options.roomId ? `room=${quoted(options.roomId)} && ` : "";
       return reader.newest(`${room}type!="system" && (${match})`, options);
     },

@@ -1,5 +1,5 @@
-// Messages that the server has not stored yet: kept on the device, sent in order, each stored once. The id is chosen
-// here, so that an attempt whose answer was lost finds its own record.
+// Outbox of messages not yet stored by the server: kept on the device, sent in order, stored once. The client chooses
+// the id, so a repeated attempt after a lost answer finds the stored record.
 
 import { BackendError, InvalidError } from "../errors.js";
 import type { MessageType } from "../interface.js";
@@ -19,18 +19,20 @@ export interface Draft {
 export type Outcome<Stored> = { stored: Stored } | { pending: Draft };
 
 export interface OutboxOptions<Stored> {
-  /** Id of the logged-in user, whose messages are sent; others wait. */
+  /** Id of the logged-in user. Messages of other users wait for their login. */
   user(): string | null;
-  /** Stores a message on the server; finds it if an earlier attempt has stored it. */
+  /** Stores a message on the server, or returns the record of an earlier attempt. */
   store(draft: Draft): Promise<Stored>;
   /** A message is new, failed, or waits again. */
   onChange(draft: Draft): void;
   onStored(stored: Stored): void;
   onDiscard(draft: Draft): void;
+  /** Another tab has sent or discarded the message. */
+  onElsewhere(draft: Draft): void;
   storage: KeyValueStorage | null;
 }
 
-/** Most messages that wait. */
+/** Maximum number of waiting messages. */
 const MAX_DRAFTS = 500;
 const FIRST_PAUSE_MS = 500;
 const LAST_PAUSE_MS = 20_000;
@@ -38,7 +40,10 @@ const PREFIX = "konvert.outbox.";
 
 export class Outbox<Stored = unknown> {
   private drafts = new Map<string, Draft>();
-  private readonly waiting = new Map<string, { resolve: (outcome: Outcome<Stored>) => void; reject: (error: BackendError) => void }>();
+  private readonly waiting = new Map<
+    string,
+    { resolve: (outcome: Outcome<Stored>) => void; reject: (error: BackendError) => void }
+  >();
   private owner: string | null = null;
   private running = false;
   private pause = FIRST_PAUSE_MS;
@@ -62,7 +67,7 @@ export class Outbox<Stored = unknown> {
     return [...this.drafts.values()].filter((draft) => room === undefined || draft.room === room);
   }
 
-  /** Resolves when the server has stored the message, or when it has to wait for the network. */
+  /** Resolves with the stored message, or with the pending message if the network is away. */
   send(draft: Draft): Promise<Outcome<Stored>> {
     this.load();
     if (this.drafts.size >= MAX_DRAFTS) {
@@ -71,7 +76,7 @@ export class Outbox<Stored = unknown> {
     }
     this.put(draft);
     const outcome = new Promise<Outcome<Stored>>((resolve, reject) => this.waiting.set(draft.id, { resolve, reject }));
-    // Behind others that wait, nothing is attempted out of turn.
+    // Earlier messages wait for the network: no attempt out of turn.
     if (this.timer) this.settle(draft.id, ({ resolve }) => resolve({ pending: draft }));
     else void this.run();
     return outcome;
@@ -82,7 +87,7 @@ export class Outbox<Stored = unknown> {
     const draft = this.drafts.get(id);
     if (!draft) return Promise.reject(new BackendError("not_found", "No such pending message."));
     const { failed: _, ...again } = draft;
-    this.drafts.delete(id);
+    this.remove(id);
     clearTimeout(this.timer);
     this.timer = undefined;
     return this.send(again);
@@ -92,8 +97,7 @@ export class Outbox<Stored = unknown> {
     this.load();
     const draft = this.drafts.get(id);
     if (!draft) return;
-    this.drafts.delete(id);
-    this.save();
+    this.remove(id);
     this.settle(id, ({ reject }) => reject(new BackendError("aborted", "The message was discarded.")));
     this.options.onDiscard(draft);
   }
@@ -122,7 +126,7 @@ export class Outbox<Stored = unknown> {
 
   // ---- sending
 
-  /** Sends what waits, one after the other; with several tabs, one tab at a time. */
+  /** Sends waiting messages in order. Tabs of a browser take turns (Web Locks). */
   private async run(): Promise<void> {
     if (this.running || this.closed) return;
     this.running = true;
@@ -130,7 +134,8 @@ export class Outbox<Stored = unknown> {
     try {
       await exclusively(this.key(), async () => {
         this.reload();
-        for (let draft = this.next(); draft && goesOn && !this.closed; draft = this.next()) goesOn = await this.attempt(draft);
+        for (let draft = this.next(); draft && goesOn && !this.closed; draft = this.next())
+          goesOn = await this.attempt(draft);
       });
     } finally {
       this.running = false;
@@ -147,14 +152,14 @@ export class Outbox<Stored = unknown> {
   private async attempt(draft: Draft): Promise<boolean> {
     try {
       const stored = await this.options.store(draft);
-      this.drafts.delete(draft.id);
-      this.save();
+      this.remove(draft.id);
       this.pause = FIRST_PAUSE_MS;
       this.options.onStored(stored);
       this.settle(draft.id, ({ resolve }) => resolve({ stored }));
       return true;
     } catch (problem) {
-      const error = problem instanceof BackendError ? problem : new BackendError("server", String(problem), { cause: problem });
+      const error =
+        problem instanceof BackendError ? problem : new BackendError("server", String(problem), { cause: problem });
       if (error.temporary) return this.wait(error);
       if (error.code === "unauthorized" || error.code === "banned") return this.stop(error);
       if (!this.drafts.has(draft.id)) return true; // discarded meanwhile
@@ -170,10 +175,13 @@ export class Outbox<Stored = unknown> {
     const pause = error.retryAfter ? error.retryAfter * 1000 : this.pause;
     this.pause = Math.min(this.pause * 2, LAST_PAUSE_MS);
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => {
-      this.timer = undefined;
-      void this.run();
-    }, pause * (0.8 + Math.random() * 0.4));
+    this.timer = setTimeout(
+      () => {
+        this.timer = undefined;
+        void this.run();
+      },
+      pause * (0.8 + Math.random() * 0.4),
+    );
     for (const draft of this.drafts.values()) this.settle(draft.id, ({ resolve }) => resolve({ pending: draft }));
     return false;
   }
@@ -184,7 +192,10 @@ export class Outbox<Stored = unknown> {
     return false;
   }
 
-  private settle(id: string, how: (waiter: { resolve: (outcome: Outcome<Stored>) => void; reject: (error: BackendError) => void }) => void): void {
+  private settle(
+    id: string,
+    how: (waiter: { resolve: (outcome: Outcome<Stored>) => void; reject: (error: BackendError) => void }) => void,
+  ): void {
     const waiter = this.waiting.get(id);
     this.waiting.delete(id);
     if (waiter) how(waiter);
@@ -198,16 +209,24 @@ export class Outbox<Stored = unknown> {
 
   private put(draft: Draft): void {
     this.drafts.set(draft.id, draft);
-    this.save();
+    this.save((drafts) => drafts.set(draft.id, draft));
     this.options.onChange(draft);
   }
 
-  private save(): void {
+  private remove(id: string): void {
+    this.drafts.delete(id);
+    this.save((drafts) => drafts.delete(id));
+  }
+
+  /** Read-modify-write of the store, since other tabs write too. */
+  private save(change: (drafts: Map<string, Draft>) => void): void {
     const { storage } = this.options;
-    if (!storage || !this.owner) return;
+    const drafts = this.stored();
+    if (!storage || !this.owner || !drafts) return;
+    change(drafts);
     try {
-      if (this.drafts.size === 0) storage.removeItem(PREFIX + this.owner);
-      else storage.setItem(PREFIX + this.owner, JSON.stringify([...this.drafts.values()]));
+      if (drafts.size === 0) storage.removeItem(PREFIX + this.owner);
+      else storage.setItem(PREFIX + this.owner, JSON.stringify([...drafts.values()]));
     } catch {
       // full or forbidden: the messages live as long as the page
     }
@@ -221,7 +240,7 @@ export class Outbox<Stored = unknown> {
     this.drafts = this.stored() ?? new Map();
   }
 
-  /** Takes over what other tabs have changed. */
+  /** Applies changes by other tabs. */
   private reload(): void {
     this.load();
     const stored = this.stored();
@@ -233,8 +252,9 @@ export class Outbox<Stored = unknown> {
     }
     for (const draft of before.values()) {
       if (stored.has(draft.id)) continue;
-      if (this.waiting.has(draft.id)) this.drafts.set(draft.id, draft); // sent again: the server stores it once
-      else this.options.onDiscard(draft); // stored by another tab: the event brings it
+      if (this.waiting.has(draft.id))
+        this.drafts.set(draft.id, draft); // sent again: the server stores it once
+      else this.options.onElsewhere(draft);
     }
   }
 
@@ -249,7 +269,7 @@ export class Outbox<Stored = unknown> {
   }
 }
 
-/** Runs `work` while no other tab runs work of the same name, where the browser can tell. */
+/** Runs `work` under a Web Lock; without Web Locks, at once. */
 async function exclusively(name: string, work: () => Promise<void>): Promise<void> {
   const locks = (globalThis as { navigator?: { locks?: LockManager } }).navigator?.locks;
   if (locks) await locks.request(name, work);

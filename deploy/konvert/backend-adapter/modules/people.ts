@@ -1,4 +1,4 @@
-// Users as the chat shows them, with a short-lived cache: names and pictures stand beside every message.
+// Users in the chat's form, with a cache of a minute for names and pictures beside messages.
 
 import type { RecordModel } from "pocketbase";
 import type { CallOptions, Role, User } from "../interface.js";
@@ -62,7 +62,7 @@ export class People {
     return this.known.get(id)?.user;
   }
 
-  /** Users by id; those who are gone or hidden are missing. Requests of one turn share one call. */
+  /** Users by id, without deleted and hidden users. Calls within a microtask share a request. */
   async many(ids: Iterable<string>): Promise<Map<string, User>> {
     const unique = [...new Set(ids)].filter(Boolean);
     const now = Date.now();
@@ -72,7 +72,12 @@ export class People {
       this.asked ??= Promise.resolve().then(() => this.load());
       await this.asked;
     }
-    return new Map(unique.flatMap((id) => (this.known.has(id) ? [[id, this.known.get(id)!.user] as const] : [])));
+    return new Map(
+      unique.flatMap((id) => {
+        const user = this.cached(id);
+        return user ? [[id, user] as const] : [];
+      }),
+    );
   }
 
   private async load(): Promise<void> {
@@ -80,7 +85,10 @@ export class People {
     this.wanted = new Set();
     this.asked = null;
     for (let i = 0; i < ids.length; i += BATCH) {
-      const filter = ids.slice(i, i + BATCH).map((id) => `id=${quoted(id)}`).join("||");
+      const filter = ids
+        .slice(i, i + BATCH)
+        .map((id) => `id=${quoted(id)}`)
+        .join("||");
       const { items } = await this.context.call(undefined, (request) =>
         this.context.collection("users").getList(1, BATCH, { ...request, filter, skipTotal: true }),
       );
@@ -88,7 +96,7 @@ export class People {
     }
   }
 
-  /** The users with their present status, if the gateway is connected; otherwise unchanged. */
+  /** Adds the present status while the gateway is connected. */
   async withStatus(users: User[], options?: CallOptions): Promise<User[]> {
     const { realtime } = this.context;
     if (!realtime || users.length === 0 || options?.signal?.aborted) return users;

@@ -1,4 +1,4 @@
-// The chat's subscriptions, over the realtime part that knows channels only.
+// The chat's subscriptions on top of the generic channels of realtime.ts.
 
 import type { RecordModel } from "pocketbase";
 import { UnsupportedError } from "../errors.js";
@@ -12,15 +12,26 @@ import type { RoomList } from "./room-list.js";
 import { RoomView, type Viewer } from "./room-view.js";
 import { toNotification } from "./social.js";
 
-/** PocketBase's topics that stand in for the gateway's channels. */
+/** PocketBase's realtime topics in place of a channel of the gateway. */
 export function topicsOf(channel: string, me: string): FallbackTopic[] {
   const [kind, id = ""] = channel.split(":");
   const own = (collection: string): FallbackTopic => ({ collection, filter: `user=${quoted(me)}` });
-  const inRoom = (collection: string, path = "room"): FallbackTopic => ({ collection, filter: `${path}=${quoted(id)}` });
+  const inRoom = (collection: string, path = "room"): FallbackTopic => ({
+    collection,
+    filter: `${path}=${quoted(id)}`,
+  });
   if (kind === "room") {
-    return [inRoom("messages"), inRoom("reactions", "message.room"), inRoom("room_members"), inRoom("rooms", "id"), inRoom("pins"), inRoom("polls")];
+    return [
+      inRoom("messages"),
+      inRoom("reactions", "message.room"),
+      inRoom("room_members"),
+      inRoom("rooms", "id"),
+      inRoom("pins"),
+      inRoom("polls"),
+    ];
   }
-  if (kind === "user") return [{ collection: "friend_requests" }, own("room_keys"), own("achievements"), own("notifications")];
+  if (kind === "user")
+    return [{ collection: "friend_requests" }, own("room_keys"), own("achievements"), own("notifications")];
   if (channel === "room-updates") return [{ collection: "rooms" }, own("room_members")];
   return [];
 }
@@ -67,12 +78,12 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
     throw new UnsupportedError(method, "realtime is turned off in the configuration.");
   }
 
-  /** Channel of a room; comes back when a lost access returns, which `room-updates` tells. */
+  /** Subscription of a room's channel, renewed when `room-updates` reports regained access. */
   function openRoom(view: RoomView, viewer: Viewer): Unsubscribe {
     if (!realtime) return () => {};
     const channel = `room:${view.roomId}`;
     let isLost = false;
-    // All but messages goes to this viewer directly; messages go through the view, which all viewers share.
+    // Messages go through the shared view; other events go to this viewer directly.
     const own = new RoomView(view.roomId, reader, people);
     own.viewers.add(viewer);
     const plain = own.channel(viewer.handlers.onPresence !== undefined);
@@ -110,7 +121,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
       const isFirst = !view.isWatched;
       views.open.set(roomId, view);
       const viewer: Viewer = { callback, handlers };
-      // The view has one listener for messages, so that each viewer is told once of each change.
+      // A single listener for messages per view, so that a change is reported once per viewer.
       if (isFirst) view.end = realtime?.subscribe(`room:${roomId}`, messagesOnly(view)) ?? (() => {});
       view.viewers.add(viewer);
       for (const draft of outbox.list(roomId)) callback(reader.fromDraft(draft));
@@ -146,7 +157,13 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
             if (collection === "friend_requests") {
               const status = text(record.status) as FriendRequest["status"];
               const change = action as "create" | "update" | "delete";
-              handlers.onFriendRequest?.({ action: change, id: record.id, from: text(record.from), to: text(record.to), status });
+              handlers.onFriendRequest?.({
+                action: change,
+                id: record.id,
+                from: text(record.from),
+                to: text(record.to),
+                status,
+              });
             }
             if (action === "delete") return;
             if (collection === "notifications") void withNames(record);
@@ -156,7 +173,9 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
             }
             if (collection === "achievements") {
               const unlocked_at = date(record.unlocked_at);
-              handlers.onAchievement?.(present({ id: text(record.achievement), progress: Number(record.progress), unlocked_at }));
+              handlers.onAchievement?.(
+                present({ id: text(record.achievement), progress: Number(record.progress), unlocked_at }),
+              );
             }
           },
           onResync: (reason) => handlers.onResync?.(reason),
@@ -168,6 +187,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
     sendTyping: (roomId) => realtime?.typing(`room:${roomId}`),
     setStatus: async (mode) => connected("setStatus").setStatus(mode),
     getStatus: async () => connected("getStatus").getStatus(),
+    setIdle: async (idle) => connected("setIdle").setIdle(idle),
     getStatuses: async (userIds) => ({ statuses: await connected("getStatuses").statuses(userIds) }),
     presence: async (roomId) => ({ userIds: await connected("presence").presence(`room:${roomId}`) }),
     connectionState: () => realtime?.state() ?? OFF,
@@ -176,7 +196,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
   };
 }
 
-/** Events of messages and reactions change the view's messages; a resync forgets them. */
+/** Handlers for messages and reactions of a view; a resync empties the view. */
 function messagesOnly(view: RoomView): ChannelHandlers {
   return {
     onEvent: (event) => isMessage(event) && view.event(event),

@@ -8,12 +8,12 @@ import { date, type Context } from "./context.js";
 import type { RoomReader } from "./rooms.js";
 import { text, type People } from "./people.js";
 
-/** Most rooms that are subscribed for their unread counts: those with the latest activity. */
-const MAX_CHANNELS = 150;
+/** Maximum number of subscribed rooms, by latest activity; the gateway allows 256 subscriptions. */
+const MAX_CHANNELS = 120;
 const MAX_COUNT = 999;
-/** Rooms that are read one by one; more are read together. */
+/** Up to this number, rooms are read separately; above, in a single request. */
 const FEW = 3;
-/** Milliseconds in which requests for the same room are joined. */
+/** Debouncing of reads of a room, in milliseconds. */
 const REFRESH_MS = 150;
 const RELOAD_RETRY_MS = 3000;
 
@@ -26,7 +26,7 @@ export class RoomList {
   private readonly watchers = new Set<Watcher>();
   private rooms: Map<string, Room> | null = null;
   private readonly channels = new Map<string, Unsubscribe>();
-  /** Rooms whose channel is not open yet: messages before that are counted by reading the rooms once more. */
+  /** Rooms with a channel that is still opening; afterwards the rooms are read again to count earlier messages. */
   private readonly opening = new Set<string>();
   private opened: string[] = [];
   private readonly stale = new Map<string, ReturnType<typeof setTimeout>>();
@@ -90,7 +90,7 @@ export class RoomList {
     this.stop();
   }
 
-  /** The login has changed: other rooms. */
+  /** Starts again after a change of the login. */
   restart(): void {
     if (this.watchers.size === 0) return;
     this.stop();
@@ -114,7 +114,7 @@ export class RoomList {
     }
   }
 
-  /** Reads a room again, soon: after an event or a change by this client. */
+  /** Schedules a read of a room, after an event or a change by this client. */
   refresh(roomId: string): void {
     if (!roomId || this.watchers.size === 0 || this.stale.has(roomId)) return;
     this.stale.set(
@@ -138,7 +138,8 @@ export class RoomList {
     } catch (problem) {
       const error = toBackendError(problem);
       this.tellError(error);
-      if (error.temporary && generation === this.generation) this.again = setTimeout(() => void this.load(), RELOAD_RETRY_MS);
+      if (error.temporary && generation === this.generation)
+        this.again = setTimeout(() => void this.load(), RELOAD_RETRY_MS);
     }
   }
 
@@ -152,7 +153,9 @@ export class RoomList {
   // ---- rooms' channels
 
   private subscribe(): void {
-    const wanted = this.sorted().filter(({ my_role }) => my_role).slice(0, MAX_CHANNELS);
+    const wanted = this.sorted()
+      .filter(({ my_role }) => my_role)
+      .slice(0, MAX_CHANNELS);
     const ids = new Set(wanted.map(({ id }) => id));
     for (const [id, end] of this.channels) {
       if (ids.has(id)) continue;
@@ -170,7 +173,7 @@ export class RoomList {
     }
   }
 
-  /** The channel of a new room is open, or refused. Few rooms are read again one by one, many together. */
+  /** Called when the channel of a new room is open or refused; reads the opened rooms again. */
   private settled(id: string): void {
     if (!this.opening.delete(id)) return;
     this.opened.push(id);
@@ -205,7 +208,7 @@ export class RoomList {
     } else if (collection === "rooms" || collection === "pins") this.refresh(roomId);
   }
 
-  /** A new message: last in its room, and unread unless it is the caller's own. */
+  /** Applies a new message to the room's last message and unread count. */
   private async count(room: Room, record: RecordEvent["record"], me: string): Promise<void> {
     const created = date(record.created) ?? "";
     const author = text(record.author);
@@ -226,7 +229,8 @@ export class RoomList {
         sender_username: this.people.cached(author)?.username ?? "",
         created_at: created,
       },
-      unread_count: author === me ? current.unread_count : { ...current.unread_count, [me]: Math.min(unread + 1, MAX_COUNT) },
+      unread_count:
+        author === me ? current.unread_count : { ...current.unread_count, [me]: Math.min(unread + 1, MAX_COUNT) },
     });
     this.announce();
   }
@@ -235,10 +239,14 @@ export class RoomList {
   private notified({ action, collection, record }: RecordEvent, me: string): void {
     if (collection !== "notifications") return;
     const room = this.rooms?.get(text(record.room));
-    const field = record.type === "mention" ? "unread_mentions" : record.type === "reaction" ? "unread_reactions" : null;
-    if (record.type === "room_invite") return this.refresh(text(record.room));
+    const field =
+      record.type === "mention" ? "unread_mentions" : record.type === "reaction" ? "unread_reactions" : null;
+    if (record.type === "room_invite") this.refresh(text(record.room));
     if (!room || !field) return;
-    if (action !== "create") return this.refresh(room.id); // read or taken back
+    if (action !== "create") {
+      this.refresh(room.id); // read or taken back
+      return;
+    }
     this.rooms?.set(room.id, { ...room, [field]: { ...room[field], [me]: (room[field][me] ?? 0) + 1 } });
     this.announce();
   }
@@ -249,7 +257,7 @@ export class RoomList {
     return [...(this.rooms?.values() ?? [])].sort((a, b) => b.last_activity.localeCompare(a.last_activity));
   }
 
-  /** Changes of one turn are reported together. */
+  /** Reports changes of the same turn in a single call. */
   private announce(): void {
     if (this.announced) return;
     this.announced = true;

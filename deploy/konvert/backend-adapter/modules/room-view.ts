@@ -1,14 +1,14 @@
-// Messages of one subscribed room: applies events to what was loaded, and reports each changed message.
+// State of a subscribed room: applies events to loaded messages and reports changed messages.
 
 import type { RecordModel } from "pocketbase";
-import { BackendError } from "../errors.js";
+import type { BackendError } from "../errors.js";
 import type { Message, MemberRole, RoomHandlers } from "../interface.js";
 import type { ChannelHandlers, RecordEvent } from "../realtime.js";
 import { date, present } from "./context.js";
 import type { MessageReader } from "./messages.js";
 import { text, type People } from "./people.js";
 
-/** Most messages that are kept to apply reactions to; older ones are read again when they change. */
+/** Maximum number of messages in memory; a reaction to an older message reads the message again. */
 const KEPT = 2000;
 
 export interface Viewer {
@@ -22,7 +22,7 @@ export class RoomView {
   end: () => void = () => {};
   private messages = new Map<string, Message>();
   private readonly reading = new Map<string, Promise<void>>();
-  /** Deleted messages, which an event that was held up must not bring back. */
+  /** Ids of deleted messages, since a delayed event must not restore a message. */
   private gone = new Set<string>();
 
   constructor(
@@ -39,7 +39,7 @@ export class RoomView {
     for (const { handlers } of [...this.viewers]) call(handlers);
   }
 
-  /** Keeps a message, and reports it unless nothing of it has changed. */
+  /** Stores a message and reports the change, if any. */
   put(message: Message): void {
     if (JSON.stringify(this.messages.get(message.id)) === JSON.stringify(message)) return;
     this.keep(message);
@@ -53,7 +53,8 @@ export class RoomView {
   keep(message: Message): void {
     this.messages.delete(message.id);
     this.messages.set(message.id, message);
-    if (this.messages.size > KEPT) for (const id of [...this.messages.keys()].slice(0, KEPT / 10)) this.messages.delete(id);
+    if (this.messages.size > KEPT)
+      for (const id of [...this.messages.keys()].slice(0, KEPT / 10)) this.messages.delete(id);
   }
 
   drop(messageId: string): void {
@@ -63,7 +64,7 @@ export class RoomView {
     this.tell((handlers) => handlers.onDelete?.(messageId));
   }
 
-  /** Reads a message again; several requests for it share one call. */
+  /** Reads a message again; concurrent calls share a request. */
   refresh(messageId: string): Promise<void> {
     const running = this.reading.get(messageId);
     if (running) return running;
@@ -71,6 +72,7 @@ export class RoomView {
       (message) => this.gone.has(messageId) || this.put(message),
       (error: BackendError) => {
         if (error.code !== "not_found") this.tell((handlers) => handlers.onError?.(error));
+        else if (this.messages.has(messageId)) this.drop(messageId);
       },
     );
     const done = read.then(() => void this.reading.delete(messageId));
@@ -97,11 +99,13 @@ export class RoomView {
     } else if (collection === "polls" && action !== "delete") this.tell((handlers) => handlers.onPoll?.(record.id));
     else if (collection === "rooms" && action !== "delete") {
       const pinned = text(record.pinned_message);
-      this.tell((handlers) => handlers.onRoom?.(present({ id: record.id, name: text(record.name), pinned_message_id: pinned || undefined })));
+      this.tell((handlers) =>
+        handlers.onRoom?.(present({ id: record.id, name: text(record.name), pinned_message_id: pinned || undefined })),
+      );
     } else if (collection === "pins") this.tell((handlers) => handlers.onPins?.());
   }
 
-  /** An author who is not in the cache is read first; meanwhile, later events of the same message win. */
+  /** Reads an uncached author first. Meanwhile, later events of the same message take precedence. */
   private async message(record: RecordModel): Promise<void> {
     const author = text(record.author);
     if (author && !this.people.cached(author)) await this.people.many([author]).catch(() => {}); // shown without a name
@@ -125,7 +129,7 @@ export class RoomView {
     this.put({ ...known, reactions: users.size > 0 ? { ...others, [emoji]: [...users] } : others });
   }
 
-  /** Handlers of the room's channel that report to the viewers. */
+  /** Handlers of the room's channel, reporting to the viewers. */
   channel(needsPresence: boolean): ChannelHandlers {
     return {
       onEvent: (event) => this.event(event),

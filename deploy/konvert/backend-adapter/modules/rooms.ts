@@ -1,7 +1,18 @@
 // Rooms and members.
 
 import type { RecordModel } from "pocketbase";
-import type { CallOptions, DirectMessagesModule, DirectMessage, LastMessage, MemberRole, Message, MessagesModule, MessageType, Room, RoomsModule } from "../interface.js";
+import type {
+  CallOptions,
+  DirectMessagesModule,
+  DirectMessage,
+  LastMessage,
+  MemberRole,
+  Message,
+  MessagesModule,
+  MessageType,
+  Room,
+  RoomsModule,
+} from "../interface.js";
 import { ConflictError, NotFoundError } from "../errors.js";
 import { pair } from "./auth.js";
 import { date, present, quoted, type Context } from "./context.js";
@@ -28,7 +39,7 @@ interface Summaries {
   counts: Record<string, number>;
 }
 
-/** Reads rooms; also used by the list that updates itself. */
+/** Reader of rooms, for the methods and for the live list. */
 export class RoomReader {
   constructor(
     private readonly context: Context,
@@ -118,7 +129,12 @@ function hidden(room: Room, summary: Summary | undefined): boolean {
   return Boolean(summary?.hidden_at) && (date(summary?.hidden_at) ?? "") >= room.last_activity;
 }
 
-export function roomsModule(context: Context, people: People, reader: RoomReader, changed: (roomId: string) => void): RoomsModule {
+export function roomsModule(
+  context: Context,
+  people: People,
+  reader: RoomReader,
+  changed: (roomId: string) => void,
+): RoomsModule {
   const members = () => context.collection("room_members");
 
   async function getRoom(roomId: string, options?: CallOptions): Promise<{ room: Room }> {
@@ -142,7 +158,9 @@ export function roomsModule(context: Context, people: People, reader: RoomReader
 
   async function updateMember(roomId: string, userId: string, values: object, options?: CallOptions): Promise<void> {
     const { id } = await membership(roomId, userId, options);
-    await context.write(options, { collection: "room_members", id }, (request) => members().update(id, values, request));
+    await context.write(options, { collection: "room_members", id }, (request) =>
+      members().update(id, values, request),
+    );
     changed(roomId);
   }
 
@@ -153,8 +171,18 @@ export function roomsModule(context: Context, people: People, reader: RoomReader
     async createRoom(name, type, memberIds = [], options) {
       const made =
         type === "dm"
-          ? await context.route<{ id: string }>("POST", "direct", { user: memberIds.find((id) => id !== context.me()) ?? "" }, options)
-          : await context.route<{ id: string }>("POST", "rooms", { ...(options?.id ? { id: options.id } : {}), name, type, members: memberIds }, options);
+          ? await context.route<{ id: string }>(
+              "POST",
+              "direct",
+              { user: memberIds.find((id) => id !== context.me()) ?? "" },
+              options,
+            )
+          : await context.route<{ id: string }>(
+              "POST",
+              "rooms",
+              { ...(options?.id ? { id: options.id } : {}), name, type, members: memberIds },
+              options,
+            );
       changed(made.id);
       return getRoom(made.id, options);
     },
@@ -170,14 +198,18 @@ export function roomsModule(context: Context, people: People, reader: RoomReader
     async joinRoom(roomId, options) {
       const data = { room: roomId, user: context.me(), role: "member" };
       try {
-        await change(roomId, context.write(options, { collection: "room_members" }, (request) => members().create(data, request)));
+        await change(
+          roomId,
+          context.write(options, { collection: "room_members" }, (request) => members().create(data, request)),
+        );
       } catch (error) {
         if (!(error instanceof ConflictError)) throw error; // a member already
       }
     },
 
     leaveRoom: (roomId, options) => change(roomId, context.route("POST", `rooms/${roomId}/leave`, {}, options)),
-    inviteToRoom: (roomId, userId, options) => change(roomId, context.route("POST", `rooms/${roomId}/invite`, { user: userId }, options)),
+    inviteToRoom: (roomId, userId, options) =>
+      change(roomId, context.route("POST", `rooms/${roomId}/invite`, { user: userId }, options)),
     deleteRoom: (roomId, options) =>
       change(
         roomId,
@@ -186,25 +218,48 @@ export function roomsModule(context: Context, people: People, reader: RoomReader
         }),
       ),
 
-    pinMessage: (roomId, messageId, options) => change(roomId, context.route("POST", `rooms/${roomId}/pins`, { message: messageId }, options)),
+    pinMessage: (roomId, messageId, options) =>
+      change(roomId, context.route("POST", `rooms/${roomId}/pins`, { message: messageId }, options)),
     unpinMessage: (roomId, messageId, options) =>
-      change(roomId, context.route("DELETE", `rooms/${roomId}/pins${messageId ? `/${messageId}` : ""}`, undefined, options)),
+      change(
+        roomId,
+        context.route("DELETE", `rooms/${roomId}/pins${messageId ? `/${messageId}` : ""}`, undefined, options),
+      ),
 
     markAsRead: (roomId, clearMentions = true, clearReactions = true, options) =>
-      change(roomId, context.route("POST", `rooms/${roomId}/read`, { mentions: clearMentions, reactions: clearReactions }, options)),
+      change(
+        roomId,
+        context.route("POST", `rooms/${roomId}/read`, { mentions: clearMentions, reactions: clearReactions }, options),
+      ),
 
     async getMembers(roomId, options) {
       const records = await context.call(options, (request) =>
-        members().getFullList({ ...request, batch: 500, filter: `room=${quoted(roomId)}`, expand: "user", sort: "created" }),
+        members().getFullList({
+          ...request,
+          batch: 500,
+          filter: `room=${quoted(roomId)}`,
+          expand: "user",
+          sort: "created",
+        }),
       );
       const users = records.map((record) => record.expand?.user as RecordModel | undefined);
-      const shown = await people.withStatus(users.flatMap((user) => (user ? [people.toUser(user)] : [])), options);
+      const shown = await people.withStatus(
+        users.flatMap((user) => (user ? [people.toUser(user)] : [])),
+        options,
+      );
       const byId = new Map(shown.map((user) => [user.id, user]));
       return {
         members: records.flatMap((record) => {
           const user = byId.get(text(record.user));
           if (!user) return [];
-          return [present({ user, role: record.role as MemberRole, last_read: date(record.last_read), joined_at: date(record.created) ?? "" })];
+          return [
+            present({
+              user,
+              role: record.role as MemberRole,
+              last_read: date(record.last_read),
+              joined_at: date(record.created) ?? "",
+            }),
+          ];
         }),
       };
     },
@@ -240,7 +295,7 @@ export function directMessagesModule(
     const byId = new Map(users.map((user) => [user.id, user]));
     return rooms.flatMap((room) => {
       const participants = room.dm_participants ?? [];
-      const user = byId.get(participants.find((id) => id !== me) ?? "");
+      const user = byId.get(participants.find((participant) => participant !== me) ?? "");
       if (!user) return []; // the other account is gone
       const { id, created_at, last_message, last_activity, unread_count, last_read } = room;
       return [present({ id, participants, user, created_at, last_message, last_activity, unread_count, last_read })];

@@ -20,13 +20,17 @@ import { text, type People } from "./people.js";
 export function friendsModule(context: Context, people: People): FriendsModule {
   const requests = (status: string, signal?: AbortSignal) =>
     context.call(signal ? { signal } : {}, (request) =>
-      context.collection("friend_requests").getFullList({ ...request, filter: `status=${quoted(status)}`, sort: "-created" }),
+      context
+        .collection("friend_requests")
+        .getFullList({ ...request, filter: `status=${quoted(status)}`, sort: "-created" }),
     );
 
   return {
     async getFriends(options) {
       const me = context.me();
-      const ids = (await requests("accepted", options?.signal)).map(({ from, to }) => (from === me ? text(to) : text(from)));
+      const ids = (await requests("accepted", options?.signal)).map(({ from, to }) =>
+        from === me ? text(to) : text(from),
+      );
       const users = await people.many(ids);
       return { users: await people.withStatus([...users.values()], options) };
     },
@@ -48,14 +52,16 @@ export function friendsModule(context: Context, people: People): FriendsModule {
       return {
         requests: records.flatMap((record): FriendRequest[] => {
           const [from, to] = [users.get(text(record.from)), users.get(text(record.to))];
-          return from && to ? [{ id: record.id, from, to, status: "pending", created_at: date(record.created) ?? "" }] : [];
+          return from && to
+            ? [{ id: record.id, from, to, status: "pending", created_at: date(record.created) ?? "" }]
+            : [];
         }),
       };
     },
   };
 }
 
-/** A notification, with names where they were read with it. */
+/** Notification from a record, with names from expanded relations. */
 export function toNotification(record: RecordModel): Notification {
   const { from, room } = (record.expand ?? {}) as { from?: RecordModel; room?: RecordModel };
   return present({
@@ -75,16 +81,28 @@ export function toNotification(record: RecordModel): Notification {
 
 export function notificationsModule(context: Context): NotificationsModule {
   const notifications = () => context.collection("notifications");
-  const write = (id: string, options: { signal?: AbortSignal } | undefined, work: Parameters<typeof context.write>[2]) =>
-    context.write(options, { collection: "notifications", id }, work);
+  const write = (
+    id: string,
+    options: { signal?: AbortSignal } | undefined,
+    work: Parameters<typeof context.write>[2],
+  ) => context.write(options, { collection: "notifications", id }, work);
 
   return {
     async getNotifications(options = {}) {
       const limit = Math.max(1, Math.min(options.limit ?? 50, 500));
-      if (options.before && !/^[\d\-: .TZ]+$/.test(options.before)) throw new InvalidError("before: not a cursor of an earlier page.");
-      const filter = [`user=${quoted(context.me())}`, options.before ? `created<${quoted(options.before)}` : ""].filter(Boolean).join(" && ");
+      if (options.before && !/^[\d\-: .TZ]+$/.test(options.before))
+        throw new InvalidError("before: not a cursor of an earlier page.");
+      const filter = [`user=${quoted(context.me())}`, options.before ? `created<${quoted(options.before)}` : ""]
+        .filter(Boolean)
+        .join(" && ");
       const { items } = await context.call(options, (request) =>
-        notifications().getList(1, limit, { ...request, filter, sort: "-created", expand: "from,room", skipTotal: true }),
+        notifications().getList(1, limit, {
+          ...request,
+          filter,
+          sort: "-created",
+          expand: "from,room",
+          skipTotal: true,
+        }),
       );
       const last = items.length === limit ? items.at(-1) : undefined;
       return { notifications: items.map(toNotification), cursor: last ? text(last.created) : null };
@@ -158,7 +176,9 @@ export function pollsModule(context: Context): PollsModule {
       const body = { room: roomId, question, options, anonymous };
       return { poll: toPoll(await context.route<RawPoll>("POST", "polls", body, call)) };
     },
-    getPoll: async (pollId, options) => ({ poll: toPoll(await context.route<RawPoll>("GET", `polls/${pollId}`, undefined, options)) }),
+    getPoll: async (pollId, options) => ({
+      poll: toPoll(await context.route<RawPoll>("GET", `polls/${pollId}`, undefined, options)),
+    }),
     votePoll: async (pollId, optionIndex, options) => ({
       poll: toPoll(await context.route<RawPoll>("POST", `polls/${pollId}/vote`, { option: optionIndex }, options)),
     }),

@@ -14,7 +14,9 @@ export function usersModule(context: Context, people: People): UsersModule {
 
   async function updateSelf(values: object, options?: { signal?: AbortSignal }) {
     const id = context.me();
-    const record = await context.write(options, { collection: "users", id }, (request) => users().update(id, values, request));
+    const record = await context.write(options, { collection: "users", id }, (request) =>
+      users().update(id, values, request),
+    );
     return people.toUser(record, "online");
   }
 
@@ -27,7 +29,12 @@ export function usersModule(context: Context, people: People): UsersModule {
       const { items } = await context.call(options, (request) =>
         users().getList(1, limit, { ...request, filter, sort: "username", skipTotal: true }),
       );
-      return { users: await people.withStatus(items.map((record) => people.toUser(record)), options) };
+      return {
+        users: await people.withStatus(
+          items.map((record) => people.toUser(record)),
+          options,
+        ),
+      };
     },
 
     async getUserById(userId, options) {

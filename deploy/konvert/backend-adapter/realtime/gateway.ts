@@ -27,7 +27,7 @@ interface Open {
   joins: boolean;
   epoch: string;
   offset: number;
-  /** Users by client id, while somebody listens to the presence. */
+  /** Users by client id, maintained for listeners to the presence. */
   clients: Map<string, string>;
 }
 
@@ -102,13 +102,15 @@ export class GatewayTransport {
     if (code === 0) return; // by this side
     if (code === TOO_MANY) {
       this.retry = setTimeout(() => this.client.connect(), TOO_MANY_PAUSE_MS);
-      return this.events.connecting();
-    }
-    const details = { action: "Log in again.", status: code };
-    if (code === BANNED) return this.events.ended(new UnauthorizedError("This account is banned.", { code: "banned", status: code }));
-    if (this.refusal) return this.events.ended(this.refusal);
-    if (LOGIN_OVER.has(code)) return this.events.ended(new UnauthorizedError(`The login is over: ${reason}.`, details));
-    this.events.ended(new TemporaryError("server", `The gateway ended the connection: ${reason} (${code}).`));
+      this.events.connecting();
+    } else this.events.ended(this.reasonOf(code, reason));
+  }
+
+  private reasonOf(code: number, reason: string): BackendError {
+    if (code === BANNED) return new UnauthorizedError("This account is banned.", { code: "banned", status: code });
+    if (this.refusal) return this.refusal;
+    if (LOGIN_OVER.has(code)) return new UnauthorizedError(`The login is over: ${reason}.`, { status: code });
+    return new TemporaryError("server", `The gateway ended the connection: ${reason} (${code}).`);
   }
 
   // ---- channels
@@ -141,7 +143,13 @@ export class GatewayTransport {
       data: { echo: false },
       ...(since ? { since } : {}),
     });
-    const open: Open = { subscription, joins, epoch: since?.epoch ?? "", offset: since?.offset ?? 0, clients: new Map() };
+    const open: Open = {
+      subscription,
+      joins,
+      epoch: since?.epoch ?? "",
+      offset: since?.offset ?? 0,
+      clients: new Map(),
+    };
     this.open.set(channel, open);
     this.listen(listeners, open);
     this.batch(() => {
@@ -182,7 +190,10 @@ export class GatewayTransport {
     if (info) {
       const signal = data as { type: string };
       if (signal.type === "typing") listeners.typing(info.user);
-      else listeners.tell((handlers) => handlers.onSignal?.({ type: signal.type, userId: info.user, data: { ...signal } }));
+      else
+        listeners.tell((handlers) =>
+          handlers.onSignal?.({ type: signal.type, userId: info.user, data: { ...signal } }),
+        );
     } else if (isEvent(data)) {
       listeners.receive(data);
     } else {
@@ -201,7 +212,7 @@ export class GatewayTransport {
       open.clients = new Map(Object.values(clients).map(({ client, user }) => [client, user]));
       this.showPresence(listeners, open);
     } catch {
-      // above the gateway's limit, or interrupted: the next join, leave or subscribe shows it
+      // above the gateway's limit, or interrupted; corrected by the next join, leave or subscribe
     }
   }
 

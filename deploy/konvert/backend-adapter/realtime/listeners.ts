@@ -1,11 +1,11 @@
-// Listeners of one channel, and the order of its events.
+// Listeners of a channel, with events in order.
 
 import type PocketBase from "pocketbase";
 import type { RecordModel } from "pocketbase";
 import { toBackendError } from "../errors.js";
 import type { ChannelHandlers, EventAction, RecordEvent, ResyncReason } from "./types.js";
 
-/** Milliseconds that a typing notice is shown after its last signal. */
+/** Display time of a typing notice after the last signal, in milliseconds. */
 const TYPING_MS = 5000;
 
 /** An event as the gateway and PocketBase send it. */
@@ -23,7 +23,7 @@ export function isEvent(data: unknown): data is RawEvent {
 
 export class Listeners {
   readonly all = new Set<ChannelHandlers>();
-  /** Events wait here while a truncated record is fetched, so that the order stays. */
+  /** Pending fetch of a truncated record; later events wait, to keep the order. */
   private waiting: Promise<void> | null = null;
 
   constructor(
@@ -37,7 +37,7 @@ export class Listeners {
     return [...this.all].some((handlers) => handlers.onPresence);
   }
 
-  /** A listener's exception must not stop the others, nor the transport: it is reported as an uncaught error. */
+  /** Calls all listeners. An exception of a listener becomes an uncaught error and does not stop the rest. */
   tell(call: (handlers: ChannelHandlers) => void): void {
     for (const handlers of [...this.all]) {
       try {
@@ -61,7 +61,10 @@ export class Listeners {
 
   receive(raw: RawEvent): void {
     const fetched = raw.truncated && raw.action !== "delete" && raw.action !== "leave";
-    if (!fetched && !this.waiting) return this.deliver(raw);
+    if (!fetched && !this.waiting) {
+      this.deliver(raw);
+      return;
+    }
     const turn = (this.waiting ?? Promise.resolve()).then(async () => {
       if (!fetched) return this.deliver(raw);
       try {
@@ -81,7 +84,10 @@ export class Listeners {
   }
 
   private deliver(raw: RawEvent): void {
-    if (raw.action === "reload") return this.resync("reload");
+    if (raw.action === "reload") {
+      this.resync("reload");
+      return;
+    }
     const event: RecordEvent = { action: raw.action, collection: raw.collection, record: raw.record as RecordModel };
     this.counted(event);
     this.tell((handlers) => handlers.onEvent?.(event));

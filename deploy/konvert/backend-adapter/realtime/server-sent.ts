@@ -1,5 +1,5 @@
-// The transport in reserve: PocketBase's own realtime (server-sent events). It keeps no history, so each interruption
-// is followed by a resync, and it has no signals, presence and status.
+// Reserve transport: PocketBase's own realtime (server-sent events). Without a history, an interruption is followed by
+// a resync. Signals, presence and status are not available.
 
 import type PocketBase from "pocketbase";
 import type { UnsubscribeFunc } from "pocketbase";
@@ -34,7 +34,7 @@ export class ServerSentTransport {
     };
   }
 
-  /** PocketBase's first event of each connection; those after the first follow an interruption. */
+  /** Listens to the first event of a connection; a second connection means an interruption. */
   private greet(): void {
     this.greeting ??= this.pocketbase.realtime.subscribe("PB_CONNECT", () => {
       if (this.closed) return;
@@ -49,7 +49,10 @@ export class ServerSentTransport {
   /** Subscribes a channel. `newcomer` is welcomed alone if the channel is open already. */
   add(listeners: Listeners, newcomer = listeners): void {
     const { channel } = listeners;
-    if (this.open.has(channel)) return newcomer.tell((handlers) => handlers.onReady?.());
+    if (this.open.has(channel)) {
+      newcomer.tell((handlers) => handlers.onReady?.());
+      return;
+    }
     this.listeners.set(channel, listeners);
     this.greet();
     const subscriptions = this.topics(channel).map(({ collection, filter }) =>
@@ -77,10 +80,16 @@ export class ServerSentTransport {
     const { channel } = listeners;
     if (this.open.get(channel) !== subscriptions) return;
     this.remove(channel);
-    if (problem.code === "unauthorized" || problem.code === "banned") return this.events.ended(problem);
+    if (problem.code === "unauthorized" || problem.code === "banned") {
+      this.events.ended(problem);
+      return;
+    }
     listeners.tell((handlers) => handlers.onError?.(problem));
     if (problem.temporary || problem.code === "aborted") {
-      this.retries.set(channel, setTimeout(() => this.add(listeners), RETRY_MS));
+      this.retries.set(
+        channel,
+        setTimeout(() => this.add(listeners), RETRY_MS),
+      );
     }
   }
 
@@ -101,7 +110,7 @@ export class ServerSentTransport {
   }
 }
 
-/** Ends a subscription once it exists; without a connection there is nothing to end. */
+/** Ends a subscription after its confirmation; a failed subscription needs no end. */
 function release(subscription: Promise<UnsubscribeFunc>): void {
   subscription.then((unsubscribe) => unsubscribe()).catch(() => {});
 }

@@ -69,7 +69,9 @@ routerAdd("POST", "/api/konvert/rooms/{id}/read", (e) => require(`${__hooks}/kon
 routerAdd("POST", "/api/konvert/rooms/{id}/keys", (e) => require(`${__hooks}/konvert/keys.js`).save(e));
 routerAdd("POST", "/api/konvert/rooms/{id}/pins", (e) => require(`${__hooks}/konvert/messages.js`).pin(e));
 routerAdd("DELETE", "/api/konvert/rooms/{id}/pins", (e) => require(`${__hooks}/konvert/messages.js`).unpin(e));
-routerAdd("DELETE", "/api/konvert/rooms/{id}/pins/{message}", (e) => require(`${__hooks}/konvert/messages.js`).unpin(e));
+routerAdd("DELETE", "/api/konvert/rooms/{id}/pins/{message}", (e) =>
+  require(`${__hooks}/konvert/messages.js`).unpin(e),
+);
 
 routerAdd("POST", "/api/konvert/direct", (e) => require(`${__hooks}/konvert/direct.js`).open(e));
 routerAdd("POST", "/api/konvert/direct/{id}/hide", (e) => require(`${__hooks}/konvert/direct.js`).hide(e));
@@ -77,12 +79,18 @@ routerAdd("POST", "/api/konvert/messages/{id}/forward", (e) => require(`${__hook
 
 routerAdd("POST", "/api/konvert/friends/{id}", (e) => require(`${__hooks}/konvert/friends.js`).ask(e));
 routerAdd("DELETE", "/api/konvert/friends/{id}", (e) => require(`${__hooks}/konvert/friends.js`).remove(e));
-routerAdd("POST", "/api/konvert/friend-requests/{id}/accept", (e) => require(`${__hooks}/konvert/friends.js`).accept(e));
-routerAdd("POST", "/api/konvert/friend-requests/{id}/reject", (e) => require(`${__hooks}/konvert/friends.js`).reject(e));
+routerAdd("POST", "/api/konvert/friend-requests/{id}/accept", (e) =>
+  require(`${__hooks}/konvert/friends.js`).accept(e),
+);
+routerAdd("POST", "/api/konvert/friend-requests/{id}/reject", (e) =>
+  require(`${__hooks}/konvert/friends.js`).reject(e),
+);
 
 routerAdd("POST", "/api/konvert/polls", (e) => require(`${__hooks}/konvert/polls.js`).createPoll(e));
 routerAdd("GET", "/api/konvert/polls/{id}", (e) => require(`${__hooks}/konvert/polls.js`).get(e));
 routerAdd("POST", "/api/konvert/polls/{id}/vote", (e) => require(`${__hooks}/konvert/polls.js`).vote(e));
 
 routerAdd("GET", "/api/konvert/users/{id}/achievements", (e) => require(`${__hooks}/konvert/achievements.js`).list(e));
-routerAdd("POST", "/api/konvert/achievements/{id}/unlock", (e) => require(`${__hooks}/konvert/achievements.js`).unlock(e));
+routerAdd("POST", "/api/konvert/achievements/{id}/unlock", (e) =>
+  require(`${__hooks}/konvert/achievements.js`).unlock(e),
+);

@@ -44,7 +44,12 @@ migrate(
       cascadeDelete: true,
     });
     // `link`: a plain relation, emptied when the target is deleted.
-    const link = (name, collection, maxSelect = 1) => ({ type: "relation", name, collectionId: collection.id, maxSelect });
+    const link = (name, collection, maxSelect = 1) => ({
+      type: "relation",
+      name,
+      collectionId: collection.id,
+      maxSelect,
+    });
     const times = [
       { type: "autodate", name: "created", onCreate: true },
       { type: "autodate", name: "updated", onCreate: true, onUpdate: true },
@@ -232,9 +237,7 @@ migrate(
         { type: "number", name: "progress", min: 0 },
         date("unlocked_at"),
       ],
-      indexes: [
-        "CREATE UNIQUE INDEX `idx_achievements_user_achievement` ON `achievements` (`user`, `achievement`)",
-      ],
+      indexes: ["CREATE UNIQUE INDEX `idx_achievements_user_achievement` ON `achievements` (`user`, `achievement`)"],
       // Created by the server only.
       rules: { listRule: signedIn, viewRule: signedIn, createRule: null, updateRule: null, deleteRule: null },
     });
@@ -268,7 +271,14 @@ migrate(
 
     const users = app.findCollectionByNameOrId("users");
     const own = "id = @request.auth.id";
-    Object.assign(users, { listRule: own, viewRule: own, createRule: "", updateRule: own, deleteRule: own, authRule: "" });
+    Object.assign(users, {
+      listRule: own,
+      viewRule: own,
+      createRule: "",
+      updateRule: own,
+      deleteRule: own,
+      authRule: "",
+    });
     app.save(users);
     for (const field of ["role", "status_text", "public_key", "banned_until", "muted_until", "blocked"]) {
       users.fields.removeByName(field);

@@ -43,7 +43,16 @@ migrate(
 
     // ---- longer ids. The pattern stays: with other characters PocketBase compares ids without an index.
 
-    for (const name of ["users", "rooms", "room_members", "messages", "reactions", "friend_requests", "room_keys", "achievements"]) {
+    for (const name of [
+      "users",
+      "rooms",
+      "room_members",
+      "messages",
+      "reactions",
+      "friend_requests",
+      "room_keys",
+      "achievements",
+    ]) {
       const existing = collection(name);
       existing.fields.getByName("id").max = ID_MAX;
       app.save(existing);
@@ -204,7 +213,10 @@ migrate(
     const strip = (rule, ...parts) => parts.reduce((rest, part) => rest.replace(` && ${part}`, ""), rule);
 
     change("messages", (messages) => {
-      messages.createRule = strip(messages.createRule, `type != "system" && type != "poll" && forwarded = false && deleted = false`);
+      messages.createRule = strip(
+        messages.createRule,
+        `type != "system" && type != "poll" && forwarded = false && deleted = false`,
+      );
       messages.updateRule = strip(
         messages.updateRule,
         ["type", "forwarded", "deleted"].map((f) => `@request.body.${f}:changed = false`).join(" && "),

@@ -81,14 +81,27 @@ function list(e) {
       const record = stored.get(entry.id);
       stored.delete(entry.id);
       const unlocked = record ? record.getString("unlocked_at") : "";
-      return { ...entry, progress: unlocked ? entry.max : Math.min(progress(e.app, user), entry.max), unlocked_at: unlocked };
+      return {
+        ...entry,
+        progress: unlocked ? entry.max : Math.min(progress(e.app, user), entry.max),
+        unlocked_at: unlocked,
+      };
     });
     const others = [...stored.values()].map((record) => {
       const id = record.getString("achievement");
       const text = { en: id, ru: id };
       const progress = record.getFloat("progress");
       const unlocked_at = record.getString("unlocked_at");
-      return { id, name: text, description: text, rarity: "common", icon: "🏅", max: Math.max(progress, 1), progress, unlocked_at };
+      return {
+        id,
+        name: text,
+        description: text,
+        rarity: "common",
+        icon: "🏅",
+        max: Math.max(progress, 1),
+        progress,
+        unlocked_at,
+      };
     });
     return { achievements: [...known, ...others] };
   });
@@ -104,7 +117,8 @@ function unlock(e) {
       const existing = find(tx, "achievements", "user = {:user} && achievement = {:achievement}", values);
       if (existing && existing.getString("unlocked_at")) return { id: entry.id, unlocked: false };
       const progress = entry.progress(tx, me.id);
-      if (progress < entry.max) refuse.forbidden(`The condition is not met: ${progress} of ${entry.max}.`, { progress });
+      if (progress < entry.max)
+        refuse.forbidden(`The condition is not met: ${progress} of ${entry.max}.`, { progress });
       const unlocked = { ...values, progress: entry.max, unlocked_at: now() };
       if (existing) {
         existing.load(unlocked);

@@ -1,4 +1,4 @@
-// Frame of the chat's routes: who calls, what is refused and how, one transaction per write.
+// Frame of the chat's routes: caller, refusals with codes, a transaction per write.
 
 /** A refused call, answered as {status, code, message}; the codes are those of the adapter's errors.ts. */
 class Refusal extends Error {
@@ -51,7 +51,7 @@ function answer(e, work) {
   }
 }
 
-/** Runs `work(tx)` in one transaction and returns its result. An exception, also a refusal, undoes all writes. */
+/** Runs `work(tx)` in a transaction and returns the result. Exceptions and refusals roll back. */
 function transaction(app, work) {
   let result, problem;
   try {
@@ -69,11 +69,12 @@ function transaction(app, work) {
   return result;
 }
 
-/** A record that the caller may view; anything else is missing. */
+/** A record under its viewRule; refuses missing and invisible records alike. */
 function visible(app, e, collection, id) {
   const record = find(app, collection, "id = {:id}", { id });
   const rule = record && record.collection().viewRule;
-  if (!record || !app.canAccessRecord(record, e.requestInfo(), rule)) refuse.missing(`No such record in ${collection}.`);
+  if (!record || !app.canAccessRecord(record, e.requestInfo(), rule))
+    refuse.missing(`No such record in ${collection}.`);
   return record;
 }
 
@@ -96,7 +97,7 @@ function query(app, sql, values) {
   return JSON.parse(row.value);
 }
 
-/** Whether a record event belongs to an import, whose records are written as they are. */
+/** True for writes of an import, which the hooks leave unchanged. */
 function isImport(e) {
   return Boolean(e.context && e.context.value("gateway.import"));
 }

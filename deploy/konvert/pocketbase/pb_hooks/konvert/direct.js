@@ -15,7 +15,8 @@ function open(e) {
     if (other === me.id) refuse.invalid("A direct room needs another user.");
     return transaction(e.app, (tx) => {
       if (!find(tx, "users", "id = {:id} && deleted = false", { id: other })) refuse.missing("No such user.");
-      const existing = find(tx, "rooms", "direct_key = {:key}", { key: keyOf(me.id, other) }) ?? adopt(tx, me.id, other);
+      const existing =
+        find(tx, "rooms", "direct_key = {:key}", { key: keyOf(me.id, other) }) ?? adopt(tx, me.id, other);
       if (existing) {
         show(tx, existing.id, me.id);
         return { id: existing.id, created: false };
@@ -27,7 +28,7 @@ function open(e) {
   });
 }
 
-/** A direct room that was made without a key, by plain records or an import, gets its key. */
+/** Sets the key of an existing direct room without a key (created by plain records or an import). */
 function adopt(tx, one, other) {
   const row = new DynamicModel({ id: "" });
   tx.db()

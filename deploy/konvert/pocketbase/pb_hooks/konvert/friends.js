@@ -18,9 +18,13 @@ function ask(e) {
       if (!find(tx, "users", "id = {:id} && deleted = false", { id: other })) refuse.missing("No such user.");
       if (isBlocked(tx, me.id, other)) refuse.forbidden("One of the two users blocks the other.");
       const [mine, theirs] = [request(tx, me.id, other), request(tx, other, me.id)];
-      if ([mine, theirs].some((r) => r && r.getString("status") === "accepted")) refuse.conflict("You are friends already.");
+      if ([mine, theirs].some((r) => r && r.getString("status") === "accepted"))
+        refuse.conflict("You are friends already.");
       if (theirs && theirs.getString("status") === "pending") return settle(tx, theirs, "accepted", me.id);
-      if (mine) refuse.conflict(mine.getString("status") === "pending" ? "The request is pending." : "The request was rejected.");
+      if (mine)
+        refuse.conflict(
+          mine.getString("status") === "pending" ? "The request is pending." : "The request was rejected.",
+        );
       const made = create(tx, "friend_requests", { from: me.id, to: other, status: "pending" });
       notify(tx, { user: other, type: "friend_request", from: me.id });
       return { id: made.id, status: "pending" };
@@ -33,7 +37,8 @@ function respond(e, status) {
     const me = caller(e);
     return transaction(e.app, (tx) => {
       const found = find(tx, "friend_requests", "id = {:id}", { id: e.request.pathValue("id") });
-      if (!found || ![found.getString("from"), found.getString("to")].includes(me.id)) refuse.missing("No such request.");
+      if (!found || ![found.getString("from"), found.getString("to")].includes(me.id))
+        refuse.missing("No such request.");
       if (found.getString("to") !== me.id) refuse.forbidden("Only the receiver may answer a request.");
       if (found.getString("status") === status) return { id: found.id, status }; // a repeated call
       if (found.getString("status") !== "pending") refuse.conflict("The request was answered before.");
@@ -48,7 +53,8 @@ function settle(tx, found, status, me) {
   tx.save(found);
   const from = found.getString("from");
   const filter = "user = {:me} && from = {:from} && type = 'friend_request'";
-  for (const notification of tx.findRecordsByFilter("notifications", filter, "", 0, 0, { me, from })) tx.delete(notification);
+  for (const notification of tx.findRecordsByFilter("notifications", filter, "", 0, 0, { me, from }))
+    tx.delete(notification);
   if (status === "accepted") {
     const other = request(tx, me, from);
     if (other) tx.delete(other); // an older request in the other direction
@@ -63,7 +69,9 @@ function remove(e) {
     const me = caller(e);
     const other = e.request.pathValue("id");
     return transaction(e.app, (tx) => {
-      const found = [request(tx, me.id, other), request(tx, other, me.id)].filter((r) => r && r.getString("status") !== "rejected");
+      const found = [request(tx, me.id, other), request(tx, other, me.id)].filter(
+        (r) => r && r.getString("status") !== "rejected",
+      );
       const mine = found.filter((r) => r.getString("status") === "accepted" || r.getString("from") === me.id);
       if (mine.length === 0) refuse.missing("This user is not a friend.");
       for (const record of mine) tx.delete(record);

@@ -6,8 +6,8 @@ const { membership } = require(`${__hooks}/konvert/rooms.js`);
 const MAX_KEYS = 1000;
 
 /**
- * Stores the room's key for several members, all or none. Without a version: the room's current version, or the next
- * version if one of the users has a different key of the current version.
+ * Stores a room's key for several members in a transaction. Without a version: the room's current version, or the next
+ * version if a user has a different key of the current version.
  */
 function save(e) {
   return answer(e, () => {
@@ -15,9 +15,11 @@ function save(e) {
     const room = e.request.pathValue("id");
     const { keys, version } = body(e);
     const entries = Object.entries(keys ?? {});
-    if (entries.length === 0 || entries.length > MAX_KEYS) refuse.invalid(`keys: an object of 1 to ${MAX_KEYS} encrypted keys by user id.`);
+    if (entries.length === 0 || entries.length > MAX_KEYS)
+      refuse.invalid(`keys: an object of 1 to ${MAX_KEYS} encrypted keys by user id.`);
     if (!entries.every(([, key]) => typeof key === "string" && key !== "")) refuse.invalid("Each key must be a text.");
-    if (version !== undefined && !(Number.isInteger(version) && version >= 0)) refuse.invalid("version must be a whole number.");
+    if (version !== undefined && !(Number.isInteger(version) && version >= 0))
+      refuse.invalid("version must be a whole number.");
     return transaction(e.app, (tx) => {
       if (!membership(tx, room, me.id)) refuse.forbidden("Only members may store keys of a room.");
       const current = version ?? nextVersion(tx, room, entries);
@@ -32,7 +34,9 @@ function stored(tx, room, user, version) {
 }
 
 function nextVersion(tx, room, entries) {
-  const newest = query(tx, "SELECT json_array(max(key_version)) value FROM room_keys WHERE room = {:room}", { room })[0];
+  const newest = query(tx, "SELECT json_array(max(key_version)) value FROM room_keys WHERE room = {:room}", {
+    room,
+  })[0];
   if (newest === null) return 1;
   const differs = entries.some(([user, key]) => {
     const existing = stored(tx, room, user, newest);
@@ -45,7 +49,8 @@ function store(tx, room, user, key, version) {
   if (!membership(tx, room, user)) refuse.forbidden(`Keys are for members only; ${user} is none.`);
   const existing = stored(tx, room, user, version);
   if (!existing) create(tx, "room_keys", { room, user, encrypted_key: key, key_version: version });
-  else if (existing.getString("encrypted_key") !== key) refuse.conflict(`${user} has another key of version ${version}.`);
+  else if (existing.getString("encrypted_key") !== key)
+    refuse.conflict(`${user} has another key of version ${version}.`);
 }
 
 module.exports = { save };

@@ -1,11 +1,13 @@
 // Messages: mentions, blocked users, edits, forwarding, pins; reactions.
 
-const { refuse, caller, writer, answer, transaction, visible, find, create, query, isImport, body } = require(`${__hooks}/konvert/call.js`);
+const { refuse, writer, answer, transaction, visible, find, create, query, isImport, body } = require(
+  `${__hooks}/konvert/call.js`,
+);
 const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 const { notify } = require(`${__hooks}/konvert/notifications.js`);
 const { membership } = require(`${__hooks}/konvert/rooms.js`);
 
-/** Most users that one message mentions by name. */
+/** Maximum number of users mentioned by name in a message. */
 const MAX_MENTIONS = 20;
 const MAX_PINS = 50;
 
@@ -31,7 +33,8 @@ function updated(e) {
     record.set("mentions", []);
     findMentions(e.app, record);
     // Encrypted content keeps the mentions that its author has set.
-    if (record.getStringSlice("mentions").length === 0 && !record.getString("content").includes("@")) record.set("mentions", old);
+    if (record.getStringSlice("mentions").length === 0 && !record.getString("content").includes("@"))
+      record.set("mentions", old);
   }
   const added = record.getStringSlice("mentions").filter((user) => !old.includes(user));
   if (added.length === 0) return e.next();
@@ -55,7 +58,7 @@ function refuseBlocked(app, record) {
   throw new ForbiddenError(message, { room: new ValidationError("blocked", message) });
 }
 
-/** Sets the mentioned users of plain text, unless the client has named them. Names of other rooms' users are ignored. */
+/** Finds `@username` in plain text, unless the client has set mentions. Users without access to the room are ignored. */
 function findMentions(app, record) {
   const content = record.getString("content");
   if (record.getString("type") !== "text" || record.getBool("forwarded") || !content.includes("@")) return;
@@ -107,9 +110,14 @@ function reacted(e) {
 function unreacted(e) {
   if (isImport(e)) return e.next();
   inTransaction(e, (tx) => {
-    const values = { message: e.record.getString("message"), from: e.record.getString("user"), emoji: e.record.getString("emoji") };
+    const values = {
+      message: e.record.getString("message"),
+      from: e.record.getString("user"),
+      emoji: e.record.getString("emoji"),
+    };
     const filter = "message = {:message} && from = {:from} && type = 'reaction' && content = {:emoji}";
-    for (const notification of tx.findRecordsByFilter("notifications", filter, "", 0, 0, values)) tx.delete(notification);
+    for (const notification of tx.findRecordsByFilter("notifications", filter, "", 0, 0, values))
+      tx.delete(notification);
   });
 }
 
@@ -120,8 +128,10 @@ function forward(e) {
     const { room: target, content, id } = body(e);
     return transaction(e.app, (tx) => {
       const source = visible(tx, e, "messages", e.request.pathValue("id"));
-      if (!membership(tx, String(target), me.id)) refuse.forbidden("Only members of the target room may forward to it.");
-      if (["poll", "system"].includes(source.getString("type"))) refuse.invalid("Polls and system messages cannot be forwarded.");
+      if (!membership(tx, String(target), me.id))
+        refuse.forbidden("Only members of the target room may forward to it.");
+      if (["poll", "system"].includes(source.getString("type")))
+        refuse.invalid("Polls and system messages cannot be forwarded.");
       const existing = id && find(tx, "messages", "id = {:id}", { id });
       if (existing) return existing.getString("author") === me.id ? { id } : refuse.conflict("This id is taken.");
       const values = {
@@ -155,7 +165,9 @@ function pinner(tx, e) {
   const me = writer(e);
   const room = visible(tx, e, "rooms", e.request.pathValue("id"));
   const own = membership(tx, room.id, me.id);
-  const may = own && (own.getString("role") !== "member" || room.getString("type") === "direct" || me.getString("role") !== "user");
+  const may =
+    own &&
+    (own.getString("role") !== "member" || room.getString("type") === "direct" || me.getString("role") !== "user");
   if (!may) refuse.forbidden("Only moderators and the owner may pin messages.");
   return { me, room };
 }
@@ -164,9 +176,15 @@ function pin(e) {
   return answer(e, () =>
     transaction(e.app, (tx) => {
       const { me, room } = pinner(tx, e);
-      const message = find(tx, "messages", "id = {:id} && room = {:room}", { id: String(body(e).message), room: room.id });
+      const message = find(tx, "messages", "id = {:id} && room = {:room}", {
+        id: String(body(e).message),
+        room: room.id,
+      });
       if (!message) refuse.missing("No such message in this room.");
-      const existing = find(tx, "pins", "room = {:room} && message = {:message}", { room: room.id, message: message.id });
+      const existing = find(tx, "pins", "room = {:room} && message = {:message}", {
+        room: room.id,
+        message: message.id,
+      });
       if (existing) tx.delete(existing); // a repeated pin is the newest again
       if (tx.countRecords("pins", $dbx.hashExp({ room: room.id })) >= MAX_PINS) {
         refuse.invalid(`A room has at most ${MAX_PINS} pins; remove one first.`);

@@ -1,11 +1,13 @@
 // Polls: a message of the type "poll", whose content is the poll's id, and one vote per user.
 
-const { refuse, writer, caller, answer, transaction, visible, find, create, query, body } = require(`${__hooks}/konvert/call.js`);
+const { refuse, writer, caller, answer, transaction, visible, find, create, query, body } = require(
+  `${__hooks}/konvert/call.js`,
+);
 const { membership } = require(`${__hooks}/konvert/rooms.js`);
 
 const MAX_OPTIONS = 20;
 const MAX_OPTION_LENGTH = 200;
-/** Most voters of an option whose ids are listed. */
+/** Maximum number of listed voters per option. */
 const MAX_VOTERS = 500;
 
 function createPoll(e) {
@@ -19,7 +21,10 @@ function createPoll(e) {
     return transaction(e.app, (tx) => {
       if (!membership(tx, String(room), me.id)) refuse.forbidden("Only members of the room may create a poll.");
       const existing = id && find(tx, "polls", "id = {:id}", { id });
-      if (existing) return existing.getString("author") === me.id ? state(tx, existing, me.id) : refuse.conflict("This id is taken.");
+      if (existing)
+        return existing.getString("author") === me.id
+          ? state(tx, existing, me.id)
+          : refuse.conflict("This id is taken.");
       const poll = create(tx, "polls", {
         ...(id && { id }),
         room,
@@ -74,13 +79,14 @@ function vote(e) {
 }
 
 function counted(app, poll, size) {
-  const sql = "SELECT json_group_array(json_array(option, n)) value FROM (SELECT option, count(*) n FROM poll_votes WHERE poll = {:poll} GROUP BY option)";
+  const sql =
+    "SELECT json_group_array(json_array(option, n)) value FROM (SELECT option, count(*) n FROM poll_votes WHERE poll = {:poll} GROUP BY option)";
   const counts = Array(size).fill(0);
   for (const [option, n] of query(app, sql, { poll })) if (option < size) counts[option] = n;
   return counts;
 }
 
-/** A poll as one user may see it: the names of voters only if the poll is not anonymous. */
+/** State of a poll for a user; without voters if the poll is anonymous. */
 function state(app, poll, user) {
   const texts = JSON.parse(poll.getString("options"));
   const counts = JSON.parse(poll.getString("counts") || "[]");

@@ -1,16 +1,18 @@
 // Rooms and their members.
 
-const { refuse, caller, writer, answer, transaction, visible, find, create, body } = require(`${__hooks}/konvert/call.js`);
+const { refuse, caller, writer, answer, transaction, visible, find, create, body } = require(
+  `${__hooks}/konvert/call.js`,
+);
 const { notify } = require(`${__hooks}/konvert/notifications.js`);
 
-/** Most members that one call adds. */
+/** Maximum number of members added by a call. */
 const MAX_MEMBERS = 200;
 
 function membership(app, room, user) {
   return find(app, "room_members", "room = {:room} && user = {:user}", { room, user });
 }
 
-/** The caller's membership; a room without it counts as missing. */
+/** The caller's membership; refuses rooms of non-members as missing. */
 function ownMembership(app, e, user) {
   const id = e.request.pathValue("id");
   return membership(app, id, user.id) ?? refuse.missing("No such room among the caller's rooms.");
@@ -46,7 +48,8 @@ function createRoom(e) {
     const { id, name, type, members = [] } = body(e);
     if (type !== "public" && type !== "private") refuse.invalid('type must be "public" or "private".');
     if (typeof name !== "string" || !name.trim()) refuse.invalid("A room needs a name.");
-    if (!Array.isArray(members) || members.length > MAX_MEMBERS) refuse.invalid(`members: a list of up to ${MAX_MEMBERS} ids.`);
+    if (!Array.isArray(members) || members.length > MAX_MEMBERS)
+      refuse.invalid(`members: a list of up to ${MAX_MEMBERS} ids.`);
     return transaction(e.app, (tx) => {
       const existing = id && find(tx, "rooms", "id = {:id}", { id });
       if (existing) return existing.getString("owner") === me.id ? { id } : refuse.conflict("This id is taken.");
@@ -101,7 +104,10 @@ function leave(e) {
 
 function heir(tx, room) {
   for (const role of ["moderator", "member"]) {
-    const [oldest] = tx.findRecordsByFilter("room_members", "room = {:room} && role = {:role}", "created", 1, 0, { room, role });
+    const [oldest] = tx.findRecordsByFilter("room_members", "room = {:room} && role = {:role}", "created", 1, 0, {
+      room,
+      role,
+    });
     if (oldest) return oldest;
   }
   return null;
@@ -112,15 +118,16 @@ function favorites(e) {
     const me = caller(e);
     return transaction(e.app, (tx) => {
       const existing = find(tx, "rooms", "owner = {:owner} && favorites = true", { owner: me.id });
-      const room = existing ?? create(tx, "rooms", { name: "Favorites", type: "private", owner: me.id, favorites: true });
+      const room =
+        existing ?? create(tx, "rooms", { name: "Favorites", type: "private", owner: me.id, favorites: true });
       return { id: room.id };
     });
   });
 }
 
 /**
- * Moves the caller's read mark to the newest message, and marks notifications of the room as read. A mark that is
- * already there costs no write.
+ * Moves the caller's read mark to the newest message, and marks notifications of the room as read. Without unread
+ * messages and notifications, nothing is written.
  */
 function read(e) {
   return answer(e, () => {

@@ -1,17 +1,20 @@
-// The caller's rooms in one answer: role, read mark, unread counts, last message, members, pins. The rooms themselves
-// come from PocketBase's own list, under its rules; this answer holds only rooms of which the caller is a member, and
+// Summary of the caller's rooms: role, read mark, unread counts, last message, members, pins. PocketBase's own list
+// request returns the rooms, under the rules; the summary contains only rooms with a membership of the caller, and
 // the number of members of public rooms.
 
 const { caller, answer, query } = require(`${__hooks}/konvert/call.js`);
 
-/** Counts end here: nobody reads a larger number, and each message is one step in the index. */
+/** Upper limit of counts, since a count reads an index entry per message. */
 const MAX_COUNT = 999;
 const MAX_MEMBERS = 500;
 
 function summary(e) {
   return answer(e, () => {
     const me = caller(e).id;
-    return { rooms: query(e.app, OWN, { me, room: e.requestInfo().query.room ?? "" }), counts: query(e.app, PUBLIC, {}) };
+    return {
+      rooms: query(e.app, OWN, { me, room: e.requestInfo().query.room ?? "" }),
+      counts: query(e.app, PUBLIC, {}),
+    };
   });
 }
 

@@ -21,7 +21,10 @@ function username(e) {
     if (!/^[^\s@/:,]{2,50}$/.test(name)) {
       reject("validation_invalid_username", "A username has 2 to 50 characters, without blanks and without @ / : ,");
     }
-    const taken = find(e.app, "users", "username_key = {:key} && id != {:id}", { key: name.toLowerCase(), id: record.id });
+    const taken = find(e.app, "users", "username_key = {:key} && id != {:id}", {
+      key: name.toLowerCase(),
+      id: record.id,
+    });
     if (taken) reject("validation_not_unique", "This username is taken.");
   }
   record.set("username_key", name.toLowerCase());
