@@ -1,4 +1,4 @@
-// What Vite makes of style sheets.
+// Types of style sheets, as Vite imports them.
 
 declare module "*.module.css" {
   const classes: Record<string, string>;

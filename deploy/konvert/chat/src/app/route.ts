@@ -1,4 +1,4 @@
-// The open view, in the address: `#/room/ID` and others, so that reload, back and links work.
+// The open view, in the address, as `#/room/ID`: reload, back and links work.
 
 import { useSyncExternalStore } from "react";
 

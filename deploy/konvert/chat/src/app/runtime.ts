@@ -1,5 +1,5 @@
-// Settings that come with the page at run time: `config.json` beside the page, where the server has one. A built chat
-// therefore works wherever it is served; without the file, everything is expected behind the page's own origin.
+// Run-time settings: `config.json` beside the page, if present, so that a built chat works on any server. Without the
+// file, PocketBase and the gateway are expected behind the page's own origin.
 
 import { getBackendConfig, websocketUrl } from "konvert-backend-adapter/config";
 import type { BackendConfig, RealtimeTransport } from "konvert-backend-adapter/interface";
@@ -14,7 +14,7 @@ export interface DemoUser {
 interface ConfigFile {
   pocketbase?: string;
   websocket?: string;
-  /** The gateway listens on every address: its host is the page's host, as seen by this device. */
+  /** The gateway listens on every address: the host of the page's URL is the gateway's host. */
   anyHost?: boolean;
   transport?: RealtimeTransport;
   e2ee?: boolean;
@@ -24,11 +24,11 @@ interface ConfigFile {
 
 export interface Runtime {
   backend: BackendConfig;
-  /** Users of a demo, with passwords that everybody knows. */
+  /** Users of a demo, with public passwords. */
   users: readonly DemoUser[];
-  /** Room that a demo opens first. */
+  /** First room of a demo. */
   room: string | null;
-  /** Login of this tab only, as demo pages need it: `?user=alice`. */
+  /** Demo user of the tab: `?user=alice`. */
   demoUser: DemoUser | null;
 }
 
@@ -63,6 +63,6 @@ async function readFile(): Promise<ConfigFile> {
     if (!reply.ok || !reply.headers.get("content-type")?.includes("json")) return {};
     return (await reply.json()) as ConfigFile;
   } catch {
-    return {}; // no such file, or another page instead of it: the defaults hold
+    return {}; // no such file: the defaults hold
   }
 }

@@ -1,4 +1,4 @@
-// The emoji of the picker. Everything that the keyboard can enter works too; these are the frequent ones.
+// The frequent emoji, for the picker.
 
 export const QUICK = ["👍", "❤️", "😂", "🎉"] as const;
 

@@ -1,5 +1,5 @@
-// Rows of the timeline: each message with its decorations. Consecutive messages of an author within five minutes form a
-// group with one name and one picture.
+// Rows of the timeline: a message with the decorations around the bubble. Consecutive messages of an author within five
+// minutes form a group with a single name and picture.
 
 import { dayOf } from "@/model/times";
 import type { ShownMessage } from "@/model/timeline";
@@ -7,7 +7,7 @@ import type { ShownMessage } from "@/model/timeline";
 export interface Row {
   key: string;
   message: ShownMessage;
-  /** First and last message of its group. */
+  /** First and last message of a group. */
   first: boolean;
   last: boolean;
   /** The first message of a day carries the date. */

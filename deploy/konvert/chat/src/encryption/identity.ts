@@ -1,12 +1,12 @@
 // A user's key pair and its public form: the text in the `public_key` field, which every user may read. The text also
-// holds a backup of the private key, sealed with the recovery code. The code has 120 random bits, so the backup may be
+// holds a backup of the private key, sealed with the recovery code. With 120 random bits in the code, the backup may be
 // public.
 
 import { fromBase64, newKeyPair, newRecoveryCode, newSalt, recoveryKey, sealText, toBase64, unsealText } from "./crypto";
 import type { KeyPair, Sealed } from "./crypto";
 
 export interface Identity extends KeyPair {
-  /** Kept on the device, so that the user can read it in the settings. */
+  /** Kept on the device, for the settings. */
   recoveryCode: string;
 }
 
@@ -18,7 +18,7 @@ interface Published {
 
 const BOUND = "konvert identity";
 
-/** A new key pair. A demo user's code is derived from the public demo password, so that every device can unlock. */
+/** A new key pair. A demo user's code is derived from the public demo password, which unlocks every device. */
 export async function newIdentity(demoCode?: string): Promise<Identity> {
   return { ...(await newKeyPair()), recoveryCode: demoCode ?? newRecoveryCode() };
 }

@@ -1,12 +1,12 @@
-// The keys of a room. A keyring holds all keys that the room ever had, so that earlier messages stay readable after a
-// new key; the first key is the one for new messages.
+// The keys of a room. A keyring holds the present key, which comes first and encrypts new messages, and all earlier
+// keys, for earlier messages.
 
 import { importAes, newRoomKey, sealText, unsealText } from "./crypto";
 
 export interface RoomKey {
   id: string;
   raw: string;
-  /** Number of the key in its room: a new key has the next number. */
+  /** Number of the key in the room: a new key has the next number. */
   number: number;
 }
 
@@ -25,8 +25,8 @@ export async function withNewKey(ring: Keyring): Promise<Keyring> {
 }
 
 /**
- * All keys of both rings, the newest first. Two members may make a room's first key at the same moment: both keys stay,
- * and every member uses the one with the smaller id.
+ * The keys of both rings, the newest first. Two members may make a room's first key at the same moment: both keys stay,
+ * and every member encrypts with the key of the smaller id.
  */
 export function merge(one: Keyring, other: Keyring): Keyring {
   const keys = new Map([...one, ...other].map((key) => [key.id, key]));

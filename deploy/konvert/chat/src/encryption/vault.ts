@@ -1,4 +1,4 @@
-// Keys on this device: one IndexedDB database for all users of the browser.
+// Keys on the device: one IndexedDB database for the browser's users.
 
 import type { Identity } from "./identity";
 import type { Keyring } from "./keyring";

@@ -13,7 +13,7 @@ export const LANGUAGES: readonly { value: Language; label: string }[] = [
 
 const KEY = "konvert.language";
 
-/** The language of this browser: the user's choice, or the first supported one of `navigator.languages`. */
+/** The first language: the user's choice, or the first supported one of `navigator.languages`. */
 export function preferredLanguage(): Language {
   const chosen = localStorage.getItem(KEY);
   const wanted = [chosen ?? "", ...navigator.languages].map((tag) => tag.slice(0, 2).toLowerCase());
@@ -27,7 +27,7 @@ export async function changeLanguage(language: Language): Promise<void> {
   await i18next.changeLanguage(language);
 }
 
-/** English is part of the first bundle, since it fills gaps; other languages load when they are chosen. */
+/** English is part of the first bundle, as the fallback; Russian loads when chosen. */
 async function load(language: Language): Promise<void> {
   if (language === "ru" && !i18next.hasResourceBundle("ru", "translation")) {
     i18next.addResourceBundle("ru", "translation", (await import("./ru")).ru);

@@ -12,7 +12,7 @@ import { send } from "./sending";
 import { meId } from "./session";
 import { change, put, takeAway, type ShownMessage } from "./timeline";
 
-/** Adds one's own reaction, or takes it back. It is shown at once, and undone if the server refuses. */
+/** Adds or removes the user's own reaction. The change is shown at once, and undone if the server refuses. */
 export async function react(message: ShownMessage, emoji: string): Promise<void> {
   const users = message.reactions[emoji] ?? [];
   const own = users.includes(meId());
@@ -46,8 +46,8 @@ export async function unpin(roomId: string, messageId: string): Promise<void> {
 }
 
 /**
- * Encrypted content is decrypted here and encrypted for the other room. Files that are encrypted, or are going to be,
- * are sent again, since the server cannot do this.
+ * Encrypted content is decrypted on the device and encrypted for the target room. Messages with encrypted files, or for
+ * an encrypted room, are sent again with the files: the server cannot decrypt.
  */
 export async function forward(message: ShownMessage, roomId: string): Promise<boolean> {
   return attempt(async () => {

@@ -1,4 +1,4 @@
-// The one adapter of this page.
+// The page's adapter.
 
 import type { IBackendAdapter } from "konvert-backend-adapter/interface";
 

@@ -1,10 +1,10 @@
-// What a message says: plain text and files, or the encrypted form of both.
+// Content of a message: plain text and files, or the encrypted form.
 
 import type { Message } from "konvert-backend-adapter/interface";
 import { decryptText, encryptText, readEnvelope, type Keyring } from "@/encryption/keyring";
 import { keyringForWriting, keyringOf } from "./secrecy";
 
-/** Description of an encrypted file: the server sees only its size. */
+/** Description of an encrypted file: the server sees only the size. */
 export interface FileNote {
   name: string;
   type: string;
@@ -16,7 +16,7 @@ export interface Content {
   files: readonly FileNote[];
 }
 
-/** Text with files, inside the encryption. A message without files is its plain text there. */
+/** Prefix of encrypted content with files. Without files, the encrypted content is the text alone. */
 const PARTS = "\u0001parts:";
 
 export function pack({ text, files }: Content): string {
@@ -34,7 +34,7 @@ export function unpack(plain: string): Content {
 
 export const isSecret = (content: string): boolean => readEnvelope(content) !== null;
 
-// Decrypted contents by ciphertext: a message is decrypted once, however often it is drawn.
+// Decrypted contents by ciphertext: a message is decrypted once for any number of drawings.
 const read = new Map<string, Content>();
 const MOST_READ = 20_000;
 
@@ -43,7 +43,7 @@ export const contentNow = (message: Pick<Message, "content">): Content | null =>
   return read.get(message.content) ?? null;
 };
 
-/** The content, or null as long as this device lacks the key. `ask`: look for new keys on the server. */
+/** The content, or null as long as the device lacks the key. `ask`: look for new keys on the server. */
 export async function readContent(message: Pick<Message, "content" | "room_id">, { ask = false } = {}): Promise<Content | null> {
   const known = contentNow(message);
   if (known) return known;

@@ -1,12 +1,12 @@
-// Unsent texts, per user and room, in the browser's storage: they survive a reload, a crash and a log-in again.
+// Unsent texts, per user and room, in the browser's storage: drafts survive a reload, a crash and a new login.
 
 import { create } from "zustand";
 
 export interface Draft {
   text: string;
-  /** Message that this one answers. */
+  /** Id of the answered message. */
   replyTo?: string;
-  /** Message that is being edited; the draft is its new text. */
+  /** Id of the edited message; the draft is the new text. */
   editing?: string;
 }
 
@@ -32,7 +32,7 @@ export function openDrafts(user: string): void {
       const draft = JSON.parse(localStorage.getItem(key) ?? "") as Draft;
       if (typeof draft.text === "string") drafts[key.slice(prefix(user).length)] = draft;
     } catch {
-      localStorage.removeItem(key); // written by something else
+      localStorage.removeItem(key); // not a draft
     }
   }
   useDrafts.setState({ user, drafts });

@@ -27,7 +27,7 @@ export function openFriends(_user: string): void {
     onNotification: ({ type }) => void (type.startsWith("friend") && loadFriends()),
     onRoomKey: ({ roomId, encryptedKey }) => void takeSealed(roomId, encryptedKey),
     onResync: () => void loadFriends(),
-    onError: () => undefined, // the connection banner shows it
+    onError: () => undefined, // shown by the connection banner
   });
 }
 

@@ -1,10 +1,10 @@
-// Time from the server's commit of a message to its drawing on this screen.
+// Latency of a message, from the server's commit to the screen.
 
 import type { Message } from "konvert-backend-adapter/interface";
 import { create } from "zustand";
 
 const KEPT = 200;
-/** Older messages arrived late because nobody was connected, which says nothing about the speed. */
+/** Milliseconds. Later messages waited for a connection, and say nothing about the latency. */
 const LIVE = 30_000;
 
 interface Measures {
@@ -14,10 +14,10 @@ interface Measures {
 
 export const useMeasures = create<Measures>(() => ({ latencies: [] }));
 
-/** Difference between the server's clock and this one, as the adapter's or the user's own messages show it. */
+/** Clock difference between server and device in milliseconds, from the user's own messages. */
 let offset = 0;
 
-/** A write that took place between two moments of this clock, with the server's time of it. */
+/** Compares the clocks: the server's time of a write, and the device's time before and after the write. */
 export function compareClocks(began: number, ended: number, server: string): void {
   const at = Date.parse(server);
   if (at < began) offset = at - (began + ended) / 2;
@@ -25,7 +25,7 @@ export function compareClocks(began: number, ended: number, server: string): voi
   else offset = 0;
 }
 
-/** Ids of the measured messages: one's own arrive twice, as the answer of the write and as an event. */
+/** Ids of the measured messages: the user's own arrive twice, as the answer of the write and as an event. */
 const measured = new Set<string>();
 
 export function measure(message: Message): void {
@@ -33,7 +33,7 @@ export function measure(message: Message): void {
   if (measured.size > 1_000) measured.clear();
   measured.add(message.id);
   const committed = Date.parse(message.updated_at ?? message.created_at) - offset;
-  // Two frames later the browser has drawn it. A hidden page draws nothing.
+  // Two frames later the message is drawn. A hidden page draws nothing.
   requestAnimationFrame(() =>
     requestAnimationFrame(() => {
       const latency = Date.now() - committed;

@@ -1,4 +1,4 @@
-// Users that this page has seen, and their online statuses.
+// Users by id, as far as loaded, and the online statuses of users on the screen.
 
 import type { RealtimeStatus, User } from "konvert-backend-adapter/interface";
 import { useEffect } from "react";
@@ -28,7 +28,7 @@ export function rememberPeople(users: readonly User[]): void {
 
 const asked = new Set<string>();
 
-/** Loads a user once. A user who cannot be loaded stays unknown: the message has a copy of the name. */
+/** Loads a user once. A user who cannot be loaded stays unknown: messages carry a copy of the name. */
 export function needPerson(id: string): void {
   if (!id || asked.has(id) || personNow(id)) return;
   asked.add(id);
@@ -49,7 +49,7 @@ export function usePerson(id: string): Person | undefined {
   return usePeople((state) => state.people[id]);
 }
 
-// One subscription for each user whose status is on the screen, however many views show it.
+// One subscription per user with a status on the screen, for any number of views.
 const watched = new Map<string, { users: number; stop: () => void }>();
 
 function watchStatus(id: string): () => void {
@@ -69,7 +69,7 @@ function watchStatus(id: string): () => void {
   };
 }
 
-/** Keeps the statuses of these users fresh while the view is shown. */
+/** Keeps the statuses of the users fresh while the view is shown. */
 export function useStatuses(ids: readonly string[]): Record<string, RealtimeStatus> {
   const key = ids.join(" ");
   useEffect(() => {

@@ -9,7 +9,7 @@ import { attempt } from "./problems";
 import { isEncrypted, useSecrecy } from "./secrecy";
 import { meId, useSession } from "./session";
 
-/** A room with everything that views derive from it. */
+/** A room with the values that views derive. */
 export interface RoomView extends Room {
   unread: number;
   mentioned: boolean;
@@ -19,7 +19,7 @@ export interface RoomView extends Room {
   owner: boolean;
   mayWrite: boolean;
   mayPin: boolean;
-  /** New messages of this room are encrypted. */
+  /** Whether new messages are encrypted. */
   encrypted: boolean;
   /** The other user of a direct room. */
   other: string | null;
@@ -40,7 +40,7 @@ export function openRooms(_user: string): void {
     (rooms) => {
       useRooms.setState({ rooms: Object.fromEntries(rooms.map((room) => [room.id, room])), loaded: true });
     },
-    { onError: () => undefined }, // the connection banner shows it
+    { onError: () => undefined }, // shown by the connection banner
   );
 }
 
@@ -92,7 +92,7 @@ export function useRoom(id: string): RoomView | undefined {
   return useMemo(() => room && viewOf(room, user?.id ?? "", isMuted(user)), [room, user, secrecy]);
 }
 
-/** The rooms of the list, those with the latest activity first. */
+/** The rooms of the list, the latest activity first. */
 export function useRoomList(): RoomView[] {
   const rooms = useRooms((state) => state.rooms);
   const user = useSession((state) => state.user);

@@ -1,7 +1,7 @@
-// End-to-end encryption of private and direct rooms: this user's identity, and the keyrings of the rooms.
+// End-to-end encryption of private and direct rooms: the user's identity, and the keyrings of the rooms.
 //
-// Each member holds the room's keyring, sealed for their public key on the server. Members who have it share it with
-// members who lack it: at an invitation, and whenever they see a member with a new public key.
+// The server stores a room's keyring once for every member, sealed for the member's public key. Members with the keyring
+// share the keyring with members without: at an invitation, and when a member has a new public key.
 
 import type { Room, User } from "konvert-backend-adapter/interface";
 import { create } from "zustand";
@@ -32,7 +32,7 @@ export const useSecrecy = create<Secrecy>(() => CLOSED);
 export const isEncrypted = (room: Pick<Room, "type">): boolean =>
   room.type !== "public" && ["on", "locked"].includes(useSecrecy.getState().state);
 
-/** Text of a sealed keyring: `shared` holds the fingerprint of each member's key to whom it has been given. */
+/** Content of a sealed keyring. `shared`: fingerprints of the public keys, by member, for which the keyring was sealed. */
 interface Sealed {
   keys: Keyring;
   shared?: Record<string, string>;
@@ -40,11 +40,11 @@ interface Sealed {
 
 const MOST_KEYS = 40;
 const MOST_SHARED = 60;
-/** Per room: to whose key the keyring has been given, with the newest key at that time. */
+/** Per room: fingerprints of the public keys by member, with the newest room key at the time of sharing. */
 const shared = new Map<string, Record<string, string>>();
 const changed = new Set<(roomId: string) => void>();
 
-/** Calls back when a room has new keys, so that waiting messages can be read. */
+/** Calls back when a room has new keys: locked messages may now be readable. */
 export function onKeys(callback: (roomId: string) => void): () => void {
   changed.add(callback);
   return () => changed.delete(callback);
@@ -90,7 +90,7 @@ async function unlocked(user: User, identity: Identity): Promise<void> {
   await Promise.all(Object.entries(user.room_keys ?? {}).map(([room, sealed]) => takeSealed(room, sealed)));
 }
 
-/** Enters the recovery code on a new device; false if it does not fit. */
+/** Enters the recovery code on a new device; false if the code does not fit. */
 export async function unlock(code: string): Promise<boolean> {
   const { user } = useSecrecy.getState();
   if (!user) return false;
@@ -123,7 +123,7 @@ export async function takeSealed(roomId: string, sealed: string): Promise<boolea
     shared.set(roomId, { ...shared.get(roomId), ...given });
     return await keep(roomId, keys);
   } catch {
-    return false; // sealed for an earlier key of this user, or by another kind of client
+    return false; // sealed for an earlier key of the user, or by a different client
   }
 }
 
@@ -139,7 +139,7 @@ async function keep(roomId: string, keys: Keyring): Promise<boolean> {
   return true;
 }
 
-/** The keys of a room, from this page, this device or the server. */
+/** The keys of a room, from memory, the device or the server. */
 export async function keyringOf(roomId: string, { ask = false } = {}): Promise<Keyring> {
   const { keyrings, identity } = useSecrecy.getState();
   if (!keyrings[roomId]) await keep(roomId, []);
@@ -150,7 +150,7 @@ export async function keyringOf(roomId: string, { ask = false } = {}): Promise<K
   return useSecrecy.getState().keyrings[roomId] ?? [];
 }
 
-/** The keyring for writing: a room without a key gets its first one. */
+/** The keyring for writing: a room without a key gets a first key. */
 export async function keyringForWriting(roomId: string): Promise<Keyring> {
   const known = await keyringOf(roomId);
   if (known.length) return known;
@@ -159,7 +159,7 @@ export async function keyringForWriting(roomId: string): Promise<Keyring> {
   return useSecrecy.getState().keyrings[roomId] ?? [];
 }
 
-/** A new key for future messages, after a member was removed. Members get it; earlier messages keep their keys. */
+/** Makes a new key for future messages, after the removal of a member, and shares the key. Earlier messages keep their keys. */
 export async function renewKeys(roomId: string): Promise<void> {
   const known = await keyringOf(roomId);
   if (!known.length) return;
@@ -169,7 +169,7 @@ export async function renewKeys(roomId: string): Promise<void> {
 
 const sharing = new Map<string, Promise<void>>();
 
-/** Gives the keyring to all members who have a public key and lack it. Calls for one room follow each other. */
+/** Gives the keyring to members with a public key and without the keyring. Calls for the same room run in turn. */
 export function shareKeys(roomId: string): Promise<void> {
   const next = (sharing.get(roomId) ?? Promise.resolve()).then(() => give(roomId)).catch(() => undefined);
   sharing.set(roomId, next);
@@ -192,7 +192,6 @@ async function give(roomId: string): Promise<void> {
     given[member.user.id] = mark;
     missing.push({ id: member.user.id, publicKey });
   }
-  // Nothing to do if only this user's own copy lacks.
   if (!missing.length) return;
   const text: Sealed = { keys, ...(members.length <= MOST_SHARED && { shared: given }) };
   const sealed = await Promise.all(missing.map(async ({ id, publicKey }) => [id, await sealFor(publicKey, JSON.stringify(text), roomId)] as const));

@@ -1,5 +1,5 @@
-// Sending, editing and sending again. Texts wait in the adapter's outbox while the network is away; files wait in this
-// page, since the browser's storage is too small for them.
+// Sending, editing and sending again. Texts wait in the adapter's outbox while the network is away; files wait in
+// memory, since the browser's storage is too small for files.
 
 import type { Message, MessageType } from "konvert-backend-adapter/interface";
 import { create } from "zustand";
@@ -21,7 +21,7 @@ interface Outgoing {
   mentions?: string[];
 }
 
-/** Messages with files that the server has not stored. */
+/** Messages with files, until the server has stored the message. */
 const held = new Map<string, { text: string; options: Outgoing; message: Message }>();
 
 const LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789";
@@ -109,7 +109,7 @@ export function retry(message: ShownMessage): void {
     .finally(count);
 }
 
-/** Removes a message that was not sent; its text returns to an empty composer. */
+/** Removes an unsent message; the text returns to the composer if the composer is empty. */
 export function discard(message: ShownMessage): void {
   if (!held.delete(message.id)) backend().discardMessage(message.id);
   takeAway(message.room_id, message.id);
@@ -130,7 +130,7 @@ export async function edit(roomId: string, id: string, text: string): Promise<vo
   }
 }
 
-/** Number of messages of this page that the server has not stored. */
+/** Number of messages that the server has not stored. */
 export const useUnsent = create<{ count: number }>(() => ({ count: 0 }));
 
 function count(): void {

@@ -1,4 +1,4 @@
-// What begins with a login and ends with it, in this order.
+// Start of the model's parts after a login, and their end, in order.
 
 import type { User } from "konvert-backend-adapter/interface";
 import { closeConnection, openConnection } from "./connection";

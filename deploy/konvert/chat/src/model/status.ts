@@ -11,7 +11,7 @@ export const MODES: readonly UserMode[] = ["online", "away", "dnd", "invisible"]
 
 const useOwnMode = create<{ mode: UserMode }>(() => ({ mode: "online" }));
 
-/** The status as the server knows it; another device may have set it. */
+/** The status from the server, since other devices may set the status too. */
 export function useMode(): UserMode {
   const connected = useConnection((state) => state.state === "connected");
   useEffect(() => {

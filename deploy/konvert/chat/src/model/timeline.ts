@@ -12,7 +12,7 @@ import { onKeys, shareKeys } from "./secrecy";
 import { meId } from "./session";
 import { showTyping, stopTyping } from "./typing";
 
-/** A file of a message: `note` describes an encrypted one. */
+/** A file of a message. `note`: the description, if the file is encrypted. */
 export interface ShownFile {
   key: string;
   name: string;
@@ -24,7 +24,7 @@ export interface ShownMessage extends Omit<Message, "attachments"> {
   key: string;
   mine: boolean;
   encrypted: boolean;
-  /** Null as long as this device cannot decrypt the message. */
+  /** Null as long as the device cannot decrypt the message. */
   text: string | null;
   attachments: readonly ShownFile[];
   /** Why the message was not sent, in the user's language. */
@@ -84,7 +84,7 @@ export function shown(message: Message): ShownMessage {
 }
 
 const byTime = (a: ShownMessage, b: ShownMessage): number =>
-  // What is not stored yet stands at the end, in the order of sending.
+  // Pending messages stand at the end, in the order of sending.
   Number(a.state !== undefined) - Number(b.state !== undefined) ||
   a.created_at.localeCompare(b.created_at) ||
   a.id.localeCompare(b.id);
@@ -99,7 +99,7 @@ function inOrder(messages: ShownMessage[]): ShownMessage[] {
 
 const gone = new Set<string>();
 
-/** Puts messages into a room's list, the newer state of each one. */
+/** Puts messages into a room's list; the newer state of a message replaces the older. */
 export function put(roomId: string, incoming: readonly Message[]): void {
   const fresh = incoming.filter(({ id }) => !gone.has(id));
   if (!fresh.length) return;
@@ -167,7 +167,7 @@ function again(message: ShownMessage): Pick<ShownMessage, "text" | "attachments"
 
 const open = new Map<string, { stop: Unsubscribe; users: number }>();
 
-/** Follows a room while a view shows it. A room that was open stays followed, so that its messages are there at once. */
+/** Follows a room while a view shows the room, and for a while after: the messages are then shown at once. */
 export function openRoom(roomId: string): () => void {
   const entry = open.get(roomId);
   if (entry) open.delete(roomId); // moves to the end: the most recently used
@@ -217,7 +217,7 @@ function follow(roomId: string): Unsubscribe {
         change(roomId, { closed: true });
         if (deleted) dropRoom(roomId);
       },
-      onError: () => undefined, // the connection banner shows it
+      onError: () => undefined, // shown by the connection banner
     },
   );
 }
@@ -231,7 +231,7 @@ export async function loadNewest(roomId: string): Promise<void> {
     const present = new Set(messages.map(({ id }) => id));
     change(roomId, (old) => {
       const kept = old.messages.filter((one) => present.has(one.id) || one.state === "failed" || one.state === "pending");
-      // The pages join if the new page reaches back to what was there.
+      // The pages join if the new page overlaps the messages in memory.
       const overlap = old.messages.some(({ id }) => present.has(id)) || cursor === null;
       const earlier = overlap ? old.messages.filter((one) => !one.state && one.created_at < oldest) : [];
       return {
@@ -254,7 +254,7 @@ export async function loadOlder(roomId: string): Promise<void> {
   if (cursor === null || failed) return loadNewest(roomId);
   change(roomId, { loading: true });
   try {
-    // The longer somebody reads backwards, the larger the pages.
+    // The further back a user reads, the larger the pages.
     const limit = Math.min(500, Math.max(100, timelineNow(roomId).messages.length));
     const page = await backend().getMessages(roomId, { limit, before: cursor });
     put(roomId, page.messages);

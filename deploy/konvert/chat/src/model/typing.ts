@@ -1,4 +1,4 @@
-// Who is typing in which room.
+// Typing users by room.
 
 import { create } from "zustand";
 import { backend } from "./backend";
