@@ -53,7 +53,8 @@ impl Page {
         match self {
             Self::Built(folder) => {
                 say(format_args!("the page is {}", folder.display()));
-                copy(folder, public).with_context(|| format!("cannot copy {} to {}", folder.display(), public.display()))
+                copy(folder, public)
+                    .with_context(|| format!("cannot copy {} to {}", folder.display(), public.display()))
             }
             Self::Plain => {
                 fs::create_dir_all(public)?;

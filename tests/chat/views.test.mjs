@@ -146,6 +146,8 @@ for (const { name, options, texts } of looks) {
     await say(page, "How fast is it?");
     await sent(page, "How fast is it?");
     await page.getByText(/median|обычно/).waitFor();
+    const delivered = page.getByText(/^(Delivered live|Доставлено сразу)$/).locator("xpath=following-sibling::dd");
+    await until(async () => Number(await delivered.innerText()) > 0, "the delivered message to be counted");
     await seen("panel");
     await page.getByRole("complementary").getByRole("button", { name: word.close }).click();
     await context.setOffline(true);
