@@ -3,6 +3,7 @@
 //! Progress goes to stderr; stdout has only the result. All state is in one directory, kept for the next run.
 
 mod announcement;
+mod page;
 mod ports;
 mod servers;
 mod site;
@@ -35,6 +36,10 @@ pub struct Options {
     gateway_port: u16,
     pocketbase_port: u16,
     pocketbase: Option<PathBuf>,
+    /// Directory of the page, if it is not the built chat beside the sources.
+    site: Option<PathBuf>,
+    /// Serve the embedded page, whether the chat has been built or not.
+    plain: bool,
     headless: bool,
     /// Settings of the gateway, as flags.
     settings: Vec<String>,
@@ -79,6 +84,22 @@ pub fn command() -> Command {
         .arg(port("port-gateway", "8000", "Port of the gateway; the admin listener takes the next one; 0: free ports"))
         .arg(port("port-pocketbase", "8090", "Port of PocketBase; 0: a free port"))
         .arg(
+            option(
+                "site",
+                "DIR",
+                "Directory of a built page with an index.html; without it, the chat in deploy/konvert/chat/dist if that \
+                 has been built beside this program's sources, else a plain page",
+            )
+            .value_parser(value_parser!(PathBuf))
+            .conflicts_with("plain"),
+        )
+        .arg(
+            Arg::new("plain")
+                .long("plain")
+                .action(ArgAction::SetTrue)
+                .help("Serve the plain page, even where the chat has been built"),
+        )
+        .arg(
             Arg::new("headless")
                 .long("headless")
                 .action(ArgAction::SetTrue)
@@ -111,6 +132,8 @@ impl Options {
             gateway_port: port("port-gateway"),
             pocketbase_port: port("port-pocketbase"),
             pocketbase: path("pocketbase").or_else(|| std::env::var_os("POCKETBASE").map(PathBuf::from)),
+            site: path("site"),
+            plain: arguments.get_flag("plain"),
             headless: arguments.get_flag("headless"),
             settings: settings.collect(),
         })

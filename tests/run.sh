@@ -6,8 +6,9 @@
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
 #                  example
-#     quickstart   deploy/quickstart.sh, and its demo chat in a real browser
+#     quickstart   deploy/quickstart.sh, and its plain page in a real browser
 #     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
+#     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
@@ -38,12 +39,12 @@ main() {
   fi
   for suite; do
     case $suite in
-      rust | node | quickstart | adapter) ;;
+      rust | node | quickstart | adapter | chat) ;;
       -h | --help) usage; return ;;
-      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart, adapter (see --help)" ;;
+      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart, adapter, chat (see --help)" ;;
     esac
   done
-  [[ $# -gt 0 ]] || suites=(rust node quickstart adapter)
+  [[ $# -gt 0 ]] || suites=(rust node quickstart adapter chat)
 
   mkdir -p "$logs"
   for suite in "${suites[@]}"; do "prepare_$suite"; done
@@ -119,6 +120,15 @@ run_adapter() {
   run_node_tests 2 "$1" tests/adapter/*.test.mjs
 }
 count_adapter() { count_tap "$@"; }
+
+prepare_chat() {
+  prepare_quickstart
+  need_npm_packages deploy/konvert/chat
+  say "building the chat"
+  npm run --silent --prefix deploy/konvert/chat build
+}
+run_chat() { build_gateway; run_node_tests 2 "$1" tests/chat/*.test.mjs; }
+count_chat() { count_tap "$@"; }
 
 # run_node_tests COUNT LOG FILE...: runs COUNT files at once. Output for readers goes to stdout, output for counting to
 # LOG.

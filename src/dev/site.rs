@@ -1,5 +1,6 @@
 //! The directory of a `dev` run, and the servers that use the directory.
 
+use super::page::Page;
 use super::ports::Ports;
 use super::servers::{Recipe, Servers};
 use super::{Options, say};
@@ -16,15 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// Static files that PocketBase serves: the demo page and the SDKs of the page.
-const PAGE: [(&str, &str); 3] = [
-    ("index.html", include_str!("../../deploy/demo/index.html")),
-    ("centrifuge.js", include_str!("../../deploy/demo/centrifuge.js")),
-    ("pocketbase.es.mjs", include_str!("../../deploy/demo/pocketbase.es.mjs")),
-];
 const SEED: (&str, &str) = (
-    "pb_migrations/1795219270_demo_seed.js",
-    include_str!("../../deploy/demo/pocketbase/pb_migrations/1795219270_demo_seed.js"),
+    "pb_migrations/1796083270_demo_seed.js",
+    include_str!("../../deploy/demo/pocketbase/pb_migrations/1796083270_demo_seed.js"),
 );
 pub const SUPERUSER: &str = "admin@example.com";
 /// The seed's users (id, name, e-mail, password) and room.
@@ -40,6 +35,7 @@ pub struct Site {
     ports: Ports,
     host: IpAddr,
     public_url: Option<String>,
+    page: Page,
     settings: Vec<String>,
     secret: String,
     pub superuser_password: String,
@@ -59,11 +55,12 @@ impl Site {
                 data.display()
             );
         }
+        let page = Page::choose(options.site.as_deref(), options.plain)?;
         let ports = Ports::choose(options.host, options.gateway_port, options.pocketbase_port)?;
         let secret = kept_secret(&data.join("gateway-secret"), crate::random::token::<32>)?;
         let superuser_password = kept_secret(&data.join("superuser-password"), crate::random::token::<10>)?;
         let (host, public_url, settings) = (options.host, options.public_url.clone(), options.settings.clone());
-        Ok(Self { data, pocketbase, ports, host, public_url, settings, secret, superuser_password, _lock: lock })
+        Ok(Self { data, pocketbase, ports, host, public_url, page, settings, secret, superuser_password, _lock: lock })
     }
 
     /// Writes hooks, migrations and page, and creates PocketBase's data with the superuser and the demo's content.
@@ -73,11 +70,8 @@ impl Site {
             say(format_args!("edited files in {} are kept:\n{}", self.data.display(), report.text.trim_end()));
         }
         fs::write(self.data.join(SEED.0), SEED.1)?;
-        let public = self.data.join("pb_public");
-        fs::create_dir_all(&public)?;
-        for (name, text) in PAGE {
-            fs::write(public.join(name), text)?;
-        }
+        let public = self.public();
+        self.page.write(&public)?;
         fs::write(public.join("config.json"), serde_json::to_string_pretty(&self.page_config())?)?;
         // Applies the migrations as well.
         let mut upsert = Command::new(&self.pocketbase);
@@ -95,7 +89,7 @@ impl Site {
         let mut arguments = self.pocketbase_folders();
         arguments.push("serve".into());
         arguments.push(format!("--http={}", SocketAddr::new(self.host, self.ports.pocketbase)).into());
-        arguments.push(flag("--publicDir", &self.data.join("pb_public")));
+        arguments.push(flag("--publicDir", &self.public()));
         let (program, log) = (self.pocketbase.clone(), self.data.join("pocketbase.log"));
         let environment = self.environment();
         servers.start(Recipe { name: "PocketBase", program, arguments, environment, log, restarts: false })?;
@@ -159,6 +153,11 @@ impl Site {
     fn page_config(&self) -> Value {
         let any_host = self.host.is_unspecified() && self.public_url.is_none();
         json!({"websocket": self.websocket_url(), "anyHost": any_host, "room": ROOM, "users": self.users()})
+    }
+
+    /// Directory that PocketBase serves. It is made anew in each run, so no file of the user belongs there.
+    fn public(&self) -> PathBuf {
+        self.data.join("site")
     }
 
     fn pocketbase_address(&self) -> SocketAddr {

@@ -107,9 +107,12 @@ export class Lab {
     if (failed.length) throw new AggregateError(failed, failed.map(String).join("; "));
   }
 
-  /** Runs deploy/quickstart.sh with data in the lab's folder; returns the addresses and logins that it prints. */
+  /**
+   * Runs deploy/quickstart.sh with the plain page and with data in the lab's folder; returns the addresses and logins
+   * that it prints.
+   */
   async quickstart() {
-    const options = ["--headless", "--port-gateway=0", "--port-pocketbase=0", `--data=${join(this.folder, "data")}`];
+    const options = ["--headless", "--plain", "--port-gateway=0", "--port-pocketbase=0", `--data=${join(this.folder, "data")}`];
     const env = { KONVERT_GATEWAY: gatewayBinary };
     const server = this.start("quickstart", join(root, "deploy/quickstart.sh"), options, { env, stdout: "pipe" });
     let line = "";

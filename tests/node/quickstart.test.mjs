@@ -15,9 +15,10 @@ after(() => lab.stop());
 
 let runs = 0;
 
-/** Starts the quickstart; `stdout` collects the output. The first run may build the gateway. */
+/** Starts the quickstart with the plain page; `stdout` collects the output. The first run may build the gateway. */
 function quickstart(args, env) {
-  const server = lab.start(`quickstart-${++runs}`, join(root, "deploy/quickstart.sh"), args, { env, stdout: "pipe" });
+  const options = ["--plain", ...args];
+  const server = lab.start(`quickstart-${++runs}`, join(root, "deploy/quickstart.sh"), options, { env, stdout: "pipe" });
   server.stdout = "";
   server.process.stdout.on("data", (chunk) => (server.stdout += chunk));
   return server;
@@ -142,6 +143,12 @@ check(
     for (const url of [gateway, admin]) assert.ok(await refuses(url), `${url} still listens`);
   },
 );
+
+check("a directory without a page is refused, with the way to build one", async () => {
+  const server = lab.start("quickstart-site", join(root, "deploy/quickstart.sh"), [...anywhere, `--data=${data}`, `--site=${lab.folder}`], { stdout: "pipe" });
+  assert.equal(await server.ended, "exit 2");
+  assert.match(server.output, /has no index\.html; build the chat there \(npm ci/);
+});
 
 check("a second run in the same directory is refused", async () => {
   const server = await headless();

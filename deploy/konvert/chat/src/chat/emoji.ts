@@ -1,0 +1,12 @@
+// The frequent emoji, for the picker.
+
+export const QUICK = ["👍", "❤️", "😂", "🎉"] as const;
+
+export const EMOJI: readonly string[] = [
+  ..."👍 👎 ❤️ 🔥 🎉 👏 🙏 💪 👌 🤝 👋 ✌️ 🤔 👀 💯 ✅".split(" "),
+  ..."😀 😄 😁 😂 🤣 😊 😇 🙂 😉 😍 🥰 😘 😋 😎 🤩 🥳".split(" "),
+  ..."🤗 🤭 🤫 😐 😏 🙄 😬 😴 🤒 😵 😕 😟 😢 😭 😤 😡".split(" "),
+  ..."😱 😳 🥺 😅 🤯 🤷 🤦 🙈 💔 💙 💚 ⭐ ☀️ 🌈 ☕ 🍕".split(" "),
+  ..."🍰 🍺 🎁 🎂 🎵 ⚽ 🏆 🚀 🚗 ✈️ 🏠 💡 📌 📎 📅 ⏰".split(" "),
+  ..."💻 📱 🐛 🔧 🔒 🔑 ❓ ❗ ⚠️ ❌ ➕ 🆗 🆕 🐱 🐶 🦊".split(" "),
+];

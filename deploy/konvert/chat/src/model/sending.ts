@@ -1,0 +1,140 @@
+// Sending, editing and sending again. Texts wait in the adapter's outbox while the network is away; files wait in
+// memory, since the browser's storage is too small for files.
+
+import type { Message, MessageType } from "konvert-backend-adapter/interface";
+import { create } from "zustand";
+import { BackendError } from "konvert-backend-adapter/errors";
+import { backend } from "./backend";
+import { writeContent } from "./content";
+import { draftOf, keepDraft } from "./drafts";
+import { sealFiles } from "./files";
+import { compareClocks, measure } from "./measure";
+import { isMuted, roomNow, viewOf } from "./rooms";
+import { problemText, report } from "./problems";
+import { meId, useSession } from "./session";
+import { change, put, takeAway, timelineNow, type ShownMessage } from "./timeline";
+import { nameOf } from "./people";
+
+interface Outgoing {
+  replyTo?: string | undefined;
+  files?: readonly File[];
+  mentions?: string[];
+}
+
+/** Messages with files, until the server has stored the message. */
+const held = new Map<string, { text: string; options: Outgoing; message: Message }>();
+
+const LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789";
+const newId = (): string => [...crypto.getRandomValues(new Uint8Array(15))].map((byte) => LETTERS[byte % 36]).join("");
+
+function encrypts(roomId: string): boolean {
+  const room = roomNow(roomId);
+  return room !== undefined && viewOf(room, meId(), isMuted(useSession.getState().user)).encrypted;
+}
+
+function typeOf(files: readonly File[]): MessageType {
+  if (!files.length) return "text";
+  return files.every((file) => file.type.startsWith("image/")) ? "image" : "file";
+}
+
+export async function send(roomId: string, text: string, options: Outgoing): Promise<void> {
+  const me = useSession.getState().user;
+  const files = options.files ?? [];
+  const message: Message = {
+    id: newId(),
+    room_id: roomId,
+    sender_id: meId(),
+    sender_username: me?.username ?? "",
+    sender_display_name: nameOf(me ?? undefined),
+    content: text,
+    type: typeOf(files),
+    created_at: new Date().toISOString(),
+    reactions: {},
+    state: "pending",
+    ...(options.replyTo && { reply_to: options.replyTo }),
+    ...(options.mentions?.length && { mentions: options.mentions }),
+  };
+  put(roomId, [{ ...message, attachments: files.map((file) => ({ name: file.name, url: URL.createObjectURL(file) })) }]);
+  held.set(message.id, { text, options, message });
+  count();
+  await deliver(message.id);
+}
+
+async function deliver(id: string): Promise<void> {
+  const entry = held.get(id);
+  if (!entry) return;
+  const { text, options, message } = entry;
+  const files = options.files ?? [];
+  const encrypted = encrypts(message.room_id);
+  const began = Date.now();
+  try {
+    const sealed = encrypted ? await sealFiles(message.room_id, files) : [...files];
+    const notes = files.map(({ name, type, size }) => ({ name, type, size }));
+    const content = await writeContent(message.room_id, { text, files: encrypted ? notes : [] }, encrypted);
+    const { message: result } = await backend().sendMessage(message.room_id, content, message.type, options.replyTo, {
+      id,
+      ...(sealed.length && { files: sealed }),
+      ...((encrypted || options.mentions?.length) && { mentions: options.mentions ?? [] }),
+    });
+    // The adapter keeps a text that waits for the network.
+    held.delete(id);
+    put(message.room_id, [result]);
+    if (result.state) return;
+    compareClocks(began, Date.now(), result.created_at);
+    measure(result);
+  } catch (error) {
+    refuse(message, error);
+  } finally {
+    count();
+  }
+}
+
+function refuse(message: Pick<Message, "id" | "room_id">, error: unknown): void {
+  if (!(error instanceof BackendError)) console.error(error);
+  change(message.room_id, ({ messages }) => ({
+    messages: messages.map((one) => (one.id === message.id ? { ...one, state: "failed", problem: problemText(error) } : one)),
+  }));
+}
+
+/** Sends a failed message again. */
+export function retry(message: ShownMessage): void {
+  change(message.room_id, ({ messages }) => ({
+    messages: messages.map(({ problem: _, ...one }) => (one.id === message.id ? { ...one, state: "pending" } : one)),
+  }));
+  if (held.has(message.id)) return void deliver(message.id);
+  backend()
+    .retryMessage(message.id)
+    .then(({ message: result }) => put(message.room_id, [result]))
+    .catch((error: unknown) => refuse(message, error))
+    .finally(count);
+}
+
+/** Removes an unsent message; the text returns to the composer if the composer is empty. */
+export function discard(message: ShownMessage): void {
+  if (!held.delete(message.id)) backend().discardMessage(message.id);
+  takeAway(message.room_id, message.id);
+  if (message.text && !draftOf(message.room_id).text) keepDraft(message.room_id, { text: message.text });
+  count();
+}
+
+export async function edit(roomId: string, id: string, text: string): Promise<void> {
+  const old = timelineNow(roomId).messages.find((message) => message.id === id);
+  if (old?.text === text) return;
+  try {
+    const content = await writeContent(roomId, { text, files: old?.attachments.flatMap(({ note }) => note ?? []) ?? [] }, encrypts(roomId));
+    const { message } = await backend().editMessage(id, content);
+    put(roomId, [message]);
+  } catch (error) {
+    report(error);
+    if (!draftOf(roomId).text) keepDraft(roomId, { text, editing: id }); // nothing typed is lost
+  }
+}
+
+/** Number of messages that the server has not stored. */
+export const useUnsent = create<{ count: number }>(() => ({ count: 0 }));
+
+function count(): void {
+  const pending = new Set([...backend().getPendingMessages().map(({ id }) => id), ...held.keys()]);
+  useUnsent.setState({ count: pending.size });
+}
+export const countUnsent = count;

@@ -1,0 +1,30 @@
+// Start of the model's parts after a login, and their end, in order.
+
+import type { User } from "konvert-backend-adapter/interface";
+import { closeConnection, openConnection } from "./connection";
+import { openDrafts } from "./drafts";
+import { closeFriends, openFriends } from "./friends";
+import { closePeople, rememberPeople } from "./people";
+import { closeRooms, openRooms } from "./rooms";
+import { closeSecrecy, openSecrecy } from "./secrecy";
+import { closeTimelines } from "./timeline";
+import { closeTyping } from "./typing";
+
+export async function startChat(user: User): Promise<void> {
+  openDrafts(user.id);
+  rememberPeople([user]);
+  await openSecrecy(user);
+  openConnection();
+  openRooms(user.id);
+  openFriends(user.id);
+}
+
+export function stopChat(): void {
+  closeTimelines();
+  closeTyping();
+  closeFriends();
+  closeRooms();
+  closePeople();
+  closeConnection();
+  closeSecrecy();
+}

@@ -1,0 +1,44 @@
+// A question with two answers, in a dialog. `ask` returns the answer.
+
+import { Button, Group, Modal } from "@mantine/core";
+import { useTranslation } from "react-i18next";
+import { create } from "zustand";
+
+interface Question {
+  text: string;
+  action: string;
+  answer: (yes: boolean) => void;
+}
+
+const useQuestion = create<{ question: Question | null }>(() => ({ question: null }));
+
+export function ask(text: string, action: string): Promise<boolean> {
+  return new Promise((answer) => useQuestion.setState({ question: { text, action, answer } }));
+}
+
+export function Confirm() {
+  const { t } = useTranslation();
+  const question = useQuestion((state) => state.question);
+  const answer = (yes: boolean) => {
+    question?.answer(yes);
+    useQuestion.setState({ question: null });
+  };
+  return (
+    <Modal
+      opened={question !== null}
+      onClose={() => answer(false)}
+      title={question?.text}
+      closeButtonProps={{ "aria-label": t("do.close") }}
+      size="sm"
+    >
+      <Group justify="flex-end" mt="md">
+        <Button variant="default" onClick={() => answer(false)}>
+          {t("do.cancel")}
+        </Button>
+        <Button color="red.8" onClick={() => answer(true)} data-autofocus>
+          {question?.action}
+        </Button>
+      </Group>
+    </Modal>
+  );
+}

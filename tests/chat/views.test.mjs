@@ -1,0 +1,222 @@
+// The views of the chat: size of the bundle, time to open, accessibility, a long list, two languages, and screenshots of
+// everything into target/screenshots/.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { ChatLab, act, composer, dist, faults, inChat, log, message, openRoom, say, sent, shot, until } from "./harness.mjs";
+
+const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
+const lab = new ChatLab();
+const check = (name, body) => test(name, lab.explained(body));
+before(lab.explained(() => lab.open()));
+after(() => lab.stop());
+
+check("the first bundle is at most 250 KB gzipped: scripts and style sheets that the page loads before the login", () => {
+  const manifest = JSON.parse(readFileSync(join(dist, ".vite/manifest.json"), "utf8"));
+  const files = new Set(["index.html"]);
+  const add = (name) => {
+    const { file, css = [], imports = [] } = manifest[name];
+    for (const one of [file, ...css]) files.add(one);
+    imports.forEach(add);
+  };
+  add("index.html");
+  const bytes = [...files].reduce((sum, name) => sum + gzipSync(readFileSync(join(dist, name))).length, 0);
+  assert.ok(bytes <= 250 * 1024, `${[...files].join(", ")}: ${bytes} bytes`);
+});
+
+check("the chat opens, from an empty profile to the first message", async (t) => {
+  const alice = await lab.enter(t, "alice");
+  await say(alice, "the door is open");
+  await sent(alice, "the door is open");
+  const page = await lab.page(await lab.context(t));
+  const began = Date.now();
+  await page.goto(`${lab.facts.pocketbase}/?user=bob`);
+  await message(page, "the door is open").waitFor();
+  const took = Date.now() - began;
+  t.diagnostic(`opened after ${took} ms`);
+  assert.ok(took < 15_000, `${took} ms, ten times the usual 1.5 s`);
+});
+
+/** Fills the demo's chats with a conversation that screenshots can show. */
+let filled;
+async function conversation() {
+  const [alice, bob] = await Promise.all([lab.enter(null, "alice"), lab.enter(null, "bob")]);
+  await say(bob, "Good morning! Did the delivery arrive?");
+  await message(alice, "Good morning!").waitFor();
+  await say(alice, "It did, at half past seven. Two boxes are still missing, though.");
+  await say(alice, "I have asked the warehouse: https://example.org/orders/4711");
+  await message(bob, "I have asked").waitFor();
+  await act(bob, "Two boxes", "Reply");
+  await say(bob, "Then let us wait until noon before we call them.");
+  await message(alice, "until noon").waitFor();
+  await alice.getByRole("article").filter({ hasText: "until noon" }).last().hover();
+  await alice.getByRole("button", { name: "Add a reaction: 👍" }).click();
+  await act(alice, "warehouse", "Pin");
+  await say(alice, "🎉");
+  const png = await alice.screenshot({ clip: { x: 0, y: 0, width: 640, height: 420 } });
+  await alice.locator("input[type=file]").setInputFiles([{ name: "boxes.png", mimeType: "image/png", buffer: png }]);
+  await composer(alice).fill("This is how they look");
+  await composer(alice).press("Enter");
+  await bob.getByRole("button", { name: "Open the image boxes.png" }).locator("img").waitFor();
+  await alice.locator("input[type=file]").setInputFiles([{ name: "delivery-note-2026.pdf", mimeType: "application/pdf", buffer: Buffer.from("%PDF") }]);
+  await composer(alice).press("Enter");
+  await bob.getByRole("button", { name: /Download delivery-note-2026.pdf/ }).waitFor();
+  for (const page of [alice, bob]) await page.context().close();
+}
+const ready = () => (filled ??= conversation());
+
+const looks = [
+  { name: "desktop-en-light", options: { locale: "en-GB" }, texts: "en" },
+  { name: "desktop-ru-dark", options: { locale: "ru-RU", colorScheme: "dark" }, texts: "ru" },
+  { name: "phone-en-dark", options: { locale: "en-GB", colorScheme: "dark", ...PHONE }, texts: "en" },
+  { name: "phone-ru-light", options: { locale: "ru-RU", ...PHONE }, texts: "ru" },
+];
+
+const words = {
+  en: { signup: "Sign up", chats: /^Menu/, friends: "Friends", settings: "Settings", panel: "Connection details", search: "Search in messages", searchBox: "Search messages", details: "Room details", fresh: "New chat", room: "Room", close: "Close", back: "Back to chats", code: "Show recovery code", offline: "You are offline", profile: "Profile", loading: "Opening" },
+  ru: { signup: "Регистрация", chats: /^Меню/, friends: "Друзья", settings: "Настройки", panel: "Подробности соединения", search: "Поиск по сообщениям", searchBox: "Поиск по сообщениям", details: "О комнате", fresh: "Новый чат", room: "Комната", close: "Закрыть", back: "К списку чатов", code: "Показать код восстановления", offline: "Нет интернета", profile: "Профиль", loading: "Открываем" },
+};
+
+for (const { name, options, texts } of looks) {
+  check(`every view has no serious fault for axe, and a screenshot: ${name}`, async (t) => {
+    await ready();
+    const context = await lab.context(t, options);
+    const page = await lab.page(context);
+    const word = words[texts];
+    const phone = options.isMobile === true;
+    const seen = async (view) => {
+      await shot(page, `${name}-${view}`);
+      assert.deepEqual(await faults(page), [], `${name}, ${view}`);
+    };
+    const home = async () => {
+      if (phone) await page.getByRole("button", { name: word.back }).click();
+    };
+    await page.goto(lab.facts.pocketbase);
+    await page.getByRole("button", { name: "Alice" }).waitFor();
+    await seen("login");
+    await page.getByText(word.signup, { exact: true }).click();
+    await seen("signup");
+    await page.getByRole("button", { name: "Alice" }).click();
+    await inChat(page);
+    if (phone) await seen("rooms");
+    await openRoom(page, "Demo");
+    await page.getByRole("button", { name: /boxes.png/ }).locator("img").waitFor();
+    await seen("chat");
+    await message(page, "until noon").last().focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("menu").waitFor();
+    await seen("message-menu");
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: word.details }).click();
+    await page.getByRole("heading", { name: word.details }).waitFor();
+    await seen("members");
+    await page.getByRole("complementary").getByRole("button", { name: /Bob/ }).first().click();
+    await page.getByRole("dialog", { name: word.profile }).waitFor();
+    await seen("profile");
+    await page.keyboard.press("Escape");
+    await page.getByRole("complementary").getByRole("button", { name: word.close }).click();
+    await page.getByRole("button", { name: word.search }).click();
+    await page.getByRole("textbox", { name: word.searchBox }).fill("delivery");
+    await page.getByRole("dialog").getByRole("listitem").first().waitFor();
+    await seen("search");
+    await page.keyboard.press("Escape");
+    await home();
+    await page.getByRole("button", { name: word.fresh }).first().click();
+    await page.getByRole("tab", { name: word.room }).click();
+    await seen("new-room");
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: word.chats }).click();
+    await page.getByRole("menu").waitFor();
+    await seen("menu");
+    await page.getByRole("menuitem", { name: word.friends }).click();
+    await page.getByRole("heading", { name: word.friends, level: 1 }).waitFor();
+    await seen("friends");
+    await home();
+    await page.getByRole("button", { name: word.chats }).click();
+    await page.getByRole("menuitem", { name: word.settings }).click();
+    await page.getByRole("button", { name: word.code }).click();
+    await seen("settings");
+    await home();
+    await page.getByRole("button", { name: word.chats }).click();
+    await page.getByRole("menuitem", { name: word.panel }).click();
+    await openRoom(page, "General");
+    await say(page, "How fast is it?");
+    await sent(page, "How fast is it?");
+    await page.getByText(/median|обычно/).waitFor();
+    const delivered = page.getByText(/^(Delivered live|Доставлено сразу)$/).locator("xpath=following-sibling::dd");
+    await until(async () => Number(await delivered.innerText()) > 0, "the delivered message to be counted");
+    await seen("panel");
+    await page.getByRole("complementary").getByRole("button", { name: word.close }).click();
+    await context.setOffline(true);
+    await page.getByText(word.offline).waitFor();
+    await say(page, "👋");
+    await seen("banner");
+    assert.deepEqual(page.problems, []);
+  });
+}
+
+check("an empty account has a first screen that says how to begin", async (t) => {
+  for (const { name, options } of looks) {
+    const page = await lab.page(await lab.context(t, options));
+    const [first, last] = [Date.now().toString(36), "Новикова"];
+    const user = { email: `${first}@example.com`, password: "a-long-password" };
+    await lab.api("POST", "users/records", { ...user, passwordConfirm: user.password, name: `Вера ${last}`, username: `vera_${first}` });
+    await page.goto(lab.facts.pocketbase);
+    await page.getByRole("textbox", { name: /Email|почта/ }).fill(user.email);
+    await page.getByRole("textbox", { name: /Password|Пароль/ }).fill(user.password);
+    await page.getByRole("button", { name: /^(Log in|Войти)$/ }).click();
+    await page.getByText(/No chats yet|Чатов пока нет/).waitFor();
+    await shot(page, `${name}-empty`);
+    assert.deepEqual(await faults(page), []);
+    await page.context().close();
+  }
+});
+
+check("the language and the theme change at once, and stay", async (t) => {
+  const page = await lab.enter(t, "alice");
+  await page.getByRole("button", { name: /^Menu/ }).click();
+  await page.getByRole("menuitem", { name: "Settings" }).click();
+  await page.getByText("Русский").click();
+  await page.getByRole("heading", { name: "Настройки" }).waitFor();
+  await page.getByText("Тёмная").click();
+  await page.locator("html[data-mantine-color-scheme=dark]").waitFor({ state: "attached" });
+  await page.reload();
+  await page.locator("html[lang=ru][data-mantine-color-scheme=dark]").waitFor({ state: "attached" });
+  await page.getByRole("heading", { name: "Настройки" }).waitFor();
+});
+
+check("10,000 messages scroll smoothly: few rows in the document, no long frame", async (t) => {
+  const room = await lab.longRoom(10_000);
+  const page = await lab.enter(t, "alice");
+  await page.goto(`${lab.facts.pocketbase}/?user=alice#/room/${room}`);
+  await message(page, "line 9999").waitFor();
+  // Loads everything, page by page, as a reader does who holds the Home key.
+  await until(
+    async () => {
+      await log(page).evaluate((element) => (element.scrollTop = 0));
+      return (await message(page, /^.*line 0\b/).count()) > 0;
+    },
+    "the first message",
+    60_000,
+  );
+  const result = await log(page).evaluate(async (element) => {
+    const frames = [];
+    let rows = 0;
+    let before = performance.now();
+    for (let step = 0; step < 120; step += 1) {
+      element.scrollTop += 1_500;
+      await new Promise(requestAnimationFrame);
+      const now = performance.now();
+      frames.push(now - before);
+      before = now;
+      rows = Math.max(rows, element.querySelectorAll("article").length);
+    }
+    return { rows, median: frames.sort((a, b) => a - b)[60] };
+  });
+  t.diagnostic(`${result.rows} rows, median frame ${Math.round(result.median)} ms`);
+  assert.ok(result.rows < 200, `${result.rows} rows in the document`);
+  assert.ok(result.median < 170, `median frame of ${result.median} ms, ten times 17`);
+});
