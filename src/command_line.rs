@@ -10,9 +10,15 @@ use std::path::{Path, PathBuf};
 /// Other users of the machine can see a program's flags.
 const HAVE_NO_FLAG: &[&str] = &["secret", "secret_second"];
 
+/// The version, and in a release the commit.
+pub fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    option_env!("KONVERT_COMMIT").map_or_else(|| version.to_owned(), |commit| format!("{version} ({commit})"))
+}
+
 pub fn command() -> Command {
     Command::new("konvert-gateway")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(version())
         .about("A realtime WebSocket gateway beside PocketBase")
         .after_help(
             "Without a command, the gateway serves. Settings: built-in defaults < --config FILE < environment < flags.\n\
@@ -28,6 +34,9 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("doctor").about("Check PocketBase, its hooks and Redis, and print problems and remedies"),
         )
+        .subcommand(Command::new("health").about(
+            "Ask the running gateway's admin listener (/readyz); exit code 0 if ready, for health checks of containers",
+        ))
         .subcommand(init())
         .subcommand(dev::command().args(settings().map(hidden)))
         .args(settings().map(|setting| setting.global(true)))

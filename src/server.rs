@@ -7,6 +7,7 @@ mod forwarded;
 mod handshake;
 mod hooks;
 mod http;
+mod inherited;
 mod listener;
 mod public;
 mod respond;
@@ -42,6 +43,7 @@ use crate::updates::Updates;
 use admin::Admin;
 use admission::Admission;
 use http::{Reading, accept};
+pub use inherited::Inherited;
 use listener::Listener;
 use public::Public;
 use std::sync::{Arc, Weak};
@@ -61,6 +63,11 @@ const PRESENCE_PATIENCE: Duration = Duration::from_secs(2);
 pub enum StartError {
     #[error("cannot listen on {address} (`{setting}`): {cause}")]
     Listen { setting: &'static str, address: ListenAddress, cause: std::io::Error },
+    #[error(
+        "the supervisor passed a socket at {0}, which is the address of neither `listen` nor `admin_listen`; \
+         give both the same address"
+    )]
+    Unused(String),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -80,11 +87,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds first, so that a taken port is reported before anything else happens; then builds the parts.
-    pub async fn bind(config: Config) -> Result<Self, StartError> {
+    /// Binds first, so that a taken port is reported before anything else happens; then builds the parts. A socket
+    /// passed by the supervisor takes the place of one bound here.
+    pub async fn bind(config: Config, mut inherited: Inherited) -> Result<Self, StartError> {
         let descriptors = descriptors::raise();
-        let public = listen("listen", &config.listen).await?;
-        let admin = listen("admin_listen", &config.admin_listen).await?;
+        let public = listen("listen", &config.listen, &mut inherited).await?;
+        let admin = listen("admin_listen", &config.admin_listen, &mut inherited).await?;
+        if let Some(address) = inherited.unused().into_iter().next() {
+            return Err(StartError::Unused(address));
+        }
         let services = build(config).await?;
         let own = descriptors::own(descriptors::open(), ADMIN_SOCKETS + pocketbase::CALLS);
         let (connections, pending) = (services.config.max_connections, services.config.max_pending);
@@ -173,8 +184,16 @@ async fn stop(services: &Services, shutdown: &Shutdown, hooks: &TaskTracker, cli
     }
 }
 
-async fn listen(setting: &'static str, address: &ListenAddress) -> Result<Listener, StartError> {
-    let listener = Listener::bind(address).await;
+async fn listen(
+    setting: &'static str,
+    address: &ListenAddress,
+    inherited: &mut Inherited,
+) -> Result<Listener, StartError> {
+    let listener = match inherited.take(address) {
+        Ok(Some(listener)) => Ok(listener),
+        Ok(None) => Listener::bind(address).await,
+        Err(error) => Err(error),
+    };
     listener.map_err(|cause| StartError::Listen { setting, address: address.clone(), cause })
 }
 
