@@ -34,9 +34,7 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("doctor").about("Check PocketBase, its hooks and Redis, and print problems and remedies"),
         )
-        .subcommand(Command::new("health").about(
-            "Ask the running gateway's admin listener (/readyz); exit code 0 if ready, for health checks of containers",
-        ))
+        .subcommand(health())
         .subcommand(init())
         .subcommand(dev::command().args(settings().map(hidden)))
         .args(settings().map(|setting| setting.global(true)))
@@ -60,6 +58,13 @@ fn settings() -> impl Iterator<Item = Arg> {
 /// A setting that a command's help leaves out. The command's own definition replaces the global one.
 fn hidden(setting: Arg) -> Arg {
     setting.hide(true)
+}
+
+fn health() -> Command {
+    Command::new("health")
+        .about("Ask the running gateway whether it is ready: exit code 0 or 1, for health checks of containers")
+        .arg(Arg::new("URL").help("Ask this http:// URL of another server instead, such as PocketBase's /api/health"))
+        .args(settings().map(hidden))
 }
 
 fn init() -> Command {

@@ -1,9 +1,9 @@
-//! `konvert-gateway health`: one request to the admin listener of a running gateway, for health checks of containers,
-//! whose images have neither a shell nor curl.
+//! `konvert-gateway health`: one request to the admin listener of a running gateway, or to a URL, for health checks of
+//! containers, whose images have neither a shell nor curl.
 
 use crate::config::ListenAddress;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum size of the answer, in bytes.
 const MAX_ANSWER: u64 = 65_536;
+const READY: &str = "/readyz";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
@@ -18,6 +19,12 @@ pub enum Unhealthy {
     Silent { address: ListenAddress, cause: io::Error },
     #[error("not ready: {0}")]
     NotReady(String),
+    #[error("no answer from {url}: {cause}")]
+    SilentUrl { url: String, cause: io::Error },
+    #[error("{0:?} is not a URL such as http://127.0.0.1:8090/api/health")]
+    BadUrl(String),
+    #[error("{url} answered: {answer}")]
+    Refused { url: String, answer: String },
 }
 
 /// Asks the gateway's `/readyz`.
@@ -28,7 +35,31 @@ pub fn check(admin_listener: &ListenAddress) -> Result<(), Unhealthy> {
     let silent = |cause| Unhealthy::Silent { address: admin_listener.clone(), cause };
     let answer = ask(admin_listener).map_err(silent)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| silent(io::ErrorKind::UnexpectedEof.into()))?;
-    if head.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(Unhealthy::NotReady(problems(body))) }
+    if is_200(head) { Ok(()) } else { Err(Unhealthy::NotReady(problems(body))) }
+}
+
+/// Asks an `http://` URL of another server.
+///
+/// # Errors
+/// If the server does not answer 200.
+pub fn check_url(url: &str) -> Result<(), Unhealthy> {
+    let silent = |cause| Unhealthy::SilentUrl { url: url.to_owned(), cause };
+    let rest = url.strip_prefix("http://").ok_or_else(|| Unhealthy::BadUrl(url.to_owned()))?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if authority.is_empty() || url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(Unhealthy::BadUrl(url.to_owned()));
+    }
+    let has_port = authority.rsplit(']').next().is_some_and(|end| end.contains(':'));
+    let place = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    let address = place.to_socket_addrs().map_err(silent)?.next();
+    let address = address.ok_or_else(|| silent(io::ErrorKind::NotFound.into()))?;
+    let answer = ask_tcp(address, authority, if path.is_empty() { "/" } else { path }).map_err(silent)?;
+    let head = answer.lines().next().unwrap_or_default().to_owned();
+    if is_200(&head) { Ok(()) } else { Err(Unhealthy::Refused { url: url.to_owned(), answer: head }) }
+}
+
+fn is_200(head: &str) -> bool {
+    head.split(' ').nth(1) == Some("200")
 }
 
 /// The `problems` of the answer, or the whole answer if it has another form.
@@ -42,19 +73,21 @@ fn problems(body: &str) -> String {
 
 fn ask(listener: &ListenAddress) -> io::Result<String> {
     match listener {
-        ListenAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(&reachable(*address), TIMEOUT)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            stream.set_write_timeout(Some(TIMEOUT))?;
-            exchange(stream)
-        }
+        ListenAddress::Tcp(address) => ask_tcp(reachable(*address), "localhost", READY),
         ListenAddress::Unix(path) => {
             let stream = UnixStream::connect(path)?;
             stream.set_read_timeout(Some(TIMEOUT))?;
             stream.set_write_timeout(Some(TIMEOUT))?;
-            exchange(stream)
+            exchange(stream, "localhost", READY)
         }
     }
+}
+
+fn ask_tcp(address: SocketAddr, host: &str, path: &str) -> io::Result<String> {
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    exchange(stream, host, path)
 }
 
 /// The address for a client: a listener on all addresses is reached over loopback.
@@ -67,9 +100,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn exchange(mut stream: impl Read + Write) -> io::Result<String> {
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
-    Ok(answer)
+fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<String> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -4,7 +4,7 @@ mod command_line;
 
 use anyhow::Context;
 use clap::ArgMatches;
-use konvert_gateway::config::{self, Config, ListenAddress, LogFormat, SETTINGS, Sources};
+use konvert_gateway::config::{self, Config, LogFormat, SETTINGS, Sources};
 use konvert_gateway::init::{self, App};
 use konvert_gateway::metrics::Metrics;
 use konvert_gateway::server::{Inherited, Server};
@@ -35,6 +35,11 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             return runtime.block_on(dev::run(dev::Options::of(arguments)?));
         }
+        Some(("health", arguments)) => {
+            if let Some(url) = arguments.get_one::<String>("URL") {
+                return Ok(report(health::check_url(url)));
+            }
+        }
         _ => {}
     }
     let environment: Vec<(String, String)> = std::env::vars_os()
@@ -50,7 +55,7 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if name == "health" {
-        return Ok(show_health(&config.admin_listen));
+        return Ok(report(health::check(&config.admin_listen)));
     }
     let inherited = Inherited::from_environment().context("a file descriptor of LISTEN_FDS is no listening socket")?;
     log_to_stderr(&config);
@@ -98,8 +103,8 @@ fn write_files(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(if report.kept == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn show_health(admin_listener: &ListenAddress) -> ExitCode {
-    match health::check(admin_listener) {
+fn report(health: Result<(), health::Unhealthy>) -> ExitCode {
+    match health {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("konvert-gateway: {problem}");

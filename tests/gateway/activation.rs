@@ -66,6 +66,11 @@ async fn health_reports_the_problem_of_the_running_gateway() {
     let port = world.gateways[0].admin_port;
     let output = health(&format!("0.0.0.0:{port}"));
     assert!(output.status.success(), "{output:?}");
+    for (path, code) in [("/api/health", 0), ("/api/nothing", 1)] {
+        let url = format!("{}{path}", world.pocketbase.url);
+        let output = Command::new(env!("CARGO_BIN_EXE_konvert-gateway")).args(["health", &url]).env_clear().output();
+        assert_eq!(output.unwrap().status.code(), Some(code), "{url}");
+    }
 
     drop(world.redis.take());
     let told = until("an unhealthy gateway", async || {
