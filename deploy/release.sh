@@ -7,7 +7,8 @@
 #
 # Required: a Rust toolchain with rustup, Python 3, git, and for the machine's own architecture musl-gcc (Debian:
 # musl-tools). For the other architecture, zig compiles the C code: the Python package ziglang, installed if missing into
-# target/tools. A tarball depends only on the commit and the toolchain: two builds have the same checksum.
+# target/tools. A tarball depends only on the commit, the toolchain and the
+# paths of the folders: two builds in the same place have the same checksum.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -48,7 +49,7 @@ main() {
 
 binary_of() { echo "$target_folder/$1-unknown-linux-musl/release/konvert-gateway"; }
 
-# build ARCHITECTURE: the static binary, without symbols and without paths of this machine.
+# build ARCHITECTURE: the static binary, without symbols.
 build() {
   local architecture=$1 target=$1-unknown-linux-musl upper commit
   upper=$(tr 'a-z-' 'A-Z_' <<<"$target")
@@ -57,7 +58,6 @@ build() {
     fail "the Rust target $target is missing"
   local variables=(
     "KONVERT_COMMIT=$commit" CARGO_PROFILE_RELEASE_STRIP=symbols
-    "CARGO_TARGET_${upper}_RUSTFLAGS=--remap-path-prefix=$root=. --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
   )
   if [[ $architecture == $(uname -m) ]]; then
     command -v musl-gcc >/dev/null || fail "musl-gcc is missing; install the package musl-tools"
