@@ -38,15 +38,16 @@ main() {
   folder=$target
   if [[ $target == s3://* ]]; then folder=$deploy/backups; fi
   mkdir -p "$folder"
+  archive=""
   work=$(mktemp -d "$folder/.work.XXXXXX")
   snapshot=$(data_folder)/.snapshot
   trap 'finish $?' EXIT
 
   collect
-  local name archive
+  local name
   name=konvert-$(date -u +%Y%m%dT%H%M%SZ).tar.gz$(suffix)
+  tar -C "$work" -cz . | encrypt >"$folder/$name.part"
   archive=$folder/$name
-  tar -C "$work" -cz . | encrypt >"$archive.part"
   mv "$archive.part" "$archive"
   t backup_done "$archive" "$(du -h "$archive" | cut -f1)" "$(awk '{ sum += $NF } END { print sum + 0 }' "$work/rows")"
   if [[ -z $(suffix) ]]; then t backup_plain; fi
@@ -58,7 +59,7 @@ finish() {
   local status=$1
   operate remove-snapshot "$(data_folder)" "$snapshot" >/dev/null 2>&1 || true
   rm -rf "$work" "$folder"/*.part
-  if ((status != 0)); then t backup_failed >&2; fi
+  if ((status != 0)) && [[ -z $archive ]]; then t backup_failed >&2; fi
 }
 
 # Redis first: after a restore, PocketBase's outbox is then never behind the positions that Redis knows, and the

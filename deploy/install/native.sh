@@ -101,8 +101,8 @@ native_nginx() {
   sed -e 's/listen 8080/listen 80/; s/listen 8443/listen 443/' -e '/resolver 127/d' -e '/Docker.s DNS/d' \
     -e 's/pocketbase:8090/127.0.0.1:8090/; s/gateway:8000/127.0.0.1:8000/' -e "s|/etc/nginx/tls|$tls|" \
     -e "s|include mime.types|include /etc/nginx/mime.types|; s|include site.conf|include $config/site.conf|" \
-    -e "s|/usr/share/nginx/chat|$programs/chat|; s|access_log /dev/stdout|access_log /tmp/access.log|" \
-    "$deploy/nginx/nginx.conf" | sed 's|access_log /tmp/access.log|access_log syslog:server=unix:/dev/log,nohostname|'
+    -e "s|/usr/share/nginx/chat|$programs/chat|; s|/dev/stdout|syslog:server=unix:/dev/log,nohostname|" \
+    "$deploy/nginx/nginx.conf"
 }
 
 # Programs are replaced by a rename: the running ones go on until their restart.

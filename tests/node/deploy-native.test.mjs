@@ -33,7 +33,8 @@ before(async () => {
   );
   const format = "{{.NetworkSettings.IPAddress}}";
   const address = dockerd.docker(["inspect", "--format", format, server]).stdout.trim();
-  site = new Site(`https://${address}`, () => inside(["cat", "/etc/konvert/tls/fullchain.pem"]).stdout);
+  let certificate;
+  site = new Site(`https://${address}`, () => (certificate ??= inside(["cat", "/etc/konvert/tls/fullchain.pem"]).stdout));
 });
 after(async () => {
   if (folder) rmSync(folder, { recursive: true, force: true });

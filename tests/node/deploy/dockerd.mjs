@@ -37,7 +37,7 @@ export class Dockerd {
     it.env = { ...process.env, DOCKER_HOST: `unix://${socket}`, DOCKER_CONFIG: it.folder, DOCKER_BUILDKIT: "0" };
     mkdirSync(path.join(it.folder, "cli-plugins"));
     const plugin = path.join(it.folder, "cli-plugins/docker-compose");
-    copyFileSync(path.join(TOOLS, "compose/docker-compose"), plugin);
+    copyFileSync(path.join(TOOLS, "docker-compose/docker-compose"), plugin);
     chmodSync(plugin, 0o755);
     writeFileSync(path.join(it.folder, "config.json"), "{}");
     try {
