@@ -73,7 +73,7 @@ collect() {
   fetch "$snapshot/data.db" "$work/pb_data/data.db"
   fetch "$snapshot/auxiliary.db" "$work/pb_data/auxiliary.db"
   # Uploads never change, so a copy after the databases has all files that the databases name.
-  if has_uploads; then fetch "$(data_folder)/storage" "$work/pb_data/storage"; fi
+  fetch_uploads "$work/pb_data/storage"
   operate rows "$snapshot" >"$work/rows.log" 2>&1 || { cat "$work/rows.log" >&2; return 1; }
   rows_of "$work/rows.log" >"$work/rows"
   rm "$work/rows.log"

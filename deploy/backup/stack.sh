@@ -56,11 +56,14 @@ fetch() {
   if $native; then cp -r "$1" "$2"; else docker cp "$(container pocketbase):$1" "$2" >/dev/null; fi
 }
 
-has_uploads() {
+# fetch_uploads TO: the uploads, if there are any.
+fetch_uploads() {
+  local from problem
+  from=$(data_folder)/storage
   if $native; then
-    [[ -d $native_data/pocketbase/pb_data/storage ]]
-  else
-    docker cp "$(container pocketbase):/pb/pb_data/storage" - 2>/dev/null | head -c 1 | grep -q .
+    if [[ -d $from ]]; then cp -r "$from" "$1"; fi
+  elif ! problem=$(docker cp "$(container pocketbase):$from" "$1" 2>&1 >/dev/null); then
+    grep -qiE 'could not find the file|no such file' <<<"$problem" || { echo "$problem" >&2; return 1; }
   fi
 }
 
