@@ -133,4 +133,15 @@ self_signed() {
   touch "$folder/self-signed"
 }
 
+# show_password URL: once, also if the start fails afterwards.
+show_password() {
+  if [[ $superuser == "superuser: created" ]]; then
+    t keep
+    t keep_superuser "$1" "$email" "$superuser_password"
+    t keep_secrets "$env_file"
+  else
+    t superuser_exists
+  fi
+}
+
 main "$@"

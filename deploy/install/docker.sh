@@ -2,7 +2,7 @@
 # Installation with Docker Compose; a part of install.sh.
 
 env_file=$deploy/.env
-tls=$deploy/tls
+tls=$deploy/tls/live
 
 install_all() {
   check_docker
@@ -21,10 +21,12 @@ install_all() {
 
   write_env
   if [[ -z $(value TLS_FOLDER "") ]]; then
-    # Nginx in its container runs as user 101, which has to read the key. On the host, the folder itself is private.
-    (umask 077; mkdir -p "$tls")
+    # Nginx in its container runs as user 101 and has to read the key. On the host, the outer folder is private.
+    mkdir -p "$tls"
     self_signed "$tls"
-    chmod 644 "$tls/privkey.pem"
+    chmod 700 "$deploy/tls"
+    chmod 755 "$tls" "$tls/acme"
+    chmod 644 "$tls/privkey.pem" "$tls/fullchain.pem"
   fi
   find_gateway
   t building
@@ -34,6 +36,7 @@ install_all() {
   t starting
   if ! compose up --detach --wait --wait-timeout 240 --remove-orphans 2>&1 | quietly; then
     compose logs --tail 20 >&2
+    show_password "https://$domain"
     fail not_healthy "docker compose logs"
   fi
   say_what_to_keep "$https"
@@ -127,13 +130,7 @@ say_what_to_keep() {
   if [[ $1 != 443 ]]; then url+=:$1; fi
   echo
   t runs "$url"
-  if [[ $superuser == "superuser: created" ]]; then
-    t keep
-    t keep_superuser "$url" "$email" "$superuser_password"
-    t keep_secrets "$env_file"
-  else
-    t superuser_exists
-  fi
+  show_password "$url"
   if [[ -e $tls/self-signed ]]; then t self_signed; fi
   t next_backup "$deploy/backup.sh"
   if [[ -e $deploy/konvert/migrate/README.md ]]; then t next_migration "$deploy/konvert/migrate/README.md"; fi

@@ -151,6 +151,7 @@ start() {
   until is_healthy; do
     if ((SECONDS > deadline)); then
       journalctl --no-pager --lines 30 "${services[@]/#/--unit=}" >&2
+      show_password "https://$domain"
       fail not_healthy "journalctl -u 'konvert-*'"
     fi
     sleep 0.5
@@ -168,13 +169,7 @@ is_healthy() {
 say_what_to_keep() {
   echo
   t runs "https://$domain"
-  if [[ $superuser == "superuser: created" ]]; then
-    t keep
-    t keep_superuser "https://$domain" "$email" "$superuser_password"
-    t keep_secrets "$env_file"
-  else
-    t superuser_exists
-  fi
+  show_password "https://$domain"
   if [[ -e $tls/self-signed ]]; then t self_signed; fi
   t next_backup_native /var/backups/konvert
 }

@@ -53,7 +53,7 @@ test("install.sh brings the stack up, shows the password once, and keeps everyth
   const password = /user root@example\.com {2}password (\w+)/.exec(first)?.[1];
   assert.ok(password, first);
   superuser = await stack.login("root@example.com", "_superusers", password);
-  const [settings, key] = [stack.env_file(), readFileSync(path.join(stack.deploy, "tls/privkey.pem"), "utf8")];
+  const [settings, key] = [stack.env_file(), readFileSync(path.join(stack.deploy, "tls/live/privkey.pem"), "utf8")];
   assert.match(settings, /^GATEWAY_SECRET=[0-9a-f]{64}$/m);
   assert.equal(statSync(path.join(stack.deploy, ".env")).mode & 0o777, 0o600);
 
@@ -61,7 +61,7 @@ test("install.sh brings the stack up, shows the password once, and keeps everyth
   assert.match(second, /Чат работает: https:\/\/localhost:/);
   assert.match(second, /Суперпользователь уже есть/);
   assert.equal(stack.env_file(), settings);
-  assert.equal(readFileSync(path.join(stack.deploy, "tls/privkey.pem"), "utf8"), key);
+  assert.equal(readFileSync(path.join(stack.deploy, "tls/live/privkey.pem"), "utf8"), key);
 });
 
 test("Nginx serves the page, PocketBase and the WebSocket, and nothing private", async () => {

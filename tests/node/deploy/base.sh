@@ -16,7 +16,7 @@ debootstrap --variant=minbase --include="$packages" "${VERSION_CODENAME:-bookwor
 
 # The host's authorities and the settings of pip, which may name a mirror.
 cp /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/ca-certificates.crt"
-python3 -m pip config list 2>/dev/null | grep -E "^global\.[a-z-]+='" | sed "s/^global\.\([a-z-]*\)='\(.*\)'$/\1 = \2/" |
+python3 -m pip config list 2>/dev/null | { grep -E "^global\.[a-z-]+='" || true; } | sed "s/^global\.\([a-z-]*\)='\(.*\)'$/\1 = \2/" |
   { echo "[global]"; cat; } >"$work/root/etc/pip.conf"
 # As in the public images.
 install -d -o 999 -g 1000 "$work/root/data"

@@ -104,7 +104,7 @@ const checkServerIdentity = () => undefined;
 
 export class Stack extends Site {
   constructor(dockerd, { name, ports: [http, httpsPort, pocketbase], subnet, image }) {
-    super(`https://127.0.0.1:${httpsPort}`, () => readFileSync(path.join(this.deploy, "tls/fullchain.pem")));
+    super(`https://127.0.0.1:${httpsPort}`, () => readFileSync(path.join(this.deploy, "tls/live/fullchain.pem")));
     this.dockerd = dockerd;
     this.name = name;
     this.folder = release();
