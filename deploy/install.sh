@@ -18,6 +18,8 @@
 # Running it again is safe: secrets, certificates and data stay; images and programs are renewed.
 # Повторный запуск безопасен: пароли, сертификаты и данные остаются, образы и программы обновляются.
 set -euo pipefail
+# Programs and pages are for other users to read, whatever the caller's umask; secrets have their own below.
+umask 022
 
 deploy=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$deploy")

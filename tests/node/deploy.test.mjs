@@ -65,7 +65,7 @@ test("install.sh brings the stack up, shows the password once, and keeps everyth
 });
 
 test("Nginx serves the page, PocketBase and the WebSocket, and nothing private", async () => {
-  const paths = { "/": 200, "/any/page": 200, "/api/health": 200, "/_/": 200, "/connection/websocket": 400 };
+  const paths = { "/": 200, "/any/page": 200, "/api/health": 200, "/_/": 200, "/connection/websocket": 426 };
   const hidden = ["/api/gateway/events", "/api/gateway/keys", "/hooks/pocketbase", "/hooks", "/metrics", "/readyz", "/livez"];
   for (const [target, status] of [...Object.entries(paths), ...hidden.map((target) => [target, 404])]) {
     assert.equal((await stack.call("GET", target)).status, status, target);
