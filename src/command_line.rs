@@ -10,9 +10,15 @@ use std::path::{Path, PathBuf};
 /// Other users of the machine can see a program's flags.
 const HAVE_NO_FLAG: &[&str] = &["secret", "secret_second"];
 
+/// The version, and in a release the commit.
+pub fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    option_env!("KONVERT_COMMIT").map_or_else(|| version.to_owned(), |commit| format!("{version} ({commit})"))
+}
+
 pub fn command() -> Command {
     Command::new("konvert-gateway")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(version())
         .about("A realtime WebSocket gateway beside PocketBase")
         .after_help(
             "Without a command, the gateway serves. Settings: built-in defaults < --config FILE < environment < flags.\n\
@@ -28,6 +34,7 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("doctor").about("Check PocketBase, its hooks and Redis, and print problems and remedies"),
         )
+        .subcommand(health())
         .subcommand(init())
         .subcommand(dev::command().args(settings().map(hidden)))
         .args(settings().map(|setting| setting.global(true)))
@@ -51,6 +58,13 @@ fn settings() -> impl Iterator<Item = Arg> {
 /// A setting that a command's help leaves out. The command's own definition replaces the global one.
 fn hidden(setting: Arg) -> Arg {
     setting.hide(true)
+}
+
+fn health() -> Command {
+    Command::new("health")
+        .about("Ask the running gateway whether it is ready: exit code 0 or 1, for health checks of containers")
+        .arg(Arg::new("URL").help("Ask this http:// URL of another server instead, such as PocketBase's /api/health"))
+        .args(settings().map(hidden))
 }
 
 fn init() -> Command {

@@ -21,8 +21,8 @@
 //! channel, and [`control`] passes it to [`revocation`], which ends access, and to [`updates`]. Back ends' orders take
 //! the same channel.
 //!
-//! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, and
-//! [`doctor`] checks an installation.
+//! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, [`doctor`]
+//! checks an installation, and [`health`] asks a running gateway whether it is ready.
 //!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
 //! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
@@ -46,6 +46,7 @@ mod control;
 pub mod dev;
 pub mod doctor;
 pub mod event;
+pub mod health;
 mod hex;
 pub mod hub;
 pub mod init;

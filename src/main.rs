@@ -7,9 +7,9 @@ use clap::ArgMatches;
 use konvert_gateway::config::{self, Config, LogFormat, SETTINGS, Sources};
 use konvert_gateway::init::{self, App};
 use konvert_gateway::metrics::Metrics;
-use konvert_gateway::server::Server;
+use konvert_gateway::server::{Inherited, Server};
 use konvert_gateway::tasks;
-use konvert_gateway::{dev, doctor};
+use konvert_gateway::{dev, doctor, health};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +35,11 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             return runtime.block_on(dev::run(dev::Options::of(arguments)?));
         }
+        Some(("health", arguments)) => {
+            if let Some(url) = arguments.get_one::<String>("URL") {
+                return Ok(report(health::check_url(url)));
+            }
+        }
         _ => {}
     }
     let environment: Vec<(String, String)> = std::env::vars_os()
@@ -49,6 +54,10 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         print(&config.explained(&command_line::computed(&config)));
         return Ok(ExitCode::SUCCESS);
     }
+    if name == "health" {
+        return Ok(report(health::check(&config.admin_listen)));
+    }
+    let inherited = Inherited::from_environment().context("a file descriptor of LISTEN_FDS is no listening socket")?;
     log_to_stderr(&config);
     tasks::exit_on_panic();
     for variable in unknown {
@@ -58,7 +67,7 @@ fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads.count()).enable_all().build()?;
     let code = match name {
         "doctor" => runtime.block_on(examine(config)),
-        _ => runtime.block_on(serve(config)),
+        _ => runtime.block_on(serve(config, inherited)),
     };
     // Background work must not delay the exit.
     runtime.shutdown_background();
@@ -94,14 +103,24 @@ fn write_files(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(if report.kept == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn report(health: Result<(), health::Unhealthy>) -> ExitCode {
+    match health {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("konvert-gateway: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Writes to standard output. A reader that closes early, such as `head`, is no error.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    let server = Server::bind(config).await?;
-    tracing::info!(public = %server.public_address()?, admin = %server.admin_address()?, "konvert-gateway {} listens", env!("CARGO_PKG_VERSION"));
+async fn serve(config: Config, inherited: Inherited) -> anyhow::Result<ExitCode> {
+    let server = Server::bind(config, inherited).await?;
+    tracing::info!(public = %server.public_address()?, admin = %server.admin_address()?, "konvert-gateway {} listens", command_line::version());
     let shutdown = CancellationToken::new();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut hang_up = signal(SignalKind::hangup())?;

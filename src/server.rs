@@ -8,6 +8,7 @@ mod gateway;
 mod handshake;
 mod hooks;
 mod http;
+mod inherited;
 mod listener;
 mod public;
 mod respond;
@@ -25,6 +26,7 @@ use admission::Admission;
 pub use gateway::redis_tls;
 use gateway::{Gateway, build};
 use http::{Reading, accept};
+pub use inherited::Inherited;
 use listener::Listener;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,11 @@ const ADMIN_SOCKETS: usize = 50;
 pub enum StartError {
     #[error("cannot listen on {address} (`{setting}`): {cause}")]
     Listen { setting: &'static str, address: ListenAddress, cause: std::io::Error },
+    #[error(
+        "the supervisor passed a socket at {0}, which is the address of neither `listen` nor `admin_listen`; \
+         give both the same address"
+    )]
+    Unused(String),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -56,11 +63,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds first, so that a taken port is reported before anything else happens; then builds the parts.
-    pub async fn bind(config: Config) -> Result<Self, StartError> {
+    /// Binds first, so that a taken port is reported before anything else happens; then builds the parts. A socket
+    /// passed by the supervisor takes the place of one bound here.
+    pub async fn bind(config: Config, mut inherited: Inherited) -> Result<Self, StartError> {
         let descriptors = descriptors::raise();
-        let public = listen("listen", &config.listen).await?;
-        let admin = listen("admin_listen", &config.admin_listen).await?;
+        let public = listen("listen", &config.listen, &mut inherited).await?;
+        let admin = listen("admin_listen", &config.admin_listen, &mut inherited).await?;
+        if let Some(address) = inherited.unused().into_iter().next() {
+            return Err(StartError::Unused(address));
+        }
         let gateway = build(config).await?;
         let config = &gateway.services.config;
         let own = descriptors::own(descriptors::open(), ADMIN_SOCKETS + pocketbase::CALLS);
@@ -115,7 +126,15 @@ impl Server {
     }
 }
 
-async fn listen(setting: &'static str, address: &ListenAddress) -> Result<Listener, StartError> {
-    let listener = Listener::bind(address).await;
+async fn listen(
+    setting: &'static str,
+    address: &ListenAddress,
+    inherited: &mut Inherited,
+) -> Result<Listener, StartError> {
+    let listener = match inherited.take(address) {
+        Ok(Some(listener)) => Ok(listener),
+        Ok(None) => Listener::bind(address).await,
+        Err(error) => Err(error),
+    };
     listener.map_err(|cause| StartError::Listen { setting, address: address.clone(), cause })
 }

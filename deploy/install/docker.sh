@@ -1,0 +1,147 @@
+# shellcheck shell=bash disable=SC2154 # the variables of install.sh
+# Installation with Docker Compose; a part of install.sh.
+
+env_file=$deploy/.env
+tls=$deploy/tls/live
+
+install_all() {
+  check_docker
+  need openssl
+  check_memory
+  local http https running
+  http=$(value HTTP_PORT 80) https=$(value HTTPS_PORT 443)
+  running=$(compose_now ps --quiet 2>/dev/null || true)
+  if [[ -z $running ]]; then
+    check_port "$http" HTTP_PORT "$env_file"
+    check_port "$https" HTTPS_PORT "$env_file"
+    check_port "$(value POCKETBASE_PORT 8090)" POCKETBASE_PORT "$env_file"
+  fi
+  show_plan "$http" "$https"
+  confirm
+
+  write_env
+  if [[ -z $(value TLS_FOLDER "") ]]; then
+    # Nginx in its container runs as user 101 and has to read the key. On the host, the outer folder is private.
+    mkdir -p "$tls"
+    self_signed "$tls"
+    chmod 700 "$deploy/tls"
+    chmod 755 "$tls" "$tls/acme"
+    chmod 644 "$tls/privkey.pem" "$tls/fullchain.pem"
+  fi
+  find_gateway
+  t building
+  compose build --quiet >/dev/null
+  if $no_start; then return; fi
+  create_superuser
+  t starting
+  if ! compose up --detach --wait --wait-timeout 240 --remove-orphans 2>&1 | quietly; then
+    compose logs --tail 20 >&2
+    show_password "https://$domain"
+    fail not_healthy "docker compose logs"
+  fi
+  say_what_to_keep "$https"
+}
+
+check_docker() {
+  local version
+  docker info >/dev/null 2>&1 || fail no_docker "$0"
+  version=$(docker compose version --short 2>/dev/null || true)
+  version=${version#v}
+  [[ $version =~ ^([0-9]+)\.([0-9]+) ]] || fail no_compose "${version:--}"
+  if ((BASH_REMATCH[1] < 2 || (BASH_REMATCH[1] == 2 && BASH_REMATCH[2] < 20))); then fail no_compose "$version"; fi
+}
+
+compose() { docker compose --project-directory "$deploy" --env-file "$env_file" --file "$deploy/compose.yaml" "$@"; }
+# Works before .env exists too.
+compose_now() { [[ -e $env_file ]] && compose "$@"; }
+# Passes on errors alone; Compose writes its progress to standard error.
+quietly() { grep -iE 'error|warn|fail|unhealthy' || true; }
+
+# value NAME DEFAULT: a variable of the environment or of .env, in Compose's order.
+value() {
+  local line=""
+  if [[ -n ${!1:-} ]]; then echo "${!1}"; return; fi
+  if [[ -e $env_file ]]; then line=$(grep -E "^$1=" "$env_file" | tail -n 1 || true); fi
+  line=${line#*=}
+  echo "${line:-$2}"
+}
+
+show_plan() {
+  t plan
+  if [[ -e $env_file ]]; then t plan_env_kept "$env_file"; else t plan_env "$env_file"; fi
+  if [[ -n $(value TLS_FOLDER "") || -e $tls/fullchain.pem ]]; then
+    t plan_tls_kept "$(value TLS_FOLDER "$tls")"
+  else
+    t plan_tls "$domain" "$tls"
+  fi
+  if [[ -z $gateway && ! -x $root/bin/konvert-gateway ]]; then t plan_binary; fi
+  t plan_docker "$1" "$2"
+  t plan_superuser "$email"
+}
+
+# Writes .env once. Later runs only add the chat's page when it has been built meanwhile.
+write_env() {
+  local page=$deploy/konvert/chat/dist
+  if [[ ! -e $env_file ]]; then
+    (
+      umask 077
+      sed -e "s/^GATEWAY_SECRET=.*/GATEWAY_SECRET=$(random_hex 32)/" \
+        -e "s/^REDIS_PASSWORD=.*/REDIS_PASSWORD=$(random_hex 24)/" \
+        -e "s/^GRAFANA_PASSWORD=.*/GRAFANA_PASSWORD=$(random_hex 12)/" "$deploy/.env.example" >"$env_file.new"
+      keep_choices
+      mv "$env_file.new" "$env_file"
+    )
+  fi
+  if [[ -e $page/index.html ]] && ! grep -q '^CHAT_FILES=' "$env_file"; then
+    printf 'CHAT_FILES=./konvert/chat/dist\n' >>"$env_file"
+  fi
+}
+
+# Variables of .env.example that are set in the environment of the first run become part of .env, so that later calls
+# of Compose find the same ports and images.
+keep_choices() {
+  local name
+  while read -r name; do
+    if [[ -n ${!name:-} ]]; then printf '%s=%s\n' "$name" "${!name}" >>"$env_file.new"; fi
+  done < <(sed -nE 's/^#([A-Z][A-Z0-9_]*)=.*/\1/p' "$deploy/.env.example")
+}
+
+compile_in_container() {
+  local image=konvert-gateway-source:local container
+  docker build --quiet --file "$deploy/docker/gateway-source.Dockerfile" --tag "$image" \
+    --build-arg "RUST_IMAGE=$(value RUST_IMAGE rust:1.88-bookworm)" \
+    --build-arg "KONVERT_COMMIT=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || true)" "$root" >/dev/null || return 1
+  container=$(docker create "$image") || return 1
+  docker cp "$container:/konvert-gateway" "$1"
+  docker rm "$container" >/dev/null
+}
+
+# Before the first start, so that the dashboard never offers to create a superuser to a stranger.
+create_superuser() {
+  superuser_password=$(random_hex 12)
+  superuser=$(SUPERUSER_EMAIL=$email SUPERUSER_PASSWORD=$superuser_password compose run --rm --no-deps -T \
+    -e SUPERUSER_EMAIL -e SUPERUSER_PASSWORD pocketbase prepare --dir=/pb/pb_data --hooksDir=/operator \
+    --migrationsDir=/pb/none --automigrate=false 2>&1) || { echo "$superuser" >&2; fail no_superuser; }
+  superuser=$(grep -o 'superuser: .*' <<<"$superuser") || fail no_superuser
+}
+
+say_what_to_keep() {
+  local url=https://$domain
+  if [[ $1 != 443 ]]; then url+=:$1; fi
+  echo
+  t runs "$url"
+  show_password "$url"
+  if [[ -e $tls/self-signed ]]; then t self_signed; fi
+  t next_backup "$deploy/backup.sh"
+  if [[ -e $deploy/konvert/migrate/README.md ]]; then t next_migration "$deploy/konvert/migrate/README.md"; fi
+}
+
+uninstall() {
+  check_docker
+  t plan
+  t plan_uninstall
+  confirm
+  compose down --remove-orphans 2>&1 | quietly
+  t uninstalled "$(docker volume ls --quiet --filter "label=com.docker.compose.project=$(value COMPOSE_PROJECT_NAME konvert)" | tr '\n' ' ')$env_file $tls" \
+    "docker volume rm …"
+}
