@@ -18,6 +18,8 @@
 //! publishes the change on the gateways' own channel, and [`control`] passes it to [`revocation`], which ends access, and
 //! to [`updates`]. Back ends' orders take the same channel.
 //!
+//! The `server` shows [`metrics`], health and the last [`refusals`] to operators on a listener of their own.
+//!
 //! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, and
 //! [`doctor`] checks an installation.
 //!
@@ -27,7 +29,7 @@
 //! Dependencies point one way: server → socket → session → hub → broker, control → revocation → hub, relay → broker.
 //! The relay encodes its messages to the gateways with [`control::message`]. The broker calls back only through
 //! [`broker::Sink`], which the hub implements, and the hub only through [`hub::Watcher`], which `control` implements.
-//! [`protocol`], [`metrics`] and [`config`] use no other module; [`limits`] uses `config`, and two types of `outbox` and
+//! [`protocol`], [`metrics`] and [`config`] use no other module; [`refusals`] uses `limits`; [`limits`] uses `config`, and two types of `outbox` and
 //! `protocol`.
 
 #![warn(clippy::unwrap_used)]
@@ -53,6 +55,7 @@ pub mod outbox;
 pub mod pocketbase;
 pub mod protocol;
 mod random;
+pub mod refusals;
 pub mod relay;
 mod revocation;
 pub mod server;

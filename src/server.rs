@@ -32,6 +32,7 @@ use crate::members::presence::Presence;
 use crate::members::user_status::UserStatuses;
 use crate::metrics::Metrics;
 use crate::pocketbase::{self, PocketBase};
+use crate::refusals::Refusals;
 use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::session::Services;
@@ -109,8 +110,9 @@ impl Server {
         let (config, refused) = (&services.config, &services.metrics.sockets_refused);
         let addresses = Addresses::new(config.max_connections_per_ip.0);
         let trusted = config.trusted_proxies.clone();
-        let public_admission = Admission::new(shares.pending, Arc::clone(&addresses), trusted, refused.clone());
-        let admin_admission = Admission::new(ADMIN_SOCKETS, Addresses::new(0), Networks::default(), refused.clone());
+        let noted = || (Arc::clone(&services.refusals), refused.clone());
+        let public_admission = Admission::new(shares.pending, Arc::clone(&addresses), trusted, noted());
+        let admin_admission = Admission::new(ADMIN_SOCKETS, Addresses::new(0), Networks::default(), noted());
         let reading = Reading { head: config.max_head_size.0, timeout: config.request_timeout };
         let shutdown = Shutdown::new(asked, services.config.shutdown_spread.0);
         let (hooks, clients, end) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
@@ -127,8 +129,8 @@ impl Server {
             ),
             tasks::spawn(
                 Task::AdminListener,
-                accept(admin, admin_admission, reading, end.clone(), move |request, _| {
-                    Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
+                accept(admin, admin_admission, reading, end.clone(), move |request, caller| {
+                    Arc::clone(&operators).answer(request, caller)
                 }),
             ),
         ];
@@ -221,11 +223,13 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
     tasks::spawn(Task::StatusReports, UserStatuses::run(Arc::downgrade(&statuses)));
     let access = Arc::new(Access::new(&config, pocketbase.clone(), Arc::clone(&changes), metrics.clone()));
     tasks::spawn(Task::AccessSweep, Access::sweep(Arc::downgrade(&access)));
+    let refusals = Arc::<Refusals>::default();
     let revocation = Arc::new(Revocation {
         hub: Arc::clone(&hub),
         auth: Arc::clone(&auth),
         access: Arc::clone(&access),
         connections: Arc::clone(&connections),
+        refusals: Arc::clone(&refusals),
         metrics: metrics.clone(),
     });
     let updates = Updates::new(Arc::new(pocketbase.clone()), metrics.clone());
@@ -252,6 +256,7 @@ async fn build(config: Config) -> Result<Arc<Services>, StartError> {
         statuses,
         relay,
         limits,
+        refusals,
         metrics,
     }))
 }

@@ -52,9 +52,9 @@ async fn soak() {
         }
     };
     // At once: the runs share no server, and most of their time is waiting.
-    let runs = runs.into_iter().map(|(seed, clustered, lasts)| async move {
-        (seed, faults::run::run(seed, clustered, lasts).await.passed())
-    });
+    let runs = runs
+        .into_iter()
+        .map(|(seed, clustered, lasts)| async move { (seed, faults::run::run(seed, clustered, lasts).await.passed()) });
     for (seed, passed) in join_all(runs).await {
         assert!(passed, "seed {seed}: see the findings above");
     }

@@ -3,6 +3,7 @@
 use super::admission::Caller;
 use super::api::Api;
 use super::api::methods::{Method as ApiMethod, PREFIX};
+use super::forwarded;
 use super::handshake::{Handshakes, WEBSOCKET};
 use super::hooks::{HOOKS, Hooks};
 use super::respond::{Answer, Refused, error};
@@ -10,11 +11,13 @@ use super::signed::SignedRequests;
 use crate::config::BasePath;
 use crate::limits::addresses::Addresses;
 use crate::limits::lines::Lines;
+use crate::refusals::{Code, Refusal};
 use crate::session::Services;
 use crate::shutdown::Shutdown;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
@@ -57,6 +60,12 @@ impl Public {
 
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
         let path = route(&self.services.config.base_path, request.uri().path());
+        let action = match path {
+            WEBSOCKET => "handshake",
+            HOOKS => "hooks",
+            _ => "api",
+        };
+        let address = self.address(&request, &caller);
         let answer = match (request.method(), path) {
             _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => Ok(error(
                 StatusCode::URI_TOO_LONG,
@@ -81,16 +90,27 @@ impl Public {
             )),
         };
         let mut answer = answer.unwrap_or_else(|refused| *refused);
-        if let Some(Refused { reason, message }) = answer.extensions_mut().remove()
-            && self.refusals.passes()
-        {
-            tracing::warn!(peer = %caller.peer, reason, cause = message, "a request was refused");
+        if let Some(Refused { reason, message }) = answer.extensions_mut().remove() {
+            let (code, address) = (Code::Word(reason), Some(address));
+            self.services.refusals.note(&Refusal { action, channel: None, user: "", address, code, cause: &message });
+            if self.refusals.passes() {
+                tracing::warn!(peer = %caller.peer, reason, cause = message, "a request was refused");
+            }
         }
         if answer.status().is_client_error() || answer.status().is_server_error() {
             // A refused caller starts again with a new connection, which is counted.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+
+    /// The client's address; behind a trusted proxy, from the proxy's header.
+    fn address(&self, request: &Request<Incoming>, caller: &Caller) -> IpAddr {
+        if caller.is_trusted_proxy {
+            forwarded::client(request.headers(), caller.peer, &self.services.config.trusted_proxies)
+        } else {
+            caller.peer
+        }
     }
 }
 

@@ -9,9 +9,9 @@ mod nodes;
 mod presence;
 mod status;
 
-use async_trait::async_trait;
 use crate::harness::cluster::Cluster;
 use crate::harness::redis::Redis;
+use async_trait::async_trait;
 use konvert_gateway::broker::memory::MemoryBroker;
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::status_store::UserStatus;

@@ -183,7 +183,10 @@ impl Wanderer {
     /// Returns the journey once the client has received `messages` messages.
     async fn finish(self, messages: usize) -> Journey {
         self.expected.send_replace(messages);
-        tokio::time::timeout(crate::harness::DEADLINE, self.task).await.expect("everything arrives").expect("no surprise")
+        tokio::time::timeout(crate::harness::DEADLINE, self.task)
+            .await
+            .expect("everything arrives")
+            .expect("no surprise")
     }
 }
 

@@ -3,10 +3,10 @@
 //!
 //! `REVOCATION_RUNS=20 cargo test --release --test gateway -- --nocapture revocation::each_cause` prints the table of `tests/README.md`.
 
-use futures_util::future::join_all;
 use crate::harness::client::Client;
 use crate::harness::pocketbase::User;
 use crate::harness::{World, message, until};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::{Duration, Instant};

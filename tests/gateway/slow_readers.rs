@@ -1,10 +1,10 @@
 //! A client that does not read is disconnected and costs other clients no messages, no time and no memory.
 
-use futures_util::{StreamExt, stream};
 use crate::harness::client::{Client, Place};
 use crate::harness::http::Http;
 use crate::harness::pocketbase::User;
 use crate::harness::{World, until};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

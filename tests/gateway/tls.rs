@@ -234,7 +234,8 @@ async fn redis_and_both_listeners_on_unix_sockets() {
         clients.push(Client::connect(world.gateway(), &user.token).await);
     }
     assert!(Client::try_open(&world.gateway().websocket()).await.is_none(), "one too many of 127.0.0.1");
-    let response = crate::harness::http::Http::new().get(&world.gateway().admin("livez")).await.expect("the admin listener");
+    let response =
+        crate::harness::http::Http::new().get(&world.gateway().admin("livez")).await.expect("the admin listener");
     assert_eq!(response.status, 200);
     drop(clients);
 

@@ -1,6 +1,5 @@
 //! `room-updates`: users hear about visible rooms, and about no other rooms, through every change of access.
 
-use futures_util::future::join_all;
 use crate::harness::client::Client;
 use crate::harness::gateway::Gateway;
 use crate::harness::http::Http;
@@ -8,6 +7,7 @@ use crate::harness::pocketbase::{PocketBase, User};
 use crate::harness::process::free_port;
 use crate::harness::proxy::{Proxy, Weather};
 use crate::harness::{World, until};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 

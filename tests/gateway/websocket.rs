@@ -9,8 +9,8 @@ use crate::harness::World;
 use crate::harness::client::Client;
 use crate::harness::pocketbase::User;
 use jsonwebtoken::{EncodingKey, Header};
-use serde_json::json;
 use raw::{FIN, Length, PING, Raw, TEXT, frame, head};
+use serde_json::json;
 
 /// Id of the ping command at the end of a case, whose reply shows that the connection still works.
 const LAST: u64 = 99;

@@ -1,8 +1,8 @@
 //! The broker on a Redis Cluster: keys on the node of their slot, moving slots and dying nodes.
 
+use crate::broker::{PREFIX, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
 use crate::harness::cluster::Cluster;
 use crate::harness::redis::Redis;
-use crate::broker::{PREFIX, Recorder, brief, client, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::status_store::{Choice, Lease, StatusStore};
 use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery};

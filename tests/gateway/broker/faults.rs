@@ -1,7 +1,9 @@
 //! Failures around a Redis broker.
 
+use crate::broker::{
+    PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until,
+};
 use crate::harness::redis::Redis;
-use crate::broker::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
 use futures_util::future::join_all;
 use konvert_gateway::broker::status_store::UserStatus;
 use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Sink};

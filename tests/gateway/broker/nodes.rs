@@ -1,7 +1,9 @@
 //! Several gateways on one Redis.
 
+use crate::broker::{
+    PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until,
+};
 use crate::harness::redis::Redis;
-use crate::broker::{PREFIX, Recorder, brief, client, connect, entries, entry, generous, mark, numbered, payload, until};
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Mark, PresenceStats, Retention};
 use std::sync::Arc;

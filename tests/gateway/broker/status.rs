@@ -267,8 +267,8 @@ pub async fn consecutive_statuses_always_differ(factory: &impl Factory) {
 
 mod in_redis {
     use super::*;
-    use crate::harness::redis::Redis;
     use crate::broker::{client, connect};
+    use crate::harness::redis::Redis;
     use konvert_gateway::broker::status_store::StatusStore;
 
     #[tokio::test(flavor = "multi_thread")]
