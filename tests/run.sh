@@ -12,10 +12,11 @@
 #                  a Redis Cluster; prints the table
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
-# faketime, openssl and chromium (apt-get, as root or with sudo), nginx and Prometheus (downloaded and unpacked), kubernetes-validate (pip), PocketBase
-# (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on free ports and use no running server of
-# the machine. $KONVERT_GATEWAY names a gateway binary for node, quickstart and the faults, instead of a build. The
-# output of each suite stays in target/test-logs/. The last line sums up: "N passed, N failed".
+# faketime, openssl and chromium (apt-get, as root or with sudo), nginx, Caddy and Prometheus (downloaded and
+# unpacked), kubernetes-validate (pip), PocketBase (deploy/get-pocketbase.sh), npm packages. The tests start separate
+# servers on free ports and use no running server of the machine. $KONVERT_GATEWAY names a gateway binary for node,
+# quickstart and the faults, instead of a build. The output of each suite stays in target/test-logs/. The last line
+# sums up: "N passed, N failed".
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -75,6 +76,7 @@ prepare_rust() {
   need_package faketime faketime
   need_package openssl openssl
   need_nginx
+  need_caddy
   need_prometheus
   need_kubernetes_validate
   need_pocketbase
@@ -150,6 +152,7 @@ need_package() {
 }
 
 need_nginx() { need_unpacked nginx usr/sbin/nginx; }
+need_caddy() { need_unpacked caddy usr/bin/caddy; }
 need_prometheus() { need_unpacked prometheus usr/bin/promtool; }
 
 # need_unpacked PACKAGE PROGRAM: a Debian package, unpacked and not installed, since the package would start a server.

@@ -1,8 +1,8 @@
 //! The admin listener: a [`page`] for operators, metrics for Prometheus, and health checks for supervisors and load
 //! balancers.
 //!
-//! The page gets JSON: an [`overview`] of this gateway, and what is known about one [`user`]. Both hold names of
-//! channels and keys of users, and no content and no secrets. With the token, an operator can [`publish`] a test
+//! The page requests JSON: an [`overview`] of the gateway, and the connections of one [`user`]. Both have names of
+//! channels and keys of users, but no content and no secrets. With the token, an operator can [`publish`] a test
 //! message.
 
 mod origin;
@@ -38,11 +38,11 @@ pub struct Admin {
 
 /// Health of this gateway and of its dependencies.
 struct Health {
-    /// What keeps the gateway from serving clients.
+    /// Causes of unreadiness.
     problems: Vec<String>,
     /// Parts of the config that do not work. The rest works, so the gateway stays in service.
     warnings: Vec<String>,
-    /// Why the broker does not answer.
+    /// Error of the broker's health check.
     broker: Option<String>,
 }
 

@@ -1,8 +1,8 @@
 //! Protection of the admin page against other web pages in the operator's browser.
 //!
-//! Browsers do not let other pages read the answers of the admin listener, unless a page's own name resolves to the
-//! listener's address (DNS rebinding). Such a request has the foreign name as its Host, so only hosts are accepted
-//! that no stranger can register: IP addresses, localhost, and names without a dot, as in a compose network.
+//! Browsers keep answers of the admin listener from other pages, unless a page's name resolves to the listener's
+//! address (DNS rebinding). Such a request has the foreign name as Host. Accepted hosts are names that no stranger can
+//! register: IP addresses, localhost, and names without a dot, as in a compose network.
 
 use hyper::HeaderMap;
 use hyper::header::HOST;
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 pub const ADVICE: &str = "open the admin page under an IP address or as localhost; a proxy has to send the listener's \
 address, not its own name, as Host";
 
-/// True if no foreign page can have sent a request with these headers.
+/// False for requests that a foreign page may have sent.
 pub fn is_own(headers: &HeaderMap) -> bool {
     // HTTP/1.0 has no Host, and no browser speaks it.
     headers.get_all(HOST).iter().all(|host| host.to_str().is_ok_and(|host| is_own_name(without_port(host))))

@@ -1,4 +1,4 @@
-//! The admin page: one HTML file with its style and script, which needs nothing from elsewhere.
+//! The admin page: an HTML file with style and script, without requests to other servers.
 
 use crate::server::respond::{Answer, text, uncached};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -8,7 +8,7 @@ use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_CON
 const HTML: &str = include_str!("page.html");
 
 pub struct Page {
-    /// Allows the page's own style and script, named by their hashes, and requests to the listener; nothing else.
+    /// Content-Security-Policy: allows the style and the script by hash, and requests to the listener.
     policy: String,
 }
 

@@ -1,4 +1,4 @@
-//! What this gateway knows about one user, for the admin page: connections, subscriptions and refusals.
+//! Connections, subscriptions and refusals of one user on this gateway, for the admin page.
 
 use super::{Admin, CHECK};
 use crate::connection::Connection;
