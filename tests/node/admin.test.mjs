@@ -80,8 +80,8 @@ async function find(page, user, button) {
 }
 
 for (const [language, words] of [
-  ["en-GB", { state: "ready", find: "Find", title: "Last refusals", connections: "Connections" }],
-  ["ru-RU", { state: "готов", find: "Найти", title: "Последние отказы", connections: "Подключения" }],
+  ["en-GB", { state: "ready", find: "Find", title: "Last refusals", connections: "Connections", everywhere: "on all gateways: 1" }],
+  ["ru-RU", { state: "готов", find: "Найти", title: "Последние отказы", connections: "Подключения", everywhere: "на всех шлюзах: 1" }],
 ]) {
   for (const width of [390, 1280]) {
     check(`the page shows the gateway in ${language} at ${width} pixels`, async (t) => {
@@ -94,6 +94,7 @@ for (const [language, words] of [
       await until(async () => /\d/.test(await page.locator("#figures dd").nth(3).textContent()), "a rate", 10_000);
       await find(page, alice.id, words.find);
       await page.locator("#user td", { hasText: `room:${room}` }).first().waitFor();
+      await page.locator("#user p", { hasText: words.everywhere }).waitFor();
       await picture(page, `${language}-${width}`);
       const { wide, inner } = await page.evaluate(() => ({ wide: document.documentElement.scrollWidth, inner: innerWidth }));
       assert.ok(wide <= inner, `${wide} pixels in a window of ${inner}`);

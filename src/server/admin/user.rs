@@ -38,13 +38,15 @@ impl Admin {
         )
     }
 
-    /// The user's connections to all gateways. `None`: unknown, as without `max_connections_per_user`.
+    /// Number of the user's connections to all gateways. `None`: unknown, as without `max_connections_per_user` or with
+    /// more than `presence_max` connections.
     async fn everywhere(&self, user: &str) -> Option<usize> {
         if self.services.config.max_connections_per_user.0 == 0 {
             return None;
         }
+        // Redis does not keep `presence_stats` of this internal channel.
         let channel = user_channel(user);
-        timeout(CHECK, self.services.broker.presence_stats(&channel)).await.ok()?.ok().map(|stats| stats.clients)
+        timeout(CHECK, self.services.broker.presence(&channel)).await.ok()?.ok().map(|connections| connections.len())
     }
 
     /// `left`: the number of further subscriptions in the answer. Times are in seconds before now.
