@@ -8,7 +8,7 @@ use konvert_gateway::limits::descriptors;
 use std::path::{Path, PathBuf};
 
 /// Other users of the machine can see a program's flags.
-const HAVE_NO_FLAG: &[&str] = &["secret", "secret_second"];
+const HAVE_NO_FLAG: &[&str] = &["secret", "secret_second", "admin_token"];
 
 /// The version, and in a release the commit.
 pub fn version() -> String {
@@ -23,8 +23,8 @@ pub fn command() -> Command {
         .after_help(
             "Without a command, the gateway serves. Settings: built-in defaults < --config FILE < environment < flags.\n\
              GATEWAY_SECRET is required: at least 32 characters, the same as for PocketBase's hooks.\n\
-             GATEWAY_SECRET_FILE, GATEWAY_SECRET_SECOND_FILE, GATEWAY_REDIS_URL_FILE and GATEWAY_POCKETBASE_URL_FILE \
-             name files with the value.\n\
+             GATEWAY_SECRET_FILE, GATEWAY_SECRET_SECOND_FILE, GATEWAY_ADMIN_TOKEN_FILE, GATEWAY_REDIS_URL_FILE and \
+             GATEWAY_POCKETBASE_URL_FILE name files with the value.\n\
              First steps: `konvert-gateway dev` runs a demo; `konvert-gateway init DIR` sets up your own PocketBase.",
         )
         .subcommand(Command::new("serve").about("Serve clients until SIGINT, SIGTERM or SIGHUP (the default)"))

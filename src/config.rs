@@ -112,6 +112,15 @@ impl Config {
                 &format!("set GATEWAY_SECRET_SECOND to at least {SECRET_MIN} characters, or unset it"),
             );
         }
+        let token = self.admin_token.expose_secret();
+        if !token.is_empty() && token.chars().count() < SECRET_MIN {
+            return bad(
+                "admin_token",
+                &format!(
+                    "set GATEWAY_ADMIN_TOKEN to at least {SECRET_MIN} random characters (openssl rand -hex 32), or unset it: then the admin page is read-only"
+                ),
+            );
+        }
         if self.listen.is_same(&self.admin_listen) {
             return bad("admin_listen", "must differ from `listen`");
         }
@@ -239,6 +248,7 @@ mod tests {
             ("log_level = \"verbose\"", "log_level", "error, warn, info, debug, trace"),
             ("base_path = \"realtime\"", "base_path", "/realtime"),
             ("secret_second = \"short\"", "secret_second", "32"),
+            ("admin_token = \"short\"", "admin_token", "32"),
             ("log_format = \"xml\"", "log_format", "text"),
             ("signals = [1]", "signals", "array of strings"),
             ("listen = { port = 1 }", "listen", "string"),

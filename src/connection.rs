@@ -84,24 +84,36 @@ impl Connection {
         *self.account.lock() = account;
     }
 
+    /// Time since the connection was authenticated.
+    pub fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    /// Adds a channel to [`Connection::channels`]. Returns whether the channel is new.
+    pub fn add_channel(&self, channel: Arc<str>) -> bool {
+        let since = u32::try_from(self.age().as_secs()).unwrap_or(u32::MAX);
+        self.channels().insert(channel, since)
+    }
+
     /// Channels that the connection is subscribed to. The hub maintains the list.
     pub fn channels(&self) -> MutexGuard<'_, Channels> {
         self.channels.lock()
     }
 }
 
-/// Names of a connection's channels, mostly few: a sorted list takes less than half the memory of a set.
+/// Names of a connection's channels, each with the connection's age in seconds at the subscribe. Mostly few: a sorted
+/// list takes less than half the memory of a set.
 #[derive(Default)]
-pub struct Channels(Vec<Arc<str>>);
+pub struct Channels(Vec<(Arc<str>, u32)>);
 
 impl Channels {
     /// Returns whether the channel is new.
-    pub fn insert(&mut self, channel: Arc<str>) -> bool {
+    pub fn insert(&mut self, channel: Arc<str>, since: u32) -> bool {
         let Err(at) = self.find(&channel) else { return false };
         if self.0.is_empty() {
             self.0.reserve_exact(1);
         }
-        self.0.insert(at, channel);
+        self.0.insert(at, (channel, since));
         true
     }
 
@@ -123,15 +135,20 @@ impl Channels {
     }
 
     pub fn to_vec(&self) -> Vec<Arc<str>> {
-        self.0.clone()
+        self.0.iter().map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// The first `count` channels by name, each with the connection's age in seconds at the subscribe.
+    pub fn first(&self, count: usize) -> Vec<(Arc<str>, u32)> {
+        self.0.iter().take(count).cloned().collect()
     }
 
     pub fn take(&mut self) -> Vec<Arc<str>> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.0).into_iter().map(|(name, _)| name).collect()
     }
 
     fn find(&self, channel: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|other| (**other).cmp(channel))
+        self.0.binary_search_by(|(other, _)| (**other).cmp(channel))
     }
 }
 
@@ -171,6 +188,12 @@ impl Connections {
         self.of(user).iter().map(|connection| connection.account().id.clone()).collect()
     }
 
+    /// The user's first `count` connections, and the number of all.
+    pub fn first_of(&self, user: &str, count: usize) -> (Vec<Arc<Connection>>, usize) {
+        let first = |all: &Vec<Arc<Connection>>| (all.iter().take(count).cloned().collect(), all.len());
+        self.users.get(user).map(|connections| first(&connections)).unwrap_or_default()
+    }
+
     pub fn users(&self) -> Vec<Arc<str>> {
         self.users.iter().map(|entry| Arc::clone(entry.key())).collect()
     }
@@ -183,7 +206,7 @@ mod tests {
     #[test]
     fn each_channel_is_there_once() {
         let mut channels = Channels::default();
-        let inserted: Vec<bool> = ["b", "a", "c", "a"].map(|name| channels.insert(name.into())).into();
+        let inserted: Vec<bool> = ["b", "a", "c", "a"].map(|name| channels.insert(name.into(), 0)).into();
         assert_eq!(inserted, [true, true, true, false]);
         assert!(channels.contains("a") && !channels.contains("d"));
         assert!(channels.remove("b") && !channels.remove("b"));

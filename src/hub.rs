@@ -25,7 +25,7 @@ pub mod feed;
 pub(crate) mod latest_status;
 mod liveness;
 mod recovery;
-mod registry;
+pub mod registry;
 mod status_channels;
 pub(crate) mod subscriber;
 pub(crate) mod suspension;
@@ -181,7 +181,7 @@ impl Hub {
         let connection = &subscriber.connection;
         // Before `accept` checks the user's access: a later change of the account finds the channel in this list, and
         // then waits for the channel's state.
-        connection.channels().insert(Arc::clone(&channel.name));
+        connection.add_channel(Arc::clone(&channel.name));
         if !accept() {
             connection.channels().remove(&channel.name);
             return false;

@@ -21,6 +21,8 @@
 //! channel, and [`control`] passes it to [`revocation`], which ends access, and to [`updates`]. Back ends' orders take
 //! the same channel.
 //!
+//! The server shows [`metrics`], health and the last [`refusals`] to operators on a listener of their own.
+//!
 //! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, [`doctor`]
 //! checks an installation, and [`health`] asks a running gateway whether it is ready.
 //!
@@ -30,8 +32,8 @@
 //! Dependencies point one way: server → socket → session → hub → broker, control → revocation → hub, relay → broker.
 //! The relay encodes its messages to the gateways with [`control::message`]. The broker calls back only through
 //! [`broker::Sink`], which the hub implements, and the hub only through [`hub::Watcher`], which `control` implements.
-//! [`protocol`], [`metrics`] and [`config`] use no other module; [`limits`] uses `config`, `tasks`, and two types of
-//! `outbox` and `protocol`.
+//! [`protocol`], [`metrics`] and [`config`] use no other module; [`refusals`] uses `limits`; [`limits`] uses `config`,
+//! `tasks`, and two types of `outbox` and `protocol`.
 
 #![warn(clippy::unwrap_used)]
 
@@ -57,6 +59,7 @@ pub mod outbox;
 pub mod pocketbase;
 pub mod protocol;
 mod random;
+pub mod refusals;
 pub mod relay;
 mod revocation;
 pub mod server;

@@ -21,6 +21,10 @@ macro_rules! metrics {
             $(#[doc = $help] pub $field: $kind,)+
         }
 
+        /// Name, kind, label (or nothing) and help text of every metric, for the tests of the documentation.
+        #[cfg(test)]
+        const ALL: &[(&str, &str, &str, &str)] = &[$(($name, stringify!($kind), concat!($($label)?), $help),)+];
+
         impl Metrics {
             fn register_all(registry: Registry) -> Result<Self, prometheus::Error> {
                 Ok(Self {
@@ -104,7 +108,7 @@ metrics! {
     api_requests: IntCounterVec = "gateway_api_requests_total", by "method",
         "Requests of the server API carried out";
     hooks_refused: IntCounterVec = "gateway_hooks_refused_total", by "reason",
-        "Requests of hooks and of the server API answered with an HTTP error";
+        "Requests of hooks, of the server API and of the admin page answered with an HTTP error";
     pocketbase_up: IntGauge = "gateway_pocketbase_up",
         "1 if the last read of PocketBase's outbox succeeded";
     redis_up: IntGauge = "gateway_redis_up",
@@ -149,6 +153,9 @@ const HOOK_REASONS: &[&str] = &[
     "request_timeout",
     "draining",
     "unavailable",
+    "foreign_host",
+    "read_only",
+    "bad_token",
 ];
 
 impl Metrics {
@@ -166,7 +173,7 @@ impl Metrics {
 
     /// Creates the label values that alerts use, since an alert on growth misses a counter that begins at 1.
     fn begin_at_zero(&self) {
-        let alerted: [(&IntCounterVec, &[&str]); 12] = [
+        let alerted: [(&IntCounterVec, &[&str]); 14] = [
             (&self.guests_refused, &["not_allowed", "max_guests_per_ip"]),
             (&self.sockets_refused, SOCKET_REASONS),
             (&self.handshakes_refused, HANDSHAKE_REASONS),
@@ -175,6 +182,8 @@ impl Metrics {
             (&self.rate_limited, &["commands", "signals", "reads", "questions", "statuses"]),
             (&self.access_checks, &["remembered", "asked", "failed"]),
             (&self.gaps, &["filled", "lost"]),
+            (&self.recoveries, &["recovered", "unrecoverable"]),
+            (&self.events, &["unreadable", "truncated", "impossible_channel"]),
             (&self.relay_events, &["hook", "pull", "repeat", "dropped"]),
             (&self.relay_pulls, &["timer", "gap"]),
             (&self.pocketbase_failures, &["keys", "authorize", "visible", "view", "events", "confirm", "probe"]),
@@ -246,6 +255,10 @@ pub fn age(at: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    const ALERTS: &str = include_str!("../deploy/prometheus/alerts.yml");
+
     /// Names of metrics in a text, without the suffixes of histograms.
     fn names(text: &str) -> Vec<&str> {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -255,13 +268,56 @@ mod tests {
 
     #[test]
     fn alerts_and_documentation_name_real_metrics() {
-        let (registered, _) = include_str!("metrics.rs").split_once("fn render").expect("the metrics come first");
-        for text in [include_str!("../deploy/prometheus/alerts.yml"), include_str!("../deploy/operations.md")] {
+        let dashboard = include_str!("../deploy/grafana/konvert-gateway.json");
+        for text in [ALERTS, dashboard, include_str!("../deploy/operations.md")] {
             let named = names(text);
             assert!(named.len() > 5, "{named:?}");
             for name in named {
-                assert!(registered.contains(&format!("\"{name}\",")), "there is no metric {name}");
+                let is_registered = name == "gateway_build_info" || ALL.iter().any(|(metric, ..)| *metric == name);
+                assert!(is_registered, "there is no metric {name}");
             }
         }
+    }
+
+    /// An alert on the growth of a counter misses the first event if the time series begins with it.
+    #[test]
+    fn label_values_that_alerts_name_exist_from_the_start() {
+        let rendered = String::from_utf8(Metrics::new().unwrap().render().unwrap()).unwrap();
+        let mut found = 0;
+        for expression in ALERTS.lines().filter(|line| line.contains("gateway_") && line.contains("=")) {
+            for part in expression.split("gateway_").skip(1) {
+                let Some((name, rest)) = part.split_once('{') else { continue };
+                let selector = rest.split('}').next().unwrap();
+                let Some((label, values)) = selector.split_once('=') else { continue };
+                for value in values.trim_matches(['~', '"']).split('|') {
+                    let series = format!("gateway_{name}{{{label}=\"{value}\"}} 0");
+                    assert!(rendered.lines().any(|line| line == series), "{series} is missing in {rendered}");
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 8, "{found}");
+    }
+
+    fn unit(name: &str) -> &str {
+        match name {
+            _ if name.ends_with("_timestamp_seconds") => "Unix seconds",
+            _ if name.contains("seconds") => "seconds",
+            _ if name.contains("bytes") => "bytes",
+            _ if name.ends_with("_up") || name.ends_with("_failing") => "0 or 1",
+            _ => "count",
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        let mut table = "| metric | kind | unit | meaning |\n|---|---|---|---|\n".to_owned();
+        for (name, kind, label, help) in ALL {
+            let kind = kind.trim_start_matches("Int").trim_end_matches("Vec").to_lowercase();
+            let by = if label.is_empty() { String::new() } else { format!(" by `{label}`") };
+            table.push_str(&format!("| `{name}` | {kind}{by} | {} | {help} |\n", unit(name)));
+        }
+        let documentation = include_str!("../deploy/operations.md");
+        assert!(documentation.contains(&table), "deploy/operations.md must have this table:\n{table}");
     }
 }

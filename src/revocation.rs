@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::pocketbase::AccountId;
 use crate::pocketbase::batch::Asker;
 use crate::protocol::codes::{self, Disconnect};
+use crate::refusals::{Code, Refusal, Refusals};
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub struct Revocation {
     pub auth: Arc<Auth>,
     pub access: Arc<Access>,
     pub connections: Arc<Connections>,
+    pub refusals: Arc<Refusals>,
     pub metrics: Metrics,
 }
 
@@ -149,6 +151,7 @@ impl Revocation {
         connection.outbox.abort(reason);
         self.metrics.revocations.with_label_values(&[&reason.reason.replace(' ', "_")]).inc();
         let (user, client) = (&*connection.user, &*connection.client);
+        self.note(user, None, Code::Number(reason.code), reason.reason);
         limited!(info, "disconnected clients", user, client, reason = reason.reason, "disconnected");
     }
 
@@ -190,9 +193,15 @@ impl Revocation {
         if let Revoked::Ended(cause) = outcome {
             self.metrics.revocations.with_label_values(&[cause.name()]).inc();
             let (user, cause) = (&*connection.user, cause.name());
+            self.note(user, Some(channel), Code::Word(cause), "a subscription was revoked");
             limited!(info, "revoked subscriptions", user, channel, cause, "a subscription was revoked");
         }
         outcome != Revoked::Overtaken
+    }
+
+    /// Notes the end of a user's access for the admin page.
+    fn note(&self, user: &str, channel: Option<&str>, code: Code, cause: &str) {
+        self.refusals.note(&Refusal { action: "access", channel, user, address: None, code, cause });
     }
 }
 

@@ -95,9 +95,10 @@ impl Server {
         let Self { gateway, shares, public, admin } = self;
         let (config, metrics) = (&gateway.services.config, &gateway.services.metrics);
         let addresses = Addresses::new(config.max_connections_per_ip.0);
-        let (trusted, refused) = (config.trusted_proxies.clone(), &metrics.sockets_refused);
-        let public_admission = Admission::new(shares.pending, Arc::clone(&addresses), trusted, refused.clone());
-        let admin_admission = Admission::new(ADMIN_SOCKETS, Addresses::new(0), Networks::default(), refused.clone());
+        let trusted = config.trusted_proxies.clone();
+        let noted = || (Arc::clone(&gateway.services.refusals), metrics.sockets_refused.clone());
+        let public_admission = Admission::new(shares.pending, Arc::clone(&addresses), trusted, noted());
+        let admin_admission = Admission::new(ADMIN_SOCKETS, Addresses::new(0), Networks::default(), noted());
         let reading = Reading { head: config.max_head_size.0, timeout: config.request_timeout };
         let shutdown = Shutdown::new(asked, config.shutdown_spread.0);
         let (hooks, clients, end) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
@@ -112,8 +113,8 @@ impl Server {
             ),
             tasks::spawn(
                 Task::AdminListener,
-                accept(admin, admin_admission, reading, end.clone(), move |request, _| {
-                    Arc::clone(&operators).answer(request.method().clone(), request.uri().path().to_owned())
+                accept(admin, admin_admission, reading, end.clone(), move |request, caller| {
+                    Arc::clone(&operators).answer(request, caller)
                 }),
             ),
         ];

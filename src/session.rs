@@ -37,11 +37,13 @@ use crate::pocketbase::batch::Asker;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
 use crate::protocol::{Command, Reply, Request};
+use crate::refusals::Refusals;
 use crate::relay::RelayStart;
 use crate::updates::Updates;
 use ahead::Ahead;
 use journal::Subject;
 use limits::Pace;
+pub(crate) use limits::user_channel;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +66,7 @@ pub struct Services {
     pub statuses: Arc<UserStatuses>,
     pub relay_start: RelayStart,
     pub limits: Limits,
+    pub refusals: Arc<Refusals>,
     pub metrics: Metrics,
 }
 

@@ -107,6 +107,7 @@ impl Stage {
             updates: Updates::new(Arc::new(pocketbase), metrics.clone()),
             limits: Limits::new(&config, metrics.guests.clone()),
             relay_start: RelayStart(started),
+            refusals: Arc::default(),
             config,
             connections,
             broker,

@@ -84,6 +84,11 @@ impl Updates {
         }
     }
 
+    /// All updates channels of this node, with their numbers of subscribers.
+    pub fn sizes(&self) -> Vec<(Arc<str>, usize)> {
+        self.streams.iter().map(|stream| (Arc::clone(stream.key()), stream.subscribers())).collect()
+    }
+
     /// Channels with an oldest unprocessed input of at least [`BEHIND`], with the age of that input.
     pub fn behind(&self) -> Vec<(Arc<str>, Duration)> {
         let all = self.streams.iter().map(|stream| (Arc::clone(stream.key()), stream.behind()));

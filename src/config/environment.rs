@@ -10,7 +10,7 @@ use std::io::Read;
 const PREFIX: &str = "GATEWAY_";
 const FILE: &str = "_FILE";
 /// Settings whose value may come from a file, since container platforms mount secrets as files.
-const IN_FILES: &[&str] = &["secret", "secret_second", "redis_url", "pocketbase_url"];
+const IN_FILES: &[&str] = &["secret", "secret_second", "admin_token", "redis_url", "pocketbase_url"];
 /// Maximum size of such a file, in bytes.
 const FILE_MAX: u64 = 16 * 1024;
 

@@ -55,7 +55,8 @@ macro_rules! settings {
 settings! {
 "Listeners" {
     listen: ListenAddress = "127.0.0.1:8000", "address:port or unix:///path", "Public listener: WebSocket clients, PocketBase's hooks and the server API";
-    admin_listen: ListenAddress = "127.0.0.1:8001", "address:port or unix:///path", "Admin listener: /metrics, /livez, /readyz; keep it private";
+    admin_listen: ListenAddress = "127.0.0.1:8001", "address:port or unix:///path", "Admin listener: a page for operators at /, and /metrics, /livez, /readyz; keep it private";
+    admin_token: SecretString = "", "text", "Token that lets operators publish test messages from the admin page, at least 32 characters; unset: the page is read-only; has no flag, since other users of the machine can see flags";
     base_path: BasePath = "", "path", "Prefix of all paths of the public listener, as in /realtime/connection/websocket; for a proxy that forwards a path without removing the prefix";
     trusted_proxies: Networks = "", "comma-separated networks", "Proxies whose Forwarded or X-Forwarded-For header is believed, so that limits per address count clients instead of the proxy";
     allowed_origins: Origins = "", "comma-separated origins", "Origins of web pages that may connect, such as https://chat.example.org, https://*.example.org, capacitor://localhost, file:// or null; other pages get 403; unset: all";

@@ -2,11 +2,15 @@
 
 use super::Hub;
 use super::channel::{Attachment, Channel, Content};
+use crate::channel::INTERNAL;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Time that a channel without subscribers stays subscribed at the broker, so that a page reload costs no call.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// Number of channels looked at without letting other tasks run.
+const YIELD_AFTER: usize = 1024;
 
 /// Guard of a subscribe in progress: keeps the channel in the registry.
 pub(super) struct Joining<'a> {
@@ -38,6 +42,22 @@ impl Hub {
 
     pub fn channel_names(&self) -> Vec<Arc<str>> {
         self.channels.iter().map(|entry| Arc::clone(entry.key())).collect()
+    }
+
+    /// The `count` channels with the most subscribers, with the number of subscribers. Locks one channel at a time, and
+    /// lets other tasks run in between.
+    pub async fn largest_channels(&self, count: usize) -> Vec<(Arc<str>, usize)> {
+        let mut sizes = Vec::new();
+        for some in self.all_channels().chunks(YIELD_AFTER) {
+            sizes.extend(some.iter().map(|channel| (Arc::clone(&channel.name), channel.state().subscribers.len())));
+            if sizes.len() > YIELD_AFTER {
+                keep_largest(&mut sizes, count);
+            }
+            tokio::task::yield_now().await;
+        }
+        sizes.retain(|(name, size)| *size > 0 && !name.starts_with(INTERNAL));
+        keep_largest(&mut sizes, count);
+        sizes
     }
 
     /// Finds or creates the channel, and keeps it in the registry while the guard lives.
@@ -91,4 +111,10 @@ impl Hub {
             }
         });
     }
+}
+
+/// Sorts by size, the largest first, and drops all but the first `count`.
+pub fn keep_largest(sizes: &mut Vec<(Arc<str>, usize)>, count: usize) {
+    sizes.sort_unstable_by(|(name, size), (other, others)| others.cmp(size).then_with(|| name.cmp(other)));
+    sizes.truncate(count);
 }

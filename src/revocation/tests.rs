@@ -22,6 +22,7 @@ impl Gateway {
             auth: Arc::clone(&services.auth),
             access: Arc::clone(&services.access),
             connections: Arc::clone(&services.connections),
+            refusals: Arc::clone(&services.refusals),
             metrics: services.metrics.clone(),
         });
         Self { stage, revocation }

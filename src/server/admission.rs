@@ -4,6 +4,7 @@ use crate::config::Networks;
 use crate::limits::addresses::{AddressPlace, Addresses};
 use crate::limits::pending::{Pending, Wait};
 use crate::limits::seldom::Seldom;
+use crate::refusals::{Code, Refusal, Refusals};
 use crate::stream::ClientStream;
 use crate::tasks;
 use prometheus::IntCounterVec;
@@ -33,6 +34,7 @@ pub struct Admission {
     /// Limits concurrent answers.
     replies: Arc<Semaphore>,
     log: Seldom,
+    refusals: Arc<Refusals>,
     refused: IntCounterVec,
 }
 
@@ -54,9 +56,14 @@ pub struct Caller {
 }
 
 impl Admission {
-    pub fn new(pending: usize, addresses: Arc<Addresses>, trusted: Networks, refused: IntCounterVec) -> Self {
+    pub fn new(
+        pending: usize,
+        addresses: Arc<Addresses>,
+        trusted: Networks,
+        (refusals, refused): (Arc<Refusals>, IntCounterVec),
+    ) -> Self {
         let replies = Arc::new(Semaphore::new(REPLIES_MAX));
-        Self { pending: Pending::new(pending), addresses, trusted, replies, log: Seldom::default(), refused }
+        Self { pending: Pending::new(pending), addresses, trusted, replies, log: Seldom::default(), refusals, refused }
     }
 
     /// `None` for a socket past the limit of its address, to be passed to [`Admission::reject`]. The bool says whether
@@ -77,6 +84,7 @@ impl Admission {
     /// Answers 429 in the background.
     pub fn reject(&self, stream: ClientStream, peer: Peer) {
         self.count("max_connections_per_ip");
+        self.note(peer);
         self.log(peer);
         let Ok(permit) = Arc::clone(&self.replies).try_acquire_owned() else { return };
         tokio::spawn(tasks::contained(async move {
@@ -87,6 +95,18 @@ impl Admission {
 
     pub fn count(&self, reason: &str) {
         self.refused.with_label_values(&[reason]).inc();
+    }
+
+    fn note(&self, peer: Peer) {
+        let Peer::Ip(address) = peer else { return };
+        self.refusals.note(&Refusal {
+            action: "socket",
+            channel: None,
+            user: "",
+            address: Some(address),
+            code: Code::Word("max_connections_per_ip"),
+            cause: "too many sockets from this address; a proxy belongs into trusted_proxies",
+        });
     }
 
     /// Logged so that operators find a missing setting.

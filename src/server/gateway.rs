@@ -27,6 +27,7 @@ use crate::members::user_status::UserStatuses;
 use crate::metrics::Metrics;
 use crate::pocketbase::batch::Batcher;
 use crate::pocketbase::{Check, PocketBase, Verdict};
+use crate::refusals::Refusals;
 use crate::relay::Relay;
 use crate::revocation::Revocation;
 use crate::session::Services;
@@ -61,18 +62,13 @@ impl Gateway {
         (hooks, clients): (&TaskTracker, &TaskTracker),
         shutdown: &Shutdown,
     ) -> Public {
-        let Services { config, broker, statuses, metrics, .. } = &*self.services;
+        let Services { config, metrics, .. } = &*self.services;
         let shutdown = Arc::new(shutdown.clone());
         let signed = SignedRequests::new(config, metrics.clone(), hooks.clone(), Arc::clone(&shutdown));
         let signed = Arc::new(signed);
-        let methods = Methods {
-            broker: Arc::clone(broker),
-            statuses: Arc::clone(statuses),
-            metrics: metrics.clone(),
-            timeout: config.command_timeout,
-        };
+        let methods = self.methods();
         Public::new(
-            config.base_path.clone(),
+            Arc::clone(&self.services),
             Handshakes::new(Arc::clone(&self.services), connections, addresses, clients.clone(), shutdown),
             Hooks::new(config, self.relay.clone(), metrics.clone(), Arc::clone(&signed)),
             Api { methods, signed },
@@ -80,13 +76,16 @@ impl Gateway {
     }
 
     pub fn admin(&self, shutdown: &Shutdown) -> Admin {
-        let Services { broker, updates, metrics, .. } = &*self.services;
-        Admin {
+        Admin::new(Arc::clone(&self.services), self.relay.clone(), self.methods(), shutdown.clone())
+    }
+
+    fn methods(&self) -> Methods {
+        let Services { config, broker, statuses, metrics, .. } = &*self.services;
+        Methods {
             broker: Arc::clone(broker),
-            relay: self.relay.clone(),
-            updates: Arc::clone(updates),
+            statuses: Arc::clone(statuses),
             metrics: metrics.clone(),
-            shutdown: shutdown.clone(),
+            timeout: config.command_timeout,
         }
     }
 
@@ -149,11 +148,13 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
     let access = Access::new(&config, access_checks(pocketbase.clone()), Arc::clone(&changes), metrics.clone());
     let access = Arc::new(access);
     tasks.push(access.start_sweep());
+    let refusals = Arc::<Refusals>::default();
     let revocation = Arc::new(Revocation {
         hub: Arc::clone(&hub),
         auth: Arc::clone(&auth),
         access: Arc::clone(&access),
         connections: Arc::clone(&connections),
+        refusals: Arc::clone(&refusals),
         metrics: metrics.clone(),
     });
     let updates = Updates::new(Arc::new(pocketbase.clone()), metrics.clone());
@@ -178,6 +179,7 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
         statuses,
         relay_start,
         limits,
+        refusals,
         metrics,
     };
     Ok(Gateway { services: Arc::new(services), relay, _control: control, _tasks: tasks })

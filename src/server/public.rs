@@ -3,14 +3,18 @@
 use super::admission::Caller;
 use super::api::Api;
 use super::api::methods::{Method as ApiMethod, PREFIX};
+use super::forwarded;
 use super::handshake::{Handshakes, WEBSOCKET};
 use super::hooks::{HOOKS, Hooks};
 use super::respond::{Answer, Refused, error};
 use crate::config::BasePath;
 use crate::limits::lines::Lines;
+use crate::refusals::{Code, Refusal};
+use crate::session::Services;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +26,7 @@ const REFUSALS: u32 = 10;
 const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
 
 pub struct Public {
-    base_path: BasePath,
+    services: Arc<Services>,
     handshakes: Arc<Handshakes>,
     hooks: Hooks,
     api: Api,
@@ -30,13 +34,19 @@ pub struct Public {
 }
 
 impl Public {
-    pub fn new(base_path: BasePath, handshakes: Handshakes, hooks: Hooks, api: Api) -> Self {
+    pub fn new(services: Arc<Services>, handshakes: Handshakes, hooks: Hooks, api: Api) -> Self {
         let refusals = Lines::new("refused requests", REFUSALS, REFUSALS_PERIOD);
-        Self { base_path, handshakes: Arc::new(handshakes), hooks, api, refusals }
+        Self { services, handshakes: Arc::new(handshakes), hooks, api, refusals }
     }
 
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
-        let path = route(&self.base_path, request.uri().path());
+        let path = route(&self.services.config.base_path, request.uri().path());
+        let action = match path {
+            WEBSOCKET => "handshake",
+            HOOKS => "hooks",
+            _ => "api",
+        };
+        let address = self.address(&request, &caller);
         let answer = match (request.method(), path) {
             _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => Ok(error(
                 StatusCode::URI_TOO_LONG,
@@ -56,21 +66,32 @@ impl Public {
                 "not_found",
                 &format!(
                     "there is {base}{WEBSOCKET} for clients, {base}{HOOKS} for PocketBase's hooks, {base}{PREFIX}… for back ends",
-                    base = self.base_path.as_str(),
+                    base = self.services.config.base_path.as_str(),
                 ),
             )),
         };
         let mut answer = answer.unwrap_or_else(|refused| *refused);
-        if let Some(Refused { reason, message }) = answer.extensions_mut().remove()
-            && self.refusals.passes()
-        {
-            tracing::warn!(peer = %caller.peer, reason, cause = message, "a request was refused");
+        if let Some(Refused { reason, message }) = answer.extensions_mut().remove() {
+            let (code, address) = (Code::Word(reason), Some(address));
+            self.services.refusals.note(&Refusal { action, channel: None, user: "", address, code, cause: &message });
+            if self.refusals.passes() {
+                tracing::warn!(peer = %caller.peer, reason, cause = message, "a request was refused");
+            }
         }
         if answer.status().is_client_error() || answer.status().is_server_error() {
             // A refused caller starts again with a new connection, which is counted.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+
+    /// The client's address; behind a trusted proxy, from the proxy's header.
+    fn address(&self, request: &Request<Incoming>, caller: &Caller) -> IpAddr {
+        if caller.is_trusted_proxy {
+            forwarded::client(request.headers(), caller.peer, &self.services.config.trusted_proxies)
+        } else {
+            caller.peer
+        }
     }
 }
 

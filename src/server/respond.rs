@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 pub type Answer = Response<Full<Bytes>>;
@@ -16,6 +16,12 @@ pub fn text(status: StatusCode, content_type: &'static str, body: impl Into<Byte
 
 pub fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
     text(status, "application/json", body.to_string())
+}
+
+/// Keeps the answer out of all caches.
+pub fn uncached(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 /// `{"error":{"code","message"}}`: a word for programs, a sentence for people.

@@ -1,8 +1,9 @@
 //! Log lines that answer "why was this user refused?": a line for each refused command at `info`, and for each
-//! accepted command at `debug`. No line contains a token, a key or content.
+//! accepted command at `debug`. Refused commands are also noted for the admin page. No line contains a token, a key or content.
 
 use super::{AuthState, Failure, Session};
 use crate::protocol::{HistoryRequest, Request, Subscribe};
+use crate::refusals::{Code, Refusal};
 
 /// Maximum length of a channel's or method's name in the log, in characters; longer names are cut off.
 const NAME_MAX: usize = 255;
@@ -52,9 +53,17 @@ impl Session {
             Err(Failure::Error(error)) => (error.code, error.message),
             Err(Failure::Disconnect(disconnect)) => (disconnect.code, disconnect.reason),
         };
+        let (user, client, address) = (self.user(), &*self.client, self.address);
+        let cause = detail.as_deref().unwrap_or(cause);
+        self.services.refusals.note(&Refusal {
+            action: command,
+            channel: channel.as_deref().or(method.as_deref()),
+            user,
+            address: Some(address),
+            code: Code::Number(code),
+            cause,
+        });
         if self.services.limits.refusals.passes() {
-            let (user, client, address) = (self.user(), &*self.client, self.address);
-            let cause = detail.as_deref().unwrap_or(cause);
             tracing::info!(command, channel, method, user, client, %address, code, cause, "refused");
         }
     }

@@ -221,7 +221,7 @@ impl Session {
 
 /// Channel whose presence contains all connections of a user. Clients cannot subscribe to it: their channels never
 /// begin with `$`.
-fn user_channel(user: &str) -> Arc<str> {
+pub(crate) fn user_channel(user: &str) -> Arc<str> {
     format!("$user:{user}").into()
 }
 

@@ -171,7 +171,7 @@ impl Session {
             Ok(Err(error)) => return Err(self.broker_failed("subscribe", &error).into()),
             Err(_) => return Err(codes::INTERNAL.into()),
         }
-        if !connection.channels().insert(Arc::clone(&channel)) {
+        if !connection.add_channel(Arc::clone(&channel)) {
             return Err(codes::ALREADY_SUBSCRIBED.into());
         }
         let position = Position { offset: 0, epoch: crate::random::token::<6>() };

@@ -68,6 +68,11 @@ impl Stream {
         self.queue.behind()
     }
 
+    /// Number of connections with a subscription or a pending subscribe.
+    pub fn subscribers(&self) -> usize {
+        self.queue.lock().wanted.len()
+    }
+
     /// Queues an input, unless the channel has no subscribers.
     pub fn push(&self, input: impl FnOnce() -> StreamInput) {
         self.queue.push(input);

@@ -1,7 +1,11 @@
 //! The operators' view: the connection from PocketBase to the gateway, the environment, a new secret, a base path.
 
+mod admin_page;
+mod caddy;
+mod kubernetes;
 mod nginx;
 mod panics;
+mod prometheus;
 mod startup;
 mod versions;
 

@@ -13,6 +13,7 @@ pub mod nginx;
 pub mod node;
 pub mod pocketbase;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod rng;

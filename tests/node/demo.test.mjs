@@ -1,10 +1,10 @@
 // The quickstart with its demo page, in a real Chromium: two users in one room.
 
 import assert from "node:assert/strict";
-import { accessSync, constants, readFileSync } from "node:fs";
-import { basename, delimiter, join } from "node:path";
+import { readFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
+import { startBrowser } from "./browser.mjs";
 import { Lab, root } from "./harness.mjs";
 
 const lab = new Lab();
@@ -14,26 +14,10 @@ let facts, browser;
 before(
   lab.explained(async () => {
     facts = await lab.quickstart();
-    browser = await chromium.launch({
-      executablePath: findChromium(),
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--disable-component-update"],
-    });
-    lab.defer(() => browser.close());
+    browser = await startBrowser(lab);
   }),
 );
 after(() => lab.stop());
-
-function findChromium() {
-  if (process.env.CHROMIUM) return process.env.CHROMIUM;
-  const names = ["chromium", "chromium-browser", "google-chrome"];
-  for (const file of names.flatMap((name) => process.env.PATH.split(delimiter).map((folder) => join(folder, name)))) {
-    try {
-      accessSync(file, constants.X_OK);
-      return file;
-    } catch {} // not in this folder
-  }
-  throw new Error(`none of ${names.join(", ")} is on PATH; install Chromium or set $CHROMIUM to its path`);
-}
 
 /** Opens a page in a new browser profile. `reads` counts the page's reads of the room from PocketBase. */
 async function open(t, query = "") {

@@ -54,6 +54,7 @@ impl BackEnd {
             auth: Arc::clone(&services.auth),
             access: Arc::clone(&services.access),
             connections: Arc::clone(&services.connections),
+            refusals: Arc::clone(&services.refusals),
             metrics,
         });
         let control = Arc::new(Control {

@@ -90,7 +90,7 @@ impl Stage {
         self.connections += 1;
         let outbox = Outbox::alone(1 << 20);
         let connection = Connection::new(self.connections, user, "client", &outbox, Account::blocking(&[]));
-        connection.channels().insert(CHANNEL.into());
+        connection.add_channel(CHANNEL.into());
         let (accepted, answer) = oneshot::channel();
         let reply = Frame::from_static(b"\x81\x02{}");
         self.stream.subscribe(SubscribeRequest {

@@ -184,7 +184,7 @@ impl Stage {
     fn subscribe(&mut self, client: usize) {
         let connection = Arc::clone(&self.clients[client].connection);
         self.clients[client].asked = self.relayed;
-        connection.channels().insert(CHANNEL.into());
+        connection.add_channel(CHANNEL.into());
         let (accepted, answer) = oneshot::channel();
         // The client waits without a timeout, like a client that subscribes again and again.
         std::mem::forget(answer);
