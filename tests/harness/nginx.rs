@@ -1,8 +1,7 @@
 //! An nginx as a proxy in front of a test's server.
 
-use super::process::Process;
+use super::process::{Process, program};
 use super::until;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -16,7 +15,7 @@ impl Nginx {
     /// Starts nginx with `server` blocks; returns when all ports accept connections.
     ///
     /// # Panics
-    /// Without nginx, see [`program`].
+    /// Without nginx.
     pub async fn start(servers: &str, ports: &[u16]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -28,7 +27,7 @@ impl Nginx {
         );
         let path = directory.path().join("nginx.conf");
         std::fs::write(&path, config).expect("it can be written");
-        let mut command = Command::new(program());
+        let mut command = Command::new(program("nginx", "usr/sbin/nginx"));
         command.arg("-e").arg("stderr").arg("-p").arg(directory.path()).arg("-c").arg(&path);
         let mut process = Process::start("nginx", &mut command);
         for port in ports {
@@ -40,15 +39,6 @@ impl Nginx {
         }
         Self { _process: process, _directory: directory }
     }
-}
-
-/// Path of nginx, as installed or as unpacked by `tests/run.sh`.
-pub fn program() -> PathBuf {
-    let unpacked = Path::new(env!("CARGO_BIN_EXE_konvert-gateway")).join("../../tools/nginx/usr/sbin/nginx");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).map(|folder| folder.join("nginx"));
-    let found = folders.chain(["/usr/sbin/nginx".into(), unpacked]).find(|program| program.exists());
-    found.expect("nginx: `tests/run.sh rust` gets it")
 }
 
 /// A `server` block that forwards all requests and WebSockets with the client's address. `listen`: as in nginx, for example

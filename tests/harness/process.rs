@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use tempfile::NamedTempFile;
@@ -67,6 +68,25 @@ impl Drop for Process {
             eprintln!("--- {} printed:\n{}---", self.name, self.log());
         }
     }
+}
+
+/// Path of a program that tests start, on `PATH`, or in a package that `tests/run.sh` has unpacked. `program`: the path in
+/// the package.
+///
+/// # Panics
+/// Without the program.
+pub fn program(package: &str, program: &str) -> PathBuf {
+    let name = Path::new(program).file_name().expect("a file");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).map(|folder| folder.join(name));
+    let mut found = folders.chain([Path::new("/").join(program), unpacked(package).join(program)]);
+    found.find(|program| program.exists()).unwrap_or_else(|| panic!("{package}: `tests/run.sh rust` gets it"))
+}
+
+/// Folder of a package that `tests/run.sh` has unpacked: `target/tools/PACKAGE`.
+pub fn unpacked(package: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_BIN_EXE_konvert-gateway")).ancestors().nth(2).expect("a folder");
+    target.join("tools").join(package)
 }
 
 /// A port for one server and its restarts; no other server gets the port while the test process lives. Ports come from

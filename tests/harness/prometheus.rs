@@ -1,10 +1,10 @@
 //! A real Prometheus that scrapes gateways each second, and promtool.
 
 use super::http::Http;
-use super::process::{Process, free_port};
+use super::process::{self, Process, free_port};
 use super::until;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -56,10 +56,7 @@ impl Prometheus {
     }
 }
 
-/// Path of a program of Prometheus, as installed or as unpacked by `tests/run.sh`.
+/// Path of `prometheus` or `promtool`.
 pub fn program(name: &str) -> PathBuf {
-    let unpacked = Path::new(env!("CARGO_BIN_EXE_konvert-gateway")).join("../../tools/prometheus/usr/bin").join(name);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = std::env::split_paths(&path).map(|folder| folder.join(name)).chain([unpacked]);
-    found.find(|program| program.exists()).expect("Prometheus: `tests/run.sh rust` gets it")
+    process::program("prometheus", &format!("usr/bin/{name}"))
 }

@@ -3,23 +3,14 @@
 use crate::harness::World;
 use crate::harness::client::{Client, Refused};
 use crate::harness::http::Http;
-use crate::harness::process::{Process, free_port};
+use crate::harness::process::{Process, free_port, program};
 use crate::harness::until;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
 const ENGLISH: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md"));
 const RUSSIAN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.ru.md"));
-
-/// Path of Caddy, as installed or as unpacked by `tests/run.sh`.
-fn program() -> PathBuf {
-    let unpacked = Path::new(env!("CARGO_BIN_EXE_konvert-gateway")).join("../../tools/caddy/usr/bin/caddy");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = std::env::split_paths(&path).map(|folder| folder.join("caddy")).chain([unpacked]);
-    found.find(|program| program.exists()).expect("caddy: `tests/run.sh rust` gets it")
-}
 
 /// The block of code that begins with `begin`, which is the same in both languages.
 fn snippet(begin: &str) -> &'static str {
@@ -34,7 +25,7 @@ fn snippet(begin: &str) -> &'static str {
 /// Caddy in a folder of its own, with this Caddyfile.
 fn caddy(folder: &TempDir, caddyfile: &str, arguments: &[&str]) -> Command {
     std::fs::write(folder.path().join("Caddyfile"), caddyfile).expect("the Caddyfile can be written");
-    let mut command = Command::new(program());
+    let mut command = Command::new(program("caddy", "usr/bin/caddy"));
     command.current_dir(folder.path()).args(arguments).args(["--config", "Caddyfile", "--adapter", "caddyfile"]);
     command.env("XDG_DATA_HOME", folder.path()).env("XDG_CONFIG_HOME", folder.path()).env("HOME", folder.path());
     command

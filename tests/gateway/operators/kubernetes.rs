@@ -1,6 +1,7 @@
 //! The manifests of deploy/kubernetes: Kubernetes's schemas, and the gateway's own settings and paths in them.
 
 use crate::harness::SECRET;
+use crate::harness::process::unpacked;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -12,7 +13,7 @@ const VERSION: &str = "1.31";
 
 /// Checks a manifest against the schemas; unknown keys are errors.
 fn validate(manifest: &Path) -> Output {
-    let tool = Path::new(env!("CARGO_BIN_EXE_konvert-gateway")).join("../../tools/kubernetes-validate");
+    let tool = unpacked("kubernetes-validate");
     let program = tool.join("bin/kubernetes-validate");
     assert!(program.exists(), "kubernetes-validate: `tests/run.sh rust` gets it");
     let mut command = Command::new("python3");

@@ -3,8 +3,7 @@
 use crate::harness::World;
 use crate::harness::client::{Client, Refused};
 use crate::harness::http::Http;
-use crate::harness::nginx::program;
-use crate::harness::process::{Process, free_port};
+use crate::harness::process::{Process, free_port, program};
 use crate::harness::until;
 use serde_json::json;
 use std::net::Ipv4Addr;
@@ -39,7 +38,7 @@ impl Nginx {
              scgi_temp_path scgi;\nserver {{\nlisten 127.0.0.1:{port};\n{server}\n}}\n}}\n"
         );
         std::fs::write(folder.path().join("nginx.conf"), config).expect("the configuration can be written");
-        let mut command = Command::new(program());
+        let mut command = Command::new(program("nginx", "usr/sbin/nginx"));
         command.arg("-p").arg(folder.path()).args(["-e", "stderr", "-c", "nginx.conf"]);
         let mut process = Process::start("nginx", &mut command);
         until("nginx to listen", async || {
