@@ -90,14 +90,14 @@ need_empty() {
   fi
 }
 
-# An RDB file is a valid append-only file, which Redis converts at its start. With appendonly on, Redis does not read
+# The owners are those of the tar headers. An RDB file is a valid append-only file, which Redis converts at its start. With appendonly on, Redis does not read
 # dump.rdb.
 load_docker() {
   tar -C "$work/pb_data" --owner=10001 --group=10001 --numeric-owner -c . |
-    docker cp --archive - "$(container pocketbase):/pb/pb_data"
+    docker cp - "$(container pocketbase):/pb/pb_data"
   mv "$work/redis.rdb" "$work/appendonly.aof"
   tar -C "$work" --owner=999 --group=1000 --numeric-owner -c appendonly.aof |
-    docker cp --archive - "$(container redis):/data"
+    docker cp - "$(container redis):/data"
 }
 
 load_native() {
