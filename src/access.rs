@@ -15,14 +15,16 @@ use crate::limits::lines::limited;
 use crate::limits::questions::QuestionRates;
 use crate::metrics::Metrics;
 use crate::pocketbase::batch::{Asker, Batcher};
-use crate::pocketbase::{Check, PocketBase, PocketBaseError, Verdict};
+use crate::pocketbase::{Check, PocketBaseError, Verdict};
 use crate::protocol::codes::{self, ErrorCode};
+use crate::tasks::{self, Task};
 use change_log::{Changes, Moment};
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Rate at which a cached refusal of a user in a channel may be asked again: per second, in the long run.
 const ASK_AGAIN_RATE: usize = 1;
@@ -85,11 +87,8 @@ impl KnownVerdict {
 }
 
 impl Access {
-    pub fn new(config: &Config, pocketbase: PocketBase, changes: Arc<Changes>, metrics: Metrics) -> Self {
-        let questions = Batcher::start(move |checks: Arc<[Check]>| {
-            let pocketbase = pocketbase.clone();
-            async move { pocketbase.authorize(&checks).await }
-        });
+    /// `questions` ask PocketBase.
+    pub fn new(config: &Config, questions: Batcher<Check, Verdict>, changes: Arc<Changes>, metrics: Metrics) -> Self {
         let (size, hasher) = (config.access_cache_size, foldhash::fast::RandomState::default());
         let known = Cache::with(size, size as u64, ByName, hasher, DefaultLifecycle::default());
         let again = Rate::new(ASK_AGAIN_RATE, ASK_AGAIN_BURST);
@@ -97,16 +96,16 @@ impl Access {
         Self { questions, known, changes, ttl: config.access_ttl, again, rates, metrics }
     }
 
-    /// Drops expired answers and full rate buckets, for as long as `access` lives.
-    pub async fn sweep(access: Weak<Self>) {
-        loop {
-            let Some(access) = access.upgrade() else { return };
-            access.known.retain(|_, known| known.at.elapsed() < access.ttl);
-            access.rates.forget(Instant::now());
-            let pause = access.ttl;
-            drop(access);
-            tokio::time::sleep(pause).await;
-        }
+    /// Starts the sweep of expired answers and full rate buckets.
+    pub fn start_sweep(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let access = Arc::clone(self);
+        tasks::spawn(Task::AccessSweep, async move {
+            loop {
+                access.known.retain(|_, known| known.at.elapsed() < access.ttl);
+                access.rates.forget(Instant::now());
+                tokio::time::sleep(access.ttl).await;
+            }
+        })
     }
 
     /// Whether the user may subscribe. Returns the moment for [`Access::holds`], or the error code for the client.

@@ -13,13 +13,15 @@ use crate::access::change_log::{Changes, Moment};
 use crate::config::Config;
 use crate::pocketbase::batch::Batcher;
 use crate::pocketbase::{AccountId, PocketBase, PocketBaseError, UserKey};
+use crate::tasks::{self, Task};
 pub use account::Account;
 use dashmap::DashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use token::Unproven;
 pub use token::check_with;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Time between the request for a fresh token and the old token's end; a quarter of the lifetime for short-lived
 /// tokens.
@@ -88,26 +90,38 @@ pub struct Verified {
 
 impl Auth {
     pub fn new(config: &Config, pocketbase: PocketBase, changes: Arc<Changes>) -> Arc<Self> {
-        let questions = Batcher::start(move |ids: Arc<[AccountId]>| {
+        let keys = move |ids: Arc<[AccountId]>| {
             let pocketbase = pocketbase.clone();
+            async move { pocketbase.keys(&ids).await }
+        };
+        Self::asking(keys, config.key_ttl, changes)
+    }
+
+    /// `keys` answers a batch of accounts, in its order, with `None` for accounts that do not exist.
+    pub(crate) fn asking<F, Fut>(keys: F, key_ttl: Duration, changes: Arc<Changes>) -> Arc<Self>
+    where
+        F: Fn(Arc<[AccountId]>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<Option<UserKey>>, PocketBaseError>> + Send + 'static,
+    {
+        let questions = Batcher::start(move |ids: Arc<[AccountId]>| {
+            let (at, answered) = (Instant::now(), keys(Arc::clone(&ids)));
             async move {
-                let at = Instant::now();
-                let users = pocketbase.keys(&ids).await?;
+                let users = answered.await?;
                 Ok(ids.iter().zip(users).map(|(id, user)| accepted(id, user?, at)).collect())
             }
         });
-        Arc::new(Self { known: DashMap::default(), questions, key_ttl: config.key_ttl, changes })
+        Arc::new(Self { known: DashMap::default(), questions, key_ttl, changes })
     }
 
-    /// Drops expired accounts, for as long as `auth` lives.
-    pub async fn sweep(auth: Weak<Self>) {
-        loop {
-            let Some(auth) = auth.upgrade() else { return };
-            auth.known.retain(|_, known| known.account.at.elapsed() < auth.key_ttl);
-            let pause = auth.key_ttl;
-            drop(auth);
-            tokio::time::sleep(pause).await;
-        }
+    /// Starts the sweep of expired accounts.
+    pub fn start_sweep(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let auth = Arc::clone(self);
+        tasks::spawn(Task::AccountSweep, async move {
+            loop {
+                auth.known.retain(|_, known| known.account.at.elapsed() < auth.key_ttl);
+                tokio::time::sleep(auth.key_ttl).await;
+            }
+        })
     }
 
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Verified, AuthError> {

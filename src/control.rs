@@ -17,10 +17,12 @@ use crate::protocol::Payload;
 use crate::protocol::codes;
 use crate::protocol::json;
 use crate::revocation::Revocation;
+use crate::tasks::{self, Task};
 use crate::updates::Updates;
 use message::{ControlMessage, Order};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
 
 pub struct Control {
     pub revocation: Arc<Revocation>,
@@ -30,15 +32,17 @@ pub struct Control {
 }
 
 impl Control {
-    /// Checks all access every `interval`, without a suspension, for as long as `control` lives: for rules that depend
-    /// on the time, and for writes that bypassed the hooks.
-    pub async fn recheck(control: Weak<Self>, interval: Duration) {
-        loop {
-            tokio::time::sleep(interval).await;
-            let Some(me) = control.upgrade() else { return };
-            me.revocation.recheck().await;
-            me.updates.recheck();
-        }
+    /// Starts the check of all access every `interval`, without a suspension: for rules that depend on the time, and
+    /// for writes that bypassed the hooks.
+    pub fn start_rechecks(self: &Arc<Self>, interval: Duration) -> AbortOnDropHandle<()> {
+        let control = Arc::clone(self);
+        tasks::spawn(Task::AccessRechecks, async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                control.revocation.recheck().await;
+                control.updates.recheck();
+            }
+        })
     }
 
     /// Applies an access change. First, earlier answers of PocketBase become invalid.

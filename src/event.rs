@@ -3,11 +3,13 @@
 //! Events come in a [`body`], one [`row`] of the outbox each.
 
 mod body;
+mod cause;
 mod change;
 mod row;
 
 pub use body::{Events, EventsError, HookReport};
-pub use change::{Cause, Change};
+pub use cause::Cause;
+pub use change::Change;
 pub use row::truncated_data;
 
 use crate::protocol::Payload;

@@ -17,18 +17,18 @@
 //! [`registry`]'s shard lock is taken before `state`, never after. The watched channel's `state` comes first of all: the
 //! watched channel is never removed from the registry, so its `state` is never taken with a shard locked.
 
-pub mod ahead;
+pub(crate) mod ahead;
 mod barrier;
 mod channel;
 mod delivery;
 pub mod feed;
-pub mod latest_status;
+pub(crate) mod latest_status;
 mod liveness;
 mod recovery;
 mod registry;
 mod status_channels;
-pub mod subscriber;
-pub mod suspension;
+pub(crate) mod subscriber;
+pub(crate) mod suspension;
 mod sync;
 
 use crate::broker::{Broker, BrokerError, History};

@@ -10,6 +10,7 @@ pub use files::{App, Embedded};
 
 use crate::hex;
 use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 use std::collections::BTreeMap;
@@ -260,8 +261,9 @@ fn write(place: &Path, text: &str) -> anyhow::Result<()> {
 /// Keeps other runs of `init` off the directory until the result is dropped.
 fn lock(folder: &Path) -> anyhow::Result<fs::File> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let locked = fs::File::open(folder).and_then(|directory| directory.lock().map(|()| directory));
-    locked.with_context(|| format!("cannot lock {}", folder.display()))
+    let directory = fs::File::open(folder).with_context(|| format!("cannot open {}", folder.display()))?;
+    flock(&directory, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", folder.display()))?;
+    Ok(directory)
 }
 
 fn hash(text: &str) -> String {

@@ -10,13 +10,16 @@
 //! the [`session`] handles them as commands of the [`protocol`]. [`auth`] identifies the user and [`access`] decides
 //! what the user may view; both ask [`pocketbase`]. [`tls`] encrypts the links to PocketBase and Redis where
 //! configured. A [`connection`] is the view that other modules have of a session. [`members`] show the connection
-//! to other clients (presence) and make the user online (status). [`limits`] counts, and `server` and `session` decide
-//! by the counts. [`server`] also builds all parts, and chooses the broker. [`shutdown`] ends the process gracefully, and
-//! [`tasks`] says which panics end the process. `backoff` gives the pauses between retries.
+//! to other clients (presence) and make the user online (status). [`limits`] counts, and two files decide by the
+//! counts: `session/limits.rs` about a user's commands, reads, signals, subscriptions and connections, and
+//! `server/admission.rs` about the sockets of an address. `server/gateway.rs` builds all parts, and chooses the broker.
+//! [`shutdown`] ends the process gracefully, and [`tasks`] says how parts start their background tasks, and which
+//! panics end the process. `backoff` gives the pauses between retries.
 //!
-//! The path of an access change: an [`event`] carries the change, whose cause decides the code for clients. The relay
-//! publishes the change on the gateways' own channel, and [`control`] passes it to [`revocation`], which ends access, and
-//! to [`updates`]. Back ends' orders take the same channel.
+//! The path of an access change: an [`event`] carries the change, whose cause (`event/cause.rs`) decides the code and
+//! reason for clients; [`protocol::codes`] lists all codes. The relay publishes the change on the gateways' own
+//! channel, and [`control`] passes it to [`revocation`], which ends access, and to [`updates`]. Back ends' orders take
+//! the same channel.
 //!
 //! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, and
 //! [`doctor`] checks an installation.
@@ -27,8 +30,8 @@
 //! Dependencies point one way: server → socket → session → hub → broker, control → revocation → hub, relay → broker.
 //! The relay encodes its messages to the gateways with [`control::message`]. The broker calls back only through
 //! [`broker::Sink`], which the hub implements, and the hub only through [`hub::Watcher`], which `control` implements.
-//! [`protocol`], [`metrics`] and [`config`] use no other module; [`limits`] uses `config`, and two types of `outbox` and
-//! `protocol`.
+//! [`protocol`], [`metrics`] and [`config`] use no other module; [`limits`] uses `config`, `tasks`, and two types of
+//! `outbox` and `protocol`.
 
 #![warn(clippy::unwrap_used)]
 
@@ -60,6 +63,8 @@ mod session;
 mod shutdown;
 pub mod signature;
 mod socket;
+#[cfg(test)]
+mod stage;
 pub mod stream;
 pub mod tasks;
 mod tls;

@@ -8,18 +8,18 @@
 //!
 //! [`crate::server`] and [`crate::session`] consult the limits and answer with the protocol's codes.
 
-pub mod addresses;
-pub mod bucket;
-pub mod buckets;
+pub(crate) mod addresses;
+pub(crate) mod bucket;
+pub(crate) mod buckets;
 pub mod descriptors;
-pub mod guests;
-pub mod lines;
-pub mod newcomers;
-pub mod pending;
-pub mod places;
-pub mod questions;
+pub(crate) mod guests;
+pub(crate) mod lines;
+pub(crate) mod newcomers;
+pub(crate) mod pending;
+pub(crate) mod places;
+pub(crate) mod questions;
 pub mod replays;
-pub mod seldom;
+pub(crate) mod seldom;
 
 use crate::config::Config;
 use bucket::Rate;
@@ -29,6 +29,7 @@ use lines::Lines;
 use prometheus::IntGauge;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The limits shared by all sessions.
 pub struct Limits {
@@ -59,5 +60,10 @@ impl Limits {
             guests: Guests::new(config.max_guests_per_ip.0, guests),
             refusals: Lines::new("refused commands", REFUSALS, Duration::from_secs(1)),
         }
+    }
+
+    /// Starts the sweeps of the tables.
+    pub fn start_sweeps(&self) -> [AbortOnDropHandle<()>; 3] {
+        [&self.signals, &self.reads, &self.statuses].map(Buckets::start_sweep)
     }
 }

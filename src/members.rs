@@ -6,4 +6,4 @@
 mod leases;
 pub mod presence;
 mod renewal;
-pub mod user_status;
+pub(crate) mod user_status;

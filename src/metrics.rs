@@ -200,20 +200,25 @@ impl Metrics {
 }
 
 /// Creates and registers a metric.
-fn register<K: Kind>(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<K, prometheus::Error> {
+fn register<K: MetricKind>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<K, prometheus::Error> {
     let metric = K::create(Opts::new(name, help), labels)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
 
 /// A kind of metric, with a time series per value of the label where there is a label.
-trait Kind: Collector + Clone + 'static {
+trait MetricKind: Collector + Clone + 'static {
     fn create(opts: Opts, labels: &[&str]) -> Result<Self, prometheus::Error>;
 }
 
 macro_rules! kinds {
     ($($kind:ident: |$opts:ident, $labels:pat_param| $create:expr;)+) => {
-        $(impl Kind for $kind {
+        $(impl MetricKind for $kind {
             fn create($opts: Opts, $labels: &[&str]) -> Result<Self, prometheus::Error> {
                 $create
             }

@@ -1,9 +1,11 @@
 //! Client of the routes that the hooks add to PocketBase: keys, access checks, the outbox. Every request is signed,
 //! limited in time, and counted.
 
-pub mod batch;
+#[cfg(test)]
+pub(crate) mod answers;
+pub(crate) mod batch;
 mod messages;
-pub mod version;
+pub(crate) mod version;
 
 pub use messages::{AccountId, Check, Page, UserKey, Verdict, View, Views, Visible};
 

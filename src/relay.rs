@@ -17,6 +17,7 @@ mod incomplete;
 mod intake;
 mod lag;
 pub mod machine;
+mod schedule;
 
 use crate::broker::Broker;
 use crate::config::Config;
@@ -33,12 +34,13 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Handle of the relay: takes events from the hooks, and reports the relay's state.
 #[derive(Clone)]
 pub struct Relay {
     intake: Intake,
-    started: watch::Receiver<bool>,
+    started: RelayStart,
     /// Number of batches taken from the hooks.
     offered: Arc<AtomicU64>,
     /// Number of processed batches.
@@ -47,10 +49,24 @@ pub struct Relay {
     warnings: Arc<Mutex<Vec<String>>>,
     hook_monitor: HookMonitor,
     metrics: Metrics,
+    _task: Arc<AbortOnDropHandle<()>>,
+}
+
+/// Whether the relay knows its first event to publish.
+#[derive(Clone)]
+pub struct RelayStart(pub(crate) watch::Receiver<bool>);
+
+impl RelayStart {
+    /// Waits until the relay knows its first event to publish. A client that subscribes earlier could miss events
+    /// before that event, which are never published.
+    pub async fn wait(&self) {
+        // An error: the task has ended, as at the process's end.
+        let _ = self.0.clone().wait_for(|started| *started).await;
+    }
 }
 
 impl Relay {
-    /// Starts the relay's task, which ends when the last handle is dropped.
+    /// Starts the relay's task, which ends with the last clone of the handle.
     pub fn start(config: &Config, pocketbase: PocketBase, broker: Arc<dyn Broker>, metrics: Metrics) -> Self {
         let (intake, posted) = intake::queue();
         let (start, started) = watch::channel(false);
@@ -72,8 +88,9 @@ impl Relay {
             has_published: false,
             mismatch: None,
         };
-        tasks::spawn(Task::Relay, driver.run(posted, config.pull_interval));
-        Self { intake, started, offered: Arc::default(), processed, failure, warnings, hook_monitor, metrics }
+        let task = Arc::new(tasks::spawn(Task::Relay, driver.run(posted, config.pull_interval)));
+        let (started, offered) = (RelayStart(started), Arc::default());
+        Self { intake, started, offered, processed, failure, warnings, hook_monitor, metrics, _task: task }
     }
 
     /// Takes ascending events from a hook's body of `bytes` bytes. Never waits: with the queue full, the events are
@@ -99,11 +116,8 @@ impl Relay {
         let _ = self.processed.clone().wait_for(|processed| *processed >= offered).await;
     }
 
-    /// Waits until the relay knows its first event to publish. A client that subscribes earlier could miss events
-    /// before that event, which are never published.
-    pub async fn started(&self) {
-        // An error: the task has ended, as at the process's end.
-        let _ = self.started.clone().wait_for(|started| *started).await;
+    pub fn started(&self) -> RelayStart {
+        self.started.clone()
     }
 
     /// The current failure to follow the outbox, if any.

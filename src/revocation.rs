@@ -225,3 +225,6 @@ async fn pause_before_retry(backoff: &mut Backoff, why: &impl std::fmt::Display)
     );
     tokio::time::sleep(pause).await;
 }
+
+#[cfg(test)]
+mod tests;

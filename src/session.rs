@@ -16,13 +16,13 @@ mod member;
 mod status;
 mod subscriptions;
 pub mod timing;
+mod upcoming;
 
 use crate::access::Access;
 use crate::auth::Auth;
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
-use crate::control::Control;
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::limits::addresses::counted_as;
@@ -37,7 +37,7 @@ use crate::pocketbase::batch::Asker;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::json::{self, DecodeError};
 use crate::protocol::{Command, Reply, Request};
-use crate::relay::Relay;
+use crate::relay::RelayStart;
 use crate::updates::Updates;
 use ahead::Ahead;
 use journal::Subject;
@@ -57,14 +57,12 @@ pub struct Services {
     pub auth: Arc<Auth>,
     pub access: Arc<Access>,
     pub connections: Arc<Connections>,
-    /// Runs by itself, and lives as long as the sessions: the hub holds a weak reference only.
-    pub _control: Arc<Control>,
     pub updates: Arc<Updates>,
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
     pub statuses: Arc<UserStatuses>,
-    pub relay: Relay,
+    pub relay_start: RelayStart,
     pub limits: Limits,
     pub metrics: Metrics,
 }
@@ -147,14 +145,14 @@ impl Session {
         let services = Arc::clone(&self.services);
         let mut ahead = Ahead::default();
         let mut is_empty = true;
-        // Decoded one after the other: all commands of a frame together may take fifty times the frame's size.
-        for command in json::decode(frame) {
+        let mut commands = upcoming::commands(frame);
+        while let Some(command) = commands.next() {
             is_empty = false;
             let Command { id, request } = command.map_err(|error| self.malformed(&error))?;
             self.services.metrics.commands.with_label_values(&[request.name()]).inc();
             let subject = Subject::of(&request);
-            if matches!(request, Request::Subscribe(_)) {
-                ahead.prepare(self, &services, frame, deadline).await;
+            if let Request::Subscribe(first) = &request {
+                ahead.prepare(self, &services, first, &mut commands, deadline).await;
             }
             let done = match self.admit(&request) {
                 Ok(()) => self.dispatch(id, request, deadline, (clock, &mut ahead)).await,
@@ -329,3 +327,6 @@ impl Drop for Session {
         self.leave_connection_limit(connection);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,17 @@
 //! the process with [`EXIT_CODE`]: without the task, a part of the gateway would stand still while `/readyz` reports
 //! no error. The supervisor (systemd, Docker) then starts the gateway again, and clients reconnect. Tasks are not
 //! contained by default, hence a new task cannot be forgotten.
+//!
+//! Each part starts its own tasks, by one convention. [`spawn`] returns a guard, and the drop of the guard ends the
+//! task. A part that cannot work without a task is made by `start`, holds the guard, and its task holds no strong
+//! reference to the part. A part with a task beside its work, such as a sweep, is made by `new`, and a method `start_…`
+//! returns the guard to the composition root (`server/gateway.rs`). Work that ends by itself, such as the check after an
+//! access change, has no guard and uses `tokio::spawn`.
 
 use std::future::Future;
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::time::Duration;
-use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 /// The exit code after a panic: EX_SOFTWARE of sysexits.h.
@@ -80,30 +85,22 @@ tokio::task_local! {
     static TASK: Option<Task>;
 }
 
-/// Starts a task with the lifetime of the process.
-pub fn spawn<F>(task: Task, future: F) -> JoinHandle<F::Output>
+/// Starts a task, and returns the guard whose drop ends the task.
+#[must_use = "the task ends with the drop of the guard"]
+pub fn spawn<F>(task: Task, future: F) -> AbortOnDropHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send,
 {
     if !is_doomed(task) {
-        return tokio::spawn(TASK.scope(Some(task), future));
+        return AbortOnDropHandle::new(tokio::spawn(TASK.scope(Some(task), future)));
     }
-    tokio::spawn(TASK.scope(Some(task), async {
+    AbortOnDropHandle::new(tokio::spawn(TASK.scope(Some(task), async {
         match tokio::time::timeout(PANIC_DELAY, future).await {
             Ok(output) => output,
             Err(_) => panic!("panic requested by {PANIC_VARIABLE}"),
         }
-    }))
-}
-
-/// As [`spawn`]; the task is aborted with the drop of the handle.
-pub fn spawn_owned<F>(task: Task, future: F) -> AbortOnDropHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    AbortOnDropHandle::new(spawn(task, future))
+    })))
 }
 
 /// Marks a future as work for a single client.

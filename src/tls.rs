@@ -1,7 +1,7 @@
 //! TLS towards Redis and PocketBase: rustls, with the cryptography of aws-lc-rs. Clients get TLS from the proxy in
 //! front of the gateway.
 
-use crate::config::{Authorities, Identity};
+use crate::config::{Authorities, ClientCertificate};
 use rustls::crypto::aws_lc_rs;
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
 use std::error::Error as StdError;
@@ -24,7 +24,7 @@ impl Tls {
     /// Trusts `authorities`, by default the system's. `setting`: the setting's name for the error.
     pub fn new(
         authorities: Option<&Authorities>,
-        identity: Option<Identity<'_>>,
+        identity: Option<ClientCertificate<'_>>,
         setting: &'static str,
     ) -> Result<Self, TlsError> {
         let roots = match authorities {
@@ -39,12 +39,12 @@ impl Tls {
         Self::trusting(Arc::new(RootCertStore::empty()), None)
     }
 
-    fn trusting(roots: Arc<RootCertStore>, identity: Option<Identity<'_>>) -> Result<Self, TlsError> {
+    fn trusting(roots: Arc<RootCertStore>, identity: Option<ClientCertificate<'_>>) -> Result<Self, TlsError> {
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
         let config = match identity {
-            Some(Identity { certificates, key }) => {
+            Some(ClientCertificate { certificates, key }) => {
                 builder.with_client_auth_cert(certificates.chain().to_vec(), key.clone_key())?
             }
             None => builder.with_no_client_auth(),

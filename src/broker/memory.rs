@@ -10,6 +10,7 @@ mod status_store;
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, level};
 use crate::channel::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
+use crate::tasks::{self, Task};
 use async_trait::async_trait;
 use channel::StoredChannel;
 use crowd::Crowd;
@@ -19,12 +20,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use tokio::time::{Duration, Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Maximum number of reserved names, some 100 bytes each.
 const CLAIMS_MAX: usize = 100_000;
+/// Pause between two sweeps.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Reserved names, each with the end of the reservation.
-type Claims = HashMap<String, Instant, foldhash::fast::RandomState>;
+type Reservations = HashMap<String, Instant, foldhash::fast::RandomState>;
 
 pub struct MemoryBroker {
     retention: Retention,
@@ -33,7 +37,7 @@ pub struct MemoryBroker {
     /// growing.
     bytes: AtomicUsize,
     mark: Mutex<Option<Mark>>,
-    claims: Mutex<Claims>,
+    claims: Mutex<Reservations>,
     statuses: status_store::StatusTable,
     sink: OnceLock<Weak<dyn Sink>>,
 }
@@ -52,22 +56,27 @@ impl MemoryBroker {
         })
     }
 
-    /// Frees expired histories, expired clients and unused channels, for as long as the broker lives.
-    pub async fn sweep(broker: Weak<Self>) {
-        loop {
-            tokio::time::sleep(Duration::from_secs(10)).await;
-            let Some(broker) = broker.upgrade() else { return };
-            let now = Instant::now();
-            broker.channels.retain(|name, channel| {
-                let mut state = channel.lock();
-                if let Some(log) = &mut state.log {
-                    log.expire(now, &broker.retention);
-                }
-                broker.evict(name, &mut state, None);
-                // Another task with this Arc may be about to publish.
-                Arc::strong_count(channel) > 1 || !state.is_idle(now, &broker.retention)
-            });
-        }
+    /// Starts the sweep of expired histories, expired clients and unused channels.
+    pub fn start_sweep(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let broker = Arc::clone(self);
+        tasks::spawn(Task::MemorySweep, async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                broker.free_expired(Instant::now());
+            }
+        })
+    }
+
+    fn free_expired(&self, now: Instant) {
+        self.channels.retain(|name, channel| {
+            let mut state = channel.lock();
+            if let Some(log) = &mut state.log {
+                log.expire(now, &self.retention);
+            }
+            self.evict(name, &mut state, None);
+            // Another task with this Arc may be about to publish.
+            Arc::strong_count(channel) > 1 || !state.is_idle(now, &self.retention)
+        });
     }
 
     /// Counts newly kept bytes. Shrinks the histories when the total may exceed the limit.

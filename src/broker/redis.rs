@@ -17,6 +17,7 @@
 
 mod address;
 mod delivery;
+mod error;
 #[doc(hidden)] // public for the fuzz targets in tests/fuzz
 pub mod keys;
 mod ledger;
@@ -121,8 +122,7 @@ impl RedisBroker {
             scripts: Arc::clone(&scripts),
             retention: retention.clone(),
         };
-        let tasks =
-            [tasks::spawn_owned(Task::RedisRefresh, refresh), tasks::spawn_owned(Task::RedisLedger, accounts.keep())];
+        let tasks = [tasks::spawn(Task::RedisRefresh, refresh), tasks::spawn(Task::RedisLedger, accounts.keep())];
         Ok(Arc::new(Self {
             state,
             nodes,

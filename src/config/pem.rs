@@ -37,7 +37,7 @@ pub struct PrivateKey {
 
 /// A client certificate with the private key.
 #[derive(Clone, Copy)]
-pub struct Identity<'a> {
+pub struct ClientCertificate<'a> {
     pub certificates: &'a Certificates,
     pub key: &'a PrivateKey,
 }
@@ -60,7 +60,7 @@ impl PrivateKey {
     }
 }
 
-impl Identity<'_> {
+impl ClientCertificate<'_> {
     /// Fails for a key of another certificate or of an unsupported kind.
     fn check(&self) -> Result<(), String> {
         let chain = self.certificates.chain.clone();
@@ -102,9 +102,9 @@ impl Config {
     }
 
     /// The client certificate for Redis.
-    pub fn redis_identity(&self) -> Option<Identity<'_>> {
+    pub fn redis_identity(&self) -> Option<ClientCertificate<'_>> {
         let (certificates, key) = self.redis_cert_file.as_ref().zip(self.redis_key_file.as_ref())?;
-        Some(Identity { certificates, key })
+        Some(ClientCertificate { certificates, key })
     }
 }
 

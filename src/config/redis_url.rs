@@ -26,7 +26,7 @@ pub struct RedisUrl {
     pub topology: Topology,
     pub tls: bool,
     /// Addresses of Redis, of cluster nodes or of sentinels; at least one.
-    pub places: Vec<Place>,
+    pub places: Vec<NodePlace>,
     /// Login to Redis, the same on every node.
     pub login: RedisConnectionInfo,
 }
@@ -43,7 +43,7 @@ pub enum Topology {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Place {
+pub enum NodePlace {
     Tcp(String, u16),
     Unix(PathBuf),
 }
@@ -122,7 +122,7 @@ impl RedisUrl {
         known(query, &["user", "pass", "db"])?;
         let info = text.expose_secret().into_connection_info().map_err(|error| example(&error.to_string()))?;
         let ConnectionAddr::Unix(path) = info.addr() else { return Err(example("the socket's path is missing")) };
-        let (places, login) = (vec![Place::Unix(path.clone())], checked(info.redis_settings())?);
+        let (places, login) = (vec![NodePlace::Unix(path.clone())], checked(info.redis_settings())?);
         Ok(Self { topology: Topology::Single, tls: false, places, login, text })
     }
 
@@ -174,13 +174,13 @@ fn known(query: &str, names: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-fn place(host: &str, default_port: Option<u16>) -> Result<Place, String> {
+fn place(host: &str, default_port: Option<u16>) -> Result<NodePlace, String> {
     let url = format!("redis://{host}");
     let info = url.as_str().into_connection_info().map_err(|error| example(&error.to_string()))?;
     let has_port = redis::parse_redis_url(&url).is_some_and(|url| url.port().is_some());
     match info.addr() {
         ConnectionAddr::Tcp(host, port) => {
-            Ok(Place::Tcp(host.clone(), default_port.filter(|_| !has_port).unwrap_or(*port)))
+            Ok(NodePlace::Tcp(host.clone(), default_port.filter(|_| !has_port).unwrap_or(*port)))
         }
         _ => Err(example("a host is missing")),
     }
@@ -224,8 +224,8 @@ impl Value for Option<RedisUrl> {
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16) -> Place {
-        Place::Tcp(host.to_owned(), port)
+    fn tcp(host: &str, port: u16) -> NodePlace {
+        NodePlace::Tcp(host.to_owned(), port)
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
             ("rediss-cluster://a:1", true, vec![tcp("a", 1)], 0),
             ("redis-sentinel://a,b:6379/m.1-x_y", false, vec![tcp("a", 26379), tcp("b", 6379)], 0),
             ("rediss-sentinel://:p%40@a:5/main/4", true, vec![tcp("a", 5)], 4),
-            ("unix:///run/redis.sock?db=2&pass=p%40", false, vec![Place::Unix("/run/redis.sock".into())], 2),
+            ("unix:///run/redis.sock?db=2&pass=p%40", false, vec![NodePlace::Unix("/run/redis.sock".into())], 2),
         ] {
             let url = RedisUrl::read(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((url.tls, url.places.as_slice(), url.login.db()), (tls, places.as_slice(), database), "{text}");

@@ -39,7 +39,7 @@ pub struct Recipe {
     pub restarts: bool,
 }
 
-struct Server {
+struct RunningServer {
     recipe: Recipe,
     child: Child,
     restarted: VecDeque<Instant>,
@@ -47,7 +47,7 @@ struct Server {
 
 /// The running servers. The last server started is stopped first.
 pub struct Servers {
-    servers: Vec<Server>,
+    servers: Vec<RunningServer>,
     signals: watch::Receiver<u32>,
 }
 
@@ -59,7 +59,7 @@ impl Servers {
     pub fn start(&mut self, recipe: Recipe) -> anyhow::Result<()> {
         let log = File::create(&recipe.log).with_context(|| format!("cannot write {}", recipe.log.display()))?;
         let child = recipe.start(log)?;
-        self.servers.push(Server { recipe, child, restarted: VecDeque::new() });
+        self.servers.push(RunningServer { recipe, child, restarted: VecDeque::new() });
         Ok(())
     }
 
@@ -103,7 +103,7 @@ impl Servers {
 
     /// Stops the servers. After [`STOP_WITHIN`] or a second signal, kills them.
     pub async fn stop(&mut self) {
-        for Server { recipe, child, .. } in self.servers.iter_mut().rev() {
+        for RunningServer { recipe, child, .. } in self.servers.iter_mut().rev() {
             if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
                 let _ = kill_process(pid, Signal::TERM);
             }
@@ -136,7 +136,7 @@ impl Recipe {
     }
 }
 
-impl Server {
+impl RunningServer {
     async fn restart(&mut self, status: &str) -> anyhow::Result<()> {
         let recipe = &self.recipe;
         let now = Instant::now();

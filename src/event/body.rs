@@ -52,18 +52,6 @@ impl HookReport {
     }
 }
 
-/// The end of the outbox route's answer, after the events.
-#[derive(Deserialize)]
-struct AnswerEnd {
-    last: u64,
-    #[serde(default)]
-    problems: Vec<String>,
-    #[serde(default)]
-    delivery: Option<HookReport>,
-    #[serde(default)]
-    version: Option<Box<str>>,
-}
-
 /// A list of events in ascending order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Events {
@@ -138,8 +126,8 @@ impl Events {
     fn salvage(answer: &[u8]) -> Option<Self> {
         let position = |text: &[u8]| answer.windows(text.len()).position(|part| part == text);
         let end = answer.windows(row::LAST.len()).rposition(|part| part == row::LAST)?;
-        let AnswerEnd { last, problems, delivery, version } =
-            serde_json::from_slice(&[b"{", &answer[end + 2..]].concat()).ok()?;
+        let without_events = [br#"{"events":["#, &answer[end..]].concat();
+        let EventsFrame { last, problems, delivery, version, .. } = serde_json::from_slice(&without_events).ok()?;
         let first = position(row::FIRST)?;
         let seq = row::number(&answer[first + row::FIRST.len()..])?;
         let boot = answer[..first].strip_prefix(br#"{"boot":""#)?.strip_suffix(br#"","#)?;

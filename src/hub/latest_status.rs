@@ -13,7 +13,7 @@ pub struct LatestStatus {
 
 /// Outcome of a read.
 #[derive(Debug, PartialEq)]
-pub enum Read {
+pub enum ReadOutcome {
     /// A new state to deliver.
     News(UserStatus),
     Nothing,
@@ -61,8 +61,8 @@ impl LatestStatus {
     ///
     /// The result replaces all states from before the read, even with a lower version: then another Redis has taken
     /// over.
-    pub fn finish_read(&mut self, read: Option<UserStatus>) -> Read {
-        let Some(held) = self.liveness.finish() else { return Read::Again };
+    pub fn finish_read(&mut self, read: Option<UserStatus>) -> ReadOutcome {
+        let Some(held) = self.liveness.finish() else { return ReadOutcome::Again };
         let before = self.known.unwrap_or_default();
         // A user who is still offline keeps the known time of `last_seen` where the broker has forgotten it.
         let read = read.filter(|read| read.last_seen.is_some() || read.is_news_after(&before));
@@ -71,8 +71,8 @@ impl LatestStatus {
             self.learn(held);
         }
         match self.known {
-            Some(now) if now.is_news_after(&before) => Read::News(now),
-            _ => Read::Nothing,
+            Some(now) if now.is_news_after(&before) => ReadOutcome::News(now),
+            _ => ReadOutcome::Nothing,
         }
     }
 
@@ -115,13 +115,13 @@ mod tests {
         latest.begin_read();
         assert!(!latest.arrive(state(Status::Online, 4)));
         assert!(!latest.arrive(state(Status::Away, 3)));
-        assert_eq!(latest.finish_read(Some(state(Status::Dnd, 2))), Read::News(state(Status::Online, 4)));
+        assert_eq!(latest.finish_read(Some(state(Status::Dnd, 2))), ReadOutcome::News(state(Status::Online, 4)));
         assert!(latest.is_live());
         // The result of the read is newer than the arrival.
         assert!(latest.doubt());
         latest.begin_read();
         assert!(!latest.arrive(state(Status::Away, 5)));
-        assert_eq!(latest.finish_read(Some(state(Status::Dnd, 6))), Read::News(state(Status::Dnd, 6)));
+        assert_eq!(latest.finish_read(Some(state(Status::Dnd, 6))), ReadOutcome::News(state(Status::Dnd, 6)));
     }
 
     #[test]
@@ -129,11 +129,11 @@ mod tests {
         let mut latest = live(state(Status::Online, 3));
         latest.doubt();
         latest.begin_read();
-        assert_eq!(latest.finish_read(Some(state(Status::Online, 3))), Read::Nothing);
+        assert_eq!(latest.finish_read(Some(state(Status::Online, 3))), ReadOutcome::Nothing);
         // A store that was emptied does not know the state yet: the known state stays.
         latest.doubt();
         latest.begin_read();
-        assert_eq!(latest.finish_read(None), Read::Nothing);
+        assert_eq!(latest.finish_read(None), ReadOutcome::Nothing);
         assert_eq!(latest.state(), state(Status::Online, 3));
     }
 
@@ -143,7 +143,7 @@ mod tests {
         latest.doubt();
         latest.begin_read();
         let forgotten = UserStatus { version: 9, ..UserStatus::default() };
-        assert_eq!(latest.finish_read(Some(forgotten)), Read::Nothing);
+        assert_eq!(latest.finish_read(Some(forgotten)), ReadOutcome::Nothing);
         assert_eq!(latest.state(), state(Status::Offline, 3));
         // A user who returns with the same status is no news either.
         let mut latest = live(state(Status::Dnd, 3));
@@ -156,7 +156,7 @@ mod tests {
         let mut latest = live(state(Status::Online, 30));
         latest.doubt();
         latest.begin_read();
-        assert_eq!(latest.finish_read(Some(state(Status::Offline, 3))), Read::News(state(Status::Offline, 3)));
+        assert_eq!(latest.finish_read(Some(state(Status::Offline, 3))), ReadOutcome::News(state(Status::Offline, 3)));
     }
 
     #[test]
@@ -165,9 +165,9 @@ mod tests {
         assert!(latest.doubt());
         latest.begin_read();
         assert!(!latest.doubt());
-        assert_eq!(latest.finish_read(Some(state(Status::Away, 2))), Read::Again);
+        assert_eq!(latest.finish_read(Some(state(Status::Away, 2))), ReadOutcome::Again);
         assert!(!latest.is_live());
         latest.begin_read();
-        assert_eq!(latest.finish_read(Some(state(Status::Away, 2))), Read::News(state(Status::Away, 2)));
+        assert_eq!(latest.finish_read(Some(state(Status::Away, 2))), ReadOutcome::News(state(Status::Away, 2)));
     }
 }

@@ -13,14 +13,14 @@ use tokio::sync::OnceCell;
 #[derive(Default)]
 pub(super) struct Reads {
     // Held for a lookup or an insertion, never across an await.
-    running: Mutex<HashMap<u64, Weak<Read>, foldhash::fast::RandomState>>,
+    running: Mutex<HashMap<u64, Weak<SharedRead>, foldhash::fast::RandomState>>,
 }
 
-type Read = OnceCell<History>;
+type SharedRead = OnceCell<History>;
 
 impl Reads {
     /// The read in progress, or a new read.
-    fn join(&self, after: u64) -> Arc<Read> {
+    fn join(&self, after: u64) -> Arc<SharedRead> {
         let mut running = self.running();
         if let Some(read) = running.get(&after).and_then(Weak::upgrade) {
             return read;
@@ -36,7 +36,7 @@ impl Reads {
         self.running().remove(&after);
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<u64, Weak<Read>, foldhash::fast::RandomState>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<u64, Weak<SharedRead>, foldhash::fast::RandomState>> {
         self.running.lock()
     }
 }

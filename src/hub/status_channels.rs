@@ -2,7 +2,7 @@
 //! reply and every later change; after a gap, the newest status only.
 
 use super::channel::{Channel, ChannelState};
-use super::latest_status::Read;
+use super::latest_status::ReadOutcome;
 use super::subscriber::Subscriber;
 use super::{Hub, SubscribeError};
 use crate::broker::BrokerError;
@@ -51,12 +51,12 @@ impl Hub {
             self.level().await?;
             let mut state = channel.state();
             match state.content.status().map(|current| current.finish_read(read)) {
-                Some(Read::Again) => {}
-                Some(Read::News(status)) => {
+                Some(ReadOutcome::Again) => {}
+                Some(ReadOutcome::News(status)) => {
                     self.deliver_status(channel, &mut state, status);
                     return Ok(());
                 }
-                Some(Read::Nothing) | None => return Ok(()),
+                Some(ReadOutcome::Nothing) | None => return Ok(()),
             }
         }
     }

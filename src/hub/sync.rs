@@ -13,10 +13,12 @@ use crate::broker::{BrokerError, History, HistoryQuery};
 use crate::channel;
 use crate::limits::lines::limited;
 use crate::protocol::codes;
+use crate::tasks::{self, Task};
 use futures_util::StreamExt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Interval between comparisons of each channel's position with the broker's. Normally, the link delivers publications
 /// at once or notices a loss. The comparison covers other causes, such as a Redis that was emptied by hand.
@@ -155,30 +157,33 @@ impl Hub {
         }));
     }
 
-    /// Compares all positions with the broker's, every [`CHECK`], until the hub is dropped.
-    pub async fn check_positions(hub: Weak<Self>) {
-        loop {
-            tokio::time::sleep(CHECK).await;
-            let Some(hub) = hub.upgrade() else { return };
-            let (all, statuses) =
-                hub.all_channels().into_iter().partition(|channel| channel.state().content.feed().is_some());
-            hub.check_statuses(statuses).await;
-            let all: Vec<Arc<Channel>> = all;
-            let checks = futures_util::stream::iter(all).for_each_concurrent(SYNC_CONCURRENCY, |channel| {
-                let hub = &hub;
-                async move {
-                    // Nothing to do while the broker is unreachable: the link announces the gap afterwards.
-                    let Ok(history) = hub.broker.history(&channel.name, HistoryQuery::POSITION).await else { return };
-                    let doubtful = {
-                        let content = &mut channel.state().content;
-                        content.feed().is_some_and(|feed| feed.is_behind(&history.position)) && content.doubt()
-                    };
-                    if doubtful {
-                        hub.sync_later(vec![channel]);
-                    }
-                }
-            });
-            checks.await;
-        }
+    /// Starts the comparison of all positions with the broker's, every [`CHECK`].
+    pub fn start_position_checks(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let hub = Arc::clone(self);
+        tasks::spawn(Task::PositionChecks, async move {
+            loop {
+                tokio::time::sleep(CHECK).await;
+                hub.check_positions().await;
+            }
+        })
+    }
+
+    async fn check_positions(self: &Arc<Self>) {
+        let (all, statuses) =
+            self.all_channels().into_iter().partition(|channel| channel.state().content.feed().is_some());
+        self.check_statuses(statuses).await;
+        let all: Vec<Arc<Channel>> = all;
+        let checks = futures_util::stream::iter(all).for_each_concurrent(SYNC_CONCURRENCY, |channel| async move {
+            // Nothing to do while the broker is unreachable: the link announces the gap afterwards.
+            let Ok(history) = self.broker.history(&channel.name, HistoryQuery::POSITION).await else { return };
+            let doubtful = {
+                let content = &mut channel.state().content;
+                content.feed().is_some_and(|feed| feed.is_behind(&history.position)) && content.doubt()
+            };
+            if doubtful {
+                self.sync_later(vec![channel]);
+            }
+        });
+        checks.await;
     }
 }

@@ -40,7 +40,7 @@ impl Node {
     async fn with(retention: Retention) -> Self {
         let broker = MemoryBroker::new(retention);
         let metrics = Metrics::new().unwrap();
-        let hub = Hub::new(broker.clone(), Presence::new(broker.clone()), metrics.clone());
+        let hub = Hub::new(broker.clone(), Presence::start(broker.clone()), metrics.clone());
         let sink: Weak<Hub> = Arc::downgrade(&hub);
         broker.start(sink).await.unwrap();
         Self { broker, hub, metrics, seq: 0.into() }

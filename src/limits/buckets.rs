@@ -2,11 +2,13 @@
 //! node.
 
 use super::bucket::{Bucket, Rate};
+use crate::tasks::{self, Task};
 use dashmap::DashMap;
 use std::hash::{BuildHasher, Hash};
-use std::sync::Weak;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Maximum number of buckets, 32 bytes per bucket. Full buckets are forgotten within seconds.
 const MAX: usize = 100_000;
@@ -61,13 +63,15 @@ impl Buckets {
         self.buckets.len()
     }
 
-    /// Runs for as long as `rates` lives.
-    pub async fn sweep(rates: Weak<Self>) {
-        loop {
-            tokio::time::sleep(SWEEP).await;
-            let Some(rates) = rates.upgrade() else { return };
-            rates.forget(Instant::now());
-        }
+    /// Starts the sweep of full buckets.
+    pub fn start_sweep(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let buckets = Arc::clone(self);
+        tasks::spawn(Task::RateSweep, async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                buckets.forget(Instant::now());
+            }
+        })
     }
 
     /// Drops full buckets.

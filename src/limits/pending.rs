@@ -24,10 +24,10 @@ impl Displace for Notify {
 pub struct Pending<T> {
     limit: usize,
     /// A blocking mutex is enough: never held across an await.
-    waiting: Mutex<Waiting<T>>,
+    waiting: Mutex<PendingEntries<T>>,
 }
 
-struct Waiting<T> {
+struct PendingEntries<T> {
     /// Number of the next entry. Numbers ascend: the first entry is the oldest.
     next: u64,
     entries: BTreeMap<u64, Arc<T>>,
@@ -35,7 +35,7 @@ struct Waiting<T> {
 
 impl<T: Displace> Pending<T> {
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, waiting: Mutex::new(Waiting { next: 0, entries: BTreeMap::new() }) })
+        Arc::new(Self { limit, waiting: Mutex::new(PendingEntries { next: 0, entries: BTreeMap::new() }) })
     }
 
     /// Adds an entry. Returns the place, and whether the oldest entry was displaced.
@@ -53,7 +53,7 @@ impl<T: Displace> Pending<T> {
 }
 
 impl<T> Pending<T> {
-    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+    fn lock(&self) -> MutexGuard<'_, PendingEntries<T>> {
         self.waiting.lock()
     }
 }

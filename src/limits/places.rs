@@ -33,14 +33,6 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-impl Place {
-    /// A place for tests.
-    pub fn any() -> Option<Self> {
-        Places::new(1, IntGauge::new("taken", "for a test").unwrap()).take()
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// Maximum number of departures per call to the broker.
 const CHUNK: usize = 500;
@@ -25,6 +25,8 @@ pub struct Presence {
     /// Calls that add clients of users who have become visible again.
     showing: TaskTracker,
     departures: mpsc::UnboundedSender<Departure>,
+    /// Reports departures to the broker.
+    _reporter: AbortOnDropHandle<()>,
 }
 
 enum Departure {
@@ -34,21 +36,22 @@ enum Departure {
 }
 
 /// This node's clients by name.
-type LocalClients = HashMap<Arc<str>, Present, foldhash::fast::RandomState>;
+type LocalClients = HashMap<Arc<str>, LocalClient, foldhash::fast::RandomState>;
 
 /// A client and its channels.
-struct Present {
+struct LocalClient {
     user: Arc<str>,
     channels: Vec<Arc<str>>,
 }
 
 impl Presence {
-    pub fn new(broker: Arc<dyn Broker>) -> Arc<Self> {
+    pub fn start(broker: Arc<dyn Broker>) -> Arc<Self> {
         let (departures, leaving) = mpsc::unbounded_channel();
         let (local, hidden, showing) = (Mutex::default(), Mutex::default(), TaskTracker::new());
-        let presence = Arc::new(Self { broker, local, hidden, showing, departures });
-        tasks::spawn(Task::PresenceLeavers, Self::report_departures(Arc::downgrade(&presence), leaving));
-        presence
+        Arc::new_cyclic(|me| {
+            let reporter = tasks::spawn(Task::PresenceLeavers, Self::report_departures(Weak::clone(me), leaving));
+            Self { broker, local, hidden, showing, departures, _reporter: reporter }
+        })
     }
 
     /// Reports departures to the broker. Batches departures that queued up during the previous call.
@@ -75,21 +78,22 @@ impl Presence {
         }
     }
 
-    /// Renews each lease three times within its duration, for as long as `presence` lives.
-    pub async fn renew(presence: Weak<Self>, lease: Duration) {
+    /// Starts the renewal of each lease, three times within its duration.
+    pub fn start_renewal(self: &Arc<Self>, lease: Duration) -> AbortOnDropHandle<()> {
+        tasks::spawn(Task::PresenceRenewal, Arc::clone(self).renew(lease))
+    }
+
+    async fn renew(self: Arc<Self>, lease: Duration) {
         let mut schedule = RenewalSchedule::new(lease / 3);
         let mut failing = false;
         loop {
             schedule.next().await;
-            let Some(due) = presence.upgrade().map(|it| it.select(|_, info| schedule.is_due(&info.client))) else {
-                return;
-            };
+            let due = self.select(|_, info| schedule.is_due(&info.client));
             for (at, part) in schedule.parts(&due) {
                 sleep_until(at).await;
-                let Some(presence) = presence.upgrade() else { return };
-                let visible = |(channel, info): &&(Arc<str>, ClientInfo)| presence.is_visible(channel, &info.client);
+                let visible = |(channel, info): &&(Arc<str>, ClientInfo)| self.is_visible(channel, &info.client);
                 let part: Vec<_> = part.iter().filter(visible).cloned().collect();
-                if let Err(error) = presence.broker.add_presence(&part).await {
+                if let Err(error) = self.broker.add_presence(&part).await {
                     // Logged once per outage.
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(%error, "renewing presence in the broker failed; retrying, clients may be missing from presence");
@@ -97,7 +101,7 @@ impl Presence {
                     break;
                 }
                 failing = false;
-                presence.leave_again(&part);
+                self.leave_again(&part);
             }
         }
     }
@@ -150,7 +154,7 @@ impl Presence {
 
     fn select(&self, which: impl Fn(&str, &ClientInfo) -> bool) -> Vec<(Arc<str>, ClientInfo)> {
         let mut selected = Vec::new();
-        for (client, Present { user, channels }) in &*self.local() {
+        for (client, LocalClient { user, channels }) in &*self.local() {
             let info = ClientInfo { user: Arc::clone(user), client: Arc::clone(client) };
             let channels = channels.iter().filter(|channel| which(channel, &info));
             selected.extend(channels.map(|channel| (Arc::clone(channel), info.clone())));
@@ -162,7 +166,7 @@ impl Presence {
         let mut local = self.local();
         let present = local
             .entry(Arc::clone(&info.client))
-            .or_insert_with(|| Present { user: Arc::clone(&info.user), channels: Vec::new() });
+            .or_insert_with(|| LocalClient { user: Arc::clone(&info.user), channels: Vec::new() });
         if !present.channels.contains(channel) {
             // Mostly two, for which a growing list would have room for four.
             present.channels.reserve_exact(1);

@@ -16,10 +16,11 @@ use crate::connection::{Connection, Connections};
 use crate::metrics::Metrics;
 use crate::tasks::{self, Task};
 use parking_lot::{Mutex, MutexGuard};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Maximum number of leases or ends per call to the broker.
 const BATCH: usize = 500;
@@ -69,55 +70,54 @@ impl UserStatuses {
         })
     }
 
-    /// Runs for as long as `statuses` lives.
-    pub async fn run(statuses: Weak<Self>) {
-        let Some(me) = statuses.upgrade() else { return };
+    /// Starts the reports to the broker, the renewal of leases, and the search for silent connections.
+    pub fn start_reports(self: &Arc<Self>) -> [AbortOnDropHandle<()>; 3] {
         // Several times within a third of a lease, by which a sweep may be late.
-        let look = (me.lease / 30).min(Duration::from_secs(1));
-        let lease = me.lease;
-        drop(me);
-        tasks::spawn(Task::StatusSilence, Self::look(statuses.clone(), look));
-        tasks::spawn(Task::StatusRenewal, Self::renew(statuses.clone(), RenewalSchedule::new(lease / 3)));
-        while let Some(me) = statuses.upgrade() {
-            match timeout(look, me.changed.notified()).await {
-                Ok(()) => me.report().await,
-                Err(_) => continue,
-            }
+        let look = (self.lease / 30).min(Duration::from_secs(1));
+        let schedule = RenewalSchedule::new(self.lease / 3);
+        [
+            tasks::spawn(Task::StatusReports, Arc::clone(self).run()),
+            tasks::spawn(Task::StatusSilence, Arc::clone(self).look(look)),
+            tasks::spawn(Task::StatusRenewal, Arc::clone(self).renew(schedule)),
+        ]
+    }
+
+    /// Reports changes to the broker.
+    async fn run(self: Arc<Self>) {
+        loop {
+            self.changed.notified().await;
+            self.report().await;
         }
     }
 
     /// Renews each lease in its turn.
-    async fn renew(statuses: Weak<Self>, mut schedule: RenewalSchedule) {
+    async fn renew(self: Arc<Self>, mut schedule: RenewalSchedule) {
         loop {
             schedule.next().await;
-            let Some(due) = statuses.upgrade().map(|me| me.local().clients(|client| schedule.is_due(client))) else {
-                return;
-            };
+            let due = self.local().clients(|client| schedule.is_due(client));
             for (at, part) in schedule.parts(&due) {
                 sleep_until(at).await;
-                let Some(me) = statuses.upgrade() else { return };
-                me.renew_now(part);
+                self.renew_now(part);
             }
         }
     }
 
     /// Looks for connections that have fallen silent, and sweeps the store.
-    async fn look(statuses: Weak<Self>, pause: Duration) {
+    async fn look(self: Arc<Self>, pause: Duration) {
         let mut failed = false;
         loop {
             sleep(pause).await;
-            let Some(me) = statuses.upgrade() else { return };
-            me.look_for_silence();
-            match me.store.sweep().await {
+            self.look_for_silence();
+            match self.store.sweep().await {
                 Ok(()) if failed => {
                     // The broker may have lost its data.
-                    let all = me.local().clients(|_| true);
-                    me.renew_now(&all);
+                    let all = self.local().clients(|_| true);
+                    self.renew_now(&all);
                     failed = false;
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    me.failed(&error);
+                    self.failed(&error);
                     failed = true;
                 }
             }

@@ -13,6 +13,7 @@ struct Node {
     broker: Arc<MemoryBroker>,
     statuses: Arc<UserStatuses>,
     register: Arc<Connections>,
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 impl Node {
@@ -21,12 +22,12 @@ impl Node {
         let config = Config::load(&Sources { environment, ..Sources::default() }).unwrap();
         let (presence_ttl, status_grace) = (config.presence_ttl, config.status_grace);
         let broker = MemoryBroker::new(Retention { presence_ttl, status_grace, ..Retention::default() });
-        let presence = Presence::new(broker.clone());
+        let presence = Presence::start(broker.clone());
         let register = Arc::<Connections>::default();
         let statuses =
             UserStatuses::new(&config, broker.clone(), presence, Arc::clone(&register), Metrics::new().unwrap());
-        tokio::spawn(UserStatuses::run(Arc::downgrade(&statuses)));
-        Self { broker, statuses, register }
+        let tasks = statuses.start_reports();
+        Self { broker, statuses, register, _tasks: tasks }
     }
 
     async fn connection(&self, client: &str) -> Arc<Connection> {

@@ -77,8 +77,7 @@ impl Writers {
     pub fn start(hold: Duration, budget: &Budget, latency: &Histogram) -> Self {
         let threads = Handle::current().metrics().num_workers();
         let writers: Vec<Arc<Writer>> = (0..threads).map(|_| Writer::idle(budget.clone())).collect();
-        let run =
-            |writer: &Arc<Writer>| tasks::spawn_owned(Task::Writer, Arc::clone(writer).run(hold, latency.clone()));
+        let run = |writer: &Arc<Writer>| tasks::spawn(Task::Writer, Arc::clone(writer).run(hold, latency.clone()));
         Self { _tasks: writers.iter().map(run).collect(), writers, next: AtomicUsize::new(0) }
     }
 

@@ -22,6 +22,7 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, LazyLock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Requests that may wait for the batching task; further callers wait for free space.
 const REQUESTS: usize = 256;
@@ -47,11 +48,11 @@ impl Asker {
     }
 }
 
-/// Asks PocketBase in batches. Equal questions in a batch are sent once. The batching task ends after the drop of the
-/// batcher.
+/// Asks PocketBase in batches. Equal questions in a batch are sent once.
 pub struct Batcher<K, V> {
     requests: mpsc::Sender<AskerQuestions<K, V>>,
     hasher: foldhash::fast::RandomState,
+    _task: AbortOnDropHandle<()>,
 }
 
 struct AskerQuestions<K, V> {
@@ -76,8 +77,8 @@ where
         Fut: Future<Output = Result<Vec<V>, PocketBaseError>> + Send + 'static,
     {
         let (requests, receiver) = mpsc::channel(REQUESTS);
-        tasks::spawn(Task::Batches, run(receiver, call));
-        Self { requests, hasher: foldhash::fast::RandomState::default() }
+        let task = tasks::spawn(Task::Batches, run(receiver, call));
+        Self { requests, hasher: foldhash::fast::RandomState::default(), _task: task }
     }
 
     /// A single question, as an asker of its own.

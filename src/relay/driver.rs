@@ -5,7 +5,7 @@ use super::incomplete::{self, IncompleteEvents};
 use super::intake::Posted;
 use super::lag;
 use super::machine::{Action, Input, Machine, Note};
-use crate::backoff::Backoff;
+use super::schedule::ReadSchedule;
 use crate::broker::{Broker, BrokerError, Entry};
 use crate::channel::CONTROL;
 use crate::control;
@@ -18,13 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-/// Longest time between two reads while the hooks post, in pull intervals.
-const POSTPONED: u32 = 4;
-/// Interval of reads while rows arrive by reads alone, as when the gateway that PocketBase's hooks post to is down.
-const ALONE: Duration = Duration::from_millis(200);
-/// Shortest and longest pause after a failure.
-const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 enum RelayError {
@@ -54,9 +47,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub async fn run(mut self, mut posted: Posted, pull_interval: Duration) {
-        let mut backoff = Backoff::new(RETRY);
-        let (mut next_tick, mut last_tick) = (Instant::now(), Instant::now());
-        let mut interval = pull_interval;
+        let mut schedule = ReadSchedule::new(pull_interval, Instant::now());
         // While the broker is unreachable, posted events are dropped, and read from the outbox later.
         let mut broker_down = false;
         loop {
@@ -74,40 +65,36 @@ impl Driver {
                         Input::Posted(events)
                     }
                 },
-                () = tokio::time::sleep_until(next_tick) => {
-                    last_tick = Instant::now();
+                () = tokio::time::sleep_until(schedule.next()) => {
+                    schedule.begin_read(Instant::now());
                     self.metrics.relay_pulls.with_label_values(&["timer"]).inc();
                     Input::Tick
                 }
             };
             let is_posted = matches!(input, Input::Posted(_));
-            if is_posted && backoff.is_reset() {
-                // Postpones the next read, which would return rows that are on their way in the next post. After a gap,
-                // the machine reads at once.
-                let latest = last_tick + POSTPONED * pull_interval;
-                next_tick = next_tick.max(latest.min(Instant::now() + pull_interval));
+            if is_posted {
+                // After a gap, the machine reads at once.
+                schedule.postpone(Instant::now());
             }
             self.has_published = false;
             let result = self.execute(input).await;
             if is_posted {
-                interval = pull_interval;
+                schedule.end_post();
             } else {
                 let alone = self.hook_monitor.is_failing() || self.has_published;
-                interval = if alone { ALONE } else { 2 * interval }.min(pull_interval);
-                // Keeps a pause between reads of a slow PocketBase.
-                next_tick = (last_tick + interval).max(Instant::now() + ALONE.min(interval));
+                schedule.end_read(alone, Instant::now());
             }
             self.processed.send_modify(|processed| *processed += batches);
             match result {
                 Ok(()) => {
                     broker_down = false;
-                    backoff.reset();
+                    schedule.succeed();
                     self.succeed();
                 }
                 Err(error) => {
                     broker_down = matches!(error, RelayError::Broker(_));
                     self.fail(&error);
-                    next_tick = Instant::now() + backoff.pause();
+                    schedule.fail(Instant::now());
                 }
             }
         }
@@ -266,3 +253,7 @@ pub(super) fn entries(run: Vec<Event>) -> Vec<Entry> {
     };
     run.into_iter().flat_map(each).collect()
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

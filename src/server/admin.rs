@@ -1,8 +1,11 @@
 //! The admin listener: metrics for Prometheus, and health checks for supervisors and load balancers.
 
 use super::respond::{Answer, error, json, text};
-use crate::session::Services;
+use crate::broker::Broker;
+use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::shutdown::Shutdown;
+use crate::updates::Updates;
 use hyper::{Method, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +14,14 @@ use std::time::Duration;
 const CHECK: Duration = Duration::from_secs(1);
 
 pub struct Admin {
-    services: Arc<Services>,
-    shutdown: Shutdown,
+    pub broker: Arc<dyn Broker>,
+    pub relay: Relay,
+    pub updates: Arc<Updates>,
+    pub metrics: Metrics,
+    pub shutdown: Shutdown,
 }
 
 impl Admin {
-    pub fn new(services: Arc<Services>, shutdown: Shutdown) -> Self {
-        Self { services, shutdown }
-    }
-
     pub async fn answer(self: Arc<Self>, method: Method, path: String) -> Answer {
         match (&method, path.as_str()) {
             (&Method::GET, "/metrics") => match self.metrics().await {
@@ -33,10 +35,10 @@ impl Admin {
     }
 
     async fn metrics(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let metrics = &self.services.metrics;
-        let answered = tokio::time::timeout(CHECK, self.services.broker.check()).await;
+        let metrics = &self.metrics;
+        let answered = tokio::time::timeout(CHECK, self.broker.check()).await;
         metrics.redis_up.set(i64::from(matches!(answered, Ok(Ok(())))));
-        self.services.updates.report();
+        self.updates.report();
         metrics.render()
     }
 
@@ -47,18 +49,18 @@ impl Admin {
         if self.shutdown.is_asked() {
             problems.push("draining: this gateway is stopping".to_owned());
         }
-        match tokio::time::timeout(CHECK, self.services.broker.check()).await {
+        match tokio::time::timeout(CHECK, self.broker.check()).await {
             Ok(Ok(())) => {}
             Ok(Err(problem)) => problems.push(format!("broker: {problem}")),
             Err(_) => problems.push("broker: no answer within a second".to_owned()),
         }
-        problems.extend(self.services.relay.failure().map(|problem| format!("relay: {problem}")));
-        let behind = self.services.updates.behind();
+        problems.extend(self.relay.failure().map(|problem| format!("relay: {problem}")));
+        let behind = self.updates.behind();
         problems.extend(behind.into_iter().map(|(channel, age)| {
             format!("updates: {channel} is {} s behind; PocketBase answers too slowly", age.as_secs())
         }));
         let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let warnings = self.services.relay.warnings();
+        let warnings = self.relay.warnings();
         json(status, &serde_json::json!({"ready": problems.is_empty(), "problems": problems, "warnings": warnings}))
     }
 }

@@ -4,23 +4,18 @@ pub mod methods;
 
 use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
 use super::signed::{SignedRequests, discard};
-use crate::session::Services;
 use crate::signature::{MAX_SKEW, VerifiedSignature};
 use hyper::body::{Body, Incoming};
 use hyper::{Request, StatusCode};
-use methods::{BODY_MAX, Method};
+use methods::{BODY_MAX, Method, Methods};
 use std::sync::Arc;
 
 pub struct Api {
-    services: Arc<Services>,
-    signed: Arc<SignedRequests>,
+    pub methods: Methods,
+    pub signed: Arc<SignedRequests>,
 }
 
 impl Api {
-    pub fn new(services: Arc<Services>, signed: Arc<SignedRequests>) -> Self {
-        Self { services, signed }
-    }
-
     pub async fn answer(&self, method: Method, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
         let _under_way = self.signed.begin()?;
         let (parts, body) = request.into_parts();
@@ -34,7 +29,7 @@ impl Api {
         if !method.is_read_only() {
             self.claim(&verified).await?;
         }
-        match method.execute(&self.services, &body).await {
+        match self.methods.execute(method, &body).await {
             Ok(answer) => Ok(json(StatusCode::OK, &answer)),
             Err(error) => {
                 let (status, reason, message) = error.parts();
@@ -47,11 +42,11 @@ impl Api {
     async fn claim(&self, verified: &VerifiedSignature) -> Result<(), Box<Answer>> {
         let name = format!("{:032x}", verified.signature);
         // For as long as the timestamp is valid, wherever it lies within the allowed skew.
-        match self.services.broker.claim(&name, 2 * MAX_SKEW).await {
+        match self.methods.broker.claim(&name, 2 * MAX_SKEW).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.signed.replayed()),
             Err(error) => {
-                self.services.metrics.broker_errors.with_label_values(&["api"]).inc();
+                self.methods.metrics.broker_errors.with_label_values(&["api"]).inc();
                 tracing::debug!(%error, "the broker did not answer the replay check; the request is refused");
                 let message = "the broker does not answer; sign the request anew and send it again";
                 let answer = self.signed.refuse(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
@@ -60,3 +55,6 @@ impl Api {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

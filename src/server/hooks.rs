@@ -2,9 +2,11 @@
 
 use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
 use super::signed::{SignedRequests, discard};
+use crate::config::Config;
 use crate::event::Events;
 use crate::limits::replays::Replays;
-use crate::session::Services;
+use crate::metrics::Metrics;
+use crate::relay::Relay;
 use crate::signature::VerifiedSignature;
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
@@ -25,7 +27,10 @@ const BODY_SMALL: usize = 64 * 1024;
 const BODY_UNIT: usize = 1024;
 
 pub struct Hooks {
-    services: Arc<Services>,
+    relay: Relay,
+    metrics: Metrics,
+    /// `max_hook_size` and `max_hook_events`.
+    limits: (usize, usize),
     signed: Arc<SignedRequests>,
     replays: Replays,
     /// Memory for large bodies, in [`BODY_UNIT`]s.
@@ -33,9 +38,10 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    pub fn new(services: Arc<Services>, signed: Arc<SignedRequests>) -> Self {
-        let bodies = Semaphore::new(body_units(services.config.max_hook_size) * BODIES);
-        Self { services, signed, replays: Replays::default(), bodies }
+    pub fn new(config: &Config, relay: Relay, metrics: Metrics, signed: Arc<SignedRequests>) -> Self {
+        let bodies = Semaphore::new(body_units(config.max_hook_size) * BODIES);
+        let limits = (config.max_hook_size, config.max_hook_events);
+        Self { relay, metrics, limits, signed, replays: Replays::default(), bodies }
     }
 
     pub async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
@@ -51,17 +57,17 @@ impl Hooks {
         let events = self.verified(&parts, &body)?;
         let accepted = events.events.len();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.services.metrics.hook_last_arrival.set(now.as_secs_f64());
+        self.metrics.hook_last_arrival.set(now.as_secs_f64());
         // A request without events only tests the way to the gateway.
         if accepted > 0 {
-            self.services.relay.offer(events, body.len());
+            self.relay.offer(events, body.len());
         }
         Ok(json(StatusCode::ACCEPTED, &serde_json::json!({"accepted": accepted})))
     }
 
     /// Reserves memory for a body of the announced length, or of the maximum length if none is announced.
     fn room_for(&self, body: &Incoming) -> Result<Option<SemaphorePermit<'_>>, Box<Answer>> {
-        let max = self.services.config.max_hook_size;
+        let (max, _) = self.limits;
         let length = body.size_hint().upper().map_or(max, |length| usize::try_from(length).unwrap_or(usize::MAX));
         if length > max {
             return Err(self.signed.too_large());
@@ -81,7 +87,7 @@ impl Hooks {
         let verified = self.signed.verify(parts, body)?;
         let refuse = |reason, message: &str| Box::new(self.signed.refuse(StatusCode::BAD_REQUEST, reason, message));
         let events = Events::parse(body).map_err(|bad| refuse("bad_request", &bad.to_string()))?;
-        if events.events.len() > self.services.config.max_hook_events {
+        if events.events.len() > self.limits.1 {
             return Err(refuse("too_many_events", "a request may contain max_hook_events events at most"));
         }
         // Last, so that a refused request may be corrected and sent again.

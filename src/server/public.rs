@@ -6,18 +6,13 @@ use super::api::methods::{Method as ApiMethod, PREFIX};
 use super::handshake::{Handshakes, WEBSOCKET};
 use super::hooks::{HOOKS, Hooks};
 use super::respond::{Answer, Refused, error};
-use super::signed::SignedRequests;
 use crate::config::BasePath;
-use crate::limits::addresses::Addresses;
 use crate::limits::lines::Lines;
-use crate::session::Services;
-use crate::shutdown::Shutdown;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::task::TaskTracker;
 
 /// Maximum length of a request's path and query, in bytes.
 const URI_MAX: usize = 2048;
@@ -27,7 +22,7 @@ const REFUSALS: u32 = 10;
 const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
 
 pub struct Public {
-    services: Arc<Services>,
+    base_path: BasePath,
     handshakes: Arc<Handshakes>,
     hooks: Hooks,
     api: Api,
@@ -35,28 +30,13 @@ pub struct Public {
 }
 
 impl Public {
-    /// `connections`: maximum number of connections; `addresses`: sockets per address; `hooks`, `clients`: tasks that
-    /// a stop waits for.
-    pub fn new(
-        services: Arc<Services>,
-        connections: usize,
-        addresses: Arc<Addresses>,
-        (hooks, clients): (TaskTracker, TaskTracker),
-        shutdown: Shutdown,
-    ) -> Self {
-        let shutdown = Arc::new(shutdown);
-        let signed = Arc::new(SignedRequests::new(Arc::clone(&services), hooks, Arc::clone(&shutdown)));
-        Self {
-            handshakes: Arc::new(Handshakes::new(Arc::clone(&services), connections, addresses, clients, shutdown)),
-            hooks: Hooks::new(Arc::clone(&services), Arc::clone(&signed)),
-            api: Api::new(Arc::clone(&services), signed),
-            refusals: Lines::new("refused requests", REFUSALS, REFUSALS_PERIOD),
-            services,
-        }
+    pub fn new(base_path: BasePath, handshakes: Handshakes, hooks: Hooks, api: Api) -> Self {
+        let refusals = Lines::new("refused requests", REFUSALS, REFUSALS_PERIOD);
+        Self { base_path, handshakes: Arc::new(handshakes), hooks, api, refusals }
     }
 
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>, caller: Arc<Caller>) -> Answer {
-        let path = route(&self.services.config.base_path, request.uri().path());
+        let path = route(&self.base_path, request.uri().path());
         let answer = match (request.method(), path) {
             _ if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > URI_MAX) => Ok(error(
                 StatusCode::URI_TOO_LONG,
@@ -76,7 +56,7 @@ impl Public {
                 "not_found",
                 &format!(
                     "there is {base}{WEBSOCKET} for clients, {base}{HOOKS} for PocketBase's hooks, {base}{PREFIX}… for back ends",
-                    base = self.services.config.base_path.as_str(),
+                    base = self.base_path.as_str(),
                 ),
             )),
         };

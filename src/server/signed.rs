@@ -1,7 +1,8 @@
 //! Signed requests, of PocketBase's hooks and of back ends: reads the body within limits and verifies the signature.
 
 use super::respond::{Answer, STOPPED_PAUSE, STOPPING, refused, retry_after};
-use crate::session::Services;
+use crate::config::{BasePath, Config};
+use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP, VerifiedSignature};
 use bytes::Bytes;
@@ -21,17 +22,23 @@ const DISCARDED: usize = 32 * 1024 * 1024;
 const DISCARDING: Duration = Duration::from_secs(1);
 
 pub struct SignedRequests {
-    services: Arc<Services>,
     signer: Signer,
+    base_path: BasePath,
+    /// `max_hook_size`.
+    body_max: usize,
+    /// `request_timeout`.
+    timeout: Duration,
+    metrics: Metrics,
     /// Requests that a stop waits for.
     under_way: TaskTracker,
     shutdown: Arc<Shutdown>,
 }
 
 impl SignedRequests {
-    pub fn new(services: Arc<Services>, under_way: TaskTracker, shutdown: Arc<Shutdown>) -> Self {
-        let signer = Signer::new(&services.config.secret).accepting(&services.config.secret_second);
-        Self { services, signer, under_way, shutdown }
+    pub fn new(config: &Config, metrics: Metrics, under_way: TaskTracker, shutdown: Arc<Shutdown>) -> Self {
+        let signer = Signer::new(&config.secret).accepting(&config.secret_second);
+        let (base_path, body_max, timeout) = (config.base_path.clone(), config.max_hook_size, config.request_timeout);
+        Self { signer, base_path, body_max, timeout, metrics, under_way, shutdown }
     }
 
     /// A stop waits for the request while the token lives. New requests are refused once the stop has closed the
@@ -47,8 +54,7 @@ impl SignedRequests {
 
     /// Reads a body of at most `max_hook_size`, within `request_timeout`.
     pub async fn read(&self, body: Incoming) -> Result<Bytes, Box<Answer>> {
-        let config = &self.services.config;
-        match timeout(config.request_timeout, Limited::new(body, config.max_hook_size).collect()).await {
+        match timeout(self.timeout, Limited::new(body, self.body_max).collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(self.too_large()),
             Ok(Err(_)) => Err(Box::new(self.refuse(StatusCode::BAD_REQUEST, "incomplete", "the body ended early"))),
@@ -63,7 +69,7 @@ impl SignedRequests {
         let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         // Signed without the base path: the signer does not know whether a proxy cuts the base path off.
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-        let target = self.services.config.base_path.strip(target).unwrap_or(target);
+        let target = self.base_path.strip(target).unwrap_or(target);
         let (signature, request) = ((header(TIMESTAMP), header(SIGNATURE)), (parts.method.as_str(), target, body));
         self.signer
             .verify(SystemTime::now(), signature, request)
@@ -81,7 +87,7 @@ impl SignedRequests {
 
     /// A counted refusal.
     pub fn refuse(&self, status: StatusCode, reason: &'static str, message: &str) -> Answer {
-        self.services.metrics.hooks_refused.with_label_values(&[reason]).inc();
+        self.metrics.hooks_refused.with_label_values(&[reason]).inc();
         refused(status, reason, message)
     }
 }

@@ -5,6 +5,7 @@
 //! and is answered in its turn, and requests the missing parts itself.
 
 use super::Session;
+use super::upcoming::Upcoming;
 use crate::access::Purpose;
 use crate::access::change_log::Moment;
 use crate::broker::{BrokerError, History};
@@ -14,10 +15,11 @@ use crate::hub::ahead::Prepared;
 use crate::members::presence::Presence;
 use crate::outbox::{Budget, Reservation};
 use crate::protocol::codes::ErrorCode;
-use crate::protocol::{ClientInfo, Command, Position, Request, Subscribe, json};
+use crate::protocol::json::DecodeError;
+use crate::protocol::{ClientInfo, Command, Position, Subscribe};
 use crate::session::Services;
 use futures_util::StreamExt;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::{Instant, timeout_at};
@@ -55,15 +57,27 @@ impl<'a> Ahead<'a> {
         self.channels.remove(channel).unwrap_or_default()
     }
 
-    /// Prepares the subscribes of `frame`, once per frame. Never fails: parts that are missing at `deadline` are requested
-    /// again by the subscribe in its turn.
-    pub async fn prepare(&mut self, session: &Session, services: &'a Services, frame: &str, deadline: Instant) {
-        if std::mem::replace(&mut self.done, true) || frame.matches("\"subscribe\"").nth(1).is_none() {
-            // A single subscribe gains nothing.
+    /// Prepares a frame's subscribes, once per frame: the first, and those among the next `max_subscriptions` commands.
+    /// Never fails: parts that are missing at `deadline` are requested again by the subscribe in its turn.
+    pub async fn prepare<'f>(
+        &mut self,
+        session: &Session,
+        services: &'a Services,
+        first: &Subscribe,
+        upcoming: &mut Upcoming<'f, impl Iterator<Item = Result<Command<'f>, DecodeError>>>,
+        deadline: Instant,
+    ) {
+        if std::mem::replace(&mut self.done, true) {
             return;
         }
         let Ok(connection) = session.connection() else { return };
-        let wanted = wanted(frame, connection, services.config.max_subscriptions.min(session.commands_left()));
+        let most = services.config.max_subscriptions;
+        let mut more = upcoming.subscribes(most).peekable();
+        if more.peek().is_none() {
+            // A single subscribe gains nothing.
+            return;
+        }
+        let wanted = wanted(std::iter::once(first).chain(more), connection, most.min(session.commands_left()));
         let names: Vec<Arc<str>> = wanted.iter().map(|(name, _)| Arc::clone(name)).collect();
         let check = services.access.check_all(session.asker(), &connection.user, &names, Purpose::Subscribe);
         let Ok(verdicts) = timeout_at(deadline, check).await else { return };
@@ -78,7 +92,7 @@ impl<'a> Ahead<'a> {
                 allowed.push(channel);
             }
         }
-        if timeout_at(deadline, services.relay.started()).await.is_ok() {
+        if timeout_at(deadline, services.relay_start.wait()).await.is_ok() {
             self.join(services, connection, allowed, deadline).await;
         }
     }
@@ -109,23 +123,11 @@ impl<'a> Ahead<'a> {
 /// A channel to subscribe to, and the position to recover from.
 type Wanted = (Arc<str>, Option<Position>);
 
-/// The distinct channels of a frame's subscribes, at most `limit`, without the connection's present subscriptions.
-fn wanted(frame: &str, connection: &Connection, limit: usize) -> Vec<Wanted> {
-    let mut wanted: Vec<Wanted> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
-    for command in json::decode(frame) {
-        if wanted.len() == limit {
-            break;
-        }
-        let Ok(Command { request: Request::Subscribe(Subscribe { channel, recover, .. }), .. }) = command else {
-            continue;
-        };
-        let channel: Arc<str> = channel.into();
-        if !connection.channels().contains(&channel) && seen.insert(Arc::clone(&channel)) {
-            wanted.push((channel, recover));
-        }
-    }
-    wanted
+/// The distinct channels of subscribes, at most `limit`, without the connection's present subscriptions.
+fn wanted<'a>(subscribes: impl Iterator<Item = &'a Subscribe>, connection: &Connection, limit: usize) -> Vec<Wanted> {
+    let mut seen = HashSet::new();
+    let new = subscribes.filter(|it| !connection.channels().contains(&it.channel) && seen.insert(it.channel.as_str()));
+    new.take(limit).map(|it| (Arc::from(it.channel.as_str()), it.recover.clone())).collect()
 }
 
 async fn enter(

@@ -1,4 +1,5 @@
-//! Limits of a connection: rates of commands, reads, signals and status changes, and connections per user.
+//! Limits of a session, per connection and per user: rates of commands, reads, signals and status changes, the number
+//! of subscriptions, and the number of a user's connections. [`crate::limits`] holds the counters.
 
 use super::{Failure, Session};
 use crate::connection::Connection;
@@ -6,7 +7,7 @@ use crate::limits::addresses::counted_as;
 use crate::limits::bucket::{Bucket, Rate};
 use crate::limits::lines::limited;
 use crate::protocol::Request;
-use crate::protocol::codes::{self, Disconnect};
+use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
@@ -148,6 +149,12 @@ impl Session {
         } else {
             ReadBudget::User(&connection.user)
         }
+    }
+
+    /// Refuses a subscription past `max_subscriptions` of the connection.
+    pub(super) fn admit_subscription(&self, connection: &Connection) -> Result<(), ErrorCode> {
+        let has_room = connection.channels().len() < self.services.config.max_subscriptions;
+        has_room.then_some(()).ok_or(codes::LIMIT_EXCEEDED)
     }
 
     /// Counts a signal of the user in the channel.

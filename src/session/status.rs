@@ -36,7 +36,7 @@ impl Session {
             status: Option<Mode>,
         }
         #[derive(Serialize)]
-        struct Answer {
+        struct ModeAnswer {
             mode: Mode,
             #[serde(flatten)]
             state: UserStatus,
@@ -47,7 +47,7 @@ impl Session {
         }
         let chosen = self.services.statuses.choose(user, wish.status);
         let (mode, state) = self.ask_broker("status", deadline, chosen).await?;
-        Ok(answer(&Answer { mode, state }))
+        Ok(answer(&ModeAnswer { mode, state }))
     }
 
     fn set_idle(&self, data: &str) -> Result<Reply, Failure> {
@@ -69,7 +69,7 @@ impl Session {
             users: Vec<String>,
         }
         #[derive(Serialize)]
-        struct Answer<'a> {
+        struct StatusesAnswer<'a> {
             statuses: BTreeMap<&'a str, UserStatus>,
         }
         let StatusesQuery { users } = read(data)?;
@@ -97,7 +97,7 @@ impl Session {
         let states = self.ask_broker("status", deadline, read).await?;
         let still = |(user, moment): &(String, Moment)| access.holds(*moment, me, &channel::status_of(user));
         let statuses = allowed.iter().zip(states).filter(|(user, _)| still(user));
-        Ok(answer(&Answer { statuses: statuses.map(|((user, _), state)| (user.as_str(), state)).collect() }))
+        Ok(answer(&StatusesAnswer { statuses: statuses.map(|((user, _), state)| (user.as_str(), state)).collect() }))
     }
 }
 

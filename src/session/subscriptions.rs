@@ -27,10 +27,7 @@ impl Session {
             return Err(codes::ALREADY_SUBSCRIBED);
         }
         let AuthState::Connected(connection) = &self.state else { return Err(codes::UNAUTHORIZED) };
-        if connection.channels().len() >= self.services.config.max_subscriptions {
-            return Err(codes::LIMIT_EXCEEDED);
-        }
-        Ok(())
+        self.admit_subscription(connection)
     }
 
     /// Subscribes to a channel of any kind, with the parts prepared for the whole frame.
@@ -98,7 +95,7 @@ impl Session {
             };
             let options = SubscribeOptions { recover: recover.as_ref(), join_leave, without_echo: !echo };
             let joining = async {
-                self.services.relay.started().await;
+                self.services.relay_start.wait().await;
                 if present.is_none() {
                     present = Some(Entering::new(&self.services.presence, &name, &self.client));
                     self.services.presence.enter(&name, &connection.info()).await?;
@@ -166,7 +163,7 @@ impl Session {
         let channel: Arc<str> = channel.into();
         self.allowed(&channel, groundwork.verdict.take(), deadline).await?;
         let ready = timeout_at(deadline, async {
-            services.relay.started().await;
+            services.relay_start.wait().await;
             services.hub.watched().await
         });
         match ready.await {

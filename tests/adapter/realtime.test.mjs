@@ -17,7 +17,7 @@ import {
   until,
 } from "./stage.mjs";
 
-const DEADLINE = 30_000;
+const DEADLINE = 60_000;
 let stage, anna, boris, room;
 
 before(async () => {
@@ -251,11 +251,14 @@ describe("interruptions", () => {
 
   test("PocketBase's own realtime: messages, reactions, rooms with the same callbacks", async () => {
     const adapter = await device(boris, { config: { transport: "pocketbase" } });
-    const gone = collector();
-    const { seen, end } = await watch(adapter, room.id, { onDelete: gone });
+    const [gone, resyncs, errors] = [collector(), collector(), collector()];
+    const { seen, end } = await watch(adapter, room.id, { onDelete: gone, onResync: resyncs, onError: errors });
     assert.equal(adapter.connectionState().transport, "pocketbase");
     const { message } = await anna.adapter.sendMessage(room.id, "over events");
-    await seen.until(({ id, content }) => id === message.id && content === "over events", "the message", DEADLINE);
+    const facts = () => JSON.stringify([adapter.connectionState(), resyncs.seen, errors.seen, seen.seen]);
+    await seen
+      .until(({ id, content }) => id === message.id && content === "over events", "the message", DEADLINE)
+      .catch((error) => assert.fail(`${error.message}: ${facts()}`));
     await anna.adapter.addReaction(message.id, "👍");
     await seen.until(({ id, reactions }) => id === message.id && reactions["👍"], "the reaction", DEADLINE);
     await anna.adapter.editMessage(message.id, "over events, edited");

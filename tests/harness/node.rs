@@ -39,7 +39,7 @@ impl Node {
         let day = Duration::from_secs(86_400);
         let retention = Retention { size: 500, ttl: day, position_ttl: day, presence_ttl: day, ..Retention::default() };
         let (broker, metrics) = (MemoryBroker::new(retention), Metrics::new().expect("metrics"));
-        let hub = Hub::new(broker.clone(), Presence::new(broker.clone()), metrics.clone());
+        let hub = Hub::new(broker.clone(), Presence::start(broker.clone()), metrics.clone());
         let sink: Weak<Hub> = Arc::downgrade(&hub);
         broker.start(sink).await.expect("a first start");
         // No batching window, since waiting for a timer is not part of the measurement.

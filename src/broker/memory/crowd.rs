@@ -19,20 +19,20 @@ pub(super) struct Crowd {
 }
 
 enum Clients {
-    Few(Vec<Present>),
+    Few(Vec<PresentClient>),
     Many(Table),
 }
 
 /// Clients, and the number of clients per user. Guests are not counted.
 #[derive(Default)]
 struct Table {
-    clients: HashSet<Present, foldhash::fast::RandomState>,
+    clients: HashSet<PresentClient, foldhash::fast::RandomState>,
     users: HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
 }
 
 impl Table {
     /// Returns whether the client is new.
-    fn replace(&mut self, present: Present) -> bool {
+    fn replace(&mut self, present: PresentClient) -> bool {
         let user = Arc::clone(&present.info.user);
         let known = self.clients.replace(present);
         if let Some(known) = &known {
@@ -67,30 +67,30 @@ impl Default for Clients {
 }
 
 /// A present client; identity is the client's unique name.
-struct Present {
+struct PresentClient {
     info: ClientInfo,
     seen: Instant,
 }
 
-impl Borrow<str> for Present {
+impl Borrow<str> for PresentClient {
     fn borrow(&self) -> &str {
         &self.info.client
     }
 }
 
-impl Hash for Present {
+impl Hash for PresentClient {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.info.client.hash(state);
     }
 }
 
-impl PartialEq for Present {
+impl PartialEq for PresentClient {
     fn eq(&self, other: &Self) -> bool {
         self.info.client == other.info.client
     }
 }
 
-impl Eq for Present {}
+impl Eq for PresentClient {}
 
 impl Crowd {
     pub fn len(&self) -> usize {
@@ -114,7 +114,7 @@ impl Crowd {
     /// Records a sign of life; returns whether the client is new.
     pub fn see(&mut self, info: ClientInfo, now: Instant) -> bool {
         self.oldest.get_or_insert(now);
-        let present = Present { info, seen: now };
+        let present = PresentClient { info, seen: now };
         match &mut self.clients {
             Clients::Many(many) => return many.replace(present),
             Clients::Few(few) => {
@@ -154,7 +154,7 @@ impl Crowd {
         if self.oldest.is_none_or(|oldest| now - oldest <= age) {
             return Vec::new();
         }
-        let gone = |present: &Present| now - present.seen > age;
+        let gone = |present: &PresentClient| now - present.seen > age;
         let (left, oldest) = match &mut self.clients {
             Clients::Few(few) => {
                 let left = few.extract_if(.., |present| gone(present)).map(|present| present.info).collect();
@@ -171,7 +171,7 @@ impl Crowd {
     }
 
     pub fn infos(&self) -> Vec<ClientInfo> {
-        let info = |present: &Present| present.info.clone();
+        let info = |present: &PresentClient| present.info.clone();
         match &self.clients {
             Clients::Few(few) => few.iter().map(info).collect(),
             Clients::Many(many) => many.clients.iter().map(info).collect(),

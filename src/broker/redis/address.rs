@@ -3,8 +3,9 @@
 //! The `redis` crate offers TLS too, but reloads the system's authorities for every connection and does not expose the
 //! socket, which the subscription link needs. Both links therefore connect through this module.
 
+use super::error::LinkError;
 use crate::broker::BrokerError;
-use crate::config::{Place, RedisUrl, Topology};
+use crate::config::{NodePlace, RedisUrl, Topology};
 use crate::tls::{self, Tls};
 use futures_util::future::select_ok;
 use redis::RedisConnectionInfo;
@@ -25,7 +26,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Address and login of one node.
 #[derive(Clone)]
 pub struct Endpoint {
-    place: Place,
+    place: NodePlace,
     tls: Option<Tls>,
     pub login: RedisConnectionInfo,
 }
@@ -60,32 +61,33 @@ impl Endpoint {
     /// Name of the node: `host:port` or a path.
     pub fn name(&self) -> String {
         match &self.place {
-            Place::Tcp(host, port) => format!("{host}:{port}"),
-            Place::Unix(path) => path.display().to_string(),
+            NodePlace::Tcp(host, port) => format!("{host}:{port}"),
+            NodePlace::Unix(path) => path.display().to_string(),
         }
     }
 
     /// Endpoint of another node with the same TLS settings, from a `host:port`.
     pub fn at(&self, name: &str, login: &RedisConnectionInfo) -> Option<Self> {
         let (host, port) = name.rsplit_once(':')?;
-        let place = Place::Tcp(host.to_owned(), port.parse().ok()?);
+        let place = NodePlace::Tcp(host.to_owned(), port.parse().ok()?);
         Some(Self { place, tls: self.tls.clone(), login: login.clone() })
     }
 
     /// Connects, without a timeout for TCP. The error gives the reason and a remedy.
-    pub async fn connect(&self) -> Result<Socket, String> {
-        let failed = |error: io::Error| tls::reason(&error, "redis");
+    pub async fn connect(&self) -> Result<Socket, LinkError> {
+        let failed = |error: io::Error| LinkError::Connection(tls::reason(&error, "redis"));
         match (&self.place, &self.tls) {
-            (Place::Unix(path), _) => UnixStream::connect(path).await.map(Socket::Unix).map_err(failed),
-            (Place::Tcp(host, port), None) => connect_tcp(host, *port).await.map(Socket::Tcp).map_err(failed),
-            (Place::Tcp(host, port), Some(tls)) => {
-                let name = ServerName::try_from(host.clone()).map_err(|_| format!("TLS: {host} is not a host name"))?;
+            (NodePlace::Unix(path), _) => UnixStream::connect(path).await.map(Socket::Unix).map_err(failed),
+            (NodePlace::Tcp(host, port), None) => connect_tcp(host, *port).await.map(Socket::Tcp).map_err(failed),
+            (NodePlace::Tcp(host, port), Some(tls)) => {
+                let name = ServerName::try_from(host.clone())
+                    .map_err(|_| LinkError::Connection(format!("TLS: {host} is not a host name")))?;
                 let stream = connect_tcp(host, *port).await.map_err(failed)?;
                 let connected =
                     timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(tls.config()).connect(name, stream)).await;
                 // A Redis without TLS stays silent: to Redis the handshake is an unfinished line.
-                let connected =
-                    connected.map_err(|_| "no answer to the TLS handshake: the server speaks no TLS, or is silent")?;
+                let silent = "no answer to the TLS handshake: the server speaks no TLS, or is silent";
+                let connected = connected.map_err(|_| LinkError::Connection(silent.to_owned()))?;
                 connected.map(|stream| Socket::Tls(Explained(Box::new(stream)))).map_err(failed)
             }
         }
@@ -145,8 +147,8 @@ impl AsyncWrite for Explained {
     }
 }
 
-pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
-pub type Writer = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+pub type SocketReader = Box<dyn AsyncRead + Send + Unpin>;
+pub type SocketWriter = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 
 /// Reader and writer in one object.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -162,7 +164,7 @@ impl Socket {
         }
     }
 
-    pub fn split(self) -> (Reader, Writer) {
+    pub fn split(self) -> (SocketReader, SocketWriter) {
         match self {
             Self::Tcp(stream) => {
                 let (reader, writer) = stream.into_split();

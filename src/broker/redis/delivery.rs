@@ -14,18 +14,18 @@ const MAX_MESSAGES: usize = 65_536;
 const MAX_BYTES: usize = 64 << 20;
 
 /// The queue between the connections and the sink. The connections must never wait: Redis disconnects slow readers.
-pub struct Queue {
+pub struct MessageQueue {
     sender: mpsc::Sender<Live>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<QueuedAmount>,
 }
 
-pub struct Delivery {
+pub struct MessageDelivery {
     receiver: mpsc::Receiver<Live>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<QueuedAmount>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct QueuedAmount {
     bytes: AtomicUsize,
     overflowed: AtomicBool,
 }
@@ -36,13 +36,13 @@ struct Live {
     message: Vec<u8>,
 }
 
-pub fn queue() -> (Queue, Delivery) {
+pub fn queue() -> (MessageQueue, MessageDelivery) {
     let (sender, receiver) = mpsc::channel(MAX_MESSAGES);
-    let waiting = Arc::new(Waiting::default());
-    (Queue { sender, waiting: Arc::clone(&waiting) }, Delivery { receiver, waiting })
+    let waiting = Arc::new(QueuedAmount::default());
+    (MessageQueue { sender, waiting: Arc::clone(&waiting) }, MessageDelivery { receiver, waiting })
 }
 
-impl Queue {
+impl MessageQueue {
     pub fn push(&self, name: String, message: Vec<u8>) {
         let size = name.len() + message.len();
         let fits = self.waiting.bytes.fetch_add(size, Ordering::AcqRel) + size <= MAX_BYTES;
@@ -57,7 +57,7 @@ impl Queue {
     }
 }
 
-impl Delivery {
+impl MessageDelivery {
     /// Delivers messages for as long as the broker lives, as a single task, which keeps each connection's order.
     pub async fn run(mut self, state: Arc<RedisSubscriber>) {
         while let Some(Live { name, message }) = self.receiver.recv().await {

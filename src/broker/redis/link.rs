@@ -4,12 +4,12 @@
 //! long as a reconnection takes, and, with unlimited retries, keeps running after its last handle was dropped.
 
 use super::address::Endpoint;
+use super::error::LinkError;
 use crate::backoff::Backoff;
-use crate::broker::BrokerError;
 use crate::tasks::{self, Task};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Script, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, Script, Value};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,12 +36,12 @@ pub const MAX_BYTES: usize = 4 << 20;
 
 pub struct CommandLink {
     health: Arc<LinkHealth>,
-    up: watch::Receiver<Option<Connection>>,
+    up: watch::Receiver<Option<NumberedConnection>>,
     _task: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone)]
-struct Connection {
+struct NumberedConnection {
     /// Value of the link's counter at this connection, from 1.
     number: u64,
     inner: MultiplexedConnection,
@@ -55,7 +55,7 @@ struct LinkHealth {
     failed: AtomicU64,
     failure: Notify,
     /// Why the link is down, for error messages.
-    reason: Mutex<String>,
+    reason: Mutex<LinkError>,
 }
 
 impl CommandLink {
@@ -64,31 +64,26 @@ impl CommandLink {
         let health = Arc::new(LinkHealth {
             failed: AtomicU64::new(0),
             failure: Notify::new(),
-            reason: Mutex::new("not connected yet".into()),
+            reason: Mutex::new(LinkError::NotConnected),
         });
         let (sender, up) = watch::channel(None);
-        let task = tasks::spawn_owned(Task::RedisLink, keep(endpoint, counter, peer, Arc::clone(&health), sender));
+        let task = tasks::spawn(Task::RedisLink, keep(endpoint, counter, peer, Arc::clone(&health), sender));
         Self { health, up, _task: task }
     }
 
     /// The number of the current connection. Another connection may lead to another Redis, or to a Redis that has lost
     /// the data.
-    pub async fn number(&self) -> Result<u64, BrokerError> {
+    pub async fn number(&self) -> Result<u64, LinkError> {
         Ok(self.connection().await?.number)
     }
 
     /// Sends commands in one pipeline; returns the answers, error replies included. `fence`: fails if the connection's
     /// number is higher. `asking`: sends `ASKING` before each command, as required by a node that is importing the
     /// slot.
-    pub async fn attempt(
-        &self,
-        fence: Option<u64>,
-        commands: &[&Cmd],
-        asking: bool,
-    ) -> Result<Vec<Value>, BrokerError> {
+    pub async fn attempt(&self, fence: Option<u64>, commands: &[&Cmd], asking: bool) -> Result<Vec<Value>, LinkError> {
         let mut connection = self.connection().await?;
         if fence.is_some_and(|fence| connection.number > fence) {
-            return Err(BrokerError::Unavailable("the connection has been replaced".into()));
+            return Err(LinkError::Replaced);
         }
         let each = if asking { 2 } else { 1 };
         let mut pipeline = Pipeline::with_capacity(each * commands.len());
@@ -113,28 +108,28 @@ impl CommandLink {
                 if error.is_unrecoverable_error() {
                     self.health.report(connection.number);
                 }
-                Err(BrokerError::Unavailable(error.to_string()))
+                Err(error.into())
             }
-            Err(_) => Err(silent()),
+            Err(_) => Err(LinkError::Silent),
         }
     }
 
-    pub async fn load(&self, script: &Script) -> Result<(), BrokerError> {
+    pub async fn load(&self, script: &Script) -> Result<(), LinkError> {
         let mut connection = self.connection().await?;
         match timeout(COMMAND_TIMEOUT, script.load_async(&mut connection.inner)).await {
-            Ok(result) => result.map(drop).map_err(|error| BrokerError::Unavailable(error.to_string())),
-            Err(_) => Err(silent()),
+            Ok(result) => Ok(result.map(drop)?),
+            Err(_) => Err(LinkError::Silent),
         }
     }
 
-    async fn connection(&self) -> Result<Connection, BrokerError> {
+    async fn connection(&self) -> Result<NumberedConnection, LinkError> {
         let mut up = self.up.clone();
         let found = timeout(DOWN_WAIT, up.wait_for(Option::is_some)).await;
         match found {
             Ok(Ok(connection)) => connection.clone(),
             _ => None,
         }
-        .ok_or_else(|| BrokerError::Unavailable(self.health.reason()))
+        .ok_or_else(|| self.health.reason())
     }
 }
 
@@ -144,11 +139,11 @@ impl LinkHealth {
         self.failure.notify_one();
     }
 
-    fn reason(&self) -> String {
+    fn reason(&self) -> LinkError {
         self.reason.lock().clone()
     }
 
-    fn set_reason(&self, reason: String) {
+    fn set_reason(&self, reason: LinkError) {
         *self.reason.lock() = reason;
     }
 }
@@ -159,7 +154,7 @@ async fn keep(
     counter: Arc<AtomicU64>,
     peer: &'static str,
     health: Arc<LinkHealth>,
-    up: watch::Sender<Option<Connection>>,
+    up: watch::Sender<Option<NumberedConnection>>,
 ) {
     let address = endpoint.name();
     let mut backoff = Backoff::new(PAUSE);
@@ -171,7 +166,7 @@ async fn keep(
                 backoff.reset();
                 announced = false;
                 tracing::info!(%address, "connected to {peer}");
-                up.send_replace(Some(Connection { number, inner: inner.clone(), _driver: driver }));
+                up.send_replace(Some(NumberedConnection { number, inner: inner.clone(), _driver: driver }));
                 let reason = watch_over(inner, number, &health).await;
                 tracing::warn!(%address, %reason, "lost the connection to {peer}, reconnecting");
                 health.set_reason(reason);
@@ -190,24 +185,23 @@ async fn keep(
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<AbortOnDropHandle<()>>), String> {
+async fn connect(endpoint: &Endpoint) -> Result<(MultiplexedConnection, Arc<AbortOnDropHandle<()>>), LinkError> {
     // Timeouts cover whole commands instead, including the wait for room.
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let attempt = async {
         let socket = endpoint.connect().await?.whole();
-        let failed = |error: RedisError| error.to_string();
         let connecting = MultiplexedConnection::new_with_config(&endpoint.login, socket, config);
-        let (mut connection, driver) = connecting.await.map_err(failed)?;
-        let driver = Arc::new(tasks::spawn_owned(Task::RedisConnection, driver));
+        let (mut connection, driver) = connecting.await?;
+        let driver = Arc::new(tasks::spawn(Task::RedisConnection, driver));
         // A server that is loading data accepts connections, but no commands.
-        redis::cmd("PING").exec_async(&mut connection).await.map_err(failed)?;
+        redis::cmd("PING").exec_async(&mut connection).await?;
         Ok((connection, driver))
     };
-    timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_| Err("no answer in time".into()))
+    timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or(Err(LinkError::ConnectTimeout))
 }
 
 /// Watches a connection until a failure; returns the reason.
-async fn watch_over(mut connection: MultiplexedConnection, number: u64, health: &LinkHealth) -> String {
+async fn watch_over(mut connection: MultiplexedConnection, number: u64, health: &LinkHealth) -> LinkError {
     let mut lost = 0;
     loop {
         tokio::select! {
@@ -215,21 +209,17 @@ async fn watch_over(mut connection: MultiplexedConnection, number: u64, health: 
             () = health.failure.notified() => {}
         }
         if health.failed.load(Ordering::Relaxed) >= number {
-            return "a command failed".into();
+            return LinkError::CommandFailed;
         }
         match timeout(COMMAND_TIMEOUT, redis::cmd("PING").exec_async(&mut connection)).await {
             Ok(Ok(())) => lost = 0,
-            Ok(Err(error)) => return error.to_string(),
+            Ok(Err(error)) => return error.into(),
             Err(_) => lost += 1,
         }
         if lost >= LOST_PINGS {
-            return "no answer to two PINGs in a row".into();
+            return LinkError::LostPings;
         }
     }
-}
-
-fn silent() -> BrokerError {
-    BrokerError::Unavailable("Redis did not answer in time".into())
 }
 
 /// Whether the answer comes from the wrong server, as after a failover: a new connection may reach the right server.

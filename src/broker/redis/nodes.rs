@@ -10,6 +10,7 @@ mod topology;
 
 use super::address::Address;
 use super::delivery::queue;
+use super::error::TopologyError;
 use super::keys::Keys;
 use super::sentinels::Sentinels;
 use super::slots::{self, SlotMap};
@@ -68,13 +69,13 @@ impl Nodes {
             since: AtomicU64::new(0),
             slots,
             table: Mutex::default(),
-            trouble: Mutex::new("no node has answered yet".into()),
+            trouble: Mutex::new(TopologyError::NotAsked),
             common,
         });
         links.add_seeds();
-        let mut tasks = vec![tasks::spawn_owned(Task::RedisDelivery, delivery.run(state))];
+        let mut tasks = vec![tasks::spawn(Task::RedisDelivery, delivery.run(state))];
         if moves {
-            tasks.push(tasks::spawn_owned(Task::RedisTopology, topology::look_out(Arc::clone(&links))));
+            tasks.push(tasks::spawn(Task::RedisTopology, topology::look_out(Arc::clone(&links))));
         }
         Self { links, _tasks: tasks }
     }

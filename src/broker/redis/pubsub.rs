@@ -4,8 +4,9 @@
 //! mistake such a push for the answer to another command. Hence this module records subscriptions as Redis confirms
 //! them, and sends a PING behind each request: the PING's answer shows that Redis has carried out the request.
 
-use super::address::{Endpoint, Reader, Writer};
-use super::delivery::Queue;
+use super::address::{Endpoint, SocketReader, SocketWriter};
+use super::delivery::MessageQueue;
+use super::error::LinkError;
 use super::slots;
 use super::subscriber::BySlot;
 use crate::tasks::{self, Task};
@@ -25,7 +26,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const READ_BUFFER: usize = 64 * 1024;
 
 pub struct PubSub {
-    writer: Writer,
+    writer: SocketWriter,
     state: Arc<ReaderState>,
     pings: u64,
     _reader: AbortOnDropHandle<()>,
@@ -49,20 +50,20 @@ struct Seen {
     /// True after Redis has ended a subscription unasked.
     moved: bool,
     /// The last error reply.
-    refused: Option<String>,
+    refused: Option<LinkError>,
     /// Number of the last answered PING.
     answered: u64,
     /// Why the connection has ended.
-    ended: Option<String>,
+    ended: Option<LinkError>,
 }
 
 impl PubSub {
     /// Connects and logs in. Received messages go into `queue`.
-    pub async fn connect(endpoint: Endpoint, queue: Arc<Queue>) -> Result<Self, String> {
+    pub async fn connect(endpoint: Endpoint, queue: Arc<MessageQueue>) -> Result<Self, LinkError> {
         let connected = timeout(ANSWER_TIMEOUT, endpoint.connect()).await;
-        let (reader, writer) = connected.map_err(|_| silent())??.split();
+        let (reader, writer) = connected.map_err(|_| LinkError::Silent)??.split();
         let state = Arc::new(ReaderState::default());
-        let reader = tasks::spawn_owned(Task::RedisReader, read(reader, Arc::clone(&state), queue));
+        let reader = tasks::spawn(Task::RedisReader, read(reader, Arc::clone(&state), queue));
         let mut connection = Self { writer, state, pings: 0, _reader: reader };
         let mut hello = redis::cmd("HELLO");
         hello.arg(3);
@@ -77,15 +78,16 @@ impl PubSub {
     }
 
     /// Sends commands and waits until Redis has carried out all of them. Returns the last error reply.
-    pub async fn exchange(&mut self, commands: &[Cmd]) -> Result<Option<String>, String> {
+    pub async fn exchange(&mut self, commands: &[Cmd]) -> Result<Option<LinkError>, LinkError> {
         self.pings += 1;
         let mut bytes: Vec<u8> = commands.iter().flat_map(Cmd::get_packed_command).collect();
         bytes.extend(redis::cmd("PING").arg(self.pings).get_packed_command());
         self.seen().refused = None;
         let exchanged = async {
-            self.writer.write_all(&bytes).await.map_err(|error| error.to_string())?;
+            let ended = |error: std::io::Error| LinkError::Connection(error.to_string());
+            self.writer.write_all(&bytes).await.map_err(ended)?;
             // TLS may hold encrypted bytes in a buffer.
-            self.writer.flush().await.map_err(|error| error.to_string())?;
+            self.writer.flush().await.map_err(ended)?;
             loop {
                 {
                     let mut seen = self.seen();
@@ -104,7 +106,7 @@ impl PubSub {
                 self.state.changed.notified().await;
             }
         };
-        timeout(ANSWER_TIMEOUT, exchanged).await.unwrap_or_else(|_| Err(silent()))
+        timeout(ANSWER_TIMEOUT, exchanged).await.unwrap_or(Err(LinkError::Silent))
     }
 
     /// Marks subscriptions that are about to be ended.
@@ -131,7 +133,7 @@ impl PubSub {
     }
 
     /// Waits until Redis ends a subscription unasked. Fails when the connection ends.
-    pub async fn disturbed(&self) -> Result<(), String> {
+    pub async fn disturbed(&self) -> Result<(), LinkError> {
         loop {
             {
                 let mut seen = self.seen();
@@ -156,11 +158,11 @@ impl ReaderState {
         self.seen.lock()
     }
 
-    fn take(&self, value: Value, queue: &Queue) {
+    fn take(&self, value: Value, queue: &MessageQueue) {
         let (kind, data) = match value {
             Value::Push { kind, data } => (kind, data),
             Value::ServerError(error) => {
-                self.seen().refused = Some(error.to_string());
+                self.seen().refused = Some(LinkError::of_reply(&error));
                 return self.changed.notify_one();
             }
             Value::BulkString(text) => {
@@ -196,19 +198,15 @@ impl ReaderState {
     }
 }
 
-async fn read(reader: Reader, state: Arc<ReaderState>, queue: Arc<Queue>) {
+async fn read(reader: SocketReader, state: Arc<ReaderState>, queue: Arc<MessageQueue>) {
     let mut reader = BufReader::with_capacity(READ_BUFFER, reader);
     let mut decoder = Default::default();
     let reason = loop {
         match parse_redis_value_async(&mut decoder, &mut reader).await {
             Ok(value) => state.take(value, &queue),
-            Err(error) => break error.to_string(),
+            Err(error) => break error.into(),
         }
     };
     state.seen().ended = Some(reason);
     state.changed.notify_one();
-}
-
-fn silent() -> String {
-    "Redis did not answer in time".into()
 }

@@ -5,8 +5,8 @@
 //! publication waits for.
 
 use super::address::Endpoint;
+use super::error::{LinkError, SentinelError, SentinelFailure};
 use super::link::CommandLink;
-use crate::broker::BrokerError;
 use futures_util::future::join_all;
 use redis::{Cmd, RedisConnectionInfo, Value};
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ pub struct Master {
 
 /// The answer of one sentinel.
 #[derive(Debug, PartialEq)]
-struct Report {
+struct MasterReport {
     epoch: u64,
     /// `host:port` of the master.
     master: String,
@@ -52,7 +52,7 @@ impl Sentinels {
     }
 
     /// Fails with the last sentinel's error when no sentinel knows the master.
-    pub async fn master(&self) -> Result<Master, String> {
+    pub async fn master(&self) -> Result<Master, SentinelError> {
         let commands = ["MASTER", "REPLICAS"].map(|word| {
             let mut command = redis::cmd("SENTINEL");
             command.arg(word).arg(&self.service);
@@ -61,17 +61,13 @@ impl Sentinels {
         let commands: Vec<&Cmd> = commands.iter().collect();
         let answers = self.sentinels.iter().map(async |(endpoint, link)| {
             let asked = timeout(TIMEOUT, link.attempt(None, &commands, false)).await;
-            let answers = match asked {
-                Ok(Ok(answers)) => Ok(answers),
-                Ok(Err(BrokerError::Unavailable(why))) => Err(advised(why)),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no answer in time".to_owned()),
-            };
+            let answers = asked.map_err(|_| SentinelFailure::Silent).and_then(|answered| Ok(answered?));
             let report = answers.and_then(|answers| self.report(&answers));
-            report.map(|report| (report, endpoint)).map_err(|why| format!("sentinel {}: {why}", endpoint.name()))
+            let failed = |cause| SentinelError::Failed { name: endpoint.name(), cause };
+            report.map(|report| (report, endpoint)).map_err(failed)
         });
-        let mut best: Option<(Report, &Endpoint)> = None;
-        let mut trouble = "no sentinel was named".to_owned();
+        let mut best: Option<(MasterReport, &Endpoint)> = None;
+        let mut trouble = SentinelError::NoSentinels;
         for answer in join_all(answers).await {
             match answer {
                 Ok(found) if best.as_ref().is_none_or(|(best, _)| found.0.epoch > best.epoch) => best = Some(found),
@@ -80,33 +76,26 @@ impl Sentinels {
             }
         }
         let (report, sentinel) = best.ok_or(trouble)?;
-        let endpoint = sentinel.at(&report.master, &self.login).ok_or("a sentinel names a master without a port")?;
+        let endpoint = sentinel.at(&report.master, &self.login).ok_or(SentinelError::NoPort)?;
         Ok(Master { endpoint, has_replica: report.has_replica })
     }
 
-    fn report(&self, answers: &[Value]) -> Result<Report, String> {
-        let [master, replicas] = answers else { return Err("unexpected number of answers".into()) };
+    fn report(&self, answers: &[Value]) -> Result<MasterReport, SentinelFailure> {
+        let [master, replicas] = answers else { return Err(SentinelFailure::Unreadable) };
         if let Value::ServerError(error) = master {
-            return Err(match error.code() {
-                "NOAUTH" | "WRONGPASS" | "NOPERM" => advised(error.to_string()),
-                _ if error.details().is_some_and(|text| text.contains("unknown command")) => {
-                    "this is Redis itself and no sentinel; sentinels listen on port 26379 by default".into()
-                }
-                _ => format!("{error}; `redis_url` names the service {:?}", self.service),
+            let is_unknown = error.details().is_some_and(|text| text.contains("unknown command"));
+            return Err(match LinkError::of_reply(error) {
+                LinkError::Login(why) => SentinelFailure::Login(why),
+                _ if is_unknown => SentinelFailure::NotASentinel,
+                refused => SentinelFailure::Refused { reply: refused.to_string(), service: self.service.clone() },
             });
         }
-        read(master, replicas).ok_or_else(|| "unreadable answer".to_owned())
+        read(master, replicas).ok_or(SentinelFailure::Unreadable)
     }
 }
 
-/// Adds advice to login errors.
-fn advised(why: String) -> String {
-    let is_about_login = ["NOAUTH", "WRONGPASS", "NOPERM", "uthentication"].iter().any(|word| why.contains(word));
-    if is_about_login { format!("{why}; see sentinel_user and sentinel_pass in `redis_url`") } else { why }
-}
-
 /// Parses the answers of `SENTINEL MASTER` and `SENTINEL REPLICAS`.
-fn read(master: &Value, replicas: &Value) -> Option<Report> {
+fn read(master: &Value, replicas: &Value) -> Option<MasterReport> {
     let fields = fields(master)?;
     let field = |name| fields.get(name).copied();
     let (host, port, epoch) = (field("ip")?, field("port")?, field("config-epoch")?);
@@ -115,7 +104,7 @@ fn read(master: &Value, replicas: &Value) -> Option<Report> {
         flags.is_some_and(|flags| !flags.split(',').any(|flag| matches!(flag, "s_down" | "o_down")))
     };
     let has_replica = matches!(replicas, Value::Array(replicas) if replicas.iter().any(is_up));
-    Some(Report { epoch: epoch.parse().ok()?, master: format!("{host}:{port}"), has_replica })
+    Some(MasterReport { epoch: epoch.parse().ok()?, master: format!("{host}:{port}"), has_replica })
 }
 
 /// Parses a flat list of alternating names and values.
@@ -156,7 +145,7 @@ mod tests {
             list(&["name", "main", "ip", "::1", "port", "6379", "flags", "master,s_down", "config-epoch", "7"]);
         for (flags, has_replica) in [("slave", true), ("slave,disconnected", true), ("s_down,slave", false)] {
             let replicas = Value::Array(vec![list(&["flags", "slave,o_down"]), list(&["name", "x", "flags", flags])]);
-            let report = Report { epoch: 7, master: "::1:6379".into(), has_replica };
+            let report = MasterReport { epoch: 7, master: "::1:6379".into(), has_replica };
             assert_eq!(read(&master, &replicas), Some(report), "{flags}");
         }
         assert!(!read(&master, &Value::Nil).unwrap().has_replica);
@@ -164,6 +153,26 @@ mod tests {
         {
             assert_eq!(read(&wrong, &Value::Nil), None);
         }
+    }
+
+    #[test]
+    fn a_refusal_names_the_remedy() {
+        let sentinels = Sentinels { service: "main".into(), sentinels: vec![], login: RedisConnectionInfo::default() };
+        let refused = |reply: &str| {
+            let reply = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes()).unwrap();
+            sentinels.report(&[reply, Value::Nil]).unwrap_err().to_string()
+        };
+        for (reply, remedy) in [
+            ("NOAUTH Authentication required.", "see sentinel_user and sentinel_pass"),
+            ("WRONGPASS invalid username-password pair", "see sentinel_user and sentinel_pass"),
+            ("NOPERM this user has no permissions", "see sentinel_user and sentinel_pass"),
+            ("ERR unknown command 'SENTINEL'", "sentinels listen on port 26379"),
+            ("ERR No such master with that name", "names the service \"main\""),
+        ] {
+            let told = refused(reply);
+            assert!(told.contains(remedy), "{reply}: {told}");
+        }
+        assert_eq!(sentinels.report(&[]), Err(SentinelFailure::Unreadable));
     }
 
     #[test]

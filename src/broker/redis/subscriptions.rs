@@ -4,7 +4,8 @@
 mod keeper;
 
 use super::address::Endpoint;
-use super::delivery::Queue;
+use super::delivery::MessageQueue;
+use super::error::LinkError;
 use super::pubsub::ANSWER_TIMEOUT;
 use super::slots::SlotMap;
 use super::subscriber::RedisSubscriber;
@@ -22,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 const REQUESTS: usize = 1024;
 
 pub struct Subscriptions {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<SubscriptionRequest>,
     health: Arc<Health>,
     _task: AbortOnDropHandle<()>,
 }
@@ -31,10 +32,10 @@ struct Health {
     /// True while all wanted channels of this node are subscribed.
     whole: AtomicBool,
     /// The last failure.
-    trouble: Mutex<String>,
+    trouble: Mutex<LinkError>,
 }
 
-struct Request {
+struct SubscriptionRequest {
     channel: String,
     wanted: bool,
     done: oneshot::Sender<Result<(), SubscriptionError>>,
@@ -50,7 +51,7 @@ pub enum SubscriptionError {
 #[derive(Clone)]
 pub struct Common {
     pub state: Arc<RedisSubscriber>,
-    pub queue: Arc<Queue>,
+    pub queue: Arc<MessageQueue>,
     pub slots: watch::Receiver<Arc<SlotMap>>,
     /// Notified when the slots seem to have moved.
     pub outdated: Arc<Notify>,
@@ -60,11 +61,10 @@ pub struct Common {
 impl Subscriptions {
     pub fn start(endpoint: Endpoint, common: Common) -> Self {
         let (requests, queue) = mpsc::channel(REQUESTS);
-        let health =
-            Arc::new(Health { whole: AtomicBool::new(false), trouble: Mutex::new("not connected yet".into()) });
+        let health = Arc::new(Health { whole: AtomicBool::new(false), trouble: Mutex::new(LinkError::NotConnected) });
         let name = endpoint.name();
         let keeper = Keeper { name, endpoint, common, requests: queue, health: Arc::clone(&health) };
-        Self { requests, health, _task: tasks::spawn_owned(Task::RedisSubscriptions, keeper.keep()) }
+        Self { requests, health, _task: tasks::spawn(Task::RedisSubscriptions, keeper.keep()) }
     }
 
     /// Fails unless all wanted channels of this node are subscribed.
@@ -74,7 +74,7 @@ impl Subscriptions {
 
     pub async fn set(&self, channel: &str, wanted: bool) -> Result<(), SubscriptionError> {
         let (done, answer) = oneshot::channel();
-        let request = Request { channel: channel.to_owned(), wanted, done };
+        let request = SubscriptionRequest { channel: channel.to_owned(), wanted, done };
         let down = || SubscriptionError::Failed(self.health.down());
         let asked = async {
             self.requests.send(request).await.map_err(|_| down())?;
@@ -91,7 +91,7 @@ impl Health {
         BrokerError::Unavailable(format!("the subscription link to Redis is down: {trouble}"))
     }
 
-    fn set_trouble(&self, trouble: String) {
+    fn set_trouble(&self, trouble: LinkError) {
         self.whole.store(false, Ordering::Release);
         *self.trouble.lock() = trouble;
     }

@@ -92,7 +92,7 @@ async fn what_cannot_be_filled_is_told_and_a_new_subscribe_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn what_nobody_noticed_is_found_by_comparing_positions() {
     let node = Node::with_history(100).await;
-    tokio::spawn(Hub::check_positions(Arc::downgrade(&node.hub)));
+    let _checks = node.hub.start_position_checks();
     let subscriber = node.subscribe(1, None).await;
     node.publish_unheard(2).await;
     assert_eq!(subscriber.offsets(2).await, [1, 2]);

@@ -1,19 +1,22 @@
 //! Methods of the server API, called by PocketBase's own hooks and by other back ends. `proto/server-api.md` describes
 //! the API for people.
 
-use crate::broker::{BrokerError, PresenceStats};
+use crate::broker::{Broker, BrokerError, PresenceStats};
 use crate::channel::is_well_formed;
 use crate::channel::{CONTROL, Kind};
 use crate::control::message::Order;
 use crate::limits::lines::limited;
+use crate::members::user_status::UserStatuses;
+use crate::metrics::Metrics;
 use crate::protocol::{ClientInfo, Payload};
-use crate::session::Services;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// Prefix of all methods' paths.
@@ -95,106 +98,117 @@ impl Method {
     pub fn is_read_only(self) -> bool {
         matches!(self, Method::Presence | Method::PresenceStats | Method::Statuses)
     }
+}
 
-    pub async fn execute(self, services: &Services, body: &[u8]) -> Result<Value, ApiError> {
+/// The parts of the gateway that the methods use.
+pub struct Methods {
+    pub broker: Arc<dyn Broker>,
+    pub statuses: Arc<UserStatuses>,
+    pub metrics: Metrics,
+    /// Maximum time for a method.
+    pub timeout: Duration,
+}
+
+impl Methods {
+    pub async fn execute(&self, method: Method, body: &[u8]) -> Result<Value, ApiError> {
         let work = async {
-            match self {
-                Method::Publish => publish(services, body).await,
+            match method {
+                Method::Publish => self.publish(body).await,
                 Method::Presence => {
-                    let clients: Vec<Value> = present(services, body).await?.iter().map(|it| json!(it)).collect();
+                    let clients: Vec<Value> = self.presence(body).await?.iter().map(|it| json!(it)).collect();
                     Ok(json!({"clients": clients}))
                 }
                 Method::PresenceStats => {
-                    let PresenceStats { clients, users } = presence_stats(services, body).await?;
+                    let PresenceStats { clients, users } = self.presence_stats(body).await?;
                     Ok(json!({"clients": clients, "users": users}))
                 }
-                Method::Statuses => statuses(services, body).await,
-                Method::Disconnect => disconnect(services, body).await,
-                Method::Unsubscribe => unsubscribe(services, body).await,
+                Method::Statuses => self.statuses(body).await,
+                Method::Disconnect => self.disconnect(body).await,
+                Method::Unsubscribe => self.unsubscribe(body).await,
             }
         };
-        let answer = timeout(services.config.command_timeout, work).await.unwrap_or(Err(ApiError::Unavailable))?;
-        services.metrics.api_requests.with_label_values(&[self.name()]).inc();
+        let answer = timeout(self.timeout, work).await.unwrap_or(Err(ApiError::Unavailable))?;
+        self.metrics.api_requests.with_label_values(&[method.name()]).inc();
         Ok(answer)
     }
-}
 
-async fn publish(services: &Services, body: &[u8]) -> Result<Value, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct PublishParams<'a> {
-        channel: String,
-        #[serde(borrow)]
-        data: &'a RawValue,
+    async fn publish(&self, body: &[u8]) -> Result<Value, ApiError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct PublishParams<'a> {
+            channel: String,
+            #[serde(borrow)]
+            data: &'a RawValue,
+        }
+        let PublishParams { channel, data } = serde_json::from_slice(body).map_err(|error| bad(&error))?;
+        has_members(&channel)?;
+        // Data that clients' parsers may reject is not passed on.
+        serde_json::from_str::<Value>(data.get()).map_err(|error| bad(&error))?;
+        let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
+        self.broker.signal(&channel, Payload::from_raw(data), server).await.map_err(|error| failed(&error))?;
+        Ok(json!({}))
     }
-    let PublishParams { channel, data } = serde_json::from_slice(body).map_err(|error| bad(&error))?;
-    has_members(&channel)?;
-    // Data that clients' parsers may reject is not passed on.
-    serde_json::from_str::<Value>(data.get()).map_err(|error| bad(&error))?;
-    let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
-    services.broker.signal(&channel, Payload::from_raw(data), server).await.map_err(|error| failed(&error))?;
-    Ok(json!({}))
-}
 
-async fn present(services: &Services, body: &[u8]) -> Result<Vec<ClientInfo>, ApiError> {
-    let ChannelParams { channel } = read(body)?;
-    has_members(&channel)?;
-    match services.broker.presence(&channel).await {
-        Err(BrokerError::Crowded) => Err(ApiError::Crowded),
-        listed => listed.map_err(|error| failed(&error)),
+    async fn presence(&self, body: &[u8]) -> Result<Vec<ClientInfo>, ApiError> {
+        let ChannelParams { channel } = read(body)?;
+        has_members(&channel)?;
+        match self.broker.presence(&channel).await {
+            Err(BrokerError::Crowded) => Err(ApiError::Crowded),
+            listed => listed.map_err(|error| failed(&error)),
+        }
     }
-}
 
-async fn presence_stats(services: &Services, body: &[u8]) -> Result<PresenceStats, ApiError> {
-    let ChannelParams { channel } = read(body)?;
-    has_members(&channel)?;
-    services.broker.presence_stats(&channel).await.map_err(|error| failed(&error))
-}
-
-async fn statuses(services: &Services, body: &[u8]) -> Result<Value, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct StatusesParams {
-        users: Vec<String>,
+    async fn presence_stats(&self, body: &[u8]) -> Result<PresenceStats, ApiError> {
+        let ChannelParams { channel } = read(body)?;
+        has_members(&channel)?;
+        self.broker.presence_stats(&channel).await.map_err(|error| failed(&error))
     }
-    let StatusesParams { users } = read(body)?;
-    if users.len() > USERS_MAX {
-        return Err(ApiError::Bad(format!("\"users\" has more than {USERS_MAX} entries")));
-    }
-    let states = services.statuses.of(&users).await.map_err(|error| failed(&error))?;
-    let statuses: BTreeMap<&String, _> = users.iter().zip(states).collect();
-    Ok(json!({"statuses": statuses}))
-}
 
-async fn disconnect(services: &Services, body: &[u8]) -> Result<Value, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct DisconnectParams {
-        user: String,
-        #[serde(default)]
-        reconnect: bool,
+    async fn statuses(&self, body: &[u8]) -> Result<Value, ApiError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct StatusesParams {
+            users: Vec<String>,
+        }
+        let StatusesParams { users } = read(body)?;
+        if users.len() > USERS_MAX {
+            return Err(ApiError::Bad(format!("\"users\" has more than {USERS_MAX} entries")));
+        }
+        let states = self.statuses.of(&users).await.map_err(|error| failed(&error))?;
+        let statuses: BTreeMap<&String, _> = users.iter().zip(states).collect();
+        Ok(json!({"statuses": statuses}))
     }
-    let DisconnectParams { user, reconnect } = read(body)?;
-    order(services, &Order::Disconnect { user, reconnect }).await
-}
 
-async fn unsubscribe(services: &Services, body: &[u8]) -> Result<Value, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct UnsubscribeParams {
-        user: String,
-        channel: String,
+    async fn disconnect(&self, body: &[u8]) -> Result<Value, ApiError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct DisconnectParams {
+            user: String,
+            #[serde(default)]
+            reconnect: bool,
+        }
+        let DisconnectParams { user, reconnect } = read(body)?;
+        self.order(&Order::Disconnect { user, reconnect }).await
     }
-    let UnsubscribeParams { user, channel } = read(body)?;
-    is_a_channel(&channel)?;
-    order(services, &Order::Unsubscribe { user, channel }).await
-}
 
-/// Sends an order to all gateways, including this gateway.
-async fn order(services: &Services, order: &Order) -> Result<Value, ApiError> {
-    let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
-    services.broker.signal(CONTROL, order.message(), server).await.map_err(|error| failed(&error))?;
-    Ok(json!({}))
+    async fn unsubscribe(&self, body: &[u8]) -> Result<Value, ApiError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct UnsubscribeParams {
+            user: String,
+            channel: String,
+        }
+        let UnsubscribeParams { user, channel } = read(body)?;
+        is_a_channel(&channel)?;
+        self.order(&Order::Unsubscribe { user, channel }).await
+    }
+
+    /// Sends an order to all gateways, including this gateway.
+    async fn order(&self, order: &Order) -> Result<Value, ApiError> {
+        let server = ClientInfo { user: SERVER.into(), client: SERVER.into() };
+        self.broker.signal(CONTROL, order.message(), server).await.map_err(|error| failed(&error))?;
+        Ok(json!({}))
+    }
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

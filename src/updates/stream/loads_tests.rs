@@ -230,6 +230,7 @@ async fn calls_for_those_who_have_given_up_end() {
     let before = stage.source.calls.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let calls = stage.source.calls.load(Ordering::Relaxed) - before;
-    assert!((25..=31).contains(&calls), "{calls} calls in a minute, for one waiting user");
+    // A pause of two seconds, shortened by up to a quarter.
+    assert!((25..=41).contains(&calls), "{calls} calls in a minute, for one waiting user");
     drop(answer);
 }

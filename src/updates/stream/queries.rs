@@ -1,5 +1,6 @@
 //! Queries of a stream to PocketBase, in calls of limited time. Partial answers are kept, and the rest is asked again.
 
+use crate::backoff::Backoff;
 use crate::limits::lines::limited;
 use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};
 use crate::protocol::Payload;
@@ -265,18 +266,19 @@ impl Queries {
 struct Attempt {
     size: usize,
     range: (usize, usize),
-    pause: Duration,
+    backoff: Backoff,
     timeouts: u32,
 }
 
 impl Attempt {
     fn new(size: usize, least: usize) -> Self {
-        Self { size, range: (least, size), pause: RETRY.start, timeouts: 0 }
+        Self { size, range: (least, size), backoff: Backoff::new(RETRY), timeouts: 0 }
     }
 
     fn succeed(&mut self) {
         self.size = (self.size * 2).min(self.range.1);
-        (self.pause, self.timeouts) = (RETRY.start, 0);
+        self.backoff.reset();
+        self.timeouts = 0;
     }
 
     /// Returns the pause before the next call. A timeout halves the size of the call.
@@ -285,9 +287,7 @@ impl Attempt {
             self.size = (self.size / 2).max(self.range.0);
             self.timeouts += 1;
         }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(RETRY.end);
-        pause
+        self.backoff.pause()
     }
 
     fn is_futile(&self, error: &PocketBaseError) -> bool {

@@ -18,6 +18,7 @@ const RETRY_MS = 2000;
 
 export class ServerSentTransport {
   private readonly open = new Map<string, Promise<UnsubscribeFunc>[]>();
+  private readonly confirmed = new Set<string>();
   private readonly listeners = new Map<string, Listeners>();
   private readonly retries = new Map<string, ReturnType<typeof setTimeout>>();
   private greeting: Promise<UnsubscribeFunc> | null = null;
@@ -50,7 +51,7 @@ export class ServerSentTransport {
   add(listeners: Listeners, newcomer = listeners): void {
     const { channel } = listeners;
     if (this.open.has(channel)) {
-      newcomer.tell((handlers) => handlers.onReady?.());
+      if (this.confirmed.has(channel)) newcomer.tell((handlers) => handlers.onReady?.());
       return;
     }
     this.listeners.set(channel, listeners);
@@ -69,6 +70,7 @@ export class ServerSentTransport {
     Promise.all(subscriptions).then(
       () => {
         if (this.open.get(channel) !== subscriptions) return;
+        this.confirmed.add(channel);
         this.events.connected();
         listeners.tell((handlers) => handlers.onReady?.());
       },
@@ -97,6 +99,7 @@ export class ServerSentTransport {
     clearTimeout(this.retries.get(channel));
     this.retries.delete(channel);
     this.listeners.delete(channel);
+    this.confirmed.delete(channel);
     const subscriptions = this.open.get(channel) ?? [];
     this.open.delete(channel);
     for (const subscription of subscriptions) release(subscription);

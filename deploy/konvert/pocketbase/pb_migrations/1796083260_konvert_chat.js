@@ -4,6 +4,24 @@
 // notifications, pins, favourites, stored files. Ids may have up to 32 characters (a UUID without dashes).
 migrate(
   (app) => {
+    // Existing users get their name as username, if it fits and is the only one of its kind, else their id.
+    const nameExisting = () => {
+      const rows = arrayOf(new DynamicModel({ id: "", name: "" }));
+      app.db().newQuery("SELECT id, name FROM users ORDER BY created").all(rows);
+      const taken = new Set();
+      for (const { id, name } of rows) {
+        const fits = /^[^\s@/:,]{2,50}$/.test(name) && !taken.has(name.toLowerCase());
+        const username = fits ? name : id;
+        const key = username.toLowerCase();
+        taken.add(key);
+        app
+          .db()
+          .newQuery("UPDATE users SET username = {:username}, username_key = {:key} WHERE id = {:id}")
+          .bind({ id, username, key })
+          .execute();
+      }
+    };
+
     const me = "@request.auth.id";
     const signedIn = `${me} != "" && @request.auth.banned_until <= @now`;
     const unchanged = (...fields) => fields.map((f) => `@request.body.${f}:changed = false`).join(" && ");
@@ -68,7 +86,7 @@ migrate(
     people.fields.add(new DateField({ name: "last_activity" }));
     people.fields.add(new BoolField({ name: "deleted" }));
     app.save(people);
-    app.db().newQuery("UPDATE users SET username = id, username_key = id WHERE username = ''").execute();
+    nameExisting();
     people.indexes = [
       ...people.indexes,
       "CREATE UNIQUE INDEX `idx_users_username_key` ON `users` (`username_key`) WHERE `username_key` != ''",

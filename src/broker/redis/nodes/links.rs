@@ -1,6 +1,7 @@
 //! Links to all nodes, by address, and the last known owners of the slots.
 
 use super::super::address::Endpoint;
+use super::super::error::{LinkError, TopologyError};
 use super::super::link::CommandLink;
 use super::super::sentinels::Sentinels;
 use super::super::slots::SlotMap;
@@ -27,7 +28,7 @@ pub struct Links {
     /// Nodes by address. Never held across an await.
     pub table: Mutex<HashMap<String, Arc<Node>>>,
     /// Why the owners are not known, for error messages.
-    pub trouble: Mutex<String>,
+    pub trouble: Mutex<TopologyError>,
     pub common: Common,
 }
 
@@ -58,7 +59,7 @@ impl Node {
         fence: Option<u64>,
         commands: &[&Cmd],
         asking: bool,
-    ) -> Result<Vec<Value>, BrokerError> {
+    ) -> Result<Vec<Value>, LinkError> {
         match lane {
             Lane::Commands => self.link.attempt(fence, commands, asking).await,
             Lane::Bulk => {
@@ -123,7 +124,7 @@ impl Links {
         })
     }
 
-    pub fn set_trouble(&self, trouble: String) {
+    pub fn set_trouble(&self, trouble: TopologyError) {
         *self.trouble.lock() = trouble;
     }
 }

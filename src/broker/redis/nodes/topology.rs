@@ -1,11 +1,11 @@
 //! Discovery of the slots' owners, every second and at once after a failure: from all nodes of a cluster, or from the
 //! sentinels and the master named by them.
 
+use super::super::error::{LinkError, MasterError, TopologyError};
 use super::super::sentinels::{self, Master, Sentinels};
 use super::super::slots::SlotMap;
-use super::links::{Links, Node, unavailable};
+use super::links::{Links, Node};
 use super::{LOOK_INTERVAL, LOOK_PAUSE};
-use crate::broker::BrokerError;
 use futures_util::future::join_all;
 use redis::{Cmd, Value};
 use std::collections::HashSet;
@@ -26,14 +26,14 @@ impl Links {
         let commands: Vec<&Cmd> = commands.iter().collect();
         let answers = join_all(nodes.iter().map(async |(name, node)| {
             let asked = timeout(LOOK_INTERVAL, node.link.attempt(None, &commands, false)).await;
-            let answers = asked.ok()?.inspect_err(|error| self.set_trouble(error.to_string())).ok()?;
+            let answers = asked.ok()?.map_err(|error| self.set_trouble(error.into())).ok()?;
             let [info, slots] = answers.as_slice() else { return None };
             match info {
                 Value::ServerError(error) if error.details().is_some_and(|text| text.contains("support disabled")) => {
-                    self.set_trouble("this Redis is no cluster: `redis_url` must begin with redis://".into());
+                    self.set_trouble(TopologyError::NotACluster);
                 }
-                Value::ServerError(error) => self.set_trouble(error.to_string()),
-                _ => self.set_trouble("the cluster is incomplete or down".into()),
+                Value::ServerError(error) => self.set_trouble(LinkError::of_reply(error).into()),
+                _ => self.set_trouble(TopologyError::Incomplete),
             }
             let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
             Some((latest_epoch(info)?, SlotMap::read(slots, host)?))
@@ -51,7 +51,7 @@ impl Links {
     async fn look_for_master(&self, sentinels: &Sentinels) {
         let Master { endpoint, has_replica } = match sentinels.master().await {
             Ok(master) => master,
-            Err(why) => return self.set_trouble(why),
+            Err(error) => return self.set_trouble(error.into()),
         };
         let (name, node) = (endpoint.name(), self.add(&endpoint));
         let owner = self.slots.borrow().addresses().first().cloned();
@@ -59,18 +59,17 @@ impl Links {
         self.table().retain(|known, _| *known == name || Some(known) == owner.as_ref());
         let role = redis::cmd("ROLE");
         let asked = timeout(LOOK_INTERVAL, node.link.attempt(None, &[&role], false)).await;
-        let answers = asked.unwrap_or_else(|_| Err(unavailable("this node did not answer in time")));
-        let followers = match answers.as_deref() {
-            Ok([Value::ServerError(error)]) => Err(error.to_string()),
-            Ok([role]) => sentinels::followers(role).ok_or_else(|| "this node says that it is not a master".to_owned()),
-            Ok(_) => Err("unexpected answer to ROLE".to_owned()),
-            Err(BrokerError::Unavailable(why)) => Err(why.clone()),
-            Err(error) => Err(error.to_string()),
+        let followers = match asked.as_ref().map(|answers| answers.as_deref()) {
+            Ok(Ok([Value::ServerError(error)])) => Err(LinkError::of_reply(error).into()),
+            Ok(Ok([role])) => sentinels::followers(role).ok_or(MasterError::NotAMaster),
+            Ok(Ok(_)) => Err(MasterError::Unexpected),
+            Ok(Err(error)) => Err(error.clone().into()),
+            Err(_) => Err(MasterError::Silent),
         };
         match followers {
             // ROLE lists a silent replica for another minute; the sentinels notice the silence earlier.
             Ok(followers) => self.adopt(SlotMap::all_of_master(name, has_replica && followers > 0)),
-            Err(why) => self.set_trouble(format!("the sentinels name {name} as the master: {why}")),
+            Err(cause) => self.set_trouble(TopologyError::Master { name, cause }),
         }
     }
 

@@ -2,9 +2,10 @@
 //! and reports a gap to the sink.
 
 use super::super::address::Endpoint;
+use super::super::error::LinkError;
 use super::super::pubsub::PubSub;
 use super::super::slots::{self, SlotMap};
-use super::{Common, Health, Request, SubscriptionError};
+use super::{Common, Health, SubscriptionError, SubscriptionRequest};
 use crate::backoff::Backoff;
 use crate::broker::BrokerError;
 use crate::channel::CONTROL;
@@ -34,7 +35,7 @@ pub(super) struct Keeper {
     pub name: String,
     pub endpoint: Endpoint,
     pub common: Common,
-    pub requests: mpsc::Receiver<Request>,
+    pub requests: mpsc::Receiver<SubscriptionRequest>,
     pub health: Arc<Health>,
 }
 
@@ -60,7 +61,7 @@ impl Keeper {
             };
             // Once per outage.
             if !announced {
-                tracing::warn!(node = self.name, reason, "the subscription link to Redis is down, reconnecting");
+                tracing::warn!(node = self.name, %reason, "the subscription link to Redis is down, reconnecting");
                 announced = true;
             }
             self.health.set_trouble(reason);
@@ -81,7 +82,7 @@ impl Keeper {
                     if count == 0 {
                         continue;
                     }
-                    for Request { channel, wanted, done } in batch.drain(..) {
+                    for SubscriptionRequest { channel, wanted, done } in batch.drain(..) {
                         let answer = if wanted {
                             Err(SubscriptionError::Failed(self.health.down()))
                         } else {
@@ -97,7 +98,7 @@ impl Keeper {
     }
 
     /// Keeps the wanted channels subscribed over one connection, until the connection fails.
-    async fn serve(&mut self, link: &mut PubSub) -> Result<std::convert::Infallible, String> {
+    async fn serve(&mut self, link: &mut PubSub) -> Result<std::convert::Infallible, LinkError> {
         let mut batch = Vec::with_capacity(BATCH);
         // True from the start, or from a lost subscription, until all wanted channels are subscribed.
         let mut broken = true;
@@ -110,12 +111,12 @@ impl Keeper {
                 biased;
                 disturbed = link.disturbed() => {
                     disturbed?;
-                    self.health.set_trouble("a slot has moved".into());
+                    self.health.set_trouble(LinkError::SlotMoved);
                     self.common.outdated.notify_one();
                     broken = true;
                 }
                 changed = self.common.slots.changed() => {
-                    changed.map_err(|_| "the broker is stopping".to_owned())?;
+                    changed.map_err(|_| LinkError::Stopping)?;
                     self.common.slots.borrow_and_update();
                     broken = true;
                     retry = Instant::now();
@@ -187,7 +188,7 @@ impl Keeper {
     }
 
     /// Adds missing subscriptions and ends surplus subscriptions. Returns whether a subscription was missing.
-    async fn reconcile(&self, link: &mut PubSub) -> Result<bool, String> {
+    async fn reconcile(&self, link: &mut PubSub) -> Result<bool, LinkError> {
         let (mut missing, more) = self.differences(link).await;
         self.write(link, &[], &more).await?;
         let is_missing = !missing.is_empty();
@@ -205,7 +206,7 @@ impl Keeper {
         Ok(is_missing)
     }
 
-    async fn write(&self, link: &mut PubSub, on: &[String], off: &[String]) -> Result<Option<String>, String> {
+    async fn write(&self, link: &mut PubSub, on: &[String], off: &[String]) -> Result<Option<LinkError>, LinkError> {
         link.leave(off);
         let [subscribe, unsubscribe] =
             if self.common.clustered { ["SSUBSCRIBE", "SUNSUBSCRIBE"] } else { ["SUBSCRIBE", "UNSUBSCRIBE"] };
@@ -235,9 +236,9 @@ impl Keeper {
 
     /// Carries out requests in order; the last request about a channel wins. Requests to subscribe are skipped if the
     /// caller has given up waiting.
-    async fn apply(&self, link: &mut PubSub, batch: Vec<Request>) -> Result<(), String> {
+    async fn apply(&self, link: &mut PubSub, batch: Vec<SubscriptionRequest>) -> Result<(), LinkError> {
         let state = &self.common.state;
-        let batch: Vec<(Request, (String, u16))> = batch
+        let batch: Vec<(SubscriptionRequest, (String, u16))> = batch
             .into_iter()
             .filter(|request| !request.wanted || !request.done.is_closed())
             .map(|request| {
@@ -269,15 +270,15 @@ impl Keeper {
         let slots = self.common.slots.borrow().clone();
         let answer = |wanted: bool, name: &str, slot: u16| match &result {
             _ if !wanted || !last[name] => Ok(()),
-            Err(reason) => Err(SubscriptionError::Failed(BrokerError::Unavailable(reason.clone()))),
+            Err(reason) => Err(SubscriptionError::Failed(reason.clone().into())),
             Ok(_) if link.is_on(name) && self.owns(&slots, slot) => Ok(()),
             Ok(refused) => {
-                let reason = refused.clone().unwrap_or_else(|| "the channel's slot has moved to another node".into());
-                Err(SubscriptionError::Elsewhere(BrokerError::Unavailable(reason)))
+                let moved = || BrokerError::Unavailable("the channel's slot has moved to another node".into());
+                Err(SubscriptionError::Elsewhere(refused.clone().map_or_else(moved, BrokerError::from)))
             }
         };
         let answers: Vec<_> = batch.iter().map(|(request, (name, slot))| answer(request.wanted, name, *slot)).collect();
-        for ((Request { channel, done, .. }, _), answer) in batch.into_iter().zip(answers) {
+        for ((SubscriptionRequest { channel, done, .. }, _), answer) in batch.into_iter().zip(answers) {
             let good = answer.is_ok();
             if done.send(answer).is_ok() && good {
                 new.remove(&channel);

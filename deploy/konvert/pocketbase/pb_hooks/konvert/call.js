@@ -102,8 +102,36 @@ function isImport(e) {
   return Boolean(e.context && e.context.value("gateway.import"));
 }
 
+/** True for writes of an import, and of migrations that run before the chat's own migration. */
+function isPlain(e) {
+  return isImport(e) || !isMigrated(e.app);
+}
+
+function isMigrated(app) {
+  try {
+    return Boolean(app.findCachedCollectionByNameOrId("notifications"));
+  } catch {
+    return false;
+  }
+}
+
 function body(e) {
   return e.requestInfo().body ?? {};
 }
 
-module.exports = { refuse, caller, writer, answer, transaction, visible, find, create, query, isImport, body, now };
+module.exports = {
+  refuse,
+  caller,
+  writer,
+  answer,
+  transaction,
+  visible,
+  find,
+  create,
+  query,
+  isImport,
+  isPlain,
+  isMigrated,
+  body,
+  now,
+};

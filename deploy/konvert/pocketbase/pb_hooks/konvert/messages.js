@@ -1,6 +1,6 @@
 // Messages: mentions, blocked users, edits, forwarding, pins; reactions.
 
-const { refuse, writer, answer, transaction, visible, find, create, query, isImport, body } = require(
+const { refuse, writer, answer, transaction, visible, find, create, query, isPlain, body } = require(
   `${__hooks}/konvert/call.js`,
 );
 const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
@@ -13,7 +13,7 @@ const MAX_PINS = 50;
 
 /** A record event "create" of messages. */
 function created(e) {
-  if (isImport(e)) return e.next();
+  if (isPlain(e)) return e.next();
   const { record } = e;
   refuseBlocked(e.app, record);
   findMentions(e.app, record);
@@ -26,7 +26,7 @@ function created(e) {
 function updated(e) {
   const { record } = e;
   const before = record.original();
-  if (isImport(e) || before.getString("content") === record.getString("content")) return e.next();
+  if (isPlain(e) || before.getString("content") === record.getString("content")) return e.next();
   record.set("edited_at", new DateTime());
   const old = before.getStringSlice("mentions");
   if (old.join() === record.getStringSlice("mentions").join()) {
@@ -96,7 +96,7 @@ function notifyMentioned(tx, record, users) {
 
 /** A record event "create" of reactions: the author of the message is notified. */
 function reacted(e) {
-  if (isImport(e)) return e.next();
+  if (isPlain(e)) return e.next();
   inTransaction(e, (tx) => {
     const message = find(tx, "messages", "id = {:id}", { id: e.record.getString("message") });
     const [user, from] = [message?.getString("author"), e.record.getString("user")];
@@ -108,7 +108,7 @@ function reacted(e) {
 
 /** A record event "delete" of reactions: the notification goes too. */
 function unreacted(e) {
-  if (isImport(e)) return e.next();
+  if (isPlain(e)) return e.next();
   inTransaction(e, (tx) => {
     const values = {
       message: e.record.getString("message"),

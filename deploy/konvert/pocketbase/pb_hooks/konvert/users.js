@@ -1,6 +1,6 @@
 // Accounts: usernames, roles, bans and muting.
 
-const { refuse, caller, answer, transaction, find, isImport, body } = require(`${__hooks}/konvert/call.js`);
+const { refuse, caller, answer, transaction, find, isImport, isMigrated, body } = require(`${__hooks}/konvert/call.js`);
 
 const RANK = { user: 0, vip: 0, moderator: 1, admin: 2 };
 /** End of a ban without an end. */
@@ -10,6 +10,7 @@ const MAX_HOURS = 87600;
 
 /** A record event of "users": checks the username and sets its key. */
 function username(e) {
+  if (!isMigrated(e.app)) return;
   const record = e.record;
   let name = record.getString("username");
   if (!name) {
