@@ -1,4 +1,4 @@
-// The chat in a real Chromium, on servers that `konvert-gateway dev` starts with free ports and data of their own.
+// The chat in a real Chromium, on servers that `konvert-gateway dev` starts on free ports with new data.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -43,7 +43,7 @@ export class ChatLab extends Lab {
     this.token = (await this.api("POST", "_superusers/auth-with-password", { identity: email, password })).token;
   }
 
-  /** Keeps a picture of each open page if a test fails. */
+  /** Keeps screenshots of the open pages if a test fails. */
   explained(body) {
     return super.explained(async (t) => {
       try {
@@ -56,7 +56,7 @@ export class ChatLab extends Lab {
     });
   }
 
-  /** A browser profile of its own. `options` are those of playwright's newContext. */
+  /** A new browser profile. `options`: as for playwright's newContext. */
   async context(t, options = {}) {
     const context = await this.browser.newContext({ locale: "en-GB", viewport: { width: 1280, height: 800 }, ...options });
     context.setDefaultTimeout(20_000);
@@ -72,7 +72,7 @@ export class ChatLab extends Lab {
     return page;
   }
 
-  /** Alice and Bob, each in a profile of their own, for all tests of a file. */
+  /** Alice and Bob in separate profiles, for the tests of a file. */
   async pair() {
     [this.alice, this.bob] = await Promise.all([this.enter(null, "alice"), this.enter(null, "bob")]);
     for (const page of [this.alice, this.bob]) await openRoom(page, "Demo");
@@ -103,7 +103,7 @@ export class ChatLab extends Lab {
   }
 
   /**
-   * A public room of Alice with `count` messages, "line 0" and so on. They go straight into PocketBase's database: its
+   * A public room of Alice with `count` messages, "line 0" and so on, written straight into PocketBase's database: the
    * API would need a minute.
    */
   async longRoom(count) {
@@ -129,7 +129,7 @@ export class ChatLab extends Lab {
   }
 }
 
-/** The list of rooms is there, and the connection stands. */
+/** Waits for the list of rooms and the connection. */
 export async function inChat(page) {
   await page.getByRole("navigation", { name: /Chats|Чаты/ }).getByRole("listitem").first().waitFor();
   await connected(page);
@@ -138,7 +138,7 @@ export async function inChat(page) {
 export const connected = (page) => page.locator("[data-banner=hidden]").waitFor({ state: "attached" });
 export const composer = (page) => page.locator("[data-composer]");
 export const log = (page) => page.getByRole("log");
-/** Messages whose own text contains `text`: not those that quote it. */
+/** Messages with `text` in the message's own text, not in a quote. */
 export const message = (page, text) =>
   log(page).locator("article").filter({ has: page.locator("[data-body]").filter({ hasText: text }) });
 
@@ -156,7 +156,7 @@ export async function say(page, text) {
   await message(page, text).first().waitFor();
 }
 
-/** The message is shown as stored by the server. */
+/** Waits until the message is shown as stored by the server. */
 export const sent = (page, text) => message(page, text).and(page.locator("[data-state=sent]")).first().waitFor();
 
 /** Opens the menu of a message and chooses an entry. */

@@ -63,7 +63,7 @@ check("a user who is removed and added again is back without a reload", async ()
   await composer(bob).fill("");
 });
 
-/** The process of this test's gateway. */
+/** Process id of the lab's gateway. */
 function gatewayProcess() {
   const listens = `--listen=${new URL(lab.facts.gateway).host}`;
   const id = readdirSync("/proc").find((name) => {
