@@ -2,7 +2,7 @@
 //! histories, presence, user statuses, and the relays' shared mark.
 //!
 //! [`memory`] serves a single node, [`redis`] any number of nodes. Both keep the guarantees documented at [`Broker`],
-//! and one contract suite (`tests/broker.rs`) runs against both.
+//! and one contract suite (`tests/gateway/broker.rs`) runs against both.
 
 pub mod memory;
 pub mod redis;

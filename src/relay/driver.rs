@@ -134,13 +134,14 @@ impl Driver {
             Action::Advance(mark) => Input::Mark(self.broker.advance(mark).await?),
             Action::Restart(mark) => Input::Mark(self.broker.restart(mark).await?),
             Action::Read { after, limit } => {
+                let asked = Instant::now();
                 let mut page = self.pocketbase.events(after, limit).await?;
                 self.metrics.pocketbase_up.set(1);
                 lag::read(&self.metrics, &page, self.machine.mark().map_or(0, |mark| mark.seq));
                 self.note_version(page.version.as_deref());
                 self.note_warnings(std::mem::take(&mut page.problems));
                 if let Some(delivery) = page.delivery.take() {
-                    self.hook_monitor.reported(delivery);
+                    self.hook_monitor.reported(delivery, asked);
                 }
                 Input::Page(page)
             }

@@ -16,7 +16,7 @@ export const GATEWAY = path.join(ROOT, "deploy/pocketbase");
 /** Folders with an application's own pb_hooks and pb_migrations, copied over the gateway's files. */
 export const CHAT = path.join(ROOT, "deploy/konvert/pocketbase");
 export const KANBAN = path.join(ROOT, "deploy/kanban/pocketbase");
-export const ACCOUNTS = path.join(ROOT, "tests/accounts/pocketbase");
+export const ACCOUNTS = path.join(ROOT, "tests/gateway/accounts/pocketbase");
 const POCKETBASE = process.env.POCKETBASE || "pocketbase";
 export const SECRET = "a secret of the tests, long enough to pass";
 
@@ -24,22 +24,42 @@ const SUPERUSER = ["root@example.com", "root-password"];
 export const PASSWORD = "password-123";
 
 /**
- * A port that was not given out before, below the system's ports for outgoing connections. Another program could take
- * one of those between its choice and its use.
+ * A port that was not given out before, from a block of ports owned by this process, below the system's ports for
+ * outgoing connections. Another program could take one of those between its choice and its use.
  */
 export async function freePort() {
   for (;;) {
-    const port = 10_000 + ((process.pid * 101 + handedOut++) % 20_000);
-    const server = net.createServer();
-    const free = await new Promise((resolve) => {
-      server.once("listening", () => resolve(true)).once("error", () => resolve(false)).listen(port, "127.0.0.1");
-    });
-    if (!free) continue;
+    if (ports.length === 0) await claimBlock();
+    const port = ports.shift();
+    const server = await listening(port);
+    if (!server) continue;
     await new Promise((resolve) => server.close(resolve));
     return port;
   }
 }
-let handedOut = 0;
+const ports = [];
+
+/** Fills `ports`. The first port of the block stays bound, which keeps other test processes off the block. */
+async function claimBlock() {
+  const [first, size, count] = [10_000, 100, 220];
+  for (let step = 0; step < count; step++) {
+    const begin = first + ((process.pid + step) % count) * size;
+    const claim = await listening(begin);
+    if (!claim) continue;
+    claim.unref();
+    for (let port = begin + 1; port < begin + size; port++) ports.push(port);
+    return;
+  }
+  throw new Error("every block of ports is claimed");
+}
+
+/** A server bound to the port, or null if the port is taken. */
+function listening(port) {
+  const server = net.createServer();
+  return new Promise((resolve) => {
+    server.once("listening", () => resolve(server)).once("error", () => resolve(null)).listen(port, "127.0.0.1");
+  });
+}
 
 /** Waits until `condition` returns a truthy value, and returns this value. */
 export async function until(condition, what, ms = 5000) {
