@@ -134,3 +134,53 @@ export class UnsupportedError extends BackendError {
     this.method = method;
   }
 }
+
+// ---- from PocketBase's errors
+
+interface Answer {
+  status?: number;
+  isAbort?: boolean;
+  response?: {
+    code?: unknown;
+    message?: unknown;
+    until?: unknown;
+    data?: Record<string, { code?: unknown; message?: unknown } | undefined>;
+  };
+}
+
+/** The typed error for anything that PocketBase's client throws. */
+export function toBackendError(error: unknown): BackendError {
+  if (error instanceof BackendError) return error;
+  const { status = 0, isAbort = false, response = {} } = (error ?? {}) as Answer;
+  if (isAbort || (error instanceof Error && error.name === "AbortError")) return new AbortedError({ cause: error });
+  if (!(error instanceof Error) || !("status" in error)) {
+    return new BackendError("server", error instanceof Error ? error.message : String(error), { cause: error });
+  }
+  const fields: Record<string, { code: string; message: string }> = {};
+  for (const [name, problem] of Object.entries(response.data ?? {})) {
+    fields[name] = { code: String(problem?.code ?? ""), message: String(problem?.message ?? "") };
+  }
+  const details = { status, fields, cause: error };
+  // Our routes name a code; PocketBase's own answers repeat the status there.
+  const code = typeof response.code === "string" ? response.code : "";
+  const until = typeof response.until === "string" ? response.until.replace(" ", "T") : undefined;
+  const message = sentence(response.message, fields) || `The server answered ${status}.`;
+  if (status === 0) return new TemporaryError("network", "The server cannot be reached.", details);
+  if (code === "banned") return new UnauthorizedError(message, { ...details, code, ...(until ? { until } : {}) });
+  if (code === "muted") return new ForbiddenError(message, { ...details, code, ...(until ? { until } : {}) });
+  if (status === 401) return new UnauthorizedError(message, details);
+  if (status === 403) return new ForbiddenError(message, details);
+  if (status === 404) return new NotFoundError(message, details);
+  if (status === 409 || Object.values(fields).some((field) => field.code === "validation_not_unique")) {
+    return new ConflictError(message, details);
+  }
+  if (status === 413) return new InvalidError(message, { ...details, code: "too_large" });
+  if (status === 429) return new TemporaryError("rate_limited", message, { ...details, retryAfter: 10 });
+  if (status >= 500) return new TemporaryError("server", message, details);
+  return new InvalidError(message, details);
+}
+
+function sentence(message: unknown, fields: Record<string, { message: string }>): string {
+  const details = Object.entries(fields).map(([name, { message: why }]) => `${name}: ${why}`);
+  return [typeof message === "string" ? message : "", ...details].filter(Boolean).join(" ");
+}

@@ -4,9 +4,18 @@
 // Dates are ISO 8601 in UTC ("2026-11-28T10:00:00.000Z"). All methods reject with a BackendError (see errors.ts).
 
 import type { BackendError } from "./errors.js";
-import type { ConnectionState, UserState, UserMode, RealtimeStatus, Metrics } from "./realtime/types.js";
+import type {
+  ConnectionState,
+  Metrics,
+  RealtimeStatus,
+  RealtimeTransport,
+  ResyncReason,
+  Unsubscribe,
+  UserMode,
+  UserState,
+} from "./realtime/types.js";
 
-export type { ConnectionState, UserState, UserMode, RealtimeStatus, Metrics } from "./realtime/types.js";
+export type * from "./realtime/types.js";
 export type { BackendError, ErrorCode } from "./errors.js";
 
 // ---- records
@@ -249,13 +258,6 @@ export type ProfileUpdates = Partial<Pick<User, "username" | "display_name" | "s
 
 // ---- realtime
 
-export type Unsubscribe = () => void;
-
-export type ResyncReason =
-  | "missed" // the history does not reach back to the last position
-  | "transport" // the transport changed, and changes may have been missed
-  | "reload"; // the server changed many records at once
-
 export interface RoomHandlers {
   onDelete?(messageId: string): void;
   /** Read marks, joins, leaves and roles of members. */
@@ -469,8 +471,6 @@ export interface IBackendAdapter
 
 export type BackendType = "pocketbase" | "supabase" | "firebase" | "custom";
 
-/** "auto": the gateway, and PocketBase's own realtime while the gateway cannot be reached. */
-export type RealtimeTransport = "auto" | "gateway" | "pocketbase";
 
 export interface BackendConfig {
   type: BackendType;
