@@ -21,6 +21,8 @@
 //! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, and
 //! [`doctor`] checks an installation.
 //!
+//! With the feature `migrate`, the module `migrate` moves a chat from Supabase, for the binary konvert-migrate.
+//!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
 //! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
 //!
@@ -49,6 +51,8 @@ pub mod init;
 pub mod limits;
 pub mod members;
 pub mod metrics;
+#[cfg(feature = "migrate")]
+pub mod migrate;
 pub mod outbox;
 pub mod pocketbase;
 pub mod protocol;

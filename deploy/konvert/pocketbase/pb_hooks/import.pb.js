@@ -19,3 +19,5 @@ routerAdd("POST", "/api/konvert/import/done", (e) => require(`${__hooks}/konvert
 
 // Users whose password hash PocketBase cannot check log in with their old password once: the old backend checks it.
 onRecordAuthWithPasswordRequest((e) => require(`${__hooks}/konvert/import_login.js`).login(e), "users");
+// A new password, as by a reset link, ends the old one.
+onRecordUpdate((e) => require(`${__hooks}/konvert/import_login.js`).changed(e), "users");

@@ -17,10 +17,13 @@ const BULK = {
 /** Kinds that PocketBase validates, record by record. */
 const RECORDS = ["users", "rooms", "polls", "pins", "friend_requests", "achievements", "room_keys", "files"];
 
+/** The version, and the rows of each kind; with ?before=DATE, only rows created until then. */
 function state(e) {
   return answer(e, () => {
+    const before = e.request.url.query().get("before");
+    const conditions = before ? [$dbx.exp("created <= {:before}", { before })] : [];
     const counts = {};
-    for (const name of [...Object.keys(BULK), ...RECORDS]) counts[name] = e.app.countRecords(name);
+    for (const name of [...Object.keys(BULK), ...RECORDS]) counts[name] = e.app.countRecords(name, ...conditions);
     return { version: VERSION, counts };
   });
 }

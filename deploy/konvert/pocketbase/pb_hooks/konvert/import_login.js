@@ -22,6 +22,14 @@ function login(e) {
   return e.next();
 }
 
+/** A record event of "users": a pending password is over when the password changes. */
+function changed(e) {
+  if (isBridged(e.record) && e.record.getBool("password_pending") && e.record.getRaw("password").plain) {
+    e.record.set("password_pending", false);
+  }
+  return e.next();
+}
+
 function checks(app, url, email, password) {
   try {
     const response = $http.send({
@@ -38,4 +46,4 @@ function checks(app, url, email, password) {
   }
 }
 
-module.exports = { login, isBridged };
+module.exports = { login, changed, isBridged };
