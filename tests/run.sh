@@ -6,13 +6,14 @@
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
 #                  example
+#     migrate      konvert-migrate: a chat from PostgreSQL and PostgREST into PocketBase
 #     quickstart   deploy/quickstart.sh, and its demo chat in a real browser
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
-# faketime, openssl and chromium (apt-get, as root or with sudo), nginx (downloaded and unpacked), PocketBase
+# faketime, openssl, postgresql and chromium (apt-get, as root or with sudo), nginx (downloaded and unpacked), PocketBase
 # (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on free ports and use no running server of
 # the machine. $KONVERT_GATEWAY names a gateway binary for node, quickstart and the faults, instead of a build. The
 # output of each suite stays in target/test-logs/. The last line sums up: "N passed, N failed".
@@ -37,12 +38,12 @@ main() {
   fi
   for suite; do
     case $suite in
-      rust | node | quickstart) ;;
+      rust | node | migrate | quickstart) ;;
       -h | --help) usage; return ;;
-      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart (see --help)" ;;
+      *) fail "there is no suite \"$suite\"; the suites are rust, node, migrate, quickstart (see --help)" ;;
     esac
   done
-  [[ $# -gt 0 ]] || suites=(rust node quickstart)
+  [[ $# -gt 0 ]] || suites=(rust node migrate quickstart)
 
   mkdir -p "$logs"
   for suite in "${suites[@]}"; do "prepare_$suite"; done
@@ -96,6 +97,18 @@ run_node() {
   $ended_well
 }
 count_node() { count_tap "$@"; }
+
+prepare_migrate() {
+  need_postgresql
+  need_pocketbase
+  need_npm_packages
+  need_npm_packages tests/migrate
+}
+run_migrate() {
+  build_migrate
+  run_node_tests 1 "$1" tests/migrate/*.test.mjs
+}
+count_migrate() { count_tap "$@"; }
 
 prepare_quickstart() {
   [[ -n ${CHROMIUM:-} ]] || need_package chromium chromium chromium-browser google-chrome
@@ -165,12 +178,20 @@ need_pocketbase() {
   export POCKETBASE
 }
 
+# The tests start a server of their own; the package's server, if it starts, is not used.
+need_postgresql() {
+  if compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null; then return; fi
+  need_package postgresql postgres
+}
+
+# need_npm_packages [FOLDER]
 need_npm_packages() {
+  local folder=${1:-tests/node}
   need npm "Node.js 20 or later with npm"
   node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || fail "Node.js 20 or later is needed; this is $(node --version)"
-  cd tests/node
+  cd "$folder"
   if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
-    say "installing the npm packages of tests/node"
+    say "installing the npm packages of $folder"
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
     cp package-lock.json node_modules/.installed-lock.json
   fi
@@ -182,6 +203,13 @@ build_gateway() {
   need cargo "a Rust toolchain (rustup.rs)"
   say "building the gateway"
   cargo build "${build[@]}"
+}
+
+build_migrate() {
+  if [[ -n ${KONVERT_MIGRATE:-} ]]; then return; fi
+  need cargo "a Rust toolchain (rustup.rs)"
+  say "building konvert-migrate"
+  cargo build "${build[@]}" --features migrate --bin konvert-migrate
 }
 
 # --- running and counting --------------------------------------------------------------------------
