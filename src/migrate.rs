@@ -19,6 +19,7 @@ pub mod http;
 pub mod ids;
 pub mod import;
 pub mod ledger;
+pub mod leftovers;
 pub mod mapping;
 pub mod messages;
 pub mod passes;

@@ -12,6 +12,9 @@
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
 #
+#   tests/run.sh --million [MESSAGES]
+#                  the move of a large chat by konvert-migrate, 1,000,000 messages unless given: times, memory, balance
+#
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
 # faketime, openssl, postgresql and chromium (apt-get, as root or with sudo), nginx (downloaded and unpacked), PocketBase
 # (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on free ports and use no running server of
@@ -34,6 +37,14 @@ main() {
   local suite suites=("$@")
   if [[ ${1:-} == --soak ]]; then
     soak "${@:2}"
+    return
+  fi
+  if [[ ${1:-} == --million ]]; then
+    mkdir -p "$logs"
+    build=(--release)
+    prepare_migrate
+    build_migrate
+    node tests/migrate/million.mjs "${@:2}"
     return
   fi
   for suite; do
@@ -100,11 +111,13 @@ count_node() { count_tap "$@"; }
 
 prepare_migrate() {
   need_postgresql
+  need_package jq jq
   need_pocketbase
   need_npm_packages
   need_npm_packages tests/migrate
 }
 run_migrate() {
+  build_gateway
   build_migrate
   run_node_tests 1 "$1" tests/migrate/*.test.mjs
 }

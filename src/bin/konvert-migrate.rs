@@ -106,7 +106,7 @@ async fn run(arguments: &ArgMatches) -> anyhow::Result<bool> {
     let job = Job(arguments);
     match name {
         "export" => job.export(false).await.map(|(summary, _)| summary.failed_files.is_empty()),
-        "import" => job.import(&job.plan()?, Filter::default(), arguments.get_flag("force")).await,
+        "import" => job.import(&job.plan()?, Filter::default(), arguments.get_flag("force"), None).await,
         "verify" => job.verify(&job.plan()?).await,
         "delta" => job.delta().await,
         _ => job.auto().await,
@@ -193,10 +193,10 @@ impl Job<'_> {
         Ok(Filter { only: only.map(Arc::new), ..filter })
     }
 
-    async fn import(&self, plan: &Arc<Plan>, filter: Filter, force: bool) -> anyhow::Result<bool> {
+    async fn import(&self, plan: &Arc<Plan>, filter: Filter, force: bool, gone: Option<Vec<String>>) -> anyhow::Result<bool> {
         let dry_run = self.is_set("dry-run");
         let pocket = if dry_run { None } else { Some(self.pocket().await?) };
-        let options = import::Options { filter: self.filter(plan, filter)?, force, dry_run, with_files: !self.is_set("no-files") };
+        let options = import::Options { filter: self.filter(plan, filter)?, force, dry_run, with_files: !self.is_set("no-files"), gone };
         let summary = import::run(plan, pocket.as_ref(), &options).await?;
         self.print(&import::text(&summary), json!({"import": summary}));
         Ok(!summary.has_rejects())
@@ -220,7 +220,7 @@ impl Job<'_> {
         self.export(false).await?;
         let plan = self.plan()?;
         self.ask(&plan)?;
-        let imported = self.import(&plan, Filter::default(), self.is_set("force")).await?;
+        let imported = self.import(&plan, Filter::default(), self.is_set("force"), None).await?;
         Ok(self.verify(&plan).await? && imported)
     }
 
@@ -230,12 +230,12 @@ impl Job<'_> {
         }
         let (summary, _) = self.export(true).await?;
         say(&format!("{} rows are new or changed, {} are gone", grouped(summary.changed.len() as u64), grouped(summary.gone_meanwhile)));
-        if summary.changed.is_empty() {
+        if summary.changed.is_empty() && summary.gone.is_empty() {
             return Ok(true);
         }
         let plan = self.plan()?;
         let filter = Filter { changed: Some(Arc::new(summary.changed.iter().copied().collect())), only: None };
-        self.import(&plan, filter, true).await
+        self.import(&plan, filter, true, Some(summary.gone)).await
     }
 
     /// One question before the first write.
@@ -243,7 +243,7 @@ impl Job<'_> {
         if self.is_set("yes") {
             return Ok(());
         }
-        if !std::io::stdin().is_terminal() && std::env::var("MIGRATE_ASK").is_err() {
+        if !std::io::stdin().is_terminal() {
             bail!("nobody can be asked here; repeat with --yes");
         }
         eprint!("Import {} users, {} rooms and {} messages into {}? [y/N] ", grouped(plan.users.len() as u64), grouped(plan.rooms.len() as u64), grouped(plan.messages.len() as u64), self.target());

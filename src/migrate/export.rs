@@ -71,6 +71,9 @@ pub struct Summary {
     /// Hashes of changed keys, for `delta`.
     #[serde(skip)]
     pub changed: Vec<u64>,
+    /// Keys of rows that are gone.
+    #[serde(skip)]
+    pub gone: Vec<String>,
 }
 
 fn table_sections() -> Vec<&'static str> {
@@ -120,7 +123,8 @@ pub async fn run(source: &Supabase, options: &Options, watch: bool) -> anyhow::R
     if !options.single_pass {
         settle(source, options, &mut spool, &state, &mut summary).await?;
     } else if !resumed {
-        summary.gone_meanwhile = spool.drop_gone(&table_sections());
+        summary.gone = spool.drop_gone(&table_sections())?;
+        summary.gone_meanwhile = summary.gone.len() as u64;
     }
     summary.table_rows = spool.total(&table_sections());
     summary.counted_rows = source.count(&table).await?;
@@ -137,10 +141,12 @@ async fn settle(source: &Supabase, options: &Options, spool: &mut Spool, state: 
         let counted = source.count(&state.table).await?;
         spool.begin_pass();
         let (changed, _) = pass(source, options, spool, &mut state, counted, "second pass").await?;
-        let gone = spool.drop_gone(&table_sections());
+        let gone = spool.drop_gone(&table_sections())?;
         summary.changed_meanwhile += changed;
-        summary.gone_meanwhile += gone;
-        if changed == 0 && gone == 0 {
+        summary.gone_meanwhile += gone.len() as u64;
+        let is_settled = changed == 0 && gone.is_empty();
+        summary.gone.extend(gone);
+        if is_settled {
             break;
         }
     }

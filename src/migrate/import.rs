@@ -1,6 +1,7 @@
 //! The import into PocketBase: all rows, then the files, then one announcement for connected clients.
 
 use super::files;
+use super::leftovers::Leftovers;
 use super::ledger::{Counts, Ledger, Rows};
 use super::mapping::INDEX;
 use super::passes::{self, Event, Filter, STEPS, Target};
@@ -22,6 +23,9 @@ pub struct Options {
     /// Nothing is written.
     pub dry_run: bool,
     pub with_files: bool,
+    /// Keys of rows that the old chat no longer has; with a filter of changed rows, also parts of changed rows that are
+    /// gone are removed.
+    pub gone: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -37,6 +41,8 @@ pub struct Summary {
     pub passwords: BTreeMap<String, u64>,
     pub files_sent: u64,
     pub bytes_sent: u64,
+    /// Records removed, since the old chat no longer has them.
+    pub removed: u64,
     pub dry_run: bool,
 }
 
@@ -56,13 +62,19 @@ pub async fn run(plan: &Arc<Plan>, pocket: Option<&Pocket>, options: &Options) -
     let mut progress = None;
     let mut messages_seconds = 0.0;
     let mut began = Instant::now();
+    let mut leftovers = options.gone.as_ref().map(|_| Leftovers::default());
     while let Some(event) = events.recv().await {
         match event {
             Event::Begin(label, total) => {
                 began = Instant::now();
                 progress = (total > 0).then(|| Progress::new(label, total));
             }
-            Event::Rows(kind, rows) => write(pocket, options, &ledger, STEPS[step].section, kind, rows).await?,
+            Event::Rows(kind, rows) => {
+                if let Some(leftovers) = &mut leftovers {
+                    leftovers.see(kind, &rows);
+                }
+                write(pocket, options, &ledger, STEPS[step].section, kind, rows).await?;
+            }
             Event::Lines(count) => {
                 if let Some(progress) = &mut progress {
                     progress.add(count);
@@ -81,6 +93,10 @@ pub async fn run(plan: &Arc<Plan>, pocket: Option<&Pocket>, options: &Options) -
     }
     task.await.context("the passes")??;
     let (mut files_sent, mut bytes_sent) = (0, 0);
+    let mut removed = 0;
+    if let (Some(pocket), Some(leftovers), Some(gone)) = (pocket.filter(|_| !options.dry_run), leftovers, &options.gone) {
+        removed = leftovers.remove(pocket, gone).await.context("removing what is gone")?;
+    }
     if let Some(pocket) = pocket.filter(|_| !options.dry_run) {
         if options.with_files {
             (files_sent, bytes_sent) = files::import(plan, pocket, &options.filter, &ledger).await?;
@@ -104,6 +120,7 @@ pub async fn run(plan: &Arc<Plan>, pocket: Option<&Pocket>, options: &Options) -
         passwords: plan.classes.iter().map(|(class, count)| (class.name().to_owned(), *count)).collect(),
         files_sent,
         bytes_sent,
+        removed,
         dry_run: options.dry_run,
     })
 }

@@ -81,13 +81,18 @@ impl Ledger {
                 rows.rejected += 1;
             }
         }
-        self.reject(target.kind, &target.key, &format!("PocketBase: {reason}"), Some(&target.row.to_string()));
+        self.entry(target.kind, &target.key, Some(&target.id), &format!("PocketBase: {reason}"), Some(&target.row.to_string()));
     }
 
     pub fn reject(&mut self, kind: &str, key: &str, reason: &str, row: Option<&str>) {
+        self.entry(kind, key, None, reason, row);
+    }
+
+    /// `id`: of the record that PocketBase has refused.
+    fn entry(&mut self, kind: &str, key: &str, id: Option<&str>, reason: &str, row: Option<&str>) {
         *self.reasons.entry(format!("{kind}: {}", general(reason))).or_default() += 1;
         if let Some(out) = &mut self.rejects {
-            let line = json!({"kind": kind, "key": key, "reason": reason, "row": row});
+            let line = json!({"kind": kind, "key": key, "id": id, "reason": reason, "row": row});
             let _ = writeln!(out, "{line}");
         }
     }

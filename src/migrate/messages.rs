@@ -155,6 +155,8 @@ fn reactions(plan: &Plan, record: &Record, out: &mut Out, message: &str, created
         Some(Value::Null) | None => {}
         Some(_) => out.repair("reactions", &record.key, "reactions", "no object of emoji"),
     }
+    pairs.sort_unstable();
+    pairs.dedup(); // the same reaction twice is one
     for (emoji, user) in pairs {
         reaction(plan, record, out, (message, created), emoji, user);
     }

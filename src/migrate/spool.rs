@@ -124,12 +124,29 @@ impl Spool {
         Ok(())
     }
 
-    /// Forgets the rows of these sections that the last pass has not met. Returns their number.
-    pub fn drop_gone(&mut self, sections: &[&str]) -> u64 {
-        let before = self.rows.len();
+    /// Forgets the rows of these sections that the last pass has not met. Returns their keys.
+    pub fn drop_gone(&mut self, sections: &[&str]) -> anyhow::Result<Vec<String>> {
+        self.flush()?;
         let (pass, names) = (self.pass, &self.sections);
-        self.rows.retain(|_, entry| entry.pass == pass || !sections.contains(&names[usize::from(entry.section)].0.as_str()));
-        (before - self.rows.len()) as u64
+        let mut gone: Vec<(u8, u64)> = Vec::new();
+        self.rows.retain(|_, entry| {
+            let stays = entry.pass == pass || !sections.contains(&names[usize::from(entry.section)].0.as_str());
+            if !stays {
+                gone.push((entry.section, entry.offset));
+            }
+            stays
+        });
+        gone.sort_unstable();
+        let mut keys = Vec::with_capacity(gone.len());
+        for (section, offset) in gone {
+            let mut file = File::open(self.path(&self.sections[usize::from(section)].0))?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut line = String::new();
+            BufReader::new(file).read_line(&mut line)?;
+            let row: Row<'_> = serde_json::from_str(line.trim_end())?;
+            keys.push(row.key.into_owned());
+        }
+        Ok(keys)
     }
 
     pub fn count(&self, section: &str) -> u64 {

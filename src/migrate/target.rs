@@ -83,6 +83,13 @@ impl Pocket {
         Ok(found.rows)
     }
 
+    /// Removes imported records; `body` as the route `remove` describes it. Returns their number.
+    pub async fn remove(&self, collection: &str, body: &Value) -> anyhow::Result<u64> {
+        let call = self.post(&format!("/api/konvert/import/remove/{collection}"), body.to_string());
+        let answer: Value = checked(&self.http.call(&call).await?)?;
+        Ok(answer["removed"].as_u64().unwrap_or(0))
+    }
+
     pub async fn file(&self, meta: &Value, content: Vec<u8>) -> anyhow::Result<()> {
         let boundary = format!("konvert-{}", crate::random::token::<16>());
         let mut body = format!(

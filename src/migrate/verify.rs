@@ -52,7 +52,7 @@ pub type Login = (String, String);
 struct Checker {
     report: Report,
     out: BufWriter<File>,
-    /// Keys and ids of rows that the import could not write.
+    /// Records that PocketBase refused.
     refused: HashSet<String>,
     /// Distinct records found, by collection.
     found: HashMap<String, u64>,
@@ -71,7 +71,7 @@ impl Checker {
         let by_id: HashMap<&str, &Value> = found.iter().filter_map(|row| Some((row["id"].as_str()?, row))).collect();
         for target in rows {
             let Some(stored) = by_id.get(target.id.as_str()) else {
-                if self.refused.contains(&format!("{kind} {}", target.key)) {
+                if self.refused.contains(&format!("{kind} {}", target.id)) {
                     self.report.rejected += 1;
                 } else {
                     self.differs(json!({"kind": kind, "id": target.id, "key": target.key, "problem": "missing"}));
@@ -247,13 +247,13 @@ async fn compare_files(plan: &Plan, pocket: &Pocket, filter: &Filter, checker: &
     Ok(())
 }
 
-/// The rows of `rejects.jsonl`, as "kind key".
+/// The refused records of `rejects.jsonl`, as "kind id"; files as "files key".
 fn refused(folder: &Path) -> HashSet<String> {
     let Ok(file) = File::open(folder.join("rejects.jsonl")) else { return HashSet::new() };
     let lines = BufReader::new(file).lines().map_while(Result::ok);
     let entry = |line: String| {
         let reject: Value = serde_json::from_str(&line).ok()?;
-        Some(format!("{} {}", reject["kind"].as_str()?, reject["key"].as_str()?))
+        Some(format!("{} {}", reject["kind"].as_str()?, reject["id"].as_str().or(reject["key"].as_str())?))
     };
     lines.filter_map(entry).collect()
 }

@@ -10,6 +10,9 @@ import { SECRET_KEY } from "./supabase.mjs";
 const target = resolve(process.env.CARGO_TARGET_DIR ?? join(root, "target"));
 export const binary = process.env.KONVERT_MIGRATE ?? join(target, "release/konvert-migrate");
 
+/** PocketBase's address for browsers. */
+export const PUBLIC = "https://chat.example.org";
+
 /** Runs of konvert-migrate between an old project and a PocketBase. */
 export class Migration {
   constructor({ folder, supabase, pocketbase, env = {} }) {
@@ -19,6 +22,7 @@ export class Migration {
       SUPABASE_URL: supabase?.url ?? "",
       SUPABASE_SERVICE_ROLE_KEY: SECRET_KEY,
       SUPABASE_DB_URL: supabase?.dbUrl ?? "",
+      POCKETBASE_PUBLIC_URL: PUBLIC,
       POCKETBASE_URL: pocketbase?.url ?? "",
       POCKETBASE_ADMIN_EMAIL: "root@example.com",
       POCKETBASE_ADMIN_PASSWORD: "root-password",

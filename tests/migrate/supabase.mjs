@@ -59,7 +59,7 @@ export class Supabase {
     it.#run("initdb", ["-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
     const settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_wal_size=4GB", `port=${it.pgPort}`, "listen_addresses=127.0.0.1", `unix_socket_directories=${data}`];
     it.postgres = lab.start("postgres", path.join(it.bin, "postgres"), ["-D", data, ...settings.flatMap((s) => ["-c", s])], { owner: it.user });
-    await it.postgres.ready(() => it.#status("pg_isready", ["-h", "127.0.0.1", "-p", it.pgPort]) === 0, 30_000);
+    await it.postgres.ready(() => it.#status("pg_isready", ["-h", "127.0.0.1", "-U", "postgres", "-p", it.pgPort]) === 0, 30_000);
     it.sql(SCHEMA);
     await it.fill();
     it.restPort = await freePort();

@@ -149,7 +149,7 @@ export function run(folder, args, env = {}, binary = POCKETBASE) {
     env: { ...process.env, GATEWAY_SECRET: SECRET, ...env },
     encoding: "utf8",
     input: "y\n", // migrate down asks
-    timeout: 20_000,
+    timeout: 60_000,
   });
   if (ended.error) throw ended.error;
   return { status: ended.status, output: ended.stdout + ended.stderr };
@@ -178,7 +178,7 @@ export class PocketBase {
           return fetch(`${pb.url}/api/health`).then((r) => r.ok, () => false);
         },
         "PocketBase to listen",
-        15_000,
+        60_000,
       );
       pb.root = await pb.login(...SUPERUSER, "_superusers");
     } catch (err) {

@@ -1,6 +1,6 @@
 // The server's side of konvert-migrate: writes rows as they are, with their original times, and reads them back.
 
-const { refuse, answer, transaction, query } = require(`${__hooks}/konvert/call.js`);
+const { refuse, answer, transaction, find, query } = require(`${__hooks}/konvert/call.js`);
 
 /** Version of these routes; konvert-migrate refuses other versions. */
 const VERSION = 1;
@@ -13,6 +13,9 @@ const BULK = {
   notifications: ["user", "type", "from", "room", "message", "content", "read"],
   poll_votes: ["poll", "user", "option"],
 };
+
+/** Length of ids that konvert-migrate derives, for records without an id in the old chat. */
+const DERIVED_ID = 30;
 
 /** Kinds that PocketBase validates, record by record. */
 const RECORDS = ["users", "rooms", "polls", "pins", "friend_requests", "achievements", "room_keys", "files"];
@@ -56,7 +59,7 @@ function bulk(tx, kind, text, force) {
   const values = columns.map((c) => (c === "mentions" ? `coalesce(value->'${c}', '[]')` : `value->>'${c}'`));
   const rest = quoted.slice(1);
   const differs = `(${rest.map((c) => `${kind}.${c}`)}) IS NOT (${rest.map((c) => `excluded.${c}`)})`;
-  const [{ total, before }] = [query(tx, `SELECT json_object('total', count(*), 'before', count(t.id)) value FROM json_each({:rows}) r LEFT JOIN ${kind} t ON t.id = r.value->>'id'`, { rows: text })];
+  const [{ total, before }] = [query(tx, `SELECT json_object('total', count(DISTINCT r.value->>'id'), 'before', count(DISTINCT t.id)) value FROM json_each({:rows}) r LEFT JOIN ${kind} t ON t.id = r.value->>'id'`, { rows: text })];
   const affected = tx
     .nonconcurrentDB()
     .newQuery(
@@ -87,6 +90,33 @@ function read(e) {
   });
 }
 
+/**
+ * Removes imported records that the old chat no longer has: {ids}, or {column, parents, keep}: all records of these
+ * parents but those to keep. Records that users have made here have ids of another length and stay.
+ */
+function remove(e) {
+  return answer(e, () => {
+    const kind = kindOf(e);
+    const { importing } = require(`${__hooks}/konvert/import_records.js`);
+    const { ids, column, parents, keep } = JSON.parse(toString(e.request.body, 72 << 20));
+    if (column && !/^[a-z_]{1,40}$/.test(column)) refuse.invalid("column: the name of a field.");
+    return transaction(e.app, (tx) => {
+      const found = ids ?? query(tx, `SELECT json_group_array(id) value FROM ${kind} WHERE \`${column}\` IN (SELECT value FROM json_each({:parents})) AND length(id) = ${DERIVED_ID} AND id NOT IN (SELECT value FROM json_each({:keep}))`, {
+        parents: JSON.stringify(parents),
+        keep: JSON.stringify(keep),
+      });
+      let removed = 0;
+      for (const id of found) {
+        const record = find(tx, kind, "id = {:id}", { id });
+        if (!record) continue;
+        tx.deleteWithContext(importing(), record);
+        removed += 1;
+      }
+      return { removed };
+    });
+  });
+}
+
 /** Tells everybody once: access is checked again, and clients reload their rooms. */
 function done(e) {
   return answer(e, () => {
@@ -109,4 +139,4 @@ function done(e) {
   });
 }
 
-module.exports = { state, rows, read, done };
+module.exports = { state, rows, read, remove, done };

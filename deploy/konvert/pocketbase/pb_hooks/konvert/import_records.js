@@ -34,7 +34,9 @@ class Importer {
       this.store(made, row);
       return "created";
     }
-    const due = this.force || row.updated > record.getString("updated") || row.amend === true;
+    // The second write of a record repeats its time; a later time here is a user's change.
+    const since = record.getString("updated");
+    const due = this.force || row.updated > since || (row.amend === true && row.updated >= since);
     if (!due || !this.differs(record, row)) return "unchanged";
     this.fill(record, row);
     this.store(record, row);
