@@ -75,7 +75,12 @@ fn command() -> Command {
     let yes = flag("yes", "Do not ask before writing");
     let base = |name: &'static str, about: &'static str| {
         Command::new(name).about(about).args([
-            Arg::new("dir").long("dir").value_name("DIR").default_value("migration").value_parser(value_parser!(PathBuf)).help("Directory of the export"),
+            Arg::new("dir")
+                .long("dir")
+                .value_name("DIR")
+                .default_value("migration")
+                .value_parser(value_parser!(PathBuf))
+                .help("Directory of the export"),
             flag("json", "Print the summary as JSON, and no progress"),
             flag("no-files", "Leave out files and avatars"),
         ])
@@ -138,14 +143,18 @@ impl Job<'_> {
 
     fn export_options(&self) -> anyhow::Result<export::Options> {
         let mapping = match self.value("mapping", "") {
-            Some(path) => Mapping::from_toml(&std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?)?,
+            Some(path) => {
+                Mapping::from_toml(&std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?)?
+            }
             None => Mapping::default(),
         };
         let hashes = match (self.value("hashes", ""), std::env::var("SUPABASE_DB_URL")) {
             (Some(path), _) => Hashes::File(path.into()),
             (None, Ok(url)) if !url.is_empty() => Hashes::Postgres(url),
             _ => {
-                say("no password hashes: without --hashes or SUPABASE_DB_URL, users need a reset link or the first-login bridge");
+                say(
+                    "no password hashes: without --hashes or SUPABASE_DB_URL, users need a reset link or the first-login bridge",
+                );
                 Hashes::None
             }
         };
@@ -168,7 +177,10 @@ impl Job<'_> {
         let summary = export::run(&source, &self.export_options()?, watch).await?;
         let document = Document::open(&self.folder(), |_, _| Ok(()))?;
         let text = export::text(&summary, &document);
-        self.print(&text, json!({"export": summary, "sections": document.checksums, "fingerprint": document.fingerprint}));
+        self.print(
+            &text,
+            json!({"export": summary, "sections": document.checksums, "fingerprint": document.fingerprint}),
+        );
         Ok((summary, document))
     }
 
@@ -184,8 +196,14 @@ impl Job<'_> {
     }
 
     async fn pocket(&self) -> anyhow::Result<Pocket> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).with_context(|| format!("set {name} to a superuser's"));
-        Pocket::login(&self.target(), &variable("POCKETBASE_ADMIN_EMAIL")?, &variable("POCKETBASE_ADMIN_PASSWORD")?).await
+        let variable = |name: &str| {
+            std::env::var(name)
+                .ok()
+                .filter(|value| !value.is_empty())
+                .with_context(|| format!("set {name} to a superuser's"))
+        };
+        Pocket::login(&self.target(), &variable("POCKETBASE_ADMIN_EMAIL")?, &variable("POCKETBASE_ADMIN_PASSWORD")?)
+            .await
     }
 
     fn filter(&self, plan: &Plan, filter: Filter) -> anyhow::Result<Filter> {
@@ -193,10 +211,22 @@ impl Job<'_> {
         Ok(Filter { only: only.map(Arc::new), ..filter })
     }
 
-    async fn import(&self, plan: &Arc<Plan>, filter: Filter, force: bool, gone: Option<Vec<String>>) -> anyhow::Result<bool> {
+    async fn import(
+        &self,
+        plan: &Arc<Plan>,
+        filter: Filter,
+        force: bool,
+        gone: Option<Vec<String>>,
+    ) -> anyhow::Result<bool> {
         let dry_run = self.is_set("dry-run");
         let pocket = if dry_run { None } else { Some(self.pocket().await?) };
-        let options = import::Options { filter: self.filter(plan, filter)?, force, dry_run, with_files: !self.is_set("no-files"), gone };
+        let options = import::Options {
+            filter: self.filter(plan, filter)?,
+            force,
+            dry_run,
+            with_files: !self.is_set("no-files"),
+            gone,
+        };
         let summary = import::run(plan, pocket.as_ref(), &options).await?;
         self.print(&import::text(&summary), json!({"import": summary}));
         Ok(!summary.has_rejects())
@@ -204,7 +234,12 @@ impl Job<'_> {
 
     async fn verify(&self, plan: &Arc<Plan>) -> anyhow::Result<bool> {
         let logins: Vec<Login> = match std::env::var("MIGRATE_LOGIN") {
-            Ok(login) => vec![login.split_once(':').map(|(a, b)| (a.to_owned(), b.to_owned())).context("MIGRATE_LOGIN is EMAIL:PASSWORD")?],
+            Ok(login) => vec![
+                login
+                    .split_once(':')
+                    .map(|(a, b)| (a.to_owned(), b.to_owned()))
+                    .context("MIGRATE_LOGIN is EMAIL:PASSWORD")?,
+            ],
             Err(_) => Vec::new(),
         };
         let filter = self.filter(plan, Filter::default())?;
@@ -229,7 +264,11 @@ impl Job<'_> {
             bail!("{} holds no export yet; run `konvert-migrate export` and `import` first", self.folder().display());
         }
         let (summary, _) = self.export(true).await?;
-        say(&format!("{} rows are new or changed, {} are gone", grouped(summary.changed.len() as u64), grouped(summary.gone_meanwhile)));
+        say(&format!(
+            "{} rows are new or changed, {} are gone",
+            grouped(summary.changed.len() as u64),
+            grouped(summary.gone_meanwhile)
+        ));
         if summary.changed.is_empty() && summary.gone.is_empty() {
             return Ok(true);
         }
@@ -246,7 +285,13 @@ impl Job<'_> {
         if !std::io::stdin().is_terminal() {
             bail!("nobody can be asked here; repeat with --yes");
         }
-        eprint!("Import {} users, {} rooms and {} messages into {}? [y/N] ", grouped(plan.users.len() as u64), grouped(plan.rooms.len() as u64), grouped(plan.messages.len() as u64), self.target());
+        eprint!(
+            "Import {} users, {} rooms and {} messages into {}? [y/N] ",
+            grouped(plan.users.len() as u64),
+            grouped(plan.rooms.len() as u64),
+            grouped(plan.messages.len() as u64),
+            self.target()
+        );
         std::io::stderr().flush()?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;

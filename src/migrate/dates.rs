@@ -54,7 +54,8 @@ fn from_text(text: &str) -> Option<String> {
         return None;
     }
     let (hour, minute) = (number(11..13)?, number(14..16)?);
-    let (second, rest) = if bytes.get(16) == Some(&b':') { (number(17..19)?, text.get(19..)?) } else { (0, text.get(16..)?) };
+    let (second, rest) =
+        if bytes.get(16) == Some(&b':') { (number(17..19)?, text.get(19..)?) } else { (0, text.get(16..)?) };
     if hour > 24 || minute > 59 || second > 60 {
         return None;
     }
@@ -156,7 +157,17 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_none() {
-        for form in [json!(null), json!(""), json!("yesterday"), json!("2026-02-30"), json!("2026-13-01"), json!(-1), json!(true), json!("2026-11-28T"), json!("28.11.2026")] {
+        for form in [
+            json!(null),
+            json!(""),
+            json!("yesterday"),
+            json!("2026-02-30"),
+            json!("2026-13-01"),
+            json!(-1),
+            json!(true),
+            json!("2026-11-28T"),
+            json!("28.11.2026"),
+        ] {
             assert_eq!(parse(&form), None, "{form}");
         }
     }

@@ -148,7 +148,8 @@ impl Document {
                 return Ok(Self { folder: folder.to_owned(), header, checksums, starts, fingerprint });
             }
             let name = text.strip_prefix(",\"").and_then(|text| text.strip_suffix("\":["));
-            let name = name.context("the export is cut off or was reformatted; restore the file, or export again")?.to_owned();
+            let name =
+                name.context("the export is cut off or was reformatted; restore the file, or export again")?.to_owned();
             starts.insert(name.clone(), at);
             let (mut context, mut rows) = (digest::Context::new(&digest::SHA256), 0);
             at += lines(&mut reader, &mut line, |row| {
@@ -165,11 +166,15 @@ impl Document {
     pub fn header(folder: &Path) -> anyhow::Result<Header> {
         let path = folder.join(NAME);
         let file = File::open(&path).with_context(|| {
-            format!("cannot read {}; run `konvert-migrate export` first, or name its directory with --dir", path.display())
+            format!(
+                "cannot read {}; run `konvert-migrate export` first, or name its directory with --dir",
+                path.display()
+            )
         })?;
         let mut line = String::new();
         BufReader::new(file).read_line(&mut line)?;
-        let header = line.trim_end().strip_prefix("{\"header\":").context("this file is no export of konvert-migrate")?;
+        let header =
+            line.trim_end().strip_prefix("{\"header\":").context("this file is no export of konvert-migrate")?;
         let header: Header = serde_json::from_str(header).context("the header is unreadable")?;
         ensure!(
             header.format == FORMAT && header.version == VERSION,

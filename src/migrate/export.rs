@@ -87,7 +87,11 @@ fn all_sections() -> Vec<&'static str> {
 /// Exports, or continues an interrupted export. With `watch`, reads again and collects the keys that have changed.
 pub async fn run(source: &Supabase, options: &Options, watch: bool) -> anyhow::Result<Summary> {
     let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(&options.folder).with_context(|| format!("cannot create {}", options.folder.display()))?;
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(&options.folder)
+        .with_context(|| format!("cannot create {}", options.folder.display()))?;
     let table = match &options.table {
         Some(table) => table.clone(),
         None => source.find_table().await?,
@@ -135,7 +139,13 @@ pub async fn run(source: &Supabase, options: &Options, watch: bool) -> anyhow::R
 }
 
 /// Reads the table again until nothing has changed meanwhile.
-async fn settle(source: &Supabase, options: &Options, spool: &mut Spool, state: &State, summary: &mut Summary) -> anyhow::Result<()> {
+async fn settle(
+    source: &Supabase,
+    options: &Options,
+    spool: &mut Spool,
+    state: &State,
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
     for _ in 0..PASSES - 1 {
         let mut state = State { last_key: None, ..state.clone() };
         let counted = source.count(&state.table).await?;
@@ -155,7 +165,14 @@ async fn settle(source: &Supabase, options: &Options, spool: &mut Spool, state: 
 
 /// One pass over the table in the order of keys. The next page is asked for while the current page is worked on.
 /// Returns the number of new or changed rows, and the rate.
-async fn pass(source: &Supabase, options: &Options, spool: &mut Spool, state: &mut State, counted: u64, label: &str) -> anyhow::Result<(u64, u64)> {
+async fn pass(
+    source: &Supabase,
+    options: &Options,
+    spool: &mut Spool,
+    state: &mut State,
+    counted: u64,
+    label: &str,
+) -> anyhow::Result<(u64, u64)> {
     let (started, mut saved) = (Instant::now(), Instant::now());
     let (mut changed, mut rows) = (0, 0);
     let mut progress = Progress::new(label, counted);
@@ -166,10 +183,18 @@ async fn pass(source: &Supabase, options: &Options, spool: &mut Spool, state: &m
     let mut next = ask(state.last_key.clone());
     loop {
         let answer = next.await.context("a page")??;
-        let page: Vec<&RawValue> = serde_json::from_slice(&answer.body).context("PostgREST's answer is no array of rows")?;
-        let page: Vec<Row<'_>> = page.iter().map(|row| serde_json::from_str(row.get())).collect::<Result<_, _>>().context("the table needs columns key and value")?;
+        let page: Vec<&RawValue> =
+            serde_json::from_slice(&answer.body).context("PostgREST's answer is no array of rows")?;
+        let page: Vec<Row<'_>> = page
+            .iter()
+            .map(|row| serde_json::from_str(row.get()))
+            .collect::<Result<_, _>>()
+            .context("the table needs columns key and value")?;
         let Some(last) = page.last().map(|row| row.key.clone().into_owned()) else { break };
-        ensure!(state.last_key.as_ref() != Some(&last), "PostgREST repeats the page after {last:?}: does the table's key order bytes?");
+        ensure!(
+            state.last_key.as_ref() != Some(&last),
+            "PostgREST repeats the page after {last:?}: does the table's key order bytes?"
+        );
         next = ask(Some(last.clone()));
         for row in &page {
             let section = options.mapping.section(&row.key).unwrap_or(UNMAPPED);
@@ -191,7 +216,12 @@ async fn pass(source: &Supabase, options: &Options, spool: &mut Spool, state: &m
     Ok((changed, (rows as f64 / started.elapsed().as_secs_f64().max(0.001)) as u64))
 }
 
-async fn accounts(source: &Supabase, options: &Options, spool: &mut Spool, summary: &mut Summary) -> anyhow::Result<()> {
+async fn accounts(
+    source: &Supabase,
+    options: &Options,
+    spool: &mut Spool,
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
     let accounts = source.accounts().await?;
     summary.accounts = accounts.len() as u64;
     for (id, account) in &accounts {
@@ -232,9 +262,15 @@ fn state_path(folder: &Path) -> PathBuf {
 
 fn load_state(folder: &Path, source: &str, table: &str) -> anyhow::Result<State> {
     if let Ok(text) = fs::read_to_string(state_path(folder)) {
-        let state: State = serde_json::from_str(&text).context("parts/state.json is unreadable; export into another directory")?;
+        let state: State =
+            serde_json::from_str(&text).context("parts/state.json is unreadable; export into another directory")?;
         if state.source != source || state.table != table {
-            bail!("{} holds an export of {} {}; export into another directory", folder.display(), state.source, state.table);
+            bail!(
+                "{} holds an export of {} {}; export into another directory",
+                folder.display(),
+                state.source,
+                state.table
+            );
         }
         return Ok(state);
     }

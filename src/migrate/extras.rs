@@ -33,7 +33,12 @@ fn options(record: &Record) -> Vec<String> {
         Value::Object(fields) => fields.get("text")?.as_str().map(str::to_owned),
         _ => None,
     };
-    record.fields.get("options").and_then(Value::as_array).map(|all| all.iter().filter_map(text).collect()).unwrap_or_default()
+    record
+        .fields
+        .get("options")
+        .and_then(Value::as_array)
+        .map(|all| all.iter().filter_map(text).collect())
+        .unwrap_or_default()
 }
 
 pub fn poll(plan: &Plan, record: &Record, out: &mut Out) -> Result<(), String> {
@@ -53,7 +58,12 @@ pub fn poll(plan: &Plan, record: &Record, out: &mut Out) -> Result<(), String> {
         let index = option.parse::<usize>().ok().filter(|index| *index < options.len());
         for user in users.as_array().into_iter().flatten().filter_map(Value::as_str) {
             let (Some(index), Some(person)) = (index, plan.user(user)) else {
-                out.repair("poll_votes", &record.key, "votes", &format!("no option {option:?}, or unknown user {user:?}"));
+                out.repair(
+                    "poll_votes",
+                    &record.key,
+                    "votes",
+                    &format!("no option {option:?}, or unknown user {user:?}"),
+                );
                 continue;
             };
             if !voters.insert(&person.id) {
@@ -117,7 +127,8 @@ pub fn notification(plan: &Plan, record: &Record, out: &mut Out) -> Result<(), S
 }
 
 pub fn friend_request(plan: &Plan, record: &Record, out: &mut Out) -> Result<(), String> {
-    let user = |name: &str| plan.user(&record.text(name)).ok_or_else(|| format!("unknown user {:?}", record.text(name)));
+    let user =
+        |name: &str| plan.user(&record.text(name)).ok_or_else(|| format!("unknown user {:?}", record.text(name)));
     let (from, to) = (user("fromUserId")?, user("toUserId")?);
     if from.id == to.id {
         return Err("a request to oneself".to_owned());
@@ -130,7 +141,8 @@ pub fn friend_request(plan: &Plan, record: &Record, out: &mut Out) -> Result<(),
         status @ ("pending" | "accepted" | "rejected") => status.to_owned(),
         status => return Err(format!("unknown status {status:?}")),
     };
-    let created = first_date(record, &["createdAt", "created_at"]).unwrap_or_else(|| (&from.created).max(&to.created).clone());
+    let created =
+        first_date(record, &["createdAt", "created_at"]).unwrap_or_else(|| (&from.created).max(&to.created).clone());
     let id = derived("friend_request", &[&from.id, &to.id]);
     let row = json!({"id": id, "from": from.id, "to": to.id, "status": status, "created": created, "updated": created});
     out.primary("friend_requests", &id, &record.key, row);

@@ -45,9 +45,16 @@ pub struct FilePlan {
 }
 
 /// `avatars`: kind, record and the old address or path of each avatar.
-pub fn plan(rows: &[Value], avatars: &[(&'static str, String, String)], users: &HashMap<u128, Person>, salt: &str, public_url: &str) -> FilePlan {
+pub fn plan(
+    rows: &[Value],
+    avatars: &[(&'static str, String, String)],
+    users: &HashMap<u128, Person>,
+    salt: &str,
+    public_url: &str,
+) -> FilePlan {
     let all: Vec<Stored> = rows.iter().filter_map(|row| serde_json::from_value(row.clone()).ok()).collect();
-    let by_key: HashMap<String, usize> = all.iter().enumerate().map(|(i, file)| (format!("{}/{}", file.bucket, file.path), i)).collect();
+    let by_key: HashMap<String, usize> =
+        all.iter().enumerate().map(|(i, file)| (format!("{}/{}", file.bucket, file.path), i)).collect();
     let by_path: HashMap<&str, usize> = all.iter().enumerate().map(|(i, file)| (file.path.as_str(), i)).collect();
     let mut owners: HashMap<usize, (&'static str, String)> = HashMap::new();
     for (kind, id, address) in avatars {
@@ -74,7 +81,11 @@ pub fn plan(rows: &[Value], avatars: &[(&'static str, String, String)], users: &
                 }
             },
         };
-        let path = if taken.insert((owner.clone(), rest.to_owned())) { rest.to_owned() } else { format!("{}/{rest}", stored.bucket) };
+        let path = if taken.insert((owner.clone(), rest.to_owned())) {
+            rest.to_owned()
+        } else {
+            format!("{}/{rest}", stored.bucket)
+        };
         let url = format!("{}/api/files/{kind}/{id}/{name}", public_url.trim_end_matches('/'));
         plan.urls.insert(format!("{}/{}", stored.bucket, stored.path), url);
         plan.files.push(Placed { stored: stored.clone(), kind, id, owner, path, name });
@@ -121,10 +132,20 @@ pub fn wanted<'p>(plan: &'p Plan, filter: &Filter) -> Vec<&'p Placed> {
 }
 
 /// Uploads what PocketBase does not have. Returns the numbers of files and bytes sent.
-pub async fn import(plan: &Plan, pocket: &Pocket, filter: &Filter, ledger: &Arc<Mutex<Ledger>>) -> anyhow::Result<(u64, u64)> {
+pub async fn import(
+    plan: &Plan,
+    pocket: &Pocket,
+    filter: &Filter,
+    ledger: &Arc<Mutex<Ledger>>,
+) -> anyhow::Result<(u64, u64)> {
     for stored in &plan.files.orphans {
         let key = storage::key(&stored.bucket, &stored.path);
-        ledger.lock().reject("files", &key, "the first folder of the path is no user; the file stays in the export", None);
+        ledger.lock().reject(
+            "files",
+            &key,
+            "the first folder of the path is no user; the file stays in the export",
+            None,
+        );
     }
     let files = wanted(plan, filter);
     let mut progress = Progress::new("files", files.len() as u64);
@@ -134,7 +155,10 @@ pub async fn import(plan: &Plan, pocket: &Pocket, filter: &Filter, ledger: &Arc<
             let field = if kind == "files" { "file" } else { "avatar" };
             let ids: Vec<&str> = chunk.iter().filter(|file| file.kind == kind).map(|file| file.id.as_str()).collect();
             for row in pocket.read(kind, &ids, &["id", field]).await? {
-                there.insert((row["id"].as_str().unwrap_or("").to_owned(), row[field].as_str().unwrap_or("").to_owned()));
+                there.insert((
+                    row["id"].as_str().unwrap_or("").to_owned(),
+                    row[field].as_str().unwrap_or("").to_owned(),
+                ));
             }
         }
     }
@@ -156,7 +180,12 @@ pub async fn import(plan: &Plan, pocket: &Pocket, filter: &Filter, ledger: &Arc<
             }
             Err(error) => {
                 ledger.kinds.entry("files".to_owned()).or_default().rejected += 1;
-                ledger.reject("files", &storage::key(&file.stored.bucket, &file.stored.path), &format!("{error:#}"), None);
+                ledger.reject(
+                    "files",
+                    &storage::key(&file.stored.bucket, &file.stored.path),
+                    &format!("{error:#}"),
+                    None,
+                );
             }
         }
     }
@@ -165,11 +194,20 @@ pub async fn import(plan: &Plan, pocket: &Pocket, filter: &Filter, ledger: &Arc<
 }
 
 async fn upload(plan: &Plan, pocket: &Pocket, file: &Placed) -> anyhow::Result<Option<u64>> {
-    anyhow::ensure!(file.stored.size <= FILE_MAX, "the file has {} bytes; PocketBase takes {FILE_MAX}", file.stored.size);
+    anyhow::ensure!(
+        file.stored.size <= FILE_MAX,
+        "the file has {} bytes; PocketBase takes {FILE_MAX}",
+        file.stored.size
+    );
     let path = plan.document.folder.join(&file.stored.local);
     let content = std::fs::read(&path).with_context(|| format!("cannot read {}; export again", path.display()))?;
-    anyhow::ensure!(sha256_hex(&content) == file.stored.sha256, "{} does not match its checksum; export again", path.display());
-    let created = super::dates::parse(&json!(file.stored.created_at)).unwrap_or_else(|| plan.document.header.exported_at.clone());
+    anyhow::ensure!(
+        sha256_hex(&content) == file.stored.sha256,
+        "{} does not match its checksum; export again",
+        path.display()
+    );
+    let created =
+        super::dates::parse(&json!(file.stored.created_at)).unwrap_or_else(|| plan.document.header.exported_at.clone());
     let meta = json!({"kind": file.kind, "id": file.id, "owner": file.owner, "path": file.path, "name": file.name, "created": created});
     let size = content.len() as u64;
     pocket.file(&meta, content).await?;

@@ -50,7 +50,9 @@ impl Class {
 
 /// `$2a$`, `$2b$`, `$2x$`, `$2y$` with a cost of 4 to 31 and 53 characters.
 fn is_bcrypt(hash: &str) -> bool {
-    let Some(rest) = ["$2a$", "$2b$", "$2x$", "$2y$"].iter().find_map(|prefix| hash.strip_prefix(prefix)) else { return false };
+    let Some(rest) = ["$2a$", "$2b$", "$2x$", "$2y$"].iter().find_map(|prefix| hash.strip_prefix(prefix)) else {
+        return false;
+    };
     let Some((cost, body)) = rest.split_once('$') else { return false };
     cost.len() == 2
         && cost.parse::<u8>().is_ok_and(|cost| (4..=31).contains(&cost))
@@ -92,15 +94,23 @@ fn from_json(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
 /// `COPY auth.users (…) FROM stdin;` with its rows up to `\.`; `None` if the text has no such statement.
 fn from_dump(text: &str) -> anyhow::Result<Option<BTreeMap<String, String>>> {
     let mut lines = text.lines();
-    let Some(head) = lines.find(|line| line.starts_with("COPY ") && line.contains("users") && line.contains("FROM stdin")) else {
+    let Some(head) =
+        lines.find(|line| line.starts_with("COPY ") && line.contains("users") && line.contains("FROM stdin"))
+    else {
         if text.contains("INSERT INTO auth.users") {
             bail!("this dump has INSERT statements; dump again without --inserts");
         }
         return Ok(None);
     };
-    let columns = head.split_once('(').and_then(|(_, rest)| rest.split_once(')')).context("the COPY statement lists no columns")?.0;
+    let columns = head
+        .split_once('(')
+        .and_then(|(_, rest)| rest.split_once(')'))
+        .context("the COPY statement lists no columns")?
+        .0;
     let columns: Vec<&str> = columns.split(',').map(|name| name.trim().trim_matches('"')).collect();
-    let at = |name: &str| columns.iter().position(|column| *column == name).with_context(|| format!("the dump has no column {name}"));
+    let at = |name: &str| {
+        columns.iter().position(|column| *column == name).with_context(|| format!("the dump has no column {name}"))
+    };
     let (id, hash) = (at("id")?, at("encrypted_password")?);
     let mut found = BTreeMap::new();
     for line in lines.take_while(|line| *line != "\\.") {
@@ -116,9 +126,16 @@ fn from_dump(text: &str) -> anyhow::Result<Option<BTreeMap<String, String>>> {
 fn from_csv(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let mut rows = csv(text).into_iter();
     let head = rows.next().context("the file is empty")?;
-    let at = |name: &str| head.iter().position(|column| column.trim() == name).with_context(|| format!("the CSV has no column {name}; it needs the result of: {QUERY}"));
+    let at = |name: &str| {
+        head.iter()
+            .position(|column| column.trim() == name)
+            .with_context(|| format!("the CSV has no column {name}; it needs the result of: {QUERY}"))
+    };
     let (id, hash) = (at("id")?, at("encrypted_password")?);
-    Ok(rows.filter_map(|row| Some((row.get(id)?.trim().to_owned(), row.get(hash)?.clone()))).filter(|(id, _)| !id.is_empty()).collect())
+    Ok(rows
+        .filter_map(|row| Some((row.get(id)?.trim().to_owned(), row.get(hash)?.clone())))
+        .filter(|(id, _)| !id.is_empty())
+        .collect())
 }
 
 /// RFC 4180: fields in quotes may hold commas, line breaks and doubled quotes.
@@ -170,7 +187,9 @@ mod tests {
 
     #[test]
     fn every_form_of_the_file_gives_the_same_hashes() {
-        let dump = format!("SET x = 1;\nCOPY auth.users (instance_id, id, email, encrypted_password) FROM stdin;\n0\tu1\ta@x\t{HASH}\n0\tu2\tb@x\t\\N\n\\.\n");
+        let dump = format!(
+            "SET x = 1;\nCOPY auth.users (instance_id, id, email, encrypted_password) FROM stdin;\n0\tu1\ta@x\t{HASH}\n0\tu2\tb@x\t\\N\n\\.\n"
+        );
         let csv = format!("email,id,encrypted_password\r\n\"a,\"\"b\"\"@x\",u1,{HASH}\r\nb@x,u2,\r\n");
         let json = format!(r#"[{{"id":"u1","encrypted_password":"{HASH}"}},{{"id":"u2","encrypted_password":null}}]"#);
         for text in [dump, csv, json] {

@@ -84,11 +84,8 @@ impl Call {
 impl Http {
     /// `url`: an address that will be called; without `https`, the system's certificate authorities are not needed.
     pub fn new(url: &str) -> anyhow::Result<Self> {
-        let tls = if url.starts_with("https://") {
-            Tls::new(None, None, "SSL_CERT_FILE")?
-        } else {
-            Tls::trusting_nobody()?
-        };
+        let tls =
+            if url.starts_with("https://") { Tls::new(None, None, "SSL_CERT_FILE")? } else { Tls::trusting_nobody()? };
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(15)));
@@ -109,7 +106,9 @@ impl Http {
             let wait = match &result {
                 Ok(answer) if !is_temporary(answer.status) || attempt >= ATTEMPTS => return result,
                 Ok(answer) => asked_wait(&answer.headers).unwrap_or(backoff(attempt)),
-                Err(_) if attempt >= ATTEMPTS => return result.with_context(|| format!("{} {}", call.method, call.url)),
+                Err(_) if attempt >= ATTEMPTS => {
+                    return result.with_context(|| format!("{} {}", call.method, call.url));
+                }
                 Err(_) => backoff(attempt),
             };
             tokio::time::sleep(wait.min(LONGEST_WAIT)).await;

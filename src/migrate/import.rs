@@ -1,8 +1,8 @@
 //! The import into PocketBase: all rows, then the files, then one announcement for connected clients.
 
 use super::files;
-use super::leftovers::Leftovers;
 use super::ledger::{Counts, Ledger, Rows};
+use super::leftovers::Leftovers;
 use super::mapping::INDEX;
 use super::passes::{self, Event, Filter, STEPS, Target};
 use super::plan::Plan;
@@ -94,7 +94,8 @@ pub async fn run(plan: &Arc<Plan>, pocket: Option<&Pocket>, options: &Options) -
     task.await.context("the passes")??;
     let (mut files_sent, mut bytes_sent) = (0, 0);
     let mut removed = 0;
-    if let (Some(pocket), Some(leftovers), Some(gone)) = (pocket.filter(|_| !options.dry_run), leftovers, &options.gone) {
+    if let (Some(pocket), Some(leftovers), Some(gone)) = (pocket.filter(|_| !options.dry_run), leftovers, &options.gone)
+    {
         removed = leftovers.remove(pocket, gone).await.context("removing what is gone")?;
     }
     if let Some(pocket) = pocket.filter(|_| !options.dry_run) {
@@ -107,7 +108,8 @@ pub async fn run(plan: &Arc<Plan>, pocket: Option<&Pocket>, options: &Options) -
     ledger.flush()?;
     let header = &plan.document.header;
     let is_whole = options.filter.changed.is_none() && options.filter.only.is_none();
-    let balance = is_whole.then(|| ledger.balance(header.table_rows, header.unmapped, plan.document.rows(INDEX))).transpose()?;
+    let balance =
+        is_whole.then(|| ledger.balance(header.table_rows, header.unmapped, plan.document.rows(INDEX))).transpose()?;
     Ok(Summary {
         seconds: started.elapsed().as_secs_f64(),
         messages_seconds,
@@ -125,13 +127,21 @@ pub async fn run(plan: &Arc<Plan>, pocket: Option<&Pocket>, options: &Options) -
     })
 }
 
-async fn write(pocket: Option<&Pocket>, options: &Options, ledger: &Mutex<Ledger>, section: &str, kind: &'static str, rows: Vec<Target>) -> anyhow::Result<()> {
+async fn write(
+    pocket: Option<&Pocket>,
+    options: &Options,
+    ledger: &Mutex<Ledger>,
+    section: &str,
+    kind: &'static str,
+    rows: Vec<Target>,
+) -> anyhow::Result<()> {
     let Some(pocket) = pocket.filter(|_| !options.dry_run) else {
         ledger.lock().written(kind, rows.len() as u64, 0, 0);
         return Ok(());
     };
     let written = pocket.write(passes::collection(kind), body(&rows)?, options.force).await;
-    let written = written.with_context(|| format!("writing {} rows of the kind {kind}, the first {}", rows.len(), rows[0].key))?;
+    let written = written
+        .with_context(|| format!("writing {} rows of the kind {kind}, the first {}", rows.len(), rows[0].key))?;
     let mut ledger = ledger.lock();
     ledger.written(kind, written.created, written.updated, written.unchanged);
     for rejected in &written.rejected {

@@ -43,7 +43,12 @@ impl Ledger {
     /// Reports into `rejects.jsonl`, `repairs.jsonl` and `ids.jsonl`.
     pub fn new(folder: &Path) -> anyhow::Result<Self> {
         let open = |name: &str| -> anyhow::Result<_> { Ok(Some(BufWriter::new(private(&folder.join(name))?))) };
-        Ok(Self { rejects: open("rejects.jsonl")?, repairs: open("repairs.jsonl")?, ids: open("ids.jsonl")?, ..Self::default() })
+        Ok(Self {
+            rejects: open("rejects.jsonl")?,
+            repairs: open("repairs.jsonl")?,
+            ids: open("ids.jsonl")?,
+            ..Self::default()
+        })
     }
 
     /// Counts only.
@@ -81,7 +86,13 @@ impl Ledger {
                 rows.rejected += 1;
             }
         }
-        self.entry(target.kind, &target.key, Some(&target.id), &format!("PocketBase: {reason}"), Some(&target.row.to_string()));
+        self.entry(
+            target.kind,
+            &target.key,
+            Some(&target.id),
+            &format!("PocketBase: {reason}"),
+            Some(&target.row.to_string()),
+        );
     }
 
     pub fn reject(&mut self, kind: &str, key: &str, reason: &str, row: Option<&str>) {
@@ -141,7 +152,10 @@ impl Ledger {
         let rejected: u64 = self.sections.values().map(|rows| rows.rejected).sum();
         let sum = imported + rejected + unmapped + indexes;
         let [all, a, b, c, d] = [table_rows, imported, rejected, unmapped, indexes].map(grouped);
-        ensure!(sum == table_rows, "{all} rows went in, but {a} imported + {b} rejected + {c} unmapped + {d} index lists are accounted for");
+        ensure!(
+            sum == table_rows,
+            "{all} rows went in, but {a} imported + {b} rejected + {c} unmapped + {d} index lists are accounted for"
+        );
         Ok(format!("{all} rows in = {a} imported + {b} rejected + {c} unmapped + {d} index lists"))
     }
 }

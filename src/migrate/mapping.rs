@@ -15,7 +15,15 @@ use std::collections::BTreeMap;
 
 /// Sections of `export.json` with rows of the table, in the file's order.
 pub const SECTIONS: &[&str] = &[
-    "users", "rooms", "direct_rooms", "direct_hidden", "friend_requests", "polls", "notifications", "achievements", "messages",
+    "users",
+    "rooms",
+    "direct_rooms",
+    "direct_hidden",
+    "friend_requests",
+    "polls",
+    "notifications",
+    "achievements",
+    "messages",
 ];
 /// Section of lists that other rows repeat: the rows are counted and kept, not imported.
 pub const INDEX: &str = "indexes";
@@ -69,21 +77,54 @@ const BUILT_IN: &[(&str, &str, &[&str])] = &[
 
 /// Other names of known fields in chats made with Figma Make. The known name wins if a value has both.
 const ALIASES: &[(&str, &[(&str, &str)])] = &[
-    ("messages", &[
-        ("roomId", "room_id"), ("conversationId", "room_id"), ("channelId", "room_id"), ("chatId", "room_id"),
-        ("senderId", "sender_id"), ("userId", "sender_id"), ("user_id", "sender_id"), ("authorId", "sender_id"),
-        ("text", "content"), ("message", "content"), ("createdAt", "created_at"), ("timestamp", "created_at"),
-        ("replyTo", "reply_to"), ("replyToId", "reply_to"), ("editedAt", "edited_at"), ("deletedAt", "deleted_at"),
-    ]),
-    ("users", &[
-        ("userName", "username"), ("displayName", "display_name"), ("name", "display_name"), ("createdAt", "created_at"),
-        ("publicKey", "public_key"), ("avatarUrl", "avatar_url"), ("muted_until", "mute_until"), ("banned_until", "ban_until"),
-        ("lastActivity", "last_activity"), ("statusText", "status_text"), ("blockedUsers", "blocked_users"),
-    ]),
-    ("rooms", &[
-        ("createdBy", "created_by"), ("ownerId", "created_by"), ("createdAt", "created_at"), ("participants", "members"),
-        ("lastRead", "last_read"), ("isFavorites", "is_favorites"),
-    ]),
+    (
+        "messages",
+        &[
+            ("roomId", "room_id"),
+            ("conversationId", "room_id"),
+            ("channelId", "room_id"),
+            ("chatId", "room_id"),
+            ("senderId", "sender_id"),
+            ("userId", "sender_id"),
+            ("user_id", "sender_id"),
+            ("authorId", "sender_id"),
+            ("text", "content"),
+            ("message", "content"),
+            ("createdAt", "created_at"),
+            ("timestamp", "created_at"),
+            ("replyTo", "reply_to"),
+            ("replyToId", "reply_to"),
+            ("editedAt", "edited_at"),
+            ("deletedAt", "deleted_at"),
+        ],
+    ),
+    (
+        "users",
+        &[
+            ("userName", "username"),
+            ("displayName", "display_name"),
+            ("name", "display_name"),
+            ("createdAt", "created_at"),
+            ("publicKey", "public_key"),
+            ("avatarUrl", "avatar_url"),
+            ("muted_until", "mute_until"),
+            ("banned_until", "ban_until"),
+            ("lastActivity", "last_activity"),
+            ("statusText", "status_text"),
+            ("blockedUsers", "blocked_users"),
+        ],
+    ),
+    (
+        "rooms",
+        &[
+            ("createdBy", "created_by"),
+            ("ownerId", "created_by"),
+            ("createdAt", "created_at"),
+            ("participants", "members"),
+            ("lastRead", "last_read"),
+            ("isFavorites", "is_favorites"),
+        ],
+    ),
 ];
 
 impl Mapping {
@@ -123,7 +164,8 @@ impl Mapping {
         };
         let Some(rest) = key.strip_prefix(prefix) else { return Vec::new() };
         let parts: Vec<&str> = rest.splitn(names.len().max(1), ':').collect();
-        let names = names.into_iter().skip(if parts.len() == 1 && !rest.is_empty() && prefix == "message:" { 1 } else { 0 });
+        let names =
+            names.into_iter().skip(if parts.len() == 1 && !rest.is_empty() && prefix == "message:" { 1 } else { 0 });
         names.map(str::to_owned).zip(parts).filter(|(_, part)| !part.is_empty()).collect()
     }
 

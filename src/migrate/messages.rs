@@ -41,7 +41,8 @@ pub fn message(plan: &Plan, record: &Record, out: &mut Out) -> Result<(), String
     });
     let created = created.unwrap_or_else(|| place.created.clone());
     let edited = edited.or_else(|| record.flag("edited").then(|| created.clone())).unwrap_or_default();
-    let later = [Some(edited.clone()), record.date("deleted_at"), record.date("updated_at")].into_iter().flatten().max();
+    let later =
+        [Some(edited.clone()), record.date("deleted_at"), record.date("updated_at")].into_iter().flatten().max();
     let updated = later.filter(|date| *date > created).unwrap_or_else(|| created.clone());
     let row = json!({
         "id": id, "room": place.id, "author": author, "content": content, "type": kind,
@@ -67,7 +68,13 @@ fn author(plan: &Plan, record: &Record, out: &mut Out) -> (String, bool) {
     }
 }
 
-fn content(plan: &Plan, record: &Record, out: &mut Out, id: &str, by_system: bool) -> Result<(&'static str, String), String> {
+fn content(
+    plan: &Plan,
+    record: &Record,
+    out: &mut Out,
+    id: &str,
+    by_system: bool,
+) -> Result<(&'static str, String), String> {
     let given = record.text("type");
     let mut kind = TYPES.iter().find(|kind| **kind == given).copied().unwrap_or_else(|| {
         if !given.is_empty() {
@@ -139,12 +146,16 @@ fn reactions(plan: &Plan, record: &Record, out: &mut Out, message: &str, created
             for (emoji, users) in map {
                 match users.as_array() {
                     Some(users) => pairs.extend(users.iter().filter_map(|user| Some((emoji.as_str(), user.as_str()?)))),
-                    None => out.repair("reactions", &record.key, "reactions", &format!("{emoji:?} has no list of users")),
+                    None => {
+                        out.repair("reactions", &record.key, "reactions", &format!("{emoji:?} has no list of users"))
+                    }
                 }
             }
         }
         Some(Value::Array(list)) => {
-            let user = |entry: &Value| ["userId", "user_id", "user"].iter().find_map(|name| Some(entry.get(name)?.as_str()?.to_owned()));
+            let user = |entry: &Value| {
+                ["userId", "user_id", "user"].iter().find_map(|name| Some(entry.get(name)?.as_str()?.to_owned()))
+            };
             for entry in list {
                 match (entry.get("emoji").and_then(Value::as_str), user(entry)) {
                     (Some(emoji), Some(user)) => reaction(plan, record, out, (message, created), emoji, &user),

@@ -139,7 +139,8 @@ impl Only {
     pub fn of(plan: &Plan, email: &str) -> anyhow::Result<Self> {
         let email = email.trim().to_lowercase();
         let person = plan.users.values().find(|person| person.email == email);
-        let user = person.ok_or_else(|| anyhow::anyhow!("no user of the export has the e-mail address {email}"))?.id.clone();
+        let user =
+            person.ok_or_else(|| anyhow::anyhow!("no user of the export has the e-mail address {email}"))?.id.clone();
         let mut only = Self { users: HashSet::from([user.clone()]), user, rooms: HashSet::new() };
         let ledger = Mutex::new(Ledger::silent());
         for step in STEPS.iter().filter(|step| step.kinds == ["room_members"] || step.kinds == ["rooms"]) {
@@ -155,7 +156,12 @@ impl Only {
         let mut owners = Vec::new();
         for step in STEPS.iter().filter(|step| step.kinds == ["rooms"]) {
             rows_of(plan, step, &Filter::default(), &ledger, |targets| {
-                owners.extend(targets.iter().filter(|t| only.rooms.contains(&t.id)).filter_map(|t| t.row["owner"].as_str().map(str::to_owned)));
+                owners.extend(
+                    targets
+                        .iter()
+                        .filter(|t| only.rooms.contains(&t.id))
+                        .filter_map(|t| t.row["owner"].as_str().map(str::to_owned)),
+                );
                 Ok(())
             })?;
         }
@@ -204,7 +210,11 @@ pub enum Event {
 }
 
 /// Runs all steps in a thread of its own.
-pub fn start(plan: Arc<Plan>, filter: Filter, ledger: Arc<Mutex<Ledger>>) -> (mpsc::Receiver<Event>, tokio::task::JoinHandle<anyhow::Result<()>>) {
+pub fn start(
+    plan: Arc<Plan>,
+    filter: Filter,
+    ledger: Arc<Mutex<Ledger>>,
+) -> (mpsc::Receiver<Event>, tokio::task::JoinHandle<anyhow::Result<()>>) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let task = tokio::task::spawn_blocking(move || {
         for step in STEPS {
@@ -215,7 +225,13 @@ pub fn start(plan: Arc<Plan>, filter: Filter, ledger: Arc<Mutex<Ledger>>) -> (mp
     (receiver, task)
 }
 
-fn produce(plan: &Plan, step: &Step, filter: &Filter, ledger: &Mutex<Ledger>, sender: &mpsc::Sender<Event>) -> anyhow::Result<()> {
+fn produce(
+    plan: &Plan,
+    step: &Step,
+    filter: &Filter,
+    ledger: &Mutex<Ledger>,
+    sender: &mpsc::Sender<Event>,
+) -> anyhow::Result<()> {
     let send = |event| sender.blocking_send(event).map_err(|_| anyhow::anyhow!("stopped"));
     send(Event::Begin(step.label, plan.document.rows(step.section)))?;
     let mut batches: BTreeMap<&'static str, (Vec<Target>, usize)> = BTreeMap::new();
@@ -248,7 +264,13 @@ fn produce(plan: &Plan, step: &Step, filter: &Filter, ledger: &Mutex<Ledger>, se
 }
 
 /// Calls `each` with the targets of every row of a step.
-fn rows_of(plan: &Plan, step: &Step, filter: &Filter, ledger: &Mutex<Ledger>, mut each: impl FnMut(&mut Vec<Target>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn rows_of(
+    plan: &Plan,
+    step: &Step,
+    filter: &Filter,
+    ledger: &Mutex<Ledger>,
+    mut each: impl FnMut(&mut Vec<Target>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut out = Out { kinds: step.kinds, rows: Vec::new(), repairs: Vec::new(), replaced: Vec::new() };
     let only = filter.only.as_deref();
     if step.section == ACCOUNTS {

@@ -123,14 +123,18 @@ impl Draft {
             if let Some(class) = class {
                 *people.classes.entry(class).or_default() += 1;
             }
-            let updated = [account.as_ref().and_then(|a| a.updated.clone()), row.as_ref().and_then(|r| r.updated.clone())];
-            let updated = updated.into_iter().flatten().max().filter(|date| *date > created).unwrap_or_else(|| created.clone());
+            let updated =
+                [account.as_ref().and_then(|a| a.updated.clone()), row.as_ref().and_then(|r| r.updated.clone())];
+            let updated =
+                updated.into_iter().flatten().max().filter(|date| *date > created).unwrap_or_else(|| created.clone());
             if row.is_none() {
                 people.bare.push(hash);
             }
             let verified = account.is_some_and(|account| account.verified);
             let usable = stored.filter(|_| class == Some(Class::Bcrypt));
-            people.users.insert(hash, Person { id, email, username, verified, hash: usable, class, created, updated, repairs });
+            people
+                .users
+                .insert(hash, Person { id, email, username, verified, hash: usable, class, created, updated, repairs });
         }
         people
     }
@@ -138,8 +142,18 @@ impl Draft {
 
 type Repairs = Vec<(&'static str, String)>;
 
-fn email(id: &str, row: Option<&RowBrief>, account: Option<&Account>, taken: &mut HashSet<String>, repairs: &mut Repairs) -> String {
-    let original = account.map(|a| a.email.as_str()).filter(|email| !email.is_empty()).or(row.map(|r| r.email.as_str())).unwrap_or("");
+fn email(
+    id: &str,
+    row: Option<&RowBrief>,
+    account: Option<&Account>,
+    taken: &mut HashSet<String>,
+    repairs: &mut Repairs,
+) -> String {
+    let original = account
+        .map(|a| a.email.as_str())
+        .filter(|email| !email.is_empty())
+        .or(row.map(|r| r.email.as_str()))
+        .unwrap_or("");
     let email = original.trim().to_lowercase();
     let fault = match email.split_once('@') {
         _ if email.is_empty() => "the user has no e-mail address",
@@ -155,7 +169,14 @@ fn email(id: &str, row: Option<&RowBrief>, account: Option<&Account>, taken: &mu
     format!("{id}@{NO_MAIL}")
 }
 
-fn username(id: &str, row: Option<&RowBrief>, account: Option<&Account>, email: &str, taken: &mut HashSet<String>, repairs: &mut Repairs) -> String {
+fn username(
+    id: &str,
+    row: Option<&RowBrief>,
+    account: Option<&Account>,
+    email: &str,
+    taken: &mut HashSet<String>,
+    repairs: &mut Repairs,
+) -> String {
     let names = [row.map(|r| r.username.as_str()), account.map(|a| a.username.as_str())];
     let original = names.into_iter().flatten().map(str::trim).find(|name| !name.is_empty());
     let fallback = email.split('@').next().filter(|_| !email.ends_with(NO_MAIL)).unwrap_or(id);
@@ -268,7 +289,8 @@ fn friends(plan: &Plan, person: &Person, record: &Record, out: &mut Out) {
         let (from, to) = if person.id < other.id { (&person.id, &other.id) } else { (&other.id, &person.id) };
         let created = (&person.created).max(&other.created);
         let id = derived("friend", &[from, to]);
-        let row = json!({"id": id, "from": from, "to": to, "status": "accepted", "created": created, "updated": created});
+        let row =
+            json!({"id": id, "from": from, "to": to, "status": "accepted", "created": created, "updated": created});
         out.push(Target { kind: "friends", id, key: record.key.clone(), row, is_primary: false });
     }
 }
@@ -277,7 +299,12 @@ fn room_keys(plan: &Plan, person: &Person, record: &Record, out: &mut Out) {
     for (room, key) in record.object("room_keys").into_iter().flatten() {
         let (place, key) = (plan.room(room), key.as_str().unwrap_or(""));
         let Some(place) = place.filter(|_| !key.is_empty() && key.len() <= KEY_MAX) else {
-            out.repair("room_keys", &record.key, "room_keys", &format!("room {room:?} is unknown, or the key is no text of up to {KEY_MAX} characters"));
+            out.repair(
+                "room_keys",
+                &record.key,
+                "room_keys",
+                &format!("room {room:?} is unknown, or the key is no text of up to {KEY_MAX} characters"),
+            );
             continue;
         };
         let id = derived("room_key", &[&place.id, &person.id, "1"]);

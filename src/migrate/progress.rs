@@ -35,7 +35,14 @@ impl Progress {
     /// `total` 0: unknown.
     pub fn new(label: &str, total: u64) -> Self {
         let now = Instant::now();
-        Self { label: label.to_owned(), total, done: 0, started: now, printed: now, terminal: std::io::stderr().is_terminal() }
+        Self {
+            label: label.to_owned(),
+            total,
+            done: 0,
+            started: now,
+            printed: now,
+            terminal: std::io::stderr().is_terminal(),
+        }
     }
 
     pub fn add(&mut self, count: u64) {
@@ -78,7 +85,10 @@ impl Progress {
         }
         text += &format!("  {}/s  {}", grouped(rate as u64), clock(elapsed));
         if self.total > self.done && rate > 0.0 {
-            text += &format!("  {} left", clock(Duration::from_secs_f64(((self.total - self.done) as f64 / rate).min(1e6))));
+            text += &format!(
+                "  {} left",
+                clock(Duration::from_secs_f64(((self.total - self.done) as f64 / rate).min(1e6)))
+            );
         }
         text
     }

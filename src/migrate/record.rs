@@ -32,9 +32,10 @@ pub fn records(mapping: &Mapping, section: &str, row: &Row<'_>) -> Result<Vec<Re
     };
     let objects = match value {
         Value::Object(fields) => vec![fields],
-        Value::Array(values) if values.iter().any(Value::is_object) => {
-            values.into_iter().filter_map(|value| if let Value::Object(fields) = value { Some(fields) } else { None }).collect()
-        }
+        Value::Array(values) if values.iter().any(Value::is_object) => values
+            .into_iter()
+            .filter_map(|value| if let Value::Object(fields) = value { Some(fields) } else { None })
+            .collect(),
         Value::Null => return Err("the value is null"),
         _ => return Err("the value is no object"),
     };
@@ -94,7 +95,11 @@ impl Record {
 
     /// The texts of an array; other elements are left out.
     pub fn texts(&self, name: &str) -> Vec<&str> {
-        self.fields.get(name).and_then(Value::as_array).map(|values| values.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+        self.fields
+            .get(name)
+            .and_then(Value::as_array)
+            .map(|values| values.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default()
     }
 
     pub fn object(&self, name: &str) -> Option<&Map<String, Value>> {

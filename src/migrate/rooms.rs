@@ -113,7 +113,11 @@ fn owner(plan: &Plan, record: &Record, out: &mut Out) -> String {
 fn members(plan: &Plan, section: &str, record: &Record, out: &mut Out, room: &str, owner: &str, direct: bool) {
     let pair = users_of(section, record).filter(|_| direct).map(|(a, b)| vec![a, b]);
     let listed: Vec<String> = pair.unwrap_or_else(|| {
-        ["members", "dm_participants", "participants"].iter().flat_map(|name| record.texts(name)).map(str::to_owned).collect()
+        ["members", "dm_participants", "participants"]
+            .iter()
+            .flat_map(|name| record.texts(name))
+            .map(str::to_owned)
+            .collect()
     });
     let mut ids: Vec<&str> = Vec::new();
     let marks = record.object("last_read");
@@ -127,7 +131,12 @@ fn members(plan: &Plan, section: &str, record: &Record, out: &mut Out, room: &st
             continue;
         }
         if direct && ids.len() == 2 {
-            out.repair("room_members", &record.key, "members", &format!("a direct room has two members; left out {original:?}"));
+            out.repair(
+                "room_members",
+                &record.key,
+                "members",
+                &format!("a direct room has two members; left out {original:?}"),
+            );
             continue;
         }
         ids.push(&person.id);

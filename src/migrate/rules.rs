@@ -72,14 +72,18 @@ pub async fn check(_plan: &Plan, pocket: &Pocket, sample: &Sample) -> anyhow::Re
             continue;
         };
         let seen = visible_rooms(pocket, &token).await?;
-        let mut differs = |room: &String, problem: &str| differences.push(json!({"kind": "rules", "id": user, "room": room, "problem": problem}));
+        let mut differs = |room: &String, problem: &str| {
+            differences.push(json!({"kind": "rules", "id": user, "room": room, "problem": problem}))
+        };
         for room in sample.public.iter().chain(rooms).filter(|room| !seen.contains(*room)) {
             differs(room, "the user does not see a room that is theirs or public");
         }
         for room in seen.iter().filter(|room| sample.private.contains(*room) && !rooms.contains(*room)) {
             differs(room, "the user sees a foreign room");
         }
-        if let Some(foreign) = sample.private.iter().filter(|room| !rooms.contains(*room)).max_by_key(|room| sample.messages.get(*room)) {
+        if let Some(foreign) =
+            sample.private.iter().filter(|room| !rooms.contains(*room)).max_by_key(|room| sample.messages.get(*room))
+        {
             if count(pocket, &token, foreign).await? > 0 {
                 differs(foreign, "the user sees messages of a foreign room");
             }
@@ -98,7 +102,12 @@ async fn visible_rooms(pocket: &Pocket, token: &str) -> anyhow::Result<HashSet<S
     for page in 1.. {
         let path = format!("/api/collections/rooms/records?perPage={PAGE}&page={page}&sort=id&fields=id&skipTotal=1");
         let answer: Value = pocket.as_user(token, &path).await?.json()?;
-        let ids: Vec<String> = answer["items"].as_array().into_iter().flatten().filter_map(|item| Some(item["id"].as_str()?.to_owned())).collect();
+        let ids: Vec<String> = answer["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| Some(item["id"].as_str()?.to_owned()))
+            .collect();
         let is_last = ids.len() < PAGE;
         seen.extend(ids);
         if is_last {

@@ -173,7 +173,8 @@ impl Spool {
             let text = line.trim_end();
             let row: Row<'_> = serde_json::from_str(text)?;
             let entry = self.rows.get(&key_hash(&row.key));
-            let here = entry.is_some_and(|entry| entry.offset == offset && self.sections[usize::from(entry.section)].0 == section);
+            let here = entry
+                .is_some_and(|entry| entry.offset == offset && self.sections[usize::from(entry.section)].0 == section);
             if here {
                 each(text)?;
             }

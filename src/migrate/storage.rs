@@ -74,7 +74,9 @@ pub async fn export(source: &Supabase, folder: &Path, spool: &mut Spool) -> anyh
         async move {
             match have {
                 Some(stored) => Ok(stored),
-                None => download(source, folder, &file).await.map_err(|error| format!("{}/{}: {error:#}", file.bucket, file.path)),
+                None => download(source, folder, &file)
+                    .await
+                    .map_err(|error| format!("{}/{}: {error:#}", file.bucket, file.path)),
             }
         }
     }))
@@ -103,7 +105,10 @@ fn is_current(folder: &Path, have: &Stored, listed: &Listed) -> bool {
 async fn buckets(source: &Supabase) -> anyhow::Result<Vec<String>> {
     let answer = source.http.expect(&source.get("/storage/v1/bucket")).await.context("listing the buckets")?;
     let buckets: Vec<Value> = answer.json()?;
-    Ok(buckets.iter().filter_map(|bucket| Some(bucket.get("name").or(bucket.get("id"))?.as_str()?.to_owned())).collect())
+    Ok(buckets
+        .iter()
+        .filter_map(|bucket| Some(bucket.get("name").or(bucket.get("id"))?.as_str()?.to_owned()))
+        .collect())
 }
 
 /// All files of a bucket: by list-v2, else, with an older service, folder by folder.
@@ -168,7 +173,11 @@ async fn download(source: &Supabase, folder: &Path, file: &Listed) -> anyhow::Re
     let local = local(&file.bucket, &file.path);
     let path = folder.join(&local);
     fs::create_dir_all(path.parent().context("no folder")?)?;
-    let call = source.get(&format!("/storage/v1/object/authenticated/{}/{}", encode(&file.bucket, ""), encode(&file.path, "/")));
+    let call = source.get(&format!(
+        "/storage/v1/object/authenticated/{}/{}",
+        encode(&file.bucket, ""),
+        encode(&file.path, "/")
+    ));
     for attempt in 1.. {
         match fetch(source, &call, &path).await {
             Ok((size, sha256)) => {
@@ -191,7 +200,8 @@ struct Refused(u16, String);
 async fn fetch(source: &Supabase, call: &Call, path: &Path) -> anyhow::Result<(u64, String)> {
     let response = source.http.open(call).await?;
     let status = response.status().as_u16();
-    let expected: Option<u64> = response.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
+    let expected: Option<u64> =
+        response.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
     let mut body = response.into_body();
     if status != 200 {
         let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();

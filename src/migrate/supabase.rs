@@ -28,7 +28,9 @@ fn key_headers(key: &str) -> anyhow::Result<Vec<(&'static str, String)>> {
     if key.starts_with("sb_secret_") {
         return Ok(vec![("apikey", key.to_owned())]);
     }
-    let role = role_of(key).context("the key is neither a JSON Web Token nor sb_secret_…; copy it again from the project's API settings")?;
+    let role = role_of(key).context(
+        "the key is neither a JSON Web Token nor sb_secret_…; copy it again from the project's API settings",
+    )?;
     ensure!(
         role != "anon" && role != "authenticated",
         "this is the key of the role \"{role}\", which gets an empty list instead of the rows; take the service_role key"
@@ -68,7 +70,10 @@ fn base64url(text: &str) -> Option<Vec<u8>> {
 impl Supabase {
     pub fn new(url: &str, rest: Option<&str>, key: &str) -> anyhow::Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
-        ensure!(url.starts_with("http://") || url.starts_with("https://"), "the project's URL must begin with https://, as in https://abc.supabase.co");
+        ensure!(
+            url.starts_with("http://") || url.starts_with("https://"),
+            "the project's URL must begin with https://, as in https://abc.supabase.co"
+        );
         let rest = rest.map_or_else(|| format!("{url}/rest/v1"), |rest| rest.trim_end_matches('/').to_owned());
         Ok(Self { http: Http::new(&url)?, rest, url, headers: key_headers(key)? })
     }
@@ -92,7 +97,12 @@ impl Supabase {
         let answer = self.http.expect(&self.rest("/")).await.context("listing the tables")?;
         let description: Value = answer.json()?;
         let paths = description.get("paths").or_else(|| description.get("definitions")).and_then(Value::as_object);
-        let mut tables: Vec<&str> = paths.context("PostgREST lists no tables")?.keys().map(|path| path.trim_start_matches('/')).filter(|path| path.starts_with("kv_store_")).collect();
+        let mut tables: Vec<&str> = paths
+            .context("PostgREST lists no tables")?
+            .keys()
+            .map(|path| path.trim_start_matches('/'))
+            .filter(|path| path.starts_with("kv_store_"))
+            .collect();
         tables.sort_unstable();
         tables.dedup();
         match tables[..] {

@@ -44,7 +44,11 @@ impl Pocket {
             "this PocketBase has no import routes; copy deploy/konvert/pocketbase/pb_hooks and pb_migrations beside its pb_data, and restart it"
         );
         let state: Value = checked(&answer)?;
-        ensure!(state["version"] == VERSION, "the import routes have version {}, this program {VERSION}; take both from one release", state["version"]);
+        ensure!(
+            state["version"] == VERSION,
+            "the import routes have version {}, this program {VERSION}; take both from one release",
+            state["version"]
+        );
         Ok(pocket)
     }
 
@@ -79,7 +83,8 @@ impl Pocket {
             rows: Vec<Value>,
         }
         let body = json!({"ids": ids, "columns": columns}).to_string();
-        let found: Found = checked(&self.http.call(&self.post(&format!("/api/konvert/import/read/{collection}"), body)).await?)?;
+        let found: Found =
+            checked(&self.http.call(&self.post(&format!("/api/konvert/import/read/{collection}"), body)).await?)?;
         Ok(found.rows)
     }
 
@@ -100,7 +105,9 @@ impl Pocket {
         body.extend_from_slice(&content);
         drop(content);
         body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-        let call = self.post("/api/konvert/import/file", body).header("content-type", format!("multipart/form-data; boundary={boundary}"));
+        let call = self
+            .post("/api/konvert/import/file", body)
+            .header("content-type", format!("multipart/form-data; boundary={boundary}"));
         let answer: Value = checked(&self.http.call(&call).await?)?;
         match answer["rejected"].as_str() {
             Some(reason) => bail!("PocketBase: {reason}"),
@@ -135,7 +142,13 @@ impl Pocket {
 }
 
 /// `None` if the login is refused.
-async fn token(http: &Http, url: &str, collection: &str, email: &str, password: &str) -> anyhow::Result<Option<String>> {
+async fn token(
+    http: &Http,
+    url: &str,
+    collection: &str,
+    email: &str,
+    password: &str,
+) -> anyhow::Result<Option<String>> {
     let body = json!({"identity": email, "password": password}).to_string();
     let call = Call::post(format!("{url}/api/collections/{collection}/auth-with-password"), body);
     let answer = http.call(&call).await.with_context(|| format!("is PocketBase running at {url}?"))?;

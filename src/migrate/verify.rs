@@ -97,7 +97,11 @@ impl Checker {
                 continue;
             }
             // Hashes are secrets, also in reports.
-            let (expected, got) = if name == "hash" { (json!("the old hash"), json!("another hash")) } else { (expected.clone(), got.clone()) };
+            let (expected, got) = if name == "hash" {
+                (json!("the old hash"), json!("another hash"))
+            } else {
+                (expected.clone(), got.clone())
+            };
             self.differs(json!({
                 "kind": kind, "id": target.id, "key": target.key, "problem": "differs", "field": name,
                 "expected": short(&expected), "found": short(&got),
@@ -117,7 +121,8 @@ fn is_same(expected: &Value, got: &Value) -> bool {
         Value::Number(number) => number.as_f64() == got.as_f64(),
         Value::Array(list) => match got {
             Value::Array(other) => list == other,
-            Value::String(text) => serde_json::from_str::<Value>(if text.is_empty() { "[]" } else { text }).is_ok_and(|other| other == *expected),
+            Value::String(text) => serde_json::from_str::<Value>(if text.is_empty() { "[]" } else { text })
+                .is_ok_and(|other| other == *expected),
             _ => false,
         },
         expected => expected == got,
@@ -131,7 +136,13 @@ fn short(value: &Value) -> Value {
     }
 }
 
-pub async fn run(plan: &Arc<Plan>, pocket: &Pocket, logins: &[Login], filter: &Filter, with_files: bool) -> anyhow::Result<Report> {
+pub async fn run(
+    plan: &Arc<Plan>,
+    pocket: &Pocket,
+    logins: &[Login],
+    filter: &Filter,
+    with_files: bool,
+) -> anyhow::Result<Report> {
     let started = Instant::now();
     let folder = &plan.document.folder;
     let mut checker = Checker {
@@ -165,7 +176,13 @@ pub async fn run(plan: &Arc<Plan>, pocket: &Pocket, logins: &[Login], filter: &F
     Ok(checker.report)
 }
 
-async fn compare(plan: &Arc<Plan>, pocket: &Pocket, filter: &Filter, checker: &mut Checker, sample: &mut Sample) -> anyhow::Result<()> {
+async fn compare(
+    plan: &Arc<Plan>,
+    pocket: &Pocket,
+    filter: &Filter,
+    checker: &mut Checker,
+    sample: &mut Sample,
+) -> anyhow::Result<()> {
     let ledger = Arc::new(Mutex::new(Ledger::silent()));
     let (mut events, task) = passes::start(Arc::clone(plan), filter.clone(), ledger);
     let (mut step, mut progress) = (0, None);
@@ -175,9 +192,18 @@ async fn compare(plan: &Arc<Plan>, pocket: &Pocket, filter: &Filter, checker: &m
             Event::Rows(kind, rows) => {
                 sample.see(kind, &rows);
                 let ids: Vec<&str> = rows.iter().map(|target| target.id.as_str()).collect();
-                let names: HashSet<&str> = rows.iter().filter_map(|target| target.row.as_object()).flat_map(|row| row.keys()).map(|name| column(name)).filter(|name| *name != "amend").collect();
+                let names: HashSet<&str> = rows
+                    .iter()
+                    .filter_map(|target| target.row.as_object())
+                    .flat_map(|row| row.keys())
+                    .map(|name| column(name))
+                    .filter(|name| *name != "amend")
+                    .collect();
                 let names: Vec<&str> = names.into_iter().collect();
-                let found = pocket.read(passes::collection(kind), &ids, &names).await.with_context(|| format!("reading {kind} ({})", STEPS[step].label))?;
+                let found = pocket
+                    .read(passes::collection(kind), &ids, &names)
+                    .await
+                    .with_context(|| format!("reading {kind} ({})", STEPS[step].label))?;
                 checker.batch(kind, &rows, found);
             }
             Event::Lines(count) => {
@@ -204,7 +230,8 @@ async fn extra(plan: &Plan, pocket: &Pocket, with_files: bool, checker: &mut Che
         if collection == "files" && !with_files {
             continue;
         }
-        let (old, found) = (before.get(&collection).copied().unwrap_or(0), checker.found.get(&collection).copied().unwrap_or(0));
+        let (old, found) =
+            (before.get(&collection).copied().unwrap_or(0), checker.found.get(&collection).copied().unwrap_or(0));
         if old > found {
             checker.differs(json!({
                 "kind": collection, "problem": "PocketBase has rows from before the export that the export does not have",
@@ -236,9 +263,12 @@ async fn compare_files(plan: &Plan, pocket: &Pocket, filter: &Filter, checker: &
         if checker.refused.contains(&format!("files {key}")) {
             checker.report.rejected += 1;
         } else if !answer.is_success() {
-            checker.differs(json!({"kind": "files", "id": file.id, "key": key, "problem": "missing", "found": answer.status}));
+            checker.differs(
+                json!({"kind": "files", "id": file.id, "key": key, "problem": "missing", "found": answer.status}),
+            );
         } else if sha256_hex(&answer.body) != file.stored.sha256 {
-            checker.differs(json!({"kind": "files", "id": file.id, "key": key, "problem": "differs", "field": "content"}));
+            checker
+                .differs(json!({"kind": "files", "id": file.id, "key": key, "problem": "differs", "field": "content"}));
         } else {
             checker.report.files += 1;
         }
@@ -260,14 +290,18 @@ fn refused(folder: &Path) -> HashSet<String> {
 
 /// The report for people.
 pub fn text(report: &Report) -> String {
-    let mut lines: Vec<String> = report.compared.iter().map(|(kind, count)| format!("{kind:<18} {:>11} compared", grouped(*count))).collect();
+    let mut lines: Vec<String> =
+        report.compared.iter().map(|(kind, count)| format!("{kind:<18} {:>11} compared", grouped(*count))).collect();
     lines.push(format!(
         "{} password hashes, {} encrypted contents and keys, {} files are the same byte for byte",
         grouped(report.password_hashes),
         grouped(report.encrypted),
         grouped(report.files)
     ));
-    lines.push(format!("{} users see what they saw, and nothing else; {} logins with a known password worked", report.users_sampled, report.logins));
+    lines.push(format!(
+        "{} users see what they saw, and nothing else; {} logins with a known password worked",
+        report.users_sampled, report.logins
+    ));
     if report.rejected > 0 {
         lines.push(format!("{} rows were rejected by the import (rejects.jsonl)", grouped(report.rejected)));
     }
