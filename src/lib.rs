@@ -21,8 +21,6 @@
 //! Beside the server: [`init`] writes PocketBase's side into a directory, [`dev`] runs both with a demo, and
 //! [`doctor`] checks an installation.
 //!
-//! With the feature `migrate`, the module `migrate` moves a chat from Supabase, for the binary konvert-migrate.
-//!
 //! A [`channel`]'s kind says what the channel carries and how clients subscribe: numbered publications with a
 //! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
 //!
@@ -45,18 +43,16 @@ mod control;
 pub mod dev;
 pub mod doctor;
 pub mod event;
-mod hex;
+pub mod hex;
 pub mod hub;
 pub mod init;
 pub mod limits;
 pub mod members;
 pub mod metrics;
-#[cfg(feature = "migrate")]
-pub mod migrate;
 pub mod outbox;
 pub mod pocketbase;
 pub mod protocol;
-mod random;
+pub mod random;
 pub mod relay;
 mod revocation;
 pub mod server;
@@ -66,5 +62,5 @@ pub mod signature;
 mod socket;
 pub mod stream;
 pub mod tasks;
-mod tls;
+pub mod tls;
 mod updates;

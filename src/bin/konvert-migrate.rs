@@ -1,17 +1,23 @@
-//! konvert-migrate: moves a chat from Supabase to PocketBase.
+//! konvert-migrate: moves a chat from Supabase to PocketBase. Its parts are in src/migrate/; from the gateway it takes
+//! TLS and names.
+
+#![warn(clippy::unwrap_used)]
+
+#[path = "../migrate/mod.rs"]
+mod migrate;
 
 use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use konvert_gateway::migrate::document::Document;
-use konvert_gateway::migrate::export::{self, Hashes};
-use konvert_gateway::migrate::import;
-use konvert_gateway::migrate::mapping::Mapping;
-use konvert_gateway::migrate::passes::{Filter, Only};
-use konvert_gateway::migrate::plan::Plan;
-use konvert_gateway::migrate::progress::{be_quiet, grouped, say};
-use konvert_gateway::migrate::supabase::Supabase;
-use konvert_gateway::migrate::target::Pocket;
-use konvert_gateway::migrate::verify::{self, Login};
+use migrate::document::Document;
+use migrate::export::{self, Hashes};
+use migrate::import;
+use migrate::mapping::Mapping;
+use migrate::passes::{Filter, Only};
+use migrate::plan::Plan;
+use migrate::progress::{be_quiet, grouped, say};
+use migrate::supabase::Supabase;
+use migrate::target::Pocket;
+use migrate::verify::{self, Login};
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 
 use super::ids::sha256_hex;
 use super::mapping::Mapping;
-use crate::hex;
+use konvert_gateway::hex;
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,7 @@ use super::record::Row;
 use super::spool::{Spool, UNMAPPED};
 use super::storage;
 use super::supabase::{PAGE, Supabase};
-use crate::random;
+use konvert_gateway::random;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! HTTP client with retries: backoff after network errors and temporary statuses, and `Retry-After` respected.
 
-use crate::tls::Tls;
+use konvert_gateway::tls::Tls;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};

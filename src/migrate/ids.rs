@@ -1,7 +1,7 @@
 //! Ids of PocketBase's records, derived from the old ids. The same old id always yields the same new id, so that a
 //! repeated import finds its records.
 
-use crate::hex;
+use konvert_gateway::hex;
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
 /// The id of a record: a UUID loses its dashes, which can be put back. Other ids that fit PocketBase stay. All others

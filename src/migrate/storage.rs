@@ -6,7 +6,7 @@ use super::mapping::FILES;
 use super::progress::Progress;
 use super::spool::Spool;
 use super::supabase::Supabase;
-use crate::hex;
+use konvert_gateway::hex;
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::digest;
 use futures_util::StreamExt;

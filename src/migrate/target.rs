@@ -96,7 +96,7 @@ impl Pocket {
     }
 
     pub async fn file(&self, meta: &Value, content: Vec<u8>) -> anyhow::Result<()> {
-        let boundary = format!("konvert-{}", crate::random::token::<16>());
+        let boundary = format!("konvert-{}", konvert_gateway::random::token::<16>());
         let mut body = format!(
             "--{boundary}\r\nContent-Disposition: form-data; name=\"meta\"\r\n\r\n{meta}\r\n--{boundary}\r\n\
              Content-Disposition: form-data; name=\"file\"; filename=\"file\"\r\nContent-Type: application/octet-stream\r\n\r\n"
