@@ -178,7 +178,7 @@ export class PocketBase {
           return fetch(`${pb.url}/api/health`).then((r) => r.ok, () => false);
         },
         "PocketBase to listen",
-        60_000,
+        Number(process.env.PATIENCE ?? 60_000),
       );
       pb.root = await pb.login(...SUPERUSER, "_superusers");
     } catch (err) {

@@ -92,7 +92,8 @@ function read(e) {
 
 /**
  * Removes imported records that the old chat no longer has: {ids}, or {column, parents, keep}: all records of these
- * parents but those to keep. Records that users have made here have ids of another length and stay.
+ * parents but those to keep. Records that users have made here have ids of another length and stay. Records that go with
+ * a removed record are relayed as deleted.
  */
 function remove(e) {
   return answer(e, () => {

@@ -1,7 +1,7 @@
 // Imported files: avatars of users and rooms, and the files that users have sent.
 
 const { refuse, answer, transaction, find } = require(`${__hooks}/konvert/call.js`);
-const { importing, reasonOf } = require(`${__hooks}/konvert/import_records.js`);
+const { importing, keepTime, reasonOf } = require(`${__hooks}/konvert/import_records.js`);
 
 /** Field of the file by kind. */
 const FIELDS = { users: "avatar", rooms: "avatar", files: "file" };
@@ -34,11 +34,11 @@ function store(tx, meta, field, file) {
     if (meta.kind !== "files") refuse.missing(`No such record in ${meta.kind}.`);
     record = new Record(tx.findCollectionByNameOrId("files"), { id: meta.id, owner: meta.owner, path: meta.path });
   }
-  const [created, updated] = [record.isNew() ? meta.created : "", record.isNew() ? meta.created : record.getString("updated")];
+  const updated = record.isNew() ? meta.created : record.getString("updated");
+  if (record.isNew()) for (const name of ["created", "updated"]) record.setRaw(name, new DateTime(meta.created));
   record.set(field, file);
-  if (created) record.setRaw("created", new DateTime(created));
-  if (updated) record.setRaw("updated", new DateTime(updated));
   tx.saveWithContext(importing(), record);
+  keepTime(tx, meta.kind, record, updated);
   return { saved: true };
 }
 

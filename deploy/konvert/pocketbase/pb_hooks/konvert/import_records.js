@@ -61,6 +61,7 @@ class Importer {
   store(record, row) {
     for (const name of ["created", "updated"]) if (row[name]) record.setRaw(name, new DateTime(row[name]));
     this.tx.saveWithContext(importing(), record);
+    if (row.updated) keepTime(this.tx, this.kind, record, row.updated);
   }
 
   differs(record, row) {
@@ -76,6 +77,13 @@ class Importer {
     const stored = isJson ? JSON.parse(record.getString(name) || "null") : record.getStringSlice(name);
     return JSON.stringify(stored) === JSON.stringify(value);
   }
+}
+
+/** Sets `updated` to a time that PocketBase has replaced, since the time had not changed. */
+function keepTime(tx, kind, record, updated) {
+  if (record.getString("updated") === updated) return;
+  const sql = `UPDATE ${kind} SET updated = {:updated} WHERE id = {:id}`;
+  tx.nonconcurrentDB().newQuery(sql).bind({ updated, id: record.id }).execute();
 }
 
 /** Sets a bcrypt hash as it is; tokens of the user become invalid. */
@@ -95,4 +103,4 @@ function reasonOf(err) {
   return text.slice(0, 500);
 }
 
-module.exports = { Importer, importing, reasonOf };
+module.exports = { Importer, importing, keepTime, reasonOf };
