@@ -93,14 +93,21 @@ fn command() -> Command {
     };
     Command::new("konvert-migrate")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Moves a chat from Supabase (made with Figma Make) to PocketBase: users with their passwords, rooms, messages, files")
+        .about("Moves a chat from Supabase to PocketBase: users with their passwords, rooms, messages, files")
         .after_help(HELP)
         .subcommand_required(true)
         .subcommand(base("export", "Read everything from Supabase into a directory").args(&from).arg(again))
         .subcommand(base("import", "Write the export into PocketBase").args(&to).args([force.clone(), dry]))
         .subcommand(base("verify", "Compare every row and file of the export with PocketBase").args(&to))
-        .subcommand(base("auto", "export, import and verify, with one question before writing").args(&from).args(&to).args([force, yes.clone()]))
-        .subcommand(base("delta", "Import what has changed in Supabase since the export").args(&from).args(&to).arg(yes))
+        .subcommand(
+            base("auto", "export, import and verify, with one question before writing")
+                .args(&from)
+                .args(&to)
+                .args([force, yes.clone()]),
+        )
+        .subcommand(
+            base("delta", "Import what has changed in Supabase since the export").args(&from).args(&to).arg(yes),
+        )
 }
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
@@ -158,9 +165,7 @@ impl Job<'_> {
             (Some(path), _) => Hashes::File(path.into()),
             (None, Ok(url)) if !url.is_empty() => Hashes::Postgres(url),
             _ => {
-                say(
-                    "no password hashes: without --hashes or SUPABASE_DB_URL, users need a reset link or the first-login bridge",
-                );
+                say("no password hashes: without --hashes or SUPABASE_DB_URL, users need a reset link");
                 Hashes::None
             }
         };

@@ -3,9 +3,9 @@
 
 use super::ids::sha256_hex;
 use super::mapping::Mapping;
-use konvert_gateway::hex;
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::digest;
+use konvert_gateway::hex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

@@ -72,7 +72,9 @@ pub fn poll(plan: &Plan, record: &Record, out: &mut Out) -> Result<(), String> {
             }
             counts[index] += 1;
             let vote = derived("vote", &[&id, &person.id]);
-            let row = json!({"id": vote, "poll": id, "user": person.id, "option": index, "created": created, "updated": created});
+            let row = json!({
+                "id": vote, "poll": id, "user": person.id, "option": index, "created": created, "updated": created,
+            });
             out.secondary("poll_votes", &vote, &record.key, row);
         }
     }

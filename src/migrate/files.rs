@@ -138,7 +138,8 @@ pub async fn import(
     filter: &Filter,
     ledger: &Arc<Mutex<Ledger>>,
 ) -> anyhow::Result<(u64, u64)> {
-    for stored in &plan.files.orphans {
+    let is_whole = filter.changed.is_none() && filter.only.is_none();
+    for stored in plan.files.orphans.iter().filter(|_| is_whole) {
         let key = storage::key(&stored.bucket, &stored.path);
         ledger.lock().reject(
             "files",
@@ -208,7 +209,9 @@ async fn upload(plan: &Plan, pocket: &Pocket, file: &Placed) -> anyhow::Result<O
     );
     let created =
         super::dates::parse(&json!(file.stored.created_at)).unwrap_or_else(|| plan.document.header.exported_at.clone());
-    let meta = json!({"kind": file.kind, "id": file.id, "owner": file.owner, "path": file.path, "name": file.name, "created": created});
+    let meta = json!({
+        "kind": file.kind, "id": file.id, "owner": file.owner, "path": file.path, "name": file.name, "created": created,
+    });
     let size = content.len() as u64;
     pocket.file(&meta, content).await?;
     Ok(Some(size))

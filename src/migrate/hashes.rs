@@ -1,8 +1,8 @@
 //! Password hashes of `auth.users`: from PostgreSQL, a CSV or JSON of the SQL editor, or a `pg_dump` of the table. The
 //! admin API has none.
 
-use konvert_gateway::tls::Tls;
 use anyhow::{Context, bail};
+use konvert_gateway::tls::Tls;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;

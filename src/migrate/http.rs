@@ -1,6 +1,5 @@
 //! HTTP client with retries: backoff after network errors and temporary statuses, and `Retry-After` respected.
 
-use konvert_gateway::tls::Tls;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -10,6 +9,7 @@ use hyper::{Method, Request, Response};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use konvert_gateway::tls::Tls;
 use std::time::Duration;
 
 /// Maximum bytes of an answer that is kept in memory.

@@ -1,8 +1,8 @@
 //! Ids of PocketBase's records, derived from the old ids. The same old id always yields the same new id, so that a
 //! repeated import finds its records.
 
-use konvert_gateway::hex;
 use aws_lc_rs::digest::{Context, SHA256, digest};
+use konvert_gateway::hex;
 
 /// The id of a record: a UUID loses its dashes, which can be put back. Other ids that fit PocketBase stay. All others
 /// are replaced by a hash, whose first letter no UUID has; the original is listed in `ids.jsonl`.

@@ -181,11 +181,13 @@ fn reaction(plan: &Plan, record: &Record, out: &mut Out, (message, created): (&s
         return out.repair("reactions", &record.key, "reactions", "an emoji must have 1 to 64 characters");
     }
     let id = derived("reaction", &[message, &person.id, emoji]);
-    let row = json!({"id": id, "message": message, "user": person.id, "emoji": emoji, "created": created, "updated": created});
+    let row = json!({
+        "id": id, "message": message, "user": person.id, "emoji": emoji, "created": created, "updated": created,
+    });
     out.secondary("reactions", &id, &record.key, row);
 }
 
-/// The latest of the dates, for rows whose own time is not known.
+/// The first of several fields that holds a date.
 pub fn first_date(record: &Record, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| dates::parse(record.fields.get(*name)?))
 }

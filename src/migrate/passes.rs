@@ -1,7 +1,6 @@
 //! The passes over the export, in the order in which records may refer to each other. A pass turns the rows of one
 //! section into rows of PocketBase's collections, in batches through a bounded queue.
 
-use super::document::Document;
 use super::extras;
 use super::ids::compact;
 use super::ledger::Ledger;
@@ -296,6 +295,11 @@ fn rows_of(
         }
         let failed = transform(plan, mapping, step.section, &row, &mut out);
         out.rows.retain(|target| only.is_none_or(|only| only.wants(target)));
+        if only.is_some() && out.rows.is_empty() {
+            out.repairs.clear();
+            out.replaced.clear();
+            return Ok(());
+        }
         let mut ledger = ledger.lock();
         if step.counts && only.is_none() {
             ledger.row(step.section, line, &row.key, failed);
@@ -351,9 +355,4 @@ fn hidden(plan: &Plan, record: &Record) -> Result<(), String> {
         return Err("the direct room or the user is gone".to_owned());
     }
     record.date("hidden_at").map(|_| ()).ok_or_else(|| "no date".to_owned())
-}
-
-/// Rows of the table that a document has in all sections.
-pub fn table_rows(document: &Document) -> u64 {
-    super::mapping::SECTIONS.iter().map(|section| document.rows(section)).sum()
 }

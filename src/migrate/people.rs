@@ -269,7 +269,9 @@ fn blocked(plan: &Plan, person: &Person, record: &Record, out: &mut Out) {
         }
     }
     if !ids.is_empty() {
-        let row = json!({"id": person.id, "blocked": ids, "created": person.created, "updated": person.updated, "amend": true});
+        let row = json!({
+            "id": person.id, "blocked": ids, "created": person.created, "updated": person.updated, "amend": true,
+        });
         out.push(Target { kind: "blocked", id: person.id.clone(), key: record.key.clone(), row, is_primary: false });
     }
 }

@@ -29,12 +29,9 @@ impl Sample {
         Self { rooms_of, ..Self::default() }
     }
 
-    pub fn len(&self) -> usize {
+    /// Number of users.
+    pub fn size(&self) -> usize {
         self.rooms_of.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.rooms_of.is_empty()
     }
 
     /// Takes note of expected rows.
@@ -64,7 +61,7 @@ impl Sample {
 }
 
 /// The differences between what users should see and what they see.
-pub async fn check(_plan: &Plan, pocket: &Pocket, sample: &Sample) -> anyhow::Result<Vec<Value>> {
+pub async fn check(pocket: &Pocket, sample: &Sample) -> anyhow::Result<Vec<Value>> {
     let mut differences = Vec::new();
     for (user, rooms) in &sample.rooms_of {
         let Ok(token) = pocket.impersonate(user).await else {

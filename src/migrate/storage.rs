@@ -6,11 +6,11 @@ use super::mapping::FILES;
 use super::progress::Progress;
 use super::spool::Spool;
 use super::supabase::Supabase;
-use konvert_gateway::hex;
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::digest;
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
+use konvert_gateway::hex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs;
@@ -141,7 +141,8 @@ async fn list_folders(source: &Supabase, bucket: &str, into: &mut Vec<Listed>) -
     let mut folders = vec![String::new()];
     while let Some(prefix) = folders.pop() {
         for page in 0.. {
-            let body = json!({"prefix": prefix, "limit": PAGE, "offset": page * PAGE, "sortBy": {"column": "name", "order": "asc"}});
+            let order = json!({"column": "name", "order": "asc"});
+            let body = json!({"prefix": prefix, "limit": PAGE, "offset": page * PAGE, "sortBy": order});
             let target = format!("/storage/v1/object/list/{}", encode(bucket, ""));
             let objects: Vec<Value> = source.http.expect(&source.post(&target, body.to_string())).await?.json()?;
             for object in &objects {

@@ -33,7 +33,8 @@ fn key_headers(key: &str) -> anyhow::Result<Vec<(&'static str, String)>> {
     )?;
     ensure!(
         role != "anon" && role != "authenticated",
-        "this is the key of the role \"{role}\", which gets an empty list instead of the rows; take the service_role key"
+        "this is the key of the role \"{role}\", which gets an empty list instead of the rows; take the service_role \
+         key"
     );
     Ok(vec![("apikey", key.to_owned()), ("authorization", format!("Bearer {key}"))])
 }

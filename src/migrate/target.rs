@@ -41,7 +41,8 @@ impl Pocket {
         let answer = pocket.http.call(&pocket.get("/api/konvert/import")).await?;
         ensure!(
             answer.status != 404,
-            "this PocketBase has no import routes; copy deploy/konvert/pocketbase/pb_hooks and pb_migrations beside its pb_data, and restart it"
+            "this PocketBase has no import routes; copy deploy/konvert/pocketbase/pb_hooks and pb_migrations beside its \
+             pb_data, and restart it"
         );
         let state: Value = checked(&answer)?;
         ensure!(

@@ -158,10 +158,10 @@ pub async fn run(
     }
     if filter.only.is_none() && filter.changed.is_none() {
         extra(plan, pocket, with_files, &mut checker).await?;
-        for difference in rules::check(plan, pocket, &sample).await? {
+        for difference in rules::check(pocket, &sample).await? {
             checker.differs(difference);
         }
-        checker.report.users_sampled = sample.len() as u64;
+        checker.report.users_sampled = sample.size() as u64;
     }
     for (email, password) in logins {
         if pocket.can_log_in(email, password).await? {
@@ -234,7 +234,7 @@ async fn extra(plan: &Plan, pocket: &Pocket, with_files: bool, checker: &mut Che
             (before.get(&collection).copied().unwrap_or(0), checker.found.get(&collection).copied().unwrap_or(0));
         if old > found {
             checker.differs(json!({
-                "kind": collection, "problem": "PocketBase has rows from before the export that the export does not have",
+                "kind": collection, "problem": "rows from before the export that the export does not have",
                 "expected": found, "found": old,
             }));
         }
