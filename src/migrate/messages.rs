@@ -13,6 +13,19 @@ const CONTENT_MAX: usize = 64 << 10;
 const EMOJI_MAX: usize = 64;
 const MENTIONS_MAX: usize = 100;
 
+/// Whether PocketBase takes a content, given as JSON.
+pub fn is_content(json: Option<&str>) -> bool {
+    match json {
+        None | Some("null") => false,
+        // No character is shorter than a byte.
+        Some(json) if json.len() <= CONTENT_MAX => true,
+        Some(json) => match serde_json::from_str(json) {
+            Ok(Value::String(text)) => text.chars().count() <= CONTENT_MAX,
+            _ => json.chars().count() <= CONTENT_MAX,
+        },
+    }
+}
+
 /// A message row: the message and its reactions.
 pub fn message(plan: &Plan, record: &Record, out: &mut Out) -> Result<(), String> {
     let original = record.text("id");

@@ -7,12 +7,14 @@ use super::files::{self, FilePlan};
 use super::hashes::Class;
 use super::ids::{compact, target};
 use super::mapping::{ACCOUNTS, FILES, HASHES};
+use super::messages;
 use super::people::{self, Person};
 use super::record::{Record, Row, records};
 use super::rooms::{direct_id, room_id};
 use super::spool::key_hash;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -53,6 +55,8 @@ struct Brief<'a> {
     id: Cow<'a, str>,
     #[serde(borrow)]
     room_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
 }
 
 impl Plan {
@@ -118,7 +122,8 @@ impl Draft {
             FILES => return self.files.extend(serde_json::from_str(row.value.get())),
             "messages" => {
                 if let Ok(brief) = serde_json::from_str::<Brief<'_>>(row.value.get()) {
-                    return self.message(&row.key, &brief.id, &brief.room_id);
+                    let content = brief.content.map(RawValue::get);
+                    return self.message(&row.key, &brief.id, &brief.room_id, messages::is_content(content));
                 }
             }
             _ => {}
@@ -128,8 +133,9 @@ impl Draft {
         }
     }
 
-    fn message(&mut self, key: &str, id: &str, room: &str) {
-        if id.is_empty() || room.is_empty() {
+    /// Rows that will be rejected are left out, since nothing may refer to their messages.
+    fn message(&mut self, key: &str, id: &str, room: &str, is_content: bool) {
+        if id.is_empty() || room.is_empty() || !is_content {
             return;
         }
         let id = compact(&target(id));
@@ -142,7 +148,11 @@ impl Draft {
 
     fn record(&mut self, section: &str, record: &Record) {
         match section {
-            "messages" => self.message(&record.key, &record.text("id"), &record.text("room_id")),
+            "messages" => {
+                let content = record.fields.get("content").map(Value::to_string);
+                let is_content = messages::is_content(content.as_deref());
+                self.message(&record.key, &record.text("id"), &record.text("room_id"), is_content);
+            }
             "users" => self.user(record),
             "rooms" | "direct_rooms" => self.room(section, record),
             "direct_hidden" => {

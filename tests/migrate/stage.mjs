@@ -84,7 +84,8 @@ for table in sys.argv[2].split(","):
     columns = sorted(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
     columns = [c for c in columns if c != "tokenKey" and not (table == "users" and c == "password")]
     digest, count = hashlib.sha256(), 0
-    for row in db.execute(f"SELECT {','.join('"' + c + '"' for c in columns)} FROM {table} ORDER BY id"):
+    names = ",".join(f"[{c}]" for c in columns)
+    for row in db.execute(f"SELECT {names} FROM {table} ORDER BY id"):
         digest.update(repr(row).encode()); count += 1
     out[table] = [count, digest.hexdigest()]
 print(json.dumps(out))`;
