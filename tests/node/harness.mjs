@@ -37,7 +37,8 @@ export function next(emitter, event, fits = () => true, milliseconds = 10_000) {
 
 /** A child process that writes into a log. */
 export class Server {
-  constructor(name, command, args, { env = {}, folder, stdout } = {}) {
+  /** `owner`: {uid, gid} of the process, for programs that refuse to run as root. */
+  constructor(name, command, args, { env = {}, folder, stdout, owner } = {}) {
     this.name = name;
     this.log = join(folder, `${name}.log`);
     const log = openSync(this.log, "a");
@@ -45,6 +46,7 @@ export class Server {
       cwd: folder,
       env: { ...process.env, ...env },
       stdio: ["ignore", stdout ?? log, log],
+      ...owner,
     });
     closeSync(log);
     this.ended = new Promise((done) => {

@@ -152,7 +152,7 @@ export function run(folder, args, env = {}, binary = POCKETBASE) {
     env: { ...process.env, GATEWAY_SECRET: SECRET, ...env },
     encoding: "utf8",
     input: "y\n", // migrate down asks
-    timeout: 20_000,
+    timeout: 60_000,
   });
   if (ended.error) throw ended.error;
   return { status: ended.status, output: ended.stdout + ended.stderr };

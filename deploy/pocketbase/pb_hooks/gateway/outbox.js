@@ -25,6 +25,9 @@ const { joinTransaction } = require(`${__hooks}/gateway/transaction.js`);
 /** Maximum channels of a row; more channels take several rows. The gateway accepts 1,000, of 1,024 bytes each. */
 const MAX_CHANNELS = 500;
 
+/** Key in an event's context: true for records of an import, which the import announces as a whole at its end. */
+const IMPORT = "gateway.import";
+
 const NONE = [];
 
 const create = (e) => write(e, created);
@@ -72,6 +75,7 @@ let under = null;
 
 /** Continues a record event. If the write matters to the gateway, `work` continues the event in a transaction. */
 function write(e, work) {
+  if (e.context && e.context.value(IMPORT)) return e.next();
   const { app, record } = e;
   notice(app);
   const collection = record.tableName(); // the name; cheaper than record.collection().name
