@@ -32,8 +32,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 logs=${CARGO_TARGET_DIR:-$root/target}/test-logs
 # The gateway and its tests are optimised only a little, since full optimisation doubles the build time. The
-# dependencies are built as in a release.
-build=(--release --config profile.release.package.konvert-gateway.opt-level=1)
+# dependencies are built as in a release. With konvert-migrate, so that all suites share one build.
+build=(--release --features migrate --config profile.release.package.konvert-gateway.opt-level=1)
 
 usage() { sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"; }
 say() { printf '\n== %s\n' "$*"; }

@@ -40,8 +40,14 @@ $app.rootCmd.addCommand(
       if (!folder) throw new Error("snapshot: name a folder that does not exist yet");
       $os.mkdirAll(folder, 0o700);
       const quoted = (name) => `'${$filepath.join(folder, name).replaceAll("'", "''")}'`;
-      $app.db().newQuery(`VACUUM INTO ${quoted("data.db")}`).execute();
-      $app.auxDB().newQuery(`VACUUM INTO ${quoted("auxiliary.db")}`).execute();
+      $app
+        .db()
+        .newQuery(`VACUUM INTO ${quoted("data.db")}`)
+        .execute();
+      $app
+        .auxDB()
+        .newQuery(`VACUUM INTO ${quoted("auxiliary.db")}`)
+        .execute();
     },
   }),
 );
@@ -52,7 +58,8 @@ $app.rootCmd.addCommand(
     use: "remove-snapshot",
     short: "Remove the folder of a snapshot",
     run: (_command, args) => {
-      if (!args[0] || $filepath.base(args[0]) !== ".snapshot") throw new Error("remove-snapshot: name a folder .snapshot");
+      if (!args[0] || $filepath.base(args[0]) !== ".snapshot")
+        throw new Error("remove-snapshot: name a folder .snapshot");
       $os.removeAll(args[0]);
     },
   }),
@@ -69,12 +76,19 @@ $app.rootCmd.addCommand(
         db.newQuery(query).all(found);
         return Array.from(found);
       };
-      for (const [name, db] of [["data", $app.db()], ["auxiliary", $app.auxDB()]]) {
+      for (const [name, db] of [
+        ["data", $app.db()],
+        ["auxiliary", $app.auxDB()],
+      ]) {
         const check = all(db, "PRAGMA integrity_check", { integrity_check: "" }).map((row) => row.integrity_check);
         if (check.join() !== "ok") throw new Error(`rows: ${name}.db is damaged: ${check.join("; ")}`);
-        const tables = all(db, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name", { name: "" });
+        const tables = all(
+          db,
+          "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
+          { name: "" },
+        );
         for (const table of tables) {
-          const quoted = '"' + table.name.replaceAll('"', '""') + '"';
+          const quoted = `"${table.name.replaceAll('"', '""')}"`;
           const [{ count }] = all(db, `SELECT count(*) AS count FROM ${quoted}`, { count: 0 });
           console.log(`rows ${name} ${table.name} ${count}`);
         }

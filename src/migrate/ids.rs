@@ -50,10 +50,10 @@ pub fn derived(kind: &str, parts: &[&str]) -> String {
 
 /// A compact form of an id for sets: equal for equal ids.
 pub fn compact(id: &str) -> u128 {
-    if id.len() == 32 {
-        if let Ok(number) = u128::from_str_radix(id, 16) {
-            return number;
-        }
+    if id.len() == 32
+        && let Ok(number) = u128::from_str_radix(id, 16)
+    {
+        return number;
     }
     let hash = digest(&SHA256, id.as_bytes());
     hash.as_ref()[..16].iter().fold(0, |number, byte| number << 8 | u128::from(*byte))

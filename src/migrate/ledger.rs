@@ -80,11 +80,11 @@ impl Ledger {
     /// A row that PocketBase has refused. `section`: of the old row.
     pub fn refused(&mut self, section: &str, target: &Target, reason: &str) {
         self.kinds.entry(target.kind.to_owned()).or_default().rejected += 1;
-        if target.is_primary {
-            if let Some(rows) = self.sections.get_mut(section) {
-                rows.imported = rows.imported.saturating_sub(1);
-                rows.rejected += 1;
-            }
+        if target.is_primary
+            && let Some(rows) = self.sections.get_mut(section)
+        {
+            rows.imported = rows.imported.saturating_sub(1);
+            rows.rejected += 1;
         }
         self.entry(
             target.kind,

@@ -139,10 +139,10 @@ impl Draft {
             return;
         }
         let id = compact(&target(id));
-        if self.messages.contains_key(&id) {
-            self.duplicates.insert(key_hash(key));
+        if let std::collections::hash_map::Entry::Vacant(e) = self.messages.entry(id) {
+            e.insert(compact(&room_id(room)));
         } else {
-            self.messages.insert(id, compact(&room_id(room)));
+            self.duplicates.insert(key_hash(key));
         }
     }
 

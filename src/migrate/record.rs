@@ -45,10 +45,10 @@ pub fn records(mapping: &Mapping, section: &str, row: &Row<'_>) -> Result<Vec<Re
 
 fn known(mapping: &Mapping, section: &str, row: &Row<'_>, mut fields: Map<String, Value>, single: bool) -> Record {
     mapping.renames(section, &row.key, |old, known| {
-        if is_absent(fields.get(known)) {
-            if let Some(value) = fields.get(old).filter(|value| !value.is_null()).cloned() {
-                fields.insert(known.to_owned(), value);
-            }
+        if is_absent(fields.get(known))
+            && let Some(value) = fields.get(old).filter(|value| !value.is_null()).cloned()
+        {
+            fields.insert(known.to_owned(), value);
         }
     });
     for (name, part) in mapping.parts(&row.key) {

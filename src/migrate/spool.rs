@@ -99,11 +99,12 @@ impl Spool {
     /// Enters a row. Returns whether the row is new or has another value.
     pub fn put(&mut self, section: &str, key: &str, value: &str) -> anyhow::Result<bool> {
         let (hash, digest) = (key_hash(key), short_hash(value.as_bytes()));
-        if let Some(entry) = self.rows.get_mut(&hash) {
-            if entry.value == digest && self.sections[usize::from(entry.section)].0 == section {
-                entry.pass = self.pass;
-                return Ok(false);
-            }
+        if let Some(entry) = self.rows.get_mut(&hash)
+            && entry.value == digest
+            && self.sections[usize::from(entry.section)].0 == section
+        {
+            entry.pass = self.pass;
+            return Ok(false);
         }
         let index = self.sections.iter().position(|(name, ..)| name == section).context("no such section")?;
         let (_, out, offset) = &mut self.sections[index];

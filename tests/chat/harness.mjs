@@ -58,7 +58,11 @@ export class ChatLab extends Lab {
 
   /** A new browser profile. `options`: as for playwright's newContext. */
   async context(t, options = {}) {
-    const context = await this.browser.newContext({ locale: "en-GB", viewport: { width: 1280, height: 800 }, ...options });
+    const context = await this.browser.newContext({
+      locale: "en-GB",
+      viewport: { width: 1280, height: 800 },
+      ...options,
+    });
     context.setDefaultTimeout(20_000);
     t?.after(() => context.close());
     return context;
@@ -131,7 +135,11 @@ export class ChatLab extends Lab {
 
 /** Waits for the list of rooms and the connection. */
 export async function inChat(page) {
-  await page.getByRole("navigation", { name: /Chats|Чаты/ }).getByRole("listitem").first().waitFor();
+  await page
+    .getByRole("navigation", { name: /Chats|Чаты/ })
+    .getByRole("listitem")
+    .first()
+    .waitFor();
   await connected(page);
 }
 
@@ -140,7 +148,9 @@ export const composer = (page) => page.locator("[data-composer]");
 export const log = (page) => page.getByRole("log");
 /** Messages with `text` in the message's own text, not in a quote. */
 export const message = (page, text) =>
-  log(page).locator("article").filter({ has: page.locator("[data-body]").filter({ hasText: text }) });
+  log(page)
+    .locator("article")
+    .filter({ has: page.locator("[data-body]").filter({ hasText: text }) });
 
 /** Opens a chat from the list. */
 export async function openRoom(page, name) {
@@ -170,11 +180,16 @@ export async function act(page, text, entry) {
 export async function faults(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() =>
-    globalThis.axe.run(document, { resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }),
+    globalThis.axe.run(document, {
+      resultTypes: ["violations"],
+      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
+    }),
   );
   return violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")
-    .map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("\n")}`);
+    .map(
+      ({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("\n")}`,
+    );
 }
 
 export const shot = (page, name) => page.screenshot({ path: join(shots, `${name}.png`), animations: "disabled" });

@@ -66,7 +66,10 @@ check("messages of a private room are ciphertext for the server, and readable af
 });
 
 check("an image and a file go encrypted, and come back as they were", async () => {
-  const picture = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==", "base64");
+  const picture = Buffer.from(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==",
+    "base64",
+  );
   await alice.locator("input[type=file]").setInputFiles({ name: "dot.png", mimeType: "image/png", buffer: picture });
   await composer(alice).press("Enter");
   const shown = bob.getByRole("button", { name: "Open the image dot.png" }).locator("img");
@@ -116,7 +119,10 @@ check("a direct chat, a mention in a new room, an invitation and search", async 
 
   await bob.getByRole("button", { name: "Search in messages" }).click();
   await bob.getByRole("textbox", { name: "Search messages" }).fill("tomatoes");
-  await bob.getByRole("dialog").getByRole("button", { name: /who waters the tomatoes/ }).click();
+  await bob
+    .getByRole("dialog")
+    .getByRole("button", { name: /who waters the tomatoes/ })
+    .click();
   await message(bob, "tomatoes").and(bob.locator("[data-highlighted]")).waitFor();
 });
 
@@ -177,7 +183,9 @@ check("a second device reads the encrypted messages after the recovery code, and
 });
 
 check("a moderator mutes and bans; the user cannot write, and then cannot stay", async (t) => {
-  const { id } = await lab.api("GET", `users/records?filter=${encodeURIComponent('email="carol@example.com"')}`).then(({ items }) => items[0]);
+  const { id } = await lab
+    .api("GET", `users/records?filter=${encodeURIComponent('email="carol@example.com"')}`)
+    .then(({ items }) => items[0]);
   await lab.api("PATCH", `users/records/${lab.user("alice").id}`, { role: "moderator" });
   const moderator = await lab.enter(t, "alice");
   await openRoom(carol.first, "Bob");

@@ -20,7 +20,10 @@ after(() => lab.stop());
 const texts = (page, pattern) =>
   log(page)
     .locator("article")
-    .evaluateAll((articles, source) => articles.map((one) => one.innerText.match(source)?.[0]).filter(Boolean), pattern);
+    .evaluateAll(
+      (articles, source) => articles.map((one) => one.innerText.match(source)?.[0]).filter(Boolean),
+      pattern,
+    );
 
 check("a user who was offline comes back with everything in order, and their own messages are sent once", async (t) => {
   const context = bob.context();
@@ -38,7 +41,13 @@ check("a user who was offline comes back with everything in order, and their own
   await message(bob, "order 4").waitFor();
   await sent(bob, "written offline");
   await message(alice, "written offline").waitFor();
-  assert.deepEqual(await texts(bob, "order \\d|written offline"), ["order 1", "order 2", "order 3", "order 4", "written offline"]);
+  assert.deepEqual(await texts(bob, "order \\d|written offline"), [
+    "order 1",
+    "order 2",
+    "order 3",
+    "order 4",
+    "written offline",
+  ]);
   assert.equal(await message(alice, "written offline").count(), 1);
 });
 
@@ -91,7 +100,11 @@ check("the gateway is killed and restarted under an open page: nothing typed is 
   await connected(alice);
   await say(alice, "after the crash");
   await message(bob, "after the crash").waitFor();
-  assert.deepEqual(await texts(bob, "(before|during|after) the crash"), ["before the crash", "during the crash", "after the crash"]);
+  assert.deepEqual(await texts(bob, "(before|during|after) the crash"), [
+    "before the crash",
+    "during the crash",
+    "after the crash",
+  ]);
 });
 
 check("twenty tabs of one user all show a message, once", async (t) => {

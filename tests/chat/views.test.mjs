@@ -6,7 +6,21 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
-import { ChatLab, act, composer, dist, faults, inChat, log, message, openRoom, say, sent, shot, until } from "./harness.mjs";
+import {
+  ChatLab,
+  act,
+  composer,
+  dist,
+  faults,
+  inChat,
+  log,
+  message,
+  openRoom,
+  say,
+  sent,
+  shot,
+  until,
+} from "./harness.mjs";
 
 const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 const lab = new ChatLab();
@@ -14,18 +28,21 @@ const check = (name, body) => test(name, lab.explained(body));
 before(lab.explained(() => lab.open()));
 after(() => lab.stop());
 
-check("the first bundle is at most 250 KB gzipped: scripts and style sheets that the page loads before the login", () => {
-  const manifest = JSON.parse(readFileSync(join(dist, ".vite/manifest.json"), "utf8"));
-  const files = new Set(["index.html"]);
-  const add = (name) => {
-    const { file, css = [], imports = [] } = manifest[name];
-    for (const one of [file, ...css]) files.add(one);
-    imports.forEach(add);
-  };
-  add("index.html");
-  const bytes = [...files].reduce((sum, name) => sum + gzipSync(readFileSync(join(dist, name))).length, 0);
-  assert.ok(bytes <= 250 * 1024, `${[...files].join(", ")}: ${bytes} bytes`);
-});
+check(
+  "the first bundle is at most 250 KB gzipped: scripts and style sheets that the page loads before the login",
+  () => {
+    const manifest = JSON.parse(readFileSync(join(dist, ".vite/manifest.json"), "utf8"));
+    const files = new Set(["index.html"]);
+    const add = (name) => {
+      const { file, css = [], imports = [] } = manifest[name];
+      for (const one of [file, ...css]) files.add(one);
+      imports.forEach(add);
+    };
+    add("index.html");
+    const bytes = [...files].reduce((sum, name) => sum + gzipSync(readFileSync(join(dist, name))).length, 0);
+    assert.ok(bytes <= 250 * 1024, `${[...files].join(", ")}: ${bytes} bytes`);
+  },
+);
 
 check("the chat opens, from an empty profile to the first message", async (t) => {
   const alice = await lab.enter(t, "alice");
@@ -61,7 +78,9 @@ async function conversation() {
   await composer(alice).fill("This is how they look");
   await composer(alice).press("Enter");
   await bob.getByRole("button", { name: "Open the image boxes.png" }).locator("img").waitFor();
-  await alice.locator("input[type=file]").setInputFiles([{ name: "delivery-note-2026.pdf", mimeType: "application/pdf", buffer: Buffer.from("%PDF") }]);
+  await alice
+    .locator("input[type=file]")
+    .setInputFiles([{ name: "delivery-note-2026.pdf", mimeType: "application/pdf", buffer: Buffer.from("%PDF") }]);
   await composer(alice).press("Enter");
   await bob.getByRole("button", { name: /Download delivery-note-2026.pdf/ }).waitFor();
   for (const page of [alice, bob]) await page.context().close();
@@ -76,8 +95,42 @@ const looks = [
 ];
 
 const words = {
-  en: { signup: "Sign up", chats: /^Menu/, friends: "Friends", settings: "Settings", panel: "Connection details", search: "Search in messages", searchBox: "Search messages", details: "Room details", fresh: "New chat", room: "Room", close: "Close", back: "Back to chats", code: "Show recovery code", offline: "You are offline", profile: "Profile", loading: "Opening" },
-  ru: { signup: "Регистрация", chats: /^Меню/, friends: "Друзья", settings: "Настройки", panel: "Подробности соединения", search: "Поиск по сообщениям", searchBox: "Поиск по сообщениям", details: "О комнате", fresh: "Новый чат", room: "Комната", close: "Закрыть", back: "К списку чатов", code: "Показать код восстановления", offline: "Нет интернета", profile: "Профиль", loading: "Открываем" },
+  en: {
+    signup: "Sign up",
+    chats: /^Menu/,
+    friends: "Friends",
+    settings: "Settings",
+    panel: "Connection details",
+    search: "Search in messages",
+    searchBox: "Search messages",
+    details: "Room details",
+    fresh: "New chat",
+    room: "Room",
+    close: "Close",
+    back: "Back to chats",
+    code: "Show recovery code",
+    offline: "You are offline",
+    profile: "Profile",
+    loading: "Opening",
+  },
+  ru: {
+    signup: "Регистрация",
+    chats: /^Меню/,
+    friends: "Друзья",
+    settings: "Настройки",
+    panel: "Подробности соединения",
+    search: "Поиск по сообщениям",
+    searchBox: "Поиск по сообщениям",
+    details: "О комнате",
+    fresh: "Новый чат",
+    room: "Комната",
+    close: "Закрыть",
+    back: "К списку чатов",
+    code: "Показать код восстановления",
+    offline: "Нет интернета",
+    profile: "Профиль",
+    loading: "Открываем",
+  },
 };
 
 for (const { name, options, texts } of looks) {
@@ -103,7 +156,10 @@ for (const { name, options, texts } of looks) {
     await inChat(page);
     if (phone) await seen("rooms");
     await openRoom(page, "Demo");
-    await page.getByRole("button", { name: /boxes.png/ }).locator("img").waitFor();
+    await page
+      .getByRole("button", { name: /boxes.png/ })
+      .locator("img")
+      .waitFor();
     await seen("chat");
     await message(page, "until noon").last().focus();
     await page.keyboard.press("Enter");
@@ -163,7 +219,12 @@ check("an empty account has a first screen that says how to begin", async (t) =>
     const page = await lab.page(await lab.context(t, options));
     const [first, last] = [Date.now().toString(36), "Новикова"];
     const user = { email: `${first}@example.com`, password: "a-long-password" };
-    await lab.api("POST", "users/records", { ...user, passwordConfirm: user.password, name: `Вера ${last}`, username: `vera_${first}` });
+    await lab.api("POST", "users/records", {
+      ...user,
+      passwordConfirm: user.password,
+      name: `Вера ${last}`,
+      username: `vera_${first}`,
+    });
     await page.goto(lab.facts.pocketbase);
     await page.getByRole("textbox", { name: /Email|почта/ }).fill(user.email);
     await page.getByRole("textbox", { name: /Password|Пароль/ }).fill(user.password);

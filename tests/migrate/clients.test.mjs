@@ -30,7 +30,9 @@ after(() => lab.stop());
 test("an import says at its end that rooms have changed, and nothing of its rows", async (t) => {
   const room = roomId(1).replaceAll("-", "");
   const [, value] = [...rows(CHAT)].find(([key]) => key === `room:${roomId(1)}`);
-  const member = JSON.parse(value).members.map((uuid) => Array.from({ length: CHAT.users }, (_, n) => n).find((n) => userId(n) === uuid)).find((n) => accountEmailOf(n) && n % 41 !== 6 && n % 43 !== 7 && n % 59 !== 10 && n % 67 !== 11 && n % 71 !== 12);
+  const member = JSON.parse(value)
+    .members.map((uuid) => Array.from({ length: CHAT.users }, (_, n) => n).find((n) => userId(n) === uuid))
+    .find((n) => accountEmailOf(n) && n % 41 !== 6 && n % 43 !== 7 && n % 59 !== 10 && n % 67 !== 11 && n % 71 !== 12);
   const user = await pocketbase.login(accountEmailOf(member), passwordOf(member));
   const client = new Centrifuge(gateway.websocket, { websocket: WebSocket, token: user.token });
   t.after(() => client.disconnect());
@@ -55,5 +57,8 @@ test("an import says at its end that rooms have changed, and nothing of its rows
   await until(() => received.some(({ record }) => record?.content === "after"), "the message after the import", 30_000);
   const kinds = received.map(({ action, collection }) => `${action} ${collection}`);
   assert.equal(kinds.filter((kind) => kind === "reload messages").length, 1, kinds.join());
-  assert.deepEqual(kinds.filter((kind) => !["reload messages", "create messages"].includes(kind)), []);
+  assert.deepEqual(
+    kinds.filter((kind) => !["reload messages", "create messages"].includes(kind)),
+    [],
+  );
 });

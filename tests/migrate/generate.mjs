@@ -26,7 +26,8 @@ export function uuid(kind, number) {
 
 const [USER, ROOM, MESSAGE, POLL] = [1, 2, 3, 4];
 const START = Date.UTC(2025, 0, 1);
-const WORDS = "привет мир как дела сегодня вечером встреча код проект снова работает отлично the quick brown fox jumps".split(" ");
+const WORDS =
+  "привет мир как дела сегодня вечером встреча код проект снова работает отлично the quick brown fox jumps".split(" ");
 const EMOJI = ["👍", "❤️", "😂", "🔥", "👩‍👩‍👧‍👦", "🇷🇺"];
 export const BUCKET = "make-b0f1e6d5-uploads";
 
@@ -34,10 +35,12 @@ export const userId = (n) => uuid(USER, n);
 export const roomId = (n) => uuid(ROOM, n);
 export const messageId = (n) => uuid(MESSAGE, n);
 export const passwordOf = (n) => `password of ${n}`;
-export const emailOf = (n) => (n % 101 === 7 ? "" : n % 101 === 9 ? `User${n - 1}@Example.com` : `user${n}@example.com`);
+export const emailOf = (n) =>
+  n % 101 === 7 ? "" : n % 101 === 9 ? `User${n - 1}@Example.com` : `user${n}@example.com`;
 /** As GoTrue keeps addresses: in lower case, and unique. */
 export const accountEmailOf = (n) => (n % 101 === 7 || n % 101 === 9 ? "" : `user${n}@example.com`);
-export const fileOf = (n, users) => `${userId(n % users)}/${START + n}-f${n.toString(36)}.${["png", "webm", "mp4"][n % 3]}`;
+export const fileOf = (n, users) =>
+  `${userId(n % users)}/${START + n}-f${n.toString(36)}.${["png", "webm", "mp4"][n % 3]}`;
 const pair = (a, b) => [userId(a), userId(b)].sort().join(":");
 
 /** The dates' forms: ISO, PostgreSQL's, milliseconds. */
@@ -54,11 +57,18 @@ export function* rows({ users, rooms, directs, messages, files = 0, origin = "ht
     yield row(`user:${userId(n)}`, user(n, { users, rooms, files, origin }));
     yield row(`username:user_${n}`, userId(n));
     if (n % 3 === 0) yield row(`achievements:${userId(n)}`, achievements(n));
-    if (n % 10 === 0) yield row(`activity_streak:${userId(n)}`, { currentStreak: 3, longestStreak: 9, lastActivityDate: "2025-01-01" });
-    if (n % 4 === 0) yield row(`notification:${START + n}:n${n.toString(36)}`, notification(n, { users, rooms, messages }));
+    if (n % 10 === 0)
+      yield row(`activity_streak:${userId(n)}`, { currentStreak: 3, longestStreak: 9, lastActivityDate: "2025-01-01" });
+    if (n % 4 === 0)
+      yield row(`notification:${START + n}:n${n.toString(36)}`, notification(n, { users, rooms, messages }));
     if (n % 6 === 1) {
       const [from, to] = [userId(n), n % 60 === 1 ? uuid(9, n) : userId((n + 3) % users)];
-      yield row(`friend_request:${from}:${to}`, { fromUserId: from, toUserId: to, status: "pending", createdAt: date(START + n * 1000, n % 3) });
+      yield row(`friend_request:${from}:${to}`, {
+        fromUserId: from,
+        toUserId: to,
+        status: "pending",
+        createdAt: date(START + n * 1000, n % 3),
+      });
     }
   }
   for (let n = 0; n < rooms; n++) yield row(`room:${roomId(n)}`, room(n, { users, messages, rooms }));
@@ -66,7 +76,13 @@ export function* rows({ users, rooms, directs, messages, files = 0, origin = "ht
     const [a, b] = [n % users, (n * 7 + 1 + Math.floor(n / users)) % users];
     if (a === b) continue;
     const id = pair(a, b);
-    yield row(`dm:${id}`, { id, participants: id.split(":"), created_at: date(START + n * 100, 0), unread_count: {}, last_read: { [userId(a)]: date(START + n * 200, 0) } });
+    yield row(`dm:${id}`, {
+      id,
+      participants: id.split(":"),
+      created_at: date(START + n * 100, 0),
+      unread_count: {},
+      last_read: { [userId(a)]: date(START + n * 200, 0) },
+    });
     if (n % 20 === 0) yield row(`dm_hidden:${id}:${userId(a)}`, { hidden_at: date(START + 9e9, 0) });
   }
   for (let n = 0; n < messages; n++) {
@@ -89,10 +105,17 @@ function user(n, { users, rooms, files, origin }) {
     status: n % 2 ? "online" : "offline",
     created_at: date(START + n * 60_000, n % 3),
     last_activity: date(START + 1e9 + n, 0),
-    friends: [userId((n + 1) % users), ...(n % 50 === 3 ? [uuid(9, n)] : []), ...(n % 2 ? [userId((n + users - 1) % users)] : [])],
+    friends: [
+      userId((n + 1) % users),
+      ...(n % 50 === 3 ? [uuid(9, n)] : []),
+      ...(n % 2 ? [userId((n + users - 1) % users)] : []),
+    ],
     blocked_users: n % 25 === 4 ? [userId((n + 2) % users)] : undefined,
     public_key: n % 4 === 0 ? Buffer.from(`public key of ${n} +/=`.repeat(10)).toString("base64") : undefined,
-    room_keys: n % 8 === 0 ? { [roomId(n % rooms)]: Buffer.from(`room key ${n}`).toString("base64"), ...(n % 80 === 0 && { gone: "x" }) } : undefined,
+    room_keys:
+      n % 8 === 0
+        ? { [roomId(n % rooms)]: Buffer.from(`room key ${n}`).toString("base64"), ...(n % 80 === 0 && { gone: "x" }) }
+        : undefined,
   };
   if (n % 31 === 3) delete value.username;
   if (n % 37 === 4) value.role = "superhero";
@@ -173,43 +196,115 @@ function message(n, { users, rooms, directs, messages, files, origin, r }) {
     created_at: date(START + n * 1000, 0),
     reactions: {},
   };
-  if (n % 10 === 3) value.reactions = { [r.pick(EMOJI)]: [userId(r.below(users))], "👍": [userId(n % users), userId(n % users)] };
+  if (n % 10 === 3)
+    value.reactions = { [r.pick(EMOJI)]: [userId(r.below(users))], "👍": [userId(n % users), userId(n % users)] };
   if (n % 12 === 5 && n > rooms) value.reply_to = messageId(n - rooms);
   if (n % 15 === 6) value.mentions = [userId(r.below(users))];
-  if (n % 7 === 1) value.content = JSON.stringify({ version: "v1", ciphertext: Buffer.from(value.content).toString("base64"), iv: "AAAAAAAAAAAAAAAA" });
+  if (n % 7 === 1)
+    value.content = JSON.stringify({
+      version: "v1",
+      ciphertext: Buffer.from(value.content).toString("base64"),
+      iv: "AAAAAAAAAAAAAAAA",
+    });
   let key = `message:${value.id}`;
   switch (n % ODD) {
-    case 0: delete value.content; break;
-    case 2: value.content = 12345.5; break;
-    case 4: value.content = { text: "an object" }; break;
-    case 8: value.room_id = uuid(8, n); break;
-    case 10: value.reply_to = messageId((n + 1) % messages); break;
-    case 12: value.reply_to = uuid(8, n); break;
-    case 14: value.content = "ноль\u200bширины \u200d\ufeff 👩‍👩‍👧‍👦🏳️‍🌈 \u202eсправа"; break;
-    case 16: if (n % (ODD * 100) === 16) value.content = "Ж".repeat(65_536); break;
-    case 18: if (n % (ODD * 100) === 18) value.content = "Ж".repeat(65_537); break;
-    case 20: value.created_at = date(START + n * 1000, 2); break;
-    case 22: value.created_at = date(START + n * 1000, 1); break;
-    case 24: delete value.created_at; break;
-    case 26: value.id = `a/b?c=${n}&d`; key = `message:${value.id}`; break;
-    case 28: return [key, JSON.stringify(JSON.stringify(value).slice(0, 60))];
-    case 30: Object.assign(value, { type: "poll", content: "📊 Вопрос\n\n1. да\n2. нет" }); break;
-    case 32: return [key, "null"];
-    case 34: return [key, JSON.stringify(JSON.stringify(value))];
-    case 36: value.sender_id = uuid(8, n); break;
-    case 38: value.sender_id = "system"; break;
-    case 40: value.type = "hologram"; break;
-    case 42: value.reactions = [{ emoji: "👍", userId: userId(1) }, { emoji: "👍" }]; break;
-    case 44: value.reactions = { "👍": "not a list", "🔥": [uuid(8, n)] }; break;
-    case 46: if (files) Object.assign(value, { type: "image", content: `${origin}/storage/v1/object/sign/${BUCKET}/${fileOf(n % files, users)}?token=x.y.z` }); break;
-    case 48: key = `message:copy-${n}`; value.id = messageId(n - 1); break;
-    case 50: key = `message:${value.room_id.includes(":") ? roomId(0) : value.room_id}:${value.id}`; if (!value.room_id.includes(":")) delete value.room_id; break;
-    case 52: value.forwarded = true; break;
-    case 54: Object.assign(value, { deleted: true, deleted_at: date(START + 3e9, 0) }); break;
-    case 56: Object.assign(value, { edited: true, edited_at: date(START + 2e9 + n, n % 3) }); break;
-    case 58: value.mentions = [userId(1), uuid(8, n)]; break;
-    case 60: value.id = null; break;
-    case 62: value.created_at = "вчера"; break;
+    case 0:
+      delete value.content;
+      break;
+    case 2:
+      value.content = 12345.5;
+      break;
+    case 4:
+      value.content = { text: "an object" };
+      break;
+    case 8:
+      value.room_id = uuid(8, n);
+      break;
+    case 10:
+      value.reply_to = messageId((n + 1) % messages);
+      break;
+    case 12:
+      value.reply_to = uuid(8, n);
+      break;
+    case 14:
+      value.content = "ноль\u200bширины \u200d\ufeff 👩‍👩‍👧‍👦🏳️‍🌈 \u202eсправа";
+      break;
+    case 16:
+      if (n % (ODD * 100) === 16) value.content = "Ж".repeat(65_536);
+      break;
+    case 18:
+      if (n % (ODD * 100) === 18) value.content = "Ж".repeat(65_537);
+      break;
+    case 20:
+      value.created_at = date(START + n * 1000, 2);
+      break;
+    case 22:
+      value.created_at = date(START + n * 1000, 1);
+      break;
+    case 24:
+      delete value.created_at;
+      break;
+    case 26:
+      value.id = `a/b?c=${n}&d`;
+      key = `message:${value.id}`;
+      break;
+    case 28:
+      return [key, JSON.stringify(JSON.stringify(value).slice(0, 60))];
+    case 30:
+      Object.assign(value, { type: "poll", content: "📊 Вопрос\n\n1. да\n2. нет" });
+      break;
+    case 32:
+      return [key, "null"];
+    case 34:
+      return [key, JSON.stringify(JSON.stringify(value))];
+    case 36:
+      value.sender_id = uuid(8, n);
+      break;
+    case 38:
+      value.sender_id = "system";
+      break;
+    case 40:
+      value.type = "hologram";
+      break;
+    case 42:
+      value.reactions = [{ emoji: "👍", userId: userId(1) }, { emoji: "👍" }];
+      break;
+    case 44:
+      value.reactions = { "👍": "not a list", "🔥": [uuid(8, n)] };
+      break;
+    case 46:
+      if (files)
+        Object.assign(value, {
+          type: "image",
+          content: `${origin}/storage/v1/object/sign/${BUCKET}/${fileOf(n % files, users)}?token=x.y.z`,
+        });
+      break;
+    case 48:
+      key = `message:copy-${n}`;
+      value.id = messageId(n - 1);
+      break;
+    case 50:
+      key = `message:${value.room_id.includes(":") ? roomId(0) : value.room_id}:${value.id}`;
+      if (!value.room_id.includes(":")) delete value.room_id;
+      break;
+    case 52:
+      value.forwarded = true;
+      break;
+    case 54:
+      Object.assign(value, { deleted: true, deleted_at: date(START + 3e9, 0) });
+      break;
+    case 56:
+      Object.assign(value, { edited: true, edited_at: date(START + 2e9 + n, n % 3) });
+      break;
+    case 58:
+      value.mentions = [userId(1), uuid(8, n)];
+      break;
+    case 60:
+      value.id = null;
+      break;
+    case 62:
+      value.created_at = "вчера";
+      break;
   }
   return [key, JSON.stringify(value)];
 }
@@ -231,8 +326,9 @@ function poll(n, users) {
 
 /** A line of PostgreSQL's COPY. */
 export function copyLine(key, value) {
-  const escape = (text) => text.replaceAll("\\", "\\\\").replaceAll("\t", "\\t").replaceAll("\n", "\\n").replaceAll("\r", "\\r");
-  return `${escape(key)}\t${escape(value)}\n`;
+  const escaped = (text) =>
+    text.replaceAll("\\", "\\\\").replaceAll("\t", "\\t").replaceAll("\n", "\\n").replaceAll("\r", "\\r");
+  return `${escaped(key)}\t${escaped(value)}\n`;
 }
 
 /** The content of a file, from its number: of any size up to 60 KB, beginning as its type demands. */

@@ -13,7 +13,12 @@ import { SECRET_KEY, Supabase } from "./supabase.mjs";
 const lab = new Lab();
 let supabase;
 
-before(lab.explained(async () => (supabase = await Supabase.start(lab, freePort, { users: 40, rooms: 8, directs: 6, messages: 300, files: 5 }))));
+before(
+  lab.explained(
+    async () =>
+      (supabase = await Supabase.start(lab, freePort, { users: 40, rooms: 8, directs: 6, messages: 300, files: 5 })),
+  ),
+);
 after(() => lab.stop());
 
 const blocks = (text) => [...text.matchAll(/^```sh\n(.*?)^```/gms)].map(([, block]) => block);
@@ -34,17 +39,39 @@ for (const name of ["MIGRATION_GUIDE.md", "MIGRATION_GUIDE.ru.md"]) {
     const [server, ...steps] = blocks(text);
     assert.ok(steps.length >= 4);
     const folder = stage();
-    const env = { ...process.env, PATH: `${join(folder, "bin")}:${process.env.PATH}`, POCKETBASE_ADMIN_EMAIL: "root@example.com", POCKETBASE_ADMIN_PASSWORD: "root-password", SOMEBODY: "user1@example.com", GATEWAY_SECRET: "a secret of the tests, long enough to pass" };
-    const run = (script, more = {}) => spawnSync("bash", ["-c", script], { cwd: folder, env: { ...env, ...more }, encoding: "utf8", timeout: 120_000 });
+    const env = {
+      ...process.env,
+      PATH: `${join(folder, "bin")}:${process.env.PATH}`,
+      POCKETBASE_ADMIN_EMAIL: "root@example.com",
+      POCKETBASE_ADMIN_PASSWORD: "root-password",
+      SOMEBODY: "user1@example.com",
+      GATEWAY_SECRET: "a secret of the tests, long enough to pass",
+    };
+    const run = (script, more = {}) =>
+      spawnSync("bash", ["-c", script], { cwd: folder, env: { ...env, ...more }, encoding: "utf8", timeout: 120_000 });
     const prepared = run(`set -e\n${server}`);
     assert.equal(prepared.status, 0, prepared.stdout + prepared.stderr);
     // The folder of the guide, served.
     const pocketbase = await PocketBase.start({ folder: join(folder, "chat") });
     lab.defer(() => pocketbase.stop());
-    const variables = { SUPABASE_URL: supabase.url, SUPABASE_SERVICE_ROLE_KEY: SECRET_KEY, SUPABASE_DB_URL: supabase.dbUrl, POCKETBASE_URL: pocketbase.url, POCKETBASE_PUBLIC_URL: "https://chat.example.org", POCKETBASE_ADMIN_EMAIL: "root@example.com", POCKETBASE_ADMIN_PASSWORD: "root-password" };
+    const variables = {
+      SUPABASE_URL: supabase.url,
+      SUPABASE_SERVICE_ROLE_KEY: SECRET_KEY,
+      SUPABASE_DB_URL: supabase.dbUrl,
+      POCKETBASE_URL: pocketbase.url,
+      POCKETBASE_PUBLIC_URL: "https://chat.example.org",
+      POCKETBASE_ADMIN_EMAIL: "root@example.com",
+      POCKETBASE_ADMIN_PASSWORD: "root-password",
+    };
     const example = readFileSync(join(folder, ".env.example"), "utf8");
-    for (const variable of Object.keys(variables)) assert.match(example, new RegExp(`^${variable}=`, "m"), `${variable} is in .env.example`);
-    writeFileSync(join(folder, ".env"), Object.entries(variables).map(([key, value]) => `${key}='${value}'\n`).join(""));
+    for (const variable of Object.keys(variables))
+      assert.match(example, new RegExp(`^${variable}=`, "m"), `${variable} is in .env.example`);
+    writeFileSync(
+      join(folder, ".env"),
+      Object.entries(variables)
+        .map(([key, value]) => `${key}='${value}'\n`)
+        .join(""),
+    );
     for (const block of steps) {
       for (const command of block.trim().split("\n")) {
         const { status, stdout, stderr } = run(command);

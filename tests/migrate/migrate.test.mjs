@@ -70,8 +70,20 @@ test("every row is accounted for", () => {
   assert.equal(unmapped, 2 + CHAT.users / 10);
   assert.equal(sections.messages.rows, CHAT.messages);
   const rejects = migration.lines("rejects.jsonl");
-  for (const reason of [/room .* is gone/, /no content/, /another row has the id/, /value is null/, /text without JSON/, /65537 characters/, /unknown type/, /deleted in the old chat/]) {
-    assert.ok(rejects.some((reject) => reason.test(reject.reason)), `${reason}`);
+  for (const reason of [
+    /room .* is gone/,
+    /no content/,
+    /another row has the id/,
+    /value is null/,
+    /text without JSON/,
+    /65537 characters/,
+    /unknown type/,
+    /deleted in the old chat/,
+  ]) {
+    assert.ok(
+      rejects.some((reject) => reason.test(reject.reason)),
+      `${reason}`,
+    );
   }
 });
 
@@ -79,7 +91,17 @@ test("messages keep content, author, time, reply, mentions, reactions and encryp
   const source = new Map([...rows(supabase.chat)].filter(([key]) => key.startsWith("message:")));
   const plain = (n) => JSON.parse(source.get(`message:${messageId(n)}`));
   for (const n of [101, 103, 105, 106, 111, 117, 155, 1003, 4999]) {
-    const [old, now] = [plain(n), (await pocketbase.call("GET", `/api/collections/messages/records/${id(messageId(n))}`, undefined, pocketbase.root)).body];
+    const [old, now] = [
+      plain(n),
+      (
+        await pocketbase.call(
+          "GET",
+          `/api/collections/messages/records/${id(messageId(n))}`,
+          undefined,
+          pocketbase.root,
+        )
+      ).body,
+    ];
     assert.equal(now.content, old.content);
     assert.equal(now.author, id(old.sender_id));
     assert.equal(now.created, old.created_at.replace("T", " "));
@@ -88,21 +110,36 @@ test("messages keep content, author, time, reply, mentions, reactions and encryp
   }
   const [old] = [plain(103)];
   const list = await pocketbase.list("reactions", pocketbase.root, `filter=message%3D%22${id(messageId(103))}%22`);
-  const pairs = new Set(Object.entries(old.reactions).flatMap(([emoji, users]) => users.map((user) => `${emoji} ${id(user)}`)));
+  const pairs = new Set(
+    Object.entries(old.reactions).flatMap(([emoji, users]) => users.map((user) => `${emoji} ${id(user)}`)),
+  );
   assert.deepEqual(new Set(list.items.map(({ emoji, user }) => `${emoji} ${user}`)), pairs);
-  const later = await pocketbase.call("GET", `/api/collections/messages/records/${id(messageId(10))}`, undefined, pocketbase.root);
+  const later = await pocketbase.call(
+    "GET",
+    `/api/collections/messages/records/${id(messageId(10))}`,
+    undefined,
+    pocketbase.root,
+  );
   assert.equal(later.body.reply_to, id(messageId(11)), "a reply to a later message");
 });
 
 test("dates of all three forms, forwards, edits, deletions and odd types arrive", () => {
-  const one = (n) => sqlite(pocketbase, [`SELECT created, edited_at, forwarded, deleted, type, content, author, updated FROM messages WHERE id = '${id(messageId(n))}'`])[0];
+  const one = (n) =>
+    sqlite(pocketbase, [
+      `SELECT created, edited_at, forwarded, deleted, type, content, author, updated FROM messages WHERE id = '${id(messageId(n))}'`,
+    ])[0];
   const at = (n) => new Date(Date.UTC(2025, 0, 1) + n * 1000).toISOString().replace("T", " ");
   for (const n of [220, 222]) assert.equal(one(n)[0], at(n));
   assert.equal(one(252)[2], 1);
   assert.equal(one(254)[3], 1);
   assert.equal(one(256)[1], new Date(Date.UTC(2025, 0, 1) + 2e9 + 256).toISOString().replace("T", " "));
   assert.equal(one(240)[4], "text");
-  assert.deepEqual(one(238).slice(4, 7).filter((_, i) => i !== 1), ["system", ""]);
+  assert.deepEqual(
+    one(238)
+      .slice(4, 7)
+      .filter((_, i) => i !== 1),
+    ["system", ""],
+  );
   assert.equal(one(202)[5], "12345.5");
   assert.equal(JSON.parse(one(204)[5]).text, "an object");
   assert.match(one(214)[5], /ноль\u200bширины \u200d\ufeff 👩‍👩‍👧‍👦🏳️‍🌈 \u202eсправа/);
@@ -113,13 +150,23 @@ test("every user with a bcrypt hash logs in with the old password", async () => 
   let logins = 0;
   for (let n = 0; n < CHAT.users; n++) {
     const banned = n % 41 === 6 || n % 59 === 10;
-    if (!accountEmailOf(n) || banned || n % 67 === 11 || n % 71 === 12 || (n % 43 === 7 && Date.UTC(2025, 0, 1) + 4e11 > Date.now())) continue;
+    if (
+      !accountEmailOf(n) ||
+      banned ||
+      n % 67 === 11 ||
+      n % 71 === 12 ||
+      (n % 43 === 7 && Date.UTC(2025, 0, 1) + 4e11 > Date.now())
+    )
+      continue;
     const login = await pocketbase.login(accountEmailOf(n), passwordOf(n));
     assert.equal(login.id, id(userId(n)));
     logins++;
   }
   assert.ok(logins > CHAT.users * 0.8);
-  const wrong = await pocketbase.call("POST", "/api/collections/users/auth-with-password", { identity: accountEmailOf(1), password: "wrong" });
+  const wrong = await pocketbase.call("POST", "/api/collections/users/auth-with-password", {
+    identity: accountEmailOf(1),
+    password: "wrong",
+  });
   assert.equal(wrong.status, 400);
 });
 
@@ -154,7 +201,8 @@ test("the verification finds no difference, and logs in", async () => {
 test("the verification finds each of twenty-four kinds of damage", async () => {
   const it = await fresh("export", migration.folder);
   await it.finish("import");
-  const pick = (table, where = "1") => sqlite(it.pocketbase, [`SELECT id FROM ${table} WHERE ${where} ORDER BY id LIMIT 1`])[0][0];
+  const pick = (table, where = "1") =>
+    sqlite(it.pocketbase, [`SELECT id FROM ${table} WHERE ${where} ORDER BY id LIMIT 1`])[0][0];
   const found = (expected) => (line) => Object.entries(expected).every(([name, value]) => line[name] === value);
   const set = (kind, field, value, where) => {
     const row = pick(kind, where);
@@ -178,14 +226,20 @@ test("the verification finds each of twenty-four kinds of damage", async () => {
     () => set("messages", "deleted", "TRUE", `${text} AND deleted = FALSE AND id > '5'`),
     () => set("messages", "room", `'${pick("rooms")}'`, `${text} AND id > '6' AND room != '${pick("rooms")}'`),
     () => gone("messages", `${text} AND id > '7'`),
-    () => [`INSERT INTO messages (id, room, content, type, created, updated) VALUES ('abcdefabcdefabc', '${pick("rooms")}', 'forged', 'text', '2025-01-01 00:00:00.000Z', '2025-01-01 00:00:00.000Z')`, (line) => line.kind === "messages" && /before the export/.test(line.problem)],
+    () => [
+      `INSERT INTO messages (id, room, content, type, created, updated) VALUES ('abcdefabcdefabc', '${pick("rooms")}', 'forged', 'text', '2025-01-01 00:00:00.000Z', '2025-01-01 00:00:00.000Z')`,
+      (line) => line.kind === "messages" && /before the export/.test(line.problem),
+    ],
     () => gone("reactions"),
     () => set("reactions", "emoji", "'💩'", "id > '8'"),
     () => gone("room_members", "id > 'b'"),
     () => set("room_members", "role", "'owner'", "role = 'member' AND id > 'c'"),
     () => set("room_members", "last_read", "''", "last_read != ''"),
     () => set("users", "email", "'thief@example.com'", "id > '1'"),
-    () => [`UPDATE users SET password = '$2a$04$abcdefghijklmnopqrstuuO3x9QJrqWZBqz7y5yq0yqgq0yqgq0yq' WHERE id = '${id(userId(2))}'`, found({ kind: "users", id: id(userId(2)), field: "hash" })],
+    () => [
+      `UPDATE users SET password = '$2a$04$abcdefghijklmnopqrstuuO3x9QJrqWZBqz7y5yq0yqgq0yqgq0yq' WHERE id = '${id(userId(2))}'`,
+      found({ kind: "users", id: id(userId(2)), field: "hash" }),
+    ],
     () => set("users", "public_key", "public_key || 'A'", "public_key != ''"),
     () => set("users", "role", "'admin'", "role = 'user' AND id > '4'"),
     () => set("rooms", "type", "'public'", "type = 'private' AND deleted = FALSE"),
@@ -194,7 +248,10 @@ test("the verification finds each of twenty-four kinds of damage", async () => {
     () => set("friend_requests", "status", "'rejected'"),
     () => set("room_keys", "encrypted_key", "'AAAA'"),
   ].map((make) => make());
-  sqlite(it.pocketbase, damages.map(([sql]) => sql));
+  sqlite(
+    it.pocketbase,
+    damages.map(([sql]) => sql),
+  );
   const verified = await it.run("verify", ["--no-files"]);
   assert.equal(verified.code, 1);
   const lines = it.lines("verify.jsonl");
@@ -203,14 +260,18 @@ test("the verification finds each of twenty-four kinds of damage", async () => {
 });
 
 test("files arrive with their content, messages name the new addresses, avatars belong to their users", async () => {
-  const [[content]] = sqlite(pocketbase, [`SELECT content FROM messages WHERE type = 'image' AND content LIKE '%/api/files/%' LIMIT 1`]);
+  const [[content]] = sqlite(pocketbase, [
+    `SELECT content FROM messages WHERE type = 'image' AND content LIKE '%/api/files/%' LIMIT 1`,
+  ]);
   assert.ok(content.startsWith(PUBLIC), content);
   const answer = await fetch(content.replace(PUBLIC, pocketbase.url));
   assert.equal(answer.status, 200);
   const name = sqlite(pocketbase, ["SELECT count(*) FROM users WHERE avatar != ''"])[0][0];
   assert.ok(name > 0);
   const one = sqlite(pocketbase, [`SELECT id, avatar FROM users WHERE avatar != '' AND id = '${id(userId(0))}'`])[0];
-  const avatar = Buffer.from(await (await fetch(`${pocketbase.url}/api/files/users/${one[0]}/${one[1]}`)).arrayBuffer());
+  const avatar = Buffer.from(
+    await (await fetch(`${pocketbase.url}/api/files/users/${one[0]}/${one[1]}`)).arrayBuffer(),
+  );
   assert.ok(avatar.equals(contentOf(0)));
 });
 
@@ -234,7 +295,17 @@ test("killed at ten random moments and resumed, the result is the same byte for 
   assert.ok(kills >= 5, `only ${kills} runs were killed`);
   const [killed, whole] = [tables(it.pocketbase), tables(pocketbase)];
   // Names of files differ between two exports, and so do dates that only the export gives.
-  for (const name of ["room_members", "reactions", "pins", "polls", "poll_votes", "friend_requests", "notifications", "achievements", "room_keys"]) {
+  for (const name of [
+    "room_members",
+    "reactions",
+    "pins",
+    "polls",
+    "poll_votes",
+    "friend_requests",
+    "notifications",
+    "achievements",
+    "room_keys",
+  ]) {
     assert.equal(killed[name][0], whole[name][0], name);
   }
   const again = await fresh("export", migration.folder);
@@ -278,7 +349,17 @@ test("delta imports what has changed, and a repeated import keeps what users hav
   try {
     await it.pocketbase.update("messages", id(edited), { content: "edited in PocketBase" });
     await it.finish("import");
-    assert.equal((await it.pocketbase.call("GET", `/api/collections/messages/records/${id(edited)}`, undefined, it.pocketbase.root)).body.content, "edited in PocketBase");
+    assert.equal(
+      (
+        await it.pocketbase.call(
+          "GET",
+          `/api/collections/messages/records/${id(edited)}`,
+          undefined,
+          it.pocketbase.root,
+        )
+      ).body.content,
+      "edited in PocketBase",
+    );
     // A member leaves, a reaction goes, a request is answered.
     const member = JSON.parse([...rows(supabase.chat)].find(([key]) => key === `room:${roomId(1)}`)[1]).members[1];
     supabase.sql(`
@@ -308,7 +389,9 @@ test("delta imports what has changed, and a repeated import keeps what users hav
     const touched = [`message:${changed}`, `message:${messageId(103)}`, `user:${userId(2)}`, `room:${roomId(1)}`];
     for (const [key, value] of rows(supabase.chat)) {
       if (!touched.includes(key) && !key.startsWith(`friend_request:${userId(7)}:`)) continue;
-      supabase.sql(`INSERT INTO ${TABLE} VALUES ('${key}', '${value.replaceAll("'", "''")}') ON CONFLICT (key) DO UPDATE SET value = excluded.value;`);
+      supabase.sql(
+        `INSERT INTO ${TABLE} VALUES ('${key}', '${value.replaceAll("'", "''")}') ON CONFLICT (key) DO UPDATE SET value = excluded.value;`,
+      );
     }
   }
 });
@@ -317,7 +400,9 @@ test("a dry run writes nothing; --only imports one user; --force restores", asyn
   const it = await fresh("export", migration.folder);
   const dry = await it.finish("import", ["--dry-run"]);
   assert.ok(dry.summary.import.kinds.messages.created > 5000);
-  assert.deepEqual(sqlite(it.pocketbase, ["SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM messages)"]), [[0]]);
+  assert.deepEqual(sqlite(it.pocketbase, ["SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM messages)"]), [
+    [0],
+  ]);
   const only = await it.finish("import", ["--only", "USER5@example.com"]);
   assert.equal(only.code, 0, JSON.stringify(only.summary.import?.rejected_reasons ?? only.stderr));
   const authors = sqlite(it.pocketbase, ["SELECT DISTINCT author FROM messages"]);
@@ -325,7 +410,9 @@ test("a dry run writes nothing; --only imports one user; --force restores", asyn
   assert.equal((await it.pocketbase.login(accountEmailOf(5), passwordOf(5))).id, id(userId(5)));
   await it.finish("import");
   assert.equal((await it.run("verify")).code, 0);
-  sqlite(it.pocketbase, [`UPDATE messages SET content = 'x', updated = '2030-01-01 00:00:00.000Z' WHERE id = '${id(messageId(103))}'`]);
+  sqlite(it.pocketbase, [
+    `UPDATE messages SET content = 'x', updated = '2030-01-01 00:00:00.000Z' WHERE id = '${id(messageId(103))}'`,
+  ]);
   assert.equal((await it.finish("import")).summary.import.total.updated, 0);
   assert.equal((await it.finish("import", ["--force"])).summary.import.total.updated, 1);
   assert.equal((await it.run("verify")).code, 0);
@@ -341,11 +428,17 @@ test("writes of live users are relayed during an import", async () => {
   let running = true;
   importing.finally(() => (running = false));
   while (running) {
-    await it.pocketbase.create("messages", { room: room.id, author: user.id, content: `live ${written++}`, type: "text" }, user);
+    await it.pocketbase.create(
+      "messages",
+      { room: room.id, author: user.id, content: `live ${written++}`, type: "text" },
+      user,
+    );
   }
   await importing;
   assert.ok(written > 3, `${written} messages during the import`);
-  const [[relayed]] = sqlite(it.pocketbase, [`SELECT count(*) FROM _gateway_outbox WHERE event LIKE '%"content":"live %'`]);
+  const [[relayed]] = sqlite(it.pocketbase, [
+    `SELECT count(*) FROM _gateway_outbox WHERE event LIKE '%"content":"live %'`,
+  ]);
   assert.equal(relayed, written, `outbox rows since ${before}`);
 });
 
@@ -367,9 +460,15 @@ test("a mapping file moves a chat of another layout", async () => {
     INSERT INTO kv_other VALUES ('line:${roomId(1)}:m1', '{"body":"hello","who":"${userId(1)}","when":1735689600000}'), ('line:${roomId(1)}:m2', '"{\\"body\\":\\"text in text\\",\\"when\\":1735689601000}"');
     NOTIFY pgrst, 'reload schema';`);
   const headers = { authorization: `Bearer ${jwt("service_role")}` };
-  await until(() => fetch(`${supabase.rest}/kv_other`, { headers }).then((r) => r.ok), "PostgREST to know the table", 30_000);
+  await until(
+    () => fetch(`${supabase.rest}/kv_other`, { headers }).then((r) => r.ok),
+    "PostgREST to know the table",
+    30_000,
+  );
   const mapping = join(lab.folder, "mapping.toml");
-  writeFileSync(mapping, `
+  writeFileSync(
+    mapping,
+    `
 [[map]]
 prefix = "person:"
 section = "users"
@@ -383,13 +482,17 @@ prefix = "line:"
 section = "messages"
 key = ["room_id", "id"]
 fields = { body = "content", who = "sender_id", when = "created_at" }
-`);
+`,
+  );
   const it = await fresh("mapped");
   const args = ["--table", "kv_other", "--mapping", mapping, "--no-files"];
   const ended = await it.finish("export", args);
   assert.equal(ended.summary.sections.messages.rows, 2);
   await it.finish("import", ["--no-files"]);
-  assert.deepEqual(sqlite(it.pocketbase, ["SELECT content, created FROM messages ORDER BY created"]), [["hello", "2025-01-01 00:00:00.000Z"], ["text in text", "2025-01-01 00:00:01.000Z"]]);
+  assert.deepEqual(sqlite(it.pocketbase, ["SELECT content, created FROM messages ORDER BY created"]), [
+    ["hello", "2025-01-01 00:00:00.000Z"],
+    ["text in text", "2025-01-01 00:00:01.000Z"],
+  ]);
 });
 
 test("users without a usable hash log in once through the old project", async () => {
@@ -401,7 +504,11 @@ test("users without a usable hash log in once through the old project", async ()
     asked.push({ target: request.url, ...body });
     const good = body.password === "the old password";
     response.writeHead(good ? 200 : 400, { "content-type": "application/json" });
-    response.end(JSON.stringify(good ? { access_token: "x", user: { email: body.email } } : { code: 400, error_code: "invalid_credentials" }));
+    response.end(
+      JSON.stringify(
+        good ? { access_token: "x", user: { email: body.email } } : { code: 400, error_code: "invalid_credentials" },
+      ),
+    );
   });
   old.listen(0, "127.0.0.1");
   await once(old, "listening");
@@ -409,10 +516,17 @@ test("users without a usable hash log in once through the old project", async ()
   try {
     const it = await fresh("export", migration.folder);
     await it.finish("import", ["--no-files"]);
-    const login = (password) => it.pocketbase.call("POST", "/api/collections/users/auth-with-password", { identity: accountEmailOf(11), password });
+    const login = (password) =>
+      it.pocketbase.call("POST", "/api/collections/users/auth-with-password", {
+        identity: accountEmailOf(11),
+        password,
+      });
     assert.equal((await login("wrong")).status, 400);
     assert.equal((await login("the old password")).status, 200);
-    assert.deepEqual(asked.map(({ target, email }) => [target, email]), Array(2).fill(["/auth/v1/token?grant_type=password", accountEmailOf(11)]));
+    assert.deepEqual(
+      asked.map(({ target, email }) => [target, email]),
+      Array(2).fill(["/auth/v1/token?grant_type=password", accountEmailOf(11)]),
+    );
     assert.equal((await login("the old password")).status, 200);
     assert.equal((await login("wrong")).status, 400);
     assert.equal(asked.length, 2, "from the second login on, PocketBase checks the password");

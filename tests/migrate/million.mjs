@@ -14,12 +14,19 @@ import { Migration, sqlite } from "./stage.mjs";
 import { Supabase } from "./supabase.mjs";
 
 const messages = Number(process.argv[2] ?? 1_000_000);
-const CHAT = { users: Math.ceil(messages / 100), rooms: Math.ceil(messages / 500), directs: Math.ceil(messages / 250), messages, files: Math.ceil(messages / 500) };
+const CHAT = {
+  users: Math.ceil(messages / 100),
+  rooms: Math.ceil(messages / 500),
+  directs: Math.ceil(messages / 250),
+  messages,
+  files: Math.ceil(messages / 500),
+};
 const lab = new Lab();
 const line = (name, ...values) => console.log(name.padEnd(24), ...values);
 
 /** Greatest resident memory of a process in MB, as far as /proc tells. */
-const peak = (pid) => Math.round(Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024);
+const peak = (pid) =>
+  Math.round(Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024);
 
 async function measured(migration, command, args = []) {
   const started = performance.now();
@@ -35,7 +42,13 @@ async function measured(migration, command, args = []) {
   const ended = await child.ended;
   clearInterval(watch);
   if (ended.code !== 0 && ended.code !== 1) throw new Error(`${command}: ${ended.stderr}`);
-  const summary = Object.assign({}, ...ended.stdout.trim().split("\n").map((text) => JSON.parse(text)));
+  const summary = Object.assign(
+    {},
+    ...ended.stdout
+      .trim()
+      .split("\n")
+      .map((text) => JSON.parse(text)),
+  );
   const seconds = (performance.now() - started) / 1000;
   line(command, `${seconds.toFixed(1)} s`, `${memory} MB`);
   return { seconds, summary, code: ended.code };
@@ -44,7 +57,15 @@ async function measured(migration, command, args = []) {
 try {
   const supabase = await Supabase.start(lab, freePort, CHAT);
   const pocketbase = await lab.pocketbase("http://127.0.0.1:1");
-  const migration = new Migration({ folder: join(lab.folder, "export"), supabase, pocketbase, env: { SUPABASE_REST_URL: supabase.rest, SUPABASE_SERVICE_ROLE_KEY: (await import("./supabase.mjs")).jwt("service_role") } });
+  const migration = new Migration({
+    folder: join(lab.folder, "export"),
+    supabase,
+    pocketbase,
+    env: {
+      SUPABASE_REST_URL: supabase.rest,
+      SUPABASE_SERVICE_ROLE_KEY: (await import("./supabase.mjs")).jwt("service_role"),
+    },
+  });
   line("chat", JSON.stringify(CHAT), `${supabase.rowCount} rows`);
   const exported = await measured(migration, "export");
   line("", `${exported.summary.export.rows_per_second} rows/s in the first pass`);
@@ -58,14 +79,19 @@ try {
   line("", `second import: ${total.created} created, ${total.updated} updated, ${total.unchanged} unchanged`);
   const verified = await measured(migration, "verify");
   line("", `${verified.summary.verify.differences} differences`);
-  supabase.sql(`UPDATE kv_store_b0f1e6d5 SET value = value || '{"content":"late"}' WHERE key IN (SELECT key FROM kv_store_b0f1e6d5 WHERE key LIKE 'message:%' AND value ? 'room_id' LIMIT 1000)`);
+  supabase.sql(
+    `UPDATE kv_store_b0f1e6d5 SET value = value || '{"content":"late"}' WHERE key IN (SELECT key FROM kv_store_b0f1e6d5 WHERE key LIKE 'message:%' AND value ? 'room_id' LIMIT 1000)`,
+  );
   const delta = await measured(migration, "delta");
   line("", `${JSON.stringify(delta.summary.import.kinds.messages)}`);
   const hashes = new Map(sqlite(pocketbase, ["SELECT email, banned_until < '2026' FROM users"]));
   let [logins, failed] = [0, 0];
   for (let n = 0; n < CHAT.users; n++) {
     if (n % 67 === 11 || n % 71 === 12 || !accountEmailOf(n) || !hashes.get(accountEmailOf(n))) continue;
-    await pocketbase.login(accountEmailOf(n), passwordOf(n)).then(() => logins++, () => failed++);
+    await pocketbase.login(accountEmailOf(n), passwordOf(n)).then(
+      () => logins++,
+      () => failed++,
+    );
   }
   line("logins", `${logins} with the old password, ${failed} refused`);
   process.exitCode = verified.code;

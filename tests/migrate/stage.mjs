@@ -31,7 +31,10 @@ export class Migration {
   }
 
   start(command, args = [], env = {}) {
-    const child = spawn(binary, [command, "--dir", this.folder, ...args], { env: { ...this.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(binary, [command, "--dir", this.folder, ...args], {
+      env: { ...this.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     child.text = { stdout: "", stderr: "" };
     for (const name of ["stdout", "stderr"]) child[name].on("data", (data) => (child.text[name] += data));
     child.ended = once(child, "close").then(([code, signal]) => ({ code, signal, ...child.text }));
@@ -41,19 +44,26 @@ export class Migration {
   /** Runs to the end: {code, stdout, stderr, summary}. */
   async run(command, args = [], env = {}) {
     const ended = await this.start(command, [...args, "--json"], env).ended;
-    const lines = ended.stdout.trim().split("\n").filter((line) => line.startsWith("{"));
+    const lines = ended.stdout
+      .trim()
+      .split("\n")
+      .filter((line) => line.startsWith("{"));
     return { ...ended, summary: Object.assign({}, ...lines.map((line) => JSON.parse(line))) };
   }
 
   /** As `run`; a run that was not finished is an error. */
   async finish(command, args = [], env = {}) {
     const ended = await this.run(command, args, env);
-    if (ended.code !== 0 && ended.code !== 1) throw new Error(`${command} ended with ${ended.code}: ${ended.stderr}${ended.stdout}`);
+    if (ended.code !== 0 && ended.code !== 1)
+      throw new Error(`${command} ended with ${ended.code}: ${ended.stderr}${ended.stdout}`);
     return ended;
   }
 
   lines(name) {
-    return readFileSync(join(this.folder, name), "utf8").split("\n").filter(Boolean).map((line) => JSON.parse(line));
+    return readFileSync(join(this.folder, name), "utf8")
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
   }
 }
 
@@ -67,12 +77,30 @@ for statement in json.load(sys.stdin):
     rows = db.execute(statement).fetchall()
 db.commit()
 print(json.dumps(rows))`;
-  const ended = spawnSync("python3", ["-c", script, join(pocketbase.folder, "pb_data/data.db")], { input: JSON.stringify(statements), encoding: "utf8", maxBuffer: 1 << 28 });
+  const ended = spawnSync("python3", ["-c", script, join(pocketbase.folder, "pb_data/data.db")], {
+    input: JSON.stringify(statements),
+    encoding: "utf8",
+    maxBuffer: 1 << 28,
+  });
   if (ended.status !== 0) throw new Error(ended.stderr);
   return JSON.parse(ended.stdout);
 }
 
-export const TABLES = ["users", "rooms", "room_members", "messages", "reactions", "pins", "polls", "poll_votes", "friend_requests", "notifications", "achievements", "room_keys", "files"];
+export const TABLES = [
+  "users",
+  "rooms",
+  "room_members",
+  "messages",
+  "reactions",
+  "pins",
+  "polls",
+  "poll_votes",
+  "friend_requests",
+  "notifications",
+  "achievements",
+  "room_keys",
+  "files",
+];
 
 /** A hash of each table's rows. Tokens and the random passwords of users without a hash differ in every run. */
 export function tables(pocketbase) {
@@ -89,7 +117,9 @@ for table in sys.argv[2].split(","):
         digest.update(repr(row).encode()); count += 1
     out[table] = [count, digest.hexdigest()]
 print(json.dumps(out))`;
-  const ended = spawnSync("python3", ["-c", script, join(pocketbase.folder, "pb_data/data.db"), TABLES.join(",")], { encoding: "utf8" });
+  const ended = spawnSync("python3", ["-c", script, join(pocketbase.folder, "pb_data/data.db"), TABLES.join(",")], {
+    encoding: "utf8",
+  });
   if (ended.status !== 0) throw new Error(ended.stderr);
   return JSON.parse(ended.stdout);
 }

@@ -56,21 +56,59 @@ export class Supabase {
     mkdirSync(data);
     chmodSync(lab.folder, 0o755);
     if (it.user) chownSync(data, it.user.uid, it.user.gid);
-    it.#run("initdb", ["-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
-    const settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_wal_size=4GB", `port=${it.pgPort}`, "listen_addresses=127.0.0.1", `unix_socket_directories=${data}`];
-    it.postgres = lab.start("postgres", path.join(it.bin, "postgres"), ["-D", data, ...settings.flatMap((s) => ["-c", s])], { owner: it.user });
-    await it.postgres.ready(() => it.#status("pg_isready", ["-h", "127.0.0.1", "-U", "postgres", "-p", it.pgPort]) === 0, 30_000);
+    it.#run("initdb", [
+      "-D",
+      data,
+      "-U",
+      "postgres",
+      "--auth=trust",
+      "--encoding=UTF8",
+      "--locale=C.UTF-8",
+      "--no-sync",
+    ]);
+    const settings = [
+      "fsync=off",
+      "full_page_writes=off",
+      "synchronous_commit=off",
+      "max_wal_size=4GB",
+      `port=${it.pgPort}`,
+      "listen_addresses=127.0.0.1",
+      `unix_socket_directories=${data}`,
+    ];
+    it.postgres = lab.start(
+      "postgres",
+      path.join(it.bin, "postgres"),
+      ["-D", data, ...settings.flatMap((s) => ["-c", s])],
+      { owner: it.user },
+    );
+    await it.postgres.ready(
+      () => it.#status("pg_isready", ["-h", "127.0.0.1", "-U", "postgres", "-p", it.pgPort]) === 0,
+      30_000,
+    );
     it.sql(SCHEMA);
     await it.fill();
     it.restPort = await freePort();
     it.postgrest = lab.start("postgrest", postgrest(), [], {
       env: {
-        PGRST_DB_URI: it.dbUrl, PGRST_DB_SCHEMAS: "public", PGRST_DB_ANON_ROLE: "anon", PGRST_JWT_SECRET: JWT_SECRET,
-        PGRST_DB_MAX_ROWS: "1000", PGRST_SERVER_PORT: String(it.restPort), PGRST_SERVER_HOST: "127.0.0.1", PGRST_LOG_LEVEL: "crit",
+        PGRST_DB_URI: it.dbUrl,
+        PGRST_DB_SCHEMAS: "public",
+        PGRST_DB_ANON_ROLE: "anon",
+        PGRST_JWT_SECRET: JWT_SECRET,
+        PGRST_DB_MAX_ROWS: "1000",
+        PGRST_SERVER_PORT: String(it.restPort),
+        PGRST_SERVER_HOST: "127.0.0.1",
+        PGRST_LOG_LEVEL: "crit",
       },
     });
     it.rest = `http://127.0.0.1:${it.restPort}`;
-    await it.postgrest.ready(() => fetch(it.rest).then((r) => r.ok, () => false), 30_000);
+    await it.postgrest.ready(
+      () =>
+        fetch(it.rest).then(
+          (r) => r.ok,
+          () => false,
+        ),
+      30_000,
+    );
     await it.#listen();
     return it;
   }
@@ -80,7 +118,13 @@ export class Supabase {
   }
 
   #run(program, args, input) {
-    const ended = spawnSync(path.join(this.bin, program), args, { encoding: "utf8", input, maxBuffer: 1 << 28, ...this.user, cwd: "/" });
+    const ended = spawnSync(path.join(this.bin, program), args, {
+      encoding: "utf8",
+      input,
+      maxBuffer: 1 << 28,
+      ...this.user,
+      cwd: "/",
+    });
     if (ended.status !== 0) throw new Error(`${program}: ${ended.error ?? ended.stderr}`);
     return ended.stdout;
   }
@@ -89,12 +133,32 @@ export class Supabase {
   }
 
   sql(text) {
-    return this.#run("psql", ["-h", "127.0.0.1", "-p", String(this.pgPort), "-U", "postgres", "-qAt", "-v", "ON_ERROR_STOP=1"], text);
+    return this.#run(
+      "psql",
+      ["-h", "127.0.0.1", "-p", String(this.pgPort), "-U", "postgres", "-qAt", "-v", "ON_ERROR_STOP=1"],
+      text,
+    );
   }
 
   /** Copies the generated rows and accounts into the tables. */
   async fill() {
-    const psql = spawn(path.join(this.bin, "psql"), ["-h", "127.0.0.1", "-p", String(this.pgPort), "-U", "postgres", "-q", "-v", "ON_ERROR_STOP=1", "-c", `COPY ${TABLE} FROM STDIN`], { stdio: ["pipe", "inherit", "inherit"] });
+    const psql = spawn(
+      path.join(this.bin, "psql"),
+      [
+        "-h",
+        "127.0.0.1",
+        "-p",
+        String(this.pgPort),
+        "-U",
+        "postgres",
+        "-q",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-c",
+        `COPY ${TABLE} FROM STDIN`,
+      ],
+      { stdio: ["pipe", "inherit", "inherit"] },
+    );
     const ended = once(psql, "exit");
     this.rowCount = 0;
     let chunk = [];
@@ -112,11 +176,18 @@ export class Supabase {
     const values = Array.from({ length: this.chat.users }, (_, n) => {
       const email = accountEmailOf(n);
       // Some accounts have no usable hash.
-      const hash = n % 67 === 11 ? "'$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA'" : n % 71 === 12 ? "''" : `crypt(${quote(passwordOf(n))}, gen_salt('bf', 4))`;
+      const hash =
+        n % 67 === 11
+          ? "'$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA'"
+          : n % 71 === 12
+            ? "''"
+            : `crypt(${quote(passwordOf(n))}, gen_salt('bf', 4))`;
       return `('${userId(n)}', ${email ? quote(email) : "NULL"}, ${hash}, '2025-01-01'::timestamptz + ${n} * interval '1 minute')`;
     });
     for (let i = 0; i < values.length; i += 2000) {
-      this.sql(`INSERT INTO auth.users (id, email, encrypted_password, created_at) VALUES ${values.slice(i, i + 2000).join(",")};`);
+      this.sql(
+        `INSERT INTO auth.users (id, email, encrypted_password, created_at) VALUES ${values.slice(i, i + 2000).join(",")};`,
+      );
     }
     this.sql("ANALYZE;");
   }
@@ -125,7 +196,9 @@ export class Supabase {
 
   async #listen() {
     this.agent = new http.Agent({ keepAlive: true });
-    const server = http.createServer((request, response) => this.#answer(request, response).catch((error) => response.destroy(error)));
+    const server = http.createServer((request, response) =>
+      this.#answer(request, response).catch((error) => response.destroy(error)),
+    );
     server.listen(0, "127.0.0.1");
     await once(server, "listening");
     this.url = `http://127.0.0.1:${server.address().port}`;
@@ -142,7 +215,11 @@ export class Supabase {
     if (status) return reply(response, status, { message: "a fault of the test" }, { "retry-after": "0" });
     if (url.pathname.startsWith("/rest/v1")) return this.#rest(request, response);
     if (request.headers.authorization !== `Bearer ${jwt("service_role")}` && request.headers.apikey !== SECRET_KEY) {
-      return reply(response, 401, { code: 401, error_code: "no_authorization", msg: "This endpoint requires a valid Bearer token" });
+      return reply(response, 401, {
+        code: 401,
+        error_code: "no_authorization",
+        msg: "This endpoint requires a valid Bearer token",
+      });
     }
     if (url.pathname === "/auth/v1/admin/users") return this.#accounts(url, response);
     this.requests.storage++;
@@ -156,10 +233,13 @@ export class Supabase {
     if (headers.apikey === SECRET_KEY) headers.authorization = `Bearer ${jwt("service_role")}`;
     delete headers.apikey;
     const target = request.url.replace("/rest/v1", "") || "/";
-    const forward = http.request({ host: "127.0.0.1", port: this.restPort, path: target, method: request.method, headers, agent: this.agent }, (answer) => {
-      response.writeHead(answer.statusCode, answer.headers);
-      answer.pipe(response);
-    });
+    const forward = http.request(
+      { host: "127.0.0.1", port: this.restPort, path: target, method: request.method, headers, agent: this.agent },
+      (answer) => {
+        response.writeHead(answer.statusCode, answer.headers);
+        answer.pipe(response);
+      },
+    );
     forward.on("error", () => response.destroy());
     request.pipe(forward);
   }
@@ -167,9 +247,16 @@ export class Supabase {
   /** GET /admin/users: newest first, with X-Total-Count and without hashes. */
   #accounts(url, response) {
     const [page, size] = [Number(url.searchParams.get("page")), Number(url.searchParams.get("per_page"))];
-    const list = this.sql(`SELECT coalesce(json_agg(u), '[]') FROM (SELECT id, 'authenticated' aud, 'authenticated' "role", coalesce(email, '') email, created_at email_confirmed_at, created_at confirmed_at, created_at, created_at updated_at, '{"provider":"email"}'::json app_metadata, '{}'::json user_metadata FROM auth.users ORDER BY created_at DESC LIMIT ${size} OFFSET ${(page - 1) * size}) u`);
+    const list = this.sql(
+      `SELECT coalesce(json_agg(u), '[]') FROM (SELECT id, 'authenticated' aud, 'authenticated' "role", coalesce(email, '') email, created_at email_confirmed_at, created_at confirmed_at, created_at, created_at updated_at, '{"provider":"email"}'::json app_metadata, '{}'::json user_metadata FROM auth.users ORDER BY created_at DESC LIMIT ${size} OFFSET ${(page - 1) * size}) u`,
+    );
     const total = this.sql("SELECT count(*) FROM auth.users").trim();
-    return reply(response, 200, { users: JSON.parse(list), aud: "authenticated" }, { "x-total-count": total, link: `</admin/users?page=${page + 1}>; rel="next"` });
+    return reply(
+      response,
+      200,
+      { users: JSON.parse(list), aud: "authenticated" },
+      { "x-total-count": total, link: `</admin/users?page=${page + 1}>; rel="next"` },
+    );
   }
 
   content(n) {
@@ -179,7 +266,8 @@ export class Supabase {
   /** GET /bucket, POST /object/list-v2/…, GET /object/authenticated/…; errors are HTTP 400 with a statusCode inside. */
   async #storage(request, url, response) {
     const { files = 0, users } = this.chat;
-    if (url.pathname === "/storage/v1/bucket") return reply(response, 200, [{ id: BUCKET, name: BUCKET, public: false }]);
+    if (url.pathname === "/storage/v1/bucket")
+      return reply(response, 200, [{ id: BUCKET, name: BUCKET, public: false }]);
     if (url.pathname === `/storage/v1/object/list-v2/${BUCKET}`) {
       const chunks = [];
       for await (const chunk of request) chunks.push(chunk);
@@ -188,16 +276,26 @@ export class Supabase {
       const objects = [];
       for (let n = from; n < to; n++) {
         const name = fileOf(n, users);
-        const metadata = { eTag: `"${n}-${this.content(n).length}"`, size: this.content(n).length, mimetype: mimeOf(n) };
+        const metadata = {
+          eTag: `"${n}-${this.content(n).length}"`,
+          size: this.content(n).length,
+          mimetype: mimeOf(n),
+        };
         objects.push({ id: `${n}`, key: name, name, created_at: "2025-02-01T00:00:00.000Z", metadata });
       }
-      return reply(response, 200, { hasNext: to < files, ...(to < files && { nextCursor: String(to) }), folders: [], objects });
+      return reply(response, 200, {
+        hasNext: to < files,
+        ...(to < files && { nextCursor: String(to) }),
+        folders: [],
+        objects,
+      });
     }
     const prefix = `/storage/v1/object/authenticated/${BUCKET}/`;
     const wanted = decodeURIComponent(url.pathname.slice(prefix.length));
     this.names ??= new Map(Array.from({ length: files }, (_, n) => [fileOf(n, users), n]));
     const n = url.pathname.startsWith(prefix) ? this.names.get(wanted) : undefined;
-    if (n === undefined) return reply(response, 400, { statusCode: "404", error: "not_found", message: "Object not found" });
+    if (n === undefined)
+      return reply(response, 400, { statusCode: "404", error: "not_found", message: "Object not found" });
     response.writeHead(200, { "content-type": mimeOf(n), "content-length": this.content(n).length });
     response.end(this.content(n));
   }

@@ -54,7 +54,11 @@ function connect(user) {
 
 /** Opens the page in a window of this width. `problems` collects errors and violations of the page's policy. */
 async function open(t, { width = 1280, language = "en-GB" } = {}) {
-  const context = await browser.newContext({ viewport: { width, height: 844 }, locale: language, isMobile: width < 500 });
+  const context = await browser.newContext({
+    viewport: { width, height: 844 },
+    locale: language,
+    isMobile: width < 500,
+  });
   t.after(() => context.close());
   const page = await context.newPage();
   page.setDefaultTimeout(10_000);
@@ -80,8 +84,26 @@ async function find(page, user, button) {
 }
 
 for (const [language, words] of [
-  ["en-GB", { state: "ready", find: "Find", title: "Last refusals", connections: "Connections", everywhere: "on all gateways: 1" }],
-  ["ru-RU", { state: "готов", find: "Найти", title: "Последние отказы", connections: "Подключения", everywhere: "на всех шлюзах: 1" }],
+  [
+    "en-GB",
+    {
+      state: "ready",
+      find: "Find",
+      title: "Last refusals",
+      connections: "Connections",
+      everywhere: "on all gateways: 1",
+    },
+  ],
+  [
+    "ru-RU",
+    {
+      state: "готов",
+      find: "Найти",
+      title: "Последние отказы",
+      connections: "Подключения",
+      everywhere: "на всех шлюзах: 1",
+    },
+  ],
 ]) {
   for (const width of [390, 1280]) {
     check(`the page shows the gateway in ${language} at ${width} pixels`, async (t) => {
@@ -89,14 +111,23 @@ for (const [language, words] of [
       assert.equal(await page.locator("#state").textContent(), words.state);
       await page.getByRole("heading", { name: words.title, exact: true }).first().waitFor();
       await page.locator("#figures dt", { hasText: words.connections }).waitFor();
-      await page.locator("#channels td", { hasText: `room:${room}` }).first().waitFor();
+      await page
+        .locator("#channels td", { hasText: `room:${room}` })
+        .first()
+        .waitFor();
       // A rate needs two overviews.
       await until(async () => /\d/.test(await page.locator("#figures dd").nth(3).textContent()), "a rate", 10_000);
       await find(page, alice.id, words.find);
-      await page.locator("#user td", { hasText: `room:${room}` }).first().waitFor();
+      await page
+        .locator("#user td", { hasText: `room:${room}` })
+        .first()
+        .waitFor();
       await page.locator("#user p", { hasText: words.everywhere }).waitFor();
       await picture(page, `${language}-${width}`);
-      const { wide, inner } = await page.evaluate(() => ({ wide: document.documentElement.scrollWidth, inner: innerWidth }));
+      const { wide, inner } = await page.evaluate(() => ({
+        wide: document.documentElement.scrollWidth,
+        inner: innerWidth,
+      }));
       assert.ok(wide <= inner, `${wide} pixels in a window of ${inner}`);
       assert.ok(!(await page.content()).includes("hunter2"), "no content of messages");
       assert.deepEqual(page.problems, []);

@@ -10,8 +10,25 @@ import { Dockerd, TOOLS } from "./deploy/dockerd.mjs";
 import { Site, release } from "./deploy/stack.mjs";
 
 const BASE = "konvert-test-base:local";
-const UNITS = ["konvert-redis.service", "konvert-pocketbase.service", "konvert-gateway.service", "konvert-gateway.socket", "konvert-nginx.service", "konvert-backup.service", "konvert-backup.timer"];
-const install = ["--native", "--yes", "--domain", "localhost", "--email", "root@example.com", "--pocketbase", "/pocketbase"];
+const UNITS = [
+  "konvert-redis.service",
+  "konvert-pocketbase.service",
+  "konvert-gateway.service",
+  "konvert-gateway.socket",
+  "konvert-nginx.service",
+  "konvert-backup.service",
+  "konvert-backup.timer",
+];
+const install = [
+  "--native",
+  "--yes",
+  "--domain",
+  "localhost",
+  "--email",
+  "root@example.com",
+  "--pocketbase",
+  "/pocketbase",
+];
 let dockerd, server, site, folder, alice, bob, room, password;
 
 const inside = (args, options) => dockerd.docker(["exec", "--env", "LANG=C.UTF-8", server, ...args], options);
@@ -20,7 +37,15 @@ const script = (name, args, options) => inside([`/release/deploy/${name}`, ...ar
 before(async () => {
   dockerd = await Dockerd.start();
   dockerd.docker(["import", "--change", 'CMD ["/sbin/init"]', path.join(TOOLS, "deploy-base.tar"), BASE]);
-  const rights = ["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined", "--cgroupns=host"];
+  const rights = [
+    "--cap-add",
+    "SYS_ADMIN",
+    "--cap-add",
+    "NET_ADMIN",
+    "--security-opt",
+    "seccomp=unconfined",
+    "--cgroupns=host",
+  ];
   const mounts = ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--tmpfs", "/run", "--tmpfs", "/run/lock"];
   server = dockerd.docker(["run", "--detach", ...rights, ...mounts, BASE]).stdout.trim();
   folder = release();
@@ -34,7 +59,10 @@ before(async () => {
   const format = "{{.NetworkSettings.IPAddress}}";
   const address = dockerd.docker(["inspect", "--format", format, server]).stdout.trim();
   let certificate;
-  site = new Site(`https://${address}`, () => (certificate ??= inside(["cat", "/etc/konvert/tls/fullchain.pem"]).stdout));
+  site = new Site(
+    `https://${address}`,
+    () => (certificate ??= inside(["cat", "/etc/konvert/tls/fullchain.pem"]).stdout),
+  );
 });
 after(async () => {
   if (folder) rmSync(folder, { recursive: true, force: true });
@@ -88,7 +116,10 @@ test("a restart of the gateway refuses no connection and loses no message", asyn
     await site.create("messages", { room, author: alice.id, content: `message ${number}`, type: "text" }, alice);
   }
   await until(() => client.messages.length >= 5, "the messages after the restart", 30_000);
-  assert.deepEqual(client.messages, [0, 1, 2, 3, 4].map((number) => `message ${number}`));
+  assert.deepEqual(
+    client.messages,
+    [0, 1, 2, 3, 4].map((number) => `message ${number}`),
+  );
 });
 
 test("the backup service, --uninstall and restore.sh --native end with the same chat", async () => {
@@ -99,7 +130,9 @@ test("the backup service, --uninstall and restore.sh --native end with the same 
   inside(["test", "-e", "/var/lib/konvert/pocketbase/pb_data/data.db"]);
   assert.equal(inside(["sh", "-c", "ls /etc/systemd/system/konvert-* 2>/dev/null || true"]).stdout, "");
 
-  const refused = script("restore.sh", [...install.filter((word) => word !== "--yes"), archive], { allowFailure: true });
+  const refused = script("restore.sh", [...install.filter((word) => word !== "--yes"), archive], {
+    allowFailure: true,
+  });
   assert.match(refused.output, /already holds data/);
   inside(["sh", "-c", "rm -rf /var/lib/konvert/* /etc/konvert"]);
   const told = script("restore.sh", [...install.filter((word) => word !== "--yes"), archive]).output;

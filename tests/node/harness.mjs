@@ -114,7 +114,13 @@ export class Lab {
    * that it prints.
    */
   async quickstart() {
-    const options = ["--headless", "--plain", "--port-gateway=0", "--port-pocketbase=0", `--data=${join(this.folder, "data")}`];
+    const options = [
+      "--headless",
+      "--plain",
+      "--port-gateway=0",
+      "--port-pocketbase=0",
+      `--data=${join(this.folder, "data")}`,
+    ];
     const env = { KONVERT_GATEWAY: gatewayBinary };
     const server = this.start("quickstart", join(root, "deploy/quickstart.sh"), options, { env, stdout: "pipe" });
     let line = "";

@@ -18,7 +18,10 @@ let runs = 0;
 /** Starts the quickstart with the plain page; `stdout` collects the output. The first run may build the gateway. */
 function quickstart(args, env) {
   const options = ["--plain", ...args];
-  const server = lab.start(`quickstart-${++runs}`, join(root, "deploy/quickstart.sh"), options, { env, stdout: "pipe" });
+  const server = lab.start(`quickstart-${++runs}`, join(root, "deploy/quickstart.sh"), options, {
+    env,
+    stdout: "pipe",
+  });
   server.stdout = "";
   server.process.stdout.on("data", (chunk) => (server.stdout += chunk));
   return server;
@@ -145,7 +148,12 @@ check(
 );
 
 check("a directory without a page is refused, with the way to build one", async () => {
-  const server = lab.start("quickstart-site", join(root, "deploy/quickstart.sh"), [...anywhere, `--data=${data}`, `--site=${lab.folder}`], { stdout: "pipe" });
+  const server = lab.start(
+    "quickstart-site",
+    join(root, "deploy/quickstart.sh"),
+    [...anywhere, `--data=${data}`, `--site=${lab.folder}`],
+    { stdout: "pipe" },
+  );
   assert.equal(await server.ended, "exit 2");
   assert.match(server.output, /has no index\.html; build the chat there \(npm ci/);
 });

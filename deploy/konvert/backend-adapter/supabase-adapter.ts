@@ -35,7 +35,7 @@ export interface SupabaseAdapterOptions {
   periods?: Partial<PollingPeriods>;
 }
 
-// eslint-disable-next-line @typescript-eslint/no-unsafe-declaration-merging -- the modules are assigned in the constructor
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the constructor assigns the methods of all modules
 class SupabaseAdapter {
   private readonly ends: (() => void)[];
 

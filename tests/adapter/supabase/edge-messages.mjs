@@ -79,7 +79,11 @@ export function messageRoutes(add, { database }) {
     const mentions = await mentionsIn(content);
     const more = { ...(replyTo ? { reply_to: replyTo } : {}), ...(mentions.length > 0 ? { mentions } : {}) };
     const message = await create(`room_messages:${roomId}`, me, roomId, content, type, more);
-    const raised = (counts, ids) => ids.reduce((all, id) => ({ ...all, [id]: (all[id] ?? 0) + 1 }), counts ?? {});
+    const raised = (counts, ids) => {
+      const all = { ...counts };
+      for (const id of ids) all[id] = (all[id] ?? 0) + 1;
+      return all;
+    };
     const others = room.members.filter((id) => id !== me.id);
     for (const id of mentions)
       if (id !== me.id)

@@ -23,7 +23,10 @@ export class Edge {
     this.services = services;
     const add = (method, pattern, handler, { open = false } = {}) => {
       const names = [];
-      const source = pattern.replace(/:(\w+)/g, (_, name) => (names.push(name), "([^/]+)"));
+      const source = pattern.replace(/:(\w+)/g, (_, name) => {
+        names.push(name);
+        return "([^/]+)";
+      });
       this.#routes.push({ method, names, handler, open, pattern: new RegExp(`^${source}$`) });
     };
     for (const routes of [peopleRoutes, roomRoutes, messageRoutes]) routes(add, services);

@@ -3,7 +3,16 @@
 // `node dockerd.mjs` starts and stops one, and says whether that works on this machine.
 
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -74,7 +83,9 @@ export class Dockerd {
       this.process.kill("SIGTERM");
       await ended;
     }
-    const mounts = readFileSync("/proc/mounts", "utf8").split("\n").map((line) => line.split(" ")[1]);
+    const mounts = readFileSync("/proc/mounts", "utf8")
+      .split("\n")
+      .map((line) => line.split(" ")[1]);
     for (const mount of mounts.filter((mount) => mount?.startsWith(this.folder)).reverse()) {
       run("umount", ["-l", mount], { allowFailure: true });
     }
@@ -95,12 +106,20 @@ function rules() {
   const saved = run("iptables-save", []).stdout;
   const empty = { nat: ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"], filter: ["INPUT", "FORWARD", "OUTPUT"] };
   const missing = Object.entries(empty).filter(([table]) => !saved.includes(`*${table}\n`));
-  const lines = missing.map(([table, chains]) => [`*${table}`, ...chains.map((chain) => `:${chain} ACCEPT [0:0]`), "COMMIT", ""]);
+  const lines = missing.map(([table, chains]) => [
+    `*${table}`,
+    ...chains.map((chain) => `:${chain} ACCEPT [0:0]`),
+    "COMMIT",
+    "",
+  ]);
   return saved + lines.flat().join("\n");
 }
 
 function links() {
-  return run("ip", ["-o", "link"]).stdout.split("\n").filter(Boolean).map((line) => line.split(": ")[1].split("@")[0]);
+  return run("ip", ["-o", "link"])
+    .stdout.split("\n")
+    .filter(Boolean)
+    .map((line) => line.split(": ")[1].split("@")[0]);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

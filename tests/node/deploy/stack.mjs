@@ -12,7 +12,22 @@ import { TOOLS, run } from "./dockerd.mjs";
 
 /** The static binary under test, built by run.sh. */
 export const BINARY = process.env.KONVERT_STATIC_GATEWAY || path.join(TOOLS, "static/konvert-gateway");
-const PARTS = ["backup", "backup.sh", "compose.yaml", ".env.example", "docker", "get-pocketbase.sh", "grafana", "install", "install.sh", "nginx", "operator", "prometheus", "restore.sh", "systemd"];
+const PARTS = [
+  "backup",
+  "backup.sh",
+  "compose.yaml",
+  ".env.example",
+  "docker",
+  "get-pocketbase.sh",
+  "grafana",
+  "install",
+  "install.sh",
+  "nginx",
+  "operator",
+  "prometheus",
+  "restore.sh",
+  "systemd",
+];
 
 /** A folder like an unpacked release. */
 export function release() {
@@ -21,7 +36,8 @@ export function release() {
   mkdirSync(path.join(folder, "deploy"));
   cpSync(BINARY, path.join(folder, "bin/konvert-gateway"));
   cpSync(path.join(ROOT, ".dockerignore"), path.join(folder, ".dockerignore"));
-  for (const part of PARTS) cpSync(path.join(ROOT, "deploy", part), path.join(folder, "deploy", part), { recursive: true });
+  for (const part of PARTS)
+    cpSync(path.join(ROOT, "deploy", part), path.join(folder, "deploy", part), { recursive: true });
   return folder;
 }
 
@@ -37,13 +53,19 @@ export class Site {
     const headers = { ...(token && { authorization: token }) };
     if (body !== undefined) headers["content-type"] = "application/json";
     return new Promise((resolve, reject) => {
-      const request = https.request(this.url + target, { method, headers, ca: this.certificate(), agent: AGENT, checkServerIdentity }, (response) => {
-        let text = "";
-        response.on("data", (chunk) => (text += chunk)).on("end", () => {
-          const parsed = response.headers["content-type"]?.includes("json") ? JSON.parse(text) : undefined;
-          resolve({ status: response.statusCode, headers: response.headers, text, body: parsed });
-        });
-      });
+      const request = https.request(
+        this.url + target,
+        { method, headers, ca: this.certificate(), agent: AGENT, checkServerIdentity },
+        (response) => {
+          let text = "";
+          response
+            .on("data", (chunk) => (text += chunk))
+            .on("end", () => {
+              const parsed = response.headers["content-type"]?.includes("json") ? JSON.parse(text) : undefined;
+              resolve({ status: response.statusCode, headers: response.headers, text, body: parsed });
+            });
+        },
+      );
       request.on("error", reject).end(body === undefined ? undefined : JSON.stringify(body));
     });
   }
@@ -56,13 +78,21 @@ export class Site {
 
   async login(name, collection = "users", password = PASSWORD) {
     const identity = name.includes("@") ? name : `${name}@example.com`;
-    const { token, record } = await this.done("POST", `/api/collections/${collection}/auth-with-password`, { identity, password });
+    const { token, record } = await this.done("POST", `/api/collections/${collection}/auth-with-password`, {
+      identity,
+      password,
+    });
     return { token, id: record.id, name };
   }
 
   async user(name) {
     const email = `${name}@example.com`;
-    await this.done("POST", "/api/collections/users/records", { email, name, password: PASSWORD, passwordConfirm: PASSWORD });
+    await this.done("POST", "/api/collections/users/records", {
+      email,
+      name,
+      password: PASSWORD,
+      passwordConfirm: PASSWORD,
+    });
     return this.login(name);
   }
 
@@ -78,7 +108,11 @@ export class Site {
         super(url, protocols, { ca, checkServerIdentity });
       }
     };
-    const client = new Centrifuge(`${this.url.replace("https", "wss")}/connection/websocket`, { websocket: Secure, token, maxReconnectDelay: 2000 });
+    const client = new Centrifuge(`${this.url.replace("https", "wss")}/connection/websocket`, {
+      websocket: Secure,
+      token,
+      maxReconnectDelay: 2000,
+    });
     client.told = [];
     client.connects = [];
     client.on("connecting", ({ code }) => client.told.push({ code, at: Date.now() }));
@@ -125,7 +159,10 @@ export class Stack extends Site {
 
   compose(args, options) {
     const files = ["--project-directory", this.deploy, "--env-file", path.join(this.deploy, ".env")];
-    return run("docker", ["compose", ...files, "-f", path.join(this.deploy, "compose.yaml"), ...args], { env: this.env, ...options });
+    return run("docker", ["compose", ...files, "-f", path.join(this.deploy, "compose.yaml"), ...args], {
+      env: this.env,
+      ...options,
+    });
   }
 
   container(service) {
@@ -142,7 +179,8 @@ export class Stack extends Site {
   }
 
   remove() {
-    if (existsSync(path.join(this.deploy, ".env"))) this.compose(["down", "--volumes", "--timeout", "1"], { allowFailure: true });
+    if (existsSync(path.join(this.deploy, ".env")))
+      this.compose(["down", "--volumes", "--timeout", "1"], { allowFailure: true });
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

@@ -31,7 +31,9 @@ export class Swarm {
   #one(localAddress) {
     return new Promise((resolve, reject) => {
       const options = { host: this.host, port: this.port, localAddress };
-      const socket = this.ca ? tls.connect({ ...options, ca: this.ca, checkServerIdentity: () => undefined }) : net.connect(options);
+      const socket = this.ca
+        ? tls.connect({ ...options, ca: this.ca, checkServerIdentity: () => undefined })
+        : net.connect(options);
       let state = "handshake";
       const opened = () =>
         socket.write(
@@ -53,7 +55,10 @@ export class Swarm {
             return resolve();
           }
           state = "subscribing";
-          const commands = [{ id: 1, connect: { token: this.token } }, { id: 2, subscribe: { channel: this.channel } }];
+          const commands = [
+            { id: 1, connect: { token: this.token } },
+            { id: 2, subscribe: { channel: this.channel } },
+          ];
           socket.write(frame(commands.map((command) => JSON.stringify(command)).join("\n")));
         }
         if (state === "subscribing" && text.includes('"error"')) reject(new Error(text));
@@ -80,6 +85,9 @@ export class Swarm {
 /** A masked text frame; the mask is zero. */
 function frame(text) {
   const body = Buffer.from(text);
-  const head = body.length < 126 ? Buffer.from([0x81, 0x80 | body.length]) : Buffer.from([0x81, 0x80 | 126, body.length >> 8, body.length & 255]);
+  const head =
+    body.length < 126
+      ? Buffer.from([0x81, 0x80 | body.length])
+      : Buffer.from([0x81, 0x80 | 126, body.length >> 8, body.length & 255]);
   return Buffer.concat([head, Buffer.alloc(4), body]);
 }

@@ -12,9 +12,24 @@
   const guards = [$apis.requireSuperuserAuth(), $apis.bodyLimit(72 << 20), $apis.skipSuccessActivityLog(), unlimited];
 
   routerAdd("GET", "/api/konvert/import", (e) => require(`${__hooks}/konvert/import.js`).state(e), ...guards);
-  routerAdd("POST", "/api/konvert/import/rows/{kind}", (e) => require(`${__hooks}/konvert/import.js`).rows(e), ...guards);
-  routerAdd("POST", "/api/konvert/import/read/{kind}", (e) => require(`${__hooks}/konvert/import.js`).read(e), ...guards);
-  routerAdd("POST", "/api/konvert/import/remove/{kind}", (e) => require(`${__hooks}/konvert/import.js`).remove(e), ...guards);
+  routerAdd(
+    "POST",
+    "/api/konvert/import/rows/{kind}",
+    (e) => require(`${__hooks}/konvert/import.js`).rows(e),
+    ...guards,
+  );
+  routerAdd(
+    "POST",
+    "/api/konvert/import/read/{kind}",
+    (e) => require(`${__hooks}/konvert/import.js`).read(e),
+    ...guards,
+  );
+  routerAdd(
+    "POST",
+    "/api/konvert/import/remove/{kind}",
+    (e) => require(`${__hooks}/konvert/import.js`).remove(e),
+    ...guards,
+  );
   routerAdd("POST", "/api/konvert/import/file", (e) => require(`${__hooks}/konvert/import_file.js`).save(e), ...guards);
   routerAdd("POST", "/api/konvert/import/done", (e) => require(`${__hooks}/konvert/import.js`).done(e), ...guards);
 }

@@ -74,7 +74,9 @@ function Dialogs() {
   };
   const [used, setUsed] = useState<Partial<typeof wanted>>({});
   useEffect(() => {
-    const fresh = Object.fromEntries(Object.entries(wanted).filter(([name, open]) => open && !used[name as keyof typeof wanted]));
+    const fresh = Object.fromEntries(
+      Object.entries(wanted).filter(([name, open]) => open && !used[name as keyof typeof wanted]),
+    );
     if (Object.keys(fresh).length) setUsed((before) => ({ ...before, ...fresh }));
   });
   return (
@@ -166,6 +168,7 @@ function useFirstRoom(route: Route): void {
   useEffect(() => {
     const { room } = runtime();
     if (!loaded || !room || route.view !== "rooms" || location.hash) return;
-    if (useRooms.getState().rooms[room] && matchMedia("(min-width: 761px)").matches) go({ view: "room", room }, { replace: true });
+    if (useRooms.getState().rooms[room] && matchMedia("(min-width: 761px)").matches)
+      go({ view: "room", room }, { replace: true });
   }, [loaded, route.view]);
 }

@@ -13,7 +13,11 @@ const IMAGE = /\.(png|jpe?g|gif|webp|avif)$/i;
 
 export function Attachment({ file, message }: { file: ShownFile; message: ShownMessage }) {
   const image = file.note ? file.note.type.startsWith("image/") : message.type === "image" || IMAGE.test(file.name);
-  return image && message.text !== null ? <Picture file={file} message={message} /> : <Download file={file} message={message} />;
+  return image && message.text !== null ? (
+    <Picture file={file} message={message} />
+  ) : (
+    <Download file={file} message={message} />
+  );
 }
 
 async function open(file: ShownFile, message: ShownMessage): Promise<void> {
@@ -47,7 +51,12 @@ function Picture({ file, message }: { file: ShownFile; message: ShownMessage }) 
   }, [file.key, file.note, state, id]);
   if (broken) return <Download file={file} message={message} />;
   return (
-    <button type="button" className={styles.picture} onClick={() => void open(file, message)} aria-label={t("message.openImage", { name: file.name })}>
+    <button
+      type="button"
+      className={styles.picture}
+      onClick={() => void open(file, message)}
+      aria-label={t("message.openImage", { name: file.name })}
+    >
       {address ? <img src={address} alt={file.name} onError={() => setBroken(true)} /> : <Loader size="sm" />}
     </button>
   );
@@ -56,7 +65,12 @@ function Picture({ file, message }: { file: ShownFile; message: ShownMessage }) 
 function Download({ file, message }: { file: ShownFile; message: ShownMessage }) {
   const { t } = useTranslation();
   return (
-    <button type="button" className={styles.file} onClick={() => void open(file, message)} title={t("message.download", { name: file.name })}>
+    <button
+      type="button"
+      className={styles.file}
+      onClick={() => void open(file, message)}
+      title={t("message.download", { name: file.name })}
+    >
       <span className={styles.icon}>
         <IconFile size={20} />
       </span>

@@ -1,7 +1,14 @@
 // The bubble of a message: forwarded mark, quoted message, files, text, time and state.
 
 import { Button, Tooltip } from "@mantine/core";
-import { IconAlertCircle, IconArrowForwardUp, IconCheck, IconClock, IconLock, IconPinFilled } from "@tabler/icons-react";
+import {
+  IconAlertCircle,
+  IconArrowForwardUp,
+  IconCheck,
+  IconClock,
+  IconLock,
+  IconPinFilled,
+} from "@tabler/icons-react";
 import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 import { go } from "@/app/route";
@@ -27,7 +34,10 @@ interface Props {
 export function Bubble({ message, room, tail, children }: Props) {
   const { t } = useTranslation();
   const locked = message.text === null;
-  const large = !message.attachments.length && message.text !== null && /^(\p{Extended_Pictographic}|\uFE0F|\u200D|\s){1,8}$/u.test(message.text);
+  const large =
+    !message.attachments.length &&
+    message.text !== null &&
+    /^(\p{Extended_Pictographic}|\uFE0F|\u200D|\s){1,8}$/u.test(message.text);
   return (
     <div
       className={styles.bubble}
@@ -91,7 +101,8 @@ function Foot({ message, room }: { message: ShownMessage; room: RoomView }) {
 function State({ state }: { state: ShownMessage["state"] }) {
   const { t } = useTranslation();
   if (state === "pending") return <IconClock size={13} role="img" aria-label={t("message.pending")} />;
-  if (state === "failed") return <IconAlertCircle size={14} role="img" aria-label={t("message.failed")} className={styles.bad} />;
+  if (state === "failed")
+    return <IconAlertCircle size={14} role="img" aria-label={t("message.failed")} className={styles.bad} />;
   return <IconCheck size={14} role="img" aria-label={t("message.sent")} />;
 }
 

@@ -3,7 +3,15 @@
 
 import { ActionIcon } from "@mantine/core";
 import { IconCheck, IconMoodSmile, IconPaperclip, IconSend2 } from "@tabler/icons-react";
-import { useEffect, useLayoutEffect, useRef, useState, type ClipboardEvent, type FormEvent, type KeyboardEvent } from "react";
+import {
+  useEffect,
+  useLayoutEffect,
+  useRef,
+  useState,
+  type ClipboardEvent,
+  type FormEvent,
+  type KeyboardEvent,
+} from "react";
 import { useTranslation } from "react-i18next";
 import { clearDraft, draftOf, keepDraft, useDraft } from "@/model/drafts";
 import type { RoomView } from "@/model/rooms";
@@ -131,8 +139,24 @@ export function Composer({ room, files, onFiles }: Props) {
       <FileTray files={files} onRemove={(file) => onFiles(files.filter((one) => one !== file))} />
       {matches.length > 0 && <MentionList people={matches} choice={choice} onPick={pick} />}
       <div className={styles.line}>
-        <input ref={picker} type="file" multiple hidden onChange={(event) => { add(event.currentTarget.files); event.currentTarget.value = ""; }} />
-        <ActionIcon size={40} radius="xl" aria-label={t("chat.attach")} title={t("chat.attach")} disabled={draft.editing !== undefined} onClick={() => picker.current?.click()}>
+        <input
+          ref={picker}
+          type="file"
+          multiple
+          hidden
+          onChange={(event) => {
+            add(event.currentTarget.files);
+            event.currentTarget.value = "";
+          }}
+        />
+        <ActionIcon
+          size={40}
+          radius="xl"
+          aria-label={t("chat.attach")}
+          title={t("chat.attach")}
+          disabled={draft.editing !== undefined}
+          onClick={() => picker.current?.click()}
+        >
           <IconPaperclip size={21} />
         </ActionIcon>
         <textarea
@@ -164,7 +188,15 @@ export function Composer({ room, files, onFiles }: Props) {
             </ActionIcon>
           )}
         />
-        <ActionIcon type="submit" size={40} radius="xl" variant="filled" color="accent" aria-label={t(draft.editing ? "compose.save" : "chat.send")} disabled={!filled}>
+        <ActionIcon
+          type="submit"
+          size={40}
+          radius="xl"
+          variant="filled"
+          color="accent"
+          aria-label={t(draft.editing ? "compose.save" : "chat.send")}
+          disabled={!filled}
+        >
           {draft.editing ? <IconCheck size={20} /> : <IconSend2 size={20} />}
         </ActionIcon>
       </div>

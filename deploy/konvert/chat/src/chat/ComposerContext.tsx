@@ -18,10 +18,15 @@ export function ComposerContext({ room, draft }: { room: RoomView; draft: Draft 
   return (
     <div className={styles.context}>
       <div className={styles.contextText}>
-        <div className={styles.contextTitle}>{draft.editing ? t("compose.editing") : t("compose.replyTo", { name })}</div>
+        <div className={styles.contextTitle}>
+          {draft.editing ? t("compose.editing") : t("compose.replyTo", { name })}
+        </div>
         <div className={styles.contextLine}>{message ? summary(message, t) : t("message.gone")}</div>
       </div>
-      <CloseButton aria-label={t("compose.cancel")} onClick={() => keepDraft(room.id, { text: draft.editing ? "" : draft.text })} />
+      <CloseButton
+        aria-label={t("compose.cancel")}
+        onClick={() => keepDraft(room.id, { text: draft.editing ? "" : draft.text })}
+      />
     </div>
   );
 }

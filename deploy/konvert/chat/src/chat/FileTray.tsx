@@ -28,9 +28,17 @@ export function FileTray({ files, onRemove }: Props) {
     <div className={styles.files} role="group" aria-label={t("compose.files", { count: files.length })}>
       {files.map((file, index) => (
         <span key={`${file.name}${index}`} className={styles.file}>
-          {file.type.startsWith("image/") ? <IconPhoto size={16} aria-hidden="true" /> : <IconFile size={16} aria-hidden="true" />}
+          {file.type.startsWith("image/") ? (
+            <IconPhoto size={16} aria-hidden="true" />
+          ) : (
+            <IconFile size={16} aria-hidden="true" />
+          )}
           <span className={styles.fileName}>{file.name}</span>
-          <CloseButton size="sm" aria-label={t("compose.removeFile", { name: file.name })} onClick={() => onRemove(file)} />
+          <CloseButton
+            size="sm"
+            aria-label={t("compose.removeFile", { name: file.name })}
+            onClick={() => onRemove(file)}
+          />
         </span>
       ))}
     </div>

@@ -16,7 +16,9 @@ export default function Forward() {
   const { t } = useTranslation();
   const message = useForward((state) => state.message);
   const [filter, setFilter] = useState("");
-  const rooms = useRoomList().filter((room) => room.mayWrite && room.name.toLowerCase().includes(filter.trim().toLowerCase()));
+  const rooms = useRoomList().filter(
+    (room) => room.mayWrite && room.name.toLowerCase().includes(filter.trim().toLowerCase()),
+  );
 
   async function choose(room: RoomView, name: string) {
     if (!message) return;
@@ -25,8 +27,21 @@ export default function Forward() {
   }
 
   return (
-    <Modal opened={message !== null} onClose={closeForward} title={t("forward.title")} closeButtonProps={{ "aria-label": t("do.close") }}>
-      <TextInput data-autofocus aria-label={t("rooms.filter")} placeholder={t("rooms.filter")} leftSection={<IconSearch size={16} />} value={filter} onChange={(event) => setFilter(event.currentTarget.value)} mb="xs" />
+    <Modal
+      opened={message !== null}
+      onClose={closeForward}
+      title={t("forward.title")}
+      closeButtonProps={{ "aria-label": t("do.close") }}
+    >
+      <TextInput
+        data-autofocus
+        aria-label={t("rooms.filter")}
+        placeholder={t("rooms.filter")}
+        leftSection={<IconSearch size={16} />}
+        value={filter}
+        onChange={(event) => setFilter(event.currentTarget.value)}
+        mb="xs"
+      />
       <div className={styles.list}>
         {rooms.map((room) => (
           <Target key={room.id} room={room} onChoose={(name) => void choose(room, name)} />

@@ -24,7 +24,8 @@ export function Header({ room }: { room: RoomView }) {
   const route = useRoute();
   const name = useRoomName(room);
   const details = route.view === "room" && route.details === true;
-  const toggleDetails = () => (details ? go({ view: "room", room: room.id }) : go({ view: "room", room: room.id, details: true }));
+  const toggleDetails = () =>
+    details ? go({ view: "room", room: room.id }) : go({ view: "room", room: room.id, details: true });
   const onTitle = () => (room.other ? openProfile(room.other) : toggleDetails());
   return (
     <header className={styles.header}>
@@ -60,7 +61,13 @@ function Presence({ room }: { room: RoomView }) {
   const typing = useTyping(room.id);
   return (
     <span className={styles.presence} data-typing={typing.length > 0 || undefined} aria-live="polite">
-      {typing.length ? <TypingText users={typing} /> : room.other ? <OtherStatus id={room.other} /> : <MemberCount room={room} />}
+      {typing.length ? (
+        <TypingText users={typing} />
+      ) : room.other ? (
+        <OtherStatus id={room.other} />
+      ) : (
+        <MemberCount room={room} />
+      )}
     </span>
   );
 }

@@ -1,7 +1,17 @@
 // Actions of a message: quick reactions and reply in a small bar, everything else in a menu.
 
 import { ActionIcon, Menu } from "@mantine/core";
-import { IconArrowBackUp, IconArrowForwardUp, IconCopy, IconDots, IconMoodPlus, IconPencil, IconPin, IconPinnedOff, IconTrash } from "@tabler/icons-react";
+import {
+  IconArrowBackUp,
+  IconArrowForwardUp,
+  IconCopy,
+  IconDots,
+  IconMoodPlus,
+  IconPencil,
+  IconPin,
+  IconPinnedOff,
+  IconTrash,
+} from "@tabler/icons-react";
 import { useTranslation } from "react-i18next";
 import { copyText, pin, react, remove, unpin } from "@/model/actions";
 import { draftOf, keepDraft } from "@/model/drafts";
@@ -37,7 +47,13 @@ export function MessageActions({ message, room, menu, onMenu }: Props) {
       {room.mayWrite && (
         <>
           {QUICK.map((emoji) => (
-            <button key={emoji} type="button" className={styles.quick} aria-label={`${t("message.react")}: ${emoji}`} onClick={() => void react(message, emoji)}>
+            <button
+              key={emoji}
+              type="button"
+              className={styles.quick}
+              aria-label={`${t("message.react")}: ${emoji}`}
+              onClick={() => void react(message, emoji)}
+            >
               {emoji}
             </button>
           ))}
@@ -78,7 +94,10 @@ export function MessageActions({ message, room, menu, onMenu }: Props) {
             </Menu.Item>
           )}
           {room.mayPin && (
-            <Menu.Item leftSection={pinned ? <IconPinnedOff size={17} /> : <IconPin size={17} />} onClick={() => void (pinned ? unpin(room.id, message.id) : pin(room.id, message.id))}>
+            <Menu.Item
+              leftSection={pinned ? <IconPinnedOff size={17} /> : <IconPin size={17} />}
+              onClick={() => void (pinned ? unpin(room.id, message.id) : pin(room.id, message.id))}
+            >
               {t(pinned ? "chat.unpin" : "message.pin")}
             </Menu.Item>
           )}
@@ -90,7 +109,11 @@ export function MessageActions({ message, room, menu, onMenu }: Props) {
           {(message.mine || room.moderator) && room.member && (
             <>
               <Menu.Divider />
-              <Menu.Item className="k-danger" leftSection={<IconTrash size={17} />} onClick={() => void remove(message)}>
+              <Menu.Item
+                className="k-danger"
+                leftSection={<IconTrash size={17} />}
+                onClick={() => void remove(message)}
+              >
                 {t("message.delete")}
               </Menu.Item>
             </>

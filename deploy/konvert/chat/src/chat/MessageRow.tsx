@@ -26,7 +26,9 @@ export const MessageRow = memo(function MessageRow({ row, index, room, highlight
   const author = usePerson(message.sender_id);
   const [active, setActive] = useState(false);
   const [menu, setMenu] = useState(false);
-  const name = message.mine ? t("chat.you") : nameOf(author) || message.sender_display_name || message.sender_username || t("chat.someone");
+  const name = message.mine
+    ? t("chat.you")
+    : nameOf(author) || message.sender_display_name || message.sender_username || t("chat.someone");
   const showAuthor = !message.mine && room.type !== "dm";
 
   function onKeyDown(event: KeyboardEvent) {
@@ -79,7 +81,13 @@ export const MessageRow = memo(function MessageRow({ row, index, room, highlight
         {showAuthor && (
           <div className={styles.picture}>
             {last && (
-              <button type="button" tabIndex={-1} className={styles.person} onClick={() => openProfile(message.sender_id)} aria-label={name}>
+              <button
+                type="button"
+                tabIndex={-1}
+                className={styles.person}
+                onClick={() => openProfile(message.sender_id)}
+                aria-label={name}
+              >
                 <Avatar id={message.sender_id} name={name} url={author?.avatar_url} size={34} />
               </button>
             )}
@@ -88,14 +96,28 @@ export const MessageRow = memo(function MessageRow({ row, index, room, highlight
         <div className={styles.content}>
           <Bubble message={message} room={room} tail={last}>
             {showAuthor && first && (
-              <button type="button" tabIndex={-1} className={styles.author} style={{ "--author": colourOf(message.sender_id) } as React.CSSProperties} onClick={() => openProfile(message.sender_id)}>
+              <button
+                type="button"
+                tabIndex={-1}
+                className={styles.author}
+                style={{ "--author": colourOf(message.sender_id) } as React.CSSProperties}
+                onClick={() => openProfile(message.sender_id)}
+              >
                 {name}
               </button>
             )}
           </Bubble>
           <Reactions message={message} room={room} />
           {active && !message.state && (
-            <MessageActions message={message} room={room} menu={menu} onMenu={(open) => { setMenu(open); if (!open) setActive(false); }} />
+            <MessageActions
+              message={message}
+              room={room}
+              menu={menu}
+              onMenu={(open) => {
+                setMenu(open);
+                if (!open) setActive(false);
+              }}
+            />
           )}
         </div>
       </article>

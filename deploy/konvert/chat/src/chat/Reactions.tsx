@@ -17,7 +17,9 @@ export function Reactions({ message, room }: { message: ShownMessage; room: Room
     <div className={styles.reactions} role="group" aria-label={t("message.reactions")}>
       {reactions.map(([emoji, users]) => {
         const own = users.includes(meId());
-        const names = users.map((id) => (id === meId() ? t("chat.you") : nameOf(personNow(id)) || t("chat.someone"))).join(", ");
+        const names = users
+          .map((id) => (id === meId() ? t("chat.you") : nameOf(personNow(id)) || t("chat.someone")))
+          .join(", ");
         return (
           <Tooltip key={emoji} label={names}>
             <button

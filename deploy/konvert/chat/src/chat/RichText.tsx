@@ -33,7 +33,12 @@ function mentioned(text: string, mentions: readonly string[]): Part[] {
     if (word.length < 2) continue;
     for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + word.length)) {
       const node = (
-        <button type="button" className={styles.mention} data-me={id === meId() || undefined} onClick={() => openProfile(id)}>
+        <button
+          type="button"
+          className={styles.mention}
+          data-me={id === meId() || undefined}
+          onClick={() => openProfile(id)}
+        >
           {word}
         </button>
       );

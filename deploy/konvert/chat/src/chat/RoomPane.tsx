@@ -30,7 +30,13 @@ export function RoomPane({ roomId, target }: { roomId: string; target: string | 
   // The room is followed even while the user has no access: when they are added again, it opens by itself.
   useEffect(() => openRoom(roomId), [roomId]);
   useEffect(() => {
-    if (!known && loaded) backend().getRoom(roomId).then(({ room: found }) => putRoom(found), () => undefined);
+    if (!known && loaded)
+      backend()
+        .getRoom(roomId)
+        .then(
+          ({ room: found }) => putRoom(found),
+          () => undefined,
+        );
   }, [known, loaded, roomId]);
   useEffect(() => {
     if (target && known) void reach(roomId, target);
@@ -95,7 +101,11 @@ function OpenRoom({ room, target }: { room: RoomView; target: string | undefined
     >
       <Header room={room} />
       <PinnedBar room={room} />
-      {!messages.length && !more && !loading ? <FirstMessage room={room} /> : <Timeline room={room} target={target} readUntil={readUntil} onSeen={() => markRead(room.id)} />}
+      {!messages.length && !more && !loading ? (
+        <FirstMessage room={room} />
+      ) : (
+        <Timeline room={room} target={target} readUntil={readUntil} onSeen={() => markRead(room.id)} />
+      )}
       <Foot room={room} files={files} onFiles={setFiles} />
       {over && <div className={styles.drop}>{t("chat.drop")}</div>}
     </section>

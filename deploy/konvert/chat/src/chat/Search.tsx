@@ -23,7 +23,9 @@ function searchHere(query: string, room: string | null): ShownMessage[] {
   const wanted = query.toLowerCase();
   return Object.entries(useTimelines.getState().rooms)
     .filter(([id]) => room === null || id === room)
-    .flatMap(([, { messages }]) => messages.filter(({ text, encrypted }) => encrypted && text?.toLowerCase().includes(wanted)));
+    .flatMap(([, { messages }]) =>
+      messages.filter(({ text, encrypted }) => encrypted && text?.toLowerCase().includes(wanted)),
+    );
 }
 
 function useFound(query: string, room: string | null): { found: readonly ShownMessage[]; busy: boolean } {
@@ -59,7 +61,13 @@ export default function Search() {
   const wanted = query.trim();
   const { found, busy } = useFound(wanted, here ? room : null);
   return (
-    <Modal opened={opened} onClose={closeSearch} title={t("search.title")} closeButtonProps={{ "aria-label": t("do.close") }} size="lg">
+    <Modal
+      opened={opened}
+      onClose={closeSearch}
+      title={t("search.title")}
+      closeButtonProps={{ "aria-label": t("do.close") }}
+      size="lg"
+    >
       <TextInput
         data-autofocus
         value={query}
@@ -69,9 +77,22 @@ export default function Search() {
         leftSection={<IconSearch size={17} />}
         rightSection={busy ? <Loader size="xs" /> : null}
       />
-      {room && <Checkbox mt="sm" label={t("search.here")} checked={here} onChange={(event) => setHere(event.currentTarget.checked)} />}
+      {room && (
+        <Checkbox
+          mt="sm"
+          label={t("search.here")}
+          checked={here}
+          onChange={(event) => setHere(event.currentTarget.checked)}
+        />
+      )}
       <p className={styles.state} role="status">
-        {wanted.length < SHORTEST ? t("search.hint") : busy && !found.length ? "" : found.length ? t("search.found", { count: found.length }) : t("search.none")}
+        {wanted.length < SHORTEST
+          ? t("search.hint")
+          : busy && !found.length
+            ? ""
+            : found.length
+              ? t("search.found", { count: found.length })
+              : t("search.none")}
       </p>
       <ul className={styles.results}>
         {found.map((message) => (

@@ -102,10 +102,19 @@ export function Timeline({ room, target, readUntil, onSeen }: Props) {
 
   return (
     <div className={styles.frame}>
-      <div ref={scroller} className={styles.scroller} tabIndex={0} role="log" aria-label={t("chat.messages")} onKeyDown={onKeyDown}>
+      <div
+        ref={scroller}
+        className={styles.scroller}
+        tabIndex={0}
+        role="log"
+        aria-label={t("chat.messages")}
+        onKeyDown={onKeyDown}
+      >
         <div className={styles.filler} />
         <Virtualizer ref={list} data={rows} shift={shift} scrollRef={scroller} onScroll={onScroll} bufferSize={600}>
-          {(row, index) => <MessageRow key={row.key} row={row} index={index} room={room} highlighted={row.message.id === target} />}
+          {(row, index) => (
+            <MessageRow key={row.key} row={row} index={index} room={room} highlighted={row.message.id === target} />
+          )}
         </Virtualizer>
       </div>
       {loading && (
@@ -122,7 +131,14 @@ export function Timeline({ room, target, readUntil, onSeen }: Props) {
         </div>
       )}
       {away && (
-        <ActionIcon className={styles.toEnd} size={42} radius="xl" variant="default" aria-label={t("chat.toEnd")} onClick={toEnd}>
+        <ActionIcon
+          className={styles.toEnd}
+          size={42}
+          radius="xl"
+          variant="default"
+          aria-label={t("chat.toEnd")}
+          onClick={toEnd}
+        >
           <IconArrowDown size={20} />
           {room.unread > 0 && <span className={styles.count}>{room.unread}</span>}
         </ActionIcon>

@@ -21,7 +21,12 @@ export function useMentionMatches(room: RoomView, query: string | null): Person[
     return room.members
       .filter((id) => id !== meId())
       .flatMap((id) => people[id] ?? [])
-      .filter((person) => nameOf(person).toLowerCase().split(/\s+/).some((word) => word.startsWith(wanted)))
+      .filter((person) =>
+        nameOf(person)
+          .toLowerCase()
+          .split(/\s+/)
+          .some((word) => word.startsWith(wanted)),
+      )
       .slice(0, 8);
   }, [room, query, people]);
 }

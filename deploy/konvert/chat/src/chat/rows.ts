@@ -30,7 +30,8 @@ export function rowsOf(messages: readonly ShownMessage[], readUntil: string | un
   let unreadSeen = false;
   return messages.map((message, index) => {
     const previous = messages[index - 1];
-    const unread = !unreadSeen && readUntil !== undefined && !message.mine && message.created_at > readUntil && index > 0;
+    const unread =
+      !unreadSeen && readUntil !== undefined && !message.mine && message.created_at > readUntil && index > 0;
     unreadSeen ||= unread || (readUntil !== undefined && message.created_at > readUntil && !message.mine);
     const newDay = !previous || dayOf(previous.created_at) !== dayOf(message.created_at);
     return {

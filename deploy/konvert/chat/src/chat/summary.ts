@@ -3,7 +3,10 @@
 import type { TFunction } from "i18next";
 import type { ShownMessage } from "@/model/timeline";
 
-export function summary(message: Pick<ShownMessage, "text" | "type"> & { attachments?: readonly { name: string }[] }, t: TFunction): string {
+export function summary(
+  message: Pick<ShownMessage, "text" | "type"> & { attachments?: readonly { name: string }[] },
+  t: TFunction,
+): string {
   if (message.text === null) return t("rooms.encryptedPreview");
   if (message.text) return message.text;
   if (message.type === "image") return t("rooms.photo");

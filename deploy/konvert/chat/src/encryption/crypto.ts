@@ -36,7 +36,8 @@ export function unseal(key: CryptoKey, { iv, data }: Sealed, bound = ""): Promis
   return crypto.subtle.decrypt(parameters, key, fromBase64(data));
 }
 
-export const sealText = (key: CryptoKey, text: string, bound: string): Promise<Sealed> => seal(key, encoder.encode(text), bound);
+export const sealText = (key: CryptoKey, text: string, bound: string): Promise<Sealed> =>
+  seal(key, encoder.encode(text), bound);
 export const unsealText = async (key: CryptoKey, sealed: Sealed, bound: string): Promise<string> =>
   decoder.decode(await unseal(key, sealed, bound));
 
@@ -82,7 +83,11 @@ async function shared(privateKey: CryptoKey, publicKey: string): Promise<CryptoK
 export async function sealFor(publicKey: string, text: string, bound: string): Promise<string> {
   const once = await crypto.subtle.generateKey(CURVE, true, ["deriveBits"]);
   const from = toBase64(await crypto.subtle.exportKey("raw", once.publicKey));
-  return JSON.stringify({ version: "k1", from, ...(await sealText(await shared(once.privateKey, publicKey), text, bound)) });
+  return JSON.stringify({
+    version: "k1",
+    from,
+    ...(await sealText(await shared(once.privateKey, publicKey), text, bound)),
+  });
 }
 
 export async function openSealed(pair: KeyPair, text: string, bound: string): Promise<string> {
@@ -102,7 +107,11 @@ export function newRecoveryCode(): string {
 
 /** The key of a recovery code. Case, spaces and dashes do not matter. */
 export async function recoveryKey(code: string, salt: Uint8Array<ArrayBuffer>): Promise<CryptoKey> {
-  const plain = code.toUpperCase().replace(/[^0-9A-Z]/g, "").replace(/O/g, "0").replace(/[IL]/g, "1");
+  const plain = code
+    .toUpperCase()
+    .replace(/[^0-9A-Z]/g, "")
+    .replace(/O/g, "0")
+    .replace(/[IL]/g, "1");
   const base = await crypto.subtle.importKey("raw", encoder.encode(plain), "PBKDF2", false, ["deriveKey"]);
   const pbkdf2 = { name: "PBKDF2", hash: "SHA-256", salt, iterations: 210_000 };
   return crypto.subtle.deriveKey(pbkdf2, base, { name: "AES-GCM", length: 256 }, false, ["encrypt", "decrypt"]);

@@ -2,7 +2,16 @@
 // holds a backup of the private key, sealed with the recovery code. With 120 random bits in the code, the backup may be
 // public.
 
-import { fromBase64, newKeyPair, newRecoveryCode, newSalt, recoveryKey, sealText, toBase64, unsealText } from "./crypto";
+import {
+  fromBase64,
+  newKeyPair,
+  newRecoveryCode,
+  newSalt,
+  recoveryKey,
+  sealText,
+  toBase64,
+  unsealText,
+} from "./crypto";
 import type { KeyPair, Sealed } from "./crypto";
 
 export interface Identity extends KeyPair {

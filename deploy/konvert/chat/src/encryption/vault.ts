@@ -18,7 +18,11 @@ function open(): Promise<IDBDatabase> {
   return opened;
 }
 
-async function run<T>(store: string, mode: IDBTransactionMode, action: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+async function run<T>(
+  store: string,
+  mode: IDBTransactionMode,
+  action: (store: IDBObjectStore) => IDBRequest<T>,
+): Promise<T> {
   const database = await open();
   return new Promise((fulfil, reject) => {
     const transaction = database.transaction(store, mode);

@@ -167,7 +167,8 @@ export const en = {
   "search.title": "Search messages",
   "search.placeholder": "Search in all chats",
   "search.here": "Only in this chat",
-  "search.hint": "Type at least two letters. Encrypted messages are searched on this device, in the chats that you have opened.",
+  "search.hint":
+    "Type at least two letters. Encrypted messages are searched on this device, in the chats that you have opened.",
   "search.none": "No messages found",
   "search.found_one": "{{count}} message found",
   "search.found_other": "{{count}} messages found",
@@ -277,12 +278,14 @@ export const en = {
   "e2ee.copied": "Copied",
   "e2ee.copy": "Copy",
   "e2ee.lockedTitle": "Unlock encrypted chats",
-  "e2ee.lockedText": "This device has no key yet. Enter the recovery code from a device where you are logged in (Settings, Encryption).",
+  "e2ee.lockedText":
+    "This device has no key yet. Enter the recovery code from a device where you are logged in (Settings, Encryption).",
   "e2ee.enterCode": "Recovery code",
   "e2ee.unlock": "Unlock",
   "e2ee.wrongCode": "This code does not fit.",
   "e2ee.reset": "I have no code",
-  "e2ee.resetSure": "Make a new key? Earlier encrypted messages stay unreadable until another member's device shares the room's key with you.",
+  "e2ee.resetSure":
+    "Make a new key? Earlier encrypted messages stay unreadable until another member's device shares the room's key with you.",
   "e2ee.resetDo": "Make a new key",
   "e2ee.later": "Later",
   "e2ee.roomOn": "End-to-end encrypted",

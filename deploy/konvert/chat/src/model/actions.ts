@@ -18,7 +18,9 @@ export async function react(message: ShownMessage, emoji: string): Promise<void>
   const own = users.includes(meId());
   const show = (next: readonly string[]) =>
     change(message.room_id, ({ messages }) => ({
-      messages: messages.map((one) => (one.id === message.id ? { ...one, reactions: { ...one.reactions, [emoji]: [...next] } } : one)),
+      messages: messages.map((one) =>
+        one.id === message.id ? { ...one, reactions: { ...one.reactions, [emoji]: [...next] } } : one,
+      ),
     }));
   show(own ? users.filter((id) => id !== meId()) : [...users, meId()]);
   try {
@@ -42,7 +44,10 @@ export async function pin(roomId: string, messageId: string): Promise<void> {
 
 export async function unpin(roomId: string, messageId: string): Promise<void> {
   if (!(await attempt(() => backend().unpinMessage(roomId, messageId)))) return;
-  putRoom({ id: roomId, pinned_message_ids: (roomNow(roomId)?.pinned_message_ids ?? []).filter((id) => id !== messageId) });
+  putRoom({
+    id: roomId,
+    pinned_message_ids: (roomNow(roomId)?.pinned_message_ids ?? []).filter((id) => id !== messageId),
+  });
 }
 
 /**
@@ -57,8 +62,15 @@ export async function forward(message: ShownMessage, roomId: string): Promise<bo
       const files = await Promise.all(message.attachments.map((file) => fileOf(file, message)));
       return send(roomId, message.text ?? "", { files });
     }
-    const content = secret || message.encrypted ? await writeContent(roomId, { text: message.text ?? "", files: [] }, secret) : undefined;
-    const { message: copy } = await backend().forwardMessage(message.id, roomId, content === undefined ? {} : { content });
+    const content =
+      secret || message.encrypted
+        ? await writeContent(roomId, { text: message.text ?? "", files: [] }, secret)
+        : undefined;
+    const { message: copy } = await backend().forwardMessage(
+      message.id,
+      roomId,
+      content === undefined ? {} : { content },
+    );
     put(roomId, [copy]);
   });
 }

@@ -44,7 +44,10 @@ export const contentNow = (message: Pick<Message, "content">): Content | null =>
 };
 
 /** The content, or null as long as the device lacks the key. `ask`: look for new keys on the server. */
-export async function readContent(message: Pick<Message, "content" | "room_id">, { ask = false } = {}): Promise<Content | null> {
+export async function readContent(
+  message: Pick<Message, "content" | "room_id">,
+  { ask = false } = {},
+): Promise<Content | null> {
   const known = contentNow(message);
   if (known) return known;
   const envelope = readEnvelope(message.content);

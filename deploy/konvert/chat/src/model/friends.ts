@@ -16,7 +16,8 @@ interface Friends {
 
 export const useFriends = create<Friends>(() => ({ friends: [], requests: [], loaded: false }));
 
-export const useIncoming = (): number => useFriends((state) => state.requests.filter(({ to }) => to.id === meId()).length);
+export const useIncoming = (): number =>
+  useFriends((state) => state.requests.filter(({ to }) => to.id === meId()).length);
 
 let stop: (() => void) | undefined;
 

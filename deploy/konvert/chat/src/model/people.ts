@@ -32,10 +32,12 @@ const asked = new Set<string>();
 export function needPerson(id: string): void {
   if (!id || asked.has(id) || personNow(id)) return;
   asked.add(id);
-  backend().getUserById(id).then(
-    ({ user }) => rememberPeople([user]),
-    () => undefined,
-  );
+  backend()
+    .getUserById(id)
+    .then(
+      ({ user }) => rememberPeople([user]),
+      () => undefined,
+    );
 }
 
 export async function refreshPerson(id: string): Promise<Person> {
@@ -56,7 +58,9 @@ function watchStatus(id: string): () => void {
   const entry = watched.get(id) ?? {
     users: 0,
     stop: backend().subscribeToUserStatus(id, (status, state) => {
-      usePeople.setState(({ statuses }) => ({ statuses: { ...statuses, [id]: { status, lastSeen: state.last_seen } } }));
+      usePeople.setState(({ statuses }) => ({
+        statuses: { ...statuses, [id]: { status, lastSeen: state.last_seen } },
+      }));
     }),
   };
   entry.users += 1;

@@ -127,7 +127,9 @@ export function markRead(roomId: string): void {
     roomId,
     setTimeout(() => {
       marking.delete(roomId);
-      backend().markAsRead(roomId, true, true).catch(() => undefined); // the next message marks again
+      backend()
+        .markAsRead(roomId, true, true)
+        .catch(() => undefined); // the next message marks again
     }, 400),
   );
 }

@@ -58,7 +58,13 @@ export async function openSecrecy(user: User): Promise<void> {
 }
 
 async function openIdentity(known: User): Promise<void> {
-  const user = known.public_key ? known : (await backend().getMe().catch(() => ({ user: known }))).user;
+  const user = known.public_key
+    ? known
+    : (
+        await backend()
+          .getMe()
+          .catch(() => ({ user: known }))
+      ).user;
   const stored = await loadIdentity(user.id).catch(() => undefined);
   const published = publicKeyOf(user.public_key);
   if (stored && (!published || stored.publicKey === published)) {
@@ -144,7 +150,9 @@ export async function keyringOf(roomId: string, { ask = false } = {}): Promise<K
   const { keyrings, identity } = useSecrecy.getState();
   if (!keyrings[roomId]) await keep(roomId, []);
   if (identity && (ask || !useSecrecy.getState().keyrings[roomId]?.length)) {
-    const { keys } = await backend().getRoomKeys(roomId).catch(() => ({ keys: [] }));
+    const { keys } = await backend()
+      .getRoomKeys(roomId)
+      .catch(() => ({ keys: [] }));
     for (const { encryptedKey } of keys) await takeSealed(roomId, encryptedKey);
   }
   return useSecrecy.getState().keyrings[roomId] ?? [];
@@ -194,7 +202,9 @@ async function give(roomId: string): Promise<void> {
   }
   if (!missing.length) return;
   const text: Sealed = { keys, ...(members.length <= MOST_SHARED && { shared: given }) };
-  const sealed = await Promise.all(missing.map(async ({ id, publicKey }) => [id, await sealFor(publicKey, JSON.stringify(text), roomId)] as const));
+  const sealed = await Promise.all(
+    missing.map(async ({ id, publicKey }) => [id, await sealFor(publicKey, JSON.stringify(text), roomId)] as const),
+  );
   await backend().saveRoomKeys(roomId, Object.fromEntries(sealed));
   shared.set(roomId, given);
 }

@@ -54,7 +54,9 @@ export async function send(roomId: string, text: string, options: Outgoing): Pro
     ...(options.replyTo && { reply_to: options.replyTo }),
     ...(options.mentions?.length && { mentions: options.mentions }),
   };
-  put(roomId, [{ ...message, attachments: files.map((file) => ({ name: file.name, url: URL.createObjectURL(file) })) }]);
+  put(roomId, [
+    { ...message, attachments: files.map((file) => ({ name: file.name, url: URL.createObjectURL(file) })) },
+  ]);
   held.set(message.id, { text, options, message });
   count();
   await deliver(message.id);
@@ -92,7 +94,9 @@ async function deliver(id: string): Promise<void> {
 function refuse(message: Pick<Message, "id" | "room_id">, error: unknown): void {
   if (!(error instanceof BackendError)) console.error(error);
   change(message.room_id, ({ messages }) => ({
-    messages: messages.map((one) => (one.id === message.id ? { ...one, state: "failed", problem: problemText(error) } : one)),
+    messages: messages.map((one) =>
+      one.id === message.id ? { ...one, state: "failed", problem: problemText(error) } : one,
+    ),
   }));
 }
 
@@ -121,7 +125,11 @@ export async function edit(roomId: string, id: string, text: string): Promise<vo
   const old = timelineNow(roomId).messages.find((message) => message.id === id);
   if (old?.text === text) return;
   try {
-    const content = await writeContent(roomId, { text, files: old?.attachments.flatMap(({ note }) => note ?? []) ?? [] }, encrypts(roomId));
+    const content = await writeContent(
+      roomId,
+      { text, files: old?.attachments.flatMap(({ note }) => note ?? []) ?? [] },
+      encrypts(roomId),
+    );
     const { message } = await backend().editMessage(id, content);
     put(roomId, [message]);
   } catch (error) {
@@ -134,7 +142,12 @@ export async function edit(roomId: string, id: string, text: string): Promise<vo
 export const useUnsent = create<{ count: number }>(() => ({ count: 0 }));
 
 function count(): void {
-  const pending = new Set([...backend().getPendingMessages().map(({ id }) => id), ...held.keys()]);
+  const pending = new Set([
+    ...backend()
+      .getPendingMessages()
+      .map(({ id }) => id),
+    ...held.keys(),
+  ]);
   useUnsent.setState({ count: pending.size });
 }
 export const countUnsent = count;

@@ -36,7 +36,10 @@ export async function logIn(email: string, password: string): Promise<void> {
 export async function signUp(email: string, password: string, name: string): Promise<void> {
   const username = name.replace(/[\s@/:,]+/g, "_");
   const { user } = await backend().signup(email, password, username);
-  if (username !== name) await backend().updateUserProfile({ display_name: name }).catch(() => undefined);
+  if (username !== name)
+    await backend()
+      .updateUserProfile({ display_name: name })
+      .catch(() => undefined);
   await enter(user);
 }
 
@@ -55,7 +58,12 @@ function leave(ended: boolean): void {
 
 async function enter(user: User): Promise<void> {
   // The result of a login lacks the room keys.
-  const full = await backend().getMe().then((reply) => reply.user, () => user);
+  const full = await backend()
+    .getMe()
+    .then(
+      (reply) => reply.user,
+      () => user,
+    );
   await startChat(full);
   useSession.setState({ state: "in", user: full, ended: false });
 }
@@ -92,9 +100,11 @@ async function retried<T>(call: () => Promise<T>): Promise<T> {
 
 export function loginProblem(error: unknown, t: TFunction, mode: "login" | "signup"): string {
   if (!(error instanceof BackendError)) return problemText(error, t);
-  if (error.code === "banned") return error.until ? t("login.bannedUntil", { date: moment(error.until) }) : t("login.banned");
+  if (error.code === "banned")
+    return error.until ? t("login.bannedUntil", { date: moment(error.until) }) : t("login.banned");
   if (error.code === "network") return t("login.noServer");
   if (mode === "login" && ["invalid", "unauthorized", "not_found"].includes(error.code)) return t("login.wrong");
-  if (mode === "signup" && (error.fields.email || error.fields.username || error.code === "conflict")) return t("login.taken");
+  if (mode === "signup" && (error.fields.email || error.fields.username || error.code === "conflict"))
+    return t("login.taken");
   return problemText(error, t);
 }

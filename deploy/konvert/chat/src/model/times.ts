@@ -7,12 +7,20 @@ const formats = new Map<string, Intl.DateTimeFormat>();
 function format(options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
   const key = currentLanguage() + JSON.stringify(options);
   let found = formats.get(key);
-  if (!found) formats.set(key, (found = new Intl.DateTimeFormat(currentLanguage() === "ru" ? "ru-RU" : navigator.language.startsWith("en") ? navigator.language : "en-GB", options)));
+  if (!found)
+    formats.set(
+      key,
+      (found = new Intl.DateTimeFormat(
+        currentLanguage() === "ru" ? "ru-RU" : navigator.language.startsWith("en") ? navigator.language : "en-GB",
+        options,
+      )),
+    );
   return found;
 }
 
 export const clock = (iso: string): string => format({ hour: "2-digit", minute: "2-digit" }).format(new Date(iso));
-export const moment = (iso: string): string => format({ dateStyle: "medium", timeStyle: "short" }).format(new Date(iso));
+export const moment = (iso: string): string =>
+  format({ dateStyle: "medium", timeStyle: "short" }).format(new Date(iso));
 
 export const dayOf = (iso: string): string => new Date(iso).toDateString();
 

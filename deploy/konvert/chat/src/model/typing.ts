@@ -11,12 +11,16 @@ export const useTypingStore = create<Typing>(() => ({ rooms: {} }));
 const timers = new Map<string, ReturnType<typeof setTimeout>>();
 const NOBODY: readonly string[] = [];
 
-export const useTyping = (roomId: string): readonly string[] => useTypingStore((state) => state.rooms[roomId] ?? NOBODY);
+export const useTyping = (roomId: string): readonly string[] =>
+  useTypingStore((state) => state.rooms[roomId] ?? NOBODY);
 
 export function showTyping(roomId: string, userId: string, until: number): void {
   const key = `${roomId} ${userId}`;
   clearTimeout(timers.get(key));
-  timers.set(key, setTimeout(() => stopTyping(roomId, userId), Math.max(0, until - Date.now())));
+  timers.set(
+    key,
+    setTimeout(() => stopTyping(roomId, userId), Math.max(0, until - Date.now())),
+  );
   useTypingStore.setState(({ rooms }) => {
     const typing = rooms[roomId] ?? NOBODY;
     return typing.includes(userId) ? {} : { rooms: { ...rooms, [roomId]: [...typing, userId] } };
@@ -28,7 +32,9 @@ export function stopTyping(roomId: string, userId: string): void {
   if (!timers.has(key)) return;
   clearTimeout(timers.get(key));
   timers.delete(key);
-  useTypingStore.setState(({ rooms }) => ({ rooms: { ...rooms, [roomId]: (rooms[roomId] ?? []).filter((id) => id !== userId) } }));
+  useTypingStore.setState(({ rooms }) => ({
+    rooms: { ...rooms, [roomId]: (rooms[roomId] ?? []).filter((id) => id !== userId) },
+  }));
 }
 
 export const signalTyping = (roomId: string): void => backend().sendTyping(roomId);

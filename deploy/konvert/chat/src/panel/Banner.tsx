@@ -22,7 +22,11 @@ export function Banner() {
     const timer = setTimeout(setShown, PATIENCE, true);
     return () => clearTimeout(timer);
   }, [away, online]);
-  const text = !online ? t("net.offline") : state === "closed" ? t("net.closed") : t(wasConnected ? "net.reconnecting" : "net.connecting");
+  const text = !online
+    ? t("net.offline")
+    : state === "closed"
+      ? t("net.closed")
+      : t(wasConnected ? "net.reconnecting" : "net.connecting");
   return (
     <div role="status" className={styles.frame} data-banner={shown ? "shown" : "hidden"}>
       {shown && (

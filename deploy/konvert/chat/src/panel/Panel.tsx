@@ -23,11 +23,28 @@ export default function Panel() {
     return () => clearInterval(timer);
   }, []);
   const [median, most] = [percentile(latencies, 0.5), percentile(latencies, 0.95)];
-  const name = state === "connected" ? "connected" : state === "closed" || state === "idle" ? "disconnected" : "connecting";
+  const name =
+    state === "connected" ? "connected" : state === "closed" || state === "idle" ? "disconnected" : "connecting";
   const lines: [string, React.ReactNode][] = [
-    [t("panel.state"), <span key="state" className={styles.state} data-state={name}>{t(`panel.state.${name}`)}</span>],
+    [
+      t("panel.state"),
+      <span key="state" className={styles.state} data-state={name}>
+        {t(`panel.state.${name}`)}
+      </span>,
+    ],
     [t("panel.transport"), transport === "gateway" ? "WebSocket" : "PocketBase SSE"],
-    [t("panel.latency"), median === null ? t("panel.noneYet") : <>{t("panel.median", { ms: median })}<br />{t("panel.p95", { ms: most })}</>],
+    [
+      t("panel.latency"),
+      median === null ? (
+        t("panel.noneYet")
+      ) : (
+        <>
+          {t("panel.median", { ms: median })}
+          <br />
+          {t("panel.p95", { ms: most })}
+        </>
+      ),
+    ],
     [t("panel.delivered"), metrics.delivered],
     [t("panel.recovered"), metrics.recovered],
     [t("panel.reloads"), metrics.resyncs],
@@ -62,7 +79,16 @@ function Bars({ latencies, label }: { latencies: readonly number[]; label: strin
       <title>{label}</title>
       {latencies.map((value, index) => {
         const height = Math.max(2, (value / top) * 42);
-        return <rect key={index} x={240 - (latencies.length - index) * width} y={44 - height} width={width - 1} height={height} rx={1} />;
+        return (
+          <rect
+            key={index}
+            x={240 - (latencies.length - index) * width}
+            y={44 - height}
+            width={width - 1}
+            height={height}
+            rx={1}
+          />
+        );
       })}
     </svg>
   );

@@ -1,7 +1,17 @@
 // The right column of a room: what it is, its members with their roles, leaving and deleting.
 
 import { ActionIcon, Badge, Button, CloseButton, Menu } from "@mantine/core";
-import { IconDots, IconDoorExit, IconLock, IconLockOpen, IconShield, IconShieldOff, IconTrash, IconUserMinus, IconUserPlus } from "@tabler/icons-react";
+import {
+  IconDots,
+  IconDoorExit,
+  IconLock,
+  IconLockOpen,
+  IconShield,
+  IconShieldOff,
+  IconTrash,
+  IconUserMinus,
+  IconUserPlus,
+} from "@tabler/icons-react";
 import type { Member } from "konvert-backend-adapter/interface";
 import { useMemo } from "react";
 import { useTranslation } from "react-i18next";
@@ -69,7 +79,12 @@ function Members({ room }: { room: RoomView }) {
       <div className={styles.bar}>
         <h3>{t("chat.members", { count: room.member_count })}</h3>
         {room.moderator && room.type !== "dm" && (
-          <Button size="xs" variant="light" leftSection={<IconUserPlus size={16} />} onClick={() => openInvite(room.id)}>
+          <Button
+            size="xs"
+            variant="light"
+            leftSection={<IconUserPlus size={16} />}
+            onClick={() => openInvite(room.id)}
+          >
             {t("members.invite")}
           </Button>
         )}
@@ -98,14 +113,24 @@ function Members({ room }: { room: RoomView }) {
 function MemberLine({ member, room }: { member: Member; room: RoomView }) {
   const { t } = useTranslation();
   const { user, role } = member;
-  const badge = role === "member" ? null : (
-    <Badge size="sm" variant="light" tt="none">
-      {t(`members.${role}`)}
-    </Badge>
-  );
-  const mayRemove = user.id !== meId() && room.type !== "dm" && role !== "owner" && (room.owner || (room.moderator && role === "member"));
+  const badge =
+    role === "member" ? null : (
+      <Badge size="sm" variant="light" tt="none">
+        {t(`members.${role}`)}
+      </Badge>
+    );
+  const mayRemove =
+    user.id !== meId() &&
+    room.type !== "dm" &&
+    role !== "owner" &&
+    (room.owner || (room.moderator && role === "member"));
   return (
-    <PersonLine person={user} badge={badge} onClick={() => openProfile(user.id)} {...(user.id === meId() && { note: t("chat.you") })}>
+    <PersonLine
+      person={user}
+      badge={badge}
+      onClick={() => openProfile(user.id)}
+      {...(user.id === meId() && { note: t("chat.you") })}
+    >
       {mayRemove && <MemberMenu member={member} room={room} />}
     </PersonLine>
   );
@@ -132,7 +157,10 @@ function MemberMenu({ member: { user, role }, room }: { member: Member; room: Ro
       </Menu.Target>
       <Menu.Dropdown>
         {room.owner && (
-          <Menu.Item leftSection={role === "moderator" ? <IconShieldOff size={17} /> : <IconShield size={17} />} onClick={() => void setRole(role === "moderator" ? "member" : "moderator")}>
+          <Menu.Item
+            leftSection={role === "moderator" ? <IconShieldOff size={17} /> : <IconShield size={17} />}
+            onClick={() => void setRole(role === "moderator" ? "member" : "moderator")}
+          >
             {t(role === "moderator" ? "members.makeMember" : "members.makeModerator")}
           </Menu.Item>
         )}
@@ -153,11 +181,31 @@ function Leaving({ room }: { room: RoomView }) {
   }
   return (
     <div className={styles.leaving}>
-      <Button variant="subtle" color="red" className="k-danger" justify="flex-start" leftSection={<IconDoorExit size={18} />} onClick={() => void leave(t("members.leaveSure", { name: room.name }), t("do.leave"), () => backend().leaveRoom(room.id))}>
+      <Button
+        variant="subtle"
+        color="red"
+        className="k-danger"
+        justify="flex-start"
+        leftSection={<IconDoorExit size={18} />}
+        onClick={() =>
+          void leave(t("members.leaveSure", { name: room.name }), t("do.leave"), () => backend().leaveRoom(room.id))
+        }
+      >
         {t("members.leave")}
       </Button>
       {room.owner && (
-        <Button variant="subtle" color="red" className="k-danger" justify="flex-start" leftSection={<IconTrash size={18} />} onClick={() => void leave(t("members.deleteSure", { name: room.name }), t("do.delete"), () => backend().deleteRoom(room.id))}>
+        <Button
+          variant="subtle"
+          color="red"
+          className="k-danger"
+          justify="flex-start"
+          leftSection={<IconTrash size={18} />}
+          onClick={() =>
+            void leave(t("members.deleteSure", { name: room.name }), t("do.delete"), () =>
+              backend().deleteRoom(room.id),
+            )
+          }
+        >
           {t("members.delete")}
         </Button>
       )}

@@ -41,7 +41,11 @@ export default function Friends() {
                   <Button size="xs" leftSection={<IconCheck size={16} />} onClick={() => void accept(id)}>
                     {t("friends.accept")}
                   </Button>
-                  <ActionIcon aria-label={`${t("friends.reject")}: ${nameOf(from)}`} title={t("friends.reject")} onClick={() => void reject(id)}>
+                  <ActionIcon
+                    aria-label={`${t("friends.reject")}: ${nameOf(from)}`}
+                    title={t("friends.reject")}
+                    onClick={() => void reject(id)}
+                  >
                     <IconX size={18} />
                   </ActionIcon>
                 </PersonLine>
@@ -64,12 +68,18 @@ export default function Friends() {
             <h2>{t("friends.title")}</h2>
             {friends.map((person) => (
               <PersonLine key={person.id} person={person} onClick={() => openProfile(person.id)}>
-                <ActionIcon aria-label={`${t("people.message")}: ${nameOf(person)}`} title={t("people.message")} onClick={() => void openDirect(person.id)}>
+                <ActionIcon
+                  aria-label={`${t("people.message")}: ${nameOf(person)}`}
+                  title={t("people.message")}
+                  onClick={() => void openDirect(person.id)}
+                >
                   <IconMessage size={19} />
                 </ActionIcon>
               </PersonLine>
             ))}
-            {loaded && !friends.length && <EmptyState icon={<IconUsers size={28} />} title={t("friends.none")} hint={t("friends.noneHint")} />}
+            {loaded && !friends.length && (
+              <EmptyState icon={<IconUsers size={28} />} title={t("friends.none")} hint={t("friends.noneHint")} />
+            )}
           </section>
         </div>
       </div>
@@ -101,7 +111,13 @@ function FindPeople() {
       {found?.map((person) => (
         <PersonLine key={person.id} person={person} onClick={() => openProfile(person.id)}>
           {!known.has(person.id) && (
-            <ActionIcon variant="light" color="accent" aria-label={t("friends.add", { name: nameOf(person) })} title={t("people.addFriend")} onClick={() => void add(person)}>
+            <ActionIcon
+              variant="light"
+              color="accent"
+              aria-label={t("friends.add", { name: nameOf(person) })}
+              title={t("people.addFriend")}
+              onClick={() => void add(person)}
+            >
               <IconUserPlus size={19} />
             </ActionIcon>
           )}

@@ -35,8 +35,18 @@ export default function Invite() {
   }
 
   return (
-    <Modal opened={room !== undefined} onClose={closeInvite} title={t("members.inviteTitle", { name: room?.name })} closeButtonProps={{ "aria-label": t("do.close") }}>
-      <PeoplePicker label={t("new.members")} chosen={chosen} onChange={setChosen} without={members?.map(({ user }) => user.id) ?? room?.members ?? []} />
+    <Modal
+      opened={room !== undefined}
+      onClose={closeInvite}
+      title={t("members.inviteTitle", { name: room?.name })}
+      closeButtonProps={{ "aria-label": t("do.close") }}
+    >
+      <PeoplePicker
+        label={t("new.members")}
+        chosen={chosen}
+        onChange={setChosen}
+        without={members?.map(({ user }) => user.id) ?? room?.members ?? []}
+      />
       <Group justify="flex-end" mt="md">
         <Button variant="default" onClick={closeInvite}>
           {t("do.cancel")}

@@ -28,14 +28,24 @@ export function PeoplePicker({ label, chosen, onChange, without = [] }: Props) {
   const toggle = (id: string) => onChange(chosen.includes(id) ? chosen.filter((one) => one !== id) : [...chosen, id]);
   return (
     <div>
-      <TextInput label={label} placeholder={t("new.find")} leftSection={<IconSearch size={16} />} value={query} onChange={(event) => setQuery(event.currentTarget.value)} />
+      <TextInput
+        label={label}
+        placeholder={t("new.find")}
+        leftSection={<IconSearch size={16} />}
+        value={query}
+        onChange={(event) => setQuery(event.currentTarget.value)}
+      />
       {chosen.length > 0 && (
         <div className={styles.chips}>
           {chosen.map((id) => (
             <span key={id} className={styles.chip}>
               <Avatar id={id} name={nameOf(people[id])} url={people[id]?.avatar_url} size={20} />
               {nameOf(people[id])}
-              <CloseButton size="xs" aria-label={t("compose.removeFile", { name: nameOf(people[id]) })} onClick={() => toggle(id)} />
+              <CloseButton
+                size="xs"
+                aria-label={t("compose.removeFile", { name: nameOf(people[id]) })}
+                onClick={() => toggle(id)}
+              />
             </span>
           ))}
         </div>

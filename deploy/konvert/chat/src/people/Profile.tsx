@@ -1,7 +1,17 @@
 // A person: status, friendship, direct chat, block; for moderators also muting, bans and roles.
 
 import { Badge, Button, Menu, Modal } from "@mantine/core";
-import { IconBan, IconChevronDown, IconMessage, IconMicrophone2Off, IconShield, IconUserCheck, IconUserMinus, IconUserOff, IconUserPlus } from "@tabler/icons-react";
+import {
+  IconBan,
+  IconChevronDown,
+  IconMessage,
+  IconMicrophone2Off,
+  IconShield,
+  IconUserCheck,
+  IconUserMinus,
+  IconUserOff,
+  IconUserPlus,
+} from "@tabler/icons-react";
 import type { Role, User } from "konvert-backend-adapter/interface";
 import { useEffect } from "react";
 import { useTranslation } from "react-i18next";
@@ -30,7 +40,13 @@ export default function Profile() {
   }, [id]);
   const staff = me.role === "admin" || me.role === "moderator";
   return (
-    <Modal opened={id !== null} onClose={closeProfile} title={t("people.profile")} size="sm" closeButtonProps={{ "aria-label": t("do.close") }}>
+    <Modal
+      opened={id !== null}
+      onClose={closeProfile}
+      title={t("people.profile")}
+      size="sm"
+      closeButtonProps={{ "aria-label": t("do.close") }}
+    >
       {person && (
         <div className={styles.profile}>
           <Avatar id={person.id} name={nameOf(person)} url={person.avatar_url} size={92} status={status.status} />
@@ -41,7 +57,10 @@ export default function Profile() {
           {person.status_text && <p className={styles.about}>{person.status_text}</p>}
           <Marks person={person} />
           <div className={styles.actions}>
-            <Button leftSection={<IconMessage size={18} />} onClick={() => void openDirect(person.id).then((done) => done && closeProfile())}>
+            <Button
+              leftSection={<IconMessage size={18} />}
+              onClick={() => void openDirect(person.id).then((done) => done && closeProfile())}
+            >
               {t("people.message")}
             </Button>
             <Friendship person={person} />
@@ -59,7 +78,8 @@ function Marks({ person }: { person: User }) {
   const marks: [string, string][] = [];
   if (person.role !== "user") marks.push([t(`people.role.${person.role}`), "accent"]);
   if (isMuted(person)) marks.push([t("people.muted"), "orange"]);
-  if (person.banned) marks.push([t("people.banned") + (person.ban_until ? ` · ${moment(person.ban_until)}` : ""), "red"]);
+  if (person.banned)
+    marks.push([t("people.banned") + (person.ban_until ? ` · ${moment(person.ban_until)}` : ""), "red"]);
   return (
     <div className={styles.marks}>
       {marks.map(([text, color]) => (
@@ -91,7 +111,12 @@ function Friendship({ person }: { person: User }) {
   }
   const asked = requests.some(({ to }) => to.id === person.id);
   return (
-    <Button variant="default" disabled={asked} leftSection={<IconUserPlus size={18} />} onClick={() => void befriend(person.id)}>
+    <Button
+      variant="default"
+      disabled={asked}
+      leftSection={<IconUserPlus size={18} />}
+      onClick={() => void befriend(person.id)}
+    >
       {t(asked ? "people.requested" : "people.addFriend")}
     </Button>
   );
@@ -108,7 +133,13 @@ function Block({ person }: { person: User }) {
     if (!blocked) notify(t("people.blocked", { name: nameOf(person) }));
   }
   return (
-    <Button variant="subtle" color={blocked ? "gray" : "red"} className={blocked ? undefined : "k-danger"} leftSection={<IconUserOff size={18} />} onClick={() => void toggle()}>
+    <Button
+      variant="subtle"
+      color={blocked ? "gray" : "red"}
+      className={blocked ? undefined : "k-danger"}
+      leftSection={<IconUserOff size={18} />}
+      onClick={() => void toggle()}
+    >
       {t(blocked ? "people.unblock" : "people.block")}
     </Button>
   );
@@ -121,7 +152,11 @@ const ROLES: readonly Role[] = ["user", "vip", "moderator", "admin"];
 function Moderation({ person, admin }: { person: User; admin: boolean }) {
   const { t } = useTranslation();
   const span = (hours: number | undefined) =>
-    hours === undefined ? t("people.forever") : hours < 24 ? t("people.hours", { count: hours }) : t("people.days", { count: hours / 24 });
+    hours === undefined
+      ? t("people.forever")
+      : hours < 24
+        ? t("people.hours", { count: hours })
+        : t("people.days", { count: hours / 24 });
   async function run(call: () => Promise<unknown>) {
     if (!(await attempt(call))) return;
     await refreshPerson(person.id).catch(() => undefined);
@@ -135,23 +170,52 @@ function Moderation({ person, admin }: { person: User; admin: boolean }) {
           {t("people.unmute")}
         </Button>
       ) : (
-        <Choices label={t("people.mute")} icon={<IconMicrophone2Off size={18} />} options={SPANS.slice(0, 3).map((hours) => ({ label: span(hours), run: () => run(() => backend().muteUser(person.id, hours)) }))} />
+        <Choices
+          label={t("people.mute")}
+          icon={<IconMicrophone2Off size={18} />}
+          options={SPANS.slice(0, 3).map((hours) => ({
+            label: span(hours),
+            run: () => run(() => backend().muteUser(person.id, hours)),
+          }))}
+        />
       )}
       {person.banned ? (
         <Button variant="default" onClick={() => void run(() => backend().unbanUser(person.id))}>
           {t("people.unban")}
         </Button>
       ) : (
-        <Choices label={t("people.ban")} icon={<IconBan size={18} />} options={SPANS.map((hours) => ({ label: span(hours), run: () => run(() => backend().banUser(person.id, hours)) }))} />
+        <Choices
+          label={t("people.ban")}
+          icon={<IconBan size={18} />}
+          options={SPANS.map((hours) => ({
+            label: span(hours),
+            run: () => run(() => backend().banUser(person.id, hours)),
+          }))}
+        />
       )}
       {admin && (
-        <Choices label={t("people.makeRole")} icon={<IconShield size={18} />} options={ROLES.filter((role) => role !== person.role).map((role) => ({ label: t(`people.role.${role}`), run: () => run(() => backend().updateUserRole(person.id, role)) }))} />
+        <Choices
+          label={t("people.makeRole")}
+          icon={<IconShield size={18} />}
+          options={ROLES.filter((role) => role !== person.role).map((role) => ({
+            label: t(`people.role.${role}`),
+            run: () => run(() => backend().updateUserRole(person.id, role)),
+          }))}
+        />
       )}
     </div>
   );
 }
 
-function Choices({ label, icon, options }: { label: string; icon: React.ReactNode; options: { label: string; run: () => Promise<void> }[] }) {
+function Choices({
+  label,
+  icon,
+  options,
+}: {
+  label: string;
+  icon: React.ReactNode;
+  options: { label: string; run: () => Promise<void> }[];
+}) {
   return (
     <Menu position="bottom-start">
       <Menu.Target>

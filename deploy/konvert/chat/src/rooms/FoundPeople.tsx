@@ -37,7 +37,8 @@ export function FoundPeople({ query, nothingElse }: { query: string; nothingElse
   const { t } = useTranslation();
   const found = usePeopleSearch(query);
   if (!found) return null;
-  if (!found.length) return nothingElse ? <p className={styles.section}>{t("rooms.noMatch", { text: query })}</p> : null;
+  if (!found.length)
+    return nothingElse ? <p className={styles.section}>{t("rooms.noMatch", { text: query })}</p> : null;
   return (
     <section aria-label={t("rooms.people")}>
       <h2 className={styles.section}>{t("rooms.people")}</h2>

@@ -29,7 +29,10 @@ export function MainMenu() {
   return (
     <Menu position="bottom-start" width={290}>
       <Menu.Target>
-        <UnstyledButton className={styles.button} aria-label={`${t("settings.menu")}: ${nameOf(me)}, ${t(`status.${mode}`)}${requests ? `, ${t("friends.requests", { count: requests })}` : ""}`}>
+        <UnstyledButton
+          className={styles.button}
+          aria-label={`${t("settings.menu")}: ${nameOf(me)}, ${t(`status.${mode}`)}${requests ? `, ${t("friends.requests", { count: requests })}` : ""}`}
+        >
           <Avatar id={me.id} name={nameOf(me)} url={me.avatar_url} size={38} status={mode} />
           {requests > 0 && <span className={styles.dot} />}
         </UnstyledButton>
@@ -57,7 +60,11 @@ export function MainMenu() {
         <Menu.Item leftSection={<IconMessage2 size={17} />} onClick={() => go({ view: "rooms" })}>
           {t("rooms.title")}
         </Menu.Item>
-        <Menu.Item leftSection={<IconUsers size={17} />} rightSection={requests > 0 ? <span className={styles.count}>{requests}</span> : null} onClick={() => go({ view: "friends" })}>
+        <Menu.Item
+          leftSection={<IconUsers size={17} />}
+          rightSection={requests > 0 ? <span className={styles.count}>{requests}</span> : null}
+          onClick={() => go({ view: "friends" })}
+        >
           {t("friends.title")}
         </Menu.Item>
         <Menu.Item leftSection={<IconSettings size={17} />} onClick={() => go({ view: "settings" })}>

@@ -21,7 +21,12 @@ export default function NewChat() {
   const { t } = useTranslation();
   const { opened, tab } = useNewChat();
   return (
-    <Modal opened={opened} onClose={closeNewChat} title={t("new.title")} closeButtonProps={{ "aria-label": t("do.close") }}>
+    <Modal
+      opened={opened}
+      onClose={closeNewChat}
+      title={t("new.title")}
+      closeButtonProps={{ "aria-label": t("do.close") }}
+    >
       <Tabs defaultValue={tab} keepMounted={false}>
         <Tabs.List grow>
           <Tabs.Tab value="direct">{t("new.direct")}</Tabs.Tab>
@@ -56,7 +61,9 @@ function Direct() {
         onChange={(event) => setQuery(event.currentTarget.value)}
       />
       <div className={styles.list}>
-        {found?.map((person) => <PersonLine key={person.id} person={person} onClick={() => void openDirect(person.id)} />)}
+        {found?.map((person) => (
+          <PersonLine key={person.id} person={person} onClick={() => void openDirect(person.id)} />
+        ))}
         {!found && <p className={styles.hint}>{t("new.findHint")}</p>}
         {found?.length === 0 && <p className={styles.hint}>{t("new.nobody")}</p>}
       </div>
@@ -87,7 +94,15 @@ function NewRoom() {
   return (
     <form onSubmit={(event) => void create(event)}>
       <Stack gap="md">
-        <TextInput data-autofocus label={t("new.name")} placeholder={t("new.namePlaceholder")} value={name} onChange={(event) => setName(event.currentTarget.value)} required maxLength={100} />
+        <TextInput
+          data-autofocus
+          label={t("new.name")}
+          placeholder={t("new.namePlaceholder")}
+          value={name}
+          onChange={(event) => setName(event.currentTarget.value)}
+          required
+          maxLength={100}
+        />
         <div>
           <p className={styles.label} id="new-access">
             {t("new.access")}
@@ -135,7 +150,14 @@ function PublicRooms() {
           <Button
             size="xs"
             variant="light"
-            onClick={() => void joinRoom(room.id).then((joined) => { if (joined) { closeNewChat(); go({ view: "room", room: room.id }); } })}
+            onClick={() =>
+              void joinRoom(room.id).then((joined) => {
+                if (joined) {
+                  closeNewChat();
+                  go({ view: "room", room: room.id });
+                }
+              })
+            }
           >
             {t("rooms.join")}
           </Button>

@@ -21,7 +21,12 @@ export const RoomItem = memo(function RoomItem({ room, current }: { room: RoomVi
   const { t } = useTranslation();
   const title = useRoomName(room);
   return (
-    <button type="button" className={styles.item} aria-current={current ? "page" : undefined} onClick={() => go({ view: "room", room: room.id })}>
+    <button
+      type="button"
+      className={styles.item}
+      aria-current={current ? "page" : undefined}
+      onClick={() => go({ view: "room", room: room.id })}
+    >
       <RoomAvatar room={room} size={46} />
       <span className={styles.body}>
         <span className={styles.top}>
@@ -42,7 +47,12 @@ export const RoomItem = memo(function RoomItem({ room, current }: { room: RoomVi
             </span>
           )}
           {room.unread > 0 && !current && (
-            <span className={styles.badge} data-muted={room.muted || undefined} role="img" aria-label={t("rooms.unread", { count: room.unread })}>
+            <span
+              className={styles.badge}
+              data-muted={room.muted || undefined}
+              role="img"
+              aria-label={t("rooms.unread", { count: room.unread })}
+            >
               {room.unread > 99 ? "99+" : room.unread}
             </span>
           )}
@@ -62,7 +72,15 @@ export function RoomAvatar({ room, size }: { room: RoomView; size: number }) {
   const { status } = useStatus(room.other ?? "");
   const name = useRoomName(room);
   if (room.other) return <Avatar id={room.other} name={name} url={other?.avatar_url} size={size} status={status} />;
-  return <Avatar id={room.id} name={name} url={room.avatar_url} size={size} icon={room.is_favorites ? <IconBookmark size={size * 0.5} /> : undefined} />;
+  return (
+    <Avatar
+      id={room.id}
+      name={name}
+      url={room.avatar_url}
+      size={size}
+      icon={room.is_favorites ? <IconBookmark size={size * 0.5} /> : undefined}
+    />
+  );
 }
 
 export function RoomIcon({ room }: { room: RoomView }) {
@@ -112,7 +130,8 @@ function useLastText(room: RoomView, t: TFunction): string {
   }, [content, room.id, keys]);
   if (!last) return t("rooms.empty");
   const own = last.sender_id === meId();
-  const from = room.type === "dm" && !own ? "" : own ? `${t("rooms.you")} ` : `${nameOf(author) || last.sender_username}: `;
+  const from =
+    room.type === "dm" && !own ? "" : own ? `${t("rooms.you")} ` : `${nameOf(author) || last.sender_username}: `;
   if (!known) return from + t("rooms.encryptedPreview");
   if (known.text) return from + known.text;
   return from + (last.type === "image" ? t("rooms.photo") : (known.files[0]?.name ?? t("rooms.file")));

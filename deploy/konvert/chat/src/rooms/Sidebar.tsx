@@ -34,10 +34,20 @@ export function Sidebar({ open }: { open: string | null }) {
           placeholder={t("rooms.filter")}
           aria-label={t("rooms.filter")}
           leftSection={<IconSearch size={17} />}
-          rightSection={filter ? <CloseButton size="sm" aria-label={t("do.close")} onClick={() => setFilter("")} /> : null}
+          rightSection={
+            filter ? <CloseButton size="sm" aria-label={t("do.close")} onClick={() => setFilter("")} /> : null
+          }
           radius="xl"
         />
-        <ActionIcon aria-label={t("rooms.new")} title={t("rooms.new")} size={38} radius="xl" variant="light" color="accent" onClick={() => openNewChat()}>
+        <ActionIcon
+          aria-label={t("rooms.new")}
+          title={t("rooms.new")}
+          size={38}
+          radius="xl"
+          variant="light"
+          color="accent"
+          onClick={() => openNewChat()}
+        >
           <IconMessagePlus size={20} />
         </ActionIcon>
       </header>

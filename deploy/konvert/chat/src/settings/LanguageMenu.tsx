@@ -11,7 +11,12 @@ export function LanguageMenu() {
   return (
     <Menu>
       <Menu.Target>
-        <Button variant="subtle" color="gray" leftSection={<IconLanguage size={18} />} aria-label={`Language / Язык: ${current?.label ?? ""}`}>
+        <Button
+          variant="subtle"
+          color="gray"
+          leftSection={<IconLanguage size={18} />}
+          aria-label={`Language / Язык: ${current?.label ?? ""}`}
+        >
           {current?.label}
         </Button>
       </Menu.Target>

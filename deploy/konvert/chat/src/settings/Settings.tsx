@@ -1,6 +1,13 @@
 // The user's profile, appearance, encryption and log-out.
 
-import { ActionIcon, Button, SegmentedControl, TextInput, useMantineColorScheme, type MantineColorScheme } from "@mantine/core";
+import {
+  ActionIcon,
+  Button,
+  SegmentedControl,
+  TextInput,
+  useMantineColorScheme,
+  type MantineColorScheme,
+} from "@mantine/core";
 import { IconActivity, IconArrowLeft } from "@tabler/icons-react";
 import { useRef, useState, type FormEvent } from "react";
 import { useTranslation } from "react-i18next";
@@ -85,12 +92,29 @@ function ProfileCard() {
           <p className={page.hint}>
             @{me.username} · {me.email}
           </p>
-          <input ref={picker} type="file" hidden accept="image/png,image/jpeg,image/webp,image/gif" onChange={(event) => void upload(event.currentTarget.files?.[0])} />
+          <input
+            ref={picker}
+            type="file"
+            hidden
+            accept="image/png,image/jpeg,image/webp,image/gif"
+            onChange={(event) => void upload(event.currentTarget.files?.[0])}
+          />
         </div>
       </div>
       <form className={page.form} onSubmit={(event) => void save(event)}>
-        <TextInput label={t("settings.name")} value={name} onChange={(event) => setName(event.currentTarget.value)} maxLength={60} required />
-        <TextInput label={t("settings.about")} value={about} onChange={(event) => setAbout(event.currentTarget.value)} maxLength={200} />
+        <TextInput
+          label={t("settings.name")}
+          value={name}
+          onChange={(event) => setName(event.currentTarget.value)}
+          maxLength={60}
+          required
+        />
+        <TextInput
+          label={t("settings.about")}
+          value={about}
+          onChange={(event) => setAbout(event.currentTarget.value)}
+          maxLength={200}
+        />
         <Button type="submit" loading={busy}>
           {t("settings.save")}
         </Button>

@@ -36,7 +36,11 @@ export const Avatar = memo(function Avatar({ id, name, url, size = 44, status, i
       {url ? (
         <img className={styles.image} src={url} alt="" loading="lazy" draggable={false} />
       ) : (
-        <span className={styles.initials} style={{ background: colourOf(id) }} data-initials={icon ? undefined : initials(name)}>
+        <span
+          className={styles.initials}
+          style={{ background: colourOf(id) }}
+          data-initials={icon ? undefined : initials(name)}
+        >
           {icon}
         </span>
       )}

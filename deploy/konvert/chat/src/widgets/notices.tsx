@@ -16,11 +16,14 @@ let last = 0;
 
 const useNotices = create<{ notices: Notice[] }>(() => ({ notices: [] }));
 
-const remove = (id: number) => useNotices.setState(({ notices }) => ({ notices: notices.filter((one) => one.id !== id) }));
+const remove = (id: number) =>
+  useNotices.setState(({ notices }) => ({ notices: notices.filter((one) => one.id !== id) }));
 
 export function notify(text: string, bad = false): void {
   const id = ++last;
-  useNotices.setState(({ notices }) => ({ notices: [...notices.filter((one) => one.text !== text).slice(-2), { id, text, bad }] }));
+  useNotices.setState(({ notices }) => ({
+    notices: [...notices.filter((one) => one.text !== text).slice(-2), { id, text, bad }],
+  }));
   setTimeout(remove, SHOWN_FOR, id);
 }
 

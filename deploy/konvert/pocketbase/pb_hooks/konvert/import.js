@@ -7,7 +7,18 @@ const VERSION = 1;
 
 /** Kinds with many rows: inserted by one statement, after konvert-migrate has validated the rows. */
 const BULK = {
-  messages: ["room", "author", "content", "type", "mentions", "edited_at", "reply_to", "forwarded_from", "forwarded", "deleted"],
+  messages: [
+    "room",
+    "author",
+    "content",
+    "type",
+    "mentions",
+    "edited_at",
+    "reply_to",
+    "forwarded_from",
+    "forwarded",
+    "deleted",
+  ],
   reactions: ["message", "user", "emoji"],
   room_members: ["room", "user", "role", "last_read", "hidden_at", "muted"],
   notifications: ["user", "type", "from", "room", "message", "content", "read"],
@@ -59,7 +70,13 @@ function bulk(tx, kind, text, force) {
   const values = columns.map((c) => (c === "mentions" ? `coalesce(value->'${c}', '[]')` : `value->>'${c}'`));
   const rest = quoted.slice(1);
   const differs = `(${rest.map((c) => `${kind}.${c}`)}) IS NOT (${rest.map((c) => `excluded.${c}`)})`;
-  const [{ total, before }] = [query(tx, `SELECT json_object('total', count(DISTINCT r.value->>'id'), 'before', count(DISTINCT t.id)) value FROM json_each({:rows}) r LEFT JOIN ${kind} t ON t.id = r.value->>'id'`, { rows: text })];
+  const [{ total, before }] = [
+    query(
+      tx,
+      `SELECT json_object('total', count(DISTINCT r.value->>'id'), 'before', count(DISTINCT t.id)) value FROM json_each({:rows}) r LEFT JOIN ${kind} t ON t.id = r.value->>'id'`,
+      { rows: text },
+    ),
+  ];
   const affected = tx
     .nonconcurrentDB()
     .newQuery(
@@ -71,7 +88,11 @@ function bulk(tx, kind, text, force) {
     .bind({ rows: text })
     .execute()
     .rowsAffected();
-  const absent = query(tx, `SELECT json_group_array(r.value->>'id') value FROM json_each({:rows}) r WHERE NOT EXISTS (SELECT 1 FROM ${kind} t WHERE t.id = r.value->>'id')`, { rows: text });
+  const absent = query(
+    tx,
+    `SELECT json_group_array(r.value->>'id') value FROM json_each({:rows}) r WHERE NOT EXISTS (SELECT 1 FROM ${kind} t WHERE t.id = r.value->>'id')`,
+    { rows: text },
+  );
   const created = total - before - absent.length;
   const updated = affected - created;
   const reason = "PocketBase has another row with the same unique fields";
@@ -102,10 +123,16 @@ function remove(e) {
     const { ids, column, parents, keep } = JSON.parse(toString(e.request.body, 72 << 20));
     if (column && !/^[a-z_]{1,40}$/.test(column)) refuse.invalid("column: the name of a field.");
     return transaction(e.app, (tx) => {
-      const found = ids ?? query(tx, `SELECT json_group_array(id) value FROM ${kind} WHERE \`${column}\` IN (SELECT value FROM json_each({:parents})) AND length(id) = ${DERIVED_ID} AND id NOT IN (SELECT value FROM json_each({:keep}))`, {
-        parents: JSON.stringify(parents),
-        keep: JSON.stringify(keep),
-      });
+      const found =
+        ids ??
+        query(
+          tx,
+          `SELECT json_group_array(id) value FROM ${kind} WHERE \`${column}\` IN (SELECT value FROM json_each({:parents})) AND length(id) = ${DERIVED_ID} AND id NOT IN (SELECT value FROM json_each({:keep}))`,
+          {
+            parents: JSON.stringify(parents),
+            keep: JSON.stringify(keep),
+          },
+        );
       let removed = 0;
       for (const id of found) {
         const record = find(tx, kind, "id = {:id}", { id });
@@ -131,7 +158,10 @@ function done(e) {
       for (let i = 0; i === 0 || i < rooms.length; i += 500) {
         const channels = rooms.slice(i, i + 500).map((id) => `room:${id}`);
         const access = i === 0 ? `,"access":${JSON.stringify(EVERYTHING)}` : "";
-        last = insert(tx, `{"at":${Date.now()},"channels":${JSON.stringify(channels)},"data":${channels.length ? reload : "null"}${access}}`);
+        last = insert(
+          tx,
+          `{"at":${Date.now()},"channels":${JSON.stringify(channels)},"data":${channels.length ? reload : "null"}${access}}`,
+        );
         count += 1;
       }
     });

@@ -14,7 +14,12 @@ function isBridged(record) {
 
 function login(e) {
   const url = $os.getenv("KONVERT_OLD_AUTH_URL");
-  if (url && e.record && e.record.getBool("password_pending") && checks(e.app, url, e.record.getString("email"), e.password)) {
+  if (
+    url &&
+    e.record &&
+    e.record.getBool("password_pending") &&
+    checks(e.app, url, e.record.getString("email"), e.password)
+  ) {
     e.record.setPassword(e.password);
     e.record.set("password_pending", false);
     e.app.save(e.record);

@@ -66,7 +66,9 @@ class Importer {
 
   differs(record, row) {
     if (row.hash && record.getRaw("password").hash !== row.hash) return true;
-    return Object.entries(row).some(([name, value]) => !["id", "hash", "amend"].includes(name) && !this.same(record, name, value));
+    return Object.entries(row).some(
+      ([name, value]) => !["id", "hash", "amend"].includes(name) && !this.same(record, name, value),
+    );
   }
 
   same(record, name, value) {
