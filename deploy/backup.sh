@@ -66,7 +66,7 @@ finish() {
 # gateway publishes the rows in between.
 collect() {
   mkdir "$work/pb_data" "$work/config"
-  redis_snapshot >"$work/redis.rdb"
+  redis_snapshot "$work/redis.rdb"
   [[ $(head -c 5 "$work/redis.rdb") == REDIS ]]
   operate remove-snapshot "$(data_folder)" "$snapshot"
   operate snapshot "$(data_folder)" "$snapshot"

@@ -67,12 +67,15 @@ fetch_uploads() {
   fi
 }
 
-# Writes a snapshot of Redis to standard output.
+# redis_snapshot TO: an RDB file. Redis-cli writes it to a file first: on standard output it leaves the marker of the
+# transfer at the end.
 redis_snapshot() {
   if $native; then
-    REDISCLI_AUTH=$(setting REDIS_PASSWORD "") redis-cli -s /run/konvert-redis/redis.sock --rdb - 2>/dev/null
+    REDISCLI_AUTH=$(setting REDIS_PASSWORD "") redis-cli -s /run/konvert-redis/redis.sock --rdb "$1" >/dev/null 2>&1
   else
-    compose exec -T redis redis-cli --rdb - 2>/dev/null
+    # shellcheck disable=SC2016 # for the shell in the container
+    compose exec -T redis sh -c \
+      'redis-cli --rdb /data/.backup >/dev/null 2>&1 && cat /data/.backup; code=$?; rm -f /data/.backup; exit $code' >"$1"
   fi
 }
 
