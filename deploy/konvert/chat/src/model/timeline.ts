@@ -42,15 +42,7 @@ export interface Timeline {
   presence: readonly string[];
 }
 
-const EMPTY: Timeline = {
-  messages: [],
-  cursor: null,
-  more: true,
-  loading: false,
-  failed: false,
-  closed: false,
-  presence: [],
-};
+const EMPTY: Timeline = { messages: [], cursor: null, more: true, loading: false, failed: false, closed: false, presence: [] };
 const PAGE = 50;
 
 interface Timelines {
@@ -143,14 +135,10 @@ async function decrypt(roomId: string, messages: readonly Message[]): Promise<vo
     if (content) opened.set(message.id, message);
   }
   if (!opened.size) return;
-  change(roomId, (old) => ({
-    messages: old.messages.map((one) => {
-      const source = opened.get(one.id);
-      return source && source.content === one.content
-        ? shown({ ...source, ...(one.state && { state: one.state }) })
-        : one;
-    }),
-  }));
+  change(roomId, (old) => ({ messages: old.messages.map((one) => {
+    const source = opened.get(one.id);
+    return source && source.content === one.content ? shown({ ...source, ...(one.state && { state: one.state }) }) : one;
+  }) }));
 }
 
 /** Tries the locked messages again, after new keys. */
@@ -161,9 +149,7 @@ onKeys((roomId) => {
     if (!locked.length) continue;
     void (async () => {
       for (const message of locked) await readContent(message);
-      change(id, (old) => ({
-        messages: old.messages.map((one) => (one.text === null && contentNow(one) ? { ...one, ...again(one) } : one)),
-      }));
+      change(id, (old) => ({ messages: old.messages.map((one) => (one.text === null && contentNow(one) ? { ...one, ...again(one) } : one)) }));
     })();
   }
 });
@@ -204,6 +190,7 @@ export function openRoom(roomId: string): () => void {
 const MOST_OPEN = 12;
 
 function follow(roomId: string): Unsubscribe {
+  let subscribed = false;
   return backend().subscribeToRoom(
     roomId,
     (message) => {
@@ -225,7 +212,9 @@ function follow(roomId: string): Unsubscribe {
       onReady: () => {
         const { closed, failed } = timelineNow(roomId);
         change(roomId, { closed: false });
-        if (closed || failed) void loadNewest(roomId);
+        // The first load may have read the room before the subscription: a message in between has no event.
+        if (!subscribed || closed || failed) void loadNewest(roomId);
+        subscribed = true;
       },
       onClosed: ({ deleted }) => {
         change(roomId, { closed: true });
@@ -238,15 +227,15 @@ function follow(roomId: string): Unsubscribe {
 
 /** Loads the newest page. Messages that were deleted meanwhile disappear; earlier pages load again on scrolling. */
 export async function loadNewest(roomId: string): Promise<void> {
+  const before = new Set(timelineNow(roomId).messages.map(({ id }) => id));
   change(roomId, { loading: true, failed: false });
   try {
     const { messages, cursor } = await backend().getMessages(roomId, { limit: PAGE });
     const oldest = messages.find(({ state }) => !state)?.created_at ?? "";
     const present = new Set(messages.map(({ id }) => id));
     change(roomId, (old) => {
-      const kept = old.messages.filter(
-        (one) => present.has(one.id) || one.state === "failed" || one.state === "pending",
-      );
+      // Messages that arrived during the load may be newer than the page.
+      const kept = old.messages.filter((one) => present.has(one.id) || one.state !== undefined || !before.has(one.id));
       // The pages join if the new page overlaps the messages in memory.
       const overlap = old.messages.some(({ id }) => present.has(id)) || cursor === null;
       const earlier = overlap ? old.messages.filter((one) => !one.state && one.created_at < oldest) : [];
