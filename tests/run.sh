@@ -119,7 +119,7 @@ prepare_migrate() {
 run_migrate() {
   build_gateway
   build_migrate
-  run_node_tests 1 "$1" tests/migrate/*.test.mjs
+  run_node_tests 2 "$1" tests/migrate/*.test.mjs tests/node/import.test.mjs
 }
 count_migrate() { count_tap "$@"; }
 
