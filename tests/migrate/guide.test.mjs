@@ -1,7 +1,7 @@
 // Every command of the two guides, run in their order in a folder of its own.
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -47,9 +47,15 @@ for (const name of ["MIGRATION_GUIDE.md", "MIGRATION_GUIDE.ru.md"]) {
       SOMEBODY: "user1@example.com",
       GATEWAY_SECRET: "a secret of the tests, long enough to pass",
     };
-    const run = (script, more = {}) =>
-      spawnSync("bash", ["-c", script], { cwd: folder, env: { ...env, ...more }, encoding: "utf8", timeout: 120_000 });
-    const prepared = run(`set -e\n${server}`);
+    // Not spawnSync: this process answers for the old project.
+    const run = (script) =>
+      new Promise((done) => {
+        const options = { cwd: folder, env, encoding: "utf8", timeout: 300_000 };
+        execFile("bash", ["-c", script], options, (error, stdout, stderr) =>
+          done({ status: error ? error.code : 0, stdout, stderr }),
+        );
+      });
+    const prepared = await run(`set -e\n${server}`);
     assert.equal(prepared.status, 0, prepared.stdout + prepared.stderr);
     // The folder of the guide, served.
     const pocketbase = await PocketBase.start({ folder: join(folder, "chat") });
@@ -74,7 +80,7 @@ for (const name of ["MIGRATION_GUIDE.md", "MIGRATION_GUIDE.ru.md"]) {
     );
     for (const block of steps) {
       for (const command of block.trim().split("\n")) {
-        const { status, stdout, stderr } = run(command);
+        const { status, stdout, stderr } = await run(command);
         // 1: this chat has rows that are rejected.
         const allowed = command.includes("migrate:import") || command.includes("migrate:delta") ? [0, 1] : [0];
         assert.ok(allowed.includes(status), `${command}: ${status}\n${stdout}${stderr}`);

@@ -7,11 +7,10 @@ import { readFileSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { PASSWORD } from "../pocketbase/harness.mjs";
 import { Lab, freePort, until } from "../node/harness.mjs";
 import { accountEmailOf, contentOf, messageId, passwordOf, roomId, rows, userId } from "./generate.mjs";
 import { Migration, PUBLIC, sqlite, tables } from "./stage.mjs";
-import { SECRET_KEY, Supabase, TABLE, jwt } from "./supabase.mjs";
+import { Supabase, TABLE, jwt } from "./supabase.mjs";
 
 const CHAT = { users: 300, rooms: 60, directs: 80, messages: 6000, files: 60 };
 const lab = new Lab();

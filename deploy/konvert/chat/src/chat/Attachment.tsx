@@ -47,7 +47,6 @@ function Picture({ file, message }: { file: ShownFile; message: ShownMessage }) 
     return () => {
       shown = false;
     };
-    // eslint-disable-next-line react-hooks/exhaustive-deps -- the address changes only when the message is stored
   }, [file.key, file.note, state, id]);
   if (broken) return <Download file={file} message={message} />;
   return (

@@ -50,7 +50,6 @@ export function Timeline({ room, target, readUntil, onSeen }: Props) {
     if (index < 0) return;
     atEnd.current = false;
     list.current?.scrollToIndex(index, { align: "center" });
-    // eslint-disable-next-line react-hooks/exhaustive-deps -- once for each target, when it is there
   }, [target, rows.some(({ message }) => message.id === target)]);
 
   // A smaller window (a keyboard on the screen, a longer draft) must not hide the last message.

@@ -88,7 +88,6 @@ export function useRoom(id: string): RoomView | undefined {
   const room = useRooms((state) => state.rooms[id]);
   const user = useSession((state) => state.user);
   const secrecy = useSecrecy((state) => state.state);
-  // eslint-disable-next-line react-hooks/exhaustive-deps -- `secrecy` decides about `encrypted`
   return useMemo(() => room && viewOf(room, user?.id ?? "", isMuted(user)), [room, user, secrecy]);
 }
 

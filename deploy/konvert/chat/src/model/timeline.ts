@@ -42,7 +42,15 @@ export interface Timeline {
   presence: readonly string[];
 }
 
-const EMPTY: Timeline = { messages: [], cursor: null, more: true, loading: false, failed: false, closed: false, presence: [] };
+const EMPTY: Timeline = {
+  messages: [],
+  cursor: null,
+  more: true,
+  loading: false,
+  failed: false,
+  closed: false,
+  presence: [],
+};
 const PAGE = 50;
 
 interface Timelines {
@@ -135,10 +143,14 @@ async function decrypt(roomId: string, messages: readonly Message[]): Promise<vo
     if (content) opened.set(message.id, message);
   }
   if (!opened.size) return;
-  change(roomId, (old) => ({ messages: old.messages.map((one) => {
-    const source = opened.get(one.id);
-    return source && source.content === one.content ? shown({ ...source, ...(one.state && { state: one.state }) }) : one;
-  }) }));
+  change(roomId, (old) => ({
+    messages: old.messages.map((one) => {
+      const source = opened.get(one.id);
+      return source && source.content === one.content
+        ? shown({ ...source, ...(one.state && { state: one.state }) })
+        : one;
+    }),
+  }));
 }
 
 /** Tries the locked messages again, after new keys. */
@@ -149,7 +161,9 @@ onKeys((roomId) => {
     if (!locked.length) continue;
     void (async () => {
       for (const message of locked) await readContent(message);
-      change(id, (old) => ({ messages: old.messages.map((one) => (one.text === null && contentNow(one) ? { ...one, ...again(one) } : one)) }));
+      change(id, (old) => ({
+        messages: old.messages.map((one) => (one.text === null && contentNow(one) ? { ...one, ...again(one) } : one)),
+      }));
     })();
   }
 });

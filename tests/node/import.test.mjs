@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
-import { Lab, freePort, next, until } from "../node/harness.mjs";
-import { accountEmailOf, passwordOf, roomId, rows, userId } from "./generate.mjs";
-import { Migration, sqlite } from "./stage.mjs";
-import { Supabase } from "./supabase.mjs";
+import { Lab, freePort, next, until } from "./harness.mjs";
+import { accountEmailOf, passwordOf, roomId, rows, userId } from "../migrate/generate.mjs";
+import { Migration, sqlite } from "../migrate/stage.mjs";
+import { Supabase } from "../migrate/supabase.mjs";
 
 const CHAT = { users: 40, rooms: 8, directs: 6, messages: 400 };
 const lab = new Lab();
