@@ -122,7 +122,6 @@ prepare_migrate() {
   need_package jq jq
   need_pocketbase
   need_npm_packages
-  need_npm_packages tests/migrate
 }
 run_migrate() {
   build_gateway

