@@ -811,7 +811,7 @@ export function contract(name, start, differences = {}) {
         await ready.until(Boolean, "the subscription");
         await anna.adapter.removeMember(hall.id, boris.id);
         await closed.until(({ code }) => code === 2100, "the removal");
-        await anna.adapter.sendMessage(hall.id, "behind his back");
+        await anna.adapter.sendMessage(hall.id, "behind the back");
         await anna.adapter.inviteToRoom(hall.id, boris.id);
         await resyncs.until(Boolean, "the word to load again");
         await until(() => ready.seen.length > 1, "the second subscription", 20_000);

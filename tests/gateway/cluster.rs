@@ -99,9 +99,9 @@ async fn a_removed_member_gets_nothing_while_the_master_of_access_changes_is_pau
     let membership = pocketbase.join(&room, &bob).await;
     let mut bobs = [world.subscriber(0, &bob, &room).await, world.subscriber(1, &bob, &room).await];
     let mut carols = [world.subscriber(0, &carol, &room).await, world.subscriber(1, &carol, &room).await];
-    pocketbase.write(&room, &alice, "while he is a member").await;
+    pocketbase.write(&room, &alice, "while bob is a member").await;
     for client in bobs.iter_mut().chain(&mut carols) {
-        assert_eq!(client.message().await, "while he is a member");
+        assert_eq!(client.message().await, "while bob is a member");
     }
 
     let began = Instant::now();

@@ -114,7 +114,7 @@ async fn each_transition(world: World) {
     stage.patch(&room, json!({"name": "open"})).await;
     assert_eq!(stage.got(&room).await, expect(&["update open"], &["update open"], &["update open"]), "renamed, open");
     stage.world.pocketbase.join(&room, &stage.users[BOB]).await;
-    assert_eq!(stage.got(&room).await, expect(&[], &[], &[]), "added to what he could see before");
+    assert_eq!(stage.got(&room).await, expect(&[], &[], &[]), "added to the rooms of before");
     stage.patch(&room, json!({"type": "private", "name": "closed"})).await;
     assert_eq!(stage.got(&room).await, expect(&["update closed"], &["update closed"], &["leave"]), "closed");
     stage.patch(&room, json!({"name": "still closed"})).await;

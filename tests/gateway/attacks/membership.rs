@@ -265,7 +265,7 @@ async fn in_another_room_s_name(arena: &mut Arena) {
     .enumerate()
     {
         let mut client = Client::connect(&arena.world.gateways[number], &user.token).await;
-        let subscribed = until("access to his own room", async || {
+        let subscribed = until("access to the own room", async || {
             let reply = client.call("subscribe", request.clone()).await;
             reply["subscribe"].is_object().then_some(reply)
         })
