@@ -217,6 +217,7 @@ for i in range(int(sys.argv[3])):
     like['id'] = ''.join(secrets.choice(string.ascii_lowercase) for _ in range(15))
     like['tokenKey'] = secrets.token_hex(25)
     like['email'] = like['id'] + '@example.com'
+    like.update((name, like['id']) for name in ('username', 'username_key') if name in like)
     fields, places = ','.join('`%s`' % name for name in like), ','.join('?' * len(like))
     db.execute('INSERT INTO users (%s) VALUES (%s)' % (fields, places), list(like.values()))
     print(like['id'])

@@ -39,7 +39,7 @@ for _ in range(rooms):
 for i in range(users):
     id = new_id()
     key = secrets.token_hex(25)
-    insert('users', {**user, 'id': id, 'tokenKey': key, 'email': id + '@example.com'})
+    insert('users', {**user, 'id': id, 'tokenKey': key, 'email': id + '@example.com', 'username': id, 'username_key': id})
     insert('room_members', {**membership, 'id': new_id(), 'user': id, 'room': made[i // (users // rooms)]})
     print(id, key)
 db.commit()"#;
