@@ -47,7 +47,7 @@ main() {
   fi
   if [[ ${1:-} == --million ]]; then
     mkdir -p "$logs"
-    build=(--release)
+    build=(--release --features migrate)
     prepare_migrate
     build_migrate
     node tests/migrate/million.mjs "${@:2}"
@@ -98,7 +98,10 @@ prepare_rust() {
   need_pocketbase
 }
 # Most tests wait for servers most of the time, so more tests than cores run at once.
-run_rust() { RUST_TEST_THREADS=${RUST_TEST_THREADS:-5} cargo test "${build[@]}" --no-fail-fast 2>&1 | tee "$1"; }
+run_rust() {
+  is_built=true
+  RUST_TEST_THREADS=${RUST_TEST_THREADS:-5} cargo test "${build[@]}" --no-fail-fast 2>&1 | tee "$1"
+}
 count_rust() { count_cargo "$@"; }
 
 prepare_node() {
@@ -333,15 +336,18 @@ need_static_gateway() {
   deploy/release.sh --binary "$folder/konvert-gateway"
 }
 
+# The suite rust builds both programs as well; cargo would build them once more, without the features that the tests add
+# to dependencies.
+is_built=false
 build_gateway() {
-  if [[ -n ${KONVERT_GATEWAY:-} ]]; then return; fi
+  if [[ -n ${KONVERT_GATEWAY:-} ]] || $is_built; then return; fi
   need cargo "a Rust toolchain (rustup.rs)"
   say "building the gateway"
   cargo build "${build[@]}"
 }
 
 build_migrate() {
-  if [[ -n ${KONVERT_MIGRATE:-} ]]; then return; fi
+  if [[ -n ${KONVERT_MIGRATE:-} ]] || $is_built; then return; fi
   need cargo "a Rust toolchain (rustup.rs)"
   say "building konvert-migrate"
   cargo build "${build[@]}"
