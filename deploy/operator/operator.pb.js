@@ -1,7 +1,7 @@
 /// <reference path="../pb_data/types.d.ts" />
 
-// Commands of PocketBase for operators: `prepare`, `snapshot` and `rows`. They work beside a running PocketBase, with
-// --hooksDir set to this folder, so that none of the application's hooks run.
+// Commands of PocketBase for operators: `prepare`, `snapshot`, `remove-snapshot` and `rows`. The commands work beside a
+// running PocketBase. --hooksDir names this folder, so that the application's hooks do not run.
 
 // prepare: the first superuser and the proxy's header, before the first start. An existing superuser stays as it is.
 $app.rootCmd.addCommand(
@@ -52,7 +52,7 @@ $app.rootCmd.addCommand(
   }),
 );
 
-// remove-snapshot DIR: the image has no shell that could remove it.
+// remove-snapshot DIR: removes the copy, since the image has no shell.
 $app.rootCmd.addCommand(
   new Command({
     use: "remove-snapshot",
@@ -65,7 +65,7 @@ $app.rootCmd.addCommand(
   }),
 );
 
-// rows: the number of rows of each table, after SQLite's own check of both databases. One table a line, sorted by name.
+// rows: the number of rows of each table, after SQLite's own check of both databases. A line per table, sorted by name.
 $app.rootCmd.addCommand(
   new Command({
     use: "rows",

@@ -3,7 +3,7 @@
 // Routes of konvert-migrate, the import from Supabase; for superusers only. After the move, delete this file and
 // konvert/import*.js, except the first-login hook if users without a usable password hash remain.
 
-// In one block: PocketBase runs all files in one scope, where other files have constants of their own.
+// A block, since PocketBase runs all files in one scope, in which another file may use the same names.
 {
   // An import makes thousands of requests from one address. A handler with the limiter's id replaces the limiter.
   const unlimited = $apis.skipSuccessActivityLog();
@@ -34,7 +34,7 @@
   routerAdd("POST", "/api/konvert/import/done", (e) => require(`${__hooks}/konvert/import.js`).done(e), ...guards);
 }
 
-// Users whose password hash PocketBase cannot check log in with their old password once: the old backend checks it.
+// The first login of users with a password hash unknown to PocketBase: the old backend checks the password once.
 onRecordAuthWithPasswordRequest((e) => require(`${__hooks}/konvert/import_login.js`).login(e), "users");
-// A new password, as by a reset link, ends the old one.
+// A new password, such as by a reset link, ends the check by the old backend.
 onRecordUpdate((e) => require(`${__hooks}/konvert/import_login.js`).changed(e), "users");

@@ -1,4 +1,4 @@
-// The server's side of konvert-migrate: writes rows as they are, with their original times, and reads them back.
+// The server side of konvert-migrate: writes rows unchanged, with the original times, and reads rows back.
 
 const { refuse, answer, transaction, find, query } = require(`${__hooks}/konvert/call.js`);
 
@@ -113,7 +113,7 @@ function read(e) {
 
 /**
  * Removes imported records that the old chat no longer has: {ids}, or {column, parents, keep}: all records of these
- * parents but those to keep. Records that users have made here have ids of another length and stay. Records that go with
+ * parents but those to keep. Records made by users in PocketBase have ids of another length and stay. Records that go with
  * a removed record are relayed as deleted.
  */
 function remove(e) {
@@ -145,7 +145,7 @@ function remove(e) {
   });
 }
 
-/** Tells everybody once: access is checked again, and clients reload their rooms. */
+/** Announces the end of the import: gateways check all access again, and clients reload their rooms. */
 function done(e) {
   return answer(e, () => {
     const { EVERYTHING, isAnybodyThere } = require(`${__hooks}/gateway/access.js`);

@@ -1,5 +1,5 @@
-// The first login of imported users whose password hash PocketBase cannot check (Argon2, Firebase's scrypt, hashes that
-// could not be had). The old backend checks the password once; then PocketBase keeps a hash of its own.
+// The first login of imported users with a password hash unknown to PocketBase (Argon2, Firebase's scrypt, a missing
+// hash). The old backend checks the password once; then PocketBase keeps a hash of its own.
 //
 // KONVERT_OLD_AUTH_URL   address of the old project, as in https://abc.supabase.co; without it, nothing is asked
 // KONVERT_OLD_AUTH_KEY   its publishable ("anon") key
