@@ -133,7 +133,7 @@ say_what_to_keep() {
   show_password "$url"
   if [[ -e $tls/self-signed ]]; then t self_signed; fi
   t next_backup "$deploy/backup.sh"
-  if [[ -e $deploy/konvert/migrate/README.md ]]; then t next_migration "$deploy/konvert/migrate/README.md"; fi
+  if [[ -e $deploy/konvert/MIGRATION_GUIDE.md ]]; then t next_migration "$deploy/konvert"; fi
 }
 
 uninstall() {

@@ -172,6 +172,7 @@ say_what_to_keep() {
   show_password "https://$domain"
   if [[ -e $tls/self-signed ]]; then t self_signed; fi
   t next_backup_native /var/backups/konvert
+  if [[ -e $deploy/konvert/MIGRATION_GUIDE.md ]]; then t next_migration "$deploy/konvert"; fi
 }
 
 uninstall() {
