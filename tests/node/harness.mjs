@@ -202,43 +202,73 @@ function accepts(port) {
   });
 }
 
-/** A TCP proxy to a local port. While it is cut, it has no connections and accepts none. */
+/**
+ * A TCP proxy to a local port. While it is cut, it has no connections and accepts none. While it is stalled, connections
+ * stay and are accepted, but no byte passes in either direction.
+ */
 export class Cable {
-  #sockets = new Set();
+  #pairs = new Set(); // [near, far]: the two sockets of a connection
   #whole = true;
+  #stalled = false;
 
   static async to(port) {
     const cable = new Cable();
-    cable.server = net.createServer((near) => cable.#join(near, net.connect(port, "127.0.0.1")));
+    cable.target = port;
+    cable.server = net.createServer((near) => cable.#join(near, net.connect(cable.target, "127.0.0.1")));
     cable.server.listen(0, "127.0.0.1");
     await once(cable.server, "listening");
-    cable.websocket = websocketOn(cable.server.address().port);
+    cable.port = cable.server.address().port;
+    cable.websocket = websocketOn(cable.port);
     return cable;
   }
 
   #join(near, far) {
-    for (const [socket, other] of [
-      [near, far],
-      [far, near],
-    ]) {
-      this.#sockets.add(socket);
+    const pair = [near, far];
+    this.#pairs.add(pair);
+    for (const socket of pair) {
       socket.on("error", () => {}); // 'close' follows
       socket.on("close", () => {
-        this.#sockets.delete(socket);
-        other.destroy();
+        this.#pairs.delete(pair);
+        for (const other of pair) other.destroy();
       });
-      socket.pipe(other);
     }
     if (!this.#whole) near.destroy();
+    else if (!this.#stalled) this.#pass(pair);
+  }
+
+  #pass([near, far]) {
+    near.pipe(far);
+    far.pipe(near);
   }
 
   cut() {
     this.#whole = false;
-    for (const socket of this.#sockets) socket.destroy();
+    for (const [near, far] of this.#pairs) {
+      near.resetAndDestroy();
+      far.destroy();
+    }
   }
 
   mend() {
     this.#whole = true;
+  }
+
+  stall() {
+    this.#stalled = true;
+    for (const [near, far] of this.#pairs) {
+      near.unpipe(far);
+      far.unpipe(near);
+    }
+  }
+
+  resume() {
+    this.#stalled = false;
+    for (const pair of this.#pairs) this.#pass(pair);
+  }
+
+  /** Leads the connections from now on to another port. */
+  leadTo(port) {
+    this.target = port;
   }
 
   async close() {

@@ -1,0 +1,32 @@
+// Every scenario with every official SDK from its registry's package, in each encoding and over each transport that the
+// SDK has, on one gateway and on two.
+
+import { after, before, describe, test } from "node:test";
+import { scenarios } from "./scenarios.mjs";
+import { sdks } from "./sdks.mjs";
+import { Stage, topologies } from "./stage.mjs";
+
+/** Scenarios mostly wait, so many run at once. */
+const [SDKS_AT_ONCE, SCENARIOS_AT_ONCE] = [3, 5];
+
+describe("scenarios", { concurrency: true }, () => {
+  for (const topology of Object.keys(topologies)) {
+    describe(topology, { concurrency: SDKS_AT_ONCE }, () => {
+      const stage = new Stage();
+      before(() => stage.start(topology));
+      after(() => stage.stop());
+      for (const sdk of sdks) {
+        describe(`${sdk.sdk}, ${sdk.encoding}, ${sdk.transport}`, { concurrency: SCENARIOS_AT_ONCE }, () => {
+          const users = {};
+          before(async () => {
+            users.alice = await stage.user();
+            users.bob = await stage.user();
+          });
+          for (const [name, scenario] of Object.entries(scenarios)) {
+            test(name, (t) => stage.explained(() => scenario({ t, stage, sdk, ...users })));
+          }
+        });
+      }
+    });
+  }
+});
