@@ -18,7 +18,10 @@ use konvert_gateway::hub::feed::{Arrival, Feed, JoinOutcome};
 use konvert_gateway::limits::replays::Replays;
 use konvert_gateway::outbox::writer::{WriteTarget, Writer};
 use konvert_gateway::outbox::{Budget, Outbox, Wire};
-use konvert_gateway::protocol::{Payload, Position, Publication, json};
+use konvert_gateway::protocol::decode::ClientFrame;
+use konvert_gateway::protocol::encode::{self, Push};
+use konvert_gateway::protocol::format::Format;
+use konvert_gateway::protocol::{Payload, Position, Publication};
 use konvert_gateway::signature::Signer;
 use prometheus::IntGauge;
 use serde_json::value::RawValue;
@@ -87,7 +90,9 @@ fn encode(criterion: &mut Criterion) {
         let publication = publication(123_456, &payload(bytes));
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(BenchmarkId::new("publication", name), |bencher| {
-            bencher.iter(|| json::publication_push(black_box(CHANNEL), black_box(&publication)));
+            bencher.iter(|| {
+                encode::push(Format::WebSocketJson, black_box(CHANNEL), &Push::Publication(black_box(&publication)))
+            });
         });
     }
     group.finish();
@@ -103,10 +108,11 @@ fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     for count in [1, 16] {
         let frame = (1..=count).map(subscribe).collect::<Vec<_>>().join("\n");
+        let frame = ClientFrame::Json(frame.into());
         group.throughput(Throughput::Elements(count.into()));
         group.bench_function(BenchmarkId::new("subscribe commands", count), |bencher| {
             bencher.iter(|| {
-                for command in json::decode(black_box(&frame)) {
+                for command in black_box(&frame).commands() {
                     black_box(command.expect("a command"));
                 }
             });
@@ -117,9 +123,10 @@ fn decode(criterion: &mut Criterion) {
 
 /// A writer's work: frames into the outbox, and one write.
 fn outbox(criterion: &mut Criterion) {
-    let frame = json::publication_push(CHANNEL, &publication(1, &payload(256)));
+    let frame = encode::push(Format::WebSocketJson, CHANNEL, &Push::Publication(&publication(1, &payload(256))));
     let held = IntGauge::new("held", "bytes").expect("a gauge");
-    let outbox = Outbox::new(1 << 20, Arc::new(Swallow), Writer::idle(Budget::new(1 << 28, held)));
+    let outbox =
+        Outbox::new(1 << 20, Format::WebSocketJson, Arc::new(Swallow), Writer::idle(Budget::new(1 << 28, held)));
     let mut group = criterion.benchmark_group("outbox");
     for count in [1, 16] {
         group.throughput(Throughput::Elements(count));

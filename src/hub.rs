@@ -36,7 +36,8 @@ use crate::connection::Connection;
 use crate::members::presence::Presence;
 use crate::metrics::Metrics;
 use crate::protocol::codes::UnsubscribeCode;
-use crate::protocol::{Payload, Position, SubscribeReply, json};
+use crate::protocol::encode::Push;
+use crate::protocol::{Payload, Position, SubscribeReply};
 use barrier::Barriers;
 use channel::{Channel, ChannelState};
 use dashmap::DashMap;
@@ -225,7 +226,7 @@ impl Hub {
     ) {
         for connection in gone {
             self.left(channel, connection);
-            connection.outbox.push(json::unsubscribe_push(&channel.name, code));
+            connection.outbox.push_alone(&channel.name, &Push::Unsubscribe(code));
         }
         if state.is_idle() {
             self.detach_later(Arc::clone(channel));

@@ -17,10 +17,12 @@ mod send_buffer;
 mod wire;
 pub mod writer;
 
+use crate::protocol::Reply;
 use crate::protocol::codes::{self, Disconnect};
+use crate::protocol::encode::{self, Push};
+use crate::protocol::format::Format;
 use crate::protocol::frame::Frame;
 pub use budget::{Budget, Reservation};
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use queue::Queued;
 pub use send_buffer::STRIDE;
@@ -41,6 +43,7 @@ pub const KERNEL_BUFFER: usize = 64 * 1024;
 
 pub struct Outbox {
     limit: usize,
+    format: Format,
     writer: Arc<Writer>,
     // Held for a push or for a write that does not wait.
     inner: Mutex<OutboxInner>,
@@ -70,17 +73,32 @@ pub enum OutboxState {
 }
 
 impl Outbox {
-    /// `limit`: maximum bytes queued for this client, with a small overhead per frame.
-    pub fn new(limit: usize, wire: Arc<dyn Wire>, writer: Arc<Writer>) -> Arc<Self> {
+    /// `limit`: maximum bytes queued for this client, with a small overhead per frame; `format`: of all frames.
+    pub fn new(limit: usize, format: Format, wire: Arc<dyn Wire>, writer: Arc<Writer>) -> Arc<Self> {
         let unsent = SendBuffer::new(wire);
         let inner = Mutex::new(OutboxInner { unsent, is_due: false, is_corked: false, closed: None, aborted: false });
-        Arc::new(Self { limit, writer, inner, changed: Notify::new() })
+        Arc::new(Self { limit, format, writer, inner, changed: Notify::new() })
     }
 
     /// Queues a frame. Past the limit, the connection is closed as slow and the queued frames are dropped; the client
     /// recovers after a reconnect. Returns false if the frame was not queued.
     pub fn push(self: &Arc<Self>, frame: Frame) -> bool {
         self.queue(self.lock(), Queued { frame, reply_of: None })
+    }
+
+    /// Queues the reply to a command.
+    pub fn reply(self: &Arc<Self>, id: u32, reply: &Reply) -> bool {
+        self.push(encode::reply(self.format, id, reply))
+    }
+
+    /// Queues a push that no other client gets.
+    pub fn push_alone(self: &Arc<Self>, channel: &str, push: &Push<'_>) -> bool {
+        self.push(encode::push(self.format, channel, push))
+    }
+
+    /// The format of all frames.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// The writer of this outbox.
@@ -196,16 +214,16 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Removes the queued frames of a channel, which start with `begin`. If a reply with the channel's data is not
-    /// written yet, ends the connection instead, and the client reconnects: a reply cannot be removed alone.
-    pub fn withdraw(&self, channel: &str, begin: &Bytes) {
+    /// Removes the queued pushes of a channel. If a reply with the channel's data is not written yet, ends the connection
+    /// instead, and the client reconnects: a reply cannot be removed alone.
+    pub fn withdraw(&self, channel: &str) {
         let mut inner = self.lock();
         if inner.unsent.has_reply_of(channel) {
             self.end_now(&mut inner, codes::ACCESS_CHANGED);
             return;
         }
         let before = inner.unsent.queued();
-        inner.unsent.drop_starting_with(begin);
+        inner.unsent.drop_if(self.format.pushes_of(channel));
         self.budget().give_back(before - inner.unsent.queued());
     }
 

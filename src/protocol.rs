@@ -1,23 +1,31 @@
 //! Messages between client and gateway: the Centrifuge client protocol, version 2.
 //!
-//! Types and encodings only, no I/O. [`Command`] is a client's request, [`Reply`] the gateway's answer; [`codes`]
-//! lists the codes known to both sides, [`json`] is the JSON encoding, [`frame`] the WebSocket framing.
+//! Types and encodings only, no I/O. [`Command`] is a client's request, [`Reply`] the gateway's answer, and [`codes`]
+//! lists the codes known to both sides. A client speaks JSON or Protobuf: [`decode`] reads its commands, and [`encode`]
+//! makes [`frame`]s in the client's [`format`]. `messages.rs` is generated from `proto/client.proto` by `proto/generate`.
 //! `proto/README.md` describes the protocol for people; the tests here read its golden frames.
 
 pub mod codes;
+pub mod decode;
+pub mod encode;
+pub mod format;
 pub mod frame;
 pub mod json;
+#[rustfmt::skip]
+pub mod messages;
+mod protobuf;
 
 use bytes::Bytes;
 use codes::ErrorCode;
 use serde_json::value::RawValue;
+use std::fmt;
 use std::sync::Arc;
 
 /// A JSON value on a single line, passed on without being parsed or printed again.
 ///
 /// Line feeds separate JSON frames, so a line feed inside a payload would split the receiver's frame. Between tokens a
 /// line feed has no meaning and becomes a space; inside strings, JSON does not allow line feeds.
-#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+#[derive(Clone, Hash, PartialEq, Eq)]
 pub struct Payload(Bytes);
 
 impl Payload {
@@ -30,6 +38,11 @@ impl Payload {
         } else {
             Self(Bytes::copy_from_slice(text.as_bytes()))
         }
+    }
+
+    /// From the text of a JSON value, for tests and for the gateway's own messages.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str::<&RawValue>(text).map(Self::from_raw)
     }
 
     /// For bytes that were a `Payload` before, such as data stored by a broker.
@@ -47,6 +60,12 @@ impl Payload {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({})", String::from_utf8_lossy(&self.0))
     }
 }
 
@@ -87,14 +106,14 @@ pub struct Publication {
 
 /// A client's request with its id.
 #[derive(Debug)]
-pub struct Command<'a> {
+pub struct Command {
     /// Repeated in the reply; 0 if no reply is expected (`send`, pong).
     pub id: u32,
-    pub request: Request<'a>,
+    pub request: Request,
 }
 
 #[derive(Debug)]
-pub enum Request<'a> {
+pub enum Request {
     Connect {
         token: String,
     },
@@ -104,7 +123,7 @@ pub enum Request<'a> {
     },
     Publish {
         channel: String,
-        data: &'a RawValue,
+        data: Payload,
     },
     History(HistoryRequest),
     Presence {
@@ -115,7 +134,7 @@ pub enum Request<'a> {
     },
     Rpc {
         method: String,
-        data: Option<&'a RawValue>,
+        data: Option<Payload>,
     },
     Send,
     Refresh {
@@ -134,7 +153,7 @@ pub enum Request<'a> {
     },
 }
 
-impl Request<'_> {
+impl Request {
     /// The command's name in the protocol, for metrics.
     pub fn name(&self) -> &'static str {
         match self {
@@ -235,3 +254,6 @@ impl SubscribeReply {
         self.publications.first().map_or(self.position.offset, |first| first.offset - 1)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::pocketbase::batch::Asker;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
-use crate::protocol::json::{self, DecodeError};
+use crate::protocol::decode::{ClientFrame, DecodeError};
 use crate::protocol::{Command, Reply, Request};
 use crate::refusals::Refusals;
 use crate::relay::RelayStart;
@@ -143,7 +143,7 @@ impl Session {
 
     /// Handles the commands of one frame in order. Replies go into the outbox; `Err` ends the connection. All commands
     /// of a frame together may wait for `command_timeout`.
-    pub async fn handle(&mut self, frame: &str, clock: &Clock) -> Result<(), Disconnect> {
+    pub async fn handle(&mut self, frame: &ClientFrame, clock: &Clock) -> Result<(), Disconnect> {
         let deadline = Instant::now() + self.services.config.command_timeout;
         let services = Arc::clone(&self.services);
         let mut ahead = Ahead::default();
@@ -201,7 +201,7 @@ impl Session {
 
     fn malformed(&self, error: &DecodeError) -> Disconnect {
         let kind = match error {
-            DecodeError::Json(_) => "malformed",
+            DecodeError::Json(_) | DecodeError::Protobuf(_) | DecodeError::CutOff => "malformed",
             DecodeError::NoId => "no_id",
             DecodeError::UnknownCommand => "unknown_command",
         };
@@ -210,7 +210,7 @@ impl Session {
     }
 
     fn reply(&self, id: u32, reply: &Reply) {
-        self.outbox.push(json::reply(id, reply));
+        self.outbox.reply(id, reply);
     }
 
     fn reply_error(&self, id: u32, error: ErrorCode) {
@@ -221,7 +221,7 @@ impl Session {
     async fn dispatch(
         &mut self,
         id: u32,
-        request: Request<'_>,
+        request: Request,
         deadline: Instant,
         (clock, ahead): (&Clock, &mut Ahead<'_>),
     ) -> Result<(), Failure> {

@@ -18,6 +18,7 @@ use crate::pocketbase::answers::Answers;
 use crate::pocketbase::{AccountId, PocketBase, UserKey, Verdict};
 use crate::protocol::Payload;
 use crate::protocol::codes::Disconnect;
+use crate::protocol::decode::ClientFrame;
 use crate::relay::RelayStart;
 use crate::session::timing::Clock;
 use crate::session::{Services, Session};
@@ -183,7 +184,7 @@ impl Client {
     /// Sends the commands in one frame. Returns the frames that the client gets meanwhile.
     pub async fn send(&mut self, commands: &[Value]) -> Result<Vec<Value>, Disconnect> {
         let frame: Vec<String> = commands.iter().map(Value::to_string).collect();
-        self.session.handle(&frame.join("\n"), &self.clock).await?;
+        self.session.handle(&ClientFrame::Json(frame.join("\n").into()), &self.clock).await?;
         Ok(self.received())
     }
 

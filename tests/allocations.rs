@@ -8,7 +8,9 @@ use harness::node::{self, Node};
 use harness::pocketbase::PocketBase;
 use harness::process::free_port;
 use konvert_gateway::auth::Account;
-use konvert_gateway::protocol::{Payload, Publication, json};
+use konvert_gateway::protocol::encode::{self, Push};
+use konvert_gateway::protocol::format::Format;
+use konvert_gateway::protocol::{Payload, Publication};
 use konvert_gateway::stream::ClientStream;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -92,7 +94,8 @@ impl Room {
         self.node.publish(CHANNEL, &self.data, messages as u64, self.subscribers as u64).await;
         for offset in before + 1..=self.node.offset() {
             let publication = Publication { offset, at: 0, data: self.data.clone(), info: None };
-            self.expected += self.subscribers * json::publication_push(CHANNEL, &publication).len();
+            self.expected +=
+                self.subscribers * encode::push(Format::WebSocketJson, CHANNEL, &Push::Publication(&publication)).len();
         }
         while self.read.load(Ordering::Relaxed) < self.expected {
             tokio::task::yield_now().await;

@@ -5,8 +5,9 @@ use super::feed::Arrival;
 use super::{Hub, Watcher};
 use crate::broker::Sink;
 use crate::broker::status_store::UserStatus;
-use crate::protocol::frame::Frame;
-use crate::protocol::{ClientInfo, Movement, Position, Publication, json};
+use crate::protocol::encode::{self, Push};
+use crate::protocol::format::PerFormat;
+use crate::protocol::{ClientInfo, Movement, Position, Publication};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -67,8 +68,8 @@ impl Sink for Hub {
 }
 
 impl Hub {
-    /// Encodes a publication once and delivers it to all subscribers. The caller holds the channel's state, which keeps
-    /// the order.
+    /// Delivers a publication to all subscribers, encoded once per format. The caller holds the channel's state, which
+    /// keeps the order.
     pub(super) fn deliver(&self, channel: &Channel, state: &ChannelState, publication: &Publication) {
         if let Some(watcher) = self.watcher_of(channel) {
             watcher.publication(&publication.data);
@@ -76,21 +77,25 @@ impl Hub {
         if state.subscribers.is_empty() {
             return;
         }
-        let frame = json::publication_push(&channel.name, publication);
         self.metrics.publications.inc();
         if publication.offset > 0 {
-            state.subscribers.hand(&frame, publication);
+            state.subscribers.hand(&channel.name, publication);
         } else {
-            self.deliver_signal(state, &frame, publication.info.as_ref());
+            self.deliver_signal(channel, state, publication);
         }
     }
 
     /// Delivers a signal, without a history. Signals are dropped for slow clients, so that numbered publications have
     /// room in the outbox.
-    fn deliver_signal(&self, state: &ChannelState, frame: &Frame, sender: Option<&ClientInfo>) {
+    fn deliver_signal(&self, channel: &Channel, state: &ChannelState, signal: &Publication) {
+        let frames = PerFormat::default();
         state.subscribers.each(|subscriber| {
-            if !subscriber.wants_signal(sender) {
-            } else if subscriber.outbox().push_if_roomy(frame.clone()) {
+            if !subscriber.wants_signal(signal.info.as_ref()) {
+                return;
+            }
+            let push = |format| encode::push(format, &channel.name, &Push::Publication(signal));
+            let outbox = subscriber.outbox();
+            if outbox.push_if_roomy(frames.get(outbox.format(), push)) {
                 self.metrics.deliveries.inc();
             } else {
                 self.metrics.signals_dropped.inc();
@@ -101,11 +106,12 @@ impl Hub {
     /// Delivers a join or leave to the subscribers with `movements`, except the client in `info`. Held back for
     /// suspended subscriptions, as publications.
     fn deliver_movement(&self, channel: &Channel, movement: Movement, info: &ClientInfo) {
-        let mut frame = None;
+        let frames = PerFormat::default();
         channel.state().subscribers.each(|subscriber| {
             if subscriber.movements && subscriber.connection.client != info.client {
-                let frame = frame.get_or_insert_with(|| json::movement_push(&channel.name, movement, info));
-                self.metrics.deliveries.inc_by(u64::from(subscriber.push(frame)));
+                let push = |format| encode::push(format, &channel.name, &Push::Movement(movement, info));
+                let frame = frames.get(subscriber.outbox().format(), push);
+                self.metrics.deliveries.inc_by(u64::from(subscriber.push(&frame)));
             }
         });
     }

@@ -9,7 +9,9 @@ use crate::broker::BrokerError;
 use crate::broker::status_store::UserStatus;
 use crate::channel;
 use crate::connection::Connection;
-use crate::protocol::{Publication, json};
+use crate::protocol::Publication;
+use crate::protocol::encode::{self, Push};
+use crate::protocol::format::PerFormat;
 use std::sync::Arc;
 
 /// Maximum number of statuses read in one call.
@@ -84,8 +86,12 @@ impl Hub {
             return;
         }
         let publication = Publication { offset: 0, at: 0, data: status.payload(), info: None };
-        let frame = json::publication_push(&channel.name, &publication);
-        state.subscribers.each(|it| self.metrics.deliveries.inc_by(u64::from(it.push(&frame))));
+        let frames = PerFormat::default();
+        state.subscribers.each(|subscriber| {
+            let push = |format| encode::push(format, &channel.name, &Push::Publication(&publication));
+            let frame = frames.get(subscriber.outbox().format(), push);
+            self.metrics.deliveries.inc_by(u64::from(subscriber.push(&frame)));
+        });
         self.metrics.status_changes.inc();
     }
 }

@@ -1,9 +1,11 @@
-//! A channel's subscribers on this node, grouped by writer, and the frames held back for a suspended subscriber.
+//! A channel's subscribers on this node, grouped by writer and format, and the frames held back for a suspended subscriber.
 
 use crate::connection::{Connection, ConnectionId};
 use crate::event::Cause;
 use crate::outbox::Outbox;
 use crate::outbox::writer::{Delivery, Recipients, WriteTarget, Writer};
+use crate::protocol::encode::{self, Push};
+use crate::protocol::format::{Format, PerFormat};
 use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, Publication};
 use parking_lot::{Mutex, MutexGuard};
@@ -103,9 +105,10 @@ pub(super) struct Subscribers {
     count: usize,
 }
 
-/// The subscribers of one writer.
+/// The subscribers of one writer and one format.
 struct Share {
     writer: Arc<Writer>,
+    format: Format,
     // Held while a frame is pushed into the outboxes.
     members: Mutex<Members>,
     deliveries: IntCounter,
@@ -147,10 +150,11 @@ impl Subscribers {
     }
 
     pub fn insert(&mut self, subscriber: Subscriber, deliveries: &IntCounter) {
-        let writer = subscriber.outbox().writer();
-        let place = self.shares.iter().position(|share| Arc::ptr_eq(&share.writer, writer)).unwrap_or_else(|| {
+        let (writer, format) = (subscriber.outbox().writer(), subscriber.outbox().format());
+        let is_right = |share: &Arc<Share>| Arc::ptr_eq(&share.writer, writer) && share.format == format;
+        let place = self.shares.iter().position(is_right).unwrap_or_else(|| {
             let (writer, deliveries) = (Arc::clone(writer), deliveries.clone());
-            self.shares.push(Arc::new(Share { writer, members: Mutex::default(), deliveries }));
+            self.shares.push(Arc::new(Share { writer, format, members: Mutex::default(), deliveries }));
             self.shares.len() - 1
         });
         if self.shares[place].members().insert(subscriber.connection.id, subscriber).is_none() {
@@ -209,13 +213,16 @@ impl Subscribers {
         }
     }
 
-    /// Queues a publication with each writer. When the publication's turn comes, the writer pushes it to the
-    /// subscribers of that moment.
-    pub fn hand(&self, frame: &Frame, publication: &Publication) {
+    /// Queues a publication with each writer, encoded once per format. When the publication's turn comes, the writer
+    /// pushes it to the subscribers of that moment.
+    pub fn hand(&self, channel: &str, publication: &Publication) {
+        let frames = PerFormat::default();
         for share in &self.shares {
+            let frame =
+                frames.get(share.format, |format| encode::push(format, channel, &Push::Publication(publication)));
             share.writer.hand(Delivery {
                 to: Arc::clone(share) as Arc<dyn Recipients>,
-                frame: frame.clone(),
+                frame,
                 offset: publication.offset,
                 at: publication.at,
             });

@@ -5,8 +5,8 @@ use super::Hub;
 use super::subscriber::{Subscriber, SubscriptionState};
 use crate::connection::{Connection, ConnectionId};
 use crate::event::Cause;
+use crate::protocol::codes;
 use crate::protocol::frame::Frame;
-use crate::protocol::{codes, json};
 use std::sync::Arc;
 
 /// Channel name and connection of a subscription.
@@ -129,7 +129,7 @@ impl Hub {
         }
         let Some(subscriber) = state.subscribers.remove(connection.id) else { return Revoked::Absent };
         let cause = subscriber.held.map_or(cause, |held| held.cause.max(cause));
-        connection.outbox.withdraw(name, &json::push_begin(name));
+        connection.outbox.withdraw(name);
         self.end(&channel, &state, [connection], cause.code());
         Revoked::Ended(cause)
     }

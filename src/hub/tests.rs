@@ -73,7 +73,7 @@ impl Node {
     }
 
     async fn subscribe_as(&self, connection: Arc<Connection>, options: SubscribeOptions<'_>) -> Subscribed {
-        let accept = |reply| connection.outbox.push(json::reply(1, &Reply::Subscribe(reply)));
+        let accept = |reply| connection.outbox.reply(1, &Reply::Subscribe(reply));
         assert!(self.hub.subscribe(CHANNEL, &connection, options, None, accept).await.unwrap());
         let outbox = Arc::clone(&connection.outbox);
         let mut subscribed = Subscribed { connection, outbox, reply: Value::Null };

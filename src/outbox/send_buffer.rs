@@ -2,7 +2,6 @@
 
 use super::queue::{Queue, Queued};
 use super::wire::Wire;
-#[cfg(test)]
 use crate::protocol::frame::Frame;
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
@@ -147,10 +146,10 @@ impl SendBuffer {
         self.drop_all_but_begun();
     }
 
-    /// Drops the frames that start with `begin`, except a partly written frame.
-    pub fn drop_starting_with(&mut self, begin: &[u8]) {
+    /// Drops the frames for which `is` returns true, except a partly written frame.
+    pub fn drop_if(&mut self, is: impl Fn(&Frame) -> bool) {
         let mut begun = self.written > 0;
-        self.queued -= self.frames.drop_unless(|it| std::mem::take(&mut begun) || !it.frame.text().starts_with(begin));
+        self.queued -= self.frames.drop_unless(|it| std::mem::take(&mut begun) || !is(&it.frame));
     }
 
     /// Keeps a partly written first frame, which has to be completed, and drops all other frames.

@@ -1,7 +1,8 @@
 use super::queue::FRAME_OVERHEAD;
 use super::*;
 use crate::metrics::Metrics;
-use crate::protocol::frame::Text;
+use crate::protocol::frame::Composer;
+use bytes::Bytes;
 use prometheus::IntGauge;
 use proptest::prelude::*;
 use std::io::{self, ErrorKind, IoSlice};
@@ -15,7 +16,7 @@ impl Outbox {
 
     /// As [`Outbox::alone`], with a shared writer.
     pub fn beside(limit: usize, writer: &Arc<Writer>) -> Arc<Self> {
-        Self::new(limit, Arc::new(Paper::default()), Arc::clone(writer))
+        Self::new(limit, Format::WebSocketJson, Arc::new(Paper::default()), Arc::clone(writer))
     }
 
     /// Appends the texts of the queued frames to `batch`, and waits for the first frame. Returns the reason of a closed
@@ -89,9 +90,14 @@ impl Paper {
 }
 
 fn text(text: &str) -> Frame {
-    let mut composing = Text::with_capacity(text.len());
+    let mut composing = Composer::new(Format::WebSocketJson, text.len());
     composing.out().extend_from_slice(text.as_bytes());
     composing.finish()
+}
+
+/// The text of a push of the channel `name`, which is as good as the first letter of `content`.
+fn of_channel(content: &str) -> String {
+    format!(r#"{{"push":{{"channel":"{}","pub":"{content}"}}}}"#, &content[..1])
 }
 
 /// A frame with a cost of `size` bytes in the queue.
@@ -105,14 +111,14 @@ async fn take(outbox: &Outbox) -> Result<Vec<Bytes>, Disconnect> {
 }
 
 fn onto(paper: &Arc<Paper>) -> Arc<Outbox> {
-    Outbox::new(1 << 20, Arc::clone(paper) as Arc<dyn Wire>, Writer::idle(Budget::unlimited()))
+    Outbox::new(1 << 20, Format::WebSocketJson, Arc::clone(paper) as Arc<dyn Wire>, Writer::idle(Budget::unlimited()))
 }
 
 /// Two connections that may hold a mebibyte each and 300 KiB together.
 fn pair() -> (Arc<Outbox>, Arc<Outbox>, IntGauge) {
     let held = IntGauge::new("held", "for a test").unwrap();
     let budget = Budget::new(300 * 1024, held.clone());
-    let outbox = || Outbox::new(1 << 20, Arc::<Paper>::default(), Writer::idle(budget.clone()));
+    let outbox = || Outbox::new(1 << 20, Format::WebSocketJson, Arc::<Paper>::default(), Writer::idle(budget.clone()));
     (outbox(), outbox(), held)
 }
 
@@ -136,7 +142,9 @@ async fn the_writer_writes_each_once_and_holds_back_what_follows_at_once() {
     let writers =
         writer::Writers::start(Duration::from_millis(2), &Budget::unlimited(), &Metrics::new().unwrap().outbox_seconds);
     let writer = writers.next();
-    let outbox = |paper: &Arc<Paper>| Outbox::new(1 << 20, Arc::clone(paper) as Arc<dyn Wire>, writer.clone());
+    let outbox = |paper: &Arc<Paper>| {
+        Outbox::new(1 << 20, Format::WebSocketJson, Arc::clone(paper) as Arc<dyn Wire>, writer.clone())
+    };
     let outboxes: Vec<_> = papers.iter().map(outbox).collect();
     let push = |what: &str| outboxes.iter().for_each(|outbox| assert!(outbox.push(text(what))));
     push("a");
@@ -192,16 +200,16 @@ fn what_is_withdrawn_is_not_written_unless_it_has_begun() {
         let paper = Paper::full();
         let outbox = onto(&paper);
         for one in ["a1", "b1", "a2"] {
-            assert!(outbox.push(text(one)));
+            assert!(outbox.push(text(&of_channel(one))));
         }
         paper.make_room(usize::from(begun));
         outbox.flush();
-        outbox.withdraw("a", &"a".into());
-        assert!(outbox.push(text("a, after it came back")));
+        outbox.withdraw("a");
+        assert!(outbox.push(text(&of_channel("a, after it came back"))));
         paper.make_room(1000);
         outbox.flush();
-        let expected = ["a1", "b1", "a, after it came back"];
-        assert_eq!(paper.texts(), (expected[usize::from(!begun)..].iter().map(|&it| it.into()).collect(), false));
+        let expected = ["a1", "b1", "a, after it came back"].map(of_channel);
+        assert_eq!(paper.texts(), (expected[usize::from(!begun)..].to_vec(), false));
         assert_eq!(outbox.budget().held(), 0);
     }
 }
@@ -215,9 +223,9 @@ fn a_reply_that_is_withdrawn_ends_the_connection_while_it_waits() {
         assert!(outbox.push_reply_of(&channel, text("reply")));
         paper.make_room(usize::from(begun));
         outbox.flush();
-        outbox.withdraw("b", &"b".into());
+        outbox.withdraw("b");
         assert!(outbox.push(text("c")));
-        outbox.withdraw("a", &"a".into());
+        outbox.withdraw("a");
         assert_eq!(outbox.state(), OutboxState::Over(Some(codes::ACCESS_CHANGED)));
         outbox.push_last(text("goodbye"));
         paper.make_room(1000);
@@ -228,7 +236,7 @@ fn a_reply_that_is_withdrawn_ends_the_connection_while_it_waits() {
     let outbox = Outbox::alone(1000);
     assert!(outbox.push_reply_of(&channel, text("reply")));
     outbox.flush();
-    outbox.withdraw("a", &"a".into());
+    outbox.withdraw("a");
     assert!(outbox.push(text("the reply was written, and nothing ends")));
 }
 
@@ -264,7 +272,7 @@ fn who_is_gone_is_given_nothing_and_holds_nothing() {
             Err(ErrorKind::ConnectionReset.into())
         }
     }
-    let outbox = Outbox::new(1 << 20, Arc::new(Broken), Writer::idle(Budget::unlimited()));
+    let outbox = Outbox::new(1 << 20, Format::WebSocketJson, Arc::new(Broken), Writer::idle(Budget::unlimited()));
     assert!(outbox.push(text("a")));
     outbox.flush();
     assert_eq!(outbox.state(), OutboxState::Over(None));
@@ -329,14 +337,14 @@ proptest! {
                 Step::Push(size) => {
                     pushed += 1;
                     let of = if pushed % 3 == 0 { "odd" } else { "plain" };
-                    let message = format!("{of} {pushed:06} {}", "x".repeat(size));
+                    let message = of_channel(&format!("{of} {pushed:06} {}", "x".repeat(size)));
                     prop_assert!(outbox.push(text(&message)));
                 }
                 Step::Write(room) => {
                     paper.make_room(room);
                     outbox.flush();
                 }
-                Step::Withdraw => outbox.withdraw("odd", &"odd".into()),
+                Step::Withdraw => outbox.withdraw("o"),
             }
         }
         paper.make_room(usize::MAX);

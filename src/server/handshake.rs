@@ -11,6 +11,7 @@ use crate::limits::newcomers::{NewcomerPlace, Newcomers};
 use crate::limits::places::{Place, Places};
 use crate::outbox::writer::Writers;
 use crate::outbox::{Budget, Outbox};
+use crate::protocol::format::{Encoding, Format};
 use crate::session::{Services, Session};
 use crate::shutdown::Shutdown;
 use crate::socket;
@@ -18,7 +19,7 @@ use crate::stream::ClientStream;
 use crate::tasks;
 use futures_util::FutureExt;
 use futures_util::future::OptionFuture;
-use headers::{Fault, SUBPROTOCOL, Subprotocols};
+use headers::{Fault, Subprotocols};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
@@ -91,35 +92,42 @@ impl Handshakes {
             let answer = self.refuse("draining", StatusCode::SERVICE_UNAVAILABLE, STOPPING);
             return Err(Box::new(retry_after(answer, STOPPED_PAUSE)));
         }
-        let subprotocols = self.check(&request)?;
+        let (subprotocol, encoding) = self.check(&request)?;
+        let format = match encoding {
+            Encoding::Json => Format::WebSocketJson,
+            Encoding::Protobuf => Format::WebSocketProtobuf,
+        };
         let places = self.find_places(&request, caller)?;
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let mut response = create_response_with_body(&Request::from_parts(parts, ()), Full::default)
             .map_err(|bad| Box::new(self.refuse("bad_handshake", StatusCode::BAD_REQUEST, &bad.to_string())))?;
-        if subprotocols == Subprotocols::WithOurs {
-            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        if let Some(subprotocol) = subprotocol {
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
         }
         let me = Arc::clone(self);
-        self.connections.spawn(tasks::contained(upgrade.then(move |upgraded| me.serve(upgraded, places))));
+        self.connections.spawn(tasks::contained(upgrade.then(move |upgraded| me.serve(upgraded, format, places))));
         Ok(response)
     }
 
-    /// Checks headers, subprotocols and origin.
-    fn check(&self, request: &Request<Incoming>) -> Result<Subprotocols, Box<Answer>> {
+    /// Checks headers, subprotocols and origin. Returns the subprotocol to confirm, and the encoding.
+    fn check(&self, request: &Request<Incoming>) -> Result<(Option<&'static str>, Encoding), Box<Answer>> {
         if let Some(Fault { reason, status, message }) = headers::fault(request.headers()) {
             return Err(Box::new(headers::invite(self.refuse(reason, status, message))));
         }
-        let subprotocols = headers::subprotocols(request.headers());
-        if subprotocols == Subprotocols::OnlyOthers {
-            let message = "only JSON is supported: request no subprotocol, or centrifuge-json";
-            return Err(Box::new(self.refuse("unsupported_subprotocol", StatusCode::BAD_REQUEST, message)));
-        }
+        let chosen = match headers::subprotocols(request.headers()) {
+            Subprotocols::None => (None, headers::encoding(request.uri().query())),
+            Subprotocols::Ours(subprotocol, encoding) => (Some(subprotocol), encoding),
+            Subprotocols::OnlyOthers => {
+                let message = "request centrifuge-json, centrifuge-protobuf, or no subprotocol";
+                return Err(Box::new(self.refuse("unsupported_subprotocol", StatusCode::BAD_REQUEST, message)));
+            }
+        };
         if !self.is_allowed_origin(request) {
             let message = "pages of this origin may not connect (allowed_origins)";
             return Err(Box::new(self.refuse("origin", StatusCode::FORBIDDEN, message)));
         }
-        Ok(subprotocols)
+        Ok(chosen)
     }
 
     /// Clients other than browsers send no origin and may connect: a program could send any origin.
@@ -169,6 +177,7 @@ impl Handshakes {
     fn serve(
         &self,
         upgraded: hyper::Result<Upgraded>,
+        format: Format,
         (open, newcomer, address): (Open, NewcomerPlace, IpAddr),
     ) -> OptionFuture<impl Future<Output = ()> + Send + use<>> {
         // Only the stream is needed from here on; hyper's buffer would stay for the connection's life.
@@ -178,7 +187,7 @@ impl Handshakes {
             services.metrics.connections_total.inc();
             let held = (open, NoticedPanic(services.metrics.session_panics.clone()));
             let stream = Arc::new(parts.io.into_inner());
-            let outbox = Outbox::new(services.config.max_queue_size, stream.clone(), self.writers.next());
+            let outbox = Outbox::new(services.config.max_queue_size, format, stream.clone(), self.writers.next());
             newcomer.opened(&outbox);
             let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
             let session =

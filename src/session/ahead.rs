@@ -15,8 +15,7 @@ use crate::hub::ahead::Prepared;
 use crate::members::presence::Presence;
 use crate::outbox::{Budget, Reservation};
 use crate::protocol::codes::ErrorCode;
-use crate::protocol::json::DecodeError;
-use crate::protocol::{ClientInfo, Command, Position, Subscribe};
+use crate::protocol::{ClientInfo, Position, Subscribe};
 use crate::session::Services;
 use futures_util::StreamExt;
 use std::collections::{HashMap, HashSet};
@@ -59,12 +58,12 @@ impl<'a> Ahead<'a> {
 
     /// Prepares a frame's subscribes, once per frame: the first, and those among the next `max_subscriptions` commands.
     /// Never fails: parts that are missing at `deadline` are requested again by the subscribe in its turn.
-    pub async fn prepare<'f>(
+    pub async fn prepare(
         &mut self,
         session: &Session,
         services: &'a Services,
         first: &Subscribe,
-        upcoming: &mut Upcoming<'f, impl Iterator<Item = Result<Command<'f>, DecodeError>>>,
+        upcoming: &mut Upcoming<'_>,
         deadline: Instant,
     ) {
         if std::mem::replace(&mut self.done, true) {

@@ -8,22 +8,21 @@ use crate::channel::Kind;
 use crate::hub::subscriber::SubscriptionState;
 use crate::protocol::codes::{self, ErrorCode};
 use crate::protocol::frame::Frame;
-use crate::protocol::{ClientInfo, HistoryRequest, Payload, Reply, json};
-use serde_json::value::RawValue;
+use crate::protocol::{ClientInfo, HistoryRequest, Payload, Reply, encode};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::Instant;
 
 impl Session {
     /// A member's short-lived signal, such as typing. Lasting changes are written through PocketBase.
-    pub(super) async fn publish(&self, channel: &str, data: &RawValue, deadline: Instant) -> Result<Reply, Failure> {
+    pub(super) async fn publish(&self, channel: &str, data: Payload, deadline: Instant) -> Result<Reply, Failure> {
         /// Refuses two fields `type`: another parser could read the other field.
         #[derive(serde::Deserialize)]
         struct Signal<'a> {
             #[serde(rename = "type", borrow)]
             kind: std::borrow::Cow<'a, str>,
         }
-        if data.get().len() > self.services.config.max_signal_size {
+        if data.len() > self.services.config.max_signal_size {
             return Err(codes::LIMIT_EXCEEDED.into());
         }
         has_members(channel)?;
@@ -33,11 +32,11 @@ impl Session {
         }
         // Parsed as a whole, since other clients receive the signal: more than 128 levels of nesting, or half of a
         // surrogate pair, is more than the parsers of some SDKs accept.
-        let whole: serde_json::Value = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
+        let whole: serde_json::Value = serde_json::from_slice(data.as_bytes()).map_err(|_| codes::BAD_REQUEST)?;
         if !whole.is_object() {
             return Err(codes::BAD_REQUEST.into());
         }
-        let signal: Signal = serde_json::from_str(data.get()).map_err(|_| codes::BAD_REQUEST)?;
+        let signal: Signal = serde_json::from_slice(data.as_bytes()).map_err(|_| codes::BAD_REQUEST)?;
         require(self.services.hub.subscription_state(channel, self.id))?;
         if !self.services.config.signals.contains(&signal.kind) {
             return Err(codes::PERMISSION_DENIED.into());
@@ -46,7 +45,7 @@ impl Session {
             return Err(codes::MUTED.into());
         }
         self.admit_signal(&connection.user, channel)?;
-        let signal = self.services.broker.signal(channel, Payload::from_raw(data), connection.info());
+        let signal = self.services.broker.signal(channel, data, connection.info());
         self.ask_broker("publish", deadline, signal).await?;
         Ok(Reply::Publish)
     }
@@ -72,7 +71,7 @@ impl Session {
             history.publications.clear();
         }
         let reply = Reply::History { publications: history.publications, position: history.position };
-        self.reply_to_subscriber(&request.channel, json::reply(id, &reply), deadline).await
+        self.reply_to_subscriber(&request.channel, encode::reply(self.outbox.format(), id, &reply), deadline).await
     }
 
     /// Lists present clients, up to `presence_max`. Returns the weight of the answer.
@@ -88,7 +87,7 @@ impl Session {
         let listed = self.ask_broker("presence", deadline, listed).await?;
         let clients: Vec<ClientInfo> = listed.ok_or(codes::LIMIT_EXCEEDED)?;
         let count = clients.len();
-        let frame = json::reply(id, &Reply::Presence(clients));
+        let frame = encode::reply(self.outbox.format(), id, &Reply::Presence(clients));
         // Users' keys may be long.
         if frame.len() > self.services.config.max_queue_size / 2 {
             return Err(codes::LIMIT_EXCEEDED.into());
@@ -103,7 +102,7 @@ impl Session {
         require(self.services.hub.subscription_state(channel, self.id))?;
         let counting = self.services.broker.presence_stats(channel);
         let PresenceStats { clients, users } = self.ask_broker("presence", deadline, counting).await?;
-        let frame = json::reply(id, &Reply::PresenceStats { clients, users });
+        let frame = encode::reply(self.outbox.format(), id, &Reply::PresenceStats { clients, users });
         self.reply_to_subscriber(channel, frame, deadline).await
     }
 

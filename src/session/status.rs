@@ -8,7 +8,6 @@ use crate::channel;
 use crate::protocol::codes;
 use crate::protocol::{Payload, Reply};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
@@ -17,8 +16,8 @@ use tokio::time::{Instant, timeout_at};
 const USERS_MAX: usize = 500;
 
 impl Session {
-    pub(super) async fn rpc(&self, method: &str, data: Option<&RawValue>, deadline: Instant) -> Result<Reply, Failure> {
-        let data = data.map_or("{}", RawValue::get);
+    pub(super) async fn rpc(&self, method: &str, data: Option<Payload>, deadline: Instant) -> Result<Reply, Failure> {
+        let data = data.as_ref().map_or(&b"{}"[..], Payload::as_bytes);
         match method {
             // Guests have no status, but may read the status of users, as far as the rules allow.
             "status.set" | "status.idle" if self.connection()?.is_guest() => Err(codes::PERMISSION_DENIED.into()),
@@ -29,7 +28,7 @@ impl Session {
         }
     }
 
-    async fn set_status(&self, data: &str, deadline: Instant) -> Result<Reply, Failure> {
+    async fn set_status(&self, data: &[u8], deadline: Instant) -> Result<Reply, Failure> {
         #[derive(Deserialize)]
         struct Wish {
             #[serde(default)]
@@ -50,7 +49,7 @@ impl Session {
         Ok(answer(&ModeAnswer { mode, state }))
     }
 
-    fn set_idle(&self, data: &str) -> Result<Reply, Failure> {
+    fn set_idle(&self, data: &[u8]) -> Result<Reply, Failure> {
         #[derive(Deserialize)]
         struct Idle {
             idle: bool,
@@ -63,7 +62,7 @@ impl Session {
     }
 
     /// Leaves out users whom the caller may not view, and users who do not exist.
-    async fn get_statuses(&self, data: &str, deadline: Instant) -> Result<Reply, Failure> {
+    async fn get_statuses(&self, data: &[u8], deadline: Instant) -> Result<Reply, Failure> {
         #[derive(Deserialize)]
         struct StatusesQuery {
             users: Vec<String>,
@@ -101,8 +100,8 @@ impl Session {
     }
 }
 
-fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Failure> {
-    serde_json::from_str(data).map_err(|_| codes::BAD_REQUEST.into())
+fn read<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T, Failure> {
+    serde_json::from_slice(data).map_err(|_| codes::BAD_REQUEST.into())
 }
 
 fn answer(data: &impl Serialize) -> Reply {

@@ -11,7 +11,8 @@ use crate::hub::subscriber::SubscriptionState;
 use crate::hub::{SubscribeError, SubscribeOptions};
 use crate::outbox::Outbox;
 use crate::protocol::codes::{self, ErrorCode};
-use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply, json};
+use crate::protocol::encode::{self, Push};
+use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
@@ -136,8 +137,9 @@ impl Session {
             let accept = |state: UserStatus| {
                 let still = self.services.access.holds(allowed, &connection.user, &channel);
                 if still {
-                    let reply = json::reply(id, &Reply::SubscribeState(state.payload()));
-                    connection.outbox.push_reply_of(&name, reply);
+                    let outbox = &connection.outbox;
+                    let reply = encode::reply(outbox.format(), id, &Reply::SubscribeState(state.payload()));
+                    outbox.push_reply_of(&name, reply);
                 }
                 still
             };
@@ -176,8 +178,8 @@ impl Session {
         }
         let position = Position { offset: 0, epoch: crate::random::token::<6>() };
         let recovered = recover.map(|_| false);
-        let reply =
-            json::reply(id, &Reply::Subscribe(SubscribeReply { position, recovered, publications: Vec::new() }));
+        let reply = Reply::Subscribe(SubscribeReply { position, recovered, publications: Vec::new() });
+        let reply = encode::reply(connection.outbox.format(), id, &reply);
         let updates = &services.updates;
         if updates.subscribe(&channel, connection, reply, deadline).await {
             return Ok(());
@@ -243,8 +245,10 @@ fn reply_in_pieces(outbox: &Arc<Outbox>, id: u32, channel: &Arc<str>, mut reply:
     let first = fitting.count().max(1).min(reply.publications.len());
     let rest = reply.publications.split_off(first);
     let has_content = !reply.publications.is_empty();
-    let reply = json::reply(id, &Reply::Subscribe(reply));
-    let pushes = rest.iter().map(|publication| json::publication_push(channel, publication)).collect();
+    let format = outbox.format();
+    let reply = encode::reply(format, id, &Reply::Subscribe(reply));
+    let push = |publication| encode::push(format, channel, &Push::Publication(publication));
+    let pushes = rest.iter().map(push).collect();
     outbox.push_reply_with(has_content.then_some(channel), reply, pushes);
 }
 

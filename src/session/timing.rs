@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::outbox;
 use crate::protocol::codes::{self, Disconnect};
+use crate::protocol::decode::{ClientFrame, Pongs};
 use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -85,19 +86,18 @@ impl Timing {
 
     /// Notes the arrival of a frame, which may be handled much later: a pong in the frame counts from now on. Returns
     /// true for a frame that contains only a pong and needs no handling.
-    pub fn arrived(&mut self, frame: &str) -> bool {
-        let is_pong = |line: &str| line.trim_ascii() == "{}";
+    pub fn arrived(&mut self, frame: &ClientFrame) -> bool {
         if self.pong_due.is_none() {
             return false;
         }
-        let is_alone = is_pong(frame);
-        if is_alone {
+        let pongs = frame.pongs();
+        if pongs != Pongs::None {
             self.pong_due = None;
-        } else if frame.lines().any(is_pong) {
-            self.pong_due = None;
+        }
+        if pongs == Pongs::Among {
             self.early = self.early.saturating_add(1);
         }
-        is_alone
+        pongs == Pongs::Alone
     }
 
     /// Handles a pong. Returns whether there was a ping to answer.
@@ -154,6 +154,10 @@ mod tests {
 
     const PINGS: Pings =
         Pings { interval: Duration::from_secs(25), timeout: Duration::from_secs(10), drain: Duration::from_secs(20) };
+
+    fn json(text: &str) -> ClientFrame {
+        ClientFrame::Json(text.into())
+    }
 
     fn timing(now: Instant) -> Timing {
         Timing::ending(now + Duration::from_secs(10))
@@ -221,14 +225,14 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timing = pinged(start);
-        assert!(!timing.arrived(r#"{"id":1,"ping":{}}"#) && timing.pong_due.is_some());
-        assert!(!timing.arrived("{\"id\":1,\"ping\":{}}\n{}"), "there is more in this frame");
+        assert!(!timing.arrived(&json(r#"{"id":1,"ping":{}}"#)) && timing.pong_due.is_some());
+        assert!(!timing.arrived(&json("{\"id\":1,\"ping\":{}}\n{}")), "there is more in this frame");
         assert_eq!(
             (timing.due(at(36), PINGS, true), timing.due(at(50), PINGS, true)),
             (TimerAction::Nothing, TimerAction::Ping)
         );
-        assert!(timing.arrived(" {}\n"), "a pong alone");
-        assert!(!timing.arrived("{}"), "no ping is unanswered");
+        assert!(timing.arrived(&json(" {}\n")), "a pong alone");
+        assert!(!timing.arrived(&json("{}")), "no ping is unanswered");
         assert!(timing.pong() && !timing.pong(), "the pong of the first frame, handled late");
     }
 

@@ -1,23 +1,23 @@
 //! Commands of a frame, in order. Decoded step by step, since the decoded commands of a whole frame may take fifty times
 //! the frame's size; a limited number of commands can be decoded ahead.
 
-use crate::protocol::json::{self, DecodeError};
+use crate::protocol::decode::{ClientFrame, Commands, DecodeError};
 use crate::protocol::{Command, Request, Subscribe};
 use std::collections::VecDeque;
 
-type Decoded<'a> = Result<Command<'a>, DecodeError>;
+type Decoded = Result<Command, DecodeError>;
 
-pub(super) struct Upcoming<'a, I> {
-    rest: I,
+pub(super) struct Upcoming<'a> {
+    rest: Commands<'a>,
     /// Commands decoded ahead.
-    ahead: VecDeque<Decoded<'a>>,
+    ahead: VecDeque<Decoded>,
 }
 
-pub(super) fn commands(frame: &str) -> Upcoming<'_, impl Iterator<Item = Decoded<'_>>> {
-    Upcoming { rest: json::decode(frame), ahead: VecDeque::new() }
+pub(super) fn commands(frame: &ClientFrame) -> Upcoming<'_> {
+    Upcoming { rest: frame.commands(), ahead: VecDeque::new() }
 }
 
-impl<'a, I: Iterator<Item = Decoded<'a>>> Upcoming<'a, I> {
+impl Upcoming<'_> {
     /// The subscribes among the next `count` commands, which stay in the list.
     pub fn subscribes(&mut self, count: usize) -> impl Iterator<Item = &Subscribe> {
         let missing = count.saturating_sub(self.ahead.len());
@@ -29,10 +29,10 @@ impl<'a, I: Iterator<Item = Decoded<'a>>> Upcoming<'a, I> {
     }
 }
 
-impl<'a, I: Iterator<Item = Decoded<'a>>> Iterator for Upcoming<'a, I> {
-    type Item = Decoded<'a>;
+impl Iterator for Upcoming<'_> {
+    type Item = Decoded;
 
-    fn next(&mut self) -> Option<Decoded<'a>> {
+    fn next(&mut self) -> Option<Decoded> {
         self.ahead.pop_front().or_else(|| self.rest.next())
     }
 }
@@ -45,7 +45,8 @@ mod tests {
     fn commands_decoded_ahead_stay_in_order() {
         let frame = r#"{"id":1,"ping":{}}{"id":2,"subscribe":{"channel":"a"}}{"id":3,"ping":{}}
             {"id":4,"subscribe":{"channel":"b"}}{"id":5,"subscribe":{"channel":"c"}} nonsense"#;
-        let mut upcoming = commands(frame);
+        let frame = ClientFrame::Json(frame.into());
+        let mut upcoming = commands(&frame);
         assert_eq!(upcoming.next().unwrap().unwrap().id, 1);
         let channels = |subscribes: &mut dyn Iterator<Item = &Subscribe>| -> Vec<String> {
             subscribes.map(|subscribe| subscribe.channel.clone()).collect()

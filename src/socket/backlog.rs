@@ -3,11 +3,13 @@
 use super::closing::ConnectionEnd;
 use super::line::Line;
 use crate::protocol::codes;
+use crate::protocol::decode::ClientFrame;
+use crate::protocol::format::Encoding;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
+use tungstenite::Message;
 use tungstenite::error::Error;
-use tungstenite::{Message, Utf8Bytes};
 
 /// Maximum bytes of messages waiting while earlier messages are handled. A message is read while there is room,
 /// whatever its size up to `max_frame_size`.
@@ -27,7 +29,7 @@ pub(super) struct Backlog {
 }
 
 pub(super) enum Arrived {
-    Frame(Utf8Bytes),
+    Frame(ClientFrame),
     /// A ping or pong of the WebSocket protocol, which costs as much as a command.
     Control,
 }
@@ -47,24 +49,26 @@ impl Backlog {
     /// that closes without reading everything resets the connection.
     pub fn take<F: Future<Output = ()>>(&mut self, message: Result<Message, Error>, line: &Line<'_, F>) {
         line.record_activity();
+        let encoding = line.writing.outbox.format().encoding();
         let arrived = match message {
-            Ok(Message::Text(frame)) => {
-                if line.clock.with(|timing| timing.arrived(&frame)) {
-                    line.services.metrics.commands.with_label_values(&["pong"]).inc();
-                    return;
-                }
-                Ok(Arrived::Frame(frame))
+            Ok(Message::Text(text)) if encoding == Encoding::Json => Ok(Arrived::Frame(ClientFrame::Json(text))),
+            Ok(Message::Binary(bytes)) if encoding == Encoding::Protobuf => {
+                Ok(Arrived::Frame(ClientFrame::Protobuf(bytes)))
             }
             // tungstenite answers pings itself, with its next read.
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Arrived::Control),
             Ok(Message::Close(_)) => Err(ConnectionEnd::Client),
-            Ok(Message::Binary(_)) => {
-                line.services.metrics.bad_frames.with_label_values(&["binary"]).inc();
+            Ok(Message::Text(_) | Message::Binary(_)) => {
+                let kind = if encoding == Encoding::Json { "binary" } else { "text" };
+                line.services.metrics.bad_frames.with_label_values(&[kind]).inc();
                 Err(codes::BAD_REQUEST_FRAME.into())
             }
             Err(error) => Err(ConnectionEnd::of(&error, line.services)),
         };
         match arrived {
+            Ok(Arrived::Frame(frame)) if line.clock.with(|timing| timing.arrived(&frame)) => {
+                line.services.metrics.commands.with_label_values(&["pong"]).inc();
+            }
             Ok(arrived) => {
                 self.held += arrived.cost();
                 self.waiting.push_back(arrived);

@@ -4,7 +4,7 @@ use super::closing::ConnectionEnd;
 use super::reading::MessageReader;
 use super::writing::{Progress, Writing};
 use crate::connection::Connection;
-use crate::protocol::{codes, json};
+use crate::protocol::{codes, encode};
 use crate::session::Services;
 use crate::session::timing::{Clock, Pings, TimerAction};
 use std::future::poll_fn;
@@ -72,7 +72,7 @@ impl<F: Future<Output = ()>> Line<'_, F> {
         let pings = Pings::of(&self.services.config);
         match self.clock.with(|timing| timing.due(Instant::now(), pings, may_read)) {
             TimerAction::Nothing => {}
-            TimerAction::Ping => drop(self.writing.outbox.push(json::PING)),
+            TimerAction::Ping => drop(self.writing.outbox.push(encode::ping(self.writing.outbox.format()))),
             TimerAction::End(reason) => return Err(reason.into()),
         }
         Ok(None)

@@ -20,6 +20,7 @@ mod loads;
 mod log;
 mod open_checks;
 mod queries;
+mod shared_publication;
 mod state;
 
 use super::source::Source;

@@ -14,7 +14,8 @@ use konvert_gateway::members::presence::Presence;
 use konvert_gateway::metrics::Metrics;
 use konvert_gateway::outbox::writer::Writers;
 use konvert_gateway::outbox::{Budget, Outbox, Wire};
-use konvert_gateway::protocol::{Payload, Reply, json};
+use konvert_gateway::protocol::format::Format;
+use konvert_gateway::protocol::{Payload, Reply, encode};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -50,12 +51,12 @@ impl Node {
 
     /// Subscribes a new connection; returns the length of the reply in bytes.
     pub async fn subscribe(&mut self, channel: &str, wire: Arc<dyn Wire>) -> usize {
-        let outbox = Outbox::new(QUEUE, wire, self.writers.next());
+        let outbox = Outbox::new(QUEUE, Format::WebSocketJson, wire, self.writers.next());
         let id = self.connections.len() as u64;
         let connection = Connection::new(id, "user", format!("client {id}"), &outbox, Arc::clone(&self.account));
         let mut length = 0;
         let accept = |reply| {
-            let frame = json::reply(1, &Reply::Subscribe(reply));
+            let frame = encode::reply(Format::WebSocketJson, 1, &Reply::Subscribe(reply));
             length = frame.len();
             outbox.push(frame)
         };

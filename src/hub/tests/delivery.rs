@@ -91,7 +91,7 @@ async fn joining_leaving_and_publishing_at_once_loses_nothing() {
             while got < 3000 {
                 let connection = connection(id, 1 << 26);
                 let outbox = &connection.outbox;
-                let accept = |reply| outbox.push(json::reply(1, &Reply::Subscribe(reply)));
+                let accept = |reply| outbox.reply(1, &Reply::Subscribe(reply));
                 let recover = since.clone().unwrap_or(Position { offset: 0, epoch: hub_epoch(&hub).await });
                 let options = SubscribeOptions { recover: Some(&recover), ..SubscribeOptions::default() };
                 hub.subscribe(CHANNEL, &connection, options, None, accept).await.unwrap();

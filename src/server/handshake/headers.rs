@@ -1,5 +1,6 @@
 //! Checks of a handshake's headers (RFC 6455, section 4.2.1) that tungstenite does not make.
 
+use crate::protocol::format::Encoding;
 use crate::server::respond::Answer;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -7,8 +8,9 @@ use hyper::header::{
 };
 use hyper::{StatusCode, header::HeaderName};
 
-/// The only subprotocol that may be requested; without a subprotocol, the encoding is JSON too.
-pub const SUBPROTOCOL: &str = "centrifuge-json";
+/// The subprotocols, each with its encoding.
+pub const SUBPROTOCOLS: [(&str, Encoding); 2] =
+    [("centrifuge-json", Encoding::Json), ("centrifuge-protobuf", Encoding::Protobuf)];
 
 /// Reason for refusing a handshake: a code for error bodies and metrics, and a sentence.
 pub struct Fault {
@@ -43,7 +45,8 @@ pub fn fault(headers: &HeaderMap) -> Option<Fault> {
 #[derive(Debug, PartialEq)]
 pub enum Subprotocols {
     None,
-    WithOurs,
+    /// The first of [`SUBPROTOCOLS`] that the client offers.
+    Ours(&'static str, Encoding),
     OnlyOthers,
 }
 
@@ -52,12 +55,28 @@ pub enum Subprotocols {
 pub fn subprotocols(headers: &HeaderMap) -> Subprotocols {
     let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    match offered.try_fold(Subprotocols::None, |so_far, one| match one {
-        b"" => Ok(so_far),
-        ours if ours == SUBPROTOCOL.as_bytes() => Err(Subprotocols::WithOurs),
-        _ => Ok(Subprotocols::OnlyOthers),
-    }) {
+    let found = offered.try_fold(Subprotocols::None, |so_far, one| {
+        if one.is_empty() {
+            return Ok(so_far);
+        }
+        match SUBPROTOCOLS.iter().find(|(ours, _)| ours.as_bytes() == one) {
+            Some((ours, encoding)) => Err(Subprotocols::Ours(ours, *encoding)),
+            None => Ok(Subprotocols::OnlyOthers),
+        }
+    });
+    match found {
         Ok(offers) | Err(offers) => offers,
+    }
+}
+
+/// The encoding that the query asks for (`format=protobuf` or `cf_protocol=protobuf`), for clients that send no
+/// subprotocol.
+pub fn encoding(query: Option<&str>) -> Encoding {
+    let mut parameters = query.unwrap_or_default().split('&');
+    if parameters.any(|parameter| matches!(parameter, "format=protobuf" | "cf_protocol=protobuf")) {
+        Encoding::Protobuf
+    } else {
+        Encoding::Json
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands of subscribers, and the commands about users' statuses.
 
 use super::*;
+use crate::protocol::decode::ClientFrame;
 
 fn signal(data: &Value) -> Value {
     json!({"id": 9, "publish": {"channel": ROOM, "data": data}})
@@ -44,7 +45,7 @@ async fn signals_have_a_form_a_size_and_a_list_of_types() {
     // Two parsers could read different fields.
     let clock = crate::session::timing::Clock::new(&stage.services.config, tokio::time::Instant::now());
     let twice = r#"{"id":9,"publish":{"channel":"room:a","data":{"type":"typing","type":"dance"}}}"#;
-    ann.session.handle(twice, &clock).await.unwrap();
+    ann.session.handle(&ClientFrame::Json(twice.into()), &clock).await.unwrap();
     assert_eq!(ann.received()[0]["error"]["code"], 107);
     assert!(bob.received().is_empty());
 }

@@ -2,9 +2,7 @@
 //! suspension.
 
 use super::inputs::RecordAction;
-use crate::protocol::Payload;
-use crate::protocol::frame::Frame;
-use std::cell::OnceCell;
+use super::shared_publication::SharedPublication;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,9 +20,7 @@ pub(super) struct LogEntry {
 pub(super) enum EntryKind {
     Event {
         action: RecordAction,
-        data: Payload,
-        /// The encoded publication, made for the first subscriber.
-        frame: OnceCell<Frame>,
+        publication: SharedPublication,
     },
     /// A change of access to the record, for one user or for all (`None`).
     Touched(Option<Arc<str>>),
@@ -42,8 +38,8 @@ pub(super) struct RecordLog {
 
 impl RecordLog {
     pub fn push(&mut self, batch: u64, record: &Arc<str>, kind: EntryKind) {
-        if let EntryKind::Event { data, .. } = &kind {
-            self.bytes += data.len();
+        if let EntryKind::Event { publication, .. } = &kind {
+            self.bytes += publication.data.len();
         }
         self.entries.push_back(LogEntry { batch, record: Arc::clone(record), kind });
     }
@@ -68,8 +64,8 @@ impl RecordLog {
                 break;
             }
             self.whole_from = self.whole_from.max(oldest.batch + 1);
-            if let EntryKind::Event { data, .. } = &oldest.kind {
-                self.bytes -= data.len();
+            if let EntryKind::Event { publication, .. } = &oldest.kind {
+                self.bytes -= publication.data.len();
             }
             self.entries.pop_front();
         }

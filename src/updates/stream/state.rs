@@ -11,11 +11,11 @@ use super::loads::{LoadSubject, Loads};
 use super::log::{EntryKind, RecordLog};
 use super::open_checks::OpenChecks;
 use super::queries::{GuardedCollection, Queries};
+use super::shared_publication::SharedPublication;
 use crate::event::{Cause, Change};
 use crate::limits::lines::limited;
 use crate::metrics::Metrics;
 use crate::updates::visibility::{Classes, Ids};
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use subscribers::{IDLE, SubscribedUser, SubscribedUsers, Suspended};
@@ -166,7 +166,7 @@ impl StreamState {
                 self.log.push(self.batch, &record, EntryKind::Deleted);
             }
         }
-        self.log.push(self.batch, &record, EntryKind::Event { action, data, frame: OnceCell::new() });
+        self.log.push(self.batch, &record, EntryKind::Event { action, publication: SharedPublication::new(data) });
     }
 
     /// Suspends delivery to a user until a new load of the user's visible records is applied.

@@ -3,7 +3,8 @@
 use konvert_gateway::broker::redis::keys::Keys;
 use konvert_gateway::channel::{NAME_MAX, is_well_formed};
 use konvert_gateway::protocol::codes;
-use konvert_gateway::protocol::json::unsubscribe_push;
+use konvert_gateway::protocol::encode::{self, Push};
+use konvert_gateway::protocol::format::Format;
 use serde_json::Value;
 
 pub fn check(input: &[u8]) {
@@ -23,7 +24,7 @@ pub fn check(input: &[u8]) {
         belong_together(&keys, name);
         let clustered = Keys::clustered(prefix);
         assert_eq!(clustered.channel(&clustered.live(name)).as_deref(), Some(name));
-        let push = unsubscribe_push(name, codes::INSUFFICIENT_STATE);
+        let push = encode::push(Format::WebSocketJson, name, &Push::Unsubscribe(codes::INSUFFICIENT_STATE));
         assert!(!push.text().contains(&b'\n'), "a frame is one line");
         let value: Value = serde_json::from_slice(push.text()).expect("a frame is JSON");
         assert_eq!(value["push"]["channel"], *name);

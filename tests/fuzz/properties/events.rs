@@ -6,7 +6,8 @@ use konvert_gateway::broker::Mark;
 use konvert_gateway::channel::{INTERNAL, NAME_MAX};
 use konvert_gateway::event::{Change, Completeness, Event, Events};
 use konvert_gateway::protocol::Publication;
-use konvert_gateway::protocol::json::publication_push;
+use konvert_gateway::protocol::encode::{self, Push};
+use konvert_gateway::protocol::format::Format;
 use konvert_gateway::relay::machine::{Action, Input, Machine};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -41,7 +42,7 @@ fn is_in_order(events: &Events) {
         serde_json::from_str::<&RawValue>(data).expect("a payload is JSON");
         let publication = Publication { offset: event.seq, at: 0, data: event.data.clone(), info: None };
         for channel in event.channels.iter().take(4) {
-            let push = publication_push(channel, &publication);
+            let push = encode::push(Format::WebSocketJson, channel, &Push::Publication(&publication));
             assert!(!push.text().iter().any(|byte| matches!(byte, b'\n' | b'\r')), "a frame is one line");
             serde_json::from_slice::<&RawValue>(push.text()).expect("a frame is JSON");
         }

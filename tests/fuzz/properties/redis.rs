@@ -6,7 +6,8 @@ use konvert_gateway::broker::History;
 use konvert_gateway::broker::redis::wire::{self, Message};
 use konvert_gateway::broker::status_store::UserStatus;
 use konvert_gateway::hub::feed::Feed;
-use konvert_gateway::protocol::json::publication_push;
+use konvert_gateway::protocol::encode::{self, Push};
+use konvert_gateway::protocol::format::Format;
 use konvert_gateway::protocol::{ClientInfo, Position, Publication};
 
 pub fn check(input: &[u8]) {
@@ -82,7 +83,7 @@ fn reads(feed: &mut Feed, history: History) {
 
 fn is_sound(publication: &Publication) {
     assert!(publication.offset <= i64::MAX as u64, "what cannot be counted on from: {}", publication.offset);
-    let push = publication_push("room:a", publication);
+    let push = encode::push(Format::WebSocketJson, "room:a", &Push::Publication(publication));
     let text = std::str::from_utf8(push.text()).expect("a frame is UTF-8");
     assert!(!text.contains(['\n', '\r']), "a frame is one line");
     assert!(push.len() <= publication.data.len() + 6 * info_size(publication) + 128);

@@ -3,24 +3,26 @@
 use super::StreamState;
 use super::subscribers::{SubscribedUser, Suspended};
 use super::verdicts::{Backlogs, VisibilityChanges};
+use crate::connection::Connection;
 use crate::event::{DATA_MAX, truncated_data};
 use crate::pocketbase::View;
-use crate::protocol::frame::Frame;
-use crate::protocol::{Payload, Publication, json};
+use crate::protocol::Payload;
 use crate::updates::stream::inputs::{InputQueue, RecordAction};
 use crate::updates::stream::log::{EntryKind, LogEntry};
 use crate::updates::stream::open_checks::OpenChecks;
 use crate::updates::stream::queries::Answers;
+use crate::updates::stream::shared_publication::SharedPublication;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Records that became visible (true) or hidden (false) to one user.
 type UserChanges<'a> = HashMap<&'a Arc<str>, bool>;
 
-/// Encoded publications by record, action, and the call that the body is from.
-type Frames = HashMap<(Arc<str>, &'static str, u64), Frame>;
+/// Publications by record, action, and the call that the body is from.
+type Publications = HashMap<(Arc<str>, &'static str, u64), Rc<SharedPublication>>;
 
 impl StreamState {
     /// Suspends delivery to users with a queued change of their whole access: answers for a class may be newer than the
@@ -72,7 +74,7 @@ impl StreamState {
         let mut gone: HashSet<&Arc<str>> = checks.gone.iter().collect();
         let absent = answers.sees_all().filter(|(_, sees)| sees.is_none());
         gone.extend(absent.map(|(view, _)| &view.record));
-        let mut frames = Frames::new();
+        let mut publications = Publications::new();
         for (user, subscriber) in &self.subscribed {
             let batches = match backlogs.get(user) {
                 Some(batches) => batches.clone(),
@@ -80,7 +82,7 @@ impl StreamState {
                 None => self.batch..self.batch + 1,
             };
             let changed = of_user.remove(user).unwrap_or_default();
-            self.deliver_to((user, subscriber), batches, changed, &gone, answers, &mut frames);
+            self.deliver_to((user, subscriber), batches, changed, &gone, answers, &mut publications);
         }
     }
 
@@ -91,7 +93,7 @@ impl StreamState {
         mut changed: UserChanges,
         gone: &HashSet<&Arc<str>>,
         answers: &Answers,
-        frames: &mut Frames,
+        publications: &mut Publications,
     ) {
         let (mut created, mut deleted) = (HashSet::new(), HashSet::new());
         if !changed.is_empty() {
@@ -110,8 +112,8 @@ impl StreamState {
                 false if deleted.contains(record) || gone.contains(record) => "delete",
                 false => "leave",
             };
-            let frame = self.change_frame(user, record, action, answers, frames);
-            frame.into_iter().for_each(|frame| self.push(subscriber, &frame));
+            let publication = self.publication_of_change(user, record, action, answers, publications);
+            publication.iter().for_each(|publication| self.push(subscriber, publication));
         };
         let mut delivered = HashSet::new();
         for LogEntry { record, kind, .. } in self.log.of(batches) {
@@ -119,27 +121,27 @@ impl StreamState {
                 publish_change(record, sees);
                 delivered.insert(record);
             }
-            let EntryKind::Event { action, data, frame } = kind else { continue };
+            let EntryKind::Event { action, publication } = kind else { continue };
             if *action == RecordAction::Delete
                 || delivered.contains(record)
                 || !subscriber.viewer.sees(record, &self.classes)
             {
                 continue;
             }
-            self.push(subscriber, frame.get_or_init(|| self.encode(data.clone())));
+            self.push(subscriber, publication);
         }
         changed.into_iter().for_each(|(record, sees)| publish_change(record, sees));
     }
 
     /// The publication for a record that became visible or hidden to a user.
-    fn change_frame(
+    fn publication_of_change(
         &self,
         user: &Arc<str>,
         record: &Arc<str>,
         action: &'static str,
         answers: &Answers,
-        frames: &mut Frames,
-    ) -> Option<Frame> {
+        publications: &mut Publications,
+    ) -> Option<Rc<SharedPublication>> {
         let has_body = matches!(action, "create" | "join");
         let own = View { user: Arc::clone(user), record: Arc::clone(record) };
         let (body, call) = if has_body {
@@ -148,14 +150,16 @@ impl StreamState {
         } else {
             (None, Some(0))
         };
-        let encode = || match body {
-            Some(body) => self.encode(self.body_data(action, record, body, answers)),
-            None => self.encode(self.data(action, serde_json::json!({"id": record}).to_string().as_bytes())),
+        let make = || {
+            Rc::new(SharedPublication::new(match body {
+                Some(body) => self.body_data(action, record, body, answers),
+                None => self.data(action, serde_json::json!({"id": record}).to_string().as_bytes()),
+            }))
         };
-        match call {
-            Some(call) => Some(frames.entry((Arc::clone(record), action, call)).or_insert_with(encode).clone()),
-            None => Some(encode()),
-        }
+        Some(match call {
+            Some(call) => Rc::clone(publications.entry((Arc::clone(record), action, call)).or_insert_with(make)),
+            None => make(),
+        })
     }
 
     /// The data with the record's current body, or with the id alone where the record is too large for an event or
@@ -180,14 +184,12 @@ impl StreamState {
         Payload::trusted(data.into())
     }
 
-    fn encode(&self, data: Payload) -> Frame {
-        self.metrics.publications.inc();
-        json::publication_push(&self.channel, &Publication { offset: 0, at: 0, data, info: None })
-    }
-
-    fn push(&self, subscriber: &SubscribedUser, frame: &Frame) {
-        let delivered =
-            subscriber.connections.iter().filter(|connection| connection.outbox.push(frame.clone())).count();
+    fn push(&self, subscriber: &SubscribedUser, publication: &SharedPublication) {
+        let push = |connection: &&Arc<Connection>| {
+            let outbox = &connection.outbox;
+            outbox.push(publication.frame(&self.channel, outbox.format(), &self.metrics))
+        };
+        let delivered = subscriber.connections.iter().filter(push).count();
         self.metrics.deliveries.inc_by(delivered as u64);
     }
 }

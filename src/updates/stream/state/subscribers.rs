@@ -3,8 +3,9 @@
 use super::StreamState;
 use crate::connection::Connection;
 use crate::limits::lines::limited;
+use crate::protocol::codes;
 use crate::protocol::codes::UnsubscribeCode;
-use crate::protocol::{codes, json};
+use crate::protocol::encode::Push;
 use crate::updates::stream::inputs::{InputQueue, SubscribeRequest, UnsubscribeRequest};
 use crate::updates::stream::loads::LoadSubject;
 use crate::updates::visibility::{Classes, Viewer};
@@ -145,7 +146,7 @@ impl StreamState {
     fn unsubscribed(&self, connection: &Connection, code: Option<UnsubscribeCode>) {
         self.metrics.subscriptions.dec();
         if let Some(code) = code {
-            connection.outbox.push(json::unsubscribe_push(&self.channel, code));
+            connection.outbox.push_alone(&self.channel, &Push::Unsubscribe(code));
         }
     }
 }
