@@ -241,10 +241,13 @@ export class Cable {
     far.pipe(near);
   }
 
+  /** Resets the clients' sockets. */
   cut() {
     this.#whole = false;
     for (const [near, far] of this.#pairs) {
-      near.resetAndDestroy();
+      // Node.js does not close a socket that is reset while its end is being sent.
+      if (near.writableEnded) near.destroy();
+      else near.resetAndDestroy();
       far.destroy();
     }
   }
@@ -272,7 +275,8 @@ export class Cable {
   }
 
   async close() {
-    this.cut();
+    this.#whole = false;
+    for (const pair of this.#pairs) for (const socket of pair) socket.destroy();
     this.server.close();
   }
 }

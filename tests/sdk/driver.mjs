@@ -158,9 +158,13 @@ class Client {
     return this.nth(n, "connected");
   }
 
+  startSubscribing(channel, options) {
+    this.send({ do: "subscribe", channel, ...delays, ...options });
+  }
+
   /** Subscribes, and waits for the reply. */
   async subscribe(channel, options) {
-    this.send({ do: "subscribe", channel, ...delays, ...options });
+    this.startSubscribing(channel, options);
     return this.nth(0, "subscribed", channel);
   }
 

@@ -173,7 +173,7 @@ export const scenarios = {
       [foreign.channel, 103],
       ["nowhere:1", 102],
     ]) {
-      client.send({ do: "subscribe", channel });
+      client.startSubscribing(channel);
       assert.equal((await client.nth(0, "unsubscribed", channel)).code, code);
     }
     await client.subscribe(left.channel);
@@ -181,7 +181,6 @@ export const scenarios = {
     await client.nth(0, "unsubscribed", left.channel);
     // Presence is for subscribers, so that an answer shows how many are left.
     const peer = await peerOf(at, left.channel);
-    await peer.until(async () => true, "the peer");
     await until(
       async () => (await peer.call("presenceStats", { channel: left.channel })).clients === 1,
       "the gateway to have unsubscribed the client",
@@ -285,7 +284,7 @@ export const scenarios = {
     const expired = await stage.token(alice, 1);
     await until(() => Date.now() > secondsOf(expired) * 1000 + 1000, "the token to expire");
     const client = await stage.open(t, sdk, expired, { getToken: true });
-    client.send({ do: "subscribe", channel: room.channel, minDelay: 50, maxDelay: 300 });
+    client.startSubscribing(room.channel);
     for (const [n, token] of [() => stage.token(alice, 4), () => expired, () => stage.token(alice, 600)].entries()) {
       await client.nth(n, "token");
       client.send({ do: "token", token: await token() });

@@ -20,6 +20,11 @@ public class Driver {
     private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
 
     public static void main(String[] args) throws Exception {
+        // The SDK's threads would go on otherwise, here and at the end.
+        Thread.currentThread().setUncaughtExceptionHandler((thread, error) -> {
+            error.printStackTrace();
+            Runtime.getRuntime().halt(1);
+        });
         Map<String, Driver> clients = new HashMap<>();
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
@@ -30,7 +35,7 @@ public class Driver {
                 clients.get(order.client).act(order);
             }
         }
-        System.exit(0); // the SDK's threads go on otherwise
+        System.exit(0);
     }
 
     /** One line from the tests. */

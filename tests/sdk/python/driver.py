@@ -3,8 +3,10 @@ described in ../driver.mjs."""
 
 import asyncio
 import json
+import os
 import sys
 import threading
+import traceback
 
 import centrifuge
 
@@ -163,6 +165,13 @@ async def main():
 
     threading.Thread(target=read, daemon=True).start()
     clients, tasks = {}, set()
+
+    def finish(task):
+        tasks.discard(task)
+        if error := not task.cancelled() and task.exception():
+            traceback.print_exception(error)
+            os._exit(1)
+
     while (order := await orders.get()) is not None:
         if order["do"] == "open":
             clients[order["client"]] = Client(order)
@@ -170,7 +179,7 @@ async def main():
         act = client.call if "call" in order else getattr(client, order["do"])
         task = asyncio.ensure_future(act(order))
         tasks.add(task)  # the loop itself holds tasks only weakly
-        task.add_done_callback(tasks.discard)
+        task.add_done_callback(finish)
 
 
 asyncio.run(main())
