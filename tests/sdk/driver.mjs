@@ -6,7 +6,9 @@
 //                                                                and `emulation` (centrifuge-js), `getToken` (whether the
 //                                                                client asks for further tokens), delays in milliseconds
 //   {"do":"token","client":KEY,"token"}                          the answer to the event "token"
-//   {"do":"subscribe"|"unsubscribe","client":KEY,"channel",…}    with `joinLeave`
+//   {"do":"subscribe"|"unsubscribe","client":KEY,"channel",…}    with `joinLeave`, `delta`, `tagsFilter` (whether to filter
+//                                                                by a tag), `getState` (whether the client asks for states)
+//   {"do":"state","client":KEY,"channel","position"}             the answer to the event "state"
 //   {"do":"close","client":KEY}                                  disconnects
 //   {"do":METHOD,"client":KEY,"call":N,…}                        publish, history, presence, presenceStats, rpc: answered by
 //                                                                {"client":KEY,"call":N,"result"} or
@@ -15,6 +17,7 @@
 //   event: {"client":KEY,"event",…}
 //   connecting, connected, disconnected, error                   of the connection
 //   token                                                        the client wants a fresh token
+//   state                                                        the client wants the state of a channel
 //   subscribed, unsubscribed, publication, join, leave, error    of a subscription, with its `channel`
 
 import { spawn } from "node:child_process";
@@ -182,10 +185,14 @@ class Client {
     return this.until(() => this.messages(channel).includes(content), `"${content.slice(0, 40)}" to arrive`);
   }
 
+  /** Calls a method; again after error 100, which is temporary: the answer while an access check of the room runs. */
   async #call(method, more) {
-    const call = ++this.#calls;
-    this.send({ do: method, call, ...more });
-    return this.until(() => this.#answers.get(call), `the answer to ${method}`);
+    for (const deadline = Date.now() + PATIENCE; ; ) {
+      const call = ++this.#calls;
+      this.send({ do: method, call, ...more });
+      const answer = await this.until(() => this.#answers.get(call), `the answer to ${method}`);
+      if (answer.error?.code !== 100 || Date.now() > deadline) return answer;
+    }
   }
 
   /** The result of a method. */

@@ -21,6 +21,9 @@ const drivers = {
   },
 };
 
+/** Parts of the protocol that a version of an SDK does not have. */
+const lacks = { java: ["getState", "delta", "tagsFilter"] };
+
 /** Each way in which an SDK can connect. */
 export const sdks = [
   ["js", "json", "websocket"],
@@ -33,4 +36,4 @@ export const sdks = [
   ["go", "json", "websocket"],
   ["go", "protobuf", "websocket"],
   ["java", "protobuf", "websocket"],
-].map(([sdk, encoding, transport]) => ({ sdk, encoding, transport, driver: drivers[sdk] }));
+].map(([sdk, encoding, transport]) => ({ sdk, encoding, transport, driver: drivers[sdk], lacks: lacks[sdk] ?? [] }));

@@ -17,24 +17,28 @@ import (
 
 // One line from the tests.
 type order struct {
-	Do        string
-	Client    string
-	Call      int
-	URL       string
-	Encoding  string
-	Token     string
-	GetToken  bool
-	MinDelay  int // this and the next in milliseconds
-	MaxDelay  int
-	PingDelay int
-	Timeout   int
-	Channel   string
-	JoinLeave bool
-	Method    string
-	Data      json.RawMessage
-	Limit     int32
-	Since     *centrifuge.StreamPosition
-	Reverse   bool
+	Do         string
+	Client     string
+	Call       int
+	URL        string
+	Encoding   string
+	Token      string
+	GetToken   bool
+	MinDelay   int // this and the next in milliseconds
+	MaxDelay   int
+	PingDelay  int
+	Timeout    int
+	Channel    string
+	JoinLeave  bool
+	Delta      centrifuge.DeltaType
+	TagsFilter bool
+	GetState   bool
+	Position   centrifuge.StreamPosition
+	Method     string
+	Data       json.RawMessage
+	Limit      int32
+	Since      *centrifuge.StreamPosition
+	Reverse    bool
 }
 
 // One line to the tests.
@@ -43,7 +47,8 @@ type object map[string]any
 type client struct {
 	key    string
 	sdk    *centrifuge.Client
-	tokens chan string // answers to the event "token"
+	tokens chan string                               // answers to the event "token"
+	states map[string]chan centrifuge.StreamPosition // and "state", by channel
 }
 
 var output struct {
@@ -62,7 +67,7 @@ func write(line object) {
 func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 func open(o order) *client {
-	c := &client{key: o.Client, tokens: make(chan string, 1)}
+	c := &client{key: o.Client, tokens: make(chan string, 1), states: map[string]chan centrifuge.StreamPosition{}}
 	config := centrifuge.Config{
 		Token:              o.Token,
 		MinReconnectDelay:  milliseconds(o.MinDelay),
@@ -127,11 +132,24 @@ func publication(p centrifuge.Publication) object {
 }
 
 func (c *client) subscribe(o order) error {
-	s, err := c.sdk.NewSubscription(o.Channel, centrifuge.SubscriptionConfig{
+	config := centrifuge.SubscriptionConfig{
 		JoinLeave:           o.JoinLeave,
+		Delta:               o.Delta,
 		MinResubscribeDelay: milliseconds(o.MinDelay),
 		MaxResubscribeDelay: milliseconds(o.MaxDelay),
-	})
+	}
+	if o.TagsFilter {
+		config.TagsFilter = centrifuge.FilterEq("a", "b")
+	}
+	if o.GetState {
+		positions := make(chan centrifuge.StreamPosition, 1)
+		c.states[o.Channel] = positions
+		config.GetState = func(centrifuge.SubscriptionGetStateEvent) (centrifuge.StreamPosition, error) {
+			c.emit("state", object{"channel": o.Channel})
+			return <-positions, nil
+		}
+	}
+	s, err := c.sdk.NewSubscription(o.Channel, config)
 	if err != nil {
 		return err
 	}
@@ -160,6 +178,9 @@ func (c *client) act(o order) error {
 		return nil
 	case "token":
 		c.tokens <- o.Token
+		return nil
+	case "state":
+		c.states[o.Channel] <- o.Position
 		return nil
 	case "subscribe":
 		return c.subscribe(o)

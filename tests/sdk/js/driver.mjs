@@ -23,6 +23,7 @@ const write = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 class Client {
   #answerToken; // resolves the SDK's pending getToken
+  #answerState = new Map(); // and getState, by channel
 
   constructor(order) {
     const { encoding, transport, url, emulation, token, minDelay, maxDelay, timeout, pingDelay } = order;
@@ -60,9 +61,21 @@ class Client {
     this.#answerToken(token);
   }
 
-  subscribe({ channel, joinLeave, minDelay, maxDelay }) {
+  #askForState(channel) {
+    this.emit("state", { channel });
+    return new Promise((resolve) => this.#answerState.set(channel, resolve));
+  }
+
+  state({ channel, position }) {
+    this.#answerState.get(channel)(position);
+  }
+
+  subscribe({ channel, joinLeave, delta, tagsFilter, getState, minDelay, maxDelay }) {
     const subscription = this.sdk.newSubscription(channel, {
       joinLeave,
+      ...(delta && { delta }),
+      ...(tagsFilter && { tagsFilter: { key: "a", cmp: "eq", val: "b" } }),
+      ...(getState && { getState: () => this.#askForState(channel) }),
       minResubscribeDelay: minDelay,
       maxResubscribeDelay: maxDelay,
     });

@@ -16,6 +16,7 @@ class Client(centrifuge.ClientEventHandler):
         self.key = order["client"]
         self.is_protobuf = order["encoding"] == "protobuf"
         self.asked = None  # the future of the SDK's pending get_token
+        self.asked_states = {}  # and get_state, by channel
         more = {"max_server_ping_delay": order["pingDelay"] / 1000} if "pingDelay" in order else {}
         self.sdk = centrifuge.Client(
             order["url"],
@@ -44,6 +45,11 @@ class Client(centrifuge.ClientEventHandler):
         self.emit("token")
         return await self.asked
 
+    async def ask_for_state(self, channel):
+        self.asked_states[channel] = asyncio.get_running_loop().create_future()
+        self.emit("state", channel=channel)
+        return await self.asked_states[channel]
+
     # ---- events of the SDK
 
     async def on_connecting(self, ctx):
@@ -66,11 +72,17 @@ class Client(centrifuge.ClientEventHandler):
     async def token(self, order):
         self.asked.set_result(order["token"])
 
+    async def state(self, order):
+        self.asked_states[order["channel"]].set_result(position(order["position"]))
+
     async def subscribe(self, order):
         subscription = self.sdk.new_subscription(
             order["channel"],
             events=Subscription(self, order["channel"]),
             join_leave=order.get("joinLeave", False),
+            delta=centrifuge.DeltaType(order["delta"]) if "delta" in order else None,
+            tags_filter=centrifuge.Filter.eq("a", "b") if order.get("tagsFilter") else None,
+            get_state=self.ask_for_state if order.get("getState") else None,
             min_resubscribe_delay=order["minDelay"] / 1000,
             max_resubscribe_delay=order["maxDelay"] / 1000,
         )
@@ -95,10 +107,9 @@ class Client(centrifuge.ClientEventHandler):
         return {}
 
     async def call_history(self, order):
-        since = order.get("since")
         result = await self.sdk.get_subscription(order["channel"]).history(
             limit=order["limit"],
-            since=since and centrifuge.StreamPosition(since["offset"], since["epoch"]),
+            since=position(order["since"]) if "since" in order else None,
             reverse=order.get("reverse", False),
         )
         publications = [publication(self, it) for it in result.publications]
@@ -143,6 +154,10 @@ class Subscription(centrifuge.SubscriptionEventHandler):
 
     async def on_error(self, ctx):
         self.emit("error", code=ctx.code, message=str(ctx.error))
+
+
+def position(it):
+    return centrifuge.StreamPosition(it["offset"], it["epoch"])
 
 
 def publication(client, it):
