@@ -105,14 +105,14 @@ pub struct Publication {
 }
 
 /// A client's request with its id.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Command {
     /// Repeated in the reply; 0 if no reply is expected (`send`, pong).
     pub id: u32,
     pub request: Request,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Request {
     Connect {
         token: String,
@@ -175,7 +175,7 @@ impl Request {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Subscribe {
     pub channel: String,
     /// Position up to which the client has received everything; an empty epoch stands for any. `None` for a first
@@ -189,7 +189,7 @@ pub struct Subscribe {
     pub echo: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HistoryRequest {
     pub channel: String,
     /// Maximum number of publications; 0: only the position; negative: as many as the server allows.
@@ -199,7 +199,7 @@ pub struct HistoryRequest {
 }
 
 /// The gateway's answer to a command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Reply {
     Connect(ConnectReply),
     Subscribe(SubscribeReply),
@@ -225,7 +225,7 @@ pub enum Reply {
     Error(ErrorCode),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectReply {
     pub client: String,
     /// Seconds after which the client should refresh its token; `None` for guests, who have no token.
@@ -234,7 +234,7 @@ pub struct ConnectReply {
     pub ping: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SubscribeReply {
     /// The channel's position after all of `publications`; live publications follow.
     pub position: Position,

@@ -11,6 +11,8 @@ pub mod websocket;
 /// The room, channel and token of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Ticket {
+    /// Number of the client, for dialects of which clients speak different variants.
+    pub number: usize,
     pub room: u32,
     pub channel: String,
     pub token: String,
@@ -48,6 +50,12 @@ pub struct Aside {
     pub body: String,
 }
 
+/// Bytes that a server sends as a ping, and the answer.
+pub struct Ping {
+    pub ping: &'static [u8],
+    pub pong: Vec<u8>,
+}
+
 pub trait Dialect: Send + Sync {
     /// First bytes that a client sends.
     fn hello(&self, ticket: &Ticket) -> Vec<u8>;
@@ -55,9 +63,9 @@ pub trait Dialect: Send + Sync {
     /// `step` counts the client's sends since the hello.
     fn advance(&self, ticket: &Ticket, step: u32, received: &[u8], place: &mut Place) -> Result<Step, String>;
 
-    /// The server's ping, and the client's answer. No message may hold the bytes of the ping.
-    fn ping(&self) -> Option<(&'static [u8], Vec<u8>)> {
-        None
+    /// The server's pings with the client's answers. No message may hold the bytes of a ping.
+    fn pings(&self) -> Vec<Ping> {
+        Vec::new()
     }
 
     /// Beginning of the frame with which the server ends a subscription, for instance when the client has to reload. No

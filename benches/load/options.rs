@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::dialect::centrifuge::Encodings;
 use crate::target::{Cores, Target};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -37,8 +38,18 @@ const WORKLOADS: [(&str, Workload); 5] = [
     ("storm", Workload::Storm),
     ("relay", Workload::Relay),
 ];
-const TARGETS: [&str; 8] =
-    ["gateway", "gateway-redis", "raw", "raw-coalesce", "nchan", "sockudo", "socketio", "pocketbase"];
+const TARGETS: [&str; 10] = [
+    "gateway",
+    "gateway-redis",
+    "gateway-protobuf",
+    "gateway-mixed",
+    "raw",
+    "raw-coalesce",
+    "nchan",
+    "sockudo",
+    "socketio",
+    "pocketbase",
+];
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -122,12 +133,19 @@ fn targets(matches: &ArgMatches) -> Vec<Target> {
     };
     let own = ("gateway".to_owned(), PathBuf::from(env!("CARGO_BIN_EXE_konvert-gateway")));
     let mut targets = Vec::new();
-    let without_redis = names.contains(&"gateway") || !names.contains(&"gateway-redis");
-    for (name, redis) in [("gateway", false), ("gateway-redis", true)] {
+    let variants = [
+        ("gateway", false, Encodings::Json),
+        ("gateway-redis", true, Encodings::Json),
+        ("gateway-protobuf", false, Encodings::Protobuf),
+        ("gateway-mixed", false, Encodings::Mixed),
+    ];
+    let has_none = !variants.iter().any(|(name, ..)| names.contains(name));
+    for (name, redis, encodings) in variants {
         let others = matches.get_many::<(String, PathBuf)>("gateway").into_iter().flatten().cloned();
-        let others = others.filter(|_| if redis { names.contains(&name) } else { without_redis });
+        let others = others.filter(|_| names.contains(&name) || name == "gateway" && has_none);
         let own = names.contains(&name).then(|| own.clone());
-        targets.extend(own.into_iter().chain(others).map(|(label, program)| Target::Gateway { label, program, redis }));
+        let all = own.into_iter().chain(others);
+        targets.extend(all.map(|(label, program)| Target::Gateway { label, program, redis, encodings }));
     }
     for name in names {
         match name {
@@ -207,7 +225,7 @@ fn command() -> Command {
             .help(help)
     };
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
-    let other_builds = "Another build to measure too; may be repeated; with Redis where gateway-redis is a target";
+    let other_builds = "Another build to measure too; may be repeated; in each variant of the gateway that is a target";
     Command::new("load")
         .about(ABOUT)
         .after_help(EXAMPLES)

@@ -9,6 +9,7 @@ pub mod raw;
 mod socketio;
 mod sockudo;
 
+use crate::dialect::centrifuge::Encodings;
 use crate::dialect::{Dialect, Ticket};
 use crate::harness::pocketbase::program;
 use crate::publish::Lane;
@@ -23,7 +24,7 @@ const LANES: usize = 4;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
-    Gateway { label: String, program: PathBuf, redis: bool },
+    Gateway { label: String, program: PathBuf, redis: bool, encodings: Encodings },
     Raw { coalesce: bool },
     Nchan,
     Sockudo,
@@ -75,8 +76,14 @@ pub struct Server {
 impl Target {
     pub fn label(&self) -> String {
         match self {
-            Target::Gateway { label, redis: false, .. } => label.clone(),
-            Target::Gateway { label, redis: true, .. } => format!("{label}-redis"),
+            Target::Gateway { label, redis, encodings, .. } => {
+                let encodings = match encodings {
+                    Encodings::Json => "",
+                    Encodings::Protobuf => "-protobuf",
+                    Encodings::Mixed => "-mixed",
+                };
+                format!("{label}{}{encodings}", if *redis { "-redis" } else { "" })
+            }
             Target::Raw { coalesce: false } => "raw".to_owned(),
             Target::Raw { coalesce: true } => "raw-coalesce".to_owned(),
             Target::Nchan => "nchan".to_owned(),
@@ -109,7 +116,9 @@ impl Target {
     pub fn start(&self, audience: Audience, source: Source, cores: &Cores) -> Server {
         assert!(self.has(source));
         let server = match self {
-            Target::Gateway { program, redis, .. } => gateway::start(program, *redis, audience, source, cores),
+            Target::Gateway { program, redis, encodings, .. } => {
+                gateway::start(program, *redis, *encodings, audience, source, cores)
+            }
             Target::Raw { coalesce } => raw::start(if *coalesce { &["--coalesce"] } else { &[] }, audience, cores),
             Target::Nchan => nchan::start(audience, cores),
             Target::Sockudo => sockudo::start(audience, cores),

@@ -1,17 +1,17 @@
 //! Status leases of this node's connections, and the reports that are due to the broker. No I/O: [`super::user_status`]
 //! sends the reports.
 
+use super::renewal::ByTurn;
 use crate::broker::status_store::{Choice, End, Lease};
 use crate::connection::Connection;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 #[derive(Default)]
 pub(super) struct LocalLeases {
-    /// By client.
-    connections: HashMap<Arc<str>, LeasedConnection, foldhash::fast::RandomState>,
+    connections: ByTurn<LeasedConnection>,
     /// Reports due to the broker.
     due: Reports,
     /// Whether reports are being sent.
@@ -50,14 +50,16 @@ impl LocalLeases {
             choice: Choice::default(),
         };
         let lease = added.lease();
-        self.connections.insert(Arc::clone(&connection.client), added);
+        let client = Arc::clone(&connection.client);
+        self.connections.around_mut(&client).insert(client, added);
         lease
     }
 
     /// Removes a connection, and reports the end of the lease. Returns the user's newest known choice; `None`: the
     /// connection is not among the leases.
     pub fn remove(&mut self, client: &Arc<str>, closed: bool) -> Option<Choice> {
-        let (client, LeasedConnection { connection, lost, choice, .. }) = self.connections.remove_entry(client)?;
+        let (client, LeasedConnection { connection, lost, choice, .. }) =
+            self.connections.around_mut(client).remove_entry(client)?;
         self.due.leases.remove(&client);
         if !lost {
             self.due.ends.push(EndedLease::new(&connection, client, closed));
@@ -66,20 +68,25 @@ impl LocalLeases {
     }
 
     pub fn contains(&self, client: &str) -> bool {
-        self.connections.contains_key(client)
+        self.connections.around(client).contains_key(client)
     }
 
-    pub fn clients(&self, which: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
-        self.connections.keys().filter(|client| which(client)).cloned().collect()
+    /// The clients of a turn.
+    pub fn clients_of(&self, turn: usize) -> Vec<Arc<str>> {
+        self.connections.of(turn).keys().cloned().collect()
+    }
+
+    pub fn clients(&self) -> Vec<Arc<str>> {
+        self.connections.iter().map(|(client, _)| Arc::clone(client)).collect()
     }
 
     pub fn connections(&self) -> Vec<Arc<Connection>> {
-        self.connections.values().map(|it| Arc::clone(&it.connection)).collect()
+        self.connections.iter().map(|(_, leased)| Arc::clone(&leased.connection)).collect()
     }
 
     /// Records a choice, unless a newer choice is known. Returns the newest known choice; `None`: the client is gone.
     pub fn learn(&mut self, client: &str, choice: Choice) -> Option<Choice> {
-        let known = &mut self.connections.get_mut(client)?.choice;
+        let known = &mut self.connections.around_mut(client).get_mut(client)?.choice;
         if choice.at > known.at {
             *known = choice;
         }
@@ -88,9 +95,10 @@ impl LocalLeases {
 
     /// Records whether a connection is idle. Returns true if the change has to be reported.
     pub fn set_idle(&mut self, client: &str, idle: bool) -> bool {
-        let Some((client, _)) = self.connections.get_key_value(client) else { return false };
+        let around = self.connections.around_mut(client);
+        let Some((client, _)) = around.get_key_value(client) else { return false };
         let client = Arc::clone(client);
-        let Some(leased) = self.connections.get_mut(&client).filter(|leased| leased.idle != idle) else { return false };
+        let Some(leased) = around.get_mut(&client).filter(|leased| leased.idle != idle) else { return false };
         leased.idle = idle;
         self.due.leases.insert(client);
         true
@@ -104,15 +112,17 @@ impl LocalLeases {
     /// Queues renewals of the clients' leases, except for clients that are gone or lost.
     pub fn renew(&mut self, clients: impl IntoIterator<Item = Arc<str>>) {
         let Self { connections, due, .. } = self;
-        due.leases.extend(clients.into_iter().filter(|it| connections.get(it).is_some_and(|leased| !leased.lost)));
+        due.leases
+            .extend(clients.into_iter().filter(|it| connections.around(it).get(it).is_some_and(|leased| !leased.lost)));
     }
 
     /// Reports connections without a sign of life for longer than `silence` as lost, and lost connections with a new
     /// sign of life as back. Returns true if there is any to report.
     pub fn look_for_silence(&mut self, silence: Duration) -> bool {
         let mut changed = false;
-        for (client, leased) in &mut self.connections {
-            let lost = leased.connection.seen().elapsed() > silence;
+        let now = Instant::now();
+        for (client, leased) in self.connections.iter_mut() {
+            let lost = now.duration_since(leased.connection.seen()) > silence;
             if lost == leased.lost {
                 continue;
             }
@@ -150,7 +160,8 @@ impl LocalLeases {
 
     /// The leases of these clients, without clients that are gone.
     pub fn leases_of(&self, clients: &[&Arc<str>]) -> Vec<Lease> {
-        clients.iter().filter_map(|client| self.connections.get(*client).map(LeasedConnection::lease)).collect()
+        let leased = |client: &&Arc<str>| self.connections.around(client).get(*client).map(LeasedConnection::lease);
+        clients.iter().filter_map(leased).collect()
     }
 }
 

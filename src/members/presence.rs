@@ -1,13 +1,13 @@
 //! Presence of this node's clients in channels: renews their leases in the broker. Clients of invisible users are left
 //! out.
 
-use super::renewal::RenewalSchedule;
+use super::renewal::{ByTurn, RenewalSchedule};
 use crate::broker::{Broker, BrokerError};
 use crate::channel::INTERNAL;
 use crate::protocol::ClientInfo;
 use crate::tasks::{self, Task};
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -35,8 +35,8 @@ enum Departure {
     Last(oneshot::Sender<()>),
 }
 
-/// This node's clients by name.
-type LocalClients = HashMap<Arc<str>, LocalClient, foldhash::fast::RandomState>;
+/// This node's clients.
+type LocalClients = ByTurn<LocalClient>;
 
 /// A client and its channels.
 struct LocalClient {
@@ -87,8 +87,8 @@ impl Presence {
         let mut schedule = RenewalSchedule::new(lease / 3);
         let mut failing = false;
         loop {
-            schedule.next().await;
-            let due = self.select(|_, info| schedule.is_due(&info.client));
+            let turn = schedule.next().await;
+            let due = select(self.local().of(turn), |_, _| true);
             for (at, part) in schedule.parts(&due) {
                 sleep_until(at).await;
                 let visible = |(channel, info): &&(Arc<str>, ClientInfo)| self.is_visible(channel, &info.client);
@@ -129,7 +129,8 @@ impl Presence {
         if !changed {
             return;
         }
-        let clients = self.select(|channel, info| *info.user == *user && !channel.starts_with(INTERNAL));
+        let of_user = |channel: &str, info: &ClientInfo| *info.user == *user && !channel.starts_with(INTERNAL);
+        let clients = select(self.local().iter(), of_user);
         if hidden {
             clients.into_iter().for_each(|(channel, info)| self.report_departure(channel, info.client));
             return;
@@ -152,19 +153,10 @@ impl Presence {
         channel.starts_with(INTERNAL) || !self.hidden().contains(user)
     }
 
-    fn select(&self, which: impl Fn(&str, &ClientInfo) -> bool) -> Vec<(Arc<str>, ClientInfo)> {
-        let mut selected = Vec::new();
-        for (client, LocalClient { user, channels }) in &*self.local() {
-            let info = ClientInfo { user: Arc::clone(user), client: Arc::clone(client) };
-            let channels = channels.iter().filter(|channel| which(channel, &info));
-            selected.extend(channels.map(|channel| (Arc::clone(channel), info.clone())));
-        }
-        selected
-    }
-
     fn note(&self, channel: &Arc<str>, info: &ClientInfo) {
         let mut local = self.local();
         let present = local
+            .around_mut(&info.client)
             .entry(Arc::clone(&info.client))
             .or_insert_with(|| LocalClient { user: Arc::clone(&info.user), channels: Vec::new() });
         if !present.channels.contains(channel) {
@@ -177,13 +169,15 @@ impl Presence {
     /// Whether the client is in the channel and visible.
     fn is_visible(&self, channel: &str, client: &str) -> bool {
         let local = self.local();
-        let present = local.get(client).filter(|present| present.channels.iter().any(|it| **it == *channel));
+        let present =
+            local.around(client).get(client).filter(|present| present.channels.iter().any(|it| **it == *channel));
         present.is_some_and(|present| self.shows(channel, &present.user))
     }
 
     /// Removes the client from the channel. Returns both names if the client was there.
     fn take_out(&self, channel: &str, client: &str) -> Option<(Arc<str>, Arc<str>)> {
         let mut local = self.local();
+        let local = local.around_mut(client);
         let present = local.get_mut(client)?;
         let at = present.channels.iter().position(|it| **it == *channel)?;
         let channel = present.channels.swap_remove(at);
@@ -225,7 +219,8 @@ impl Presence {
 
     /// For the end of the process: removes all remaining clients, and returns once the broker knows all departures.
     pub async fn withdraw(self: &Arc<Self>) {
-        for (channel, info) in self.select(|_, _| true) {
+        let all = select(self.local().iter(), |_, _| true);
+        for (channel, info) in all {
             self.leave(&channel, &info.client);
         }
         self.showing.close();
@@ -253,4 +248,18 @@ impl Presence {
     fn local(&self) -> MutexGuard<'_, LocalClients> {
         self.local.lock()
     }
+}
+
+/// The channels of these clients for which `which` is true, each with its client.
+fn select<'a>(
+    clients: impl IntoIterator<Item = (&'a Arc<str>, &'a LocalClient)>,
+    which: impl Fn(&str, &ClientInfo) -> bool,
+) -> Vec<(Arc<str>, ClientInfo)> {
+    let mut selected = Vec::new();
+    for (client, LocalClient { user, channels }) in clients {
+        let info = ClientInfo { user: Arc::clone(user), client: Arc::clone(client) };
+        let channels = channels.iter().filter(|channel| which(channel, &info));
+        selected.extend(channels.map(|channel| (Arc::clone(channel), info.clone())));
+    }
+    selected
 }

@@ -1,7 +1,9 @@
 //! Schedule of periodic renewals for many clients, spread evenly over time: without bursts that delay other calls to
 //! the broker.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -12,28 +14,70 @@ const PARTS: usize = 16;
 /// A turn with at most this many clients is not divided.
 const FEW: usize = 16;
 
-/// Assigns clients to turns of a round; a client's turn is the same in every round.
+type Clients<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
+
+/// Clients by name, divided among the turns of a round. A client's turn is the same in every round, and a turn costs
+/// nothing for the clients of other turns.
+pub struct ByTurn<T> {
+    turns: Box<[Clients<T>]>,
+    hasher: foldhash::fast::RandomState,
+}
+
+impl<T> Default for ByTurn<T> {
+    fn default() -> Self {
+        Self { turns: (0..TURNS).map(|_| Clients::default()).collect(), hasher: Default::default() }
+    }
+}
+
+impl<T> ByTurn<T> {
+    /// The clients of the turn in which this client is.
+    pub fn around(&self, client: &str) -> &Clients<T> {
+        &self.turns[self.turn_of(client)]
+    }
+
+    /// As [`ByTurn::around`], to insert or remove the client.
+    pub fn around_mut(&mut self, client: &str) -> &mut Clients<T> {
+        let turn = self.turn_of(client);
+        &mut self.turns[turn]
+    }
+
+    pub fn of(&self, turn: usize) -> &Clients<T> {
+        &self.turns[turn]
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &T)> {
+        self.turns.iter().flatten()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut T)> {
+        self.turns.iter_mut().flatten()
+    }
+
+    fn turn_of(&self, client: &str) -> usize {
+        (self.hasher.hash_one(client) % u64::from(TURNS)) as usize
+    }
+}
+
+/// The times of a round's turns.
 pub struct RenewalSchedule {
     length: Duration,
     /// Time of the next turn. Late turns are made up for at once, so rounds do not get longer.
     due: Instant,
     begun: Instant,
-    current: u64,
-    hasher: foldhash::fast::RandomState,
+    current: usize,
 }
 
 impl RenewalSchedule {
     /// `round`: time between two turns of a client.
     pub fn new(round: Duration) -> Self {
         let length = (round / TURNS).max(Duration::from_millis(1));
-        let hasher = foldhash::fast::RandomState::default();
         let now = Instant::now();
-        Self { length, due: now, begun: now, current: 0, hasher }
+        Self { length, due: now, begun: now, current: 0 }
     }
 
-    /// Waits for the next turn. After a standstill (a suspended machine, a stopped process), each client gets a single
+    /// Waits for the next turn, and returns its number. After a standstill (a suspended machine, a stopped process), each client gets a single
     /// turn at once, however many rounds were missed.
-    pub async fn next(&mut self) {
+    pub async fn next(&mut self) -> usize {
         let missed = self.length * (TURNS - 1);
         if let Some(earliest) = Instant::now().checked_sub(missed) {
             self.due = self.due.max(earliest);
@@ -41,11 +85,8 @@ impl RenewalSchedule {
         sleep_until(self.due).await;
         self.begun = self.due;
         self.due += self.length;
-        self.current = (self.current + 1) % u64::from(TURNS);
-    }
-
-    pub fn is_due(&self, client: &str) -> bool {
-        self.hasher.hash_one(client) % u64::from(TURNS) == self.current
+        self.current = (self.current + 1) % TURNS as usize;
+        self.current
     }
 
     /// Divides the clients due in this turn into parts, with a start time per part.
@@ -61,16 +102,25 @@ impl RenewalSchedule {
 mod tests {
     use super::*;
 
+    fn numbered(count: usize) -> ByTurn<usize> {
+        let mut clients = ByTurn::default();
+        for number in 0..count {
+            let client = format!("client {number}");
+            clients.around_mut(&client).insert(client.as_str().into(), number);
+        }
+        assert_eq!(clients.iter().count(), count);
+        clients
+    }
+
     #[tokio::test(start_paused = true)]
     async fn each_has_its_turn_once_in_a_round_and_none_is_crowded() {
-        let clients: Vec<String> = (0..6400).map(|number| format!("client {number}")).collect();
+        let clients = numbered(6400);
         let round = Duration::from_secs(20);
         let mut schedule = RenewalSchedule::new(round);
-        let mut had = vec![Vec::new(); clients.len()];
+        let mut had = vec![Vec::new(); 6400];
         let mut last = Instant::now();
         for _ in 0..2 * TURNS {
-            schedule.next().await;
-            let its: Vec<usize> = (0..clients.len()).filter(|&i| schedule.is_due(&clients[i])).collect();
+            let its: Vec<usize> = clients.of(schedule.next().await).values().copied().collect();
             assert!(its.len() < 200, "{} of 6400 at once", its.len());
             for (at, part) in schedule.parts(&its) {
                 assert!(part.len() <= FEW && at >= last && at < schedule.begun + schedule.length);
@@ -83,15 +133,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_a_standstill_each_has_its_turn_once() {
-        let clients: Vec<String> = (0..640).map(|number| format!("client {number}")).collect();
+        let clients = numbered(640);
         let mut schedule = RenewalSchedule::new(Duration::from_secs(10));
         schedule.next().await;
         tokio::time::advance(Duration::from_secs(60)).await;
         let start = Instant::now();
-        let mut had = vec![0; clients.len()];
+        let mut had = vec![0; 640];
         for _ in 0..TURNS {
-            schedule.next().await;
-            had.iter_mut().zip(&clients).for_each(|(had, client)| *had += u32::from(schedule.is_due(client)));
+            clients.of(schedule.next().await).values().for_each(|number: &usize| had[*number] += 1);
         }
         assert!(had.iter().all(|had| *had == 1) && Instant::now() == start, "a single turn each, without a wait");
         schedule.next().await;

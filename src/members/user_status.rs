@@ -93,8 +93,8 @@ impl UserStatuses {
     /// Renews each lease in its turn.
     async fn renew(self: Arc<Self>, mut schedule: RenewalSchedule) {
         loop {
-            schedule.next().await;
-            let due = self.local().clients(|client| schedule.is_due(client));
+            let turn = schedule.next().await;
+            let due = self.local().clients_of(turn);
             for (at, part) in schedule.parts(&due) {
                 sleep_until(at).await;
                 self.renew_now(part);
@@ -111,7 +111,7 @@ impl UserStatuses {
             match self.store.sweep().await {
                 Ok(()) if failed => {
                     // The broker may have lost its data.
-                    let all = self.local().clients(|_| true);
+                    let all = self.local().clients();
                     self.renew_now(&all);
                     failed = false;
                 }

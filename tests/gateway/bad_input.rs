@@ -5,6 +5,7 @@ use crate::harness::client::Client;
 use crate::harness::gateway::Gateway;
 use crate::harness::http::Http;
 use crate::harness::tokens::{sign, signing_key};
+use crate::harness::translation::PROTOBUF;
 use crate::harness::{SECRET, World};
 use jsonwebtoken::Algorithm;
 use konvert_gateway::signature::{SIGNATURE, Signer, TIMESTAMP};
@@ -47,6 +48,12 @@ async fn invalid_frames_are_counted_by_kind() {
     let arena = Arena::new(&[("GATEWAY_MAX_FRAME_SIZE", "10000")]).await;
     let connect = json!({"id": 1, "connect": {"token": arena.users[0].token}}).to_string();
     let bad_utf8 = Message::Frame(Frame::message(vec![0xff, 0xfe], coding::OpCode::Data(coding::Data::Text), true));
+    let (other_kind, counter_of_other_kind) = if *PROTOBUF {
+        let text = Frame::message("{}", coding::OpCode::Data(coding::Data::Text), true);
+        (Message::Frame(text), r#"gateway_bad_frames_total{kind="text"}"#)
+    } else {
+        (Message::binary(b"{}".to_vec()), r#"gateway_bad_frames_total{kind="binary"}"#)
+    };
     let cases: Vec<(&str, Option<&str>, Message, u16, &str)> = vec![
         ("not JSON", None, Message::text("hello"), 3501, r#"gateway_bad_frames_total{kind="malformed"}"#),
         (
@@ -63,7 +70,7 @@ async fn invalid_frames_are_counted_by_kind() {
             3501,
             r#"gateway_bad_frames_total{kind="no_id"}"#,
         ),
-        ("binary", Some(&connect), Message::binary(b"{}".to_vec()), 3501, r#"gateway_bad_frames_total{kind="binary"}"#),
+        ("a frame of the other kind", Some(&connect), other_kind, 3501, counter_of_other_kind),
         (
             "too big for the setting",
             Some(&connect),
@@ -367,7 +374,7 @@ async fn requests_to_wrong_paths_or_methods_get_a_reason() {
         assert!(response.json()["error"]["message"].is_string(), "{method} {path}: {}", response.text);
     }
     let mut request = arena.gateway().websocket().into_client_request().unwrap();
-    request.headers_mut().insert("sec-websocket-protocol", "centrifuge-protobuf".parse().unwrap());
+    request.headers_mut().insert("sec-websocket-protocol", "centrifuge-xml".parse().unwrap());
     let refused = tokio_tungstenite::connect_async(request).await.unwrap_err().to_string();
     assert!(refused.contains("400"), "{refused}");
     arena.gateway().metric_reaches(r#"gateway_handshakes_refused_total{reason="unsupported_subprotocol"}"#, 1.0).await;

@@ -2,7 +2,7 @@
 //! `tests/fuzz/run.sh` searches for more inputs.
 
 #[path = "../fuzz/properties"]
-mod properties {
+pub mod properties {
     pub mod channels;
     pub mod commands;
     pub mod config;

@@ -17,6 +17,7 @@ mod broker;
 mod chat;
 mod cli;
 mod cluster;
+mod encodings;
 mod first_load;
 mod fuzz_corpus;
 mod graceful_stop;

@@ -2,6 +2,7 @@
 
 use super::DEADLINE;
 use super::gateway::Gateway;
+use super::translation::{self, PROTOBUF};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -19,8 +20,15 @@ pub struct Client {
     /// Pushes that arrived during a wait for another frame.
     pushes: VecDeque<Value>,
     next_id: u32,
+    /// Whether the client speaks Protobuf. Tests write and read JSON in any case.
+    protobuf: bool,
     /// The gateway's pings so far, all answered.
     pub pings: u32,
+}
+
+/// The URL, with the encoding of the tests if the URL names none.
+fn with_encoding(url: &str) -> String {
+    if *PROTOBUF && !url.contains('?') { format!("{url}?format=protobuf") } else { url.to_owned() }
 }
 
 /// The server's answer to a failed handshake.
@@ -52,8 +60,9 @@ impl Client {
 
     /// Like `open`, but returns `None` if the gateway is down or refuses.
     pub async fn try_open(url: &str) -> Option<Self> {
-        let (socket, _) = connect_async(url).await.ok()?;
-        Some(Self { socket, pushes: VecDeque::new(), next_id: 1, pings: 0 })
+        let url = with_encoding(url);
+        let (socket, _) = connect_async(&url).await.ok()?;
+        Some(Self::on(socket, &url))
     }
 
     /// Opens a WebSocket with a small receive buffer, so that the gateway soon notices when the client stops reading.
@@ -62,8 +71,9 @@ impl Client {
         socket.set_recv_buffer_size(4096).expect("a small buffer");
         let stream = socket.connect(([127, 0, 0, 1], gateway.port).into()).await.expect("the gateway accepts");
         let stream = MaybeTlsStream::Plain(stream);
-        let (socket, _) = client_async(gateway.websocket(), stream).await.expect("the handshake succeeds");
-        Self { socket, pushes: VecDeque::new(), next_id: 1, pings: 0 }
+        let url = with_encoding(&gateway.websocket());
+        let (socket, _) = client_async(&url, stream).await.expect("the handshake succeeds");
+        Self::on(socket, &url)
     }
 
     /// Opens a WebSocket from a local address, with extra headers; returns the refusal if the handshake fails.
@@ -73,7 +83,8 @@ impl Client {
 
     /// Like [`Client::open_from`], for a local URL with a port.
     pub async fn open_at(url: &str, from: Ipv4Addr, headers: &[(&str, &str)]) -> Result<Self, Refused> {
-        let mut request = url.into_client_request().expect("a URL");
+        let url = with_encoding(url);
+        let mut request = url.as_str().into_client_request().expect("a URL");
         let port = request.uri().port_u16().expect("a port");
         for (name, value) in headers {
             let name: HeaderName = name.parse().expect("a header");
@@ -81,13 +92,17 @@ impl Client {
         }
         let stream = super::connect_from(from, port).await.expect("the server accepts");
         match client_async(request, MaybeTlsStream::Plain(stream)).await {
-            Ok((socket, _)) => Ok(Self { socket, pushes: VecDeque::new(), next_id: 1, pings: 0 }),
+            Ok((socket, _)) => Ok(Self::on(socket, &url)),
             Err(Error::Http(response)) => Err(Refused {
                 status: response.status().as_u16(),
                 retry_after: response.headers().contains_key("retry-after"),
             }),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    fn on(socket: WebSocketStream<MaybeTlsStream<TcpStream>>, url: &str) -> Self {
+        Self { socket, pushes: VecDeque::new(), next_id: 1, protobuf: url.contains("=protobuf"), pings: 0 }
     }
 
     /// Opens a WebSocket and connects as the token's user.
@@ -154,16 +169,20 @@ impl Client {
     pub async fn text(&mut self) -> Result<Utf8Bytes, Option<CloseFrame>> {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Text(text))) if text.as_str() == "{}" => {
-                    self.pings += 1;
-                    self.send("{}").await;
-                }
+                Some(Ok(Message::Text(text))) if text.as_str() == "{}" => self.pong().await,
                 Some(Ok(Message::Text(text))) => return Ok(text),
+                Some(Ok(Message::Binary(frame))) if frame[..] == [0] => self.pong().await,
+                Some(Ok(Message::Binary(frame))) => return Ok(translation::replies(&frame).into()),
                 Some(Ok(Message::Close(frame))) => return Err(frame),
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Err(None),
             }
         }
+    }
+
+    async fn pong(&mut self) {
+        self.pings += 1;
+        self.send("{}").await;
     }
 
     /// The next publication of a message. Other publications, such as the room's memberships, may still be under way
@@ -238,6 +257,10 @@ impl Client {
     }
 
     pub async fn send_raw(&mut self, message: Message) {
+        let message = match message {
+            Message::Text(text) if self.protobuf => Message::binary(translation::commands(&text)),
+            other => other,
+        };
         // Sending may fail after a close by the gateway; the test looks at the close instead.
         let _ = self.socket.send(message).await;
     }

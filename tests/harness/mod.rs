@@ -19,6 +19,7 @@ pub mod redis;
 pub mod rng;
 pub mod sentinels;
 pub mod tokens;
+pub mod translation;
 
 use client::Client;
 use gateway::Gateway;

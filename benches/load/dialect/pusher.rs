@@ -1,7 +1,7 @@
 //! The Pusher protocol, version 7: a subscription to a private channel, signed with the application's secret.
 
 use super::websocket::{handshake, message, text, upgraded};
-use super::{Dialect, Place, Step, Ticket};
+use super::{Dialect, Ping, Place, Step, Ticket};
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ impl Dialect for Pusher {
         }
     }
 
-    fn ping(&self) -> Option<(&'static [u8], Vec<u8>)> {
-        Some((b"pusher:ping", text(r#"{"event":"pusher:pong","data":{}}"#)))
+    fn pings(&self) -> Vec<Ping> {
+        vec![Ping { ping: b"pusher:ping", pong: text(r#"{"event":"pusher:pong","data":{}}"#) }]
     }
 }

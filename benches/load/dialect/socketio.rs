@@ -1,7 +1,7 @@
 //! Socket.IO over Engine.IO 4, WebSocket only: connect with a token, then ask to join a room and wait for the answer.
 
 use super::websocket::{handshake, message, text, upgraded};
-use super::{Dialect, Place, Step, Ticket};
+use super::{Dialect, Ping, Place, Step, Ticket};
 use serde_json::json;
 
 pub struct SocketIo;
@@ -28,8 +28,7 @@ impl Dialect for SocketIo {
         }
     }
 
-    fn ping(&self) -> Option<(&'static [u8], Vec<u8>)> {
-        // The WebSocket frame of the Engine.IO packet "2".
-        Some((b"\x81\x012", text("3")))
+    fn pings(&self) -> Vec<Ping> {
+        vec![Ping { ping: b"\x81\x012", pong: text("3") }]
     }
 }

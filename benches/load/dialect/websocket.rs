@@ -21,10 +21,20 @@ pub fn upgraded(received: &[u8]) -> Result<Option<usize>, String> {
     Ok(Some(end + 4))
 }
 
-/// A client's text frame. The mask is zero, which leaves the payload unchanged.
+/// A client's text frame.
 pub fn text(payload: &str) -> Vec<u8> {
+    frame(0x81, payload.as_bytes())
+}
+
+/// A client's binary frame.
+pub fn binary(payload: &[u8]) -> Vec<u8> {
+    frame(0x82, payload)
+}
+
+/// A client's frame. The mask is zero, which leaves the payload unchanged.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = payload.len();
-    let mut frame = vec![0x81];
+    let mut frame = vec![first];
     match length {
         0..126 => frame.push(0x80 | length as u8),
         126..=0xffff => {
@@ -37,7 +47,7 @@ pub fn text(payload: &str) -> Vec<u8> {
         }
     }
     frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(payload.as_bytes());
+    frame.extend_from_slice(payload);
     frame
 }
 

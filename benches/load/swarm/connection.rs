@@ -1,7 +1,7 @@
 //! One client's connection: the set-up in the server's dialect, afterwards only a search for marks.
 
 use super::Shared;
-use crate::dialect::{Aside, Dialect, Place, Step, Ticket};
+use crate::dialect::{Aside, Dialect, Ping, Place, Step, Ticket};
 use crate::mark::{LENGTH, Search, now};
 use crate::tally::Tally;
 use memchr::memmem::Finder;
@@ -19,7 +19,7 @@ const FAREWELL: usize = 256;
 pub struct Reader {
     buffer: Vec<u8>,
     search: Search,
-    ping: Option<(Finder<'static>, Vec<u8>)>,
+    pings: Vec<(Finder<'static>, Vec<u8>)>,
     farewell: Option<Finder<'static>>,
     pub tally: Option<Tally>,
 }
@@ -63,9 +63,9 @@ pub struct Seat {
 
 impl Reader {
     pub fn new(dialect: &dyn Dialect) -> Self {
-        let ping = dialect.ping().map(|(ping, pong)| (Finder::new(ping), pong));
+        let pings = dialect.pings().into_iter().map(|Ping { ping, pong }| (Finder::new(ping), pong)).collect();
         let farewell = dialect.farewell().map(Finder::new);
-        Self { buffer: vec![0; CARRY + BUFFER], search: Search::new(), ping, farewell, tally: None }
+        Self { buffer: vec![0; CARRY + BUFFER], search: Search::new(), pings, farewell, tally: None }
     }
 }
 
@@ -108,7 +108,7 @@ impl Connection {
 
     /// Processes the `count` new bytes in the buffer.
     fn take(&mut self, count: usize, seat: Seat, reader: &mut Reader, shared: &Shared) -> Result<(), String> {
-        let Reader { buffer, search, ping, farewell, tally } = reader;
+        let Reader { buffer, search, pings, farewell, tally } = reader;
         let begin = CARRY - self.carried;
         buffer[begin..CARRY].copy_from_slice(&self.carry[..self.carried]);
         let bytes = &buffer[begin..CARRY + count];
@@ -128,19 +128,18 @@ impl Connection {
         if let Some(at) = farewell.as_ref().and_then(|farewell| farewell.find(last)) {
             return Err(String::from_utf8_lossy(&last[at..]).into_owned());
         }
-        if let Some((ping, pong)) = ping {
+        let mut carried_from = rest;
+        for (ping, pong) in pings {
             // Pings that end within the carried bytes have been answered before.
             let length = ping.needle().len();
-            let pings = ping.find_iter(bytes).filter(|at| at + length > self.carried).count();
-            for _ in 0..pings {
+            let count = ping.find_iter(bytes).filter(|at| at + length > self.carried).count();
+            for _ in 0..count {
                 write(&self.stream, pong)?;
             }
             // Half a ping at the end is carried, even where no mark can begin.
-            let rest = rest.min(bytes.len().saturating_sub(length - 1)).max(bytes.len().saturating_sub(CARRY));
-            self.keep(&bytes[rest..]);
-        } else {
-            self.keep(&bytes[rest..]);
+            carried_from = carried_from.min(bytes.len().saturating_sub(length - 1));
         }
+        self.keep(&bytes[carried_from.max(bytes.len().saturating_sub(CARRY))..]);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use super::crowd::Crowd;
 use super::pocketbase::RestLane;
 use super::{Audience, Cores, LANES, Server, Source};
 use crate::dialect::Ticket;
-use crate::dialect::centrifuge::Json;
+use crate::dialect::centrifuge::Encodings;
 use crate::harness::SECRET;
 use crate::harness::gateway::Gateway;
 use crate::harness::pocketbase::PocketBase;
@@ -33,7 +33,14 @@ struct Running {
     runtime: Runtime,
 }
 
-pub fn start(program: &Path, with_redis: bool, audience: Audience, source: Source, cores: &Cores) -> Server {
+pub fn start(
+    program: &Path,
+    with_redis: bool,
+    encodings: Encodings,
+    audience: Audience,
+    source: Source,
+    cores: &Cores,
+) -> Server {
     // If PocketBase works for every message, PocketBase shares the server's cores. Otherwise PocketBase is asked only
     // now and then and stays off those cores.
     if source == Source::Rest {
@@ -69,6 +76,7 @@ pub fn start(program: &Path, with_redis: bool, audience: Audience, source: Sourc
     pin(&cores.client);
     let channels: Arc<[String]> = crowd.rooms.iter().map(|room| format!("room:{room}")).collect();
     let tickets = audience.tickets(|client, room| Ticket {
+        number: client,
         room,
         channel: channels[room as usize].clone(),
         token: crowd.users[client].token.clone(),
@@ -90,7 +98,7 @@ pub fn start(program: &Path, with_redis: bool, audience: Audience, source: Sourc
     Server {
         watched,
         address,
-        dialect: Arc::new(Json),
+        dialect: Arc::new(encodings),
         tickets,
         lanes,
         calls: Some(Box::new(move || {

@@ -69,6 +69,7 @@ pub fn start_with_rules(audience: Audience, cores: &Cores) -> Server {
         (pocketbase, crowd)
     });
     let tickets = audience.tickets(|client, room| Ticket {
+        number: client,
         room,
         channel: "messages/*".to_owned(),
         token: crowd.users[client].token.clone(),

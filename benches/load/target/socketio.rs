@@ -19,7 +19,7 @@ pub fn start(audience: Audience, cores: &Cores) -> Server {
     let process = peer::start("Socket.IO", &mut command, local(port), cores);
     let tickets = audience.tickets(|client, room| {
         let token = tokens::sign(Algorithm::HS256, &tokens::claims(&format!("user{client}"), "users"), SECRET);
-        Ticket { room, channel: format!("room{room}"), token }
+        Ticket { room, channel: format!("room{room}"), token, ..Ticket::default() }
     });
     Server {
         watched: Watched::alone(process.pid()),

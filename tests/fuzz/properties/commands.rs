@@ -41,7 +41,7 @@ fn check_frame(frame: &ClientFrame, shortest: usize) {
 }
 
 /// The command written again, in each encoding, means the same.
-fn comes_back(id: u32, request: &Request) {
+pub fn comes_back(id: u32, request: &Request) {
     // A refused command is answered with the error; its content is neither kept nor passed on.
     if let Request::Refused { error, .. } = request {
         assert!([codes::BAD_REQUEST, codes::NOT_AVAILABLE].contains(error), "{request:?}");

@@ -33,7 +33,7 @@ async fn names(arena: &mut Arena) {
         ("the gateways' own channel", "$access".to_owned(), "error 102"),
         ("the gateways' own channel, as a room", "room:$access".to_owned(), "error 103"),
         ("$ alone", "$".to_owned(), "error 102"),
-        ("empty", String::new(), "error 102"),
+        ("empty", String::new(), "error 107"),
         ("no id", "room:".to_owned(), "error 103"),
         ("no colon", "room".to_owned(), "error 102"),
         ("colon alone", ":".to_owned(), "error 102"),

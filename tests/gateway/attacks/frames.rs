@@ -2,11 +2,13 @@
 
 use super::arena::{Arena, outcome};
 use crate::harness::client::Client;
+use crate::harness::translation::{self, PROTOBUF};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, coding};
 
 fn data(kind: coding::Data, payload: impl Into<Vec<u8>>, last: bool) -> Message {
+    let kind = if *PROTOBUF && kind == coding::Data::Text { coding::Data::Binary } else { kind };
     Message::Frame(Frame::message(payload.into(), coding::OpCode::Data(kind), last))
 }
 
@@ -19,10 +21,11 @@ pub async fn run(arena: &mut Arena) {
         frame.header_mut().rsv1 = true;
         Message::Frame(frame)
     };
+    let broken_text = if *PROTOBUF { "3501" } else { "1007" };
     let mut cases: Vec<(&str, Vec<Message>, &str)> = vec![
         ("binary", vec![Message::binary(b"{}".to_vec())], "3501"),
-        ("not UTF-8", vec![data(coding::Data::Text, [0xff, 0xfe], true)], "1007"),
-        ("half a character", vec![data(coding::Data::Text, [b'"', 0xe2, 0x82], true)], "1007"),
+        ("not UTF-8", vec![data(coding::Data::Text, [0xff, 0xfe], true)], broken_text),
+        ("half a character", vec![data(coding::Data::Text, [b'"', 0xe2, 0x82], true)], broken_text),
         ("too big by one byte", vec![Message::text(" ".repeat(65_537))], "1009"),
         ("10 MB", vec![Message::text("x".repeat(10_000_000))], "1009"),
         ("fragments that add up to 10 MB", fragments(1000, 10_000), "1009"),
@@ -89,7 +92,9 @@ async fn floods(arena: &mut Arena) {
     for message in fragments(5000, 0) {
         client.send_raw(message).await;
     }
-    client.send_raw(data(coding::Data::Continue, r#"{"id":7,"ping":{}}"#, true)).await;
+    let ping = r#"{"id":7,"ping":{}}"#;
+    let ping = if *PROTOBUF { translation::commands(ping) } else { ping.into() };
+    client.send_raw(data(coding::Data::Continue, ping, true)).await;
     let seen = outcome(&mut client, 7).await;
     arena.score("5,000 empty fragments before a command", "ok", &seen).await;
 

@@ -121,7 +121,7 @@ async fn handshakes(arena: &mut Arena) {
         ("version 8", head(&UPGRADE.replace("13", "8")), "426"),
         ("no key", head(&UPGRADE.replace("Sec-WebSocket-Key", "X")), "400"),
         ("HTTP/1.0", head(UPGRADE).replace("HTTP/1.1", "HTTP/1.0"), "400"),
-        ("another subprotocol", head(&format!("{UPGRADE}Sec-WebSocket-Protocol: centrifuge-protobuf\r\n")), "400"),
+        ("another subprotocol", head(&format!("{UPGRADE}Sec-WebSocket-Protocol: centrifuge-xml\r\n")), "400"),
         ("a subprotocol in bytes", head(&format!("{UPGRADE}Sec-WebSocket-Protocol: \u{e9}\r\n")), "400"),
     ] {
         let (seen, _) = raw(port, request.as_bytes()).await;
