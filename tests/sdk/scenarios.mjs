@@ -11,6 +11,6 @@ export const scenarios = { ...interruptions, ...access, ...channels, ...protocol
 /** Scenarios for SDKs that have a part of the protocol which others lack. */
 export const needs = {
   "getState is asked for a position, and again if that is unrecoverable": "getState",
-  "a filter of tags is refused": "tagsFilter",
+  "a tag filter is refused": "tagsFilter",
   "deltas are not used, and publications arrive whole": "delta",
 };

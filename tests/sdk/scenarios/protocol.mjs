@@ -66,7 +66,7 @@ export const protocol = {
     assert.deepEqual(client.messages(room.channel), ["before", "after"]);
   },
 
-  "a filter of tags is refused": async ({ t, stage, sdk, alice }) => {
+  "a tag filter is refused": async ({ t, stage, sdk, alice }) => {
     const { channel } = await stage.room(alice);
     const client = await stage.open(t, sdk, alice.token);
     client.startSubscribing(channel, { tagsFilter: true });
