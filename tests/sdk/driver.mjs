@@ -1,23 +1,23 @@
 // A driver is a program around one SDK, with any number of clients. Drivers read orders from stdin and write events and
 // answers to stdout, as JSON objects, one a line. Payloads (`data`) are JSON values in every encoding.
 //
-//   order                                                        effect
-//   {"do":"open","client":KEY,"url","encoding","token",…}        a new client, which connects; further fields: `transport`
-//                                                                and `emulation` (centrifuge-js), `getToken` (whether the
-//                                                                client asks for further tokens), delays in milliseconds
-//   {"do":"token","client":KEY,"token"}                          the answer to the event "token"
-//   {"do":"subscribe"|"unsubscribe","client":KEY,"channel",…}    with `joinLeave`, `delta`, `tagsFilter` (whether to filter
-//                                                                by a tag), `getState` (whether the client asks for states)
-//   {"do":"state","client":KEY,"channel","position"}             the answer to the event "state"
-//   {"do":"close","client":KEY}                                  disconnects
-//   {"do":METHOD,"client":KEY,"call":N,…}                        publish, history, presence, presenceStats, rpc: answered by
-//                                                                {"client":KEY,"call":N,"result"} or
-//                                                                {"client":KEY,"call":N,"error":{"code","message"}}
+//   order                                                    effect
+//   {"do":"open","client":KEY,"url","encoding","token",…}    a new client, which connects; options: `getToken` (whether to
+//                                                            ask for further tokens), delays in milliseconds, and for
+//                                                            centrifuge-js `transport` and `emulation`
+//   {"do":"token","client":KEY,"token"}                      the answer to the event "token"
+//   {"do":"subscribe","client":KEY,"channel",…}              options: `joinLeave`, `delta`, `tagsFilter` (whether to filter
+//                                                            by a tag), `getState` (whether to ask for states)
+//   {"do":"state","client":KEY,"channel","position"}         the answer to the event "state"
+//   {"do":"unsubscribe","client":KEY,"channel"}
+//   {"do":"close","client":KEY}                              disconnects
+//   {"do":METHOD,"client":KEY,"call":N,…}                    publish, history, presence, presenceStats or rpc; answers:
+//                                                            {"client":KEY,"call":N,"result"} or
+//                                                            {"client":KEY,"call":N,"error":{"code","message"}}
 //
 //   event: {"client":KEY,"event",…}
-//   connecting, connected, disconnected, error                   of the connection
-//   token                                                        the client wants a fresh token
-//   state                                                        the client wants the state of a channel
+//   connecting, connected, disconnected, error               of the connection
+//   token, state                                             the client wants a fresh token, or the state of a channel
 //   subscribed, unsubscribed, publication, join, leave, error    of a subscription, with its `channel`
 
 import { spawn } from "node:child_process";
@@ -185,7 +185,7 @@ class Client {
     return this.until(() => this.messages(channel).includes(content), `"${content.slice(0, 40)}" to arrive`);
   }
 
-  /** Calls a method; again after error 100, which is temporary: the answer while an access check of the room runs. */
+  /** Calls a method. Repeats the call after error 100, the temporary answer while access to the room is checked. */
   async #call(method, more) {
     for (const deadline = Date.now() + PATIENCE; ; ) {
       const call = ++this.#calls;

@@ -1,12 +1,12 @@
-// Every scenario with every official SDK from its registry's package, in each encoding and over each transport that the
-// SDK has, on one gateway and on two.
+// All scenarios, with the published official SDKs, in all encodings and over all transports of each SDK, on one gateway
+// and on two.
 
 import { after, before, describe, test } from "node:test";
 import { needs, scenarios } from "./scenarios.mjs";
 import { sdks } from "./sdks.mjs";
 import { Stage, topologies } from "./stage.mjs";
 
-/** Scenarios mostly wait, so many run at once. */
+/** Runs and scenarios at the same time; scenarios mostly wait. */
 const [SDKS_AT_ONCE, SCENARIOS_AT_ONCE] = [3, 5];
 
 describe("scenarios", { concurrency: true }, () => {
@@ -23,7 +23,7 @@ describe("scenarios", { concurrency: true }, () => {
             users.bob = await stage.user();
           });
           for (const [name, scenario] of Object.entries(scenarios)) {
-            if (sdk.lacks.includes(needs[name])) continue; // the table in ../README.md says so
+            if (sdk.lacks.includes(needs[name])) continue;
             test(name, (t) => stage.explained(() => scenario({ t, stage, sdk, ...users })));
           }
         });

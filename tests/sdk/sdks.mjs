@@ -1,4 +1,4 @@
-// The official SDKs, with the encodings and transports of each.
+// The official SDKs, their encodings and transports, and the programs that drive the SDKs.
 
 import { join } from "node:path";
 import { root } from "../node/harness.mjs";
@@ -6,7 +6,7 @@ import { root } from "../node/harness.mjs";
 const tools = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "tools/sdk");
 const here = join(root, "tests/sdk");
 
-/** Programs of the drivers, with arguments and environment. tests/run.sh builds and installs what they need. */
+/** The drivers' programs, arguments and environments. tests/run.sh installs the packages and builds the programs. */
 const drivers = {
   js: { program: process.execPath, args: [join(here, "js/driver.mjs")] },
   python: { program: "python3", args: [join(here, "python/driver.py")], env: { PYTHONPATH: join(tools, "python") } },
@@ -21,10 +21,10 @@ const drivers = {
   },
 };
 
-/** Parts of the protocol that a version of an SDK does not have. */
+/** Parts of the protocol that are missing in an SDK. */
 const lacks = { java: ["getState", "delta", "tagsFilter"] };
 
-/** Each way in which an SDK can connect. */
+/** SDK, encoding and transport of each run of the scenarios. */
 export const sdks = [
   ["js", "json", "websocket"],
   ["js", "protobuf", "websocket"],

@@ -1,11 +1,11 @@
-// The servers of the scenarios, in one of two topologies, and each scenario's view of them.
+// PocketBase and gateways in two topologies, and the clients and records that scenarios create there.
 
 import { Cable, Lab, freePort } from "../node/harness.mjs";
 import { PASSWORD } from "../pocketbase/harness.mjs";
 import { Driver } from "./driver.mjs";
 import { sdks } from "./sdks.mjs";
 
-/** Seconds that a connection outlives its token; few, so that a test can wait until they have passed. */
+/** Seconds that a connection outlives its token: few, since a test waits for their end. */
 export const GRACE = 3;
 const base = { GATEWAY_TOKEN_GRACE: String(GRACE) };
 
@@ -16,7 +16,7 @@ export const topologies = {
     const gateway = await lab.gateway("gateway", { port, pocketbase, env: base });
     return { pocketbase, gateways: [gateway] };
   },
-  // The hooks post to the first gateway. Both ping so often that a client notices a stall of five seconds.
+  // The hooks post to the first gateway. The ping interval is short enough for clients to notice a stall of 5 s.
   "two gateways on one Redis": async (lab) => {
     const [portA, portB, redisUrl] = [await freePort(), await freePort(), await lab.redis()];
     const pocketbase = await lab.pocketbase(`http://127.0.0.1:${portA}`);
@@ -27,7 +27,7 @@ export const topologies = {
   },
 };
 
-/** The servers of a topology and the drivers that use them. */
+/** A topology's servers, and the drivers that connect to these servers. */
 export class Stage {
   #lab = new Lab();
   #drivers = new Map();
@@ -41,7 +41,7 @@ export class Stage {
     return this.#lab.stop();
   }
 
-  /** Runs the body; if it fails, prints what the servers said last. */
+  /** Runs the body; prints the last lines of the servers' logs if the body fails. */
   explained(body) {
     return this.#lab.explained(body)();
   }
@@ -52,7 +52,7 @@ export class Stage {
     return this.#drivers.get(sdk);
   }
 
-  /** A new user, logged in. */
+  /** A new user with a token. */
   user() {
     return this.pocketbase.user(`user${++this.#names}`);
   }
@@ -83,8 +83,8 @@ export class Stage {
   }
 
   /**
-   * A client of the SDK under test. Its connections run through a cable to the last gateway. The requests that belong to
-   * an HTTP stream run through another cable to the first gateway.
+   * A client of the SDK under test, connected through a cable to the last gateway. An HTTP stream sends its commands as
+   * requests of their own, through another cable to the first gateway.
    */
   async open(t, sdk, token, options) {
     const { encoding, transport } = sdk;
@@ -106,7 +106,7 @@ export class Stage {
       mend: () => cables.forEach((it) => it.mend()),
       stall: () => cables.forEach((it) => it.stall()),
       resume: () => cables.forEach((it) => it.resume()),
-      /** From now on, connections reach the other gateway, if there are two. */
+      /** Leads new connections to the other gateway, if there are two. */
       swap: () => cables.forEach((it) => it.leadTo(it.target === first ? last : first)),
     };
     return client;

@@ -1,11 +1,11 @@
-// The clients and rooms of the scenarios, and what they have in common.
+// Rooms, clients and assertions that several scenarios share.
 
 import assert from "node:assert/strict";
 
 /** Scripts of several lengths in UTF-8, and characters that JSON and JavaScript treat specially. */
 export const TEXT = 'größe, привет, 你好, 🦀, "quoted\\", \u2028, </script>';
 
-/** A subscriber and the members of a room. */
+/** A room of Alice and Bob, with Alice's client subscribed. */
 export async function subscriber({ t, stage, sdk, alice, bob }, options) {
   const room = await stage.room(alice, bob);
   const client = await stage.open(t, sdk, alice.token, options);
@@ -13,7 +13,7 @@ export async function subscriber({ t, stage, sdk, alice, bob }, options) {
   return { client, room };
 }
 
-/** A subscriber on the first gateway, in the other encoding. */
+/** Bob's client on the first gateway, in the other encoding, subscribed. */
 export async function peerOf({ t, stage, sdk, bob }, channel) {
   const peer = stage.peer(t, sdk, bob.token);
   await peer.subscribe(channel);

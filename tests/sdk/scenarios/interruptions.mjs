@@ -28,7 +28,7 @@ export const interruptions = {
     assert.deepEqual(client.all("disconnected"), []);
   },
 
-  // With two gateways, whose pings come more often, the client notices the stall and goes to the other gateway.
+  // Two gateways ping more often: the client notices the stall, and connects to the other gateway.
   "a stall of 5 s loses nothing": async (at) => {
     const isNoticed = at.stage.gateways.length > 1;
     const { client, room } = await subscriber(at, isNoticed ? { pingDelay: 500 } : {});

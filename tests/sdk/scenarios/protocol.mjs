@@ -1,4 +1,4 @@
-// Subscriptions in particular ways, and those that the gateway refuses.
+// Subscriptions with options of the protocol, and refused subscriptions.
 
 import assert from "node:assert/strict";
 import { until } from "../../node/harness.mjs";
@@ -20,7 +20,6 @@ export const protocol = {
     await client.subscribe(left.channel);
     client.send({ do: "unsubscribe", channel: left.channel });
     await client.nth(0, "unsubscribed", left.channel);
-    // Presence is for subscribers, so that an answer shows how many are left.
     const peer = await peerOf(at, left.channel);
     await until(
       async () => (await peer.call("presenceStats", { channel: left.channel })).clients === 1,
@@ -57,7 +56,8 @@ export const protocol = {
       }
       const subscribed = await client.nth(0, "subscribed", channel);
       assert.deepEqual([subscribed.wasRecovering, subscribed.recovered], [true, recovered]);
-      await client.call("rpc", { method: "status.get", data: { users: [] } }); // the reply's publications came before
+      // A later reply: the publications of the subscribe reply have arrived before.
+      await client.call("rpc", { method: "status.get", data: { users: [] } });
       assert.deepEqual(client.messages(channel), before);
       assert.equal(client.all("state", channel).length, positions.length);
     }
