@@ -42,7 +42,8 @@ pub const SHARE: usize = 128 * 1024;
 pub const KERNEL_BUFFER: usize = 64 * 1024;
 
 pub struct Outbox {
-    limit: usize,
+    // As large as both fit in a word: every open connection holds an outbox.
+    limit: u32,
     format: Format,
     writer: Arc<Writer>,
     // Held for a push or for a write that does not wait.
@@ -77,6 +78,7 @@ impl Outbox {
     pub fn new(limit: usize, format: Format, wire: Arc<dyn Wire>, writer: Arc<Writer>) -> Arc<Self> {
         let unsent = SendBuffer::new(wire);
         let inner = Mutex::new(OutboxInner { unsent, is_due: false, is_corked: false, closed: None, aborted: false });
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         Arc::new(Self { limit, format, writer, inner, changed: Notify::new() })
     }
 
@@ -119,7 +121,7 @@ impl Outbox {
         let inner = self.lock();
         let queued = Queued { frame, reply_of: None };
         let held = inner.unsent.queued() + queued.cost();
-        held <= self.limit / 2 && self.has_room_for(held) && self.queue(inner, queued)
+        held <= self.limit() / 2 && self.has_room_for(held) && self.queue(inner, queued)
     }
 
     /// Whether `bytes` more would be queued without ending the connection. Also true if the connection is ending.
@@ -130,7 +132,7 @@ impl Outbox {
 
     /// Whether the queue holds more than half of the limit.
     pub fn is_half_full(&self) -> bool {
-        self.lock().unsent.queued() > self.limit / 2
+        self.lock().unsent.queued() > self.limit() / 2
     }
 
     /// As [`Outbox::push`], for a reply with data for the channel's subscribers only.
@@ -196,7 +198,7 @@ impl Outbox {
 
     /// Whether this connection may hold `held` bytes. The shared budget counts only past [`SHARE`].
     fn has_room_for(&self, held: usize) -> bool {
-        held <= self.limit && (held <= SHARE || !self.budget().is_used_up())
+        held <= self.limit() && (held <= SHARE || !self.budget().is_used_up())
     }
 
     /// Ends the connection without writing the queued frames.
@@ -293,6 +295,10 @@ impl Outbox {
     /// The shared budget.
     pub fn budget(&self) -> &Budget {
         self.writer.budget()
+    }
+
+    fn limit(&self) -> usize {
+        self.limit as usize
     }
 
     fn lock(&self) -> MutexGuard<'_, OutboxInner> {

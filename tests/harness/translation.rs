@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// Whether clients of the tests speak Protobuf.
@@ -16,7 +17,7 @@ pub static PROTOBUF: LazyLock<bool> =
 
 /// The commands of a text in Protobuf. Text that is not JSON is passed on as it is, and means nothing in Protobuf either.
 pub fn commands(text: &str) -> Vec<u8> {
-    let mut objects = serde_json::Deserializer::from_str(text).into_iter::<Map<String, Value>>();
+    let mut objects = serde_json::Deserializer::from_str(text).into_iter::<BTreeMap<String, &RawValue>>();
     let (mut frame, mut read) = (Vec::new(), 0);
     while let Some(Ok(object)) = objects.next() {
         let end = objects.byte_offset();
@@ -34,33 +35,30 @@ pub fn commands(text: &str) -> Vec<u8> {
     frame
 }
 
-/// Refuses a field that occurs twice, which has no counterpart: in Protobuf, the last counts.
+/// Refuses commands without a counterpart: in Protobuf, the last of two fields counts, and an id is always a number of 32
+/// bits.
 #[derive(Deserialize)]
 #[expect(dead_code, reason = "only whether the fields can be read counts")]
 struct Fields {
-    id: Option<IgnoredAny>,
+    id: Option<u32>,
     ping: Option<IgnoredAny>,
     history: Option<IgnoredAny>,
     subscribe: Option<IgnoredAny>,
     publish: Option<IgnoredAny>,
 }
 
-fn command(command: &Map<String, Value>) -> Vec<u8> {
+fn command(command: &BTreeMap<String, &RawValue>) -> Vec<u8> {
     let mut message = Vec::new();
     for (name, content) in command {
-        match (name.as_str(), content) {
-            ("id", id) => {
-                // An id of another type becomes an id out of range.
-                encode_key(1, WireType::Varint, &mut message);
-                encode_varint(id.as_u64().unwrap_or(u64::MAX), &mut message);
-            }
-            (_, Value::Null) => {}
-            (name, content) => {
-                let Some((number, content)) = encoded(name, content) else { continue };
-                encode_key(number, WireType::LengthDelimited, &mut message);
-                encode_varint(content.len() as u64, &mut message);
-                message.extend(content);
-            }
+        if name == "id" {
+            encode_key(1, WireType::Varint, &mut message);
+            encode_varint(content.get().parse().expect("an id"), &mut message);
+        } else if content.get() != "null"
+            && let Some((number, content)) = encoded(name, content)
+        {
+            encode_key(number, WireType::LengthDelimited, &mut message);
+            encode_varint(content.len() as u64, &mut message);
+            message.extend(content);
         }
     }
     let mut delimited = Vec::new();
@@ -70,11 +68,10 @@ fn command(command: &Map<String, Value>) -> Vec<u8> {
 }
 
 /// Field number and content of a request; `None` for an unknown request.
-fn encoded(name: &str, content: &Value) -> Option<(u32, Vec<u8>)> {
+fn encoded(name: &str, content: &RawValue) -> Option<(u32, Vec<u8>)> {
     // A content of another shape becomes bytes that are no message.
-    fn message<M: Message + Default + DeserializeOwned>(content: &Value) -> Vec<u8> {
-        let text = serde_json::value::to_raw_value(content).expect("a value is JSON");
-        serde_json::from_str::<M>(RawValue::get(&text)).map_or_else(|_| vec![0xff], |message| message.encode_to_vec())
+    fn message<M: Message + Default + DeserializeOwned>(content: &RawValue) -> Vec<u8> {
+        serde_json::from_str::<M>(content.get()).map_or_else(|_| vec![0xff], |message| message.encode_to_vec())
     }
     Some(match name {
         "connect" => (4, message::<messages::ConnectRequest>(content)),
