@@ -17,14 +17,16 @@ describe("scenarios", { concurrency: true }, () => {
       after(() => stage.stop());
       for (const sdk of sdks) {
         describe(`${sdk.sdk}, ${sdk.encoding}, ${sdk.transport}`, { concurrency: SCENARIOS_AT_ONCE }, () => {
-          const users = {};
-          before(async () => {
-            users.alice = await stage.user();
-            users.bob = await stage.user();
-          });
+          let members;
+          const users = () => (members ??= Promise.all([stage.user(), stage.user()]));
           for (const [name, scenario] of Object.entries(scenarios)) {
             if (sdk.lacks.includes(needs[name])) continue;
-            test(name, (t) => stage.explained(() => scenario({ t, stage, sdk, ...users })));
+            test(name, (t) =>
+              stage.explained(async () => {
+                const [alice, bob] = await users();
+                await scenario({ t, stage, sdk, alice, bob });
+              }),
+            );
           }
         });
       }
