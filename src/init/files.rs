@@ -64,6 +64,7 @@ const CHAT: &[Embedded] = files!("konvert/pocketbase":
     "pb_hooks/gateway.config.js"
     "pb_hooks/import.pb.js"
     "pb_hooks/konvert.pb.js"
+    "pb_hooks/konvert/achievement_catalogue.js"
     "pb_hooks/konvert/achievements.js"
     "pb_hooks/konvert/call.js"
     "pb_hooks/konvert/direct.js"
@@ -83,6 +84,7 @@ const CHAT: &[Embedded] = files!("konvert/pocketbase":
     "pb_migrations/1795219260_konvert_schema.js"
     "pb_migrations/1796083260_konvert_chat.js"
     "pb_migrations/1796169660_konvert_import.js"
+    "pb_migrations/1796256060_konvert_upkeep.js"
 );
 
 const KANBAN: &[Embedded] = files!("kanban/pocketbase":
