@@ -266,7 +266,10 @@ const social = {
     const { name, rarity, unlocked_at } = achievements.find(({ id }) => id === "first_message");
     assert.deepEqual([name, rarity, typeof unlocked_at], ["First word", "common", "string"]);
   },
-  "unlockAchievement refuses what is not earned, what the server cannot check, and unknown ones": async ({ vera, guest }) => {
+  "unlockAchievement refuses what is not earned, what the server cannot check, and unknown ones": async ({
+    vera,
+    guest,
+  }) => {
     await assert.rejects(guest.unlockAchievement("magnet"), refused("unauthorized"));
     await assert.rejects(vera.adapter.unlockAchievement(""), refused("invalid"));
     await vera.adapter.unlockAchievement("no-such");
@@ -414,6 +417,13 @@ const realtime = {
 };
 
 const accounts = {
+  // The backend takes no request back.
+  "a request that is taken back takes its notification along": async ({ backend }) => {
+    const [one, two] = [await backend.user("one"), await backend.user("two")];
+    await one.adapter.sendFriendRequest(two.id);
+    await assert.rejects(one.adapter.removeFriend(two.id), refused("not_found"));
+    assert.equal((await two.adapter.getNotifications()).notifications.length, 1);
+  },
   "changePassword ends other logins and keeps this one": ({ anna, backend }) =>
     assert.rejects(anna.adapter.changePassword(backend.password, "a-new-password"), unsupported),
   "changePassword refuses a wrong old password and a short new one": async ({ anna }) => {

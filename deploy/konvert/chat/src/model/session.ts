@@ -6,8 +6,10 @@ import type { User } from "konvert-backend-adapter/interface";
 import { create } from "zustand";
 import { runtime } from "@/app/runtime";
 import { backend } from "./backend";
+import { forgetFiles } from "./fileStore";
 import { moment } from "./times";
 import { problemText } from "./problems";
+import { openSending } from "./sending";
 import { startChat, stopChat } from "./start";
 
 interface Session {
@@ -44,10 +46,11 @@ export async function signUp(email: string, password: string, name: string): Pro
 }
 
 export async function logOut(): Promise<void> {
+  const user = meId();
   leave(false);
   // Otherwise a reload would log the demo user in again.
   history.replaceState(null, "", location.pathname);
-  await backend().signout();
+  await Promise.all([backend().signout(), forgetFiles(user)]);
 }
 
 function leave(ended: boolean): void {
@@ -66,6 +69,7 @@ async function enter(user: User): Promise<void> {
     );
   await startChat(full);
   useSession.setState({ state: "in", user: full, ended: false });
+  void openSending(full.id); // needs the logged-in user
 }
 
 /** Continues a stored login, or logs a demo user in; without either, shows the login. */

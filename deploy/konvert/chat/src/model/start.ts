@@ -1,12 +1,16 @@
 // Start of the model's parts after a login, and their end, in order.
 
 import type { User } from "konvert-backend-adapter/interface";
+import { closeChosenFiles } from "./chosenFiles";
 import { closeConnection, openConnection } from "./connection";
 import { openDrafts } from "./drafts";
 import { closeFriends, openFriends } from "./friends";
+import { closeNotifications, openNotifications } from "./notifications";
 import { closePeople, rememberPeople } from "./people";
+import { closePolls } from "./polls";
 import { closeRooms, openRooms } from "./rooms";
 import { closeSecrecy, openSecrecy } from "./secrecy";
+import { closeSending } from "./sending";
 import { closeTimelines } from "./timeline";
 import { closeTyping } from "./typing";
 
@@ -17,10 +21,15 @@ export async function startChat(user: User): Promise<void> {
   openConnection();
   openRooms(user.id);
   openFriends(user.id);
+  openNotifications(user.id);
 }
 
 export function stopChat(): void {
+  closeSending();
   closeTimelines();
+  closePolls();
+  closeChosenFiles();
+  closeNotifications();
   closeTyping();
   closeFriends();
   closeRooms();
