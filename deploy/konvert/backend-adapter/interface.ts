@@ -47,7 +47,7 @@ export interface User {
   /** Ids of blocked users; only in the results of getMe, signin and signup. */
   blocked_users?: string[];
   public_key?: string;
-  /** Newest encrypted key of each room; only in the result of getMe. */
+  /** Newest encrypted key of each room; only in the results of getMe, signin and signup. */
   room_keys?: Record<string, string>;
 }
 

@@ -60,16 +60,10 @@ function leave(ended: boolean): void {
 }
 
 async function enter(user: User): Promise<void> {
-  // The result of a login lacks the room keys.
-  const full = await backend()
-    .getMe()
-    .then(
-      (reply) => reply.user,
-      () => user,
-    );
-  await startChat(full);
-  useSession.setState({ state: "in", user: full, ended: false });
-  void openSending(full.id); // needs the logged-in user
+  useSession.setState({ user }); // the parts of the model ask for the user
+  await startChat(user);
+  useSession.setState({ state: "in", ended: false });
+  void openSending(user.id);
 }
 
 /** Continues a stored login, or logs a demo user in; without either, shows the login. */

@@ -17,9 +17,9 @@ import { closeTyping } from "./typing";
 export async function startChat(user: User): Promise<void> {
   openDrafts(user.id);
   rememberPeople([user]);
-  await openSecrecy(user);
   openConnection();
   openRooms(user.id);
+  await openSecrecy(user); // nothing is sent before
   openFriends(user.id);
   openNotifications(user.id);
 }
