@@ -80,6 +80,10 @@ test("all achievements of the old frontend are known, in both languages; secret 
     assert.match(translated[index].name + translated[index].description, /[а-яё]/i);
   }
   assert.ok(achievements.find((entry) => entry.id === "ninja").secret);
+  assert.deepEqual(
+    achievements.filter(({ unavailable }) => unavailable).map((entry) => entry.id),
+    ["perfect_taste"],
+  );
   assert.equal(achievements.find((entry) => entry.id === "first_message").secret, undefined);
 });
 

@@ -55,8 +55,8 @@ check("from an empty profile, the login form and the list of rooms are usable so
   const login = await open("/", (page) => page.getByRole("button", { name: "Alice" }));
   const rooms = await open("/?user=alice", (page) => page.getByRole("navigation").getByRole("listitem"));
   t.diagnostic(`login form after ${login} ms, list of rooms after ${rooms} ms, the login included`);
-  assert.ok(login < 5_000, `login form after ${login} ms, ten times the usual 0.5 s`);
-  assert.ok(rooms < 10_000, `list of rooms after ${rooms} ms, ten times the usual second`);
+  assert.ok(login < 10_000, `login form after ${login} ms, ten times the usual second on a busy machine`);
+  assert.ok(rooms < 20_000, `list of rooms after ${rooms} ms, ten times the usual two seconds on a busy machine`);
 });
 
 check("the chat opens, from an empty profile to the first message", async (t) => {
@@ -111,7 +111,7 @@ async function poll(page) {
   await page.getByRole("textbox", { name: "Answer 2" }).fill("Tomorrow morning");
   await page.getByRole("button", { name: "Create poll" }).click();
   await page.getByRole("button", { name: /^At noon/ }).click();
-  await page.getByText("1 vote", { exact: false }).waitFor();
+  await page.getByText(/^1 vote · /).waitFor();
 }
 const ready = () => (filled ??= conversation());
 

@@ -193,6 +193,8 @@ export interface Achievement {
   unlocked_at?: string;
   /** Name and condition are a surprise: show them only after `unlocked_at`. */
   secret?: boolean;
+  /** The server cannot check the condition, and does not grant it; imported ones stay. */
+  unavailable?: boolean;
 }
 
 export interface PollOption {

@@ -1,7 +1,7 @@
 // A poll in its message: the options with their votes; a click votes, a click on the own choice withdraws the vote.
 
 import { IconCheck, IconEyeOff } from "@tabler/icons-react";
-import { Tooltip } from "@mantine/core";
+import { Tooltip, VisuallyHidden } from "@mantine/core";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 import { nameOf, usePeople } from "@/model/people";
@@ -44,14 +44,17 @@ export function Poll({ message, room }: { message: ShownMessage; room: RoomView 
               className={styles.option}
               data-mine={mine || undefined}
               aria-pressed={mine}
-              aria-label={t("poll.option", { text, percent: share, count })}
               disabled={busy || !room.mayWrite}
               onClick={() => void choose(index)}
             >
               <span className={styles.bar} style={{ width: `${share}%` }} />
               <span className={styles.mark}>{mine && <IconCheck size={13} aria-hidden="true" />}</span>
               <span className={styles.text}>{text}</span>
-              {total > 0 && <span className={styles.share}>{share} %</span>}
+              {total > 0 && (
+                <span className={styles.share}>
+                  {share} %<VisuallyHidden>, {t("poll.votes", { count })}</VisuallyHidden>
+                </span>
+              )}
             </button>
           </Tooltip>
         );

@@ -28,6 +28,7 @@ export const en = {
   // Rooms
   "rooms.title": "Chats",
   "rooms.filter": "Search chats and people",
+  "rooms.filterShort": "Search",
   "rooms.new": "New chat",
   "rooms.none": "No chats yet",
   "rooms.noneHint": "Start a direct chat with somebody, create a room, or join a public one.",
@@ -363,7 +364,6 @@ export const en = {
   "poll.label": "Poll: {{question}}",
   "poll.anonymous": "Anonymous poll",
   "poll.open": "Poll",
-  "poll.option": "{{text}}, {{percent}} %, votes: {{count}}",
   "poll.votes_one": "{{count}} vote",
   "poll.votes_other": "{{count}} votes",
   "poll.noVotes": "No votes yet. Click an answer to vote.",

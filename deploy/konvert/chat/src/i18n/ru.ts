@@ -30,6 +30,7 @@ export const ru: Texts = {
   // Комнаты
   "rooms.title": "Чаты",
   "rooms.filter": "Поиск чатов и людей",
+  "rooms.filterShort": "Поиск",
   "rooms.new": "Новый чат",
   "rooms.none": "Чатов пока нет",
   "rooms.noneHint": "Напишите кому-нибудь, создайте комнату или зайдите в открытую.",
@@ -393,7 +394,6 @@ export const ru: Texts = {
   "poll.label": "Опрос: {{question}}",
   "poll.anonymous": "Анонимный опрос",
   "poll.open": "Опрос",
-  "poll.option": "{{text}}, {{percent}} %, голосов: {{count}}",
   "poll.votes_one": "{{count}} голос",
   "poll.votes_few": "{{count}} голоса",
   "poll.votes_many": "{{count}} голосов",

@@ -31,9 +31,10 @@ const sending = new Set<string>();
 const LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789";
 const newId = (): string => [...crypto.getRandomValues(new Uint8Array(15))].map((byte) => LETTERS[byte % 36]).join("");
 
-function encrypts(roomId: string): boolean {
-  const room = roomNow(roomId);
-  return room !== undefined && viewOf(room, meId(), isMuted(useSession.getState().user)).encrypted;
+/** Whether the room's messages are encrypted. After a reload the list may lack the room: a guess could send plain text. */
+async function encrypts(roomId: string): Promise<boolean> {
+  const room = roomNow(roomId) ?? (await backend().getRoom(roomId)).room;
+  return viewOf(room, meId(), isMuted(useSession.getState().user)).encrypted;
 }
 
 function typeOf(files: readonly File[]): MessageType {
@@ -105,9 +106,9 @@ async function deliver(id: string): Promise<void> {
   sending.add(id);
   failed.delete(id);
   const files = options.files ?? [];
-  const encrypted = encrypts(message.room_id);
   const began = Date.now();
   try {
+    const encrypted = await encrypts(message.room_id);
     const sealed = encrypted ? await sealFiles(message.room_id, files) : [...files];
     const notes = files.map(({ name, type, size }) => ({ name, type, size }));
     const content = await writeContent(message.room_id, { text, files: encrypted ? notes : [] }, encrypted);
@@ -188,7 +189,7 @@ export async function edit(roomId: string, id: string, text: string): Promise<vo
     const content = await writeContent(
       roomId,
       { text, files: old?.attachments.flatMap(({ note }) => note ?? []) ?? [] },
-      encrypts(roomId),
+      await encrypts(roomId),
     );
     const { message } = await backend().editMessage(id, content);
     put(roomId, [message]);

@@ -40,13 +40,14 @@ export default function Achievements({ userId }: { userId: string }) {
   const { t } = useTranslation();
   const list = useAchievements(userId);
   if (!list?.length) return null;
-  const unlocked = list.filter((one) => one.unlocked_at);
-  const open = list.filter((one) => !one.unlocked_at && !one.secret);
-  const secret = list.length - unlocked.length - open.length;
+  const reachable = list.filter((one) => one.unlocked_at || !one.unavailable);
+  const unlocked = reachable.filter((one) => one.unlocked_at);
+  const open = reachable.filter((one) => !one.unlocked_at && !one.secret);
+  const secret = reachable.length - unlocked.length - open.length;
   return (
     <section className={styles.frame} aria-label={t("achievements.title")}>
       <p className={styles.count}>
-        {t("achievements.title")} · {t("achievements.count", { unlocked: unlocked.length, all: list.length })}
+        {t("achievements.title")} · {t("achievements.count", { unlocked: unlocked.length, all: reachable.length })}
       </p>
       {unlocked.length === 0 && <p className={styles.hint}>{t("achievements.none")}</p>}
       <ul className={styles.badges}>

@@ -33,7 +33,7 @@ export function Sidebar({ open }: { open: string | null }) {
           value={filter}
           onChange={(event) => setFilter(event.currentTarget.value)}
           onKeyDown={(event) => event.key === "Escape" && setFilter("")}
-          placeholder={t("rooms.filter")}
+          placeholder={t("rooms.filterShort")}
           aria-label={t("rooms.filter")}
           leftSection={<IconSearch size={17} />}
           rightSection={

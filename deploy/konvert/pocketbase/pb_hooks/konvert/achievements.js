@@ -48,7 +48,8 @@ function list(e) {
     const measured = measure(e.app, user, CATALOGUE.filter(isOpen), zone);
     const known = CATALOGUE.map((entry) => {
       const record = records.get(entry.id);
-      const { progress: _, elsewhere: __, ...shown } = entry;
+      const { progress: _, elsewhere, ...shown } = entry;
+      if (elsewhere) shown.unavailable = true;
       const unlocked_at = isOpen(entry) ? "" : record.getString("unlocked_at");
       return { ...shown, progress: unlocked_at ? entry.max : progressOf(entry, measured, record), unlocked_at };
     });
