@@ -64,6 +64,7 @@ const CHAT: &[Embedded] = files!("konvert/pocketbase":
     "pb_hooks/gateway.config.js"
     "pb_hooks/import.pb.js"
     "pb_hooks/konvert.pb.js"
+    "pb_hooks/konvert/achievement_catalogue.js"
     "pb_hooks/konvert/achievements.js"
     "pb_hooks/konvert/call.js"
     "pb_hooks/konvert/direct.js"
@@ -77,12 +78,15 @@ const CHAT: &[Embedded] = files!("konvert/pocketbase":
     "pb_hooks/konvert/notifications.js"
     "pb_hooks/konvert/polls.js"
     "pb_hooks/konvert/rooms.js"
+    "pb_hooks/konvert/site.js"
     "pb_hooks/konvert/summary.js"
     "pb_hooks/konvert/users.js"
     "pb_hooks/push.pb.js"
+    "pb_hooks/site.pb.js"
     "pb_migrations/1795219260_konvert_schema.js"
     "pb_migrations/1796083260_konvert_chat.js"
     "pb_migrations/1796169660_konvert_import.js"
+    "pb_migrations/1796256060_konvert_upkeep.js"
 );
 
 const KANBAN: &[Embedded] = files!("kanban/pocketbase":

@@ -115,14 +115,12 @@ fn content(
         return Err(format!("the content has {length} characters; PocketBase takes {CONTENT_MAX}"));
     }
     if kind == "poll" {
-        // In PocketBase, the content of a poll's message is the poll's id.
-        return Ok(match plan.polls.get(&super::ids::compact(id)) {
-            Some(poll) => ("poll", poll.clone()),
-            None => {
-                out.repair("messages", &record.key, "type", "the poll is gone; the message is now text");
-                ("text", content)
-            }
-        });
+        // The content stays the text of the poll: question and options.
+        if plan.polls.contains_key(&super::ids::compact(id)) {
+            return Ok(("poll", content));
+        }
+        out.repair("messages", &record.key, "type", "the poll is gone; the message is now text");
+        return Ok(("text", content));
     }
     Ok((kind, plan.files.rewritten(&content).unwrap_or(content)))
 }

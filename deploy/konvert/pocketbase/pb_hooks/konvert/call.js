@@ -14,6 +14,7 @@ const refuse = {
   missing: (message) => fail(404, "not_found", message),
   invalid: (message) => fail(400, "invalid", message),
   conflict: (message) => fail(409, "conflict", message),
+  unsupported: (message) => fail(501, "unsupported", message),
 };
 
 function fail(...how) {

@@ -155,6 +155,7 @@ function done(e) {
     const reload = '{"action":"reload","collection":"messages","record":{"id":""}}';
     let [count, last] = [0, null];
     transaction(e.app, (tx) => {
+      linkRequests(tx);
       for (let i = 0; i === 0 || i < rooms.length; i += 500) {
         const channels = rooms.slice(i, i + 500).map((id) => `room:${id}`);
         const access = i === 0 ? `,"access":${JSON.stringify(EVERYTHING)}` : "";
@@ -168,6 +169,17 @@ function done(e) {
     if (last !== null) require(`${__hooks}/gateway/delivery.js`).deliver(e.app, last, null);
     return { rows: count };
   });
+}
+
+/** Names the friend request of each notification about one, as notify() does. */
+function linkRequests(tx) {
+  tx.db()
+    .newQuery(
+      `UPDATE notifications SET request = r.id FROM friend_requests r
+       WHERE notifications.type = 'friend_request' AND notifications.request = ''
+         AND r.\`from\` = notifications.\`from\` AND r.\`to\` = notifications.user`,
+    )
+    .execute();
 }
 
 module.exports = { state, rows, read, remove, done };
