@@ -51,6 +51,7 @@ pub mod event;
 pub mod health;
 pub mod hex;
 pub mod hub;
+pub mod inboxes;
 pub mod init;
 pub mod limits;
 pub mod members;

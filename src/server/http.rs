@@ -2,7 +2,7 @@
 
 use super::admission::{Admission, Caller};
 use super::listener::Listener;
-use super::respond::Answer;
+use super::respond::Outcome;
 use crate::limits::lines::limited;
 use crate::limits::pending::Wait;
 use crate::stream::ClientStream;
@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::convert::Infallible;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,6 +23,11 @@ use tokio_util::sync::CancellationToken;
 const HEADERS_MAX: usize = 100;
 /// Pause after a failed accept, as when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The error that ends hyper's part in a connection; see [`Outcome::TakeOver`].
+#[derive(Debug, thiserror::Error)]
+#[error("the socket was taken over")]
+struct TakenOver;
 
 /// Limits on reading requests.
 #[derive(Clone, Copy)]
@@ -37,7 +42,7 @@ pub struct Reading {
 pub async fn accept<F, A>(listener: Listener, admission: Admission, reading: Reading, end: CancellationToken, answer: F)
 where
     F: Fn(Request<Incoming>, Arc<Caller>) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Answer> + Send + 'static,
+    A: Future<Output: Into<Outcome> + Send> + Send + 'static,
 {
     let admission = Arc::new(admission);
     loop {
@@ -74,7 +79,7 @@ where
     }
 }
 
-/// Serves HTTP on a connection. Returns when the connection is over, or has become a WebSocket.
+/// Serves HTTP on a connection. Returns when the connection is over, or has become a WebSocket or a stream.
 async fn serve_http<F, A>(
     stream: ClientStream,
     reading: Reading,
@@ -84,17 +89,27 @@ async fn serve_http<F, A>(
     answer: F,
 ) where
     F: Fn(Request<Incoming>) -> A,
-    A: Future<Output = Answer>,
+    A: Future<Output: Into<Outcome>>,
 {
     let has_asked = AtomicBool::new(false);
+    let taker = Mutex::new(None);
     let service = service_fn(|request| {
         wait.renew();
         has_asked.store(true, Ordering::Relaxed);
         let answered = answer(request);
-        async { Ok::<_, Infallible>(answered.await) }
+        async {
+            match answered.await.into() {
+                Outcome::Answer(answer) => Ok(answer),
+                Outcome::TakeOver(take_over) => {
+                    *taker.lock() = Some(take_over);
+                    // After an error of the service, hyper neither writes nor shuts down the socket.
+                    Err(TakenOver)
+                }
+            }
+        }
     });
     // The timeout for a head also limits how long a connection may idle before its next request.
-    let serving = http1::Builder::new()
+    let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(reading.timeout)
         .max_buf_size(reading.head)
@@ -102,19 +117,24 @@ async fn serve_http<F, A>(
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {
         // First, so that a finished answer is also written.
         biased;
         result = &mut serving => result,
         () = end.cancelled() => {
             // Answers the current request and takes no further request.
-            serving.as_mut().graceful_shutdown();
-            serving.await
+            std::pin::Pin::new(&mut serving).graceful_shutdown();
+            (&mut serving).await
         }
         () = wait.displaced() => return,
     };
-    if let Err(error) = result {
+    if let Some(take_over) = taker.lock().take() {
+        // Without the buffers of hyper. Bytes that hyper has read after the request are dropped: the response promises
+        // the end of the connection.
+        if let Some(parts) = serving.into_parts() {
+            take_over(parts.io.into_inner());
+        }
+    } else if let Err(error) = result {
         let reason = if error.is_timeout() {
             "request_timeout"
         } else if error.is_parse_too_large() {
