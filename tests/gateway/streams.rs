@@ -2,6 +2,7 @@
 
 mod bad_requests;
 mod ends;
+mod memory;
 mod nodes;
 
 use crate::harness::World;

@@ -26,6 +26,9 @@ pub struct StreamClient {
     pub socket: TcpStream,
     /// Received bytes that are not read yet.
     buffer: Vec<u8>,
+    /// Whether a proxy has split the response into chunks, and the bytes of an unfinished chunk.
+    is_chunked: bool,
+    chunks: Vec<u8>,
     /// The head of the response.
     pub head: String,
     pushes: VecDeque<Value>,
@@ -53,23 +56,34 @@ impl StreamClient {
 
     /// Opens a stream with these commands; reads the head of the response alone.
     pub async fn open(gateway: &Gateway, transport: Transport, commands: &[Value]) -> Self {
-        Self::open_with(gateway, transport, &encode(transport, commands), TcpSocket::new_v4().expect("a socket")).await
+        Self::open_with(gateway.port, transport, &encode(transport, commands), TcpSocket::new_v4().expect("a socket")).await
+    }
+
+    /// As [`StreamClient::connect`], through a proxy at a local port.
+    pub async fn connect_through(port: u16, transport: Transport, token: &str) -> Self {
+        let commands = encode(transport, &[json!({"id": 1, "connect": {"token": token}})]);
+        let mut client = Self::open_with(port, transport, &commands, TcpSocket::new_v4().expect("a socket")).await;
+        let reply = client.reply(1).await;
+        assert!(reply["connect"]["client"].is_string(), "{reply}");
+        client
     }
 
     /// Opens a stream over a socket that the caller has set up.
-    pub async fn open_with(gateway: &Gateway, transport: Transport, commands: &[u8], socket: TcpSocket) -> Self {
-        let socket = socket.connect(([127, 0, 0, 1], gateway.port).into()).await.expect("the gateway accepts");
+    pub async fn open_with(port: u16, transport: Transport, commands: &[u8], socket: TcpSocket) -> Self {
+        let socket = socket.connect(([127, 0, 0, 1], port).into()).await.expect("the server accepts");
         let mut client = Self {
             transport,
             socket,
             buffer: Vec::new(),
+            is_chunked: false,
+            chunks: Vec::new(),
             head: String::new(),
             pushes: VecDeque::new(),
             next_id: 2,
             session: String::new(),
             node: String::new(),
             http: Http::new(),
-            emulation: gateway.url("/emulation"),
+            emulation: format!("http://127.0.0.1:{port}/emulation"),
             answers_pings: true,
             pings: 0,
         };
@@ -87,6 +101,11 @@ impl StreamClient {
             assert!(self.read().await > 0, "the response ends within the head");
         };
         self.head = String::from_utf8(self.buffer.drain(..end).collect()).expect("a head is text");
+        self.is_chunked = self.head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked\r\n");
+        if self.is_chunked {
+            self.chunks = std::mem::take(&mut self.buffer);
+            self.take_chunks();
+        }
         if self.transport == Transport::Sse {
             while !self.buffer.starts_with(b"\r\n") {
                 assert!(self.read().await > 0, "the events begin with an empty line");
@@ -101,8 +120,27 @@ impl StreamClient {
         let read = timeout(DEADLINE, self.socket.read(&mut some)).await.expect("something arrives in time");
         // A reset is an end as well.
         let size = read.unwrap_or(0);
-        self.buffer.extend_from_slice(&some[..size]);
+        if self.is_chunked {
+            self.chunks.extend_from_slice(&some[..size]);
+            self.take_chunks();
+        } else {
+            self.buffer.extend_from_slice(&some[..size]);
+        }
         size
+    }
+
+    /// Takes whole chunks, as a proxy writes them.
+    fn take_chunks(&mut self) {
+        while let Some(line) = find(&self.chunks, b"\r\n") {
+            let digits = std::str::from_utf8(&self.chunks[..line]).expect("the size of a chunk");
+            let size = usize::from_str_radix(digits.trim(), 16).expect("a number");
+            let begin = line + 2;
+            if self.chunks.len() < begin + size + 2 {
+                return;
+            }
+            self.buffer.extend_from_slice(&self.chunks[begin..begin + size]);
+            self.chunks.drain(..begin + size + 2);
+        }
     }
 
     /// Sends commands to /emulation.
@@ -244,12 +282,12 @@ pub fn request(transport: Transport, commands: &[u8]) -> Vec<u8> {
         Transport::HttpStreamProtobuf => ("http_stream", "application/octet-stream"),
         Transport::Sse => {
             let query: String = commands.iter().map(|byte| format!("%{byte:02X}")).collect();
-            let head = format!("GET /connection/sse?cf_connect={query} HTTP/1.1\r\nHost: gateway\r\n\r\n");
+            let head = format!("GET /connection/sse?cf_connect={query} HTTP/1.1\r\nHost: gateway\r\nAccept-Encoding: gzip\r\n\r\n");
             return head.into_bytes();
         }
     };
     let head = format!(
-        "POST /connection/{path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        "POST /connection/{path} HTTP/1.1\r\nHost: gateway\r\nAccept-Encoding: gzip\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
         commands.len()
     );
     [head.as_bytes(), commands].concat()

@@ -76,7 +76,7 @@ async fn a_client_that_does_not_read_is_disconnected_and_slows_nobody() {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
         let connect = encode(transport, &[json!({"id": 1, "connect": {"token": users[1].token}})]);
-        let mut stuck = StreamClient::open_with(world.gateway(), transport, &connect, socket).await;
+        let mut stuck = StreamClient::open_with(world.gateway().port, transport, &connect, socket).await;
         stuck.reply(1).await;
         stuck.subscribe(&format!("room:{room}")).await;
         let mut reader = StreamClient::connect(world.gateway(), transport, &users[1].token).await;
