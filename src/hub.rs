@@ -31,6 +31,7 @@ pub(crate) mod subscriber;
 pub(crate) mod suspension;
 mod sync;
 
+use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, History};
 use crate::connection::Connection;
 use crate::members::presence::Presence;
@@ -38,7 +39,6 @@ use crate::metrics::Metrics;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::encode::Push;
 use crate::protocol::{Payload, Position, SubscribeReply};
-use crate::backoff::Backoff;
 use crate::tasks::{self, Task};
 use barrier::Barriers;
 use bytes::Bytes;

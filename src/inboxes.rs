@@ -1,10 +1,9 @@
-//! Inboxes of this node's streams: the commands of clients whose replies leave over an HTTP stream or server-sent
-//! events, and whose commands arrive by other HTTP requests, at this node or at another.
+//! Inboxes of this node's streams. A client of a stream receives replies over an HTTP response without end, and sends
+//! commands by separate HTTP requests, to this node or to another. The commands wait in the inbox of the session.
 //!
-//! A stream's session has a random name. The name is a secret between the gateway and the client: a request that knows
-//! the name sends commands in the client's name. Names appear in the reply to `connect`, and neither in logs nor in
-//! metrics. A node that receives commands for another node's session sends them there through the broker, as
-//! [`Parcel`]s.
+//! A stream's session has a random name. The name is a secret between the gateway and the client: a request with the
+//! name sends commands as the client. Names appear in the reply to `connect`, and neither in logs nor in metrics. A node
+//! forwards commands for a session of another node through the broker, as [`Parcel`]s.
 
 use crate::hub::Mailbox;
 use crate::protocol::StreamAddress;
@@ -51,7 +50,7 @@ pub struct Inboxes {
 /// Why commands were not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undeliverable {
-    /// No session of this node has this name, or the session has ended.
+    /// This node has no session with the name, or no longer.
     UnknownSession,
     /// Too many commands are waiting.
     Full,
@@ -96,11 +95,13 @@ impl Inboxes {
 }
 
 impl Mailbox for Inboxes {
-    /// Delivers commands that another node has received. That node has answered the client's request already, so the
-    /// connection ends if the commands cannot wait here.
+    /// Delivers commands from another node. The client's request is answered already, so the connection ends if the inbox
+    /// has no room.
     fn message(&self, message: Bytes) {
         let Some(Parcel { session, commands }) = Parcel::read(message) else {
-            tracing::warn!("ignored an unreadable message to this node; does another program publish under `redis_prefix`?");
+            tracing::warn!(
+                "ignored an unreadable message to this node; does another program publish under `redis_prefix`?"
+            );
             return;
         };
         let Some(inbox) = self.sessions.get(&session).map(|found| Arc::clone(&found)) else { return };

@@ -47,7 +47,11 @@ fn an_inbox_is_bounded_and_keeps_what_it_has_accepted() {
     assert!(next(&handle).is_some());
     assert_eq!(all.deliver(session(&handle), frame), Ok(()), "there is room again");
     assert_eq!(std::iter::from_fn(|| next(&handle)).count(), accepted);
-    assert_eq!(all.deliver(session(&handle), vec![b'y'; 10 * INBOX].into()), Ok(()), "a large frame fits an empty inbox");
+    assert_eq!(
+        all.deliver(session(&handle), vec![b'y'; 10 * INBOX].into()),
+        Ok(()),
+        "a large frame fits an empty inbox"
+    );
 }
 
 #[test]

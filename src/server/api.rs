@@ -2,8 +2,8 @@
 
 pub mod methods;
 
-use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
 use super::body::discard;
+use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
 use super::signed::SignedRequests;
 use crate::signature::{MAX_SKEW, VerifiedSignature};
 use hyper::body::{Body, Incoming};

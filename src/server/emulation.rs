@@ -1,9 +1,8 @@
-//! Commands of streams' clients (`POST /emulation`): delivered to the session's inbox, on this node or through the broker
-//! on another.
+//! Commands of streams' clients (`POST /emulation`): delivered to the session's inbox on this node, or forwarded to
+//! another node through the broker.
 //!
-//! The body names the node and the session, both from the reply to `connect`, so the request needs no other proof. A
-//! load balancer may send the request to any gateway. The answer 204 means that the commands were handed over; replies
-//! arrive over the stream.
+//! The body contains the node and the secret session, both from the reply to `connect`. A load balancer may send the
+//! request to any gateway. The answer 204 means that the commands were handed over; replies arrive over the stream.
 
 use super::body::{self, Unreadable};
 use super::entrance::Entrance;
@@ -47,7 +46,7 @@ impl Emulation {
         }
         let EmulationRequest { node, session, data } = self.read(&parts.headers, body).await?;
         let unknown = || {
-            // Not logged: after a restart of a gateway, such requests of its former clients are normal.
+            // Not logged: normal for the clients of a gateway after a restart.
             self.count("unknown_session");
             let message = "no stream has this session: it has ended, or its gateway has stopped; connect again";
             Box::new(error(StatusCode::NOT_FOUND, "unknown_session", message))
@@ -65,7 +64,8 @@ impl Emulation {
                 }
             })?;
             self.count("delivered");
-        } else if SessionName::parse(&node).is_some() && self.forward(&node, Parcel { session, commands: data }).await? {
+        } else if SessionName::parse(&node).is_some() && self.forward(&node, Parcel { session, commands: data }).await?
+        {
             self.count("forwarded");
         } else {
             return Err(unknown());
@@ -103,7 +103,10 @@ impl Emulation {
             Box::new(retry_after(*answer, STOPPED_PAUSE))
         };
         let Ok(_permit) = self.forwards.try_acquire() else {
-            return Err(unavailable("busy", "too many commands are on their way to other gateways; repeat the request"));
+            return Err(unavailable(
+                "busy",
+                "too many commands are on their way to other gateways; repeat the request",
+            ));
         };
         let sending = services.broker.send(node, parcel.message());
         match timeout(services.config.command_timeout, sending).await {

@@ -42,9 +42,10 @@ impl Handshakes {
         let admitted = self.entrance.admit(request.headers(), caller)?;
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
-        let mut response = create_response_with_body(&Request::from_parts(parts, ()), Full::default).map_err(|bad| {
-            Box::new(self.entrance.refuse("bad_handshake", StatusCode::BAD_REQUEST, &bad.to_string()))
-        })?;
+        let mut response =
+            create_response_with_body(&Request::from_parts(parts, ()), Full::default).map_err(|bad| {
+                Box::new(self.entrance.refuse("bad_handshake", StatusCode::BAD_REQUEST, &bad.to_string()))
+            })?;
         if let Some(subprotocol) = subprotocol {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
         }
@@ -63,7 +64,11 @@ impl Handshakes {
             Subprotocols::Ours(subprotocol, encoding) => (Some(subprotocol), encoding),
             Subprotocols::OnlyOthers => {
                 let message = "request centrifuge-json, centrifuge-protobuf, or no subprotocol";
-                return Err(Box::new(self.entrance.refuse("unsupported_subprotocol", StatusCode::BAD_REQUEST, message)));
+                return Err(Box::new(self.entrance.refuse(
+                    "unsupported_subprotocol",
+                    StatusCode::BAD_REQUEST,
+                    message,
+                )));
             }
         };
         self.entrance.check_origin(request.headers())?;

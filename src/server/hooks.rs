@@ -1,7 +1,7 @@
 //! Intake of the hooks' events: signed requests of PocketBase's hooks, passed to the relay.
 
-use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
 use super::body::discard;
+use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
 use super::signed::SignedRequests;
 use crate::config::Config;
 use crate::event::Events;

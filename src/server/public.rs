@@ -3,10 +3,10 @@
 use super::admission::Caller;
 use super::api::Api;
 use super::api::methods::{Method as ApiMethod, PREFIX};
-use super::forwarded;
 use super::cors;
 use super::emulation::{EMULATION, Emulation};
 use super::entrance::Entrance;
+use super::forwarded;
 use super::handshake::{Handshakes, WEBSOCKET};
 use super::hooks::{HOOKS, Hooks};
 use super::respond::{Answer, Outcome, Refused, error};
@@ -67,7 +67,7 @@ impl Public {
             _ => "api",
         };
         let address = self.address(&request, &caller);
-        // A page may read the answers about streams, refusals included, if its origin is allowed.
+        // Pages of allowed origins may read the answers about streams, refusals included.
         let readable = methods(path).is_some() && self.entrance.is_allowed_origin(request.headers());
         let origin = if readable { cors::origin(request.headers()) } else { None };
         let mut answer = match self.handle(path, request, &caller).await {
@@ -143,7 +143,7 @@ impl Public {
     }
 }
 
-/// Methods of the paths that pages of other origins may call; `None` for all other paths.
+/// Methods of the paths for streams, which pages of other origins may call; `None` for other paths.
 fn methods(path: &str) -> Option<&'static str> {
     match path {
         HTTP_STREAM | EMULATION => Some("POST, OPTIONS"),

@@ -103,14 +103,7 @@ pub(super) fn encoding(headers: &HeaderMap) -> Encoding {
 }
 
 /// Starts a connection: the head of the response, then the replies to `commands`.
-fn begin(
-    entrance: &Entrance,
-    stream: ClientStream,
-    format: Format,
-    admitted: Admitted,
-    head: Frame,
-    commands: Bytes,
-) {
+fn begin(entrance: &Entrance, stream: ClientStream, format: Format, admitted: Admitted, head: Frame, commands: Bytes) {
     let inbox = entrance.services.inboxes.open(format.encoding());
     let connection = entrance.connect(stream, format, admitted, Some(inbox.address()));
     entrance.services.metrics.streams_total.with_label_values(&[transport(format)]).inc();

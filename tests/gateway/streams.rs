@@ -44,7 +44,7 @@ async fn commands_and_publications_pass_in_order_in_each_transport() {
         let refused = bob.call("subscribe", json!({"channel": "room:unknown"})).await;
         assert_eq!(refused["error"]["code"], 103, "{refused}");
 
-        // Two pings go unanswered by nobody: a missing pong would end the connection within three seconds.
+        // A missing pong would end the connection within three seconds.
         while bob.pings < 2 {
             bob.call("rpc", json!({"method": "unknown"})).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -64,13 +64,11 @@ async fn commands_and_publications_pass_in_order_in_each_transport() {
         assert_eq!(gateway.metric(&metric).await, count, "{transport}");
     }
     // The gateway notices that the clients have gone.
-    crate::harness::until("no connection", async || {
-        (gateway.metric("gateway_connections").await == 0.0).then_some(())
-    })
-    .await;
+    crate::harness::until("no connection", async || (gateway.metric("gateway_connections").await == 0.0).then_some(()))
+        .await;
 }
 
-/// Half of the room's clients use a WebSocket, and all get the same.
+/// Clients of a WebSocket and of all streams receive the same message.
 #[tokio::test]
 async fn clients_of_all_transports_share_a_room() {
     let world = World::single().await;
@@ -91,7 +89,7 @@ async fn clients_of_all_transports_share_a_room() {
     assert!(refused.await["error"].is_object());
 }
 
-/// Whoever knows a session can send commands in its name, so a session cannot be guessed and is printed nowhere.
+/// A session cannot be guessed and is printed nowhere: a request with the session sends commands as the client.
 #[tokio::test]
 async fn sessions_are_random_and_secret() {
     let world = World::start(1, false, &[("GATEWAY_LOG_LEVEL", "trace")]).await;

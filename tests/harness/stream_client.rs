@@ -56,7 +56,8 @@ impl StreamClient {
 
     /// Opens a stream with these commands; reads the head of the response alone.
     pub async fn open(gateway: &Gateway, transport: Transport, commands: &[Value]) -> Self {
-        Self::open_with(gateway.port, transport, &encode(transport, commands), TcpSocket::new_v4().expect("a socket")).await
+        Self::open_with(gateway.port, transport, &encode(transport, commands), TcpSocket::new_v4().expect("a socket"))
+            .await
     }
 
     /// As [`StreamClient::connect`], through a proxy at a local port.
@@ -145,7 +146,10 @@ impl StreamClient {
 
     /// Sends commands to /emulation.
     pub async fn post(&self, commands: &[u8]) -> Response {
-        self.http.send("POST", &self.emulation, &[self.content_type()], self.envelope(commands)).await.expect("an answer")
+        self.http
+            .send("POST", &self.emulation, &[self.content_type()], self.envelope(commands))
+            .await
+            .expect("an answer")
     }
 
     fn content_type(&self) -> (&'static str, &'static str) {
@@ -282,7 +286,9 @@ pub fn request(transport: Transport, commands: &[u8]) -> Vec<u8> {
         Transport::HttpStreamProtobuf => ("http_stream", "application/octet-stream"),
         Transport::Sse => {
             let query: String = commands.iter().map(|byte| format!("%{byte:02X}")).collect();
-            let head = format!("GET /connection/sse?cf_connect={query} HTTP/1.1\r\nHost: gateway\r\nAccept-Encoding: gzip\r\n\r\n");
+            let head = format!(
+                "GET /connection/sse?cf_connect={query} HTTP/1.1\r\nHost: gateway\r\nAccept-Encoding: gzip\r\n\r\n"
+            );
             return head.into_bytes();
         }
     };
@@ -296,7 +302,10 @@ pub fn request(transport: Transport, commands: &[u8]) -> Vec<u8> {
 /// Commands in the transport's encoding.
 pub fn encode(transport: Transport, commands: &[Value]) -> Vec<u8> {
     if transport == Transport::HttpStreamProtobuf {
-        return commands.iter().flat_map(|command| reply_json::command(command).encode_length_delimited_to_vec()).collect();
+        return commands
+            .iter()
+            .flat_map(|command| reply_json::command(command).encode_length_delimited_to_vec())
+            .collect();
     }
     let lines: Vec<String> = commands.iter().map(Value::to_string).collect();
     lines.join("\n").into()

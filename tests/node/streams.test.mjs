@@ -68,8 +68,7 @@ class Site {
   }
 }
 
-const write = (user, content) =>
-  pocketbase.create("messages", { room, author: user.id, content, type: "text" }, user);
+const write = (user, content) => pocketbase.create("messages", { room, author: user.id, content, type: "text" }, user);
 
 const http_ = (server) => server.websocket.replace("ws:", "http:").replace("/connection/websocket", "");
 
@@ -190,14 +189,17 @@ check("a page whose WebSocket is blocked falls back within 3 s and chats", async
   await chats(last, "over events");
 });
 
-check("a page of an allowed origin uses streams of another origin, with commands sent to another gateway", async (t) => {
-  for (const transport of ["http_stream", "sse"]) {
-    const client = await page(t, {
-      gateway: http_(a),
-      emulation: `${http_(b)}/emulation`,
-      transports: [transport],
-    });
-    assert.equal(client.transport, transport);
-    await chats(client, `across origins over ${transport}`);
-  }
-});
+check(
+  "a page of an allowed origin uses streams of another origin, with commands sent to another gateway",
+  async (t) => {
+    for (const transport of ["http_stream", "sse"]) {
+      const client = await page(t, {
+        gateway: http_(a),
+        emulation: `${http_(b)}/emulation`,
+        transports: [transport],
+      });
+      assert.equal(client.transport, transport);
+      await chats(client, `across origins over ${transport}`);
+    }
+  },
+);

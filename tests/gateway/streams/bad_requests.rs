@@ -37,7 +37,8 @@ async fn bad_requests_have_a_code_and_a_counter() {
     let mut bystander = StreamClient::connect(world.gateway(), Transport::HttpStream, &users[1].token).await;
     let (session, node) = (bystander.session.clone(), bystander.node.clone());
     let large = "x".repeat(10_001);
-    let emulation = |session: &str, node: &str, data: &str| json!({"session": session, "node": node, "data": data}).to_string();
+    let emulation =
+        |session: &str, node: &str, data: &str| json!({"session": session, "node": node, "data": data}).to_string();
     let other = "0".repeat(32);
     let handshake = "gateway_handshakes_refused_total{reason=";
     let emulated = "gateway_emulation_requests_total{outcome=";
@@ -58,7 +59,12 @@ async fn bad_requests_have_a_code_and_a_counter() {
         (post("/emulation", emulation(&session, "another", "{}")), 404, "unknown_session", emulated),
         (post("/emulation", emulation(&session, &node, &large)), 413, "too_large", emulated),
         (post("/emulation", "x".repeat(30_000)), 413, "too_large", emulated),
-        (request("POST /emulation", "Content-Type: application/octet-stream\r\n", "nonsense"), 400, "bad_request", emulated),
+        (
+            request("POST /emulation", "Content-Type: application/octet-stream\r\n", "nonsense"),
+            400,
+            "bad_request",
+            emulated,
+        ),
     ];
     for (bytes, status, code, metric) in cases {
         let name = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();

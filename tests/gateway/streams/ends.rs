@@ -116,7 +116,8 @@ async fn surplus_bytes_are_dropped_and_a_flood_of_them_ends_the_stream() {
         };
         tokio::time::timeout(crate::harness::DEADLINE, flooded).await.expect("an end");
         world.gateway().metric_reaches(r#"gateway_disconnects_total{code="3013"}"#, 1.0).await;
-        until("no connection", async || (world.gateway().metric("gateway_connections").await == 0.0).then_some(())).await;
+        until("no connection", async || (world.gateway().metric("gateway_connections").await == 0.0).then_some(()))
+            .await;
     }
 }
 
