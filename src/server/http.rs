@@ -151,3 +151,51 @@ async fn serve_http<F, A>(
         tracing::debug!(%error, "an HTTP connection ended with an error");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Networks;
+    use crate::limits::addresses::Addresses;
+    use crate::metrics::Metrics;
+    use crate::refusals::Refusals;
+    use crate::server::admission::Peer;
+    use http_body_util::BodyExt;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
+
+    /// A request whose socket is taken over: hyper reads the body, and then neither writes, nor reads, nor closes.
+    #[tokio::test]
+    async fn a_socket_that_is_taken_over_belongs_to_the_taker_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = listener.accept().await.unwrap().0.into();
+        let noted = (Arc::<Refusals>::default(), Metrics::new().unwrap().sockets_refused);
+        let admission = Admission::new(1, Addresses::new(0), Networks::default(), noted);
+        let (_caller, wait, _) = admission.admit(Peer::Ip(Ipv4Addr::LOCALHOST.into())).unwrap();
+        let (sender, mut taken) = mpsc::channel(1);
+        let answer = |request: Request<Incoming>| {
+            let sender = sender.clone();
+            async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                Outcome::TakeOver(Box::new(move |stream| sender.try_send((stream, body)).ok().unwrap()))
+            }
+        };
+        client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbodymore").await.unwrap();
+        let reading = Reading { head: 8192, timeout: Duration::from_secs(20) };
+        serve_http(stream, reading, &admission, wait, CancellationToken::new(), answer).await;
+        let (mut stream, body): (ClientStream, _) = taken.recv().await.unwrap();
+        assert_eq!(body, "body");
+        // The first bytes that the client gets are the taker's.
+        stream.write_all(b"first").await.unwrap();
+        client.write_all(b"later").await.unwrap();
+        let (mut from_taker, mut from_client) = ([0; 5], [0; 5]);
+        client.read_exact(&mut from_taker).await.unwrap();
+        stream.read_exact(&mut from_client).await.unwrap();
+        assert_eq!((&from_taker, &from_client), (b"first", b"later"));
+        drop(stream);
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+}
