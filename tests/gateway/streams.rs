@@ -5,12 +5,11 @@ mod ends;
 mod memory;
 mod nodes;
 
-use crate::harness::World;
 use crate::harness::client::Client;
 use crate::harness::stream_client::{StreamClient, TRANSPORTS, Transport};
+use crate::harness::{World, until};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::time::Duration;
 
 /// Pings every two seconds, so that tests see pings and answer them.
 const PINGS: [(&str, &str); 2] = [("GATEWAY_PING_INTERVAL", "2"), ("GATEWAY_PONG_TIMEOUT", "1")];
@@ -37,18 +36,22 @@ async fn commands_and_publications_pass_in_order_in_each_transport() {
         assert_eq!(signal["push"]["pub"]["data"], json!({"type": "typing"}), "{transport:?}");
         let history = bob.call("history", json!({"channel": channel, "limit": 3})).await;
         assert_eq!(history["history"]["publications"].as_array().map(Vec::len), Some(3), "{history}");
-        let stats = bob.call("presence_stats", json!({"channel": channel})).await;
-        assert_eq!(stats["presence_stats"]["num_clients"], 1, "{stats}");
+        until("the only client", async || {
+            let stats = bob.call("presence_stats", json!({"channel": channel})).await;
+            (stats["presence_stats"]["num_clients"] == 1).then_some(())
+        })
+        .await;
         let status = bob.call("rpc", json!({"method": "status.set", "data": {"status": "dnd"}})).await;
         assert_eq!(status["rpc"]["data"]["status"], "dnd", "{status}");
         let refused = bob.call("subscribe", json!({"channel": "room:unknown"})).await;
         assert_eq!(refused["error"]["code"], 103, "{refused}");
 
         // A missing pong would end the connection within three seconds.
-        while bob.pings < 2 {
+        until("two pings", async || {
             bob.call("rpc", json!({"method": "unknown"})).await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            (bob.pings >= 2).then_some(())
+        })
+        .await;
         drop(bob);
 
         let mut again = StreamClient::connect(world.gateway(), transport, &users[1].token).await;
@@ -64,8 +67,7 @@ async fn commands_and_publications_pass_in_order_in_each_transport() {
         assert_eq!(gateway.metric(&metric).await, count, "{transport}");
     }
     // The gateway notices that the clients have gone.
-    crate::harness::until("no connection", async || (gateway.metric("gateway_connections").await == 0.0).then_some(()))
-        .await;
+    until("no connection", async || (gateway.metric("gateway_connections").await == 0.0).then_some(())).await;
 }
 
 /// Clients of a WebSocket and of all streams receive the same message.

@@ -201,6 +201,17 @@ impl StreamClient {
         }
     }
 
+    /// Id of the next reply.
+    pub async fn next_reply(&mut self) -> u64 {
+        loop {
+            let message = self.message().await.expect("the stream goes on");
+            match message["id"].as_u64() {
+                Some(id) => return id,
+                None => self.pushes.push_back(message),
+            }
+        }
+    }
+
     /// The next push; `None` at the end of the stream.
     pub async fn push(&mut self) -> Option<Value> {
         match self.pushes.pop_front() {

@@ -1,7 +1,7 @@
 //! Requests that open no stream or deliver no commands: each has a code, is counted, and disturbs nobody.
 
 use crate::harness::stream_client::{StreamClient, Transport};
-use crate::harness::{DEADLINE, World};
+use crate::harness::{DEADLINE, World, until};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -52,7 +52,7 @@ async fn bad_requests_have_a_code_and_a_counter() {
         (request(&format!("GET /connection/sse?cf_connect={}", "x".repeat(8200)), "", ""), 414, "uri_too_long", ""),
         (request("GET /connection/sse?cf_connect=%ff", "", ""), 400, "not_utf8", handshake),
         (request("GET /emulation", "", ""), 405, "method_not_allowed", ""),
-        (post("/emulation", "[]".to_owned()), 400, "bad_request", emulated),
+        (post("/emulation", "nonsense".to_owned()), 400, "bad_request", emulated),
         (post("/emulation", "{}".to_owned()), 404, "unknown_session", emulated),
         (post("/emulation", emulation(&other, &node, "{}")), 404, "unknown_session", emulated),
         (post("/emulation", emulation(&session, &other, "{}")), 404, "unknown_session", emulated),
@@ -144,15 +144,15 @@ async fn streams_take_the_same_places_as_websockets() {
     let connect = json!({"id": 1, "connect": {"token": users[0].token}});
     let mut second = StreamClient::open(world.gateway(), Transport::HttpStream, &[connect.clone()]).await;
     assert_eq!(second.closed().await, 3504, "max_connections_per_user");
+    drop(second);
+    let open = async |count: f64| (world.gateway().metric("gateway_connections").await == count).then_some(());
+    until("a free place", async || open(1.0).await).await;
     let bob = StreamClient::connect(world.gateway(), Transport::HttpStream, &users[1].token).await;
     let third = request("POST /connection/http_stream", "", &connect.to_string());
     let answer = exchange(port, &third).await;
     assert_eq!((answer.status, &answer.body["error"]["code"]), (503, &json!("max_connections")));
     assert!(answer.head.contains("retry-after: "), "{}", answer.head);
     drop((alice, bob));
-    crate::harness::until("free places", async || {
-        (world.gateway().metric("gateway_connections").await == 0.0).then_some(())
-    })
-    .await;
+    until("free places", async || open(0.0).await).await;
     StreamClient::connect(world.gateway(), Transport::Sse, &users[0].token).await;
 }

@@ -16,11 +16,11 @@ async fn cost(gateway: &Gateway, connect: impl AsyncFn() -> Box<dyn Any>) -> f64
     for _ in 0..BEFORE {
         held.push(connect().await);
     }
-    let before = gateway.process.resident();
+    let before = gateway.process.resident() as f64;
     for _ in 0..MEASURED {
         held.push(connect().await);
     }
-    (gateway.process.resident() - before) as f64 / MEASURED as f64
+    (gateway.process.resident() as f64 - before) / MEASURED as f64
 }
 
 #[tokio::test]
@@ -30,10 +30,12 @@ async fn an_idle_stream_costs_at_most_twice_a_websocket() {
     let world = World::start_beside(1 + TRANSPORTS.len(), &settings).await;
     let token = world.pocketbase.user("alice").await.token;
     let gateway = world.gateway();
-    let websocket = cost(gateway, async || Box::new(Client::connect(gateway, &token).await)).await;
+    let websocket = cost(gateway, async || Box::new(Client::connect(gateway, &token).await) as Box<dyn Any>).await;
     println!("an idle WebSocket takes {websocket:.0} bytes");
     for (gateway, transport) in world.gateways[1..].iter().zip(TRANSPORTS) {
-        let stream = cost(gateway, async || Box::new(StreamClient::connect(gateway, transport, &token).await)).await;
+        let stream =
+            cost(gateway, async || Box::new(StreamClient::connect(gateway, transport, &token).await) as Box<dyn Any>)
+                .await;
         println!("an idle stream over {transport:?} takes {stream:.0} bytes");
         assert!(stream <= 2.0 * websocket, "{transport:?}: {stream} bytes, and {websocket} for a WebSocket");
     }
