@@ -151,11 +151,12 @@ run_migrate() {
 count_migrate() { count_tap "$@"; }
 
 prepare_quickstart() {
+  need_package redis-server redis-server
   [[ -n ${CHROMIUM:-} ]] || need_package chromium chromium chromium-browser google-chrome
   need_pocketbase
   need_npm_packages
 }
-run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,demo,admin}.test.mjs; }
+run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,demo,admin,streams}.test.mjs; }
 count_quickstart() { count_tap "$@"; }
 
 prepare_adapter() {

@@ -16,8 +16,10 @@ pub mod process;
 pub mod prometheus;
 pub mod proxy;
 pub mod redis;
+pub mod reply_json;
 pub mod rng;
 pub mod sentinels;
+pub mod stream_client;
 pub mod tokens;
 pub mod translation;
 
