@@ -369,6 +369,13 @@ test("a dry run writes nothing; --only imports one user; --force restores", asyn
   assert.equal((await it.finish("import")).summary.import.total.updated, 0);
   assert.equal((await it.finish("import", ["--force"])).summary.import.total.updated, 1);
   assert.equal((await it.run("verify")).code, 0);
+  // A user has reacted in PocketBase as in the old chat: the old reaction would be the same once more.
+  const [[reaction]] = sqlite(it.pocketbase, ["SELECT id FROM reactions ORDER BY id LIMIT 1"]);
+  sqlite(it.pocketbase, [`UPDATE reactions SET id = 'reactedhere1234' WHERE id = '${reaction}'`]);
+  const { total, kinds } = (await it.finish("import")).summary.import;
+  assert.deepEqual([total.created, total.updated, kinds.reactions.rejected], [0, 0, 1]);
+  const rejects = it.lines("rejects.jsonl");
+  assert.ok(rejects.some(({ id, reason }) => id === reaction && /same unique fields/.test(reason)));
 });
 
 test("writes of live users are relayed during an import", async () => {

@@ -1,7 +1,7 @@
 // The server side of konvert-migrate: writes rows unchanged, with the original times, and reads rows back.
 
 const { refuse, answer, transaction, find, query, queryText } = require(`${__hooks}/konvert/call.js`);
-const { BULK, bulk } = require(`${__hooks}/konvert/import_bulk.js`);
+const { BULK, bulk, endBulk } = require(`${__hooks}/konvert/import_bulk.js`);
 
 /** Version of these routes; konvert-migrate refuses other versions. */
 const VERSION = 1;
@@ -132,6 +132,7 @@ function removeDependents(tx, kind, id) {
 /** Announces the end of the import: gateways check all access again, and clients reload their rooms. */
 function done(e) {
   return answer(e, () => {
+    endBulk(e.app);
     const { EVERYTHING, isAnybodyThere } = require(`${__hooks}/gateway/access.js`);
     const { insert } = require(`${__hooks}/gateway/rows.js`);
     if (!isAnybodyThere(e.app)) return { rows: 0 };
