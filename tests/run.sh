@@ -17,7 +17,8 @@
 #                  a Redis Cluster; prints the table
 #
 #   tests/run.sh --million [MESSAGES]
-#                  the move of a large chat by konvert-migrate, 1,000,000 messages unless given: times, memory, balance
+#                  the move of a large chat by konvert-migrate, 1,000,000 messages unless given: times, processor
+#                  seconds, memory, balance
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
 # faketime, openssl and chromium, for sdk a JDK (17 or later) and Maven, for adapter and migrate postgresql, and for

@@ -70,6 +70,7 @@ const CHAT: &[Embedded] = files!("konvert/pocketbase":
     "pb_hooks/konvert/direct.js"
     "pb_hooks/konvert/friends.js"
     "pb_hooks/konvert/import.js"
+    "pb_hooks/konvert/import_bulk.js"
     "pb_hooks/konvert/import_file.js"
     "pb_hooks/konvert/import_login.js"
     "pb_hooks/konvert/import_records.js"
