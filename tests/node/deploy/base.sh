@@ -19,7 +19,7 @@ mmdebstrap --quiet --mode=root --variant=essential --include="$packages" --dpkgo
   "${VERSION_CODENAME:-bookworm}" "$work/root" >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; exit 1; }
 
 # Without the dozens of packages that Debian's pip needs.
-python3 -m pip --disable-pip-version-check install --quiet --no-compile --no-deps \
+python3 -m pip --disable-pip-version-check --quiet install --root-user-action=ignore --no-compile --no-deps \
   --target "$work/root/usr/lib/python3/dist-packages" pip==26.3
 # The host's authorities and the settings of pip, which may name a mirror.
 cp /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/ca-certificates.crt"
