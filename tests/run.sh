@@ -69,7 +69,12 @@ main() {
   mkdir -p "$logs"
   if [[ $# -eq 0 ]]; then
     suites=(rust node migrate quickstart adapter chat)
-    if docker_starts; then suites+=(deploy); else summary+=("$not_run"); fi
+    if docker_starts; then
+      suites+=(deploy)
+    else
+      echo "$not_run"
+      summary+=("$not_run")
+    fi
   fi
   for suite in "${suites[@]}"; do "prepare_$suite"; done
   for suite in "${suites[@]}"; do run_suite "$suite"; done
@@ -319,7 +324,6 @@ docker_starts() {
     return
   fi
   not_run="NOT RUN: the suite deploy: $reason"
-  echo "$not_run"
   return 1
 }
 docker_is_possible=""

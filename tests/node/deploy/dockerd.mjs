@@ -171,7 +171,7 @@ async function main([command, ...args]) {
   });
   try {
     if (!command) return;
-    child = spawn(command, args, { stdio: "inherit", env: { ...process.env, [RUNNING]: daemon.folder } });
+    child = spawn(command, args, { stdio: "inherit", env: daemon.env });
     process.exitCode = await new Promise((resolve, reject) => {
       child.once("error", reject).once("exit", (code) => resolve(code ?? 1));
     });
