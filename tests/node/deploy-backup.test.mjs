@@ -113,7 +113,7 @@ test("backup.sh uploads to S3-compatible storage, and says so if the storage ref
   assert.match(output, /the upload of konvert-\S+ to s3:\/\/bucket\/chat failed; the file stays/);
 });
 
-test("restore.sh refuses a damaged backup, a wrong key, and an installation with data", () => {
+test("restore.sh refuses a damaged backup, a wrong key, and an installation with data, which goes on", async () => {
   const env = { BACKUP_PASSPHRASE_FILE: path.join(stack.folder, "passphrase") };
   const damaged = path.join(restored.folder, "damaged.tar.gz.enc");
   const bytes = readFileSync(archive);
@@ -129,7 +129,12 @@ test("restore.sh refuses a damaged backup, a wrong key, and an installation with
   writeFileSync(wrong, "another\n");
   assert.match(refuse(restored, [archive], { BACKUP_PASSPHRASE_FILE: wrong }), /could not be decrypted|damaged/);
   assert.ok(!readdirSync(restored.deploy).includes(".env"), "nothing was written");
+  // With another image of PocketBase, a start would replace the running container.
+  appendFileSync(path.join(stack.deploy, "operator/operator.pb.js"), "// changed\n");
+  const running = stack.container("pocketbase");
   assert.match(refuse(stack, [archive, ...PLACE], env), /already holds data/);
+  assert.equal(stack.container("pocketbase"), running);
+  assert.equal((await stack.call("GET", "/api/health")).status, 200);
 });
 
 test("--uninstall keeps the data, and a backup becomes a fresh stack with equal counts and the same logins", async (t) => {
