@@ -90,7 +90,7 @@ need_empty() {
     fi
     return
   fi
-  pocketbase=$(container pocketbase)
+  pocketbase=$(container pocketbase) || true # install.sh says what is wrong with Docker
   if [[ -n $pocketbase ]] && docker cp "$pocketbase:/pb/pb_data/data.db" - >/dev/null 2>&1; then
     fail not_empty "pocketbase (Docker volume)" "COMPOSE_PROJECT_NAME=… / docker volume rm …"
   fi
