@@ -237,6 +237,7 @@ pub struct ConnectReply {
 }
 
 /// Address of a stream's session, which the client's later commands repeat.
+#[derive(Clone)]
 pub struct StreamAddress {
     /// The gateway that holds the stream.
     pub node: String,

@@ -16,7 +16,6 @@ pub mod process;
 pub mod prometheus;
 pub mod proxy;
 pub mod redis;
-pub mod reply_json;
 pub mod rng;
 pub mod sentinels;
 pub mod stream_client;

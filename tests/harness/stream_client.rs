@@ -2,7 +2,7 @@
 
 use super::gateway::Gateway;
 use super::http::{Http, Response};
-use super::{DEADLINE, reply_json};
+use super::{DEADLINE, translation};
 use bytes::Bytes;
 use konvert_gateway::protocol::messages;
 use prost::Message;
@@ -284,7 +284,7 @@ impl StreamClient {
                 let reply = messages::Reply::decode(message).expect("a reply");
                 let read = self.buffer.len() - rest.len() + length;
                 self.buffer.drain(..read);
-                Some(reply_json::of(reply))
+                Some(translation::json(&reply))
             }
         }
     }
@@ -312,14 +312,8 @@ pub fn request(transport: Transport, commands: &[u8]) -> Vec<u8> {
 
 /// Commands in the transport's encoding.
 pub fn encode(transport: Transport, commands: &[Value]) -> Vec<u8> {
-    if transport == Transport::HttpStreamProtobuf {
-        return commands
-            .iter()
-            .flat_map(|command| reply_json::command(command).encode_length_delimited_to_vec())
-            .collect();
-    }
-    let lines: Vec<String> = commands.iter().map(Value::to_string).collect();
-    lines.join("\n").into()
+    let lines = commands.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    if transport == Transport::HttpStreamProtobuf { translation::commands(&lines) } else { lines.into() }
 }
 
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
