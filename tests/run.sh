@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, after installing missing tools.
 #
-#   tests/run.sh              every suite
+#   tests/run.sh              every suite except deploy
 #   tests/run.sh SUITE...     one or more suites:
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; centrifuge-js with two gateways on one Redis; the README's browser example
@@ -11,8 +11,8 @@
 #     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
 #     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
 #     deploy       deploy/install.sh with Docker and with systemd, upgrade, alerts, backups and restores, memory and
-#                  sizes. Only as root and where a Docker daemon can start; elsewhere a run of every suite leaves it out
-#                  and says so. Its base image and static gateway are made in the background of the other suites
+#                  sizes. By name only, as root and where a Docker daemon can start: the base image and the static gateway
+#                  take as long as several other suites
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
@@ -68,15 +68,7 @@ main() {
     esac
   done
   mkdir -p "$logs"
-  if [[ $# -eq 0 ]]; then
-    suites=(rust node sdk migrate quickstart adapter chat)
-    if docker_starts; then
-      suites+=(deploy)
-    else
-      echo "$not_run"
-      summary+=("$not_run")
-    fi
-  fi
+  [[ $# -gt 0 ]] || suites=(rust node sdk migrate quickstart adapter chat)
   for suite in "${suites[@]}"; do "prepare_$suite"; done
   for suite in "${suites[@]}"; do run_suite "$suite"; done
   sum_up
@@ -207,8 +199,7 @@ prepare_deploy() {
   need_npm_packages
   need_prometheus
   need_rclone
-  # The other suites wait most of the time, so that this costs little beside them. With job control, the process has a
-  # group of its own, which ends with this script.
+  # With job control, the process has a group of its own, which ends with this script.
   set -m
   nice -n 19 "${BASH_SOURCE[0]}" --deploy-parts >"$logs/deploy-parts.log" 2>&1 </dev/null &
   deploy_parts=$!
