@@ -748,6 +748,7 @@ export function contract(name, start, differences = {}) {
       const ELSEWHERE = [
         ...["close", "currentUserId", "onAuthChange", "connectionState", "onConnectionState", "metrics"],
         ...["getPendingMessages", "discardMessage", "retryMessage", "sendTyping"],
+        ...["subscribeToRoom", "subscribeToRoomUpdates", "subscribeToUserStatus"],
         ...["signup", "signin", "signout", "confirmEmailChange"],
       ];
       nodeTest("every method refuses a guest", async () => {
@@ -783,8 +784,7 @@ export function contract(name, start, differences = {}) {
           ...{ getPoll: [message.id], votePoll: [message.id, 0], markNotificationAsRead: ["note00000000000"] },
           ...{ deleteNotification: ["note00000000000"], setStatus: ["away"], setIdle: [true] },
           ...{ getStatuses: [[anna.id]], presence: [room.id], uploadFile: [picture, "x.png"] },
-          ...{ deleteFile: ["x.png"], getFileUrl: ["x.png"], subscribeToRoom: [room.id, () => {}] },
-          ...{ subscribeToUserStatus: [anna.id, () => {}], subscribeToRoomUpdates: [() => {}], subscribeToUser: [{}] },
+          ...{ deleteFile: ["x.png"], getFileUrl: ["x.png"], subscribeToUser: [{}] },
         };
         const methods = Object.keys(guest).filter((name) => typeof guest[name] === "function");
         const missing = methods.filter((name) => !(name in calls) && !ELSEWHERE.includes(name));
@@ -1015,8 +1015,21 @@ export function contract(name, start, differences = {}) {
         assert.deepEqual(await keys.until(Boolean, "the key"), { roomId: hall.id, encryptedKey: "sealed", version: 1 });
         for (const end of ends) end();
       });
-      test("subscriptions refuse a guest", () =>
-        assert.throws(() => guest.subscribeToUser({}), refused("unauthorized")));
+      test("subscriptions tell a guest nothing but the missing login", async () => {
+        const [other, told] = [backend.adapter(), collector()];
+        const ends = [
+          other.subscribeToRoom(room.id, told, { onError: (error) => told(error.code), onReady: () => told("ready") }),
+          other.subscribeToRoomUpdates(told, { onError: (error) => told(error.code) }),
+          other.subscribeToUserStatus(boris.id, (status) => told(status)),
+        ];
+        const states = collector();
+        const end = anna.adapter.subscribeToUserStatus(boris.id, (status) => states(status));
+        await states.until(Boolean, "the status for a user who is logged in");
+        await until(() => told.seen.length >= 2, "the errors", 20_000);
+        assert.deepEqual([...new Set(told.seen)], ["unauthorized"]);
+        for (const each of [...ends, end]) each();
+        assert.throws(() => guest.subscribeToUser({}), refused("unauthorized"));
+      });
     });
     nodeTest("each difference names a test", () => assert.deepEqual([...unused], []));
   });

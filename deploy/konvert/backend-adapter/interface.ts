@@ -501,6 +501,7 @@ export interface NotificationsModule {
   deleteNotification(notificationId: string, options?: CallOptions): Promise<void>;
 }
 
+/** Subscriptions before the login start with the login; those with an `onError` report an UnauthorizedError at once. */
 export interface RealtimeModule {
   /**
    * Calls back with each new or changed message of the room, also the caller's own: pending at once, then stored. A

@@ -1,7 +1,7 @@
 // The chat's subscriptions on top of the generic channels of realtime.ts.
 
 import type { RecordModel } from "pocketbase";
-import { UnsupportedError, type BackendError } from "../errors.js";
+import { UnauthorizedError, UnsupportedError, type BackendError } from "../errors.js";
 import type { ConnectionState, FriendRequest, Message, Metrics, RealtimeModule, Unsubscribe } from "../interface.js";
 import type { ChannelHandlers, FallbackTopic, Realtime, RecordEvent } from "../realtime.js";
 import { date, present, quoted, type Context } from "./context.js";
@@ -117,7 +117,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
 
   return {
     subscribeToRoom(roomId, callback, handlers = {}) {
-      context.me();
+      if (!context.userId) tellGuest(handlers);
       const view = views.open.get(roomId) ?? new RoomView(roomId, reader, people);
       const isFirst = !view.isWatched;
       views.open.set(roomId, view);
@@ -137,12 +137,11 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
     },
 
     subscribeToUserStatus(userId, callback) {
-      context.me();
       return realtime?.onStatus(userId, (state) => callback(state.status, state)) ?? (() => {});
     },
 
     subscribeToRoomUpdates(callback, handlers) {
-      context.me();
+      if (!context.userId) tellGuest(handlers);
       return list?.watch(callback, handlers) ?? (() => {});
     },
 
@@ -199,6 +198,11 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
     onConnectionState: (callback) => realtime?.onState(callback) ?? (() => {}),
     metrics: () => realtime?.metrics() ?? IDLE,
   };
+}
+
+/** A subscription before the login starts with the login; until then an error says what is missing. */
+function tellGuest(handlers?: { onError?(error: BackendError): void }): void {
+  handlers?.onError?.(new UnauthorizedError("Nobody is logged in."));
 }
 
 /** Handlers for messages and reactions of a view; a resync empties the view. */

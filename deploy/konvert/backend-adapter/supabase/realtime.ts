@@ -1,6 +1,6 @@
 // The chat's subscriptions, by polling.
 
-import { UnsupportedError } from "../errors.js";
+import { UnauthorizedError, UnsupportedError } from "../errors.js";
 import type {
   Message,
   RealtimeModule,
@@ -146,14 +146,13 @@ export function realtimeModule({ client, people, outbox, views, watch, fromDraft
 
   return {
     subscribeToRoom(roomId, callback, handlers = {}) {
-      client.me();
+      if (!client.userId) handlers.onError?.(new UnauthorizedError("Nobody is logged in."));
       const end = views.subscribe(roomId, { callback, handlers });
       for (const draft of outbox.list(roomId)) callback(fromDraft(draft));
       return end;
     },
 
     subscribeToUserStatus(userId, callback) {
-      client.me();
       let status: string | undefined;
       const work = async () => {
         const state = await stateOf(userId);
@@ -165,7 +164,7 @@ export function realtimeModule({ client, people, outbox, views, watch, fromDraft
     },
 
     subscribeToRoomUpdates(callback, handlers = {}) {
-      client.me();
+      if (!client.userId) handlers.onError?.(new UnauthorizedError("Nobody is logged in."));
       return views.subscribeToList(callback, handlers);
     },
     subscribeToUser: (handlers) => subscribeToUser(client, watch, handlers),
