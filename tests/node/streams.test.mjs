@@ -42,6 +42,7 @@ class Site {
   static async start(lab, gateway) {
     const site = new Site();
     const server = http.createServer((request, response) => site.#answer(request, response, gateway));
+    server.on("upgrade", (_, socket) => socket.destroy());
     server.listen(0, "127.0.0.1");
     await once(server, "listening");
     lab.defer(async () => {
@@ -70,29 +71,39 @@ class Site {
 
 const write = (user, content) => pocketbase.create("messages", { room, author: user.id, content, type: "text" }, user);
 
-const http_ = (server) => server.websocket.replace("ws:", "http:").replace("/connection/websocket", "");
+const urlOf = (server) => server.websocket.replace("ws:", "http:").replace("/connection/websocket", "");
 
-for (const [encoding, Sdk] of [
-  ["JSON", Centrifuge],
-  ["Protobuf", CentrifugeProtobuf],
+// The SDK for Protobuf hands payloads over as bytes.
+const [bytes, json] = [
+  (data) => new TextEncoder().encode(JSON.stringify(data)),
+  (data) => JSON.parse(new TextDecoder().decode(data)),
+];
+const same = (data) => data;
+
+for (const [encoding, Sdk, encode, decode] of [
+  ["JSON", Centrifuge, same, same],
+  ["Protobuf", CentrifugeProtobuf, bytes, json],
 ]) {
   check(`the SDK chats over an HTTP stream in ${encoding}`, async (t) => {
     const cable = await Cable.to(a.port);
     t.after(() => cable.close());
     const endpoint = cable.websocket.replace("ws:", "http:").replace("websocket", "http_stream");
     const client = new Sdk([{ transport: "http_stream", endpoint }], {
-      emulationEndpoint: `${http_(b)}/emulation`,
+      emulationEndpoint: `${urlOf(b)}/emulation`,
       token: bob.token,
       minReconnectDelay: 50,
       maxReconnectDelay: 300,
     });
     t.after(() => client.disconnect());
     const messages = [];
-    const room_ = client.newSubscription(`room:${room}`);
-    room_.on("publication", ({ data }) => data.collection === "messages" && messages.push(data.record.content));
-    const [connected, subscribed] = [next(client, "connected"), next(room_, "subscribed")];
+    const subscription = client.newSubscription(`room:${room}`);
+    subscription.on("publication", (publication) => {
+      const { collection, record } = decode(publication.data);
+      if (collection === "messages") messages.push(record.content);
+    });
+    const [connected, subscribed] = [next(client, "connected"), next(subscription, "subscribed")];
     client.connect();
-    room_.subscribe();
+    subscription.subscribe();
     assert.equal((await connected).transport, "http_stream");
     await subscribed;
 
@@ -101,26 +112,26 @@ for (const [encoding, Sdk] of [
     await until(() => messages.length === texts.length, "the messages");
     assert.deepEqual(messages, texts);
 
-    const signal = next(room_, "publication", ({ info }) => info?.user === bob.id);
-    await room_.publish({ type: "typing" });
-    assert.deepEqual((await signal).data, { type: "typing" });
-    assert.equal((await room_.history({ limit: 5 })).publications.length, 5);
-    assert.equal((await room_.presenceStats()).numClients, 1);
-    assert.equal((await client.rpc("status.set", { status: "dnd" })).data.status, "dnd");
-    await assert.rejects(client.rpc("unknown", {}), { code: 104 });
+    const signal = next(subscription, "publication", ({ info }) => info?.user === bob.id);
+    await subscription.publish(encode({ type: "typing" }));
+    assert.deepEqual(decode((await signal).data), { type: "typing" });
+    assert.equal((await subscription.history({ limit: 5 })).publications.length, 5);
+    assert.equal((await subscription.presenceStats()).numClients, 1);
+    assert.equal(decode((await client.rpc("status.set", encode({ status: "dnd" }))).data).status, "dnd");
+    await assert.rejects(client.rpc("unknown", encode({})), { code: 104 });
 
     // The network fails, and a message is missed.
     cable.cut();
     await next(client, "connecting");
     await write(alice, `${encoding} missed`);
-    const again = next(room_, "subscribed");
+    const again = next(subscription, "subscribed");
     cable.mend();
     assert.deepEqual([(await again).recovered, (await again).wasRecovering], [true, true]);
     await until(() => messages.includes(`${encoding} missed`), "the missed message");
     assert.equal(messages.length, texts.length + 1);
 
     const gone = next(client, "disconnected");
-    await fetch(`${http_(b)}/emulation`, { method: "POST", body: "{}" });
+    await fetch(`${urlOf(b)}/emulation`, { method: "POST", body: "{}" });
     await pocketbase.update("users", bob.id, { banned_until: "2099-01-01 00:00:00.000Z" });
     assert.equal((await gone).code, 4501);
     await pocketbase.update("users", bob.id, { banned_until: "" });
@@ -194,8 +205,8 @@ check(
   async (t) => {
     for (const transport of ["http_stream", "sse"]) {
       const client = await page(t, {
-        gateway: http_(a),
-        emulation: `${http_(b)}/emulation`,
+        gateway: urlOf(a),
+        emulation: `${urlOf(b)}/emulation`,
         transports: [transport],
       });
       assert.equal(client.transport, transport);
