@@ -7,7 +7,7 @@
 #   install.sh --uninstall        removes the services and keeps the data (with --native: the systemd services)
 #                                 удаляет службы, данные остаются (вместе с --native: службы systemd)
 #
-#   --domain NAME       name of the site, for the certificate [default: the host's name] / имя сайта
+#   --domain NAME       name of the site, for the certificate [default: of the first run, or the host's] / имя сайта
 #   --email ADDRESS     the superuser of PocketBase [default: admin@NAME] / суперпользователь PocketBase
 #   --gateway FILE      a static binary of the gateway [default: bin/konvert-gateway, else compiled] / программа шлюза
 #   --pocketbase FILE   --native only: a binary of PocketBase [default: downloaded] / программа PocketBase
@@ -33,11 +33,6 @@ usage() { sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"
 
 main() {
   read_arguments "$@"
-  [[ -n $domain ]] || domain=$(hostname -f 2>/dev/null || hostname)
-  if [[ -z $email ]]; then
-    # PocketBase accepts only addresses with a dot in the domain.
-    if [[ $domain == *.* ]]; then email=admin@$domain; else email=admin@$domain.local; fi
-  fi
   if $native; then
     # shellcheck source=deploy/install/native.sh
     source "$deploy/install/native.sh"
@@ -45,6 +40,7 @@ main() {
     # shellcheck source=deploy/install/docker.sh
     source "$deploy/install/docker.sh"
   fi
+  choose_names
   if $uninstall; then uninstall; else install_all; fi
 }
 
@@ -68,6 +64,17 @@ read_arguments() {
   done
 }
 
+# The site's name: the argument, or the one of the first run, or the host's.
+choose_names() {
+  local kept=""
+  if [[ -r $env_file ]]; then kept=$(sed -n 's/^SITE_DOMAIN=//p' "$env_file" | tail -n 1); fi
+  [[ -n $domain ]] || domain=${kept:-$(hostname -f 2>/dev/null || hostname)}
+  if [[ -z $email ]]; then
+    # PocketBase accepts only addresses with a dot in the domain.
+    if [[ $domain == *.* ]]; then email=admin@$domain; else email=admin@$domain.local; fi
+  fi
+}
+
 need() { command -v "$1" >/dev/null || fail no_tool "$1"; }
 
 check_memory() {
@@ -76,9 +83,9 @@ check_memory() {
   if ((megabytes < 400)); then t little_memory "$megabytes"; fi
 }
 
-# check_port PORT VARIABLE FILE
+# check_port PORT KEY ARGUMENT...: ends with the message KEY if another program listens on the port.
 check_port() {
-  if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then fail port_taken "$1" "$2" "$3"; fi
+  if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then fail "$2" "$1" "${@:3}"; fi
 }
 
 # Asks on the terminal. Without a terminal, only --yes goes on.

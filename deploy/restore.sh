@@ -41,7 +41,11 @@ main() {
   trap 'rm -rf "$work"' EXIT
   unpack
   place_config
+  # Before anything is built or replaced.
+  need_empty
   "$deploy/install.sh" "${options[@]}" --yes --no-start
+  # A volume of former containers may hold data too.
+  if ! $native; then compose create --no-recreate pocketbase redis >/dev/null 2>&1; fi
   need_empty
   if $native; then load_native; else load_docker; fi
   check_rows
@@ -77,21 +81,23 @@ place_config() {
   done
 }
 
+# need_empty: ends if the installation holds data. With Docker, the data are looked for through the container.
 need_empty() {
+  local pocketbase
   if $native; then
     if [[ -e $native_data/pocketbase/pb_data/data.db ]]; then
       fail not_empty "$native_data/pocketbase/pb_data" "systemctl stop konvert-pocketbase; mv …"
     fi
     return
   fi
-  compose create pocketbase redis >/dev/null 2>&1
-  if docker cp "$(container pocketbase):/pb/pb_data/data.db" - >/dev/null 2>&1; then
+  pocketbase=$(container pocketbase) || true # install.sh says what is wrong with Docker
+  if [[ -n $pocketbase ]] && docker cp "$pocketbase:/pb/pb_data/data.db" - >/dev/null 2>&1; then
     fail not_empty "pocketbase (Docker volume)" "COMPOSE_PROJECT_NAME=… / docker volume rm …"
   fi
 }
 
-# The owners are those of the tar headers. An RDB file is a valid append-only file, which Redis converts at its start. With appendonly on, Redis does not read
-# dump.rdb.
+# The owners are those of the tar headers. An RDB file is a valid append-only file, which Redis converts at its start.
+# With appendonly on, Redis does not read dump.rdb.
 load_docker() {
   tar -C "$work/pb_data" --owner=10001 --group=10001 --numeric-owner -c . |
     docker cp - "$(container pocketbase):/pb/pb_data"

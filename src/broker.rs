@@ -11,6 +11,7 @@ pub mod status_store;
 use crate::channel::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use async_trait::async_trait;
+use bytes::Bytes;
 use status_store::{StatusStore, UserStatus};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -164,6 +165,8 @@ pub trait Sink: Send + Sync {
     fn movement(&self, channel: &str, movement: Movement, info: ClientInfo);
     /// A user's new state, for the user's status channel. States of one user arrive in order; repeats are possible.
     fn status(&self, channel: &str, state: UserStatus);
+    /// A message for this node alone; not kept, and not repeated after a loss. Ignored by default.
+    fn message(&self, _message: Bytes) {}
     /// Publications of any channel may have been missed: the link was cut, a queue overflowed, or a new generation
     /// began. The link works again, and missing publications can be read from the history.
     fn gap(&self);
@@ -207,6 +210,10 @@ pub trait Broker: StatusStore + 'static {
 
     /// Delivers a signal at most once, without keeping it.
     async fn signal(&self, channel: &str, data: Payload, info: ClientInfo) -> Result<(), BrokerError>;
+
+    /// Sends a message to the node that is subscribed to [`channel::of_node`](crate::channel::of_node), at most once
+    /// ([`Sink::message`]). Returns false if there is no such node. Messages of one sender arrive in order.
+    async fn send(&self, node: &str, message: Bytes) -> Result<bool, BrokerError>;
 
     /// Subscribes this node. After the return, every publication of the channel reaches this node's sink.
     async fn subscribe(&self, channel: &str) -> Result<(), BrokerError>;

@@ -20,6 +20,8 @@ pub enum Kind {
 
 /// The gateways' own channel, which carries the messages of [`control`](crate::control) to every gateway.
 pub const CONTROL: &str = "$access";
+/// Prefix of the nodes' own channels, each of which carries messages to one gateway.
+const NODE: &str = "$node:";
 const STATUS: &str = "status:";
 
 impl Kind {
@@ -43,6 +45,11 @@ pub fn is_well_formed(channel: &str) -> bool {
         && !channel.starts_with(INTERNAL)
         && (channel.bytes().all(|byte| byte.is_ascii_graphic())
             || !channel.contains(|c: char| c.is_control() || c.is_whitespace()))
+}
+
+/// The channel of a node, for [`Broker::send`](crate::broker::Broker::send).
+pub fn of_node(node: &str) -> String {
+    format!("{NODE}{node}")
 }
 
 /// The status channel of a user.

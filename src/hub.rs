@@ -31,6 +31,7 @@ pub(crate) mod subscriber;
 pub(crate) mod suspension;
 mod sync;
 
+use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, History};
 use crate::connection::Connection;
 use crate::members::presence::Presence;
@@ -38,16 +39,24 @@ use crate::metrics::Metrics;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::encode::Push;
 use crate::protocol::{Payload, Position, SubscribeReply};
+use crate::tasks::{self, Task};
 use barrier::Barriers;
+use bytes::Bytes;
 use channel::{Channel, ChannelState};
 use dashmap::DashMap;
 use feed::{JoinOutcome, RecentLimits};
 use parking_lot::Mutex;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 use subscriber::Subscriber;
 use sync::SYNC_CONCURRENCY;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Shortest and longest pause between attempts to receive messages of other nodes.
+const MAILBOX_PAUSE: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
@@ -77,6 +86,7 @@ pub struct Hub {
     channels: DashMap<Arc<str>, Arc<Channel>, foldhash::fast::RandomState>,
     metrics: Metrics,
     watched: OnceLock<Watched>,
+    mailbox: OnceLock<Weak<dyn Mailbox>>,
     /// Limits of the recent publications in a feed.
     recent: RecentLimits,
     /// Limits concurrent syncs.
@@ -88,6 +98,11 @@ pub trait Watcher: Send + Sync {
     fn publication(&self, data: &Payload);
     /// Called after an unrecoverable loss of publications.
     fn lost(&self);
+}
+
+/// Receives the messages for this node alone. Called from the broker's task: implementations return quickly.
+pub trait Mailbox: Send + Sync {
+    fn message(&self, message: Bytes);
 }
 
 struct Watched {
@@ -103,7 +118,8 @@ impl Hub {
         Arc::new_cyclic(|me| {
             let (me, channels, watched) = (me.clone(), DashMap::default(), OnceLock::new());
             let syncs = Semaphore::new(SYNC_CONCURRENCY);
-            Self { me, broker, presence, channels, metrics, watched, recent, syncs }
+            let mailbox = OnceLock::new();
+            Self { me, broker, presence, channels, metrics, watched, mailbox, recent, syncs }
         })
     }
 
@@ -117,6 +133,21 @@ impl Hub {
         if self.watched.set(Watched { channel: Arc::clone(&channel), watcher, barriers }).is_ok() {
             self.sync_later(vec![channel]);
         }
+    }
+
+    /// Passes the messages for this node to the mailbox. Starts the subscription at the broker, which is tried again
+    /// until the broker accepts; afterwards the broker keeps it. Called once.
+    pub fn receive(self: &Arc<Self>, node: &str, mailbox: Weak<dyn Mailbox>) -> AbortOnDropHandle<()> {
+        let _ = self.mailbox.set(mailbox);
+        let (broker, channel) = (Arc::clone(&self.broker), crate::channel::of_node(node));
+        tasks::spawn(Task::NodeMailbox, async move {
+            let mut backoff = Backoff::new(MAILBOX_PAUSE);
+            while let Err(error) = broker.subscribe(&channel).await {
+                tracing::debug!(%error, "cannot receive messages of other nodes yet; trying again");
+                tokio::time::sleep(backoff.pause()).await;
+            }
+            std::future::pending().await
+        })
     }
 
     /// Adds a subscriber. `accept` gets the reply: it either pushes the reply into the outbox and returns true, and

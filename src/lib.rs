@@ -7,7 +7,8 @@
 //! frames to the sockets.
 //!
 //! The path of a client: the [`server`] answers the handshake, the [`socket`] reads frames from its [`stream`], and
-//! the [`session`] handles them as commands of the [`protocol`]. [`auth`] identifies the user and [`access`] decides
+//! the [`session`] handles them as commands of the [`protocol`]. Where WebSockets are blocked, an HTTP response without
+//! end takes the socket's place, and the commands, posted to any gateway, wait in the session's [inbox](inboxes). [`auth`] identifies the user and [`access`] decides
 //! what the user may view; both ask [`pocketbase`]. [`tls`] encrypts the links to PocketBase and Redis where
 //! configured. A [`connection`] is the view that other modules have of a session. [`members`] show the connection
 //! to other clients (presence) and make the user online (status). [`limits`] counts, and two files decide by the
@@ -31,7 +32,8 @@
 //!
 //! Dependencies point one way: server → socket → session → hub → broker, control → revocation → hub, relay → broker.
 //! The relay encodes its messages to the gateways with [`control::message`]. The broker calls back only through
-//! [`broker::Sink`], which the hub implements, and the hub only through [`hub::Watcher`], which `control` implements.
+//! [`broker::Sink`], which the hub implements, and the hub only through [`hub::Watcher`], which `control` implements,
+//! and [`hub::Mailbox`], which `inboxes` implements.
 //! [`protocol`], [`metrics`] and [`config`] use no other module; [`refusals`] uses `limits`; [`limits`] uses `config`,
 //! `tasks`, and two types of `outbox` and `protocol`.
 
@@ -51,6 +53,7 @@ pub mod event;
 pub mod health;
 pub mod hex;
 pub mod hub;
+pub mod inboxes;
 pub mod init;
 pub mod limits;
 pub mod members;

@@ -38,11 +38,15 @@ macro_rules! metrics {
 
 metrics! {
     connections: IntGauge = "gateway_connections",
-        "Open WebSocket connections";
+        "Open connections of clients: WebSockets and streams";
     connections_total: IntCounter = "gateway_connections_total",
-        "WebSocket connections opened since the start";
+        "Connections of clients opened since the start";
+    streams_total: IntCounterVec = "gateway_streams_total", by "transport",
+        "Connections among them that are no WebSocket: 'http_stream' and 'sse'";
+    emulation_requests: IntCounterVec = "gateway_emulation_requests_total", by "outcome",
+        "Requests with commands of streams' clients: 'delivered' to this node, 'forwarded' to another, or refused";
     unauthenticated: IntGauge = "gateway_unauthenticated_connections",
-        "WebSocket connections that have not sent their token yet; at max_unauthenticated, each new one displaces the oldest";
+        "Connections that have not sent their token yet; at max_unauthenticated, each new one displaces the oldest";
     guests: IntGauge = "gateway_guests",
         "Open connections without a token";
     guests_refused: IntCounterVec = "gateway_guests_refused_total", by "reason",
@@ -50,7 +54,7 @@ metrics! {
     sockets_refused: IntCounterVec = "gateway_sockets_refused_total", by "reason",
         "Sockets closed before a complete and valid HTTP request had arrived";
     handshakes_refused: IntCounterVec = "gateway_handshakes_refused_total", by "reason",
-        "WebSocket handshakes answered with an HTTP error";
+        "Requests for a WebSocket or a stream answered with an HTTP error";
     disconnects: IntCounterVec = "gateway_disconnects_total", by "code",
         "Connections ended, by close code (see proto/README.md); 'client': the client closed or vanished";
     queued_bytes: IntGauge = "gateway_queued_bytes",
@@ -138,8 +142,32 @@ const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 
 const SOCKET_REASONS: &[&str] =
     &["pending", "max_connections_per_ip", "request_timeout", "too_large", "malformed", "broken"];
-const HANDSHAKE_REASONS: &[&str] =
-    &["bad_handshake", "unsupported_subprotocol", "origin", "draining", "max_connections", "max_connections_per_ip"];
+const HANDSHAKE_REASONS: &[&str] = &[
+    "bad_handshake",
+    "unsupported_subprotocol",
+    "origin",
+    "draining",
+    "max_connections",
+    "max_connections_per_ip",
+    "no_commands",
+    "not_utf8",
+    "too_large",
+    "incomplete",
+    "request_timeout",
+];
+const EMULATION_OUTCOMES: &[&str] = &[
+    "delivered",
+    "forwarded",
+    "unknown_session",
+    "session_busy",
+    "bad_request",
+    "too_large",
+    "incomplete",
+    "request_timeout",
+    "origin",
+    "busy",
+    "unavailable",
+];
 const HOOK_REASONS: &[&str] = &[
     "missing_signature",
     "bad_signature",
@@ -173,7 +201,9 @@ impl Metrics {
 
     /// Creates the label values that alerts use, since an alert on growth misses a counter that begins at 1.
     fn begin_at_zero(&self) {
-        let alerted: [(&IntCounterVec, &[&str]); 14] = [
+        let alerted: [(&IntCounterVec, &[&str]); 16] = [
+            (&self.streams_total, &["http_stream", "sse"]),
+            (&self.emulation_requests, EMULATION_OUTCOMES),
             (&self.guests_refused, &["not_allowed", "max_guests_per_ip"]),
             (&self.sockets_refused, SOCKET_REASONS),
             (&self.handshakes_refused, HANDSHAKE_REASONS),
@@ -187,7 +217,10 @@ impl Metrics {
             (&self.relay_events, &["hook", "pull", "repeat", "dropped"]),
             (&self.relay_pulls, &["timer", "gap"]),
             (&self.pocketbase_failures, &["keys", "authorize", "visible", "view", "events", "confirm", "probe"]),
-            (&self.broker_errors, &["subscribe", "publish", "history", "presence", "relay", "connect", "status"]),
+            (
+                &self.broker_errors,
+                &["subscribe", "publish", "history", "presence", "relay", "connect", "status", "emulation"],
+            ),
         ];
         for (counter, labels) in alerted {
             for label in labels {

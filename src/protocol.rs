@@ -232,6 +232,23 @@ pub struct ConnectReply {
     pub ttl: Option<u32>,
     /// Seconds between the server's pings.
     pub ping: u32,
+    /// For the clients of streams, whose later commands arrive by HTTP requests.
+    pub stream: Option<StreamAddress>,
+}
+
+/// Address of a stream's session, which the client's later commands repeat.
+#[derive(Clone)]
+pub struct StreamAddress {
+    /// The gateway that holds the stream.
+    pub node: String,
+    /// Secret: whoever knows the session can send commands in the client's name.
+    pub session: String,
+}
+
+impl fmt::Debug for StreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamAddress").field("node", &self.node).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -3,6 +3,10 @@
 mod admin;
 mod admission;
 mod api;
+mod body;
+mod cors;
+mod emulation;
+mod entrance;
 mod forwarded;
 mod gateway;
 mod handshake;
@@ -13,6 +17,7 @@ mod listener;
 mod public;
 mod respond;
 mod signed;
+mod streams;
 
 use crate::broker::BrokerError;
 use crate::config::{Config, ListenAddress, Networks};

@@ -24,6 +24,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionId, Connections};
 use crate::hub::Hub;
+use crate::inboxes::Inboxes;
 use crate::limits::Limits;
 use crate::limits::addresses::counted_as;
 use crate::limits::guests::GuestPlace;
@@ -36,7 +37,7 @@ use crate::outbox::Outbox;
 use crate::pocketbase::batch::Asker;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use crate::protocol::decode::{ClientFrame, DecodeError};
-use crate::protocol::{Command, Reply, Request};
+use crate::protocol::{Command, Reply, Request, StreamAddress};
 use crate::refusals::Refusals;
 use crate::relay::RelayStart;
 use crate::updates::Updates;
@@ -62,6 +63,7 @@ pub struct Services {
     pub updates: Arc<Updates>,
     pub broker: Arc<dyn Broker>,
     pub hub: Arc<Hub>,
+    pub inboxes: Arc<Inboxes>,
     pub presence: Arc<Presence>,
     pub statuses: Arc<UserStatuses>,
     pub relay_start: RelayStart,
@@ -80,7 +82,7 @@ pub struct Session {
     /// The client's network address, for limits on guests and for the log.
     address: IpAddr,
     /// Held until the client is authenticated; boxed, since most connections are authenticated.
-    newcomer: Option<Box<NewcomerPlace>>,
+    newcomer: Option<Box<BeforeConnect>>,
     /// Held by a guest.
     guest: Option<GuestPlace>,
     state: AuthState,
@@ -88,6 +90,14 @@ pub struct Session {
     detail: Option<String>,
     /// The client has not answered a ping.
     lost: bool,
+}
+
+/// The parts of a session that end with the reply to `connect`.
+pub struct BeforeConnect {
+    /// The connection's place among connections without a token.
+    pub place: NewcomerPlace,
+    /// Address of a stream's session, for the reply.
+    pub stream: Option<StreamAddress>,
 }
 
 enum AuthState {
@@ -118,13 +128,12 @@ impl From<Disconnect> for Failure {
 }
 
 impl Session {
-    /// `newcomer`: the connection's place among connections without a token.
     pub fn new(
         id: ConnectionId,
         services: Arc<Services>,
         outbox: Arc<Outbox>,
         address: IpAddr,
-        newcomer: Option<Box<NewcomerPlace>>,
+        newcomer: Option<Box<BeforeConnect>>,
     ) -> Self {
         let pace = Pace::new(Instant::now());
         let client = crate::random::token::<16>().into();

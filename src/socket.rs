@@ -1,7 +1,9 @@
-//! A client's WebSocket connection: the loop that reads, handles and writes.
+//! A client's connection: the loop that reads, handles and writes.
 //!
-//! The client's frames go to the [`Session`]. The output passes through the [`Outbox`], including the answers of
-//! tungstenite, the [reader](reading) of the socket. This task [writes](writing) the output while working for the
+//! The connection is a WebSocket, or a stream: an HTTP response without end, whose client sends commands by other HTTP
+//! requests. The [`reader`] gets the client's frames from the WebSocket ([`reading`]) or from the stream's
+//! [inbox](crate::inboxes), and they go to the [`Session`]. The output passes through the [`Outbox`], including the
+//! answers of tungstenite. This task [writes](writing) the output while working for the
 //! client and after a full socket; otherwise the outbox's writer does. [`closing`] ends the connection.
 //!
 //! While commands wait for PocketBase or Redis, the [`line`] to the client is still read, for pongs; a [`backlog`] of
@@ -10,9 +12,11 @@
 mod backlog;
 mod closing;
 mod line;
+mod reader;
 mod reading;
 mod writing;
 
+use crate::inboxes::InboxHandle;
 use crate::outbox::{Outbox, OutboxState};
 use crate::protocol::codes;
 use crate::session::timing::Clock;
@@ -24,31 +28,45 @@ use bytes::Bytes;
 use closing::{ConnectionEnd, close};
 use futures_util::future::Either;
 use line::Line;
+use reader::{Arrival, Reader};
 use reading::MessageReader;
 use std::future::{poll_fn, ready};
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
-use tungstenite::Message;
-use tungstenite::error::Error;
 use writing::Writing;
 
-/// Serves one client until either side ends the connection. `early`: bytes that arrived with the handshake; `held`:
-/// dropped after everything else.
-///
-/// Not an `async fn`: the future would hold the arguments twice, for as long as the connection lives.
-pub fn serve(
-    stream: Arc<ClientStream>,
-    early: Bytes,
-    mut session: Session,
-    outbox: Arc<Outbox>,
-    services: Arc<Services>,
-    shutdown: Arc<Shutdown>,
-    held: impl Send,
-) -> impl Future<Output = ()> + Send {
-    let mut reader = MessageReader::new(stream, outbox, &early, services.config.max_frame_size);
+/// The parts of a connection, whatever the transport.
+pub struct Parts<H> {
+    pub stream: Arc<ClientStream>,
+    pub session: Session,
+    pub outbox: Arc<Outbox>,
+    pub services: Arc<Services>,
+    pub shutdown: Arc<Shutdown>,
+    /// Dropped after everything else.
+    pub held: H,
+}
+
+/// Serves the client of a WebSocket until either side ends the connection. `early`: bytes that arrived with the
+/// handshake.
+pub fn serve_websocket<H: Send>(parts: Parts<H>, early: Bytes) -> impl Future<Output = ()> + Send + use<H> {
+    let Parts { stream, outbox, services, .. } = &parts;
+    let (stream, outbox) = (Arc::clone(stream), Arc::clone(outbox));
+    let reader = MessageReader::new(stream, outbox, &early, services.config.max_frame_size);
     drop(early);
+    serve(parts, Reader::WebSocket(reader))
+}
+
+/// Serves the client of a stream until either side ends the connection.
+pub fn serve_stream<H: Send>(parts: Parts<H>, inbox: InboxHandle) -> impl Future<Output = ()> + Send + use<H> {
+    let reader = Reader::of_stream(Arc::clone(&parts.stream), Arc::clone(&parts.outbox), inbox);
+    serve(parts, reader)
+}
+
+/// Not an `async fn`: the future would hold the arguments twice, for as long as the connection lives.
+fn serve<H: Send>(parts: Parts<H>, mut reader: Reader) -> impl Future<Output = ()> + Send + use<H> {
+    let Parts { mut session, services, shutdown, held, .. } = parts;
     async move {
         let end = run(&mut reader, &mut session, &services, &shutdown).await;
         if matches!(end, ConnectionEnd::Disconnect(codes::NO_PONG)) {
@@ -65,7 +83,7 @@ pub fn serve(
 }
 
 fn run<'a>(
-    reader: &'a mut MessageReader,
+    reader: &'a mut Reader,
     session: &'a mut Session,
     services: &'a Services,
     shutdown: &'a Shutdown,
@@ -81,7 +99,7 @@ fn run<'a>(
             // Awaited outside of the match, and boxed: idle connections need not hold room for a message and its
             // handling.
             let step = match line.attend(true).await {
-                Ok(Some(message)) => Either::Left(Box::pin(work(message, session, &mut line))),
+                Ok(Some(arrival)) => Either::Left(Box::pin(work(arrival, session, &mut line))),
                 Ok(None) => Either::Right(ready(Ok(()))),
                 Err(end) => Either::Right(ready(Err(end))),
             };
@@ -94,21 +112,21 @@ fn run<'a>(
     }
 }
 
-/// Handles a message, and the messages arriving meanwhile, in order. While commands wait for PocketBase or Redis,
+/// Handles an arrival, and those that follow meanwhile, in order. While commands wait for PocketBase or Redis,
 /// or the socket is full, the connection is read (up to the limit of [`Backlog`]) and written, and pings leave on
 /// time.
 async fn work<F: Future<Output = ()>>(
-    message: Result<Message, Error>,
+    arrival: Arrival,
     session: &mut Session,
     line: &mut Line<'_, F>,
 ) -> Result<(), ConnectionEnd> {
     let mut backlog = Backlog::default();
-    backlog.take(message, line);
+    backlog.take(arrival, line);
     loop {
         // A client that leaves replies unread gets no further replies.
         while line.writing.outbox.state() != OutboxState::Open {
-            if let Some(message) = line.attend(backlog.has_room()).await? {
-                backlog.take(message, line);
+            if let Some(arrival) = line.attend(backlog.has_room()).await? {
+                backlog.take(arrival, line);
             }
         }
         match backlog.next() {
@@ -149,8 +167,8 @@ async fn handle<F: Future<Output = ()>>(
         tokio::select! {
             biased;
             done = &mut corked => return done.map_err(ConnectionEnd::from),
-            attended = line.attend(backlog.has_room()) => if let Some(message) = attended? {
-                backlog.take(message, line);
+            attended = line.attend(backlog.has_room()) => if let Some(arrival) = attended? {
+                backlog.take(arrival, line);
             }
         }
     }
@@ -164,13 +182,10 @@ mod tests {
     /// functions return.
     #[test]
     fn an_idle_connection_holds_no_room_for_messages() {
-        fn size<A, R>(_: impl FnOnce(A) -> R) -> usize {
+        fn size<A, B, R>(_: impl FnOnce(A, B) -> R) -> usize {
             size_of::<R>()
         }
-        type Arguments = (Arc<ClientStream>, Bytes, Session, Arc<Outbox>, Arc<Services>, Arc<Shutdown>);
-        let serve = |(stream, early, session, outbox, services, shutdown): Arguments| {
-            serve(stream, early, session, outbox, services, shutdown, ())
-        };
+        let serve = |parts: Parts<()>, reader| serve(parts, reader);
         let (session, future) = (size_of::<Session>(), size(serve));
         println!("a session takes {session} bytes, and the future of its connection {future}");
         assert!(future <= session + 672, "{future} bytes, of which the session takes {session}");

@@ -109,6 +109,7 @@ impl Stage {
             limits: Limits::new(&config, metrics.guests.clone()),
             relay_start: RelayStart(started),
             refusals: Arc::default(),
+            inboxes: Arc::default(),
             config,
             connections,
             broker,

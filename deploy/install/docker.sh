@@ -12,9 +12,9 @@ install_all() {
   http=$(value HTTP_PORT 80) https=$(value HTTPS_PORT 443)
   running=$(compose_now ps --quiet 2>/dev/null || true)
   if [[ -z $running ]]; then
-    check_port "$http" HTTP_PORT "$env_file"
-    check_port "$https" HTTPS_PORT "$env_file"
-    check_port "$(value POCKETBASE_PORT 8090)" POCKETBASE_PORT "$env_file"
+    check_port "$http" port_taken HTTP_PORT "$env_file"
+    check_port "$https" port_taken HTTPS_PORT "$env_file"
+    check_port "$(value POCKETBASE_PORT 8090)" port_taken POCKETBASE_PORT "$env_file"
   fi
   show_plan "$http" "$https"
   confirm
@@ -25,8 +25,10 @@ install_all() {
     mkdir -p "$tls"
     self_signed "$tls"
     chmod 700 "$deploy/tls"
+    mkdir -p "$tls/acme"
     chmod 755 "$tls" "$tls/acme"
-    chmod 644 "$tls/privkey.pem" "$tls/fullchain.pem"
+    # A certificate of somebody else's has its own owner and rights.
+    if [[ -e $tls/self-signed ]]; then chmod 644 "$tls/privkey.pem" "$tls/fullchain.pem"; fi
   fi
   find_gateway
   t building
@@ -89,6 +91,7 @@ write_env() {
         -e "s/^REDIS_PASSWORD=.*/REDIS_PASSWORD=$(random_hex 24)/" \
         -e "s/^GRAFANA_PASSWORD=.*/GRAFANA_PASSWORD=$(random_hex 12)/" "$deploy/.env.example" >"$env_file.new"
       keep_choices
+      printf 'SITE_DOMAIN=%s\n' "$domain" >>"$env_file.new"
       mv "$env_file.new" "$env_file"
     )
   fi

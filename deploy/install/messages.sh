@@ -1,29 +1,31 @@
 # shellcheck shell=bash
 # Messages of install.sh, backup.sh and restore.sh in English and Russian. `t KEY ARGUMENT...` prints a message in the
-# language of $LANGUAGE_OF_MESSAGES, or else of the locale.
+# language of $LANGUAGE_OF_MESSAGES, or else of the locale; on a terminal, in lines of at most 80 columns.
 
 declare -A EN RU
 
 EN[no_docker]='Docker is missing or not reachable. Install Docker, start it, and run this as root or as a member of the group docker. Without Docker: %s --native'
-RU[no_docker]='Docker не найден или недоступен. Установите и запустите Docker, затем запустите скрипт от root или от участника группы docker. Без Docker: %s --native'
+RU[no_docker]='Docker не найден или недоступен. Установите и запустите Docker, а затем запустите этот скрипт от имени root или пользователя из группы docker. Без Docker: %s --native'
 EN[no_compose]='Docker Compose 2.20 or later is missing (found: %s). Install the package docker-compose-plugin.'
 RU[no_compose]='Нужен Docker Compose версии 2.20 или новее (найдено: %s). Установите пакет docker-compose-plugin.'
 EN[no_tool]='The program %s is missing. Install it and run this again.'
 RU[no_tool]='Не найдена программа %s. Установите её и запустите скрипт снова.'
 EN[no_root]='--native writes to /etc and /usr: run it as root.'
-RU[no_root]='--native пишет в /etc и /usr: запустите скрипт от root.'
+RU[no_root]='--native пишет в /etc и /usr: запустите скрипт от имени root.'
 EN[no_systemd]='systemd does not run here, so --native cannot install services.'
 RU[no_systemd]='Здесь не работает systemd, поэтому --native не может установить службы.'
 EN[little_memory]='Note: %s MB of memory. The stack idles in under 200 MB; below 400 MB, add swap.'
 RU[little_memory]='Внимание: памяти всего %s МБ. Без нагрузки система занимает меньше 200 МБ; если памяти меньше 400 МБ, добавьте файл подкачки.'
 EN[port_taken]='Port %s is taken by another program. Stop that program, or choose another port with %s in %s.'
 RU[port_taken]='Порт %s занят другой программой. Остановите её или выберите другой порт: переменная %s в файле %s.'
+EN[port_taken_native]='Port %s is taken by another program. Stop that program: --native needs the ports 80, 443, 8000, 8001 and 8090.'
+RU[port_taken_native]='Порт %s занят другой программой. Остановите её: для --native нужны порты 80, 443, 8000, 8001 и 8090.'
 EN[bad_argument]='Unknown argument: %s (see --help)'
 RU[bad_argument]='Неизвестный аргумент: %s (см. --help)'
 EN[plan]='This will:'
 RU[plan]='Что будет сделано:'
 EN[plan_env]='  - write %s with random secrets'
-RU[plan_env]='  - создать %s со случайными паролями'
+RU[plan_env]='  - создать %s со случайными паролями и ключами'
 EN[plan_env_kept]='  - keep %s as it is'
 RU[plan_env_kept]='  - оставить %s без изменений'
 EN[plan_tls]='  - make a self-signed certificate for %s in %s'
@@ -50,24 +52,24 @@ EN[compiling]='Compiling the gateway…'
 RU[compiling]='Собираю шлюз…'
 EN[starting]='Starting, and waiting until all is healthy…'
 RU[starting]='Запускаю и жду готовности…'
-EN[not_healthy]='Not everything became healthy. The last lines of the logs stand above; "%s" shows more. Correct the cause and run this again.'
-RU[not_healthy]='Не все части готовы. Последние строки журналов показаны выше, подробнее: "%s". Устраните причину и запустите скрипт снова.'
+EN[not_healthy]='Not every service became healthy. The last lines of the logs stand above; "%s" shows more. Correct the cause and run this again.'
+RU[not_healthy]='Не все службы заработали. Последние строки журналов показаны выше, подробнее: "%s". Устраните причину и запустите скрипт снова.'
 EN[runs]='The chat runs: %s'
 RU[runs]='Чат работает: %s'
 EN[keep]='Keep this; it is shown only once:'
-RU[keep]='Сохраните это, больше оно показано не будет:'
-EN[keep_superuser]='  dashboard  %s/_/  user %s  password %s'
-RU[keep_superuser]='  панель     %s/_/  пользователь %s  пароль %s'
+RU[keep]='Сохраните эти данные, больше скрипт их не покажет:'
+EN[keep_superuser]='  dashboard  %s/_/\n  user       %s\n  password   %s'
+RU[keep_superuser]='  панель        %s/_/\n  пользователь  %s\n  пароль        %s'
 EN[keep_secrets]='  secrets    %s (readable for you alone; back it up)'
-RU[keep_secrets]='  пароли     %s (доступен только вам; сделайте копию)'
+RU[keep_secrets]='  секреты       %s (файл доступен только вам; сделайте его копию)'
 EN[superuser_exists]='The superuser exists already; its password is unchanged.'
-RU[superuser_exists]='Суперпользователь уже есть, его пароль не изменён.'
+RU[superuser_exists]='Суперпользователь уже есть, его пароль не изменился.'
 EN[no_superuser]='PocketBase could not create the superuser; the reason stands above. Is the address valid (--email)?'
 RU[no_superuser]='PocketBase не смог создать суперпользователя, причина показана выше. Верен ли адрес (--email)?'
 EN[self_signed]='The certificate is self-signed: browsers warn. README.md, "HTTPS", replaces it.'
-RU[self_signed]='Сертификат самоподписанный: браузеры предупреждают. Как заменить его, сказано в README.ru.md, раздел "HTTPS".'
+RU[self_signed]='Сертификат самоподписанный, поэтому браузеры будут предупреждать. Как его заменить: README.ru.md, раздел "HTTPS".'
 EN[next_backup]='Backups: %s. Set a schedule as README.md describes.'
-RU[next_backup]='Резервные копии: %s. Как делать их по расписанию, сказано в README.ru.md.'
+RU[next_backup]='Резервные копии: %s. Как делать их по расписанию: README.ru.md, раздел "Резервные копии".'
 EN[next_backup_native]='Backups run every night (konvert-backup.timer), into %s.'
 RU[next_backup_native]='Резервные копии делаются каждую ночь (konvert-backup.timer) в %s.'
 EN[next_migration]='To move an existing chat here: %s/MIGRATION_GUIDE.md'
@@ -79,11 +81,11 @@ RU[plan_uninstall]='  - остановить и удалить службы; д�
 EN[wrong_binary]='%s does not run here, or is no static binary of the gateway. Give another with --gateway FILE.'
 RU[wrong_binary]='%s здесь не запускается или не является статической сборкой шлюза. Укажите другой файл: --gateway ФАЙЛ.'
 EN[no_binary]='There is no binary of the gateway. Take a release, or give one with --gateway FILE.'
-RU[no_binary]='Нет программы шлюза. Возьмите готовую сборку или укажите файл: --gateway ФАЙЛ.'
+RU[no_binary]='Нет программы шлюза. Возьмите готовый выпуск или укажите файл: --gateway ФАЙЛ.'
 
 # --- backup.sh and restore.sh
 EN[not_running]='%s does not run; start it first.'
-RU[not_running]='%s не работает; сначала запустите.'
+RU[not_running]='Служба %s не работает, сначала запустите её.'
 EN[backup_done]='backup: %s (%s, %s rows, checked)'
 RU[backup_done]='резервная копия: %s (%s, строк: %s, проверена)'
 EN[backup_plain]='Note: the backup is not encrypted and contains secrets and messages. Set BACKUP_AGE_RECIPIENT or BACKUP_PASSPHRASE_FILE.'
@@ -106,14 +108,33 @@ EN[rows_differ]='The restored rows differ from the backup; the services are not 
 RU[rows_differ]='Восстановленные строки отличаются от копии, службы не запущены. Различия показаны выше.'
 EN[restored]='Restored from %s: checksums match, %s rows in %s tables as in the backup.'
 RU[restored]='Восстановлено из %s: контрольные суммы совпадают, строк %s в таблицах (%s), как в копии.'
-EN[config_kept]='%s exists and stays; the backup holds its own copy. If clients cannot log in, compare the two.'
-RU[config_kept]='%s уже есть и оставлен; в копии лежит свой. Если вход не работает, сравните их.'
+EN[config_kept]='%s exists and stays as it is; the backup holds another copy. If clients cannot log in, compare the two.'
+RU[config_kept]='%s уже есть и остаётся без изменений; в резервной копии лежит другой вариант. Если войти не получается, сравните их.'
 
 t() {
-  local key=$1 language=${LANGUAGE_OF_MESSAGES:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}}
+  local key=$1 language=${LANGUAGE_OF_MESSAGES:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}} text
   shift
   # shellcheck disable=SC2059 # the formats are the messages above
-  if [[ $language == ru* ]]; then printf "${RU[$key]}\n" "$@"; else printf "${EN[$key]}\n" "$@"; fi
+  if [[ $language == ru* ]]; then printf -v text -- "${RU[$key]}" "$@"; else printf -v text -- "${EN[$key]}" "$@"; fi
+  if [[ -t 1 ]]; then wrap 80 <<<"$text"; else printf '%s\n' "$text"; fi
+}
+
+# wrap COLUMNS: breaks long lines of the input between words; further lines of a list item are indented like its first.
+wrap() {
+  local line head indent
+  while IFS= read -r line; do
+    indent=${line%%[! -]*}
+    indent=${indent//-/ }
+    while ((${#line} > $1)); do
+      head=${line:0:$1+1}
+      head=${head% *}
+      # A word that is longer than a line stays whole.
+      if [[ -z ${head// /} || ${#head} -gt $1 ]]; then break; fi
+      printf '%s\n' "$head"
+      line=$indent${line:${#head}+1}
+    done
+    printf '%s\n' "$line"
+  done
 }
 
 # fail KEY ARGUMENT...: prints the message to standard error and ends.

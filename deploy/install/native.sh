@@ -16,10 +16,8 @@ install_all() {
   command -v nginx >/dev/null || [[ -x /usr/sbin/nginx ]] || missing+=(nginx)
   command -v openssl >/dev/null || missing+=(openssl)
   if ! systemctl is-active --quiet konvert-nginx; then
-    check_port 80 HTTP_PORT "$env_file"
-    check_port 443 HTTPS_PORT "$env_file"
-    check_port 8000 GATEWAY_LISTEN "$env_file"
-    check_port 8090 POCKETBASE_PORT "$env_file"
+    local port
+    for port in 80 443 8000 8001 8090; do check_port "$port" port_taken_native; done
   fi
   show_plan
   confirm
@@ -81,7 +79,8 @@ write_config() {
     password=$(random_hex 24)
     (
       umask 077
-      sed -e "s/@SECRET@/$(random_hex 32)/" -e "s/@REDIS_PASSWORD@/$password/" "$deploy/systemd/konvert.env" >"$env_file"
+      sed -e "s/@SECRET@/$(random_hex 32)/" -e "s/@REDIS_PASSWORD@/$password/" \
+        -e "s/@SITE_DOMAIN@/$domain/" "$deploy/systemd/konvert.env" >"$env_file"
     )
   fi
   password=$(sed -n 's/^REDIS_PASSWORD=//p' "$env_file")

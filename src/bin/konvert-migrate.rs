@@ -10,11 +10,13 @@ use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use migrate::document::Document;
 use migrate::export::{self, Hashes};
+use migrate::filter::{Filter, Only};
+use migrate::gone::Gone;
 use migrate::import;
 use migrate::mapping::Mapping;
-use migrate::passes::{Filter, Only};
 use migrate::plan::Plan;
 use migrate::progress::{be_quiet, grouped, say};
+use migrate::spool;
 use migrate::supabase::Supabase;
 use migrate::target::Pocket;
 use migrate::verify::{self, Login};
@@ -227,7 +229,7 @@ impl Job<'_> {
         plan: &Arc<Plan>,
         filter: Filter,
         force: bool,
-        gone: Option<Vec<String>>,
+        gone: Option<Arc<Gone>>,
     ) -> anyhow::Result<bool> {
         let dry_run = self.is_set("dry-run");
         let pocket = if dry_run { None } else { Some(self.pocket().await?) };
@@ -274,18 +276,23 @@ impl Job<'_> {
         if !export::is_complete(&self.folder()) {
             bail!("{} holds no export yet; run `konvert-migrate export` and `import` first", self.folder().display());
         }
-        let (summary, _) = self.export(true).await?;
+        let (mut summary, _) = self.export(true).await?;
         say(&format!(
             "{} rows are new or changed, {} are gone",
             grouped(summary.changed.len() as u64),
             grouped(summary.gone_meanwhile)
         ));
-        if summary.changed.is_empty() && summary.gone.is_empty() {
+        if summary.changed.is_empty() && summary.gone.count == 0 {
             return Ok(true);
         }
         let plan = self.plan()?;
-        let filter = Filter { changed: Some(Arc::new(summary.changed.iter().copied().collect())), only: None };
-        self.import(&plan, filter, true, Some(summary.gone)).await
+        let changed = summary.changed.iter().copied().collect();
+        summary.gone.add_hidden(&plan, &changed)?;
+        let dependents = Arc::new(std::mem::take(&mut summary.gone.dependents));
+        let filter = Filter { changed: Some(Arc::new(changed)), dependents: Some(dependents), only: None };
+        let is_good = self.import(&plan, filter, true, Some(Arc::new(summary.gone))).await?;
+        spool::settle(&self.folder())?;
+        Ok(is_good)
     }
 
     /// One question before the first write.

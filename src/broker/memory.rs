@@ -12,6 +12,7 @@ use crate::channel::INTERNAL;
 use crate::protocol::{ClientInfo, Movement, Payload, Position, Publication};
 use crate::tasks::{self, Task};
 use async_trait::async_trait;
+use bytes::Bytes;
 use channel::StoredChannel;
 use crowd::Crowd;
 use dashmap::DashMap;
@@ -192,6 +193,11 @@ impl Broker for MemoryBroker {
             sink.signal(channel, Publication { offset: 0, at: 0, data, info: Some(info) });
         }
         Ok(())
+    }
+
+    /// There is no other node.
+    async fn send(&self, _node: &str, _message: Bytes) -> Result<bool, BrokerError> {
+        Ok(false)
     }
 
     async fn subscribe(&self, channel: &str) -> Result<(), BrokerError> {

@@ -35,13 +35,14 @@ mod subscriptions;
 pub mod wire;
 
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, new_epoch};
-use crate::channel::INTERNAL;
+use crate::channel::{self, INTERNAL};
 use crate::config::{RedisUrl, Topology};
 use crate::protocol::{ClientInfo, Payload};
 use crate::tasks::{self, Task};
 use crate::tls::Tls;
 use address::Address;
 use async_trait::async_trait;
+use bytes::Bytes;
 use keys::Keys;
 use ledger::{Accounts, Ledger};
 use nodes::Nodes;
@@ -248,6 +249,13 @@ impl Broker for RedisBroker {
         let mut command = redis::cmd(self.scripts.publish_command);
         command.arg(self.keys().live(channel)).arg(wire::signal(&data, &info));
         self.nodes.send(command).await.map(drop)
+    }
+
+    /// Redis answers with the number of receivers: connections to the node that carries the message.
+    async fn send(&self, node: &str, message: Bytes) -> Result<bool, BrokerError> {
+        let mut command = redis::cmd(self.scripts.publish_command);
+        command.arg(self.keys().live(&channel::of_node(node))).arg(wire::node_message(&message));
+        Ok(self.nodes.send(command).await? != Value::Int(0))
     }
 
     async fn subscribe(&self, channel: &str) -> Result<(), BrokerError> {

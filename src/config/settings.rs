@@ -85,7 +85,7 @@ settings! {
     shutdown_timeout: Duration = "10s", "duration", "At a stop, maximum time after drain_delay; remaining clients are then cut off";
 }
 "Connections" {
-    max_connections: Option<usize> = "", "count", "WebSocket connections; further connections get 503; unset: nine tenths of `ulimit -n`, which the gateway raises to the hard limit at the start";
+    max_connections: Option<usize> = "", "count", "Connections of clients, by WebSocket or stream; further connections get 503; unset: nine tenths of `ulimit -n`, which the gateway raises to the hard limit at the start";
     max_connections_per_ip: Limit = "1000", "count or 0", "Sockets of an address (IPv6: of a /64 network), including sockets before the WebSocket handshake; further sockets get 429; 0: no limit";
     max_connections_per_user: Limit = "50", "count or 0", "Connections of a user, on all gateways that share a Redis; further connections are closed with 3504; 0: no limit";
     max_guests_per_ip: Limit = "100", "count or 0", "Guests (connections without a token, where gateway.config.js allows guests) of an address (IPv6: of a /64 network); further guests are closed with 4002; 0: no limit";

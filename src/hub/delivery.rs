@@ -8,7 +8,8 @@ use crate::broker::status_store::UserStatus;
 use crate::protocol::encode::{self, Push};
 use crate::protocol::format::PerFormat;
 use crate::protocol::{ClientInfo, Movement, Position, Publication};
-use std::sync::Arc;
+use bytes::Bytes;
+use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 
 impl Sink for Hub {
@@ -58,6 +59,12 @@ impl Sink for Hub {
             if must_read {
                 self.sync_later(vec![channel]);
             }
+        }
+    }
+
+    fn message(&self, message: Bytes) {
+        if let Some(mailbox) = self.mailbox.get().and_then(Weak::upgrade) {
+            mailbox.message(message);
         }
     }
 

@@ -37,7 +37,7 @@ pub fn own(open: usize, bounded: usize) -> usize {
 /// Sockets that the public listener may hold, by kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shares {
-    /// WebSocket connections.
+    /// Connections of clients.
     pub connections: usize,
     /// Sockets before the WebSocket handshake.
     pub pending: usize,

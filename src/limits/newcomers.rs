@@ -1,4 +1,4 @@
-//! WebSocket connections without a token yet, `max_unauthenticated` at most. Beyond the limit, a new connection displaces
+//! Connections without a token yet, `max_unauthenticated` at most. Beyond the limit, a new connection displaces
 //! the oldest, which is closed with [`codes::DISPLACED`] and may reconnect.
 
 use super::pending::{Displace, Pending, Wait};

@@ -2,16 +2,17 @@
 //! `export.json` and `unmapped.jsonl` are written.
 
 use super::document::{Document, Header, Writer, private};
+use super::gone::Gone;
 use super::hashes;
 use super::mapping::{ACCOUNTS, FILES, HASHES, INDEX, Mapping, SECTIONS};
 use super::progress::{Progress, grouped, say};
 use super::record::Row;
 use super::spool::{Spool, UNMAPPED};
+use super::state::State;
 use super::storage;
 use super::supabase::{PAGE, Supabase};
-use anyhow::{Context, bail, ensure};
-use konvert_gateway::random;
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, ensure};
+use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use std::fs;
@@ -43,19 +44,6 @@ pub enum Hashes {
     Postgres(String),
 }
 
-/// Progress of an export, in `parts/state.json`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-struct State {
-    table: String,
-    source: String,
-    exported_at: String,
-    salt: String,
-    /// Last key of the first pass.
-    last_key: Option<String>,
-    /// Whether the first pass has reached the end.
-    is_read: bool,
-}
-
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
     pub table_rows: u64,
@@ -71,9 +59,9 @@ pub struct Summary {
     /// Hashes of changed keys, for `delta`.
     #[serde(skip)]
     pub changed: Vec<u64>,
-    /// Keys of rows that are gone.
+    /// Rows that are gone, for `delta`.
     #[serde(skip)]
-    pub gone: Vec<String>,
+    pub gone: Gone,
 }
 
 fn table_sections() -> Vec<&'static str> {
@@ -96,7 +84,7 @@ pub async fn run(source: &Supabase, options: &Options, watch: bool) -> anyhow::R
         Some(table) => table.clone(),
         None => source.find_table().await?,
     };
-    let mut state = load_state(&options.folder, &source.url, &table)?;
+    let mut state = State::load(&options.folder, &source.url, &table)?;
     let mut spool = Spool::open(&options.folder, &all_sections())?;
     let mut summary = Summary::default();
     if options.again || watch {
@@ -104,7 +92,7 @@ pub async fn run(source: &Supabase, options: &Options, watch: bool) -> anyhow::R
         state.last_key = None;
     }
     if watch {
-        spool.watch();
+        spool.watch()?;
     }
     let resumed = state.last_key.is_some() && !state.is_read;
     if resumed {
@@ -118,7 +106,7 @@ pub async fn run(source: &Supabase, options: &Options, watch: bool) -> anyhow::R
         }
         summary.rows_per_second = pass(source, options, &mut spool, &mut state, counted, "rows").await?.1;
         state.is_read = true;
-        save_state(&options.folder, &state)?;
+        state.save(&options.folder)?;
     }
     accounts(source, options, &mut spool, &mut summary).await?;
     if options.with_files {
@@ -127,8 +115,7 @@ pub async fn run(source: &Supabase, options: &Options, watch: bool) -> anyhow::R
     if !options.single_pass {
         settle(source, options, &mut spool, &state, &mut summary).await?;
     } else if !resumed {
-        summary.gone = spool.drop_gone(&table_sections())?;
-        summary.gone_meanwhile = summary.gone.len() as u64;
+        drop_gone(options, &mut spool, &table_sections(), &mut summary)?;
     }
     summary.table_rows = spool.total(&table_sections());
     summary.counted_rows = source.count(&table).await?;
@@ -151,15 +138,21 @@ async fn settle(
         let counted = source.count(&state.table).await?;
         spool.begin_pass();
         let (changed, _) = pass(source, options, spool, &mut state, counted, "second pass").await?;
-        let gone = spool.drop_gone(&table_sections())?;
+        let before = summary.gone_meanwhile;
+        drop_gone(options, spool, &table_sections(), summary)?;
         summary.changed_meanwhile += changed;
-        summary.gone_meanwhile += gone.len() as u64;
-        let is_settled = changed == 0 && gone.is_empty();
-        summary.gone.extend(gone);
-        if is_settled {
+        if changed == 0 && summary.gone_meanwhile == before {
             break;
         }
     }
+    Ok(())
+}
+
+/// Forgets the rows that the last pass has not met.
+fn drop_gone(options: &Options, spool: &mut Spool, sections: &[&str], summary: &mut Summary) -> anyhow::Result<()> {
+    let before = summary.gone.count;
+    spool.drop_gone(sections, |section, row| summary.gone.add(&options.mapping, section, row))?;
+    summary.gone_meanwhile += summary.gone.count - before;
     Ok(())
 }
 
@@ -205,7 +198,7 @@ async fn pass(
         state.last_key = Some(last);
         if label == "rows" && saved.elapsed() > SAVE_EVERY {
             spool.flush()?;
-            save_state(&options.folder, state)?;
+            state.save(&options.folder)?;
             saved = Instant::now();
         }
         // A short page may be a server's own limit, so only an empty page is the end.
@@ -236,7 +229,9 @@ async fn accounts(
     for (id, hash) in &hashes {
         spool.put(HASHES, &format!("hash:{id}"), &json!({"id": id, "hash": hash}).to_string())?;
     }
-    Ok(())
+    // The lists are whole, unlike a table that is read in passes; without a source of hashes there is no list.
+    let lists: &[&str] = if matches!(options.hashes, Hashes::None) { &[ACCOUNTS] } else { &[ACCOUNTS, HASHES] };
+    drop_gone(options, spool, lists, summary)
 }
 
 fn write(options: &Options, state: &State, spool: &mut Spool, summary: &Summary) -> anyhow::Result<()> {
@@ -252,44 +247,6 @@ fn write(options: &Options, state: &State, spool: &mut Spool, summary: &Summary)
     spool.read(UNMAPPED, |line| Ok(writeln!(unmapped, "{line}")?))?;
     unmapped.flush()?;
     Ok(())
-}
-
-// ---- the state
-
-fn state_path(folder: &Path) -> PathBuf {
-    folder.join("parts/state.json")
-}
-
-fn load_state(folder: &Path, source: &str, table: &str) -> anyhow::Result<State> {
-    if let Ok(text) = fs::read_to_string(state_path(folder)) {
-        let state: State =
-            serde_json::from_str(&text).context("parts/state.json is unreadable; export into another directory")?;
-        if state.source != source || state.table != table {
-            bail!(
-                "{} holds an export of {} {}; export into another directory",
-                folder.display(),
-                state.source,
-                state.table
-            );
-        }
-        return Ok(state);
-    }
-    fs::create_dir_all(folder.join("parts"))?;
-    let state = State {
-        table: table.to_owned(),
-        source: source.to_owned(),
-        exported_at: super::dates::now(),
-        salt: random::token::<16>(),
-        ..State::default()
-    };
-    save_state(folder, &state)?;
-    Ok(state)
-}
-
-fn save_state(folder: &Path, state: &State) -> anyhow::Result<()> {
-    let part = folder.join("parts/state.json.part");
-    private(&part)?.write_all(serde_json::to_string(state)?.as_bytes())?;
-    Ok(fs::rename(&part, state_path(folder))?)
 }
 
 /// Whether the directory holds a whole export.

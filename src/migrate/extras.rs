@@ -3,9 +3,9 @@
 use super::ids::{derived, target};
 use super::messages::first_date;
 use super::passes::Out;
-use super::people::clip;
 use super::plan::Plan;
 use super::record::Record;
+use super::users::clip;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 

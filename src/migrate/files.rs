@@ -1,9 +1,9 @@
 //! Files: their records and names in PocketBase, and the addresses in messages that name them.
 
+use super::filter::Filter;
 use super::http::decode;
 use super::ids::{compact, derived, sha256_hex, target};
 use super::ledger::Ledger;
-use super::passes::Filter;
 use super::people::Person;
 use super::plan::Plan;
 use super::progress::Progress;

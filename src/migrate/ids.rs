@@ -37,6 +37,14 @@ fn uuid(text: &str) -> Option<String> {
     is_uuid.then(|| text.replace('-', "").to_ascii_lowercase())
 }
 
+/// The inverse of [`target`] for UUIDs: an id with dashes. Ids of a different form stay unchanged.
+pub fn dashed(id: &str) -> String {
+    if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return id.to_owned();
+    }
+    [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-")
+}
+
 /// The id of a record that has none in the old chat, such as a reaction: a hash of its kind and its parts.
 pub fn derived(kind: &str, parts: &[&str]) -> String {
     let mut context = Context::new(&SHA256);
@@ -70,7 +78,9 @@ mod tests {
     #[test]
     fn uuids_lose_their_dashes_and_others_are_hashed_unless_they_fit() {
         assert_eq!(target("0F8FAD5B-D9CB-469F-A165-70867728950E"), "0f8fad5bd9cb469fa16570867728950e");
+        assert_eq!(dashed("0f8fad5bd9cb469fa16570867728950e"), "0f8fad5b-d9cb-469f-a165-70867728950e");
         assert_eq!(target("abcdefghij12345"), "abcdefghij12345");
+        assert_eq!(dashed("abcdefghij12345"), "abcdefghij12345");
         let hashed = target("a/b:c");
         assert!(hashed.starts_with('x') && fits(&hashed) && is_replaced("a/b:c"));
         assert_ne!(hashed, target("a/b:d"));

@@ -1,8 +1,9 @@
 //! The account of an import: what became of every row, and what imported rows have lost.
 
 use super::document::private;
-use super::passes::{Failed, Target};
+use super::passes::Failed;
 use super::progress::grouped;
+use super::steps::Target;
 use anyhow::ensure;
 use serde::Serialize;
 use serde_json::json;

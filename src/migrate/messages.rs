@@ -115,14 +115,12 @@ fn content(
         return Err(format!("the content has {length} characters; PocketBase takes {CONTENT_MAX}"));
     }
     if kind == "poll" {
-        // In PocketBase, the content of a poll's message is the poll's id.
-        return Ok(match plan.polls.get(&super::ids::compact(id)) {
-            Some(poll) => ("poll", poll.clone()),
-            None => {
-                out.repair("messages", &record.key, "type", "the poll is gone; the message is now text");
-                ("text", content)
-            }
-        });
+        // The content stays the text of the poll: question and options.
+        if plan.polls.contains_key(&super::ids::compact(id)) {
+            return Ok(("poll", content));
+        }
+        out.repair("messages", &record.key, "type", "the poll is gone; the message is now text");
+        return Ok(("text", content));
     }
     Ok((kind, plan.files.rewritten(&content).unwrap_or(content)))
 }
@@ -154,36 +152,37 @@ fn mentions(plan: &Plan, record: &Record, out: &mut Out) -> Vec<String> {
 /// Reactions as `{emoji: [users]}`, or as a list of `{emoji, userId}`.
 fn reactions(plan: &Plan, record: &Record, out: &mut Out, message: &str, created: &str) {
     let mut pairs: Vec<(&str, &str)> = Vec::new();
+    let mut repair = |reason: &str| out.repair("reactions", &record.key, "reactions", reason);
     match record.fields.get("reactions") {
         Some(Value::Object(map)) => {
             for (emoji, users) in map {
                 match users.as_array() {
                     Some(users) => pairs.extend(users.iter().filter_map(|user| Some((emoji.as_str(), user.as_str()?)))),
-                    None => {
-                        out.repair("reactions", &record.key, "reactions", &format!("{emoji:?} has no list of users"))
-                    }
+                    None => repair(&format!("{emoji:?} has no list of users")),
                 }
             }
         }
         Some(Value::Array(list)) => {
-            let user = |entry: &Value| {
-                ["userId", "user_id", "user"].iter().find_map(|name| Some(entry.get(name)?.as_str()?.to_owned()))
-            };
             for entry in list {
-                match (entry.get("emoji").and_then(Value::as_str), user(entry)) {
-                    (Some(emoji), Some(user)) => reaction(plan, record, out, (message, created), emoji, &user),
-                    _ => out.repair("reactions", &record.key, "reactions", "an entry without emoji or user"),
+                match pair(entry) {
+                    Some(pair) => pairs.push(pair),
+                    None => repair("an entry without emoji or user"),
                 }
             }
         }
         Some(Value::Null) | None => {}
-        Some(_) => out.repair("reactions", &record.key, "reactions", "no object of emoji"),
+        Some(_) => repair("no object of emoji"),
     }
     pairs.sort_unstable();
     pairs.dedup(); // the same reaction twice is one
     for (emoji, user) in pairs {
         reaction(plan, record, out, (message, created), emoji, user);
     }
+}
+
+fn pair(entry: &Value) -> Option<(&str, &str)> {
+    let user = ["userId", "user_id", "user"].iter().find_map(|name| entry.get(name)?.as_str())?;
+    Some((entry.get("emoji")?.as_str()?, user))
 }
 
 fn reaction(plan: &Plan, record: &Record, out: &mut Out, (message, created): (&str, &str), emoji: &str, user: &str) {

@@ -1,10 +1,11 @@
 //! Rooms, direct rooms, their members and pins.
 
 use super::ids::{compact, derived, target};
-use super::passes::{Out, Target};
-use super::people::clip;
+use super::passes::Out;
 use super::plan::Plan;
 use super::record::Record;
+use super::steps::Target;
+use super::users::clip;
 use serde_json::json;
 
 const NAME_MAX: usize = 200;
@@ -174,7 +175,8 @@ fn pins(plan: &Plan, record: &Record, out: &mut Out, room: &str, created: &str, 
         out.secondary("pins", &id, &record.key, row);
         newest = Some(message);
     }
-    if let Some(message) = newest {
+    if newest.is_some() || out.is_delta {
+        let message = newest.unwrap_or_default();
         let row = json!({"id": room, "pinned_message": message, "created": created, "updated": updated, "amend": true});
         out.push(Target { kind: "pinned", id: room.to_owned(), key: record.key.clone(), row, is_primary: false });
     }

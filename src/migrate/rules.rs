@@ -1,8 +1,8 @@
 //! Access rules for a sample of users: they see their rooms and the public rooms, and no other room of the export.
 
 use super::dates;
-use super::passes::Target;
 use super::plan::Plan;
+use super::steps::Target;
 use super::target::Pocket;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};

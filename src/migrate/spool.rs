@@ -29,8 +29,40 @@ pub struct Spool {
     sections: Vec<(String, BufWriter<File>, u64)>,
     rows: HashMap<u64, Entry, foldhash::fast::FixedState>,
     pass: u8,
-    /// Hashes of the keys that are new or have another value since `watch`.
-    changed: Option<Vec<u64>>,
+    changed: Option<Changed>,
+}
+
+/// Hashes of the keys of new, changed and deleted rows since `watch`, also in the file `parts/changed`: an interrupted
+/// delta has entered the rows already, and the next delta needs the keys.
+struct Changed {
+    hashes: Vec<u64>,
+    file: File,
+}
+
+impl Changed {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let hashes = text.lines().filter_map(|line| u64::from_str_radix(line, 16).ok()).collect();
+        Ok(Self { hashes, file: OpenOptions::new().create(true).append(true).mode(0o600).open(path)? })
+    }
+
+    fn add(&mut self, hash: u64) -> anyhow::Result<()> {
+        self.hashes.push(hash);
+        Ok(writeln!(self.file, "{hash:016x}")?)
+    }
+}
+
+fn changed_path(folder: &Path) -> PathBuf {
+    folder.join("parts/changed")
+}
+
+/// Forgets the changed keys after an import of these rows.
+pub fn settle(folder: &Path) -> anyhow::Result<()> {
+    let path = changed_path(folder);
+    if path.exists() {
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// A 64-bit hash of a key: among a million keys, two are equal with a probability of 3 in 100 million.
@@ -87,13 +119,15 @@ impl Spool {
         self.pass = self.pass.wrapping_add(1);
     }
 
-    /// Collects the keys of changed rows from now on.
-    pub fn watch(&mut self) {
-        self.changed = Some(Vec::new());
+    /// Collects the keys of changed rows from now on, in addition to the keys of an interrupted delta.
+    pub fn watch(&mut self) -> anyhow::Result<()> {
+        let folder = self.folder.parent().context("no folder")?;
+        self.changed = Some(Changed::open(&changed_path(folder))?);
+        Ok(())
     }
 
     pub fn changed(&mut self) -> Vec<u64> {
-        self.changed.take().unwrap_or_default()
+        self.changed.take().map(|changed| changed.hashes).unwrap_or_default()
     }
 
     /// Enters a row. Returns whether the row is new or has another value.
@@ -107,14 +141,14 @@ impl Spool {
             return Ok(false);
         }
         let index = self.sections.iter().position(|(name, ..)| name == section).context("no such section")?;
+        if let Some(changed) = &mut self.changed {
+            changed.add(hash)?;
+        }
         let (_, out, offset) = &mut self.sections[index];
         let line = format!("{{\"key\":{},\"value\":{}}}\n", serde_json::to_string(key)?, one_line(value));
         out.write_all(line.as_bytes())?;
         self.rows.insert(hash, Entry { value: digest, offset: *offset, section: index as u8, pass: self.pass });
         *offset += line.len() as u64;
-        if let Some(changed) = &mut self.changed {
-            changed.push(hash);
-        }
         Ok(true)
     }
 
@@ -125,8 +159,9 @@ impl Spool {
         Ok(())
     }
 
-    /// Forgets the rows of these sections that the last pass has not met. Returns their keys.
-    pub fn drop_gone(&mut self, sections: &[&str]) -> anyhow::Result<Vec<String>> {
+    /// Forgets the rows of these sections that the last pass has not met, and calls `each(section, row)` for them. Their
+    /// keys count as changed.
+    pub fn drop_gone(&mut self, sections: &[&str], mut each: impl FnMut(&str, &Row<'_>)) -> anyhow::Result<()> {
         self.flush()?;
         let (pass, names) = (self.pass, &self.sections);
         let mut gone: Vec<(u8, u64)> = Vec::new();
@@ -138,16 +173,19 @@ impl Spool {
             stays
         });
         gone.sort_unstable();
-        let mut keys = Vec::with_capacity(gone.len());
         for (section, offset) in gone {
-            let mut file = File::open(self.path(&self.sections[usize::from(section)].0))?;
+            let name = &self.sections[usize::from(section)].0;
+            let mut file = File::open(self.path(name))?;
             file.seek(SeekFrom::Start(offset))?;
             let mut line = String::new();
             BufReader::new(file).read_line(&mut line)?;
             let row: Row<'_> = serde_json::from_str(line.trim_end())?;
-            keys.push(row.key.into_owned());
+            each(name, &row);
+            if let Some(changed) = &mut self.changed {
+                changed.add(key_hash(&row.key))?;
+            }
         }
-        Ok(keys)
+        Ok(())
     }
 
     pub fn count(&self, section: &str) -> u64 {

@@ -24,6 +24,14 @@ pub struct Written {
     pub rejected: Vec<Rejected>,
 }
 
+/// Numbers of records.
+#[derive(Debug, Default, Deserialize)]
+pub struct Removed {
+    pub removed: u64,
+    /// Users and rooms with messages written in PocketBase, which stay.
+    pub kept: u64,
+}
+
 #[derive(Debug, Deserialize)]
 pub struct Rejected {
     pub id: String,
@@ -68,10 +76,11 @@ impl Pocket {
         Ok(serde_json::from_value(state["counts"].clone())?)
     }
 
-    /// Writes a JSON array of rows.
-    pub async fn write(&self, collection: &str, rows: Vec<u8>, force: bool) -> anyhow::Result<Written> {
-        let force = if force { "?force=1" } else { "" };
-        checked(&self.http.call(&self.post(&format!("/api/konvert/import/rows/{collection}{force}"), rows)).await?)
+    /// Writes a JSON array of `count` rows.
+    pub async fn write(&self, collection: &str, rows: Vec<u8>, count: usize, force: bool) -> anyhow::Result<Written> {
+        let force = if force { "&force=1" } else { "" };
+        let path = format!("/api/konvert/import/rows/{collection}?rows={count}{force}");
+        checked(&self.http.call(&self.post(&path, rows)).await?)
     }
 
     /// The rows with these ids, as far as there are any.
@@ -79,21 +88,34 @@ impl Pocket {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
+        self.found(collection, &json!({"ids": ids, "columns": columns})).await
+    }
+
+    /// The rows with one of the values in `column`.
+    pub async fn read_where(
+        &self,
+        collection: &str,
+        column: &str,
+        values: &[&str],
+        columns: &[&str],
+    ) -> anyhow::Result<Vec<Value>> {
+        self.found(collection, &json!({"column": column, "ids": values, "columns": columns})).await
+    }
+
+    async fn found(&self, collection: &str, body: &Value) -> anyhow::Result<Vec<Value>> {
         #[derive(Deserialize)]
         struct Found {
             rows: Vec<Value>,
         }
-        let body = json!({"ids": ids, "columns": columns}).to_string();
-        let found: Found =
-            checked(&self.http.call(&self.post(&format!("/api/konvert/import/read/{collection}"), body)).await?)?;
+        let call = self.post(&format!("/api/konvert/import/read/{collection}"), body.to_string());
+        let found: Found = checked(&self.http.call(&call).await?)?;
         Ok(found.rows)
     }
 
-    /// Removes imported records; `body` as the route `remove` describes it. Returns their number.
-    pub async fn remove(&self, collection: &str, body: &Value) -> anyhow::Result<u64> {
-        let call = self.post(&format!("/api/konvert/import/remove/{collection}"), body.to_string());
-        let answer: Value = checked(&self.http.call(&call).await?)?;
-        Ok(answer["removed"].as_u64().unwrap_or(0))
+    /// Removes imported records by their ids.
+    pub async fn remove(&self, collection: &str, ids: &[&str]) -> anyhow::Result<Removed> {
+        let body = json!({"ids": ids}).to_string();
+        checked(&self.http.call(&self.post(&format!("/api/konvert/import/remove/{collection}"), body)).await?)
     }
 
     pub async fn file(&self, meta: &Value, content: Vec<u8>) -> anyhow::Result<()> {

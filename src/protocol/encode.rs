@@ -1,6 +1,6 @@
 //! Replies and pushes as frames, in the format of the receiver.
 
-use super::codes::UnsubscribeCode;
+use super::codes::{Disconnect, UnsubscribeCode};
 use super::format::{Encoding, Format};
 use super::frame::{Composer, Frame};
 use super::{ClientInfo, Movement, Publication, Reply, json, protobuf};
@@ -34,6 +34,16 @@ pub fn push(format: Format, channel: &str, push: &Push<'_>) -> Frame {
     match format.encoding() {
         Encoding::Json => json::write_push(composer.out(), channel, push),
         Encoding::Protobuf => protobuf::write_push(composer.out(), channel, push),
+    }
+    composer.finish()
+}
+
+/// The push that ends a stream, in place of a WebSocket's close frame.
+pub fn disconnect(format: Format, reason: Disconnect) -> Frame {
+    let mut composer = Composer::new(format, 96);
+    match format.encoding() {
+        Encoding::Json => json::write_disconnect(composer.out(), reason),
+        Encoding::Protobuf => protobuf::write_disconnect(composer.out(), reason),
     }
     composer.finish()
 }

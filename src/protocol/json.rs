@@ -5,7 +5,7 @@ mod decode;
 
 pub(super) use decode::{Envelopes, envelopes, or_default, pongs, raw, text};
 
-use super::codes::{ErrorCode, UnsubscribeCode};
+use super::codes::{Disconnect, ErrorCode, UnsubscribeCode};
 use super::encode::{Push, VERSION};
 use super::{ClientInfo, Movement, Publication, Reply};
 use serde::Serialize;
@@ -66,6 +66,18 @@ pub(super) fn write_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
     out.extend_from_slice(b"}}");
 }
 
+/// The push that ends a stream.
+pub(super) fn write_disconnect(out: &mut Vec<u8>, Disconnect { code, reason }: Disconnect) {
+    #[derive(Serialize)]
+    struct End {
+        code: u16,
+        reason: &'static str,
+    }
+    out.extend_from_slice(br#"{"push":{"disconnect":"#);
+    write_json(out, &End { code, reason });
+    out.extend_from_slice(b"}}");
+}
+
 /// The reply to the command with this id.
 pub(super) fn write_reply(out: &mut Vec<u8>, id: u32, reply: &Reply) {
     out.extend_from_slice(br#"{"id":"#);
@@ -88,10 +100,16 @@ fn write_content(out: &mut Vec<u8>, reply: &Reply) {
                 ttl: Option<u32>,
                 ping: u32,
                 pong: bool,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                session: Option<&'a str>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                node: Option<&'a str>,
             }
             out.extend_from_slice(br#""connect":"#);
-            let &super::ConnectReply { ref client, ttl, ping } = connect;
-            write_json(out, &Connect { client, version: VERSION, expires: ttl.is_some(), ttl, ping, pong: true });
+            let &super::ConnectReply { ref client, ttl, ping, ref stream } = connect;
+            let (session, node) = stream.as_ref().map(|it| (&*it.session, &*it.node)).unzip();
+            let (version, expires) = (VERSION, ttl.is_some());
+            write_json(out, &Connect { client, version, expires, ttl, ping, pong: true, session, node });
         }
         Reply::Subscribe(subscribe) => {
             out.extend_from_slice(br#""subscribe":{"recoverable":true,"positioned":true,"epoch":"#);

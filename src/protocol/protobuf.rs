@@ -5,4 +5,4 @@ mod decode;
 mod encode;
 
 pub(super) use decode::{is_push_of, next_envelope, pongs};
-pub(super) use encode::{write_push, write_reply};
+pub(super) use encode::{write_disconnect, write_push, write_reply};

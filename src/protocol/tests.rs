@@ -62,6 +62,12 @@ fn client(user: &str, client: &str) -> ClientInfo {
     ClientInfo { user: user.into(), client: client.into() }
 }
 
+/// The reply to `connect`; for a stream with session and node.
+fn connected(ttl: Option<u32>, stream: Option<(&str, &str)>) -> Reply {
+    let address = |(session, node): (&str, &str)| StreamAddress { session: session.into(), node: node.into() };
+    Reply::Connect(ConnectReply { client: "c1".into(), ttl, ping: 25, stream: stream.map(address) })
+}
+
 /// The golden replies and pushes, by name.
 fn made(format: Format) -> Vec<(&'static str, Frame)> {
     let message = || publication(7, r#"{"action":"create"}"#, None);
@@ -73,8 +79,9 @@ fn made(format: Format) -> Vec<(&'static str, Frame)> {
     let reply = |id, reply: Reply| encode::reply(format, id, &reply);
     let push = |channel: &str, push: Push| encode::push(format, channel, &push);
     vec![
-        ("connect", reply(1, Reply::Connect(ConnectReply { client: "c1".into(), ttl: Some(3600), ping: 25 }))),
-        ("connect as a guest", reply(1, Reply::Connect(ConnectReply { client: "c1".into(), ttl: None, ping: 25 }))),
+        ("connect", reply(1, connected(Some(3600), None))),
+        ("connect as a guest", reply(1, connected(None, None))),
+        ("connect over a stream", reply(1, connected(Some(3600), Some(("s1", "n1"))))),
         ("subscribe", reply(2, subscribe(None, vec![]))),
         ("subscribe recovered", reply(3, subscribe(Some(true), vec![message()]))),
         ("subscribe not recovered", reply(4, subscribe(Some(false), vec![]))),
@@ -95,6 +102,7 @@ fn made(format: Format) -> Vec<(&'static str, Frame)> {
         ("join", push("room:a", Push::Movement(Movement::Join, &client("u1", "c1")))),
         ("leave", push("room:a", Push::Movement(Movement::Leave, &client("u1", "c1")))),
         ("unsubscribe push", push("room:a", Push::Unsubscribe(codes::INSUFFICIENT_STATE))),
+        ("disconnect push", encode::disconnect(format, codes::SLOW)),
         ("server ping", encode::ping(format)),
     ]
 }

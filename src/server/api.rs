@@ -2,8 +2,9 @@
 
 pub mod methods;
 
+use super::body::discard;
 use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
-use super::signed::{SignedRequests, discard};
+use super::signed::SignedRequests;
 use crate::signature::{MAX_SKEW, VerifiedSignature};
 use hyper::body::{Body, Incoming};
 use hyper::{Request, StatusCode};

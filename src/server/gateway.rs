@@ -4,7 +4,7 @@ use super::StartError;
 use super::admin::Admin;
 use super::api::Api;
 use super::api::methods::Methods;
-use super::handshake::Handshakes;
+use super::entrance::Entrance;
 use super::hooks::Hooks;
 use super::public::Public;
 use super::signed::SignedRequests;
@@ -19,7 +19,8 @@ use crate::channel::CONTROL;
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::control::Control;
-use crate::hub::{Hub, Watcher};
+use crate::hub::{Hub, Mailbox, Watcher};
+use crate::inboxes::Inboxes;
 use crate::limits::Limits;
 use crate::limits::addresses::Addresses;
 use crate::members::presence::Presence;
@@ -69,7 +70,7 @@ impl Gateway {
         let methods = self.methods();
         Public::new(
             Arc::clone(&self.services),
-            Handshakes::new(Arc::clone(&self.services), connections, addresses, clients.clone(), shutdown),
+            Entrance::new(Arc::clone(&self.services), connections, addresses, clients.clone(), shutdown),
             Hooks::new(config, self.relay.clone(), metrics.clone(), Arc::clone(&signed)),
             Api { methods, signed },
         )
@@ -158,6 +159,9 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
         metrics: metrics.clone(),
     });
     let updates = Updates::new(Arc::new(pocketbase.clone()), metrics.clone());
+    let inboxes = Arc::<Inboxes>::default();
+    let mailbox: Weak<Inboxes> = Arc::downgrade(&inboxes);
+    tasks.push(hub.receive(inboxes.node(), mailbox as Weak<dyn Mailbox>));
     let control =
         Arc::new(Control { revocation, updates: Arc::clone(&updates), connections: Arc::clone(&connections), changes });
     let watcher: Weak<Control> = Arc::downgrade(&control);
@@ -175,6 +179,7 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
         updates,
         broker,
         hub,
+        inboxes,
         presence,
         statuses,
         relay_start,

@@ -1,7 +1,8 @@
 //! Intake of the hooks' events: signed requests of PocketBase's hooks, passed to the relay.
 
+use super::body::discard;
 use super::respond::{Answer, STOPPED_PAUSE, json, retry_after};
-use super::signed::{SignedRequests, discard};
+use super::signed::SignedRequests;
 use crate::config::Config;
 use crate::event::Events;
 use crate::limits::replays::Replays;

@@ -1,11 +1,27 @@
 //! HTTP answers of both listeners: JSON bodies, and a common format for errors.
 
+use crate::stream::ClientStream;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 pub type Answer = Response<Full<Bytes>>;
+
+/// Result of a request.
+pub enum Outcome {
+    Answer(Answer),
+    /// The socket leaves HTTP without an answer of hyper's: the function gets it, and writes the response itself.
+    TakeOver(TakeOver),
+}
+
+pub type TakeOver = Box<dyn FnOnce(ClientStream) + Send>;
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
+}
 
 pub fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));

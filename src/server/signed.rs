@@ -1,25 +1,20 @@
 //! Signed requests, of PocketBase's hooks and of back ends: reads the body within limits and verifies the signature.
 
+use super::body::{self, Unreadable};
 use super::respond::{Answer, STOPPED_PAUSE, STOPPING, refused, retry_after};
 use crate::config::{BasePath, Config};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::signature::{SIGNATURE, Signer, TIMESTAMP, VerifiedSignature};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-
-/// Limits on reading a refused body: bytes and time.
-const DISCARDED: usize = 32 * 1024 * 1024;
-const DISCARDING: Duration = Duration::from_secs(1);
 
 pub struct SignedRequests {
     signer: Signer,
@@ -54,15 +49,14 @@ impl SignedRequests {
 
     /// Reads a body of at most `max_hook_size`, within `request_timeout`.
     pub async fn read(&self, body: Incoming) -> Result<Bytes, Box<Answer>> {
-        match timeout(self.timeout, Limited::new(body, self.body_max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(self.too_large()),
-            Ok(Err(_)) => Err(Box::new(self.refuse(StatusCode::BAD_REQUEST, "incomplete", "the body ended early"))),
-            Err(_) => {
-                let slow = "the body took longer than request_timeout";
-                Err(Box::new(self.refuse(StatusCode::REQUEST_TIMEOUT, "request_timeout", slow)))
-            }
-        }
+        body::read(body, self.body_max, self.timeout).await.map_err(|unreadable| {
+            let (status, message) = match unreadable {
+                Unreadable::TooLarge => return self.too_large(),
+                Unreadable::Incomplete => (StatusCode::BAD_REQUEST, "the body ended early"),
+                Unreadable::TimedOut => (StatusCode::REQUEST_TIMEOUT, "the body took longer than request_timeout"),
+            };
+            Box::new(self.refuse(status, unreadable.reason(), message))
+        })
     }
 
     pub fn verify(&self, parts: &Parts, body: &[u8]) -> Result<VerifiedSignature, Box<Answer>> {
@@ -90,21 +84,4 @@ impl SignedRequests {
         self.metrics.hooks_refused.with_label_values(&[reason]).inc();
         refused(status, reason, message)
     }
-}
-
-/// Reads the rest of a refused body, within limits: closing the connection while the caller is still writing would
-/// reset it and lose the answer.
-pub async fn discard(mut body: Incoming) {
-    let reading = async {
-        let mut left = DISCARDED;
-        while let Some(Ok(frame)) = body.frame().await {
-            let size = frame.data_ref().map_or(0, Bytes::len);
-            if size > left {
-                return;
-            }
-            left -= size;
-        }
-    };
-    // A caller that is too slow may miss the answer.
-    let _ = timeout(DISCARDING, reading).await;
 }

@@ -17,7 +17,8 @@ impl Session {
             return Err(codes::BAD_REQUEST_FRAME.into());
         }
         self.state = AuthState::Failed;
-        self.newcomer.iter().for_each(|newcomer| newcomer.keep());
+        self.newcomer.iter().for_each(|newcomer| newcomer.place.keep());
+        let stream = self.newcomer.as_mut().and_then(|newcomer| newcomer.stream.take());
         let authenticated = self.authenticate(token, clock, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
         self.enter_connection_limit(deadline).await?;
@@ -26,7 +27,7 @@ impl Session {
             self.services.statuses.enter(connection, deadline).await;
         }
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
-        Ok(Reply::Connect(ConnectReply { client: self.client.to_string(), ttl, ping }))
+        Ok(Reply::Connect(ConnectReply { client: self.client.to_string(), ttl, ping, stream }))
     }
 
     fn fail(&mut self) {

@@ -2,6 +2,7 @@
 
 use super::closing::ConnectionEnd;
 use super::line::Line;
+use super::reader::Arrival;
 use crate::protocol::codes;
 use crate::protocol::decode::ClientFrame;
 use crate::protocol::format::Encoding;
@@ -30,7 +31,7 @@ pub(super) struct Backlog {
 
 pub(super) enum Arrived {
     Frame(ClientFrame),
-    /// A ping or pong of the WebSocket protocol, which costs as much as a command.
+    /// A ping or pong of the WebSocket protocol, or surplus bytes of a stream: each costs as much as a command.
     Control,
 }
 
@@ -45,25 +46,16 @@ impl Backlog {
         self.end.is_none() && self.held < BACKLOG
     }
 
-    /// Takes a message or the error of a read. A pong takes effect at once. An error is a sign of life as well: a client
-    /// that closes without reading everything resets the connection.
-    pub fn take<F: Future<Output = ()>>(&mut self, message: Result<Message, Error>, line: &Line<'_, F>) {
+    /// Takes an arrival. A pong takes effect at once. An error is a sign of life as well: a client that closes without
+    /// reading everything resets the connection.
+    pub fn take<F: Future<Output = ()>>(&mut self, arrival: Arrival, line: &Line<'_, F>) {
         line.record_activity();
-        let encoding = line.writing.outbox.format().encoding();
-        let arrived = match message {
-            Ok(Message::Text(text)) if encoding == Encoding::Json => Ok(Arrived::Frame(ClientFrame::Json(text))),
-            Ok(Message::Binary(bytes)) if encoding == Encoding::Protobuf => {
-                Ok(Arrived::Frame(ClientFrame::Protobuf(bytes)))
-            }
-            // tungstenite answers pings itself, with its next read.
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Arrived::Control),
-            Ok(Message::Close(_)) => Err(ConnectionEnd::Client),
-            Ok(Message::Text(_) | Message::Binary(_)) => {
-                let kind = if encoding == Encoding::Json { "binary" } else { "text" };
-                line.services.metrics.bad_frames.with_label_values(&[kind]).inc();
-                Err(codes::BAD_REQUEST_FRAME.into())
-            }
-            Err(error) => Err(ConnectionEnd::of(&error, line.services)),
+        let arrived = match arrival {
+            Arrival::Message(message) => of_websocket(message, line),
+            Arrival::Commands(frame) => Ok(Arrived::Frame(frame)),
+            Arrival::Surplus => Ok(Arrived::Control),
+            Arrival::Overflow => Err(codes::FLOOD.into()),
+            Arrival::Hangup => Err(ConnectionEnd::Gone),
         };
         match arrived {
             Ok(Arrived::Frame(frame)) if line.clock.with(|timing| timing.arrived(&frame)) => {
@@ -91,5 +83,25 @@ impl Backlog {
     /// Whether the client has been gone for so long that the waiting messages are no longer handled.
     pub fn is_out_of_time(&self, patience: Duration) -> bool {
         self.end.as_ref().is_some_and(|(_, at)| at.elapsed() >= patience)
+    }
+}
+
+/// A message of a WebSocket, or the end of the connection.
+fn of_websocket<F>(message: Result<Message, Error>, line: &Line<'_, F>) -> Result<Arrived, ConnectionEnd> {
+    let encoding = line.writing.outbox.format().encoding();
+    match message {
+        Ok(Message::Text(text)) if encoding == Encoding::Json => Ok(Arrived::Frame(ClientFrame::Json(text))),
+        Ok(Message::Binary(bytes)) if encoding == Encoding::Protobuf => {
+            Ok(Arrived::Frame(ClientFrame::Protobuf(bytes)))
+        }
+        // tungstenite answers pings itself, with its next read.
+        Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Arrived::Control),
+        Ok(Message::Close(_)) => Err(ConnectionEnd::Client),
+        Ok(Message::Text(_) | Message::Binary(_)) => {
+            let kind = if encoding == Encoding::Json { "binary" } else { "text" };
+            line.services.metrics.bad_frames.with_label_values(&[kind]).inc();
+            Err(codes::BAD_REQUEST_FRAME.into())
+        }
+        Err(error) => Err(ConnectionEnd::of(&error, line.services)),
     }
 }

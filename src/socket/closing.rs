@@ -1,6 +1,6 @@
 //! The end of a connection: its reason, and the closing handshake.
 
-use super::reading::MessageReader;
+use super::reader::Reader;
 use crate::protocol::codes::{self, Disconnect};
 use crate::session::Services;
 use std::io::{self, ErrorKind};
@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
-use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 /// Maximum time for each step of closing a connection: writing the rest, and waiting for the client's end.
@@ -59,8 +58,8 @@ impl ConnectionEnd {
     }
 }
 
-/// Writes the queue and the close frame, and gives the client a moment to read them.
-pub(super) async fn close(mut reader: MessageReader, end: ConnectionEnd) {
+/// Writes the queue and the reason of the end, and gives the client a moment to read them.
+pub(super) async fn close(mut reader: Reader, end: ConnectionEnd) {
     let (stream, outbox) = (Arc::clone(reader.stream()), Arc::clone(reader.outbox()));
     // Frames that were queued before the end, such as an error reply, still leave.
     outbox.close(codes::SHUTDOWN);
@@ -68,17 +67,19 @@ pub(super) async fn close(mut reader: MessageReader, end: ConnectionEnd) {
         ConnectionEnd::Gone => return outbox.hang_up(),
         // The answer to the client's own close frame waits to be written.
         ConnectionEnd::Client => reader.answer_close(),
-        ConnectionEnd::Violation(code, reason) => reader.close(CloseFrame { code, reason: reason.into() }),
+        ConnectionEnd::Violation(code, reason) => reader.reject(code, reason),
         ConnectionEnd::Disconnect(reason) => {
             if reason == codes::SLOW {
                 outbox.abort(reason);
             }
-            reader.close(CloseFrame { code: reason.code.into(), reason: reason.reason.into() })
+            reader.end(reason)
         }
     };
     if let Err(error) = queued {
         tracing::trace!(%error, "the client closed first");
     }
+    // The inbox of a stream ends here: later commands are refused.
+    drop(reader);
     let _ = timeout(CLOSING, async {
         outbox.flush();
         while !outbox.is_empty() {

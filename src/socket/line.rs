@@ -1,7 +1,7 @@
 //! A connection without the session: reads, writes, pings, and ends on time.
 
 use super::closing::ConnectionEnd;
-use super::reading::MessageReader;
+use super::reader::{Arrival, Reader};
 use super::writing::{Progress, Writing};
 use crate::connection::Connection;
 use crate::protocol::{codes, encode};
@@ -11,12 +11,10 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::time::{Instant, Sleep};
-use tungstenite::Message;
-use tungstenite::error::Error;
 
 /// The parts of a connection beside the session.
 pub(super) struct Line<'a, F> {
-    pub reader: &'a mut MessageReader,
+    pub reader: &'a mut Reader,
     pub writing: Writing,
     pub clock: &'a Clock,
     pub services: &'a Services,
@@ -30,14 +28,14 @@ pub(super) struct Line<'a, F> {
 impl<F: Future<Output = ()>> Line<'_, F> {
     /// Waits for the next event and handles it: read, write, ping, or end the connection. Returns a message that has
     /// arrived; reads only with `may_read`. Safe to cancel.
-    pub async fn attend(&mut self, may_read: bool) -> Result<Option<Result<Message, Error>>, ConnectionEnd> {
+    pub async fn attend(&mut self, may_read: bool) -> Result<Option<Arrival>, ConnectionEnd> {
         // Fields are used in place: each variable would enlarge the future of every idle connection.
         let next = self.clock.with(|timing| timing.next());
         if self.tick.deadline() != next {
             self.tick.as_mut().reset(next);
         }
         tokio::select! {
-            message = poll_fn(|cx| self.reader.poll_next(cx)), if may_read => return Ok(Some(message)),
+            arrival = poll_fn(|cx| self.reader.poll_next(cx)), if may_read => return Ok(Some(arrival)),
             progress = self.writing.step(self.services) => match progress {
                 Ok(Progress::Changed) => {}
                 Ok(Progress::Moved) => {

@@ -5,6 +5,7 @@
 //   backend.adapter(): an adapter without a login
 //   backend.promote(userId, role): gives a role, as an operator does
 //   backend.password: the password of all users
+//   backend.favorites, backend.friendRequest: texts that the backend writes itself, if it does
 //
 // `differences` are tests that replace those of the same title, for a backend that keeps less of the contract: what
 // it does instead, mostly a typed error.
@@ -250,6 +251,7 @@ export function contract(name, start, differences = {}) {
           [invitation.type, invitation.roomName, invitation.fromUserId],
           ["room_invite", "Hall", anna.id],
         );
+        assert.match(invitation.content, /added you to “Hall”$/);
       });
       test("inviteToRoom refuses members of a private room, and strangers", async () => {
         await assert.rejects(boris.adapter.inviteToRoom(room.id, vera.id), refused("forbidden"));
@@ -259,6 +261,20 @@ export function contract(name, start, differences = {}) {
         const { room: hall } = await anna.adapter.createRoom("Hall", "public");
         await anna.adapter.deleteRoom(hall.id);
         await assert.rejects(anna.adapter.getRoom(hall.id), refused("not_found"));
+      });
+      test("deleteRoom of a direct room hides it for the caller only, also for its creator", async () => {
+        const [one, two] = [await backend.user("one"), await backend.user("two")];
+        const { dm } = await one.adapter.createDirectMessage(two.id);
+        await one.adapter.sendDMMessage(dm.id, "keep this", "text");
+        await one.adapter.deleteRoom(dm.id);
+        assert.ok(!(await one.adapter.getRooms()).rooms.some(({ id }) => id === dm.id), "hidden for the caller");
+        const { messages } = await two.adapter.getMessages(dm.id, 10);
+        assert.deepEqual(
+          messages.map(({ content }) => content),
+          ["keep this"],
+        );
+        assert.ok((await two.adapter.getDirectMessages()).dms.some(({ id }) => id === dm.id));
+        await assert.rejects(vera.adapter.deleteRoom(dm.id), refused("not_found"));
       });
       test("deleteRoom refuses members", () => assert.rejects(boris.adapter.deleteRoom(room.id), refused("forbidden")));
       test("pinMessage and unpinMessage keep several pins", async () => {
@@ -325,6 +341,7 @@ export function contract(name, start, differences = {}) {
       test("getOrCreateFavorites makes one room that nobody else enters", async () => {
         const [one, two] = [await anna.adapter.getOrCreateFavorites(), await anna.adapter.getOrCreateFavorites()];
         assert.deepEqual([one.room.id, one.room.is_favorites], [two.room.id, true]);
+        assert.equal(one.room.name, backend.favorites ?? "Favourites");
         await assert.rejects(anna.adapter.inviteToRoom(one.room.id, boris.id), refused("forbidden"));
         await assert.rejects(guest.getOrCreateFavorites(), refused("unauthorized"));
       });
@@ -605,8 +622,9 @@ export function contract(name, start, differences = {}) {
         const found = achievements.find(({ id }) => id === earned);
         assert.deepEqual([found.progress, found.max_progress, typeof found.unlocked_at], [1, 1, "string"]);
       });
-      test("unlockAchievement refuses what is not earned, and unknown ones", async () => {
+      test("unlockAchievement refuses what is not earned, what the server cannot check, and unknown ones", async () => {
         await assert.rejects(vera.adapter.unlockAchievement("magnet"), refused("forbidden"));
+        await assert.rejects(vera.adapter.unlockAchievement("perfect_taste"), refused("unsupported"));
         await assert.rejects(anna.adapter.unlockAchievement("no-such"), refused("not_found"));
       });
       test("getAchievements refuses a guest and strangers", async () => {
@@ -629,7 +647,9 @@ export function contract(name, start, differences = {}) {
           ],
         );
         const { message: shown } = await boris.adapter.getMessage(poll.message_id);
-        assert.deepEqual([shown.type, shown.content], ["poll", poll.id]);
+        assert.deepEqual([shown.type, shown.content], ["poll", "📊 When?\n\n1. Monday\n2. Friday"]);
+        assert.equal((await boris.adapter.getPoll(shown.id)).poll.question, "When?", "found by its message");
+        assert.equal((await boris.adapter.votePoll(shown.id, 0)).poll.my_vote, 0);
         assert.equal((await boris.adapter.votePoll(poll.id, null)).poll.my_vote, undefined);
       });
       test("an anonymous poll names nobody but oneself", async () => {
@@ -662,8 +682,118 @@ export function contract(name, start, differences = {}) {
         await assert.rejects(one.adapter.markNotificationAsRead(notifications[0].id), refused("not_found"));
         await assert.rejects(one.adapter.deleteNotification(notifications[0].id), refused("not_found"));
         await two.adapter.deleteNotification(notifications[0].id);
+        await two.adapter.deleteNotification(notifications[0].id);
         assert.deepEqual((await two.adapter.getNotifications()).notifications, []);
         await assert.rejects(guest.getNotifications(), refused("unauthorized"));
+      });
+    });
+
+    describe("notifications of friend requests", () => {
+      test("a notification names the request, and goes with the answer", async () => {
+        const [one, two] = [await backend.user("one"), await backend.user("two")];
+        await one.adapter.sendFriendRequest(two.id);
+        const [note] = (await two.adapter.getNotifications()).notifications;
+        const { requests } = await two.adapter.getFriendRequests();
+        assert.equal(note.requestId, requests[0].id);
+        assert.match(note.content, backend.friendRequest ?? /wants to be your friend$/);
+        await two.adapter.acceptFriendRequest(note.requestId);
+        await two.adapter.deleteNotification(note.id); // deleted with the request already
+        assert.ok(!(await two.adapter.getNotifications()).notifications.some(({ id }) => id === note.id));
+      });
+      test("a request that is taken back takes its notification along", async () => {
+        const [one, two] = [await backend.user("one"), await backend.user("two")];
+        await one.adapter.sendFriendRequest(two.id);
+        await one.adapter.removeFriend(two.id);
+        assert.deepEqual((await two.adapter.getNotifications()).notifications, []);
+      });
+    });
+
+    describe("accounts", () => {
+      test("changePassword ends other logins and keeps this one", async () => {
+        const user = await backend.user("careful");
+        const other = backend.adapter();
+        await other.signin(user.email, backend.password);
+        await user.adapter.changePassword(backend.password, "a-new-password");
+        assert.equal((await user.adapter.getMe()).user.id, user.id);
+        await assert.rejects(other.getMe(), refused("unauthorized"));
+        assert.equal((await other.signin(user.email, "a-new-password")).user.id, user.id);
+      });
+      test("changePassword refuses a wrong old password and a short new one", async () => {
+        await assert.rejects(vera.adapter.changePassword("wrong", "a-new-password"), refused("invalid"));
+        await assert.rejects(vera.adapter.changePassword(backend.password, "short"), refused("invalid"));
+      });
+      test("deleteUser deletes the own account; messages stay, rooms get another owner", async () => {
+        const [one, two] = [await backend.user("one"), await backend.user("two")];
+        const { room: hall } = await one.adapter.createRoom("Hall", "private", [two.id]);
+        const { message: last } = await one.adapter.sendMessage(hall.id, "farewell");
+        await one.adapter.deleteUser(one.id);
+        assert.equal(one.adapter.currentUserId(), null);
+        await assert.rejects(one.adapter.signin(one.email, backend.password), refused("unauthorized"));
+        assert.equal((await two.adapter.getMessage(last.id)).message.content, "farewell");
+        assert.equal((await two.adapter.getRoom(hall.id)).room.my_role, "owner");
+        await two.adapter.renameRoom(hall.id, "Mine now");
+      });
+      test("deleteUser by an admin, and refused for others", async () => {
+        const [admin, other, second] = await Promise.all(["admin", "other", "second"].map((p) => backend.user(p)));
+        await Promise.all([admin, second].map(({ id }) => backend.promote(id, "admin")));
+        await assert.rejects(anna.adapter.deleteUser(other.id), refused("forbidden"));
+        await assert.rejects(admin.adapter.deleteUser(second.id), refused("forbidden"));
+        await admin.adapter.deleteUser(other.id);
+        await assert.rejects(anna.adapter.getUserById(other.id), refused("not_found"));
+      });
+    });
+
+    describe("guests", () => {
+      // With own tests of a refusal, or about this device only.
+      const ELSEWHERE = [
+        ...["close", "currentUserId", "onAuthChange", "connectionState", "onConnectionState", "metrics"],
+        ...["getPendingMessages", "discardMessage", "retryMessage", "sendTyping"],
+        ...["signup", "signin", "signout", "confirmEmailChange"],
+      ];
+      nodeTest("every method refuses a guest", async () => {
+        const picture = file(PIXEL, "me.png", "image/png");
+        const attachment = { name: "x", url: "http://127.0.0.1/x" };
+        const calls = {
+          ...{
+            getMe: [],
+            refreshToken: [],
+            getRooms: [],
+            getDirectMessages: [],
+            getFriends: [],
+            getFriendRequests: [],
+          },
+          ...{ getNotifications: [], getAchievements: [], getOrCreateFavorites: [], getStatus: [] },
+          ...{ searchUsers: ["a"], getUserById: [anna.id], updateUserProfile: [{ display_name: "x" }] },
+          ...{ updateUserRole: [anna.id, "vip"], banUser: [anna.id, 1], unbanUser: [anna.id], muteUser: [anna.id, 1] },
+          ...{ unmuteUser: [anna.id], blockUser: [anna.id], unblockUser: [anna.id], uploadAvatar: [picture] },
+          ...{ changePassword: ["old", "new"], changeEmail: ["x@example.com"], deleteUser: [anna.id] },
+          ...{ getRoom: [room.id], createRoom: ["Hall", "private"], renameRoom: [room.id, "x"], joinRoom: [room.id] },
+          ...{ leaveRoom: [room.id], inviteToRoom: [room.id, vera.id], deleteRoom: [room.id] },
+          ...{ pinMessage: [room.id, message.id], unpinMessage: [room.id, message.id], markAsRead: [room.id] },
+          ...{ getMembers: [room.id], removeMember: [room.id, boris.id], setMemberRole: [room.id, boris.id, "member"] },
+          ...{ muteRoom: [room.id, true], getMessages: [room.id, 10], getMessage: [message.id] },
+          ...{ sendMessage: [room.id, "hm", "text"], editMessage: [message.id, "hm"], deleteMessage: [message.id] },
+          ...{ addReaction: [message.id, "👍"], removeReaction: [message.id, "👍"] },
+          ...{ forwardMessage: [message.id, room.id], searchMessages: ["first"], getAttachmentUrl: [attachment] },
+          ...{ createDirectMessage: [anna.id], getDMMessages: [room.id, 10], sendDMMessage: [room.id, "hm", "text"] },
+          ...{ hideDirectMessage: [room.id], sendFriendRequest: [anna.id], acceptFriendRequest: ["request00000000"] },
+          ...{ rejectFriendRequest: ["request00000000"], removeFriend: [anna.id], updatePublicKey: ["key"] },
+          ...{ getRoomKey: [room.id], getRoomKeys: [room.id], saveRoomKeys: [room.id, { [anna.id]: "a" }] },
+          ...{ unlockAchievement: ["first_message"], createPoll: [room.id, "When?", ["a", "b"]] },
+          ...{ getPoll: [message.id], votePoll: [message.id, 0], markNotificationAsRead: ["note00000000000"] },
+          ...{ deleteNotification: ["note00000000000"], setStatus: ["away"], setIdle: [true] },
+          ...{ getStatuses: [[anna.id]], presence: [room.id], uploadFile: [picture, "x.png"] },
+          ...{ deleteFile: ["x.png"], getFileUrl: ["x.png"], subscribeToRoom: [room.id, () => {}] },
+          ...{ subscribeToUserStatus: [anna.id, () => {}], subscribeToRoomUpdates: [() => {}], subscribeToUser: [{}] },
+        };
+        const methods = Object.keys(guest).filter((name) => typeof guest[name] === "function");
+        const missing = methods.filter((name) => !(name in calls) && !ELSEWHERE.includes(name));
+        assert.deepEqual(missing, [], "each method of the adapter is called here, or named as tested elsewhere");
+        for (const [name, values] of Object.entries(calls)) {
+          if (name === "setIdle" && !guest.setIdle) continue;
+          const call = (async () => guest[name](...values))();
+          await assert.rejects(call, refused("unauthorized", "unsupported"), name);
+        }
       });
     });
 
@@ -841,6 +971,28 @@ export function contract(name, start, differences = {}) {
         await until(() => !presences.seen.at(-1).includes(boris.id), "the leave", 20_000);
         ends[0]();
         await assert.rejects(vera.adapter.presence(hall.id), refused("invalid", "unsupported"));
+      });
+      test("sendTyping tells nobody about a user who may not see the room", async () => {
+        const { room: hall } = await anna.adapter.createRoom("Hall", "private", [boris.id]);
+        const [typing, ready, closed] = [collector(), collector(), collector()];
+        const ends = [
+          anna.adapter.subscribeToRoom(hall.id, () => {}, { onTyping: typing }),
+          boris.adapter.subscribeToRoom(hall.id, () => {}, { onReady: () => ready(true) }),
+          vera.adapter.subscribeToRoom(hall.id, () => {}, { onClosed: closed }),
+        ];
+        await Promise.all([ready.until(Boolean, "the subscription"), closed.until(Boolean, "the refusal")]);
+        const isOf = (user) => typing.seen.some(({ userId }) => userId === user.id);
+        // Vera's notices leave before each of Boris's, so that they had arrived first.
+        await until(
+          () => {
+            for (const { adapter } of [vera, boris]) adapter.sendTyping(hall.id);
+            return isOf(boris);
+          },
+          "the notice of a member",
+          20_000,
+        );
+        assert.ok(!isOf(vera), "a notice of a user who may not");
+        for (const end of ends) end();
       });
       test("subscribeToUser tells of notifications, requests and keys", async () => {
         const [one, two] = [await backend.user("one"), await backend.user("two")];

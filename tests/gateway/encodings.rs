@@ -7,8 +7,8 @@ use konvert_gateway::protocol::codes::{INSUFFICIENT_STATE, INTERNAL, PERMISSION_
 use konvert_gateway::protocol::encode::{self, Push};
 use konvert_gateway::protocol::format::Format;
 use konvert_gateway::protocol::{
-    ClientInfo, ConnectReply, HistoryRequest, Movement, Payload, Position, Publication, Reply, Request, Subscribe,
-    SubscribeReply,
+    ClientInfo, ConnectReply, HistoryRequest, Movement, Payload, Position, Publication, Reply, Request, StreamAddress,
+    Subscribe, SubscribeReply,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -112,8 +112,9 @@ fn publication() -> impl Strategy<Value = Publication> {
 
 fn reply() -> impl Strategy<Value = Reply> {
     let publications = || prop::collection::vec(publication(), 0..4);
-    let connect = ("[a-f0-9]{32}", prop::option::of(1..100_000u32), 1..100u32)
-        .prop_map(|(client, ttl, ping)| Reply::Connect(ConnectReply { client, ttl, ping }));
+    let stream = ("[a-f0-9]{32}", "[a-f0-9]{32}").prop_map(|(node, session)| StreamAddress { node, session });
+    let connect = ("[a-f0-9]{32}", prop::option::of(1..100_000u32), 1..100u32, prop::option::of(stream))
+        .prop_map(|(client, ttl, ping, stream)| Reply::Connect(ConnectReply { client, ttl, ping, stream }));
     // Offsets of missed publications count from 1.
     let missed = publications().prop_map(|mut publications| {
         (1..).zip(&mut publications).for_each(|(offset, publication)| publication.offset = offset);

@@ -31,6 +31,7 @@ mod sentinel;
 mod server_api;
 mod slow_readers;
 mod status;
+mod streams;
 mod tls;
 mod updates;
 mod websocket;

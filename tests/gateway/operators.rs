@@ -12,8 +12,9 @@ mod versions;
 use crate::harness::client::Client;
 use crate::harness::gateway::Gateway;
 use crate::harness::http::Http;
-use crate::harness::pocketbase::PocketBase;
+use crate::harness::pocketbase::{PocketBase, User};
 use crate::harness::process::free_port;
+use crate::harness::stream_client::{StreamClient, TRANSPORTS};
 use crate::harness::{SECRET, World, until};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -35,6 +36,25 @@ fn doctor(gateway: &Gateway, pocketbase: &PocketBase) -> (Option<i32>, String) {
         .output();
     let output = output.expect("the gateway runs");
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// Uses each kind of stream through a proxy, which must pass each message on at once, and no end that is not there.
+async fn stream_through(port: u16, world: &World, room: &str, users: &[User]) {
+    for transport in TRANSPORTS {
+        let mut bob = StreamClient::connect_through(port, transport, &users[1].token).await;
+        bob.subscribe(&format!("room:{room}")).await;
+        for n in 0..3 {
+            let content = format!("{n} over {transport:?}");
+            world.pocketbase.write(room, &users[0], &content).await;
+            assert_eq!(bob.content().await, content);
+        }
+        let head = bob.head.to_ascii_lowercase();
+        assert!(!head.contains("content-encoding") && !head.contains("content-length"), "{head}");
+        drop(bob);
+        // The proxy passes the client's end on.
+        until("the stream's end", async || (world.gateway().metric("gateway_connections").await <= 1.0).then_some(()))
+            .await;
+    }
 }
 
 #[tokio::test]
@@ -148,6 +168,10 @@ async fn a_gateway_behind_a_path_serves_everything_below_it() {
     for (path, status) in [
         ("/realtime/connection/websocket", 426),
         ("/realtime/connection/websocket/", 426),
+        ("/realtime/connection/sse", 400),
+        ("/realtime/connection/http_stream/", 405),
+        ("/realtime/emulation", 405),
+        ("/emulation", 404),
         ("/connection/websocket", 404),
         ("/realtimeconnection/websocket", 404),
         ("/realtime", 404),

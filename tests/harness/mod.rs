@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod redis;
 pub mod rng;
 pub mod sentinels;
+pub mod stream_client;
 pub mod tokens;
 pub mod translation;
 

@@ -100,7 +100,7 @@ pub fn replies(mut frame: &[u8]) -> String {
     lines.join("\n")
 }
 
-fn json(reply: &messages::Reply) -> Value {
+pub fn json(reply: &messages::Reply) -> Value {
     let mut fields = Map::new();
     let mut set = |name: &str, value: Option<Value>| value.and_then(|value| fields.insert(name.to_owned(), value));
     set("id", (reply.id > 0).then(|| reply.id.into()));

@@ -9,6 +9,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync } from "node:f
 import http from "node:http";
 import { createRequire } from "node:module";
 import path from "node:path";
+import { until } from "../node/harness.mjs";
 import { BUCKET, accountEmailOf, contentOf, copyLine, fileOf, mimeOf, passwordOf, rows, userId } from "./generate.mjs";
 
 const JWT_SECRET = "a secret of the tests that is long enough for PostgREST";
@@ -138,6 +139,20 @@ export class Supabase {
       ["-h", "127.0.0.1", "-p", String(this.pgPort), "-U", "postgres", "-qAt", "-v", "ON_ERROR_STOP=1"],
       text,
     );
+  }
+
+  /** Makes a copy of the key-value table, and waits until PostgREST serves the copy. */
+  async copyTable(name) {
+    this.sql(`CREATE TABLE ${name} AS TABLE ${TABLE}; ALTER TABLE ${name} ADD PRIMARY KEY (key);
+      GRANT SELECT ON ${name} TO service_role; NOTIFY pgrst, 'reload schema';`);
+    await this.serves(name);
+  }
+
+  /** Waits until PostgREST serves a table. */
+  serves(name) {
+    const headers = { authorization: `Bearer ${jwt("service_role")}` };
+    const ask = () => fetch(`${this.rest}/${name}?limit=1`, { headers }).then((answer) => answer.ok);
+    return until(ask, `PostgREST to serve ${name}`, 30_000);
   }
 
   /** Copies the generated rows and accounts into the tables. */

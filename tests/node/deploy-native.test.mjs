@@ -2,14 +2,12 @@
 
 import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
-import path from "node:path";
 import { after, before, test } from "node:test";
 
 import { until } from "../pocketbase/harness.mjs";
-import { Dockerd, TOOLS } from "./deploy/dockerd.mjs";
-import { Site, release } from "./deploy/stack.mjs";
+import { BASE, Dockerd } from "./deploy/dockerd.mjs";
+import { INSTALL, Site, release } from "./deploy/stack.mjs";
 
-const BASE = "konvert-test-base:local";
 const UNITS = [
   "konvert-redis.service",
   "konvert-pocketbase.service",
@@ -19,24 +17,14 @@ const UNITS = [
   "konvert-backup.service",
   "konvert-backup.timer",
 ];
-const install = [
-  "--native",
-  "--yes",
-  "--domain",
-  "localhost",
-  "--email",
-  "root@example.com",
-  "--pocketbase",
-  "/pocketbase",
-];
+const install = ["--native", ...INSTALL, "--pocketbase", "/pocketbase"];
 let dockerd, server, site, folder, alice, bob, room, password;
 
 const inside = (args, options) => dockerd.docker(["exec", "--env", "LANG=C.UTF-8", server, ...args], options);
 const script = (name, args, options) => inside([`/release/deploy/${name}`, ...args], options);
 
 before(async () => {
-  dockerd = await Dockerd.start();
-  dockerd.docker(["import", "--change", 'CMD ["/sbin/init"]', path.join(TOOLS, "deploy-base.tar"), BASE]);
+  dockerd = await Dockerd.get();
   const rights = [
     "--cap-add",
     "SYS_ADMIN",
@@ -55,6 +43,7 @@ before(async () => {
     () => /running|degraded/.test(inside(["systemctl", "is-system-running"], { allowFailure: true }).output),
     "systemd",
     60_000,
+    500,
   );
   const format = "{{.NetworkSettings.IPAddress}}";
   const address = dockerd.docker(["inspect", "--format", format, server]).stdout.trim();
@@ -65,13 +54,14 @@ before(async () => {
   );
 });
 after(async () => {
+  if (server) dockerd.docker(["rm", "--force", server]);
   if (folder) rmSync(folder, { recursive: true, force: true });
   await dockerd?.stop();
 });
 
 test("install.sh --native starts the chat, and runs again without changing secrets", async () => {
   const { output } = script("install.sh", install);
-  password = /user root@example\.com {2}password (\w+)/.exec(output)?.[1];
+  password = /user +root@example\.com\n +password +(\w+)/.exec(output)?.[1];
   assert.ok(password, output);
   const secrets = inside(["cat", "/etc/konvert/konvert.env"]).stdout;
   assert.match(secrets, /^GATEWAY_SECRET=[0-9a-f]{64}$/m);

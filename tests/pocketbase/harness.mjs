@@ -64,14 +64,14 @@ function listening(port) {
   });
 }
 
-/** Waits until `condition` returns a truthy value, and returns this value. */
-export async function until(condition, what, ms = 5000) {
+/** Waits until `condition` returns a truthy value, and returns this value. Asks every `pause` ms. */
+export async function until(condition, what, ms = 5000, pause = 5) {
   const deadline = Date.now() + ms;
   for (;;) {
     const value = await condition();
     if (value) return value;
     if (Date.now() > deadline) throw new Error(`waited ${ms} ms in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 

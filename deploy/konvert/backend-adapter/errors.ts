@@ -168,6 +168,7 @@ export function toBackendError(error: unknown): BackendError {
   const code = typeof response.code === "string" ? response.code : "";
   const until = typeof response.until === "string" ? response.until.replace(" ", "T") : undefined;
   const message = sentence(response.message, fields) || `The server answered ${status}.`;
+  if (code === "unsupported") return new UnsupportedError("server", message, details);
   if (status === 0) return new TemporaryError("network", "The server cannot be reached.", details);
   if (code === "banned") return new UnauthorizedError(message, { ...details, code, ...(until ? { until } : {}) });
   if (code === "muted") return new ForbiddenError(message, { ...details, code, ...(until ? { until } : {}) });

@@ -47,7 +47,7 @@ export interface User {
   /** Ids of blocked users; only in the results of getMe, signin and signup. */
   blocked_users?: string[];
   public_key?: string;
-  /** Newest encrypted key of each room; only in the result of getMe. */
+  /** Newest encrypted key of each room; only in the results of getMe, signin and signup. */
   room_keys?: Record<string, string>;
 }
 
@@ -65,7 +65,7 @@ export interface LastMessage {
 
 export interface Room {
   id: string;
-  /** For direct rooms, the other user's display name or username. */
+  /** For direct rooms, the other user's display name or username; for favourites, a name in the adapter's language. */
   name: string;
   type: RoomType;
   created_by: string;
@@ -116,7 +116,10 @@ export interface Message {
   sender_username: string;
   sender_display_name?: string;
   sender_avatar?: string;
-  /** Plain text, a media URL, or end-to-end encrypted content, which passes unchanged. */
+  /**
+   * Plain text, a media URL, or end-to-end encrypted content, which passes unchanged. For a poll: question and options as
+   * text; `getPoll` takes the message's id.
+   */
   content: string;
   type: MessageType;
   reply_to?: string;
@@ -171,6 +174,9 @@ export interface Notification {
   roomId?: string;
   roomName?: string;
   messageId?: string;
+  /** Id of an unanswered friend request, for acceptFriendRequest and rejectFriendRequest. */
+  requestId?: string;
+  /** A sentence in the adapter's language; for reactions the emoji, for mentions the message as far as it is plain text. */
   content?: string;
   read: boolean;
   createdAt: string;
@@ -185,6 +191,10 @@ export interface Achievement {
   progress: number;
   max_progress: number;
   unlocked_at?: string;
+  /** Name and condition are a surprise: show them only after `unlocked_at`. */
+  secret?: boolean;
+  /** The server cannot check the condition, and does not grant it; imported ones stay. */
+  unavailable?: boolean;
 }
 
 export interface PollOption {
@@ -268,7 +278,7 @@ export interface RoomHandlers {
     last_read?: string;
   }): void;
   onRoom?(room: Partial<Room> & { id: string }): void;
-  onPoll?(pollId: string): void;
+  onPoll?(pollId: string, messageId: string): void;
   /** A message was pinned or unpinned: `pinned_message_ids` of the room has changed. */
   onPins?(): void;
   onTyping?(typing: { userId: string; until: number }): void;
@@ -323,6 +333,18 @@ export interface AuthModule {
   onAuthChange(callback: (user: { id: string } | null) => void): Unsubscribe;
 }
 
+/** Beside the chat's first contract. */
+export interface AccountModule {
+  /** Ends the logins of all other devices. */
+  changePassword(oldPassword: string, newPassword: string, options?: CallOptions): Promise<void>;
+  /** Sends a mail with a link to the new address. The address changes once the user has confirmed. */
+  changeEmail(newEmail: string, options?: CallOptions): Promise<void>;
+  /** `token` from the mail. Ends all logins, also this one. */
+  confirmEmailChange(token: string, password: string, options?: CallOptions): Promise<void>;
+  /** Deletes an account for good; the messages stay, without an author. Admins delete others, everybody themselves. */
+  deleteUser(userId: string, options?: CallOptions): Promise<void>;
+}
+
 export interface UsersModule {
   searchUsers(query: string, options?: PageOptions): Promise<{ users: User[] }>;
   getUserById(userId: string, options?: CallOptions): Promise<{ user: User }>;
@@ -348,6 +370,7 @@ export interface RoomsModule {
   /** If the owner leaves, the oldest moderator or member becomes the owner. */
   leaveRoom(roomId: string, options?: CallOptions): Promise<void>;
   inviteToRoom(roomId: string, userId: string, options?: CallOptions): Promise<void>;
+  /** Deletes the room for everybody; a direct room is hidden for the caller, as by `hideDirectMessage`. */
   deleteRoom(roomId: string, options?: CallOptions): Promise<void>;
   pinMessage(roomId: string, messageId: string, options?: CallOptions): Promise<void>;
   /** Without `messageId`, removes the newest pin. */
@@ -448,7 +471,10 @@ export interface EncryptionModule {
 
 export interface AchievementsModule {
   getAchievements(options?: CallOptions & { userId?: string }): Promise<{ achievements: Achievement[] }>;
-  /** The server checks the condition, and refuses with ForbiddenError while it is not met. */
+  /**
+   * The server checks the condition, and refuses with ForbiddenError while it is not met, or with UnsupportedError if the
+   * server cannot check it.
+   */
   unlockAchievement(achievementId: string, options?: CallOptions): Promise<void>;
 }
 
@@ -461,6 +487,7 @@ export interface PollsModule {
     anonymous?: boolean,
     call?: CallOptions,
   ): Promise<{ poll: Poll }>;
+  /** `pollId`: the id of the poll, or of the poll's message. */
   getPoll(pollId: string, options?: CallOptions): Promise<{ poll: Poll }>;
   /** A second vote replaces the first; `null` withdraws it. */
   votePoll(pollId: string, optionIndex: number | null, options?: CallOptions): Promise<{ poll: Poll }>;
@@ -470,6 +497,7 @@ export interface NotificationsModule {
   /** Newest first. */
   getNotifications(options?: PageOptions): Promise<{ notifications: Notification[] } & Page>;
   markNotificationAsRead(notificationId: string, options?: CallOptions): Promise<void>;
+  /** Succeeds for a notification that is gone: an answered friend request takes its notification along. */
   deleteNotification(notificationId: string, options?: CallOptions): Promise<void>;
 }
 
@@ -510,6 +538,7 @@ export interface StorageModule {
 /** Everything that the chat needs from a backend. */
 export interface IBackendAdapter
   extends AuthModule,
+    AccountModule,
     UsersModule,
     RoomsModule,
     MessagesModule,

@@ -3,6 +3,7 @@
 import PocketBase from "pocketbase";
 import { getBackendConfig } from "./config.js";
 import type { BackendConfig, IBackendAdapter, Message } from "./interface.js";
+import { accountModule } from "./modules/account.js";
 import { authModule } from "./modules/auth.js";
 import { Context, type KeyValueStorage } from "./modules/context.js";
 import { encryptionModule, storageModule } from "./modules/files.js";
@@ -68,6 +69,7 @@ class PocketBaseAdapter {
     Object.assign(
       this,
       authModule(context, people, outbox),
+      accountModule(context, outbox),
       usersModule(context, people),
       roomsModule(context, people, rooms, changed),
       messages,

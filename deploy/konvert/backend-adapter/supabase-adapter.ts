@@ -7,7 +7,7 @@ import { present, type KeyValueStorage } from "./modules/context.js";
 import { Outbox, type Draft } from "./modules/outbox.js";
 import { Client } from "./supabase/client.js";
 import { MessageReader, messagesModule, type Sent } from "./supabase/messages.js";
-import { People, authModule, usersModule } from "./supabase/people.js";
+import { People, accountModule, authModule, usersModule } from "./supabase/people.js";
 import { RoomViews, realtimeModule } from "./supabase/realtime.js";
 import type { AchievementDefinition } from "./supabase/records.js";
 import { RoomReader, directMessagesModule, roomsModule } from "./supabase/rooms.js";
@@ -67,6 +67,7 @@ class SupabaseAdapter {
     Object.assign(
       this,
       authModule(client, outbox),
+      accountModule(client),
       usersModule(client, people),
       roomsModule(client, people, rooms, views),
       messages,

@@ -85,6 +85,7 @@ fn hand_over(live: &str, message: Bytes, state: &RedisSubscriber) {
         }
         Some(Message::Signal(publication)) => sink.signal(&channel, publication),
         Some(Message::Movement(movement, info)) => sink.movement(&channel, movement, info),
+        Some(Message::Node(message)) => sink.message(message),
         Some(Message::Status(state)) => sink.status(&channel, state),
         None => tracing::warn!(
             channel_bytes = channel.len(),

@@ -6,6 +6,7 @@
 //!   `b{offset}:{epoch}:` with the position of the newest earlier barrier comes first.
 //! - signal: `s{length}:{info}{data}`, with the length of the JSON `info`
 //! - a client's join `j{info}` and leave `l{info}`, written by the presence scripts
+//! - message to one node: `n{message}`
 //! - status: `v{version}:{status}:{last seen}`, written by `status.lua`
 //!
 //! Other programs with access to Redis can write anything; the parsers accept well-formed messages only.
@@ -27,6 +28,8 @@ pub enum Message {
     Signal(Publication),
     Movement(Movement, ClientInfo),
     Status(UserStatus),
+    /// For this node alone.
+    Node(Bytes),
 }
 
 /// Parses a message; `None` for a foreign or malformed message. The payload shares the message's memory.
@@ -47,6 +50,7 @@ pub fn read(message: &Bytes) -> Option<Message> {
         }
         b'j' => Some(Message::Movement(Movement::Join, serde_json::from_slice(rest).ok()?)),
         b'l' => Some(Message::Movement(Movement::Leave, serde_json::from_slice(rest).ok()?)),
+        b'n' => Some(Message::Node(message.slice_ref(rest))),
         b'v' => {
             let (version, rest) = number(rest)?;
             let (status, last_seen) = std::str::from_utf8(rest).ok()?.split_once(':')?;
@@ -92,6 +96,10 @@ pub fn signal(data: &Payload, info: &ClientInfo) -> Vec<u8> {
     message.extend_from_slice(&info);
     message.extend_from_slice(data.as_bytes());
     message
+}
+
+pub fn node_message(message: &[u8]) -> Vec<u8> {
+    [b"n", message].concat()
 }
 
 pub fn info_json(info: &ClientInfo) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Encoding of Protobuf replies and pushes.
 
-use crate::protocol::codes::{ErrorCode, UnsubscribeCode};
+use crate::protocol::codes::{Disconnect, ErrorCode, UnsubscribeCode};
 use crate::protocol::encode::{Push, VERSION};
 use crate::protocol::{ClientInfo, Movement, Payload, Publication, Reply, messages};
 use bytes::Bytes;
@@ -25,6 +25,13 @@ pub(in crate::protocol) fn write_push(out: &mut Vec<u8>, channel: &str, push: &P
     write(out, &messages::Reply { push: Some(message), ..Default::default() });
 }
 
+/// The push that ends a stream.
+pub(in crate::protocol) fn write_disconnect(out: &mut Vec<u8>, Disconnect { code, reason }: Disconnect) {
+    let disconnect = Some(messages::Disconnect { code: code.into(), reason: reason.to_owned() });
+    let push = messages::Push { disconnect, ..Default::default() };
+    write(out, &messages::Reply { push: Some(push), ..Default::default() });
+}
+
 fn write(out: &mut Vec<u8>, reply: &messages::Reply) {
     reply.encode(out).expect("a growing buffer has room");
 }
@@ -40,6 +47,8 @@ fn content(reply: &Reply) -> messages::Reply {
                 ttl: connect.ttl.unwrap_or_default(),
                 ping: connect.ping,
                 pong: true,
+                session: connect.stream.as_ref().map(|it| it.session.clone()).unwrap_or_default(),
+                node: connect.stream.as_ref().map(|it| it.node.clone()).unwrap_or_default(),
                 ..Default::default()
             }),
             ..empty

@@ -266,7 +266,10 @@ const social = {
     const { name, rarity, unlocked_at } = achievements.find(({ id }) => id === "first_message");
     assert.deepEqual([name, rarity, typeof unlocked_at], ["First word", "common", "string"]);
   },
-  "unlockAchievement refuses what is not earned, and unknown ones": async ({ vera, guest }) => {
+  "unlockAchievement refuses what is not earned, what the server cannot check, and unknown ones": async ({
+    vera,
+    guest,
+  }) => {
     await assert.rejects(guest.unlockAchievement("magnet"), refused("unauthorized"));
     await assert.rejects(vera.adapter.unlockAchievement(""), refused("invalid"));
     await vera.adapter.unlockAchievement("no-such");
@@ -413,4 +416,27 @@ const realtime = {
   },
 };
 
-export const differences = { ...users, ...rooms, ...messages, ...social, ...realtime };
+const accounts = {
+  // The backend takes no request back.
+  "a request that is taken back takes its notification along": async ({ backend }) => {
+    const [one, two] = [await backend.user("one"), await backend.user("two")];
+    await one.adapter.sendFriendRequest(two.id);
+    await assert.rejects(one.adapter.removeFriend(two.id), refused("not_found"));
+    assert.equal((await two.adapter.getNotifications()).notifications.length, 1);
+  },
+  "changePassword ends other logins and keeps this one": ({ anna, backend }) =>
+    assert.rejects(anna.adapter.changePassword(backend.password, "a-new-password"), unsupported),
+  "changePassword refuses a wrong old password and a short new one": async ({ anna }) => {
+    await assert.rejects(anna.adapter.changeEmail("x@example.com"), unsupported);
+    await assert.rejects(anna.adapter.confirmEmailChange("token", "password"), unsupported);
+  },
+  "deleteUser deletes the own account; messages stay, rooms get another owner": async ({ anna }) => {
+    await assert.rejects(anna.adapter.deleteUser(anna.id), unsupported);
+    assert.equal(anna.adapter.currentUserId(), anna.id);
+  },
+  "deleteUser by an admin, and refused for others": ({ anna, boris }) =>
+    assert.rejects(anna.adapter.deleteUser(boris.id), unsupported),
+  "sendTyping tells nobody about a user who may not see the room": ({ vera, room }) => vera.adapter.sendTyping(room.id),
+};
+
+export const differences = { ...users, ...rooms, ...messages, ...social, ...realtime, ...accounts };

@@ -205,7 +205,8 @@ export function peopleRoutes(add, { database, auth, files }) {
       status: "pending",
       createdAt: now(),
     });
-    await notify(id, "friend_request", me, { actionData: { requestKey: key } });
+    const content = `${me.username} хочет добавить вас в друзья`;
+    await notify(id, "friend_request", me, { content, actionData: { requestKey: key } });
     return { message: "Запрос в друзья отправлен" };
   });
   add("POST", "/friend-requests/:key/accept", async ({ me, params: { key } }) => {

@@ -30,6 +30,8 @@ const ACHIEVEMENTS = [
 export class Stage {
   lab = new Lab();
   password = PASSWORD;
+  favorites = "⭐ Избранное";
+  friendRequest = /хочет добавить вас в друзья$/;
   /** Answers of the edge function that a test replaces: a function of the request, or null. */
   intercept = null;
   #counter = 0;

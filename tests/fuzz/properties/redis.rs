@@ -5,7 +5,9 @@ use bytes::Bytes;
 use konvert_gateway::broker::History;
 use konvert_gateway::broker::redis::wire::{self, Message};
 use konvert_gateway::broker::status_store::UserStatus;
+use konvert_gateway::hub::Mailbox;
 use konvert_gateway::hub::feed::Feed;
+use konvert_gateway::inboxes::Inboxes;
 use konvert_gateway::protocol::encode::{self, Push};
 use konvert_gateway::protocol::format::Format;
 use konvert_gateway::protocol::{ClientInfo, Position, Publication};
@@ -47,6 +49,11 @@ fn message(bytes: &Bytes, feed: &mut Feed) {
         Some(Message::Status(state)) => {
             let again = serde_json::from_slice::<UserStatus>(state.payload().as_bytes());
             assert!(again.is_ok_and(|again| again == state));
+        }
+        Some(Message::Node(message)) => {
+            assert_eq!(wire::node_message(&message), bytes[..]);
+            // Commands for a session that does not exist.
+            Inboxes::default().message(message);
         }
         None => {}
     }

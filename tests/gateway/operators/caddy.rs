@@ -73,6 +73,10 @@ async fn the_site_forwards_messages_and_addresses_and_hides_private_paths() {
     world.pocketbase.write(&room, &users[0], "through Caddy").await;
     assert_eq!(bob.message().await, "through Caddy");
 
+    held.clear();
+    until("free places", async || (world.gateway().metric("gateway_connections").await <= 1.0).then_some(())).await;
+    super::stream_through(port, &world, &room, &users).await;
+
     let http = Http::new();
     for (path, status, text) in [
         ("/", 200, "the chat"),
@@ -82,6 +86,8 @@ async fn the_site_forwards_messages_and_addresses_and_hides_private_paths() {
         ("/hooks/pocketbase", 404, ""),
         ("/metrics", 404, ""),
         ("/connection/websocket", 426, ""),
+        ("/connection/sse", 400, ""),
+        ("/emulation", 405, ""),
     ] {
         let answer = http.get(&format!("http://127.0.0.1:{port}{path}")).await.expect("Caddy answers");
         assert_eq!(answer.status, status, "{path}: {}", answer.text);

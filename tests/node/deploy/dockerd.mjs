@@ -1,11 +1,13 @@
 // A Docker daemon of the tests' own, with data, socket and networks of its own, and everything undone afterwards.
 //
-// `node dockerd.mjs` starts and stops one, and says whether that works on this machine.
+// `node dockerd.mjs` starts and stops one, and says whether that works on this machine. `node dockerd.mjs COMMAND...`
+// runs a command while one runs, and all tests below the command use this daemon; its exit code is the command's.
 
 import { spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -20,6 +22,11 @@ import { ROOT, until } from "../../pocketbase/harness.mjs";
 
 export const TOOLS = path.join(process.env.CARGO_TARGET_DIR || path.join(ROOT, "target"), "tools");
 
+/** The image of base.sh. */
+export const BASE = "konvert-test-base:local";
+/** The folder of a daemon that runs already, for `Dockerd.get`. */
+const RUNNING = "KONVERT_TEST_DOCKER";
+
 /** Runs a command to its end; throws with its output if it fails. Returns standard output and standard error. */
 export function run(command, args, { allowFailure = false, ...options } = {}) {
   const ended = spawnSync(command, args, { encoding: "utf8", maxBuffer: 64 << 20, ...options });
@@ -32,38 +39,54 @@ export function run(command, args, { allowFailure = false, ...options } = {}) {
 }
 
 export class Dockerd {
+  /** The daemon of the command around the tests, which stays, or else a new one; with the base image. */
+  static async get() {
+    if (process.env[RUNNING]) return new Dockerd(process.env[RUNNING]);
+    const it = await Dockerd.start();
+    it.docker(["import", "--change", 'CMD ["/sbin/init"]', path.join(TOOLS, "deploy-base.tar"), BASE]);
+    return it;
+  }
+
+  constructor(folder) {
+    this.folder = folder;
+    const DOCKER_HOST = `unix://${path.join(folder, "docker.sock")}`;
+    this.env = { ...process.env, DOCKER_HOST, DOCKER_CONFIG: folder, DOCKER_BUILDKIT: "0", [RUNNING]: folder };
+  }
+
   static async start() {
-    const it = new Dockerd();
     // Short, since the path of a Unix socket has 107 bytes at most; not in memory, since images are large.
-    it.folder = mkdtempSync("/var/tmp/konvert-docker-");
+    const it = new Dockerd(mkdtempSync("/var/tmp/konvert-docker-"));
     it.before = { rules: rules(), links: links(), forward: readFileSync(FORWARD, "utf8") };
-    const socket = path.join(it.folder, "docker.sock");
-    const [data, state] = ["data", "state"].map((name) => path.join(it.folder, name));
-    const log = openSync(path.join(it.folder, "log"), "w");
-    const args = ["--data-root", data, "--exec-root", state, "--host", `unix://${socket}`];
-    args.push("--pidfile", path.join(it.folder, "pid"), "--default-ulimit", "nofile=20000:20000");
-    it.process = spawn("dockerd", args, { stdio: ["ignore", log, log] });
-    it.env = { ...process.env, DOCKER_HOST: `unix://${socket}`, DOCKER_CONFIG: it.folder, DOCKER_BUILDKIT: "0" };
-    mkdirSync(path.join(it.folder, "cli-plugins"));
-    const plugin = path.join(it.folder, "cli-plugins/docker-compose");
-    copyFileSync(path.join(TOOLS, "docker-compose/docker-compose"), plugin);
-    chmodSync(plugin, 0o755);
-    writeFileSync(path.join(it.folder, "config.json"), "{}");
     try {
-      await until(
-        () => {
-          if (it.process.exitCode !== null) throw new Error("dockerd ended");
-          return it.docker(["info"], { allowFailure: true }).status === 0;
-        },
-        "dockerd to answer",
-        30_000,
-      );
+      await it.#start();
     } catch (error) {
-      const said = it.log().split("\n").slice(-5).join("\n");
+      const said = it.process ? `:\n${it.log().split("\n").slice(-5).join("\n")}` : "";
       await it.stop();
-      throw new Error(`${error.message}:\n${said}`);
+      throw new Error(error.message + said);
     }
     return it;
+  }
+
+  async #start() {
+    mkdirSync(path.join(this.folder, "cli-plugins"));
+    const plugin = path.join(this.folder, "cli-plugins/docker-compose");
+    copyFileSync(path.join(TOOLS, "docker-compose/docker-compose"), plugin);
+    chmodSync(plugin, 0o755);
+    writeFileSync(path.join(this.folder, "config.json"), "{}");
+    const [data, state] = ["data", "state"].map((name) => path.join(this.folder, name));
+    const log = openSync(path.join(this.folder, "log"), "w");
+    const args = ["--data-root", data, "--exec-root", state, "--host", this.env.DOCKER_HOST];
+    args.push("--pidfile", path.join(this.folder, "pid"), "--default-ulimit", "nofile=20000:20000");
+    // In a process group of its own, so that Ctrl-C at the terminal reaches the tests alone, and `stop` ends it.
+    this.process = spawn("dockerd", args, { stdio: ["ignore", log, log], detached: true });
+    await until(
+      () => {
+        if (this.process.exitCode !== null) throw new Error("dockerd ended");
+        return this.docker(["info"], { allowFailure: true }).status === 0;
+      },
+      "dockerd to answer",
+      30_000,
+    );
   }
 
   log() {
@@ -74,9 +97,23 @@ export class Dockerd {
     return run("docker", args, { env: this.env, ...options });
   }
 
-  /** Stops all containers and the daemon; then removes its rules, bridges, mounts and files. */
+  /** Memory of a container without reclaimable file pages, as `docker stats` counts, in bytes. */
+  memory(id) {
+    const pid = this.docker(["inspect", "--format", "{{.State.Pid}}", id]).stdout.trim();
+    const groups = readFileSync(`/proc/${pid}/cgroup`, "utf8");
+    // cgroup v2 or v1
+    const unified = `/sys/fs/cgroup${/^0::(.*)$/m.exec(groups)?.[1]}`;
+    const [folder, file] = existsSync(path.join(unified, "memory.current"))
+      ? [unified, "memory.current"]
+      : [`/sys/fs/cgroup/memory${/memory:(.*)$/m.exec(groups)[1]}`, "memory.usage_in_bytes"];
+    const read = (name) => readFileSync(path.join(folder, name), "utf8");
+    return Number(read(file)) - Number(/^(?:total_)?inactive_file (\d+)$/m.exec(read("memory.stat"))[1]);
+  }
+
+  /** Stops all containers and the daemon, unless it was running before; then removes its rules, bridges, mounts, files. */
   async stop() {
-    if (this.process.exitCode === null) {
+    if (!this.before) return;
+    if (this.process?.exitCode === null) {
       const running = this.docker(["ps", "--quiet"], { allowFailure: true }).stdout.split("\n").filter(Boolean);
       if (running.length > 0) this.docker(["kill", ...running], { allowFailure: true });
       const ended = new Promise((resolve) => this.process.once("exit", resolve));
@@ -122,10 +159,23 @@ function links() {
     .map((line) => line.split(": ")[1].split("@")[0]);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const daemon = await Dockerd.start().catch((error) => {
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main(process.argv.slice(2));
+
+async function main([command, ...args]) {
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
+  let child;
+  for (const signal of signals) process.on(signal, () => child?.kill(signal));
+  const daemon = await (command ? Dockerd.get() : Dockerd.start()).catch((error) => {
     console.error(error.message);
     process.exit(1);
   });
-  await daemon.stop();
+  try {
+    if (!command) return;
+    child = spawn(command, args, { stdio: "inherit", env: daemon.env });
+    process.exitCode = await new Promise((resolve, reject) => {
+      child.once("error", reject).once("exit", (code) => resolve(code ?? 1));
+    });
+  } finally {
+    await daemon.stop();
+  }
 }

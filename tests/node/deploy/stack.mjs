@@ -1,14 +1,16 @@
 // An installation made by install.sh from an unpacked release, and its users.
 
+import { execFile } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import https from "node:https";
 import path from "node:path";
+import tls from "node:tls";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
-import { PASSWORD, ROOT } from "../../pocketbase/harness.mjs";
+import { PASSWORD, ROOT, freePort } from "../../pocketbase/harness.mjs";
 import { next } from "../harness.mjs";
-import { TOOLS, run } from "./dockerd.mjs";
+import { BASE, TOOLS, run } from "./dockerd.mjs";
 
 /** The static binary under test, built by run.sh. */
 export const BINARY = process.env.KONVERT_STATIC_GATEWAY || path.join(TOOLS, "static/konvert-gateway");
@@ -28,6 +30,9 @@ const PARTS = [
   "restore.sh",
   "systemd",
 ];
+
+/** Arguments of install.sh. */
+export const INSTALL = ["--yes", "--domain", "localhost", "--email", "root@example.com"];
 
 /** A folder like an unpacked release. */
 export function release() {
@@ -70,6 +75,18 @@ export class Site {
     });
   }
 
+  /** The certificate that Nginx shows. */
+  peer() {
+    return new Promise((resolve, reject) => {
+      const { hostname: host, port } = new URL(this.url);
+      const socket = tls.connect({ host, port, servername: "localhost", rejectUnauthorized: false }, () => {
+        resolve(socket.getPeerCertificate());
+        socket.destroy();
+      });
+      socket.on("error", reject);
+    });
+  }
+
   async done(method, target, body, token) {
     const answer = await this.call(method, target, body, token);
     if (answer.status >= 300) throw new Error(`${method} ${target}: ${answer.status} ${answer.text}`);
@@ -98,6 +115,17 @@ export class Site {
 
   create(collection, record, { token }) {
     return this.done("POST", `/api/collections/${collection}/records`, record, token);
+  }
+
+  /** The content of all messages of a room, in the order of their creation. */
+  async contents(room, { token }) {
+    const found = [];
+    for (let page = 1; ; page++) {
+      const list = `/api/collections/messages/records?filter=(room='${room}')&perPage=500&sort=created&page=${page}`;
+      const answer = await this.done("GET", list, undefined, token);
+      found.push(...answer.items.map((message) => message.content));
+      if (page >= answer.totalPages) return found;
+    }
   }
 
   /** A client of the SDK through Nginx, subscribed to a channel; it collects the messages and the times of reconnects. */
@@ -137,7 +165,14 @@ export class Site {
 const checkServerIdentity = () => undefined;
 
 export class Stack extends Site {
-  constructor(dockerd, { name, ports: [http, httpsPort, pocketbase], subnet, image }) {
+  /** `name` and `subnet` are the stack's own. */
+  static async make(dockerd, { name, subnet }) {
+    const ports = [];
+    while (ports.length < 4) ports.push(await freePort());
+    return new Stack(dockerd, { name, ports, subnet });
+  }
+
+  constructor(dockerd, { name, ports: [http, httpsPort, pocketbase, prometheus], subnet }) {
     super(`https://127.0.0.1:${httpsPort}`, () => readFileSync(path.join(this.deploy, "tls/live/fullchain.pem")));
     this.dockerd = dockerd;
     this.name = name;
@@ -148,13 +183,31 @@ export class Stack extends Site {
       ...dockerd.env,
       ...{ COMPOSE_PROJECT_NAME: name, HTTP_PORT: String(http), HTTPS_PORT: String(httpsPort) },
       ...{ POCKETBASE_PORT: String(pocketbase), EDGE_SUBNET: subnet },
-      ...{ REDIS_IMAGE: image, NGINX_IMAGE: image, PYTHON_IMAGE: image },
+      ...{ PROMETHEUS_PORT: String(prometheus), PROMETHEUS_IMAGE: `${name}-prometheus:local` },
+      ...{ GATEWAY_IMAGE: `${name}-gateway:local`, POCKETBASE_IMAGE: `${name}-pocketbase:local` },
+      ...{ REDIS_IMAGE: BASE, NGINX_IMAGE: BASE, PYTHON_IMAGE: BASE },
     };
   }
 
   /** Runs a script of deploy/. */
   script(name, args = [], { env = {}, ...options } = {}) {
     return run(path.join(this.deploy, name), args, { env: { ...this.env, LANG: "C.UTF-8", ...env }, ...options });
+  }
+
+  /** The same while the test's clients go on: a promise of the output. */
+  inBackground(name, args) {
+    return new Promise((resolve, reject) => {
+      const options = { env: { ...this.env, LANG: "C.UTF-8" }, maxBuffer: 64 << 20 };
+      execFile(path.join(this.deploy, name), args, options, (error, stdout, stderr) =>
+        error ? reject(new Error(`${name}: ${stdout}${stderr}`)) : resolve(stdout + stderr),
+      );
+    });
+  }
+
+  /** Installs the stack; returns the superuser with a token. */
+  async install() {
+    const output = await this.inBackground("install.sh", INSTALL);
+    return this.login("root@example.com", "_superusers", /password +(\w+)/.exec(output)[1]);
   }
 
   compose(args, options) {

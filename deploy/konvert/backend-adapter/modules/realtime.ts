@@ -1,7 +1,7 @@
 // The chat's subscriptions on top of the generic channels of realtime.ts.
 
 import type { RecordModel } from "pocketbase";
-import { UnsupportedError } from "../errors.js";
+import { UnsupportedError, type BackendError } from "../errors.js";
 import type { ConnectionState, FriendRequest, Message, Metrics, RealtimeModule, Unsubscribe } from "../interface.js";
 import type { ChannelHandlers, FallbackTopic, Realtime, RecordEvent } from "../realtime.js";
 import { date, present, quoted, type Context } from "./context.js";
@@ -10,7 +10,7 @@ import type { Outbox } from "./outbox.js";
 import { text, type People } from "./people.js";
 import type { RoomList } from "./room-list.js";
 import { RoomView, type Viewer } from "./room-view.js";
-import { toNotification } from "./social.js";
+import { NOTIFICATION_PARTS, toNotification } from "./social.js";
 
 /** PocketBase's realtime topics in place of a channel of the gateway. */
 export function topicsOf(channel: string, me: string): FallbackTopic[] {
@@ -117,6 +117,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
 
   return {
     subscribeToRoom(roomId, callback, handlers = {}) {
+      context.me();
       const view = views.open.get(roomId) ?? new RoomView(roomId, reader, people);
       const isFirst = !view.isWatched;
       views.open.set(roomId, view);
@@ -136,20 +137,24 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
     },
 
     subscribeToUserStatus(userId, callback) {
+      context.me();
       return realtime?.onStatus(userId, (state) => callback(state.status, state)) ?? (() => {});
     },
 
     subscribeToRoomUpdates(callback, handlers) {
+      context.me();
       return list?.watch(callback, handlers) ?? (() => {});
     },
 
     subscribeToUser(handlers) {
       const channel = `user:${context.me()}`;
+      // An event has no names and no message, so the notification is read; the bare event is better than nothing.
       const withNames = async (record: RecordModel) => {
-        const users = await people.many([text(record.from)]).catch(() => new Map());
-        const from = users.get(text(record.from));
-        const name: string | undefined = from?.display_name ?? from?.username;
-        handlers.onNotification?.(present({ ...toNotification(record), fromUsername: name }));
+        const read = context.call(undefined, (request) =>
+          context.collection("notifications").getOne(record.id, { ...request, expand: NOTIFICATION_PARTS }),
+        );
+        const complete = await read.catch((error: BackendError) => (error.code === "not_found" ? null : record));
+        if (complete) handlers.onNotification?.(toNotification(complete, context.language));
       };
       return (
         realtime?.subscribe(channel, {

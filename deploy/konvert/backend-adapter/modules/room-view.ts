@@ -96,8 +96,9 @@ export class RoomView {
           }),
         ),
       );
-    } else if (collection === "polls" && action !== "delete") this.tell((handlers) => handlers.onPoll?.(record.id));
-    else if (collection === "rooms" && action !== "delete") {
+    } else if (collection === "polls" && action !== "delete") {
+      this.tell((handlers) => handlers.onPoll?.(record.id, text(record.message) || record.id));
+    } else if (collection === "rooms" && action !== "delete") {
       const pinned = text(record.pinned_message);
       this.tell((handlers) =>
         handlers.onRoom?.(present({ id: record.id, name: text(record.name), pinned_message_id: pinned || undefined })),

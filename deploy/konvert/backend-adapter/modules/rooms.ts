@@ -39,6 +39,9 @@ interface Summaries {
   counts: Record<string, number>;
 }
 
+/** Name of favourites that the user has not renamed. */
+const FAVORITES = { en: "Favourites", ru: "Избранное" };
+
 /** Reader of rooms, for the methods and for the live list. */
 export class RoomReader {
   constructor(
@@ -88,6 +91,7 @@ export class RoomReader {
     user: (id: string) => { display_name?: string; username: string } | undefined,
   ): Room {
     const isDirect = record.type === "direct";
+    const name = text(record.name) || (record.favorites === true ? FAVORITES[this.context.language] : "");
     const members = summary?.members ?? [];
     const other = isDirect ? members.find((id) => id !== me) : undefined;
     const shown = other ? user(other) : undefined;
@@ -97,7 +101,7 @@ export class RoomReader {
     const pinned = text(record.pinned_message);
     return present({
       id: record.id,
-      name: isDirect ? (shown?.display_name ?? shown?.username ?? "") : text(record.name),
+      name: isDirect ? (shown?.display_name ?? shown?.username ?? "") : name,
       type: isDirect ? "dm" : (text(record.type) as Room["type"]),
       created_by: text(record.owner),
       created_at: created,
@@ -210,13 +214,7 @@ export function roomsModule(
     leaveRoom: (roomId, options) => change(roomId, context.route("POST", `rooms/${roomId}/leave`, {}, options)),
     inviteToRoom: (roomId, userId, options) =>
       change(roomId, context.route("POST", `rooms/${roomId}/invite`, { user: userId }, options)),
-    deleteRoom: (roomId, options) =>
-      change(
-        roomId,
-        context.write(options, { collection: "rooms", id: roomId }, async (request) => {
-          await context.collection("rooms").delete(roomId, request);
-        }),
-      ),
+    deleteRoom: (roomId, options) => change(roomId, context.route("DELETE", `rooms/${roomId}`, undefined, options)),
 
     pinMessage: (roomId, messageId, options) =>
       change(roomId, context.route("POST", `rooms/${roomId}/pins`, { message: messageId }, options)),

@@ -13,7 +13,7 @@ import type {
   PollOption,
   PollsModule,
 } from "../interface.js";
-import { InvalidError } from "../errors.js";
+import { BackendError, InvalidError, UnsupportedError } from "../errors.js";
 import { date, present, quoted, type Context } from "./context.js";
 import { text, type People } from "./people.js";
 
@@ -61,22 +61,53 @@ export function friendsModule(context: Context, people: People): FriendsModule {
   };
 }
 
-/** Notification from a record, with names from expanded relations. */
-export function toNotification(record: RecordModel): Notification {
-  const { from, room } = (record.expand ?? {}) as { from?: RecordModel; room?: RecordModel };
+export const NOTIFICATION_PARTS = "from,room,message";
+/** Longest text of a message in a notification. */
+const EXCERPT = 100;
+
+/** Notification from a record with expanded relations. */
+export function toNotification(record: RecordModel, language: Language): Notification {
+  const { from, room, message } = (record.expand ?? {}) as Record<string, RecordModel | undefined>;
+  const name = from ? text(from.name) || text(from.username) : undefined;
+  const said = message?.type === "text" && !isCiphertext(text(message.content)) ? text(message.content) : "";
   return present({
     id: record.id,
     userId: text(record.user),
     type: text(record.type) as NotificationType,
     fromUserId: text(record.from) || undefined,
-    fromUsername: from ? text(from.name) || text(from.username) : undefined,
+    fromUsername: name,
     roomId: text(record.room) || undefined,
     roomName: (room && text(room.name)) || undefined,
     messageId: text(record.message) || undefined,
-    content: text(record.content) || undefined,
+    requestId: text(record.request) || undefined,
+    content:
+      text(record.content) ||
+      SENTENCES[language][text(record.type)]?.(name ?? "?", text(room?.name)) ||
+      said.slice(0, EXCERPT) ||
+      undefined,
     read: record.read === true,
     createdAt: date(record.created) ?? "",
   });
+}
+
+type Language = Context["language"];
+
+const SENTENCES: Record<Language, Record<string, (name: string, room: string) => string>> = {
+  en: {
+    friend_request: (name) => `${name} wants to be your friend`,
+    friend_accepted: (name) => `${name} is your friend now`,
+    room_invite: (name, room) => `${name} added you to “${room}”`,
+  },
+  ru: {
+    friend_request: (name) => `${name} хочет добавить вас в друзья`,
+    friend_accepted: (name) => `${name} теперь у вас в друзьях`,
+    room_invite: (name, room) => `${name} добавляет вас в комнату «${room}»`,
+  },
+};
+
+/** End-to-end encrypted content is a JSON object with a version. */
+function isCiphertext(content: string): boolean {
+  return content.startsWith("{") && content.includes('"ciphertext"');
 }
 
 export function notificationsModule(context: Context): NotificationsModule {
@@ -100,18 +131,21 @@ export function notificationsModule(context: Context): NotificationsModule {
           ...request,
           filter,
           sort: "-created",
-          expand: "from,room",
+          expand: NOTIFICATION_PARTS,
           skipTotal: true,
         }),
       );
       const last = items.length === limit ? items.at(-1) : undefined;
-      return { notifications: items.map(toNotification), cursor: last ? text(last.created) : null };
+      return {
+        notifications: items.map((record) => toNotification(record, context.language)),
+        cursor: last ? text(last.created) : null,
+      };
     },
     async markNotificationAsRead(id, options) {
       await write(id, options, (request) => notifications().update(id, { read: true }, request));
     },
     async deleteNotification(id, options) {
-      await write(id, options, (request) => notifications().delete(id, request));
+      await context.route("DELETE", `notifications/${encodeURIComponent(id)}`, undefined, options);
     },
   };
 }
@@ -123,10 +157,13 @@ interface Entry extends Omit<Achievement, "name" | "description" | "max_progress
   unlocked_at: string;
 }
 
+/** Minutes east of UTC, for conditions about the hour or the day. */
+const zone = () => -new Date().getTimezoneOffset();
+
 export function achievementsModule(context: Context): AchievementsModule {
   return {
     async getAchievements(options) {
-      const path = `users/${options?.userId ?? context.me()}/achievements`;
+      const path = `users/${options?.userId ?? context.me()}/achievements?zone=${zone()}`;
       const { achievements } = await context.route<{ achievements: Entry[] }>("GET", path, undefined, options);
       return {
         achievements: achievements.map(({ name, description, max, unlocked_at, ...entry }) =>
@@ -141,7 +178,13 @@ export function achievementsModule(context: Context): AchievementsModule {
       };
     },
     async unlockAchievement(achievementId, options) {
-      await context.route("POST", `achievements/${encodeURIComponent(achievementId)}/unlock`, {}, options);
+      const path = `achievements/${encodeURIComponent(achievementId)}/unlock`;
+      try {
+        await context.route("POST", path, { zone: zone() }, options);
+      } catch (error) {
+        if (!(error instanceof BackendError) || error.code !== "unsupported") throw error;
+        throw new UnsupportedError("unlockAchievement", "the server cannot check this condition.", { cause: error });
+      }
     },
   };
 }

@@ -284,7 +284,10 @@ export function messagesModule({
     retryMessage: (messageId) => outcome(outbox.retry(messageId)),
     discardMessage: (messageId) => outbox.discard(messageId),
     /** Addresses of files carry their own signature, valid for a year. */
-    getAttachmentUrl: async ({ url }) => ({ url }),
+    async getAttachmentUrl({ url }) {
+      client.me();
+      return { url }; // signed already
+    },
   };
 }
 

@@ -8,7 +8,7 @@ import {
   UnauthorizedError,
   UnsupportedError,
 } from "../errors.js";
-import type { AuthModule, CallOptions, User, UsersModule } from "../interface.js";
+import type { AccountModule, AuthModule, CallOptions, User, UsersModule } from "../interface.js";
 import { text } from "../modules/people.js";
 import { segment, type Client } from "./client.js";
 import { row, rows, toUser, type Row } from "./records.js";
@@ -216,5 +216,20 @@ export function usersModule(client: Client, people: People): UsersModule {
       if (!avatarUrl) throw new InvalidError("The backend stored no picture.");
       return { avatarUrl };
     },
+  };
+}
+
+/** Not part of this adapter: the old chat's own settings do this until the data move. */
+export function accountModule(client: Client): AccountModule {
+  const elsewhere = (method: string) => async (): Promise<never> => {
+    client.me();
+    const action = "Use the settings of the old chat.";
+    throw new UnsupportedError(method, "the adapter for the old backend does not change accounts.", { action });
+  };
+  return {
+    changePassword: elsewhere("changePassword"),
+    changeEmail: elsewhere("changeEmail"),
+    confirmEmailChange: elsewhere("confirmEmailChange"),
+    deleteUser: elsewhere("deleteUser"),
   };
 }

@@ -16,10 +16,10 @@ import { text } from "../modules/people.js";
 import { segment, type Client } from "./client.js";
 import type { MessageReader, MessageStores, Sent } from "./messages.js";
 import type { People } from "./people.js";
-import { row, texts, toNotification, type Row } from "./records.js";
+import { requestId, requestOf, row, texts, toNotification, type Row } from "./records.js";
 import { RoomView, type Viewer } from "./room-view.js";
 import type { RoomChanges, RoomReader } from "./rooms.js";
-import { notificationRows, partiesOf, requestId, requestOf } from "./social.js";
+import { notificationRows, partiesOf } from "./social.js";
 import type { Watch } from "./watch.js";
 
 const NO_REALTIME = "the old backend has no realtime.";
@@ -146,12 +146,14 @@ export function realtimeModule({ client, people, outbox, views, watch, fromDraft
 
   return {
     subscribeToRoom(roomId, callback, handlers = {}) {
+      client.me();
       const end = views.subscribe(roomId, { callback, handlers });
       for (const draft of outbox.list(roomId)) callback(fromDraft(draft));
       return end;
     },
 
     subscribeToUserStatus(userId, callback) {
+      client.me();
       let status: string | undefined;
       const work = async () => {
         const state = await stateOf(userId);
@@ -162,7 +164,10 @@ export function realtimeModule({ client, people, outbox, views, watch, fromDraft
       return watch.repeat(watch.periods.rooms, work, () => {}).end;
     },
 
-    subscribeToRoomUpdates: (callback, handlers = {}) => views.subscribeToList(callback, handlers),
+    subscribeToRoomUpdates(callback, handlers = {}) {
+      client.me();
+      return views.subscribeToList(callback, handlers);
+    },
     subscribeToUser: (handlers) => subscribeToUser(client, watch, handlers),
 
     sendTyping: (roomId) => views.typing(roomId),

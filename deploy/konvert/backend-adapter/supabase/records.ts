@@ -221,6 +221,18 @@ export function toPoll(raw: Row, me: string, roomId: string): Poll {
   });
 }
 
+/** The row of a request to become friends: `friend_request:<from>:<to>`. */
+export function requestId(from: string, to: string): string {
+  return `friend_request:${from}:${to}`;
+}
+
+/** Key of the request behind a notification. */
+export function requestOf(notification: Row): string | null {
+  if (notification.type !== "friend_request") return null;
+  const key = text(row(notification.actionData).requestKey);
+  return key || requestId(text(notification.fromUserId), text(notification.userId));
+}
+
 export function toNotification(raw: Row): Notification {
   return present({
     id: text(raw.id),
@@ -231,6 +243,7 @@ export function toNotification(raw: Row): Notification {
     roomId: text(raw.roomId) || undefined,
     roomName: text(raw.roomName) || undefined,
     messageId: text(raw.messageId) || undefined,
+    requestId: requestOf(raw) ?? undefined,
     content: text(raw.content) || undefined,
     read: raw.read === true,
     createdAt: text(raw.createdAt),

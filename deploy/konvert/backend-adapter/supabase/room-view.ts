@@ -200,7 +200,7 @@ export class RoomView {
       const before = this.polls.get(id);
       const content = await this.readPoll(id);
       this.polls.set(id, content);
-      if (before !== undefined && before !== content) this.tell((handlers) => handlers.onPoll?.(id));
+      if (before !== undefined && before !== content) this.tell((handlers) => handlers.onPoll?.(id, id));
     }
   }
 

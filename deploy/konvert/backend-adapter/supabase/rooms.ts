@@ -207,9 +207,10 @@ export function roomsModule(client: Client, people: People, reader: RoomReader, 
     },
 
     async deleteRoom(roomId, options) {
-      if (isDirect(roomId))
-        throw new UnsupportedError("deleteRoom", "a direct conversation can only be hidden: hideDirectMessage.");
-      await change(roomId, client.delete(path(roomId), options));
+      if (!isDirect(roomId)) return change(roomId, client.delete(path(roomId), options));
+      const { room } = await reader.one(roomId, options);
+      reader.hide(roomId, room.last_activity);
+      changes.changed(roomId);
     },
 
     async pinMessage(roomId, messageId, options) {

@@ -24,6 +24,8 @@ import { segment, type Client } from "./client.js";
 import type { MessageReader } from "./messages.js";
 import type { People } from "./people.js";
 import {
+  requestId,
+  requestOf,
   row,
   rows,
   texts,
@@ -42,21 +44,9 @@ const REQUESTED = "konvert.requested.";
 /** Most remembered receivers. */
 const MOST_REQUESTED = 50;
 
-/** The row of a request to become friends: `friend_request:<from>:<to>`. */
-export function requestId(from: string, to: string): string {
-  return `friend_request:${from}:${to}`;
-}
-
 export function partiesOf(id: string): { from: string; to: string } | null {
   const [kind, from, to] = id.split(":");
   return kind === "friend_request" && from && to ? { from, to } : null;
-}
-
-/** Key of the request behind a notification. */
-export function requestOf(notification: Row): string | null {
-  if (notification.type !== "friend_request") return null;
-  const key = text(row(notification.actionData).requestKey);
-  return key || requestId(text(notification.fromUserId), text(notification.userId));
 }
 
 export async function notificationRows(client: Client, options?: CallOptions): Promise<Row[]> {

@@ -40,10 +40,14 @@ onRecordCreate((e) => {
   });
 }, "room_members");
 
+onRecordDelete((e) => require(`${__hooks}/konvert/rooms.js`).ownerDeleted(e), "users");
+
 onRecordCreate((e) => require(`${__hooks}/konvert/messages.js`).created(e), "messages");
 onRecordUpdate((e) => require(`${__hooks}/konvert/messages.js`).updated(e), "messages");
 onRecordCreate((e) => require(`${__hooks}/konvert/messages.js`).reacted(e), "reactions");
 onRecordDelete((e) => require(`${__hooks}/konvert/messages.js`).unreacted(e), "reactions");
+
+onRecordDeleteRequest((e) => require(`${__hooks}/konvert/achievements.js`).deleting(e), "messages");
 
 cronAdd("konvert_notifications", "17 3 * * *", () => require(`${__hooks}/konvert/notifications.js`).trim($app));
 
@@ -63,6 +67,7 @@ routerAdd("GET", "/api/konvert/me", (e) => {
 routerAdd("GET", "/api/konvert/summary", (e) => require(`${__hooks}/konvert/summary.js`).summary(e));
 routerAdd("POST", "/api/konvert/rooms", (e) => require(`${__hooks}/konvert/rooms.js`).createRoom(e));
 routerAdd("POST", "/api/konvert/favorites", (e) => require(`${__hooks}/konvert/rooms.js`).favorites(e));
+routerAdd("DELETE", "/api/konvert/rooms/{id}", (e) => require(`${__hooks}/konvert/rooms.js`).remove(e));
 routerAdd("POST", "/api/konvert/rooms/{id}/invite", (e) => require(`${__hooks}/konvert/rooms.js`).invite(e));
 routerAdd("POST", "/api/konvert/rooms/{id}/leave", (e) => require(`${__hooks}/konvert/rooms.js`).leave(e));
 routerAdd("POST", "/api/konvert/rooms/{id}/read", (e) => require(`${__hooks}/konvert/rooms.js`).read(e));
@@ -86,6 +91,8 @@ routerAdd("POST", "/api/konvert/friend-requests/{id}/reject", (e) =>
   require(`${__hooks}/konvert/friends.js`).reject(e),
 );
 
+routerAdd("DELETE", "/api/konvert/notifications/{id}", (e) => require(`${__hooks}/konvert/notifications.js`).remove(e));
+
 routerAdd("POST", "/api/konvert/polls", (e) => require(`${__hooks}/konvert/polls.js`).createPoll(e));
 routerAdd("GET", "/api/konvert/polls/{id}", (e) => require(`${__hooks}/konvert/polls.js`).get(e));
 routerAdd("POST", "/api/konvert/polls/{id}/vote", (e) => require(`${__hooks}/konvert/polls.js`).vote(e));
@@ -94,3 +101,7 @@ routerAdd("GET", "/api/konvert/users/{id}/achievements", (e) => require(`${__hoo
 routerAdd("POST", "/api/konvert/achievements/{id}/unlock", (e) =>
   require(`${__hooks}/konvert/achievements.js`).unlock(e),
 );
+
+// The old frontend asks its Supabase function for a sign of life, and shows "offline" without the answer. The path stays
+// the same when VITE_SUPABASE_URL names PocketBase.
+routerAdd("GET", "/functions/v1/{app}/health", (e) => e.json(200, { status: "ok" }));

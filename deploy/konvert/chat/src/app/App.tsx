@@ -1,7 +1,7 @@
 // The frame of the page: the login, or the chat. The chat is a bundle of its own, which loads while the user logs in.
 
 import { Loader } from "@mantine/core";
-import { lazy, Suspense, useEffect } from "react";
+import { lazy, Suspense } from "react";
 import { useTranslation } from "react-i18next";
 import { Login } from "@/login/Login";
 import { useSession } from "@/model/session";
@@ -9,12 +9,12 @@ import { Confirm } from "@/widgets/confirm";
 import { Notices } from "@/widgets/notices";
 import styles from "./App.module.css";
 
-const loadChat = () => import("./Chat");
-const Chat = lazy(loadChat);
+// The request starts with the page, beside those for settings and login.
+const chat = import("./Chat");
+const Chat = lazy(() => chat);
 
 export function App() {
   const state = useSession((session) => session.state);
-  useEffect(() => void loadChat(), []);
   return (
     <>
       {state === "starting" && <Starting />}

@@ -6,6 +6,7 @@ import { lazy, Suspense, useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { RoomPane } from "@/chat/RoomPane";
 import { useForward } from "@/chat/forward";
+import { useNewPoll } from "@/chat/newPoll";
 import { useSearch } from "@/chat/search";
 import { useRoomList, useRooms } from "@/model/rooms";
 import { useSecrecy } from "@/model/secrecy";
@@ -25,6 +26,8 @@ const Forward = lazy(() => import("@/chat/Forward"));
 const Friends = lazy(() => import("@/people/Friends"));
 const Invite = lazy(() => import("@/people/Invite"));
 const NewChat = lazy(() => import("@/rooms/NewChat"));
+const NewPoll = lazy(() => import("@/chat/NewPoll"));
+const Notifications = lazy(() => import("@/notifications/Notifications"));
 const Panel = lazy(() => import("@/panel/Panel"));
 const Profile = lazy(() => import("@/people/Profile"));
 const Search = lazy(() => import("@/chat/Search"));
@@ -53,6 +56,7 @@ export default function Chat() {
             )}
             {route.view === "rooms" && <Nothing />}
             {route.view === "friends" && <Friends />}
+            {route.view === "notifications" && <Notifications />}
             {route.view === "settings" && <Settings />}
           </Suspense>
         </main>
@@ -66,6 +70,7 @@ export default function Chat() {
 function Dialogs() {
   const wanted = {
     newChat: useNewChat((state) => state.opened),
+    newPoll: useNewPoll((state) => state.room !== null),
     search: useSearch((state) => state.opened),
     forward: useForward((state) => state.message !== null),
     profile: useProfile((state) => state.user !== null),
@@ -82,6 +87,7 @@ function Dialogs() {
   return (
     <Suspense fallback={null}>
       {used.newChat && <NewChat />}
+      {used.newPoll && <NewPoll />}
       {used.search && <Search />}
       {used.forward && <Forward />}
       {used.profile && <Profile />}

@@ -6,6 +6,7 @@ export type Route =
   | { view: "rooms" }
   | { view: "room"; room: string; message?: string; details?: boolean }
   | { view: "friends" }
+  | { view: "notifications" }
   | { view: "settings" };
 
 function read(): Route {
@@ -14,7 +15,7 @@ function read(): Route {
     if (third === "details") return { view: "room", room: id, details: true };
     return third === "message" && fourth ? { view: "room", room: id, message: fourth } : { view: "room", room: id };
   }
-  if (view === "friends" || view === "settings") return { view };
+  if (view === "friends" || view === "notifications" || view === "settings") return { view };
   return { view: "rooms" };
 }
 

@@ -59,7 +59,7 @@ export async function loadRuntime(): Promise<Runtime> {
 
 async function readFile(): Promise<ConfigFile> {
   try {
-    const reply = await fetch("config.json", { cache: "no-store" });
+    const reply = await fetch("./config.json", { credentials: "same-origin" });
     if (!reply.ok || !reply.headers.get("content-type")?.includes("json")) return {};
     return (await reply.json()) as ConfigFile;
   } catch {

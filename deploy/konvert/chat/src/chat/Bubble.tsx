@@ -18,6 +18,7 @@ import { discard, retry } from "@/model/sending";
 import { useMessage, type ShownMessage } from "@/model/timeline";
 import { clock, moment } from "@/model/times";
 import { Attachment } from "./Attachment";
+import { Poll } from "./Poll";
 import { RichText } from "./RichText";
 import { summary } from "./summary";
 import styles from "./Bubble.module.css";
@@ -62,7 +63,11 @@ export function Bubble({ message, room, tail, children }: Props) {
       ) : (
         message.text && (
           <div data-body className={large ? styles.large : styles.text}>
-            <RichText text={message.text} mentions={message.mentions ?? []} />
+            {message.type === "poll" ? (
+              <Poll message={message} room={room} />
+            ) : (
+              <RichText text={message.text} mentions={message.mentions ?? []} />
+            )}
           </div>
         )
       )}

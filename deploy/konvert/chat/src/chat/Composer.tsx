@@ -1,8 +1,8 @@
 // The field for a new message: text with drafts, reply, edit, files, emoji and mentions. Enter sends, Shift+Enter makes
 // a line break, Escape leaves a reply or an edit, the up arrow in an empty field edits one's last message.
 
-import { ActionIcon } from "@mantine/core";
-import { IconCheck, IconMoodSmile, IconPaperclip, IconSend2 } from "@tabler/icons-react";
+import { ActionIcon, Menu } from "@mantine/core";
+import { IconChartBar, IconCheck, IconFile, IconMoodSmile, IconPaperclip, IconSend2 } from "@tabler/icons-react";
 import {
   useEffect,
   useLayoutEffect,
@@ -21,6 +21,7 @@ import { signalTyping } from "@/model/typing";
 import { ComposerContext } from "./ComposerContext";
 import { EmojiPicker } from "./EmojiPicker";
 import { FileTray, tooLarge } from "./FileTray";
+import { openNewPoll } from "./newPoll";
 import { completeMention, mentionAt, mentionedIn, MentionList, useMentionMatches } from "./mentions";
 import styles from "./Composer.module.css";
 
@@ -29,7 +30,7 @@ const LONGEST = 16_000;
 interface Props {
   room: RoomView;
   files: readonly File[];
-  onFiles: (files: File[]) => void;
+  onFiles: (files: readonly File[]) => void;
 }
 
 export function Composer({ room, files, onFiles }: Props) {
@@ -149,16 +150,27 @@ export function Composer({ room, files, onFiles }: Props) {
             event.currentTarget.value = "";
           }}
         />
-        <ActionIcon
-          size={40}
-          radius="xl"
-          aria-label={t("chat.attach")}
-          title={t("chat.attach")}
-          disabled={draft.editing !== undefined}
-          onClick={() => picker.current?.click()}
-        >
-          <IconPaperclip size={21} />
-        </ActionIcon>
+        <Menu position="top-start">
+          <Menu.Target>
+            <ActionIcon
+              size={40}
+              radius="xl"
+              aria-label={t("chat.attach")}
+              title={t("chat.attach")}
+              disabled={draft.editing !== undefined}
+            >
+              <IconPaperclip size={21} />
+            </ActionIcon>
+          </Menu.Target>
+          <Menu.Dropdown>
+            <Menu.Item leftSection={<IconFile size={18} />} onClick={() => picker.current?.click()}>
+              {t("chat.attachFile")}
+            </Menu.Item>
+            <Menu.Item leftSection={<IconChartBar size={18} />} onClick={() => openNewPoll(room.id)}>
+              {t("poll.menu")}
+            </Menu.Item>
+          </Menu.Dropdown>
+        </Menu>
         <textarea
           ref={field}
           data-composer
@@ -195,6 +207,7 @@ export function Composer({ room, files, onFiles }: Props) {
           variant="filled"
           color="accent"
           aria-label={t(draft.editing ? "compose.save" : "chat.send")}
+          title={t(draft.editing ? "compose.save" : "chat.sendHint")}
           disabled={!filled}
         >
           {draft.editing ? <IconCheck size={20} /> : <IconSend2 size={20} />}

@@ -32,7 +32,12 @@ export function Header({ room }: { room: RoomView }) {
       <ActionIcon className={styles.back} aria-label={t("chat.back")} onClick={() => go({ view: "rooms" })} size={40}>
         <IconArrowLeft size={21} />
       </ActionIcon>
-      <button type="button" className={styles.title} onClick={onTitle}>
+      <button
+        type="button"
+        className={styles.title}
+        title={t(room.other ? "people.profile" : "chat.details")}
+        onClick={onTitle}
+      >
         <RoomAvatar room={room} size={40} />
         <span className={styles.text}>
           <span className={styles.name}>

@@ -83,7 +83,7 @@ export function MessageActions({ message, room, menu, onMenu }: Props) {
               {t("message.reply")}
             </Menu.Item>
           )}
-          {message.mine && readable && room.mayWrite && (
+          {message.mine && readable && room.mayWrite && message.type !== "poll" && (
             <Menu.Item leftSection={<IconPencil size={17} />} onClick={edit}>
               {t("message.edit")}
             </Menu.Item>
@@ -101,7 +101,7 @@ export function MessageActions({ message, room, menu, onMenu }: Props) {
               {t(pinned ? "chat.unpin" : "message.pin")}
             </Menu.Item>
           )}
-          {readable && (
+          {readable && message.type !== "poll" && (
             <Menu.Item leftSection={<IconArrowForwardUp size={17} />} onClick={() => openForward(message)}>
               {t("message.forward")}
             </Menu.Item>

@@ -6,6 +6,7 @@ import { useEffect, useRef, useState, type DragEvent } from "react";
 import { useTranslation } from "react-i18next";
 import { runtime } from "@/app/runtime";
 import { backend } from "@/model/backend";
+import { chooseFiles, useChosenFiles } from "@/model/chosenFiles";
 import { isMuted, joinRoom, loadMembers, markRead, putRoom, useRoom, useRooms, type RoomView } from "@/model/rooms";
 import { shareKeys } from "@/model/secrecy";
 import { meId, useMe } from "@/model/session";
@@ -65,7 +66,8 @@ export function RoomPane({ roomId, target }: { roomId: string; target: string | 
 function OpenRoom({ room, target }: { room: RoomView; target: string | undefined }) {
   const { t } = useTranslation();
   const { messages, more, loading } = useTimeline(room.id);
-  const [files, setFiles] = useState<File[]>([]);
+  const files = useChosenFiles(room.id);
+  const setFiles = (next: readonly File[]) => chooseFiles(room.id, next);
   const [over, setOver] = useState(false);
   // The line "New messages" stays where it was when the room was opened.
   const [readUntil] = useState(() => (room.unread > 0 ? room.last_read[meId()] : undefined));
@@ -83,7 +85,7 @@ function OpenRoom({ room, target }: { room: RoomView; target: string | undefined
     event.preventDefault();
     setOver(false);
     const dropped = [...event.dataTransfer.files].filter((file) => !tooLarge(file, t));
-    if (dropped.length) setFiles((before) => [...before, ...dropped].slice(0, 10));
+    if (dropped.length) setFiles([...files, ...dropped]);
   }
 
   return (
@@ -128,7 +130,13 @@ function FirstMessage({ room }: { room: RoomView }) {
 }
 
 /** The composer, or the reason why the user cannot write. */
-function Foot({ room, files, onFiles }: { room: RoomView; files: File[]; onFiles: (files: File[]) => void }) {
+interface FootProps {
+  room: RoomView;
+  files: readonly File[];
+  onFiles: (files: readonly File[]) => void;
+}
+
+function Foot({ room, files, onFiles }: FootProps) {
   const { t } = useTranslation();
   const me = useMe();
   if (!room.member) {

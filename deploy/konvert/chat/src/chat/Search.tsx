@@ -7,6 +7,7 @@ import { useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { go } from "@/app/route";
 import { backend } from "@/model/backend";
+import { isBlocked } from "@/model/blocked";
 import { isSecret } from "@/model/content";
 import { nameOf, usePerson } from "@/model/people";
 import { useRooms } from "@/model/rooms";
@@ -35,7 +36,9 @@ function useFound(query: string, room: string | null): { found: readonly ShownMe
     const abort = new AbortController();
     const show = (messages: readonly Message[], busy: boolean) => {
       const there = messages.filter(({ content }) => !isSecret(content)).map(shown);
-      const all = [...there, ...searchHere(query, room)].sort((a, b) => b.created_at.localeCompare(a.created_at));
+      const all = [...there, ...searchHere(query, room)]
+        .filter(({ sender_id }) => !isBlocked(sender_id))
+        .sort((a, b) => b.created_at.localeCompare(a.created_at));
       setResult({ found: all.slice(0, MOST), busy });
     };
     show([], true);

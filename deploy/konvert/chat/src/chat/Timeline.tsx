@@ -6,6 +6,7 @@ import { IconArrowDown } from "@tabler/icons-react";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState, type KeyboardEvent } from "react";
 import { useTranslation } from "react-i18next";
 import { Virtualizer, type VirtualizerHandle } from "virtua";
+import { useBlocked, useShowsBlocked } from "@/model/blocked";
 import type { RoomView } from "@/model/rooms";
 import { loadOlder, useTimeline } from "@/model/timeline";
 import { MessageRow } from "./MessageRow";
@@ -21,13 +22,19 @@ interface Props {
   onSeen: () => void;
 }
 
+const NOBODY: ReadonlySet<string> = new Set();
 const NEAR_END = 80;
 const NEAR_BEGIN = 600;
 
 export function Timeline({ room, target, readUntil, onSeen }: Props) {
   const { t } = useTranslation();
   const { messages, more, loading, failed } = useTimeline(room.id);
-  const rows = useMemo(() => rowsOf(messages, readUntil, !more), [messages, readUntil, more]);
+  const everybody = useShowsBlocked(room.id);
+  const blocked = useBlocked();
+  const rows = useMemo(
+    () => rowsOf(messages, { readUntil, complete: !more, blocked: everybody ? NOBODY : blocked }),
+    [messages, readUntil, more, everybody, blocked],
+  );
   const scroller = useRef<HTMLDivElement>(null);
   const list = useRef<VirtualizerHandle>(null);
   const atEnd = useRef(true);

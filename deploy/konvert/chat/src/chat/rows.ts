@@ -16,11 +16,23 @@ export interface Row {
   firstUnread: boolean;
   /** The very first message of the room. */
   begin: boolean;
+  /** Number of hidden messages of blocked users that this row stands for; 0 for a shown message. */
+  hidden: number;
 }
 
 const GROUP = 5 * 60_000;
 
-export function rowsOf(messages: readonly ShownMessage[], readUntil: string | undefined, complete: boolean): Row[] {
+interface Options {
+  /** Time of the last message that was read when the room was opened. */
+  readUntil: string | undefined;
+  /** Whether the first message is the first of the room. */
+  complete: boolean;
+  /** Users whose messages are hidden; consecutive ones become one row. */
+  blocked: ReadonlySet<string>;
+}
+
+export function rowsOf(all: readonly ShownMessage[], { readUntil, complete, blocked }: Options): Row[] {
+  const { messages, counts } = folded(all, blocked);
   const joined = (a: ShownMessage | undefined, b: ShownMessage | undefined) =>
     a !== undefined &&
     b !== undefined &&
@@ -42,6 +54,24 @@ export function rowsOf(messages: readonly ShownMessage[], readUntil: string | un
       newDay,
       firstUnread: unread,
       begin: complete && index === 0,
+      hidden: counts.get(message.key) ?? 0,
     };
   });
+}
+
+/** Consecutive messages of blocked users become the first of them, with their number. */
+function folded(all: readonly ShownMessage[], blocked: ReadonlySet<string>) {
+  const counts = new Map<string, number>();
+  if (blocked.size === 0) return { messages: all, counts };
+  const messages: ShownMessage[] = [];
+  for (const message of all) {
+    const last = messages.at(-1);
+    if (!blocked.has(message.sender_id)) messages.push(message);
+    else if (last && counts.has(last.key)) counts.set(last.key, (counts.get(last.key) ?? 0) + 1);
+    else {
+      messages.push(message);
+      counts.set(message.key, 1);
+    }
+  }
+  return { messages, counts };
 }

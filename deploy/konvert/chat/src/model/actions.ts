@@ -1,6 +1,7 @@
 // Actions on messages that the server has stored.
 
 import i18next from "i18next";
+import { BackendError } from "konvert-backend-adapter/errors";
 import { ask } from "@/widgets/confirm";
 import { notify } from "@/widgets/notices";
 import { backend } from "./backend";
@@ -33,7 +34,15 @@ export async function react(message: ShownMessage, emoji: string): Promise<void>
 
 export async function remove(message: ShownMessage): Promise<void> {
   if (!(await ask(i18next.t("message.deleteSure"), i18next.t("do.delete")))) return;
-  if (await attempt(() => backend().deleteMessage(message.id))) takeAway(message.room_id, message.id);
+  const isDone = await attempt(() =>
+    backend()
+      .deleteMessage(message.id)
+      .catch((error: unknown) => {
+        // Somebody else was faster: gone is gone.
+        if (!(error instanceof BackendError) || error.code !== "not_found") throw error;
+      }),
+  );
+  if (isDone) takeAway(message.room_id, message.id);
 }
 
 export async function pin(roomId: string, messageId: string): Promise<void> {

@@ -6,8 +6,10 @@ import type { User } from "konvert-backend-adapter/interface";
 import { create } from "zustand";
 import { runtime } from "@/app/runtime";
 import { backend } from "./backend";
+import { forgetFiles } from "./fileStore";
 import { moment } from "./times";
 import { problemText } from "./problems";
+import { openSending } from "./sending";
 import { startChat, stopChat } from "./start";
 
 interface Session {
@@ -44,10 +46,11 @@ export async function signUp(email: string, password: string, name: string): Pro
 }
 
 export async function logOut(): Promise<void> {
+  const user = meId();
   leave(false);
   // Otherwise a reload would log the demo user in again.
   history.replaceState(null, "", location.pathname);
-  await backend().signout();
+  await Promise.all([backend().signout(), forgetFiles(user)]);
 }
 
 function leave(ended: boolean): void {
@@ -57,15 +60,10 @@ function leave(ended: boolean): void {
 }
 
 async function enter(user: User): Promise<void> {
-  // The result of a login lacks the room keys.
-  const full = await backend()
-    .getMe()
-    .then(
-      (reply) => reply.user,
-      () => user,
-    );
-  await startChat(full);
-  useSession.setState({ state: "in", user: full, ended: false });
+  useSession.setState({ user }); // the parts of the model ask for the user
+  await startChat(user);
+  useSession.setState({ state: "in", ended: false });
+  void openSending(user.id);
 }
 
 /** Continues a stored login, or logs a demo user in; without either, shows the login. */

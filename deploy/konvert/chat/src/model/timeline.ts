@@ -4,8 +4,10 @@ import type { Message, Unsubscribe } from "konvert-backend-adapter/interface";
 import { useMemo } from "react";
 import { create } from "zustand";
 import { backend } from "./backend";
+import { isBlocked } from "./blocked";
 import { contentNow, isSecret, readContent, type FileNote } from "./content";
 import { measure } from "./measure";
+import { pollChanged } from "./polls";
 import { codeText } from "./problems";
 import { loadMembers, dropRoom, putRoom, roomNow } from "./rooms";
 import { onKeys, shareKeys } from "./secrecy";
@@ -215,7 +217,8 @@ function follow(roomId: string): Unsubscribe {
     },
     {
       onDelete: (id) => takeAway(roomId, id),
-      onTyping: ({ userId, until }) => userId !== meId() && showTyping(roomId, userId, until),
+      onTyping: ({ userId, until }) => userId !== meId() && !isBlocked(userId) && showTyping(roomId, userId, until),
+      onPoll: (_, messageId) => pollChanged(messageId),
       onPresence: (presence) => change(roomId, { presence }),
       onRoom: (room) => roomNow(roomId) && putRoom(room),
       onMember: () => {

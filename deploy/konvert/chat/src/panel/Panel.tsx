@@ -32,7 +32,7 @@ export default function Panel() {
         {t(`panel.state.${name}`)}
       </span>,
     ],
-    [t("panel.transport"), transport === "gateway" ? "WebSocket" : "PocketBase SSE"],
+    [t("panel.transport"), t(`panel.transport.${transport}`)],
     [
       t("panel.latency"),
       median === null ? (

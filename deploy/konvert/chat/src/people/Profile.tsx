@@ -13,7 +13,7 @@ import {
   IconUserPlus,
 } from "@tabler/icons-react";
 import type { Role, User } from "konvert-backend-adapter/interface";
-import { useEffect } from "react";
+import { lazy, Suspense, useEffect } from "react";
 import { useTranslation } from "react-i18next";
 import { backend } from "@/model/backend";
 import { accept, befriend, unfriend, useFriends } from "@/model/friends";
@@ -28,6 +28,8 @@ import { notify } from "@/widgets/notices";
 import { StatusText } from "./PersonLine";
 import { closeProfile, useProfile } from "./profile";
 import styles from "./Profile.module.css";
+
+const Achievements = lazy(() => import("./Achievements"));
 
 export default function Profile() {
   const { t } = useTranslation();
@@ -66,6 +68,9 @@ export default function Profile() {
             <Friendship person={person} />
             <Block person={person} />
           </div>
+          <Suspense fallback={null}>
+            <Achievements userId={person.id} />
+          </Suspense>
           {staff && person.id !== meId() && <Moderation person={person} admin={me.role === "admin"} />}
         </div>
       )}

@@ -1,7 +1,15 @@
 // One's own picture with a menu: status, friends, settings, connection, log out.
 
 import { Menu, UnstyledButton } from "@mantine/core";
-import { IconActivity, IconCheck, IconLogout, IconMessage2, IconSettings, IconUsers } from "@tabler/icons-react";
+import {
+  IconActivity,
+  IconBell,
+  IconCheck,
+  IconLogout,
+  IconMessage2,
+  IconSettings,
+  IconUsers,
+} from "@tabler/icons-react";
 import { useTranslation } from "react-i18next";
 import { go } from "@/app/route";
 import { useIncoming } from "@/model/friends";
@@ -66,6 +74,9 @@ export function MainMenu() {
           onClick={() => go({ view: "friends" })}
         >
           {t("friends.title")}
+        </Menu.Item>
+        <Menu.Item leftSection={<IconBell size={17} />} onClick={() => go({ view: "notifications" })}>
+          {t("notes.title")}
         </Menu.Item>
         <Menu.Item leftSection={<IconSettings size={17} />} onClick={() => go({ view: "settings" })}>
           {t("settings.title")}

@@ -5,6 +5,7 @@ import type { TFunction } from "i18next";
 import { memo, useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { go } from "@/app/route";
+import { useBlocked } from "@/model/blocked";
 import { contentNow, isSecret, readContent } from "@/model/content";
 import { useDraft } from "@/model/drafts";
 import { nameOf, usePerson, useStatus } from "@/model/people";
@@ -14,6 +15,7 @@ import { meId } from "@/model/session";
 import { shortTime } from "@/model/times";
 import { useTyping } from "@/model/typing";
 import { Avatar } from "@/widgets/Avatar";
+import { firstLine } from "@/chat/summary";
 import { TypingText } from "@/chat/TypingText";
 import styles from "./Sidebar.module.css";
 
@@ -62,8 +64,13 @@ export const RoomItem = memo(function RoomItem({ room, current }: { room: RoomVi
   );
 });
 
+/** Names that the adapter gives; a name of the user's own stays. */
+const FAVORITES = ["Favourites", "Избранное"];
+
 export function useRoomName(room: RoomView): string {
   const other = usePerson(room.other ?? "");
+  const { t } = useTranslation();
+  if (room.is_favorites && FAVORITES.includes(room.name)) return t("rooms.favorites");
   return room.other ? nameOf(other) || room.name : room.name;
 }
 
@@ -119,6 +126,7 @@ function useLastText(room: RoomView, t: TFunction): string {
   const known = last ? contentNow(last) : null;
   const [, setRead] = useState(0);
   const author = usePerson(last?.sender_id ?? "");
+  const blocked = useBlocked();
   const keys = useSecrecy((state) => state.keyrings[room.id]);
   useEffect(() => {
     if (!content || !isSecret(content) || contentNow({ content })) return;
@@ -132,7 +140,8 @@ function useLastText(room: RoomView, t: TFunction): string {
   const own = last.sender_id === meId();
   const from =
     room.type === "dm" && !own ? "" : own ? `${t("rooms.you")} ` : `${nameOf(author) || last.sender_username}: `;
+  if (blocked.has(last.sender_id)) return t("chat.blockedLine", { count: 1 });
   if (!known) return from + t("rooms.encryptedPreview");
-  if (known.text) return from + known.text;
+  if (known.text) return from + firstLine(known.text, last.type);
   return from + (last.type === "image" ? t("rooms.photo") : (known.files[0]?.name ?? t("rooms.file")));
 }

@@ -1,9 +1,11 @@
 // The left column: one's own picture with the menu, search, the list of chats.
 
 import { ActionIcon, Button, CloseButton, TextInput } from "@mantine/core";
-import { IconMessagePlus, IconMessages, IconSearch } from "@tabler/icons-react";
+import { IconBell, IconMessagePlus, IconMessages, IconSearch } from "@tabler/icons-react";
 import { useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
+import { go, useRoute } from "@/app/route";
+import { useUnreadNotifications } from "@/model/notifications";
 import { useRoomList, useRooms } from "@/model/rooms";
 import { EmptyState } from "@/widgets/EmptyState";
 import { FoundPeople } from "./FoundPeople";
@@ -31,7 +33,7 @@ export function Sidebar({ open }: { open: string | null }) {
           value={filter}
           onChange={(event) => setFilter(event.currentTarget.value)}
           onKeyDown={(event) => event.key === "Escape" && setFilter("")}
-          placeholder={t("rooms.filter")}
+          placeholder={t("rooms.filterShort")}
           aria-label={t("rooms.filter")}
           leftSection={<IconSearch size={17} />}
           rightSection={
@@ -39,6 +41,7 @@ export function Sidebar({ open }: { open: string | null }) {
           }
           radius="xl"
         />
+        <Bell />
         <ActionIcon
           aria-label={t("rooms.new")}
           title={t("rooms.new")}
@@ -72,6 +75,28 @@ export function Sidebar({ open }: { open: string | null }) {
         {!loaded && <ListSkeleton />}
       </div>
     </nav>
+  );
+}
+
+/** The way to the notifications, with the number of unread ones. */
+function Bell() {
+  const { t } = useTranslation();
+  const unread = useUnreadNotifications();
+  const isOpen = useRoute().view === "notifications";
+  const label = unread ? `${t("notes.title")}, ${t("notes.unread", { count: unread })}` : t("notes.title");
+  return (
+    <ActionIcon
+      className={styles.bell}
+      aria-label={label}
+      aria-current={isOpen ? "page" : undefined}
+      title={label}
+      size={38}
+      radius="xl"
+      onClick={() => go({ view: isOpen ? "rooms" : "notifications" })}
+    >
+      <IconBell size={20} />
+      {unread > 0 && <span className={styles.bellCount}>{unread > 9 ? "9+" : unread}</span>}
+    </ActionIcon>
   );
 }
 

@@ -9,7 +9,7 @@ import {
   type MantineColorScheme,
 } from "@mantine/core";
 import { IconActivity, IconArrowLeft } from "@tabler/icons-react";
-import { useRef, useState, type FormEvent } from "react";
+import { lazy, Suspense, useRef, useState, type FormEvent } from "react";
 import { useTranslation } from "react-i18next";
 import { go } from "@/app/route";
 import { changeLanguage, currentLanguage, LANGUAGES, type Language } from "@/i18n";
@@ -22,6 +22,8 @@ import { Avatar } from "@/widgets/Avatar";
 import { notify } from "@/widgets/notices";
 import { EncryptionCard } from "./EncryptionCard";
 import page from "./Page.module.css";
+
+const Achievements = lazy(() => import("@/people/Achievements"));
 
 export default function Settings() {
   const { t } = useTranslation();
@@ -119,6 +121,9 @@ function ProfileCard() {
           {t("settings.save")}
         </Button>
       </form>
+      <Suspense fallback={null}>
+        <Achievements userId={me.id} />
+      </Suspense>
     </section>
   );
 }

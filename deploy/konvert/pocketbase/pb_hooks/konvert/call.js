@@ -14,6 +14,7 @@ const refuse = {
   missing: (message) => fail(404, "not_found", message),
   invalid: (message) => fail(400, "invalid", message),
   conflict: (message) => fail(409, "conflict", message),
+  unsupported: (message) => fail(501, "unsupported", message),
 };
 
 function fail(...how) {
@@ -41,10 +42,10 @@ function writer(e) {
   return user;
 }
 
-/** Answers a request with the result of `work`, a refusal with its status and code. */
-function answer(e, work) {
+/** Answers a request with the result of `work`, sent as JSON unless `send` says how; a refusal with its status and code. */
+function answer(e, work, send = (result) => e.json(200, result ?? {})) {
   try {
-    return e.json(200, work() ?? {});
+    return send(work());
   } catch (err) {
     if (!(err instanceof Refusal)) throw err;
     return e.json(err.status, { status: err.status, code: err.code, message: err.message, data: {}, ...err.more });
@@ -92,9 +93,14 @@ function create(app, collection, values) {
 
 /** The JSON value that a query returns in its column `value`. */
 function query(app, sql, values) {
+  return JSON.parse(queryText(app, sql, values));
+}
+
+/** The text that a query returns in its column `value`. */
+function queryText(app, sql, values) {
   const row = new DynamicModel({ value: "" });
   app.db().newQuery(sql).bind(values).one(row);
-  return JSON.parse(row.value);
+  return row.value;
 }
 
 /** True for writes of an import, which the hooks leave unchanged. */
@@ -129,6 +135,7 @@ module.exports = {
   find,
   create,
   query,
+  queryText,
   isImport,
   isPlain,
   isMigrated,

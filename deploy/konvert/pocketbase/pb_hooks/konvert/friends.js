@@ -26,7 +26,7 @@ function ask(e) {
           mine.getString("status") === "pending" ? "The request is pending." : "The request was rejected.",
         );
       const made = create(tx, "friend_requests", { from: me.id, to: other, status: "pending" });
-      notify(tx, { user: other, type: "friend_request", from: me.id });
+      notify(tx, { user: other, type: "friend_request", from: me.id, request: made.id });
       return { id: made.id, status: "pending" };
     });
   });

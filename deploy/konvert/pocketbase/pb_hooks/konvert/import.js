@@ -1,35 +1,37 @@
 // The server side of konvert-migrate: writes rows unchanged, with the original times, and reads rows back.
 
-const { refuse, answer, transaction, find, query } = require(`${__hooks}/konvert/call.js`);
+const { refuse, answer, transaction, find, query, queryText } = require(`${__hooks}/konvert/call.js`);
+const { BULK, bulk, endBulk } = require(`${__hooks}/konvert/import_bulk.js`);
 
 /** Version of these routes; konvert-migrate refuses other versions. */
 const VERSION = 1;
 
-/** Kinds with many rows: inserted by one statement, after konvert-migrate has validated the rows. */
-const BULK = {
-  messages: [
-    "room",
-    "author",
-    "content",
-    "type",
-    "mentions",
-    "edited_at",
-    "reply_to",
-    "forwarded_from",
-    "forwarded",
-    "deleted",
-  ],
-  reactions: ["message", "user", "emoji"],
-  room_members: ["room", "user", "role", "last_read", "hidden_at", "muted"],
-  notifications: ["user", "type", "from", "room", "message", "content", "read"],
-  poll_votes: ["poll", "user", "option"],
-};
-
-/** Length of ids that konvert-migrate derives, for records without an id in the old chat. */
-const DERIVED_ID = 30;
+/** Length of PocketBase's own ids, the ids of records made by users here. */
+const OWN_ID = 15;
 
 /** Kinds that PocketBase validates, record by record. */
 const RECORDS = ["users", "rooms", "polls", "pins", "friend_requests", "achievements", "room_keys", "files"];
+
+const OF_ROOM = "(SELECT id FROM messages WHERE room = {:id})";
+/** Statements that remove the references of many records to a record, by kind. */
+const DEPENDENTS = {
+  rooms: [
+    `DELETE FROM reactions WHERE message IN ${OF_ROOM}`,
+    `DELETE FROM notifications WHERE room = {:id} OR message IN ${OF_ROOM}`,
+    `DELETE FROM poll_votes WHERE poll IN (SELECT id FROM polls WHERE room = {:id})`,
+    `DELETE FROM polls WHERE room = {:id}`,
+    `DELETE FROM pins WHERE room = {:id}`,
+    `UPDATE messages SET reply_to = '' WHERE reply_to IN ${OF_ROOM} AND room != {:id}`,
+    `UPDATE messages SET forwarded_from = '' WHERE forwarded_from IN ${OF_ROOM} AND room != {:id}`,
+    `UPDATE rooms SET pinned_message = '' WHERE id = {:id}`,
+    `DELETE FROM messages WHERE room = {:id}`,
+  ],
+  users: [
+    `DELETE FROM reactions WHERE user = {:id}`,
+    `DELETE FROM notifications WHERE user = {:id} OR \`from\` = {:id}`,
+    `UPDATE messages SET author = '' WHERE author = {:id}`,
+  ],
+};
 
 /** The version, and the rows of each kind; with ?before=DATE, only rows created until then. */
 function state(e) {
@@ -56,98 +58,81 @@ function kindOf(e) {
 function rows(e) {
   return answer(e, () => {
     const kind = kindOf(e);
-    const force = e.request.url.query().get("force") === "1";
+    const options = e.request.url.query();
+    const force = options.get("force") === "1";
     const text = toString(e.request.body, 72 << 20);
-    if (kind in BULK) return transaction(e.app, (tx) => bulk(tx, kind, text, force));
+    if (kind in BULK) return bulk(e.app, kind, text, Number(options.get("rows")), force);
     const { Importer } = require(`${__hooks}/konvert/import_records.js`);
     return transaction(e.app, (tx) => new Importer(tx, kind, force).save(JSON.parse(text)));
   });
 }
 
-function bulk(tx, kind, text, force) {
-  const columns = ["id", ...BULK[kind], "created", "updated"];
-  const quoted = columns.map((c) => `\`${c}\``);
-  const values = columns.map((c) => (c === "mentions" ? `coalesce(value->'${c}', '[]')` : `value->>'${c}'`));
-  const rest = quoted.slice(1);
-  const differs = `(${rest.map((c) => `${kind}.${c}`)}) IS NOT (${rest.map((c) => `excluded.${c}`)})`;
-  const [{ total, before }] = [
-    query(
-      tx,
-      `SELECT json_object('total', count(DISTINCT r.value->>'id'), 'before', count(DISTINCT t.id)) value FROM json_each({:rows}) r LEFT JOIN ${kind} t ON t.id = r.value->>'id'`,
-      { rows: text },
-    ),
-  ];
-  const affected = tx
-    .nonconcurrentDB()
-    .newQuery(
-      `INSERT INTO ${kind} (${quoted}) SELECT ${values} FROM json_each({:rows}) WHERE TRUE
-       ON CONFLICT (id) DO UPDATE SET ${rest.map((c) => `${c} = excluded.${c}`)}
-         WHERE ${differs} AND (${force ? "TRUE" : `excluded.updated > ${kind}.updated`})
-       ON CONFLICT DO NOTHING`,
-    )
-    .bind({ rows: text })
-    .execute()
-    .rowsAffected();
-  const absent = query(
-    tx,
-    `SELECT json_group_array(r.value->>'id') value FROM json_each({:rows}) r WHERE NOT EXISTS (SELECT 1 FROM ${kind} t WHERE t.id = r.value->>'id')`,
-    { rows: text },
-  );
-  const created = total - before - absent.length;
-  const updated = affected - created;
-  const reason = "PocketBase has another row with the same unique fields";
-  return { created, updated, unchanged: before - updated, rejected: absent.map((id) => ({ id, reason })) };
-}
-
-/** Reads rows back: {ids, columns} → {rows}, objects in no order; a missing row is absent. */
+/**
+ * Reads rows: {ids, column?, columns} → {rows}. The rows with one of the ids in `column` (default: `id`), as objects in
+ * no order; missing rows are absent.
+ */
 function read(e) {
-  return answer(e, () => {
+  const rowsOf = () => {
     const kind = kindOf(e);
-    const { ids, columns } = JSON.parse(toString(e.request.body, 72 << 20));
-    if (!columns.every((c) => /^[a-z_]{1,40}$/i.test(c))) refuse.invalid("columns: names of fields.");
+    const { ids, column = "id", columns } = JSON.parse(toString(e.request.body, 72 << 20));
+    for (const name of [column, ...columns]) {
+      if (!/^[a-z_]{1,40}$/i.test(name)) refuse.invalid("column, columns: names of fields.");
+    }
     const pairs = columns.map((c) => `'${c}', t.\`${c}\``);
-    const sql = `SELECT json_group_array(json_object(${pairs})) value FROM json_each({:ids}) r JOIN ${kind} t ON t.id = r.value`;
-    return { rows: query(e.app, sql, { ids: JSON.stringify(ids) }) };
+    const sql = `SELECT '{"rows":' || json_group_array(json_object(${pairs})) || '}' value FROM json_each({:ids}) r JOIN ${kind} t ON t.\`${column}\` = r.value`;
+    return queryText(e.app, sql, { ids: JSON.stringify(ids) });
+  };
+  // The answer is SQLite's text, unparsed: parsing and printing in JavaScript would take longer than the query.
+  return answer(e, rowsOf, (text) => {
+    e.response.header().set("Content-Type", "application/json");
+    return e.string(200, text);
   });
 }
 
 /**
- * Removes imported records that the old chat no longer has: {ids}, or {column, parents, keep}: all records of these
- * parents but those to keep. Records made by users in PocketBase have ids of another length and stay. Records that go with
- * a removed record are relayed as deleted.
+ * Removes imported records after a deletion in the old chat: {ids} → {removed, kept}. Users and rooms with messages
+ * written here stay and count as kept. Records that PocketBase's cascade removes are relayed as deleted.
  */
 function remove(e) {
   return answer(e, () => {
     const kind = kindOf(e);
     const { importing } = require(`${__hooks}/konvert/import_records.js`);
-    const { ids, column, parents, keep } = JSON.parse(toString(e.request.body, 72 << 20));
-    if (column && !/^[a-z_]{1,40}$/.test(column)) refuse.invalid("column: the name of a field.");
-    return transaction(e.app, (tx) => {
-      const found =
-        ids ??
-        query(
-          tx,
-          `SELECT json_group_array(id) value FROM ${kind} WHERE \`${column}\` IN (SELECT value FROM json_each({:parents})) AND length(id) = ${DERIVED_ID} AND id NOT IN (SELECT value FROM json_each({:keep}))`,
-          {
-            parents: JSON.stringify(parents),
-            keep: JSON.stringify(keep),
-          },
-        );
-      let removed = 0;
-      for (const id of found) {
+    const { ids } = JSON.parse(toString(e.request.body, 72 << 20));
+    const result = { removed: 0, kept: 0 };
+    transaction(e.app, (tx) => {
+      for (const id of ids) {
         const record = find(tx, kind, "id = {:id}", { id });
         if (!record) continue;
+        if (hasOwnMessages(tx, kind, id)) {
+          result.kept += 1;
+          continue;
+        }
+        removeDependents(tx, kind, id);
         tx.deleteWithContext(importing(), record);
-        removed += 1;
+        result.removed += 1;
       }
-      return { removed };
     });
+    return result;
   });
+}
+
+/** True for users and rooms with messages written here. */
+function hasOwnMessages(tx, kind, id) {
+  const column = { users: "author", rooms: "room" }[kind];
+  if (!column) return false;
+  const sql = `SELECT EXISTS (SELECT 1 FROM messages WHERE ${column} = {:id} AND length(id) = ${OWN_ID}) value`;
+  return query(tx, sql, { id }) === 1;
+}
+
+/** Removes most of a record's dependents by a few statements; the cascade takes about a millisecond for each record. */
+function removeDependents(tx, kind, id) {
+  for (const sql of DEPENDENTS[kind] ?? []) tx.nonconcurrentDB().newQuery(sql).bind({ id }).execute();
 }
 
 /** Announces the end of the import: gateways check all access again, and clients reload their rooms. */
 function done(e) {
   return answer(e, () => {
+    endBulk(e.app);
     const { EVERYTHING, isAnybodyThere } = require(`${__hooks}/gateway/access.js`);
     const { insert } = require(`${__hooks}/gateway/rows.js`);
     if (!isAnybodyThere(e.app)) return { rows: 0 };
@@ -155,6 +140,7 @@ function done(e) {
     const reload = '{"action":"reload","collection":"messages","record":{"id":""}}';
     let [count, last] = [0, null];
     transaction(e.app, (tx) => {
+      linkRequests(tx);
       for (let i = 0; i === 0 || i < rooms.length; i += 500) {
         const channels = rooms.slice(i, i + 500).map((id) => `room:${id}`);
         const access = i === 0 ? `,"access":${JSON.stringify(EVERYTHING)}` : "";
@@ -168,6 +154,17 @@ function done(e) {
     if (last !== null) require(`${__hooks}/gateway/delivery.js`).deliver(e.app, last, null);
     return { rows: count };
   });
+}
+
+/** Names the friend request of each notification about one, as notify() does. */
+function linkRequests(tx) {
+  tx.db()
+    .newQuery(
+      `UPDATE notifications SET request = r.id FROM friend_requests r
+       WHERE notifications.type = 'friend_request' AND notifications.request = ''
+         AND r.\`from\` = notifications.\`from\` AND r.\`to\` = notifications.user`,
+    )
+    .execute();
 }
 
 module.exports = { state, rows, read, remove, done };

@@ -1,6 +1,6 @@
 // Notifications: records of one user, about an action of another.
 
-const { create } = require(`${__hooks}/konvert/call.js`);
+const { refuse, caller, answer, transaction, find, create } = require(`${__hooks}/konvert/call.js`);
 
 /** Days that a read notification is kept. */
 const KEEP_DAYS = 30;
@@ -16,4 +16,17 @@ function trim(app) {
   app.db().newQuery("DELETE FROM notifications WHERE read = TRUE AND created < {:before}").bind({ before }).execute();
 }
 
-module.exports = { notify, trim };
+/** Deletes a notification of the caller. One that is gone already is no error: an answered request takes its own along. */
+function remove(e) {
+  return answer(e, () => {
+    const me = caller(e);
+    return transaction(e.app, (tx) => {
+      const found = find(tx, "notifications", "id = {:id}", { id: e.request.pathValue("id") });
+      if (!found) return;
+      if (found.getString("user") !== me.id) refuse.missing("No such notification.");
+      tx.delete(found);
+    });
+  });
+}
+
+module.exports = { notify, trim, remove };

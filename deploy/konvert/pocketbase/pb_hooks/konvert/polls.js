@@ -1,4 +1,5 @@
-// Polls: a message of the type "poll", whose content is the poll's id, and one vote per user.
+// Polls: a message of the type "poll" with the poll's id, whose content is question and options as text, and one vote
+// per user. Imported polls have an id of their own: callers may name the message.
 
 const { refuse, writer, caller, answer, transaction, visible, find, create, query, body } = require(
   `${__hooks}/konvert/call.js`,
@@ -34,7 +35,7 @@ function createPoll(e) {
         counts: options.map(() => 0),
         anonymous: Boolean(anonymous),
       });
-      const message = create(tx, "messages", { room, author: me.id, type: "poll", content: poll.id });
+      const message = create(tx, "messages", { id: poll.id, room, author: me.id, type: "poll", content: asText(poll) });
       poll.set("message", message.id);
       tx.save(poll);
       return state(tx, poll, me.id);
@@ -42,12 +43,25 @@ function createPoll(e) {
   });
 }
 
+/** The poll as plain text, for previews, search and clients without polls. */
+function asText(poll) {
+  const options = JSON.parse(poll.getString("options")).map((option, index) => `${index + 1}. ${option}`);
+  return `📊 ${poll.getString("question")}${poll.getBool("anonymous") ? " 🔒" : ""}\n\n${options.join("\n")}`;
+}
+
+/** The poll of the path, by its id or its message's id. */
+function named(app, e) {
+  const id = e.request.pathValue("id");
+  const found = find(app, "polls", "id = {:id}", { id }) ?? find(app, "polls", "message = {:id}", { id });
+  return visible(app, e, "polls", found ? found.id : id);
+}
+
 function isOption(option) {
   return typeof option === "string" && option.trim() !== "" && option.length <= MAX_OPTION_LENGTH;
 }
 
 function get(e) {
-  return answer(e, () => state(e.app, visible(e.app, e, "polls", e.request.pathValue("id")), caller(e).id));
+  return answer(e, () => state(e.app, named(e.app, e), caller(e).id));
 }
 
 /** Sets, changes or withdraws (`option: null`) the caller's vote, and counts again. */
@@ -56,7 +70,7 @@ function vote(e) {
     const me = writer(e);
     const { option } = body(e);
     return transaction(e.app, (tx) => {
-      const poll = visible(tx, e, "polls", e.request.pathValue("id"));
+      const poll = named(tx, e);
       if (!membership(tx, poll.getString("room"), me.id)) refuse.forbidden("Only members of the room may vote.");
       const size = JSON.parse(poll.getString("options")).length;
       if (option !== null && !(Number.isInteger(option) && option >= 0 && option < size)) {

@@ -1,9 +1,11 @@
 // Rooms and their members.
 
-const { refuse, caller, writer, answer, transaction, visible, find, create, body } = require(
+const { refuse, caller, writer, answer, transaction, visible, find, create, body, now, isPlain } = require(
   `${__hooks}/konvert/call.js`,
 );
+const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
 const { notify } = require(`${__hooks}/konvert/notifications.js`);
+const achievements = require(`${__hooks}/konvert/achievements.js`);
 
 /** Maximum number of members added by a call. */
 const MAX_MEMBERS = 200;
@@ -40,6 +42,7 @@ function add(tx, room, userId, inviter) {
   if (isBlocked(tx, inviter.id, user.id)) refuse.forbidden("One of the two users blocks the other.");
   create(tx, "room_members", { room: room.id, user: user.id, role: "member" });
   notify(tx, { user: user.id, type: "room_invite", from: inviter.id, room: room.id });
+  achievements.invited(tx, inviter.id, room.id);
 }
 
 function createRoom(e) {
@@ -88,15 +91,49 @@ function leave(e) {
       if (room.getString("type") === "direct") refuse.forbidden("A direct room cannot be left; hide it.");
       if (room.getBool("favorites")) refuse.forbidden("Favorites cannot be left.");
       tx.delete(own);
-      if (own.getString("role") !== "owner") return;
-      const next = heir(tx, room.id);
-      if (next) {
-        next.set("role", "owner");
-        tx.save(next);
-        room.set("owner", next.getString("user"));
-        tx.save(room);
-      } else if (room.getString("type") === "private") {
+      if (own.getString("role") === "owner") handOn(tx, room);
+    });
+  });
+}
+
+/** Gives a room without an owner to the heir. An empty private room is deleted, an empty public room stays. */
+function handOn(tx, room) {
+  const next = heir(tx, room.id);
+  if (next) {
+    next.set("role", "owner");
+    tx.save(next);
+    room.set("owner", next.getString("user"));
+    tx.save(room);
+  } else if (room.getString("type") === "private") {
+    tx.delete(room);
+  }
+}
+
+/** A record event "delete" of users: the user's rooms get another owner. Direct rooms stay with the other user. */
+function ownerDeleted(e) {
+  if (isPlain(e)) return e.next();
+  const owner = e.record.id;
+  const rooms = e.app.findRecordsByFilter("rooms", "owner = {:owner} && type != 'direct'", "", 0, 0, { owner });
+  const ids = rooms.map(({ id }) => id);
+  inTransaction(e, (tx) => {
+    for (const id of ids) handOn(tx, tx.findRecordById("rooms", id));
+  });
+}
+
+/** Owners delete a room for everybody. A direct room disappears for the caller only, until its next message. */
+function remove(e) {
+  return answer(e, () => {
+    const me = caller(e);
+    return transaction(e.app, (tx) => {
+      const room = visible(tx, e, "rooms", e.request.pathValue("id"));
+      if (room.getString("type") === "direct") {
+        const own = membership(tx, room.id, me.id);
+        own.set("hidden_at", now());
+        tx.save(own);
+      } else if (room.getString("owner") === me.id) {
         tx.delete(room);
+      } else {
+        refuse.forbidden("Only the owner may delete the room.");
       }
     });
   });
@@ -118,8 +155,7 @@ function favorites(e) {
     const me = caller(e);
     return transaction(e.app, (tx) => {
       const existing = find(tx, "rooms", "owner = {:owner} && favorites = true", { owner: me.id });
-      const room =
-        existing ?? create(tx, "rooms", { name: "Favorites", type: "private", owner: me.id, favorites: true });
+      const room = existing ?? create(tx, "rooms", { type: "private", owner: me.id, favorites: true }); // clients name it in their language
       return { id: room.id };
     });
   });
@@ -171,4 +207,4 @@ function clear(tx, user, room, type) {
     .execute();
 }
 
-module.exports = { createRoom, invite, leave, favorites, read, membership, isBlocked };
+module.exports = { createRoom, invite, leave, remove, ownerDeleted, favorites, read, membership, isBlocked };

@@ -1,0 +1,91 @@
+// Achievements of a user: those unlocked; for the user themselves also the progress of the others.
+
+import { Tooltip } from "@mantine/core";
+import type { Achievement } from "konvert-backend-adapter/interface";
+import { useEffect, useState } from "react";
+import { useTranslation } from "react-i18next";
+import { backend } from "@/model/backend";
+import { meId } from "@/model/session";
+import { moment } from "@/model/times";
+import { notify } from "@/widgets/notices";
+import styles from "./Achievements.module.css";
+
+/** Loads the achievements; the own ones that are earned are unlocked. */
+function useAchievements(userId: string): readonly Achievement[] | null {
+  const { t } = useTranslation();
+  const [list, setList] = useState<readonly Achievement[] | null>(null);
+  useEffect(() => {
+    let isShown = true;
+    const show = (next: readonly Achievement[]) => isShown && setList(next);
+    const read = async () => {
+      const { achievements } = await backend().getAchievements({ userId });
+      show(achievements);
+      if (userId !== meId()) return;
+      const earned = achievements.filter((one) => !one.unlocked_at && one.progress >= one.max_progress);
+      for (const { id, name } of earned) {
+        await backend().unlockAchievement(id);
+        notify(t("achievements.unlocked", { name }));
+      }
+      if (earned.length) show((await backend().getAchievements({ userId })).achievements);
+    };
+    read().catch(() => show([])); // an addition to the profile, which is complete without
+    return () => {
+      isShown = false;
+    };
+  }, [userId, t]);
+  return list;
+}
+
+export default function Achievements({ userId }: { userId: string }) {
+  const { t } = useTranslation();
+  const list = useAchievements(userId);
+  if (!list?.length) return null;
+  const reachable = list.filter((one) => one.unlocked_at || !one.unavailable);
+  const unlocked = reachable.filter((one) => one.unlocked_at);
+  const open = reachable.filter((one) => !one.unlocked_at && !one.secret);
+  const secret = reachable.length - unlocked.length - open.length;
+  return (
+    <section className={styles.frame} aria-label={t("achievements.title")}>
+      <p className={styles.count}>
+        {t("achievements.title")} · {t("achievements.count", { unlocked: unlocked.length, all: reachable.length })}
+      </p>
+      {unlocked.length === 0 && <p className={styles.hint}>{t("achievements.none")}</p>}
+      <ul className={styles.badges}>
+        {unlocked.map((one) => (
+          <li key={one.id}>
+            <Tooltip
+              multiline
+              maw={260}
+              label={`${one.name}: ${one.description}${one.unlocked_at ? ` ${moment(one.unlocked_at)}` : ""}`}
+              events={{ hover: true, focus: true, touch: true }}
+            >
+              <button type="button" className={styles.badge} data-rarity={one.rarity} aria-label={one.name}>
+                {one.icon}
+              </button>
+            </Tooltip>
+          </li>
+        ))}
+      </ul>
+      {userId === meId() && (
+        <details className={styles.more}>
+          <summary>{t("achievements.ahead", { count: open.length })}</summary>
+          <ul className={styles.list}>
+            {open.map((one) => (
+              <li key={one.id} className={styles.line}>
+                <span aria-hidden="true">{one.icon}</span>
+                <span className={styles.text}>
+                  <b>{one.name}</b>
+                  <span>{one.description}</span>
+                </span>
+                <span className={styles.progress}>
+                  {one.progress}/{one.max_progress}
+                </span>
+              </li>
+            ))}
+          </ul>
+          {secret > 0 && <p className={styles.hint}>{t("achievements.secret", { count: secret })}</p>}
+        </details>
+      )}
+    </section>
+  );
+}
