@@ -359,15 +359,19 @@ need_java_driver() {
   need_package default-jdk-headless javac
   [[ $(javac -version 2>&1) =~ ^javac\ (1[7-9]|[2-9][0-9]) ]] ||
     fail "a JDK 17 or later is needed; this is $(javac -version 2>&1)"
-  if is_current "$folder/.inputs"; then return; fi
-  need_package maven mvn
+  if ! is_current "$folder/jars/.inputs"; then
+    need_package maven mvn
+    say "getting the Java packages of tests/sdk"
+    rm -rf "$folder"
+    mvn --quiet --batch-mode --strict-checksums --file "$source/pom.xml" dependency:copy-dependencies \
+      -DoutputDirectory="$folder/jars"
+    (cd "$folder/jars" && sha256sum --quiet --check "$source/jars.sha256")
+    record_inputs "$folder/jars/.inputs" "$source"/{pom.xml,jars.sha256}
+  fi
+  if is_current "$folder/classes/.inputs"; then return; fi
   say "building the Java driver of tests/sdk"
-  rm -rf "$folder"
-  mvn --quiet --batch-mode --strict-checksums --file "$source/pom.xml" dependency:copy-dependencies \
-    -DoutputDirectory="$folder/jars"
-  (cd "$folder/jars" && sha256sum --quiet --check "$source/jars.sha256")
   javac -cp "$folder/jars/*" -d "$folder/classes" "$source/Driver.java"
-  record_inputs "$folder/.inputs" "$source"/{Driver.java,pom.xml,jars.sha256}
+  record_inputs "$folder/classes/.inputs" "$source/Driver.java"
 }
 
 # docker_starts: whether a daemon of the tests' own can start here. Says why if not, in $not_run.

@@ -1,5 +1,6 @@
 // A driver is a program around one SDK, with any number of clients. Drivers read orders from stdin and write events and
-// answers to stdout, as JSON objects, one a line. Payloads (`data`) are JSON values in every encoding.
+// answers to stdout, as JSON objects, one a line; their first line is {"ready":true}. Payloads (`data`) are JSON values in
+// every encoding.
 //
 //   order                                                    effect
 //   {"do":"open","client":KEY,"url","encoding","token",…}    a new client, which connects; options: `getToken` (whether to
@@ -21,6 +22,7 @@
 //   subscribed, unsubscribed, publication, join, leave, error    of a subscription, with its `channel`
 
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -46,13 +48,16 @@ export class Driver {
       for (const client of this.#clients.values()) client.check();
     });
     this.process.stdin.on("error", () => {}); // 'exit' follows
-    createInterface({ input: this.process.stdout }).on("line", (line) => this.#receive(line));
+    const lines = createInterface({ input: this.process.stdout });
+    lines.on("line", (line) => this.#receive(line));
+    /** Settles when the program reads orders, or has ended. */
+    this.started = Promise.race([once(lines, "line"), this.ended]);
     lab.defer(() => this.stop());
   }
 
   #receive(line) {
-    const { client, ...event } = JSON.parse(line);
-    this.#clients.get(client).receive(event);
+    const { ready, client, ...event } = JSON.parse(line);
+    if (!ready) this.#clients.get(client).receive(event);
   }
 
   send(order) {

@@ -7,7 +7,7 @@ import { sdks } from "./sdks.mjs";
 import { Stage, topologies } from "./stage.mjs";
 
 /** Runs and scenarios at the same time; scenarios mostly wait. */
-const [SDKS_AT_ONCE, SCENARIOS_AT_ONCE] = [3, 5];
+const [SDKS_AT_ONCE, SCENARIOS_AT_ONCE] = [2, 5];
 
 describe("scenarios", { concurrency: true }, () => {
   for (const topology of Object.keys(topologies)) {

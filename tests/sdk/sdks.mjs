@@ -28,6 +28,9 @@ const lacks = { java: ["getState", "delta", "tagsFilter"] };
 export const sdks = [
   ["js", "json", "websocket"],
   ["js", "protobuf", "websocket"],
+  ["js", "json", "http_stream"],
+  ["js", "protobuf", "http_stream"],
+  ["js", "json", "sse"],
   ["python", "json", "websocket"],
   ["python", "protobuf", "websocket"],
   ["go", "json", "websocket"],

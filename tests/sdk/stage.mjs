@@ -47,8 +47,9 @@ export class Stage {
   }
 
   /** The running driver of an SDK. */
-  #driver({ sdk, driver }) {
+  async #driver({ sdk, driver }) {
     if (!this.#drivers.has(sdk)) this.#drivers.set(sdk, new Driver(this.#lab, sdk, driver));
+    await this.#drivers.get(sdk).started;
     return this.#drivers.get(sdk);
   }
 
@@ -102,7 +103,7 @@ export class Stage {
       order.emulation = `http://127.0.0.1:${requests.port}/emulation`;
     }
     t.after(() => Promise.all(cables.map((it) => it.close())));
-    const client = this.#driver(sdk).open(order);
+    const client = (await this.#driver(sdk)).open(order);
     t.after(() => client.close());
     client.network = {
       cut: () => cables.forEach((it) => it.cut()),
@@ -116,10 +117,10 @@ export class Stage {
   }
 
   /** A client of centrifuge-js on the first gateway, in the other encoding than the SDK under test. */
-  peer(t, { encoding }, token) {
+  async peer(t, { encoding }, token) {
     const other = sdks.find((it) => it.sdk === "js" && it.transport === "websocket" && it.encoding !== encoding);
     const order = { url: this.gateways[0].websocket, encoding: other.encoding, transport: "websocket", token };
-    const client = this.#driver(other).open(order);
+    const client = (await this.#driver(other)).open(order);
     t.after(() => client.close());
     return client;
   }

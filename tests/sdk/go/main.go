@@ -240,6 +240,7 @@ func (c *client) call(o order) {
 func main() {
 	output.Encoder = json.NewEncoder(os.Stdout)
 	clients := map[string]*client{}
+	write(object{"ready": true})
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {

@@ -27,6 +27,7 @@ public class Driver {
         });
         Map<String, Driver> clients = new HashMap<>();
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        OUT.println("{\"ready\":true}");
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             Order order = GSON.fromJson(line, Order.class);
             if (order.act.equals("open")) {

@@ -139,6 +139,7 @@ class Client {
 }
 
 const clients = new Map();
+write({ ready: true });
 for await (const line of createInterface({ input: process.stdin })) {
   const order = JSON.parse(line);
   if (order.do === "open") clients.set(order.client, new Client(order));

@@ -187,6 +187,7 @@ async def main():
             traceback.print_exception(error)
             os._exit(1)
 
+    write({"ready": True})
     while (order := await orders.get()) is not None:
         if order["do"] == "open":
             clients[order["client"]] = Client(order)

@@ -15,7 +15,7 @@ export async function subscriber({ t, stage, sdk, alice, bob }, options) {
 
 /** Bob's client on the first gateway, in the other encoding, subscribed. */
 export async function peerOf({ t, stage, sdk, bob }, channel) {
-  const peer = stage.peer(t, sdk, bob.token);
+  const peer = await stage.peer(t, sdk, bob.token);
   await peer.subscribe(channel);
   return peer;
 }
