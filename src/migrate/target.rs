@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 #[derive(Clone)]
 pub struct Pocket {

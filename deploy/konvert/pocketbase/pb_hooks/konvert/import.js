@@ -4,7 +4,10 @@ const { refuse, answer, transaction, find, query, queryText } = require(`${__hoo
 const { BULK, bulk, endBulk } = require(`${__hooks}/konvert/import_bulk.js`);
 
 /** Version of these routes; konvert-migrate refuses other versions. */
-const VERSION = 1;
+const VERSION = 2;
+
+/** SQLite's first version with `jsonb_each`: major and minor. */
+const SQLITE_MIN = [3, 51];
 
 /** Length of PocketBase's own ids, the ids of records made by users here. */
 const OWN_ID = 15;
@@ -36,6 +39,13 @@ const DEPENDENTS = {
 /** The version, and the rows of each kind; with ?before=DATE, only rows created until then. */
 function state(e) {
   return answer(e, () => {
+    const sqlite = query(e.app, "SELECT json_quote(sqlite_version()) value", {});
+    const [major, minor] = sqlite.split(".").map(Number);
+    if (major < SQLITE_MIN[0] || (major === SQLITE_MIN[0] && minor < SQLITE_MIN[1])) {
+      refuse.conflict(
+        `The import needs SQLite ${SQLITE_MIN.join(".")}; this PocketBase has ${sqlite}. Update PocketBase, then repeat.`,
+      );
+    }
     const before = e.request.url.query().get("before");
     const conditions = before ? [$dbx.exp("created <= {:before}", { before })] : [];
     const counts = {};
