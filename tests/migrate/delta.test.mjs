@@ -19,7 +19,10 @@ async function fresh(name, options) {
   const pocketbase = await lab.pocketbase("http://127.0.0.1:1");
   const migration = new Migration({ folder: join(lab.folder, name), supabase, pocketbase });
   await migration.finish("export", options);
-  await migration.finish("import", options.filter((option) => option === "--no-files"));
+  await migration.finish(
+    "import",
+    options.filter((option) => option === "--no-files"),
+  );
   return migration;
 }
 
@@ -42,14 +45,8 @@ test("delta imports what has changed, and a repeated import keeps what users hav
   await it.pocketbase.update("messages", id(edited), { content: "edited in PocketBase" });
   await it.finish("import");
   assert.equal(
-    (
-      await it.pocketbase.call(
-        "GET",
-        `/api/collections/messages/records/${id(edited)}`,
-        undefined,
-        it.pocketbase.root,
-      )
-    ).body.content,
+    (await it.pocketbase.call("GET", `/api/collections/messages/records/${id(edited)}`, undefined, it.pocketbase.root))
+      .body.content,
     "edited in PocketBase",
   );
   // A member leaves, a reaction goes, a request is answered.
@@ -126,10 +123,7 @@ test("a delta after deletions and other changes leaves what a new import leaves"
     ["achievements", `user = '${id(userId(9))}' AND achievement = 'talkative'`],
     ["room_keys", `user = '${id(userId(8))}'`],
     ["friend_requests", `'${id(userId(30))}' IN (\`from\`, \`to\`) AND status = 'accepted'`],
-    [
-      "room_members",
-      `hidden_at != '' AND room IN (SELECT id FROM rooms WHERE direct_key = '${pairOf(hidden)}')`,
-    ],
+    ["room_members", `hidden_at != '' AND room IN (SELECT id FROM rooms WHERE direct_key = '${pairOf(hidden)}')`],
   ];
   for (const one of gone) assert.ok(has(...one) > 0, one.join());
   supabase.sql(`

@@ -49,7 +49,6 @@ fn content(reply: &Reply) -> messages::Reply {
                 pong: true,
                 session: connect.stream.as_ref().map(|it| it.session.clone()).unwrap_or_default(),
                 node: connect.stream.as_ref().map(|it| it.node.clone()).unwrap_or_default(),
-                ..Default::default()
             }),
             ..empty
         },

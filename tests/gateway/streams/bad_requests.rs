@@ -142,7 +142,7 @@ async fn streams_take_the_same_places_as_websockets() {
     let port = world.gateway().port;
     let alice = StreamClient::connect(world.gateway(), Transport::Sse, &users[0].token).await;
     let connect = json!({"id": 1, "connect": {"token": users[0].token}});
-    let mut second = StreamClient::open(world.gateway(), Transport::HttpStream, &[connect.clone()]).await;
+    let mut second = StreamClient::open(world.gateway(), Transport::HttpStream, std::slice::from_ref(&connect)).await;
     assert_eq!(second.closed().await, 3504, "max_connections_per_user");
     drop(second);
     let open = async |count: f64| (world.gateway().metric("gateway_connections").await == count).then_some(());
