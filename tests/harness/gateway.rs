@@ -2,9 +2,10 @@
 
 use super::http::Http;
 use super::process::{Process, free_port};
-use super::{SECRET, until};
+use super::{DEADLINE, SECRET, until, until_within};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 pub struct Gateway {
     pub process: Process,
@@ -48,7 +49,13 @@ impl Gateway {
     /// Starts the gateway again on the same ports; kills a running process first.
     pub async fn restart(&mut self) {
         self.launch();
-        self.ready().await;
+        self.ready_within(DEADLINE).await;
+    }
+
+    /// As [`Gateway::restart`], with much to catch up with.
+    pub async fn restart_slowly(&mut self) {
+        self.launch();
+        self.ready_within(DEADLINE * 6).await;
     }
 
     /// Sets an environment variable for the next start.
@@ -64,9 +71,13 @@ impl Gateway {
     }
 
     pub async fn ready(&mut self) {
+        self.ready_within(DEADLINE).await;
+    }
+
+    async fn ready_within(&mut self, limit: Duration) {
         let url = self.admin("readyz");
         let Self { process, http, .. } = self;
-        until("a gateway that is ready", async || {
+        until_within(limit, "a gateway that is ready", async || {
             assert!(!process.has_ended(), "the gateway ended:\n{}", process.log());
             http.get(&url).await.ok().filter(|response| response.status == 200)
         })

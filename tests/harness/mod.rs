@@ -106,8 +106,13 @@ pub fn message(room: &str, author: &User, content: &str) -> Value {
 }
 
 /// Waits until `condition` returns a value.
-pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition: F) -> T {
-    let deadline = Instant::now() + DEADLINE;
+pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, condition: F) -> T {
+    until_within(DEADLINE, what, condition).await
+}
+
+/// As [`until`], with another limit.
+pub async fn until_within<T, F: AsyncFnMut() -> Option<T>>(limit: Duration, what: &str, mut condition: F) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = condition().await {
             return found;

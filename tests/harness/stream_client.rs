@@ -298,13 +298,13 @@ pub fn request(transport: Transport, commands: &[u8]) -> Vec<u8> {
         Transport::Sse => {
             let query: String = commands.iter().map(|byte| format!("%{byte:02X}")).collect();
             let head = format!(
-                "GET /connection/sse?cf_connect={query} HTTP/1.1\r\nHost: gateway\r\nAccept-Encoding: gzip\r\n\r\n"
+                "GET /connection/sse?cf_connect={query} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: gzip\r\n\r\n"
             );
             return head.into_bytes();
         }
     };
     let head = format!(
-        "POST /connection/{path} HTTP/1.1\r\nHost: gateway\r\nAccept-Encoding: gzip\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        "POST /connection/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: gzip\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
         commands.len()
     );
     [head.as_bytes(), commands].concat()

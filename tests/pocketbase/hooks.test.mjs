@@ -770,10 +770,13 @@ describe("other configurations", () => {
   test("the migrations go down and up again", () => {
     const { status, output } = commands([
       ["migrate", "up"],
-      ["migrate", "down", "4"],
+      ["migrate", "down", "5"],
       ["migrate", "up"],
     ]);
     assert.equal(status, 0, output);
-    assert.match(output, /gateway_outbox[\s\S]*konvert_schema[\s\S]*konvert_chat[\s\S]*konvert_import/); // all were gone
+    assert.match(
+      output,
+      /gateway_outbox[\s\S]*konvert_schema[\s\S]*konvert_chat[\s\S]*konvert_import[\s\S]*konvert_upkeep/,
+    ); // all were gone
   });
 });

@@ -92,13 +92,17 @@ describe("users", () => {
     await pb.update("users", id("bob"), { muted_until: "" });
   });
 
-  test("an admin changes roles and bans, and nothing else of an account", async () => {
+  test("an admin changes roles and bans, deletes accounts of others, and changes nothing else of an account", async () => {
     const eve = `users/records/${id("eve")}`;
     await may("adm", "PATCH", eve, { role: "moderator", muted_until: FUTURE });
     await may("adm", "PATCH", eve, { role: "user", muted_until: "" });
     const takeover = { password: "another-password", passwordConfirm: "another-password" };
     assert.equal((await pb.call("PATCH", `/api/collections/${eve}`, takeover, people.adm)).status, 400);
-    await mayNot("adm", "DELETE", eve);
+    for (const name of ["leaving", "adm2"]) people[name] = await pb.user(name);
+    await pb.update("users", id("adm2"), { role: "admin" });
+    await mayNot("mod", "DELETE", `users/records/${id("leaving")}`);
+    await mayNot("adm", "DELETE", `users/records/${id("adm2")}`);
+    await may("adm", "DELETE", `users/records/${id("leaving")}`);
   });
 
   test("signed-in users see every user, but only their own e-mail", async () => {
@@ -270,7 +274,8 @@ describe("members", () => {
     await mayNot("mod", "DELETE", `room_members/records/${room.mod.id}`);
     const { totalItems } = await pb.list("room_members", pb.root, `filter=(room='${room.id}')`);
     assert.equal(totalItems, 2);
-    await may("ann", "DELETE", `rooms/records/${room.id}`);
+    // Hidden by one member, the room stays for the other (/api/konvert/direct/{id}/hide).
+    await mayNot("ann", "DELETE", `rooms/records/${room.id}`);
   });
 });
 
