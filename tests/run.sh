@@ -163,7 +163,12 @@ prepare_quickstart() {
   need_pocketbase
   need_npm_packages
 }
-run_quickstart() { build_gateway; run_node_tests 1 "$1" tests/node/{quickstart,demo,admin,streams}.test.mjs; }
+run_quickstart() {
+  build_gateway
+  # Without a binary, quickstart.sh would build another gateway, as for a release.
+  local -x KONVERT_GATEWAY=${KONVERT_GATEWAY:-${CARGO_TARGET_DIR:-$root/target}/release/konvert-gateway}
+  run_node_tests 1 "$1" tests/node/{quickstart,demo,admin,streams}.test.mjs
+}
 count_quickstart() { count_tap "$@"; }
 
 prepare_adapter() {
