@@ -42,7 +42,7 @@ pub const SHARE: usize = 128 * 1024;
 pub const KERNEL_BUFFER: usize = 64 * 1024;
 
 pub struct Outbox {
-    // As large as both fit in a word: every open connection holds an outbox.
+    // 32 bits, so that limit and format share a word: every open connection holds an outbox.
     limit: u32,
     format: Format,
     writer: Arc<Writer>,

@@ -16,8 +16,8 @@ const FEW: usize = 16;
 
 type Clients<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
-/// Clients by name, divided among the turns of a round. A client's turn is the same in every round, and a turn costs
-/// nothing for the clients of other turns.
+/// Clients by name, divided among the turns of a round. Each client has the same turn in every round. A walk over the
+/// clients of one turn does not touch the clients of other turns.
 pub struct ByTurn<T> {
     turns: Box<[Clients<T>]>,
     hasher: foldhash::fast::RandomState,
@@ -30,7 +30,7 @@ impl<T> Default for ByTurn<T> {
 }
 
 impl<T> ByTurn<T> {
-    /// The clients of the turn in which this client is.
+    /// All clients with the same turn as `client`.
     pub fn around(&self, client: &str) -> &Clients<T> {
         &self.turns[self.turn_of(client)]
     }
@@ -75,8 +75,8 @@ impl RenewalSchedule {
         Self { length, due: now, begun: now, current: 0 }
     }
 
-    /// Waits for the next turn, and returns its number. After a standstill (a suspended machine, a stopped process), each client gets a single
-    /// turn at once, however many rounds were missed.
+    /// Waits for the next turn, and returns the number of the turn. After a standstill (a suspended machine, a stopped
+    /// process), each client gets a single turn at once, however many rounds were missed.
     pub async fn next(&mut self) -> usize {
         let missed = self.length * (TURNS - 1);
         if let Some(earliest) = Instant::now().checked_sub(missed) {

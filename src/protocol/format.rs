@@ -34,7 +34,7 @@ impl Format {
         }
     }
 
-    /// A test for pushes of a channel among encoded frames.
+    /// A predicate on encoded frames: true for pushes of this channel.
     pub fn pushes_of(self, channel: &str) -> impl Fn(&Frame) -> bool + use<'_> {
         let begin = match self.encoding() {
             Encoding::Json => json::push_begin(channel),
@@ -50,8 +50,8 @@ impl Format {
     }
 }
 
-/// One message in the formats of its receivers, each made on first use. The first format is stored inline: mostly, all
-/// receivers have the same.
+/// Frames of one message, by format. Each frame is made on first use. The first frame is stored inline, since most
+/// messages have receivers of a single format.
 #[derive(Default)]
 pub struct PerFormat {
     first: OnceCell<(Format, Frame)>,
@@ -59,11 +59,12 @@ pub struct PerFormat {
 }
 
 impl PerFormat {
-    /// Whether no frame was made yet.
+    /// Whether there is no frame yet.
     pub fn is_empty(&self) -> bool {
         self.first.get().is_none()
     }
 
+    /// The frame of this format; made with `make` on first use.
     pub fn get(&self, format: Format, make: impl Fn(Format) -> Frame) -> Frame {
         let (first, frame) = self.first.get_or_init(|| (format, make(format)));
         if *first == format {
