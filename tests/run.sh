@@ -115,7 +115,6 @@ run_rust() {
     tee -a "$1" || ended_well=false
   $ended_well
 }
-count_rust() { count_cargo "$@"; }
 
 prepare_node() {
   need_package redis-server redis-server
@@ -131,7 +130,6 @@ run_node() {
   cat "$log.measured" >>"$log"
   $ended_well
 }
-count_node() { count_tap "$@"; }
 
 prepare_sdk() {
   need_package redis-server redis-server
@@ -142,7 +140,6 @@ prepare_sdk() {
   need_java_driver
 }
 run_sdk() { build_gateway; run_node_tests 1 "$1" tests/sdk/scenarios.test.mjs; }
-count_sdk() { count_tap "$@"; }
 
 prepare_migrate() {
   need_postgresql
@@ -155,7 +152,6 @@ run_migrate() {
   build_migrate
   run_node_tests 2 "$1" tests/migrate/*.test.mjs tests/node/import.test.mjs
 }
-count_migrate() { count_tap "$@"; }
 
 prepare_quickstart() {
   need_package redis-server redis-server
@@ -169,7 +165,6 @@ run_quickstart() {
   local -x KONVERT_GATEWAY=${KONVERT_GATEWAY:-${CARGO_TARGET_DIR:-$root/target}/release/konvert-gateway}
   run_node_tests 1 "$1" tests/node/{quickstart,demo,admin,streams}.test.mjs
 }
-count_quickstart() { count_tap "$@"; }
 
 prepare_adapter() {
   need_postgresql
@@ -182,7 +177,6 @@ run_adapter() {
   npm run --silent --prefix deploy/konvert/backend-adapter build
   run_node_tests 2 "$1" tests/adapter/*.test.mjs
 }
-count_adapter() { count_tap "$@"; }
 
 prepare_chat() {
   prepare_quickstart
@@ -191,7 +185,6 @@ prepare_chat() {
   npm run --silent --prefix deploy/konvert/chat build
 }
 run_chat() { build_gateway; run_node_tests 2 "$1" tests/chat/*.test.mjs; }
-count_chat() { count_tap "$@"; }
 
 prepare_deploy() {
   docker_starts || fail "$not_run"
@@ -224,7 +217,6 @@ run_deploy() {
     tests/node/deploy.test.mjs tests/node/deploy-backup.test.mjs tests/node/deploy-native.test.mjs || ended_well=false
   $ended_well
 }
-count_deploy() { count_tap "$@"; }
 
 # run_node_tests COUNT LOG FILE...: runs COUNT files at once. Output for readers goes to stdout, output for counting to
 # LOG.
@@ -243,6 +235,10 @@ count_tap() { # separate lines: "# pass 12", "# fail 0", "# cancelled 0"
   if [[ $2 == passed ]]; then sed -n 's/^# pass //p' "$1"; else sed -n 's/^# fail //p; s/^# cancelled //p' "$1"; fi | add_up
 }
 add_up() { awk '{ sum += $1 } END { print sum + 0 }'; }
+
+# Print the names of the failed tests in the log $1.
+failed_cargo() { sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$1"; }
+failed_tap() { sed -n 's/^ *not ok [0-9]* - //p' "$1"; }
 
 # --- the tests' tools -------------------------------------------------------------------------------
 
@@ -463,15 +459,16 @@ total_failed=0
 summary=()
 
 run_suite() {
-  local suite=$1 log=$logs/$1.log passed failed ended_well=true
+  local suite=$1 log=$logs/$1.log format=tap passed failed ended_well=true
   local start=$SECONDS cpu
   cpu_seconds
   cpu=$REPLY
   say "$suite"
   : >"$log"
   "run_$suite" "$log" || ended_well=false
-  passed=$("count_$suite" "$log" passed)
-  failed=$("count_$suite" "$log" failed)
+  if [[ $suite == rust ]]; then format=cargo; fi
+  passed=$("count_$format" "$log" passed)
+  failed=$("count_$format" "$log" failed)
   if ((passed + failed == 0)); then
     echo "no test of the suite $suite ran, which counts as a failure"
     failed=1
@@ -483,6 +480,9 @@ run_suite() {
   total_failed=$((total_failed + failed))
   cpu_seconds
   summary+=("$(printf '%-11s %4d passed, %d failed  (%d s, %d s of CPU)' "$suite" "$passed" "$failed" $((SECONDS - start)) $((REPLY - cpu)))")
+  if ((failed > 0)); then
+    while read -r; do summary+=("  failed: $REPLY"); done < <("failed_$format" "$log")
+  fi
 }
 
 # Sets REPLY to the seconds of CPU that all ended children of this shell have taken.
