@@ -7,8 +7,8 @@
 #
 # Required: a Rust toolchain with rustup, Python 3, git, and for the machine's own architecture musl-gcc (Debian:
 # musl-tools). For the other architecture, zig compiles the C code: the Python package ziglang, installed if missing into
-# target/tools. A tarball depends only on the commit, the toolchain and the
-# paths of the folders: two builds in the same place have the same checksum.
+# target/tools. A tarball depends only on the commit, the toolchain and the paths of the folders: two builds in the same
+# place have the same checksum.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -47,7 +47,7 @@ main() {
   ls -l "$releases" >&2
 }
 
-binary_of() { echo "$target_folder/$1-unknown-linux-musl/release/konvert-gateway"; }
+binary_of() { echo "$target_folder/$1-unknown-linux-musl/dist/konvert-gateway"; }
 
 # build ARCHITECTURE: the static binary, without symbols.
 build() {
@@ -56,9 +56,7 @@ build() {
   commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
   [[ -d $(rustc --print target-libdir --target "$target" 2>/dev/null) ]] || rustup target add "$target" >&2 ||
     fail "the Rust target $target is missing"
-  local variables=(
-    "KONVERT_COMMIT=$commit" CARGO_PROFILE_RELEASE_STRIP=symbols
-  )
+  local variables=("KONVERT_COMMIT=$commit")
   if [[ $architecture == $(uname -m) ]]; then
     command -v musl-gcc >/dev/null || fail "musl-gcc is missing; install the package musl-tools"
   else
@@ -69,7 +67,7 @@ build() {
     )
   fi
   say "building for $target"
-  env "${variables[@]}" cargo build --release --locked --bin konvert-gateway --target "$target" >&2
+  env "${variables[@]}" cargo build --profile dist --locked --bin konvert-gateway --target "$target" >&2
 }
 
 # Compiler and archiver under names of their own, as build scripts want them.

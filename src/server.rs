@@ -68,20 +68,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds first, so that a taken port is reported before anything else happens; then builds the parts. A socket
+    /// Binds early, so that a taken port is reported before anything else happens; then builds the parts. A socket
     /// passed by the supervisor takes the place of one bound here.
     pub async fn bind(config: Config, mut inherited: Inherited) -> Result<Self, StartError> {
         let descriptors = descriptors::raise();
+        // Too low a limit is refused before a port is bound. The links to Redis, once open, are counted too.
+        shares_of(&config, descriptors)?;
         let public = listen("listen", &config.listen, &mut inherited).await?;
         let admin = listen("admin_listen", &config.admin_listen, &mut inherited).await?;
         if let Some(address) = inherited.unused().into_iter().next() {
             return Err(StartError::Unused(address));
         }
         let gateway = build(config).await?;
-        let config = &gateway.services.config;
-        let own = descriptors::own(descriptors::open(), ADMIN_SOCKETS + pocketbase::CALLS);
-        let shares = descriptors::share(descriptors, own, config.max_connections, config.max_pending)?;
-        tracing::info!(shares.connections, shares.pending, descriptors, own, "room for connections");
+        let shares = shares_of(&gateway.services.config, descriptors)?;
+        tracing::info!(shares.connections, shares.pending, descriptors, "room for connections");
         Ok(Self { gateway, shares, public, admin })
     }
 
@@ -130,6 +130,12 @@ impl Server {
             let _ = listener.await;
         }
     }
+}
+
+/// The sockets that clients may hold, of `descriptors` and beside the descriptors that are open now.
+fn shares_of(config: &Config, descriptors: usize) -> Result<Shares, TooFew> {
+    let own = descriptors::own(descriptors::open(), ADMIN_SOCKETS + pocketbase::CALLS);
+    descriptors::share(descriptors, own, config.max_connections, config.max_pending)
 }
 
 async fn listen(

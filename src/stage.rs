@@ -66,7 +66,7 @@ pub struct Stage {
     /// Whether the relay knows its first event.
     pub relay_start: watch::Sender<bool>,
     seq: AtomicU64,
-    _tasks: [AbortOnDropHandle<()>; 3],
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 impl Stage {

@@ -33,9 +33,9 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 logs=${CARGO_TARGET_DIR:-$root/target}/test-logs
-# The gateway and its tests are optimised only a little, since full optimisation doubles the build time. The
-# dependencies are built as in a release. With konvert-migrate, so that all suites share one build.
-build=(--release --features migrate --config profile.release.package.konvert-gateway.opt-level=1)
+# With konvert-migrate, so that all suites share one build.
+build=(--profile checks --features migrate)
+programs=${CARGO_TARGET_DIR:-$root/target}/checks
 
 usage() { sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"; }
 say() { printf '\n== %s\n' "$*"; }
@@ -50,6 +50,7 @@ main() {
   if [[ ${1:-} == --million ]]; then
     mkdir -p "$logs"
     build=(--release --features migrate)
+    programs=${CARGO_TARGET_DIR:-$root/target}/release
     prepare_migrate
     build_migrate
     node tests/migrate/million.mjs "${@:2}"
@@ -161,8 +162,6 @@ prepare_quickstart() {
 }
 run_quickstart() {
   build_gateway
-  # Without a binary, quickstart.sh would build another gateway, as for a release.
-  local -x KONVERT_GATEWAY=${KONVERT_GATEWAY:-${CARGO_TARGET_DIR:-$root/target}/release/konvert-gateway}
   run_node_tests 1 "$1" tests/node/{quickstart,demo,admin,streams}.test.mjs
 }
 
@@ -416,8 +415,7 @@ need_wheel() {
 }
 
 # Makes the base image, once (remove the file to renew it), and the static gateway, in a folder of its own, so that no
-# other build waits for this one. $KONVERT_STATIC_GATEWAY names a static binary to use instead. Optimised only a little,
-# as above, and the dependencies too.
+# other build waits for this one. $KONVERT_STATIC_GATEWAY names a static binary to use instead.
 deploy_parts() {
   local target=${CARGO_TARGET_DIR:-$root/target} start=$SECONDS
   if [[ ! -e $target/tools/deploy-base.tar ]]; then
@@ -428,28 +426,33 @@ deploy_parts() {
   if [[ -z ${KONVERT_STATIC_GATEWAY:-} ]]; then
     say "building the static gateway"
     mkdir -p "$target/tools/static"
-    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR=$target/static \
-      deploy/release.sh --binary "$target/tools/static/konvert-gateway"
+    CARGO_TARGET_DIR=$target/static deploy/release.sh --binary "$target/tools/static/konvert-gateway"
   fi
   times
   echo "base image and static gateway: ready after $((SECONDS - start)) s"
 }
 
-# The suite rust builds both programs as well; cargo would build them once more, without the features that the tests add
-# to dependencies.
+# Both programs are built together. The suite rust builds them as well; cargo would build them once more, without the
+# features that the tests add to dependencies.
 is_built=false
-build_gateway() {
-  if [[ -n ${KONVERT_GATEWAY:-} ]] || $is_built; then return; fi
+build_programs() {
+  if $is_built; then return; fi
   need cargo "a Rust toolchain (rustup.rs)"
-  say "building the gateway"
+  say "building the gateway and konvert-migrate"
   cargo build "${build[@]}"
+  is_built=true
+}
+
+build_gateway() {
+  if [[ -n ${KONVERT_GATEWAY:-} ]]; then return; fi
+  build_programs
+  export KONVERT_GATEWAY=$programs/konvert-gateway
 }
 
 build_migrate() {
-  if [[ -n ${KONVERT_MIGRATE:-} ]] || $is_built; then return; fi
-  need cargo "a Rust toolchain (rustup.rs)"
-  say "building konvert-migrate"
-  cargo build "${build[@]}"
+  if [[ -n ${KONVERT_MIGRATE:-} ]]; then return; fi
+  build_programs
+  export KONVERT_MIGRATE=$programs/konvert-migrate
 }
 
 # --- running and counting --------------------------------------------------------------------------

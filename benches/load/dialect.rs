@@ -18,7 +18,7 @@ pub struct Ticket {
     pub token: String,
 }
 
-/// A client's position in its channel, for recovery after a reconnect. Only the gateway's clients have a position.
+/// A client's position in its channel, for recovery after a reconnect. Only clients of the gateway and of Centrifugo have a position.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     pub epoch: String,

@@ -38,18 +38,22 @@ const WORKLOADS: [(&str, Workload); 5] = [
     ("storm", Workload::Storm),
     ("relay", Workload::Relay),
 ];
-const TARGETS: [&str; 10] = [
+const TARGETS: [&str; 12] = [
     "gateway",
     "gateway-redis",
     "gateway-protobuf",
     "gateway-mixed",
     "raw",
     "raw-coalesce",
+    "centrifugo",
+    "centrifugo-redis",
     "nchan",
     "sockudo",
     "socketio",
     "pocketbase",
 ];
+/// Number of changes that PocketBase's hooks post at once; see `gateway.config.js`.
+const BATCH: usize = 100;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -140,17 +144,20 @@ fn targets(matches: &ArgMatches) -> Vec<Target> {
         ("gateway-mixed", false, Encodings::Mixed),
     ];
     let has_none = !variants.iter().any(|(name, ..)| names.contains(name));
+    let batch = matches.get_one::<usize>("batch").copied().unwrap_or(BATCH);
     for (name, redis, encodings) in variants {
         let others = matches.get_many::<(String, PathBuf)>("gateway").into_iter().flatten().cloned();
         let others = others.filter(|_| names.contains(&name) || name == "gateway" && has_none);
         let own = names.contains(&name).then(|| own.clone());
         let all = own.into_iter().chain(others);
-        targets.extend(all.map(|(label, program)| Target::Gateway { label, program, redis, encodings }));
+        targets.extend(all.map(|(label, program)| Target::Gateway { label, program, redis, encodings, batch }));
     }
     for name in names {
         match name {
             "raw" => targets.push(Target::Raw { coalesce: false }),
             "raw-coalesce" => targets.push(Target::Raw { coalesce: true }),
+            "centrifugo" => targets.push(Target::Centrifugo { redis: false, batch }),
+            "centrifugo-redis" => targets.push(Target::Centrifugo { redis: true, batch }),
             "nchan" => targets.push(Target::Nchan),
             "sockudo" => targets.push(Target::Sockudo),
             "socketio" => targets.push(Target::SocketIo),
@@ -181,7 +188,7 @@ enum Takes {
 }
 
 /// Name, name of the value in the help, type, help.
-const ARGUMENTS: [(&str, &str, Takes, &str); 17] = [
+const ARGUMENTS: [(&str, &str, Takes, &str); 18] = [
     ("runs", "COUNT", Takes::Count, "Rounds in which everything is measured; default: 3"),
     ("repeats", "COUNT", Takes::CountOrZero, "How often a run is repeated that something else disturbs; default: 3"),
     ("seconds", "SECONDS", Takes::Number, "How long each rate is held; default: 3"),
@@ -205,6 +212,7 @@ const ARGUMENTS: [(&str, &str, Takes, &str); 17] = [
         Takes::Counts,
         "Subscribers of the room that is written into through PocketBase; default: 1,1000",
     ),
+    ("batch", "COUNT", Takes::Count, "Most messages in a post to the gateway and to Centrifugo; default: 100"),
     ("in-flight", "COUNT", Takes::Count, "Set-ups under way at the same time; default: 500"),
     ("threads", "COUNT", Takes::Count, "Threads of clients; default: 2"),
     ("server-cores", "CORE,…", Takes::Cores, "Cores of the server; default: 0,1"),

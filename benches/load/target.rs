@@ -1,5 +1,6 @@
 //! The measured servers. Each is started afresh, alone on its cores.
 
+mod centrifugo;
 mod crowd;
 pub mod gateway;
 mod nchan;
@@ -24,8 +25,21 @@ const LANES: usize = 4;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
-    Gateway { label: String, program: PathBuf, redis: bool, encodings: Encodings },
-    Raw { coalesce: bool },
+    /// `batch`: largest number of messages in one publish call, here and for Centrifugo.
+    Gateway {
+        label: String,
+        program: PathBuf,
+        redis: bool,
+        encodings: Encodings,
+        batch: usize,
+    },
+    Centrifugo {
+        redis: bool,
+        batch: usize,
+    },
+    Raw {
+        coalesce: bool,
+    },
     Nchan,
     Sockudo,
     SocketIo,
@@ -86,6 +100,8 @@ impl Target {
             }
             Target::Raw { coalesce: false } => "raw".to_owned(),
             Target::Raw { coalesce: true } => "raw-coalesce".to_owned(),
+            Target::Centrifugo { redis: false, .. } => "centrifugo".to_owned(),
+            Target::Centrifugo { redis: true, .. } => "centrifugo-redis".to_owned(),
             Target::Nchan => "nchan".to_owned(),
             Target::Sockudo => "sockudo".to_owned(),
             Target::SocketIo => "socketio".to_owned(),
@@ -95,7 +111,7 @@ impl Target {
 
     /// Whether returning clients get missed messages.
     pub fn recovers(&self) -> bool {
-        matches!(self, Target::Gateway { .. })
+        matches!(self, Target::Gateway { .. } | Target::Centrifugo { .. })
     }
 
     /// Installs the server's program ahead of time, so that the installation does not fall between two measurements.
@@ -103,6 +119,7 @@ impl Target {
         match self {
             Target::Gateway { .. } | Target::PocketBase => drop(program()),
             Target::Raw { .. } => {}
+            Target::Centrifugo { .. } => drop(peer::install("centrifugo")),
             Target::Nchan | Target::Sockudo | Target::SocketIo => drop(peer::install(&self.label())),
         }
     }
@@ -116,9 +133,11 @@ impl Target {
     pub fn start(&self, audience: Audience, source: Source, cores: &Cores) -> Server {
         assert!(self.has(source));
         let server = match self {
-            Target::Gateway { program, redis, encodings, .. } => {
-                gateway::start(program, *redis, *encodings, audience, source, cores)
+            Target::Gateway { program, redis, encodings, batch, .. } => {
+                let variant = gateway::Variant { with_redis: *redis, encodings: *encodings, batch: *batch };
+                gateway::start(program, variant, audience, source, cores)
             }
+            Target::Centrifugo { redis, batch } => centrifugo::start(*redis, *batch, audience, cores),
             Target::Raw { coalesce } => raw::start(if *coalesce { &["--coalesce"] } else { &[] }, audience, cores),
             Target::Nchan => nchan::start(audience, cores),
             Target::Sockudo => sockudo::start(audience, cores),

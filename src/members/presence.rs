@@ -78,7 +78,7 @@ impl Presence {
         }
     }
 
-    /// Starts the renewal of each lease, three times within its duration.
+    /// Starts the renewal of each lease, three times within its duration: for a broker that several nodes share.
     pub fn start_renewal(self: &Arc<Self>, lease: Duration) -> AbortOnDropHandle<()> {
         tasks::spawn(Task::PresenceRenewal, Arc::clone(self).renew(lease))
     }

@@ -70,16 +70,20 @@ impl UserStatuses {
         })
     }
 
-    /// Starts the reports to the broker, the renewal of leases, and the search for silent connections.
-    pub fn start_reports(self: &Arc<Self>) -> [AbortOnDropHandle<()>; 3] {
+    /// Starts the reports to the broker, and the search for silent connections.
+    pub fn start_reports(self: &Arc<Self>) -> [AbortOnDropHandle<()>; 2] {
         // Several times within a third of a lease, by which a sweep may be late.
         let look = (self.lease / 30).min(Duration::from_secs(1));
-        let schedule = RenewalSchedule::new(self.lease / 3);
         [
             tasks::spawn(Task::StatusReports, Arc::clone(self).run()),
             tasks::spawn(Task::StatusSilence, Arc::clone(self).look(look)),
-            tasks::spawn(Task::StatusRenewal, Arc::clone(self).renew(schedule)),
         ]
+    }
+
+    /// Starts the renewal of each lease, three times within its duration: for a broker that several nodes share.
+    pub fn start_renewal(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let schedule = RenewalSchedule::new(self.lease / 3);
+        tasks::spawn(Task::StatusRenewal, Arc::clone(self).renew(schedule))
     }
 
     /// Reports changes to the broker.

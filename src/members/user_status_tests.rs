@@ -13,7 +13,7 @@ struct Node {
     broker: Arc<MemoryBroker>,
     statuses: Arc<UserStatuses>,
     register: Arc<Connections>,
-    _tasks: [AbortOnDropHandle<()>; 3],
+    _tasks: ([AbortOnDropHandle<()>; 2], AbortOnDropHandle<()>),
 }
 
 impl Node {
@@ -26,7 +26,7 @@ impl Node {
         let register = Arc::<Connections>::default();
         let statuses =
             UserStatuses::new(&config, broker.clone(), presence, Arc::clone(&register), Metrics::new().unwrap());
-        let tasks = statuses.start_reports();
+        let tasks = (statuses.start_reports(), statuses.start_renewal());
         Self { broker, statuses, register, _tasks: tasks }
     }
 

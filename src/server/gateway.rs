@@ -132,7 +132,6 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
     let (broker, sweep) = broker(&config).await?;
     let mut tasks: Vec<AbortOnDropHandle<()>> = sweep.into_iter().collect();
     let presence = Presence::start(Arc::clone(&broker));
-    tasks.push(presence.start_renewal(config.presence_ttl));
     let hub = Hub::new(Arc::clone(&broker), Arc::clone(&presence), metrics.clone());
     let sink: Weak<Hub> = Arc::downgrade(&hub);
     broker.start(sink as Weak<dyn Sink>).await?;
@@ -146,6 +145,9 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
     let connections = Arc::<Connections>::default();
     let statuses = UserStatuses::new(&config, store, Arc::clone(&presence), Arc::clone(&connections), metrics.clone());
     tasks.extend(statuses.start_reports());
+    if config.redis_url.is_some() {
+        tasks.extend([presence.start_renewal(config.presence_ttl), statuses.start_renewal()]);
+    }
     let access = Access::new(&config, access_checks(pocketbase.clone()), Arc::clone(&changes), metrics.clone());
     let access = Arc::new(access);
     tasks.push(access.start_sweep());
@@ -190,6 +192,9 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
     Ok(Gateway { services: Arc::new(services), relay, _control: control, _tasks: tasks })
 }
 
+/// Length of leases without an end: 100 years.
+const NO_END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// The broker that the config chooses. In memory, with the guard of the sweep.
 async fn broker(config: &Config) -> Result<(Arc<dyn Broker>, Option<AbortOnDropHandle<()>>), StartError> {
     let retention = Retention {
@@ -206,7 +211,8 @@ async fn broker(config: &Config) -> Result<(Arc<dyn Broker>, Option<AbortOnDropH
         join_leave_max: config.join_leave_max,
     };
     let Some(url) = &config.redis_url else {
-        let broker = MemoryBroker::new(retention);
+        // No client outlives this process, so leases need neither an end nor renewals.
+        let broker = MemoryBroker::new(Retention { presence_ttl: NO_END, ..retention });
         let sweep = broker.start_sweep();
         return Ok((broker, Some(sweep)));
     };

@@ -9,7 +9,15 @@ use std::process::{Command, Output, Stdio};
 fn gateway(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_konvert-gateway"));
     command.args(arguments).env_clear().env("GATEWAY_SECRET", SECRET).envs(environment.iter().copied());
+    away_from_default_ports(&mut command);
     command.output().expect("the gateway runs")
+}
+
+/// A gateway of this machine may use the default ports.
+fn away_from_default_ports(command: &mut Command) {
+    for name in ["GATEWAY_LISTEN", "GATEWAY_ADMIN_LISTEN"] {
+        command.env(name, format!("127.0.0.1:{}", free_port()));
+    }
 }
 
 fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> String {
@@ -66,6 +74,7 @@ fn a_reader_that_closes_early_is_no_error() {
             .env_clear()
             .env("GATEWAY_SECRET", SECRET)
             .env("GATEWAY_POCKETBASE_URL", "http://127.0.0.1:1");
+        away_from_default_ports(&mut started);
         let mut child = started.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
@@ -100,7 +109,10 @@ fn more_connections_than_descriptors_are_refused_before_any_port_is_bound() {
     command
         .args(["-c", "ulimit -n 1024; exec \"$0\" --max-connections 1000"])
         .arg(env!("CARGO_BIN_EXE_konvert-gateway"));
-    let output = command.env_clear().env("GATEWAY_SECRET", SECRET).output().expect("sh runs");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    command.env_clear().env("GATEWAY_SECRET", SECRET).env("GATEWAY_LISTEN", address);
+    let output = command.output().expect("sh runs");
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("`max_connections` = 1000") && told.contains("ulimit -n") && told.contains("1024"), "{told}");

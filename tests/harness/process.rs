@@ -5,7 +5,11 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
+
+/// Time limit for a process to stop after the signal.
+const STOPPING: Duration = Duration::from_secs(10);
 
 pub struct Process {
     name: String,
@@ -41,10 +45,23 @@ impl Process {
         self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
-    /// Sends a signal, such as `TERM`.
+    /// Sends a signal, such as `TERM`. Returns after `STOP` once no thread of the process runs: each thread stops only
+    /// when it is scheduled next, so on a busy machine some answer for milliseconds more.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status();
         assert!(status.expect("the command kill").success());
+        let deadline = Instant::now() + STOPPING;
+        while signal == "STOP" && !self.has_stopped() {
+            assert!(Instant::now() < deadline, "{} does not stop", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the process's threads");
+        // The state follows the name in parentheses. A thread that has just ended has no file any more.
+        let is_stopped = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"));
+        threads.flatten().all(|thread| std::fs::read_to_string(thread.path().join("stat")).map_or(true, is_stopped))
     }
 
     /// Kills the process, like a crash.

@@ -56,7 +56,7 @@ check("with several addresses, the hooks post to the next gateway at once", asyn
   };
   await write("both are there");
   const before = await posted();
-  a.process.kill("SIGSTOP");
+  await a.freeze();
   await write("the first is silent");
   await write("and stays so");
   a.process.kill("SIGCONT");

@@ -3,7 +3,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -62,6 +62,14 @@ export class Server {
       return check();
     };
     return until(settled, `${this.name} to be ready`, milliseconds);
+  }
+
+  /** Stops the process for a while; resolves once no thread runs. On a busy machine, threads run on after the signal. */
+  async freeze() {
+    this.process.kill("SIGSTOP");
+    const tasks = `/proc/${this.process.pid}/task`;
+    const state = (task) => readFileSync(`${tasks}/${task}/stat`, "utf8").replace(/^.*\) /s, "")[0];
+    await until(() => readdirSync(tasks).every((task) => state(task) === "T"), `${this.name} to stop`);
   }
 
   async stop(signal = "SIGTERM") {

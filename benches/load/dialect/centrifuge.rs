@@ -1,4 +1,4 @@
-//! The gateway's own protocol, as the SDKs use it: connect, then subscribe, with recovery after a reconnect.
+//! The protocol of the gateway and of Centrifugo, as the SDKs use it: connect, then subscribe, with recovery after a reconnect.
 
 use super::websocket::{binary, handshake, message, text, upgraded};
 use super::{Dialect, Ping, Place, Step, Ticket};

@@ -23,9 +23,6 @@ use std::time::SystemTime;
 use tokio::runtime::{Builder, Runtime};
 
 const HOOKS: &str = "/hooks/pocketbase";
-/// Number of changes that the hooks post at once; see `gateway.config.js`.
-const BATCH: usize = 100;
-
 struct Running {
     gateway: Gateway,
     _pocketbase: PocketBase,
@@ -33,14 +30,14 @@ struct Running {
     runtime: Runtime,
 }
 
-pub fn start(
-    program: &Path,
-    with_redis: bool,
-    encodings: Encodings,
-    audience: Audience,
-    source: Source,
-    cores: &Cores,
-) -> Server {
+pub struct Variant {
+    pub with_redis: bool,
+    pub encodings: Encodings,
+    /// Largest number of messages in one post.
+    pub batch: usize,
+}
+
+pub fn start(program: &Path, variant: Variant, audience: Audience, source: Source, cores: &Cores) -> Server {
     // If PocketBase works for every message, PocketBase shares the server's cores. Otherwise PocketBase is asked only
     // now and then and stays off those cores.
     if source == Source::Rest {
@@ -54,7 +51,7 @@ pub fn start(
         (pocketbase, crowd)
     });
     pin(&cores.server);
-    let redis = with_redis.then(Redis::start);
+    let redis = variant.with_redis.then(Redis::start);
     let url = redis.as_ref().map(Redis::url);
     let threads = cores.server.len().to_string();
     let mut settings = vec![
@@ -86,7 +83,7 @@ pub fn start(
         // The hooks post one request at a time, with the changes committed meanwhile.
         Source::Direct => {
             let (http, signer) = (Http::new(address), Signer::new(&SECRET.into()));
-            vec![Box::new(HookLane { http, signer, boot, newest, channels })]
+            vec![Box::new(HookLane { http, signer, boot, newest, channels, batch: variant.batch })]
         }
         Source::Rest => RestLane::several(LANES, pocketbase.port, &crowd),
     };
@@ -98,7 +95,7 @@ pub fn start(
     Server {
         watched,
         address,
-        dialect: Arc::new(encodings),
+        dialect: Arc::new(variant.encodings),
         tickets,
         lanes,
         calls: Some(Box::new(move || {
@@ -116,11 +113,12 @@ struct HookLane {
     /// The last sequence number of the outbox.
     newest: u64,
     channels: Arc<[String]>,
+    batch: usize,
 }
 
 impl Lane for HookLane {
     fn batch(&self) -> usize {
-        BATCH
+        self.batch
     }
 
     fn publish(&mut self, messages: &[Message]) -> std::io::Result<()> {

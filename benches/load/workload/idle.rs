@@ -1,4 +1,5 @@
-//! Memory of an idle connection, authenticated and subscribed: at rest, and after one large message to each client.
+//! Memory and CPU of idle connections, authenticated and subscribed: at rest, pings included. Then memory after one large
+//! message to each client.
 
 use super::connect;
 use crate::options::Options;
@@ -6,7 +7,7 @@ use crate::publish::publish;
 use crate::report::{Log, Table, median, ratio, short, spread};
 use crate::step::plan;
 use crate::target::{Audience, Source};
-use crate::usage::resident;
+use crate::usage::{Snapshot, resident};
 use serde_json::json;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 const LARGE: usize = 32 * 1024;
 
 #[derive(Clone, Copy)]
-struct Memory {
+struct Rest {
     /// Bytes per connection.
     rss: f64,
     pss: f64,
@@ -23,18 +24,22 @@ struct Memory {
     /// Bytes of the whole server: with all clients connected, and after the large message.
     total: f64,
     total_after: f64,
+    /// CPU seconds of the server per second at rest.
+    cpu: f64,
 }
 
 pub fn run(options: &Options, log: &mut Log) {
     for &size in &options.idle {
-        let mut all: Vec<Vec<Memory>> = vec![Vec::new(); options.targets.len()];
+        let mut all: Vec<Vec<Rest>> = vec![Vec::new(); options.targets.len()];
         for round in 0..options.runs {
             for (target, memories) in options.targets.iter().zip(&mut all) {
                 eprintln!("idle {size}, round {}: {}", round + 1, target.label());
                 let mut server = target.start(Audience { clients: size, rooms: 1 }, Source::Direct, &options.cores);
                 let before = resident(&server.watched.server);
                 let Some((swarm, _)) = connect(&server, options) else { continue };
+                let rest = Snapshot::of(&server.watched);
                 std::thread::sleep(Duration::from_secs_f64(options.hold));
+                let rest = rest.until_now(&server.watched);
                 let held = resident(&server.watched.server);
                 let plan = plan(1, 1);
                 swarm.begin(plan);
@@ -44,12 +49,13 @@ pub fn run(options: &Options, log: &mut Log) {
                 std::thread::sleep(Duration::from_secs_f64(options.hold));
                 let later = resident(&server.watched.server);
                 let each = |bytes: u64, before: u64| bytes.saturating_sub(before) as f64 / size as f64;
-                let memory = Memory {
+                let memory = Rest {
                     rss: each(held.0, before.0),
                     pss: each(held.1, before.1),
                     after: each(later.0, before.0),
                     total: held.0 as f64,
                     total_after: later.0 as f64,
+                    cpu: rest.server.total() / rest.seconds,
                 };
                 memories.push(memory);
                 let trouble = swarm.trouble().or(published.failure);
@@ -59,6 +65,7 @@ pub fn run(options: &Options, log: &mut Log) {
                 let run = json!({
                     "rss_per_connection": memory.rss, "pss_per_connection": memory.pss,
                     "rss_per_connection_after": memory.after, "before": before.0, "held": held.0, "after": later.0,
+                    "cpu_at_rest": memory.cpu,
                     "lost": summary.lost, "closed": swarm.closed(), "trouble": trouble,
                 });
                 log.write("idle", &target.label(), size, round, run);
@@ -68,19 +75,20 @@ pub fn run(options: &Options, log: &mut Log) {
     }
 }
 
-fn print(options: &Options, size: usize, all: &[Vec<Memory>]) {
+fn print(options: &Options, size: usize, all: &[Vec<Rest>]) {
     let heads = [
         "server",
         "RSS bytes each",
         "PSS bytes each",
         "to nchan",
         "RSS MB",
+        "at rest: CPU ms/s",
         "32 KB to each, later: RSS bytes each",
         "RSS MB",
         "grown by",
     ];
     let mut table = Table::new(&heads);
-    let each = |memories: &[Memory], of: fn(&Memory) -> f64| memories.iter().map(of).collect::<Vec<f64>>();
+    let each = |memories: &[Rest], of: fn(&Rest) -> f64| memories.iter().map(of).collect::<Vec<f64>>();
     let nchan = options.targets.iter().zip(all).find(|(target, _)| target.label() == "nchan");
     let nchan = nchan.map(|(_, memories)| median(&each(memories, |one| one.rss)));
     for (target, memories) in options.targets.iter().zip(all) {
@@ -92,6 +100,7 @@ fn print(options: &Options, size: usize, all: &[Vec<Memory>]) {
             spread(&each(memories, |one| one.pss)),
             ratio(median(&rss), nchan),
             short(median(&each(memories, |one| one.total)) / 1e6),
+            spread(&each(memories, |one| one.cpu * 1e3)),
             spread(&each(memories, |one| one.after)),
             short(median(&each(memories, |one| one.total_after)) / 1e6),
             format!("{:.0} %", grown * 100.0),
