@@ -18,7 +18,25 @@ export default defineConfig({
       centrifuge: path("node_modules/centrifuge"),
     },
   },
-  build: { target: "es2022", chunkSizeWarningLimit: 900, manifest: true },
+  build: {
+    target: "es2022",
+    chunkSizeWarningLimit: 900,
+    manifest: true,
+    rolldownOptions: {
+      output: {
+        // A few files instead of many small ones: the component library, the adapter with its packages, and the model.
+        // They load after the login form.
+        codeSplitting: {
+          includeDependenciesRecursively: false,
+          groups: [
+            { name: "library", test: /node_modules\/(@mantine|@floating-ui|react-remove-scroll|react-style-singleton)/ },
+            { name: "adapter", test: /backend-adapter\/(?!config)|node_modules\/(pocketbase|centrifuge)\// },
+            { name: "model", test: /chat\/src\/(model\/(?!session)|encryption\/)/ },
+          ],
+        },
+      },
+    },
+  },
   server: {
     fs: { allow: [path("..")] },
     // `npm run dev` works beside a running `konvert-gateway dev`.
