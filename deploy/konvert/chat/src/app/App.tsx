@@ -1,23 +1,30 @@
 // The frame of the page: the login, or the chat.
 
-import { lazy, Suspense } from "react";
+import { useEffect, useState, type ComponentType } from "react";
 import { useTranslation } from "react-i18next";
 import { Login } from "@/login/Login";
 import { useSession } from "@/model/session";
-import { loadViews } from "./parts";
+import { loadParts, loadViews } from "./parts";
 import styles from "./App.module.css";
-
-const Views = lazy(loadViews);
 
 export function App() {
   const state = useSession((session) => session.state);
-  if (state === "starting") return <Starting />;
+  const Views = useViews();
   if (state === "out") return <Login />;
-  return (
-    <Suspense fallback={<Starting />}>
-      <Views />
-    </Suspense>
-  );
+  return state === "in" && Views ? <Views /> : <Starting />;
+}
+
+/**
+ * The views of the chat, null until loaded. Loading begins after the first drawing, so that a log-in need not wait. Not
+ * by `lazy`: React shows the fallback of a Suspense for at least 300 ms.
+ */
+function useViews(): ComponentType | null {
+  const [views, setViews] = useState<{ default: ComponentType } | null>(null);
+  useEffect(() => {
+    loadParts();
+    void loadViews().then(setViews);
+  }, []);
+  return views?.default ?? null;
 }
 
 function Starting() {

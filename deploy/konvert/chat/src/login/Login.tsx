@@ -1,8 +1,8 @@
 // The first view: log in, sign up, and one-click logins of a demo.
 
-import { useEffect, useState, type FormEvent } from "react";
+import { useState, type FormEvent } from "react";
 import { useTranslation } from "react-i18next";
-import { loadModel, loadParts } from "@/app/parts";
+import { loadModel } from "@/app/parts";
 import { runtime, type DemoUser } from "@/app/runtime";
 import { useSession } from "@/model/session";
 import { Avatar } from "@/widgets/Avatar";
@@ -19,10 +19,6 @@ export function Login() {
   const [mode, setMode] = useState<Mode>("login");
   const ended = useSession((state) => state.ended);
   const demo = runtime().users;
-  // The rest of the chat loads as soon as the form is on the screen, so that the log-in does not wait for it.
-  useEffect(() => {
-    requestAnimationFrame(() => setTimeout(loadParts));
-  }, []);
   return (
     <main className={styles.page}>
       <LanguageSelect />
