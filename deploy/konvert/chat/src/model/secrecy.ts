@@ -58,8 +58,9 @@ let opened: Promise<void> = Promise.resolve();
 /** Loads or makes the user's key, while the chat is already shown. */
 export function openSecrecy(user: User): void {
   if (!runtime().backend.features.e2ee) return;
-  if (!cryptoAvailable()) return useSecrecy.setState({ ...CLOSED, state: "insecure", user });
-  useSecrecy.setState({ ...CLOSED, state: "opening", user });
+  const isAvailable = cryptoAvailable();
+  useSecrecy.setState({ ...CLOSED, state: isAvailable ? "opening" : "insecure", user });
+  if (!isAvailable) return;
   // One tab at a time: two tabs must not make two key pairs for a new user.
   const open = () => navigator.locks.request("konvert-identity", () => openIdentity(user));
   opened = retried(open, () => isFor(user)).catch((error: unknown) => {
