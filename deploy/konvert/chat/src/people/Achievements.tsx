@@ -7,7 +7,7 @@ import { useTranslation } from "react-i18next";
 import { backend } from "@/model/backend";
 import { meId } from "@/model/session";
 import { moment } from "@/model/times";
-import { notify } from "@/widgets/notices";
+import { notify } from "@/model/notices";
 import styles from "./Achievements.module.css";
 
 /** Loads the achievements; the own ones that are earned are unlocked. */

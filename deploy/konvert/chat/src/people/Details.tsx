@@ -23,7 +23,7 @@ import { dropRoom, loadMembers, useMembers, useRoom, type RoomView } from "@/mod
 import { renewKeys } from "@/model/secrecy";
 import { meId } from "@/model/session";
 import { RoomAvatar, useRoomName } from "@/rooms/RoomItem";
-import { ask } from "@/widgets/confirm";
+import { ask } from "@/model/questions";
 import { openInvite } from "./invite";
 import { PersonLine } from "./PersonLine";
 import { openProfile } from "./profile";

@@ -14,12 +14,13 @@ import { useTranslation } from "react-i18next";
 import { go } from "@/app/route";
 import { useIncoming } from "@/model/friends";
 import { nameOf } from "@/model/people";
-import { logOut, useMe } from "@/model/session";
+import { logOut } from "@/model/login";
+import { useMe } from "@/model/session";
 import { useUnsent } from "@/model/sending";
 import { changeStatus, MODES, useMode } from "@/model/status";
 import { openPanel } from "@/panel/panel";
 import { Avatar } from "@/widgets/Avatar";
-import { ask } from "@/widgets/confirm";
+import { ask } from "@/model/questions";
 import styles from "./MainMenu.module.css";
 
 export function MainMenu() {

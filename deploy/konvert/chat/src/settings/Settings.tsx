@@ -19,7 +19,7 @@ import { attempt } from "@/model/problems";
 import { setMe, useMe } from "@/model/session";
 import { openPanel } from "@/panel/panel";
 import { Avatar } from "@/widgets/Avatar";
-import { notify } from "@/widgets/notices";
+import { notify } from "@/model/notices";
 import { EncryptionCard } from "./EncryptionCard";
 import page from "./Page.module.css";
 
