@@ -1,17 +1,15 @@
 // The first view: log in, sign up, and one-click logins of a demo.
 
 import { Button, Paper, PasswordInput, SegmentedControl, TextInput } from "@mantine/core";
-import { useState, type FormEvent } from "react";
+import { useEffect, useRef, useState, type ChangeEvent, type FormEvent } from "react";
 import { useTranslation } from "react-i18next";
 import type { DemoUser } from "@/app/runtime";
 import { runtime } from "@/app/runtime";
 import { LanguageMenu } from "@/settings/LanguageMenu";
 import { Avatar } from "@/widgets/Avatar";
 import { loginProblem, logIn, signUp, useSession } from "@/model/session";
+import { problemsOf, refusal, type Mode, type Problems, type Values } from "./problems";
 import styles from "./Login.module.css";
-
-type Mode = "login" | "signup";
-const SHORTEST_PASSWORD = 8;
 
 export function Login() {
   const { t } = useTranslation();
@@ -51,62 +49,70 @@ export function Login() {
 
 function LoginForm({ mode }: { mode: Mode }) {
   const { t } = useTranslation();
-  const [email, setEmail] = useState("");
-  const [password, setPassword] = useState("");
-  const [username, setUsername] = useState("");
-  const [problem, setProblem] = useState("");
+  const [values, setValues] = useState<Values>({ username: "", email: "", password: "" });
+  const [problems, setProblems] = useState<Problems>({});
   const [busy, setBusy] = useState(false);
+  const form = useRef<HTMLFormElement>(null);
+  const button = useRef<HTMLButtonElement>(null);
+
+  // The first wrong field has the focus. On a phone, the text of a problem must not push the button out of sight.
+  useEffect(() => {
+    if (!Object.keys(problems).length) return;
+    form.current?.querySelector<HTMLElement>("[aria-invalid=true]")?.focus();
+    button.current?.scrollIntoView({ block: "nearest" });
+  }, [problems]);
+
+  const field = (name: keyof Values) => ({
+    value: values[name],
+    error: problems[name],
+    onChange: (event: ChangeEvent<HTMLInputElement>) => {
+      const { value } = event.currentTarget;
+      setValues((before) => ({ ...before, [name]: value }));
+    },
+    required: true,
+  });
 
   async function submit(event: FormEvent) {
     event.preventDefault();
-    if (mode === "signup" && password.length < SHORTEST_PASSWORD) return setProblem(t("login.short"));
+    const wrong = problemsOf(values, mode, t);
+    setProblems(wrong);
+    if (Object.keys(wrong).length) return;
     setBusy(true);
-    setProblem("");
+    const { username, email, password } = values;
     try {
       if (mode === "login") await logIn(email.trim(), password);
       else await signUp(email.trim(), password, username.trim());
     } catch (error) {
-      setProblem(loginProblem(error, t, mode));
+      setProblems(refusal(error, mode, t));
       setBusy(false);
     }
   }
 
   return (
-    <form className={styles.form} onSubmit={(event) => void submit(event)}>
+    <form ref={form} className={styles.form} onSubmit={(event) => void submit(event)} noValidate>
       {mode === "signup" && (
         <TextInput
           label={t("login.username")}
           description={t("login.usernameHint")}
-          value={username}
-          onChange={(event) => setUsername(event.currentTarget.value)}
           autoComplete="username"
           maxLength={60}
-          required
+          {...field("username")}
         />
       )}
-      <TextInput
-        label={t("login.email")}
-        type="email"
-        value={email}
-        onChange={(event) => setEmail(event.currentTarget.value)}
-        autoComplete="email"
-        required
-      />
+      <TextInput label={t("login.email")} type="email" autoComplete="email" {...field("email")} />
       <PasswordInput
         label={t("login.password")}
         description={mode === "signup" ? t("login.passwordHint") : undefined}
-        value={password}
-        onChange={(event) => setPassword(event.currentTarget.value)}
         autoComplete={mode === "login" ? "current-password" : "new-password"}
         visibilityToggleButtonProps={{ "aria-label": t("login.showPassword") }}
-        required
+        {...field("password")}
       />
-      {problem && (
+      {problems.form && (
         <p className={styles.problem} role="alert">
-          {problem}
+          {problems.form}
         </p>
       )}
-      <Button type="submit" loading={busy} fullWidth size="md">
+      <Button ref={button} type="submit" loading={busy} fullWidth size="md">
         {t(mode === "login" ? "login.do" : "signup.do")}
       </Button>
     </form>

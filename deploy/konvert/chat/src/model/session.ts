@@ -102,7 +102,6 @@ export function loginProblem(error: unknown, t: TFunction, mode: "login" | "sign
     return error.until ? t("login.bannedUntil", { date: moment(error.until) }) : t("login.banned");
   if (error.code === "network") return t("login.noServer");
   if (mode === "login" && ["invalid", "unauthorized", "not_found"].includes(error.code)) return t("login.wrong");
-  if (mode === "signup" && (error.fields.email || error.fields.username || error.code === "conflict"))
-    return t("login.taken");
+  if (mode === "signup" && error.code === "conflict") return t("login.taken");
   return problemText(error, t);
 }

@@ -42,7 +42,7 @@ export function MainMenu() {
           aria-label={`${t("settings.menu")}: ${nameOf(me)}, ${t(`status.${mode}`)}${requests ? `, ${t("friends.requests", { count: requests })}` : ""}`}
         >
           <Avatar id={me.id} name={nameOf(me)} url={me.avatar_url} size={38} status={mode} />
-          {requests > 0 && <span className={styles.dot} />}
+          {requests > 0 && <span className={styles.requests}>{requests > 9 ? "9+" : requests}</span>}
         </UnstyledButton>
       </Menu.Target>
       <Menu.Dropdown>

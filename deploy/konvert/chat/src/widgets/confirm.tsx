@@ -1,19 +1,21 @@
-// A question with two answers, in a dialog. `ask` returns the answer.
+// A question with two answers, in a dialog, with a line about the consequences. `ask` returns the answer.
 
 import { Button, Group, Modal } from "@mantine/core";
 import { useTranslation } from "react-i18next";
 import { create } from "zustand";
+import styles from "./confirm.module.css";
 
 interface Question {
   text: string;
   action: string;
+  hint: string;
   answer: (yes: boolean) => void;
 }
 
 const useQuestion = create<{ question: Question | null }>(() => ({ question: null }));
 
-export function ask(text: string, action: string): Promise<boolean> {
-  return new Promise((answer) => useQuestion.setState({ question: { text, action, answer } }));
+export function ask(text: string, action: string, hint = ""): Promise<boolean> {
+  return new Promise((answer) => useQuestion.setState({ question: { text, action, hint, answer } }));
 }
 
 export function Confirm() {
@@ -31,6 +33,7 @@ export function Confirm() {
       closeButtonProps={{ "aria-label": t("do.close") }}
       size="sm"
     >
+      {question?.hint && <p className={styles.hint}>{question.hint}</p>}
       <Group justify="flex-end" mt="md">
         <Button variant="default" onClick={() => answer(false)}>
           {t("do.cancel")}

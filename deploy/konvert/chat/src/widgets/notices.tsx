@@ -1,4 +1,4 @@
-// Short messages at the bottom of the screen, read aloud by screen readers: results of actions, and errors.
+// Short messages below the header, where they cover neither the composer nor the newest messages; read aloud by screen readers: results of actions, and errors.
 
 import { Notification } from "@mantine/core";
 import { useTranslation } from "react-i18next";
