@@ -38,15 +38,7 @@ export const theme = createTheme({
   cursorType: "pointer",
   components: {
     Menu: { defaultProps: { shadow: "md", radius: "md", position: "bottom-end", withInitialFocusPlaceholder: false } },
-    // A tap also fires the hover events, and the tooltip would stay: only for pointers that can hover.
-    Tooltip: {
-      defaultProps: {
-        openDelay: 400,
-        withArrow: false,
-        fz: "xs",
-        events: { hover: matchMedia("(hover: hover)").matches, focus: false, touch: false },
-      },
-    },
+    Tooltip: { defaultProps: { openDelay: 400, withArrow: false, fz: "xs" } },
     Modal: { defaultProps: { radius: "lg", centered: true, overlayProps: { backgroundOpacity: 0.45 } } },
     ActionIcon: { defaultProps: { variant: "subtle", color: "gray", size: "lg" } },
   },
