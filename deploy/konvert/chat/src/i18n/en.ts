@@ -282,6 +282,7 @@ export const en = {
   "settings.theme.auto": "As the system",
   "settings.encryption": "Encryption",
   "settings.logout": "Log out",
+  "settings.logoutSure": "Log out?",
   "settings.logoutLoses_one": "{{count}} message has not been sent yet and would be lost.",
   "settings.logoutLoses_other": "{{count}} messages have not been sent yet and would be lost.",
   "settings.connection": "Connection",
@@ -300,10 +301,11 @@ export const en = {
     "This device has no key yet. Enter the recovery code from a device where you are logged in (Settings, Encryption).",
   "e2ee.enterCode": "Recovery code",
   "e2ee.unlock": "Unlock",
-  "e2ee.wrongCode": "This code does not fit.",
+  "e2ee.wrongCode": "This code does not fit. It has six groups of four letters and digits; compare it with your other device.",
   "e2ee.reset": "I have no code",
-  "e2ee.resetSure":
-    "Make a new key? Earlier encrypted messages stay unreadable until another member's device shares the room's key with you.",
+  "e2ee.resetSure": "Make a new key?",
+  "e2ee.resetHint":
+    "Earlier encrypted messages stay unreadable until another member's device shares the room's key with you.",
   "e2ee.resetDo": "Make a new key",
   "e2ee.later": "Later",
   "e2ee.roomOn": "End-to-end encrypted",

@@ -30,7 +30,8 @@ export function MainMenu() {
   const unsent = useUnsent((state) => state.count);
 
   async function leave() {
-    if (unsent && !(await ask(t("settings.logoutLoses", { count: unsent }), t("settings.logout")))) return;
+    const hint = t("settings.logoutLoses", { count: unsent });
+    if (unsent && !(await ask(t("settings.logoutSure"), t("settings.logout"), hint))) return;
     await logOut();
   }
 
