@@ -81,7 +81,10 @@ check("a notice covers neither the chosen files nor the composer; sizes have Rus
   const notice = await page.locator(".mantine-Notification-root").filter({ hasText: "больше 25 МБ" }).boundingBox();
   for (const part of [page.getByRole("group", { name: "1 файл" }), composer(page)]) {
     const { y, height } = await part.boundingBox();
-    assert.ok(notice.y + notice.height <= y || notice.y >= y + height, `${JSON.stringify(notice)} over ${y}, ${height}`);
+    assert.ok(
+      notice.y + notice.height <= y || notice.y >= y + height,
+      `${JSON.stringify(notice)} over ${y}, ${height}`,
+    );
   }
   await composer(page).fill("вложение");
   await page.getByRole("button", { name: "Отправить" }).click();

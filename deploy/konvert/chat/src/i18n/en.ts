@@ -301,7 +301,8 @@ export const en = {
     "This device has no key yet. Enter the recovery code from a device where you are logged in (Settings, Encryption).",
   "e2ee.enterCode": "Recovery code",
   "e2ee.unlock": "Unlock",
-  "e2ee.wrongCode": "This code does not fit. It has six groups of four letters and digits; compare it with your other device.",
+  "e2ee.wrongCode":
+    "This code does not fit. It has six groups of four letters and digits; compare it with your other device.",
   "e2ee.reset": "I have no code",
   "e2ee.resetSure": "Make a new key?",
   "e2ee.resetHint":
