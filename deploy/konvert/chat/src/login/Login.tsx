@@ -1,6 +1,6 @@
 // The first view: log in, sign up, and one-click logins of a demo.
 
-import { useState, type FormEvent } from "react";
+import { useEffect, useRef, useState, type FormEvent } from "react";
 import { useTranslation } from "react-i18next";
 import { loadModel } from "@/app/parts";
 import { runtime, type DemoUser } from "@/app/runtime";
@@ -9,10 +9,9 @@ import { Avatar } from "@/widgets/Avatar";
 import { Field, PasswordField, Submit } from "./Fields";
 import { LanguageSelect } from "./LanguageSelect";
 import styles from "./Login.module.css";
+import { problemsOf, type Mode, type Problems, type Values } from "./problems";
 
-const MODES = ["login", "signup"] as const;
-type Mode = (typeof MODES)[number];
-const SHORTEST_PASSWORD = 8;
+const MODES: readonly Mode[] = ["login", "signup"];
 
 export function Login() {
   const { t } = useTranslation();
@@ -48,41 +47,54 @@ export function Login() {
 
 function LoginForm({ mode }: { mode: Mode }) {
   const { t } = useTranslation();
-  const [email, setEmail] = useState("");
-  const [password, setPassword] = useState("");
-  const [username, setUsername] = useState("");
-  const { enter, isBusy, problem, setProblem } = useLogin(mode);
+  const [values, setValues] = useState<Values>({ username: "", email: "", password: "" });
+  const { enter, isBusy, problems, setProblems } = useLogin(mode);
+  const form = useRef<HTMLFormElement>(null);
+  const button = useRef<HTMLButtonElement>(null);
+
+  // The first wrong field has the focus. On a phone, the text of a problem must not push the button out of sight.
+  useEffect(() => {
+    if (!Object.keys(problems).length) return;
+    form.current?.querySelector<HTMLElement>("[aria-invalid=true]")?.focus();
+    button.current?.scrollIntoView({ block: "nearest" });
+  }, [problems]);
+
+  const field = (name: keyof Values) => ({
+    value: values[name],
+    problem: problems[name],
+    onChange: (value: string) => setValues((before) => ({ ...before, [name]: value })),
+  });
 
   function submit(event: FormEvent) {
     event.preventDefault();
-    if (mode === "signup" && password.length < SHORTEST_PASSWORD) return setProblem(t("login.short"));
+    const wrong = problemsOf(values, mode, t);
+    if (Object.keys(wrong).length) return setProblems(wrong);
+    const { email, password, username } = values;
     void enter(({ logIn, signUp }) =>
       mode === "login" ? logIn(email.trim(), password) : signUp(email.trim(), password, username.trim()),
     );
   }
 
   return (
-    <form className={styles.form} onSubmit={submit}>
+    <form ref={form} className={styles.form} onSubmit={submit} noValidate>
       {mode === "signup" && (
         <Field
           label={t("login.username")}
           hint={t("login.usernameHint")}
-          value={username}
-          onChange={setUsername}
           autoComplete="username"
           maxLength={60}
+          {...field("username")}
         />
       )}
-      <Field label={t("login.email")} type="email" value={email} onChange={setEmail} autoComplete="email" />
+      <Field label={t("login.email")} type="email" autoComplete="email" {...field("email")} />
       <PasswordField
         label={t("login.password")}
         hint={mode === "signup" ? t("login.passwordHint") : undefined}
-        value={password}
-        onChange={setPassword}
         autoComplete={mode === "login" ? "current-password" : "new-password"}
+        {...field("password")}
       />
-      <Problem text={problem} />
-      <Submit label={t(`${mode}.do`)} isBusy={isBusy} />
+      <Problem text={problems.form} />
+      <Submit ref={button} label={t(`${mode}.do`)} isBusy={isBusy} />
     </form>
   );
 }
@@ -90,7 +102,7 @@ function LoginForm({ mode }: { mode: Mode }) {
 /** One button for each user of a demo; only `konvert-gateway dev` names such users. */
 function DemoUsers({ users }: { users: readonly DemoUser[] }) {
   const { t } = useTranslation();
-  const { enter, isBusy, problem } = useLogin("login");
+  const { enter, isBusy, problems } = useLogin("login");
   return (
     <section className={styles.demo} aria-label={t("login.demo")}>
       <p className={styles.demoTitle}>{t("login.demo")}</p>
@@ -107,12 +119,12 @@ function DemoUsers({ users }: { users: readonly DemoUser[] }) {
         ))}
       </div>
       <p className={styles.demoHint}>{t("login.demoHint")}</p>
-      <Problem text={problem} />
+      <Problem text={problems.form} />
     </section>
   );
 }
 
-function Problem({ text }: { text: string }) {
+function Problem({ text }: { text: string | undefined }) {
   if (!text) return null;
   return (
     <p className={styles.problem} role="alert">
@@ -123,23 +135,23 @@ function Problem({ text }: { text: string }) {
 
 type Model = Awaited<ReturnType<typeof loadModel>>;
 
-/** Runs an action that logs in, and keeps the text of its failure. */
+/** Runs an action that logs in, and keeps the texts of its failure. */
 function useLogin(mode: Mode) {
   const { t } = useTranslation();
   const [isBusy, setBusy] = useState(false);
-  const [problem, setProblem] = useState("");
+  const [problems, setProblems] = useState<Problems>({});
 
   async function enter(action: (model: Model) => Promise<void>) {
     setBusy(true);
-    setProblem("");
+    setProblems({});
     try {
       const model = await loadModel();
-      await action(model).catch((error: unknown) => setProblem(model.loginProblem(error, t, mode)));
+      await action(model).catch((error: unknown) => setProblems(model.refusal(error, mode, t)));
     } catch {
-      setProblem(t("login.noServer")); // the model could not be loaded
+      setProblems({ form: t("login.noServer") }); // the model could not be loaded
     }
     setBusy(false);
   }
 
-  return { enter, isBusy, problem, setProblem };
+  return { enter, isBusy, problems, setProblems };
 }

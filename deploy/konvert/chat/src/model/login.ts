@@ -4,6 +4,7 @@ import type { TFunction } from "i18next";
 import { BackendError } from "konvert-backend-adapter/errors";
 import type { User } from "konvert-backend-adapter/interface";
 import { runtime } from "@/app/runtime";
+import type { Mode, Problems } from "@/login/problems";
 import { backend } from "./backend";
 import { forgetFiles } from "./fileStore";
 import { problemText } from "./problems";
@@ -71,13 +72,26 @@ export async function startSession(): Promise<void> {
   useSession.setState({ state: "out", user: null, ended: false });
 }
 
-export function loginProblem(error: unknown, t: TFunction, mode: "login" | "signup"): string {
+/** The texts of a refused login or sign-up, each at its field. */
+export function refusal(error: unknown, mode: Mode, t: TFunction): Problems {
+  if (mode === "signup" && error instanceof BackendError) {
+    const { username, email, password } = error.fields;
+    const taken = ({ code }: { code: string }) => code === "validation_not_unique";
+    const problems: Problems = {};
+    if (username) problems.username = t(taken(username) ? "login.nameTaken" : "login.nameWrong");
+    if (email) problems.email = t(taken(email) ? "login.emailTaken" : "login.emailWrong");
+    if (password) problems.password = t("login.short");
+    if (Object.keys(problems).length) return problems;
+  }
+  return { form: generalProblem(error, mode, t) };
+}
+
+function generalProblem(error: unknown, mode: Mode, t: TFunction): string {
   if (!(error instanceof BackendError)) return problemText(error, t);
   if (error.code === "banned")
     return error.until ? t("login.bannedUntil", { date: moment(error.until) }) : t("login.banned");
   if (error.code === "network") return t("login.noServer");
   if (mode === "login" && ["invalid", "unauthorized", "not_found"].includes(error.code)) return t("login.wrong");
-  if (mode === "signup" && (error.fields.email || error.fields.username || error.code === "conflict"))
-    return t("login.taken");
+  if (mode === "signup" && error.code === "conflict") return t("login.taken");
   return problemText(error, t);
 }

@@ -31,7 +31,8 @@ export function MainMenu() {
   const unsent = useUnsent((state) => state.count);
 
   async function leave() {
-    if (unsent && !(await ask(t("settings.logoutLoses", { count: unsent }), t("settings.logout")))) return;
+    const hint = t("settings.logoutLoses", { count: unsent });
+    if (unsent && !(await ask(t("settings.logoutSure"), t("settings.logout"), hint))) return;
     await logOut();
   }
 
@@ -43,7 +44,7 @@ export function MainMenu() {
           aria-label={`${t("settings.menu")}: ${nameOf(me)}, ${t(`status.${mode}`)}${requests ? `, ${t("friends.requests", { count: requests })}` : ""}`}
         >
           <Avatar id={me.id} name={nameOf(me)} url={me.avatar_url} size={38} status={mode} />
-          {requests > 0 && <span className={styles.dot} />}
+          {requests > 0 && <span className={styles.requests}>{requests > 9 ? "9+" : requests}</span>}
         </UnstyledButton>
       </Menu.Target>
       <Menu.Dropdown>

@@ -65,7 +65,7 @@ export function Unlock() {
   }
 
   async function reset() {
-    if (await ask(t("e2ee.resetSure"), t("e2ee.resetDo"))) await resetIdentity().catch(report);
+    if (await ask(t("e2ee.resetSure"), t("e2ee.resetDo"), t("e2ee.resetHint"))) await resetIdentity().catch(report);
   }
 
   return (

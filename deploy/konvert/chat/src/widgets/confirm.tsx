@@ -3,6 +3,7 @@
 import { Button, Group, Modal } from "@mantine/core";
 import { useTranslation } from "react-i18next";
 import { useQuestion } from "@/model/questions";
+import styles from "./confirm.module.css";
 
 export function Confirm() {
   const { t } = useTranslation();
@@ -19,6 +20,7 @@ export function Confirm() {
       closeButtonProps={{ "aria-label": t("do.close") }}
       size="sm"
     >
+      {question?.hint && <p className={styles.hint}>{question.hint}</p>}
       <Group justify="flex-end" mt="md">
         <Button variant="default" onClick={() => answer(false)}>
           {t("do.cancel")}

@@ -1,4 +1,5 @@
-// Short messages at the bottom of the screen, read aloud by screen readers.
+// Short messages below the header, where they cover neither the composer nor the newest messages. Screen readers read them
+// aloud.
 
 import { Notification } from "@mantine/core";
 import { useTranslation } from "react-i18next";
