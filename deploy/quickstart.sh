@@ -14,6 +14,16 @@ chat=$root/deploy/konvert/chat
 
 say() { echo "quickstart: $*" >&2; }
 
+usage() {
+  sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"
+  if [[ -x ${gateway:=$target/release/konvert-gateway} ]]; then
+    printf '\nOptions:\n\n'
+    exec "$gateway" dev --help
+  fi
+  printf '\nThe gateway is not built yet. Once it is, this help also lists the options.\n'
+  exit 0
+}
+
 # Builds the chat unless it is newer than its sources. A failure is no reason to stop: the plain page needs no build.
 build_chat() {
   local major log=$target/chat-build.log
@@ -35,6 +45,12 @@ build_chat() {
   fi
 }
 
+for option; do
+  case $option in
+    -h | --help) usage ;; # before the build, which takes minutes
+  esac
+done
+
 if [[ -z $gateway ]]; then
   command -v cargo >/dev/null || { say "cargo is missing; install a Rust toolchain (rustup.rs) and run this again"; exit 1; }
   say "building the gateway (the first time takes minutes)"
@@ -46,7 +62,6 @@ fi
 pocketbase=() page=chosen
 for option; do
   case $option in
-    -h | --help) exec "$gateway" dev --help ;;
     --pocketbase | --pocketbase=*) pocketbase=(none) ;; # nothing to download
     --plain | --site | --site=*) page=named ;;
   esac

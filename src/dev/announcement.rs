@@ -46,7 +46,7 @@ Ready after {seconds:.1} s.
   Room         {ROOM}   (channel room:{ROOM})
   WebSocket    {}
   Dashboard    {page}/_/   {SUPERUSER}  {}
-  Metrics      {}/metrics   (health: /livez, /readyz)
+  Gateway      {}/   (page for operators; also /metrics, /livez, /readyz)
 
 Ctrl-C stops both.",
         network.unwrap_or_default(),

@@ -164,6 +164,83 @@ describe("the end of a login", () => {
   test("so does a deleted account", () => ended(({ id }) => stage.pocketbase.remove("users", id), "unauthorized"));
 });
 
+/** A proxy to the gateway that refuses WebSockets: it closes connections that ask for an upgrade. */
+async function withoutWebSockets() {
+  const proxy = http.createServer((request, response) => {
+    const { url: path, method, headers } = request;
+    const forward = http.request({ host: "127.0.0.1", port: stage.port, path, method, headers }, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      response.flushHeaders();
+      answer.pipe(response);
+      response.on("close", () => answer.destroy());
+    });
+    forward.on("error", () => response.destroy());
+    request.pipe(forward);
+  });
+  proxy.on("upgrade", (_, socket) => socket.destroy());
+  proxy.listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  stage.lab.defer(async () => {
+    proxy.closeAllConnections();
+    proxy.close();
+  });
+  return `http://127.0.0.1:${proxy.address().port}`;
+}
+
+describe("a network without WebSockets", () => {
+  test("the gateway is reached by a stream, with all of its functions", async () => {
+    const config = { gatewayUrl: await withoutWebSockets(), transport: "auto" };
+    const adapter = await device(boris, { config, fallbackAfter: DEADLINE });
+    const [errors, typing, present] = [collector(), collector(), collector()];
+    const { seen, end } = await watch(adapter, room.id, { onError: errors, onTyping: typing, onPresence: present });
+    const { state, transport, link } = adapter.connectionState();
+    assert.deepEqual([state, transport, link], ["connected", "gateway", "http_stream"]);
+    const texts = [1, 2, 3, 4, 5].map((n) => `by a stream ${n}`);
+    for (const text of texts) await anna.adapter.sendMessage(room.id, text);
+    await seen.until(({ content }) => content === texts.at(-1), "the last message", DEADLINE);
+    assert.deepEqual(contents(seen.seen), texts);
+    await present.until((ids) => ids.includes(boris.id), "the presence", DEADLINE);
+    await adapter.setStatus("dnd");
+    assert.equal((await adapter.getStatus()).mode, "dnd");
+    await adapter.setStatus("online");
+    const endOther = anna.adapter.subscribeToRoom(room.id, () => {}, { onTyping: typing });
+    await until(
+      () => {
+        adapter.sendTyping(room.id);
+        return typing.seen.some(({ userId }) => userId === boris.id);
+      },
+      "the typing notice",
+      DEADLINE,
+    );
+    assert.deepEqual(errors.seen, []);
+    endOther();
+    end();
+  });
+
+  test("the streams' addresses can be given, and the streams turned off", async () => {
+    const { pocketbase } = anna.adapter;
+    const [blocked, direct] = [await withoutWebSockets(), `http://127.0.0.1:${stage.port}`];
+    const connect = (options) => {
+      const realtime = createRealtime({ pocketbase, url: blocked, websocket: WebSocket, ...options });
+      stage.lab.defer(async () => realtime.close());
+      realtime.subscribe(`room:${room.id}`, {});
+      return realtime;
+    };
+    const nowhere = `${blocked}/nowhere`;
+    const sse = `${direct}/connection/sse`;
+    const given = connect({ streams: { httpStream: nowhere, sse, emulation: `${direct}/emulation` } });
+    await until(() => given.state().state === "connected", "the connection", DEADLINE);
+    assert.equal(given.state().link, "sse");
+    await given.setIdle(true); // a command, by the given address
+    given.close();
+
+    const off = connect({ streams: false, fallbackAfter: 300 });
+    await until(() => off.state().state === "connected", "the reserve", DEADLINE);
+    assert.deepEqual([off.state().transport, off.state().link], ["pocketbase", undefined]);
+    off.close();
+  });
+});
+
 test("a token that ends soon is renewed by authRefresh, and the connection stays", async () => {
   const { pocketbase } = stage;
   const setDuration = async (duration) => {

@@ -172,6 +172,8 @@ check("a second device reads the encrypted messages after the recovery code, and
   await openRoom(second, "Bob");
   await log(second).getByText("Encrypted message. Waiting for the key").first().waitFor();
   await second.getByRole("button", { name: "Unlock" }).click();
+  // The field for the code stands above everything else.
+  assert.equal(await second.getByRole("heading", { level: 2 }).first().innerText(), "Unlock encrypted chats");
   await second.getByRole("textbox", { name: "Recovery code" }).fill("0000-0000-0000-0000-0000-0000");
   await second.getByRole("button", { name: "Unlock" }).click();
   await second.getByText("This code does not fit.").waitFor();

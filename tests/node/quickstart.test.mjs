@@ -1,15 +1,18 @@
 // deploy/quickstart.sh, used by a newcomer or by a program.
 
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync, statSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { promisify } from "node:util";
 import WebSocket from "ws";
 import { Lab, next, root } from "./harness.mjs";
 
 const lab = new Lab();
 const check = (name, body) => test(name, lab.explained(body));
+const run = promisify(execFile);
 const data = join(lab.folder, "data");
 after(() => lab.stop());
 
@@ -44,6 +47,13 @@ function refuses(url) {
     socket.once("connect", () => socket.destroy());
   });
 }
+
+check("--help answers before anything is built or downloaded", async () => {
+  const env = { PATH: "/usr/bin:/bin", HOME: lab.folder, CARGO_TARGET_DIR: join(lab.folder, "nothing-built") };
+  const { stdout } = await run(join(root, "deploy/quickstart.sh"), ["--help"], { env, timeout: 60_000 });
+  for (const part of ["konvert-gateway dev", "KONVERT_GATEWAY", "POCKETBASE"]) assert.match(stdout, new RegExp(part));
+  assert.ok(!existsSync(env.CARGO_TARGET_DIR));
+});
 
 let first;
 

@@ -11,6 +11,7 @@ import { ServerSentTransport } from "./realtime/server-sent.js";
 import type {
   ChannelHandlers,
   ConnectionState,
+  Link,
   Metrics,
   Realtime,
   RealtimeOptions,
@@ -74,9 +75,10 @@ class Connection implements Realtime {
       this.startReserve();
       return;
     }
-    this.gateway = new GatewayTransport(this.url, this.pocketbase, this.options.websocket, {
+    const { streams, websocket } = this.options;
+    this.gateway = new GatewayTransport({ url: this.url, streams, websocket }, this.pocketbase, {
       connecting: () => this.interrupted(),
-      connected: () => this.established(),
+      connected: (link) => this.established(link),
       ended: (error) => this.end(error),
       recovered: (channel, running) => void (running ? this.recovering.add(channel) : this.recovering.delete(channel)),
     });
@@ -90,14 +92,14 @@ class Connection implements Realtime {
     this.patience ??= setTimeout(() => this.startReserve(), this.options.fallbackAfter ?? FALLBACK_AFTER_MS);
   }
 
-  private established(): void {
+  private established(link: Link): void {
     clearTimeout(this.patience);
     this.patience = undefined;
     if (this.reserve) {
       this.reserve.close();
       this.reserve = null;
     }
-    this.enter("connected", "gateway");
+    this.enter("connected", "gateway", { link });
     this.ping().catch(() => {}); // a figure for the panel only
   }
 
@@ -127,7 +129,7 @@ class Connection implements Realtime {
   /** The login is over: an attempt would fail in the same way. */
   private end(error: BackendError): void {
     this.stop();
-    this.enter("closed", this.current.transport, error);
+    this.enter("closed", this.current.transport, { error });
     for (const listeners of this.channels.values()) listeners.tell((handlers) => handlers.onError?.(error));
   }
 
@@ -147,13 +149,17 @@ class Connection implements Realtime {
     this.start();
   }
 
-  private enter(state: ConnectionState["state"], transport = this.current.transport, error?: BackendError): void {
+  private enter(
+    state: ConnectionState["state"],
+    transport = this.current.transport,
+    details: Pick<ConnectionState, "link" | "error"> = {},
+  ): void {
     if (state === this.current.state && transport === this.current.transport) return;
     if (state === "connected") {
       if (this.wasConnected) this.meter.reconnect();
       this.wasConnected = true;
     }
-    this.current = { state, transport, since: Date.now(), ...(error ? { error } : {}) };
+    this.current = { state, transport, since: Date.now(), ...details };
     for (const listener of [...this.stateListeners]) listener(this.current);
   }
 

@@ -6,6 +6,9 @@ import { defineConfig } from "vite";
 
 const path = (name: string) => decodeURIComponent(new URL(name, import.meta.url).pathname);
 
+const FIRST =
+  /node_modules\/(react|react-dom|scheduler|i18next|react-i18next|zustand)\/|src\/(i18n\/|app\/runtime|model\/session)|backend-adapter\/config/;
+
 export default defineConfig({
   // Relative addresses, so that a built chat works in any folder of any server.
   base: "./",
@@ -18,7 +21,25 @@ export default defineConfig({
       centrifuge: path("node_modules/centrifuge"),
     },
   },
-  build: { target: "es2022", chunkSizeWarningLimit: 900, manifest: true },
+  build: {
+    target: "es2022",
+    chunkSizeWarningLimit: 900,
+    manifest: true,
+    rolldownOptions: {
+      output: {
+        // A few files instead of many small ones. The first is for the login form; the adapter, the model and the
+        // component library, each with its dependencies, load after the form.
+        codeSplitting: {
+          groups: [
+            { name: "first", priority: 4, test: FIRST },
+            { name: "adapter", priority: 3, test: /backend-adapter\/|node_modules\/(pocketbase|centrifuge)\// },
+            { name: "model", priority: 2, test: /src\/(model|encryption)\// },
+            { name: "library", priority: 1, test: /node_modules\/@mantine\// },
+          ],
+        },
+      },
+    },
+  },
   server: {
     fs: { allow: [path("..")] },
     // `npm run dev` works beside a running `konvert-gateway dev`.

@@ -9,9 +9,9 @@ import { list, text, type People } from "./people.js";
 export function authModule(context: Context, people: People, outbox: { clear(): void }): AuthModule {
   const { pocketbase } = context;
 
-  /** The caller's own record, with friends, blocked users and newest room keys. */
-  async function self(record: RecordModel): Promise<User> {
-    const [friends, keys] = await Promise.all([
+  /** Records of the caller that complete the caller's user: accepted friend requests, and room keys. */
+  function additions(): Promise<[RecordModel[], RecordModel[]]> {
+    return Promise.all([
       context.call(undefined, (request) =>
         context
           .collection("friend_requests")
@@ -21,6 +21,10 @@ export function authModule(context: Context, people: People, outbox: { clear(): 
         context.collection("room_keys").getFullList({ ...request, sort: "key_version" }),
       ),
     ]);
+  }
+
+  /** The caller's own record, with friends, blocked users and newest room keys. */
+  function self(record: RecordModel, [friends, keys]: [RecordModel[], RecordModel[]]): User {
     return {
       ...people.toUser(record, "online"),
       friends: friends.map(({ from, to }) => (from === record.id ? text(to) : text(from))),
@@ -35,7 +39,7 @@ export function authModule(context: Context, people: People, outbox: { clear(): 
         // GoTrue and people ignore the case of addresses; PocketBase does not.
         context.collection("users").authWithPassword(email.trim().toLowerCase(), password, request),
       );
-      return { user: await self(record), access_token: token };
+      return { user: self(record, await additions()), access_token: token };
     } catch (error) {
       if (!(error instanceof BackendError)) throw error;
       if (error instanceof ForbiddenError) throw context.loginOver(error);
@@ -69,10 +73,13 @@ export function authModule(context: Context, people: People, outbox: { clear(): 
 
     async getMe(options) {
       context.me();
-      await context.renew(options);
+      // At once: a login that is over fails the renewal, whose error says so.
+      const [renewed, added] = await Promise.allSettled([context.renew(options), additions()]);
+      if (renewed.status === "rejected") throw renewed.reason;
       const record = pocketbase.authStore.record;
       if (!record) throw new UnauthorizedError("Nobody is logged in.");
-      return { user: await self(record) };
+      if (added.status === "rejected") throw added.reason;
+      return { user: self(record, added.value) };
     },
 
     async refreshToken(_refreshToken, options) {

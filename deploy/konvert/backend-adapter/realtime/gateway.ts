@@ -4,7 +4,8 @@ import { Centrifuge, UnauthorizedError as Final, type PublicationContext, type S
 import type PocketBase from "pocketbase";
 import { BackendError, TemporaryError, UnauthorizedError, toBackendError } from "../errors.js";
 import { isEvent, type Listeners } from "./listeners.js";
-import type { UserState } from "./types.js";
+import { streamsOf } from "./streams.js";
+import type { Link, StreamAddresses, UserState } from "./types.js";
 
 /** Close codes that end the login, with the class of error that callers branch on. */
 const BANNED = 4501;
@@ -16,10 +17,17 @@ const CHANNEL_DELETED = 2102;
 
 export interface GatewayEvents {
   connecting(): void;
-  connected(): void;
+  connected(link: Link): void;
   /** Nothing is retried. */
   ended(error: BackendError): void;
   recovered(channel: string, running: boolean): void;
+}
+
+export interface GatewayAddresses {
+  /** Address of the WebSocket. */
+  url: string;
+  streams?: StreamAddresses | false | undefined;
+  websocket?: unknown;
 }
 
 interface Open {
@@ -39,21 +47,22 @@ export class GatewayTransport {
   private refusal: BackendError | null = null;
 
   constructor(
-    url: string,
+    { url, streams, websocket }: GatewayAddresses,
     private readonly pocketbase: PocketBase,
-    websocket: unknown,
     private readonly events: GatewayEvents,
   ) {
-    this.client = new Centrifuge(url, {
+    const { endpoints, emulation } = streamsOf(url, streams);
+    this.client = new Centrifuge([{ transport: "websocket", endpoint: url }, ...endpoints], {
       token: pocketbase.authStore.token,
       getToken: () => this.freshToken(),
+      emulationEndpoint: emulation,
       ...(websocket ? { websocket } : {}),
       name: "konvert-adapter",
       minReconnectDelay: 300,
       maxReconnectDelay: 10_000,
     });
     this.client.on("connecting", () => events.connecting());
-    this.client.on("connected", () => events.connected());
+    this.client.on("connected", ({ transport }) => events.connected(transport as Link));
     this.client.on("disconnected", ({ code, reason }) => this.disconnected(code, reason));
   }
 

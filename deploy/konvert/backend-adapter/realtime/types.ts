@@ -24,9 +24,22 @@ export interface ConnectionState {
   state: "idle" | "connecting" | "connected" | "reconnecting" | "closed";
   /** "polling": the old backend on Supabase is asked again and again. */
   transport: "gateway" | "pocketbase" | "polling";
+  /** While connected to the gateway: by which of its transports. */
+  link?: Link;
   /** When this state began, in unix milliseconds. */
   since: number;
   error?: BackendError;
+}
+
+/** Transport of the gateway: a WebSocket, or a stream for networks that let no WebSocket through. */
+export type Link = "websocket" | "http_stream" | "sse";
+
+/** Addresses of the gateway's streams (proto/README.md). */
+export interface StreamAddresses {
+  httpStream?: string;
+  sse?: string;
+  /** Where the commands of a stream's client go. */
+  emulation?: string;
 }
 
 export interface Metrics {
@@ -112,6 +125,11 @@ export interface RealtimeOptions {
   fallbackAfter?: number;
   /** Gap in the clock, in milliseconds, that counts as a sleep of the device; 20000 unless given. */
   wakeAfter?: number;
+  /**
+   * Addresses of the gateway's streams, which are tried when a WebSocket does not get through; derived from `url` unless
+   * given. `false`: WebSockets alone.
+   */
+  streams?: StreamAddresses | false;
   /** Constructor of WebSockets, where the platform has none (Node.js before 22). */
   websocket?: unknown;
 }

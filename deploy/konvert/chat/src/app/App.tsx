@@ -1,40 +1,37 @@
-// The frame of the page: the login, or the chat. The chat is a bundle of its own, which loads while the user logs in.
+// The frame of the page: the login, or the chat.
 
-import { Loader } from "@mantine/core";
-import { lazy, Suspense } from "react";
+import { useEffect, useState, type ComponentType } from "react";
 import { useTranslation } from "react-i18next";
 import { Login } from "@/login/Login";
 import { useSession } from "@/model/session";
-import { Confirm } from "@/widgets/confirm";
-import { Notices } from "@/widgets/notices";
+import { loadParts, loadViews } from "./parts";
 import styles from "./App.module.css";
-
-// The request starts with the page, beside those for settings and login.
-const chat = import("./Chat");
-const Chat = lazy(() => chat);
 
 export function App() {
   const state = useSession((session) => session.state);
-  return (
-    <>
-      {state === "starting" && <Starting />}
-      {state === "out" && <Login />}
-      {state === "in" && (
-        <Suspense fallback={<Starting />}>
-          <Chat />
-        </Suspense>
-      )}
-      <Notices />
-      <Confirm />
-    </>
-  );
+  const Views = useViews();
+  if (state === "out") return <Login />;
+  return state === "in" && Views ? <Views /> : <Starting />;
+}
+
+/**
+ * The views of the chat, null until loaded. Loading begins after the first drawing, so that a log-in need not wait. Not
+ * by `lazy`: React shows the fallback of a Suspense for at least 300 ms.
+ */
+function useViews(): ComponentType | null {
+  const [views, setViews] = useState<{ default: ComponentType } | null>(null);
+  useEffect(() => {
+    loadParts();
+    void loadViews().then(setViews);
+  }, []);
+  return views?.default ?? null;
 }
 
 function Starting() {
   const { t } = useTranslation();
   return (
     <div className={styles.starting} role="status">
-      <Loader size="sm" /> {t("login.starting")}
+      <span className={styles.spinner} aria-hidden="true" /> {t("login.starting")}
     </div>
   );
 }

@@ -19,7 +19,7 @@ import { Sidebar } from "@/rooms/Sidebar";
 import { EmptyState } from "@/widgets/EmptyState";
 import { go, useRoute, type Route } from "./route";
 import { runtime } from "./runtime";
-import styles from "./App.module.css";
+import styles from "./Chat.module.css";
 
 const Details = lazy(() => import("@/people/Details"));
 const Forward = lazy(() => import("@/chat/Forward"));
@@ -33,7 +33,7 @@ const Profile = lazy(() => import("@/people/Profile"));
 const Search = lazy(() => import("@/chat/Search"));
 const Settings = lazy(() => import("@/settings/Settings"));
 
-export default function Chat() {
+export function Chat() {
   const route = useRoute();
   useTitle();
   useFirstRoom(route);

@@ -32,14 +32,25 @@ export interface Runtime {
   demoUser: DemoUser | null;
 }
 
+/** Name of the login in localStorage. */
+export const STORED_LOGIN = "konvert.login";
+const address = new URLSearchParams(location.search);
+
+/** Whether the page opens with the chat instead of the login: after an earlier login, or for a demo user. */
+export const opensWithChat = (): boolean => address.has("user") || localStorage.getItem(STORED_LOGIN) !== null;
+
 let loaded: Runtime | undefined;
+let loading: Promise<Runtime> | undefined;
 
 export function runtime(): Runtime {
   if (!loaded) throw new Error("runtime() is called before loadRuntime()");
   return loaded;
 }
 
-export async function loadRuntime(): Promise<Runtime> {
+/** Reads the settings once, for any number of calls. */
+export const loadRuntime = (): Promise<Runtime> => (loading ??= load());
+
+async function load(): Promise<Runtime> {
   const file = await readFile();
   const backend = { ...getBackendConfig() };
   if (file.pocketbase) backend.url = new URL(file.pocketbase, location.href).href.replace(/\/$/, "");
@@ -48,11 +59,11 @@ export async function loadRuntime(): Promise<Runtime> {
     if (file.anyHost) url.hostname = location.hostname;
     backend.gatewayUrl = url.href;
   }
-  const transport = new URLSearchParams(location.search).get("transport") ?? file.transport;
+  const transport = address.get("transport") ?? file.transport;
   if (transport === "gateway" || transport === "pocketbase" || transport === "auto") backend.transport = transport;
   if (file.e2ee !== undefined) backend.features = { ...backend.features, e2ee: file.e2ee };
   const users = file.users ?? [];
-  const wanted = new URLSearchParams(location.search).get("user")?.toLowerCase();
+  const wanted = address.get("user")?.toLowerCase();
   const demoUser = users.find(({ name }) => name.toLowerCase() === wanted) ?? null;
   return (loaded = { backend, users, room: file.room ?? null, demoUser });
 }

@@ -33,7 +33,7 @@ export const theme = createTheme({
   primaryShade: { light: 6, dark: 6 },
   colors: { accent, dark },
   defaultRadius: "md",
-  fontFamily: 'Inter, "Segoe UI", Roboto, -apple-system, BlinkMacSystemFont, "Helvetica Neue", Arial, sans-serif',
+  fontFamily: "var(--k-font)",
   fontSizes: { xs: "0.75rem", sm: "0.8438rem", md: "0.9375rem", lg: "1.0625rem", xl: "1.25rem" },
   cursorType: "pointer",
   components: {

@@ -5,6 +5,7 @@ import { IconDownload, IconFile } from "@tabler/icons-react";
 import { useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { addressOf } from "@/model/files";
+import { sizeText } from "@/model/numbers";
 import { report } from "@/model/problems";
 import type { ShownFile, ShownMessage } from "@/model/timeline";
 import styles from "./Attachment.module.css";
@@ -82,9 +83,4 @@ function Download({ file, message }: { file: ShownFile; message: ShownMessage })
       <IconDownload size={18} aria-hidden="true" />
     </button>
   );
-}
-
-function sizeText(bytes: number): string {
-  if (bytes < 1024) return `${bytes} B`;
-  return bytes < 1 << 20 ? `${Math.round(bytes / 1024)} KB` : `${(bytes / (1 << 20)).toFixed(1)} MB`;
 }

@@ -4,7 +4,7 @@ import { CloseButton } from "@mantine/core";
 import { IconFile, IconPhoto } from "@tabler/icons-react";
 import type { TFunction } from "i18next";
 import { useTranslation } from "react-i18next";
-import { notify } from "@/widgets/notices";
+import { notify } from "@/model/notices";
 import styles from "./Composer.module.css";
 
 /** Limit of the server's `files` field. */

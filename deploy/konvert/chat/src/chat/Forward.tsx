@@ -7,7 +7,7 @@ import { useTranslation } from "react-i18next";
 import { forward } from "@/model/actions";
 import { useRoomList, type RoomView } from "@/model/rooms";
 import { RoomAvatar, RoomIcon, useRoomName } from "@/rooms/RoomItem";
-import { notify } from "@/widgets/notices";
+import { notify } from "@/model/notices";
 import { closeForward, useForward } from "./forward";
 import lines from "@/people/PersonLine.module.css";
 import styles from "@/rooms/NewChat.module.css";

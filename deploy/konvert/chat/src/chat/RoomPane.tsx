@@ -4,6 +4,7 @@ import { Button } from "@mantine/core";
 import { IconDoorExit, IconMessageCircle, IconUserPlus } from "@tabler/icons-react";
 import { useEffect, useRef, useState, type DragEvent } from "react";
 import { useTranslation } from "react-i18next";
+import { go } from "@/app/route";
 import { runtime } from "@/app/runtime";
 import { backend } from "@/model/backend";
 import { chooseFiles, useChosenFiles } from "@/model/chosenFiles";
@@ -55,7 +56,9 @@ export function RoomPane({ roomId, target }: { roomId: string; target: string | 
       <section className={styles.pane} aria-label={t("rooms.gone")}>
         {room && <Header room={room} />}
         <div className={styles.center}>
-          <EmptyState icon={<IconDoorExit size={30} />} title={t("rooms.gone")} hint={t("rooms.goneHint")} />
+          <EmptyState icon={<IconDoorExit size={30} />} title={t("rooms.gone")} hint={t("rooms.goneHint")}>
+            <Button onClick={() => go({ view: "rooms" })}>{t("chat.back")}</Button>
+          </EmptyState>
         </div>
       </section>
     );

@@ -112,7 +112,8 @@ function Result({ message, query }: { message: ShownMessage; query: string }) {
   const { t } = useTranslation();
   const author = usePerson(message.sender_id);
   const room = useRooms((state) => state.rooms[message.room_id]);
-  const name = message.mine ? t("chat.you") : nameOf(author) || message.sender_username;
+  const authorName = nameOf(author) || message.sender_username;
+  const name = message.mine ? t("chat.you") : authorName;
   return (
     <button
       type="button"
@@ -122,7 +123,7 @@ function Result({ message, query }: { message: ShownMessage; query: string }) {
         go({ view: "room", room: message.room_id, message: message.id });
       }}
     >
-      <Avatar id={message.sender_id} name={name} url={author?.avatar_url} size={36} />
+      <Avatar id={message.sender_id} name={authorName} url={author?.avatar_url} size={36} />
       <span className={styles.body}>
         <span className={styles.head}>
           <b>{name}</b>

@@ -125,7 +125,7 @@ export function Timeline({ room, target, readUntil, onSeen }: Props) {
       </div>
       {loading && (
         <div className={styles.loading} role="status">
-          <Loader size="xs" /> {t("chat.older")}
+          <Loader size="xs" /> {t(messages.length ? "chat.older" : "chat.loading")}
         </div>
       )}
       {failed && (

@@ -3,6 +3,7 @@
 import i18next from "i18next";
 import { initReactI18next } from "react-i18next";
 import { en } from "./en";
+import { ru } from "./ru";
 
 export type Language = "en" | "ru";
 
@@ -22,33 +23,24 @@ export function preferredLanguage(): Language {
 
 export async function changeLanguage(language: Language): Promise<void> {
   localStorage.setItem(KEY, language);
-  await load(language);
   document.documentElement.lang = language;
   await i18next.changeLanguage(language);
-}
-
-/** English is part of the first bundle, as the fallback; Russian loads when chosen. */
-async function load(language: Language): Promise<void> {
-  if (language === "ru" && !i18next.hasResourceBundle("ru", "translation")) {
-    i18next.addResourceBundle("ru", "translation", (await import("./ru")).ru);
-  }
 }
 
 export function currentLanguage(): Language {
   return i18next.language === "ru" ? "ru" : "en";
 }
 
+/** The texts of both languages are part of the first bundle: a request for one of them would delay the first drawing. */
 export async function startLanguages(): Promise<void> {
   const language = preferredLanguage();
   document.documentElement.lang = language;
   await i18next.use(initReactI18next).init({
     lng: language,
     fallbackLng: "en",
-    resources: { en: { translation: en } },
+    resources: { en: { translation: en }, ru: { translation: ru } },
     keySeparator: false,
     nsSeparator: false,
     interpolation: { escapeValue: false }, // React escapes
   });
-  await load(language);
-  await i18next.changeLanguage(language);
 }

@@ -1,17 +1,17 @@
 // The first view: log in, sign up, and one-click logins of a demo.
 
-import { Button, Paper, PasswordInput, SegmentedControl, TextInput } from "@mantine/core";
-import { useState, type FormEvent } from "react";
+import { useEffect, useRef, useState, type FormEvent } from "react";
 import { useTranslation } from "react-i18next";
-import type { DemoUser } from "@/app/runtime";
-import { runtime } from "@/app/runtime";
-import { LanguageMenu } from "@/settings/LanguageMenu";
+import { loadModel } from "@/app/parts";
+import { runtime, type DemoUser } from "@/app/runtime";
+import { useSession } from "@/model/session";
 import { Avatar } from "@/widgets/Avatar";
-import { loginProblem, logIn, signUp, useSession } from "@/model/session";
+import { Field, PasswordField, Submit } from "./Fields";
+import { LanguageSelect } from "./LanguageSelect";
 import styles from "./Login.module.css";
+import { problemsOf, type Mode, type Problems, type Values } from "./problems";
 
-type Mode = "login" | "signup";
-const SHORTEST_PASSWORD = 8;
+const MODES: readonly Mode[] = ["login", "signup"];
 
 export function Login() {
   const { t } = useTranslation();
@@ -20,10 +20,8 @@ export function Login() {
   const demo = runtime().users;
   return (
     <main className={styles.page}>
-      <div className={styles.language}>
-        <LanguageMenu />
-      </div>
-      <Paper className={styles.card} radius="lg">
+      <LanguageSelect />
+      <div className={styles.card}>
         <img src="./icon.svg" alt="" width={52} height={52} />
         <h1 className={styles.title}>{t("login.welcome")}</h1>
         <p className={styles.lead}>{t("login.lead")}</p>
@@ -33,82 +31,70 @@ export function Login() {
           </p>
         )}
         {demo.length > 0 && <DemoUsers users={demo} />}
-        <SegmentedControl
-          fullWidth
-          aria-label={`${t("login.tab")} / ${t("signup.tab")}`}
-          value={mode}
-          onChange={(value) => setMode(value as Mode)}
-          data={[
-            { value: "login", label: t("login.tab") },
-            { value: "signup", label: t("signup.tab") },
-          ]}
-        />
+        <fieldset className={styles.modes} aria-label={`${t("login.tab")} / ${t("signup.tab")}`}>
+          {MODES.map((value) => (
+            <label key={value}>
+              <input type="radio" name="mode" checked={mode === value} onChange={() => setMode(value)} />
+              {t(`${value}.tab`)}
+            </label>
+          ))}
+        </fieldset>
         <LoginForm key={mode} mode={mode} />
-      </Paper>
+      </div>
     </main>
   );
 }
 
 function LoginForm({ mode }: { mode: Mode }) {
   const { t } = useTranslation();
-  const [email, setEmail] = useState("");
-  const [password, setPassword] = useState("");
-  const [username, setUsername] = useState("");
-  const [problem, setProblem] = useState("");
-  const [busy, setBusy] = useState(false);
+  const [values, setValues] = useState<Values>({ username: "", email: "", password: "" });
+  const { enter, isBusy, problems, setProblems } = useLogin(mode);
+  const form = useRef<HTMLFormElement>(null);
+  const button = useRef<HTMLButtonElement>(null);
 
-  async function submit(event: FormEvent) {
+  // The first wrong field has the focus. On a phone, the text of a problem must not push the button out of sight.
+  useEffect(() => {
+    if (!Object.keys(problems).length) return;
+    form.current?.querySelector<HTMLElement>("[aria-invalid=true]")?.focus();
+    button.current?.scrollIntoView({ block: "nearest" });
+  }, [problems]);
+
+  const field = (name: keyof Values) => ({
+    value: values[name],
+    problem: problems[name],
+    onChange: (value: string) => setValues((before) => ({ ...before, [name]: value })),
+  });
+
+  function submit(event: FormEvent) {
     event.preventDefault();
-    if (mode === "signup" && password.length < SHORTEST_PASSWORD) return setProblem(t("login.short"));
-    setBusy(true);
-    setProblem("");
-    try {
-      if (mode === "login") await logIn(email.trim(), password);
-      else await signUp(email.trim(), password, username.trim());
-    } catch (error) {
-      setProblem(loginProblem(error, t, mode));
-      setBusy(false);
-    }
+    const wrong = problemsOf(values, mode, t);
+    if (Object.keys(wrong).length) return setProblems(wrong);
+    const { email, password, username } = values;
+    void enter(({ logIn, signUp }) =>
+      mode === "login" ? logIn(email.trim(), password) : signUp(email.trim(), password, username.trim()),
+    );
   }
 
   return (
-    <form className={styles.form} onSubmit={(event) => void submit(event)}>
+    <form ref={form} className={styles.form} onSubmit={submit} noValidate>
       {mode === "signup" && (
-        <TextInput
+        <Field
           label={t("login.username")}
-          description={t("login.usernameHint")}
-          value={username}
-          onChange={(event) => setUsername(event.currentTarget.value)}
+          hint={t("login.usernameHint")}
           autoComplete="username"
           maxLength={60}
-          required
+          {...field("username")}
         />
       )}
-      <TextInput
-        label={t("login.email")}
-        type="email"
-        value={email}
-        onChange={(event) => setEmail(event.currentTarget.value)}
-        autoComplete="email"
-        required
-      />
-      <PasswordInput
+      <Field label={t("login.email")} type="email" autoComplete="email" {...field("email")} />
+      <PasswordField
         label={t("login.password")}
-        description={mode === "signup" ? t("login.passwordHint") : undefined}
-        value={password}
-        onChange={(event) => setPassword(event.currentTarget.value)}
+        hint={mode === "signup" ? t("login.passwordHint") : undefined}
         autoComplete={mode === "login" ? "current-password" : "new-password"}
-        visibilityToggleButtonProps={{ "aria-label": t("login.showPassword") }}
-        required
+        {...field("password")}
       />
-      {problem && (
-        <p className={styles.problem} role="alert">
-          {problem}
-        </p>
-      )}
-      <Button type="submit" loading={busy} fullWidth size="md">
-        {t(mode === "login" ? "login.do" : "signup.do")}
-      </Button>
+      <Problem text={problems.form} />
+      <Submit ref={button} label={t(`${mode}.do`)} isBusy={isBusy} />
     </form>
   );
 }
@@ -116,41 +102,56 @@ function LoginForm({ mode }: { mode: Mode }) {
 /** One button for each user of a demo; only `konvert-gateway dev` names such users. */
 function DemoUsers({ users }: { users: readonly DemoUser[] }) {
   const { t } = useTranslation();
-  const [busy, setBusy] = useState("");
-  const [problem, setProblem] = useState("");
-  async function enter(user: DemoUser) {
-    setBusy(user.id);
-    setProblem("");
-    try {
-      await logIn(user.email, user.password);
-    } catch (error) {
-      setProblem(loginProblem(error, t, "login"));
-      setBusy("");
-    }
-  }
+  const { enter, isBusy, problems } = useLogin("login");
   return (
     <section className={styles.demo} aria-label={t("login.demo")}>
       <p className={styles.demoTitle}>{t("login.demo")}</p>
       <div className={styles.demoUsers}>
-        {users.map((user) => (
-          <Button
-            key={user.id}
-            variant="default"
-            size="md"
-            loading={busy === user.id}
-            leftSection={<Avatar id={user.id} name={user.name} size={26} />}
-            onClick={() => void enter(user)}
+        {users.map(({ id, name, email, password }) => (
+          <button
+            key={id}
+            type="button"
+            disabled={isBusy}
+            onClick={() => void enter(({ logIn }) => logIn(email, password))}
           >
-            {user.name}
-          </Button>
+            <Avatar id={id} name={name} size={26} /> {name}
+          </button>
         ))}
       </div>
       <p className={styles.demoHint}>{t("login.demoHint")}</p>
-      {problem && (
-        <p className={styles.problem} role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem text={problems.form} />
     </section>
   );
+}
+
+function Problem({ text }: { text: string | undefined }) {
+  if (!text) return null;
+  return (
+    <p className={styles.problem} role="alert">
+      {text}
+    </p>
+  );
+}
+
+type Model = Awaited<ReturnType<typeof loadModel>>;
+
+/** Runs an action that logs in, and keeps the texts of its failure. */
+function useLogin(mode: Mode) {
+  const { t } = useTranslation();
+  const [isBusy, setBusy] = useState(false);
+  const [problems, setProblems] = useState<Problems>({});
+
+  async function enter(action: (model: Model) => Promise<void>) {
+    setBusy(true);
+    setProblems({});
+    try {
+      const model = await loadModel();
+      await action(model).catch((error: unknown) => setProblems(model.refusal(error, mode, t)));
+    } catch {
+      setProblems({ form: t("login.noServer") }); // the model could not be loaded
+    }
+    setBusy(false);
+  }
+
+  return { enter, isBusy, problems, setProblems };
 }

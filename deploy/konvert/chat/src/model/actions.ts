@@ -2,8 +2,8 @@
 
 import i18next from "i18next";
 import { BackendError } from "konvert-backend-adapter/errors";
-import { ask } from "@/widgets/confirm";
-import { notify } from "@/widgets/notices";
+import { ask } from "./questions";
+import { notify } from "./notices";
 import { backend } from "./backend";
 import { writeContent } from "./content";
 import { attempt, report } from "./problems";

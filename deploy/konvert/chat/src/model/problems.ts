@@ -3,7 +3,7 @@
 import i18next, { type TFunction } from "i18next";
 import { BackendError } from "konvert-backend-adapter/errors";
 import type { TextKey } from "@/i18n/en";
-import { notify } from "@/widgets/notices";
+import { notify } from "./notices";
 
 /** The text of an error code of the adapter. */
 export function codeText(code: string, t: TFunction = i18next.t): string {

@@ -3,6 +3,7 @@
 // The server stores a room's keyring once for every member, sealed for the member's public key. Members with the keyring
 // share the keyring with members without: at an invitation, and when a member has a new public key.
 
+import { BackendError } from "konvert-backend-adapter/errors";
 import type { Room, User } from "konvert-backend-adapter/interface";
 import { create } from "zustand";
 import { runtime } from "@/app/runtime";
@@ -12,12 +13,13 @@ import { merge, sameKeys, withNewKey, type Keyring } from "@/encryption/keyring"
 import { loadIdentity, loadKeyring, saveIdentity, saveKeyring } from "@/encryption/vault";
 import { backend } from "./backend";
 import { rememberPeople } from "./people";
+import { retried } from "./retried";
 
 /**
- * "off": switched off. "insecure": the browser has no cryptography on this page. "locked": the user has a key, but not
- * on this device. "on": ready.
+ * "off": switched off. "insecure": the browser has no cryptography on this page. "opening": the user's key is being
+ * loaded or made, and whatever needs the key waits. "locked": the user has a key, but not on this device. "on": ready.
  */
-export type SecrecyState = "off" | "insecure" | "locked" | "on";
+export type SecrecyState = "off" | "insecure" | "opening" | "locked" | "on";
 
 interface Secrecy {
   state: SecrecyState;
@@ -30,7 +32,7 @@ const CLOSED: Secrecy = { state: "off", user: null, identity: null, keyrings: {}
 export const useSecrecy = create<Secrecy>(() => CLOSED);
 
 export const isEncrypted = (room: Pick<Room, "type">): boolean =>
-  room.type !== "public" && ["on", "locked"].includes(useSecrecy.getState().state);
+  room.type !== "public" && ["opening", "on", "locked"].includes(useSecrecy.getState().state);
 
 /** Content of a sealed keyring. `shared`: fingerprints of the public keys, by member, for which the keyring was sealed. */
 interface Sealed {
@@ -50,12 +52,25 @@ export function onKeys(callback: (roomId: string) => void): () => void {
   return () => changed.delete(callback);
 }
 
-export async function openSecrecy(user: User): Promise<void> {
+/** Fulfilled when the opening is over, whatever its result. */
+let opened: Promise<void> = Promise.resolve();
+
+/** Loads or makes the user's key, while the chat is already shown. */
+export function openSecrecy(user: User): void {
   if (!runtime().backend.features.e2ee) return;
-  if (!cryptoAvailable()) return useSecrecy.setState({ ...CLOSED, state: "insecure", user });
+  const isAvailable = cryptoAvailable();
+  useSecrecy.setState({ ...CLOSED, state: isAvailable ? "opening" : "insecure", user });
+  if (!isAvailable) return;
   // One tab at a time: two tabs must not make two key pairs for a new user.
-  await navigator.locks.request("konvert-identity", () => openIdentity(user));
+  const open = () => navigator.locks.request("konvert-identity", () => openIdentity(user));
+  opened = retried(open, () => isFor(user)).catch((error: unknown) => {
+    if (!(error instanceof BackendError)) console.error(error); // for example a browser without IndexedDB
+    if (isFor(user)) useSecrecy.setState({ ...CLOSED, state: "locked", user });
+  });
 }
+
+/** Whether the user is still logged in: a log-out may come during the opening. */
+const isFor = (user: User): boolean => useSecrecy.getState().user?.id === user.id;
 
 async function openIdentity(known: User): Promise<void> {
   const user = known.public_key
@@ -68,7 +83,7 @@ async function openIdentity(known: User): Promise<void> {
   const stored = await loadIdentity(user.id).catch(() => undefined);
   const published = publicKeyOf(user.public_key);
   if (stored && (!published || stored.publicKey === published)) {
-    if (!published) await announce(stored);
+    if (!published) await announce(user, stored);
     return unlocked(user, stored);
   }
   const demo = runtime().users.find(({ id }) => id === user.id);
@@ -78,22 +93,24 @@ async function openIdentity(known: User): Promise<void> {
     await saveIdentity(user.id, restored);
     return unlocked(user, restored);
   }
-  useSecrecy.setState({ ...CLOSED, state: "locked", user });
+  if (isFor(user)) useSecrecy.setState({ ...CLOSED, state: "locked", user });
 }
 
-async function announce(identity: Identity): Promise<void> {
-  await backend().updatePublicKey(await publish(identity));
+async function announce(user: User, identity: Identity): Promise<void> {
+  const published = await publish(identity);
+  if (isFor(user)) await backend().updatePublicKey(published);
 }
 
 async function adopt(user: User, identity: Identity): Promise<void> {
   await saveIdentity(user.id, identity);
-  await announce(identity);
+  await announce(user, identity);
   await unlocked(user, identity);
 }
 
 async function unlocked(user: User, identity: Identity): Promise<void> {
+  if (!isFor(user)) return;
   useSecrecy.setState({ state: "on", user, identity });
-  await Promise.all(Object.entries(user.room_keys ?? {}).map(([room, sealed]) => takeSealed(room, sealed)));
+  await Promise.all(Object.entries(user.room_keys ?? {}).map(([room, sealed]) => take(room, sealed)));
 }
 
 /** Enters the recovery code on a new device; false if the code does not fit. */
@@ -122,6 +139,11 @@ export function closeSecrecy(): void {
 
 /** Opens a keyring from the server; returns whether the room has gained keys. */
 export async function takeSealed(roomId: string, sealed: string): Promise<boolean> {
+  await opened;
+  return take(roomId, sealed);
+}
+
+async function take(roomId: string, sealed: string): Promise<boolean> {
   const { identity } = useSecrecy.getState();
   if (!identity) return false;
   try {
@@ -147,6 +169,7 @@ async function keep(roomId: string, keys: Keyring): Promise<boolean> {
 
 /** The keys of a room, from memory, the device or the server. */
 export async function keyringOf(roomId: string, { ask = false } = {}): Promise<Keyring> {
+  await opened;
   const { keyrings, identity } = useSecrecy.getState();
   if (!keyrings[roomId]) await keep(roomId, []);
   if (identity && (ask || !useSecrecy.getState().keyrings[roomId]?.length)) {

@@ -14,17 +14,28 @@ import { closeSending } from "./sending";
 import { closeTimelines } from "./timeline";
 import { closeTyping } from "./typing";
 
-export async function startChat(user: User): Promise<void> {
+let openedFor = "";
+
+/** The first step, which needs no more than the user's id: connects, and loads the list of rooms. */
+export function openRoomList(userId: string): void {
+  if (openedFor === userId) return;
+  if (openedFor) stopChat();
+  openedFor = userId;
+  openConnection();
+  openRooms(userId);
+}
+
+export function startChat(user: User): void {
   openDrafts(user.id);
   rememberPeople([user]);
-  openConnection();
-  openRooms(user.id);
-  await openSecrecy(user); // nothing is sent before
+  openRoomList(user.id);
+  openSecrecy(user);
   openFriends(user.id);
   openNotifications(user.id);
 }
 
 export function stopChat(): void {
+  openedFor = "";
   closeSending();
   closeTimelines();
   closePolls();

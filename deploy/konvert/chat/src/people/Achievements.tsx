@@ -6,8 +6,9 @@ import { useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { backend } from "@/model/backend";
 import { meId } from "@/model/session";
+import { numberText } from "@/model/numbers";
 import { moment } from "@/model/times";
-import { notify } from "@/widgets/notices";
+import { notify } from "@/model/notices";
 import styles from "./Achievements.module.css";
 
 /** Loads the achievements; the own ones that are earned are unlocked. */
@@ -68,7 +69,7 @@ export default function Achievements({ userId }: { userId: string }) {
       </ul>
       {userId === meId() && (
         <details className={styles.more}>
-          <summary>{t("achievements.ahead", { count: open.length })}</summary>
+          <summary>{t("achievements.ahead", { count: open.length + secret })}</summary>
           <ul className={styles.list}>
             {open.map((one) => (
               <li key={one.id} className={styles.line}>
@@ -78,7 +79,7 @@ export default function Achievements({ userId }: { userId: string }) {
                   <span>{one.description}</span>
                 </span>
                 <span className={styles.progress}>
-                  {one.progress}/{one.max_progress}
+                  {numberText(one.progress)}/{numberText(one.max_progress)}
                 </span>
               </li>
             ))}

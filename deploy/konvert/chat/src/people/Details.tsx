@@ -23,7 +23,7 @@ import { dropRoom, loadMembers, useMembers, useRoom, type RoomView } from "@/mod
 import { renewKeys } from "@/model/secrecy";
 import { meId } from "@/model/session";
 import { RoomAvatar, useRoomName } from "@/rooms/RoomItem";
-import { ask } from "@/widgets/confirm";
+import { ask } from "@/model/questions";
 import { openInvite } from "./invite";
 import { PersonLine } from "./PersonLine";
 import { openProfile } from "./profile";
@@ -174,10 +174,20 @@ function MemberMenu({ member: { user, role }, room }: { member: Member; room: Ro
 
 function Leaving({ room }: { room: RoomView }) {
   const { t } = useTranslation();
-  async function leave(question: string, action: string, call: () => Promise<void>) {
-    if (!(await ask(question, action)) || !(await attempt(call))) return;
+  async function close(call: () => Promise<void>) {
+    if (!(await attempt(call))) return;
     go({ view: "rooms" });
     dropRoom(room.id);
+  }
+  async function leave() {
+    const last = room.type === "private" && room.member_count === 1;
+    const hint = last ? "members.leaveLast" : room.type === "private" ? "members.leavePrivate" : "members.leavePublic";
+    if (await ask(t("members.leaveSure", { name: room.name }), t("do.leave"), t(hint)))
+      await close(() => backend().leaveRoom(room.id));
+  }
+  async function remove() {
+    if (await ask(t("members.deleteSure", { name: room.name }), t("do.delete")))
+      await close(() => backend().deleteRoom(room.id));
   }
   return (
     <div className={styles.leaving}>
@@ -187,9 +197,7 @@ function Leaving({ room }: { room: RoomView }) {
         className="k-danger"
         justify="flex-start"
         leftSection={<IconDoorExit size={18} />}
-        onClick={() =>
-          void leave(t("members.leaveSure", { name: room.name }), t("do.leave"), () => backend().leaveRoom(room.id))
-        }
+        onClick={() => void leave()}
       >
         {t("members.leave")}
       </Button>
@@ -200,11 +208,7 @@ function Leaving({ room }: { room: RoomView }) {
           className="k-danger"
           justify="flex-start"
           leftSection={<IconTrash size={18} />}
-          onClick={() =>
-            void leave(t("members.deleteSure", { name: room.name }), t("do.delete"), () =>
-              backend().deleteRoom(room.id),
-            )
-          }
+          onClick={() => void remove()}
         >
           {t("members.delete")}
         </Button>

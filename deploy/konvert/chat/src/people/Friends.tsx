@@ -12,7 +12,7 @@ import { meId } from "@/model/session";
 import { openDirect } from "@/rooms/newChat";
 import { usePeopleSearch } from "@/rooms/FoundPeople";
 import { EmptyState } from "@/widgets/EmptyState";
-import { notify } from "@/widgets/notices";
+import { notify } from "@/model/notices";
 import { PersonLine } from "./PersonLine";
 import { openProfile } from "./profile";
 import page from "@/settings/Page.module.css";

@@ -8,7 +8,7 @@ import { nameOf, personNow } from "@/model/people";
 import { attempt } from "@/model/problems";
 import { loadMembers, useMembers, useRoom } from "@/model/rooms";
 import { shareKeys } from "@/model/secrecy";
-import { notify } from "@/widgets/notices";
+import { notify } from "@/model/notices";
 import { closeInvite, useInvite } from "./invite";
 import { PeoplePicker } from "./PeoplePicker";
 

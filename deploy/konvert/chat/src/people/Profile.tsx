@@ -24,7 +24,7 @@ import { meId, setMe, useMe } from "@/model/session";
 import { moment } from "@/model/times";
 import { openDirect } from "@/rooms/newChat";
 import { Avatar } from "@/widgets/Avatar";
-import { notify } from "@/widgets/notices";
+import { notify } from "@/model/notices";
 import { StatusText } from "./PersonLine";
 import { closeProfile, useProfile } from "./profile";
 import styles from "./Profile.module.css";

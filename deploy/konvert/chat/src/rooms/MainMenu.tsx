@@ -14,12 +14,13 @@ import { useTranslation } from "react-i18next";
 import { go } from "@/app/route";
 import { useIncoming } from "@/model/friends";
 import { nameOf } from "@/model/people";
-import { logOut, useMe } from "@/model/session";
+import { logOut } from "@/model/login";
+import { useMe } from "@/model/session";
 import { useUnsent } from "@/model/sending";
 import { changeStatus, MODES, useMode } from "@/model/status";
 import { openPanel } from "@/panel/panel";
 import { Avatar } from "@/widgets/Avatar";
-import { ask } from "@/widgets/confirm";
+import { ask } from "@/model/questions";
 import styles from "./MainMenu.module.css";
 
 export function MainMenu() {
@@ -30,7 +31,8 @@ export function MainMenu() {
   const unsent = useUnsent((state) => state.count);
 
   async function leave() {
-    if (unsent && !(await ask(t("settings.logoutLoses", { count: unsent }), t("settings.logout")))) return;
+    const hint = t("settings.logoutLoses", { count: unsent });
+    if (unsent && !(await ask(t("settings.logoutSure"), t("settings.logout"), hint))) return;
     await logOut();
   }
 
@@ -42,7 +44,7 @@ export function MainMenu() {
           aria-label={`${t("settings.menu")}: ${nameOf(me)}, ${t(`status.${mode}`)}${requests ? `, ${t("friends.requests", { count: requests })}` : ""}`}
         >
           <Avatar id={me.id} name={nameOf(me)} url={me.avatar_url} size={38} status={mode} />
-          {requests > 0 && <span className={styles.dot} />}
+          {requests > 0 && <span className={styles.requests}>{requests > 9 ? "9+" : requests}</span>}
         </UnstyledButton>
       </Menu.Target>
       <Menu.Dropdown>

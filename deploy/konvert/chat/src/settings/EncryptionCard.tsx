@@ -6,7 +6,7 @@ import { useTranslation } from "react-i18next";
 import { copyText } from "@/model/actions";
 import { report } from "@/model/problems";
 import { resetIdentity, unlock, useSecrecy } from "@/model/secrecy";
-import { ask } from "@/widgets/confirm";
+import { ask } from "@/model/questions";
 import page from "./Page.module.css";
 
 export function EncryptionCard() {
@@ -20,7 +20,7 @@ export function EncryptionCard() {
         <Unlock />
       ) : (
         <>
-          <p className={page.hint}>{t(`e2ee.${state}`)}</p>
+          <p className={page.hint}>{t(`e2ee.${state === "opening" ? "on" : state}`)}</p>
           {identity && (
             <>
               <h3 className={page.label}>{t("e2ee.code")}</h3>
@@ -65,7 +65,7 @@ export function Unlock() {
   }
 
   async function reset() {
-    if (await ask(t("e2ee.resetSure"), t("e2ee.resetDo"))) await resetIdentity().catch(report);
+    if (await ask(t("e2ee.resetSure"), t("e2ee.resetDo"), t("e2ee.resetHint"))) await resetIdentity().catch(report);
   }
 
   return (

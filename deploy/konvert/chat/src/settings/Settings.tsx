@@ -16,10 +16,11 @@ import { changeLanguage, currentLanguage, LANGUAGES, type Language } from "@/i18
 import { backend } from "@/model/backend";
 import { nameOf, rememberPeople } from "@/model/people";
 import { attempt } from "@/model/problems";
+import { useSecrecy } from "@/model/secrecy";
 import { setMe, useMe } from "@/model/session";
 import { openPanel } from "@/panel/panel";
 import { Avatar } from "@/widgets/Avatar";
-import { notify } from "@/widgets/notices";
+import { notify } from "@/model/notices";
 import { EncryptionCard } from "./EncryptionCard";
 import page from "./Page.module.css";
 
@@ -27,6 +28,8 @@ const Achievements = lazy(() => import("@/people/Achievements"));
 
 export default function Settings() {
   const { t } = useTranslation();
+  // On a new device, the field for the recovery code comes first: the bar above the chats leads here.
+  const locked = useSecrecy((state) => state.state === "locked");
   return (
     <section className={page.page} aria-labelledby="settings">
       <header className={page.head}>
@@ -37,9 +40,10 @@ export default function Settings() {
       </header>
       <div className={page.scroll}>
         <div className={page.content}>
+          {locked && <EncryptionCard />}
           <ProfileCard />
           <LookCard />
-          <EncryptionCard />
+          {!locked && <EncryptionCard />}
           <section className={page.card}>
             <h2>{t("settings.connection")}</h2>
             <Button variant="default" leftSection={<IconActivity size={18} />} onClick={openPanel}>

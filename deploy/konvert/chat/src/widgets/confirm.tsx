@@ -1,20 +1,9 @@
-// A question with two answers, in a dialog. `ask` returns the answer.
+// The dialog of a question with two answers.
 
 import { Button, Group, Modal } from "@mantine/core";
 import { useTranslation } from "react-i18next";
-import { create } from "zustand";
-
-interface Question {
-  text: string;
-  action: string;
-  answer: (yes: boolean) => void;
-}
-
-const useQuestion = create<{ question: Question | null }>(() => ({ question: null }));
-
-export function ask(text: string, action: string): Promise<boolean> {
-  return new Promise((answer) => useQuestion.setState({ question: { text, action, answer } }));
-}
+import { useQuestion } from "@/model/questions";
+import styles from "./confirm.module.css";
 
 export function Confirm() {
   const { t } = useTranslation();
@@ -31,6 +20,7 @@ export function Confirm() {
       closeButtonProps={{ "aria-label": t("do.close") }}
       size="sm"
     >
+      {question?.hint && <p className={styles.hint}>{question.hint}</p>}
       <Group justify="flex-end" mt="md">
         <Button variant="default" onClick={() => answer(false)}>
           {t("do.cancel")}

@@ -1,31 +1,10 @@
-// Short messages at the bottom of the screen, read aloud by screen readers: results of actions, and errors.
+// Short messages below the header, where they cover neither the composer nor the newest messages. Screen readers read them
+// aloud.
 
 import { Notification } from "@mantine/core";
 import { useTranslation } from "react-i18next";
-import { create } from "zustand";
+import { removeNotice, useNotices } from "@/model/notices";
 import styles from "./notices.module.css";
-
-interface Notice {
-  id: number;
-  text: string;
-  bad: boolean;
-}
-
-const SHOWN_FOR = 5_000;
-let last = 0;
-
-const useNotices = create<{ notices: Notice[] }>(() => ({ notices: [] }));
-
-const remove = (id: number) =>
-  useNotices.setState(({ notices }) => ({ notices: notices.filter((one) => one.id !== id) }));
-
-export function notify(text: string, bad = false): void {
-  const id = ++last;
-  useNotices.setState(({ notices }) => ({
-    notices: [...notices.filter((one) => one.text !== text).slice(-2), { id, text, bad }],
-  }));
-  setTimeout(remove, SHOWN_FOR, id);
-}
 
 export function Notices() {
   const { t } = useTranslation();
@@ -36,7 +15,7 @@ export function Notices() {
         <Notification
           key={id}
           color={bad ? "red" : "accent"}
-          onClose={() => remove(id)}
+          onClose={() => removeNotice(id)}
           closeButtonProps={{ "aria-label": t("do.close") }}
           withBorder
           role="presentation"
