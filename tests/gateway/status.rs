@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use stage::{GATEWAYS, GRACE, LEASE, SETTINGS, Stage, now};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -119,17 +119,20 @@ async fn observers_agree_on_statuses_through_faults() {
     let seed = std::env::var("STATUS_SEED").map_or(SEED, |seed| seed.parse().unwrap());
     let (over, rng) = (Arc::new(AtomicBool::new(false)), Rng::new(seed));
 
-    let mut observers = Vec::new();
+    let (mut observers, watching) = (Vec::new(), Arc::new(AtomicUsize::new(0)));
     for (i, watcher) in watchers.iter().enumerate() {
         let observer = Observer::new(&stage, i % GATEWAYS, &watcher.token, &over);
         observers.push(match (i / GATEWAYS, i % GATEWAYS) {
-            (0, _) => tokio::spawn(observer.watch(ids[..WATCHED].to_vec())),
+            (0, _) => tokio::spawn(observer.watch(ids[..WATCHED].to_vec(), Arc::clone(&watching))),
             // Not on the last gateway, where each hop has to ask for a status without observers.
-            (1, 0 | 1) => tokio::spawn(observer.watch(ids[WATCHED..].to_vec())),
+            (1, 0 | 1) => tokio::spawn(observer.watch(ids[WATCHED..].to_vec(), Arc::clone(&watching))),
             _ => tokio::spawn(observer.hop(ids[WATCHED..][..40].to_vec(), rng.fork(i as u64))),
         });
     }
-    sleep(Duration::from_secs(1)).await;
+    until("all watching observers to have subscribed", async || {
+        (watching.load(Ordering::SeqCst) == GATEWAYS + 2).then_some(())
+    })
+    .await;
     let end = Instant::now() + STORM;
     let living: Vec<_> = users
         .iter()

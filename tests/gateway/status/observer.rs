@@ -7,7 +7,7 @@ use konvert_gateway::broker::status_store::UserStatus;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -28,16 +28,28 @@ pub struct Observer {
     chains: Vec<Chain>,
     /// For each user, the index of the current chain.
     live: HashMap<String, usize>,
+    /// Users whose subscription was refused for the moment, as while PocketBase is too busy.
+    refused: Vec<String>,
 }
 
 impl Observer {
     pub fn new(stage: &Arc<Stage>, gateway: usize, token: &str, over: &Arc<AtomicBool>) -> Self {
         let (stage, over) = (Arc::clone(stage), Arc::clone(over));
-        Self { stage, gateway, token: token.to_owned(), over, chains: Vec::new(), live: HashMap::new() }
+        Self {
+            stage,
+            gateway,
+            token: token.to_owned(),
+            over,
+            chains: Vec::new(),
+            live: HashMap::new(),
+            refused: Vec::new(),
+        }
     }
 
-    /// Watches users until the end, reconnecting to the observer's gateway when needed.
-    pub async fn watch(mut self, users: Vec<String>) -> Vec<Chain> {
+    /// Watches users until the end, reconnecting to the observer's gateway when needed. `watching` counts the observers
+    /// that have begun to watch all their users.
+    pub async fn watch(mut self, users: Vec<String>, watching: Arc<AtomicUsize>) -> Vec<Chain> {
+        let mut has_begun = false;
         while !self.over() {
             let Some(mut client) = self.connect().await else { continue };
             // In one frame, like SDKs after a reconnect, so that PocketBase is asked once.
@@ -45,7 +57,18 @@ impl Observer {
                 |(id, user): (u32, &String)| json!({"id": id, "subscribe": {"channel": channel(user)}}).to_string();
             let frame: Vec<String> = (10..).zip(&users).map(ask).collect();
             client.send(&frame.join("\n")).await;
-            while !self.over() && self.take_one(&mut client, |id| users.get(id as usize - 10).cloned()).await {}
+            while !self.over() && self.take_one(&mut client, |id| users.get(id as usize - 10).cloned()).await {
+                let refused = std::mem::take(&mut self.refused);
+                let again: Vec<String> =
+                    (10..).zip(&users).filter(|(_, user)| refused.contains(user)).map(ask).collect();
+                if !again.is_empty() {
+                    client.send(&again.join("\n")).await;
+                }
+                if !has_begun && self.live.len() == users.len() {
+                    has_begun = true;
+                    watching.fetch_add(1, Ordering::SeqCst);
+                }
+            }
             if !self.over() {
                 self.cut_all();
             }
@@ -75,6 +98,8 @@ impl Observer {
                 if self.over() || !self.take_one(&mut client, |id| asked.remove(&id)).await {
                     break;
                 }
+                // Asked for again by chance.
+                self.refused.clear();
             }
             if !self.over() {
                 self.cut_all();
@@ -116,6 +141,7 @@ impl Observer {
             } else if let Some(user) = frame["id"].as_u64().filter(|id| *id >= 10).and_then(&mut asked) {
                 let data = &frame["subscribe"]["data"];
                 if frame["error"]["temporary"] == true {
+                    self.refused.push(user);
                     continue;
                 }
                 assert!(data.is_object(), "{frame}");
