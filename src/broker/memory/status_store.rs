@@ -58,6 +58,11 @@ impl User {
         }
     }
 
+    /// Number of live connections other than `client`.
+    fn others(&self, client: &str, now: Instant) -> usize {
+        self.leases.iter().filter(|lease| *lease.client != *client && lease.till > now).count()
+    }
+
     /// Computes the status again; returns the state if the status has changed.
     fn recompute(&mut self, now: Instant) -> Option<UserStatus> {
         let seen = &mut self.seen;
@@ -132,13 +137,13 @@ impl MemoryBroker {
 impl StatusStore for MemoryBroker {
     async fn enter(&self, lease: &Lease, limit: Option<usize>) -> Result<Option<Choice>, BrokerError> {
         let mut users = self.users();
-        let others = |user: &User| user.leases.iter().filter(|held| held.client != lease.client).count();
-        let others = users.get(&lease.user).map_or(0, |user| others(user));
-        Ok(limit.is_none_or(|limit| others < limit).then(|| self.take(&mut users, lease, Instant::now())))
+        let now = Instant::now();
+        let others = users.get(&lease.user).map_or(0, |user| user.others(&lease.client, now));
+        Ok(limit.is_none_or(|limit| others < limit).then(|| self.take(&mut users, lease, now)))
     }
 
     async fn connections(&self, user: &str) -> Result<usize, BrokerError> {
-        Ok(self.users().get(user).map_or(0, |user| user.leases.len()))
+        Ok(self.users().get(user).map_or(0, |user| user.others("", Instant::now())))
     }
 
     async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError> {
