@@ -239,15 +239,6 @@ pub trait Broker: StatusStore + 'static {
     /// clients than `Retention::join_leave_max` get no announcements.
     async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError>;
 
-    /// As [`Broker::add_presence`] for one client, unless the channel already has `limit` other clients: then nothing
-    /// is added, and the answer is false.
-    async fn add_presence_if_room(
-        &self,
-        channel: &Arc<str>,
-        client: &ClientInfo,
-        limit: usize,
-    ) -> Result<bool, BrokerError>;
-
     /// Removes clients, given as pairs of channel and client. The leave of a present client is announced.
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError>;
 
@@ -255,8 +246,7 @@ pub trait Broker: StatusStore + 'static {
     /// [`BrokerError::Crowded`] above [`Retention::presence_max`].
     async fn presence(&self, channel: &str) -> Result<Vec<ClientInfo>, BrokerError>;
 
-    /// Number of clients and users in the channel, at a constant cost. Not for the gateways' internal channels: their
-    /// users are not counted.
+    /// Number of clients and users in the channel, at a constant cost.
     async fn presence_stats(&self, channel: &str) -> Result<PresenceStats, BrokerError>;
 
     /// Returns the relays' shared mark; sets it to `mark` first if there is none. A node has one relay, which makes one

@@ -217,10 +217,7 @@ impl Metrics {
             (&self.relay_events, &["hook", "pull", "repeat", "dropped"]),
             (&self.relay_pulls, &["timer", "gap"]),
             (&self.pocketbase_failures, &["keys", "authorize", "visible", "view", "events", "confirm", "probe"]),
-            (
-                &self.broker_errors,
-                &["subscribe", "publish", "history", "presence", "relay", "connect", "status", "emulation"],
-            ),
+            (&self.broker_errors, &["subscribe", "publish", "history", "presence", "relay", "status", "emulation"]),
         ];
         for (counter, labels) in alerted {
             for label in labels {

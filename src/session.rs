@@ -44,7 +44,6 @@ use crate::updates::Updates;
 use ahead::Ahead;
 use journal::Subject;
 use limits::Pace;
-pub(crate) use limits::user_channel;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -336,7 +335,6 @@ impl Drop for Session {
             self.leave(connection, &channel);
         }
         self.services.statuses.leave(connection, !self.lost);
-        self.leave_connection_limit(connection);
     }
 }
 

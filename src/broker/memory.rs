@@ -14,7 +14,6 @@ use crate::tasks::{self, Task};
 use async_trait::async_trait;
 use bytes::Bytes;
 use channel::StoredChannel;
-use crowd::Crowd;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -117,20 +116,15 @@ impl MemoryBroker {
         Arc::clone(&self.channels.entry(name.into()).or_default())
     }
 
-    /// Adds or renews a client. Returns false, and adds nothing, if the channel already has `limit` other clients.
-    fn add(&self, name: &Arc<str>, info: &ClientInfo, limit: Option<usize>) -> bool {
+    /// Adds or renews a client.
+    fn add(&self, name: &Arc<str>, info: &ClientInfo) {
         let channel = self.channel(Arc::clone(name));
         let mut channel = channel.lock();
         self.evict(name, &mut channel, None);
-        let others = |crowd: &Crowd| crowd.len() - usize::from(crowd.has(&info.client));
-        if limit.is_some_and(|limit| others(&channel.presence) >= limit) {
-            return false;
-        }
         let new = channel.presence.see(info.clone(), Instant::now());
         if new && channel.presence.len() <= self.retention.join_leave_max {
             self.tell_movement(name, Movement::Join, info.clone());
         }
-        true
     }
 
     /// Removes expired clients, and `client`, from the presence, and announces their leaves.
@@ -243,18 +237,9 @@ impl Broker for MemoryBroker {
 
     async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError> {
         for (name, info) in clients {
-            self.add(name, info, None);
+            self.add(name, info);
         }
         Ok(())
-    }
-
-    async fn add_presence_if_room(
-        &self,
-        channel: &Arc<str>,
-        client: &ClientInfo,
-        limit: usize,
-    ) -> Result<bool, BrokerError> {
-        Ok(self.add(channel, client, Some(limit)))
     }
 
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {

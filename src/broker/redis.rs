@@ -35,7 +35,7 @@ mod subscriptions;
 pub mod wire;
 
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, new_epoch};
-use crate::channel::{self, INTERNAL};
+use crate::channel;
 use crate::config::{RedisUrl, Topology};
 use crate::protocol::{ClientInfo, Payload};
 use crate::tasks::{self, Task};
@@ -183,21 +183,9 @@ impl RedisBroker {
         Ok(())
     }
 
-    /// Writes the arguments of `presence_add.lua`. `limit`: maximum number of other clients in the channel.
-    fn write_entry(&self, command: &mut Cmd, infos: &[&ClientInfo], limit: Option<usize>) {
-        command.arg(millis(self.retention.presence_ttl).max(1));
-        command.arg(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)));
-        for info in infos {
-            command.arg(&*info.client).arg(wire::info_json(info));
-        }
-    }
-
     fn presence_call(&self, script: &redis::Script, channel: &str) -> Cmd {
-        let mut keys = vec![self.keys().presence(channel), self.keys().leases(channel)];
-        if !channel.starts_with(INTERNAL) {
-            keys.push(self.keys().users(channel));
-        }
-        let mut command = call(script, &keys);
+        let keys = self.keys();
+        let mut command = call(script, &[keys.presence(channel), keys.leases(channel), keys.users(channel)]);
         command.arg(self.keys().live(channel)).arg(self.retention.join_leave_max);
         command
     }
@@ -302,19 +290,13 @@ impl Broker for RedisBroker {
     }
 
     async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError> {
-        let write = |command: &mut Cmd, infos: &[&ClientInfo]| self.write_entry(command, infos, None);
+        let write = |command: &mut Cmd, infos: &[&ClientInfo]| {
+            command.arg(millis(self.retention.presence_ttl).max(1));
+            for info in infos {
+                command.arg(&*info.client).arg(wire::info_json(info));
+            }
+        };
         self.change_presence(&self.scripts.add_presence, clients, write).await
-    }
-
-    async fn add_presence_if_room(
-        &self,
-        channel: &Arc<str>,
-        client: &ClientInfo,
-        limit: usize,
-    ) -> Result<bool, BrokerError> {
-        let mut command = self.presence_call(&self.scripts.add_presence, channel);
-        self.write_entry(&mut command, &[client], Some(limit));
-        Ok(self.call_one(&self.scripts.add_presence, command).await? == Value::Int(1))
     }
 
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {

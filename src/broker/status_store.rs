@@ -62,6 +62,16 @@ pub struct Choice {
     pub at: u64,
 }
 
+/// Number of buckets of users, each of which Redis keeps in a slot of its own. Never changes: with another number, the
+/// stored users would be in other buckets.
+pub const BUCKETS: usize = 64;
+
+/// The bucket of a user, by FNV-1a: the same on every node and in every version.
+pub fn bucket(user: &str) -> usize {
+    let hash = user.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash as usize % BUCKETS
+}
+
 /// A live connection.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -94,6 +104,13 @@ pub struct End {
 /// has the current states. The higher version is the newer state.
 #[async_trait]
 pub trait StatusStore: Send + Sync {
+    /// Takes the lease of a new connection, as [`StatusStore::lease`] does, and returns the user's mode. `None`: the user
+    /// already has `limit` other connections, and nothing has changed.
+    async fn enter(&self, lease: &Lease, limit: Option<usize>) -> Result<Option<Choice>, BrokerError>;
+
+    /// Number of the user's connections, on all nodes together.
+    async fn connections(&self, user: &str) -> Result<usize, BrokerError>;
+
     /// Takes or renews leases, for `Retention::presence_ttl`. Returns each user's mode, in the order of the leases.
     async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError>;
 

@@ -4,13 +4,14 @@
 use super::renewal::ByTurn;
 use crate::broker::status_store::{Choice, End, Lease};
 use crate::connection::Connection;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 #[derive(Default)]
 pub(super) struct LocalLeases {
+    /// Divided by the users.
     connections: ByTurn<LeasedConnection>,
     /// Reports due to the broker.
     due: Reports,
@@ -18,10 +19,10 @@ pub(super) struct LocalLeases {
     busy: bool,
 }
 
-/// Reports to the broker: clients whose leases are taken or renewed, and leases that end.
+/// Reports to the broker: connections whose leases are taken or renewed, by client, and leases that end.
 #[derive(Default)]
 pub(super) struct Reports {
-    pub leases: HashSet<Arc<str>, foldhash::fast::RandomState>,
+    pub leases: HashMap<Arc<str>, Arc<Connection>, foldhash::fast::RandomState>,
     pub ends: Vec<EndedLease>,
 }
 
@@ -50,16 +51,20 @@ impl LocalLeases {
             choice: Choice::default(),
         };
         let lease = added.lease();
-        let client = Arc::clone(&connection.client);
-        self.connections.around_mut(&client).insert(client, added);
+        self.connections.around_mut(&connection.user).insert(Arc::clone(&connection.client), added);
         lease
+    }
+
+    /// Removes a connection whose lease was refused.
+    pub fn withdraw(&mut self, connection: &Connection) {
+        self.connections.around_mut(&connection.user).remove(&connection.client);
     }
 
     /// Removes a connection, and reports the end of the lease. Returns the user's newest known choice; `None`: the
     /// connection is not among the leases.
-    pub fn remove(&mut self, client: &Arc<str>, closed: bool) -> Option<Choice> {
-        let (client, LeasedConnection { connection, lost, choice, .. }) =
-            self.connections.around_mut(client).remove_entry(client)?;
+    pub fn remove(&mut self, connection: &Connection, closed: bool) -> Option<Choice> {
+        let around = self.connections.around_mut(&connection.user);
+        let (client, LeasedConnection { connection, lost, choice, .. }) = around.remove_entry(&connection.client)?;
         self.due.leases.remove(&client);
         if !lost {
             self.due.ends.push(EndedLease::new(&connection, client, closed));
@@ -67,17 +72,17 @@ impl LocalLeases {
         Some(choice)
     }
 
-    pub fn contains(&self, client: &str) -> bool {
-        self.connections.around(client).contains_key(client)
+    pub fn contains(&self, connection: &Connection) -> bool {
+        self.leased(connection).is_some()
     }
 
-    /// The clients of a turn.
-    pub fn clients_of(&self, turn: usize) -> Vec<Arc<str>> {
-        self.connections.of(turn).keys().cloned().collect()
+    fn leased(&self, connection: &Connection) -> Option<&LeasedConnection> {
+        self.connections.around(&connection.user).get(&connection.client)
     }
 
-    pub fn clients(&self) -> Vec<Arc<str>> {
-        self.connections.iter().map(|(client, _)| Arc::clone(client)).collect()
+    /// The connections of a turn.
+    pub fn of_turn(&self, turn: usize) -> Vec<Arc<Connection>> {
+        self.connections.of(turn).values().map(|leased| Arc::clone(&leased.connection)).collect()
     }
 
     pub fn connections(&self) -> Vec<Arc<Connection>> {
@@ -85,8 +90,8 @@ impl LocalLeases {
     }
 
     /// Records a choice, unless a newer choice is known. Returns the newest known choice; `None`: the client is gone.
-    pub fn learn(&mut self, client: &str, choice: Choice) -> Option<Choice> {
-        let known = &mut self.connections.around_mut(client).get_mut(client)?.choice;
+    pub fn learn(&mut self, user: &str, client: &str, choice: Choice) -> Option<Choice> {
+        let known = &mut self.connections.around_mut(user).get_mut(client)?.choice;
         if choice.at > known.at {
             *known = choice;
         }
@@ -94,26 +99,27 @@ impl LocalLeases {
     }
 
     /// Records whether a connection is idle. Returns true if the change has to be reported.
-    pub fn set_idle(&mut self, client: &str, idle: bool) -> bool {
-        let around = self.connections.around_mut(client);
-        let Some((client, _)) = around.get_key_value(client) else { return false };
-        let client = Arc::clone(client);
-        let Some(leased) = around.get_mut(&client).filter(|leased| leased.idle != idle) else { return false };
+    pub fn set_idle(&mut self, connection: &Connection, idle: bool) -> bool {
+        let leased = self.connections.around_mut(&connection.user).get_mut(&connection.client);
+        let Some(leased) = leased.filter(|leased| leased.idle != idle) else { return false };
         leased.idle = idle;
-        self.due.leases.insert(client);
+        let connection = Arc::clone(&leased.connection);
+        self.report(&connection);
         true
     }
 
     /// Queues the report of a lease.
-    pub fn report(&mut self, client: Arc<str>) {
-        self.due.leases.insert(client);
+    pub fn report(&mut self, connection: &Arc<Connection>) {
+        self.due.leases.insert(Arc::clone(&connection.client), Arc::clone(connection));
     }
 
-    /// Queues renewals of the clients' leases, except for clients that are gone or lost.
-    pub fn renew(&mut self, clients: impl IntoIterator<Item = Arc<str>>) {
-        let Self { connections, due, .. } = self;
-        due.leases
-            .extend(clients.into_iter().filter(|it| connections.around(it).get(it).is_some_and(|leased| !leased.lost)));
+    /// Queues renewals of the connections' leases, except for connections that are gone or lost.
+    pub fn renew<'a>(&mut self, connections: impl IntoIterator<Item = &'a Arc<Connection>>) {
+        for connection in connections {
+            if self.leased(connection).is_some_and(|leased| !leased.lost) {
+                self.report(connection);
+            }
+        }
     }
 
     /// Reports connections without a sign of life for longer than `silence` as lost, and lost connections with a new
@@ -131,7 +137,7 @@ impl LocalLeases {
                 self.due.leases.remove(client);
                 self.due.ends.push(EndedLease::new(&leased.connection, Arc::clone(client), false));
             } else {
-                self.due.leases.insert(Arc::clone(client));
+                self.due.leases.insert(Arc::clone(client), Arc::clone(&leased.connection));
             }
         }
         changed
@@ -151,17 +157,16 @@ impl LocalLeases {
 
     /// Queues reports again after a failure. `lease`: duration of a lease.
     pub fn put_back(&mut self, reports: Reports, lease: Duration) {
-        self.renew(reports.leases);
+        self.renew(reports.leases.values());
         // The leases of older ends have expired by themselves.
         let mut ends: Vec<EndedLease> = reports.ends.into_iter().filter(|end| end.at.elapsed() < lease).collect();
         ends.append(&mut self.due.ends);
         self.due.ends = ends;
     }
 
-    /// The leases of these clients, without clients that are gone.
-    pub fn leases_of(&self, clients: &[&Arc<str>]) -> Vec<Lease> {
-        let leased = |client: &&Arc<str>| self.connections.around(client).get(*client).map(LeasedConnection::lease);
-        clients.iter().filter_map(leased).collect()
+    /// The leases of these connections, without connections that are gone.
+    pub fn leases_of(&self, connections: &[&Arc<Connection>]) -> Vec<Lease> {
+        connections.iter().filter_map(|connection| self.leased(connection)).map(LeasedConnection::lease).collect()
     }
 }
 

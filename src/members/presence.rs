@@ -3,7 +3,6 @@
 
 use super::renewal::{ByTurn, RenewalSchedule};
 use crate::broker::{Broker, BrokerError};
-use crate::channel::INTERNAL;
 use crate::protocol::ClientInfo;
 use crate::tasks::{self, Task};
 use parking_lot::{Mutex, MutexGuard};
@@ -88,7 +87,7 @@ impl Presence {
         let mut failing = false;
         loop {
             let turn = schedule.next().await;
-            let due = select(self.local().of(turn), |_, _| true);
+            let due = select(self.local().of(turn), |_| true);
             for (at, part) in schedule.parts(&due) {
                 sleep_until(at).await;
                 let visible = |(channel, info): &&(Arc<str>, ClientInfo)| self.is_visible(channel, &info.client);
@@ -113,24 +112,22 @@ impl Presence {
     /// Enters several channels in one call to the broker.
     pub async fn enter_all(self: &Arc<Self>, channels: &[Arc<str>], info: &ClientInfo) -> Result<(), BrokerError> {
         channels.iter().for_each(|channel| self.note(channel, info));
-        let shown = channels.iter().filter(|channel| self.shows(channel, &info.user));
-        let clients: Vec<(Arc<str>, ClientInfo)> = shown.map(|channel| (Arc::clone(channel), info.clone())).collect();
-        if clients.is_empty() {
+        if channels.is_empty() || !self.shows(&info.user) {
             return Ok(());
         }
+        let clients: Vec<_> = channels.iter().map(|channel| (Arc::clone(channel), info.clone())).collect();
         self.broker.add_presence(&clients).await?;
         self.leave_again(&clients);
         Ok(())
     }
 
-    /// Hides a user's clients, or shows them again. The gateways' own channels are not affected.
+    /// Hides a user's clients, or shows them again.
     pub fn hide(self: &Arc<Self>, user: &str, hidden: bool) {
         let changed = if hidden { self.hidden().insert(user.to_owned()) } else { self.hidden().remove(user) };
         if !changed {
             return;
         }
-        let of_user = |channel: &str, info: &ClientInfo| *info.user == *user && !channel.starts_with(INTERNAL);
-        let clients = select(self.local().iter(), of_user);
+        let clients = select(self.local().iter(), |name| name == user);
         if hidden {
             clients.into_iter().for_each(|(channel, info)| self.report_departure(channel, info.client));
             return;
@@ -149,8 +146,8 @@ impl Presence {
         self.hidden().remove(user);
     }
 
-    pub(crate) fn shows(&self, channel: &str, user: &str) -> bool {
-        channel.starts_with(INTERNAL) || !self.hidden().contains(user)
+    pub(crate) fn shows(&self, user: &str) -> bool {
+        !self.hidden().contains(user)
     }
 
     fn note(&self, channel: &Arc<str>, info: &ClientInfo) {
@@ -171,7 +168,7 @@ impl Presence {
         let local = self.local();
         let present =
             local.around(client).get(client).filter(|present| present.channels.iter().any(|it| **it == *channel));
-        present.is_some_and(|present| self.shows(channel, &present.user))
+        present.is_some_and(|present| self.shows(&present.user))
     }
 
     /// Removes the client from the channel. Returns both names if the client was there.
@@ -185,24 +182,6 @@ impl Presence {
             return Some((channel, client.into()));
         }
         local.remove_entry(client).map(|(client, _)| (channel, client))
-    }
-
-    /// As [`Presence::enter`], with a limit on the channel's clients on all nodes. Returns false if the channel is
-    /// full; then the client has not entered. While a broker starts anew, a few clients too many may enter.
-    pub async fn enter_if_room(
-        self: &Arc<Self>,
-        channel: &Arc<str>,
-        info: &ClientInfo,
-        limit: usize,
-    ) -> Result<bool, BrokerError> {
-        self.note(channel, info);
-        let entered = self.broker.add_presence_if_room(channel, info, limit).await?;
-        if !entered {
-            self.leave(channel, &info.client);
-        } else if !self.is_visible(channel, &info.client) {
-            self.report_departure(Arc::clone(channel), Arc::clone(&info.client));
-        }
-        Ok(entered)
     }
 
     /// Returns at once. The broker is told in the background; if the call fails, the lease expires.
@@ -219,7 +198,7 @@ impl Presence {
 
     /// For the end of the process: removes all remaining clients, and returns once the broker knows all departures.
     pub async fn withdraw(self: &Arc<Self>) {
-        let all = select(self.local().iter(), |_, _| true);
+        let all = select(self.local().iter(), |_| true);
         for (channel, info) in all {
             self.leave(&channel, &info.client);
         }
@@ -250,16 +229,15 @@ impl Presence {
     }
 }
 
-/// The channels of these clients for which `which` is true, each with its client.
+/// The channels of the users' clients, each with its client.
 fn select<'a>(
     clients: impl IntoIterator<Item = (&'a Arc<str>, &'a LocalClient)>,
-    which: impl Fn(&str, &ClientInfo) -> bool,
+    is_of_user: impl Fn(&str) -> bool,
 ) -> Vec<(Arc<str>, ClientInfo)> {
     let mut selected = Vec::new();
-    for (client, LocalClient { user, channels }) in clients {
+    for (client, LocalClient { user, channels }) in clients.into_iter().filter(|(_, local)| is_of_user(&local.user)) {
         let info = ClientInfo { user: Arc::clone(user), client: Arc::clone(client) };
-        let channels = channels.iter().filter(|channel| which(channel, &info));
-        selected.extend(channels.map(|channel| (Arc::clone(channel), info.clone())));
+        selected.extend(channels.iter().map(|channel| (Arc::clone(channel), info.clone())));
     }
     selected
 }

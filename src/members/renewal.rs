@@ -1,14 +1,15 @@
 //! Schedule of periodic renewals for many clients, spread evenly over time: without bursts that delay other calls to
 //! the broker.
 
+use crate::broker::status_store::{BUCKETS, bucket};
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Turns per round. Each round covers all clients once.
-const TURNS: u32 = 64;
+/// Turns per round. Each round covers all clients once. As many as the broker's buckets of users: the renewals of a turn,
+/// which go to one bucket, then take few calls.
+const TURNS: u32 = BUCKETS as u32;
 /// Maximum number of parts per turn: limits the sequential calls per round, for any number of clients.
 const PARTS: usize = 16;
 /// A turn with at most this many clients is not divided.
@@ -16,29 +17,27 @@ const FEW: usize = 16;
 
 type Clients<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
-/// Clients by name, divided among the turns of a round. Each client has the same turn in every round. A walk over the
-/// clients of one turn does not touch the clients of other turns.
+/// Clients by name, divided among the turns of a round by a key: the client itself, or the client's user. Each key has the
+/// same turn in every round. A walk over the clients of one turn does not touch the clients of other turns.
 pub struct ByTurn<T> {
     turns: Box<[Clients<T>]>,
-    hasher: foldhash::fast::RandomState,
 }
 
 impl<T> Default for ByTurn<T> {
     fn default() -> Self {
-        Self { turns: (0..TURNS).map(|_| Clients::default()).collect(), hasher: Default::default() }
+        Self { turns: (0..TURNS).map(|_| Clients::default()).collect() }
     }
 }
 
 impl<T> ByTurn<T> {
-    /// All clients with the same turn as `client`.
-    pub fn around(&self, client: &str) -> &Clients<T> {
-        &self.turns[self.turn_of(client)]
+    /// All clients with the same turn as `key`.
+    pub fn around(&self, key: &str) -> &Clients<T> {
+        &self.turns[bucket(key)]
     }
 
-    /// As [`ByTurn::around`], to insert or remove the client.
-    pub fn around_mut(&mut self, client: &str) -> &mut Clients<T> {
-        let turn = self.turn_of(client);
-        &mut self.turns[turn]
+    /// As [`ByTurn::around`], to insert or remove a client.
+    pub fn around_mut(&mut self, key: &str) -> &mut Clients<T> {
+        &mut self.turns[bucket(key)]
     }
 
     pub fn of(&self, turn: usize) -> &Clients<T> {
@@ -51,10 +50,6 @@ impl<T> ByTurn<T> {
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut T)> {
         self.turns.iter_mut().flatten()
-    }
-
-    fn turn_of(&self, client: &str) -> usize {
-        (self.hasher.hash_one(client) % u64::from(TURNS)) as usize
     }
 }
 

@@ -13,6 +13,7 @@ use crate::broker::BrokerError;
 use crate::broker::status_store::{Choice, End, Lease, Mode, StatusStore, UserStatus};
 use crate::config::Config;
 use crate::connection::{Connection, Connections};
+use crate::limits::lines::limited;
 use crate::metrics::Metrics;
 use crate::tasks::{self, Task};
 use parking_lot::{Mutex, MutexGuard};
@@ -98,7 +99,7 @@ impl UserStatuses {
     async fn renew(self: Arc<Self>, mut schedule: RenewalSchedule) {
         loop {
             let turn = schedule.next().await;
-            let due = self.local().clients_of(turn);
+            let due = self.local().of_turn(turn);
             for (at, part) in schedule.parts(&due) {
                 sleep_until(at).await;
                 self.renew_now(part);
@@ -115,7 +116,7 @@ impl UserStatuses {
             match self.store.sweep().await {
                 Ok(()) if failed => {
                     // The broker may have lost its data.
-                    let all = self.local().clients();
+                    let all = self.local().connections();
                     self.renew_now(&all);
                     failed = false;
                 }
@@ -128,25 +129,43 @@ impl UserStatuses {
         }
     }
 
-    /// Reports a new connection. On return, the user is online and the node knows whether the user is invisible. If
-    /// the broker does not answer by the deadline, the report is repeated in the background.
-    pub async fn enter(&self, connection: &Arc<Connection>, deadline: Instant) {
+    /// Reports a new connection. On return, the user is online and the node knows whether the user is invisible. Returns
+    /// false if the user already has `limit` other connections, on all nodes together; then nothing has changed. If the
+    /// broker does not answer by the deadline, the connection counts as entered, since a limit must not end the service,
+    /// and the report is repeated in the background.
+    pub async fn enter(&self, connection: &Arc<Connection>, limit: Option<usize>, deadline: Instant) -> bool {
         let lease = self.local().add(connection);
-        match timeout_at(deadline, self.store.lease(std::slice::from_ref(&lease))).await {
-            Ok(Ok(choices)) => self.learn(std::slice::from_ref(&lease), &choices),
+        match timeout_at(deadline, self.store.enter(&lease, limit)).await {
+            Ok(Ok(Some(choice))) => self.learn(std::slice::from_ref(&lease), &[choice]),
+            Ok(Ok(None)) => {
+                self.local().withdraw(connection);
+                return false;
+            }
             failed => {
                 if let Ok(Err(error)) = failed {
                     self.failed(&error);
+                    limited!(
+                        warn,
+                        "uncounted connections",
+                        %error,
+                        "the broker could not count a user's connections; the client is accepted nevertheless"
+                    );
                 }
-                self.local().report(Arc::clone(&connection.client));
+                self.local().report(connection);
                 self.changed.notify_one();
             }
         }
+        true
+    }
+
+    /// Number of the user's connections, on all nodes together.
+    pub async fn connections(&self, user: &str) -> Result<usize, BrokerError> {
+        self.store.connections(user).await
     }
 
     fn learn(&self, leases: &[Lease], choices: &[Choice]) {
         for (lease, choice) in leases.iter().zip(choices) {
-            let known = self.local().learn(&lease.client, *choice);
+            let known = self.local().learn(&lease.user, &lease.client, *choice);
             if let Some(known) = known {
                 self.presence.hide(&lease.user, known.mode == Mode::Invisible);
             }
@@ -155,7 +174,7 @@ impl UserStatuses {
 
     /// `closed`: whether either side closed the connection, rather than a ping being left unanswered.
     pub fn leave(&self, connection: &Connection, closed: bool) {
-        let Some(choice) = self.local().remove(&connection.client, closed) else { return };
+        let Some(choice) = self.local().remove(connection, closed) else { return };
         if choice.mode == Mode::Invisible && !self.has_others(connection) {
             self.presence.forget(&connection.user);
         }
@@ -166,12 +185,12 @@ impl UserStatuses {
     fn has_others(&self, connection: &Connection) -> bool {
         let others = self.register.of(&connection.user);
         let local = self.local();
-        others.iter().any(|other| other.id != connection.id && local.contains(&other.client))
+        others.iter().any(|other| other.id != connection.id && local.contains(other))
     }
 
     /// Records that a connection's user is idle, or active again.
     pub fn set_idle(&self, connection: &Connection, idle: bool) {
-        if self.local().set_idle(&connection.client, idle) {
+        if self.local().set_idle(connection, idle) {
             self.changed.notify_one();
         }
     }
@@ -182,7 +201,7 @@ impl UserStatuses {
         let of_user = self.register.of(user);
         let known = {
             let mut local = self.local();
-            of_user.iter().filter_map(|connection| local.learn(&connection.client, choice)).last()
+            of_user.iter().filter_map(|connection| local.learn(user, &connection.client, choice)).last()
         };
         if let Some(known) = known {
             self.presence.hide(user, known.mode == Mode::Invisible);
@@ -213,9 +232,9 @@ impl UserStatuses {
         left.iter().for_each(|connection| self.leave(connection, true));
     }
 
-    /// Queues renewals of the clients' leases, except for clients that are gone or lost.
-    fn renew_now(&self, clients: &[Arc<str>]) {
-        self.local().renew(clients.iter().cloned());
+    /// Queues renewals of the connections' leases, except for connections that are gone or lost.
+    fn renew_now(&self, connections: &[Arc<Connection>]) {
+        self.local().renew(connections);
         self.changed.notify_one();
     }
 
@@ -247,9 +266,9 @@ impl UserStatuses {
         for ends in ends.chunks(BATCH) {
             self.store.end(ends).await?;
         }
-        let clients: Vec<&Arc<str>> = reports.leases.iter().collect();
-        for clients in clients.chunks(BATCH) {
-            let leases = self.local().leases_of(clients);
+        let connections: Vec<&Arc<Connection>> = reports.leases.values().collect();
+        for connections in connections.chunks(BATCH) {
+            let leases = self.local().leases_of(connections);
             let choices = self.store.lease(&leases).await?;
             self.learn(&leases, &choices);
         }

@@ -35,7 +35,7 @@ impl Node {
         let id = self.register.of("ann").len() as u64;
         let connection = Connection::new(id, "ann", client, &outbox, Account::blocking(&[]));
         self.register.add(&connection);
-        self.statuses.enter(&connection, Instant::now() + Duration::from_secs(5)).await;
+        assert!(self.statuses.enter(&connection, None, Instant::now() + Duration::from_secs(5)).await);
         connection
     }
 
@@ -106,10 +106,10 @@ async fn an_invisible_user_stays_hidden_until_the_last_connection_ends() {
     let node = Node::start();
     let [one, two] = [node.connection("1").await, node.connection("2").await];
     node.statuses.choose("ann", Some(Mode::Invisible)).await.unwrap();
-    assert!(!node.statuses.presence.shows("room:r", "ann"));
+    assert!(!node.statuses.presence.shows("ann"));
     for (connection, is_hidden) in [(one, true), (two, false)] {
         node.register.remove(&connection);
         node.statuses.leave(&connection, true);
-        assert_eq!(!node.statuses.presence.shows("room:r", "ann"), is_hidden);
+        assert_eq!(!node.statuses.presence.shows("ann"), is_hidden);
     }
 }

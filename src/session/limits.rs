@@ -5,12 +5,10 @@ use super::{Failure, Session};
 use crate::connection::Connection;
 use crate::limits::addresses::counted_as;
 use crate::limits::bucket::{Bucket, Rate};
-use crate::limits::lines::limited;
 use crate::protocol::Request;
 use crate::protocol::codes::{self, Disconnect, ErrorCode};
 use std::net::IpAddr;
-use std::sync::Arc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// Weight of a recovery that fails: the broker may have read a whole history for nothing.
 pub(super) const FAILED_RECOVERY: u32 = 5;
@@ -176,32 +174,16 @@ impl Session {
     }
 
     /// Moves an authenticated client from `max_unauthenticated` to the limit of the user's connections, or of guests
-    /// per address. If the broker does not answer, the client is let in: a limit must not end the service.
+    /// per address. A user is online afterwards.
     pub(super) async fn enter_connection_limit(&mut self, deadline: Instant) -> Result<(), Failure> {
         self.newcomer = None;
-        if self.connection()?.is_guest() {
+        let connection = self.connection()?;
+        if connection.is_guest() {
             return self.enter_guest_limit();
         }
         let limit = self.services.config.max_connections_per_user.0;
-        if limit == 0 {
-            return Ok(());
-        }
-        let info = self.connection()?.info();
-        let presence = &self.services.presence;
-        match timeout_at(deadline, presence.enter_if_room(&user_channel(&info.user), &info, limit)).await {
-            Ok(Ok(true)) | Err(_) => Ok(()),
-            Ok(Ok(false)) => Err(codes::CONNECTION_LIMIT.into()),
-            Ok(Err(error)) => {
-                self.services.metrics.broker_errors.with_label_values(&["connect"]).inc();
-                limited!(
-                    warn,
-                    "uncounted connections",
-                    %error,
-                    "the broker could not count a user's connections; the client is accepted nevertheless"
-                );
-                Ok(())
-            }
-        }
+        let is_entered = self.services.statuses.enter(connection, (limit > 0).then_some(limit), deadline).await;
+        is_entered.then_some(()).ok_or(codes::CONNECTION_LIMIT.into())
     }
 
     fn enter_guest_limit(&mut self) -> Result<(), Failure> {
@@ -212,17 +194,6 @@ impl Session {
         self.services.metrics.guests_refused.with_label_values(&["max_guests_per_ip"]).inc();
         Err(codes::GUEST_LIMIT.into())
     }
-
-    /// Undoes [`Session::enter_connection_limit`] at the end of the session.
-    pub(super) fn leave_connection_limit(&self, connection: &Connection) {
-        self.services.presence.leave(&user_channel(&connection.user), &connection.client);
-    }
-}
-
-/// Channel whose presence contains all connections of a user. Clients cannot subscribe to it: their channels never
-/// begin with `$`.
-pub(crate) fn user_channel(user: &str) -> Arc<str> {
-    format!("$user:{user}").into()
 }
 
 #[cfg(test)]

@@ -22,10 +22,6 @@ impl Session {
         let authenticated = self.authenticate(token, clock, deadline).await;
         let ttl = authenticated.inspect_err(|_| self.fail())?;
         self.enter_connection_limit(deadline).await?;
-        let connection = self.connection()?;
-        if !connection.is_guest() {
-            self.services.statuses.enter(connection, deadline).await;
-        }
         let ping = u32::try_from(self.services.config.ping_interval.as_secs()).unwrap_or(u32::MAX);
         Ok(Reply::Connect(ConnectReply { client: self.client.to_string(), ttl, ping, stream }))
     }

@@ -107,6 +107,7 @@ for_each_broker! {
     status::a_user_is_online_while_one_connection_lives
     status::a_reload_goes_unnoticed
     status::an_expired_lease_of_a_dead_node_does_not_end_the_grace
+    status::a_user_has_a_limited_number_of_connections
     status::a_lost_connection_ends_without_grace
     status::a_lease_expires_once
     status::modes_and_idleness

@@ -104,13 +104,6 @@ impl Crowd {
         self.len() == 0
     }
 
-    pub fn has(&self, client: &str) -> bool {
-        match &self.clients {
-            Clients::Few(few) => few.iter().any(|present| *present.info.client == *client),
-            Clients::Many(many) => many.clients.contains(client),
-        }
-    }
-
     /// Records a sign of life; returns whether the client is new.
     pub fn see(&mut self, info: ClientInfo, now: Instant) -> bool {
         self.oldest.get_or_insert(now);

@@ -15,9 +15,11 @@ use tokio::time::Instant;
 /// which keeps each user's states in order.
 #[derive(Default)]
 pub(super) struct StatusTable {
-    /// Boxed, since up to half of a large map is empty slots.
-    users: Mutex<HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>>,
+    users: Mutex<Users>,
 }
+
+/// Boxed, since up to half of a large map is empty slots.
+type Users = HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>;
 
 struct User {
     /// Few; mostly one.
@@ -54,6 +56,11 @@ impl User {
                 self.leases.push(lease);
             }
         }
+    }
+
+    /// Number of live connections other than `client`.
+    fn others(&self, client: &str, now: Instant) -> usize {
+        self.leases.iter().filter(|lease| *lease.client != *client && lease.till > now).count()
     }
 
     /// Computes the status again; returns the state if the status has changed.
@@ -98,8 +105,25 @@ fn seen(age: Duration) -> u64 {
 }
 
 impl MemoryBroker {
-    fn users(&self) -> MutexGuard<'_, HashMap<Arc<str>, Box<User>, foldhash::fast::RandomState>> {
+    fn users(&self) -> MutexGuard<'_, Users> {
         self.statuses.users.lock()
+    }
+
+    /// Takes or renews a lease.
+    fn take(&self, users: &mut Users, lease: &Lease, now: Instant) -> Choice {
+        let user = users.entry(Arc::clone(&lease.user)).or_insert_with(|| Box::new(User::new(now)));
+        user.used_at = now;
+        if lease.choice.at > user.choice.at {
+            user.choice = lease.choice;
+        }
+        user.renew(StoredLease {
+            client: Arc::clone(&lease.client),
+            till: now + self.retention.presence_ttl,
+            seen: seen(lease.age),
+            idle: lease.idle,
+        });
+        self.announce(&lease.user, user.recompute(now));
+        user.choice
     }
 
     fn announce(&self, user: &str, changed: Option<UserStatus>) {
@@ -111,25 +135,21 @@ impl MemoryBroker {
 
 #[async_trait]
 impl StatusStore for MemoryBroker {
+    async fn enter(&self, lease: &Lease, limit: Option<usize>) -> Result<Option<Choice>, BrokerError> {
+        let mut users = self.users();
+        let now = Instant::now();
+        let others = users.get(&lease.user).map_or(0, |user| user.others(&lease.client, now));
+        Ok(limit.is_none_or(|limit| others < limit).then(|| self.take(&mut users, lease, now)))
+    }
+
+    async fn connections(&self, user: &str) -> Result<usize, BrokerError> {
+        Ok(self.users().get(user).map_or(0, |user| user.others("", Instant::now())))
+    }
+
     async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError> {
         let mut users = self.users();
         let now = Instant::now();
-        let choices = leases.iter().map(|lease| {
-            let user = users.entry(Arc::clone(&lease.user)).or_insert_with(|| Box::new(User::new(now)));
-            user.used_at = now;
-            if lease.choice.at > user.choice.at {
-                user.choice = lease.choice;
-            }
-            user.renew(StoredLease {
-                client: Arc::clone(&lease.client),
-                till: now + self.retention.presence_ttl,
-                seen: seen(lease.age),
-                idle: lease.idle,
-            });
-            self.announce(&lease.user, user.recompute(now));
-            user.choice
-        });
-        Ok(choices.collect())
+        Ok(leases.iter().map(|lease| self.take(&mut users, lease, now)).collect())
     }
 
     async fn end(&self, ends: &[End]) -> Result<(), BrokerError> {

@@ -5,7 +5,7 @@
 //! Hence a `}` in a channel's name is escaped, and also the empty name. Escaping is reversible, so different channels
 //! never share a key.
 
-use super::status_store::bucket;
+use crate::broker::status_store::bucket;
 use crate::channel;
 use std::borrow::Cow;
 

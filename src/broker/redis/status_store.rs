@@ -6,21 +6,13 @@ use super::link::MAX_COMMANDS;
 use super::scripts::call;
 use super::{RedisBroker, millis, wire};
 use crate::broker::BrokerError;
-use crate::broker::status_store::{Choice, End, Lease, Mode, StatusStore, UserStatus};
+use crate::broker::status_store::{BUCKETS, Choice, End, Lease, Mode, StatusStore, UserStatus, bucket};
 use async_trait::async_trait;
 use redis::{Cmd, Script, Value};
 use std::time::Duration;
 
-/// Number of buckets. Never changes: with another number, the stored users would be in other buckets.
-pub(super) const BUCKETS: usize = 64;
 /// Users per script call, so that no call blocks Redis for long.
 const CHUNK: usize = 50;
-
-/// The bucket of a user, by FNV-1a: the same on every node and in every version.
-pub(super) fn bucket(user: &str) -> usize {
-    let hash = user.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash as usize % BUCKETS
-}
 
 impl RedisBroker {
     fn status_call(&self, script: &Script, bucket: usize) -> Cmd {
@@ -31,14 +23,26 @@ impl RedisBroker {
         command
     }
 
-    /// Calls the script once per bucket and chunk; `write` turns the bucket's items into arguments, in order. Returns
-    /// the answers in the order of `items`.
+    /// `limit`: of the user's other connections.
+    fn lease_call(&self, script: &Script, bucket: usize, limit: Option<usize>) -> Cmd {
+        let mut command = self.status_call(script, bucket);
+        command.arg(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)));
+        command
+    }
+
+    fn write_lease(&self, command: &mut Cmd, lease: &Lease) {
+        command.arg(self.keys().escaped(&lease.user).as_ref()).arg(&*lease.client).arg(u8::from(lease.idle));
+        command.arg(age(lease.age)).arg(name(lease.choice.mode)).arg(lease.choice.at);
+    }
+
+    /// Calls the script once per bucket and chunk: `call` makes the call for a bucket, and `write` turns the bucket's
+    /// items into arguments, in order. Returns the answers in the order of `items`.
     async fn by_bucket<T, A>(
         &self,
         script: &Script,
         items: &[T],
         user: impl Fn(&T) -> &str,
-        write: impl Fn(&mut Cmd, &T),
+        (call, write): (impl Fn(usize) -> Cmd, impl Fn(&mut Cmd, &T)),
         read: impl Fn(&Value, usize) -> Option<Vec<A>>,
     ) -> Result<Vec<A>, BrokerError> {
         let mut buckets: Vec<Vec<usize>> = vec![Vec::new(); BUCKETS];
@@ -55,7 +59,7 @@ impl RedisBroker {
             let commands: Vec<Cmd> = calls
                 .iter()
                 .map(|(bucket, chunk)| {
-                    let mut command = self.status_call(script, *bucket);
+                    let mut command = call(*bucket);
                     chunk.iter().for_each(|&i| write(&mut command, &items[i]));
                     command
                 })
@@ -84,12 +88,25 @@ fn name<T: serde::Serialize>(value: T) -> String {
 
 #[async_trait]
 impl StatusStore for RedisBroker {
+    async fn enter(&self, lease: &Lease, limit: Option<usize>) -> Result<Option<Choice>, BrokerError> {
+        let script = &self.scripts.status_lease;
+        let mut command = self.lease_call(script, bucket(&lease.user), limit);
+        self.write_lease(&mut command, lease);
+        wire::read_entered(&self.call_one(script, command).await?).ok_or_else(unreadable)
+    }
+
+    async fn connections(&self, user: &str) -> Result<usize, BrokerError> {
+        let script = &self.scripts.status_connections;
+        let mut command = self.status_call(script, bucket(user));
+        command.arg(self.keys().escaped(user).as_ref());
+        wire::read_count(&self.call_one(script, command).await?).ok_or_else(unreadable)
+    }
+
     async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError> {
-        let write = |command: &mut Cmd, lease: &Lease| {
-            command.arg(self.keys().escaped(&lease.user).as_ref()).arg(&*lease.client).arg(u8::from(lease.idle));
-            command.arg(age(lease.age)).arg(name(lease.choice.mode)).arg(lease.choice.at);
-        };
-        self.by_bucket(&self.scripts.status_lease, leases, |lease| &lease.user, write, wire::read_choices).await
+        let script = &self.scripts.status_lease;
+        let call = |bucket| self.lease_call(script, bucket, None);
+        let write = |command: &mut Cmd, lease: &Lease| self.write_lease(command, lease);
+        self.by_bucket(script, leases, |lease| &lease.user, (call, write), wire::read_choices).await
     }
 
     async fn end(&self, ends: &[End]) -> Result<(), BrokerError> {
@@ -98,7 +115,9 @@ impl StatusStore for RedisBroker {
             command.arg(age(end.age)).arg(u8::from(end.closed));
         };
         let done = |_: &Value, count| Some(vec![(); count]);
-        self.by_bucket(&self.scripts.status_end, ends, |end| &end.user, write, done).await.map(drop)
+        let script = &self.scripts.status_end;
+        let call = |bucket| self.status_call(script, bucket);
+        self.by_bucket(script, ends, |end| &end.user, (call, write), done).await.map(drop)
     }
 
     async fn choose(&self, user: &str, mode: Option<Mode>) -> Result<(Choice, UserStatus), BrokerError> {
@@ -112,7 +131,9 @@ impl StatusStore for RedisBroker {
         let write = |command: &mut Cmd, user: &String| {
             command.arg(self.keys().escaped(user).as_ref());
         };
-        self.by_bucket(&self.scripts.status_get, users, |user| user, write, wire::read_states).await
+        let script = &self.scripts.status_get;
+        let call = |bucket| self.status_call(script, bucket);
+        self.by_bucket(script, users, |user| user, (call, write), wire::read_states).await
     }
 
     async fn sweep(&self) -> Result<(), BrokerError> {

@@ -170,6 +170,22 @@ pub fn read_choices(reply: &Value, count: usize) -> Option<Vec<Choice>> {
     texts.chunks(2).map(|parts| choice(parts[0], parts[1])).collect()
 }
 
+/// The reply of `status_lease.lua` to a new connection; the inner value is `None` if the user has too many.
+pub fn read_entered(reply: &Value) -> Option<Option<Choice>> {
+    match texts(reply)?.as_slice() {
+        [] => Some(None),
+        [mode, at] => Some(Some(choice(mode, at)?)),
+        _ => None,
+    }
+}
+
+pub fn read_count(reply: &Value) -> Option<usize> {
+    match reply {
+        Value::Int(count) => (*count).try_into().ok(),
+        _ => None,
+    }
+}
+
 /// The reply of `status_choose.lua`.
 pub fn read_chosen(reply: &Value) -> Option<(Choice, UserStatus)> {
     let [mode, at, status, last_seen, version] = texts(reply)?.try_into().ok()?;

@@ -4,7 +4,6 @@ use super::{Admin, CHECK};
 use crate::connection::Connection;
 use crate::hub::subscriber::SubscriptionState;
 use crate::server::respond::{Answer, error, json};
-use crate::session::user_channel;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -38,15 +37,9 @@ impl Admin {
         )
     }
 
-    /// Number of the user's connections to all gateways. `None`: unknown, as without `max_connections_per_user` or with
-    /// more than `presence_max` connections.
+    /// Number of the user's connections to all gateways. `None`: unknown, while Redis does not answer.
     async fn everywhere(&self, user: &str) -> Option<usize> {
-        if self.services.config.max_connections_per_user.0 == 0 {
-            return None;
-        }
-        // Redis does not keep `presence_stats` of this internal channel.
-        let channel = user_channel(user);
-        timeout(CHECK, self.services.broker.presence(&channel)).await.ok()?.ok().map(|connections| connections.len())
+        timeout(CHECK, self.services.statuses.connections(user)).await.ok()?.ok()
     }
 
     /// `left`: the number of further subscriptions in the answer. Times are in seconds before now.

@@ -31,17 +31,6 @@ pub async fn clients_are_added_renewed_and_removed(factory: &impl Factory) {
     assert_eq!(present(&*broker, "c").await, std::slice::from_ref(&two));
     assert_eq!(present(&*broker, "d").await, [one]);
 
-    let [three, four] = [client("u", "3"), client("u", "4")];
-    let room = |client: ClientInfo, limit| {
-        let broker = Arc::clone(&broker);
-        async move { broker.add_presence_if_room(&"c".into(), &client, limit).await.unwrap() }
-    };
-    assert!(!room(three.clone(), 1).await, "another one is there");
-    assert!(room(three.clone(), 2).await);
-    assert!(room(three.clone(), 2).await, "it is no other of itself");
-    assert!(!room(four, 2).await);
-    assert_eq!(present(&*broker, "c").await, [two, three]);
-
     let crowd: Vec<_> = (0..1500).map(|n| (Arc::<str>::from("crowd"), client("u", &n.to_string()))).collect();
     broker.add_presence(&crowd).await.unwrap();
     assert_eq!(present(&*broker, "crowd").await.len(), 1500);

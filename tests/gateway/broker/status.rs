@@ -123,6 +123,25 @@ pub async fn a_reload_goes_unnoticed(factory: &impl Factory) {
     assert_eq!(stage.told().await, [Status::Online]);
 }
 
+pub async fn a_user_has_a_limited_number_of_connections(factory: &impl Factory) {
+    let stage = Stage::new(factory).await;
+    let enter = async |client: &str, limit| stage.broker.enter(&lease(client, false), limit).await.unwrap().is_some();
+    let count = async || stage.broker.connections(USER).await.unwrap();
+    assert_eq!(count().await, 0);
+    assert!(!enter("1", Some(0)).await);
+    assert_eq!(count().await, 0, "a refusal changes nothing");
+    assert!(enter("1", Some(1)).await && enter("1", Some(1)).await, "a connection is no other of itself");
+    assert!(!enter("2", Some(1)).await);
+    assert!(enter("2", Some(2)).await && enter("3", None).await);
+    assert!(!enter("4", Some(3)).await);
+    assert_eq!(count().await, 3);
+    stage.end("1", true).await;
+    assert!(enter("4", Some(3)).await);
+    until("the end of the leases", async || enter("5", Some(1)).await.then_some(())).await;
+    assert_eq!((count().await, stage.broker.connections("bob").await.unwrap()), (1, 0));
+    assert_eq!(stage.told().await, [Status::Online]);
+}
+
 pub async fn an_expired_lease_of_a_dead_node_does_not_end_the_grace(factory: &impl Factory) {
     let (presence_ttl, status_grace) = (Duration::from_millis(600), Duration::from_secs(60));
     let stage = Stage::with(factory, Retention { presence_ttl, status_grace, ..generous() }).await;

@@ -1,6 +1,6 @@
 -- Common beginning of all presence scripts: removes expired clients.
 -- KEYS[1] client -> info; KEYS[2] client -> end of the lease, in milliseconds; KEYS[3] user -> number of clients, and
--- '' -> number of counted clients; absent for the gateways' own channels
+-- '' -> number of counted clients
 -- ARGV: the channel's pub/sub channel; maximum number of clients up to which joins and leaves are announced
 -- Times are by Redis's clock, so that the gateways' clocks need not agree.
 local time = redis.call('TIME')
@@ -14,9 +14,6 @@ end
 
 -- Counts a client's arrival (1) or departure (-1). Guests, with the user '', count as clients only.
 local function count(info, by)
-  if not KEYS[3] then
-    return
-  end
   local readable, decoded = pcall(cjson.decode, info)
   local user = readable and type(decoded) == 'table' and decoded.user
   redis.call('HINCRBY', KEYS[3], '', by)

@@ -23,6 +23,7 @@ local function load(user)
     mode = 'online', chosen = 0, status = 'offline', last = '', version = 0, seen = 0, grace = 0,
   }
   local fields = redis.call('HGETALL', it.key)
+  it.changed = #fields == 0
   for i = 1, #fields, 2 do
     local name, value = fields[i], fields[i + 1]
     if string.sub(name, 1, 1) == ':' then
@@ -45,15 +46,27 @@ end
 
 local function drop(it, client, seen)
   it.leases[client] = nil
+  it.changed = true
   it.seen = math.max(it.seen, seen)
   redis.call('HDEL', it.key, ':' .. client)
 end
 
-local function choose(it, mode, chosen)
-  it.mode, it.chosen = mode, chosen
+-- The number of live connections other than `client`.
+local function others(it, client)
+  local count = 0
+  for name, lease in pairs(it.leases) do
+    if name ~= client and lease.till > now then
+      count = count + 1
+    end
+  end
+  return count
 end
 
--- Computes the status, stores the user, and announces a change.
+local function choose(it, mode, chosen)
+  it.mode, it.chosen, it.changed = mode, chosen, true
+end
+
+-- Computes the status, stores the user if a field but the leases has changed, and announces a change.
 local function recompute(it)
   local connected, busy, due = false, false, nil
   for client, lease in pairs(it.leases) do
@@ -67,6 +80,7 @@ local function recompute(it)
   end
   -- The grace period continues beside a lease, which may belong to a dead gateway.
   if it.grace <= now then
+    it.changed = it.changed or it.grace > 0
     it.grace = 0
   elseif not connected then
     due = it.grace
@@ -86,14 +100,17 @@ local function recompute(it)
   end
   local news = status ~= it.status
   if news then
+    it.changed = true
     local left = status == 'offline' and not connected and it.mode ~= 'invisible'
     it.status, it.last = status, text(left and it.seen or now)
     it.version = math.max(it.version + 1, micros)
   end
 
   -- Writes, which can fail for lack of memory, come before the announcement.
-  redis.call('HSET', it.key, 'mode', it.mode, 'chosen', text(it.chosen), 'status', it.status, 'last', it.last,
-    'version', text(it.version), 'seen', text(it.seen), 'grace', text(it.grace))
+  if it.changed then
+    redis.call('HSET', it.key, 'mode', it.mode, 'chosen', text(it.chosen), 'status', it.status, 'last', it.last,
+      'version', text(it.version), 'seen', text(it.seen), 'grace', text(it.grace))
+  end
   redis.call('PEXPIRE', it.key, KEEP + LEASE + GRACE)
   if due then
     redis.call('ZADD', KEYS[1], text(due), it.user)
