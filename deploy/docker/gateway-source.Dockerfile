@@ -11,7 +11,6 @@ COPY benches benches
 COPY tests tests
 COPY deploy deploy
 ARG KONVERT_COMMIT
-ENV CARGO_PROFILE_RELEASE_STRIP=symbols
-RUN KONVERT_COMMIT="${KONVERT_COMMIT:-unknown}" cargo build --release --locked --bin konvert-gateway \
+RUN KONVERT_COMMIT="${KONVERT_COMMIT:-unknown}" cargo build --profile dist --locked --bin konvert-gateway \
       --target "$(uname -m)-unknown-linux-musl" \
-    && cp "target/$(uname -m)-unknown-linux-musl/release/konvert-gateway" /konvert-gateway
+    && cp "target/$(uname -m)-unknown-linux-musl/dist/konvert-gateway" /konvert-gateway
