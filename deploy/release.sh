@@ -17,6 +17,8 @@ target_folder=${CARGO_TARGET_DIR:-$root/target}
 releases=$target_folder/releases
 tools=$target_folder/tools
 zig_version=0.17.1
+# Leaves out AES-GCM for AVX-512: 0.7 MB of code for a faster TLS towards PocketBase and Redis, which has AES-NI left.
+without_avx512=-DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX
 
 usage() { sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"; }
 say() { echo "release: $*" >&2; }
@@ -56,7 +58,7 @@ build() {
   commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
   [[ -d $(rustc --print target-libdir --target "$target" 2>/dev/null) ]] || rustup target add "$target" >&2 ||
     fail "the Rust target $target is missing"
-  local variables=("KONVERT_COMMIT=$commit")
+  local variables=("KONVERT_COMMIT=$commit" "CFLAGS_${target//-/_}=$without_avx512")
   if [[ $architecture == $(uname -m) ]]; then
     command -v musl-gcc >/dev/null || fail "musl-gcc is missing; install the package musl-tools"
   else

@@ -11,6 +11,8 @@ COPY benches benches
 COPY tests tests
 COPY deploy deploy
 ARG KONVERT_COMMIT
+# As in release.sh.
+ENV CFLAGS=-DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX
 RUN KONVERT_COMMIT="${KONVERT_COMMIT:-unknown}" cargo build --profile dist --locked --bin konvert-gateway \
       --target "$(uname -m)-unknown-linux-musl" \
     && cp "target/$(uname -m)-unknown-linux-musl/dist/konvert-gateway" /konvert-gateway
