@@ -45,8 +45,8 @@ impl Process {
         self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
-    /// Sends a signal, such as `TERM`. Returns after `STOP` once no thread of the process runs: each thread stops only
-    /// when it is scheduled next, so on a busy machine some answer for milliseconds more.
+    /// Sends a signal, such as `TERM`. After `STOP`, waits until no thread of the process runs: a thread stops when the
+    /// kernel schedules the thread next, which on a busy machine takes milliseconds.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status();
         assert!(status.expect("the command kill").success());

@@ -1,5 +1,5 @@
-//! Centrifugo with everything on that the gateway has too: tokens, presence, and a history with recovery. Messages come
-//! through its server API, up to a batch in one call.
+//! Centrifugo with the gateway's features: tokens, presence, and a history with recovery. Messages come through the
+//! server API, up to a batch per call.
 
 use super::peer::{Gentle, configuration, install, local};
 use super::{Audience, Cores, Server, lanes, peer};
