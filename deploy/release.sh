@@ -79,12 +79,13 @@ need_zig() {
     say "installing ziglang $zig_version"
     python3 -m pip --disable-pip-version-check install --quiet --target "$python" "ziglang==$zig_version" >&2
   fi
-  # Rust's build scripts pass --target in Rust's spelling, which zig does not know.
+  # Rust's build scripts pass --target in Rust's spelling, which zig does not know. Zig checks for undefined behaviour
+  # unless told otherwise, and Rust's linker does not have the functions for that.
   cat >"$tools/zig/$architecture-cc" <<SCRIPT
 #!/usr/bin/env bash
 arguments=()
 for argument; do [[ \$argument == --target=* ]] || arguments+=("\$argument"); done
-exec env PYTHONPATH="$python" python3 -m ziglang cc -target $architecture-linux-musl "\${arguments[@]}"
+exec env PYTHONPATH="$python" python3 -m ziglang cc -target $architecture-linux-musl -fno-sanitize=undefined "\${arguments[@]}"
 SCRIPT
   printf '#!/bin/sh\nPYTHONPATH="%s" exec python3 -m ziglang ar "$@"\n' "$python" >"$tools/zig/ar"
   chmod +x "$tools/zig/$architecture-cc" "$tools/zig/ar"
