@@ -235,8 +235,12 @@ count_tap() { # separate lines: "# pass 12", "# fail 0", "# cancelled 0"
 }
 add_up() { awk '{ sum += $1 } END { print sum + 0 }'; }
 
-# Print the names of the failed tests in the log $1.
-failed_cargo() { sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$1"; }
+# Print the names of the failed tests in the log $1. Cargo's list at the end of a target is read, since output of servers
+# can stand in the line of a test; then cargo's own errors, such as a test program that a signal ended.
+failed_cargo() {
+  awk '/^failures:$/ { list = 1; next } list && /^    [^ ]/ { print $1; next } /^$/ { next } { list = 0 }
+    /^error: / || /^error\[/ || /^  process did.*exit successfully/ { print }' "$1" | sort -u
+}
 failed_tap() { sed -n 's/^ *not ok [0-9]* - //p' "$1"; }
 
 # --- the tests' tools -------------------------------------------------------------------------------
@@ -477,6 +481,7 @@ run_suite() {
     failed=1
   elif ! $ended_well && ((failed == 0)); then
     echo "the suite $suite ended with an error beside its tests, which counts as a failure"
+    echo "not ok 0 - an error beside the tests; see $log" >>"$log"
     failed=1
   fi
   total_passed=$((total_passed + passed))
