@@ -112,7 +112,7 @@ run_rust() {
   is_built=true
   export RUST_TEST_THREADS=${RUST_TEST_THREADS:-5}
   cargo test "${build[@]}" --no-fail-fast 2>&1 | tee "$1" || ended_well=false
-  TEST_ENCODING=protobuf cargo test "${build[@]}" --no-fail-fast --test gateway attacks:: bad_input:: chat:: 2>&1 |
+  TEST_ENCODING=protobuf cargo test "${build[@]}" --no-fail-fast --test gateway -- attacks:: bad_input:: chat:: 2>&1 |
     tee -a "$1" || ended_well=false
   $ended_well
 }
