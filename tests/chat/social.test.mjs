@@ -158,6 +158,25 @@ async function openPublic(page, name) {
   await composer(page).waitFor();
 }
 
+/** Waits until the browser has stored a file, which takes a moment longer than showing its name. */
+const stored = (page, store) =>
+  until(() =>
+    page.evaluate(
+      (name) =>
+        new Promise((fulfil) => {
+          const request = indexedDB.open("konvert-files");
+          request.onsuccess = () => {
+            const count = request.result.transaction(name).objectStore(name).count();
+            count.onsuccess = () => {
+              request.result.close();
+              fulfil(count.result > 0);
+            };
+          };
+        }),
+      store,
+    ),
+  );
+
 check("files that were chosen, and a message with files that waits, survive a reload", async (t) => {
   const context = await lab.context(t);
   const page = await lab.page(context);
@@ -167,6 +186,7 @@ check("files that were chosen, and a message with files that waits, survive a re
   await openRoom(page, "Demo");
   await attach(page, "chosen.txt", "chosen, not sent");
   await page.getByText("chosen.txt").waitFor();
+  await stored(page, "chosen");
   await page.reload();
   await page.getByText("chosen.txt").waitFor();
   await page.getByRole("button", { name: "Remove chosen.txt" }).click();
@@ -180,6 +200,7 @@ check("files that were chosen, and a message with files that waits, survive a re
   await composer(page).fill("with a file");
   await composer(page).press("Enter");
   await message(page, "with a file").and(page.locator("[data-state=pending]")).waitFor();
+  await stored(page, "waiting");
   await page.reload();
   await message(page, "with a file").and(page.locator("[data-state=pending]")).waitFor();
   await context.unroute("**/api/collections/messages/records?**");
