@@ -308,6 +308,8 @@ export interface UserHandlers {
   }): void;
   onRoomKey?(key: { roomId: string; encryptedKey: string; version: number }): void;
   onAchievement?(achievement: { id: string; progress: number; unlocked_at?: string }): void;
+  /** Subscribed, for the first time or again: what was loaded before the first time may lack the latest changes. */
+  onReady?(): void;
   onResync?(reason: ResyncReason): void;
   onError?(error: BackendError): void;
 }

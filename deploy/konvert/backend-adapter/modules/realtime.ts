@@ -182,6 +182,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
               );
             }
           },
+          onReady: () => handlers.onReady?.(),
           onResync: (reason) => handlers.onResync?.(reason),
           onError: (error) => handlers.onError?.(error),
         }) ?? (() => {})

@@ -7,6 +7,7 @@ import { rememberPeople } from "./people";
 import { attempt } from "./problems";
 import { takeSealed } from "./secrecy";
 import { meId } from "./session";
+import { seekKeys } from "./timeline";
 
 interface Friends {
   friends: readonly User[];
@@ -23,11 +24,21 @@ let stop: (() => void) | undefined;
 
 export function openFriends(_user: string): void {
   void loadFriends();
+  let subscribed = false;
   stop = backend().subscribeToUser({
     onFriendRequest: () => void loadFriends(),
     onNotification: ({ type }) => void (type.startsWith("friend") && loadFriends()),
     onRoomKey: ({ roomId, encryptedKey }) => void takeSealed(roomId, encryptedKey),
-    onResync: () => void loadFriends(),
+    onReady: () => {
+      // Changes between the first load and the subscription have no event.
+      if (!subscribed) void loadFriends();
+      subscribed = true;
+      seekKeys();
+    },
+    onResync: () => {
+      void loadFriends();
+      seekKeys();
+    },
     onError: () => undefined, // shown by the connection banner
   });
 }

@@ -26,7 +26,13 @@ let stop: (() => void) | undefined;
 
 export function openNotifications(_user: string): void {
   void load();
+  let subscribed = false;
   stop = backend().subscribeToUser({
+    onReady: () => {
+      // Changes between the first load and the subscription have no event.
+      if (!subscribed) void load();
+      subscribed = true;
+    },
     onNotification: take,
     // An answered or withdrawn request takes its notification along, without an event of the notification.
     onFriendRequest: () => void load(),

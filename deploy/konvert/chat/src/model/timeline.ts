@@ -10,7 +10,7 @@ import { measure } from "./measure";
 import { pollChanged } from "./polls";
 import { codeText } from "./problems";
 import { loadMembers, dropRoom, putRoom, roomNow } from "./rooms";
-import { onKeys, shareKeys } from "./secrecy";
+import { keyringOf, onKeys, shareKeys } from "./secrecy";
 import { meId } from "./session";
 import { showTyping, stopTyping } from "./typing";
 
@@ -170,6 +170,12 @@ onKeys((roomId) => {
   }
 });
 
+/** Asks the server for keys of rooms with locked messages: a key may have been shared before the subscription. */
+export function seekKeys(): void {
+  for (const [id, { messages }] of Object.entries(useTimelines.getState().rooms))
+    if (messages.some((message) => message.text === null)) void keyringOf(id, { ask: true });
+}
+
 function again(message: ShownMessage): Pick<ShownMessage, "text" | "attachments"> {
   const content = contentNow(message);
   const attachments = message.attachments.map((file, index) => {
@@ -230,7 +236,11 @@ function follow(roomId: string): Unsubscribe {
         const { closed, failed } = timelineNow(roomId);
         change(roomId, { closed: false });
         // The first load may have read the room before the subscription: a message in between has no event.
-        if (!subscribed || closed || failed) void loadNewest(roomId);
+        if (!subscribed || closed || failed) {
+          void loadNewest(roomId);
+          // Likewise a member's new public key.
+          if (roomNow(roomId)?.type !== "public") void shareKeys(roomId);
+        }
         subscribed = true;
       },
       onClosed: ({ deleted }) => {
