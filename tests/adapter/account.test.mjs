@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:net";
 import { after, before, test } from "node:test";
 import { refused } from "./contract.mjs";
-import { PASSWORD, Stage, until } from "./stage.mjs";
+import { PASSWORD, Stage, collector, until } from "./stage.mjs";
 
 let stage;
 before(async () => {
@@ -134,4 +134,16 @@ test("a mention's notification carries the message as far as it is plain text", 
     notifications.filter(({ type }) => type === "mention").map(({ content }) => content),
     [undefined, `look, @${two.username}`],
   );
+});
+
+test("a new public key is told to the members of private rooms, who share the room's keys then", async () => {
+  const [owner, member] = [await stage.user("owner"), await stage.user("member")];
+  const { room } = await owner.adapter.createRoom("Keys", "private", [member.id]);
+  const [ready, members] = [collector(), collector()];
+  owner.adapter.subscribeToRoom(room.id, () => {}, { onReady: () => ready(true), onMember: members });
+  await ready.until(Boolean, "the subscription");
+  const update = ({ userId, action }) => userId === member.id && action === "update";
+  assert.equal(members.seen.find(update), undefined);
+  await member.adapter.updatePublicKey("MIIBIjANBg==");
+  await members.until(update, "the member's event");
 });

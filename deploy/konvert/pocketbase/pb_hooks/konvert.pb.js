@@ -13,7 +13,7 @@ onRecordCreate((e) => {
 }, "users");
 onRecordUpdate((e) => {
   require(`${__hooks}/konvert/users.js`).username(e);
-  e.next();
+  require(`${__hooks}/konvert/keys.js`).publicKeyChanges(e);
 }, "users");
 
 // The owner of a new room becomes the first member.

@@ -1,6 +1,8 @@
 // Keys of rooms for end-to-end encryption. The server stores encrypted keys and cannot read them.
 
-const { refuse, caller, answer, transaction, find, create, query, body } = require(`${__hooks}/konvert/call.js`);
+const { refuse, caller, answer, transaction, find, create, query, body, isPlain } = require(
+  `${__hooks}/konvert/call.js`,
+);
 const { membership } = require(`${__hooks}/konvert/rooms.js`);
 
 const MAX_KEYS = 1000;
@@ -53,4 +55,26 @@ function store(tx, room, user, key, version) {
     refuse.conflict(`${user} has another key of version ${version}.`);
 }
 
-module.exports = { save };
+/**
+ * Continues an update of a user. A new public key is told to the members of the user's encrypted rooms, as an update of
+ * the membership: the members then share the rooms' keys.
+ */
+function publicKeyChanges(e) {
+  const key = e.record.getString("public_key");
+  if (key === "" || key === e.record.original().getString("public_key") || isPlain(e)) return e.next();
+  const { inTransaction } = require(`${__hooks}/gateway/transaction.js`);
+  inTransaction(e, (tx) => {
+    const params = { user: e.record.id };
+    const memberships = tx.findRecordsByFilter(
+      "room_members",
+      "user = {:user} && room.type != 'public'",
+      "",
+      0,
+      0,
+      params,
+    );
+    for (const own of memberships) tx.save(own);
+  });
+}
+
+module.exports = { publicKeyChanges, save };
