@@ -134,6 +134,38 @@ async fn acknowledged_publications_survive_a_failover() {
     assert_eq!(history(&other).await, numbered(1..411));
 }
 
+/// Publications after a failover wait for a replica that is up but does not follow the new master yet: another failover
+/// would lose them. A replica that never follows holds them up for some seconds only.
+#[tokio::test(flavor = "multi_thread")]
+async fn publications_wait_for_the_replicas_of_a_new_master() {
+    let mut sentinels = Sentinels::start(2);
+    let publisher = connect(&sentinels.url()).await;
+    publisher.begin(Mark::default()).await.expect("Redis is there");
+    // The last replica can neither become the master nor log in at a new master.
+    for (name, value) in [("replica-priority", "0"), ("masterauth", "wrong")] {
+        sentinels.set(2, name, value);
+    }
+    // Sentinels read the priority every ten seconds.
+    sentinels.wait("the priority to be known", |it| {
+        it.sentinels.iter().all(|sentinel| sentinel.replicas().iter().any(|replica| replica["slave-priority"] == "0"))
+    });
+    publish_all(&publisher, 1..11).await;
+    sentinels.nodes[0].kill();
+    sentinels.wait("the failover", |it| it.master() == Some(1));
+    let mut began = None;
+    let waited = until("a publication without a replica", async || match publisher.publish(&[entry(11)]).await {
+        Ok(_) => Some(began.unwrap_or_else(Instant::now).elapsed()),
+        Err(error) => {
+            if error.to_string().contains("no replica") {
+                began.get_or_insert_with(Instant::now);
+            }
+            None
+        }
+    })
+    .await;
+    assert!(waited > Duration::from_secs(3), "{waited:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_over_tls() {
     let certificates = Certificates::make();

@@ -79,6 +79,13 @@ impl Sentinels {
         self.ports.iter().position(|it| it.to_string() == **port)
     }
 
+    /// Changes a setting of a node.
+    pub fn set(&self, node: usize, name: &str, value: &str) {
+        let url = format!("redis://:{}@127.0.0.1:{}", escaped(PASSWORD), self.ports[node]);
+        let mut client = redis::Client::open(url).and_then(|client| client.get_connection()).expect("the node answers");
+        redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec(&mut client).expect("the setting is taken");
+    }
+
     pub fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !condition(self) {
@@ -145,12 +152,15 @@ impl Sentinel {
 
     /// Number of replicas in sync with the master.
     pub fn followers(&self) -> usize {
-        let asked = self.client().map(|mut client| {
-            redis::cmd("SENTINEL").arg("REPLICAS").arg(SERVICE).query::<Vec<HashMap<String, String>>>(&mut client)
-        });
-        let replicas = asked.and_then(Result::ok).unwrap_or_default();
         let follows = |it: &&HashMap<String, String>| it["flags"] == "slave" && it["master-link-status"] == "ok";
-        replicas.iter().filter(follows).count()
+        self.replicas().iter().filter(follows).count()
+    }
+
+    /// Fields of `SENTINEL REPLICAS`, for each replica.
+    pub fn replicas(&self) -> Vec<HashMap<String, String>> {
+        let asked =
+            self.client().map(|mut client| redis::cmd("SENTINEL").arg("REPLICAS").arg(SERVICE).query(&mut client));
+        asked.and_then(Result::ok).unwrap_or_default()
     }
 
     fn client(&self) -> Option<redis::Connection> {

@@ -11,7 +11,12 @@ use redis::{Cmd, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
+
+/// Time in which the replicas of a new master begin to follow the master. Meanwhile publications wait for a replica
+/// that is up: another failover would lose unconfirmed publications. Past this time, a replica that cannot follow the
+/// master holds up no publication.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Links {
     /// Asks all known nodes for the owners of the slots. The answer with the latest election wins.
@@ -47,8 +52,9 @@ impl Links {
         }
     }
 
-    /// Asks the sentinels for the master, and the named node for its role.
-    async fn look_for_master(&self, sentinels: &Sentinels) {
+    /// Asks the sentinels for the master, and the named node for its role. `followed`: the last answering master, and
+    /// the time of its first answer.
+    async fn look_for_master(&self, sentinels: &Sentinels, followed: &mut Option<(String, Instant)>) {
         let Master { endpoint, has_replica } = match sentinels.master().await {
             Ok(master) => master,
             Err(error) => return self.set_trouble(error.into()),
@@ -67,8 +73,13 @@ impl Links {
             Err(_) => Err(MasterError::Silent),
         };
         match followers {
-            // ROLE lists a silent replica for another minute; the sentinels notice the silence earlier.
-            Ok(followers) => self.adopt(SlotMap::all_of_master(name, has_replica && followers > 0)),
+            Ok(followers) => {
+                let same = followed.take().filter(|(known, _)| *known == name);
+                let (_, since) = followed.insert(same.unwrap_or_else(|| (name.clone(), Instant::now())));
+                // ROLE lists a silent replica for another minute; the sentinels notice the silence earlier.
+                let is_replicated = has_replica && (followers > 0 || since.elapsed() < ATTACH_TIMEOUT);
+                self.adopt(SlotMap::all_of_master(name, is_replicated));
+            }
             Err(cause) => self.set_trouble(TopologyError::Master { name, cause }),
         }
     }
@@ -107,9 +118,10 @@ impl Links {
 
 /// Keeps the owners of the slots up to date, for as long as the broker lives.
 pub async fn look_out(links: Arc<Links>) {
+    let mut followed = None;
     loop {
         match &links.sentinels {
-            Some(sentinels) => links.look_for_master(sentinels).await,
+            Some(sentinels) => links.look_for_master(sentinels, &mut followed).await,
             None => links.look().await,
         }
         sleep(LOOK_PAUSE).await;
