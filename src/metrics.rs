@@ -5,8 +5,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
 };
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -109,6 +109,8 @@ metrics! {
         "Reads of the outbox, by cause";
     relay_restarts: IntCounter = "gateway_relay_restarts_total",
         "Times PocketBase's outbox did not continue the outbox relayed so far, as after a restore from a backup; all clients were told to reload";
+    relay_paused_seconds: Counter = "gateway_relay_paused_seconds_total",
+        "Time in which publishing waited, since this gateway delivered more slowly than PocketBase commits, in seconds";
     api_requests: IntCounterVec = "gateway_api_requests_total", by "method",
         "Requests of the server API carried out";
     hooks_refused: IntCounterVec = "gateway_hooks_refused_total", by "reason",
@@ -266,6 +268,7 @@ macro_rules! kinds {
 }
 
 kinds! {
+    Counter: |opts, _| Self::with_opts(opts);
     IntCounter: |opts, _| Self::with_opts(opts);
     IntCounterVec: |opts, labels| Self::new(opts, labels);
     IntGauge: |opts, _| Self::with_opts(opts);

@@ -186,7 +186,11 @@ impl Outbox {
         if inner.closed.is_some() {
             return (0, false);
         }
-        if !self.has_room_for(inner.unsent.queued() + size) {
+        let held = inner.unsent.queued() + size;
+        if !self.has_room_for(held) {
+            if held <= self.limit() {
+                self.budget().warn();
+            }
             self.end_now(inner, codes::SLOW);
             return (0, false);
         }

@@ -23,6 +23,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::event::Events;
 use crate::metrics::Metrics;
+use crate::outbox::writer::Writers;
 use crate::pocketbase::PocketBase;
 use crate::tasks::{self, Task};
 use driver::Driver;
@@ -67,7 +68,14 @@ impl RelayStart {
 
 impl Relay {
     /// Starts the relay's task, which ends with the last clone of the handle.
-    pub fn start(config: &Config, pocketbase: PocketBase, broker: Arc<dyn Broker>, metrics: Metrics) -> Self {
+    /// Publishing pauses while one of the `writers` is late.
+    pub fn start(
+        config: &Config,
+        pocketbase: PocketBase,
+        broker: Arc<dyn Broker>,
+        writers: Arc<Writers>,
+        metrics: Metrics,
+    ) -> Self {
         let (intake, posted) = intake::queue();
         let (start, started) = watch::channel(false);
         let (done, processed) = watch::channel(0);
@@ -78,6 +86,7 @@ impl Relay {
             machine: Machine::default(),
             pocketbase,
             broker,
+            writers,
             incomplete: IncompleteEvents::new(metrics.clone()),
             metrics: metrics.clone(),
             failure: Arc::clone(&failure),
@@ -87,6 +96,7 @@ impl Relay {
             processed: done,
             has_published: false,
             mismatch: None,
+            last_pause: None,
         };
         let task = Arc::new(tasks::spawn(Task::Relay, driver.run(posted, config.pull_interval)));
         let (started, offered) = (RelayStart(started), Arc::default());

@@ -7,8 +7,15 @@
 //! Frames that arrive for a client before the write leave in the same call. Frames that arrive within the hold after a
 //! write leave together at the end of the hold, so that a busy channel costs fewer calls. The first frame after a pause
 //! leaves at once.
+//!
+//! A writer that is behind pushes publications in portions of [`PORTION`] bytes, and writes between them. So the queue
+//! of a client that reads without delay stays short, and the client is not disconnected as slow while the gateway is.
+//! The publications wait in the writer's inbox meanwhile, one frame for all subscribers, and the relay pauses while a
+//! writer is late ([`Writers::lag`]).
 
+use super::SHARE;
 use super::budget::Budget;
+use super::queue::FRAME_OVERHEAD;
 use crate::metrics::age;
 use crate::protocol::frame::Frame;
 use crate::tasks::{self, Task};
@@ -25,6 +32,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Writes before the task yields to other tasks of the thread: a fraction of a millisecond.
 const TURN: usize = 32;
+
+/// Bytes of publications, all channels together, that are pushed between two writes of an outbox. With a hold's frames
+/// before it, a portion fits into [`SHARE`].
+const PORTION: usize = SHARE / 2;
 
 /// Queued frames of one client: an [`Outbox`](super::Outbox).
 pub trait WriteTarget: Send + Sync {
@@ -53,6 +64,10 @@ struct Inbox {
     deliveries: Vec<Delivery>,
     /// Outboxes with frames to write.
     due: Vec<Arc<dyn WriteTarget>>,
+    /// Time of the first entry.
+    since: Option<Instant>,
+    /// The same, of the entries that the writer is working on.
+    in_work: Option<Instant>,
 }
 
 /// A publication for the subscribers of one channel and one writer.
@@ -86,6 +101,19 @@ impl Writers {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         Arc::clone(&self.writers[next % self.writers.len()])
     }
+
+    /// Age of the oldest frame that has not been offered to its socket yet. Frames for full sockets, and the hold, do
+    /// not count: slow clients make no writer late.
+    pub fn lag(&self, now: Instant) -> Duration {
+        let oldest = self.writers.iter().filter_map(|writer| writer.oldest()).min();
+        oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
+    }
+
+    /// Writers without tasks, for tests.
+    #[cfg(test)]
+    pub fn idle(writer: &Arc<Writer>) -> Self {
+        Self { writers: vec![Arc::clone(writer)], next: AtomicUsize::new(0), _tasks: Vec::new() }
+    }
 }
 
 impl Writer {
@@ -111,6 +139,9 @@ impl Writer {
     fn put(&self, put: impl FnOnce(&mut Inbox)) {
         let mut inbox = self.inbox();
         let was_empty = inbox.due.is_empty() && inbox.deliveries.is_empty();
+        if was_empty {
+            inbox.since = Some(Instant::now());
+        }
         put(&mut inbox);
         drop(inbox);
         if was_empty {
@@ -119,10 +150,10 @@ impl Writer {
     }
 
     async fn run(self: Arc<Self>, hold: Duration, latency: Histogram) {
-        let (mut inbox, mut held, mut release) = (Inbox::default(), Vec::new(), None);
-        let mut times = Vec::new();
+        let mut round = Round::default();
+        let (mut deliveries, mut times) = (Vec::new(), Vec::new());
         loop {
-            match release {
+            match round.release {
                 None => self.arrived.notified().await,
                 Some(at) => tokio::select! {
                     () = self.arrived.notified() => {}
@@ -130,26 +161,43 @@ impl Writer {
                 },
             }
             let now = Instant::now();
-            if release.is_some_and(|at| at <= now) {
-                release = None;
-                self.write(&mut held, None, now, &mut Vec::new()).await;
+            if round.release.is_some_and(|at| at <= now) {
+                self.write_held(&mut round, now).await;
             }
-            std::mem::swap(&mut inbox, &mut *self.inbox());
-            times.extend(inbox.deliveries.iter().map(|delivery| delivery.at).filter(|at| *at > 0));
-            self.queue(&mut inbox);
-            self.write(&mut inbox.due, now.checked_sub(hold), now, &mut held).await;
+            self.take(&mut deliveries, &mut round.due);
+            times.extend(deliveries.iter().map(|delivery| delivery.at).filter(|at| *at > 0));
+            for Delivery { to, frame, offset, .. } in deliveries.drain(..) {
+                if round.is_full(&frame) {
+                    let now = Instant::now();
+                    self.write(&mut round.due, None, now, &mut Vec::new()).await;
+                    self.write_held(&mut round, now).await;
+                }
+                round.pushed += frame.len() + FRAME_OVERHEAD;
+                self.budget.add(to.queue(&frame, offset, &mut round.due));
+            }
+            self.write(&mut round.due, now.checked_sub(hold), now, &mut round.held).await;
             times.drain(..).for_each(|at| latency.observe(age(at)));
-            if !held.is_empty() {
-                release.get_or_insert(now + hold);
+            if round.held.is_empty() {
+                round.pushed = 0;
+            } else {
+                round.release.get_or_insert(now + hold);
             }
+            self.inbox().in_work = None;
         }
     }
 
-    /// Pushes the frames of the queued publications into the outboxes.
-    fn queue(&self, Inbox { deliveries, due }: &mut Inbox) {
-        for Delivery { to, frame, offset, .. } in deliveries.drain(..) {
-            self.budget.add(to.queue(&frame, offset, due));
-        }
+    /// Takes the queued entries.
+    fn take(&self, deliveries: &mut Vec<Delivery>, due: &mut Vec<Arc<dyn WriteTarget>>) {
+        let mut inbox = self.inbox();
+        std::mem::swap(deliveries, &mut inbox.deliveries);
+        std::mem::swap(due, &mut inbox.due);
+        inbox.in_work = inbox.since.take();
+    }
+
+    /// Writes the outboxes that the hold has kept back.
+    async fn write_held(&self, round: &mut Round, now: Instant) {
+        (round.release, round.pushed) = (None, 0);
+        self.write(&mut round.held, None, now, &mut Vec::new()).await;
     }
 
     /// Writes the outboxes in `due`. Outboxes with a write after `quiet_since` move to `held` instead.
@@ -174,8 +222,33 @@ impl Writer {
         self.budget.give_back(written);
     }
 
+    /// Time of the oldest entry without a write.
+    fn oldest(&self) -> Option<Instant> {
+        let inbox = self.inbox();
+        inbox.in_work.or(inbox.since)
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock()
+    }
+}
+
+/// State of a writer's task between two writes.
+#[derive(Default)]
+struct Round {
+    /// Outboxes with frames to write now.
+    due: Vec<Arc<dyn WriteTarget>>,
+    /// Outboxes with frames to write at `release`.
+    held: Vec<Arc<dyn WriteTarget>>,
+    release: Option<Instant>,
+    /// Bytes of publications pushed since all outboxes were written.
+    pushed: usize,
+}
+
+impl Round {
+    /// Whether this frame has to wait for a write of all outboxes.
+    fn is_full(&self, frame: &Frame) -> bool {
+        self.pushed > 0 && self.pushed + frame.len() + FRAME_OVERHEAD > PORTION
     }
 }
 
@@ -183,7 +256,11 @@ impl Writer {
 impl Writer {
     /// Pushes the queued publications into the outboxes, in place of the task of an idle writer.
     pub fn deliver(&self) {
-        let mut inbox = std::mem::take(&mut *self.inbox());
-        self.queue(&mut inbox);
+        let (mut deliveries, mut due) = (Vec::new(), Vec::new());
+        self.take(&mut deliveries, &mut due);
+        for Delivery { to, frame, offset, .. } in deliveries {
+            self.budget.add(to.queue(&frame, offset, &mut due));
+        }
+        self.inbox().in_work = None;
     }
 }

@@ -12,12 +12,20 @@ use crate::control;
 use crate::event::Event;
 use crate::event::{Cause, Change};
 use crate::metrics::Metrics;
+use crate::outbox::writer::Writers;
 use crate::pocketbase::{PocketBase, PocketBaseError, version};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// Lag of the writers at which publishing pauses.
+const LAG_MAX: Duration = Duration::from_millis(500);
+/// Pause between two looks at the lag.
+const LAG_PAUSE: Duration = Duration::from_millis(5);
+/// Time without a pause after which the next pause is logged again.
+const CALM: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 enum RelayError {
@@ -32,6 +40,8 @@ pub(super) struct Driver {
     pub machine: Machine,
     pub pocketbase: PocketBase,
     pub broker: Arc<dyn Broker>,
+    /// Writers of this gateway's clients.
+    pub writers: Arc<Writers>,
     pub metrics: Metrics,
     pub incomplete: IncompleteEvents,
     pub failure: Arc<Mutex<Option<String>>>,
@@ -43,6 +53,8 @@ pub(super) struct Driver {
     pub has_published: bool,
     /// The last logged difference of versions.
     pub mismatch: Option<String>,
+    /// End of the last pause for the writers.
+    pub last_pause: Option<Instant>,
 }
 
 impl Driver {
@@ -133,6 +145,7 @@ impl Driver {
                 Input::Page(page)
             }
             Action::Publish(run) => {
+                self.wait_for_writers().await;
                 let (deleted, incomplete) = (deleted(&run), incomplete::of(&run));
                 let timer = self.metrics.publish_seconds.start_timer();
                 let published = self.broker.publish(&entries(run)).await;
@@ -152,6 +165,29 @@ impl Driver {
             }
             Action::Confirm(seq) => Input::Confirmed { more: self.pocketbase.confirm(seq).await? },
         })
+    }
+
+    /// Waits while the writers are late, so that clients who read without delay are served before more is published.
+    /// Meanwhile posted events wait in the intake, and past its limit in PocketBase's outbox.
+    async fn wait_for_writers(&mut self) {
+        let began = Instant::now();
+        let lag = self.writers.lag(began);
+        if lag < LAG_MAX {
+            return;
+        }
+        if self.last_pause.is_none_or(|last| began - last >= CALM) {
+            tracing::warn!(
+                lag_ms = lag.as_millis(),
+                "this gateway delivers more slowly than PocketBase commits: publishing pauses until all clients are \
+                 served; nothing is lost, and messages come late; more CPU or another gateway helps \
+                 (gateway_relay_paused_seconds_total)"
+            );
+        }
+        while self.writers.lag(Instant::now()) >= LAG_MAX {
+            tokio::time::sleep(LAG_PAUSE).await;
+        }
+        self.last_pause = Some(Instant::now());
+        self.metrics.relay_paused_seconds.inc_by(began.elapsed().as_secs_f64());
     }
 
     /// Logs a difference between the versions of the hooks and of this gateway, once until the difference changes.

@@ -6,6 +6,9 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{HistoryQuery, Mark, Retention};
 use crate::event::{Events, HookReport};
+use crate::outbox::Budget;
+use crate::outbox::writer::{Delivery, Recipients, WriteTarget, Writer};
+use crate::protocol::frame::Frame;
 use crate::relay::intake::{self, Intake};
 use crate::stage::config;
 use tokio_util::task::AbortOnDropHandle;
@@ -15,6 +18,8 @@ const ROOM: &str = "room:a";
 struct Relaying {
     driver: Driver,
     broker: Arc<dyn Broker>,
+    /// The only writer, without a task.
+    writer: Arc<Writer>,
     started: watch::Receiver<bool>,
     processed: watch::Receiver<u64>,
 }
@@ -27,6 +32,7 @@ fn retention() -> Retention {
 impl Relaying {
     fn on(broker: Arc<dyn Broker>) -> Self {
         let metrics = Metrics::new().unwrap();
+        let writer = Writer::idle(Budget::unlimited());
         let pocketbase = PocketBase::new(&config(), metrics.clone()).unwrap();
         let ((start, started), (done, processed)) = (watch::channel(false), watch::channel(0));
         let driver = Driver {
@@ -34,6 +40,7 @@ impl Relaying {
             hook_monitor: HookMonitor::new(pocketbase.clone(), metrics.clone()),
             pocketbase,
             broker: Arc::clone(&broker),
+            writers: Arc::new(Writers::idle(&writer)),
             incomplete: IncompleteEvents::new(metrics.clone()),
             metrics,
             failure: Arc::default(),
@@ -42,8 +49,9 @@ impl Relaying {
             processed: done,
             has_published: false,
             mismatch: None,
+            last_pause: None,
         };
-        Self { driver, broker, started, processed }
+        Self { driver, broker, writer, started, processed }
     }
 
     /// Follows an empty outbox.
@@ -91,6 +99,40 @@ fn page(rows: &str) -> Events {
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
     crate::stage::within(Duration::from_secs(60), what, async || condition()).await;
+}
+
+/// Writing is the slowest step of a gateway at its limit: publishing pauses, and the events are published later.
+#[tokio::test(start_paused = true)]
+async fn publishing_pauses_while_the_writers_are_late() {
+    let mut relaying = Relaying::following().await;
+    let nobody: Arc<dyn Recipients> = Arc::new(Nobody);
+    let hand = || Delivery { to: Arc::clone(&nobody), frame: Frame::encoded(b"{}"), offset: 1, at: 0 };
+    relaying.writer.hand(hand());
+    tokio::time::sleep(LAG_MAX - Duration::from_millis(1)).await;
+    relaying.post(&row(1, "1")).await.unwrap();
+    assert_eq!(relaying.driver.metrics.relay_paused_seconds.get(), 0.0);
+
+    let (writer, broker) = (Arc::clone(&relaying.writer), Arc::clone(&relaying.broker));
+    let served = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let published = broker.history(ROOM, HistoryQuery::after(0)).await.unwrap().publications.len();
+        writer.deliver();
+        published
+    });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    relaying.post(&row(2, "2")).await.unwrap();
+    assert_eq!(served.await.unwrap(), 1, "nothing was published while the writers were late");
+    assert_eq!(relaying.history().await.0, ["1", "2"]);
+    let paused = relaying.driver.metrics.relay_paused_seconds.get();
+    assert!((1.9..2.1).contains(&paused), "{paused}");
+}
+
+struct Nobody;
+
+impl Recipients for Nobody {
+    fn queue(&self, _: &Frame, _: u64, _: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
+        0
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use super::respond::{Answer, STOPPED_PAUSE, STOPPING, refused, retry_after};
 use crate::limits::addresses::{AddressPlace, Addresses};
 use crate::limits::newcomers::{NewcomerPlace, Newcomers};
 use crate::limits::places::{Place, Places};
+use crate::outbox::Outbox;
 use crate::outbox::writer::Writers;
-use crate::outbox::{Budget, Outbox};
 use crate::protocol::StreamAddress;
 use crate::protocol::format::Format;
 use crate::session::{BeforeConnect, Services, Session};
@@ -28,7 +28,7 @@ const FULL_PAUSE: &str = "10";
 
 pub struct Entrance {
     pub services: Arc<Services>,
-    writers: Writers,
+    writers: Arc<Writers>,
     next_connection: AtomicU64,
     open: Places,
     newcomers: Newcomers,
@@ -50,10 +50,11 @@ pub struct Admitted {
 pub type Connecting = Parts<(Open, NoticedPanic)>;
 
 impl Entrance {
-    /// `limit`: maximum number of connections; `addresses`: sockets per address; `connections`: tasks that a stop waits
+    /// `writers`: of all connections; `limit`: maximum number of connections; `addresses`: sockets per address; `connections`: tasks that a stop waits
     /// for.
     pub fn new(
         services: Arc<Services>,
+        writers: Arc<Writers>,
         limit: usize,
         addresses: Arc<Addresses>,
         connections: TaskTracker,
@@ -61,11 +62,7 @@ impl Entrance {
     ) -> Self {
         let (config, metrics) = (&services.config, &services.metrics);
         Self {
-            writers: Writers::start(
-                config.write_hold.0,
-                &Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone()),
-                &metrics.outbox_seconds,
-            ),
+            writers,
             next_connection: AtomicU64::new(1),
             open: Places::new(limit, metrics.connections.clone()),
             newcomers: Newcomers::new(

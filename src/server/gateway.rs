@@ -26,6 +26,8 @@ use crate::limits::addresses::Addresses;
 use crate::members::presence::Presence;
 use crate::members::user_status::UserStatuses;
 use crate::metrics::Metrics;
+use crate::outbox::Budget;
+use crate::outbox::writer::Writers;
 use crate::pocketbase::batch::Batcher;
 use crate::pocketbase::{Check, PocketBase, Verdict};
 use crate::refusals::Refusals;
@@ -48,6 +50,7 @@ const PRESENCE_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Gateway {
     pub services: Arc<Services>,
     relay: Relay,
+    writers: Arc<Writers>,
     /// Kept alive here: the hub holds a weak reference only.
     _control: Arc<Control>,
     _tasks: Vec<AbortOnDropHandle<()>>,
@@ -70,7 +73,14 @@ impl Gateway {
         let methods = self.methods();
         Public::new(
             Arc::clone(&self.services),
-            Entrance::new(Arc::clone(&self.services), connections, addresses, clients.clone(), shutdown),
+            Entrance::new(
+                Arc::clone(&self.services),
+                Arc::clone(&self.writers),
+                connections,
+                addresses,
+                clients.clone(),
+                shutdown,
+            ),
             Hooks::new(config, self.relay.clone(), metrics.clone(), Arc::clone(&signed)),
             Api { methods, signed },
         )
@@ -171,7 +181,9 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
     tasks.push(control.start_rechecks(config.recheck_interval));
     let limits = Limits::new(&config, metrics.guests.clone());
     tasks.extend(limits.start_sweeps());
-    let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), metrics.clone());
+    let budget = Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone());
+    let writers = Arc::new(Writers::start(config.write_hold.0, &budget, &metrics.outbox_seconds));
+    let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), Arc::clone(&writers), metrics.clone());
     let relay_start = relay.started();
     let services = Services {
         config,
@@ -189,7 +201,7 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
         refusals,
         metrics,
     };
-    Ok(Gateway { services: Arc::new(services), relay, _control: control, _tasks: tasks })
+    Ok(Gateway { services: Arc::new(services), relay, writers, _control: control, _tasks: tasks })
 }
 
 /// Length of leases without an end: 100 years.
