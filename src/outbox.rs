@@ -14,6 +14,7 @@
 mod budget;
 mod queue;
 mod send_buffer;
+mod warning;
 mod wire;
 pub mod writer;
 

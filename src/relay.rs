@@ -96,7 +96,6 @@ impl Relay {
             processed: done,
             has_published: false,
             mismatch: None,
-            last_pause: None,
         };
         let task = Arc::new(tasks::spawn(Task::Relay, driver.run(posted, config.pull_interval)));
         let (started, offered) = (RelayStart(started), Arc::default());

@@ -1,13 +1,7 @@
 //! Shared limit of the bytes queued for all clients.
 
-use parking_lot::Mutex;
+use super::warning::Warning;
 use prometheus::IntGauge;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
-
-/// Least time between two warnings about a used-up budget.
-const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 /// Limit of the bytes in all queues of the process. Clones share the counter.
 #[derive(Clone)]
@@ -15,25 +9,22 @@ pub struct Budget {
     limit: i64,
     /// Counter of the held bytes, a single atomic integer, and at the same time the metric.
     held: IntGauge,
-    /// Time of the last warning.
-    warned: Arc<Mutex<Option<Instant>>>,
+    used_up: Warning,
 }
 
 impl Budget {
     /// `limit` in bytes; `held`: bytes held now, initially 0.
     pub fn new(limit: usize, held: IntGauge) -> Self {
-        Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), held, warned: Arc::default() }
+        Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), held, used_up: Warning::default() }
     }
 
     pub fn is_used_up(&self) -> bool {
         self.held.get() >= self.limit
     }
 
-    /// Logs that a client is disconnected since the budget is used up, once a minute.
+    /// Logs that a client is disconnected because the budget is used up.
     pub fn warn(&self) {
-        let mut warned = self.warned.lock();
-        if warned.is_none_or(|at| at.elapsed() >= WARNING_PAUSE) {
-            *warned = Some(Instant::now());
+        if self.used_up.is_due() {
             tracing::warn!(
                 limit = self.limit,
                 "the unsent frames of all clients together have reached max_total_queue_size: clients that read too \

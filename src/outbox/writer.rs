@@ -16,6 +16,7 @@
 use super::SHARE;
 use super::budget::Budget;
 use super::queue::FRAME_OVERHEAD;
+use super::warning::Warning;
 use crate::metrics::age;
 use crate::protocol::frame::Frame;
 use crate::tasks::{self, Task};
@@ -37,6 +38,9 @@ const TURN: usize = 32;
 /// before it, a portion fits into [`SHARE`].
 const PORTION: usize = SHARE / 2;
 
+/// Lag from which on a writer counts as late.
+pub const LATE: Duration = Duration::from_millis(500);
+
 /// Queued frames of one client: an [`Outbox`](super::Outbox).
 pub trait WriteTarget: Send + Sync {
     /// Writes the queued frames, and returns the bytes that left the queue, for the budget. `None`: the last write was
@@ -52,8 +56,9 @@ pub trait Recipients: Send + Sync {
 }
 
 pub struct Writer {
-    /// Shared by all writers.
+    /// Shared by all writers, as is `late`.
     budget: Budget,
+    late: Warning,
     // Held for a push or a swap.
     inbox: Mutex<Inbox>,
     arrived: Notify,
@@ -91,7 +96,9 @@ impl Writers {
     /// Starts one writer per thread of the runtime. `latency`: seconds from a publication's outbox row to the sockets.
     pub fn start(hold: Duration, budget: &Budget, latency: &Histogram) -> Self {
         let threads = Handle::current().metrics().num_workers();
-        let writers: Vec<Arc<Writer>> = (0..threads).map(|_| Writer::idle(budget.clone())).collect();
+        let late = Warning::default();
+        let new = |_| Arc::new(Writer { late: late.clone(), ..Writer::new(budget.clone()) });
+        let writers: Vec<Arc<Writer>> = (0..threads).map(new).collect();
         let run = |writer: &Arc<Writer>| tasks::spawn(Task::Writer, Arc::clone(writer).run(hold, latency.clone()));
         Self { _tasks: writers.iter().map(run).collect(), writers, next: AtomicUsize::new(0) }
     }
@@ -119,7 +126,11 @@ impl Writers {
 impl Writer {
     /// A writer without a task.
     pub fn idle(budget: Budget) -> Arc<Self> {
-        Arc::new(Self { budget, inbox: Mutex::default(), arrived: Notify::new() })
+        Arc::new(Self::new(budget))
+    }
+
+    fn new(budget: Budget) -> Self {
+        Self { budget, late: Warning::default(), inbox: Mutex::default(), arrived: Notify::new() }
     }
 
     pub fn budget(&self) -> &Budget {
@@ -182,7 +193,7 @@ impl Writer {
             } else {
                 round.release.get_or_insert(now + hold);
             }
-            self.inbox().in_work = None;
+            self.finish();
         }
     }
 
@@ -192,6 +203,18 @@ impl Writer {
         std::mem::swap(deliveries, &mut inbox.deliveries);
         std::mem::swap(due, &mut inbox.due);
         inbox.in_work = inbox.since.take();
+    }
+
+    /// Notes that all entries taken were written, and logs a large lag.
+    fn finish(&self) {
+        let lag = self.inbox().in_work.take().map_or(Duration::ZERO, |since| since.elapsed());
+        if lag >= LATE && self.late.is_due() {
+            tracing::warn!(
+                lag_ms = lag.as_millis(),
+                "messages waited for this gateway's CPU and arrive late; nothing is lost, and publishing pauses until \
+                 the gateway has caught up (gateway_relay_paused_seconds_total); give it more CPU, or add a gateway"
+            );
+        }
     }
 
     /// Writes the outboxes that the hold has kept back.
@@ -261,6 +284,6 @@ impl Writer {
         for Delivery { to, frame, offset, .. } in deliveries {
             self.budget.add(to.queue(&frame, offset, &mut due));
         }
-        self.inbox().in_work = None;
+        self.finish();
     }
 }

@@ -12,7 +12,7 @@ use crate::control;
 use crate::event::Event;
 use crate::event::{Cause, Change};
 use crate::metrics::Metrics;
-use crate::outbox::writer::Writers;
+use crate::outbox::writer::{LATE, Writers};
 use crate::pocketbase::{PocketBase, PocketBaseError, version};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -20,12 +20,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Lag of the writers at which publishing pauses.
-const LAG_MAX: Duration = Duration::from_millis(500);
-/// Pause between two looks at the lag.
+/// Pause between two looks at the writers' lag.
 const LAG_PAUSE: Duration = Duration::from_millis(5);
-/// Time without a pause after which the next pause is logged again.
-const CALM: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 enum RelayError {
@@ -53,8 +49,6 @@ pub(super) struct Driver {
     pub has_published: bool,
     /// The last logged difference of versions.
     pub mismatch: Option<String>,
-    /// End of the last pause for the writers.
-    pub last_pause: Option<Instant>,
 }
 
 impl Driver {
@@ -169,24 +163,14 @@ impl Driver {
 
     /// Waits while the writers are late, so that clients who read without delay are served before more is published.
     /// Meanwhile posted events wait in the intake, and past its limit in PocketBase's outbox.
-    async fn wait_for_writers(&mut self) {
+    async fn wait_for_writers(&self) {
         let began = Instant::now();
-        let lag = self.writers.lag(began);
-        if lag < LAG_MAX {
+        if self.writers.lag(began) < LATE {
             return;
         }
-        if self.last_pause.is_none_or(|last| began - last >= CALM) {
-            tracing::warn!(
-                lag_ms = lag.as_millis(),
-                "this gateway delivers more slowly than PocketBase commits: publishing pauses until all clients are \
-                 served; nothing is lost, and messages come late; more CPU or another gateway helps \
-                 (gateway_relay_paused_seconds_total)"
-            );
-        }
-        while self.writers.lag(Instant::now()) >= LAG_MAX {
+        while self.writers.lag(Instant::now()) >= LATE {
             tokio::time::sleep(LAG_PAUSE).await;
         }
-        self.last_pause = Some(Instant::now());
         self.metrics.relay_paused_seconds.inc_by(began.elapsed().as_secs_f64());
     }
 
