@@ -187,6 +187,26 @@ async function withoutWebSockets() {
   return `http://127.0.0.1:${proxy.address().port}`;
 }
 
+test("messages of an author who has to be read first stay in order, also if a later read is answered first", async () => {
+  const adapter = await device(boris);
+  const { seen, end } = await watch(adapter, room.id);
+  let reads = 0;
+  adapter.pocketbase.beforeSend = async (url, options) => {
+    if (url.includes("/api/collections/users/records") && ++reads === 1)
+      await new Promise((go) => setTimeout(go, 1000));
+    return { url, options };
+  };
+  const author = await stage.user("olga");
+  await anna.adapter.inviteToRoom(room.id, author.id);
+  const texts = [1, 2, 3].map((n) => `by a new author ${n}`);
+  for (const text of texts) await author.adapter.sendMessage(room.id, text);
+  const sent = () => contents(seen.seen).filter((content) => texts.includes(content));
+  await until(() => sent().length === texts.length, "the messages", DEADLINE);
+  assert.deepEqual(sent(), texts);
+  assert.ok(reads > 0, "the author was read");
+  end();
+});
+
 describe("a network without WebSockets", () => {
   test("the gateway is reached by a stream, with all of its functions", async () => {
     const config = { gatewayUrl: await withoutWebSockets(), transport: "auto" };

@@ -10,6 +10,7 @@ import type { Outbox } from "./outbox.js";
 import { text, type People } from "./people.js";
 import type { RoomList } from "./room-list.js";
 import { RoomView, type Viewer } from "./room-view.js";
+import { Sequence } from "./sequence.js";
 import { NOTIFICATION_PARTS, toNotification } from "./social.js";
 
 /** PocketBase's realtime topics in place of a channel of the gateway. */
@@ -147,6 +148,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
 
     subscribeToUser(handlers) {
       const channel = `user:${context.me()}`;
+      const notifications = new Sequence();
       // An event has no names and no message, so the notification is read; the bare event is better than nothing.
       const withNames = async (record: RecordModel) => {
         const read = context.call(undefined, (request) =>
@@ -170,7 +172,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
               });
             }
             if (action === "delete") return;
-            if (collection === "notifications") void withNames(record);
+            if (collection === "notifications") notifications.run(() => withNames(record));
             if (collection === "room_keys") {
               const version = Number(record.key_version);
               handlers.onRoomKey?.({ roomId: text(record.room), encryptedKey: text(record.encrypted_key), version });

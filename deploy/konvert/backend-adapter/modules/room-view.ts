@@ -7,6 +7,7 @@ import type { ChannelHandlers, RecordEvent } from "../realtime.js";
 import { date, present } from "./context.js";
 import type { MessageReader } from "./messages.js";
 import { text, type People } from "./people.js";
+import { Sequence } from "./sequence.js";
 
 /** Maximum number of messages in memory; a reaction to an older message reads the message again. */
 const KEPT = 2000;
@@ -22,6 +23,8 @@ export class RoomView {
   end: () => void = () => {};
   private messages = new Map<string, Message>();
   private readonly reading = new Map<string, Promise<void>>();
+  /** Events of messages and reactions, in order. */
+  private readonly arrivals = new Sequence();
   /** Ids of deleted messages, since a delayed event must not restore a message. */
   private gone = new Set<string>();
 
@@ -83,8 +86,8 @@ export class RoomView {
   event({ action, collection, record }: RecordEvent): void {
     if (collection === "messages") {
       if (action === "delete") this.drop(record.id);
-      else void this.message(record);
-    } else if (collection === "reactions") this.reaction(action, record);
+      else this.arrivals.run(() => this.message(record));
+    } else if (collection === "reactions") this.arrivals.run(() => this.reaction(action, record));
     else if (collection === "room_members") {
       this.tell((handlers) =>
         handlers.onMember?.(
@@ -106,10 +109,15 @@ export class RoomView {
     } else if (collection === "pins") this.tell((handlers) => handlers.onPins?.());
   }
 
-  /** Reads an uncached author first. Meanwhile, later events of the same message take precedence. */
-  private async message(record: RecordModel): Promise<void> {
+  /** Reads an uncached author first. Meanwhile, later messages wait. */
+  private message(record: RecordModel): void | Promise<void> {
     const author = text(record.author);
-    if (author && !this.people.cached(author)) await this.people.many([author]).catch(() => {}); // shown without a name
+    if (!author || this.people.cached(author)) return this.arrive(record);
+    const read = this.people.many([author]).catch(() => {}); // shown without a name
+    return read.then(() => this.arrive(record));
+  }
+
+  private arrive(record: RecordModel): void {
     if (this.gone.has(record.id)) return;
     const known = this.messages.get(record.id);
     if (known?.updated_at && known.updated_at > (date(record.updated) ?? "")) return;

@@ -1,0 +1,18 @@
+// Events in their order, although some need a request first.
+
+/** Runs tasks one after the other: at once while none is running, otherwise after the tasks before. */
+export class Sequence {
+  private running: Promise<void> | null = null;
+
+  /** A failed task does not hold up the next; it reports its failure itself. */
+  run(task: () => void | Promise<void>): void {
+    const done = this.running ? this.running.then(task) : task();
+    if (!done) return;
+    const settled: Promise<void> = done
+      .catch(() => {})
+      .then(() => {
+        if (this.running === settled) this.running = null;
+      });
+    this.running = settled;
+  }
+}
