@@ -25,6 +25,8 @@ interface Props {
 const NOBODY: ReadonlySet<string> = new Set();
 const NEAR_END = 80;
 const NEAR_BEGIN = 600;
+/** Time in which the list finds its position after earlier messages were put before it. */
+const SETTLE_MS = 100;
 
 export function Timeline({ room, target, readUntil, onSeen }: Props) {
   const { t } = useTranslation();
@@ -79,12 +81,18 @@ export function Timeline({ room, target, readUntil, onSeen }: Props) {
     if (handle.scrollOffset < NEAR_BEGIN && more && !loading) void loadOlder(room.id);
   }
 
-  // A short list cannot be scrolled, so nothing would ask for more.
+  // A short list cannot be scrolled, and a list that stays at its beginning is not scrolled: nothing would ask for more.
   useEffect(() => {
-    const handle = list.current;
-    if (more && !loading && !failed && handle && rows.length && handle.scrollSize <= handle.viewportSize) {
-      void loadOlder(room.id);
-    }
+    if (!more || loading || failed || !rows.length) return;
+    const ask = () => {
+      const handle = list.current;
+      if (!handle) return;
+      const isShort = handle.scrollSize <= handle.viewportSize;
+      if (isShort || (!atEnd.current && handle.scrollOffset < NEAR_BEGIN)) void loadOlder(room.id);
+    };
+    // The list first returns to the position that it had before earlier messages came.
+    const timer = setTimeout(ask, SETTLE_MS);
+    return () => clearTimeout(timer);
   }, [rows, more, loading, failed, room.id]);
 
   /** Arrow keys move from message to message; Home and End go to the first and last that are loaded. */
