@@ -31,7 +31,8 @@
 //! history; the newest state alone; or, in [`updates`], what each subscriber may view of all records of a collection.
 //!
 //! Dependencies point one way: server → socket → session → hub → broker, control → revocation → hub, relay → broker.
-//! The relay encodes its messages to the gateways with [`control::message`]. The broker calls back only through
+//! The relay encodes its messages to the gateways with [`control::message`], and pauses while the [`outbox::writer`]s
+//! are late. The broker calls back only through
 //! [`broker::Sink`], which the hub implements, and the hub only through [`hub::Watcher`], which `control` implements,
 //! and [`hub::Mailbox`], which `inboxes` implements.
 //! [`protocol`], [`metrics`] and [`config`] use no other module; [`refusals`] uses `limits`; [`limits`] uses `config`,
