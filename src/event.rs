@@ -53,6 +53,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether the event may have changed who may view a record.
+    pub fn changes_access(&self) -> bool {
+        self.access.is_some()
+    }
+
     /// Hash that distinguishes events with the same number, as after a restore from a backup; never 0.
     pub fn fingerprint(&self) -> u64 {
         let parts = [Some(&self.data), self.access.as_ref(), self.updates.as_ref()];

@@ -87,6 +87,7 @@ impl Relay {
             pocketbase,
             broker,
             writers,
+            urgent: posted.urgent(),
             incomplete: IncompleteEvents::new(metrics.clone()),
             metrics: metrics.clone(),
             failure: Arc::clone(&failure),

@@ -16,6 +16,7 @@ use crate::outbox::writer::{LATE, Writers};
 use crate::pocketbase::{PocketBase, PocketBaseError, version};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -38,6 +39,8 @@ pub(super) struct Driver {
     pub broker: Arc<dyn Broker>,
     /// Writers of this gateway's clients.
     pub writers: Arc<Writers>,
+    /// See [`Posted::urgent`].
+    pub urgent: Arc<AtomicBool>,
     pub metrics: Metrics,
     pub incomplete: IncompleteEvents,
     pub failure: Arc<Mutex<Option<String>>>,
@@ -90,6 +93,7 @@ impl Driver {
                 let alone = self.hook_monitor.is_failing() || self.has_published;
                 schedule.end_read(alone, Instant::now());
             }
+            posted.settle();
             self.processed.send_modify(|processed| *processed += batches);
             match result {
                 Ok(()) => {
@@ -139,7 +143,9 @@ impl Driver {
                 Input::Page(page)
             }
             Action::Publish(run) => {
-                self.wait_for_writers().await;
+                if !run.iter().any(Event::changes_access) {
+                    self.wait_for_writers().await;
+                }
                 let (deleted, incomplete) = (deleted(&run), incomplete::of(&run));
                 let timer = self.metrics.publish_seconds.start_timer();
                 let published = self.broker.publish(&entries(run)).await;
@@ -162,13 +168,15 @@ impl Driver {
     }
 
     /// Waits while the writers are late, so that clients who read without delay are served before more is published.
-    /// Meanwhile posted events wait in the intake, and past its limit in PocketBase's outbox.
+    /// Meanwhile posted events wait in the intake, and past its limit in PocketBase's outbox. Access changes wait for no
+    /// writer, and neither do events before an access change.
     async fn wait_for_writers(&self) {
         let began = Instant::now();
-        if self.writers.lag(began) < LATE {
+        let waits = || self.writers.lag(Instant::now()) >= LATE && !self.urgent.load(Ordering::Acquire);
+        if !waits() {
             return;
         }
-        while self.writers.lag(Instant::now()) >= LATE {
+        while waits() {
             tokio::time::sleep(LAG_PAUSE).await;
         }
         self.metrics.relay_paused_seconds.inc_by(began.elapsed().as_secs_f64());

@@ -41,6 +41,7 @@ impl Relaying {
             pocketbase,
             broker: Arc::clone(&broker),
             writers: Arc::new(Writers::idle(&writer)),
+            urgent: Arc::default(),
             incomplete: IncompleteEvents::new(metrics.clone()),
             metrics,
             failure: Arc::default(),
@@ -124,6 +125,30 @@ async fn publishing_pauses_while_the_writers_are_late() {
     assert_eq!(relaying.history().await.0, ["1", "2"]);
     let paused = relaying.driver.metrics.relay_paused_seconds.get();
     assert!((1.9..2.1).contains(&paused), "{paused}");
+}
+
+/// A revocation takes effect within a second, however late the writers are.
+#[tokio::test(start_paused = true)]
+async fn access_changes_and_the_events_before_them_wait_for_no_writer() {
+    let mut relaying = Relaying::following().await;
+    let delivery = Delivery { to: Arc::new(Nobody), frame: Frame::encoded(b"{}"), offset: 1, at: 0 };
+    relaying.writer.hand(delivery);
+    tokio::time::sleep(LATE).await;
+    let access = r#"{"n":1},"access":[{"cause":"rules"}]"#;
+    relaying.post(&row(1, access)).await.unwrap();
+    assert_eq!(relaying.history().await.0.len(), 1);
+
+    let (broker, processed) = (Arc::clone(&relaying.broker), relaying.processed.clone());
+    let (intake, posted) = intake::queue();
+    relaying.driver.urgent = posted.urgent();
+    let _driver = AbortOnDropHandle::new(tokio::spawn(relaying.driver.run(posted, Duration::from_secs(3600))));
+    assert!(intake.offer(page(&row(2, "2")), 1));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(*processed.borrow(), 0, "waits for the writer");
+    assert!(intake.offer(page(&row(3, access)), 1));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(*processed.borrow(), 2);
+    assert_eq!(broker.history(ROOM, HistoryQuery::after(0)).await.unwrap().publications.len(), 3);
 }
 
 struct Nobody;

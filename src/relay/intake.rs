@@ -1,8 +1,9 @@
 //! Queue of batches posted by the hooks, bounded in number and bytes. Batches past the bounds are dropped: the relay
 //! reads the events from PocketBase's outbox.
 
-use crate::event::Events;
+use crate::event::{Event, Events};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Maximum number of queued batches.
@@ -18,10 +19,15 @@ pub struct Intake {
     batches: mpsc::Sender<Batch>,
     /// Free bytes.
     room: Arc<Semaphore>,
+    urgent: Arc<AtomicBool>,
 }
 
 /// Consumer's end.
-pub struct Posted(mpsc::Receiver<Batch>);
+pub struct Posted {
+    batches: mpsc::Receiver<Batch>,
+    /// See [`Posted::urgent`].
+    urgent: Arc<AtomicBool>,
+}
 
 struct Batch {
     events: Events,
@@ -30,12 +36,17 @@ struct Batch {
 
 pub fn queue() -> (Intake, Posted) {
     let (batches, posted) = mpsc::channel(BATCHES);
-    (Intake { batches, room: Arc::new(Semaphore::new(BYTES)) }, Posted(posted))
+    let urgent = Arc::<AtomicBool>::default();
+    let intake = Intake { batches, room: Arc::new(Semaphore::new(BYTES)), urgent: Arc::clone(&urgent) };
+    (intake, Posted { batches: posted, urgent })
 }
 
 impl Intake {
     /// Queues a batch from a body of `bytes` bytes. Returns false for a full queue.
     pub fn offer(&self, events: Events, bytes: usize) -> bool {
+        if events.events.iter().any(Event::changes_access) {
+            self.urgent.store(true, Ordering::Release);
+        }
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok();
         room.is_some_and(|room| self.batches.try_send(Batch { events, _room: room }).is_ok())
@@ -47,10 +58,10 @@ impl Posted {
     /// taken. Batches of another run are dropped; the relay reads the events from the outbox. `None` after the drop of
     /// the last [`Intake`]. Safe to cancel.
     pub async fn next(&mut self) -> Option<(Events, u64)> {
-        let Batch { events: mut first, .. } = self.0.recv().await?;
+        let Batch { events: mut first, .. } = self.batches.recv().await?;
         let mut count = 1;
         while count <= JOINED {
-            let Ok(Batch { events: more, .. }) = self.0.try_recv() else { break };
+            let Ok(Batch { events: more, .. }) = self.batches.try_recv() else { break };
             count += 1;
             if more.boot == first.boot {
                 first.events.extend(more.events);
@@ -59,6 +70,18 @@ impl Posted {
         first.events.sort_by_key(|event| event.seq);
         first.events.dedup_by_key(|event| event.seq);
         Some((first, count))
+    }
+
+    /// True from the offer of an access change, also of a dropped one, until the queue is empty.
+    pub fn urgent(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.urgent)
+    }
+
+    /// Notes that all events read so far are published. An access change that is still queued is found in its run.
+    pub fn settle(&self) {
+        if self.batches.is_empty() {
+            self.urgent.store(false, Ordering::Release);
+        }
     }
 }
 
