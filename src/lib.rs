@@ -15,7 +15,7 @@
 //! counts: `session/limits.rs` about a user's commands, reads, signals, subscriptions and connections, and
 //! `server/admission.rs` about the sockets of an address. `server/gateway.rs` builds all parts, and chooses the broker.
 //! [`shutdown`] ends the process gracefully, and [`tasks`] says how parts start their background tasks, and which
-//! panics end the process. `backoff` grows the pauses between retries within bounds that each caller chooses.
+//! panics end the process. `log_lines` limits the lines of the log. `backoff` grows the pauses between retries within bounds that each caller chooses.
 //!
 //! The path of an access change: an [`event`] carries the change, whose cause (`event/cause.rs`) decides the code and
 //! reason for clients; [`protocol::codes`] lists all codes. The relay publishes the change on the gateways' own
@@ -32,9 +32,8 @@
 //!
 //! Dependencies point one way: server → socket → session → hub → broker, control → revocation → hub, relay → broker.
 //! The relay encodes its messages to the gateways with [`control::message`], and pauses while the [`outbox::writer`]s
-//! are late. The broker calls back only through
-//! [`broker::Sink`], which the hub implements, and the hub only through [`hub::Watcher`], which `control` implements,
-//! and [`hub::Mailbox`], which `inboxes` implements.
+//! are late. The broker calls back only through [`broker::Sink`], implemented by the hub, and the hub only through
+//! [`hub::Watcher`], implemented by `control`, and [`hub::Mailbox`], implemented by `inboxes`.
 //! [`protocol`], [`metrics`] and [`config`] use no other module; [`refusals`] uses `limits`; [`limits`] uses `config`,
 //! `tasks`, and two types of `outbox` and `protocol`.
 
@@ -57,6 +56,7 @@ pub mod hub;
 pub mod inboxes;
 pub mod init;
 pub mod limits;
+mod log_lines;
 pub mod members;
 pub mod metrics;
 pub mod outbox;

@@ -14,7 +14,6 @@
 mod budget;
 mod queue;
 mod send_buffer;
-mod warning;
 mod wire;
 pub mod writer;
 

@@ -87,7 +87,7 @@ impl Relay {
             pocketbase,
             broker,
             writers,
-            urgent: posted.urgent(),
+            urgency: posted.urgency(),
             incomplete: IncompleteEvents::new(metrics.clone()),
             metrics: metrics.clone(),
             failure: Arc::clone(&failure),

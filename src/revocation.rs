@@ -13,7 +13,7 @@ use crate::connection::{Connection, Connections};
 use crate::event::{Cause, Change};
 use crate::hub::Hub;
 use crate::hub::suspension::{Revoked, Subscription};
-use crate::limits::lines::limited;
+use crate::log_lines::limited;
 use crate::metrics::Metrics;
 use crate::pocketbase::AccountId;
 use crate::pocketbase::batch::Asker;

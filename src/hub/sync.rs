@@ -11,7 +11,7 @@ use super::{Hub, Watched};
 use crate::backoff::Backoff;
 use crate::broker::{BrokerError, History, HistoryQuery};
 use crate::channel;
-use crate::limits::lines::limited;
+use crate::log_lines::limited;
 use crate::protocol::codes;
 use crate::tasks::{self, Task};
 use futures_util::StreamExt;

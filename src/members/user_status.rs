@@ -13,7 +13,7 @@ use crate::broker::BrokerError;
 use crate::broker::status_store::{Choice, End, Lease, Mode, StatusStore, UserStatus};
 use crate::config::Config;
 use crate::connection::{Connection, Connections};
-use crate::limits::lines::limited;
+use crate::log_lines::limited;
 use crate::metrics::Metrics;
 use crate::tasks::{self, Task};
 use parking_lot::{Mutex, MutexGuard};

@@ -1,7 +1,8 @@
 //! Shared limit of the bytes queued for all clients.
 
-use super::warning::Warning;
+use crate::log_lines::Lines;
 use prometheus::IntGauge;
+use std::sync::LazyLock;
 
 /// Limit of the bytes in all queues of the process. Clones share the counter.
 #[derive(Clone)]
@@ -9,13 +10,12 @@ pub struct Budget {
     limit: i64,
     /// Counter of the held bytes, a single atomic integer, and at the same time the metric.
     held: IntGauge,
-    used_up: Warning,
 }
 
 impl Budget {
     /// `limit` in bytes; `held`: bytes held now, initially 0.
     pub fn new(limit: usize, held: IntGauge) -> Self {
-        Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), held, used_up: Warning::default() }
+        Self { limit: i64::try_from(limit).unwrap_or(i64::MAX), held }
     }
 
     pub fn is_used_up(&self) -> bool {
@@ -24,7 +24,9 @@ impl Budget {
 
     /// Logs that a client is disconnected because the budget is used up.
     pub fn warn(&self) {
-        if self.used_up.is_due() {
+        static LINES: LazyLock<Lines> =
+            LazyLock::new(|| Lines::of_state("disconnections because of max_total_queue_size"));
+        if LINES.passes() {
             tracing::warn!(
                 limit = self.limit,
                 "the unsent frames of all clients together have reached max_total_queue_size: clients that read too \

@@ -8,22 +8,22 @@
 //! write leave together at the end of the hold, so that a busy channel costs fewer calls. The first frame after a pause
 //! leaves at once.
 //!
-//! A writer that is behind pushes publications in portions of [`PORTION`] bytes, and writes between them. So the queue
-//! of a client that reads without delay stays short, and the client is not disconnected as slow while the gateway is.
-//! The publications wait in the writer's inbox meanwhile, one frame for all subscribers, and the relay pauses while a
+//! A writer that is behind pushes publications in portions of [`PORTION`] bytes, with a write of all outboxes after each
+//! portion. So a client that reads without delay has a short queue, and a slow gateway does not disconnect the client as
+//! slow. The next publications wait in the writer's inbox, one frame for all subscribers, and the relay pauses while a
 //! writer is late ([`Writers::lag`]).
 
 use super::SHARE;
 use super::budget::Budget;
 use super::queue::FRAME_OVERHEAD;
-use super::warning::Warning;
+use crate::log_lines::Lines;
 use crate::metrics::age;
 use crate::protocol::frame::Frame;
 use crate::tasks::{self, Task};
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::Histogram;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -34,8 +34,8 @@ use tokio_util::task::AbortOnDropHandle;
 /// Writes before the task yields to other tasks of the thread: a fraction of a millisecond.
 const TURN: usize = 32;
 
-/// Bytes of publications, all channels together, that are pushed between two writes of an outbox. With a hold's frames
-/// before it, a portion fits into [`SHARE`].
+/// Bytes of publications, of all channels together, between two writes of an outbox. A portion after the frames of a
+/// hold fits into [`SHARE`].
 const PORTION: usize = SHARE / 2;
 
 /// Lag from which on a writer counts as late.
@@ -56,9 +56,8 @@ pub trait Recipients: Send + Sync {
 }
 
 pub struct Writer {
-    /// Shared by all writers, as is `late`.
+    /// Shared by all writers.
     budget: Budget,
-    late: Warning,
     // Held for a push or a swap.
     inbox: Mutex<Inbox>,
     arrived: Notify,
@@ -71,7 +70,7 @@ struct Inbox {
     due: Vec<Arc<dyn WriteTarget>>,
     /// Time of the first entry.
     since: Option<Instant>,
-    /// The same, of the entries that the writer is working on.
+    /// Time of the first entry that the writer is working on.
     in_work: Option<Instant>,
 }
 
@@ -96,9 +95,7 @@ impl Writers {
     /// Starts one writer per thread of the runtime. `latency`: seconds from a publication's outbox row to the sockets.
     pub fn start(hold: Duration, budget: &Budget, latency: &Histogram) -> Self {
         let threads = Handle::current().metrics().num_workers();
-        let late = Warning::default();
-        let new = |_| Arc::new(Writer { late: late.clone(), ..Writer::new(budget.clone()) });
-        let writers: Vec<Arc<Writer>> = (0..threads).map(new).collect();
+        let writers: Vec<Arc<Writer>> = (0..threads).map(|_| Writer::idle(budget.clone())).collect();
         let run = |writer: &Arc<Writer>| tasks::spawn(Task::Writer, Arc::clone(writer).run(hold, latency.clone()));
         Self { _tasks: writers.iter().map(run).collect(), writers, next: AtomicUsize::new(0) }
     }
@@ -109,8 +106,8 @@ impl Writers {
         Arc::clone(&self.writers[next % self.writers.len()])
     }
 
-    /// Age of the oldest frame that has not been offered to its socket yet. Frames for full sockets, and the hold, do
-    /// not count: slow clients make no writer late.
+    /// Age of the oldest frame without an attempt to write. Frames for full sockets, and the hold, do not count: slow
+    /// clients make no writer late.
     pub fn lag(&self, now: Instant) -> Duration {
         let oldest = self.writers.iter().filter_map(|writer| writer.oldest()).min();
         oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest))
@@ -126,11 +123,7 @@ impl Writers {
 impl Writer {
     /// A writer without a task.
     pub fn idle(budget: Budget) -> Arc<Self> {
-        Arc::new(Self::new(budget))
-    }
-
-    fn new(budget: Budget) -> Self {
-        Self { budget, late: Warning::default(), inbox: Mutex::default(), arrived: Notify::new() }
+        Arc::new(Self { budget, inbox: Mutex::default(), arrived: Notify::new() })
     }
 
     pub fn budget(&self) -> &Budget {
@@ -178,12 +171,13 @@ impl Writer {
             self.take(&mut deliveries, &mut round.due);
             times.extend(deliveries.iter().map(|delivery| delivery.at).filter(|at| *at > 0));
             for Delivery { to, frame, offset, .. } in deliveries.drain(..) {
-                if round.is_full(&frame) {
+                let cost = frame.len() + FRAME_OVERHEAD;
+                if round.pushed > 0 && round.pushed + cost > PORTION {
                     let now = Instant::now();
                     self.write(&mut round.due, None, now, &mut Vec::new()).await;
                     self.write_held(&mut round, now).await;
                 }
-                round.pushed += frame.len() + FRAME_OVERHEAD;
+                round.pushed += cost;
                 self.budget.add(to.queue(&frame, offset, &mut round.due));
             }
             self.write(&mut round.due, now.checked_sub(hold), now, &mut round.held).await;
@@ -205,10 +199,11 @@ impl Writer {
         inbox.in_work = inbox.since.take();
     }
 
-    /// Notes that all entries taken were written, and logs a large lag.
+    /// Ends the work on the entries of [`Writer::take`], and logs a large lag.
     fn finish(&self) {
+        static LINES: LazyLock<Lines> = LazyLock::new(|| Lines::of_state("late deliveries"));
         let lag = self.inbox().in_work.take().map_or(Duration::ZERO, |since| since.elapsed());
-        if lag >= LATE && self.late.is_due() {
+        if lag >= LATE && LINES.passes() {
             tracing::warn!(
                 lag_ms = lag.as_millis(),
                 "messages waited for this gateway's CPU and arrive late; nothing is lost, and publishing pauses until \
@@ -266,13 +261,6 @@ struct Round {
     release: Option<Instant>,
     /// Bytes of publications pushed since all outboxes were written.
     pushed: usize,
-}
-
-impl Round {
-    /// Whether this frame has to wait for a write of all outboxes.
-    fn is_full(&self, frame: &Frame) -> bool {
-        self.pushed > 0 && self.pushed + frame.len() + FRAME_OVERHEAD > PORTION
-    }
 }
 
 #[cfg(test)]

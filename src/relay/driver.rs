@@ -2,7 +2,7 @@
 
 use super::hook_monitor::HookMonitor;
 use super::incomplete::{self, IncompleteEvents};
-use super::intake::Posted;
+use super::intake::{Posted, Urgency};
 use super::lag;
 use super::machine::{Action, Input, Machine, Note};
 use super::schedule::ReadSchedule;
@@ -16,7 +16,6 @@ use crate::outbox::writer::{LATE, Writers};
 use crate::pocketbase::{PocketBase, PocketBaseError, version};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -39,8 +38,7 @@ pub(super) struct Driver {
     pub broker: Arc<dyn Broker>,
     /// Writers of this gateway's clients.
     pub writers: Arc<Writers>,
-    /// See [`Posted::urgent`].
-    pub urgent: Arc<AtomicBool>,
+    pub urgency: Arc<Urgency>,
     pub metrics: Metrics,
     pub incomplete: IncompleteEvents,
     pub failure: Arc<Mutex<Option<String>>>,
@@ -93,7 +91,7 @@ impl Driver {
                 let alone = self.hook_monitor.is_failing() || self.has_published;
                 schedule.end_read(alone, Instant::now());
             }
-            posted.settle();
+            posted.settle(!is_posted && result.is_ok());
             self.processed.send_modify(|processed| *processed += batches);
             match result {
                 Ok(()) => {
@@ -172,7 +170,7 @@ impl Driver {
     /// writer, and neither do events before an access change.
     async fn wait_for_writers(&self) {
         let began = Instant::now();
-        let waits = || self.writers.lag(Instant::now()) >= LATE && !self.urgent.load(Ordering::Acquire);
+        let waits = || self.writers.lag(Instant::now()) >= LATE && !self.urgency.is_urgent();
         if !waits() {
             return;
         }

@@ -41,7 +41,7 @@ impl Relaying {
             pocketbase,
             broker: Arc::clone(&broker),
             writers: Arc::new(Writers::idle(&writer)),
-            urgent: Arc::default(),
+            urgency: Arc::default(),
             incomplete: IncompleteEvents::new(metrics.clone()),
             metrics,
             failure: Arc::default(),
@@ -140,7 +140,7 @@ async fn access_changes_and_the_events_before_them_wait_for_no_writer() {
 
     let (broker, processed) = (Arc::clone(&relaying.broker), relaying.processed.clone());
     let (intake, posted) = intake::queue();
-    relaying.driver.urgent = posted.urgent();
+    relaying.driver.urgency = posted.urgency();
     let _driver = AbortOnDropHandle::new(tokio::spawn(relaying.driver.run(posted, Duration::from_secs(3600))));
     assert!(intake.offer(page(&row(2, "2")), 1));
     tokio::time::sleep(Duration::from_secs(5)).await;

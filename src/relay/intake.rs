@@ -3,7 +3,7 @@
 
 use crate::event::{Event, Events};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Maximum number of queued batches.
@@ -19,14 +19,28 @@ pub struct Intake {
     batches: mpsc::Sender<Batch>,
     /// Free bytes.
     room: Arc<Semaphore>,
-    urgent: Arc<AtomicBool>,
+    urgency: Arc<Urgency>,
 }
 
 /// Consumer's end.
 pub struct Posted {
     batches: mpsc::Receiver<Batch>,
-    /// See [`Posted::urgent`].
-    urgent: Arc<AtomicBool>,
+    urgency: Arc<Urgency>,
+}
+
+/// Access changes that were posted and are not published yet: publishing them waits for no writer.
+#[derive(Default)]
+pub struct Urgency {
+    /// True from the offer of an access change until [`Posted::settle`].
+    is_urgent: AtomicBool,
+    /// True if an access change was dropped: it is in the outbox alone.
+    has_dropped: AtomicBool,
+}
+
+impl Urgency {
+    pub fn is_urgent(&self) -> bool {
+        self.is_urgent.load(Relaxed)
+    }
 }
 
 struct Batch {
@@ -36,20 +50,25 @@ struct Batch {
 
 pub fn queue() -> (Intake, Posted) {
     let (batches, posted) = mpsc::channel(BATCHES);
-    let urgent = Arc::<AtomicBool>::default();
-    let intake = Intake { batches, room: Arc::new(Semaphore::new(BYTES)), urgent: Arc::clone(&urgent) };
-    (intake, Posted { batches: posted, urgent })
+    let urgency = Arc::<Urgency>::default();
+    let intake = Intake { batches, room: Arc::new(Semaphore::new(BYTES)), urgency: Arc::clone(&urgency) };
+    (intake, Posted { batches: posted, urgency })
 }
 
 impl Intake {
     /// Queues a batch from a body of `bytes` bytes. Returns false for a full queue.
     pub fn offer(&self, events: Events, bytes: usize) -> bool {
-        if events.events.iter().any(Event::changes_access) {
-            self.urgent.store(true, Ordering::Release);
+        let changes_access = events.events.iter().any(Event::changes_access);
+        if changes_access {
+            self.urgency.is_urgent.store(true, Relaxed);
         }
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok();
-        room.is_some_and(|room| self.batches.try_send(Batch { events, _room: room }).is_ok())
+        let is_queued = room.is_some_and(|room| self.batches.try_send(Batch { events, _room: room }).is_ok());
+        if changes_access && !is_queued {
+            self.urgency.has_dropped.store(true, Relaxed);
+        }
+        is_queued
     }
 }
 
@@ -72,15 +91,20 @@ impl Posted {
         Some((first, count))
     }
 
-    /// True from the offer of an access change, also of a dropped one, until the queue is empty.
-    pub fn urgent(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.urgent)
+    pub fn urgency(&self) -> Arc<Urgency> {
+        Arc::clone(&self.urgency)
     }
 
-    /// Notes that all events read so far are published. An access change that is still queued is found in its run.
-    pub fn settle(&self) {
-        if self.batches.is_empty() {
-            self.urgent.store(false, Ordering::Release);
+    /// Notes that the batches taken so far are published, and with `is_read` also all rows of the outbox. An access change
+    /// that arrives meanwhile is found in its own run.
+    pub fn settle(&self, is_read: bool) {
+        // A drop fills the queue, so an empty queue has dropped nothing since the read began.
+        if !self.batches.is_empty() {
+            return;
+        }
+        let has_dropped = self.urgency.has_dropped.fetch_and(!is_read, Relaxed);
+        if is_read || !has_dropped {
+            self.urgency.is_urgent.store(false, Relaxed);
         }
     }
 }
@@ -102,5 +126,27 @@ mod tests {
         assert!((0..BATCHES).all(|_| offered(1)) && !offered(1), "so many batches");
         let joined = posted.next().now_or_never().flatten().map(|(_, count)| count);
         assert_eq!(joined, Some(JOINED + 1));
+    }
+
+    #[test]
+    fn a_dropped_access_change_is_urgent_until_the_outbox_is_read() {
+        let (intake, mut posted) = queue();
+        let urgency = posted.urgency();
+        let change = || {
+            Events::parse(br#"{"boot":"b","events":[{"seq":1,"channels":[],"data":1,"access":[{"cause":"rules"}]}]}"#)
+        };
+        assert!(intake.offer(Events::default(), 1) && !urgency.is_urgent());
+        assert!(intake.offer(change().unwrap(), 1) && urgency.is_urgent());
+        posted.settle(true);
+        assert!(urgency.is_urgent(), "still queued");
+        posted.next().now_or_never().flatten().unwrap();
+        posted.settle(false);
+        assert!(!urgency.is_urgent());
+
+        assert!(!intake.offer(change().unwrap(), BYTES + 1));
+        posted.settle(false);
+        assert!(urgency.is_urgent(), "in the outbox alone");
+        posted.settle(true);
+        assert!(!urgency.is_urgent());
     }
 }

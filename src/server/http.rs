@@ -3,8 +3,8 @@
 use super::admission::{Admission, Caller};
 use super::listener::Listener;
 use super::respond::Outcome;
-use crate::limits::lines::limited;
 use crate::limits::pending::Wait;
+use crate::log_lines::limited;
 use crate::stream::ClientStream;
 use crate::tasks;
 use hyper::Request;

@@ -12,7 +12,7 @@ use super::hooks::{HOOKS, Hooks};
 use super::respond::{Answer, Outcome, Refused, error};
 use super::streams::{HTTP_STREAM, SSE, Streams};
 use crate::config::BasePath;
-use crate::limits::lines::Lines;
+use crate::log_lines::Lines;
 use crate::refusals::{Code, Refusal};
 use crate::session::Services;
 use hyper::body::Incoming;

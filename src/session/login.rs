@@ -3,7 +3,7 @@
 use super::{AuthState, Failure, Session};
 use crate::auth::{AuthError, Verified};
 use crate::connection::Connection;
-use crate::limits::lines::limited;
+use crate::log_lines::limited;
 use crate::protocol::codes;
 use crate::protocol::{ConnectReply, Reply};
 use crate::session::timing::{Clock, Pings};

@@ -5,7 +5,7 @@ use crate::broker::{Broker, BrokerError, PresenceStats};
 use crate::channel::is_well_formed;
 use crate::channel::{CONTROL, Kind};
 use crate::control::message::Order;
-use crate::limits::lines::limited;
+use crate::log_lines::limited;
 use crate::members::user_status::UserStatuses;
 use crate::metrics::Metrics;
 use crate::protocol::{ClientInfo, Payload};

@@ -1,7 +1,7 @@
 //! Queries of a stream to PocketBase, in calls of limited time. Partial answers are kept, and the rest is asked again.
 
 use crate::backoff::Backoff;
-use crate::limits::lines::limited;
+use crate::log_lines::limited;
 use crate::pocketbase::{Page, PocketBaseError, View, Views, Visible};
 use crate::protocol::Payload;
 use crate::updates::source::Source;

@@ -13,7 +13,7 @@ use super::open_checks::OpenChecks;
 use super::queries::{GuardedCollection, Queries};
 use super::shared_publication::SharedPublication;
 use crate::event::{Cause, Change};
-use crate::limits::lines::limited;
+use crate::log_lines::limited;
 use crate::metrics::Metrics;
 use crate::updates::visibility::{Classes, Ids};
 use std::collections::HashMap;

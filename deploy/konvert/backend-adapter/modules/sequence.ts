@@ -4,12 +4,12 @@
 export class Sequence {
   private running: Promise<void> | null = null;
 
-  /** A failed task does not hold up the next; it reports its failure itself. */
+  /** A failed task does not hold up the next. Its error is reported as unhandled, as without a sequence. */
   run(task: () => void | Promise<void>): void {
     const done = this.running ? this.running.then(task) : task();
     if (!done) return;
     const settled: Promise<void> = done
-      .catch(() => {})
+      .catch((error: unknown) => void Promise.reject(error))
       .then(() => {
         if (this.running === settled) this.running = null;
       });

@@ -2,7 +2,7 @@
 
 use super::StreamState;
 use crate::connection::Connection;
-use crate::limits::lines::limited;
+use crate::log_lines::limited;
 use crate::protocol::codes;
 use crate::protocol::codes::UnsubscribeCode;
 use crate::protocol::encode::Push;

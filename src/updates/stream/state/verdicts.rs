@@ -3,7 +3,7 @@
 use super::StreamState;
 use super::checks::class_name;
 use super::subscribers::{SubscribedUser, Suspended};
-use crate::limits::lines::limited;
+use crate::log_lines::limited;
 use crate::pocketbase::View;
 use crate::updates::stream::inputs::InputQueue;
 use crate::updates::stream::loads::{Load, LoadSubject};

@@ -1,4 +1,4 @@
-//! Rate limit for log lines that clients cause: a maximum per period. Further lines are counted and reported in a
+//! Rate limit for log lines that clients or a lasting state cause: a maximum per period. Further lines are counted and reported in a
 //! single line.
 
 use parking_lot::Mutex;
@@ -14,8 +14,8 @@ const FAILURES_PERIOD: Duration = Duration::from_secs(10);
 /// lines per [`FAILURES_PERIOD`] from this call site. `$what` is the subject of the summary line, in the plural.
 macro_rules! limited {
     ($level:ident, $what:literal, $($line:tt)+) => {{
-        static LINES: std::sync::LazyLock<$crate::limits::lines::Lines> =
-            std::sync::LazyLock::new(|| $crate::limits::lines::Lines::of_failures($what));
+        static LINES: std::sync::LazyLock<$crate::log_lines::Lines> =
+            std::sync::LazyLock::new(|| $crate::log_lines::Lines::of_failures($what));
         if LINES.passes() {
             tracing::$level!($($line)+);
         }
@@ -51,6 +51,11 @@ impl Lines {
     /// Lines about warnings and errors, for [`limited`].
     pub fn of_failures(what: &'static str) -> Self {
         Self { warns: true, ..Self::new(what, FAILURES, FAILURES_PERIOD) }
+    }
+
+    /// Warnings about a lasting state: one a minute.
+    pub fn of_state(what: &'static str) -> Self {
+        Self { warns: true, ..Self::new(what, 1, Duration::from_secs(60)) }
     }
 
     /// Whether a line may be written now. If not, the line is counted, and the count is logged at the end of the
