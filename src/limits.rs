@@ -3,8 +3,8 @@
 //! [`bucket`] limits rates, [`places`] the number of things held at once, [`addresses`] the sockets of a network
 //! address, and [`guests`] the connections without a token of a network address. [`pending`] and [`newcomers`] hold
 //! connections before their first request and before their token; a new connection displaces the oldest. [`questions`]
-//! limits questions to PocketBase per user. [`buckets`] and [`replays`] are tables of bounded size; [`seldom`] limits
-//! repeats of a call; [`descriptors`] is the system's limit on open files.
+//! limits questions to PocketBase per user. [`buckets`] and [`replays`] are tables of bounded size; [`descriptors`] is
+//! the system's limit on open files.
 //!
 //! [`crate::server`] and [`crate::session`] consult the limits and answer with the protocol's codes.
 
@@ -18,7 +18,6 @@ pub(crate) mod pending;
 pub(crate) mod places;
 pub(crate) mod questions;
 pub mod replays;
-pub(crate) mod seldom;
 
 use crate::config::Config;
 use crate::log_lines::Lines;

@@ -1,5 +1,5 @@
-//! Rate limit for log lines that clients or a lasting state cause: a maximum per period. Further lines are counted and reported in a
-//! single line.
+//! Rate limits for log lines that clients or a lasting state cause. [`Lines`]: a maximum per period; further lines are
+//! counted and reported in a single line. [`Seldom`]: a line a minute.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -53,11 +53,6 @@ impl Lines {
         Self { warns: true, ..Self::new(what, FAILURES, FAILURES_PERIOD) }
     }
 
-    /// Warnings about a lasting state: one a minute.
-    pub fn of_state(what: &'static str) -> Self {
-        Self { warns: true, ..Self::new(what, 1, Duration::from_secs(60)) }
-    }
-
     /// Whether a line may be written now. If not, the line is counted, and the count is logged at the end of the
     /// period.
     pub fn passes(&self) -> bool {
@@ -95,9 +90,37 @@ impl Lines {
     }
 }
 
+/// Time between two lines of [`Seldom`].
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// A line a minute, without a count.
+#[derive(Default)]
+pub struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    /// Whether the line may be written now.
+    pub fn passes(&self) -> bool {
+        let now = Instant::now();
+        let mut last = self.0.lock();
+        let passes = last.is_none_or(|last| now - last >= PAUSE);
+        if passes {
+            *last = Some(now);
+        }
+        passes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_a_minute() {
+        let seldom = Seldom::default();
+        assert!(seldom.passes() && !seldom.passes());
+        tokio::time::advance(PAUSE).await;
+        assert!(seldom.passes() && !seldom.passes());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn so_many_per_period_and_the_rest_is_counted() {

@@ -1,7 +1,7 @@
 //! Limit of guests (connections without a token) per network address, and the count of open guest connections.
 
 use super::addresses::{AddressPlace, Addresses};
-use super::seldom::Seldom;
+use crate::log_lines::Seldom;
 use prometheus::IntGauge;
 use std::net::IpAddr;
 use std::sync::Arc;

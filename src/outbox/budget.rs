@@ -1,6 +1,6 @@
 //! Shared limit of the bytes queued for all clients.
 
-use crate::log_lines::Lines;
+use crate::log_lines::Seldom;
 use prometheus::IntGauge;
 use std::sync::LazyLock;
 
@@ -24,9 +24,8 @@ impl Budget {
 
     /// Logs that a client is disconnected because the budget is used up.
     pub fn warn(&self) {
-        static LINES: LazyLock<Lines> =
-            LazyLock::new(|| Lines::of_state("disconnections because of max_total_queue_size"));
-        if LINES.passes() {
+        static LOG: LazyLock<Seldom> = LazyLock::new(Seldom::default);
+        if LOG.passes() {
             tracing::warn!(
                 limit = self.limit,
                 "the unsent frames of all clients together have reached max_total_queue_size: clients that read too \

@@ -358,8 +358,8 @@ fn a_budget_that_is_used_up_ends_who_holds_much_and_nobody_else() {
 
 /// A recovery in several frames counts as a single push: frame by frame, the first frames could use the budget up, and
 /// the next would end the connection of a client that reads.
-#[tokio::test]
-async fn a_reply_and_its_pushes_are_queued_together_or_not_at_all() {
+#[test]
+fn a_reply_and_its_pushes_are_queued_together_or_not_at_all() {
     let (hoarder, reader, held) = pair();
     assert!(hoarder.push(frame(100 * 1024)));
     let pushes = || vec![frame(100 * 1024), frame(100 * 1024)];

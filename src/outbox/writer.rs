@@ -16,7 +16,7 @@
 use super::SHARE;
 use super::budget::Budget;
 use super::queue::FRAME_OVERHEAD;
-use crate::log_lines::Lines;
+use crate::log_lines::Seldom;
 use crate::metrics::age;
 use crate::protocol::frame::Frame;
 use crate::tasks::{self, Task};
@@ -201,9 +201,9 @@ impl Writer {
 
     /// Ends the work on the entries of [`Writer::take`], and logs a large lag.
     fn finish(&self) {
-        static LINES: LazyLock<Lines> = LazyLock::new(|| Lines::of_state("late deliveries"));
+        static LOG: LazyLock<Seldom> = LazyLock::new(Seldom::default);
         let lag = self.inbox().in_work.take().map_or(Duration::ZERO, |since| since.elapsed());
-        if lag >= LATE && LINES.passes() {
+        if lag >= LATE && LOG.passes() {
             tracing::warn!(
                 lag_ms = lag.as_millis(),
                 "messages waited for this gateway's CPU and arrive late; nothing is lost, and publishing pauses until \

@@ -3,7 +3,7 @@
 use crate::config::Networks;
 use crate::limits::addresses::{AddressPlace, Addresses};
 use crate::limits::pending::{Pending, Wait};
-use crate::limits::seldom::Seldom;
+use crate::log_lines::Seldom;
 use crate::refusals::{Code, Refusal, Refusals};
 use crate::stream::ClientStream;
 use crate::tasks;

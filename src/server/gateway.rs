@@ -1,4 +1,4 @@
-//! The composition root: builds all parts behind the listeners, holds the guards of their tasks, and stops them.
+//! The composition root: builds the parts behind the listeners, holds the guards of the tasks, and stops the parts.
 
 use super::StartError;
 use super::admin::Admin;
@@ -41,12 +41,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-/// Maximum time that a stop waits for the hooks' events to be published.
+/// Maximum time of a stop for the hooks' events to be published.
 const INTAKE_PATIENCE: Duration = Duration::from_secs(2);
-/// Maximum time that a stop waits, at the end, for the broker to learn of departures.
+/// Maximum time at the end of a stop for the broker to learn of departures.
 const PRESENCE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// All parts behind the listeners, with the guards of their tasks.
+/// The parts behind the listeners, with the guards of the tasks.
 pub struct Gateway {
     pub services: Arc<Services>,
     relay: Relay,
@@ -207,7 +207,7 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
 /// Length of leases without an end: 100 years.
 const NO_END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// The broker that the config chooses. In memory, with the guard of the sweep.
+/// The broker of the config. In memory, with the guard of the sweep.
 async fn broker(config: &Config) -> Result<(Arc<dyn Broker>, Option<AbortOnDropHandle<()>>), StartError> {
     let retention = Retention {
         size: config.history_size,

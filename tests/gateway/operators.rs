@@ -38,7 +38,7 @@ fn doctor(gateway: &Gateway, pocketbase: &PocketBase) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
-/// Uses each kind of stream through a proxy, which must pass each message on at once, and no end that is not there.
+/// Uses streams of both kinds through a proxy, which must pass messages on at once, without an invented end.
 async fn stream_through(port: u16, world: &World, room: &str, users: &[User]) {
     for transport in TRANSPORTS {
         let mut bob = StreamClient::connect_through(port, transport, &users[1].token).await;
@@ -106,7 +106,7 @@ async fn a_restarted_gateway_gets_posts_from_the_first_write_on() {
 async fn a_secret_is_replaced_without_a_refused_request() {
     let mut world = World::start(1, false, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
     let (room, users) = world.room(&["alice", "bob", "eve"]).await;
-    // As described in deploy/operations.md: in each step, one side is restarted with its two secrets.
+    // As described in deploy/operations.md: in every step, a side restarts with two secrets.
     for (i, (is_gateway, secret, second)) in
         [(true, SECRET, NEW_SECRET), (false, NEW_SECRET, SECRET), (true, NEW_SECRET, ""), (false, NEW_SECRET, "")]
             .into_iter()
@@ -261,7 +261,7 @@ async fn metrics_exist_from_the_start_and_an_idle_connection_is_no_refusal() {
     let mut reader = world.subscriber(0, &users[1], &room).await;
     world.pocketbase.write(&room, &users[0], "posted").await;
     reader.message_publication().await;
-    // Closed after PocketBase's connection, since it was opened later.
+    // Closed after PocketBase's connection, which is older.
     let _silent = tokio::net::TcpStream::connect(("127.0.0.1", world.gateway().port)).await.expect("a connection");
     world.gateway().metric_reaches("gateway_sockets_refused_total{reason=\"request_timeout\"}", 1.0).await;
     assert_eq!(world.gateway().metric_sum("gateway_sockets_refused_total").await, 1.0, "the silent one alone");
