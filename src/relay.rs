@@ -68,12 +68,12 @@ impl RelayStart {
 
 impl Relay {
     /// Starts the relay's task, which ends with the last clone of the handle.
-    /// Publishing pauses while one of the `writers` is late.
+    /// Publishing waits while one of the `writers` is late.
     pub fn start(
         config: &Config,
         pocketbase: PocketBase,
         broker: Arc<dyn Broker>,
-        writers: Arc<Writers>,
+        writers: Option<Arc<Writers>>,
         metrics: Metrics,
     ) -> Self {
         let (intake, posted) = intake::queue();

@@ -1,6 +1,5 @@
 use super::queue::FRAME_OVERHEAD;
 use super::*;
-use crate::metrics::Metrics;
 use crate::protocol::frame::Composer;
 use bytes::Bytes;
 use prometheus::IntGauge;
@@ -42,7 +41,7 @@ impl Outbox {
 #[derive(Default)]
 pub struct Paper {
     written: Mutex<Vec<u8>>,
-    calls: Mutex<usize>,
+    pub(super) calls: Mutex<usize>,
     room: Mutex<Option<usize>>,
 }
 
@@ -62,16 +61,16 @@ impl Wire for Paper {
 }
 
 impl Paper {
-    fn full() -> Arc<Self> {
+    pub(super) fn full() -> Arc<Self> {
         Arc::new(Self { room: Mutex::new(Some(0)), ..Self::default() })
     }
 
-    fn make_room(&self, bytes: usize) {
+    pub(super) fn make_room(&self, bytes: usize) {
         *self.room.lock() = Some(bytes);
     }
 
     /// The texts of all complete messages, and true if a partial message follows.
-    fn texts(&self) -> (Vec<String>, bool) {
+    pub(super) fn texts(&self) -> (Vec<String>, bool) {
         let (written, mut texts) = (self.written.lock(), Vec::new());
         let mut rest = &written[..];
         while rest.len() >= 2 {
@@ -89,7 +88,7 @@ impl Paper {
     }
 }
 
-fn text(text: &str) -> Frame {
+pub(super) fn text(text: &str) -> Frame {
     let mut composing = Composer::new(Format::WebSocketJson, text.len());
     composing.out().extend_from_slice(text.as_bytes());
     composing.finish()
@@ -134,89 +133,6 @@ fn what_is_queued_leaves_in_order_and_in_one_go() {
     outbox.uncork();
     assert_eq!(paper.texts(), (vec!["a".into(), "b".into(), "c".into()], false));
     assert_eq!(*paper.calls.lock(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_writer_writes_each_once_and_holds_back_what_follows_at_once() {
-    let papers: Vec<Arc<Paper>> = (0..100).map(|_| Arc::default()).collect();
-    let writers =
-        writer::Writers::start(Duration::from_millis(2), &Budget::unlimited(), &Metrics::new().unwrap().outbox_seconds);
-    let writer = writers.next();
-    let outbox = |paper: &Arc<Paper>| {
-        Outbox::new(1 << 20, Format::WebSocketJson, Arc::clone(paper) as Arc<dyn Wire>, writer.clone())
-    };
-    let outboxes: Vec<_> = papers.iter().map(outbox).collect();
-    let push = |what: &str| outboxes.iter().for_each(|outbox| assert!(outbox.push(text(what))));
-    push("a");
-    push("b");
-    tokio::time::sleep(Duration::from_micros(100)).await;
-    push("c");
-    push("d");
-    tokio::time::sleep(Duration::from_micros(100)).await;
-    let calls = |paper: &Arc<Paper>| *paper.calls.lock();
-    assert!(papers.iter().all(|paper| calls(paper) == 1 && paper.texts().0 == ["a", "b"]));
-    tokio::time::sleep(Duration::from_millis(4)).await;
-    assert!(papers.iter().all(|paper| calls(paper) == 2 && paper.texts().0 == ["a", "b", "c", "d"]));
-}
-
-/// Subscribers without a hub.
-struct All(Vec<Arc<Outbox>>);
-
-impl writer::Recipients for All {
-    fn queue(&self, frame: &Frame, _: u64, due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
-        let pushed = self.0.iter().map(|outbox| {
-            let (bytes, becomes_due) = outbox.push_here(frame);
-            due.extend(becomes_due.then(|| Arc::clone(outbox) as Arc<dyn WriteTarget>));
-            bytes
-        });
-        pushed.sum()
-    }
-}
-
-/// A writer that is far behind pushes in portions: neither the shared budget nor the queue of a client that reads
-/// without delay runs full.
-#[tokio::test(start_paused = true)]
-async fn readers_without_delay_stay_connected_while_the_writer_is_behind() {
-    let papers: Vec<Arc<Paper>> = (0..20).map(|_| Arc::default()).collect();
-    let budget = Budget::new(20 * SHARE, IntGauge::new("held", "for a test").unwrap());
-    let writers = writer::Writers::start(Duration::from_millis(2), &budget, &Metrics::new().unwrap().outbox_seconds);
-    let writer = writers.next();
-    let outbox = |paper: &Arc<Paper>| {
-        Outbox::new(1 << 20, Format::WebSocketJson, Arc::clone(paper) as Arc<dyn Wire>, writer.clone())
-    };
-    let outboxes: Vec<_> = papers.iter().map(outbox).collect();
-    let all: Arc<dyn writer::Recipients> = Arc::new(All(outboxes.clone()));
-    for burst in 0..3 {
-        for message in 0..200 {
-            let frame = text(&format!("{burst}.{message}.{}", "x".repeat(20_000)));
-            writer.hand(writer::Delivery { to: Arc::clone(&all), frame, offset: 1, at: 0 });
-        }
-        tokio::time::sleep(Duration::from_micros(100)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    assert!(outboxes.iter().all(|outbox| outbox.state() == OutboxState::Open));
-    let order: Vec<String> = (0..3).flat_map(|burst| (0..200).map(move |i| format!("{burst}.{i}"))).collect();
-    for paper in &papers {
-        let texts = paper.texts().0;
-        let got: Vec<String> = texts.iter().map(|text| text.rsplit_once('.').unwrap().0.to_owned()).collect();
-        assert_eq!(got, order);
-    }
-    assert_eq!(budget.held(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_lag_counts_frames_that_no_socket_was_offered() {
-    let writer = Writer::idle(Budget::unlimited());
-    let writers = writer::Writers::idle(&writer);
-    let lag = || writers.lag(Instant::now());
-    let to: Arc<dyn writer::Recipients> = Arc::new(All(vec![]));
-    assert_eq!(lag(), Duration::ZERO);
-    writer.hand(writer::Delivery { to: Arc::clone(&to), frame: text("a"), offset: 1, at: 0 });
-    tokio::time::sleep(Duration::from_millis(30)).await;
-    writer.hand(writer::Delivery { to, frame: text("b"), offset: 2, at: 0 });
-    assert_eq!(lag(), Duration::from_millis(30));
-    writer.deliver();
-    assert_eq!(lag(), Duration::ZERO);
 }
 
 #[tokio::test]

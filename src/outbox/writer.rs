@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Writes before the task yields to other tasks of the thread: a fraction of a millisecond.
@@ -37,6 +37,10 @@ const TURN: usize = 32;
 /// Bytes of publications, of all channels together, between two writes of an outbox. A portion after the frames of a
 /// hold fits into [`SHARE`].
 const PORTION: usize = SHARE / 2;
+
+/// Pause after a portion, in which the connections' tasks refill sockets that were full. Clients that read 64 KiB per
+/// millisecond stay connected, whatever arrives at once.
+const PORTION_PAUSE: Duration = Duration::from_millis(1);
 
 /// Lag from which on a writer counts as late.
 pub const LATE: Duration = Duration::from_millis(500);
@@ -174,8 +178,11 @@ impl Writer {
                 let cost = frame.len() + FRAME_OVERHEAD;
                 if round.pushed > 0 && round.pushed + cost > PORTION {
                     let now = Instant::now();
+                    // Replies and pings do not wait for the later portions.
+                    round.due.append(&mut self.inbox().due);
                     self.write(&mut round.due, None, now, &mut Vec::new()).await;
                     self.write_held(&mut round, now).await;
+                    sleep(PORTION_PAUSE).await;
                 }
                 round.pushed += cost;
                 self.budget.add(to.queue(&frame, offset, &mut round.due));
@@ -206,8 +213,8 @@ impl Writer {
         if lag >= LATE && LOG.passes() {
             tracing::warn!(
                 lag_ms = lag.as_millis(),
-                "messages waited for this gateway's CPU and arrive late; nothing is lost, and publishing pauses until \
-                 the gateway has caught up (gateway_relay_paused_seconds_total); give it more CPU, or add a gateway"
+                "messages waited for this gateway's CPU and arrive late; nothing is lost; give the gateway more CPU, or \
+                 add a gateway"
             );
         }
     }
@@ -275,3 +282,7 @@ impl Writer {
         self.finish();
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 /// Pause between two looks at the writers' lag.
 const LAG_PAUSE: Duration = Duration::from_millis(5);
+/// Longest wait for the writers before a publish: rows that are not read yet may hold access changes.
+const LAG_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 enum RelayError {
@@ -36,8 +38,9 @@ pub(super) struct Driver {
     pub machine: Machine,
     pub pocketbase: PocketBase,
     pub broker: Arc<dyn Broker>,
-    /// Writers of this gateway's clients.
-    pub writers: Arc<Writers>,
+    /// Writers of this gateway's clients, for which publishing waits. `None` with Redis, where other gateways would
+    /// publish meanwhile.
+    pub writers: Option<Arc<Writers>>,
     pub urgency: Arc<Urgency>,
     pub metrics: Metrics,
     pub incomplete: IncompleteEvents,
@@ -64,6 +67,9 @@ impl Driver {
                     None => return,
                     Some((events, count)) if broker_down => {
                         self.metrics.count_events("dropped", events.events.len());
+                        if events.events.iter().any(Event::changes_access) {
+                            self.urgency.dropped();
+                        }
                         self.processed.send_modify(|processed| *processed += count);
                         continue;
                     }
@@ -91,12 +97,15 @@ impl Driver {
                 let alone = self.hook_monitor.is_failing() || self.has_published;
                 schedule.end_read(alone, Instant::now());
             }
-            posted.settle(!is_posted && result.is_ok());
             self.processed.send_modify(|processed| *processed += batches);
             match result {
                 Ok(()) => {
                     broker_down = false;
                     schedule.succeed();
+                    posted.settle(!is_posted);
+                    if self.urgency.has_dropped() {
+                        schedule.hurry(Instant::now());
+                    }
                     self.succeed();
                 }
                 Err(error) => {
@@ -165,19 +174,18 @@ impl Driver {
         })
     }
 
-    /// Waits while the writers are late, so that clients who read without delay are served before more is published.
-    /// Meanwhile posted events wait in the intake, and past its limit in PocketBase's outbox. Access changes wait for no
-    /// writer, and neither do events before an access change.
+    /// Waits while the writers are late, at most [`LAG_WAIT`], so that clients are served before more is published.
+    /// Meanwhile posted events wait in the intake, and past its limit in PocketBase's outbox. Posted access changes, and
+    /// the events before them, do not wait.
     async fn wait_for_writers(&self) {
+        let Some(writers) = &self.writers else { return };
         let began = Instant::now();
-        let waits = || self.writers.lag(Instant::now()) >= LATE && !self.urgency.is_urgent();
-        if !waits() {
-            return;
-        }
-        while waits() {
+        let mut now = began;
+        while now - began < LAG_WAIT && writers.lag(now) >= LATE && !self.urgency.is_urgent() {
             tokio::time::sleep(LAG_PAUSE).await;
+            self.metrics.relay_paused_seconds.inc_by(now.elapsed().as_secs_f64());
+            now = Instant::now();
         }
-        self.metrics.relay_paused_seconds.inc_by(began.elapsed().as_secs_f64());
     }
 
     /// Logs a difference between the versions of the hooks and of this gateway, once until the difference changes.

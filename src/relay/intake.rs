@@ -41,6 +41,17 @@ impl Urgency {
     pub fn is_urgent(&self) -> bool {
         self.is_urgent.load(Relaxed)
     }
+
+    /// Notes an access change that is in the outbox alone.
+    pub fn dropped(&self) {
+        self.is_urgent.store(true, Relaxed);
+        self.has_dropped.store(true, Relaxed);
+    }
+
+    /// Whether an access change is in the outbox alone.
+    pub fn has_dropped(&self) -> bool {
+        self.has_dropped.load(Relaxed)
+    }
 }
 
 struct Batch {
@@ -66,7 +77,7 @@ impl Intake {
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok();
         let is_queued = room.is_some_and(|room| self.batches.try_send(Batch { events, _room: room }).is_ok());
         if changes_access && !is_queued {
-            self.urgency.has_dropped.store(true, Relaxed);
+            self.urgency.dropped();
         }
         is_queued
     }

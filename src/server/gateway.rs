@@ -183,7 +183,8 @@ pub async fn build(config: Config) -> Result<Gateway, StartError> {
     tasks.extend(limits.start_sweeps());
     let budget = Budget::new(config.max_total_queue_size, metrics.queued_bytes.clone());
     let writers = Arc::new(Writers::start(config.write_hold.0, &budget, &metrics.outbox_seconds));
-    let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), Arc::clone(&writers), metrics.clone());
+    let paced = config.redis_url.is_none().then(|| Arc::clone(&writers));
+    let relay = Relay::start(&config, pocketbase, Arc::clone(&broker), paced, metrics.clone());
     let relay_start = relay.started();
     let services = Services {
         config,

@@ -154,8 +154,7 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
         const read = context.call(undefined, (request) =>
           context.collection("notifications").getOne(record.id, { ...request, expand: NOTIFICATION_PARTS }),
         );
-        const complete = await read.catch((error: BackendError) => (error.code === "not_found" ? null : record));
-        if (complete) handlers.onNotification?.(toNotification(complete, context.language));
+        return read.catch((error: BackendError) => (error.code === "not_found" ? null : record));
       };
       return (
         realtime?.subscribe(channel, {
@@ -172,7 +171,13 @@ export function realtimeModule({ context, people, reader, outbox, views, list }:
               });
             }
             if (action === "delete") return;
-            if (collection === "notifications") notifications.run(() => withNames(record));
+            if (collection === "notifications") {
+              const read = withNames(record);
+              notifications.run(async () => {
+                const complete = await read;
+                if (complete) handlers.onNotification?.(toNotification(complete, context.language));
+              });
+            }
             if (collection === "room_keys") {
               const version = Number(record.key_version);
               handlers.onRoomKey?.({ roomId: text(record.room), encryptedKey: text(record.encrypted_key), version });

@@ -86,7 +86,7 @@ export class RoomView {
   event({ action, collection, record }: RecordEvent): void {
     if (collection === "messages") {
       if (action === "delete") this.drop(record.id);
-      else this.arrivals.run(() => this.message(record));
+      else this.message(record);
     } else if (collection === "reactions") this.arrivals.run(() => this.reaction(action, record));
     else if (collection === "room_members") {
       this.tell((handlers) =>
@@ -109,12 +109,12 @@ export class RoomView {
     } else if (collection === "pins") this.tell((handlers) => handlers.onPins?.());
   }
 
-  /** Reads an uncached author first. Meanwhile, later messages wait. */
-  private message(record: RecordModel): void | Promise<void> {
+  /** Reads an uncached author first, with the authors of other messages. Meanwhile, later messages wait. */
+  private message(record: RecordModel): void {
     const author = text(record.author);
-    if (!author || this.people.cached(author)) return this.arrive(record);
-    const read = this.people.many([author]).catch(() => {}); // shown without a name
-    return read.then(() => this.arrive(record));
+    const isKnown = !author || this.people.cached(author);
+    const read = isKnown ? null : this.people.many([author]).catch(() => {}); // shown without a name
+    this.arrivals.run(() => (read ? read.then(() => this.arrive(record)) : this.arrive(record)));
   }
 
   private arrive(record: RecordModel): void {

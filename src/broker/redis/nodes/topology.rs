@@ -80,7 +80,11 @@ impl Links {
                 let is_replicated = has_replica && (followers > 0 || since.elapsed() < ATTACH_TIMEOUT);
                 self.adopt(SlotMap::all_of_master(name, is_replicated));
             }
-            Err(cause) => self.set_trouble(TopologyError::Master { name, cause }),
+            Err(cause) => {
+                // A master that restarts has to be followed anew.
+                *followed = None;
+                self.set_trouble(TopologyError::Master { name, cause });
+            }
         }
     }
 

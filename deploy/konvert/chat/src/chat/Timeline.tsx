@@ -81,19 +81,20 @@ export function Timeline({ room, target, readUntil, onSeen }: Props) {
     if (handle.scrollOffset < NEAR_BEGIN && more && !loading) void loadOlder(room.id);
   }
 
+  const isEmpty = rows.length === 0;
   // A short list cannot be scrolled, and a list that stays at its beginning is not scrolled: nothing would ask for more.
   useEffect(() => {
-    if (!more || loading || failed || !rows.length) return;
+    if (!more || loading || failed || isEmpty) return;
     const ask = () => {
       const handle = list.current;
-      if (!handle) return;
+      if (!handle || handle.viewportSize === 0) return; // not shown
       const isShort = handle.scrollSize <= handle.viewportSize;
       if (isShort || (!atEnd.current && handle.scrollOffset < NEAR_BEGIN)) void loadOlder(room.id);
     };
     // The list first returns to the position that it had before earlier messages came.
     const timer = setTimeout(ask, SETTLE_MS);
     return () => clearTimeout(timer);
-  }, [rows, more, loading, failed, room.id]);
+  }, [isEmpty, more, loading, failed, room.id]);
 
   /** Arrow keys move from message to message; Home and End go to the first and last that are loaded. */
   function onKeyDown(event: KeyboardEvent) {
