@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, after installing missing tools.
 #
-#   tests/run.sh              every suite except deploy
+#   tests/run.sh              every suite
 #   tests/run.sh SUITE...     one or more suites:
 #     rust         unit and integration tests (cargo test)
 #     node         PocketBase's hooks and rules; centrifuge-js with two gateways on one Redis; the README's browser example
@@ -11,8 +11,7 @@
 #     adapter      the chat's backend adapters against PocketBase and the gateway, and against PostgreSQL and PostgREST
 #     chat         the chat in a real browser: build, bundle size, accessibility, screenshots, faults of the network
 #     deploy       deploy/install.sh with Docker and with systemd, upgrade, alerts, backups and restores, memory and
-#                  sizes. By name only, as root and where a Docker daemon can start: the base image and the static gateway
-#                  take as long as several other suites
+#                  sizes; as root and where a Docker daemon can start, otherwise the last lines say that it did not run
 #   tests/run.sh --soak MINUTES [SEED] [--cluster]
 #                  only the fault injection (tests/faults.rs), for MINUTES, with SEED or a new seed; with --cluster on
 #                  a Redis Cluster; prints the table
@@ -42,7 +41,7 @@ say() { printf '\n== %s\n' "$*"; }
 fail() { echo "tests/run.sh: $*" >&2; exit 1; }
 
 main() {
-  local suite suites=("$@")
+  local suite number suites=("$@")
   if [[ ${1:-} == --soak ]]; then
     soak "${@:2}"
     return
@@ -69,8 +68,12 @@ main() {
     esac
   done
   mkdir -p "$logs"
-  [[ $# -gt 0 ]] || suites=(rust node sdk migrate quickstart adapter chat)
-  for suite in "${suites[@]}"; do "prepare_$suite"; done
+  if [[ $# == 0 ]]; then
+    suites=(rust node sdk migrate quickstart adapter chat)
+    if docker_starts; then suites+=(deploy); else summary+=("$not_run"); fi
+  fi
+  # The last suite is prepared first, since the parts of deploy are built beside the other suites.
+  for ((number = ${#suites[@]} - 1; number >= 0; number--)); do "prepare_${suites[number]}"; done
   for suite in "${suites[@]}"; do run_suite "$suite"; done
   sum_up
 }
