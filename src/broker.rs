@@ -172,7 +172,7 @@ pub trait Sink: Send + Sync {
     fn gap(&self);
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The call did nothing, or the outcome is unknown. Publishing the same entries again is safe.
     #[error("the broker is out of reach: {0}")]
@@ -207,6 +207,13 @@ pub trait Broker: StatusStore + 'static {
     /// Returns the number of new entries. On an error, part of the batch may have been published: of each channel, a
     /// prefix of the entries. Fails when a channel belongs to a later generation than this node knows of.
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError>;
+
+    /// As [`Broker::publish`], and in the same request as [`Broker::advance`], if the broker can do both at once. Returns
+    /// the number of new entries, and the current mark; `None`: the mark has not moved.
+    async fn publish_and_advance(&self, entries: &[Entry], mark: Mark) -> Result<(usize, Option<Mark>), BrokerError> {
+        let _ = mark;
+        Ok((self.publish(entries).await?, None))
+    }
 
     /// Delivers a signal at most once, without keeping it.
     async fn signal(&self, channel: &str, data: Payload, info: ClientInfo) -> Result<(), BrokerError>;

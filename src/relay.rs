@@ -96,6 +96,7 @@ impl Relay {
             start,
             processed: done,
             has_published: false,
+            advanced: None,
             mismatch: None,
         };
         let task = Arc::new(tasks::spawn(Task::Relay, driver.run(posted, config.pull_interval)));

@@ -18,6 +18,7 @@
 mod address;
 mod delivery;
 mod error;
+mod gather;
 #[doc(hidden)] // public for the fuzz targets in tests/fuzz
 pub mod keys;
 mod ledger;
@@ -34,6 +35,7 @@ mod subscriptions;
 #[doc(hidden)]
 pub mod wire;
 
+use super::status_store::Choice;
 use super::{Broker, BrokerError, Entry, History, HistoryQuery, Mark, PresenceStats, Retention, Sink, new_epoch};
 use crate::channel;
 use crate::config::{RedisUrl, Topology};
@@ -43,6 +45,8 @@ use crate::tls::Tls;
 use address::Address;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
+use gather::{Answers, Gather};
 use keys::Keys;
 use ledger::{Accounts, Ledger};
 use nodes::Nodes;
@@ -50,6 +54,7 @@ use parking_lot::Mutex;
 use publishing::Known;
 use redis::{Cmd, Value};
 use scripts::{Scripts, call};
+use status_store::Limited;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -65,6 +70,9 @@ const PRESENCE_CHUNK: usize = 256;
 /// Longest expiry passed to Redis, which refuses times beyond the range of a clock: ten years stand for "forever".
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// A client in a channel.
+type Present = (Arc<str>, ClientInfo);
+
 pub struct RedisBroker {
     /// Key names, wanted channels, and the sink.
     state: Arc<RedisSubscriber>,
@@ -72,6 +80,8 @@ pub struct RedisBroker {
     scripts: Arc<Scripts>,
     retention: Retention,
     clustered: bool,
+    /// True without a cluster and without sentinels.
+    single: bool,
     ledger: Arc<Ledger>,
     /// Generation of the outbox, from the last read of the shared mark.
     generation: AtomicU64,
@@ -79,6 +89,10 @@ pub struct RedisBroker {
     known: Mutex<Known>,
     /// Connection number at which the mark was last read; 0: not read yet.
     marked: AtomicU64,
+    /// Leases of new connections.
+    entering: Gather<Limited, Option<Choice>>,
+    /// Clients that enter channels.
+    arriving: Gather<Vec<Present>, ()>,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -106,6 +120,7 @@ impl RedisBroker {
     ) -> Result<Arc<Self>, BrokerError> {
         let address = Address::of(url, tls)?;
         let clustered = matches!(address.topology, Topology::Cluster);
+        let single = matches!(address.topology, Topology::Single);
         let scripts = Arc::new(Scripts::new(clustered));
         let nodes = Arc::new(Nodes::start(address, prefix));
         let ready = async {
@@ -124,16 +139,19 @@ impl RedisBroker {
             retention: retention.clone(),
         };
         let tasks = [tasks::spawn(Task::RedisRefresh, refresh), tasks::spawn(Task::RedisLedger, accounts.keep())];
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|me| Self {
             state,
             nodes,
             scripts,
             retention,
             clustered,
+            single,
             ledger,
             generation: AtomicU64::new(0),
             known: Mutex::default(),
             marked: AtomicU64::new(0),
+            entering: gathered(me, |me, leases| async move { me.take_leases(&leases).await }.boxed()),
+            arriving: gathered(me, |me, clients| async move { me.add_clients(&clients).await }.boxed()),
             _tasks: tasks,
         }))
     }
@@ -158,10 +176,10 @@ impl RedisBroker {
     }
 
     /// Calls a presence script once per channel and chunk; `write` turns the channel's items into arguments.
-    async fn change_presence<T: Sync>(
+    async fn change_presence<'a, T: Sync + 'a>(
         &self,
         script: &redis::Script,
-        items: &[(Arc<str>, T)],
+        items: impl IntoIterator<Item = &'a (Arc<str>, T)>,
         write: impl Fn(&mut Cmd, &[&T]),
     ) -> Result<(), BrokerError> {
         let mut channels: HashMap<&str, Vec<&T>> = HashMap::new();
@@ -183,12 +201,37 @@ impl RedisBroker {
         Ok(())
     }
 
+    /// Adds the clients of many calls. Returns an answer per call.
+    async fn add_clients(&self, calls: &[Vec<Present>]) -> Result<Vec<()>, BrokerError> {
+        let write = |command: &mut Cmd, infos: &[&ClientInfo]| {
+            command.arg(millis(self.retention.presence_ttl).max(1));
+            for info in infos {
+                command.arg(&*info.client).arg(wire::info_json(info));
+            }
+        };
+        let clients = calls.iter().flatten();
+        self.change_presence(&self.scripts.add_presence, clients, write).await?;
+        Ok(vec![(); calls.len()])
+    }
+
     fn presence_call(&self, script: &redis::Script, channel: &str) -> Cmd {
         let keys = self.keys();
         let mut command = call(script, &[keys.presence(channel), keys.leases(channel), keys.users(channel)]);
         command.arg(self.keys().live(channel)).arg(self.retention.join_leave_max);
         command
     }
+}
+
+/// Calls that `send` carries out for many clients at once.
+fn gathered<T: Send + 'static, A: Send + 'static>(
+    me: &Weak<RedisBroker>,
+    send: impl Fn(Arc<RedisBroker>, Vec<T>) -> Answers<A> + Send + Sync + 'static,
+) -> Gather<T, A> {
+    let me = me.clone();
+    Gather::new(move |items| match me.upgrade() {
+        Some(me) => send(me, items),
+        None => async { Err(BrokerError::Unavailable("the gateway is stopping".into())) }.boxed(),
+    })
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -230,7 +273,11 @@ impl Broker for RedisBroker {
     }
 
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
-        self.publish_in_order(entries).await
+        self.publish_in_order(entries, None).await.map(|(new, _)| new)
+    }
+
+    async fn publish_and_advance(&self, entries: &[Entry], mark: Mark) -> Result<(usize, Option<Mark>), BrokerError> {
+        self.publish_in_order(entries, Some(mark)).await
     }
 
     async fn signal(&self, channel: &str, data: Payload, info: ClientInfo) -> Result<(), BrokerError> {
@@ -289,14 +336,8 @@ impl Broker for RedisBroker {
         self.call_one(&self.scripts.forget, command).await.map(drop)
     }
 
-    async fn add_presence(&self, clients: &[(Arc<str>, ClientInfo)]) -> Result<(), BrokerError> {
-        let write = |command: &mut Cmd, infos: &[&ClientInfo]| {
-            command.arg(millis(self.retention.presence_ttl).max(1));
-            for info in infos {
-                command.arg(&*info.client).arg(wire::info_json(info));
-            }
-        };
-        self.change_presence(&self.scripts.add_presence, clients, write).await
+    async fn add_presence(&self, clients: &[Present]) -> Result<(), BrokerError> {
+        self.arriving.call(clients.to_vec()).await
     }
 
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {

@@ -13,7 +13,7 @@ const TURNS: u32 = BUCKETS as u32;
 /// Maximum number of parts per turn: limits the sequential calls per round, for any number of clients.
 const PARTS: usize = 16;
 /// A turn with at most this many clients is not divided.
-const FEW: usize = 16;
+const FEW: usize = 64;
 
 type Clients<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 

@@ -6,7 +6,7 @@ use super::intake::{Posted, Urgency};
 use super::lag;
 use super::machine::{Action, Input, Machine, Note};
 use super::schedule::ReadSchedule;
-use crate::broker::{Broker, BrokerError, Entry};
+use crate::broker::{Broker, BrokerError, Entry, Mark};
 use crate::channel::CONTROL;
 use crate::control;
 use crate::event::Event;
@@ -51,6 +51,8 @@ pub(super) struct Driver {
     pub processed: watch::Sender<u64>,
     /// True if the last input led to new publications.
     pub has_published: bool,
+    /// The shared mark, if the last publish has moved the mark as well.
+    pub advanced: Option<Mark>,
     /// The last logged difference of versions.
     pub mismatch: Option<String>,
 }
@@ -135,7 +137,10 @@ impl Driver {
     async fn execute_action(&mut self, action: Action) -> Result<Input, RelayError> {
         Ok(match action {
             Action::Begin(mark) => Input::Mark(self.broker.begin(mark).await?),
-            Action::Advance(mark) => Input::Mark(self.broker.advance(mark).await?),
+            Action::Advance(mark) => Input::Mark(match self.advanced.take() {
+                Some(mark) => mark,
+                None => self.broker.advance(mark).await?,
+            }),
             Action::Restart(mark) => Input::Mark(self.broker.restart(mark).await?),
             Action::Read { after, limit } => {
                 let asked = Instant::now();
@@ -149,18 +154,24 @@ impl Driver {
                 }
                 Input::Page(page)
             }
-            Action::Publish(run) => {
+            Action::Publish { run, mark } => {
                 if !run.iter().any(Event::changes_access) {
                     self.wait_for_writers().await;
                 }
                 let (deleted, incomplete) = (deleted(&run), incomplete::of(&run));
                 let timer = self.metrics.publish_seconds.start_timer();
-                let published = self.broker.publish(&entries(run)).await;
+                let published = if deleted.is_empty() {
+                    self.broker.publish_and_advance(&entries(run), mark).await
+                } else {
+                    self.broker.publish(&entries(run)).await.map(|new| (new, None))
+                };
                 timer.observe_duration();
                 match published {
                     Err(BrokerError::Conflict) => Input::Conflict,
                     published => {
-                        self.has_published |= published? > 0;
+                        let (new, advanced) = published?;
+                        self.has_published |= new > 0;
+                        self.advanced = advanced;
                         // The mark moves afterwards: a failure here repeats the whole run.
                         for (channel, seq) in deleted {
                             self.broker.forget(&channel, seq).await?;

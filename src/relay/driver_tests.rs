@@ -49,6 +49,7 @@ impl Relaying {
             start,
             processed: done,
             has_published: false,
+            advanced: None,
             mismatch: None,
         };
         Self { driver, broker, writer, started, processed }

@@ -39,8 +39,9 @@ pub enum Action {
     Begin(Mark),
     /// Read the outbox. Answered by [`Input::Page`].
     Read { after: u64, limit: u16 },
-    /// Publish the events in this order. Answered by [`Input::Published`] or [`Input::Conflict`].
-    Publish(Vec<Event>),
+    /// Publish the events in this order. The shared mark may move to `mark` at once, after the events. Answered by
+    /// [`Input::Published`] or [`Input::Conflict`].
+    Publish { run: Vec<Event>, mark: Mark },
     /// Move the shared mark forward within the generation. Answered by [`Input::Mark`].
     Advance(Mark),
     /// Begin the next generation, unless another gateway already has. Answered by [`Input::Mark`].
@@ -249,7 +250,7 @@ impl Machine {
             let last = &run[count - 1];
             let mark = Mark { seq: last.seq, fingerprint: last.fingerprint(), ..at };
             self.notes.push(Note::Published { count, pulled: matches!(self.job, Job::Pull { .. }) });
-            return self.wait(Awaited::Publish(mark), Action::Publish(run));
+            return self.wait(Awaited::Publish(mark), Action::Publish { run, mark });
         }
         match self.job {
             // Usually, another gateway has published the missing events.

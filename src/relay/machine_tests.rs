@@ -143,7 +143,7 @@ impl World {
                 return Some(Input::Page(page(&self.log, self.boot, *after, usize::from(*limit))));
             }
             Action::Confirm(_) => return Some(Input::Confirmed { more: false }),
-            Action::Publish(run) => {
+            Action::Publish { run, .. } => {
                 if let Some(refused) = self.broker.publish(*generation, &run[0]) {
                     return Some(refused);
                 }
@@ -315,7 +315,7 @@ fn an_outbox_that_is_too_long_to_be_trimmed_at_once_is_confirmed_again() {
             let outcome = match action {
                 Action::Begin(_) | Action::Advance(_) | Action::Restart(_) => Input::Mark(Mark { seq: 1, ..mark }),
                 Action::Read { after, limit } => Input::Page(page(&vec![0], 0, after, usize::from(limit))),
-                Action::Publish(_) => Input::Published,
+                Action::Publish { .. } => Input::Published,
                 Action::Confirm(seq) => {
                     assert_eq!(seq, 1);
                     confirmed += 1;

@@ -72,7 +72,7 @@ fn relay(outbox: &Outbox, posts: &[(usize, usize)]) -> (Vec<String>, Vec<String>
                 Action::Advance(new) | Action::Restart(new) => Input::Mark(*mark.insert(new)),
                 Action::Read { .. } if !begun => Input::Page(read(&Vec::new(), 0, 1)),
                 Action::Read { after, limit } => Input::Page(read(outbox, after, limit)),
-                Action::Publish(run) => {
+                Action::Publish { run, .. } => {
                     published.extend(entries(run));
                     Input::Published
                 }

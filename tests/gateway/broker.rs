@@ -108,6 +108,7 @@ for_each_broker! {
     status::a_reload_goes_unnoticed
     status::an_expired_lease_of_a_dead_node_does_not_end_the_grace
     status::a_user_has_a_limited_number_of_connections
+    status::connections_that_come_at_the_same_time_are_counted_each
     status::a_lost_connection_ends_without_grace
     status::a_lease_expires_once
     status::modes_and_idleness
@@ -116,6 +117,7 @@ for_each_broker! {
     status::unknown_users_are_offline
     status::consecutive_statuses_always_differ
     presence::the_mark_only_moves_forward
+    presence::the_mark_moves_with_a_whole_batch_only
     presence::a_name_has_one_claim_at_a_time
     presence::a_new_generation_resets_every_channel
 }

@@ -10,7 +10,8 @@
 //! The position is stored with the mark, for gateways that continue from another gateway's mark. The mark only moves
 //! after all barriers up to the mark were published.
 //!
-//! A single Redis names no barriers: one connection delivers everything in order.
+//! Without a cluster there are no barriers: one connection delivers everything in order. A batch is then one script call,
+//! which ends at the first error. Where no replica has to confirm, the same call moves the mark, after the last entry.
 
 use super::scripts::call;
 use super::{RedisBroker, link, millis, slots, wire};
@@ -32,73 +33,110 @@ pub struct Known {
     published: u64,
 }
 
+/// An entry, and the number of the previous entry of the batch in the same channel (0: none).
+type Numbered<'a> = (&'a Entry, u64);
+
 impl RedisBroker {
-    pub(super) async fn publish_in_order(&self, entries: &[Entry]) -> Result<usize, BrokerError> {
+    /// Publishes entries. Returns the number of new entries, and the shared mark after its move to `mark`; `None`: the
+    /// mark has not moved.
+    pub(super) async fn publish_in_order(
+        &self,
+        entries: &[Entry],
+        mark: Option<Mark>,
+    ) -> Result<(usize, Option<Mark>), BrokerError> {
         let fence = self.fence().await?;
-        let last_barrier = entries.iter().rfind(|entry| entry.barrier);
-        let Some(last) = last_barrier.filter(|_| self.clustered) else {
-            return self.publish_at_once(fence, entries.iter(), None).await.map(|(new, _)| new);
+        if !self.clustered {
+            return self.publish_to_one(fence, entries, mark).await;
+        }
+        let Some(last) = entries.iter().rfind(|entry| entry.barrier) else {
+            return Ok((self.publish_to_all(fence, entries.iter(), None).await?.0, None));
         };
         // All entries of the barriers' channel go first, since the entries of a channel have to ascend.
         let (first, rest): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.channel == CONTROL);
         let mut position = redis::cmd("HMGET");
         position.arg(self.keys().position(CONTROL)).arg("offset").arg("epoch");
-        let (new, answer) = self.publish_at_once(fence, first.into_iter(), Some(position)).await?;
+        let (new, answer) = self.publish_to_all(fence, first.into_iter(), Some(position)).await?;
         let barrier = answer.as_ref().and_then(wire::read_position);
         let barrier = barrier.ok_or_else(|| BrokerError::Corrupt("the position of the access changes".into()))?;
         {
             let mut known = self.known();
             (known.barrier, known.published) = (Some(barrier), last.seq);
         }
-        Ok(new + self.publish_at_once(fence, rest.into_iter(), None).await?.0)
+        Ok((new + self.publish_to_all(fence, rest.into_iter(), None).await?.0, None))
     }
 
-    /// Publishes to all nodes concurrently. Returns the number of new entries and the answer to `question`, a command
-    /// that follows the last entry.
-    async fn publish_at_once(
+    /// Publishes without a cluster: each pipeline is a single script call, and the last call also moves the mark.
+    async fn publish_to_one(
         &self,
         fence: Option<u64>,
-        entries: impl ExactSizeIterator<Item = &Entry>,
+        entries: &[Entry],
+        mark: Option<Mark>,
+    ) -> Result<(usize, Option<Mark>), BrokerError> {
+        // With a replica, the mark moves after the replica's confirmation. Without a fence, the answering connection is not
+        // known.
+        let mark = mark.zip(fence).filter(|_| self.single);
+        let (mut new, mut moved) = (0, None);
+        let entries = numbered(entries.iter());
+        let mut pipelines = pipelines(&entries).peekable();
+        while let Some(part) = pipelines.next() {
+            let mark = mark.filter(|_| pipelines.peek().is_none());
+            let command = self.publications(part, None, mark.map(|(mark, _)| mark));
+            let answers = self.nodes.publish(fence, &self.scripts.publish, &[command]).await?;
+            let Some(Value::Array(answers)) = answers.first() else { return Err(unreadable()) };
+            new += self.note(part, answers);
+            if let Some((_, number)) = mark {
+                moved = Some(self.adopt(number, answers.get(part.len()))?);
+            }
+        }
+        Ok((new, moved))
+    }
+
+    /// Publishes to all nodes of a cluster concurrently, with a script call per entry. Returns the number of new entries
+    /// and the answer to `question`, a command that follows the last entry.
+    async fn publish_to_all(
+        &self,
+        fence: Option<u64>,
+        entries: impl Iterator<Item = &Entry>,
         mut question: Option<Cmd>,
     ) -> Result<(usize, Option<Value>), BrokerError> {
-        let (count, barrier) = (entries.len(), self.known_barrier());
         let (mut new, mut answer) = (0, None);
-        let mut before: HashMap<&str, u64> = HashMap::new();
-        let mut commands = Vec::with_capacity(count.min(link::MAX_COMMANDS) + 1);
-        let (mut channels, mut bytes) = (Vec::with_capacity(commands.capacity()), 0);
-        for (i, entry) in entries.enumerate() {
-            let before = before.insert(&entry.channel, entry.seq).unwrap_or(0);
-            commands.push(self.publication(entry, before, barrier.as_ref()));
-            channels.push(&entry.channel);
-            bytes += entry.data.len();
-            if commands.len() == link::MAX_COMMANDS || bytes >= link::MAX_BYTES || i + 1 == count {
-                let asked = question.take_if(|_| i + 1 == count);
-                let is_asked = asked.is_some();
-                commands.extend(asked);
-                let mut answers = self.nodes.publish(fence, &self.scripts.publish, &commands).await?;
-                answer = if is_asked { answers.pop() } else { None };
-                for (channel, answer) in channels.drain(..).zip(&answers) {
-                    if let Some(kept) = wire::read_number(answer) {
-                        self.ledger.note(channel, kept);
-                        new += 1;
-                    }
-                }
-                commands.clear();
-                bytes = 0;
+        let barrier = self.known_barrier();
+        let entries = numbered(entries);
+        let mut pipelines = pipelines(&entries).peekable();
+        while let Some(part) = pipelines.next() {
+            let each = part.iter().map(|entry| self.publications(std::slice::from_ref(entry), barrier.as_ref(), None));
+            let mut commands: Vec<Cmd> = each.collect();
+            commands.extend(question.take_if(|_| pipelines.peek().is_none()));
+            let mut answers = self.nodes.publish(fence, &self.scripts.publish, &commands).await?;
+            answer = if answers.len() > part.len() { answers.pop() } else { None };
+            for (entry, answer) in part.iter().zip(&answers) {
+                let Value::Array(answer) = answer else { return Err(unreadable()) };
+                new += self.note(std::slice::from_ref(entry), answer);
             }
         }
         Ok((new, answer))
     }
 
-    fn publication(&self, entry: &Entry, before: u64, barrier: Option<&Position>) -> Cmd {
-        let keys = [self.keys().position(&entry.channel), self.keys().stream(&entry.channel)];
-        let mut command = call(&self.scripts.publish, &keys);
-        command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(new_epoch());
-        command.arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
-        command.arg(self.keys().live(&entry.channel)).arg(self.generation()).arg(entry.at);
-        command.arg(self.retention.bytes_of(&entry.channel));
-        if let Some(barrier) = barrier.filter(|_| entry.channel != CONTROL) {
-            command.arg(wire::barrier(barrier));
+    /// Notes the sizes of the entries' histories. Returns the number of new entries.
+    fn note(&self, entries: &[Numbered], answers: &[Value]) -> usize {
+        let kept =
+            entries.iter().zip(answers).filter_map(|((entry, _), answer)| Some((entry, wire::read_number(answer)?)));
+        kept.map(|(entry, kept)| self.ledger.note(&entry.channel, kept)).count()
+    }
+
+    /// A call of the script for these entries, which in a cluster share a slot.
+    fn publications(&self, entries: &[Numbered], barrier: Option<&Position>, mark: Option<Mark>) -> Cmd {
+        let keys = self.keys();
+        let of_entry = |(entry, _): &Numbered| [keys.position(&entry.channel), keys.stream(&entry.channel)];
+        let keys_of_call: Vec<String> = entries.iter().flat_map(of_entry).chain(mark.map(|_| keys.mark())).collect();
+        let mut command = call(&self.scripts.publish, &keys_of_call);
+        command.arg(new_epoch()).arg(self.retention.size).arg(millis(self.retention.ttl)).arg(self.position_ttl());
+        command.arg(self.generation()).arg(mark.map(|mark| wire::mark(mark, None)).unwrap_or_default());
+        for (entry, before) in entries {
+            command.arg(entry.seq).arg(before).arg(entry.data.as_bytes()).arg(keys.live(&entry.channel)).arg(entry.at);
+            command.arg(self.retention.bytes_of(&entry.channel));
+            let barrier = barrier.filter(|_| entry.channel != CONTROL);
+            command.arg(barrier.map(wire::barrier).unwrap_or_default());
         }
         command
     }
@@ -174,6 +212,30 @@ impl RedisBroker {
         }
         Ok(mark)
     }
+}
+
+fn numbered<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Numbered<'a>> {
+    let mut last: HashMap<&str, u64> = HashMap::new();
+    entries.map(|entry| (entry, last.insert(&entry.channel, entry.seq).unwrap_or(0))).collect()
+}
+
+/// Entries in parts, each for one pipeline.
+fn pipelines<'a, 'b>(mut entries: &'a [Numbered<'b>]) -> impl Iterator<Item = &'a [Numbered<'b>]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fit = entries.iter().take(link::MAX_COMMANDS).take_while(|(entry, _)| {
+            let is_within = bytes < link::MAX_BYTES;
+            bytes += entry.data.len();
+            is_within
+        });
+        let (part, rest) = entries.split_at(fit.count());
+        entries = rest;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+fn unreadable() -> BrokerError {
+    BrokerError::Corrupt("the answer to publications".into())
 }
 
 impl Known {

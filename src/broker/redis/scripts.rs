@@ -36,7 +36,7 @@ impl Scripts {
         let status = include_str!("scripts/status.lua");
         Self {
             publish_command,
-            publish: script(&[above, shrink, include_str!("scripts/publish.lua")]),
+            publish: script(&[above, shrink, mark, include_str!("scripts/publish.lua")]),
             history: script(&[above, include_str!("scripts/history.lua")]),
             trim: script(&[shrink, include_str!("scripts/trim.lua")]),
             ledger: script(&[include_str!("scripts/ledger.lua")]),

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Users per script call, so that no call blocks Redis for long.
 const CHUNK: usize = 50;
 
+/// A lease, and the maximum number of the user's other connections.
+pub(super) type Limited = (Lease, Option<usize>);
+
 impl RedisBroker {
     fn status_call(&self, script: &Script, bucket: usize) -> Cmd {
         let retention = &self.retention;
@@ -23,16 +26,16 @@ impl RedisBroker {
         command
     }
 
-    /// `limit`: of the user's other connections.
-    fn lease_call(&self, script: &Script, bucket: usize, limit: Option<usize>) -> Cmd {
-        let mut command = self.status_call(script, bucket);
-        command.arg(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)));
-        command
-    }
-
-    fn write_lease(&self, command: &mut Cmd, lease: &Lease) {
-        command.arg(self.keys().escaped(&lease.user).as_ref()).arg(&*lease.client).arg(u8::from(lease.idle));
-        command.arg(age(lease.age)).arg(name(lease.choice.mode)).arg(lease.choice.at);
+    /// Takes or renews leases, each with the limit of the user's other connections.
+    pub(super) async fn take_leases(&self, leases: &[Limited]) -> Result<Vec<Option<Choice>>, BrokerError> {
+        let script = &self.scripts.status_lease;
+        let write = |command: &mut Cmd, (lease, limit): &Limited| {
+            command.arg(self.keys().escaped(&lease.user).as_ref()).arg(&*lease.client).arg(u8::from(lease.idle));
+            command.arg(age(lease.age)).arg(name(lease.choice.mode)).arg(lease.choice.at);
+            command.arg(limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)));
+        };
+        let call = |bucket| self.status_call(script, bucket);
+        self.by_bucket(script, leases, |(lease, _)| &lease.user, (call, write), wire::read_leased).await
     }
 
     /// Calls the script once per bucket and chunk: `call` makes the call for a bucket, and `write` turns the bucket's
@@ -89,10 +92,7 @@ fn name<T: serde::Serialize>(value: T) -> String {
 #[async_trait]
 impl StatusStore for RedisBroker {
     async fn enter(&self, lease: &Lease, limit: Option<usize>) -> Result<Option<Choice>, BrokerError> {
-        let script = &self.scripts.status_lease;
-        let mut command = self.lease_call(script, bucket(&lease.user), limit);
-        self.write_lease(&mut command, lease);
-        wire::read_entered(&self.call_one(script, command).await?).ok_or_else(unreadable)
+        self.entering.call((lease.clone(), limit)).await
     }
 
     async fn connections(&self, user: &str) -> Result<usize, BrokerError> {
@@ -103,10 +103,8 @@ impl StatusStore for RedisBroker {
     }
 
     async fn lease(&self, leases: &[Lease]) -> Result<Vec<Choice>, BrokerError> {
-        let script = &self.scripts.status_lease;
-        let call = |bucket| self.lease_call(script, bucket, None);
-        let write = |command: &mut Cmd, lease: &Lease| self.write_lease(command, lease);
-        self.by_bucket(script, leases, |lease| &lease.user, (call, write), wire::read_choices).await
+        let leases: Vec<Limited> = leases.iter().map(|lease| (lease.clone(), None)).collect();
+        self.take_leases(&leases).await?.into_iter().collect::<Option<_>>().ok_or_else(unreadable)
     }
 
     async fn end(&self, ends: &[End]) -> Result<(), BrokerError> {

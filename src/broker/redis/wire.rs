@@ -164,19 +164,11 @@ pub fn read_states(reply: &Value, count: usize) -> Option<Vec<Option<UserStatus>
     texts.chunks(3).map(read).collect()
 }
 
-/// The reply of `status_lease.lua` for `count` leases.
-pub fn read_choices(reply: &Value, count: usize) -> Option<Vec<Choice>> {
+/// The reply of `status_lease.lua`; `None` for a new connection of a user who has too many.
+pub fn read_leased(reply: &Value, count: usize) -> Option<Vec<Option<Choice>>> {
     let texts = texts(reply).filter(|texts| texts.len() == 2 * count)?;
-    texts.chunks(2).map(|parts| choice(parts[0], parts[1])).collect()
-}
-
-/// The reply of `status_lease.lua` to a new connection; the inner value is `None` if the user has too many.
-pub fn read_entered(reply: &Value) -> Option<Option<Choice>> {
-    match texts(reply)?.as_slice() {
-        [] => Some(None),
-        [mode, at] => Some(Some(choice(mode, at)?)),
-        _ => None,
-    }
+    let each = |parts: &[&str]| if parts[0].is_empty() { Some(None) } else { choice(parts[0], parts[1]).map(Some) };
+    texts.chunks(2).map(each).collect()
 }
 
 pub fn read_count(reply: &Value) -> Option<usize> {

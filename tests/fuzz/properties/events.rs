@@ -103,7 +103,7 @@ fn is_relayed(bodies: &[Events]) {
                         assert!(after <= i64::MAX as u64, "it reads behind {after}");
                         pages.next().cloned().map_or(Input::Failed, Input::Page)
                     }
-                    Action::Publish(run) => {
+                    Action::Publish { run, .. } => {
                         let at = machine.mark().expect("it publishes only behind a mark");
                         assert!(run.iter().zip(1..).all(|(event, step)| Some(event.seq) == at.seq.checked_add(step)));
                         if run.len() % 5 == 4 { Input::Conflict } else { Input::Published }

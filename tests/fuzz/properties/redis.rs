@@ -62,7 +62,7 @@ fn message(bytes: &Bytes, feed: &mut Feed) {
 fn answer(bytes: &[u8], feed: &mut Feed) {
     let Ok(value) = redis::parse_redis_value(bytes) else { return };
     let _ = (wire::read_number(&value), wire::read_presence(value.clone()), wire::read_presence_stats(&value));
-    let _ = (wire::read_states(&value, 1), wire::read_choices(&value, 1), wire::read_chosen(&value));
+    let _ = (wire::read_states(&value, 1), wire::read_leased(&value, 1), wire::read_chosen(&value));
     if let Some((mark, barrier)) = wire::read_mark(&value) {
         let again = redis::Value::BulkString(wire::mark(mark, barrier.as_ref()).into_bytes());
         assert_eq!(wire::read_mark(&again), Some((mark, barrier)));

@@ -5,6 +5,7 @@ use crate::broker::{
 };
 use crate::harness::redis::Redis;
 use konvert_gateway::broker::redis::RedisBroker;
+use konvert_gateway::broker::status_store::{Choice, Lease, Status, StatusStore};
 use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Mark, PresenceStats, Retention};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,6 +90,8 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
 const PUBLISH_SCRIPT: &str = concat!(
     "local PUBLISH = 'PUBLISH'\n",
     include_str!("../../../src/broker/redis/scripts/above.lua"),
+    include_str!("../../../src/broker/redis/scripts/shrink.lua"),
+    include_str!("../../../src/broker/redis/scripts/mark.lua"),
     include_str!("../../../src/broker/redis/scripts/publish.lua")
 );
 
@@ -155,6 +158,29 @@ async fn inconsistent_presence_counts_are_rebuilt() {
     assert_eq!(broker.presence_stats("c").await.unwrap(), stats(2, 2));
     broker.remove_presence(&[("c".into(), "1".into())]).await.unwrap();
     assert_eq!(broker.presence_stats("c").await.unwrap(), stats(1, 1));
+}
+
+/// A renewed lease restores the time of the user's next check: without the check, the user of a dead gateway would stay
+/// online for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_deadline_of_a_user_is_restored() {
+    let redis = Redis::start();
+    let retention = Retention { presence_ttl: Duration::from_millis(900), ..generous() };
+    let broker = connect(&redis, retention).await;
+    let lease =
+        Lease { user: "ann".into(), client: "1".into(), idle: false, age: Duration::ZERO, choice: Choice::default() };
+    broker.sweep().await.unwrap();
+    broker.lease(&[lease.clone()]).await.unwrap();
+    let bucket = konvert_gateway::broker::status_store::bucket("ann");
+    let key = format!("{PREFIX}:status:{{status:{bucket}}}:deadlines");
+    assert_eq!(redis::cmd("DEL").arg(&key).query::<u32>(&mut redis.client()).unwrap(), 1);
+    broker.lease(&[lease]).await.unwrap();
+    until("the end of the lease", async || {
+        broker.sweep().await.unwrap();
+        let status = broker.statuses(&["ann".to_owned()]).await.unwrap()[0].unwrap().status;
+        (status == Status::Offline).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

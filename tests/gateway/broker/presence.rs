@@ -147,6 +147,29 @@ pub async fn the_mark_only_moves_forward(factory: &impl Factory) {
     assert_eq!(broker.begin(mark(0)).await.unwrap().seq, large);
 }
 
+/// Whether a broker moves the mark with the entries or leaves the mark to `advance`, the mark never passes an entry that was
+/// not published.
+pub async fn the_mark_moves_with_a_whole_batch_only(factory: &impl Factory) {
+    let broker = factory.broker(generous()).await;
+    broker.begin(mark(0)).await.unwrap();
+    let (new, moved) = broker.publish_and_advance(&entries("c", 1..=3), mark(3)).await.unwrap();
+    assert_eq!(new, 3);
+    let at = if moved.is_some() { 3 } else { 0 };
+    assert_eq!(broker.begin(mark(0)).await.unwrap().seq, at);
+    // A repeat of the batch, and a mark that is behind.
+    let (new, moved) = broker.publish_and_advance(&entries("c", 1..=3), mark(2)).await.unwrap();
+    assert_eq!((new, moved.map_or(at, |mark| mark.seq)), (0, at));
+
+    let other = Entry { data: payload("other"), ..entry("c", 3) };
+    let batch = [entry("a", 4), other, entry("b", 5)];
+    assert!(matches!(broker.publish_and_advance(&batch, mark(5)).await, Err(BrokerError::Conflict)));
+    assert_eq!(broker.begin(mark(0)).await.unwrap().seq, at);
+    // More than fits into one request.
+    let (new, moved) = broker.publish_and_advance(&entries("d", 6..=2000), mark(2000)).await.unwrap();
+    assert_eq!((new, moved.is_some()), (1995, at == 3));
+    assert_eq!(broker.history("d", HistoryQuery::POSITION).await.unwrap().position.offset, 1995);
+}
+
 pub async fn a_new_generation_resets_every_channel(factory: &impl Factory) {
     let broker = factory.broker(generous()).await;
     let recorder = Recorder::listen(&*broker).await;

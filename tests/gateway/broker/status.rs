@@ -1,6 +1,7 @@
 //! The contract of every broker: user status.
 
 use crate::broker::{Factory, Recorder, generous, until};
+use futures_util::future::join_all;
 use konvert_gateway::broker::status_store::{Choice, End, Lease, Mode, Status, UserStatus};
 use konvert_gateway::broker::{Broker, Retention};
 use std::sync::Arc;
@@ -139,6 +140,16 @@ pub async fn a_user_has_a_limited_number_of_connections(factory: &impl Factory) 
     assert!(enter("4", Some(3)).await);
     until("the end of the leases", async || enter("5", Some(1)).await.then_some(())).await;
     assert_eq!((count().await, stage.broker.connections("bob").await.unwrap()), (1, 0));
+    assert_eq!(stage.told().await, [Status::Online]);
+}
+
+pub async fn connections_that_come_at_the_same_time_are_counted_each(factory: &impl Factory) {
+    let stage = Stage::new(factory).await;
+    let leases: Vec<Lease> = (0..100).map(|number| lease(&number.to_string(), false)).collect();
+    let entered = join_all(leases.iter().map(|lease| stage.broker.enter(lease, Some(10)))).await;
+    let accepted: Vec<bool> = entered.into_iter().map(|choice| choice.unwrap().is_some()).collect();
+    assert_eq!(accepted.iter().filter(|accepted| **accepted).count(), 10);
+    assert_eq!(stage.broker.connections(USER).await.unwrap(), 10);
     assert_eq!(stage.told().await, [Status::Online]);
 }
 

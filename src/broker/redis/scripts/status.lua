@@ -17,18 +17,36 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
+-- The end of a lease taken now, as a number and as text: formatting is a large part of the time of a call.
+local TILL = now + LEASE
+local TILL_TEXT = text(TILL)
+
+local function key_of(user)
+  return base .. 'user:' .. user
+end
+
+local function lease_of(value)
+  local till, seen, idle = string.match(value, '^(%d+) (%d+) (%d)$')
+  return { till = tonumber(till), seen = tonumber(seen), idle = idle == '1' }
+end
+
 local function load(user)
   local it = {
-    user = user, key = base .. 'user:' .. user, leases = {},
+    user = user, key = key_of(user), leases = {},
     mode = 'online', chosen = 0, status = 'offline', last = '', version = 0, seen = 0, grace = 0,
+    -- Fields that have changed, apart from the leases.
+    changed = {},
   }
   local fields = redis.call('HGETALL', it.key)
-  it.changed = #fields == 0
+  if #fields == 0 then
+    for _, name in ipairs({ 'mode', 'chosen', 'status', 'last', 'version', 'seen', 'grace' }) do
+      it.changed[name] = true
+    end
+  end
   for i = 1, #fields, 2 do
     local name, value = fields[i], fields[i + 1]
     if string.sub(name, 1, 1) == ':' then
-      local till, seen, idle = string.match(value, '^(%d+) (%d+) (%d)$')
-      it.leases[string.sub(name, 2)] = { till = tonumber(till), seen = tonumber(seen), idle = idle == '1' }
+      it.leases[string.sub(name, 2)] = lease_of(value)
     elseif name == 'mode' or name == 'status' or name == 'last' then
       it[name] = value
     else
@@ -38,16 +56,25 @@ local function load(user)
   return it
 end
 
+local function set(it, name, value)
+  it[name] = value
+  it.changed[name] = true
+end
+
+local function write_lease(key, client, age, idle)
+  redis.call('HSET', key, ':' .. client, TILL_TEXT .. ' ' .. text(now - age) .. ' ' .. idle)
+end
+
 local function take(it, client, age, idle)
-  local lease = { till = now + LEASE, seen = now - age, idle = idle == '1' }
-  it.leases[client] = lease
-  redis.call('HSET', it.key, ':' .. client, text(lease.till) .. ' ' .. text(lease.seen) .. ' ' .. idle)
+  it.leases[client] = { till = TILL, seen = now - age, idle = idle == '1' }
+  write_lease(it.key, client, age, idle)
 end
 
 local function drop(it, client, seen)
   it.leases[client] = nil
-  it.changed = true
-  it.seen = math.max(it.seen, seen)
+  if seen > it.seen then
+    set(it, 'seen', seen)
+  end
   redis.call('HDEL', it.key, ':' .. client)
 end
 
@@ -63,10 +90,11 @@ local function others(it, client)
 end
 
 local function choose(it, mode, chosen)
-  it.mode, it.chosen, it.changed = mode, chosen, true
+  set(it, 'mode', mode)
+  set(it, 'chosen', chosen)
 end
 
--- Computes the status, stores the user if a field but the leases has changed, and announces a change.
+-- Computes the status, stores changed fields, and announces a changed status.
 local function recompute(it)
   local connected, busy, due = false, false, nil
   for client, lease in pairs(it.leases) do
@@ -79,11 +107,10 @@ local function recompute(it)
     end
   end
   -- The grace period continues beside a lease, which may belong to a dead gateway.
-  if it.grace <= now then
-    it.changed = it.changed or it.grace > 0
-    it.grace = 0
-  elseif not connected then
-    due = it.grace
+  if it.grace > now then
+    due = due or it.grace
+  elseif it.grace > 0 then
+    set(it, 'grace', 0)
   end
 
   local status = 'offline'
@@ -100,20 +127,25 @@ local function recompute(it)
   end
   local news = status ~= it.status
   if news then
-    it.changed = true
     local left = status == 'offline' and not connected and it.mode ~= 'invisible'
-    it.status, it.last = status, text(left and it.seen or now)
-    it.version = math.max(it.version + 1, micros)
+    set(it, 'status', status)
+    set(it, 'last', text(left and it.seen or now))
+    set(it, 'version', math.max(it.version + 1, micros))
   end
 
   -- Writes, which can fail for lack of memory, come before the announcement.
-  if it.changed then
-    redis.call('HSET', it.key, 'mode', it.mode, 'chosen', text(it.chosen), 'status', it.status, 'last', it.last,
-      'version', text(it.version), 'seen', text(it.seen), 'grace', text(it.grace))
+  local fields = {}
+  for name in pairs(it.changed) do
+    local value = it[name]
+    fields[#fields + 1] = name
+    fields[#fields + 1] = type(value) == 'number' and text(value) or value
+  end
+  if #fields > 0 then
+    redis.call('HSET', it.key, unpack(fields))
   end
   redis.call('PEXPIRE', it.key, KEEP + LEASE + GRACE)
   if due then
-    redis.call('ZADD', KEYS[1], text(due), it.user)
+    redis.call('ZADD', KEYS[1], due == TILL and TILL_TEXT or text(due), it.user)
   else
     redis.call('ZREM', KEYS[1], it.user)
   end

@@ -4,7 +4,7 @@ for i = 5, #ARGV, 4 do
   if it.leases[ARGV[i + 1]] then
     drop(it, ARGV[i + 1], now - tonumber(ARGV[i + 2]))
     if ARGV[i + 3] == '1' then
-      it.grace = now + GRACE
+      set(it, 'grace', now + GRACE)
     end
     recompute(it)
   end

@@ -1,19 +1,45 @@
--- ARGV[5] maximum number of the user's other connections (-1: no limit); from 6, for each lease: user, client, idle (1 or
--- 0), age of the last sign of life, and the mode as the node knows it with the time of the choice. Returns mode and time of
--- the choice for each lease; past the limit, nothing is changed or returned.
-local limit = tonumber(ARGV[5])
+-- ARGV from 5, for each lease: user, client, idle (1 or 0), age of the last sign of life, the mode as the node knows it with
+-- the time of the choice, and the maximum number of the user's other connections (-1: no limit). Returns mode and time of
+-- the choice for each lease; '' twice for a lease past its limit, for which nothing is changed.
 local answers = {}
-for i = 6, #ARGV, 6 do
-  local it = load(ARGV[i])
-  if limit >= 0 and others(it, ARGV[i + 1]) >= limit then
-    return answers
+
+local function answer(mode, chosen)
+  answers[#answers + 1] = mode
+  answers[#answers + 1] = chosen
+end
+
+-- Renews a lease of which nothing but the times change, without a look at the user's other fields. The user's deadline
+-- stays, unless Redis has lost it: the sweep at that time computes the next. Returns false for any other lease.
+local function renew(user, client, idle, age, chosen)
+  local key = key_of(user)
+  local found = redis.call('HMGET', key, ':' .. client, 'mode', 'chosen')
+  if not (found[1] and found[2] and found[3]) or tonumber(chosen) > tonumber(found[3]) then
+    return false
   end
-  if tonumber(ARGV[i + 5]) > it.chosen then
-    choose(it, ARGV[i + 4], tonumber(ARGV[i + 5]))
+  local lease = lease_of(found[1])
+  if lease.till <= now or lease.idle ~= (idle == '1') or not redis.call('ZSCORE', KEYS[1], user) then
+    return false
   end
-  take(it, ARGV[i + 1], tonumber(ARGV[i + 3]), ARGV[i + 2])
-  recompute(it)
-  answers[#answers + 1] = it.mode
-  answers[#answers + 1] = text(it.chosen)
+  write_lease(key, client, age, idle)
+  answer(found[2], found[3])
+  return true
+end
+
+for i = 5, #ARGV, 7 do
+  local user, client, idle, age, mode, chosen, limit = unpack(ARGV, i, i + 6)
+  age, limit = tonumber(age), tonumber(limit)
+  if limit >= 0 or not renew(user, client, idle, age, chosen) then
+    local it = load(user)
+    if limit >= 0 and others(it, client) >= limit then
+      answer('', '')
+    else
+      if tonumber(chosen) > it.chosen then
+        choose(it, mode, tonumber(chosen))
+      end
+      take(it, client, age, idle)
+      recompute(it)
+      answer(it.mode, text(it.chosen))
+    end
+  end
 end
 return answers
