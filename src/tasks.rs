@@ -105,9 +105,10 @@ where
     })))
 }
 
-/// Marks a future as work for a single client.
-pub async fn contained<F: Future>(future: F) -> F::Output {
-    TASK.scope(None, future).await
+/// Marks a future as work for a single client. Not an `async fn`, whose future would hold `future` twice, for as long as
+/// the connection lives.
+pub fn contained<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    TASK.scope(None, future)
 }
 
 fn is_doomed(task: Task) -> bool {
@@ -135,4 +136,22 @@ fn log(panic: &PanicHookInfo<'_>, task: &str, consequence: &str) {
     let text = payload.downcast_ref::<&str>().copied();
     let message = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     tracing::error!(task, message, "panicked at {place}: {consequence}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each open connection is a contained future.
+    #[test]
+    fn a_contained_future_is_held_once() {
+        let future = async {
+            let room = [0_u8; 1000];
+            std::future::pending::<()>().await;
+            drop(room);
+        };
+        let own = size_of_val(&future);
+        let contained = size_of_val(&contained(future));
+        assert!(contained <= own + 32, "{contained} bytes around a future of {own}");
+    }
 }
