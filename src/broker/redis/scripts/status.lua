@@ -143,7 +143,8 @@ local function recompute(it)
   if #fields > 0 then
     redis.call('HSET', it.key, unpack(fields))
   end
-  redis.call('PEXPIRE', it.key, KEEP + LEASE + GRACE)
+  -- A user is computed again within two leases: at the deadline, by a sweep, which after an outage waits for a lease.
+  redis.call('PEXPIRE', it.key, KEEP + 3 * LEASE + GRACE)
   if due then
     redis.call('ZADD', KEYS[1], due == TILL and TILL_TEXT or text(due), it.user)
   else
