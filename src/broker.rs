@@ -208,8 +208,8 @@ pub trait Broker: StatusStore + 'static {
     /// prefix of the entries. Fails when a channel belongs to a later generation than this node knows of.
     async fn publish(&self, entries: &[Entry]) -> Result<usize, BrokerError>;
 
-    /// As [`Broker::publish`], and in the same request as [`Broker::advance`], if the broker can do both at once. Returns
-    /// the number of new entries, and the current mark; `None`: the mark has not moved.
+    /// Publishes the entries, and moves the mark in the same request if the broker can. Returns the number of new entries,
+    /// and the current mark; `None`: the mark has not moved, and [`Broker::advance`] has to follow.
     async fn publish_and_advance(&self, entries: &[Entry], mark: Mark) -> Result<(usize, Option<Mark>), BrokerError> {
         let _ = mark;
         Ok((self.publish(entries).await?, None))

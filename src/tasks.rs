@@ -11,6 +11,7 @@
 //! returns the guard to the composition root (`server/gateway.rs`). Work that ends by itself, such as the check after an
 //! access change, has no guard and uses `tokio::spawn`.
 
+use futures_util::FutureExt;
 use std::future::Future;
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
@@ -111,6 +112,20 @@ pub fn contained<F: Future>(future: F) -> impl Future<Output = F::Output> {
     TASK.scope(None, future)
 }
 
+/// Runs a future to its end, also if the caller stops waiting. Starts no task for a future that is ready at once. `None`:
+/// the future has panicked, or the runtime is stopping.
+pub async fn outliving<F>(future: F) -> Option<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    let mut future = Box::pin(future);
+    match (&mut future).now_or_never() {
+        Some(output) => Some(output),
+        None => tokio::spawn(contained(future)).await.ok(),
+    }
+}
+
 fn is_doomed(task: Task) -> bool {
     static DOOMED: OnceLock<Option<String>> = OnceLock::new();
     DOOMED.get_or_init(|| std::env::var(PANIC_VARIABLE).ok()).as_deref() == Some(task.name())
@@ -142,13 +157,26 @@ fn log(panic: &PanicHookInfo<'_>, task: &str, consequence: &str) {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_future_outlives_its_caller() {
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let caller = outliving(async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            done.send(7)
+        });
+        let stopped = tokio::time::timeout(Duration::from_millis(1), caller).await;
+        assert!(stopped.is_err(), "the caller has stopped waiting");
+        assert_eq!(is_done.await, Ok(7));
+        assert_eq!(outliving(std::future::ready(8)).await, Some(8));
+    }
+
     /// Each open connection is a contained future.
     #[test]
     fn a_contained_future_is_held_once() {
         let future = async {
             let room = [0_u8; 1000];
             std::future::pending::<()>().await;
-            drop(room);
+            std::hint::black_box(&room);
         };
         let own = size_of_val(&future);
         let contained = size_of_val(&contained(future));

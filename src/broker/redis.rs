@@ -89,10 +89,10 @@ pub struct RedisBroker {
     known: Mutex<Known>,
     /// Connection number at which the mark was last read; 0: not read yet.
     marked: AtomicU64,
-    /// Leases of new connections.
+    /// Joins the leases of new connections into shared requests.
     entering: Gather<Limited, Option<Choice>>,
-    /// Clients that enter channels.
-    arriving: Gather<Vec<Present>, ()>,
+    /// Joins the arrivals of clients in channels into shared requests.
+    arriving: Gather<Present, ()>,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -151,7 +151,7 @@ impl RedisBroker {
             known: Mutex::default(),
             marked: AtomicU64::new(0),
             entering: gathered(me, |me, leases| async move { me.take_leases(&leases).await }.boxed()),
-            arriving: gathered(me, |me, clients| async move { me.add_clients(&clients).await }.boxed()),
+            arriving: gathered(me, |me, clients| async move { me.add_arriving(&clients).await }.boxed()),
             _tasks: tasks,
         }))
     }
@@ -176,10 +176,10 @@ impl RedisBroker {
     }
 
     /// Calls a presence script once per channel and chunk; `write` turns the channel's items into arguments.
-    async fn change_presence<'a, T: Sync + 'a>(
+    async fn change_presence<T: Sync>(
         &self,
         script: &redis::Script,
-        items: impl IntoIterator<Item = &'a (Arc<str>, T)>,
+        items: &[(Arc<str>, T)],
         write: impl Fn(&mut Cmd, &[&T]),
     ) -> Result<(), BrokerError> {
         let mut channels: HashMap<&str, Vec<&T>> = HashMap::new();
@@ -201,17 +201,20 @@ impl RedisBroker {
         Ok(())
     }
 
-    /// Adds the clients of many calls. Returns an answer per call.
-    async fn add_clients(&self, calls: &[Vec<Present>]) -> Result<Vec<()>, BrokerError> {
+    async fn add_arriving(&self, clients: &[Present]) -> Result<Vec<()>, BrokerError> {
+        self.add_clients(clients, true).await?;
+        Ok(vec![(); clients.len()])
+    }
+
+    /// `arriving`: whether the clients come independently of each other, so that each learns of those before.
+    async fn add_clients(&self, clients: &[Present], arriving: bool) -> Result<(), BrokerError> {
         let write = |command: &mut Cmd, infos: &[&ClientInfo]| {
-            command.arg(millis(self.retention.presence_ttl).max(1));
+            command.arg(millis(self.retention.presence_ttl).max(1)).arg(u8::from(arriving));
             for info in infos {
                 command.arg(&*info.client).arg(wire::info_json(info));
             }
         };
-        let clients = calls.iter().flatten();
-        self.change_presence(&self.scripts.add_presence, clients, write).await?;
-        Ok(vec![(); calls.len()])
+        self.change_presence(&self.scripts.add_presence, clients, write).await
     }
 
     fn presence_call(&self, script: &redis::Script, channel: &str) -> Cmd {
@@ -222,8 +225,8 @@ impl RedisBroker {
     }
 }
 
-/// Calls that `send` carries out for many clients at once.
-fn gathered<T: Send + 'static, A: Send + 'static>(
+/// A gather whose requests the broker sends, for as long as the broker lives.
+fn gathered<T: Clone + Send + 'static, A: Send + 'static>(
     me: &Weak<RedisBroker>,
     send: impl Fn(Arc<RedisBroker>, Vec<T>) -> Answers<A> + Send + Sync + 'static,
 ) -> Gather<T, A> {
@@ -337,7 +340,10 @@ impl Broker for RedisBroker {
     }
 
     async fn add_presence(&self, clients: &[Present]) -> Result<(), BrokerError> {
-        self.arriving.call(clients.to_vec()).await
+        match clients {
+            [client] if !self.clustered => self.arriving.call(client.clone()).await,
+            clients => self.add_clients(clients, false).await,
+        }
     }
 
     async fn remove_presence(&self, clients: &[(Arc<str>, Arc<str>)]) -> Result<(), BrokerError> {

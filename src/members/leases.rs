@@ -72,6 +72,15 @@ impl LocalLeases {
         Some(choice)
     }
 
+    /// Reports the end of a connection's lease, if the connection is not among the leases. Returns whether it is not.
+    pub fn end_if_gone(&mut self, connection: &Connection) -> bool {
+        let is_gone = !self.contains(connection);
+        if is_gone {
+            self.due.ends.push(EndedLease::new(connection, Arc::clone(&connection.client), true));
+        }
+        is_gone
+    }
+
     pub fn contains(&self, connection: &Connection) -> bool {
         self.leased(connection).is_some()
     }

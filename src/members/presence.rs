@@ -116,9 +116,16 @@ impl Presence {
             return Ok(());
         }
         let clients: Vec<_> = channels.iter().map(|channel| (Arc::clone(channel), info.clone())).collect();
-        self.broker.add_presence(&clients).await?;
-        self.leave_again(&clients);
-        Ok(())
+        let me = Arc::clone(self);
+        let adding = async move {
+            me.broker.add_presence(&clients).await?;
+            me.leave_again(&clients);
+            Ok(())
+        };
+        // A client that is gone before the broker's answer is removed again after the answer.
+        tasks::outliving(adding)
+            .await
+            .unwrap_or_else(|| Err(BrokerError::Unavailable("the gateway is stopping".into())))
     }
 
     /// Hides a user's clients, or shows them again.

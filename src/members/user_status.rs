@@ -2,8 +2,8 @@
 //! users online, and serves users' commands about statuses. Invisible users are also hidden from the [`Presence`] of
 //! all channels.
 //!
-//! A single task reports new, changed and ended connections to the broker, in batches, and repeats failed reports, so
-//! that no report overtakes another. A connection without a sign of life for long counts as lost before its end is
+//! Each new connection takes its lease at once. A single task reports changed and ended connections to the broker, in
+//! batches, and repeats failed reports, so that no report overtakes another. A connection without a sign of life for long counts as lost before its end is
 //! noticed.
 
 use super::leases::{EndedLease, LocalLeases, Reports};
@@ -133,11 +133,18 @@ impl UserStatuses {
     /// false if the user already has `limit` other connections, on all nodes together; then nothing has changed. If the
     /// broker does not answer by the deadline, the connection counts as entered, since a limit must not end the service,
     /// and the report is repeated in the background.
-    pub async fn enter(&self, connection: &Arc<Connection>, limit: Option<usize>, deadline: Instant) -> bool {
+    pub async fn enter(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        limit: Option<usize>,
+        deadline: Instant,
+    ) -> bool {
         let lease = self.local().add(connection);
-        match timeout_at(deadline, self.store.enter(&lease, limit)).await {
-            Ok(Ok(Some(choice))) => self.learn(std::slice::from_ref(&lease), &[choice]),
-            Ok(Ok(None)) => {
+        let entering = tasks::outliving(Arc::clone(self).take_lease(lease, Arc::clone(connection), limit));
+        let stopping = || Err(BrokerError::Unavailable("the gateway is stopping".into()));
+        match timeout_at(deadline, entering).await.map(|entered| entered.unwrap_or_else(stopping)) {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
                 self.local().withdraw(connection);
                 return false;
             }
@@ -156,6 +163,22 @@ impl UserStatuses {
             }
         }
         true
+    }
+
+    /// Takes a new connection's lease. Returns false past the limit. If the connection has ended meanwhile, its end may have
+    /// reached the broker before the lease, and is reported again.
+    async fn take_lease(
+        self: Arc<Self>,
+        lease: Lease,
+        connection: Arc<Connection>,
+        limit: Option<usize>,
+    ) -> Result<bool, BrokerError> {
+        let Some(choice) = self.store.enter(&lease, limit).await? else { return Ok(false) };
+        self.learn(std::slice::from_ref(&lease), &[choice]);
+        if self.local().end_if_gone(&connection) {
+            self.changed.notify_one();
+        }
+        Ok(true)
     }
 
     /// Number of the user's connections, on all nodes together.

@@ -113,3 +113,17 @@ async fn an_invisible_user_stays_hidden_until_the_last_connection_ends() {
         assert_eq!(!node.statuses.presence.shows("ann"), is_hidden);
     }
 }
+
+/// The end of a connection may reach the broker before its lease.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_after_its_connection_is_ended() {
+    let node = Node::start();
+    let connection = node.connection("1").await;
+    let lease = node.statuses.local().leases_of(&[&connection]).remove(0);
+    node.statuses.leave(&connection, true);
+    node.statuses.all_reported().await;
+    assert_eq!(node.statuses.connections("ann").await.unwrap(), 0);
+    assert!(Arc::clone(&node.statuses).take_lease(lease, connection, None).await.unwrap());
+    node.statuses.all_reported().await;
+    assert_eq!(node.statuses.connections("ann").await.unwrap(), 0);
+}

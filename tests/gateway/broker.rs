@@ -103,6 +103,7 @@ for_each_broker! {
     presence::clients_and_users_are_counted
     presence::a_large_presence_is_counted_and_not_listed
     presence::joins_and_leaves_are_announced_once
+    presence::clients_who_come_at_the_same_time_are_announced
     presence::joins_and_leaves_in_a_large_channel_are_not_announced
     status::a_user_is_online_while_one_connection_lives
     status::a_reload_goes_unnoticed

@@ -2,6 +2,7 @@
 //! a command for each would cost more than the work inside Redis.
 
 use crate::broker::BrokerError;
+use crate::tasks;
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ const MAX_CALLS: usize = 256;
 type Answer<A> = Result<A, BrokerError>;
 pub type Answers<A> = BoxFuture<'static, Answer<Vec<A>>>;
 
-/// Calls with an item of type `T` and an answer of type `A`.
+/// Joins concurrent calls into shared requests. Each call has an item of type `T` and an answer of type `A`.
 pub struct Gather<T, A>(Arc<Inner<T, A>>);
 
 struct Inner<T, A> {
@@ -29,14 +30,21 @@ struct Call<T, A> {
     answer: oneshot::Sender<Answer<A>>,
 }
 
-impl<T: Send + 'static, A: Send + 'static> Gather<T, A> {
+impl<T, A> Call<T, A> {
+    fn answer(self, answer: Answer<A>) {
+        // The caller may have stopped waiting.
+        let _ = self.answer.send(answer);
+    }
+}
+
+impl<T: Clone + Send + 'static, A: Send + 'static> Gather<T, A> {
     pub fn new(send: impl Fn(Vec<T>) -> Answers<A> + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner { waiting: Mutex::default(), send: Box::new(send) }))
     }
 
-    /// Sends the item together with the items of all tasks that are ready to run, and returns its answer. A lone call is
-    /// sent at once. A failure fails all calls of the same request. An item whose caller stops waiting before the
-    /// request is not sent.
+    /// Sends the item in a request that starts after all tasks that are ready now have run, and may have added calls.
+    /// Returns the answer to the item. If the caller stops waiting before the request is sent, the item is left out. If
+    /// Redis is unavailable, all calls of the request fail; unreadable data fails the calls that need the data.
     pub async fn call(&self, item: T) -> Answer<A> {
         let (answer, answered) = oneshot::channel();
         let is_first = {
@@ -47,13 +55,13 @@ impl<T: Send + 'static, A: Send + 'static> Gather<T, A> {
         if is_first {
             // A task of its own, since the first caller may stop waiting.
             let inner = Arc::clone(&self.0);
-            tokio::spawn(async move { inner.send_all().await });
+            tokio::spawn(tasks::contained(async move { inner.send_all().await }));
         }
         answered.await.unwrap_or_else(|_| Err(BrokerError::Unavailable("the gateway is stopping".into())))
     }
 }
 
-impl<T, A> Inner<T, A> {
+impl<T: Clone, A> Inner<T, A> {
     async fn send_all(&self) {
         yield_now().await;
         let mut calls = std::mem::take(&mut *self.waiting.lock());
@@ -67,12 +75,20 @@ impl<T, A> Inner<T, A> {
     }
 
     async fn send(&self, calls: Vec<Call<T, A>>) {
-        let (items, callers): (Vec<T>, Vec<_>) = calls.into_iter().map(|call| (call.item, call.answer)).unzip();
-        // A caller who has stopped waiting needs no answer.
+        let items = calls.iter().map(|call| call.item.clone()).collect();
         match (self.send)(items).await {
-            Ok(answers) => callers.into_iter().zip(answers).for_each(|(caller, answer)| drop(caller.send(Ok(answer)))),
-            Err(error) => callers.into_iter().for_each(|caller| drop(caller.send(Err(error.clone())))),
+            Ok(answers) => calls.into_iter().zip(answers).for_each(|(call, answer)| call.answer(Ok(answer))),
+            Err(BrokerError::Corrupt(_)) if calls.len() > 1 => {
+                join_all(calls.into_iter().map(|call| self.send_alone(call))).await;
+            }
+            Err(error) => calls.into_iter().for_each(|call| call.answer(Err(error.clone()))),
         }
+    }
+
+    async fn send_alone(&self, call: Call<T, A>) {
+        let missing = || BrokerError::Corrupt("Redis gave no answer to a call".into());
+        let answers = (self.send)(vec![call.item.clone()]).await;
+        call.answer(answers.and_then(|mut answers| answers.pop().ok_or_else(missing)));
     }
 }
 
@@ -103,7 +119,7 @@ mod tests {
         assert_eq!(sizes.lock().len(), 4);
     }
 
-    /// The departure of a client whose task has ended may follow before the request.
+    /// A departed client must not be added after the departure.
     #[tokio::test]
     async fn an_item_of_a_caller_who_has_given_up_is_not_sent() {
         let (gather, sizes) = doubling();
@@ -117,5 +133,17 @@ mod tests {
         let gather: Gather<u32, u32> = Gather::new(|_| async { Err(BrokerError::Conflict) }.boxed());
         let answers = join_all([gather.call(1), gather.call(2)]).await;
         assert!(answers.iter().all(|answer| matches!(answer, Err(BrokerError::Conflict))));
+    }
+
+    #[tokio::test]
+    async fn unreadable_data_of_a_client_fails_no_other_client() {
+        let send = |items: Vec<u32>| {
+            let corrupt = items.contains(&3);
+            async move { if corrupt { Err(BrokerError::Corrupt(String::new())) } else { Ok(items) } }.boxed()
+        };
+        let gather = Gather::new(send);
+        let answers = join_all((0..9).map(|item| gather.call(item))).await;
+        let failed: Vec<usize> = (0..9).filter(|&item| answers[item].is_err()).collect();
+        assert_eq!(failed, [3]);
     }
 }

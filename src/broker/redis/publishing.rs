@@ -72,7 +72,7 @@ impl RedisBroker {
         entries: &[Entry],
         mark: Option<Mark>,
     ) -> Result<(usize, Option<Mark>), BrokerError> {
-        // With a replica, the mark moves after the replica's confirmation. Without a fence, the answering connection is not
+        // With sentinels, the mark moves after a replica's confirmation. Without a fence, the answering connection is not
         // known.
         let mark = mark.zip(fence).filter(|_| self.single);
         let (mut new, mut moved) = (0, None);

@@ -92,7 +92,12 @@ fn name<T: serde::Serialize>(value: T) -> String {
 #[async_trait]
 impl StatusStore for RedisBroker {
     async fn enter(&self, lease: &Lease, limit: Option<usize>) -> Result<Option<Choice>, BrokerError> {
-        self.entering.call((lease.clone(), limit)).await
+        let lease = (lease.clone(), limit);
+        if !self.clustered {
+            return self.entering.call(lease).await;
+        }
+        // A failed master fails the requests of the master's own users only.
+        self.take_leases(&[lease]).await?.pop().ok_or_else(unreadable)
     }
 
     async fn connections(&self, user: &str) -> Result<usize, BrokerError> {

@@ -164,7 +164,8 @@ pub fn read_states(reply: &Value, count: usize) -> Option<Vec<Option<UserStatus>
     texts.chunks(3).map(read).collect()
 }
 
-/// The reply of `status_lease.lua`; `None` for a new connection of a user who has too many.
+/// The reply of `status_lease.lua`: an answer per lease, which is `None` for a new connection past the user's limit of
+/// connections. `None` instead of all answers: the reply is unreadable.
 pub fn read_leased(reply: &Value, count: usize) -> Option<Vec<Option<Choice>>> {
     let texts = texts(reply).filter(|texts| texts.len() == 2 * count)?;
     let each = |parts: &[&str]| if parts[0].is_empty() { Some(None) } else { choice(parts[0], parts[1]).map(Some) };

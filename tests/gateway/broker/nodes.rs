@@ -6,7 +6,7 @@ use crate::broker::{
 use crate::harness::redis::Redis;
 use konvert_gateway::broker::redis::RedisBroker;
 use konvert_gateway::broker::status_store::{Choice, Lease, Status, StatusStore};
-use konvert_gateway::broker::{Broker, Entry, HistoryQuery, Mark, PresenceStats, Retention};
+use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Mark, PresenceStats, Retention};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -42,8 +42,8 @@ async fn two_nodes_share_everything() {
     assert_eq!(other.begin(mark(1)).await.unwrap().seq, 1);
 }
 
-/// Several relays publish the same outbox while Redis loses its scripts again and again, also in the middle of a batch.
-/// A batch published in part is completed by the same relay or another, and nothing is left out.
+/// Several relays publish the same outbox while Redis loses its scripts again and again, also between the requests of a
+/// batch. A batch published in part is completed by the same relay or another, and nothing is left out.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_entries_from_several_nodes_are_published_once() {
     let redis = Redis::start();
@@ -58,18 +58,18 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
         move || {
             while !done.load(Ordering::Relaxed) {
                 redis::cmd("SCRIPT").arg("FLUSH").exec(&mut client).unwrap();
-                // At once, so that a batch continues after a few failed entries.
+                // At once, so that a batch continues after a failed request.
                 script.prepare_invoke().load(&mut client).unwrap();
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
     });
-    // Large enough for Redis to serve other clients in the middle of a batch.
+    // Several requests of a batch.
     let large = |seq: u64| Entry { data: payload(format!("{seq:>2000}")), ..entry("c", seq) };
     let publish_all = async || {
         let broker = connect(&redis, Retention { size: 10_000, ..generous() }).await;
         let mut new = 0;
-        for batch in (1..=2000).map(large).collect::<Vec<_>>().chunks(500) {
+        for batch in (1..=2000).map(large).collect::<Vec<_>>().chunks(1000) {
             new += until("a batch to pass", async || broker.publish(batch).await.ok()).await;
         }
         new
@@ -85,6 +85,58 @@ async fn the_same_entries_from_several_nodes_are_published_once() {
     }
     // Fewer if a call failed after partial success; never more.
     assert!(a + b + c <= 2000, "{a}, {b} and {c} publications of 2000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mark_of_a_single_redis_moves_with_the_last_entry() {
+    let redis = Redis::start();
+    let broker = connect(&redis, Retention { size: 10_000, ..generous() }).await;
+    broker.begin(mark(0)).await.unwrap();
+    let (new, moved) = broker.publish_and_advance(&entries("c", 1..=1500), mark(1500)).await.unwrap();
+    assert_eq!((new, moved), (1500, Some(mark(1500))));
+    assert_eq!(broker.begin(mark(0)).await.unwrap(), mark(1500));
+
+    // A conflict in the last of several requests.
+    broker.publish(&entries("other", [3000])).await.unwrap();
+    let conflict = Entry { data: payload("another"), ..entry("other", 3000) };
+    let batch: Vec<Entry> = entries("c", 1501..=2999).into_iter().chain([conflict]).collect();
+    let refused = broker.publish_and_advance(&batch, mark(3000)).await;
+    assert!(matches!(refused, Err(BrokerError::Conflict)), "{refused:?}");
+    assert_eq!(broker.begin(mark(0)).await.unwrap(), mark(1500));
+    assert_eq!(broker.history("c", HistoryQuery::POSITION).await.unwrap().position.offset, 2999);
+}
+
+/// In a pipeline, a call can fail alone. Later entries of the channel are then refused, or the repeat of the failed entry
+/// would look like an old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_without_the_previous_entry_of_the_batch_is_refused() {
+    let redis = Redis::start();
+    let script = redis::Script::new(PUBLISH_SCRIPT);
+    let publish = |seq: u64, before: u64| {
+        let mut call = script.key("position");
+        call.key("stream").arg("e").arg(10).arg(60_000).arg(60_000).arg(0).arg("");
+        call.arg(seq).arg(before).arg("1").arg("live").arg(0).arg(1000).arg("");
+        call.invoke::<Vec<i64>>(&mut redis.client())
+    };
+    assert_eq!(publish(1, 0).unwrap(), [1]);
+    let refused = publish(3, 2).unwrap_err();
+    assert_eq!(refused.code(), Some("GAP"), "{refused}");
+    assert_eq!((publish(2, 1).unwrap(), publish(3, 2).unwrap(), publish(3, 2).unwrap()), (vec![2], vec![3], vec![-1]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_limit_of_the_history_drops_all_surplus_at_once() {
+    let redis = Redis::start();
+    let large = connect(&redis, Retention { size: 5000, ..generous() }).await;
+    large.publish(&entries("c", 1..=3000)).await.unwrap();
+    for (size, bytes, kept) in [(1000, 1 << 30, 2002..=3001), (1000, 400, 2903..=3002)] {
+        let small = connect(&redis, Retention { size, bytes, ..generous() }).await;
+        small.publish(&[entry("c", *kept.end())]).await.unwrap();
+        let history = small.history("c", HistoryQuery::default()).await.unwrap().publications;
+        assert_eq!(brief(&history), kept.clone().map(|seq| (seq, seq.to_string())).collect::<Vec<_>>());
+        let noted: usize = redis::cmd("HGET").arg("test:position:{c}").arg("bytes").query(&mut redis.client()).unwrap();
+        assert_eq!(noted, 4 * kept.count());
+    }
 }
 
 const PUBLISH_SCRIPT: &str = concat!(
@@ -160,27 +212,56 @@ async fn inconsistent_presence_counts_are_rebuilt() {
     assert_eq!(broker.presence_stats("c").await.unwrap(), stats(1, 1));
 }
 
-/// A renewed lease restores the time of the user's next check: without the check, the user of a dead gateway would stay
-/// online for ever.
+fn lease_of_ann() -> Lease {
+    let (user, client) = ("ann".into(), "1".into());
+    Lease { user, client, idle: false, age: Duration::ZERO, choice: Choice::default() }
+}
+
+/// A renewed lease restores the time of the user's next check, which Redis may have lost, or written by a clock that was
+/// ahead: without the check, the user of a dead gateway would stay online.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_deadline_of_a_user_is_restored() {
+async fn a_wrong_deadline_of_a_user_is_restored() {
+    for is_lost in [true, false] {
+        restores_the_deadline(is_lost).await;
+    }
+}
+
+async fn restores_the_deadline(is_lost: bool) {
     let redis = Redis::start();
     let retention = Retention { presence_ttl: Duration::from_millis(900), ..generous() };
     let broker = connect(&redis, retention).await;
-    let lease =
-        Lease { user: "ann".into(), client: "1".into(), idle: false, age: Duration::ZERO, choice: Choice::default() };
     broker.sweep().await.unwrap();
-    broker.lease(&[lease.clone()]).await.unwrap();
+    broker.lease(&[lease_of_ann()]).await.unwrap();
     let bucket = konvert_gateway::broker::status_store::bucket("ann");
     let key = format!("{PREFIX}:status:{{status:{bucket}}}:deadlines");
-    assert_eq!(redis::cmd("DEL").arg(&key).query::<u32>(&mut redis.client()).unwrap(), 1);
-    broker.lease(&[lease]).await.unwrap();
+    let mut client = redis.client();
+    if is_lost {
+        assert_eq!(redis::cmd("DEL").arg(&key).query::<u32>(&mut client).unwrap(), 1);
+    } else {
+        redis::cmd("ZINCRBY").arg(&key).arg(3_600_000).arg("ann").exec(&mut client).unwrap();
+    }
+    broker.lease(&[lease_of_ann()]).await.unwrap();
     until("the end of the lease", async || {
         broker.sweep().await.unwrap();
         let status = broker.statuses(&["ann".to_owned()]).await.unwrap()[0].unwrap().status;
         (status == Status::Offline).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connected_user_is_not_forgotten() {
+    let redis = Redis::start();
+    let (presence_ttl, brief) = (Duration::from_millis(900), Duration::from_millis(1));
+    let retention = Retention { presence_ttl, status_grace: brief, last_seen_ttl: brief, ..generous() };
+    let broker = connect(&redis, retention).await;
+    broker.sweep().await.unwrap();
+    for _ in 0..15 {
+        broker.lease(&[lease_of_ann()]).await.unwrap();
+        tokio::time::sleep(presence_ttl / 3).await;
+        let status = broker.statuses(&["ann".to_owned()]).await.unwrap()[0].map(|status| status.status);
+        assert_eq!(status, Some(Status::Online));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

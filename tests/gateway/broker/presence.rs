@@ -1,6 +1,7 @@
 //! The contract of every broker: presence, and the relays' shared mark.
 
 use crate::broker::{Factory, Recorder, client, entries, entry, generous, mark, payload, until};
+use futures_util::future::join_all;
 use konvert_gateway::broker::{Broker, BrokerError, Entry, HistoryQuery, Mark, PresenceStats, Retention};
 use konvert_gateway::protocol::ClientInfo;
 use std::sync::Arc;
@@ -130,6 +131,19 @@ pub async fn joins_and_leaves_in_a_large_channel_are_not_announced(factory: &imp
     let heard = heard(&*broker, &recorder, "c").await;
     // Whether the first join is announced is left open, since no subscriber could hear it.
     assert_eq!(heard.iter().filter(|it| *it != "+1").collect::<Vec<_>>(), ["+2", "-2"]);
+}
+
+/// Whether the first join is announced is left open, since no other client is in the channel.
+pub async fn clients_who_come_at_the_same_time_are_announced(factory: &impl Factory) {
+    let broker = factory.broker(generous()).await;
+    let recorder = Recorder::listen(&*broker).await;
+    broker.subscribe("c").await.unwrap();
+    let crowd: Vec<_> = (0..9).map(|id| [("c".into(), client("u", &id.to_string()))]).collect();
+    for added in join_all(crowd.iter().map(|client| broker.add_presence(client))).await {
+        added.unwrap();
+    }
+    let heard = heard(&*broker, &recorder, "c").await.len();
+    assert!((8..=9).contains(&heard), "{heard} joins of 9");
 }
 
 pub async fn the_mark_only_moves_forward(factory: &impl Factory) {

@@ -165,6 +165,7 @@ pub fn checked(answers: Vec<Value>) -> Result<Vec<Value>, BrokerError> {
             return Err(match error.code() {
                 "CONFLICT" => BrokerError::Conflict,
                 "WRONGTYPE" => BrokerError::Corrupt("a key has an unexpected type".into()),
+                "ERR" => BrokerError::Corrupt(error.to_string()),
                 "MOVED" => unavailable("this Redis belongs to a cluster: `redis_url` must begin with redis-cluster://"),
                 _ => BrokerError::Unavailable(error.to_string()),
             });

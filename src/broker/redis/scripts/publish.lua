@@ -1,14 +1,14 @@
 -- Publishes entries in order, and then moves the mark, if a mark is given. The first error ends the script.
 -- KEYS: for each entry, the position (hash: generation, epoch, offset, seq, bytes of payload in the stream) and the
 --       stream; then the mark, if it moves
--- ARGV: epoch for new histories, maximum number of publications of a history, history ttl and position ttl in
+-- ARGV: prefix of the epochs of new histories, maximum number of publications of a history, history ttl and position ttl in
 --       milliseconds, generation, the new mark or ''; then for each entry: seq, seq of the previous entry of the batch in
 --       this channel (0: none), data, pub/sub channel, time of the outbox row, maximum bytes of the history, and the
 --       prefix of the message (in a cluster: the barrier)
 -- Returns the bytes of each entry's history, or -1 for a repeat; last, the current mark, if a mark was given.
 local EPOCH, SIZE, TTL, POSITION_TTL, GENERATION = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 
-local function publish(key, stream, seq, before, data, live, at, most, prefix)
+local function publish(number, key, stream, seq, before, data, live, at, most, prefix)
   local position = redis.call('HMGET', key, 'epoch', 'offset', 'seq', 'generation', 'bytes')
   local epoch, offset, last, its = position[1], position[2] or '0', position[3] or '0', position[4] or '0'
 
@@ -35,7 +35,7 @@ local function publish(key, stream, seq, before, data, live, at, most, prefix)
   if not epoch then
     -- Drop the remains of an earlier history.
     redis.call('DEL', stream)
-    epoch, offset = EPOCH, '0'
+    epoch, offset = EPOCH .. number, '0'
   end
   offset = string.format('%.0f', tonumber(offset) + 1)
 
@@ -54,7 +54,7 @@ end
 local answers = {}
 local key = 1
 for i = 7, #ARGV, 7 do
-  local answer = publish(KEYS[key], KEYS[key + 1], unpack(ARGV, i, i + 6))
+  local answer = publish(#answers, KEYS[key], KEYS[key + 1], unpack(ARGV, i, i + 6))
   if type(answer) == 'table' then
     return answer
   end

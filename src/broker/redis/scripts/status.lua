@@ -143,8 +143,8 @@ local function recompute(it)
   if #fields > 0 then
     redis.call('HSET', it.key, unpack(fields))
   end
-  -- A user is computed again within two leases: at the deadline, by a sweep, which after an outage waits for a lease.
-  redis.call('PEXPIRE', it.key, KEEP + 3 * LEASE + GRACE)
+  -- Renewals within the next half of a lease leave the expiry as it is.
+  redis.call('PEXPIRE', it.key, KEEP + 2 * LEASE + GRACE)
   if due then
     redis.call('ZADD', KEYS[1], due == TILL and TILL_TEXT or text(due), it.user)
   else

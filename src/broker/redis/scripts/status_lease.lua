@@ -1,6 +1,6 @@
 -- ARGV from 5, for each lease: user, client, idle (1 or 0), age of the last sign of life, the mode as the node knows it with
 -- the time of the choice, and the maximum number of the user's other connections (-1: no limit). Returns mode and time of
--- the choice for each lease; '' twice for a lease past its limit, for which nothing is changed.
+-- the choice for each lease; '' twice for a connection past the user's limit, for which nothing is changed.
 local answers = {}
 
 local function answer(mode, chosen)
@@ -8,8 +8,9 @@ local function answer(mode, chosen)
   answers[#answers + 1] = chosen
 end
 
--- Renews a lease of which nothing but the times change, without a look at the user's other fields. The user's deadline
--- stays, unless Redis has lost it: the sweep at that time computes the next. Returns false for any other lease.
+-- Renews a lease of which nothing but the times change, without a look at the user's other fields: the user's deadline and
+-- expiry stay. Returns false for any other lease, and where the deadline is missing, after the end of the new lease, or
+-- nearer than half a lease: then the user has to be computed, as with about every second renewal.
 local function renew(user, client, idle, age, chosen)
   local key = key_of(user)
   local found = redis.call('HMGET', key, ':' .. client, 'mode', 'chosen')
@@ -17,7 +18,11 @@ local function renew(user, client, idle, age, chosen)
     return false
   end
   local lease = lease_of(found[1])
-  if lease.till <= now or lease.idle ~= (idle == '1') or not redis.call('ZSCORE', KEYS[1], user) then
+  if lease.till <= now or lease.idle ~= (idle == '1') then
+    return false
+  end
+  local due = tonumber(redis.call('ZSCORE', KEYS[1], user) or '0')
+  if due < now + LEASE / 2 or due > TILL then
     return false
   end
   write_lease(key, client, age, idle)
