@@ -47,7 +47,7 @@ impl Options {
             users: matches.get_one::<usize>("users").copied().unwrap_or(4),
             rate: number("rate", 200.0),
             seconds: number("seconds", 1.5),
-            idle: number("idle", 10.0),
+            idle: number("idle", 8.0),
         }
     }
 }
@@ -82,7 +82,7 @@ fn command() -> Command {
                 .value_parser(value_parser!(f64)),
         )
         .arg(
-            argument("idle", "SECONDS", "How long the idle installation is watched; default: 10")
+            argument("idle", "SECONDS", "How long the idle installation is watched; default: 8")
                 .value_parser(value_parser!(f64)),
         )
         // Passed by `cargo bench`.

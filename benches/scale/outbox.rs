@@ -10,8 +10,8 @@ use tokio::time::interval;
 
 /// Creates per second, as a share of the usual rate of events.
 const SHARE: f64 = 0.25;
-/// Duration of the creates: several intervals of reads.
-const SECONDS: f64 = 9.0;
+/// Duration of the creates: more than four intervals of reads.
+const SECONDS: f64 = 15.0;
 /// Calls of PocketBase by all gateways, and events by the way they came.
 const METRICS: [(&str, &str); 4] = [
     ("gateway_pocketbase_seconds_count", "{route=\"events\""),

@@ -57,6 +57,8 @@ pub async fn run(site: &Site) {
     row("all visible records of a class", each(site, CALLS, async |_| visible(&class).await).await);
     let read = async || drop(client.events(last.saturating_sub(1), 1000).await.expect("PocketBase answers"));
     row("a read of the outbox without news", each(site, CALLS, async |_| read().await).await);
+    let confirm = async |_: usize| _ = client.confirm(last).await.expect("PocketBase answers");
+    row("a confirmation of outbox rows", each(site, CALLS, confirm).await);
     let write = async |_: usize| drop(site.pocketbase.write(&site.hot, &site.author, "a message").await);
     row("create of a message through REST, with the hooks", each(site, CALLS, write).await);
     let id = site.crowd.rooms[0].clone();

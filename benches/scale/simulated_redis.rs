@@ -375,7 +375,12 @@ impl StatusStore for NodeBroker {
         self.call(Command::Status, count, |store| async move { store.statuses(&users).await }).await
     }
 
+    /// One gateway after another sweeps.
     async fn sweep(&self) -> Result<(), BrokerError> {
+        let pause = (self.retention().presence_ttl / 40).min(Duration::from_millis(750));
+        if !self.claim("status sweep", pause).await? {
+            return Ok(());
+        }
         self.call(Command::Sweep, BUCKETS, |store| async move { store.sweep().await }).await
     }
 }
