@@ -120,6 +120,14 @@ async fn another_gateway_is_noticed_by_each_move_of_the_mark() {
     assert!(!relaying.driver.is_relayed_elsewhere().await, "an access change is in the outbox alone");
 }
 
+#[tokio::test]
+async fn one_gateway_confirms_for_all_in_an_interval() {
+    let mut relaying = Relaying::following().await;
+    assert!(relaying.driver.execute_action(Action::Confirm(1)).await.is_err(), "PocketBase, out of reach, is asked");
+    let again = relaying.driver.execute_action(Action::Confirm(1)).await;
+    assert!(matches!(again, Ok(Input::Confirmed { more: true })), "left to a later read");
+}
+
 /// Writing is the slowest step of a gateway at its limit: publishing pauses, and the events are published later.
 #[tokio::test(start_paused = true)]
 async fn publishing_pauses_while_the_writers_are_late() {
