@@ -73,7 +73,12 @@ pub async fn run() {
     row("… of 256 in one channel, each", presence(&meter, &*broker, 256).await);
     row("renew the lease of a status: 1 in a call", statuses(&meter, &*broker, 1).await);
     row("… 50 in a call, each", statuses(&meter, &*broker, 50).await);
-    row("sweep of the statuses", sweeps(&meter, &*broker).await);
+    row("sweep of the statuses soon after another, refused", sweeps(&meter, &*broker, Duration::ZERO).await);
+    // Leases so short that every call is a sweep.
+    let short = Retention { presence_ttl: Duration::from_millis(40), ..retention.clone() };
+    let sweeper = RedisBroker::connect(&server.url(), "sweeps", short).await.expect("a URL");
+    row("… carried out, 64 buckets", sweeps(&meter, &*sweeper, Duration::from_millis(3)).await);
+    drop(sweeper);
     row("a message, each of 50 links", fan_out(&meter, &server, &*broker, &retention).await);
 }
 
@@ -116,8 +121,7 @@ async fn presence(meter: &Meter, broker: &dyn Broker, clients: usize) -> (f64, f
     let rounds = (ROUNDS / clients).max(10);
     let work = async || {
         for _ in 0..rounds {
-            // Two renewals in one millisecond would leave the lease unchanged.
-            sleep(Duration::from_millis(2)).await;
+            broker.add_presence(&all).await.expect("Redis answers");
         }
     };
     meter.of(rounds * all.len(), work).await
@@ -143,10 +147,11 @@ async fn statuses(meter: &Meter, broker: &dyn Broker, users: usize) -> (f64, f64
     meter.of(ROUNDS * users, work).await
 }
 
-/// Calls as of many gateways within a second.
-async fn sweeps(meter: &Meter, broker: &dyn Broker) -> (f64, f64) {
+/// `pause`: between two calls.
+async fn sweeps(meter: &Meter, broker: &dyn Broker, pause: Duration) -> (f64, f64) {
     let work = async || {
         for _ in 0..ROUNDS / 3 {
+            sleep(pause).await;
             broker.sweep().await.expect("Redis answers");
         }
     };
