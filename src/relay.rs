@@ -3,8 +3,9 @@
 //! The outbox is the log, and the hooks' posts are a fast path. The mark, kept in the broker, is the number of the last
 //! published event. An event right after the mark is published at once, and an earlier event is a repeat. A later event
 //! reveals a gap, and the relay reads the outbox. The relay also reads the outbox at the start, after a failure, and
-//! every `pull_interval`. Each read begins with the event at the mark, so that the relay notices a replaced outbox
-//! (PocketBase restored from a backup): then all channels start a new epoch, and clients are told to reload.
+//! every `pull_interval`, less often while another gateway moves the mark. Each read begins with the event at the mark, so
+//! that the relay notices a replaced outbox (PocketBase restored from a backup): then all channels start a new epoch, and
+//! clients are told to reload.
 //!
 //! Any number of gateways may relay at once: publishing is idempotent by sequence number, and a gateway publishes an
 //! event after all earlier events, which are below the mark or published by the same gateway.
@@ -98,6 +99,8 @@ impl Relay {
             has_published: false,
             advanced: None,
             mismatch: None,
+            seen: 0,
+            confirm_pause: config.pull_interval / 4 * 3,
         };
         let task = Arc::new(tasks::spawn(Task::Relay, driver.run(posted, config.pull_interval)));
         let (started, offered) = (RelayStart(started), Arc::default());

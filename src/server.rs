@@ -19,7 +19,7 @@ mod respond;
 mod signed;
 mod streams;
 
-use crate::broker::BrokerError;
+use crate::broker::{Broker, BrokerError};
 use crate::config::{Config, ListenAddress, Networks};
 use crate::limits::addresses::Addresses;
 use crate::limits::descriptors::{self, Shares, TooFew};
@@ -70,7 +70,17 @@ pub struct Server {
 impl Server {
     /// Binds early, so that a taken port is reported before anything else happens; then builds the parts. A socket
     /// passed by the supervisor takes the place of one bound here.
-    pub async fn bind(config: Config, mut inherited: Inherited) -> Result<Self, StartError> {
+    pub async fn bind(config: Config, inherited: Inherited) -> Result<Self, StartError> {
+        Self::bind_to(config, inherited, None).await
+    }
+
+    /// As [`Server::bind`]. `broker` takes the place of the config's broker, for a simulation of many gateways. The
+    /// config has to name a Redis if several gateways share the broker.
+    pub async fn bind_to(
+        config: Config,
+        mut inherited: Inherited,
+        broker: Option<Arc<dyn Broker>>,
+    ) -> Result<Self, StartError> {
         let descriptors = descriptors::raise();
         // Too low a limit is refused before a port is bound. The links to Redis, once open, are counted too.
         shares_of(&config, descriptors)?;
@@ -79,7 +89,7 @@ impl Server {
         if let Some(address) = inherited.unused().into_iter().next() {
             return Err(StartError::Unused(address));
         }
-        let gateway = build(config).await?;
+        let gateway = build(config, broker).await?;
         let shares = shares_of(&gateway.services.config, descriptors)?;
         tracing::info!(shares.connections, shares.pending, descriptors, "room for connections");
         Ok(Self { gateway, shares, public, admin })

@@ -67,7 +67,7 @@ settings! {
     secret: SecretString = "", "text", "Secret shared with PocketBase's hooks, at least 32 characters; has no flag, since other users of the machine can see flags";
     secret_second: SecretString = "", "text", "Second secret, accepted beside `secret` but not used for signing: for a change of the secret without refused requests; has no flag";
     pocketbase_timeout: Duration = "3s", "duration", "Timeout of a call to PocketBase";
-    pull_interval: Duration = "3s", "duration", "Interval between reads of PocketBase's outbox, the safety net behind the hooks' posts; 0.2 s while posts fail, or while reads find events that no post has delivered";
+    pull_interval: Duration = "3s", "duration", "Interval between reads of PocketBase's outbox, the safety net behind the hooks' posts; 0.2 s while posts fail, or while reads find events that no post has delivered; up to four intervals while posts arrive, here or at another gateway";
 }
 "Redis" {
     redis_url: Option<RedisUrl> = "", "URL", "Redis shared by all gateways: redis://host:port; unix:///path; a Redis Cluster: redis-cluster://host:port,host:port; sentinels: redis-sentinel://host:port,host:port/service; rediss in place of redis means TLS; unset: a single gateway that keeps all state in its process";

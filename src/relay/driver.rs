@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 /// Pause between two looks at the writers' lag.
 const LAG_PAUSE: Duration = Duration::from_millis(5);
+/// Name that is reserved by a confirmation.
+const CONFIRMATION: &str = "confirmation of outbox rows";
 /// Longest wait for the writers before a publish: rows that are not read yet may hold access changes.
 const LAG_WAIT: Duration = Duration::from_secs(1);
 
@@ -55,6 +57,10 @@ pub(super) struct Driver {
     pub advanced: Option<Mark>,
     /// The last logged difference of versions.
     pub mismatch: Option<String>,
+    /// Number of the shared mark at the last look.
+    pub seen: u64,
+    /// Shortest time between two confirmations of any gateways: less than the interval of reads.
+    pub confirm_pause: Duration,
 }
 
 impl Driver {
@@ -81,6 +87,9 @@ impl Driver {
                     }
                 },
                 () = tokio::time::sleep_until(schedule.next()) => {
+                    if self.is_relayed_elsewhere().await && schedule.defer(Instant::now()) {
+                        continue;
+                    }
                     schedule.begin_read(Instant::now());
                     self.metrics.relay_pulls.with_label_values(&["timer"]).inc();
                     Input::Tick
@@ -117,6 +126,19 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Whether another gateway has moved the shared mark since the last call, while PocketBase's hooks reach a gateway.
+    /// Then the hooks' posts arrive there, and a read of the outbox would mostly return events that are on their way.
+    async fn is_relayed_elsewhere(&mut self) -> bool {
+        let Some(own) = self.machine.mark() else { return false };
+        let Ok(mark) = self.broker.begin(own).await else { return false };
+        let moved = std::mem::replace(&mut self.seen, mark.seq) < mark.seq;
+        moved
+            && (mark.generation, mark.boot) == (own.generation, own.boot)
+            && mark.seq > own.seq
+            && !self.hook_monitor.is_failing()
+            && !self.urgency.has_dropped()
     }
 
     /// Feeds one input to the machine, and executes all actions that follow.
@@ -180,6 +202,10 @@ impl Driver {
                         Input::Published
                     }
                 }
+            }
+            // One confirmation in an interval is enough for all gateways. The others try again with their next read.
+            Action::Confirm(_) if !self.broker.claim(CONFIRMATION, self.confirm_pause).await? => {
+                Input::Confirmed { more: true }
             }
             Action::Confirm(seq) => Input::Confirmed { more: self.pocketbase.confirm(seq).await? },
         })

@@ -51,6 +51,8 @@ impl Relaying {
             has_published: false,
             advanced: None,
             mismatch: None,
+            seen: 0,
+            confirm_pause: Duration::from_secs(1),
         };
         Self { driver, broker, writer, started, processed }
     }
@@ -100,6 +102,31 @@ fn page(rows: &str) -> Events {
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
     crate::stage::within(Duration::from_secs(60), what, async || condition()).await;
+}
+
+#[tokio::test]
+async fn another_gateway_is_noticed_by_each_move_of_the_mark() {
+    let mut relaying = Relaying::following().await;
+    assert!(!relaying.driver.is_relayed_elsewhere().await);
+    relaying.post(&row(1, "1")).await.unwrap();
+    assert!(!relaying.driver.is_relayed_elsewhere().await, "published here");
+    let own = relaying.driver.machine.mark().unwrap();
+    for seq in 2..4 {
+        relaying.broker.advance(Mark { seq, ..own }).await.unwrap();
+        assert!(relaying.driver.is_relayed_elsewhere().await, "published elsewhere");
+        assert!(!relaying.driver.is_relayed_elsewhere().await, "nothing since");
+    }
+    relaying.broker.advance(Mark { seq: 4, ..own }).await.unwrap();
+    relaying.driver.urgency.dropped();
+    assert!(!relaying.driver.is_relayed_elsewhere().await, "an access change is in the outbox alone");
+}
+
+#[tokio::test]
+async fn one_gateway_confirms_for_all_in_an_interval() {
+    let mut relaying = Relaying::following().await;
+    assert!(relaying.driver.execute_action(Action::Confirm(1)).await.is_err(), "PocketBase, out of reach, is asked");
+    let again = relaying.driver.execute_action(Action::Confirm(1)).await;
+    assert!(matches!(again, Ok(Input::Confirmed { more: true })), "left to a later read");
 }
 
 /// Writing is the slowest step of a gateway at its limit: publishing pauses, and the events are published later.

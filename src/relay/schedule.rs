@@ -6,6 +6,8 @@ use tokio::time::Instant;
 
 /// Longest time between two reads while the hooks post, in pull intervals.
 const POSTPONED: u32 = 4;
+/// Looks at the mark in a pull interval, while another gateway publishes.
+const LOOKS: u32 = 4;
 /// Interval of reads while rows arrive by reads alone, as when the gateway that PocketBase's hooks post to is down.
 const ALONE: Duration = Duration::from_millis(200);
 /// Shortest and longest pause after a failure.
@@ -42,6 +44,17 @@ impl ReadSchedule {
             let latest = self.last + POSTPONED * self.pull_interval;
             self.next = self.next.max(latest.min(now + self.pull_interval));
         }
+    }
+
+    /// Another gateway publishes: postpones the read that is due. Returns false if the read cannot wait. The next look
+    /// comes soon: if that gateway dies now, the read is less late than an interval.
+    pub fn defer(&mut self, now: Instant) -> bool {
+        let latest = self.last + POSTPONED * self.pull_interval;
+        let can_wait = self.backoff.is_reset() && now < latest;
+        if can_wait {
+            self.next = latest.min(now + self.pull_interval / LOOKS);
+        }
+        can_wait
     }
 
     /// The outbox holds a row that waits for nothing: reads at once.
@@ -94,6 +107,21 @@ mod tests {
         }
         schedule.postpone(at(7000));
         assert_eq!(schedule.next(), at(8000), "four intervals after the last read");
+    }
+
+    #[test]
+    fn reads_wait_for_other_gateways_up_to_four_intervals_and_not_after_a_failure() {
+        let (mut schedule, at) = schedule();
+        schedule.begin_read(at(0));
+        schedule.end_read(true, at(0));
+        for (millis, next) in [(200, 700), (700, 1200), (7400, 7900), (7900, 8000)] {
+            assert!(schedule.defer(at(millis)), "{millis}");
+            assert_eq!(schedule.next(), at(next));
+        }
+        assert!(!schedule.defer(at(8000)), "four intervals after the last read");
+        schedule.begin_read(at(8000));
+        schedule.fail(at(8000));
+        assert!(!schedule.defer(at(8100)), "the read after a failure cannot wait");
     }
 
     #[test]

@@ -137,9 +137,13 @@ impl Gateway {
     }
 }
 
-pub async fn build(config: Config) -> Result<Gateway, StartError> {
+/// Builds all parts. `given`: takes the place of the config's broker.
+pub async fn build(config: Config, given: Option<Arc<dyn Broker>>) -> Result<Gateway, StartError> {
     let metrics = Metrics::new()?;
-    let (broker, sweep) = broker(&config).await?;
+    let (broker, sweep) = match given {
+        Some(given) => (given, None),
+        None => broker(&config).await?,
+    };
     let mut tasks: Vec<AbortOnDropHandle<()>> = sweep.into_iter().collect();
     let presence = Presence::start(Arc::clone(&broker));
     let hub = Hub::new(Arc::clone(&broker), Arc::clone(&presence), metrics.clone());

@@ -19,6 +19,31 @@ fn history_reads(redis: &Redis) -> u64 {
     redis.calls("xrange") + redis.calls("xrevrange")
 }
 
+/// The hooks post to the first gateway. The second reads the outbox now and then, and at once after the first has died.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_reads_the_outbox_less_while_another_publishes() {
+    let mut world = World::start(2, true, &[("GATEWAY_PULL_INTERVAL", "1")]).await;
+    let (room, users) = world.room(&["alice", "bob", "eve"]).await;
+    let mut client = world.subscriber(1, &users[0], &room).await;
+    let reads = async |world: &World| world.gateways[1].metric("gateway_relay_pulls_total{cause=\"timer\"}").await;
+    let (before, begun) = (reads(&world).await, Instant::now());
+    let mut sent = 0;
+    while begun.elapsed() < Duration::from_secs(8) {
+        world.pocketbase.write(&room, &users[0], &sent.to_string()).await;
+        assert_eq!(client.message().await, sent.to_string());
+        sent += 1;
+        sleep(Duration::from_millis(50)).await;
+    }
+    let reads = reads(&world).await - before;
+    assert!((1.0..=4.0).contains(&reads), "{reads} reads in eight seconds");
+
+    world.gateways[0].process.kill();
+    let begun = Instant::now();
+    world.pocketbase.write(&room, &users[0], "late").await;
+    assert_eq!(client.message().await, "late");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn history_is_read_only_for_returning_clients() {
     let world = World::start(2, true, &[]).await;

@@ -5,14 +5,16 @@
 use super::link::MAX_COMMANDS;
 use super::scripts::call;
 use super::{RedisBroker, millis, wire};
-use crate::broker::BrokerError;
 use crate::broker::status_store::{BUCKETS, Choice, End, Lease, Mode, StatusStore, UserStatus, bucket};
+use crate::broker::{Broker, BrokerError, Retention};
 use async_trait::async_trait;
 use redis::{Cmd, Script, Value};
 use std::time::Duration;
 
 /// Users per script call, so that no call blocks Redis for long.
 const CHUNK: usize = 50;
+/// Name that is reserved by a sweep.
+const SWEEP: &str = "status sweep";
 
 /// A lease, and the maximum number of the user's other connections.
 pub(super) type Limited = (Lease, Option<usize>);
@@ -81,6 +83,12 @@ fn unreadable() -> BrokerError {
     BrokerError::Corrupt("a user's status".into())
 }
 
+/// Shortest time between two sweeps. A gateway calls after a thirtieth of a lease, or a second: alone, it sweeps every
+/// time.
+fn sweep_pause(retention: &Retention) -> Duration {
+    (retention.presence_ttl / 40).min(Duration::from_millis(750))
+}
+
 fn age(age: Duration) -> u64 {
     millis(age)
 }
@@ -139,7 +147,12 @@ impl StatusStore for RedisBroker {
         self.by_bucket(script, users, |user| user, (call, write), wire::read_states).await
     }
 
+    /// Does nothing soon after another gateway's sweep. In a cluster every gateway sweeps, and so notices the failure of
+    /// any master.
     async fn sweep(&self) -> Result<(), BrokerError> {
+        if !self.clustered && !self.claim(SWEEP, sweep_pause(&self.retention)).await? {
+            return Ok(());
+        }
         let script = &self.scripts.status_sweep;
         let commands: Vec<Cmd> = (0..BUCKETS).map(|bucket| self.status_call(script, bucket)).collect();
         self.nodes.call(script, &commands).await.map(drop)

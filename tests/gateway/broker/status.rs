@@ -373,6 +373,22 @@ mod in_redis {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn gateways_share_the_sweeps() {
+        let redis = Redis::start();
+        let nodes = [connect(&redis, generous()).await, connect(&redis, generous()).await];
+        let begun = std::time::Instant::now();
+        for _ in 0..10 {
+            for node in &nodes {
+                node.sweep().await.unwrap();
+            }
+        }
+        // A sweep of 64 buckets for every 0.75 s. The first is called twice, since Redis does not have the script yet.
+        let sweeps = begun.elapsed().as_millis() as u64 / 750 + 1;
+        let calls = redis.calls("evalsha");
+        assert!((64..=64 * (sweeps + 1)).contains(&calls), "{calls} calls for {sweeps} sweeps");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn clients_of_a_dead_node_leave_once_on_every_node() {
         let redis = Redis::start();
         let [one, other] = [connect(&redis, brief()).await, connect(&redis, brief()).await];
