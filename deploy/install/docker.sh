@@ -33,9 +33,9 @@ install_all() {
     # A certificate of somebody else's has its own owner and rights.
     if [[ -e $tls/self-signed ]]; then chmod 644 "$tls/privkey.pem" "$tls/fullchain.pem"; fi
   fi
-  # Files of the operator, which Nginx's user has to read.
+  # Files of the operator, which Nginx's user has to read. Of another owner's files, `nginx -t` tells.
   mkdir -p "$deploy/nginx/local"
-  chmod -R a+rX "$deploy/nginx/local"
+  chmod -R a+rX "$deploy/nginx/local" 2>/dev/null || true
   find_gateway
   t building
   compose build --quiet >/dev/null
@@ -65,7 +65,10 @@ check_free() {
 # Workers with connections go on until these end; the new workers take new connections.
 reload_nginx() {
   local nginx=(compose exec -T nginx nginx -e stderr -c /etc/nginx/konvert/nginx.conf)
-  "${nginx[@]}" -t -q || fail bad_nginx
+  if ! "${nginx[@]}" -t -q; then
+    show_password "https://$domain"
+    fail bad_nginx
+  fi
   "${nginx[@]}" -s reload
 }
 
