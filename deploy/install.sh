@@ -13,7 +13,7 @@
 #   --pocketbase FILE   --native only: a binary of PocketBase [default: downloaded] / программа PocketBase
 #   --no-start          only prepare; used by restore.sh / только подготовить; для restore.sh
 #   --yes               do not ask / не спрашивать
-#   --lang en|ru        language [default: by the locale] / язык
+#   --lang en|ru        language, also of later runs and of backup.sh [default: by the locale] / язык, и на будущее
 #
 # Running it again is safe: secrets, certificates and data stay; images and programs are renewed.
 # Повторный запуск безопасен: пароли, сертификаты и данные остаются, образы и программы обновляются.
@@ -27,7 +27,9 @@ root=$(dirname "$deploy")
 source "$deploy/install/messages.sh"
 
 native=false uninstall=false yes=false no_start=false
-domain="" email="" gateway="" pocketbase=""
+domain="" email="" gateway="" pocketbase="" chosen_language=""
+# For messages that name the command.
+command_line="$0 $*"
 
 usage() { sed -n '2,/^set -/{/^set -/d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"; }
 
@@ -40,6 +42,7 @@ main() {
     # shellcheck source=deploy/install/docker.sh
     source "$deploy/install/docker.sh"
   fi
+  load_language "$env_file"
   choose_names
   if $uninstall; then uninstall; else install_all; fi
 }
@@ -56,7 +59,12 @@ read_arguments() {
       --email) email=${2:?$1}; shift ;;
       --gateway) gateway=${2:?$1}; shift ;;
       --pocketbase) pocketbase=$(realpath "${2:?$1}"); shift ;;
-      --lang) export LANGUAGE_OF_MESSAGES=${2:?$1}; shift ;;
+      --lang)
+        case ${2:?$1} in en | ru) ;; *) fail bad_argument "$1 $2" ;; esac
+        chosen_language=$2
+        export LANGUAGE_OF_MESSAGES=$2
+        shift
+        ;;
       -h | --help) usage; exit ;;
       *) fail bad_argument "$1" ;;
     esac

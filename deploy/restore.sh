@@ -24,7 +24,7 @@ main() {
   while (($# > 0)); do
     case $1 in
       --native) native=true; options+=(--native) ;;
-      --lang) export LANGUAGE_OF_MESSAGES=${2:?$1}; shift ;;
+      --lang) export LANGUAGE_OF_MESSAGES=${2:?$1}; options+=("$1" "$2"); shift ;;
       --domain | --email | --gateway | --pocketbase) options+=("$1" "${2:?$1}"); shift ;;
       -h | --help) usage; return ;;
       -*) fail bad_argument "$1" ;;
@@ -40,12 +40,14 @@ main() {
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   unpack
-  place_config
-  # Before anything is built or replaced.
+  # Before anything is written, built or replaced.
   need_empty
+  place_config
+  load_language "$env_file"
   "$deploy/install.sh" "${options[@]}" --yes --no-start
-  # A volume of former containers may hold data too.
-  if ! $native; then compose create --no-recreate pocketbase redis >/dev/null 2>&1; fi
+  if ! $native; then
+    created=$(compose create --no-recreate pocketbase redis 2>&1) || { echo "$created" >&2; fail no_containers "$env_file"; }
+  fi
   need_empty
   if $native; then load_native; else load_docker; fi
   check_rows
@@ -72,8 +74,10 @@ place_config() {
   for file in "${config_files[@]}"; do
     name=$(basename "$file")
     [[ -e $work/config/$name ]] || continue
+    # The installation makes an empty folder for the operator's files.
+    if [[ -d $file ]]; then rmdir "$file" 2>/dev/null || true; fi
     if [[ -e $file ]]; then
-      t config_kept "$file"
+      if ! diff -rq "$work/config/$name" "$file" >/dev/null 2>&1; then t config_kept "$file"; fi
     else
       mkdir -p "$(dirname "$file")"
       cp -rp "$work/config/$name" "$file"
@@ -81,19 +85,35 @@ place_config() {
   done
 }
 
-# need_empty: ends if the installation holds data. With Docker, the data are looked for through the container.
+# need_empty: ends if the installation holds data.
 need_empty() {
-  local pocketbase
+  local project volume settings=$env_file
   if $native; then
     if [[ -e $native_data/pocketbase/pb_data/data.db ]]; then
       fail not_empty "$native_data/pocketbase/pb_data" "systemctl stop konvert-pocketbase; mv …"
     fi
     return
   fi
-  pocketbase=$(container pocketbase) || true # install.sh says what is wrong with Docker
-  if [[ -n $pocketbase ]] && docker cp "$pocketbase:/pb/pb_data/data.db" - >/dev/null 2>&1; then
-    fail not_empty "pocketbase (Docker volume)" "COMPOSE_PROJECT_NAME=… / docker volume rm …"
+  # Without settings, those of the backup will be used.
+  if [[ ! -e $settings ]]; then settings=$work/config/.env; fi
+  project=$(env_file=$settings setting COMPOSE_PROJECT_NAME konvert)
+  volume=${project}_pocketbase
+  if holds_data "$volume"; then
+    fail not_empty_volume "$volume" "$deploy/install.sh --uninstall; docker volume rm $volume ${project}_redis"
   fi
+}
+
+# holds_data VOLUME: looks for PocketBase's database through a container that is never started, of any image. Without an
+# image there was no installation.
+holds_data() {
+  local images container found=1
+  docker volume inspect "$1" >/dev/null 2>&1 || return 1
+  images=$(docker image ls --quiet)
+  [[ -n $images ]] || return 1
+  container=$(docker create --volume "$1:/konvert-data:ro,nocopy" "${images%%$'\n'*}" none) || exit 1
+  if docker cp "$container:/konvert-data/data.db" - >/dev/null 2>&1; then found=0; fi
+  docker rm "$container" >/dev/null
+  return "$found"
 }
 
 # The owners are those of the tar headers. An RDB file is a valid append-only file, which Redis converts at its start.

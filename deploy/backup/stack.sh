@@ -4,16 +4,18 @@
 
 if $native; then
   env_file=/etc/konvert/konvert.env
-  config_files=(/etc/konvert/konvert.env /etc/konvert/tls)
+  config_files=(/etc/konvert/konvert.env /etc/konvert/tls /etc/konvert/local)
 else
   env_file=$deploy/.env
-  config_files=("$deploy/.env" "$deploy/tls")
+  config_files=("$deploy/.env" "$deploy/tls" "$deploy/nginx/local" "$deploy/compose.override.yaml")
 fi
 operator=(--automigrate=false)
 native_data=/var/lib/konvert
 native_programs=/usr/local/lib/konvert
 
-compose() { docker compose --project-directory "$deploy" --env-file "$env_file" --file "$deploy/compose.yaml" "$@"; }
+# shellcheck source=deploy/install/compose.sh
+source "$deploy/install/compose.sh"
+load_language "$env_file"
 
 # setting NAME DEFAULT: a variable of the environment, or else of the installation's file.
 setting() {

@@ -3,18 +3,21 @@
 
 env_file=$deploy/.env
 tls=$deploy/tls/live
+secrets=(GATEWAY_SECRET:32 REDIS_PASSWORD:24 GRAFANA_PASSWORD:12)
+# shellcheck source=deploy/install/compose.sh
+source "$deploy/install/compose.sh"
 
 install_all() {
   check_docker
   need openssl
   check_memory
-  local http https running
+  local http https running nginx
   http=$(value HTTP_PORT 80) https=$(value HTTPS_PORT 443)
   running=$(compose_now ps --quiet 2>/dev/null || true)
   if [[ -z $running ]]; then
-    check_port "$http" port_taken HTTP_PORT "$env_file"
-    check_port "$https" port_taken HTTPS_PORT "$env_file"
-    check_port "$(value POCKETBASE_PORT 8090)" port_taken POCKETBASE_PORT "$env_file"
+    check_free "$http" HTTP_PORT
+    check_free "$https" HTTPS_PORT
+    check_free "$(value POCKETBASE_PORT 8090)" POCKETBASE_PORT
   fi
   show_plan "$http" "$https"
   confirm
@@ -30,18 +33,43 @@ install_all() {
     # A certificate of somebody else's has its own owner and rights.
     if [[ -e $tls/self-signed ]]; then chmod 644 "$tls/privkey.pem" "$tls/fullchain.pem"; fi
   fi
+  # Files of the operator, which Nginx's user has to read. Of another owner's files, `nginx -t` tells.
+  mkdir -p "$deploy/nginx/local"
+  chmod -R a+rX "$deploy/nginx/local" 2>/dev/null || true
   find_gateway
   t building
   compose build --quiet >/dev/null
   if $no_start; then return; fi
   create_superuser
+  nginx=$(compose ps --quiet nginx)
   t starting
   if ! compose up --detach --wait --wait-timeout 240 --remove-orphans 2>&1 | quietly; then
     compose logs --tail 20 >&2
     show_password "https://$domain"
     fail not_healthy "docker compose logs"
   fi
+  # A new container has read the files already.
+  if [[ -n $nginx && $nginx == "$(compose ps --quiet nginx)" ]]; then reload_nginx; fi
   say_what_to_keep "$https"
+}
+
+# check_free PORT NAME: ends if another program listens on the port. Before the first run there is no .env to write it to.
+check_free() {
+  if [[ -e $env_file ]]; then
+    check_port "$1" port_taken "$2" "$env_file"
+  else
+    check_port "$1" port_taken_first "HTTP_PORT=8080 HTTPS_PORT=8443 POCKETBASE_PORT=8091 $command_line"
+  fi
+}
+
+# Workers with connections go on until these end; the new workers take new connections.
+reload_nginx() {
+  local nginx=(compose exec -T nginx nginx -e stderr -c /etc/nginx/konvert/nginx.conf)
+  if ! "${nginx[@]}" -t -q; then
+    show_password "https://$domain"
+    fail bad_nginx
+  fi
+  "${nginx[@]}" -s reload
 }
 
 check_docker() {
@@ -53,7 +81,6 @@ check_docker() {
   if ((BASH_REMATCH[1] < 2 || (BASH_REMATCH[1] == 2 && BASH_REMATCH[2] < 20))); then fail no_compose "$version"; fi
 }
 
-compose() { docker compose --project-directory "$deploy" --env-file "$env_file" --file "$deploy/compose.yaml" "$@"; }
 # Works before .env exists too.
 compose_now() { [[ -e $env_file ]] && compose "$@"; }
 # Passes on errors alone; Compose writes its progress to standard error.
@@ -70,7 +97,15 @@ value() {
 
 show_plan() {
   t plan
-  if [[ -e $env_file ]]; then t plan_env_kept "$env_file"; else t plan_env "$env_file"; fi
+  local missing
+  missing=$(missing_secrets)
+  if [[ ! -e $env_file ]]; then
+    t plan_env "$env_file"
+  elif [[ -n $missing ]]; then
+    t plan_env_added "$env_file" "${missing//$'\n'/, }"
+  else
+    t plan_env_kept "$env_file"
+  fi
   if [[ -n $(value TLS_FOLDER "") || -e $tls/fullchain.pem ]]; then
     t plan_tls_kept "$(value TLS_FOLDER "$tls")"
   else
@@ -81,20 +116,36 @@ show_plan() {
   t plan_superuser "$email"
 }
 
-# Writes .env once. Later runs only add the chat's page when it has been built meanwhile.
+# missing_secrets: names of the secrets that .env does not have, one on each line.
+missing_secrets() {
+  local secret
+  for secret in "${secrets[@]}"; do
+    if ! grep -q "^${secret%:*}=." "$env_file" 2>/dev/null; then echo "${secret%:*}"; fi
+  done
+}
+
+# Writes .env once. Later runs only add secrets that are missing, as in a file written by hand, the chosen language, and
+# the chat's page when it has been built meanwhile.
 write_env() {
-  local page=$deploy/konvert/chat/dist
+  local page=$deploy/konvert/chat/dist secret missing
   if [[ ! -e $env_file ]]; then
     (
       umask 077
-      sed -e "s/^GATEWAY_SECRET=.*/GATEWAY_SECRET=$(random_hex 32)/" \
-        -e "s/^REDIS_PASSWORD=.*/REDIS_PASSWORD=$(random_hex 24)/" \
-        -e "s/^GRAFANA_PASSWORD=.*/GRAFANA_PASSWORD=$(random_hex 12)/" "$deploy/.env.example" >"$env_file.new"
+      cat "$deploy/.env.example" >"$env_file.new"
       keep_choices
-      printf 'SITE_DOMAIN=%s\n' "$domain" >>"$env_file.new"
+      if speaks_russian; then set_line "$env_file.new" LANGUAGE_OF_MESSAGES ru; fi
       mv "$env_file.new" "$env_file"
     )
   fi
+  missing=$(missing_secrets)
+  if [[ -n $missing ]]; then
+    chmod go-rwx "$env_file"
+    for secret in "${secrets[@]}"; do
+      if grep -qx "${secret%:*}" <<<"$missing"; then set_line "$env_file" "${secret%:*}" "$(random_hex "${secret#*:}")"; fi
+    done
+  fi
+  if ! grep -q '^SITE_DOMAIN=' "$env_file"; then set_line "$env_file" SITE_DOMAIN "$domain"; fi
+  if [[ -n $chosen_language ]]; then set_line "$env_file" LANGUAGE_OF_MESSAGES "$chosen_language"; fi
   if [[ -e $page/index.html ]] && ! grep -q '^CHAT_FILES=' "$env_file"; then
     printf 'CHAT_FILES=./konvert/chat/dist\n' >>"$env_file"
   fi
@@ -144,7 +195,9 @@ uninstall() {
   t plan
   t plan_uninstall
   confirm
-  compose down --remove-orphans 2>&1 | quietly
-  t uninstalled "$(docker volume ls --quiet --filter "label=com.docker.compose.project=$(value COMPOSE_PROJECT_NAME konvert)" | tr '\n' ' ')$env_file $tls" \
-    "docker volume rm …"
+  local output volumes
+  # Monitoring too; versions of Compose that do not know the star know the name.
+  output=$(compose --profile '*' --profile monitoring down --remove-orphans 2>&1) || { echo "$output" >&2; exit 1; }
+  volumes=$(docker volume ls --quiet --filter "label=com.docker.compose.project=$(value COMPOSE_PROJECT_NAME konvert)" | xargs)
+  t uninstalled "$volumes $env_file $tls" "docker volume rm $volumes"
 }

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Messages of install.sh, backup.sh and restore.sh in English and Russian. `t KEY ARGUMENT...` prints a message in the
-# language of $LANGUAGE_OF_MESSAGES, or else of the locale; on a terminal, in lines of at most 80 columns.
+# language of $LANGUAGE_OF_MESSAGES, or else of the locale; on a terminal, in lines of at most 80 columns. The installation
+# keeps its language in its file of settings, since a cron job has no locale.
 
 declare -A EN RU
 
@@ -18,6 +19,8 @@ EN[little_memory]='Note: %s MB of memory. The stack idles in under 200 MB; below
 RU[little_memory]='Внимание: памяти всего %s МБ. Без нагрузки система занимает меньше 200 МБ; если памяти меньше 400 МБ, добавьте файл подкачки.'
 EN[port_taken]='Port %s is taken by another program. Stop that program, or choose another port with %s in %s.'
 RU[port_taken]='Порт %s занят другой программой. Остановите её или выберите другой порт: переменная %s в файле %s.'
+EN[port_taken_first]='Port %s is taken by another program. Stop that program, or choose other ports, for example: %s'
+RU[port_taken_first]='Порт %s занят другой программой. Остановите её или выберите другие порты, например: %s'
 EN[port_taken_native]='Port %s is taken by another program. Stop that program: --native needs the ports 80, 443, 8000, 8001 and 8090.'
 RU[port_taken_native]='Порт %s занят другой программой. Остановите её: для --native нужны порты 80, 443, 8000, 8001 и 8090.'
 EN[bad_argument]='Unknown argument: %s (see --help)'
@@ -28,6 +31,8 @@ EN[plan_env]='  - write %s with random secrets'
 RU[plan_env]='  - создать %s со случайными паролями и ключами'
 EN[plan_env_kept]='  - keep %s as it is'
 RU[plan_env_kept]='  - оставить %s без изменений'
+EN[plan_env_added]='  - keep %s and add what is missing: %s'
+RU[plan_env_added]='  - оставить %s и добавить недостающее: %s'
 EN[plan_tls]='  - make a self-signed certificate for %s in %s'
 RU[plan_tls]='  - выпустить самоподписанный сертификат для %s в %s'
 EN[plan_tls_kept]='  - keep the certificate in %s'
@@ -53,7 +58,7 @@ RU[compiling]='Собираю шлюз…'
 EN[starting]='Starting, and waiting until all is healthy…'
 RU[starting]='Запускаю и жду готовности…'
 EN[not_healthy]='Not every service became healthy. The last lines of the logs stand above; "%s" shows more. Correct the cause and run this again.'
-RU[not_healthy]='Не все службы заработали. Последние строки журналов показаны выше, подробнее: "%s". Устраните причину и запустите скрипт снова.'
+RU[not_healthy]='Не все службы заработали. Последние строки журналов показаны выше, подробнее: «%s». Устраните причину и запустите скрипт снова.'
 EN[runs]='The chat runs: %s'
 RU[runs]='Чат работает: %s'
 EN[keep]='Keep this; it is shown only once:'
@@ -67,15 +72,17 @@ RU[superuser_exists]='Суперпользователь уже есть, его
 EN[no_superuser]='PocketBase could not create the superuser; the reason stands above. Is the address valid (--email)?'
 RU[no_superuser]='PocketBase не смог создать суперпользователя, причина показана выше. Верен ли адрес (--email)?'
 EN[self_signed]='The certificate is self-signed: browsers warn. README.md, "HTTPS", replaces it.'
-RU[self_signed]='Сертификат самоподписанный, поэтому браузеры будут предупреждать. Как его заменить: README.ru.md, раздел "HTTPS".'
+RU[self_signed]='Сертификат самоподписанный, поэтому браузеры будут предупреждать. Как его заменить: README.ru.md, раздел «HTTPS».'
 EN[next_backup]='Backups: %s. Set a schedule as README.md describes.'
-RU[next_backup]='Резервные копии: %s. Как делать их по расписанию: README.ru.md, раздел "Резервные копии".'
+RU[next_backup]='Резервные копии: %s. Как делать их по расписанию: README.ru.md, раздел «Резервные копии».'
 EN[next_backup_native]='Backups run every night (konvert-backup.timer), into %s.'
 RU[next_backup_native]='Резервные копии делаются каждую ночь (konvert-backup.timer) в %s.'
 EN[next_migration]='To move an existing chat here: %s/MIGRATION_GUIDE.md'
 RU[next_migration]='Как перенести сюда существующий чат: %s/MIGRATION_GUIDE.ru.md'
 EN[uninstalled]='Stopped and removed. The data stay: %s. To delete them for good: %s'
 RU[uninstalled]='Остановлено и удалено. Данные сохранены: %s. Чтобы удалить их навсегда: %s'
+EN[bad_nginx]='Nginx does not accept its configuration and goes on with the former one; the reason stands above. Correct the file and run this again.'
+RU[bad_nginx]='Nginx не принял новую конфигурацию и работает со старой, причина показана выше. Исправьте файл и запустите скрипт снова.'
 EN[plan_uninstall]='  - stop and remove the services; data, secrets and certificates stay'
 RU[plan_uninstall]='  - остановить и удалить службы; данные, пароли и сертификаты останутся'
 EN[wrong_binary]='%s does not run here, or is no static binary of the gateway. Give another with --gateway FILE.'
@@ -102,21 +109,44 @@ EN[cannot_decrypt]='The backup could not be decrypted: set BACKUP_AGE_IDENTITY_F
 RU[cannot_decrypt]='Не удалось расшифровать копию: укажите верный файл в BACKUP_AGE_IDENTITY_FILE (age) или BACKUP_PASSPHRASE_FILE (openssl).'
 EN[damaged]='The backup is damaged: a checksum does not match. Nothing was restored.'
 RU[damaged]='Копия повреждена: контрольная сумма не совпадает. Ничего не восстановлено.'
-EN[not_empty]='%s already holds data. restore.sh never overwrites: move the data away first (%s).'
-RU[not_empty]='В %s уже есть данные. restore.sh ничего не перезаписывает: сначала перенесите их (%s).'
+EN[not_empty]='The folder %s already holds data. restore.sh never overwrites: move the data away first (%s).'
+RU[not_empty]='В папке %s уже есть данные. restore.sh ничего не перезаписывает: сначала перенесите их (%s).'
+EN[not_empty_volume]='The Docker volume %s already holds data. restore.sh never overwrites. If you do not need these data any more: %s'
+RU[not_empty_volume]='В томе Docker %s уже есть данные. restore.sh ничего не перезаписывает. Если эти данные больше не нужны: %s'
+EN[no_containers]='The containers could not be created; the reason stands above. Correct the cause and run this again. If a network overlaps, choose another EDGE_SUBNET in %s.'
+RU[no_containers]='Не удалось создать контейнеры, причина показана выше. Устраните её и запустите скрипт снова. Если пересекаются сети, задайте другую в переменной EDGE_SUBNET файла %s.'
 EN[rows_differ]='The restored rows differ from the backup; the services are not started. The differences stand above.'
 RU[rows_differ]='Восстановленные строки отличаются от копии, службы не запущены. Различия показаны выше.'
 EN[restored]='Restored from %s: checksums match, %s rows in %s tables as in the backup.'
-RU[restored]='Восстановлено из %s: контрольные суммы совпадают, строк %s в таблицах (%s), как в копии.'
+RU[restored]='Восстановлено из %s: контрольные суммы совпадают, строк: %s, таблиц: %s, всё как в копии.'
 EN[config_kept]='%s exists and stays as it is; the backup holds another copy. If clients cannot log in, compare the two.'
 RU[config_kept]='%s уже есть и остаётся без изменений; в резервной копии лежит другой вариант. Если войти не получается, сравните их.'
 
 t() {
-  local key=$1 language=${LANGUAGE_OF_MESSAGES:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}} text
+  local key=$1 text
   shift
   # shellcheck disable=SC2059 # the formats are the messages above
-  if [[ $language == ru* ]]; then printf -v text -- "${RU[$key]}" "$@"; else printf -v text -- "${EN[$key]}" "$@"; fi
+  if speaks_russian; then printf -v text -- "${RU[$key]}" "$@"; else printf -v text -- "${EN[$key]}" "$@"; fi
   if [[ -t 1 ]]; then wrap 80 <<<"$text"; else printf '%s\n' "$text"; fi
+}
+
+speaks_russian() { [[ ${LANGUAGE_OF_MESSAGES:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}} == ru* ]]; }
+
+# load_language FILE: the language that the installation keeps, unless one is chosen for this run.
+load_language() {
+  if [[ -n ${LANGUAGE_OF_MESSAGES:-} || ! -r $1 ]]; then return; fi
+  LANGUAGE_OF_MESSAGES=$(sed -n 's/^LANGUAGE_OF_MESSAGES=//p' "$1" | tail -n 1)
+  export LANGUAGE_OF_MESSAGES
+}
+
+# set_line FILE NAME VALUE: sets the variable NAME in FILE, and leaves all other lines as they are.
+set_line() {
+  if grep -q "^$2=" "$1"; then
+    sed -i "s|^$2=.*|$2=$3|" "$1"
+  else
+    if [[ -n $(tail -c 1 "$1") ]]; then echo >>"$1"; fi
+    printf '%s=%s\n' "$2" "$3" >>"$1"
+  fi
 }
 
 # wrap COLUMNS: breaks long lines of the input between words; further lines of a list item are indented like its first.

@@ -68,7 +68,7 @@ make_user() {
     useradd --system --user-group --home-dir "$data" --shell /usr/sbin/nologin konvert
   fi
   install -d -m 750 -o konvert -g konvert "$data" "$data/pocketbase" "$data/redis"
-  install -d -m 750 -o root -g konvert "$config"
+  install -d -m 750 -o root -g konvert "$config" "$config/local"
   install -d -m 700 /var/backups/konvert
 }
 
@@ -81,8 +81,10 @@ write_config() {
       umask 077
       sed -e "s/@SECRET@/$(random_hex 32)/" -e "s/@REDIS_PASSWORD@/$password/" \
         -e "s/@SITE_DOMAIN@/$domain/" "$deploy/systemd/konvert.env" >"$env_file"
+      if speaks_russian; then set_line "$env_file" LANGUAGE_OF_MESSAGES ru; fi
     )
   fi
+  if [[ -n $chosen_language ]]; then set_line "$env_file" LANGUAGE_OF_MESSAGES "$chosen_language"; fi
   password=$(sed -n 's/^REDIS_PASSWORD=//p' "$env_file")
   (
     umask 027
@@ -93,13 +95,14 @@ write_config() {
   )
   chgrp -R konvert "$config"
   chmod 640 "$tls/privkey.pem"
+  chmod -R g+rX "$config/local"
 }
 
 # The configuration of the containers with the host's addresses, ports and folders.
 native_nginx() {
   sed -e 's/listen 8080/listen 80/; s/listen 8443/listen 443/' -e '/resolver 127/d' -e '/Docker.s DNS/d' \
     -e 's/pocketbase:8090/127.0.0.1:8090/; s/gateway:8000/127.0.0.1:8000/' -e "s|/etc/nginx/tls|$tls|" \
-    -e "s|include mime.types|include /etc/nginx/mime.types|; s|include site.conf|include $config/site.conf|" \
+    -e "/https-port/d; /^ *# Written by the container/d; s|include site.conf|include $config/site.conf|" \
     -e "s|/usr/share/nginx/chat|$programs/chat|; s|/dev/stdout|syslog:server=unix:/dev/log,nohostname|" \
     "$deploy/nginx/nginx.conf"
 }

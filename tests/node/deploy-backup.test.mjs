@@ -1,7 +1,16 @@
 // backup.sh and restore.sh of an installation with Docker, as in deploy.test.mjs.
 
 import assert from "node:assert/strict";
-import { appendFileSync, copyFileSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
 
@@ -149,7 +158,25 @@ test("--uninstall keeps the data, and a backup becomes a fresh stack with equal 
   assert.equal(stack.compose(["ps", "--quiet"]).stdout, "");
   assert.match(dockerd.docker(["volume", "ls", "--quiet"]).stdout, /konvert-source_pocketbase/);
 
+  // A cron job has no locale.
+  const settings = path.join(stack.deploy, ".env");
+  appendFileSync(settings, "LANGUAGE_OF_MESSAGES=ru\n");
+  assert.match(stack.script("backup.sh", [], { allowFailure: true }).output, /Служба pocketbase не работает/);
+
   const env = { BACKUP_AGE_IDENTITY_FILE: identity };
+  // The data of removed containers count, and nothing is written before they are found.
+  renameSync(settings, `${settings}.away`);
+  const refused = stack.script("restore.sh", [...PLACE, aged], { env, allowFailure: true });
+  assert.match(refused.output, /The Docker volume konvert-source_pocketbase already holds data/);
+  assert.ok(!readdirSync(stack.deploy).includes(".env"));
+  renameSync(`${settings}.away`, settings);
+
+  // Docker's reason is shown, and the next try succeeds.
+  dockerd.docker(["network", "create", "--subnet", restored.env.EDGE_SUBNET, "konvert-foreign"]);
+  const failed = restored.script("restore.sh", [...PLACE, aged], { env, allowFailure: true });
+  dockerd.docker(["network", "rm", "konvert-foreign"]);
+  assert.equal(failed.status, 1);
+  assert.match(failed.output, /overlaps[\s\S]*could not be created[\s\S]*EDGE_SUBNET/);
   const started = Date.now();
   const told = restored.script("restore.sh", [...PLACE, aged], {
     env,

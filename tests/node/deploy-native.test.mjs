@@ -65,13 +65,18 @@ test("install.sh --native starts the chat, and runs again without changing secre
   assert.ok(password, output);
   const secrets = inside(["cat", "/etc/konvert/konvert.env"]).stdout;
   assert.match(secrets, /^GATEWAY_SECRET=[0-9a-f]{64}$/m);
+  assert.equal((await site.call("GET", "/_/")).status, 200);
+  inside(["sh", "-c", "echo 'allow 192.0.2.0/24; deny all;' > /etc/konvert/local/dashboard.conf"]);
   assert.match(script("install.sh", install).output, /The superuser exists already/);
+  assert.equal((await site.call("GET", "/_/")).status, 403);
   assert.equal(inside(["cat", "/etc/konvert/konvert.env"]).stdout, secrets);
 
   assert.equal((await site.call("GET", "/api/health")).status, 200);
   for (const target of ["/api/gateway/keys", "/hooks/pocketbase", "/metrics"]) {
     assert.equal((await site.call("GET", target)).status, 404, target);
   }
+  const plain = await fetch(`${site.url.replace("https", "http")}/x`, { redirect: "manual" });
+  assert.deepEqual([plain.status, plain.headers.get("location")], [301, `${site.url}/x`]);
 });
 
 test("the units are valid, and the services run without root", () => {
@@ -131,4 +136,12 @@ test("the backup service, --uninstall and restore.sh --native end with the same 
   assert.equal(again.id, alice.id);
   const { totalItems } = await site.done("GET", "/api/collections/messages/records", undefined, superuser.token);
   assert.equal(totalItems, 5);
+  assert.equal((await site.call("GET", "/_/")).status, 403, "the operator's own files are back");
+
+  // As the READMEs say, for a lost password.
+  const upsert = "superuser upsert root@example.com another-password --dir=/var/lib/konvert/pocketbase/pb_data";
+  const places = "--hooksDir=/nonexistent --migrationsDir=/nonexistent";
+  const program = "/usr/local/lib/konvert/bin/pocketbase";
+  inside(["runuser", "-u", "konvert", "--", program, ...`${upsert} ${places}`.split(" ")]);
+  await site.login("root@example.com", "_superusers", "another-password");
 });

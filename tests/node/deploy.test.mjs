@@ -2,7 +2,18 @@
 // that an operator pulls (python, redis, nginx, prometheus) are stood in for by one made of Debian's packages.
 
 import assert from "node:assert/strict";
-import { appendFileSync, copyFileSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import net from "node:net";
 import path from "node:path";
 import { after, before, test } from "node:test";
 
@@ -46,21 +57,73 @@ test("install.sh without --yes and without a terminal says what it would do and 
   assert.ok(!readdirSync(stack.deploy).includes(".env"));
 });
 
+test("a taken port is named before the first run, with a command that chooses others", async (t) => {
+  const server = net.createServer().listen(Number(stack.env.HTTP_PORT), "127.0.0.1");
+  t.after(() => server.close());
+  await new Promise((resolve) => server.once("listening", resolve));
+  const { status, output } = stack.script("install.sh", INSTALL, { allowFailure: true });
+  assert.equal(status, 1);
+  assert.match(output, /Port \d+ is taken.*: HTTP_PORT=8080 HTTPS_PORT=8443 POCKETBASE_PORT=8091 \S+install\.sh --yes/);
+  assert.ok(!readdirSync(stack.deploy).includes(".env"));
+});
+
 test("install.sh brings the stack up, shows the password once, and keeps everything when it runs again", async () => {
+  // Written by hand, without secrets and without a newline at the end.
+  const own = `# chosen by hand\nGATEWAY_SECRET=\nHTTP_PORT=${stack.env.HTTP_PORT}`;
+  writeFileSync(path.join(stack.deploy, ".env"), own);
   const first = stack.script("install.sh", INSTALL).output;
   const password = /user +root@example\.com\n +password +(\w+)/.exec(first)?.[1];
   assert.ok(password, first);
   await stack.login("root@example.com", "_superusers", password);
   const [settings, key] = [stack.env_file(), readFileSync(path.join(stack.deploy, "tls/live/privkey.pem"), "utf8")];
   assert.match(settings, /^GATEWAY_SECRET=[0-9a-f]{64}$/m);
+  assert.match(settings, /^REDIS_PASSWORD=[0-9a-f]{48}$/m);
+  assert.match(settings, new RegExp(`^# chosen by hand\nGATEWAY_SECRET=\\w+\nHTTP_PORT=${stack.env.HTTP_PORT}\n`));
   assert.equal(statSync(path.join(stack.deploy, ".env")).mode & 0o777, 0o600);
+
+  // What an upgrade and an operator change: a file of the release, as tar replaces it, and files that no release has.
+  const [site, nginx] = [path.join(stack.deploy, "nginx/site.conf"), stack.container("nginx")];
+  writeFileSync(`${site}.new`, `${readFileSync(site)}\nadd_header X-Release another always;\n`);
+  renameSync(`${site}.new`, site);
+  const dashboard = path.join(stack.deploy, "nginx/local/dashboard.conf");
+  writeFileSync(dashboard, "allow 192.0.2.0/24;\ndeny all;\n");
+  writeFileSync(
+    path.join(stack.deploy, "compose.override.yaml"),
+    'services: { gateway: { labels: { konvert.override: "read" } } }\n',
+  );
 
   const second = stack.script("install.sh", INSTALL, { env: { LANG: "ru_RU.UTF-8" } }).output;
   assert.match(second, /Чат работает: https:\/\/localhost:/);
   assert.match(second, /Суперпользователь уже есть/);
   assert.equal(stack.env_file(), settings);
   assert.equal(readFileSync(path.join(stack.deploy, "tls/live/privkey.pem"), "utf8"), key);
+  assert.equal(stack.container("nginx"), nginx, "the container stays");
+  await until(async () => (await stack.call("GET", "/_/")).status === 403, "the closed dashboard", 20_000, 100);
+  assert.equal((await stack.call("GET", "/")).headers["x-release"], "another");
+  assert.match(dockerd.docker(["inspect", stack.container("gateway")]).stdout, /"konvert\.override": "read"/);
+
+  writeFileSync(dashboard, "nonsense;\n");
+  const refused = stack.script("install.sh", INSTALL, { allowFailure: true });
+  assert.equal(refused.status, 1);
+  assert.match(refused.output, /unknown directive "nonsense"[\s\S]*Nginx does not accept its configuration/);
+  assert.equal((await stack.call("GET", "/_/")).status, 403, "the former configuration");
+
+  rmSync(dashboard);
+  for (const name of ["README.md", "README.ru.md"]) {
+    const [, command] = /^ +docker compose (exec .* -s reload)$/m.exec(manual(name));
+    stack.compose(command.split(" "));
+  }
+  await until(async () => (await stack.call("GET", "/_/")).status === 200, "the open dashboard", 20_000, 100);
+
+  // As the READMEs say: a lost password, and the check without a running gateway.
+  const upsert = "exec -T pocketbase /pocketbase superuser upsert root@example.com another-password --dir=/pb/pb_data";
+  stack.compose(upsert.split(" "));
+  await stack.login("root@example.com", "_superusers", "another-password");
+  stack.compose(["run", "--rm", "--no-deps", "gateway", "doctor"]);
+  assert.match(stack.compose("exec -T nginx curl http://gateway:8001/readyz".split(" ")).stdout, /"status"|ready/);
 });
+
+const manual = (name) => readFileSync(path.join(ROOT, "deploy", name), "utf8");
 
 test("Nginx serves the page, PocketBase and the WebSocket, and nothing private", async () => {
   const paths = { "/": 200, "/any/page": 200, "/api/health": 200, "/_/": 200, "/connection/websocket": 426 };
@@ -79,13 +142,12 @@ test("Nginx serves the page, PocketBase and the WebSocket, and nothing private",
   // The gateway's server API is at its own /api/, which Nginx gives to PocketBase.
   assert.notEqual((await stack.call("POST", "/api/publish", {})).status, 401);
   const plain = await fetch(`${stack.httpUrl}/x`, { redirect: "manual" });
-  assert.deepEqual([plain.status, plain.headers.get("location")], [301, "https://127.0.0.1/x"]);
+  assert.deepEqual([plain.status, plain.headers.get("location")], [301, `${stack.url}/x`]);
 });
 
 test("a renewed certificate, by the script of both READMEs, and the answers of an ACME challenge reach clients", async () => {
   const scripts = ["README.md", "README.ru.md"].map((name) => {
-    const text = readFileSync(path.join(ROOT, "deploy", name), "utf8");
-    return /```sh\n(#!\/bin\/sh\n[\s\S]*?)```/.exec(text)[1];
+    return /```sh\n(#!\/bin\/sh\n[\s\S]*?)```/.exec(manual(name))[1];
   });
   const comments = (text) => text.replace(/^# .*\n/gm, "");
   assert.equal(comments(scripts[0]), comments(scripts[1]));
@@ -283,4 +345,12 @@ test("more than 1,000 clients come through Nginx, and the limit per address coun
     await swarm.add(50, { localAddress: addresses[number % 2], batch: 50 });
   const joined = swarms.reduce((sum, swarm) => sum + swarm.sockets.length, 0);
   assert.equal(joined, 1200, `refused: ${swarms.flatMap((swarm) => swarm.refused).slice(0, 5)}`);
+});
+
+test("--uninstall removes monitoring and the networks too, and names the volumes that stay", () => {
+  const { output } = stack.script("install.sh", ["--uninstall", "--yes"]);
+  assert.match(output, /docker volume rm (\S+ )*konvert-test_pocketbase konvert-test_prometheus konvert-test_redis/);
+  const mine = ["--quiet", "--filter", `label=com.docker.compose.project=${stack.name}`];
+  assert.equal(dockerd.docker(["ps", "--all", ...mine]).stdout, "");
+  assert.equal(dockerd.docker(["network", "ls", ...mine]).stdout, "");
 });
