@@ -88,6 +88,24 @@ check("an image and a file go encrypted, and come back as they were", async () =
   assert.deepEqual(Buffer.concat(chunks), note);
 });
 
+check("in an open room, a file keeps its Russian name and its size, also in the list and on the disk", async () => {
+  const name = "отчёт за ноябрь.pdf";
+  const files = [{ name, mimeType: "application/pdf", buffer: Buffer.alloc(2048, "a") }];
+  await openRoom(alice, "General");
+  await alice.locator("input[type=file]").setInputFiles(files);
+  await composer(alice).press("Enter");
+  const list = bob.getByRole("navigation", { name: "Chats" });
+  await list.getByRole("listitem").filter({ hasText: "General" }).getByText(`Alice: ${name}`).waitFor();
+  await openRoom(bob, "General");
+  const file = log(bob).getByRole("button", { name: new RegExp(`Download ${name}`) });
+  await file.getByText("2 kB").waitFor();
+  const [download] = await Promise.all([bob.waitForEvent("download"), file.click()]);
+  assert.equal(download.suggestedFilename(), name);
+  await bob.reload();
+  await file.getByText("2 kB").waitFor();
+  await list.getByRole("listitem").filter({ hasText: "General" }).getByText(`Alice: ${name}`).waitFor();
+});
+
 check("a direct chat, a mention in a new room, an invitation and search", async () => {
   await alice.getByRole("button", { name: "New chat" }).first().click();
   await alice.getByRole("textbox", { name: "Find somebody by name" }).fill("Bob");

@@ -143,5 +143,7 @@ function useLastText(room: RoomView, t: TFunction): string {
   if (blocked.has(last.sender_id)) return t("chat.blockedLine", { count: 1 });
   if (!known) return from + t("rooms.encryptedPreview");
   if (known.text) return from + firstLine(known.text, last.type);
-  return from + (last.type === "image" ? t("rooms.photo") : (known.files[0]?.name ?? t("rooms.file")));
+  return (
+    from + (last.type === "image" ? t("rooms.photo") : (known.files[0]?.name ?? last.file_name ?? t("rooms.file")))
+  );
 }
