@@ -114,6 +114,19 @@ check("a direct chat, a mention in a new room, an invitation and search", async 
   await say(alice, "only for you");
   await openRoom(bob, "only for you");
   await message(bob, "only for you").waitFor();
+  await alice.getByRole("button", { name: "About this chat" }).click();
+  const about = alice.getByRole("complementary", { name: "About this chat" });
+  await about.getByRole("button", { name: /Bob/ }).waitFor();
+  assert.equal(await about.getByText(/Owner|2 members/).count(), 0);
+  await about.getByRole("button", { name: "Close" }).click();
+  // Cut off, the page does not know whether Bob is still there.
+  const there = alice.getByRole("main").getByText("online", { exact: true });
+  await there.waitFor();
+  await alice.context().setOffline(true);
+  await there.waitFor({ state: "detached" });
+  assert.equal(await alice.locator("[data-status=online]").count(), 0);
+  await alice.context().setOffline(false);
+  await there.waitFor();
 
   await alice.getByRole("button", { name: "New chat" }).first().click();
   await alice.getByRole("tab", { name: "Room" }).click();

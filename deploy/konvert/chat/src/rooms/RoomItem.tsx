@@ -74,6 +74,9 @@ export function useRoomName(room: RoomView): string {
   return room.other ? nameOf(other) || room.name : room.name;
 }
 
+/** Title of the room's details. */
+export const detailsTitle = (room: RoomView) => (room.type === "dm" ? "chat.detailsDirect" : "chat.details");
+
 export function RoomAvatar({ room, size }: { room: RoomView; size: number }) {
   const other = usePerson(room.other ?? "");
   const { status } = useStatus(room.other ?? "");
