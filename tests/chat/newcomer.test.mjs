@@ -148,7 +148,7 @@ check("achievements earned just now are told in their section, where they cover 
   await page.getByRole("menuitem", { name: "Настройки" }).click();
   await page
     .getByRole("region", { name: "Достижения" })
-    .getByText(/Только что получены: \S/)
+    .getByText(/Только что получено: \S/)
     .waitFor();
   assert.equal(await page.locator(".mantine-Notification-root").count(), 0);
 

@@ -420,7 +420,7 @@ export const ru: Texts = {
   "achievements.title": "Достижения",
   "achievements.count": "{{unlocked}} из {{all}}",
   "achievements.none": "Пока нет",
-  "achievements.unlocked": "Только что получены: {{names}}",
+  "achievements.unlocked": "Только что получено: {{names}}",
   "achievements.ahead_one": "Впереди ещё {{count}}",
   "achievements.ahead_few": "Впереди ещё {{count}}",
   "achievements.ahead_many": "Впереди ещё {{count}}",
