@@ -88,6 +88,7 @@ const CHAT: &[Embedded] = files!("konvert/pocketbase":
     "pb_migrations/1796083260_konvert_chat.js"
     "pb_migrations/1796169660_konvert_import.js"
     "pb_migrations/1796256060_konvert_upkeep.js"
+    "pb_migrations/1796342460_konvert_files.js"
 );
 
 const KANBAN: &[Embedded] = files!("kanban/pocketbase":

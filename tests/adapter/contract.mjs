@@ -393,6 +393,28 @@ export function contract(name, start, differences = {}) {
         assert.equal((await get(sent.attachments[0].url)).status, 404, "without a token");
         await assert.rejects(guest.getAttachmentUrl(sent.attachments[0]), refused("unauthorized"));
       });
+      test("files keep names in any alphabet, and sizes: in messages, events, lists and copies", async () => {
+        const [seen, ready] = [[], collector()];
+        const stop = boris.adapter.subscribeToRoom(room.id, (next) => seen.push(next), { onReady: () => ready(true) });
+        await ready.until(Boolean, "the subscription");
+        const files = [file("отчёт", "отчёт за ноябрь.pdf", "application/pdf"), file("b", "план.txt", "text/plain")];
+        const { message: sent } = await anna.adapter.sendMessage(room.id, "", "file", undefined, { files });
+        const described = ({ attachments }) => attachments.map(({ name, size }) => [name, size]);
+        const expected = [
+          ["отчёт за ноябрь.pdf", 10],
+          ["план.txt", 1],
+        ];
+        assert.deepEqual(described(sent), expected);
+        await until(() => seen.some(({ id }) => id === sent.id), "the event");
+        stop();
+        assert.deepEqual(described(seen.find(({ id }) => id === sent.id)), expected);
+        assert.deepEqual(described((await boris.adapter.getMessage(sent.id)).message), expected);
+        assert.equal((await boris.adapter.getRoom(room.id)).room.last_message.file_name, "отчёт за ноябрь.pdf");
+        const { message: edited } = await anna.adapter.editMessage(sent.id, "with words");
+        assert.deepEqual(described(edited), expected);
+        const { message: copy } = await anna.adapter.forwardMessage(sent.id, room.id);
+        assert.deepEqual(described(copy), expected);
+      });
       test("editMessage", async () => {
         const { message: sent } = await anna.adapter.sendMessage(room.id, "draft");
         const { message: edited } = await anna.adapter.editMessage(sent.id, "final");

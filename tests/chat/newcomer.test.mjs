@@ -63,6 +63,27 @@ check("a refused login or sign-up names the field, in the language of the page",
   assert.ok(await focused(name));
 });
 
+check("where the operator has closed registration, the form says so", async (t) => {
+  const { createRule } = await lab.api("GET", "users");
+  await lab.api("PATCH", "users", { createRule: null });
+  t.after(() => lab.api("PATCH", "users", { createRule }));
+  for (const [locale, labels, told] of [
+    ["ru-RU", ["Регистрация", "Имя", "Эл. почта", "Пароль", "Создать аккаунт"], /Регистрация закрыта: обратитесь к/],
+    ["en-GB", ["Sign up", "Name", "Email", "Password", "Create account"], /Registration is closed; ask the admin/],
+  ]) {
+    const page = await lab.page(await lab.context(t, { ...PHONE, locale }));
+    await page.goto(lab.facts.pocketbase);
+    const [tab, ...rest] = labels;
+    const create = rest.pop();
+    await page.getByText(tab, { exact: true }).click();
+    const values = ["Мария", "maria@example.org", "длинный-пароль"];
+    for (const [index, label] of rest.entries())
+      await page.getByRole("textbox", { name: new RegExp(`^${label}`) }).fill(values[index]);
+    await page.getByRole("button", { name: create }).click();
+    await page.getByRole("alert").filter({ hasText: told }).waitFor();
+  }
+});
+
 check("on a phone, a room that the user has lost leads back to the chats", async (t) => {
   const page = await lab.page(await lab.context(t, PHONE));
   await page.goto(`${lab.facts.pocketbase}/?user=bob#/room/gone00000000000`);
@@ -116,6 +137,28 @@ check("the achievements that are earned, ahead and secret add up", async (t) => 
   assert.equal(Number(unlocked) + Number(ahead), Number(all));
   await own.getByText(/\d+ more to earn/).click();
   await own.getByText("0/10,000").waitFor();
+});
+
+check("achievements earned just now are told in their section, where they cover nothing", async (t) => {
+  const { id } = lab.user("alice");
+  const page = await lab.enter(t, "alice", { ...PHONE, locale: "ru-RU" });
+  const { items } = await lab.api("GET", `achievements/records?filter=${encodeURIComponent(`user="${id}"`)}`);
+  for (const one of items) await lab.api("DELETE", `achievements/records/${one.id}`);
+  await page.getByRole("button", { name: /^Меню/ }).click();
+  await page.getByRole("menuitem", { name: "Настройки" }).click();
+  await page
+    .getByRole("region", { name: "Достижения" })
+    .getByText(/Только что получено: \S/)
+    .waitFor();
+  assert.equal(await page.locator(".mantine-Notification-root").count(), 0);
+
+  await page.getByRole("button", { name: "Сохранить" }).click();
+  const notice = page.locator(".mantine-Notification-root");
+  await notice.waitFor();
+  assert.ok(await inFront(page.getByRole("heading", { name: "Настройки" })));
+  assert.ok(await inFront(page.getByRole("heading", { name: "Профиль" })));
+  await notice.tap();
+  await notice.waitFor({ state: "detached", timeout: 2_000 });
 });
 
 check("a search result of one's own has one's own picture", async (t) => {

@@ -88,6 +88,24 @@ check("an image and a file go encrypted, and come back as they were", async () =
   assert.deepEqual(Buffer.concat(chunks), note);
 });
 
+check("in an open room, a file keeps its Russian name and its size, also in the list and on the disk", async () => {
+  const name = "отчёт за ноябрь.pdf";
+  const files = [{ name, mimeType: "application/pdf", buffer: Buffer.alloc(2048, "a") }];
+  await openRoom(alice, "General");
+  await alice.locator("input[type=file]").setInputFiles(files);
+  await composer(alice).press("Enter");
+  const list = bob.getByRole("navigation", { name: "Chats" });
+  await list.getByRole("listitem").filter({ hasText: "General" }).getByText(`Alice: ${name}`).waitFor();
+  await openRoom(bob, "General");
+  const file = log(bob).getByRole("button", { name: new RegExp(`Download ${name}`) });
+  await file.getByText("2 kB").waitFor();
+  const [download] = await Promise.all([bob.waitForEvent("download"), file.click()]);
+  assert.equal(download.suggestedFilename(), name);
+  await bob.reload();
+  await file.getByText("2 kB").waitFor();
+  await list.getByRole("listitem").filter({ hasText: "General" }).getByText(`Alice: ${name}`).waitFor();
+});
+
 check("a direct chat, a mention in a new room, an invitation and search", async () => {
   await alice.getByRole("button", { name: "New chat" }).first().click();
   await alice.getByRole("textbox", { name: "Find somebody by name" }).fill("Bob");
@@ -96,6 +114,19 @@ check("a direct chat, a mention in a new room, an invitation and search", async 
   await say(alice, "only for you");
   await openRoom(bob, "only for you");
   await message(bob, "only for you").waitFor();
+  await alice.getByRole("button", { name: "About this chat" }).click();
+  const about = alice.getByRole("complementary", { name: "About this chat" });
+  await about.getByRole("button", { name: /Bob/ }).waitFor();
+  assert.equal(await about.getByText(/Owner|2 members/).count(), 0);
+  await about.getByRole("button", { name: "Close" }).click();
+  // Cut off, the page does not know whether Bob is still there.
+  const there = alice.getByRole("main").getByText("online", { exact: true });
+  await there.waitFor();
+  await alice.context().setOffline(true);
+  await there.waitFor({ state: "detached" });
+  assert.equal(await alice.locator("[data-status=online]").count(), 0);
+  await alice.context().setOffline(false);
+  await there.waitFor();
 
   await alice.getByRole("button", { name: "New chat" }).first().click();
   await alice.getByRole("tab", { name: "Room" }).click();

@@ -33,6 +33,8 @@ check("a user who was offline comes back with everything in order, and their own
 
   await context.setOffline(true);
   await bob.getByText("You are offline").waitFor();
+  await bob.getByText("2 members", { exact: true }).waitFor(); // nobody knows who is online
+  assert.equal(await bob.getByRole("navigation").locator("[data-status=online]").count(), 0);
   for (const number of [2, 3, 4]) await say(alice, `order ${number}`);
   await say(bob, "written offline");
   assert.equal(await message(bob, "written offline").getAttribute("data-state"), "pending");

@@ -770,13 +770,13 @@ describe("other configurations", () => {
   test("the migrations go down and up again", () => {
     const { status, output } = commands([
       ["migrate", "up"],
-      ["migrate", "down", "5"],
+      ["migrate", "down", "6"],
       ["migrate", "up"],
     ]);
     assert.equal(status, 0, output);
     assert.match(
       output,
-      /gateway_outbox[\s\S]*konvert_schema[\s\S]*konvert_chat[\s\S]*konvert_import[\s\S]*konvert_upkeep/,
+      /gateway_outbox[\s\S]*konvert_schema[\s\S]*konvert_chat[\s\S]*konvert_import[\s\S]*konvert_upkeep[\s\S]*konvert_files/,
     ); // all were gone
   });
 });

@@ -61,6 +61,8 @@ export interface LastMessage {
   sender_id: string;
   sender_username: string;
   created_at: string;
+  /** Original name of the first file. A name in encrypted content is for the client to read. */
+  file_name?: string;
 }
 
 export interface Room {
@@ -104,7 +106,10 @@ export interface Member {
 export type MessageType = "text" | "image" | "file" | "voice" | "audio" | "video" | "poll" | "system";
 
 export interface Attachment {
+  /** The original name, in any alphabet. For files sent before the server kept names, the name of the stored file. */
   name: string;
+  /** In bytes; absent for files sent before the server kept sizes. */
+  size?: number;
   /** Needs a file token: see `getAttachmentUrl`. */
   url: string;
 }

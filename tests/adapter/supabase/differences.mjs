@@ -210,6 +210,11 @@ const messages = {
       url: message.content,
     });
   },
+  // The address stands for the file: no name, no size.
+  "files keep names in any alphabet, and sizes: in messages, events, lists and copies": async ({ anna, room }) => {
+    const { message } = await anna.adapter.sendMessage(room.id, "", "text", undefined, { files: [png()] });
+    assert.equal(message.attachments, undefined);
+  },
   "forwardMessage copies content and files": async ({ anna, vera, room }) => {
     const { room: hall } = await anna.adapter.createRoom("Hall", "private", [vera.id]);
     const { message: source } = await anna.adapter.sendMessage(room.id, "see this");

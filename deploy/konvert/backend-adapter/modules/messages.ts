@@ -3,6 +3,7 @@
 import type { RecordModel } from "pocketbase";
 import { AbortedError, BackendError, InvalidError, TemporaryError } from "../errors.js";
 import type {
+  Attachment,
   CallOptions,
   Message,
   MessageType,
@@ -18,6 +19,12 @@ import { list, text, type People } from "./people.js";
 const PAGE = 50;
 const MAX_PAGE = 500;
 const EXPAND = "author,reactions_via_message";
+
+/** The stored name, the original name and the size of each file of a message. */
+export function filesOf(record: { [field: string]: unknown; files?: unknown; file_notes?: unknown }) {
+  const notes = (record.file_notes ?? {}) as Record<string, { name: string; size: number } | undefined>;
+  return list(record.files).map((stored) => ({ stored, ...(notes[stored] ?? { name: stored }) }));
+}
 
 /** Makes messages of records. */
 export class MessageReader {
@@ -65,8 +72,11 @@ export class MessageReader {
     });
   }
 
-  private attachments(record: RecordModel) {
-    return list(record.files).map((name) => ({ name, url: this.context.pocketbase.files.getURL(record, name) }));
+  private attachments(record: RecordModel): Attachment[] {
+    return filesOf(record).map(({ stored, ...file }) => ({
+      ...file,
+      url: this.context.pocketbase.files.getURL(record, stored),
+    }));
   }
 
   fromDraft(draft: Draft): Message {

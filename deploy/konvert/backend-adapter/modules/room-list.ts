@@ -4,7 +4,8 @@
 import { toBackendError } from "../errors.js";
 import type { Room, RoomUpdatesHandlers } from "../interface.js";
 import type { ChannelHandlers, Realtime, RecordEvent, Unsubscribe } from "../realtime.js";
-import { date, type Context } from "./context.js";
+import { date, present, type Context } from "./context.js";
+import { filesOf } from "./messages.js";
 import type { RoomReader } from "./rooms.js";
 import { text, type People } from "./people.js";
 
@@ -221,14 +222,15 @@ export class RoomList {
     this.rooms?.set(room.id, {
       ...current,
       last_activity: created,
-      last_message: {
+      last_message: present({
         id: record.id,
         content: text(record.content),
         type: record.type as NonNullable<Room["last_message"]>["type"],
         sender_id: author,
         sender_username: this.people.cached(author)?.username ?? "",
         created_at: created,
-      },
+        file_name: filesOf(record)[0]?.name,
+      }),
       unread_count:
         author === me ? current.unread_count : { ...current.unread_count, [me]: Math.min(unread + 1, MAX_COUNT) },
     });

@@ -16,7 +16,19 @@ import type {
 import { ConflictError, NotFoundError } from "../errors.js";
 import { pair } from "./auth.js";
 import { date, present, quoted, type Context } from "./context.js";
+import { filesOf } from "./messages.js";
 import { text, type People } from "./people.js";
+
+interface Last {
+  id: string;
+  content: string;
+  type: MessageType;
+  author: string;
+  username: string;
+  created: string;
+  files?: unknown;
+  file_notes?: unknown;
+}
 
 /** One entry of GET /api/konvert/summary. */
 interface Summary {
@@ -28,7 +40,7 @@ interface Summary {
   unread: number;
   mentions: number;
   reactions: number;
-  last: { id: string; content: string; type: MessageType; author: string; username: string; created: string } | null;
+  last: Last | null;
   members: string[];
   count: number;
   pins: string[];
@@ -124,8 +136,11 @@ export class RoomReader {
   }
 }
 
-function lastMessage({ id, content, type, author, username, created }: NonNullable<Summary["last"]>): LastMessage {
-  return { id, content, type, sender_id: author, sender_username: username, created_at: date(created) ?? "" };
+function lastMessage({ id, content, type, author, username, created, ...files }: Last): LastMessage {
+  return present({
+    ...{ id, content, type, sender_id: author, sender_username: username, created_at: date(created) ?? "" },
+    file_name: filesOf(files)[0]?.name,
+  });
 }
 
 /** A hidden direct room comes back with its next message. */

@@ -4,7 +4,7 @@ import { Loader, VisuallyHidden } from "@mantine/core";
 import { IconDownload, IconFile } from "@tabler/icons-react";
 import { useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
-import { addressOf } from "@/model/files";
+import { addressOf, downloadOf } from "@/model/files";
 import { sizeText } from "@/model/numbers";
 import { report } from "@/model/problems";
 import type { ShownFile, ShownMessage } from "@/model/timeline";
@@ -21,13 +21,14 @@ export function Attachment({ file, message }: { file: ShownFile; message: ShownM
   );
 }
 
-async function open(file: ShownFile, message: ShownMessage): Promise<void> {
+/** Opens an image in a tab, or saves a file. Encrypted files are always saved. */
+async function open(file: ShownFile, message: ShownMessage, save = file.note !== undefined): Promise<void> {
   try {
     const link = document.createElement("a");
-    link.href = await addressOf(file, message);
+    link.href = await (save ? downloadOf : addressOf)(file, message);
     link.target = "_blank";
     link.rel = "noopener";
-    if (file.note) link.download = file.name;
+    if (save) link.download = file.name;
     link.click();
   } catch (error) {
     report(error);
@@ -62,13 +63,18 @@ function Picture({ file, message }: { file: ShownFile; message: ShownMessage }) 
   );
 }
 
+/** The end of a file's name that stays on one line: the extension with the letters before. */
+const END = /\S{0,4}\.[^.\s]{1,8}$/u;
+
 function Download({ file, message }: { file: ShownFile; message: ShownMessage }) {
   const { t } = useTranslation();
+  const end = END.exec(file.name)?.[0] ?? "";
+  const stem = file.name.slice(0, file.name.length - end.length);
   return (
     <button
       type="button"
       className={styles.file}
-      onClick={() => void open(file, message)}
+      onClick={() => void open(file, message, true)}
       title={t("message.download", { name: file.name })}
     >
       <span className={styles.icon}>
@@ -76,9 +82,10 @@ function Download({ file, message }: { file: ShownFile; message: ShownMessage })
       </span>
       <span className={styles.name}>
         <span>
-          <VisuallyHidden>{t("message.downloadFile")}</VisuallyHidden> {file.name}
+          <VisuallyHidden>{t("message.downloadFile")}</VisuallyHidden> {stem}
+          <span className={styles.end}>{end}</span>
         </span>{" "}
-        {file.note && <span className={styles.size}>{sizeText(file.note.size)}</span>}
+        {file.size !== undefined && <span className={styles.size}>{sizeText(file.size)}</span>}
       </span>
       <IconDownload size={18} aria-hidden="true" />
     </button>

@@ -5,13 +5,14 @@ import { IconArrowLeft, IconInfoCircle, IconLock, IconSearch } from "@tabler/ico
 import { useMemo } from "react";
 import { useTranslation } from "react-i18next";
 import { go, useRoute } from "@/app/route";
+import { useConnection } from "@/model/connection";
 import { useStatus, useStatuses } from "@/model/people";
 import { meId } from "@/model/session";
 import type { RoomView } from "@/model/rooms";
 import { useTyping } from "@/model/typing";
 import { StatusText } from "@/people/PersonLine";
 import { openProfile } from "@/people/profile";
-import { RoomAvatar, RoomIcon, useRoomName } from "@/rooms/RoomItem";
+import { RoomAvatar, RoomIcon, detailsTitle, useRoomName } from "@/rooms/RoomItem";
 import { TypingText } from "./TypingText";
 import { openSearch } from "./search";
 import styles from "./Header.module.css";
@@ -35,7 +36,7 @@ export function Header({ room }: { room: RoomView }) {
       <button
         type="button"
         className={styles.title}
-        title={t(room.other ? "people.profile" : "chat.details")}
+        title={t(room.other ? "people.profile" : detailsTitle(room))}
         onClick={onTitle}
       >
         <RoomAvatar room={room} size={40} />
@@ -53,8 +54,8 @@ export function Header({ room }: { room: RoomView }) {
           <IconSearch size={20} />
         </ActionIcon>
       </Tooltip>
-      <Tooltip label={t("chat.details")}>
-        <ActionIcon aria-label={t("chat.details")} aria-expanded={details} onClick={toggleDetails} size={40}>
+      <Tooltip label={t(detailsTitle(room))}>
+        <ActionIcon aria-label={t(detailsTitle(room))} aria-expanded={details} onClick={toggleDetails} size={40}>
           <IconInfoCircle size={21} />
         </ActionIcon>
       </Tooltip>
@@ -86,11 +87,12 @@ function MemberCount({ room }: { room: RoomView }) {
   const { t } = useTranslation();
   const followed = useMemo(() => room.members.filter((id) => id !== meId()).slice(0, MOST_FOLLOWED), [room.members]);
   const statuses = useStatuses(followed);
+  const isLost = useConnection((state) => state.lost);
   const online = Object.values(statuses).filter((status) => status !== "offline").length + (room.member ? 1 : 0);
   return (
     <>
       {t("chat.members", { count: room.member_count })}
-      {online > 0 && `, ${t("chat.online", { count: online })}`}
+      {!isLost && online > 0 && `, ${t("chat.online", { count: online })}`}
     </>
   );
 }

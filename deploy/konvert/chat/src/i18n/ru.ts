@@ -4,7 +4,7 @@ import type { Texts } from "./en";
 
 export const ru: Texts = {
   // Вход
-  "login.welcome": "Добро пожаловать в Konvert",
+  "login.welcome": "Добро пожаловать в\u00a0Konvert",
   "login.lead": "Комнаты, личные сообщения и файлы. Личная переписка шифруется на вашем устройстве.",
   "login.tab": "Вход",
   "signup.tab": "Регистрация",
@@ -24,6 +24,7 @@ export const ru: Texts = {
   "login.ended": "Сеанс завершён. Войдите снова.",
   "login.short": "В пароле должно быть не меньше 8 символов.",
   "login.taken": "Это имя или эта почта уже заняты. Укажите другие или войдите.",
+  "login.closed": "Регистрация закрыта: обратитесь к администратору.",
   "login.nameNeeded": "Введите имя, которое увидят другие.",
   "login.nameTaken": "Это имя занято. Возьмите другое, например с фамилией.",
   "login.nameWrong": "Имя слишком короткое, или в нём есть недопустимые знаки.",
@@ -105,6 +106,7 @@ export const ru: Texts = {
   "chat.online_other": "{{count}} в сети",
   "chat.search": "Поиск по сообщениям",
   "chat.details": "О комнате",
+  "chat.detailsDirect": "О чате",
   "chat.messages": "Сообщения",
   "chat.write": "Сообщение",
   "chat.send": "Отправить",
@@ -418,7 +420,7 @@ export const ru: Texts = {
   "achievements.title": "Достижения",
   "achievements.count": "{{unlocked}} из {{all}}",
   "achievements.none": "Пока нет",
-  "achievements.unlocked": "Достижение: {{name}}",
+  "achievements.unlocked": "Только что получено: {{names}}",
   "achievements.ahead_one": "Впереди ещё {{count}}",
   "achievements.ahead_few": "Впереди ещё {{count}}",
   "achievements.ahead_many": "Впереди ещё {{count}}",

@@ -39,6 +39,17 @@ export function addressOf(file: ShownFile, message: ShownMessage): Promise<strin
   return address;
 }
 
+/** An address for saving the file under its own name; the server knows the stored name only. */
+export async function downloadOf(file: ShownFile, message: ShownMessage): Promise<string> {
+  const address = await addressOf(file, message);
+  if (file.note || message.state) return address;
+  const reply = await fetch(address);
+  if (!reply.ok) throw new Error(`the file cannot be loaded: ${reply.status}`);
+  const copy = URL.createObjectURL(await reply.blob());
+  setTimeout(URL.revokeObjectURL, 60_000, copy);
+  return copy;
+}
+
 /** The file itself, decrypted, to send it once more. */
 export async function fileOf(file: ShownFile, message: ShownMessage): Promise<File> {
   const content = await (await fetch(await addressOf(file, message))).blob();

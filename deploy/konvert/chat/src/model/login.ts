@@ -92,6 +92,8 @@ function generalProblem(error: unknown, mode: Mode, t: TFunction): string {
     return error.until ? t("login.bannedUntil", { date: moment(error.until) }) : t("login.banned");
   if (error.code === "network") return t("login.noServer");
   if (mode === "login" && ["invalid", "unauthorized", "not_found"].includes(error.code)) return t("login.wrong");
+  // The operator has left creating users to superusers.
+  if (mode === "signup" && error.code === "forbidden") return t("login.closed");
   if (mode === "signup" && error.code === "conflict") return t("login.taken");
   return problemText(error, t);
 }

@@ -4,6 +4,7 @@ import type { RealtimeStatus, User } from "konvert-backend-adapter/interface";
 import { useEffect } from "react";
 import { create } from "zustand";
 import { backend } from "./backend";
+import { useConnection } from "./connection";
 
 export type Person = User;
 
@@ -84,12 +85,15 @@ export function useStatuses(ids: readonly string[]): Record<string, RealtimeStat
   return Object.fromEntries(ids.map((id) => [id, statuses[id]?.status ?? "offline"]));
 }
 
-export function useStatus(id: string): { status: RealtimeStatus; lastSeen: number | null } {
+/** The status of a user; without one while the page is cut off, since the last known status may be over. */
+export function useStatus(id: string): { status?: RealtimeStatus | undefined; lastSeen: number | null } {
   useEffect(() => (id ? watchStatus(id) : undefined), [id]);
-  return usePeople((state) => state.statuses[id]) ?? UNKNOWN;
+  const known = usePeople((state) => state.statuses[id]) ?? OFFLINE;
+  return useConnection((state) => state.lost) ? UNKNOWN : known;
 }
 
-const UNKNOWN = { status: "offline", lastSeen: null } as const;
+const OFFLINE = { status: "offline", lastSeen: null } as const;
+const UNKNOWN = { lastSeen: null };
 
 export function closePeople(): void {
   for (const { stop } of watched.values()) stop();

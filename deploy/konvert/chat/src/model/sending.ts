@@ -70,7 +70,10 @@ export async function send(roomId: string, text: string, options: Outgoing): Pro
 function hold(text: string, options: Outgoing, message: Message): void {
   const files = options.files ?? [];
   put(message.room_id, [
-    { ...message, attachments: files.map((file) => ({ name: file.name, url: URL.createObjectURL(file) })) },
+    {
+      ...message,
+      attachments: files.map((file) => ({ name: file.name, size: file.size, url: URL.createObjectURL(file) })),
+    },
   ]);
   held.set(message.id, { text, options, message });
   count();

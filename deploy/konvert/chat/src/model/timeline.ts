@@ -1,6 +1,6 @@
 // The messages of the open rooms, decrypted, in order, with pending ones at the end.
 
-import type { Message, Unsubscribe } from "konvert-backend-adapter/interface";
+import type { Attachment, Message, Unsubscribe } from "konvert-backend-adapter/interface";
 import { useMemo } from "react";
 import { create } from "zustand";
 import { backend } from "./backend";
@@ -14,11 +14,9 @@ import { keyringOf, onKeys, shareKeys } from "./secrecy";
 import { meId } from "./session";
 import { showTyping, stopTyping } from "./typing";
 
-/** A file of a message. `note`: the description, if the file is encrypted. */
-export interface ShownFile {
+/** A file of a message. `note`: the description, if the file is encrypted; name and size are then the note's. */
+export interface ShownFile extends Attachment {
   key: string;
-  name: string;
-  url: string;
   note?: FileNote;
 }
 
@@ -88,10 +86,12 @@ export function shown(message: Message): ShownMessage {
     mine: message.sender_id === meId(),
     encrypted: isSecret(message.content),
     text: content && content.text,
-    attachments: files.map((file) => ({ ...file, name: file.note?.name ?? file.name })),
+    attachments: files.map((file) => ({ ...file, ...described(file.note) })),
     ...(message.error && { problem: codeText(message.error.code) }),
   };
 }
+
+const described = (note: FileNote | undefined) => note && { name: note.name, size: note.size };
 
 const byTime = (a: ShownMessage, b: ShownMessage): number =>
   // Pending messages stand at the end, in the order of sending.
@@ -180,7 +180,7 @@ function again(message: ShownMessage): Pick<ShownMessage, "text" | "attachments"
   const content = contentNow(message);
   const attachments = message.attachments.map((file, index) => {
     const note = content?.files[index];
-    return note ? { ...file, note, name: note.name } : file;
+    return note ? { ...file, note, ...described(note) } : file;
   });
   return { text: content && content.text, attachments };
 }

@@ -8,13 +8,13 @@ import { backend } from "@/model/backend";
 import { meId } from "@/model/session";
 import { numberText } from "@/model/numbers";
 import { moment } from "@/model/times";
-import { notify } from "@/model/notices";
 import styles from "./Achievements.module.css";
 
-/** Loads the achievements; the own ones that are earned are unlocked. */
-function useAchievements(userId: string): readonly Achievement[] | null {
-  const { t } = useTranslation();
+/** Loads the achievements; the own ones that are earned are unlocked. `fresh`: the names of those unlocked just now. */
+function useAchievements(userId: string) {
+  const { i18n } = useTranslation();
   const [list, setList] = useState<readonly Achievement[] | null>(null);
+  const [fresh, setFresh] = useState<readonly string[]>([]);
   useEffect(() => {
     let isShown = true;
     const show = (next: readonly Achievement[]) => isShown && setList(next);
@@ -25,7 +25,7 @@ function useAchievements(userId: string): readonly Achievement[] | null {
       const earned = achievements.filter((one) => !one.unlocked_at && one.progress >= one.max_progress);
       for (const { id, name } of earned) {
         await backend().unlockAchievement(id);
-        notify(t("achievements.unlocked", { name }));
+        if (isShown) setFresh((before) => [...before, name]);
       }
       if (earned.length) show((await backend().getAchievements({ userId })).achievements);
     };
@@ -33,13 +33,13 @@ function useAchievements(userId: string): readonly Achievement[] | null {
     return () => {
       isShown = false;
     };
-  }, [userId, t]);
-  return list;
+  }, [userId, i18n.language]);
+  return { list, fresh };
 }
 
 export default function Achievements({ userId }: { userId: string }) {
   const { t } = useTranslation();
-  const list = useAchievements(userId);
+  const { list, fresh } = useAchievements(userId);
   if (!list?.length) return null;
   const reachable = list.filter((one) => one.unlocked_at || !one.unavailable);
   const unlocked = reachable.filter((one) => one.unlocked_at);
@@ -49,6 +49,10 @@ export default function Achievements({ userId }: { userId: string }) {
     <section className={styles.frame} aria-label={t("achievements.title")}>
       <p className={styles.count}>
         {t("achievements.title")} · {t("achievements.count", { unlocked: unlocked.length, all: reachable.length })}
+      </p>
+      {/* Here and not as a notice, which would cover the page. */}
+      <p className={styles.fresh} role="status">
+        {fresh.length > 0 && t("achievements.unlocked", { names: fresh.join(", ") })}
       </p>
       {unlocked.length === 0 && <p className={styles.hint}>{t("achievements.none")}</p>}
       <ul className={styles.badges}>

@@ -17,12 +17,13 @@ import { useMemo } from "react";
 import { useTranslation } from "react-i18next";
 import { go } from "@/app/route";
 import { backend } from "@/model/backend";
+import { useConnection } from "@/model/connection";
 import { nameOf, useStatuses } from "@/model/people";
 import { attempt } from "@/model/problems";
 import { dropRoom, loadMembers, useMembers, useRoom, type RoomView } from "@/model/rooms";
 import { renewKeys } from "@/model/secrecy";
 import { meId } from "@/model/session";
-import { RoomAvatar, useRoomName } from "@/rooms/RoomItem";
+import { RoomAvatar, detailsTitle, useRoomName } from "@/rooms/RoomItem";
 import { ask } from "@/model/questions";
 import { openInvite } from "./invite";
 import { PersonLine } from "./PersonLine";
@@ -33,10 +34,11 @@ export default function Details({ roomId }: { roomId: string }) {
   const { t } = useTranslation();
   const room = useRoom(roomId);
   if (!room) return null;
+  const title = t(detailsTitle(room));
   return (
-    <aside className={styles.details} aria-label={t("chat.details")}>
+    <aside className={styles.details} aria-label={title}>
       <header className={styles.head}>
-        <h2>{t("chat.details")}</h2>
+        <h2>{title}</h2>
         <CloseButton aria-label={t("do.close")} onClick={() => go({ view: "room", room: roomId })} />
       </header>
       <div className={styles.scroll}>
@@ -70,32 +72,41 @@ function Members({ room }: { room: RoomView }) {
   const ids = useMemo(() => (members ?? []).slice(0, 100).map(({ user }) => user.id), [members]);
   const statuses = useStatuses(ids);
   const here = (member: Member) => member.user.id === meId() || (statuses[member.user.id] ?? "offline") !== "offline";
-  const groups = [
-    { title: t("members.online"), list: members?.filter(here) ?? [] },
-    { title: t("members.offline"), list: members?.filter((member) => !here(member)) ?? [] },
-  ];
+  const isLost = useConnection((state) => state.lost);
+  const direct = room.type === "dm";
+  const groups =
+    direct || isLost
+      ? [{ title: "", list: members ?? [] }]
+      : [
+          { title: t("members.online"), list: members?.filter(here) ?? [] },
+          { title: t("members.offline"), list: members?.filter((member) => !here(member)) ?? [] },
+        ];
   return (
     <section aria-label={t("members.title")}>
-      <div className={styles.bar}>
-        <h3>{t("chat.members", { count: room.member_count })}</h3>
-        {room.moderator && room.type !== "dm" && (
-          <Button
-            size="xs"
-            variant="light"
-            leftSection={<IconUserPlus size={16} />}
-            onClick={() => openInvite(room.id)}
-          >
-            {t("members.invite")}
-          </Button>
-        )}
-      </div>
+      {!direct && (
+        <div className={styles.bar}>
+          <h3>{t("chat.members", { count: room.member_count })}</h3>
+          {room.moderator && (
+            <Button
+              size="xs"
+              variant="light"
+              leftSection={<IconUserPlus size={16} />}
+              onClick={() => openInvite(room.id)}
+            >
+              {t("members.invite")}
+            </Button>
+          )}
+        </div>
+      )}
       {groups.map(
         ({ title, list }) =>
           list.length > 0 && (
             <div key={title}>
-              <h4 className={styles.group}>
-                {title} · {list.length}
-              </h4>
+              {title && (
+                <h4 className={styles.group}>
+                  {title} · {list.length}
+                </h4>
+              )}
               <ul className={styles.list}>
                 {list.map((member) => (
                   <li key={member.user.id}>
@@ -114,7 +125,7 @@ function MemberLine({ member, room }: { member: Member; room: RoomView }) {
   const { t } = useTranslation();
   const { user, role } = member;
   const badge =
-    role === "member" ? null : (
+    role === "member" || room.type === "dm" ? null : (
       <Badge size="sm" variant="light" tt="none">
         {t(`members.${role}`)}
       </Badge>

@@ -46,6 +46,7 @@ export function PersonLine({ person, onClick, note, badge, children }: Props) {
 
 export function StatusText({ status, lastSeen }: ReturnType<typeof useStatus>) {
   const { t } = useTranslation();
+  if (!status) return null;
   if (status === "offline" && lastSeen)
     return <>{t("status.lastSeen", { when: Date.now() - lastSeen < 60_000 ? t("status.justNow") : ago(lastSeen) })}</>;
   return <>{t(`status.${status}`)}</>;

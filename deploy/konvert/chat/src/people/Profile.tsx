@@ -54,7 +54,9 @@ export default function Profile() {
           <Avatar id={person.id} name={nameOf(person)} url={person.avatar_url} size={92} status={status.status} />
           <p className={styles.name}>{nameOf(person)}</p>
           <p className={styles.status}>
-            @{person.username} · <StatusText {...status} />
+            @{person.username}
+            {status.status && " · "}
+            <StatusText {...status} />
           </p>
           {person.status_text && <p className={styles.about}>{person.status_text}</p>}
           <Marks person={person} />

@@ -12,6 +12,7 @@ import {
 } from "@tabler/icons-react";
 import { useTranslation } from "react-i18next";
 import { go } from "@/app/route";
+import { useConnection } from "@/model/connection";
 import { useIncoming } from "@/model/friends";
 import { nameOf } from "@/model/people";
 import { logOut } from "@/model/login";
@@ -27,6 +28,7 @@ export function MainMenu() {
   const { t } = useTranslation();
   const me = useMe();
   const mode = useMode();
+  const shown = useConnection((state) => state.lost) ? "offline" : mode;
   const requests = useIncoming();
   const unsent = useUnsent((state) => state.count);
 
@@ -41,9 +43,9 @@ export function MainMenu() {
       <Menu.Target>
         <UnstyledButton
           className={styles.button}
-          aria-label={`${t("settings.menu")}: ${nameOf(me)}, ${t(`status.${mode}`)}${requests ? `, ${t("friends.requests", { count: requests })}` : ""}`}
+          aria-label={`${t("settings.menu")}: ${nameOf(me)}, ${t(`status.${shown}`)}${requests ? `, ${t("friends.requests", { count: requests })}` : ""}`}
         >
-          <Avatar id={me.id} name={nameOf(me)} url={me.avatar_url} size={38} status={mode} />
+          <Avatar id={me.id} name={nameOf(me)} url={me.avatar_url} size={38} status={shown} />
           {requests > 0 && <span className={styles.requests}>{requests > 9 ? "9+" : requests}</span>}
         </UnstyledButton>
       </Menu.Target>

@@ -74,6 +74,9 @@ export function useRoomName(room: RoomView): string {
   return room.other ? nameOf(other) || room.name : room.name;
 }
 
+/** Title of the room's details. */
+export const detailsTitle = (room: RoomView) => (room.type === "dm" ? "chat.detailsDirect" : "chat.details");
+
 export function RoomAvatar({ room, size }: { room: RoomView; size: number }) {
   const other = usePerson(room.other ?? "");
   const { status } = useStatus(room.other ?? "");
@@ -143,5 +146,7 @@ function useLastText(room: RoomView, t: TFunction): string {
   if (blocked.has(last.sender_id)) return t("chat.blockedLine", { count: 1 });
   if (!known) return from + t("rooms.encryptedPreview");
   if (known.text) return from + firstLine(known.text, last.type);
-  return from + (last.type === "image" ? t("rooms.photo") : (known.files[0]?.name ?? t("rooms.file")));
+  return (
+    from + (last.type === "image" ? t("rooms.photo") : (known.files[0]?.name ?? last.file_name ?? t("rooms.file")))
+  );
 }

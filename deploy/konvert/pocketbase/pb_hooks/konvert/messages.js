@@ -10,12 +10,17 @@ const { membership } = require(`${__hooks}/konvert/rooms.js`);
 /** Maximum number of users mentioned by name in a message. */
 const MAX_MENTIONS = 20;
 const MAX_PINS = 50;
+/** Longest kept name of a file, in characters. */
+const MAX_FILE_NAME = 255;
+/** Control characters, and marks that reverse the direction of writing, which can hide a file's extension. */
+const INVISIBLE = /[\u0000-\u001f\u007f\u202a-\u202e\u2066-\u2069]/g;
 
 /** A record event "create" of messages. */
 function created(e) {
   if (isPlain(e)) return e.next();
   const { record } = e;
   refuseBlocked(e.app, record);
+  noteFiles(record, {});
   findMentions(e.app, record);
   const mentioned = record.getStringSlice("mentions");
   if (mentioned.length === 0) return e.next();
@@ -26,7 +31,9 @@ function created(e) {
 function updated(e) {
   const { record } = e;
   const before = record.original();
-  if (isPlain(e) || before.getString("content") === record.getString("content")) return e.next();
+  if (isPlain(e)) return e.next();
+  noteFiles(record, fileNotes(before));
+  if (before.getString("content") === record.getString("content")) return e.next();
   record.set("edited_at", new DateTime());
   const old = before.getStringSlice("mentions");
   if (old.join() === record.getStringSlice("mentions").join()) {
@@ -39,6 +46,23 @@ function updated(e) {
   const added = record.getStringSlice("mentions").filter((user) => !old.includes(user));
   if (added.length === 0) return e.next();
   inTransaction(e, (tx) => notifyMentioned(tx, record, added));
+}
+
+/** Original names and sizes of a message's files, by stored name. */
+function fileNotes(record) {
+  return JSON.parse(record.getString("file_notes") || "null") ?? {};
+}
+
+/** Notes names and sizes of new files, and keeps the `known` notes of others. A value of the client is replaced. */
+function noteFiles(record, known) {
+  const fresh = record.getUnsavedFiles("files");
+  const notes = {};
+  for (const name of record.getStringSlice("files")) if (known[name]) notes[name] = known[name];
+  for (const file of fresh) {
+    const name = file.originalName.normalize().replace(INVISIBLE, "");
+    notes[file.name] = { name: [...name].slice(-MAX_FILE_NAME).join(""), size: file.size };
+  }
+  record.set("file_notes", Object.keys(notes).length > 0 ? notes : null);
 }
 
 /** In a direct room, users who block each other cannot write. */
@@ -152,9 +176,16 @@ function forward(e) {
 function withCopies(tx, message, work) {
   const names = message.getStringSlice("files");
   if (names.length === 0) return work([]);
+  const notes = fileNotes(message);
   const files = tx.newFilesystem();
   try {
-    return work(names.map((name) => files.getReuploadableFile(`${message.baseFilesPath()}/${name}`, false)));
+    return work(
+      names.map((name) => {
+        const copy = files.getReuploadableFile(`${message.baseFilesPath()}/${name}`, false);
+        copy.originalName = notes[name]?.name ?? name;
+        return copy;
+      }),
+    );
   } finally {
     files.close();
   }

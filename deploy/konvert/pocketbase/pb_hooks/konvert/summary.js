@@ -28,7 +28,8 @@ const OWN = `
       WHERE x.room = m.room AND x.created > max(m.last_read, m.created) AND x.author != {:me} AND x.deleted = FALSE LIMIT ${MAX_COUNT})),
     'mentions', ${unread("mention")},
     'reactions', ${unread("reaction")},
-    'last', (SELECT json_object('id', x.id, 'content', x.content, 'type', x.type, 'author', x.author, 'username', coalesce(u.username, ''), 'created', x.created)
+    'last', (SELECT json_object('id', x.id, 'content', x.content, 'type', x.type, 'author', x.author, 'username', coalesce(u.username, ''), 'created', x.created,
+        'files', iif(json_valid(x.files), json(x.files), NULL), 'file_notes', iif(json_valid(x.file_notes), json(x.file_notes), NULL))
       FROM messages x LEFT JOIN users u ON u.id = x.author
       WHERE x.room = m.room AND x.deleted = FALSE ORDER BY x.created DESC LIMIT 1),
     'members', (SELECT json_group_array(user) FROM (SELECT user FROM room_members WHERE room = m.room LIMIT ${MAX_MEMBERS})),
