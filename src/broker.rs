@@ -188,6 +188,13 @@ pub enum BrokerError {
     Corrupt(String),
 }
 
+impl BrokerError {
+    /// The error of a call that the end of the process has cut off.
+    pub(crate) fn stopping() -> Self {
+        Self::Unavailable("the gateway is stopping".into())
+    }
+}
+
 /// Ordering: the publications of one channel get the offsets 1, 2, 3 … of one epoch in the order of publishing, and
 /// reach each subscribed node's [`Sink`] in the same order. Between channels, only barriers ([`Entry::barrier`]) have a
 /// guaranteed order: a barrier enters the history before later entries of any channel are published, and later

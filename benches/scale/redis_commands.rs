@@ -17,7 +17,7 @@ const LINKS: usize = 50;
 /// Rounds of a measurement.
 const ROUNDS: usize = 300;
 
-/// Counts what arrives, and does nothing with it.
+/// A sink that counts publications.
 #[derive(Default)]
 struct Counter(AtomicUsize);
 
@@ -31,7 +31,7 @@ impl Sink for Counter {
     fn gap(&self) {}
 }
 
-/// A meter of the CPU time of Redis and of this thread, on which the brokers run.
+/// Meter of CPU time: of Redis, and of this thread, which runs the brokers.
 struct Meter {
     redis: u32,
     thread: i32,

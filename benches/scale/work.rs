@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// Length of a look whether all work is done.
+/// Time between two looks at the CPU of PocketBase, while waiting for the end of the work.
 const LOOK: Duration = Duration::from_millis(200);
 /// CPU time of PocketBase in a look, up to which PocketBase counts as idle.
 const CALM: Duration = Duration::from_millis(8);
 /// Limit of the wait for the end of the work.
 const SETTLING: Duration = Duration::from_secs(15);
 
-/// Everything that is counted, up to a moment.
+/// Counters of CPU time and traffic at a moment.
 struct Snapshot {
     at: Instant,
     gateways: Vec<Duration>,

@@ -5,7 +5,7 @@
 //! is known to be down. Histories and presence lists have a separate link, so that large answers do not delay commands.
 //! Messages arrive over [`subscriptions`], with one Redis pub/sub channel per wanted channel. Links reconnect by
 //! themselves for as long as the broker lives; [`nodes`] routes commands. Follow a message: [`pubsub`] → [`delivery`] →
-//! the sink.
+//! the sink. The calls of clients that come at the same time share requests ([`gather`]), except in a cluster.
 //!
 //! In a cluster, hash tags ([`keys`]) put the keys of a channel into one slot, and likewise the users of a bucket.
 //! Publications go through sharded pub/sub on the slot's node. When a node dies or a slot moves, the subscriptions move
@@ -233,7 +233,7 @@ fn gathered<T: Clone + Send + 'static, A: Send + 'static>(
     let me = me.clone();
     Gather::new(move |items| match me.upgrade() {
         Some(me) => send(me, items),
-        None => async { Err(BrokerError::Unavailable("the gateway is stopping".into())) }.boxed(),
+        None => async { Err(BrokerError::stopping()) }.boxed(),
     })
 }
 

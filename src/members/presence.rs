@@ -123,9 +123,7 @@ impl Presence {
             Ok(())
         };
         // A client that is gone before the broker's answer is removed again after the answer.
-        tasks::outliving(adding)
-            .await
-            .unwrap_or_else(|| Err(BrokerError::Unavailable("the gateway is stopping".into())))
+        tasks::outliving(adding).await.unwrap_or_else(|| Err(BrokerError::stopping()))
     }
 
     /// Hides a user's clients, or shows them again.
@@ -191,7 +189,8 @@ impl Presence {
         local.remove_entry(client).map(|(client, _)| (channel, client))
     }
 
-    /// Returns at once. The broker is told in the background; if the call fails, the lease expires.
+    /// Removes a client from a channel. Returns at once: a background task reports the departure to the broker; if the
+    /// report fails, the lease expires.
     pub fn leave(self: &Arc<Self>, channel: &str, client: &str) {
         if let Some((channel, client)) = self.take_out(channel, client) {
             self.report_departure(channel, client);

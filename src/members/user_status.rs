@@ -141,7 +141,7 @@ impl UserStatuses {
     ) -> bool {
         let lease = self.local().add(connection);
         let entering = tasks::outliving(Arc::clone(self).take_lease(lease, Arc::clone(connection), limit));
-        let stopping = || Err(BrokerError::Unavailable("the gateway is stopping".into()));
+        let stopping = || Err(BrokerError::stopping());
         match timeout_at(deadline, entering).await.map(|entered| entered.unwrap_or_else(stopping)) {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {

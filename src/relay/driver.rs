@@ -128,8 +128,9 @@ impl Driver {
         }
     }
 
-    /// Whether another gateway has moved the shared mark since the last call, while PocketBase's hooks reach a gateway.
-    /// Then the hooks' posts arrive there, and a read of the outbox would mostly return events that are on their way.
+    /// Whether another gateway has moved the shared mark since the last call, and no post of PocketBase's hooks has failed.
+    /// The posts then arrive at the other gateway, and a read of the outbox would mostly return events that are being
+    /// published there.
     async fn is_relayed_elsewhere(&mut self) -> bool {
         let Some(own) = self.machine.mark() else { return false };
         let Ok(mark) = self.broker.begin(own).await else { return false };

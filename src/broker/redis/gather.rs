@@ -57,7 +57,7 @@ impl<T: Clone + Send + 'static, A: Send + 'static> Gather<T, A> {
             let inner = Arc::clone(&self.0);
             tokio::spawn(tasks::contained(async move { inner.send_all().await }));
         }
-        answered.await.unwrap_or_else(|_| Err(BrokerError::Unavailable("the gateway is stopping".into())))
+        answered.await.unwrap_or_else(|_| Err(BrokerError::stopping()))
     }
 }
 

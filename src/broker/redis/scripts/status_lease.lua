@@ -8,9 +8,10 @@ local function answer(mode, chosen)
   answers[#answers + 1] = chosen
 end
 
--- Renews a lease of which nothing but the times change, without a look at the user's other fields: the user's deadline and
--- expiry stay. Returns false for any other lease, and where the deadline is missing, after the end of the new lease, or
--- nearer than half a lease: then the user has to be computed, as with about every second renewal.
+-- Short renewal: writes the lease's times alone, and leaves the user's deadline and expiry as they are. Returns false, with
+-- nothing written, if the whole user has to be computed: for a new or expired lease, a changed idleness or mode, and a
+-- deadline that is missing, later than the new lease's end, or less than half a lease ahead. The last is the case at about
+-- every second renewal.
 local function renew(user, client, idle, age, chosen)
   local key = key_of(user)
   local found = redis.call('HMGET', key, ':' .. client, 'mode', 'chosen')
