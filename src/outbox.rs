@@ -29,6 +29,7 @@ pub use send_buffer::STRIDE;
 use send_buffer::SendBuffer;
 use std::sync::Arc;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 pub use wire::Wire;
 use writer::{WriteTarget, Writer};
@@ -58,7 +59,8 @@ struct OutboxInner {
     is_due: bool,
     /// True while the connection's task is about to write.
     is_corked: bool,
-    closed: Option<Disconnect>,
+    /// Boxed, since most connections are open.
+    closed: Option<Box<Disconnect>>,
     /// True if closed without writing the queued frames.
     aborted: bool,
 }
@@ -215,7 +217,7 @@ impl Outbox {
             let before = inner.unsent.queued();
             inner.unsent.drop_all_but_begun();
             self.budget().give_back(before - inner.unsent.queued());
-            (inner.closed, inner.aborted) = (Some(reason), true);
+            (inner.closed, inner.aborted) = (Some(Box::new(reason)), true);
         }
         self.changed.notify_one();
     }
@@ -235,7 +237,7 @@ impl Outbox {
 
     /// Ends the connection after the queued frames are written. The first reason is kept.
     pub fn close(&self, reason: Disconnect) {
-        self.lock().closed.get_or_insert(reason);
+        self.lock().closed.get_or_insert_with(|| Box::new(reason));
         self.changed.notify_one();
     }
 
@@ -270,7 +272,7 @@ impl Outbox {
     /// The current state, for the connection's task.
     pub fn state(&self) -> OutboxState {
         let inner = self.lock();
-        match (inner.closed, inner.unsent.full_since()) {
+        match (inner.closed.as_deref().copied(), inner.unsent.full_since()) {
             _ if inner.unsent.is_gone() => OutboxState::Over(None),
             (Some(reason), _) if inner.aborted || inner.unsent.is_empty() => OutboxState::Over(Some(reason)),
             (_, Some(since)) => OutboxState::Full(since),
@@ -279,8 +281,8 @@ impl Outbox {
     }
 
     /// Waits for a possible change of [`Outbox::state`]. Safe to cancel.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// Releases the socket, even while the outbox is still in use.

@@ -43,6 +43,7 @@ use crate::relay::RelayStart;
 use crate::updates::Updates;
 use ahead::Ahead;
 use journal::Subject;
+use futures_util::FutureExt;
 use limits::Pace;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -82,11 +83,11 @@ pub struct Session {
     address: IpAddr,
     /// Held until the client is authenticated; boxed, since most connections are authenticated.
     newcomer: Option<Box<BeforeConnect>>,
-    /// Held by a guest.
-    guest: Option<GuestPlace>,
+    /// Held by a guest; boxed, since most clients are users.
+    guest: Option<Box<GuestPlace>>,
     state: AuthState,
     /// Reason for refusing the current command, for the log; may say more than the client is told.
-    detail: Option<String>,
+    detail: Option<Box<str>>,
     /// The client has not answered a ping.
     lost: bool,
 }
@@ -284,17 +285,18 @@ impl Session {
         Ok(())
     }
 
-    async fn ask_broker<T>(
+    /// The broker's answer until `deadline`. Not an `async fn`: the future would hold `answer` twice.
+    fn ask_broker<T>(
         &self,
-        operation: &str,
+        operation: &'static str,
         deadline: Instant,
         answer: impl Future<Output = Result<T, BrokerError>>,
-    ) -> Result<T, Failure> {
-        match timeout_at(deadline, answer).await {
+    ) -> impl Future<Output = Result<T, Failure>> {
+        timeout_at(deadline, answer).map(move |answer| match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.broker_failed(operation, &error).into()),
             Err(_) => Err(codes::INTERNAL.into()),
-        }
+        })
     }
 
     fn broker_failed(&self, operation: &str, error: &BrokerError) -> ErrorCode {

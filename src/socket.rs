@@ -67,8 +67,31 @@ pub fn serve_stream<H: Send>(parts: Parts<H>, inbox: InboxHandle) -> impl Future
 /// Not an `async fn`: the future would hold the arguments twice, for as long as the connection lives.
 fn serve<H: Send>(parts: Parts<H>, mut reader: Reader) -> impl Future<Output = ()> + Send + use<H> {
     let Parts { mut session, services, shutdown, held, .. } = parts;
+    let clock = Clock::new(&services.config, Instant::now());
     async move {
-        let end = run(&mut reader, &mut session, &services, &shutdown).await;
+        let end = {
+            let writing = Writing { stream: Arc::clone(reader.stream()), outbox: Arc::clone(reader.outbox()) };
+            let farewell = pin!(shutdown.farewell(session.id()));
+            let tick = pin!(sleep_until(clock.with(|timing| timing.next())));
+            let reader = &mut reader;
+            let (clock, services) = (&clock, &*services);
+            let mut line =
+                Line { reader, writing, clock, services, tick, farewell, is_leaving: false, connection: None };
+            loop {
+                // Awaited outside of the match, and boxed: idle connections need not hold room for a message and its
+                // handling.
+                let step = match line.attend(true).await {
+                    Ok(Some(arrival)) => Either::Left(Box::pin(work(arrival, &mut session, &mut line))),
+                    Ok(None) => Either::Right(ready(Ok(()))),
+                    Err(end) => Either::Right(ready(Err(end))),
+                };
+                if let Err(end) = step.await {
+                    break end;
+                }
+                // A client sending without pause does not occupy the thread.
+                consume_budget().await;
+            }
+        };
         if matches!(end, ConnectionEnd::Disconnect(codes::NO_PONG)) {
             session.lose();
         }
@@ -79,36 +102,6 @@ fn serve<H: Send>(parts: Parts<H>, mut reader: Reader) -> impl Future<Output = (
         // Boxed: few connections are closing at a time, and open connections need not hold room for the close.
         Box::pin(close(reader, end)).await;
         drop(held);
-    }
-}
-
-fn run<'a>(
-    reader: &'a mut Reader,
-    session: &'a mut Session,
-    services: &'a Services,
-    shutdown: &'a Shutdown,
-) -> impl Future<Output = ConnectionEnd> + Send {
-    let clock = Clock::new(&services.config, Instant::now());
-    async move {
-        let writing = Writing { stream: Arc::clone(reader.stream()), outbox: Arc::clone(reader.outbox()) };
-        let next_tick = clock.with(|timing| timing.next());
-        let (farewell, tick) = (pin!(shutdown.farewell(session.id())), pin!(sleep_until(next_tick)));
-        let mut line =
-            Line { reader, writing, clock: &clock, services, tick, farewell, is_leaving: false, connection: None };
-        loop {
-            // Awaited outside of the match, and boxed: idle connections need not hold room for a message and its
-            // handling.
-            let step = match line.attend(true).await {
-                Ok(Some(arrival)) => Either::Left(Box::pin(work(arrival, session, &mut line))),
-                Ok(None) => Either::Right(ready(Ok(()))),
-                Err(end) => Either::Right(ready(Err(end))),
-            };
-            if let Err(end) = step.await {
-                return end;
-            }
-            // A client sending without pause does not occupy the thread.
-            consume_budget().await;
-        }
     }
 }
 

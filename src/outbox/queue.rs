@@ -28,7 +28,8 @@ impl Queued {
 pub struct Queue {
     first: Option<Queued>,
     /// Empty if `first` is `None`.
-    rest: VecDeque<Queued>,
+    #[expect(clippy::box_collection, reason = "most clients have no second frame, and save 24 bytes each")]
+    rest: Option<Box<VecDeque<Queued>>>,
 }
 
 impl Queue {
@@ -38,18 +39,22 @@ impl Queue {
 
     /// The only frame; `None` for an empty queue or several frames.
     pub fn only(&self) -> Option<&Queued> {
-        self.first.as_ref().filter(|_| self.rest.is_empty())
+        self.first.as_ref().filter(|_| self.rest().next().is_none())
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Queued> {
-        self.first.iter().chain(&self.rest)
+        self.first.iter().chain(self.rest())
+    }
+
+    fn rest(&self) -> impl Iterator<Item = &Queued> {
+        self.rest.iter().flat_map(|rest| rest.iter())
     }
 
     pub fn push(&mut self, queued: Queued) {
         if self.first.is_none() {
             self.first = Some(queued);
         } else {
-            self.rest.push_back(queued);
+            self.rest.get_or_insert_default().push_back(queued);
         }
     }
 
@@ -58,10 +63,13 @@ impl Queue {
         if !self.first.as_ref().is_some_and(is) {
             return None;
         }
-        let next = self.rest.pop_front();
-        if self.rest.is_empty() {
-            self.rest.shrink_to(ROOM);
-        }
+        let next = self.rest.as_mut().and_then(|rest| {
+            let next = rest.pop_front();
+            if rest.is_empty() {
+                rest.shrink_to(ROOM);
+            }
+            next
+        });
         std::mem::replace(&mut self.first, next)
     }
 
@@ -73,10 +81,14 @@ impl Queue {
             cost += if stays { 0 } else { queued.cost() };
             stays
         };
-        let all = self.first.take().into_iter().chain(std::mem::take(&mut self.rest));
-        let mut left: VecDeque<Queued> = all.filter(|queued| stays(queued)).collect();
-        self.first = left.pop_front();
-        self.rest = left;
+        self.first = self.first.take().filter(&mut stays);
+        if let Some(rest) = &mut self.rest {
+            rest.retain(&mut stays);
+            rest.shrink_to(ROOM);
+            if self.first.is_none() {
+                self.first = rest.pop_front();
+            }
+        }
         cost
     }
 }

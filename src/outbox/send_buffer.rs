@@ -22,12 +22,12 @@ pub(super) struct SendBuffer {
     written: usize,
     /// Bytes in `frames`, overhead included.
     queued: usize,
-    full: Option<Full>,
+    /// Boxed, since few sockets are full at a time.
+    full: Option<Box<Full>>,
     last_write: Option<Instant>,
 }
 
 /// Set after EWOULDBLOCK.
-#[derive(Clone, Copy)]
 struct Full {
     since: Instant,
     /// Bytes accepted since then.
@@ -55,7 +55,7 @@ impl SendBuffer {
 
     /// Since when the socket is full, without enough progress.
     pub fn full_since(&self) -> Option<Instant> {
-        self.full.map(|full| full.since)
+        self.full.as_ref().map(|full| full.since)
     }
 
     pub fn last_write(&self) -> Option<Instant> {
@@ -90,7 +90,7 @@ impl SendBuffer {
                 Ok(bytes) => self.advance(bytes, &now),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.full.get_or_insert_with(|| Full { since: now(), taken: 0 });
+                    self.full.get_or_insert_with(|| Box::new(Full { since: now(), taken: 0 }));
                     return !was_full;
                 }
                 Err(_) => {
@@ -130,7 +130,7 @@ impl SendBuffer {
         if let Some(full) = &mut self.full {
             full.taken += bytes;
             if full.taken >= STRIDE {
-                *full = Full { since: now(), taken: 0 };
+                **full = Full { since: now(), taken: 0 };
             }
         }
         self.written += bytes;

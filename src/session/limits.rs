@@ -187,7 +187,7 @@ impl Session {
     }
 
     fn enter_guest_limit(&mut self) -> Result<(), Failure> {
-        self.guest = self.services.limits.guests.take(self.address);
+        self.guest = self.services.limits.guests.take(self.address).map(Box::new);
         if self.guest.is_some() {
             return Ok(());
         }

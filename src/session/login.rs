@@ -93,7 +93,7 @@ impl Session {
                 Err(codes::UNAUTHORIZED.into())
             }
             Ok(Err(error @ AuthError::Invalid(_))) => {
-                self.detail = Some(error.to_string());
+                self.detail = Some(error.to_string().into());
                 Err(codes::INVALID_TOKEN.into())
             }
             Ok(Err(AuthError::Unavailable(error))) => {
@@ -106,7 +106,7 @@ impl Session {
                 Err(codes::INTERNAL.into())
             }
             Err(_) => {
-                self.detail = Some("no answer within command_timeout".to_owned());
+                self.detail = Some("no answer within command_timeout".into());
                 Err(codes::INTERNAL.into())
             }
         }

@@ -13,6 +13,7 @@ use crate::outbox::Outbox;
 use crate::protocol::codes::{self, ErrorCode};
 use crate::protocol::encode::{self, Push};
 use crate::protocol::{Position, Publication, Reply, Subscribe, SubscribeReply};
+use futures_util::FutureExt;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
@@ -101,7 +102,8 @@ impl Session {
                     present = Some(Entering::new(&self.services.presence, &name, &self.client));
                     self.services.presence.enter(&name, &connection.info()).await?;
                 }
-                self.services.hub.subscribe(&channel, &connection, options, history, accept).await
+                // Boxed: a subscribe mostly waits for PocketBase, and needs no room for the hub's part meanwhile.
+                Box::pin(self.services.hub.subscribe(&channel, &connection, options, history, accept)).await
             };
             let joined = self.joined(joining, deadline).await;
             if let Some(room) = needs_room {
@@ -189,19 +191,19 @@ impl Session {
         Err(codes::INTERNAL.into())
     }
 
-    /// The hub's answer: whether the subscribe was accepted.
-    async fn joined(
+    /// The hub's answer: whether the subscribe was accepted. Not an `async fn`: the future would hold `joining` twice.
+    fn joined(
         &self,
         joining: impl Future<Output = Result<bool, SubscribeError>>,
         deadline: Instant,
-    ) -> Result<bool, Failure> {
-        match timeout_at(deadline, joining).await {
+    ) -> impl Future<Output = Result<bool, Failure>> {
+        timeout_at(deadline, joining).map(|joined| match joined {
             Ok(Ok(accepted)) => Ok(accepted),
             Ok(Err(SubscribeError::AlreadySubscribed)) => Err(codes::ALREADY_SUBSCRIBED.into()),
             Ok(Err(SubscribeError::OtherKind)) => Err(codes::UNKNOWN_CHANNEL.into()),
             Ok(Err(SubscribeError::Broker(error))) => Err(self.broker_failed("subscribe", &error).into()),
             Err(_) => Err(codes::INTERNAL.into()),
-        }
+        })
     }
 
     /// PocketBase's verdict: the prepared verdict, or else a new answer.

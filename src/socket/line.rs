@@ -30,10 +30,7 @@ impl<F: Future<Output = ()>> Line<'_, F> {
     /// arrived; reads only with `may_read`. Safe to cancel.
     pub async fn attend(&mut self, may_read: bool) -> Result<Option<Arrival>, ConnectionEnd> {
         // Fields are used in place: each variable would enlarge the future of every idle connection.
-        let next = self.clock.with(|timing| timing.next());
-        if self.tick.deadline() != next {
-            self.tick.as_mut().reset(next);
-        }
+        self.set_tick();
         tokio::select! {
             arrival = poll_fn(|cx| self.reader.poll_next(cx)), if may_read => return Ok(Some(arrival)),
             progress = self.writing.step(self.services) => match progress {
@@ -59,6 +56,14 @@ impl<F: Future<Output = ()>> Line<'_, F> {
             }
         }
         Ok(None)
+    }
+
+    /// Sets the timer to the next ping or end. Not within [`Line::attend`], whose future would keep the time.
+    fn set_tick(&mut self) {
+        let next = self.clock.with(|timing| timing.next());
+        if self.tick.deadline() != next {
+            self.tick.as_mut().reset(next);
+        }
     }
 
     /// Records a sign of life of the client, once the client is authenticated.
