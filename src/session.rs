@@ -242,7 +242,7 @@ impl Session {
         let reply = match request {
             Request::Connect { token } => Some(self.connect(&token, clock, deadline).await?),
             Request::Subscribe(subscribe) => {
-                self.subscribe(id, subscribe, deadline, ahead).await?;
+                self.subscribe(id, &subscribe, deadline, ahead).await?;
                 None
             }
             Request::Unsubscribe { channel } => {

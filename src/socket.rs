@@ -171,8 +171,9 @@ async fn handle<F: Future<Output = ()>>(
 mod tests {
     use super::*;
 
-    /// The future of [`serve`] exists once per open connection, and the size counts. Measured are the futures that
-    /// functions return.
+    /// The future of [`serve`] exists once per open connection, and the size counts: with the places of the connection
+    /// and the fields of tokio's task, 704 bytes make a task of 896, and one word more makes 1,024, since a task's size
+    /// is a multiple of 128. Measured are the futures that functions return.
     #[test]
     fn an_idle_connection_holds_no_room_for_messages() {
         fn size<A, B, R>(_: impl FnOnce(A, B) -> R) -> usize {
@@ -181,6 +182,6 @@ mod tests {
         let serve = |parts: Parts<()>, reader| serve(parts, reader);
         let (session, future) = (size_of::<Session>(), size(serve));
         println!("a session takes {session} bytes, and the future of its connection {future}");
-        assert!(future <= session + 672, "{future} bytes, of which the session takes {session}");
+        assert!(future <= 704, "{future} bytes, of which the session takes {session}");
     }
 }

@@ -32,16 +32,17 @@ impl Session {
         self.admit_subscription(connection)
     }
 
-    /// Subscribes to a channel of any kind, with the parts prepared for the whole frame.
+    /// Subscribes to a channel of any kind, with the parts prepared for the whole frame. The parts of the future that
+    /// work after PocketBase's verdict are boxed: most subscribes wait for PocketBase, and need no room for the hub.
     pub(super) async fn subscribe(
         &self,
         id: u32,
-        request: Subscribe,
+        request: &Subscribe,
         deadline: Instant,
         ahead: &mut Ahead<'_>,
     ) -> Result<(), Failure> {
         self.may_subscribe(&request.channel)?;
-        let groundwork = ahead.take(&request.channel);
+        let groundwork = &mut ahead.take(&request.channel);
         match Kind::of(&request.channel) {
             Kind::Feed => self.subscribe_to_feed(id, request, deadline, groundwork).await,
             Kind::Status => self.subscribe_to_status(id, request, deadline, groundwork).await,
@@ -52,13 +53,14 @@ impl Session {
     async fn subscribe_to_feed(
         &self,
         id: u32,
-        Subscribe { channel, recover, reject_unrecovered, join_leave, echo }: Subscribe,
+        request: &Subscribe,
         deadline: Instant,
-        mut groundwork: Groundwork<'_>,
+        groundwork: &mut Groundwork<'_>,
     ) -> Result<(), Failure> {
-        let connection = Arc::clone(self.connection()?);
+        let Subscribe { channel, recover, reject_unrecovered, join_leave, echo } = request;
+        let connection = self.connection()?;
         if recover.is_some() {
-            self.admit_recovery(&connection)?;
+            self.admit_recovery(connection)?;
         }
         let mut weight_of_missed = 0;
         let limit = self.services.config.max_queue_size / 2;
@@ -69,14 +71,14 @@ impl Session {
             let history = groundwork.take_history();
             let (mut stale, mut needs_room) = (false, None);
             let accept = |mut reply: SubscribeReply| {
-                if !self.services.access.holds(allowed, &connection.user, &channel) {
+                if !self.services.access.holds(allowed, &connection.user, channel) {
                     // Access may have changed since PocketBase was asked.
                     stale = true;
                     return false;
                 }
                 // Charged even if they are not sent: the publications have been read.
                 weight_of_missed = weight(reply.publications.len(), total_size(&reply.publications));
-                let room = cost(&reply.publications, &channel);
+                let room = cost(&reply.publications, channel);
                 if total_size(&reply.publications) > limit || room > limit / 2 * 3 {
                     // More than a client can take at once: the client reloads from PocketBase instead.
                     (reply.recovered, reply.publications) = (Some(false), Vec::new());
@@ -89,32 +91,31 @@ impl Session {
                 if reply.recovered == Some(false) {
                     weight_of_missed = weight_of_missed.max(FAILED_RECOVERY);
                 }
-                let unrecoverable = reply.recovered == Some(false) && reject_unrecovered;
+                let unrecoverable = reply.recovered == Some(false) && *reject_unrecovered;
                 if !unrecoverable {
                     reply_in_pieces(&connection.outbox, id, &name, reply);
                 }
                 !unrecoverable
             };
-            let options = SubscribeOptions { recover: recover.as_ref(), join_leave, without_echo: !echo };
+            let options = SubscribeOptions { recover: recover.as_ref(), join_leave: *join_leave, without_echo: !echo };
             let joining = async {
                 self.services.relay_start.wait().await;
                 if present.is_none() {
                     present = Some(Entering::new(&self.services.presence, &name, &self.client));
                     self.services.presence.enter(&name, &connection.info()).await?;
                 }
-                // Boxed: a subscribe mostly waits for PocketBase, and needs no room for the hub's part meanwhile.
-                Box::pin(self.services.hub.subscribe(&channel, &connection, options, history, accept)).await
+                Box::pin(self.services.hub.subscribe(channel, connection, options, history, accept)).await
             };
             let joined = self.joined(joining, deadline).await;
             if let Some(room) = needs_room {
                 // Read again afterwards: the channel goes on meanwhile.
                 if let Err(failure) = self.room_for(room, deadline).await {
-                    self.charge_recovery(&connection, weight_of_missed);
+                    self.charge_recovery(connection, weight_of_missed);
                     return Err(failure);
                 }
                 continue;
             }
-            self.charge_recovery(&connection, std::mem::take(&mut weight_of_missed));
+            self.charge_recovery(connection, std::mem::take(&mut weight_of_missed));
             if joined? {
                 present.iter_mut().for_each(|present| present.stays = true);
                 return Ok(());
@@ -128,16 +129,16 @@ impl Session {
     async fn subscribe_to_status(
         &self,
         id: u32,
-        Subscribe { channel, .. }: Subscribe,
+        Subscribe { channel, .. }: &Subscribe,
         deadline: Instant,
-        mut groundwork: Groundwork<'_>,
+        groundwork: &mut Groundwork<'_>,
     ) -> Result<(), Failure> {
         let connection = self.connection()?;
         let name: Arc<str> = channel.as_str().into();
         loop {
             let allowed = self.allowed(&name, groundwork.verdict.take(), deadline).await?;
             let accept = |state: UserStatus| {
-                let still = self.services.access.holds(allowed, &connection.user, &channel);
+                let still = self.services.access.holds(allowed, &connection.user, channel);
                 if still {
                     let outbox = &connection.outbox;
                     let reply = encode::reply(outbox.format(), id, &Reply::SubscribeState(state.payload()));
@@ -145,7 +146,7 @@ impl Session {
                 }
                 still
             };
-            let joining = self.services.hub.subscribe_status(&channel, connection, accept);
+            let joining = Box::pin(self.services.hub.subscribe_status(channel, connection, accept));
             if self.joined(joining, deadline).await? {
                 return Ok(());
             }
@@ -158,13 +159,13 @@ impl Session {
     async fn subscribe_to_updates(
         &self,
         id: u32,
-        Subscribe { channel, recover, .. }: Subscribe,
+        Subscribe { channel, recover, .. }: &Subscribe,
         deadline: Instant,
-        mut groundwork: Groundwork<'_>,
+        groundwork: &mut Groundwork<'_>,
     ) -> Result<(), Failure> {
         let connection = self.connection()?;
         let services = &self.services;
-        let channel: Arc<str> = channel.into();
+        let channel: Arc<str> = channel.as_str().into();
         self.allowed(&channel, groundwork.verdict.take(), deadline).await?;
         let ready = timeout_at(deadline, async {
             services.relay_start.wait().await;
@@ -179,7 +180,7 @@ impl Session {
             return Err(codes::ALREADY_SUBSCRIBED.into());
         }
         let position = Position { offset: 0, epoch: crate::random::token::<6>() };
-        let recovered = recover.map(|_| false);
+        let recovered = recover.as_ref().map(|_| false);
         let reply = Reply::Subscribe(SubscribeReply { position, recovered, publications: Vec::new() });
         let reply = encode::reply(connection.outbox.format(), id, &reply);
         let updates = &services.updates;

@@ -51,8 +51,9 @@ pub struct Timing {
     end: Option<Instant>,
     next_ping: Option<Instant>,
     pong_due: Option<Instant>,
-    /// Time until which a ping may be delayed behind earlier bytes. `None`: the socket was never full.
-    drained: Option<Instant>,
+    /// Time until which a ping may be delayed behind earlier bytes. `None`: the socket was never full. Boxed, since few
+    /// sockets ever are.
+    drained: Option<Box<Instant>>,
     is_authenticated: bool,
     /// Pongs that have arrived in frames not handled yet.
     early: u16,
@@ -113,7 +114,7 @@ impl Timing {
     /// buffer has drained.
     pub fn moved(&mut self, now: Instant, pings: Pings) {
         let drained = now + pings.drain;
-        self.drained = Some(drained);
+        self.drained = Some(Box::new(drained));
         self.pong_due = self.pong_due.map(|due| due.max(drained + pings.timeout));
     }
 
@@ -143,7 +144,7 @@ impl Timing {
             // The last ping may still be on its way.
             return TimerAction::Nothing;
         }
-        self.pong_due = Some(self.drained.map_or(now, |drained| drained.max(now)) + pings.timeout);
+        self.pong_due = Some(self.drained.as_ref().map_or(now, |drained| now.max(**drained)) + pings.timeout);
         TimerAction::Ping
     }
 }
