@@ -134,7 +134,7 @@ fn outbox(criterion: &mut Criterion) {
             let now = Instant::now();
             bencher.iter(|| {
                 for _ in 0..count {
-                    black_box(outbox.push_here(black_box(&frame)));
+                    black_box(outbox.push_here(std::iter::once(black_box(&frame))));
                 }
                 outbox.write_if_due(None, now).expect("nothing holds it back")
             });

@@ -24,7 +24,7 @@ use crate::protocol::format::Format;
 use crate::protocol::frame::Frame;
 pub use budget::{Budget, Reservation};
 use parking_lot::{Mutex, MutexGuard};
-use queue::Queued;
+use queue::{Queued, cost};
 pub use send_buffer::STRIDE;
 use send_buffer::SendBuffer;
 use std::sync::Arc;
@@ -110,11 +110,15 @@ impl Outbox {
         &self.writer
     }
 
-    /// For the writer: as [`Outbox::push`], without counting in the budget and without adding to the writer's list.
-    /// Returns the bytes to count (0: not queued), and true if the outbox has to be added to the list.
-    pub fn push_here(&self, frame: &Frame) -> (usize, bool) {
-        let queued = Queued { frame: frame.clone(), reply_of: None };
-        self.take_in(&mut self.lock(), queued.cost(), [queued])
+    /// For the writer: as [`Outbox::push`] for all frames together, without counting in the budget and without adding to
+    /// the writer's list. Returns the bytes to count (0: nothing queued), and true if the outbox has to be added to the list.
+    pub fn push_here<'a>(&self, frames: impl Iterator<Item = &'a Frame> + Clone) -> (usize, bool) {
+        let size = frames.clone().map(cost).sum();
+        if size == 0 {
+            return (0, false);
+        }
+        let queued = frames.map(|frame| Queued { frame: frame.clone(), reply_of: None });
+        self.take_in(&mut self.lock(), size, queued)
     }
 
     /// Queues a frame, unless the queue would then hold more than half of the limit, or more than [`SHARE`] while the

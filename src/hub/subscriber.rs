@@ -121,19 +121,24 @@ impl Share {
 }
 
 impl Recipients for Share {
-    fn queue(&self, frame: &Frame, offset: u64, due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
+    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
         let (mut delivered, mut queued) = (0, 0);
-        for member in self.members().values_mut().filter(|member| member.from < offset) {
+        for member in self.members().values_mut() {
+            let from = member.from;
+            let frames =
+                deliveries.iter().filter(move |delivery| from < delivery.offset).map(|delivery| &delivery.frame);
             if let Some(held) = &mut member.held {
-                held.take_in(frame);
+                frames.for_each(|frame| held.take_in(frame));
                 continue;
             }
-            let (bytes, becomes_due) = member.outbox().push_here(frame);
+            let (bytes, becomes_due) = member.outbox().push_here(frames.clone());
             if becomes_due {
                 due.push(Arc::clone(member.outbox()) as Arc<dyn WriteTarget>);
             }
-            delivered += u64::from(bytes > 0);
-            queued += bytes;
+            if bytes > 0 {
+                delivered += frames.count() as u64;
+                queued += bytes;
+            }
         }
         self.deliveries.inc_by(delivered);
         queued

@@ -8,6 +8,11 @@ use std::sync::Arc;
 /// Cost of a queued frame beside the frame's bytes: a slot of the queue, twice, since a growing queue doubles.
 pub const FRAME_OVERHEAD: usize = 2 * size_of::<Queued>();
 
+/// Cost of a queued frame in bytes, overhead included.
+pub fn cost(frame: &Frame) -> usize {
+    frame.len() + FRAME_OVERHEAD
+}
+
 /// Slots kept by an empty queue; further slots are freed.
 const ROOM: usize = 16;
 
@@ -20,7 +25,7 @@ pub struct Queued {
 impl Queued {
     /// Cost in bytes, overhead included.
     pub fn cost(&self) -> usize {
-        self.frame.len() + FRAME_OVERHEAD
+        cost(&self.frame)
     }
 }
 

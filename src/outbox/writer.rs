@@ -3,6 +3,7 @@
 //! A publication for a thousand clients does not wake a thousand tasks. Each [`Writer`] serves a share of the
 //! connections. The writer gets the frame once, pushes the frame into the outboxes of the channel's subscribers in this
 //! share ([`Recipients`]), and then writes each outbox with one system call. So each thread works on its own data.
+//! Publications of one channel that have queued up are pushed in one pass over the subscribers.
 //!
 //! Frames that arrive for a client before the write leave in the same call. Frames that arrive within the hold after a
 //! write leave together at the end of the hold, so that a busy channel costs fewer calls. The first frame after a pause
@@ -15,13 +16,15 @@
 
 use super::SHARE;
 use super::budget::Budget;
-use super::queue::FRAME_OVERHEAD;
+use super::queue::cost;
 use crate::log_lines::Seldom;
 use crate::metrics::age;
 use crate::protocol::frame::Frame;
 use crate::tasks::{self, Task};
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::Histogram;
+use std::iter::Peekable;
+use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -54,9 +57,9 @@ pub trait WriteTarget: Send + Sync {
 
 /// A channel's subscribers among the connections of one writer.
 pub trait Recipients: Send + Sync {
-    /// Pushes the frame of the publication at `offset` to the subscribers. Adds outboxes with frames to write to `due`.
+    /// Pushes deliveries to these recipients, in order, to the subscribers. Adds outboxes with frames to write to `due`.
     /// Returns the number of queued bytes.
-    fn queue(&self, frame: &Frame, offset: u64, due: &mut Vec<Arc<dyn WriteTarget>>) -> usize;
+    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) -> usize;
 }
 
 pub struct Writer {
@@ -86,6 +89,31 @@ pub struct Delivery {
     pub offset: u64,
     /// Time of the publication's outbox row in Unix milliseconds; 0: unknown.
     pub at: u64,
+}
+
+impl Delivery {
+    fn is_to(&self, recipients: &Arc<dyn Recipients>) -> bool {
+        ptr::addr_eq(Arc::as_ptr(&self.to), Arc::as_ptr(recipients))
+    }
+}
+
+/// Takes the next delivery into `batch`, and the deliveries to the same recipients behind the first, as far as a portion
+/// has room beside `pushed` bytes. Returns the size of the batch in each queue.
+fn next_batch(
+    waiting: &mut Peekable<impl Iterator<Item = Delivery>>,
+    pushed: usize,
+    batch: &mut Vec<Delivery>,
+) -> usize {
+    let mut size = 0;
+    let belongs = |next: &Delivery, size, batch: &[Delivery]| match batch.first() {
+        None => true,
+        Some(first) => next.is_to(&first.to) && pushed + size + cost(&next.frame) <= PORTION,
+    };
+    while let Some(next) = waiting.next_if(|next| belongs(next, size, batch)) {
+        size += cost(&next.frame);
+        batch.push(next);
+    }
+    size
 }
 
 /// All writers of the process. Dropping this value ends their tasks.
@@ -159,7 +187,7 @@ impl Writer {
 
     async fn run(self: Arc<Self>, hold: Duration, latency: Histogram) {
         let mut round = Round::default();
-        let (mut deliveries, mut times) = (Vec::new(), Vec::new());
+        let (mut deliveries, mut batch, mut times) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             match round.release {
                 None => self.arrived.notified().await,
@@ -174,9 +202,9 @@ impl Writer {
             }
             self.take(&mut deliveries, &mut round.due);
             times.extend(deliveries.iter().map(|delivery| delivery.at).filter(|at| *at > 0));
-            for Delivery { to, frame, offset, .. } in deliveries.drain(..) {
-                let cost = frame.len() + FRAME_OVERHEAD;
-                if round.pushed > 0 && round.pushed + cost > PORTION {
+            let mut waiting = deliveries.drain(..).peekable();
+            while let Some(next) = waiting.peek() {
+                if round.pushed > 0 && round.pushed + cost(&next.frame) > PORTION {
                     let now = Instant::now();
                     // Replies and pings do not wait for the later portions.
                     round.due.append(&mut self.inbox().due);
@@ -184,9 +212,10 @@ impl Writer {
                     self.write_held(&mut round, now).await;
                     sleep(PORTION_PAUSE).await;
                 }
-                round.pushed += cost;
-                self.budget.add(to.queue(&frame, offset, &mut round.due));
+                round.pushed += next_batch(&mut waiting, round.pushed, &mut batch);
+                self.push(&mut batch, &mut round.due);
             }
+            drop(waiting);
             self.write(&mut round.due, now.checked_sub(hold), now, &mut round.held).await;
             times.drain(..).for_each(|at| latency.observe(age(at)));
             if round.held.is_empty() {
@@ -196,6 +225,14 @@ impl Writer {
             }
             self.finish();
         }
+    }
+
+    /// Pushes a batch of deliveries to the same recipients.
+    fn push(&self, batch: &mut Vec<Delivery>, due: &mut Vec<Arc<dyn WriteTarget>>) {
+        if let Some(first) = batch.first() {
+            self.budget.add(first.to.queue(batch, due));
+        }
+        batch.clear();
     }
 
     /// Takes the queued entries.
@@ -274,10 +311,11 @@ struct Round {
 impl Writer {
     /// Pushes the queued publications into the outboxes, in place of the task of an idle writer.
     pub fn deliver(&self) {
-        let (mut deliveries, mut due) = (Vec::new(), Vec::new());
+        let (mut deliveries, mut due, mut batch) = (Vec::new(), Vec::new(), Vec::new());
         self.take(&mut deliveries, &mut due);
-        for Delivery { to, frame, offset, .. } in deliveries {
-            self.budget.add(to.queue(&frame, offset, &mut due));
+        let mut waiting = deliveries.into_iter().peekable();
+        while next_batch(&mut waiting, 0, &mut batch) > 0 {
+            self.push(&mut batch, &mut due);
         }
         self.finish();
     }

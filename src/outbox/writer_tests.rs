@@ -34,14 +34,50 @@ async fn the_writer_writes_each_once_and_holds_back_what_follows_at_once() {
 struct All(Vec<Arc<Outbox>>);
 
 impl Recipients for All {
-    fn queue(&self, frame: &Frame, _: u64, due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
+    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
         let pushed = self.0.iter().map(|outbox| {
-            let (bytes, becomes_due) = outbox.push_here(frame);
+            let (bytes, becomes_due) = outbox.push_here(deliveries.iter().map(|delivery| &delivery.frame));
             due.extend(becomes_due.then(|| Arc::clone(outbox) as Arc<dyn WriteTarget>));
             bytes
         });
         pushed.sum()
     }
+}
+
+/// Subscribers that note the size of each batch.
+struct Noting(All, Arc<Mutex<Vec<usize>>>);
+
+impl Recipients for Noting {
+    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
+        self.1.lock().push(deliveries.len());
+        self.0.queue(deliveries, due)
+    }
+}
+
+/// Queued publications in a row for the same subscribers are pushed in one pass, up to a portion, and nothing overtakes.
+#[tokio::test(start_paused = true)]
+async fn publications_in_a_row_are_pushed_together_and_stay_in_order() {
+    let metrics = Metrics::new().unwrap();
+    let writers = Writers::start(Duration::from_millis(2), &Budget::unlimited(), &metrics.outbox_seconds);
+    let (writer, paper) = (writers.next(), Arc::<Paper>::default());
+    let outbox = Outbox::new(1 << 20, Format::WebSocketJson, Arc::clone(&paper) as Arc<dyn Wire>, writer.clone());
+    let batches: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let room = || Arc::new(Noting(All(vec![Arc::clone(&outbox)]), Arc::clone(&batches))) as Arc<dyn Recipients>;
+    let (one, other) = (room(), room());
+    let hand = |to: &Arc<dyn Recipients>, what: &str| {
+        writer.hand(Delivery { to: Arc::clone(to), frame: text(what), offset: 1, at: 0 });
+    };
+    for (to, what) in [(&one, "a"), (&one, "b"), (&other, "c"), (&one, "d"), (&one, "e"), (&one, "f")] {
+        hand(to, what);
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(paper.texts().0, ["a", "b", "c", "d", "e", "f"]);
+    assert_eq!(std::mem::take(&mut *batches.lock()), [2, 1, 3]);
+
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    (0..10).for_each(|_| hand(&one, &"x".repeat(20_000)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*batches.lock(), [3, 3, 3, 1], "as many as fit into a portion");
 }
 
 /// A writer that is far behind pushes in portions: neither the shared budget nor the queue of a client that reads

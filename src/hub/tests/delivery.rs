@@ -17,6 +17,22 @@ async fn the_reply_comes_first_and_everything_later_follows_in_order() {
     assert_eq!(node.metrics.deliveries.get(), 7);
 }
 
+/// Subscribers of one writer get a batch in one pass over them, each from the own position on.
+#[tokio::test]
+async fn a_batch_reaches_each_subscriber_from_the_own_position_on() {
+    let node = Node::with_history(100).await;
+    let first = node.subscribe(1, None).await;
+    node.publish(2).await;
+    let outbox = Outbox::beside(1 << 20, first.outbox.writer());
+    let connection = Connection::new(2, "u", "c", &outbox, Account::blocking(&[]));
+    assert!(node.hub.subscribe(CHANNEL, &connection, SubscribeOptions::default(), None, |_| true).await.unwrap());
+    node.publish(2).await;
+    let second = Subscribed { connection, outbox, reply: Value::Null };
+    assert_eq!(first.offsets(4).await, [1, 2, 3, 4]);
+    assert_eq!(second.offsets(2).await, [3, 4]);
+    assert_eq!(node.metrics.deliveries.get(), 6);
+}
+
 #[tokio::test]
 async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
     let node = Node::with_history(100).await;
