@@ -1,18 +1,17 @@
 //! Tasks that write to clients, one per thread of the runtime.
 //!
-//! A publication for a thousand clients does not wake a thousand tasks. Each [`Writer`] serves a share of the
-//! connections. The writer gets the frame once, pushes the frame into the outboxes of the channel's subscribers in this
-//! share ([`Recipients`]), and then writes each outbox with one system call. So each thread works on its own data.
-//! Publications of one channel that have queued up are pushed in one pass over the subscribers.
+//! A publication for a thousand clients does not wake a thousand tasks. Every [`Writer`] serves a share of the
+//! connections. The writer gets the frame once, pushes the frame into the outboxes of the channel's subscribers in the
+//! share ([`Recipients`]), and then writes every outbox with a single system call. So every thread works on its own data.
+//! Queued publications of a channel are pushed in a single pass over the subscribers.
 //!
-//! Frames that arrive for a client before the write leave in the same call. Frames that arrive within the hold after a
-//! write leave together at the end of the hold, so that a busy channel costs fewer calls. The first frame after a pause
-//! leaves at once.
+//! Frames for a client that arrive before the write leave in the same call. Frames within the hold after a write leave
+//! together at the end of the hold, so a busy channel costs fewer calls. The first frame after a pause leaves at once.
 //!
-//! A writer that is behind pushes publications in portions of [`PORTION`] bytes, with a write of all outboxes after each
-//! portion. So a client that reads without delay has a short queue, and a slow gateway does not disconnect the client as
-//! slow. The next publications wait in the writer's inbox, one frame for all subscribers, and the relay pauses while a
-//! writer is late ([`Writers::lag`]).
+//! A writer that is behind pushes publications in portions of [`PORTION`] bytes, and writes every outbox after a portion.
+//! So a client that reads without delay has a short queue, and a slow gateway does not disconnect the client as slow. The
+//! next publications wait in the writer's inbox, as a single frame for the subscribers together, and the relay pauses
+//! while a writer is late ([`Writers::lag`]).
 
 use super::SHARE;
 use super::budget::Budget;
@@ -303,7 +302,7 @@ struct Round {
     /// Outboxes with frames to write at `release`.
     held: Vec<Arc<dyn WriteTarget>>,
     release: Option<Instant>,
-    /// Bytes of publications pushed since all outboxes were written.
+    /// Bytes of publications pushed since the last write of the outboxes.
     pushed: usize,
 }
 
