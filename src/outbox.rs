@@ -255,6 +255,8 @@ impl Outbox {
         let mut inner = self.lock();
         inner.is_corked = false;
         self.budget().give_back(self.write(&mut inner, Instant::now));
+        // A frame of several commands leaves room for as many replies, which an idle client never needs again.
+        inner.unsent.release();
     }
 
     /// Writes the queued frames.

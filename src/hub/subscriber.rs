@@ -3,7 +3,7 @@
 use crate::connection::{Connection, ConnectionId};
 use crate::event::Cause;
 use crate::outbox::Outbox;
-use crate::outbox::writer::{Delivery, Recipients, WriteTarget, Writer};
+use crate::outbox::writer::{COUNTED, Delivery, Recipients, WriteTarget, Writer};
 use crate::protocol::encode::{self, Push};
 use crate::protocol::format::{Format, PerFormat};
 use crate::protocol::frame::Frame;
@@ -109,7 +109,7 @@ pub(super) struct Subscribers {
 struct Share {
     writer: Arc<Writer>,
     format: Format,
-    // Held while a frame is pushed into the outboxes.
+    // Held while a batch of frames is pushed into the outboxes.
     members: Mutex<Members>,
     deliveries: IntCounter,
 }
@@ -121,8 +121,9 @@ impl Share {
 }
 
 impl Recipients for Share {
-    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
+    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) {
         let (mut delivered, mut queued) = (0, 0);
+        let budget = self.writer.budget();
         for member in self.members().values_mut() {
             let from = member.from;
             let frames =
@@ -139,9 +140,12 @@ impl Recipients for Share {
                 delivered += frames.count() as u64;
                 queued += bytes;
             }
+            if queued >= COUNTED {
+                budget.add(std::mem::take(&mut queued));
+            }
         }
+        budget.add(queued);
         self.deliveries.inc_by(delivered);
-        queued
     }
 }
 

@@ -16,9 +16,11 @@ use crate::broker::{Entry, HistoryQuery, Retention, Sink};
 use crate::connection::ConnectionId;
 use crate::event::Cause;
 use crate::outbox::writer::Writer;
-use crate::outbox::{Budget, Outbox};
+use crate::outbox::{Budget, Outbox, OutboxState, SHARE};
+use crate::protocol::frame::Frame;
 use crate::protocol::{ClientInfo, Movement, Payload, Publication, Reply, codes};
 use bytes::Bytes;
+use prometheus::IntGauge;
 use serde_json::Value;
 use std::time::Duration;
 

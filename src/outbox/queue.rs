@@ -63,6 +63,13 @@ impl Queue {
         }
     }
 
+    /// Frees the room for further frames of an empty queue.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            self.rest = None;
+        }
+    }
+
     /// Removes the first frame if `is` returns true.
     pub fn pop_if(&mut self, is: impl FnOnce(&Queued) -> bool) -> Option<Queued> {
         if !self.first.as_ref().is_some_and(is) {

@@ -104,6 +104,11 @@ impl SendBuffer {
         was_full
     }
 
+    /// Frees the queue's room if the queue is empty.
+    pub fn release(&mut self) {
+        self.frames.release();
+    }
+
     fn write_some(&self) -> io::Result<usize> {
         let wire = self.wire.as_deref().ok_or(ErrorKind::NotConnected)?;
         let begun = |queued: &'_ Queued| self.written.min(queued.frame.len());

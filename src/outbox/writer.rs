@@ -3,7 +3,7 @@
 //! A publication for a thousand clients does not wake a thousand tasks. Every [`Writer`] serves a share of the
 //! connections. The writer gets the frame once, pushes the frame into the outboxes of the channel's subscribers in the
 //! share ([`Recipients`]), and then writes every outbox with a single system call. So every thread works on its own data.
-//! Queued publications of a channel are pushed in a single pass over the subscribers.
+//! Queued publications of a channel, in a row, are pushed in a single pass over the subscribers.
 //!
 //! Frames for a client that arrive before the write leave in the same call. Frames within the hold after a write leave
 //! together at the end of the hold, so a busy channel costs fewer calls. The first frame after a pause leaves at once.
@@ -40,6 +40,12 @@ const TURN: usize = 32;
 /// hold fits into [`SHARE`].
 const PORTION: usize = SHARE / 2;
 
+/// Deliveries in one pass over the subscribers, during which a subscribe to the channel waits.
+const BATCH: usize = 16;
+
+/// Queued bytes from which on the budget is told: not for every outbox, since all writers share the counter.
+pub const COUNTED: usize = 64 * 1024;
+
 /// Pause after a portion, in which the connections' tasks refill sockets that were full. Clients that read 64 KiB per
 /// millisecond stay connected, whatever arrives at once.
 const PORTION_PAUSE: Duration = Duration::from_millis(1);
@@ -57,8 +63,8 @@ pub trait WriteTarget: Send + Sync {
 /// A channel's subscribers among the connections of one writer.
 pub trait Recipients: Send + Sync {
     /// Pushes deliveries to these recipients, in order, to the subscribers. Adds outboxes with frames to write to `due`.
-    /// Returns the number of queued bytes.
-    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) -> usize;
+    /// Counts the queued bytes in the budget during the pass: late by [`COUNTED`] bytes at most.
+    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>);
 }
 
 pub struct Writer {
@@ -91,24 +97,25 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Compares addresses alone: the same recipients may have several vtables.
     fn is_to(&self, recipients: &Arc<dyn Recipients>) -> bool {
         ptr::addr_eq(Arc::as_ptr(&self.to), Arc::as_ptr(recipients))
     }
 }
 
-/// Takes the next delivery into `batch`, and the deliveries to the same recipients behind the first, as far as a portion
-/// has room beside `pushed` bytes. Returns the size of the batch in each queue.
+/// Takes the next delivery into `batch`, whatever its size, and the deliveries to the same recipients behind the first:
+/// at most [`BATCH`], as far as a portion has room beside `pushed` bytes. Returns the size of the batch in a queue.
 fn next_batch(
     waiting: &mut Peekable<impl Iterator<Item = Delivery>>,
     pushed: usize,
     batch: &mut Vec<Delivery>,
 ) -> usize {
-    let mut size = 0;
-    let belongs = |next: &Delivery, size, batch: &[Delivery]| match batch.first() {
-        None => true,
-        Some(first) => next.is_to(&first.to) && pushed + size + cost(&next.frame) <= PORTION,
-    };
-    while let Some(next) = waiting.next_if(|next| belongs(next, size, batch)) {
+    let Some(first) = waiting.next() else { return 0 };
+    let (to, mut size) = (Arc::clone(&first.to), cost(&first.frame));
+    batch.push(first);
+    while batch.len() < BATCH {
+        let fits = |next: &Delivery| next.is_to(&to) && pushed + size + cost(&next.frame) <= PORTION;
+        let Some(next) = waiting.next_if(fits) else { break };
         size += cost(&next.frame);
         batch.push(next);
     }
@@ -212,7 +219,8 @@ impl Writer {
                     sleep(PORTION_PAUSE).await;
                 }
                 round.pushed += next_batch(&mut waiting, round.pushed, &mut batch);
-                self.push(&mut batch, &mut round.due);
+                batch[0].to.queue(&batch, &mut round.due);
+                batch.clear();
             }
             drop(waiting);
             self.write(&mut round.due, now.checked_sub(hold), now, &mut round.held).await;
@@ -224,14 +232,6 @@ impl Writer {
             }
             self.finish();
         }
-    }
-
-    /// Pushes a batch of deliveries to the same recipients.
-    fn push(&self, batch: &mut Vec<Delivery>, due: &mut Vec<Arc<dyn WriteTarget>>) {
-        if let Some(first) = batch.first() {
-            self.budget.add(first.to.queue(batch, due));
-        }
-        batch.clear();
     }
 
     /// Takes the queued entries.
@@ -314,7 +314,8 @@ impl Writer {
         self.take(&mut deliveries, &mut due);
         let mut waiting = deliveries.into_iter().peekable();
         while next_batch(&mut waiting, 0, &mut batch) > 0 {
-            self.push(&mut batch, &mut due);
+            batch[0].to.queue(&batch, &mut due);
+            batch.clear();
         }
         self.finish();
     }

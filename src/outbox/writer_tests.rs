@@ -34,13 +34,12 @@ async fn the_writer_writes_each_once_and_holds_back_what_follows_at_once() {
 struct All(Vec<Arc<Outbox>>);
 
 impl Recipients for All {
-    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
-        let pushed = self.0.iter().map(|outbox| {
+    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) {
+        for outbox in &self.0 {
             let (bytes, becomes_due) = outbox.push_here(deliveries.iter().map(|delivery| &delivery.frame));
+            outbox.budget().add(bytes);
             due.extend(becomes_due.then(|| Arc::clone(outbox) as Arc<dyn WriteTarget>));
-            bytes
-        });
-        pushed.sum()
+        }
     }
 }
 
@@ -48,9 +47,9 @@ impl Recipients for All {
 struct Noting(All, Arc<Mutex<Vec<usize>>>);
 
 impl Recipients for Noting {
-    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
+    fn queue(&self, deliveries: &[Delivery], due: &mut Vec<Arc<dyn WriteTarget>>) {
         self.1.lock().push(deliveries.len());
-        self.0.queue(deliveries, due)
+        self.0.queue(deliveries, due);
     }
 }
 
@@ -77,7 +76,11 @@ async fn publications_in_a_row_are_pushed_together_and_stay_in_order() {
     tokio::time::sleep(Duration::from_millis(10)).await;
     (0..10).for_each(|_| hand(&one, &"x".repeat(20_000)));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(*batches.lock(), [3, 3, 3, 1], "as many as fit into a portion");
+    assert_eq!(std::mem::take(&mut *batches.lock()), [3, 3, 3, 1], "as many as fit into a portion");
+
+    (0..40).for_each(|_| hand(&one, "x"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*batches.lock(), [16, 16, 8], "no more than a batch");
 }
 
 /// A writer that is far behind pushes in portions: neither the shared budget nor the queue of a client that reads

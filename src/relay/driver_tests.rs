@@ -188,9 +188,7 @@ async fn access_changes_and_the_events_before_them_wait_for_no_writer() {
 struct Nobody;
 
 impl Recipients for Nobody {
-    fn queue(&self, _: &[Delivery], _: &mut Vec<Arc<dyn WriteTarget>>) -> usize {
-        0
-    }
+    fn queue(&self, _: &[Delivery], _: &mut Vec<Arc<dyn WriteTarget>>) {}
 }
 
 #[tokio::test]

@@ -32,8 +32,8 @@ impl Session {
         self.admit_subscription(connection)
     }
 
-    /// Subscribes to a channel of any kind, with the parts prepared for the whole frame. The parts of the future that
-    /// work after PocketBase's verdict are boxed: most subscribes wait for PocketBase, and need no room for the hub.
+    /// Subscribes to a channel of any kind, with the parts prepared for the whole frame. The hub's part of the future is
+    /// boxed: most subscribes wait for PocketBase, and need no room for the hub meanwhile.
     pub(super) async fn subscribe(
         &self,
         id: u32,

@@ -114,7 +114,7 @@ impl Timing {
     /// buffer has drained.
     pub fn moved(&mut self, now: Instant, pings: Pings) {
         let drained = now + pings.drain;
-        self.drained = Some(Box::new(drained));
+        **self.drained.get_or_insert_with(|| Box::new(drained)) = drained;
         self.pong_due = self.pong_due.map(|due| due.max(drained + pings.timeout));
     }
 

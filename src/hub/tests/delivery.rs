@@ -33,6 +33,32 @@ async fn a_batch_reaches_each_subscriber_from_the_own_position_on() {
     assert_eq!(node.metrics.deliveries.get(), 6);
 }
 
+/// The bytes of a batch count at once: subscribers who have much unread are ended when the shared budget is used up, not
+/// a whole batch for each of them later.
+#[tokio::test]
+async fn a_batch_counts_in_the_shared_budget_while_it_is_pushed() {
+    const CLIENTS: u64 = 40;
+    let node = Node::with_history(100).await;
+    let (held, unread) = (IntGauge::new("held", "for a test").unwrap(), SHARE + 1000);
+    let limit = CLIENTS as usize * (unread + 1000);
+    let writer = Writer::idle(Budget::new(limit, held.clone()));
+    let mut connections = Vec::new();
+    for id in 1..=CLIENTS {
+        let outbox = Outbox::beside(1 << 20, &writer);
+        let connection = Connection::new(id, "u", id.to_string(), &outbox, Account::blocking(&[]));
+        assert!(node.hub.subscribe(CHANNEL, &connection, SubscribeOptions::default(), None, |_| true).await.unwrap());
+        assert!(outbox.push(Frame::encoded(&vec![b'x'; unread])));
+        connections.push(connection);
+    }
+    let data = Payload::parse(&format!("\"{}\"", "x".repeat(10_000))).unwrap();
+    let entry = |seq| Entry { seq, at: 0, channel: CHANNEL.into(), data: data.clone(), barrier: false };
+    node.broker.publish(&(1..=6).map(entry).collect::<Vec<_>>()).await.unwrap();
+    writer.deliver();
+    let ended = connections.iter().filter(|connection| connection.outbox.state() != OutboxState::Open).count();
+    assert!(ended > 0, "the budget was used up");
+    assert!(held.get() < (limit + 2 * SHARE) as i64, "{} bytes held of {limit}", held.get());
+}
+
 #[tokio::test]
 async fn nobody_subscribes_twice_and_who_left_gets_nothing() {
     let node = Node::with_history(100).await;
