@@ -1,4 +1,4 @@
-//! A whole gateway on a thread of its own, so that the kernel counts the CPU time of each gateway.
+//! A whole gateway on a separate thread, so that the kernel counts the CPU time of every gateway.
 
 use crate::cpu;
 use crate::harness::SECRET;
@@ -93,9 +93,9 @@ fn config(port: u16, pocketbase: &str, settings: &[(&str, &str)]) -> Config {
         ("GATEWAY_LISTEN", listen.as_str()),
         ("GATEWAY_ADMIN_LISTEN", "127.0.0.1:0"),
         ("GATEWAY_POCKETBASE_URL", pocketbase),
-        // Never connected to: it makes the gateway one of several.
+        // No server: a gateway with the URL of a Redis is a member of a group of gateways.
         ("GATEWAY_REDIS_URL", "redis://127.0.0.1:1"),
-        // All gateways share the process's descriptors, and all clients the address.
+        // The gateways share the process's descriptors, and the clients have the same address.
         ("GATEWAY_MAX_CONNECTIONS", "300"),
         ("GATEWAY_MAX_PENDING", "50"),
         ("GATEWAY_MAX_CONNECTIONS_PER_IP", "0"),

@@ -1,4 +1,4 @@
-// What PocketBase's own API allows beside the adapter, and the account: a new address by mail, deletion.
+// Requests to PocketBase's own API without the adapter, and the account: a new address by mail, deletion.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:net";

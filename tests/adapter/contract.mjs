@@ -1,14 +1,14 @@
-// The contract of interface.ts as tests: every method once as a user who may, and once as a user who may not. The
-// suite runs on any adapter; `backend` makes users and gives roles.
+// Tests of the contract in interface.ts: every method once as an entitled user, and once as a user without the right. The
+// suite runs with any adapter; `backend` creates users and grants roles.
 //
-//   backend.user(prefix): {adapter, id, email, username} of a new user, logged in on a device of its own
+//   backend.user(prefix): {adapter, id, email, username} of a new user, logged in on a separate device
 //   backend.adapter(): an adapter without a login
-//   backend.promote(userId, role): gives a role, as an operator does
-//   backend.password: the password of all users
-//   backend.favorites, backend.friendRequest: texts that the backend writes itself, if it does
+//   backend.promote(userId, role): grants a role, as an operator does
+//   backend.password: the password of every user
+//   backend.favorites, backend.friendRequest: texts of the backend; undefined: the English defaults of the chat
 //
-// `differences` are tests that replace those of the same title, for a backend that keeps less of the contract: what
-// it does instead, mostly a typed error.
+// `differences`: tests in place of the tests with the same title, for a backend that keeps less of the contract and
+// mostly answers with a typed error.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test as nodeTest } from "node:test";

@@ -1,4 +1,4 @@
-// One PocketBase with the chat's files and one gateway, and adapters of users on them.
+// A PocketBase with the chat's files, a gateway beside PocketBase, and adapters for users.
 
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
