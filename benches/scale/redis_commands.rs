@@ -1,4 +1,4 @@
-//! Cost of single commands with a real Redis: CPU time of Redis, and of a gateway's broker with its connections.
+//! Cost of single commands with a real Redis: CPU time of Redis, and of a gateway's broker with the connections.
 
 use crate::cpu;
 use crate::harness::redis::Redis;
@@ -12,12 +12,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Connections of gateways that receive each message.
+/// Number of gateways' connections, which receive every message.
 const LINKS: usize = 50;
 /// Rounds of a measurement.
 const ROUNDS: usize = 300;
 
-/// A sink that counts publications.
+/// A sink with a count of publications.
 #[derive(Default)]
 struct Counter(AtomicUsize);
 
@@ -31,7 +31,7 @@ impl Sink for Counter {
     fn gap(&self) {}
 }
 
-/// Meter of CPU time: of Redis, and of this thread, which runs the brokers.
+/// Meter of CPU time: of Redis, and of the current thread with the brokers.
 struct Meter {
     redis: u32,
     thread: i32,
@@ -49,7 +49,7 @@ impl Meter {
     }
 }
 
-/// Runs on a thread of its own.
+/// Runs on a separate thread.
 pub async fn run() {
     let server = Redis::start();
     let retention = Retention {
@@ -74,7 +74,7 @@ pub async fn run() {
     row("renew the lease of a status: 1 in a call", statuses(&meter, &*broker, 1).await);
     row("… 50 in a call, each", statuses(&meter, &*broker, 50).await);
     row("sweep of the statuses soon after another, refused", sweeps(&meter, &*broker, Duration::ZERO).await);
-    // Leases so short that every call is a sweep.
+    // Short leases, with which every call is a sweep.
     let short = Retention { presence_ttl: Duration::from_millis(40), ..retention.clone() };
     let sweeper = RedisBroker::connect(&server.url(), "sweeps", short).await.expect("a URL");
     row("… carried out, 64 buckets", sweeps(&meter, &*sweeper, Duration::from_millis(3)).await);
@@ -88,7 +88,7 @@ fn entry(seq: usize, channel: &str) -> Entry {
     Entry { seq: seq as u64, at: 1, channel: channel.to_owned(), data, barrier: channel == CONTROL }
 }
 
-/// Publishes one entry at a time, from number `first` on.
+/// Publishes entries singly, from number `first` on.
 async fn publish(meter: &Meter, broker: &dyn Broker, first: usize) -> (f64, f64) {
     let work = async || {
         for seq in 1..=ROUNDS {
@@ -109,7 +109,7 @@ async fn positions(meter: &Meter, broker: &dyn Broker) -> (f64, f64) {
     meter.of(ROUNDS / 10 * channels.len(), work).await
 }
 
-/// Renews `clients` in each of 16 channels, in one call.
+/// Renews `clients` in 16 channels, in a single call.
 async fn presence(meter: &Meter, broker: &dyn Broker, clients: usize) -> (f64, f64) {
     let client = |channel: usize, client: usize| {
         let info =
@@ -158,7 +158,7 @@ async fn sweeps(meter: &Meter, broker: &dyn Broker, pause: Duration) -> (f64, f6
     meter.of(ROUNDS / 3, work).await
 }
 
-/// Cost of a message for each subscribed connection, beyond the cost of the publish command.
+/// Cost of a message for a subscribed connection, beyond the cost of the publish command.
 async fn fan_out(meter: &Meter, server: &Redis, publisher: &dyn Broker, retention: &Retention) -> (f64, f64) {
     let alone = publish(meter, publisher, ROUNDS).await;
     let mut links = Vec::new();

@@ -1,4 +1,4 @@
-//! Kinds of work, and their cost for each gateway, the simulated Redis and PocketBase.
+//! Kinds of work, and the cost for every gateway, the simulated Redis and PocketBase.
 
 use crate::Options;
 use crate::cpu;
@@ -56,7 +56,7 @@ impl Snapshot {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     pub seconds: f64,
-    /// The gateway that the hooks post to.
+    /// The gateway with the hooks' posts.
     pub relay: f64,
     /// The gateway with the concerned user or room.
     pub concerned: f64,
@@ -199,7 +199,7 @@ pub async fn idle(stage: &Stage<'_>, seconds: f64) -> Usage {
     usage.per_second()
 }
 
-/// The cost of one event of this kind.
+/// The cost of an event of the kind.
 pub async fn measure(stage: &mut Stage<'_>, work: &Work, options: &Options, idle: &Usage) -> Usage {
     let rate = options.rate * work.share;
     let events = (rate * options.seconds).round().max(2.0) as usize;
@@ -215,7 +215,7 @@ pub async fn measure(stage: &mut Stage<'_>, work: &Work, options: &Options, idle
     finish(stage, before, calls, events, idle).await
 }
 
-/// The cost of a join into the hot room and the leave that follows.
+/// The cost of a join into the hot room and the following leave.
 pub async fn join_and_leave(stage: &mut Stage<'_>, client: &mut Client, options: &Options, idle: &Usage) -> Usage {
     let rate = options.rate * 0.1;
     let events = (rate * options.seconds).round().max(2.0) as usize;
@@ -238,7 +238,7 @@ async fn finish(stage: &Stage<'_>, before: Snapshot, calls_before: f64, events: 
     usage.each(events, idle)
 }
 
-/// Waits until all messages are processed and PocketBase is idle.
+/// Waits until every message is processed and PocketBase is idle.
 async fn settle(stage: &Stage<'_>) {
     let pid = stage.site.pocketbase.process.pid();
     let deadline = Instant::now() + SETTLING;

@@ -1,5 +1,5 @@
-//! Presence of this node's clients in channels: renews their leases in the broker. Clients of invisible users are left
-//! out.
+//! Presence of the node's clients in channels, and the renewal of the leases in the broker. Clients of invisible users are
+//! left out.
 
 use super::renewal::{ByTurn, RenewalSchedule};
 use crate::broker::{Broker, BrokerError};
@@ -19,7 +19,7 @@ const CHUNK: usize = 500;
 pub struct Presence {
     broker: Arc<dyn Broker>,
     local: Mutex<LocalClients>,
-    /// Users who are invisible to all clients.
+    /// Users who are invisible to every client.
     hidden: Mutex<HashSet<String, foldhash::fast::RandomState>>,
     /// Calls that add clients of users who have become visible again.
     showing: TaskTracker,
@@ -30,14 +30,14 @@ pub struct Presence {
 
 enum Departure {
     Client(Arc<str>, Arc<str>),
-    /// Marks the end of the queue: answered once the broker knows all departures before the mark.
+    /// Marks the end of the queue: answered once the broker knows the departures before the mark.
     Last(oneshot::Sender<()>),
 }
 
-/// This node's clients.
+/// The node's clients.
 type LocalClients = ByTurn<LocalClient>;
 
-/// A client and its channels.
+/// A client with the client's channels.
 struct LocalClient {
     user: Arc<str>,
     channels: Vec<Arc<str>>,
@@ -53,7 +53,7 @@ impl Presence {
         })
     }
 
-    /// Reports departures to the broker. Batches departures that queued up during the previous call.
+    /// Reports departures to the broker. Departures queued during the previous call share the next call.
     async fn report_departures(presence: Weak<Self>, mut leaving: mpsc::UnboundedReceiver<Departure>) {
         let mut batch = Vec::new();
         while leaving.recv_many(&mut batch, CHUNK).await > 0 {
@@ -77,7 +77,7 @@ impl Presence {
         }
     }
 
-    /// Starts the renewal of each lease, three times within its duration: for a broker that several nodes share.
+    /// Starts the renewal of the leases, three times within the duration of a lease: for a broker shared by several nodes.
     pub fn start_renewal(self: &Arc<Self>, lease: Duration) -> AbortOnDropHandle<()> {
         tasks::spawn(Task::PresenceRenewal, Arc::clone(self).renew(lease))
     }
@@ -146,7 +146,7 @@ impl Presence {
         });
     }
 
-    /// Drops the state of a user without clients on this node.
+    /// Drops the state of a user without clients on the node.
     pub fn forget(&self, user: &str) {
         self.hidden().remove(user);
     }
@@ -202,7 +202,7 @@ impl Presence {
         let _ = self.departures.send(Departure::Client(channel, client));
     }
 
-    /// For the end of the process: removes all remaining clients, and returns once the broker knows all departures.
+    /// For the end of the process: removes the remaining clients, and returns once the broker knows every departure.
     pub async fn withdraw(self: &Arc<Self>) {
         let all = select(self.local().iter(), |_| true);
         for (channel, info) in all {
@@ -216,7 +216,7 @@ impl Presence {
         }
     }
 
-    /// Removes clients that left, or were hidden, while the call that added them was under way.
+    /// Removes clients that left, or were hidden, while the call to add the clients was under way.
     fn leave_again(self: &Arc<Self>, renewed: &[(Arc<str>, ClientInfo)]) {
         for (channel, info) in renewed {
             if !self.is_visible(channel, &info.client) {
@@ -235,7 +235,7 @@ impl Presence {
     }
 }
 
-/// The channels of the users' clients, each with its client.
+/// The channels of the users' clients, with the clients.
 fn select<'a>(
     clients: impl IntoIterator<Item = (&'a Arc<str>, &'a LocalClient)>,
     is_of_user: impl Fn(&str) -> bool,

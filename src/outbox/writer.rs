@@ -40,10 +40,10 @@ const TURN: usize = 32;
 /// hold fits into [`SHARE`].
 const PORTION: usize = SHARE / 2;
 
-/// Deliveries in one pass over the subscribers, during which a subscribe to the channel waits.
+/// Maximum number of deliveries in a pass over the subscribers. A subscribe to the channel waits for the end of the pass.
 const BATCH: usize = 16;
 
-/// Queued bytes from which on the budget is told: not for every outbox, since all writers share the counter.
+/// Queued bytes after which a pass updates the budget. Not after every outbox, since the writers share the counter.
 pub const COUNTED: usize = 64 * 1024;
 
 /// Pause after a portion, in which the connections' tasks refill sockets that were full. Clients that read 64 KiB per

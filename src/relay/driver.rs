@@ -1,4 +1,4 @@
-//! Driver of the relay: executes the actions of [`Machine`], and returns the outcomes to it.
+//! Driver of the relay: executes the actions of [`Machine`], and returns the outcomes.
 
 use super::hook_monitor::HookMonitor;
 use super::incomplete::{self, IncompleteEvents};
@@ -22,9 +22,9 @@ use tokio::time::Instant;
 
 /// Pause between two looks at the writers' lag.
 const LAG_PAUSE: Duration = Duration::from_millis(5);
-/// Name that is reserved by a confirmation.
+/// Name reserved by a confirmation.
 const CONFIRMATION: &str = "confirmation of outbox rows";
-/// Longest wait for the writers before a publish: rows that are not read yet may hold access changes.
+/// Longest wait for the writers before a publish: unread rows may hold access changes.
 const LAG_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +142,7 @@ impl Driver {
             && !self.urgency.has_dropped()
     }
 
-    /// Feeds one input to the machine, and executes all actions that follow.
+    /// Feeds an input to the machine, and executes the resulting actions.
     async fn execute(&mut self, input: Input) -> Result<(), RelayError> {
         let mut next = self.machine.step(input);
         while let Some(action) = next {
@@ -204,7 +204,7 @@ impl Driver {
                     }
                 }
             }
-            // One confirmation in an interval is enough for all gateways. The others try again with their next read.
+            // A single confirmation in an interval is enough. The remaining gateways try again with the next read.
             Action::Confirm(_) if !self.broker.claim(CONFIRMATION, self.confirm_pause).await? => {
                 Input::Confirmed { more: true }
             }
